@@ -1,0 +1,1 @@
+"""Paths, noise streams and (later) recorded trajectories."""

@@ -1,0 +1,16 @@
+"""Random streams keyed by (seed, name, step).
+
+A key never equals a stream that the user may hold (`torch.manual_seed(seed)`, the starts), and a
+draw covers the whole batch, so results depend neither on chunks nor on what else is measured, and
+any two estimators, policies or models can be paired on common random numbers.
+"""
+
+import hashlib
+
+import torch
+
+
+def stream(seed: int, name: str, step: int = 0) -> torch.Generator:
+    """A CPU generator of its own for (seed, name, step)."""
+    digest = hashlib.sha256(f"gradlab:{seed}:{name}:{step}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,37 @@
+"""What every producer of states returns and every measurement reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Path:
+    """N trajectories of H steps from one start law, with the noise that made them.
+
+    Attributes:
+        states: [H + 1, N, ds].
+        actions: [H + 1, N, da]; the last row is the action that the tail critic values.
+        rewards: [H, N].
+        policy_noise: [H + 1, N, policy.noise_dim] (width 0 for a deterministic policy).
+        dynamics_noise: [H, N, system.noise_dim], standardised.
+        alive: [H + 1, N] bool, the running product: False from the first terminal state on.
+        weight: [N], importance of each start (1 for plain sampling).
+        group: [N] integers; starts that share a group (one trajectory, several samples from one
+            start) are one unit for every resampling statistic.
+    """
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    policy_noise: Tensor
+    dynamics_noise: Tensor
+    alive: Tensor
+    weight: Tensor
+    group: Tensor
+
+    @property
+    def horizon(self) -> int:
+        return self.states.shape[0] - 1

@@ -1,0 +1,120 @@
+"""One step of a Markov decision process, batch-first: what every simulator and model offers.
+
+    step       (s, a, ξ) → s', r, alive'
+    linearize  (s, a, ξ) → A = ∂s'/∂s, B = ∂s'/∂a, r_s = ∂r/∂s, r_a = ∂r/∂a
+
+Noise ξ is standardised and explicit; `None` is the mean transition. `state` is the task's one
+coordinate, the same for policy, critic and models, so that any system's Jacobians can be chained
+along any other system's states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+
+BLOCKS = ("A", "B", "r_s", "r_a")
+
+
+@dataclass(frozen=True)
+class Transition:
+    """state [N, ds], reward [N], alive [N] (bool: is the *next* state outside the terminal set)."""
+
+    state: Tensor
+    reward: Tensor
+    alive: Tensor
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far a linearization can be trusted.
+
+    Attributes:
+        flags: [N] bool, True where the Jacobian failed its test (a contact or a limit switched).
+        error: estimated relative error per block "A", "B", "r_s", "r_a", each [N].
+        step: finite-difference step used, or None for closed forms and automatic differentiation.
+    """
+
+    flags: Tensor
+    error: Mapping[str, Tensor]
+    step: float | None = None
+
+    @staticmethod
+    def exact(state: Tensor) -> Certificate:
+        """Certificate of a closed form or of automatic differentiation: rounding error only."""
+        n = state.shape[0]
+        rounding = torch.full((n,), torch.finfo(state.dtype).eps, dtype=state.dtype)
+        flags = torch.zeros(n, dtype=torch.bool, device=state.device)
+        return Certificate(flags, {block: rounding.to(state.device) for block in BLOCKS})
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """A [N, ds, ds], B [N, ds, da], r_s [N, ds], r_a [N, da], and their certificate."""
+
+    A: Tensor
+    B: Tensor
+    r_s: Tensor
+    r_a: Tensor
+    certificate: Certificate
+
+
+@runtime_checkable
+class System(Protocol):
+    """A simulator or a model. Final classes implement it; nothing inherits from them.
+
+    `differentiable` says whether automatic differentiation may be taken through `step`.
+    A system whose noise can be recovered from a transition also has
+    `infer_noise(state, action, next_state) -> [N, noise_dim]`.
+    """
+
+    @property
+    def state_dim(self) -> int: ...
+    @property
+    def action_dim(self) -> int: ...
+    @property
+    def noise_dim(self) -> int: ...
+    @property
+    def differentiable(self) -> bool: ...
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition: ...
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization: ...
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor: ...
+
+
+def standard_normal(
+    n: int, dim: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """[n, dim] standard normal draws, drawn in float64 so that a dtype never changes the draw."""
+    return torch.randn(n, dim, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | None) -> None:
+    """Shapes and dtypes at the door of `step` and `linearize`.
+
+    Raises:
+        InputError: names the argument, its shape or dtype and what was expected.
+    """
+    n = state.shape[0] if state.ndim == 2 else -1
+    wanted = {"state": (state, system.state_dim), "action": (action, system.action_dim)}
+    if noise is not None:
+        wanted["noise"] = (noise, system.noise_dim)
+    for name, (value, width) in wanted.items():
+        if value.ndim != 2 or value.shape[1] != width or value.shape[0] != n:
+            rows = "N" if n < 0 else n
+            got = tuple(value.shape)
+            raise InputError(f"{name} has shape {got}, expected [{rows}, {width}]")
+        if value.dtype != state.dtype:
+            raise InputError(f"{name} is {value.dtype} but state is {state.dtype}: convert one")
