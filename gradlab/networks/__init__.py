@@ -1,0 +1,1 @@
+"""Policies and critics as modules of linear layers and elementwise maps."""

@@ -1,0 +1,150 @@
+"""Multilayer perceptrons for policies and critics: linear layers and elementwise maps only.
+
+    π(s) = W_L σ(… σ(W_1 (c ⊙ s) + b_1) …) + b_L          Q(s, a): the same of [c ⊙ s, a]
+
+The observation scale c is a fixed first layer, not part of the state and not a parameter.
+Defaults: two hidden layers of 256 ELU units (MPG, Table VI). Each network carries its
+`architecture`, a JSON-able dictionary from which `build` makes an equal one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+
+ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+
+
+@final
+class Scale(nn.Module):
+    """x ⊙ c with a fixed c [width]."""
+
+    scale: Tensor
+
+    def __init__(self, scale: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(list(scale), dtype=torch.get_default_dtype()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str = "elu",
+    scale: Sequence[float] | None = None,
+    bias: bool = True,
+) -> nn.Sequential:
+    """[N, sizes[0]] → [N, sizes[-1]]; `scale` [sizes[0]] multiplies the input first.
+
+    Raises:
+        InputError: fewer than two sizes, a size below one, an unknown activation, a wrong scale.
+    """
+    if len(sizes) < 2 or any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise InputError(f"sizes are {list(sizes)}, expected two or more positive integers")
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation is {activation!r}, expected one of {', '.join(ACTIVATIONS)}")
+    if scale is not None and len(scale) != sizes[0]:
+        raise InputError(f"scale has {len(scale)} entries, expected {sizes[0]}")
+    layers: list[nn.Module] = [] if scale is None else [Scale(scale)]
+    for width, following in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(width, following, bias=bias), ACTIVATIONS[activation]()]
+    layers.append(nn.Linear(sizes[-2], sizes[-1], bias=bias))
+    return nn.Sequential(*layers)
+
+
+@final
+class Policy(nn.Module):
+    """A deterministic policy: state [N, ds] → action [N, da]. `hidden=()` is linear feedback."""
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
+        scale: Sequence[float] | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = mlp([state_dim, *hidden, action_dim], activation, scale, bias)
+        self.architecture = {
+            "kind": "policy",
+            "state_dim": state_dim,
+            "action_dim": action_dim,
+            "hidden": list(hidden),
+            "activation": activation,
+            "scale": None if scale is None else [float(c) for c in scale],
+            "bias": bias,
+        }
+
+    def forward(self, state: Tensor) -> Tensor:
+        action: Tensor = self.network(state)
+        return action
+
+
+@final
+class QCritic(nn.Module):
+    """An action value: state [N, ds], action [N, da] → value [N]. `scale` [ds] is the state's."""
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
+        scale: Sequence[float] | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        both = None if scale is None else [*scale, *[1.0] * action_dim]
+        self.network = mlp([state_dim + action_dim, *hidden, 1], activation, both, bias)
+        self.architecture = {
+            "kind": "q_critic",
+            "state_dim": state_dim,
+            "action_dim": action_dim,
+            "hidden": list(hidden),
+            "activation": activation,
+            "scale": None if scale is None else [float(c) for c in scale],
+            "bias": bias,
+        }
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        value: Tensor = self.network(torch.cat([state, action], dim=-1))
+        return value.squeeze(-1)
+
+
+KINDS: Mapping[str, type[Policy] | type[QCritic]] = {"policy": Policy, "q_critic": QCritic}
+
+
+def build(architecture: Mapping[str, Any]) -> Policy | QCritic:
+    """The network that an `architecture` dictionary describes, freshly initialised.
+
+    Raises:
+        InputError: the dictionary describes no network of gradlab.
+    """
+    kind = architecture.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"architecture kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    arguments = {name: value for name, value in architecture.items() if name != "kind"}
+    try:
+        return KINDS[kind](**arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"architecture of kind {kind!r} cannot be built: {error}") from error

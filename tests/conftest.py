@@ -1,0 +1,42 @@
+"""What several tests share: one thread per worker, figures without a screen, a browser."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import pytest
+import torch
+
+matplotlib.use("Agg")
+torch.set_num_threads(1)
+
+# Without these the browser itself calls home at every start.
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def chromium_path() -> str | None:
+    """An installed Chromium, or None for Playwright's own."""
+    named = os.environ.get("GRADLAB_CHROMIUM")
+    candidates = ("chromium", "chromium-browser", "google-chrome")
+    return named or next((path for name in candidates if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        instance = play.chromium.launch(executable_path=chromium_path(), args=list(QUIET))
+        yield instance
+        instance.close()
