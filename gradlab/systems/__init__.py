@@ -1,1 +1,24 @@
 """Simulators and models behind one protocol."""
+
+from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
+from gradlab.systems.function import from_function
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.mujoco import MujocoPendulum
+from gradlab.systems.system import Certificate, Linearization, System, Transition
+from gradlab.systems.vehicle import VehicleModel, VehicleParameters, VehicleSimulator
+
+__all__ = [
+    "CartPoleModel",
+    "CartPoleParameters",
+    "CartPoleSimulator",
+    "Certificate",
+    "LinearQuadratic",
+    "Linearization",
+    "MujocoPendulum",
+    "System",
+    "Transition",
+    "VehicleModel",
+    "VehicleParameters",
+    "VehicleSimulator",
+    "from_function",
+]

@@ -1,0 +1,309 @@
+"""The inverted pendulum in closed form: MPG's analytic prior, and the twin of MuJoCo's simulator.
+
+    state [x, θ, ẋ, θ̇], θ = 0 upright;  action [a], force F = gear · a
+
+    D q̈ = z,   D = [[M + m, h cos φ], [h cos φ, J]],   φ = θ + offset
+    z = [h θ̇² sin φ + F - d ẋ,  h g sin φ - d θ̇],     h = m l_c,  J = I + m l_c²
+
+with l_c the distance from the hinge to the pole's center of mass. MPG Appendix B-B prints another
+D and z (the roles of the two masses, and the inertia, are not those of its Table IV): the next
+states of that system are off by up to 48, so the rigid-body equations above are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    Transition,
+    check_step,
+    standard_normal,
+)
+
+ACTION_LIMIT = 3.0
+MODEL_STEP = 0.04
+MODEL_BIAS = 0.1
+MODEL_NOISE = 0.5
+SIMULATOR_WEIGHTS = (0.01, 1.0, 0.1, 0.1)
+MODEL_WEIGHTS = (0.01, 1.0, 1e-3, 1e-3)
+
+Timing = Literal["pre_step", "post_step"]
+TIMINGS = ("pre_step", "post_step")
+
+
+def check_timing(reward: str) -> None:
+    if reward not in TIMINGS:
+        raise InputError(f"reward is {reward!r}, expected one of {list(TIMINGS)}")
+
+
+@dataclass(frozen=True)
+class PendulumReward:
+    """r = -Σ w_i s_i² (eq. 18), of the state before the step or (published code) after it."""
+
+    weights: tuple[float, float, float, float] = SIMULATOR_WEIGHTS
+    timing: Timing = "pre_step"
+
+    def value(self, before: Tensor, after: Tensor) -> Tensor:
+        state = before if self.timing == "pre_step" else after
+        return -(state.square() @ state.new_tensor(self.weights))
+
+    def gradients(
+        self, before: Tensor, after: Tensor, A: Tensor, B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """r_s [N, 4] and r_a [N, 1]; after the step they pass through A and B."""
+        w = before.new_tensor(self.weights)
+        if self.timing == "pre_step":
+            return -2 * w * before, torch.zeros_like(B[:, 0])
+        pull = -2 * w * after
+        return torch.einsum("ni,nij->nj", pull, A), torch.einsum("ni,nij->nj", pull, B)
+
+
+@dataclass(frozen=True)
+class CartPoleParameters:
+    """Masses (kg), hinge to the pole's center of mass (m), its inertia there (kg m²), and so on.
+
+    `damping` acts on both joints, `gear` is force per action, `offset` the angle (rad) from the
+    pole's axis θ to its center of mass. `timestep` is one substep (s), `substeps` a control step.
+    """
+
+    cart_mass: float
+    pole_mass: float
+    half_length: float
+    inertia: float
+    gravity: float
+    gear: float
+    damping: float
+    offset: float
+    timestep: float
+    substeps: int
+
+
+# MPG Table IV, a uniform rod of 0.6 m.
+TABLE4 = CartPoleParameters(
+    cart_mass=9.42,
+    pole_mass=4.89,
+    half_length=0.3,
+    inertia=4.89 * 0.6**2 / 12,
+    gravity=9.81,
+    gear=100.0,
+    damping=0.0,
+    offset=0.0,
+    timestep=MODEL_STEP,
+    substeps=1,
+)
+
+
+@dataclass(frozen=True)
+class CartPoleModel:
+    """The prior: one explicit Euler step of 0.04 s, x gains N(0.1, std 0.5); action not clipped.
+
+    Positions advance with the old velocities. Its reward weighs velocities by 1e-3, not 0.1.
+    """
+
+    reward: Timing = "pre_step"
+
+    def __post_init__(self) -> None:
+        check_timing(self.reward)
+
+    @property
+    def state_dim(self) -> int:
+        return 4
+
+    @property
+    def action_dim(self) -> int:
+        return 1
+
+    @property
+    def noise_dim(self) -> int:
+        return 1
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    @property
+    def _reward(self) -> PendulumReward:
+        return PendulumReward(MODEL_WEIGHTS, self.reward)
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        after = state + MODEL_STEP * derivative(TABLE4, state, action) + _drift(state, noise)
+        return Transition(after, self._reward.value(state, after), alive(after))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        rate, by_q, by_a = derivative_jacobian(TABLE4, state, action)
+        after = state + MODEL_STEP * rate + _drift(state, noise)
+        identity = torch.eye(4, dtype=state.dtype, device=state.device)
+        A, B = identity + MODEL_STEP * by_q, MODEL_STEP * by_a
+        r_s, r_a = self._reward.gradients(state, after, A, B)
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, 1, generator, dtype)
+
+    def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[N, 1], the noise that moves x where `next_state` has it."""
+        mean = self.step(state, action).state
+        return (next_state - mean)[:, :1] / MODEL_NOISE
+
+
+@dataclass(frozen=True)
+class CartPoleSimulator:
+    """MuJoCo's InvertedPendulum in torch: RK4 substeps, action clipped to ±3.
+
+    Equal to MuJoCo to rounding wherever no joint limit acts: it has neither the slider's stop
+    (stock: ±1 m) nor the hinge's (±90°).
+    """
+
+    parameters: CartPoleParameters
+    reward: Timing = "pre_step"
+
+    def __post_init__(self) -> None:
+        check_timing(self.reward)
+
+    @property
+    def state_dim(self) -> int:
+        return 4
+
+    @property
+    def action_dim(self) -> int:
+        return 1
+
+    @property
+    def noise_dim(self) -> int:
+        return 0
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    @property
+    def _reward(self) -> PendulumReward:
+        return PendulumReward(SIMULATOR_WEIGHTS, self.reward)
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        applied, after = action.clamp(-ACTION_LIMIT, ACTION_LIMIT), state
+        for _ in range(self.parameters.substeps):
+            after = _runge_kutta(self.parameters, after, applied)
+        return Transition(after, self._reward.value(state, after), alive(after))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        applied, after = action.clamp(-ACTION_LIMIT, ACTION_LIMIT), state
+        identity = torch.eye(4, 5, dtype=state.dtype, device=state.device)
+        columns = identity.expand(state.shape[0], 4, 5)
+        for _ in range(self.parameters.substeps):
+            after, columns = _runge_kutta_columns(self.parameters, after, applied, columns)
+        free = (action == applied).to(action)
+        A, B = columns[:, :, :4], columns[:, :, 4:] * free[:, None]
+        r_s, r_a = self._reward.gradients(state, after, A, B)
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, 0, generator, dtype)
+
+
+def alive(state: Tensor) -> Tensor:
+    """|x| < 2 and |θ| ≤ 0.2 (finite). [N] bool."""
+    return (state[:, 0].abs() < 2) & (state[:, 1].abs() <= 0.2)
+
+
+def derivative(p: CartPoleParameters, state: Tensor, action: Tensor) -> Tensor:
+    """ds/dt [N, 4]."""
+    _, theta, speed, spin = state.unbind(1)
+    h, J, total = _inertias(p)
+    angle = theta + p.offset
+    sine, coupling = angle.sin(), h * angle.cos()
+    push = h * spin.square() * sine + p.gear * action[:, 0] - p.damping * speed
+    tip = h * p.gravity * sine - p.damping * spin
+    determinant = total * J - coupling.square()
+    cart = (J * push - coupling * tip) / determinant
+    pole = (total * tip - coupling * push) / determinant
+    return torch.stack([speed, spin, cart, pole], 1)
+
+
+def derivative_jacobian(
+    p: CartPoleParameters, state: Tensor, action: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """ds/dt [N, 4] and its Jacobians in the state [N, 4, 4] and the action [N, 4, 1].
+
+    dq̈ = D⁻¹ (dz - dD q̈).
+    """
+    rate = derivative(p, state, action)
+    cart, pole = rate[:, 2], rate[:, 3]
+    _, theta, _, spin = state.unbind(1)
+    h, J, total = _inertias(p)
+    angle = theta + p.offset
+    sine, coupling = h * angle.sin(), h * angle.cos()
+    zero, one = torch.zeros_like(theta), torch.ones_like(theta)
+    push = [coupling * spin.square() + sine * pole, zero - p.damping, 2 * sine * spin]
+    tip = [p.gravity * coupling + sine * cart, zero, zero - p.damping]
+    push_by, tip_by = torch.stack([*push, zero + p.gear], 1), torch.stack([*tip, zero], 1)
+    over = (1 / (total * J - coupling.square()))[:, None]
+    cart_by = (J * push_by - coupling[:, None] * tip_by) * over
+    pole_by = (total * tip_by - coupling[:, None] * push_by) * over
+    kinematic = torch.stack([zero, zero, one, zero, zero, zero, zero, one], 1).view(-1, 2, 4)
+    # Nothing depends on x: the columns above are (θ, ẋ, θ̇, a).
+    accelerations = torch.stack([cart_by, pole_by], 1)
+    by_x = torch.zeros_like(accelerations[:, :, :1])
+    dynamic = torch.cat([by_x, accelerations[:, :, :3]], 2)
+    by_a = torch.cat([torch.zeros_like(accelerations[:, :, 3:]), accelerations[:, :, 3:]], 1)
+    return rate, torch.cat([kinematic, dynamic], 1), by_a
+
+
+def _inertias(p: CartPoleParameters) -> tuple[float, float, float]:
+    """h, J and M + m."""
+    h = p.pole_mass * p.half_length
+    return h, p.inertia + h * p.half_length, p.cart_mass + p.pole_mass
+
+
+def _drift(state: Tensor, noise: Tensor | None) -> Tensor:
+    """[N, 4]: the prior's biased noise, on x alone."""
+    on_x = state.new_tensor([1.0, 0.0, 0.0, 0.0])
+    return MODEL_BIAS * on_x if noise is None else (MODEL_BIAS + MODEL_NOISE * noise) * on_x
+
+
+def _runge_kutta(p: CartPoleParameters, state: Tensor, action: Tensor) -> Tensor:
+    T = p.timestep
+    k1 = derivative(p, state, action)
+    k2 = derivative(p, state + T / 2 * k1, action)
+    k3 = derivative(p, state + T / 2 * k2, action)
+    k4 = derivative(p, state + T * k3, action)
+    return state + T / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+
+def _runge_kutta_columns(
+    p: CartPoleParameters, state: Tensor, action: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One substep of the state and of its derivatives [N, 4, 5] in the step's first (s, a)."""
+    rates, slopes = [], []
+    at, at_columns = state, columns
+    for next_stage in (p.timestep / 2, p.timestep / 2, p.timestep, 0.0):
+        rate, by_s, by_a = derivative_jacobian(p, at, action)
+        slope = by_s @ at_columns
+        slope = torch.cat([slope[:, :, :4], slope[:, :, 4:] + by_a], 2)
+        rates.append(rate)
+        slopes.append(slope)
+        at, at_columns = state + next_stage * rate, columns + next_stage * slope
+    return _rk4_sum(state, rates, p.timestep), _rk4_sum(columns, slopes, p.timestep)
+
+
+def _rk4_sum(start: Tensor, k: list[Tensor], T: float) -> Tensor:
+    return start + T / 6 * (k[0] + 2 * k[1] + 2 * k[2] + k[3])

@@ -1,0 +1,120 @@
+"""Any torch function as a System.
+
+The function takes a batch, and its rows do not depend on one another, so one reverse sweep with
+the cotangent e_i on every row yields row i of every Jacobian of [s', r]: ds + 1 sweeps in all,
+never more than the ds + da that forward mode would need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    System,
+    Transition,
+    check_step,
+    standard_normal,
+)
+
+StepFunction = Callable[..., tuple[Tensor, Tensor]]
+AliveFunction = Callable[[Tensor], Tensor]
+
+
+def from_function(
+    step: StepFunction,
+    state_dim: int,
+    action_dim: int,
+    noise_dim: int = 0,
+    alive: AliveFunction | None = None,
+) -> System:
+    """A System from `(state, action[, noise]) -> (next_state, reward)`.
+
+    Args:
+        step: torch function of [N, ds], [N, da] and, if noise_dim > 0, standard normal noise
+            [N, noise_dim]; returns [N, ds] and [N]. Each row depends on its own inputs only.
+            Without noise it is called with zeros, the mean transition where noise is additive.
+        state_dim: ds.
+        action_dim: da.
+        noise_dim: width of the noise argument, 0 for a function without one.
+        alive: next_state [N, ds] -> bool [N]; None: every state is alive.
+    """
+    return FunctionSystem(step, state_dim, action_dim, noise_dim, alive)
+
+
+@dataclass(frozen=True)
+class FunctionSystem:
+    """See `from_function`."""
+
+    function: StepFunction
+    state_dim: int
+    action_dim: int
+    noise_dim: int
+    alive: AliveFunction | None
+
+    def __post_init__(self) -> None:
+        for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} is {value}, expected at least {least}")
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        after, reward = self._call(state, action, noise)
+        if self.alive is None:
+            return Transition(after, reward, torch.ones_like(reward, dtype=torch.bool))
+        alive = self.alive(after)
+        if alive.shape != reward.shape or alive.dtype != torch.bool:
+            got = f"{alive.dtype} {tuple(alive.shape)}"
+            raise InputError(f"alive returned {got}, expected torch.bool {tuple(reward.shape)}")
+        return Transition(after, reward, alive)
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+
+        def outputs(s: Tensor, a: Tensor) -> Tensor:
+            after, reward = self._call(s, a, noise)
+            return torch.cat([after, reward[:, None]], 1)
+
+        n, width = state.shape[0], self.state_dim + 1
+        basis = torch.eye(width, dtype=state.dtype, device=state.device)
+        pull_back = torch.func.vjp(outputs, state, action)[1]
+        by_state, by_action = torch.func.vmap(pull_back, out_dims=1)(
+            basis[:, None, :].expand(width, n, width)
+        )
+        return Linearization(
+            A=by_state[:, :-1],
+            B=by_action[:, :-1],
+            r_s=by_state[:, -1],
+            r_a=by_action[:, -1],
+            certificate=Certificate.exact(state),
+        )
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, self.noise_dim, generator, dtype)
+
+    def _call(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.noise_dim == 0:
+            after, reward = self.function(state, action)
+        else:
+            zeros = state.new_zeros(state.shape[0], self.noise_dim)
+            after, reward = self.function(state, action, zeros if noise is None else noise)
+        if after.shape != state.shape or reward.shape != state.shape[:1]:
+            got = f"next_state {list(after.shape)} and reward {list(reward.shape)}"
+            want = f"{list(state.shape)} and {list(state.shape[:1])}"
+            raise InputError(f"step returned {got}, expected {want}")
+        return after, reward

@@ -1,0 +1,383 @@
+"""Path tracking with a bicycle model and linear tires (MPG Appendix B-A, eq. 15-17).
+
+    state  [δu = u - 20, v, r, δy = y - y_ref(x), δφ = φ - φ_ref(x), x]     SI units
+    action [steer (rad), acceleration (m/s²)]                               physical units
+
+Simulator: 20 explicit substeps of 5 ms along a path of three sines. Prior: one step of 0.1 s along
+a straight line, with a biased noise on y. Both advance (u, v, r) alike, semi-implicitly in v, r:
+
+    u⁺ = u + T (acc + v r)
+    v⁺ = [m v u + T (a Cf - b Cr) r - T Cf δ u - T m u² r] / [m u - T (Cf + Cr)]
+    r⁺ = [-Iz r u - T (a Cf - b Cr) v + T a Cf δ u] / [T (a² Cf + b² Cr) - Iz u]
+
+Clips (u, and the simulator's actions) have derivative 0 outside their range, wraps derivative 1.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    Transition,
+    check_step,
+    standard_normal,
+)
+
+TARGET_SPEED = 20.0
+SPEED_RANGE = (1.0, 35.0)
+STEER_LIMIT = 1.2 * math.pi / 9
+ACCELERATION_LIMIT = 3.0
+# The period of the reference path: the least common multiple of 200, 300 and 400 m.
+LAP = 1200.0
+REFERENCE = ((7.5, 200.0), (2.5, 300.0), (-5.0, 400.0))
+
+STATE_WEIGHTS = (0.01, 0.0, 0.02, 0.04, 0.1, 0.0)
+ACTION_WEIGHTS = (5.0, 0.05)
+
+SIMULATOR_STEP = 1 / 200
+SUBSTEPS = 20
+MODEL_STEP = 0.1
+MODEL_BIAS = 0.5
+MODEL_NOISE = 0.01
+
+Rows = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class VehicleParameters:
+    """Cornering stiffnesses (N/rad), axle distances (m), mass (kg), yaw inertia (kg m²)."""
+
+    Cf: float
+    Cr: float
+    a: float
+    b: float
+    m: float
+    Iz: float
+
+
+TABLE3 = VehicleParameters(Cf=-88000.0, Cr=-94000.0, a=1.14, b=1.40, m=1500.0, Iz=2420.0)
+PUBLISHED_CODE = VehicleParameters(Cf=-128915.5, Cr=-85943.6, a=1.06, b=1.85, m=1412.0, Iz=1536.7)
+
+
+@dataclass(frozen=True)
+class VehicleSimulator:
+    """The 200 Hz simulator on the curved path; deterministic, actions clipped to the actuator."""
+
+    parameters: VehicleParameters = TABLE3
+
+    @property
+    def state_dim(self) -> int:
+        return 6
+
+    @property
+    def action_dim(self) -> int:
+        return 2
+
+    @property
+    def noise_dim(self) -> int:
+        return 0
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        applied = _actuate(action)
+        steer, acceleration = applied.unbind(1)
+        u, v, r, y, phi, x = _from_path(state)
+        T = SIMULATOR_STEP
+        for _ in range(SUBSTEPS):
+            faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
+            # The heading advances first; y and x move along the new heading at the old speed.
+            phi = phi + T * r
+            sine, cosine = phi.sin(), phi.cos()
+            y = y + T * (u * sine + v * cosine)
+            x = x + T * (u * cosine - v * sine)
+            u, v, r = faster.clamp(*SPEED_RANGE), slip, yaw
+        after = _to_path(u, v, r, y, phi, x)
+        return Transition(after, _reward(state, applied), alive(after))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        applied = _actuate(action)
+        A, B = _path_jacobians(self.parameters, state, applied)
+        free = (action == applied).to(action)
+        r_s, r_a = _reward_gradients(state, applied)
+        return Linearization(A, B * free[:, None], r_s, r_a * free, Certificate.exact(state))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, 0, generator, dtype)
+
+
+@dataclass(frozen=True)
+class VehicleModel:
+    """The 10 Hz prior on a straight path; y gains N(0.5, std 0.01) per step (eq. 17)."""
+
+    parameters: VehicleParameters = TABLE3
+
+    @property
+    def state_dim(self) -> int:
+        return 6
+
+    @property
+    def action_dim(self) -> int:
+        return 2
+
+    @property
+    def noise_dim(self) -> int:
+        return 1
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        steer, acceleration = action.unbind(1)
+        du, v, r, y, phi, x = state.unbind(1)
+        u, T = du + TARGET_SPEED, MODEL_STEP
+        faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
+        drift = MODEL_BIAS if noise is None else MODEL_BIAS + MODEL_NOISE * noise[:, 0]
+        sine, cosine = phi.sin(), phi.cos()
+        after = torch.stack(
+            [
+                faster.clamp(*SPEED_RANGE) - TARGET_SPEED,
+                slip,
+                yaw,
+                y + T * (u * sine + v * cosine) + drift,
+                wrap_angle(phi + T * r),
+                x + T * (u * cosine - v * sine),
+            ],
+            1,
+        )
+        return Transition(after, _reward(state, action), alive(after))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        A, B = _straight_jacobians(self.parameters, state, action)
+        r_s, r_a = _reward_gradients(state, action)
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, 1, generator, dtype)
+
+    def infer_noise(self, state: Tensor, action: Tensor, next_state: Tensor) -> Tensor:
+        """[N, 1], the noise that moves y where `next_state` has it."""
+        mean = self.step(state, action).state
+        return (next_state - mean)[:, 3:4] / MODEL_NOISE
+
+
+def alive(state: Tensor) -> Tensor:
+    """Outside the terminal set |δy| > 3, |δφ| > π/4, u < 2, |r| > 0.8. [N] bool.
+
+    An aggressive controller ends half of the task's starts on its first step.
+    """
+    du, _, r, dy, dphi, _ = state.unbind(1)
+    on_path = (dy.abs() <= 3) & (dphi.abs() <= math.pi / 4)
+    return on_path & (du >= 2 - TARGET_SPEED) & (r.abs() <= 0.8)
+
+
+def reference_path(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """y_ref, φ_ref = atan(dy_ref/dx) and their derivatives in x, all like x."""
+    height, slope, bend = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+    for amplitude, length in REFERENCE:
+        k = 2 * math.pi / length
+        sine, cosine = (k * x).sin(), (k * x).cos()
+        height = height + amplitude * sine
+        slope = slope + amplitude * k * cosine
+        bend = bend - amplitude * k * k * sine
+    return height, slope.atan(), slope, bend / (1 + slope.square())
+
+
+def wrap_angle(angle: Tensor) -> Tensor:
+    """To (-π, π], with derivative 1."""
+    return angle - 2 * math.pi * ((angle - math.pi) / (2 * math.pi)).ceil()
+
+
+def _actuate(action: Tensor) -> Tensor:
+    limit = action.new_tensor([STEER_LIMIT, ACCELERATION_LIMIT])
+    return action.clamp(-limit, limit)
+
+
+def _from_path(state: Tensor) -> Rows:
+    """Task coordinate to (u, v, r, y, φ, x)."""
+    du, v, r, dy, dphi, x = state.unbind(1)
+    height, heading, _, _ = reference_path(x)
+    return du + TARGET_SPEED, v, r, dy + height, dphi + heading, x
+
+
+def _to_path(u: Tensor, v: Tensor, r: Tensor, y: Tensor, phi: Tensor, x: Tensor) -> Tensor:
+    """(u, v, r, y, φ, unwrapped x) to the task coordinate, x wrapped to (0, 1200]."""
+    height, heading, _, _ = reference_path(x)
+    lap = x - LAP * ((x / LAP).ceil() - 1)
+    return torch.stack([u - TARGET_SPEED, v, r, y - height, wrap_angle(phi - heading), lap], 1)
+
+
+def _velocities(
+    p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(u⁺ before its clip, v⁺, r⁺)."""
+    moment, pull = T * (p.a * p.Cf - p.b * p.Cr), T * p.Cf * steer * u
+    lateral = p.m * u * v + (moment - T * p.m * u * u) * r - pull
+    turning = p.a * pull - p.Iz * u * r - moment * v
+    slip = lateral / (p.m * u - T * (p.Cf + p.Cr))
+    yaw = turning / (T * (p.a**2 * p.Cf + p.b**2 * p.Cr) - p.Iz * u)
+    return u + T * (acc + v * r), slip, yaw
+
+
+@dataclass(frozen=True)
+class _VelocityJacobian:
+    """(u⁺, v⁺, r⁺) and its nonzero derivatives, each [N]; `free` is 0 where u⁺ is clipped.
+
+    u⁺: (free, T r free, T v free; 0, T free), v⁺: (v_u, v_v, v_r; v_steer, 0), r⁺ likewise.
+    """
+
+    u: Tensor
+    v: Tensor
+    r: Tensor
+    free: Tensor
+    v_u: Tensor
+    v_v: Tensor
+    v_r: Tensor
+    v_steer: Tensor
+    r_u: Tensor
+    r_v: Tensor
+    r_r: Tensor
+    r_steer: Tensor
+
+
+def _velocity_jacobian(
+    p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
+) -> _VelocityJacobian:
+    faster, slip, yaw = _velocities(p, T, u, v, r, steer, acc)
+    clipped = faster.clamp(*SPEED_RANGE)
+    moment, stiffness = T * (p.a * p.Cf - p.b * p.Cr), T * p.Cf
+    over_v = 1 / (p.m * u - T * (p.Cf + p.Cr))
+    over_r = 1 / (T * (p.a**2 * p.Cf + p.b**2 * p.Cr) - p.Iz * u)
+    mu = p.m * u
+    pull = stiffness * steer
+    return _VelocityJacobian(
+        u=clipped,
+        v=slip,
+        r=yaw,
+        free=(faster == clipped).to(u),
+        v_u=(p.m * (v - slip) - pull - 2 * T * mu * r) * over_v,
+        v_v=mu * over_v,
+        v_r=(moment - T * mu * u) * over_v,
+        v_steer=-stiffness * u * over_v,
+        r_u=(p.Iz * (yaw - r) + p.a * pull) * over_r,
+        r_v=-moment * over_r,
+        r_r=-p.Iz * u * over_r,
+        r_steer=p.a * stiffness * u * over_r,
+    )
+
+
+def _straight_jacobians(
+    p: VehicleParameters, state: Tensor, action: Tensor
+) -> tuple[Tensor, Tensor]:
+    """A [N, 6, 6] and B [N, 6, 2] of the prior."""
+    T = MODEL_STEP
+    # Rows of contiguous numbers: column views of [N, 6] cost more than all the arithmetic.
+    du, v, r, _, phi, _ = state.T.contiguous().unbind(0)
+    steer, acc = action.T.contiguous().unbind(0)
+    u = du + TARGET_SPEED
+    d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+    sine, cosine = T * phi.sin(), T * phi.cos()
+    ahead, aside = u * cosine - v * sine, u * sine + v * cosine
+    zero = torch.zeros_like(u)
+    one, free = zero + 1, T * d.free
+    A = [
+        *(d.free, free * r, free * v, zero, zero, zero),
+        *(d.v_u, d.v_v, d.v_r, zero, zero, zero),
+        *(d.r_u, d.r_v, d.r_r, zero, zero, zero),
+        *(sine, cosine, zero, one, ahead, zero),
+        *(zero, zero, zero + T, zero, one, zero),
+        *(cosine, -sine, zero, zero, -aside, one),
+    ]
+    B = [zero, free, d.v_steer, zero, d.r_steer, zero, zero, zero, zero, zero, zero, zero]
+    n = state.shape[0]
+    return torch.stack(A, 1).view(n, 6, 6), torch.stack(B, 1).view(n, 6, 2)
+
+
+def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
+    """A [N, 6, 6] and B [N, 6, 2] of the simulator, in the applied action.
+
+    The chain runs in (u, v, r | y, φ, x) with the six columns (u, v, r, φ, steer, acc) of the first
+    substep: y and x enter as plain translations. Batch last: `V` and `P` are [3, 6, N].
+    """
+    T = SIMULATOR_STEP
+    u, v, r, y, phi, x = _from_path(state)
+    steer, acc = applied.unbind(1)
+    zero = torch.zeros_like(u)
+    one = zero + 1
+    V = torch.stack([one, *[zero] * 6, one, *[zero] * 6, one, *[zero] * 3]).view(3, 6, -1)
+    P = torch.stack([*[zero] * 9, one, *[zero] * 8]).view(3, 6, -1)
+    for _ in range(SUBSTEPS):
+        d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+        phi = phi + T * r
+        sine, cosine = T * phi.sin(), T * phi.cos()
+        ahead, aside = u * cosine - v * sine, u * sine + v * cosine
+        y, x = y + aside, x + ahead
+        turn = P[1] + T * V[2]
+        rise = P[0] + sine * V[0] + cosine * V[1] + ahead * turn
+        run = P[2] + cosine * V[0] - sine * V[1] - aside * turn
+        P = torch.stack([rise, turn, run])
+        V = _advance_velocity_columns(d, T, u, v, r, V)
+        u, v, r = d.u, d.v, d.r
+    return _in_path_coordinate(state[:, 5], x, V, P)
+
+
+def _advance_velocity_columns(
+    d: _VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
+) -> Tensor:
+    """∂(u, v, r)⁺ = J ∂(u, v, r) + direct effect of (steer, acc). [3, 6, N]."""
+    free = T * d.free
+    J = torch.stack([d.free, free * r, free * v, d.v_u, d.v_v, d.v_r, d.r_u, d.r_v, d.r_r])
+    V = torch.einsum("ijn,jkn->ikn", J.view(3, 3, -1), V)
+    zero = torch.zeros_like(u)
+    direct = torch.stack([zero, free, d.v_steer, zero, d.r_steer, zero]).view(3, 2, -1)
+    return torch.cat([V[:, :4], V[:, 4:] + direct], 1)
+
+
+def _in_path_coordinate(
+    x_before: Tensor, x_after: Tensor, V: Tensor, P: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Columns to (δu, v, r, δy, δφ, x) and rows to the same, by the path's slope and bend."""
+    _, _, slope, bend = reference_path(x_before)
+    S = torch.cat([V, P])
+    zero = torch.zeros_like(x_before)
+    one = zero + 1
+    by_y = torch.stack([zero, zero, zero, one, zero, zero])
+    # x moves the start along the path, y and φ with it.
+    by_x = torch.stack([zero, zero, zero, slope, zero, one]) + bend * S[:, 3]
+    G = torch.cat([S[:, :3], by_y[:, None], S[:, 3:4], by_x[:, None], S[:, 4:]], 1)
+    _, _, slope, bend = reference_path(x_after)
+    G = torch.cat([G[:3], G[3:4] - slope * G[5:], G[4:5] - bend * G[5:], G[5:]])
+    G = G.permute(2, 0, 1)
+    return G[:, :, :6].contiguous(), G[:, :, 6:].contiguous()
+
+
+def _reward(state: Tensor, applied: Tensor) -> Tensor:
+    """Eq. 16 on the state before the step and the applied action. [N]."""
+    by_state = state.square() @ state.new_tensor(STATE_WEIGHTS)
+    return -(by_state + applied.square() @ state.new_tensor(ACTION_WEIGHTS))
+
+
+def _reward_gradients(state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
+    r_s = state * (-2 * state.new_tensor(STATE_WEIGHTS))
+    return r_s, applied * (-2 * state.new_tensor(ACTION_WEIGHTS))
