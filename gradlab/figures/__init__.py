@@ -1,0 +1,15 @@
+"""Figures of a profile's table. Each takes the long table and an Axes, and returns the Axes.
+
+    bias_variance   one estimator: squared bias, variance / N′ and MSE over the horizon
+    mse             every estimator's MSE over the horizon
+    cosine          every estimator's direction against the truth
+    snr             every estimator's signal-to-noise ratio
+
+The table has a row per estimator, horizon and quantity, with value, ci_low and ci_high. The
+estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
+"""
+
+from gradlab.figures.direction import cosine, snr
+from gradlab.figures.error import bias_variance, mse
+
+__all__ = ["bias_variance", "cosine", "mse", "snr"]

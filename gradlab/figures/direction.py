@@ -1,0 +1,79 @@
+"""Is the direction usable? Cosine with the truth, and signal against noise.
+
+    cosine_n = ⟨E g_n, g*⟩ / (‖E g_n‖ ‖g*‖)          snr_n = ‖E g_n‖² / tr Cov_n
+
+Both are noise-corrected, so an estimate may leave the range of the quantity: a cosine above 1 is
+drawn at 1, a ratio not above 0 at the upper end of its interval.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.figures import drawing, style
+from gradlab.figures.error import AT_MOST
+from gradlab.figures.style import MUTED
+
+USABLE = 0.7
+
+
+def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Cosine of the mean gradient with the true one, every estimator."""
+    ax = style.new_axes() if ax is None else ax
+    names = drawing.estimators(table)
+    looks, end = style.looks(names), drawing.last_horizon(table)
+    lowest = 1.0
+    for name in names:
+        line = drawing.curve(table, name, "cosine")
+        if line is None:
+            continue
+        line = line.clipped(-1.0, 1.0)
+        if name == "data":
+            drawing.level(ax, line, looks[name], end)
+        else:
+            drawing.draw(ax, line, looks[name], band=0.11)
+        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
+    span = max(1 - lowest, 0.05)
+    ax.set_ylim(1 - 1.06 * span, 1 + 0.06 * span)
+    if lowest < USABLE:
+        label = f"usable from {USABLE}"
+        ax.axhline(USABLE, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+    if lowest < 0:
+        ax.axhline(0, color=MUTED, lw=0.8)
+    if not ax.lines:
+        drawing.nothing(ax, "no admissible truth: no cosine with it")
+    return style.dress(ax, "Direction: cosine with the true gradient", "cosine")
+
+
+def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None) -> Axes:
+    """Squared mean over variance per sample, every estimator.
+
+    Args:
+        batch: N′; a line at 1 / N′ then shows where the mean of one batch is half noise.
+    """
+    ax = style.new_axes() if ax is None else ax
+    names = drawing.estimators(table)
+    lines = {name: drawing.curve(table, name, "snr") for name in names}
+    floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
+    looks = style.looks(names)
+    for name, line in lines.items():
+        if line is None:
+            continue
+        if name == "data":
+            drawing.level(ax, line, looks[name], end, floor)
+        else:
+            drawing.draw(ax, line, looks[name], floor, band=0.11)
+    if batch:
+        label = f"1 / N′, N′ = {batch}: a batch is half noise"
+        ax.axhline(1 / batch, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+        floor = min(floor, 0.5 / batch)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=floor)
+    if not any(lines.values()):
+        drawing.nothing(ax, "no signal-to-noise ratio in this table")
+    notes = [AT_MOST] if drawing.has_bounds(list(lines.values())) else []
+    return style.dress(
+        ax, "Noise: signal-to-noise ratio of one sample", "‖mean‖² / variance", notes
+    )

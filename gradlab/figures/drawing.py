@@ -1,0 +1,132 @@
+"""Curves with bands, levels, and what a logarithmic axis cannot show.
+
+A noise-corrected square (bias², SNR) may come out at or below zero. On a logarithmic axis such a
+point is drawn where its interval ends, as an open marker with an arrow down: "at most this".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from gradlab.figures.style import MUTED, PAPER, Look
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One quantity of one estimator over the horizon; all arrays [horizons]."""
+
+    horizon: Numbers
+    value: Numbers
+    low: Numbers
+    high: Numbers
+
+    def scaled(self, factor: float) -> Curve:
+        return replace(
+            self, value=self.value * factor, low=self.low * factor, high=self.high * factor
+        )
+
+    def clipped(self, low: float, high: float) -> Curve:
+        clip = [np.clip(each, low, high) for each in (self.value, self.low, self.high)]
+        return Curve(self.horizon, *clip)
+
+
+def curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
+    """The rows of one estimator and quantity by horizon, or None where there are none."""
+    chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
+    rows = table[chosen].sort_values("horizon")
+    columns = (rows[name].to_numpy(float) for name in ("horizon", "value", "ci_low", "ci_high"))
+    found = Curve(*columns)
+    return found if np.isfinite(found.value).any() else None
+
+
+def estimators(table: pd.DataFrame) -> list[str]:
+    """Names in the table's order."""
+    return [str(name) for name in dict.fromkeys(table["estimator"])]
+
+
+def last_horizon(table: pd.DataFrame) -> float:
+    return float(table["horizon"].max()) if len(table) else 0.0
+
+
+def log_floor(curves: Sequence[Curve | None]) -> float:
+    """Where a logarithmic axis ends below: a third under the smallest positive value shown."""
+    shown = [np.where(c.value > 0, c.value, c.high) for c in curves if c is not None]
+    values = np.concatenate(shown) if shown else np.ones(1)
+    positive = values[np.isfinite(values) & (values > 0)]
+    return float(positive.min()) / 3 if positive.size else 0.1
+
+
+def draw(
+    ax: Axes,
+    line: Curve,
+    look: Look,
+    floor: float | None = None,
+    width: float = 1.8,
+    band: float = 0.17,
+) -> None:
+    """A curve with its band. `floor`: the axis is logarithmic and ends there."""
+    value, low = line.value, line.low
+    if floor is not None:
+        value = np.where(value > 0, value, np.nan)
+        low = np.maximum(low, floor)
+        _at_most(ax, line, look)
+    ax.plot(
+        line.horizon,
+        value,
+        label=look.label,
+        color=look.colour,
+        linestyle=look.dash,
+        linewidth=width,
+        marker=look.marker,
+        markersize=5,
+        markevery=max(1, len(value) // 13),
+        markeredgecolor=PAPER,
+        markeredgewidth=0.7,
+    )
+    _band(ax, line.horizon, low, line.high, look, band)
+
+
+def _band(ax: Axes, x: Numbers, low: Numbers, high: Numbers, look: Look, alpha: float) -> None:
+    shown = np.isfinite(low) & np.isfinite(high) & (high > low)
+    ax.fill_between(x, low, high, where=shown, color=look.colour, alpha=alpha, linewidth=0)
+
+
+def _at_most(ax: Axes, line: Curve, look: Look) -> None:
+    bound = (line.value <= 0) & (line.high > 0) & np.isfinite(line.high)
+    # `annotate` points from its text to the point; here the point is where the arrow begins.
+    arrow = {"color": look.colour, "arrowstyle": "<-", "linewidth": 1.1, "shrinkA": 0, "shrinkB": 3}
+    for x, y in zip(line.horizon[bound], line.high[bound], strict=True):
+        ax.annotate("", (x, y), (0, -15), textcoords="offset points", arrowprops=arrow)
+        ax.plot(
+            x, y, marker=look.marker or "o", markersize=5, color=look.colour, markerfacecolor=PAPER
+        )
+
+
+def has_bounds(lines: Sequence[Curve | None]) -> bool:
+    """Is there a point that a logarithmic axis shows as "at most"?"""
+    return any(line is not None and bool((line.value <= 0).any()) for line in lines)
+
+
+def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = None) -> None:
+    """One number as a horizontal line from 0 to `end`, with its band."""
+    value, low, high = (each[:1].repeat(2) for each in (line.value, line.low, line.high))
+    if floor is not None:
+        value, low = np.where(value > 0, value, high), np.maximum(low, floor)
+    x = np.array([-0.3, end + 0.3])
+    ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label, linewidth=1.6)
+    _band(ax, x, low, high, look, alpha=0.14)
+
+
+def nothing(ax: Axes, why: str) -> None:
+    """An axes without data says why."""
+    ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=MUTED)
+    ax.set_xticks([])
+    ax.set_yticks([])

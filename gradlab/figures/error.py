@@ -1,0 +1,129 @@
+"""Bias against variance: which horizon has the smallest error?
+
+MSE_n = ‖bias_n‖² + tr Cov_n / N′          (N′: the batch one update averages over)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.style import INK, MUTED, Look
+
+UNIT = "[(return / parameter)²]"
+NO_TRUTH = "no admissible truth: squared bias and MSE cannot be shown"
+AT_MOST = "open marker with arrow: estimate not above 0, upper end of its 95 % interval"
+
+
+def bias_variance(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    estimator: str = "model",
+    batch: int = 256,
+    truth_norm2: float | None = None,
+) -> Axes:
+    """Squared bias, variance / N′ and MSE of one estimator, the smallest MSE marked.
+
+    Args:
+        batch: N′, the number of samples that one update averages.
+        truth_norm2: squared norm of the true gradient: the error of not moving at all. Above it
+            an estimator is worse than none.
+    """
+    ax = style.new_axes() if ax is None else ax
+    bias = drawing.curve(table, estimator, "bias2")
+    variance = drawing.curve(table, estimator, "variance")
+    error = drawing.curve(table, estimator, "mse")
+    variance = None if variance is None else variance.scaled(1 / batch)
+    data = _data_level(table, error is not None, batch)
+    floor = drawing.log_floor([bias, variance, error, data])
+    end = drawing.last_horizon(table)
+    parts = (bias, style.BIAS), (variance, style.variance_look(batch)), (error, style.MSE)
+    for line, look in parts:
+        if line is not None:
+            drawing.draw(ax, line, look, floor, width=2.4 if look is style.MSE else 1.8)
+    if error is not None:
+        _mark_minimum(ax, error)
+    if data is not None and estimator != "data":
+        what = "MSE" if error is not None else "variance / N′"
+        drawing.level(
+            ax, data, Look(f"{what} of data (critic only)", MUTED, (0, (7, 2.5)), ""), end, floor
+        )
+    notes = _notes([bias, error, data], missing=bias is None or error is None)
+    _finish(ax, floor, truth_norm2)
+    if bias is variance is error is None:
+        drawing.nothing(ax, f"no rows for the estimator {style.plain(estimator)}")
+    name = style.looks([estimator])[estimator].label
+    return style.dress(ax, f"Error of the {name} gradient", f"squared error {UNIT}", notes)
+
+
+def mse(table: pd.DataFrame, ax: Axes | None = None, *, truth_norm2: float | None = None) -> Axes:
+    """The MSE of every estimator over the horizon, each one's smallest marked."""
+    ax = style.new_axes() if ax is None else ax
+    names = drawing.estimators(table)
+    lines = {name: drawing.curve(table, name, "mse") for name in names}
+    floor, end = drawing.log_floor(list(lines.values())), drawing.last_horizon(table)
+    looks = style.looks(names)
+    for name, line in lines.items():
+        if line is None:
+            continue
+        if name == "data":
+            drawing.level(ax, line, looks[name], end, floor)
+        else:
+            drawing.draw(ax, line, looks[name], floor, band=0.11)
+            _mark_minimum(ax, line, looks[name].colour, label=False)
+    shown = [line for line in lines.values() if line is not None]
+    notes = _notes(shown, missing=False)
+    if shown:
+        notes = ["star: smallest MSE of each estimator", *notes]
+    _finish(ax, floor, truth_norm2)
+    if not shown:
+        drawing.nothing(ax, NO_TRUTH)
+    return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
+
+
+def _data_level(table: pd.DataFrame, with_mse: bool, batch: int) -> Curve | None:
+    if with_mse:
+        return drawing.curve(table, "data", "mse")
+    variance = drawing.curve(table, "data", "variance")
+    return None if variance is None else variance.scaled(1 / batch)
+
+
+def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) -> None:
+    best = int(np.nanargmin(line.value))
+    if line.value[best] <= 0:
+        return
+    at = line.horizon[best]
+    text = f"smallest MSE, n = {at:.0f}" if label else ""
+    star = Line2D(
+        [at],
+        [line.value[best]],
+        marker="*",
+        markersize=15,
+        color=colour,
+        linestyle="none",
+        markeredgecolor=style.PAPER,
+        markeredgewidth=0.8,
+        zorder=5,
+        label=text,
+    )
+    ax.add_line(star)
+
+
+def _notes(lines: Sequence[Curve | None], missing: bool) -> list[str]:
+    notes = [AT_MOST] if drawing.has_bounds(lines) else []
+    return [NO_TRUTH, *notes] if missing else notes
+
+
+def _finish(ax: Axes, floor: float, truth_norm2: float | None) -> None:
+    if truth_norm2 is not None and truth_norm2 > 0:
+        label = "zero gradient: worse than none above"
+        ax.axhline(truth_norm2, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=floor)

@@ -1,0 +1,137 @@
+"""How curves look: a colour, a dash and a marker each, so that greyscale and colour-blind
+readers lose nothing.
+
+The colours are constants with names because the report gives each a twin for dark pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter, MaxNLocator
+
+INK = "#14181f"
+MUTED = "#5c6571"
+GRID = "#e1e5ea"
+PAPER = "#fefefe"
+BLUE = "#0b63a8"
+VERMILION = "#d2580a"
+GREEN = "#0a8f6a"
+PURPLE = "#95518f"
+OCHRE = "#a17d05"
+CYAN = "#2c94b8"
+
+COLOURS: Mapping[str, str] = {
+    "ink": INK,
+    "muted": MUTED,
+    "grid": GRID,
+    "paper": PAPER,
+    "blue": BLUE,
+    "vermilion": VERMILION,
+    "green": GREEN,
+    "purple": PURPLE,
+    "ochre": OCHRE,
+    "cyan": CYAN,
+}
+
+Dash = str | tuple[int, tuple[float, ...]]
+SIZE = (6.6, 4.3)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What identifies one curve."""
+
+    label: str
+    colour: str
+    dash: Dash
+    marker: str
+
+
+BIAS = Look("squared bias", VERMILION, (0, (5, 1.6)), "s")
+MSE = Look("MSE = squared bias + variance / N′", INK, "-", "o")
+
+
+def variance_look(batch: int) -> Look:
+    return Look(f"variance / N′, N′ = {batch}", BLUE, (0, (1.2, 1.4)), "^")
+
+
+_KNOWN = {
+    "data": Look("data (critic only)", MUTED, (0, (7, 2.5)), ""),
+    "model": Look("model", BLUE, "-", "o"),
+    "mixed": Look("mixed (true states, model Jacobians)", VERMILION, (0, (5, 1.6)), "s"),
+    "true_dynamics": Look("true dynamics", GREEN, (0, (1.2, 1.4)), "^"),
+}
+# Of different lengths, so that own estimators differ in more than one trait and repeat late.
+_COLOURS = (PURPLE, OCHRE, CYAN)
+_DASHES: Sequence[Dash] = ((0, (6, 1.5, 1.2, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)), (0, (9, 2)), "-")
+_MARKERS = "DvPX<"
+
+
+def looks(estimators: Sequence[str]) -> dict[str, Look]:
+    """The look of each estimator; the user's own take turns."""
+    own = [name for name in estimators if name not in _KNOWN]
+    known = {name: _KNOWN[name] for name in estimators if name in _KNOWN}
+    return known | {
+        name: Look(plain(name), _COLOURS[i % 3], _DASHES[i % 4], _MARKERS[i % 5])
+        for i, name in enumerate(own)
+    }
+
+
+def plain(name: str) -> str:
+    """A name from a file as figure text: no formula in dollars, no hidden label, one short line."""
+    text = " ".join(name.split()).replace("$", r"\$")
+    text = text if len(text) <= 48 else text[:47] + "…"
+    return f" {text}" if text.startswith("_") else text
+
+
+def new_axes() -> Axes:
+    """A figure of its own, on the user's pyplot."""
+    _, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    return axes
+
+
+def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
+    """Everything around the curves. Notes stand above the plot, the legend below it."""
+    pad = 8 + 13 * len(notes)
+    ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
+    for row, note in enumerate(reversed(notes)):
+        place = (0, 6 + 13 * row)
+        ax.annotate(note, (0, 1), place, "axes fraction", "offset points", fontsize=9, color=MUTED)
+    ax.set_xlabel("horizon n [steps]", color=INK)
+    ax.set_ylabel(ylabel, color=INK)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    ax.grid(True, axis="y", color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
+    ax.tick_params(which="minor", left=False)
+    if ax.get_yscale() == "log":  # plain text: a formula would not survive as text in an SVG
+        ax.yaxis.set_major_formatter(LogFormatter())
+        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    seaborn.despine(ax=ax)
+    for spine in ax.spines.values():
+        spine.set_color(MUTED)
+    _legend(ax)
+    return ax
+
+
+def _legend(ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if not handles:
+        return
+    ax.legend(
+        handles,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.16),
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        handlelength=3.2,
+        columnspacing=1.6,
+    )
