@@ -1,0 +1,61 @@
+"""Gradient of every horizon's return in the first action, from one forward sweep.
+
+    D_1 = B_0,  D_{t+1} = M_t D_t,  M = A + B K          (MPG eq. 6: later actions from π_old)
+    g_0 = Q_a(s_0)
+    g_n = r_a(0) + Σ_{t=1}^{n−1} γᵗ D_tᵀ c_t + γⁿ D_nᵀ q_n,   c = r_s + Kᵀ r_a,  q = Q_s + Kᵀ Q_a
+
+The sweep is da columns wide, so a whole profile costs about one rollout instead of H of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlab.gradients.rollout import LinearizedPath, TailGradient
+
+
+def sensitivities(linear: LinearizedPath, before: Tensor | None = None) -> Tensor:
+    """D_1 … D_H = ∂s_t/∂a_0, [H, N, ds, da].
+
+    Args:
+        before: D at the first state of the path, where the path continues an earlier one.
+    """
+    K = linear.K
+    D = linear.B[0] if before is None else (linear.A[0] + linear.B[0] @ K[0]) @ before
+    swept = [D]
+    for t in range(1, linear.path.horizon):
+        D = linear.A[t] @ D + linear.B[t] @ (K[t] @ D)
+        swept.append(D)
+    return torch.stack(swept)
+
+
+def closed_loop_reward_gradient(linear: LinearizedPath) -> Tensor:
+    """c_t = r_s + Kᵀ r_a for t = 0 … H − 1, [H, N, ds]."""
+    h = linear.path.horizon
+    return linear.r_s + torch.einsum("hnas,hna->hns", linear.K[:h], linear.r_a)
+
+
+def alive_mask(linear: LinearizedPath, termination: str) -> Tensor:
+    """1 where a reward or a tail counts, [H + 1, N]."""
+    alive = linear.path.alive.to(linear.r_a.dtype)
+    return alive if termination == "mask" else torch.ones_like(alive)
+
+
+def action_gradients(
+    linear: LinearizedPath, tail: TailGradient, discount: float, termination: str = "ignore"
+) -> Tensor:
+    """g_n for n = 0 … H, [H + 1, N, da], in reward units per action unit."""
+    q, q_a = tail.q_s + torch.einsum("hnas,hna->hns", linear.K, tail.q_a), tail.q_a[:1]
+    h = linear.path.horizon
+    if h == 0:
+        return q_a
+    D = sensitivities(linear)
+    mask = alive_mask(linear, termination)
+    gamma = discount ** torch.arange(h + 1, dtype=D.dtype, device=D.device)[:, None]
+    weight = (gamma * mask)[:, :, None]
+    c = closed_loop_reward_gradient(linear)
+    later = weight[1:h] * torch.einsum("hnsa,hns->hna", D[: h - 1], c[1:])
+    returns = torch.cat([linear.r_a[:1], later]).cumsum(dim=0)
+    tails = weight[1:] * torch.einsum("hnsa,hns->hna", D, q[1:])
+    return torch.cat([q_a, returns + tails])

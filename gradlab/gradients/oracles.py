@@ -1,0 +1,285 @@
+"""True policy gradients, each by its own road, so that they can check one another.
+
+    closed form   linear-quadratic system and linear policy: Lyapunov equations
+    unrolled      the simulator's own Jacobians chained until the remainder is negligible
+    differences   common-random-number returns along directions of θ
+
+Two gradients are meant by "true" (matched truths), with d the law of the starts:
+    first  E_d[J_θπᵀ ∂_a Q^π(s, π(s))]          all  ∇_θ E_d[V^π(s)]
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradient, sensitivities
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Tail, all_action_gradients
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    Starts,
+    linearize_path,
+    policy_noise_at,
+    rollout,
+    tail_gradient,
+)
+from gradlab.networks.interface import act
+from gradlab.hooks import Progress, silent
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import System
+
+BLOCK = 50  # steps unrolled between two looks at convergence
+RECENT = 20  # last steps whose largest term starts the geometric remainder
+OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
+DIRECTIONS = 8
+
+
+def lqr_gradient(
+    system: LinearQuadratic,
+    weight: Tensor,
+    second_moment: Tensor,
+    discount: float,
+    actions: str,
+) -> Tensor:
+    """Closed-form gradient in W of u = W s, flattened [da · ds].
+
+    With K = −W, P the cost-to-go, M = (R + γBᵀPB)K − γBᵀPA and Σ = Σ_t γᵗ E[s sᵀ] (without 1 − γ):
+    ∇_W = 2 M Σ for all actions, 2 M E_d[s sᵀ] for the first.
+
+    Args:
+        second_moment: E_d[s sᵀ] of the starts, [ds, ds] (mean included).
+
+    Raises:
+        ValueError: where √γ(A − BK) is not stable, so that no gradient exists.
+    """
+    A, B, Q, R, W = (x.double().numpy() for x in (system.A, system.B, system.Q, system.R, weight))
+    noise, gamma, S0 = system.noise_covariance.double().numpy(), discount, second_moment.double().numpy()
+    K = -W
+    closed = np.sqrt(gamma) * (A - B @ K)
+    if np.abs(np.linalg.eigvals(closed)).max() >= 1:
+        raise ValueError("sqrt(discount) * (A - B K) is unstable: the gradient does not exist")
+    P = scipy.linalg.solve_discrete_lyapunov(closed.T, Q + K.T @ R @ K)
+    M = (R + gamma * B.T @ P @ B) @ K - gamma * B.T @ P @ A
+    visits = scipy.linalg.solve_discrete_lyapunov(closed, S0 + gamma / (1 - gamma) * noise)
+    gradient = 2 * M @ (visits if actions == "all" else S0)
+    return torch.from_numpy(gradient).flatten()
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The simulator's first-action gradients for every truncation T = 1 … T_max.
+
+    Attributes:
+        gradients: Σ_{t<T} of the reward terms, [T_max, N, da].
+        lyapunov: closed-loop exponent per step of each start over the second half, [N].
+        remainder: geometric estimate of what is missing beyond T_max, |·| per start [N].
+        converged: every chain decays faster than 1/γ and the remainder is below the tolerance.
+        flagged: steps whose Jacobian failed its certificate.
+    """
+
+    gradients: Tensor
+    lyapunov: Tensor
+    remainder: Tensor
+    converged: bool
+    flagged: int
+
+    @property
+    def horizon(self) -> int:
+        return self.gradients.shape[0]
+
+
+def unroll_first_action(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    discount: float,
+    *,
+    termination: str = "ignore",
+    seed: int = 0,
+    at_least: int = BLOCK,
+    at_most: int = 2000,
+    tolerance: float = 0.01,
+    progress: Progress = silent,
+) -> Unrolled:
+    """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
+
+    The tolerance is relative to the norm of the mean gradient, or to its standard error where
+    that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250) or
+    at `at_most` steps.
+    """
+    jacobian = gram.policy_jacobian(policy, starts.states, policy_noise_at(policy, len(starts.states), seed, 0, starts.states))
+    reach = gram.squared_norms(jacobian, torch.eye(jacobian.action_dim).to(starts.states)[
+        :, None].expand(-1, len(starts.states), -1)).sum(dim=0).sqrt()
+    terms: list[Tensor] = []
+    logs: list[Tensor] = []
+    flagged, D = 0, None
+    now, alive = starts, torch.ones_like(starts.group, dtype=torch.bool)
+    while True:
+        done = BLOCK * len(terms)
+        path = rollout(simulator, policy, now, BLOCK, seed, first=done)
+        path = replace(path, alive=path.alive & alive)
+        linear = linearize_path(path, simulator, policy, path.dynamics_noise)
+        block = sensitivities(linear, D)
+        terms.append(_reward_terms(linear, block, D, discount, done, termination))
+        logs.append(block.flatten(2).norm(dim=2).clamp_min(1e-300).log())
+        flagged += int(linear.flags.sum())
+        D, alive = block[-1], path.alive[-1]
+        now = replace(starts, states=path.states[-1])
+        result = _judged(terms, logs, discount, jacobian, reach, starts.weight, tolerance, flagged)
+        progress("truth", result.horizon, at_most)
+        diverged = not float(logs[-1].max()) < OVERFLOW
+        enough = result.converged and result.horizon >= at_least
+        if enough or diverged or result.horizon >= at_most:
+            progress("truth", at_most, at_most)
+            return result
+
+
+def _reward_terms(
+    linear: LinearizedPath,
+    D: Tensor,
+    before: Tensor | None,
+    discount: float,
+    done: int,
+    termination: str,
+) -> Tensor:
+    """γᵗ D_tᵀ c_t of one block of steps, [BLOCK, N, da]; r_a where t = 0."""
+    c, h = closed_loop_reward_gradient(linear), linear.path.horizon
+    gamma = discount ** torch.arange(done, done + h, dtype=D.dtype, device=D.device)
+    weight = gamma[:, None, None] * alive_mask(linear, termination)[:h, :, None]
+    later = torch.einsum("hnsa,hns->hna", D[:-1], c[1:])
+    now = linear.r_a[0] if before is None else torch.einsum("nsa,ns->na", before, c[0])
+    return weight * torch.cat([now[None], later])
+
+
+def _judged(
+    terms: list[Tensor],
+    logs: list[Tensor],
+    discount: float,
+    jacobian: gram.PolicyJacobian,
+    reach: Tensor,
+    weight: Tensor,
+    tolerance: float,
+    flagged: int,
+) -> Unrolled:
+    term, log = torch.cat(terms), torch.cat(logs)
+    gradients, half = term.cumsum(dim=0), len(term) // 2
+    lyapunov = (log[-1] - log[half - 1]) / (len(log) - half)
+    ratio = (lyapunov + float(np.log(discount))).exp()
+    latest = term[-RECENT:].norm(dim=2).amax(dim=0)
+    remainder = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
+    g = gradients[-1:] * weight[:, None]
+    norm = gram.mean_gradients(jacobian, g).norm()
+    error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
+    missing = (reach * remainder * weight).mean()
+    converged = bool(missing <= tolerance * torch.maximum(norm, error))
+    return Unrolled(gradients, lyapunov, remainder, converged, flagged)
+
+
+def unroll_all_actions(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    *,
+    termination: str = "ignore",
+    seed: int = 0,
+) -> Tensor:
+    """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
+    path = rollout(simulator, policy, starts, horizon, seed)
+    linear = linearize_path(path, simulator, policy, path.dynamics_noise)
+    tail = Tail(horizon, None, discount)
+    return all_action_gradients(policy, linear, tail_gradient(path, None, "Q"), tail, termination)
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Central differences of returns along directions of θ, on common random numbers.
+
+    Attributes:
+        narrow, wide: at step ε and 2ε, for every truncation, [T, directions, n].
+        directions: [directions, P], unit length.
+    """
+
+    narrow: Tensor
+    wide: Tensor
+    directions: Tensor
+
+
+def common_random_differences(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    *,
+    actions: str = "first",
+    n: int = 64,
+    termination: str = "ignore",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Differences:
+    """Differences of the T-step return for T = 1 … horizon along 8 random directions.
+
+    The step ε moves actions by about a thousandth of their size. With `actions="first"` only the
+    first action sees the perturbed parameters. Noise equals the rollouts' of the same seed, so
+    that a difference is paired with the unrolled gradient of the same start.
+    """
+    count = min(n, len(starts.states))
+    s0, e0 = starts.states[:count], policy_noise_at(policy, len(starts.states), seed, 0, starts.states)[:count]
+    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions"))
+    directions = torch.nn.functional.normalize(draw.to(theta), dim=1)
+    epsilon = _step_size(policy, s0, e0, directions)
+    signs = [1.0, -1.0, 2.0, -2.0]
+    moved = [perturbed(policy, sign * epsilon * v) for v in directions for sign in signs]
+    copies = len(moved)
+    state = s0.repeat(copies, 1)
+    total, returns = state.new_zeros(len(state)), []
+    alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
+    size = len(starts.states)
+    for t in range(horizon):
+        e = policy_noise_at(policy, size, seed, t, state)[:count]
+        with torch.no_grad():
+            if t == 0 or actions == "all":
+                pieces = zip(moved, state.split(count), strict=True)
+                action = torch.cat([act(each, rows, e) for each, rows in pieces])
+            else:
+                action = act(policy, state, e.repeat(copies, 1))
+            xi = simulator.sample_noise(size, stream(seed, "dynamics", t), state.dtype)[:count]
+            out = simulator.step(state, action, xi.to(state.device).repeat(copies, 1))
+        counted = out.reward * alive if termination == "mask" else out.reward
+        total = total + discount**t * counted
+        returns.append(total)
+        alive, state = alive & out.alive, out.state
+        progress("finite differences", t + 1, horizon)
+    table = torch.stack(returns).reshape(horizon, DIRECTIONS, len(signs), count)
+    plus, minus, plus2, minus2 = table.unbind(dim=2)
+    return Differences((plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon), directions)
+
+
+def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
+    """A copy of the policy at θ + step."""
+    moved = copy.deepcopy(policy)
+    theta = nn.utils.parameters_to_vector(moved.parameters()).detach()
+    nn.utils.vector_to_parameters(theta + step, moved.parameters())
+    return moved
+
+
+def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
+    jacobian = gram.policy_jacobian(policy, states, noise)
+    eye = torch.eye(jacobian.action_dim).to(states)
+    columns = [
+        gram.sample_gradients(jacobian, row.expand(len(states), -1)) @ directions.T for row in eye
+    ]
+    reach = float(torch.stack(columns).square().mean().sqrt())
+    with torch.no_grad():
+        size = float(act(policy, states, noise).square().mean().sqrt())
+    return 1e-3 * max(size, 1e-2) / max(reach, 1e-12)

@@ -1,0 +1,67 @@
+"""Policy gradients by plain automatic differentiation: the definition, kept as the tests' reference.
+
+    J_n = Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)          differentiated once, per start
+
+Nothing is shared with the sweeps: derivatives come from autograd through `System.step`. Where the
+differentiated system is not the one that makes the states, the model's derivative is spliced onto
+the simulator's value by x.detach() + (y − y.detach()).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.gradients.rollout import jacobian_noise, rollout, Starts
+from gradlab.networks.interface import act
+from gradlab.systems.system import System
+
+
+def reference_gradients(
+    states: System,
+    jacobians: System,
+    actions: str,
+    policy: nn.Module,
+    critic: nn.Module | None,
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    *,
+    value: str = "Q",
+    terminal_action: str = "attached",
+    termination: str = "ignore",
+    seed: int = 0,
+) -> Tensor:
+    """Per-sample gradients [N, P] by one backward pass per start; differentiable systems only."""
+    frozen = copy.deepcopy(policy)
+    later = frozen if actions == "first" else policy
+    path = rollout(states, policy, starts, horizon, seed)
+    xi = jacobian_noise(states, jacobians, path)
+    s, total, discounting = starts.states, starts.states.new_zeros(len(starts.weight)), 1.0
+    for t in range(horizon):
+        a = act(policy if t == 0 else later, s, path.policy_noise[t])
+        out = jacobians.step(s, a, None if xi is None else xi[t])
+        mask = path.alive[t].to(s.dtype) if termination == "mask" else 1.0
+        total = total + discounting * mask * out.reward
+        s = path.states[t + 1] + (out.state - out.state.detach())
+        discounting *= discount
+    if critic is not None:
+        mask = path.alive[horizon].to(s.dtype) if termination == "mask" else 1.0
+        tail_policy = policy if horizon == 0 else later
+        if terminal_action == "detached":
+            tail_policy = frozen
+        a = act(tail_policy, s, path.policy_noise[horizon])
+        total = total + discounting * mask * (critic(s) if value == "V" else critic(s, a))
+    parameters = list(policy.parameters())
+    rows = [
+        torch.autograd.grad(each, parameters, retain_graph=True, allow_unused=True)
+        for each in total * starts.weight
+    ]
+    return torch.stack(
+        [
+            torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(row, parameters, strict=True)])
+            for row in rows
+        ]
+    )

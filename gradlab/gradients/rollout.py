@@ -1,0 +1,223 @@
+"""Paths and their Jacobians: everything that the sweeps read.
+
+    a_t = π_θ(s_t, ε_t),   s_{t+1} = f(s_t, a_t, ξ_t)
+    A, B, r_s, r_a  of the system that is differentiated,   K = ∂π/∂s
+
+The rollout runs without gradients; Jacobians are taken afterwards for all steps at once, in blocks
+of rows, so that memory stays bounded whatever the horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.networks.interface import act, noise_dim
+from gradlab.systems.system import System, standard_normal
+
+ROWS = 8192  # rows linearized at once
+
+
+@dataclass(frozen=True)
+class LinearizedPath:
+    """A path with A [H, N, ds, ds], B [H, N, ds, da], r_s [H, N, ds], r_a [H, N, da],
+    K [H + 1, N, da, ds] and the certificate's flags [H, N]."""
+
+    path: Path
+    A: Tensor
+    B: Tensor
+    r_s: Tensor
+    r_a: Tensor
+    K: Tensor
+    flags: Tensor
+
+
+@dataclass(frozen=True)
+class TailGradient:
+    """q_s = ∂Q/∂s [H + 1, N, ds] and q_a = ∂Q/∂a [H + 1, N, da] of the critic along a path."""
+
+    q_s: Tensor
+    q_a: Tensor
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Start states [N, ds] with importance weights [N] and group labels [N]."""
+
+    states: Tensor
+    weight: Tensor
+    group: Tensor
+
+
+def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
+    """Start states of a tensor [N, ds] or of a path (its first states, weights and groups).
+
+    Raises:
+        InputError: for a wrong shape, no rows, an integer dtype or a non-finite state.
+    """
+    if isinstance(starts, Path):
+        result = Starts(starts.states[0], starts.weight, starts.group)
+    else:
+        n = starts.shape[0] if starts.ndim else 0
+        weight = torch.ones(n, dtype=starts.dtype, device=starts.device)
+        result = Starts(starts, weight, torch.arange(n, device=starts.device))
+    states = result.states
+    if states.ndim != 2 or states.shape[1] != state_dim:
+        raise InputError(f"starts has shape {tuple(states.shape)}, expected [N, {state_dim}]")
+    if states.shape[0] == 0:
+        raise InputError("starts is empty: give at least 2 start states")
+    if not states.is_floating_point():
+        raise InputError(f"starts is {states.dtype}, expected float32 or float64: call .double()")
+    finite = torch.isfinite(states).all(dim=1)
+    if not finite.all():
+        raise InputError(
+            f"starts has {int((~finite).sum())} of {len(finite)} rows that are not finite "
+            f"(first: row {int((~finite).nonzero()[0])}): remove them"
+        )
+    return result
+
+
+def rollout(
+    system: System, policy: nn.Module, starts: Starts, horizon: int, seed: int = 0, first: int = 0
+) -> Path:
+    """`horizon` steps of `system` under `policy`, without gradients.
+
+    Args:
+        first: step number of the starts, so that a long path can be continued on its noise streams.
+    """
+    n, dtype = starts.states.shape[0], starts.states.dtype
+    device = starts.states.device
+    steps = range(first, first + horizon)
+    policy_noise = torch.stack(
+        [
+            policy_noise_at(policy, n, seed, t, starts.states)
+            for t in range(first, first + horizon + 1)
+        ]
+    )
+    noise = [system.sample_noise(n, stream(seed, "dynamics", t), dtype).to(device) for t in steps]
+    states, actions, rewards = [starts.states], [], []
+    alive = [torch.ones(n, dtype=torch.bool, device=device)]
+    with torch.no_grad():
+        for t in range(horizon):
+            actions.append(act(policy, states[t], policy_noise[t]))
+            out = system.step(states[t], actions[t], noise[t])
+            states.append(out.state)
+            rewards.append(out.reward)
+            alive.append(alive[t] & out.alive)
+        actions.append(act(policy, states[horizon], policy_noise[horizon]))
+    empty = starts.states.new_empty
+    return Path(
+        states=torch.stack(states),
+        actions=torch.stack(actions),
+        rewards=torch.stack(rewards) if rewards else empty(0, n),
+        policy_noise=policy_noise,
+        dynamics_noise=torch.stack(noise) if noise else empty(0, n, system.noise_dim),
+        alive=torch.stack(alive),
+        weight=starts.weight,
+        group=starts.group,
+    )
+
+
+def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tensor) -> Tensor:
+    """The policy's standard normal draws of one step, [n, noise_dim], as dtype and device of `like`."""
+    generator = stream(seed, "policy", step)
+    return standard_normal(n, noise_dim(policy), generator).to(like)
+
+
+def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | None:
+    """Noise [H, N, dn] at which `jacobians` is differentiated along a path of `states`.
+
+    The path's own noise for the system that made it, else inferred from each transition, else
+    None, the mean transition.
+    """
+    if jacobians is states:
+        return path.dynamics_noise
+    infer = getattr(jacobians, "infer_noise", None)
+    if infer is None or jacobians.noise_dim == 0:
+        return None
+    s, a, s_next = (each.flatten(0, 1) for each in (path.states[:-1], path.actions[:-1], path.states[1:]))
+    inferred: Tensor = infer(s, a, s_next)
+    return inferred.unflatten(0, path.actions[:-1].shape[:2])
+
+
+def linearize_path(
+    path: Path, jacobians: System, policy: nn.Module, noise: Tensor | None
+) -> LinearizedPath:
+    """Jacobians of `jacobians` and of the policy at every step of the path."""
+    h, n, ds = path.states.shape[0] - 1, path.states.shape[1], path.states.shape[2]
+    da = path.actions.shape[2]
+    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
+    xi = None if noise is None else noise.flatten(0, 1)
+    blocks = [
+        jacobians.linearize(s[rows], a[rows], None if xi is None else xi[rows])
+        for rows in row_blocks(h * n)
+    ]
+    new = path.states.new_zeros
+
+    def gather(parts: list[Tensor], shape: tuple[int, ...]) -> Tensor:
+        return torch.cat(parts).reshape(h, n, *shape) if parts else new(0, n, *shape)
+
+    flags = [block.certificate.flags for block in blocks]
+    return LinearizedPath(
+        path=path,
+        A=gather([block.A for block in blocks], (ds, ds)),
+        B=gather([block.B for block in blocks], (ds, da)),
+        r_s=gather([block.r_s for block in blocks], (ds,)),
+        r_a=gather([block.r_a for block in blocks], (da,)),
+        K=policy_jacobians(path, policy),
+        flags=torch.cat(flags).reshape(h, n) if flags else new(0, n).bool(),
+    )
+
+
+def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
+    """K = ∂π/∂s at every state of the path, [H + 1, N, da, ds], by one reverse pass per action."""
+    h1, n, ds = path.states.shape
+    da = path.actions.shape[2]
+    s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
+
+    def block(rows: slice) -> Tensor:
+        leaf = s[rows].detach().requires_grad_()
+        action = act(policy, leaf, e[rows])
+        return torch.stack([row_gradient(action[:, j], leaf, j < da - 1) for j in range(da)], dim=1)
+
+    return _mapped(block, h1 * n).reshape(h1, n, da, ds)
+
+
+def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradient:
+    """Gradients of the critic at every state and action of the path; zero without a critic."""
+    if critic is None:
+        return TailGradient(torch.zeros_like(path.states), torch.zeros_like(path.actions))
+    s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
+    ds = s.shape[1]
+
+    def block(rows: slice) -> Tensor:
+        leaf_s, leaf_a = s[rows].detach().requires_grad_(), a[rows].detach().requires_grad_()
+        q = critic(leaf_s) if value == "V" else critic(leaf_s, leaf_a)
+        grads = torch.autograd.grad(q.sum(), (leaf_s, leaf_a), allow_unused=True)
+        pairs = zip(grads, (leaf_s, leaf_a), strict=True)
+        return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)
+
+    q_s, q_a = _mapped(block, len(s)).split([ds, a.shape[1]], dim=1)
+    return TailGradient(q_s.reshape(path.states.shape), q_a.reshape(path.actions.shape))
+
+
+def row_gradient(output: Tensor, leaf: Tensor, retain: bool) -> Tensor:
+    """Gradient of each row's output [N] in the same row of `leaf` [N, ...]; rows are independent."""
+    (gradient,) = torch.autograd.grad(output.sum(), leaf, retain_graph=retain, allow_unused=True)
+    return torch.zeros_like(leaf) if gradient is None else gradient
+
+
+def row_blocks(total: int) -> Iterator[slice]:
+    """Slices of at most `ROWS` rows that cover `total`."""
+    return (slice(begin, min(begin + ROWS, total)) for begin in range(0, total, ROWS))
+
+
+def _mapped(function: Callable[[slice], Tensor], total: int) -> Tensor:
+    with torch.enable_grad():
+        return torch.cat([function(rows).detach() for rows in row_blocks(total)])

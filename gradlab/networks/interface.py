@@ -1,0 +1,93 @@
+"""How gradlab calls a user's policy and critic: any `torch.nn.Module` that treats rows alone.
+
+    policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
+    critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+
+_MIXES_ROWS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+
+def noise_dim(policy: nn.Module) -> int:
+    """Width of the policy's noise; 0 for a deterministic policy."""
+    return int(getattr(policy, "noise_dim", 0))
+
+
+def act(policy: nn.Module, state: Tensor, noise: Tensor) -> Tensor:
+    """Actions [N, da] at states [N, ds] for given policy noise [N, noise_dim]."""
+    action: Tensor = policy(state, noise) if noise_dim(policy) else policy(state)
+    return action
+
+
+def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
+    """Try the policy on a batch of states before anything expensive begins.
+
+    Raises:
+        InputError: for dropout or batch-norm in train mode, a dtype other than the states', a
+            non-finite parameter, or an action of another shape than [N, action_dim].
+    """
+    _check_module("policy", policy, state)
+    probe = state[:2]
+    noise = torch.zeros(len(probe), noise_dim(policy), dtype=state.dtype, device=state.device)
+    with torch.no_grad():
+        action = _try("policy", policy, probe, noise) if noise.shape[1] else _try("policy", policy, probe)
+    if action.shape != (len(probe), action_dim):
+        raise InputError(
+            f"policy returns shape {tuple(action.shape)} for {len(probe)} states, "
+            f"expected [{len(probe)}, {action_dim}]"
+        )
+
+
+def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) -> None:
+    """The same for a critic, which must return one value per row, shape [N].
+
+    Raises:
+        InputError: as `check_policy`; a [N, 1] column would broadcast silently to [N, N].
+    """
+    _check_module("critic", critic, state)
+    probe = state[:2]
+    action = torch.zeros(len(probe), action_dim, dtype=state.dtype, device=state.device)
+    with torch.no_grad():
+        out = _try("critic", critic, probe) if value == "V" else _try("critic", critic, probe, action)
+    if out.shape != (len(probe),):
+        raise InputError(
+            f"critic returns shape {tuple(out.shape)} for {len(probe)} rows, "
+            f"expected [{len(probe)}]: return value.squeeze(-1)"
+        )
+
+
+def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
+    try:
+        out = module(*inputs)
+    except (RuntimeError, TypeError) as error:
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}") from error
+    if not isinstance(out, Tensor):
+        raise InputError(f"{name} returns {type(out).__name__}, expected a tensor")
+    return out
+
+
+def _check_module(name: str, module: nn.Module, state: Tensor) -> None:
+    if not isinstance(module, nn.Module):
+        raise InputError(f"{name} is {type(module).__name__}, expected a torch.nn.Module")
+    for child in module.modules():
+        if child.training and isinstance(child, _MIXES_ROWS):
+            raise InputError(
+                f"{name} has {type(child).__name__} in train mode, which makes its gradient "
+                f"random or mixes samples: call {name}.eval() first"
+            )
+    for key, parameter in module.named_parameters():
+        if parameter.dtype != state.dtype:
+            raise InputError(
+                f"{name} parameter {key} is {parameter.dtype} but the states are {state.dtype}: "
+                f"convert one of them"
+            )
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"{name} parameter {key} is not finite: load a sound checkpoint")

@@ -1,0 +1,1 @@
+"""Estimates and intervals: arrays in, numbers out."""
