@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import seaborn
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 INK = "#14181f"
 MUTED = "#5c6571"
@@ -104,19 +104,31 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
         ax.annotate(note, (0, 1), place, "axes fraction", "offset points", fontsize=9, color=MUTED)
     ax.set_xlabel("horizon n [steps]", color=INK)
     ax.set_ylabel(ylabel, color=INK)
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    if ax.lines:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
     ax.grid(True, axis="y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(colors=MUTED, which="both", labelsize=9, width=0.8)
     ax.tick_params(which="minor", left=False)
-    if ax.get_yscale() == "log":  # plain text: a formula would not survive as text in an SVG
-        ax.yaxis.set_major_formatter(LogFormatter())
-        ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
+    if ax.get_yscale() == "log":
+        _label_decades(ax)
     seaborn.despine(ax=ax)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
     _legend(ax)
     return ax
+
+
+def _label_decades(ax: Axes) -> None:
+    """Labels as plain text, since a formula would not survive as text in an SVG."""
+    bottom, top = ax.get_ylim()
+    label = FuncFormatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_major_formatter(label)
+    if top < 30 * bottom:
+        ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        ax.yaxis.set_minor_formatter(label)
+    else:
+        ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _legend(ax: Axes) -> None:
