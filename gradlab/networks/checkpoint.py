@@ -24,14 +24,14 @@ from gradlab.networks.mlp import Policy, QCritic, build
 KEY = "gradlab.architecture"
 
 
-def save(module: Policy | QCritic, path: str | Path) -> None:
+def save(module: nn.Module, path: str | Path) -> None:
     """Writes `module` in one step; an earlier file at `path` is replaced.
 
     Raises:
         InputError: the module carries no `architecture`, or the path cannot be written.
     """
     path = Path(path)
-    if not isinstance(getattr(module, "architecture", None), dict):
+    if not isinstance(module, Policy | QCritic):
         kind = type(module).__name__
         raise InputError(f"{kind} has no architecture to store: keep it as file.py:function")
     metadata = {KEY: json.dumps(module.architecture, allow_nan=False)}
