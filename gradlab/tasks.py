@@ -12,6 +12,7 @@ import difflib
 import importlib.util
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,10 +92,11 @@ class Task:
                 if getattr(self.prior, name) != width:
                     got = f"{name} {getattr(self.prior, name)}"
                     raise InputError(f"prior has {got}, but the simulator has {width}")
-        if not 0 < self.discount < 1:
-            raise InputError(f"discount is {self.discount}, expected a number between 0 and 1")
-        if self.horizon < 0:
-            raise InputError(f"horizon is {self.horizon}, expected at least 0")
+        # Settings may come from a command line: types are not certain.
+        if not isinstance(self.discount, int | float) or not 0 < self.discount < 1:
+            raise InputError(f"discount is {self.discount!r}, expected a number between 0 and 1")
+        if not isinstance(self.horizon, int) or self.horizon < 0:
+            raise InputError(f"horizon is {self.horizon!r}, expected an integer from 0")
         self._check_widths(ds, da)
 
     def _check_widths(self, ds: int, da: int) -> None:
@@ -247,10 +249,13 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         settings: arguments of the factory.
     """
     factory = _own_factory(name) if ".py:" in name else _named_factory(name)
-    allowed = inspect.signature(factory).parameters
-    for setting in settings:
-        if setting not in allowed:
-            raise InputError(f"{name} has no setting {setting!r}{_nearest(setting, allowed)}")
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**settings)
+    except TypeError as error:
+        unknown = [setting for setting in settings if setting not in signature.parameters]
+        hint = _nearest(unknown[0], signature.parameters) if unknown else ""
+        raise InputError(f"{name} {error}{hint}") from None
     task = factory(**settings)
     if not isinstance(task, Task):
         raise InputError(f"{name} returned {type(task).__name__}, expected a gradlab Task")
@@ -268,10 +273,12 @@ def _own_factory(name: str) -> Callable[..., object]:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"{file} is not a file: expected PATH.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"gradlab_own_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise InputError(f"{file} cannot be imported as Python")
     module = importlib.util.module_from_spec(spec)
+    # Dataclasses in the file look their module up here.
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     factory: object = getattr(module, function, None)
     if not callable(factory):

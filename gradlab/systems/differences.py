@@ -10,7 +10,8 @@ retry the flagged states at ε/10, keep the flag where that fails too.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +57,13 @@ def certified_jacobian(
     again = _differences(step, state[retry], action[retry], low, high, epsilon / 10)
     better = ~again.flags
     rows = retry[better]
-    for name in ("A", "B", "flags", "error_A", "error_B"):
-        getattr(first, name)[rows] = getattr(again, name)[better]
-    return first
+
+    def merged(name: str) -> Any:
+        values = getattr(first, name).copy()
+        values[rows] = getattr(again, name)[better]
+        return values
+
+    return CertifiedJacobian(*(merged(field.name) for field in fields(first)))
 
 
 def _differences(
@@ -106,5 +111,4 @@ def _certify(J: Array, along: Array, direction: Array, ds: int) -> CertifiedJaco
 
 def _direction(width: int) -> Array:
     direction: Array = np.random.default_rng(DIRECTION_SEED).standard_normal(width)
-    direction /= np.linalg.norm(direction)
-    return direction
+    return np.divide(direction, np.linalg.norm(direction))

@@ -109,12 +109,22 @@ class FunctionSystem:
 
     def _call(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.noise_dim == 0:
-            after, reward = self.function(state, action)
+            returned: object = self.function(state, action)
         else:
             zeros = state.new_zeros(state.shape[0], self.noise_dim)
-            after, reward = self.function(state, action, zeros if noise is None else noise)
+            returned = self.function(state, action, zeros if noise is None else noise)
+        if not isinstance(returned, tuple) or len(returned) != 2:
+            raise InputError(f"step returned {_described(returned)}, expected next_state and reward")
+        after, reward = returned
+        if not isinstance(after, Tensor) or not isinstance(reward, Tensor):
+            got = f"{_described(after)} and {_described(reward)}"
+            raise InputError(f"step returned {got}, expected next_state and reward as tensors")
         if after.shape != state.shape or reward.shape != state.shape[:1]:
             got = f"next_state {list(after.shape)} and reward {list(reward.shape)}"
             want = f"{list(state.shape)} and {list(state.shape[:1])}"
             raise InputError(f"step returned {got}, expected {want}")
         return after, reward
+
+
+def _described(value: object) -> str:
+    return f"a {type(value).__name__}"

@@ -45,6 +45,9 @@ class LinearQuadratic:
         ds = self.A.shape[0]
         if self.B.ndim != 2 or self.B.shape[0] != ds:
             raise InputError(f"B has shape {tuple(self.B.shape)}, expected [{ds}, da]")
+        for name, matrix in (("A", self.A), ("B", self.B)):
+            if not torch.isfinite(matrix).all():
+                raise InputError(f"{name} has entries that are not finite")
         check_covariance("Q", self.Q, ds)
         check_covariance("R", self.R, self.B.shape[1])
         check_covariance("noise_covariance", self.noise_covariance, ds)
@@ -115,10 +118,14 @@ def symmetric_root(covariance: Tensor) -> Tensor:
 
 
 def check_covariance(name: str, matrix: Tensor, width: int) -> None:
+    """Finite, symmetric and positive semidefinite [width, width], up to rounding."""
     if matrix.shape != (width, width):
         raise InputError(f"{name} has shape {tuple(matrix.shape)}, expected [{width}, {width}]")
-    if not torch.isfinite(matrix).all() or not torch.allclose(matrix, matrix.T):
-        raise InputError(f"{name} is not finite and symmetric: use ({name} + {name}.T) / 2")
-    values = torch.linalg.eigvalsh(matrix)
-    if values[0] < -1e-10 * values.abs().max():
-        raise InputError(f"{name} has the eigenvalue {values[0]:.3g}, expected none below 0")
+    if not torch.isfinite(matrix).all():
+        raise InputError(f"{name} has entries that are not finite")
+    rounding = 100 * width * torch.finfo(matrix.dtype).eps * matrix.abs().max()
+    if (matrix - matrix.T).abs().max() > rounding:
+        raise InputError(f"{name} is not symmetric: use ({name} + {name}.T) / 2")
+    lowest = torch.linalg.eigvalsh(matrix)[0]
+    if lowest < -rounding:
+        raise InputError(f"{name} has the eigenvalue {lowest:.3g}, expected none below 0")

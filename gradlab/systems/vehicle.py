@@ -232,12 +232,38 @@ def _velocities(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(u⁺ before its clip, v⁺, r⁺)."""
-    moment, pull = T * (p.a * p.Cf - p.b * p.Cr), T * p.Cf * steer * u
-    lateral = p.m * u * v + (moment - T * p.m * u * u) * r - pull
-    turning = p.a * pull - p.Iz * u * r - moment * v
-    slip = lateral / (p.m * u - T * (p.Cf + p.Cr))
-    yaw = turning / (T * (p.a**2 * p.Cf + p.b**2 * p.Cr) - p.Iz * u)
-    return u + T * (acc + v * r), slip, yaw
+    c = _tires(p, T)
+    side = u * (v - c.steer_v * steer - T * (u * r)) + c.moment_v * r
+    turn = u * (r - c.steer_r * steer) + c.moment_r * v
+    return u + T * (acc + v * r), side / (u - c.drag_v), turn / (u - c.drag_r)
+
+
+@dataclass(frozen=True)
+class _Tires:
+    """Numerators and denominators of v⁺ and r⁺ divided by m and -Iz:
+
+    v⁺ = [u (v - steer_v δ - T u r) + moment_v r] / (u - drag_v)
+    r⁺ = [u (r - steer_r δ) + moment_r v] / (u - drag_r)
+    """
+
+    steer_v: float
+    moment_v: float
+    drag_v: float
+    steer_r: float
+    moment_r: float
+    drag_r: float
+
+
+def _tires(p: VehicleParameters, T: float) -> _Tires:
+    moment = T * (p.a * p.Cf - p.b * p.Cr)
+    return _Tires(
+        steer_v=T * p.Cf / p.m,
+        moment_v=moment / p.m,
+        drag_v=T * (p.Cf + p.Cr) / p.m,
+        steer_r=T * p.a * p.Cf / p.Iz,
+        moment_r=moment / p.Iz,
+        drag_r=T * (p.a**2 * p.Cf + p.b**2 * p.Cr) / p.Iz,
+    )
 
 
 @dataclass(frozen=True)
@@ -264,26 +290,28 @@ class _VelocityJacobian:
 def _velocity_jacobian(
     p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
 ) -> _VelocityJacobian:
-    faster, slip, yaw = _velocities(p, T, u, v, r, steer, acc)
+    c = _tires(p, T)
+    over_v, over_r = 1 / (u - c.drag_v), 1 / (u - c.drag_r)
+    curve = T * (u * r)
+    grip_v, grip_r = v - c.steer_v * steer - curve, r - c.steer_r * steer
+    slip = (u * grip_v + c.moment_v * r) * over_v
+    yaw = (u * grip_r + c.moment_r * v) * over_r
+    v_v, r_r = u * over_v, u * over_r
+    faster = u + T * (acc + v * r)
     clipped = faster.clamp(*SPEED_RANGE)
-    moment, stiffness = T * (p.a * p.Cf - p.b * p.Cr), T * p.Cf
-    over_v = 1 / (p.m * u - T * (p.Cf + p.Cr))
-    over_r = 1 / (T * (p.a**2 * p.Cf + p.b**2 * p.Cr) - p.Iz * u)
-    mu = p.m * u
-    pull = stiffness * steer
     return _VelocityJacobian(
         u=clipped,
         v=slip,
         r=yaw,
-        free=(faster == clipped).to(u),
-        v_u=(p.m * (v - slip) - pull - 2 * T * mu * r) * over_v,
-        v_v=mu * over_v,
-        v_r=(moment - T * mu * u) * over_v,
-        v_steer=-stiffness * u * over_v,
-        r_u=(p.Iz * (yaw - r) + p.a * pull) * over_r,
-        r_v=-moment * over_r,
-        r_r=-p.Iz * u * over_r,
-        r_steer=p.a * stiffness * u * over_r,
+        free=(faster == clipped).to(u.dtype),
+        v_u=(grip_v - curve - slip) * over_v,
+        v_v=v_v,
+        v_r=c.moment_v * over_v - T * (u * v_v),
+        v_steer=-c.steer_v * v_v,
+        r_u=(grip_r - yaw) * over_r,
+        r_v=c.moment_r * over_r,
+        r_r=r_r,
+        r_steer=-c.steer_r * r_r,
     )
 
 
@@ -292,26 +320,27 @@ def _straight_jacobians(
 ) -> tuple[Tensor, Tensor]:
     """A [N, 6, 6] and B [N, 6, 2] of the prior."""
     T = MODEL_STEP
-    # Rows of contiguous numbers: column views of [N, 6] cost more than all the arithmetic.
-    du, v, r, _, phi, _ = state.T.contiguous().unbind(0)
-    steer, acc = action.T.contiguous().unbind(0)
+    du, v, r, _, phi, _ = state.unbind(1)
+    steer, acc = action.unbind(1)
     u = du + TARGET_SPEED
     d = _velocity_jacobian(p, T, u, v, r, steer, acc)
     sine, cosine = T * phi.sin(), T * phi.cos()
     ahead, aside = u * cosine - v * sine, u * sine + v * cosine
-    zero = torch.zeros_like(u)
-    one, free = zero + 1, T * d.free
-    A = [
+    zero, free = torch.zeros_like(phi), T * d.free
+    one = torch.ones_like(zero)
+    rows = [
         *(d.free, free * r, free * v, zero, zero, zero),
         *(d.v_u, d.v_v, d.v_r, zero, zero, zero),
         *(d.r_u, d.r_v, d.r_r, zero, zero, zero),
         *(sine, cosine, zero, one, ahead, zero),
-        *(zero, zero, zero + T, zero, one, zero),
+        *(zero, zero, T * one, zero, one, zero),
         *(cosine, -sine, zero, zero, -aside, one),
+        *(zero, free, d.v_steer, zero, d.r_steer, zero),
+        *(zero, zero, zero, zero, zero, zero),
     ]
-    B = [zero, free, d.v_steer, zero, d.r_steer, zero, zero, zero, zero, zero, zero, zero]
-    n = state.shape[0]
-    return torch.stack(A, 1).view(n, 6, 6), torch.stack(B, 1).view(n, 6, 2)
+    # One stack by rows and one transposition take half the time of stacking columns.
+    flat, n = torch.stack(rows).T.contiguous(), state.shape[0]
+    return flat[:, :36].view(n, 6, 6), flat[:, 36:].view(n, 6, 2)
 
 
 def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
@@ -379,5 +408,5 @@ def _reward(state: Tensor, applied: Tensor) -> Tensor:
 
 
 def _reward_gradients(state: Tensor, applied: Tensor) -> tuple[Tensor, Tensor]:
-    r_s = state * (-2 * state.new_tensor(STATE_WEIGHTS))
-    return r_s, applied * (-2 * state.new_tensor(ACTION_WEIGHTS))
+    by_state = state.new_tensor([-2 * w for w in STATE_WEIGHTS])
+    return state * by_state, applied * state.new_tensor([-2 * w for w in ACTION_WEIGHTS])
