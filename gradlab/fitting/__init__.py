@@ -1,0 +1,1 @@
+"""Making what a measurement needs where the user has none: policies, critics."""

@@ -1,0 +1,142 @@
+"""A critic of a given policy, by fitted evaluation on simulator rollouts.
+
+    y = Σ_{k<n} γᵏ r_k + γⁿ Q̄(s_n, π(s_n)),   loss (Q(s_0, a_0) − y)²
+
+(s_0, a_0) are visited states with an exploratory first action; the n steps after it follow π, so
+the target is on-policy for every n and no correction is needed. Q̄ is a slowly moving copy.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import Starts, rollout
+from gradlab.hooks import Progress, silent
+from gradlab.networks.interface import check_policy
+from gradlab.networks.mlp import QCritic
+from gradlab.tasks import Task
+
+TRAJECTORIES = 512
+VISITED = 16  # states taken from each trajectory
+UPDATES = 2000
+ROWS = 256
+TARGET_RATE = 0.01
+LEARNING_RATE = 1e-3
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Transitions for fitted evaluation: s [M, ds], a [M, da], n-step return [M], s_n, alive."""
+
+    state: Tensor
+    action: Tensor
+    returns: Tensor
+    last_state: Tensor
+    last_action: Tensor
+    bootstrap: Tensor
+
+
+def fit_critic(
+    task: Task,
+    policy: nn.Module,
+    *,
+    steps: int = 25,
+    termination: str = "ignore",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> QCritic:
+    """Q^π as a 2×256 ELU network, float32, from n-step targets.
+
+    Args:
+        steps: n of the targets; 1 leans on the critic, 25 on the simulator.
+        termination: as in the measurement: "ignore", or "mask" to stop returns at terminal states.
+
+    Raises:
+        InputError: the policy does not fit the task, or its rollouts leave the finite numbers.
+    """
+    if steps < 1:
+        raise InputError(f"steps is {steps}, expected at least 1")
+    policy = copy.deepcopy(policy).double()
+    data = evaluation_data(task, policy, steps, termination, seed)
+    generator = stream(seed, "critic")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        critic = QCritic(
+            task.simulator.state_dim, task.simulator.action_dim, scale=task.observation_scale
+        )
+    _train(critic, data, generator, progress)
+    return critic.eval()
+
+
+def evaluation_data(
+    task: Task, policy: nn.Module, steps: int, termination: str, seed: int
+) -> Evaluation:
+    """M = 512 · 16 rows: states visited under the policy, one exploratory action, then π."""
+    simulator = task.simulator
+    begin = task.starts(TRAJECTORIES, stream(seed, "critic-starts"))
+    check_policy(policy, begin, simulator.action_dim)
+    label = torch.arange(TRAJECTORIES)
+    starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
+    visits = rollout(simulator, policy, starts, max(2 * task.horizon, VISITED), seed + 1)
+    # Half of the rows are the start states themselves: that is where gradients are measured.
+    later = torch.linspace(0, visits.horizon, VISITED // 2).long()
+    again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
+    state = torch.cat([again, visits.states[later].flatten(0, 1)])
+    if not torch.isfinite(state).all():
+        raise InputError("policy leaves the finite numbers on the simulator: pass a stabler one")
+    return _exploratory(task, policy, state, steps, termination, seed)
+
+
+def _exploratory(
+    task: Task, policy: nn.Module, state: Tensor, steps: int, termination: str, seed: int
+) -> Evaluation:
+    simulator, m = task.simulator, len(state)
+    with torch.no_grad():
+        mean = policy(state)
+    spread = torch.tensor(task.exploration or (0.1,) * mean.shape[1], dtype=torch.float64)
+    draw = torch.randn(mean.shape, generator=stream(seed, "exploration"), dtype=torch.float64)
+    action = mean + spread * draw
+    xi = simulator.sample_noise(m, stream(seed, "critic-dynamics"), state.dtype)
+    out = simulator.step(state, action, xi)
+    starts = Starts(out.state, torch.ones(m, dtype=torch.float64), torch.arange(m))
+    path = rollout(simulator, policy, starts, steps - 1, seed + 2)
+    alive = path.alive & out.alive if termination == "mask" else torch.ones_like(path.alive)
+    gamma = task.discount ** torch.arange(1, steps, dtype=torch.float64)[:, None]
+    returns = out.reward + (gamma * alive[:-1] * path.rewards).sum(dim=0)
+    bootstrap = task.discount**steps * alive[-1].double()
+    rows = (state, action, returns, path.states[-1], path.actions[-1], bootstrap)
+    return Evaluation(*rows)
+
+
+def _train(
+    critic: QCritic, data: Evaluation, generator: torch.Generator, progress: Progress
+) -> None:
+    target = copy.deepcopy(critic)
+    columns = [
+        getattr(data, name).float()
+        for name in ("state", "action", "returns", "last_state", "last_action", "bootstrap")
+    ]
+    scale = columns[2].std().clamp_min(1e-8)
+    optimizer = torch.optim.Adam(critic.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES, eta_min=1e-5)
+    for update in range(UPDATES):
+        rows = torch.randint(len(columns[0]), (ROWS,), generator=generator)
+        s, a, returns, s_n, a_n, bootstrap = (column[rows] for column in columns)
+        with torch.no_grad():
+            wanted = returns + bootstrap * target(s_n, a_n)
+        loss = (((critic(s, a) - wanted) / scale) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            for slow, fast in zip(target.parameters(), critic.parameters(), strict=True):
+                slow.lerp_(fast, TARGET_RATE)
+        progress("critic", update + 1, UPDATES)
+    nn.Module.zero_grad(critic, set_to_none=True)

@@ -1,0 +1,120 @@
+"""A policy that stabilises a task: linear-quadratic feedback, distilled into a network.
+
+    a = −K (s − s*),   K = (R + γ Bᵀ P B)⁻¹ (γ Bᵀ P A + Sᵀ),   P from the discounted Riccati equation
+
+A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state, the
+mean of its noise left out: a policy trained *through* a biased prior rests where the prior thinks
+the target is (metres away on the inverted pendulum).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.hooks import Progress, silent
+from gradlab.networks.mlp import Policy
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+Array = NDArray[np.float64]
+CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
+UPDATES = 1500
+ROWS = 512
+SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
+
+
+def stabilising_policy(task: Task, *, seed: int = 0, progress: Progress = silent) -> Policy:
+    """The prior's (else the simulator's) discounted Riccati feedback as a 2×256 ELU network.
+
+    Raises:
+        InputError: the linearization at the reference state has no stabilising feedback.
+    """
+    model = task.prior if task.prior is not None else task.simulator
+    ds = task.simulator.state_dim
+    reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
+    gain = riccati_gain(model, reference, task.discount)
+    return distil(task, gain, reference, seed, progress)
+
+
+def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
+    """K [da, ds] of a = −K (s − s*), float64.
+
+    Raises:
+        InputError: the discounted Riccati equation has no stabilising solution.
+    """
+    A, B, curvature = _quadratic_model(model, reference)
+    ds = model.state_dim
+    Q, S, R = (-block / 2 for block in (curvature[:ds, :ds], curvature[:ds, ds:], curvature[ds:, ds:]))
+    root = discount**0.5
+    try:
+        P = scipy.linalg.solve_discrete_are(root * A, root * B, Q, R, s=S)
+        K = np.linalg.solve(R + discount * B.T @ P @ B, discount * B.T @ P @ A + S.T)
+    except (np.linalg.LinAlgError, ValueError) as error:
+        raise InputError(
+            "the model has no discounted Riccati feedback at the reference state: pass a policy"
+        ) from error
+    return torch.from_numpy(K)
+
+
+def _quadratic_model(model: System, reference: Tensor) -> tuple[Array, Array, Array]:
+    """A, B and the Hessian of the reward in (s, a), by differences of its closed-form gradient."""
+    ds, da = model.state_dim, model.action_dim
+    moves = CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
+    rows = torch.cat([torch.zeros(1, ds + da, dtype=torch.float64), moves, -moves])
+    out = model.linearize(reference + rows[:, :ds], rows[:, ds:])
+    slope = torch.cat([out.r_s, out.r_a], dim=1)[1:]
+    hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * CURVATURE_STEP)
+    A, B = out.A[0].numpy(), out.B[0].numpy()
+    return A, B, ((hessian + hessian.T) / 2).numpy()
+
+
+def distil(task: Task, gain: Tensor, reference: Tensor, seed: int, progress: Progress) -> Policy:
+    """A network that gives a = −K (s − s*) on the states that this feedback visits."""
+    states = _visited(task, gain, reference, seed)
+    targets = -(states - reference) @ gain.T
+    generator = stream(seed, "distil")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        policy = Policy(states.shape[1], targets.shape[1], scale=task.observation_scale)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES, eta_min=1e-6)
+    states, targets = states.float(), targets.float()
+    scale = targets.std(dim=0).clamp_min(1e-6)
+    for update in range(UPDATES):
+        rows = torch.randint(len(states), (ROWS,), generator=generator)
+        loss = (((policy(states[rows]) - targets[rows]) / scale) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        progress("policy", update + 1, UPDATES)
+    return freeze(policy)
+
+
+def _visited(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
+    """States on the simulator under the feedback, from the starts on, at several scales."""
+    n, steps = 256, max(2 * task.horizon, 25)
+    state = task.starts(n, stream(seed, "distil-starts"))
+    visited = [state]
+    limit = torch.tensor(task.action_limit or (torch.inf,) * len(gain), dtype=torch.float64)
+    for t in range(steps):
+        action = (-(state - reference) @ gain.T).clamp(-limit, limit)
+        xi = task.simulator.sample_noise(n, stream(seed, "distil-dynamics", t))
+        state = task.simulator.step(state, action, xi).state
+        visited.append(state)
+    inside = torch.cat(visited)
+    inside = inside[torch.isfinite(inside).all(dim=1)]
+    return torch.cat([reference + scale * (inside - reference) for scale in SPREAD])
+
+
+def freeze(network: Policy) -> Policy:
+    """The finished network, in eval mode, without gradients left on it."""
+    network.eval()
+    nn.Module.zero_grad(network, set_to_none=True)
+    return network

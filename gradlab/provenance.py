@@ -1,0 +1,54 @@
+"""Where a number came from: versions, commit, threads, and a short hash of a network."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import nn
+
+_REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
+
+
+def environment() -> dict[str, str]:
+    """Versions, commit, time and threads of this process, as text."""
+    versions = {name: importlib.metadata.version(name) for name in _REPORTED}
+    return {
+        "gradlab": importlib.metadata.version("gradlab"),
+        "commit": commit(),
+        "python": platform.python_version(),
+        **versions,
+        "threads": str(torch.get_num_threads()),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def commit() -> str:
+    """Commit of gradlab's own checkout, "+changes" where it has any; "unknown" outside of one."""
+    package = Path(__file__).parent
+    try:
+        head = _git(package, "rev-parse", "--short=12", "HEAD")
+        changed = _git(package, "status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{head}+changes" if changed else head
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def network_hash(network: nn.Module) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of all parameters and buffers, in order."""
+    digest = hashlib.sha256()
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
