@@ -85,7 +85,7 @@ def looks(estimators: Sequence[str]) -> dict[str, Look]:
 def plain(name: str) -> str:
     """A name from a file as figure text: no formula in dollars, no hidden label, one short line."""
     text = " ".join(name.split()).replace("$", r"\$")
-    text = text if len(text) <= 48 else text[:47] + "…"
+    text = text if len(text) <= 36 else text[:35] + "…"
     return f" {text}" if text.startswith("_") else text
 
 

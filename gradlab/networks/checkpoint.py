@@ -6,6 +6,7 @@ the module.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -42,9 +43,9 @@ def save(module: nn.Module, path: str | Path) -> None:
         save_file(tensors, temporary, metadata)
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise InputError(f"{path} cannot be written ({error}): choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: str | Path) -> nn.Module:
@@ -75,7 +76,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             architecture = json.loads((file.metadata() or {})[KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Cloned, since a matrix product depends in its last bit on how memory is aligned.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except KeyError as error:
         raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

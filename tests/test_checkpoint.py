@@ -1,0 +1,153 @@
+"""A network comes back as it was; anything else ends in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gradlab.errors import InputError
+from gradlab.networks import checkpoint
+from gradlab.networks.mlp import ACTIVATIONS, Policy, QCritic, build, mlp
+
+STATE, ACTION = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hidden", [(), (16, 8)])
+def test_a_network_comes_back_bit_for_bit(
+    tmp_path: Path, dtype: torch.dtype, hidden: tuple[int, ...]
+) -> None:
+    state, action = STATE.to(dtype), ACTION.to(dtype)
+    policy = Policy(3, 2, hidden, "tanh", scale=[1.0, 0.1, 1 / 3]).to(dtype)
+    critic = QCritic(3, 2, hidden, "silu", scale=None, bias=False).to(dtype)
+    checkpoint.save(policy, tmp_path / "p.safetensors")
+    checkpoint.save(critic, tmp_path / "q.safetensors")
+    again = checkpoint.load(tmp_path / "p.safetensors")
+    assert torch.equal(again(state), policy(state))
+    assert again(state).dtype == dtype
+    assert torch.equal(
+        checkpoint.load(tmp_path / "q.safetensors")(state, action), critic(state, action)
+    )
+    assert all(p.requires_grad for p in again.parameters())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.safetensors", "q.safetensors"]
+
+
+def test_shapes_are_those_of_the_protocol() -> None:
+    assert Policy(3, 2).double()(STATE).shape == (5, 2)
+    assert QCritic(3, 2).double()(STATE, ACTION).shape == (5,)
+
+
+def test_the_scale_is_the_first_layer_and_no_parameter() -> None:
+    scale = [2.0, 0.5, 4.0]
+    scaled, plain = Policy(3, 1, (8,), scale=scale), Policy(3, 1, (8,))
+    layers = scaled.network[1:].state_dict().values()
+    plain.network.load_state_dict(dict(zip(plain.network.state_dict(), layers, strict=True)))
+    state = STATE.float()
+    assert torch.equal(scaled(state), plain(state * torch.tensor(scale)))
+    assert len(list(scaled.parameters())) == len(list(plain.parameters()))
+
+
+def test_an_architecture_is_json_and_builds_an_equal_network() -> None:
+    for network in (Policy(3, 2, (4,), "relu", scale=(1, 2, 3)), QCritic(3, 1)):
+        again = build(json.loads(json.dumps(network.architecture)))
+        assert again.architecture == network.architecture
+        assert str(again) == str(network)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_networks_treat_rows_alone(activation: str) -> None:
+    network = mlp([3, 16, 16, 2], activation).double()
+    torch.testing.assert_close(network(STATE)[2:3], network(STATE[2:3]), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([3],), "sizes"),
+        (([3, 0, 1],), "sizes"),
+        (([3, 1], "step"), "elu"),
+        (([3, 1], "elu", [1.0]), "scale has 1"),
+    ],
+)
+def test_a_wrong_network_is_named(arguments: tuple[object, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        mlp(*arguments)  # type: ignore[arg-type]
+
+
+HOSTILE = (
+    *("text", "truncated", "foreign", "bad JSON", "no dictionary", "integers", "giant"),
+    *("unknown kind", "unknown argument", "wrong type", "wrong hidden", "wrong scale"),
+    "wrong size",
+)
+
+
+def hostile(path: Path, how: str) -> None:
+    policy = Policy(3, 1, (4,))
+    tensors, architecture = policy.state_dict(), dict(policy.architecture)
+    if how == "text":
+        path.write_text("not safetensors")
+    elif how == "truncated":
+        checkpoint.save(policy, path)
+        path.write_bytes(path.read_bytes()[:-8])
+    elif how == "foreign":
+        save_file(tensors, path)
+    else:
+        changes: dict[str, dict[str, object]] = {
+            "unknown kind": {"kind": "transformer"},
+            "unknown argument": {"depth": 3},
+            "giant": {"hidden": [10**6, 10**6]},
+            "wrong type": {"state_dim": "three"},
+            "wrong hidden": {"hidden": 7},
+            "wrong scale": {"scale": "abc"},
+            "wrong size": {"state_dim": 4},
+        }
+        if how == "integers":
+            tensors = {name: value.int() for name, value in tensors.items()}
+        text = "{" if how == "bad JSON" else json.dumps(architecture | changes.get(how, {}))
+        text = "[1]" if how == "no dictionary" else text
+        save_file(tensors, path, {checkpoint.KEY: text})
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hostile_checkpoint_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "policy.safetensors"
+    hostile(path, how)
+    with pytest.raises(InputError) as caught:
+        checkpoint.load(path)
+    assert "policy.safetensors" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+OWN = """
+import torch
+def policy():
+    return torch.nn.Linear(3, 2)
+no = 3
+def bad():
+    return 1
+"""
+
+
+def test_a_network_of_ones_own_is_called_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(OWN)
+    assert checkpoint.load(f"{file}:policy")(STATE.float()).shape == (5, 2)
+    for name, message in (
+        ("nothing", "no function"),
+        ("no", "no function"),
+        ("bad", "returned a int"),
+    ):
+        with pytest.raises(InputError, match=message):
+            checkpoint.load(f"{file}:{name}")
+    with pytest.raises(InputError, match="no such file"):
+        checkpoint.load(f"{tmp_path}/absent.py:policy")
+
+
+def test_a_foreign_module_cannot_be_saved_and_says_how_to_keep_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"file\.py:function"):
+        checkpoint.save(torch.nn.Linear(1, 1), tmp_path / "x.safetensors")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        checkpoint.save(Policy(1, 1), tmp_path / "file/x.safetensors")

@@ -1,0 +1,166 @@
+"""What is drawn is what the table says, and what cannot be drawn is said."""
+
+import io
+from collections.abc import Callable, Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import planted
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gradlab import figures
+
+ALL: tuple[Callable[..., Axes], ...] = (
+    figures.bias_variance,
+    figures.cosine,
+    figures.mse,
+    figures.snr,
+)
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def line(ax: Axes, label: str) -> Line2D:
+    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
+    return found
+
+
+def texts(ax: Axes) -> str:
+    return " ".join(text.get_text() for text in ax.texts)
+
+
+def values(table: pd.DataFrame, estimator: str, quantity: str) -> np.ndarray:
+    chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
+    return table[chosen].sort_values("horizon")["value"].to_numpy()
+
+
+def test_bias_variance_and_their_sum_are_drawn_as_they_are() -> None:
+    table = planted.table()
+    ax = figures.bias_variance(table.sample(frac=1, random_state=0), estimator="model", batch=64)
+    np.testing.assert_array_equal(line(ax, "squared bias").get_xdata(), np.arange(26))
+    np.testing.assert_array_equal(
+        line(ax, "squared bias").get_ydata(), values(table, "model", "bias2")
+    )
+    np.testing.assert_allclose(
+        line(ax, "variance").get_ydata(), values(table, "model", "variance") / 64
+    )
+    np.testing.assert_array_equal(line(ax, "MSE =").get_ydata(), values(table, "model", "mse"))
+    assert ax.get_yscale() == "log"
+
+
+def test_the_smallest_error_is_marked() -> None:
+    table = planted.table()
+    best = int(values(table, "model", "mse").argmin())
+    star = line(figures.bias_variance(table), "smallest MSE")
+    assert star.get_xdata()[0] == best
+    assert str(star.get_label()).endswith(f"n = {best}")
+
+
+def test_a_bias_that_is_not_positive_is_drawn_at_the_end_of_its_interval() -> None:
+    table = planted.table()
+    rows = table[(table["estimator"] == "true_dynamics") & (table["quantity"] == "bias2")]
+    below = rows[rows["value"] <= 0]
+    assert len(below) > 1
+    ax = figures.bias_variance(table, estimator="true_dynamics")
+    marks = [each for each in ax.lines if each.get_markerfacecolor() == figures.style.PAPER]
+    drawn = {(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in marks}
+    assert drawn == set(zip(below["horizon"].astype(float), below["ci_high"], strict=True))
+    assert "open marker" in texts(ax)
+    assert np.isnan(line(ax, "squared bias").get_ydata()).sum() == len(below)
+    assert "open marker" not in texts(figures.bias_variance(table, estimator="model"))
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_data_is_a_level_over_every_horizon(draw: Callable[..., Axes]) -> None:
+    ax = draw(planted.table())
+    (level,) = [each for each in ax.lines if "data (critic only)" in str(each.get_label())]
+    x, y = np.asarray(level.get_xdata()), np.asarray(level.get_ydata())
+    assert x[0] <= 0 <= 25 <= x[-1]
+    assert len(set(y)) == 1
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_figures_draw_on_the_axes_they_are_given(draw: Callable[..., Axes]) -> None:
+    _, ax = plt.subplots()
+    assert draw(planted.table(), ax) is ax
+    assert plt.get_fignums() == [1]
+
+
+@pytest.mark.parametrize("draw", ALL)
+@pytest.mark.parametrize("horizon", [0, 1, 25])
+def test_no_text_covers_another_and_none_is_cut_off(
+    draw: Callable[..., Axes], horizon: int
+) -> None:
+    own = ("the longest name that a careful user would give to one",)
+    ax = draw(planted.table(horizon, own=own))
+    figure = ax.figure
+    figure.canvas.draw()
+    legend = ax.get_legend()
+    assert legend is not None
+    assert not legend.get_window_extent().overlaps(ax.get_window_extent())
+    page = figure.bbox
+    parts = [ax.title, ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts()]
+    parts += [t for t in ax.texts if t.get_text()]
+    shown = [part for part in parts if part.get_text()]
+    boxes = [part.get_window_extent() for part in shown]
+    for part, box in zip(shown, boxes, strict=True):
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
+    for i, box in enumerate(boxes):
+        for j in range(i):
+            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+
+
+def test_without_a_truth_the_figures_show_what_is_left_and_say_so() -> None:
+    table = planted.table(truth=False)
+    ax = figures.bias_variance(table)
+    assert "no admissible truth" in texts(ax)
+    assert line(ax, "variance / N′, N")
+    assert not [each for each in ax.lines if "MSE" in str(each.get_label())]
+    assert "no admissible truth" in texts(figures.mse(table))
+    assert "no admissible truth" in texts(figures.cosine(table))
+    assert line(figures.snr(table), "model")
+
+
+def test_a_cosine_above_one_is_shown_at_one() -> None:
+    table = planted.table()
+    table.loc[(table["estimator"] == "model") & (table["quantity"] == "cosine"), "value"] = 1.02
+    assert set(line(figures.cosine(table), "model").get_ydata()) == {1.0}
+
+
+def test_the_error_of_not_moving_is_a_level() -> None:
+    ax = figures.bias_variance(planted.table(), truth_norm2=1.96)
+    assert set(line(ax, "zero gradient").get_ydata()) == {1.96}
+
+
+def test_estimators_differ_in_more_than_colour() -> None:
+    own = ("one", "two", "three", "four", "five")
+    ax = figures.snr(planted.table(own=own))
+    lines = [each for each in ax.lines if not str(each.get_label()).startswith("_child")]
+    looks = {
+        (str(each.get_linestyle()), each.get_marker(), str(each._dash_pattern[1])) for each in lines
+    }
+    assert len(looks) == len(lines) == 9
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw: Callable[..., Axes]) -> None:
+    table = planted.table(own=(r"$\frac{", "_hidden", "<b>&amp;", "", "x" * 300, "two\nlines"))
+    table.loc[table["horizon"] == 3, ["value", "ci_low", "ci_high"]] = np.nan
+    table.loc[table["horizon"] == 4, "ci_high"] = np.inf
+    ax = draw(table)
+    ax.figure.savefig(io.BytesIO(), format="svg")
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_an_empty_table_gives_an_empty_figure(draw: Callable[..., Axes]) -> None:
+    ax = draw(planted.table().iloc[:0])
+    ax.figure.savefig(io.BytesIO(), format="png")
+    assert texts(ax).strip()
