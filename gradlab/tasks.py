@@ -27,7 +27,6 @@ from gradlab.systems.cartpole import (
     CartPoleModel,
     CartPoleSimulator,
     Timing,
-    check_timing,
 )
 from gradlab.systems.linear import LinearQuadratic, check_covariance, symmetric_root
 from gradlab.systems.mujoco import MujocoPendulum, Slider, pendulum_parameters
@@ -148,7 +147,6 @@ def inverted_pendulum(
         reward: eq. 18 on the state "pre_step" or, as in the published code, "post_step".
     """
     _check_choice("engine", engine, ENGINES)
-    check_timing(reward)
     simulator: System = MujocoPendulum(slider, reward)
     if engine == "analytic":
         simulator = CartPoleSimulator(pendulum_parameters(), reward)
@@ -208,6 +206,8 @@ def linear_quadratic(
     spread = one if start_covariance is None else _matrix("start_covariance", start_covariance)
     check_covariance("start_covariance", spread, ds)
     root = symmetric_root(spread)
+    if prior is not None and len(prior) != 2:
+        raise InputError(f"prior has {len(prior)} entries, expected A and B")
     prior_a, prior_b = (a, b) if prior is None else map(_matrix, ("prior A", "prior B"), prior)
 
     def starts(n: int, generator: torch.Generator) -> Tensor:
@@ -292,7 +292,7 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in allowed:
+    if value not in list(allowed):
         raise InputError(f"{name} is {value!r}, expected one of {list(allowed)}")
 
 

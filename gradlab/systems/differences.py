@@ -93,7 +93,8 @@ def _stencil(z: Array, epsilon: float, direction: Array) -> Array:
     """z + ε e_i for every coordinate i, then z + ε/10 d. [ds + da + 1, N, ds + da]."""
     n, width = z.shape
     axes = np.broadcast_to(np.eye(width)[:, None], (width, n, width))
-    return z + np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
+    points: Array = z + np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
+    return points
 
 
 def _certify(J: Array, along: Array, direction: Array, ds: int) -> CertifiedJacobian:
@@ -110,5 +111,5 @@ def _certify(J: Array, along: Array, direction: Array, ds: int) -> CertifiedJaco
 
 
 def _direction(width: int) -> Array:
-    direction: Array = np.random.default_rng(DIRECTION_SEED).standard_normal(width)
-    return np.divide(direction, np.linalg.norm(direction))
+    direction = np.random.default_rng(DIRECTION_SEED).standard_normal(width)
+    return direction / np.linalg.norm(direction)

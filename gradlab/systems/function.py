@@ -114,7 +114,9 @@ class FunctionSystem:
             zeros = state.new_zeros(state.shape[0], self.noise_dim)
             returned = self.function(state, action, zeros if noise is None else noise)
         if not isinstance(returned, tuple) or len(returned) != 2:
-            raise InputError(f"step returned {_described(returned)}, expected next_state and reward")
+            raise InputError(
+                f"step returned {_described(returned)}, expected next_state and reward"
+            )
         after, reward = returned
         if not isinstance(after, Tensor) or not isinstance(reward, Tensor):
             got = f"{_described(after)} and {_described(reward)}"

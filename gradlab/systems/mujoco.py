@@ -66,6 +66,10 @@ class BatchedPhysics:
         # A batch must not be used by two threads at once.
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[type[BatchedPhysics], tuple[mujoco.MjModel, int]]:
+        # Copies and other processes start with a batch and a lock of their own.
+        return BatchedPhysics, (self.model, self.frame_skip)
+
     @property
     def control_range(self) -> tuple[Array, Array]:
         """Lowest and highest control [nu]; infinite where the model sets no limit."""
@@ -74,18 +78,7 @@ class BatchedPhysics:
         return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
 
     def step(self, state: Array, control: Array) -> Array:
-        """[M, nq + nv] and [M, nu] to the next [M, nq + nv].
-
-        Raises:
-            InputError: a number that MuJoCo would reject with a warning on stderr and a log file.
-        """
-        for name, value in (("state", state), ("action", control)):
-            bad = np.flatnonzero(~(np.abs(value) <= mujoco.mjMAXVAL).all(1))
-            if len(bad):
-                raise InputError(
-                    f"{name} row {bad[0]} is {value[bad[0]]}: "
-                    f"expected finite numbers up to {mujoco.mjMAXVAL:g}"
-                )
+        """The next [M, nq + nv] of [M, nq + nv] and [M, nu] that pass `check_physical`."""
         with self._lock:
             pieces = range(0, len(state), MOST_ROWS)
             after = [
@@ -113,7 +106,7 @@ class BatchedPhysics:
         return self._batch
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class MujocoPendulum:
     """Gymnasium's InvertedPendulum-v5 with the reward and terminal set of MPG.
 
@@ -163,7 +156,9 @@ class MujocoPendulum:
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
-        after = torch.as_tensor(self.physics.step(to_array(state), to_array(action))).to(state)
+        before, control = to_array(state), to_array(action)
+        check_physical(before, control)
+        after = torch.as_tensor(self.physics.step(before, control)).to(state)
         return Transition(after, self._reward.value(state, after), alive(after))
 
     def linearize(
@@ -175,6 +170,7 @@ class MujocoPendulum:
         """
         check_step(self, state, action, noise)
         before, control = to_array(state), to_array(action)
+        check_physical(before, control)
         physics = self._precise_physics
         low, high = physics.control_range
         jacobian = certified_jacobian(physics.step, before, control, low, high, EPSILON)
@@ -207,14 +203,29 @@ def to_array(value: Tensor) -> Array:
     return value.detach().to("cpu", torch.float64).numpy()
 
 
+def check_physical(state: Array, control: Array) -> None:
+    """Refuse what MuJoCo would replace by zeros, flooding stderr and leaving a log file behind."""
+    for name, value in (("state", state), ("action", control)):
+        bad = np.flatnonzero(~(np.abs(value) <= mujoco.mjMAXVAL).all(1))
+        if len(bad):
+            row = bad[0]
+            want = f"finite numbers up to {mujoco.mjMAXVAL:g}"
+            raise InputError(f"{name} row {row} is {value[row]}, expected {want}")
+
+
 def pendulum_model(slider: Slider) -> mujoco.MjModel:
-    """Gymnasium's compiled model; "wide" lifts the slider's limit."""
+    """Gymnasium's compiled model; "wide" lifts the slider's limit.
+
+    A diverging step yields NaN, where Gymnasium's would silently restart upright.
+    """
     _check_slider(slider)
     assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
     spec = mujoco.MjSpec.from_file(str(assets / "inverted_pendulum.xml"))
     if slider == "wide":
         spec.joint("slider").limited = mujoco.mjtLimited.mjLIMITED_FALSE
-    return spec.compile()
+    model = spec.compile()
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    return model
 
 
 def pendulum_parameters() -> CartPoleParameters:

@@ -1,0 +1,148 @@
+"""MuJoCo's pendulum against Gymnasium, to the last bit, and against its analytic twin."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import gradlab.systems.mujoco as mujoco_system
+from gradlab.errors import InputError
+from gradlab.systems import CartPoleSimulator, MujocoPendulum
+from gradlab.systems.mujoco import pendulum_parameters
+
+ASSETS = Path(gymnasium.__file__).parent / "envs/mujoco/assets/inverted_pendulum.xml"
+
+
+def inputs(n: int = 320) -> tuple[Tensor, Tensor]:
+    """States beyond the stock slider's stop, too, and actions beyond the limit."""
+    rng = np.random.default_rng(0)
+    state = rng.normal(size=(n, 4)) * [0.7, 0.4, 2.0, 3.0]
+    return torch.tensor(state), torch.tensor(rng.uniform(-4, 4, (n, 1)))
+
+
+@pytest.mark.parametrize("slider", ["stock", "wide"])
+def test_next_state_is_gymnasiums_to_the_last_bit(slider: str, tmp_path: Path) -> None:
+    xml = ASSETS
+    if slider == "wide":
+        xml = tmp_path / "wide.xml"
+        stop, free = 'limited="true" name="slider"', 'limited="false" name="slider"'
+        assert stop in ASSETS.read_text()
+        xml.write_text(ASSETS.read_text().replace(stop, free))
+    environment = gymnasium.make("InvertedPendulum-v5", xml_file=str(xml)).unwrapped
+    state, action = inputs()
+    want = []
+    for s, a in zip(state.numpy(), action.numpy(), strict=True):
+        environment.reset(seed=0)
+        environment.set_state(s[:2], s[2:])
+        want.append(environment.step(a)[0])
+    system = MujocoPendulum(slider)
+    for _ in range(2):  # the second call must not start from the first one's end
+        assert np.array_equal(system.step(state, action).state.numpy(), np.array(want))
+
+
+def test_analytic_twin_is_the_same_simulator() -> None:
+    state, action = inputs()
+    for reward in ("pre_step", "post_step"):
+        mujoco, twin = (
+            MujocoPendulum("wide", reward),
+            CartPoleSimulator(pendulum_parameters(), reward),
+        )
+        got, want = mujoco.step(state, action), twin.step(state, action)
+        torch.testing.assert_close(got.state, want.state, atol=1e-14, rtol=1e-15)
+        torch.testing.assert_close(got.reward, want.reward, atol=1e-13, rtol=0)
+        assert torch.equal(got.alive, want.alive)
+        numeric, exact = mujoco.linearize(state, action), twin.linearize(state, action)
+        for block in ("A", "B", "r_s", "r_a"):
+            value, truth = getattr(numeric, block), getattr(exact, block)
+            scale = float(truth.abs().max()) or 1.0
+            assert float((value - truth).abs().max()) < 1e-8 * scale, block
+        assert not numeric.certificate.flags.any()
+
+
+def test_estimated_errors_are_above_the_true_ones_but_not_idle() -> None:
+    state, action = inputs()
+    mujoco, twin = MujocoPendulum("wide"), CartPoleSimulator(pendulum_parameters())
+    numeric, exact = mujoco.linearize(state, action), twin.linearize(state, action)
+    true = (numeric.A - exact.A).abs().amax((1, 2)) / exact.A.abs().amax((1, 2))
+    estimate = numeric.certificate.error["A"]
+    assert (true <= estimate).double().mean() > 0.9
+    assert estimate.max() < 1e-6
+
+
+def test_on_the_action_limit_the_derivative_is_the_inside_one_and_beyond_it_zero() -> None:
+    state = inputs(3)[0]
+    action = torch.tensor([[3.0], [-3.0], [3.0 + 1e-9]], dtype=torch.float64)
+    B = MujocoPendulum("wide").linearize(state, action).B
+    inside = CartPoleSimulator(pendulum_parameters()).linearize(state, action * (1 - 1e-8)).B
+    torch.testing.assert_close(B[:2], inside[:2], atol=0, rtol=1e-6)
+    assert not B[2].any()
+
+
+def test_a_stop_inside_the_stencil_is_flagged_or_retried() -> None:
+    # The cart meets its stop within ±1e-7 (too near to retry), within ±1e-6, and not at all.
+    state = torch.zeros(3, 4, dtype=torch.float64)
+    state[:, 0] = 1 - torch.tensor([1e-9, 5e-7, 1e-2], dtype=torch.float64)
+    state[:, 2] = 0.1
+    action = torch.zeros(3, 1, dtype=torch.float64)
+    state[2, 2] = -0.1
+    stopped = MujocoPendulum("stock").linearize(state, action)
+    assert stopped.certificate.flags.tolist() == [True, False, False]
+    assert not MujocoPendulum("wide").linearize(state, action).certificate.flags.any()
+
+
+def test_linearize_draws_from_nobodys_random_stream() -> None:
+    state, action = inputs(4)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    MujocoPendulum().linearize(state, action)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, action = inputs(100)
+    whole = MujocoPendulum()
+    after, jacobian = whole.step(state, action), whole.linearize(state, action)
+    monkeypatch.setattr(mujoco_system, "MOST_ROWS", 32)
+    pieces = MujocoPendulum()
+    assert torch.equal(pieces.step(state, action).state, after.state)
+    assert torch.equal(pieces.linearize(state, action).A, jacobian.A)
+
+
+def test_numbers_that_mujoco_cannot_take_are_refused_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state, action = inputs(3)
+    system = MujocoPendulum()
+    for bad in (torch.nan, torch.inf, 1e12):
+        for position in (state.clone(), action.clone()):
+            position[1, 0] = bad
+            name = "state" if position.shape == state.shape else "action"
+            arguments = (position, action) if name == "state" else (state, position)
+            for call in (system.step, system.linearize):
+                with pytest.raises(InputError, match=f"{name} row 1"):
+                    call(*arguments)
+    assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())
+
+
+def test_a_diverging_step_is_nan_and_not_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MuJoCo logs the divergence there
+    state = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1e9, 1e9]], dtype=torch.float64)
+    out = MujocoPendulum().step(state, state[:, :1])
+    assert not out.state[1].isfinite().all()
+    assert out.alive.tolist() == [True, False]
+
+
+def test_no_rows_are_no_work() -> None:
+    state, action = (value[:0] for value in inputs())
+    assert MujocoPendulum().step(state, action).state.shape == (0, 4)
+
+
+def test_an_unknown_slider_is_refused() -> None:
+    with pytest.raises(InputError, match=r"slider is 'long', expected one of \['stock', 'wide'\]"):
+        MujocoPendulum("long")  # type: ignore[arg-type]
