@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
+from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
 from gradlab.systems.cartpole import (
     ACTION_LIMIT,
     CartPoleModel,
@@ -33,9 +34,7 @@ from gradlab.systems.mujoco import MujocoPendulum, Slider, pendulum_parameters
 from gradlab.systems.system import System
 from gradlab.systems.vehicle import (
     ACCELERATION_LIMIT,
-    PUBLISHED_CODE,
     STEER_LIMIT,
-    TABLE3,
     TARGET_SPEED,
     VehicleModel,
     VehicleSimulator,

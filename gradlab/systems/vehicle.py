@@ -4,12 +4,7 @@
     action [steer (rad), acceleration (m/s²)]                               physical units
 
 Simulator: 20 explicit substeps of 5 ms along a path of three sines. Prior: one step of 0.1 s along
-a straight line, with a biased noise on y. Both advance (u, v, r) alike, semi-implicitly in v, r:
-
-    u⁺ = u + T (acc + v r)
-    v⁺ = [m v u + T (a Cf - b Cr) r - T Cf δ u - T m u² r] / [m u - T (Cf + Cr)]
-    r⁺ = [-Iz r u - T (a Cf - b Cr) v + T a Cf δ u] / [T (a² Cf + b² Cr) - Iz u]
-
+a straight line, with a biased noise on y. Both advance (u, v, r) by `bicycle.velocities`.
 Clips (u, and the simulator's actions) have derivative 0 outside their range, wraps derivative 1.
 """
 
@@ -21,6 +16,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.systems.bicycle import (
+    SPEED_RANGE,
+    TABLE3,
+    VehicleParameters,
+    VelocityJacobian,
+    velocities,
+    velocity_jacobian,
+)
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -30,7 +33,6 @@ from gradlab.systems.system import (
 )
 
 TARGET_SPEED = 20.0
-SPEED_RANGE = (1.0, 35.0)
 STEER_LIMIT = 1.2 * math.pi / 9
 ACCELERATION_LIMIT = 3.0
 # The period of the reference path: the least common multiple of 200, 300 and 400 m.
@@ -45,24 +47,6 @@ SUBSTEPS = 20
 MODEL_STEP = 0.1
 MODEL_BIAS = 0.5
 MODEL_NOISE = 0.01
-
-Rows = tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class VehicleParameters:
-    """Cornering stiffnesses (N/rad), axle distances (m), mass (kg), yaw inertia (kg m²)."""
-
-    Cf: float
-    Cr: float
-    a: float
-    b: float
-    m: float
-    Iz: float
-
-
-TABLE3 = VehicleParameters(Cf=-88000.0, Cr=-94000.0, a=1.14, b=1.40, m=1500.0, Iz=2420.0)
-PUBLISHED_CODE = VehicleParameters(Cf=-128915.5, Cr=-85943.6, a=1.06, b=1.85, m=1412.0, Iz=1536.7)
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ class VehicleSimulator:
         u, v, r, y, phi, x = _from_path(state)
         T = SIMULATOR_STEP
         for _ in range(SUBSTEPS):
-            faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
+            faster, slip, yaw = velocities(self.parameters, T, u, v, r, steer, acceleration)
             # The heading advances first; y and x move along the new heading at the old speed.
             phi = phi + T * r
             sine, cosine = phi.sin(), phi.cos()
@@ -147,7 +131,7 @@ class VehicleModel:
         steer, acceleration = action.unbind(1)
         du, v, r, y, phi, x = state.unbind(1)
         u, T = du + TARGET_SPEED, MODEL_STEP
-        faster, slip, yaw = _velocities(self.parameters, T, u, v, r, steer, acceleration)
+        faster, slip, yaw = velocities(self.parameters, T, u, v, r, steer, acceleration)
         drift = MODEL_BIAS if noise is None else MODEL_BIAS + MODEL_NOISE * noise[:, 0]
         sine, cosine = phi.sin(), phi.cos()
         after = torch.stack(
@@ -214,7 +198,7 @@ def _actuate(action: Tensor) -> Tensor:
     return action.clamp(-limit, limit)
 
 
-def _from_path(state: Tensor) -> Rows:
+def _from_path(state: Tensor) -> tuple[Tensor, ...]:
     """Task coordinate to (u, v, r, y, φ, x)."""
     du, v, r, dy, dphi, x = state.unbind(1)
     height, heading, _, _ = reference_path(x)
@@ -228,93 +212,6 @@ def _to_path(u: Tensor, v: Tensor, r: Tensor, y: Tensor, phi: Tensor, x: Tensor)
     return torch.stack([u - TARGET_SPEED, v, r, y - height, wrap_angle(phi - heading), lap], 1)
 
 
-def _velocities(
-    p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(u⁺ before its clip, v⁺, r⁺)."""
-    c = _tires(p, T)
-    side = u * (v - c.steer_v * steer - T * (u * r)) + c.moment_v * r
-    turn = u * (r - c.steer_r * steer) + c.moment_r * v
-    return u + T * (acc + v * r), side / (u - c.drag_v), turn / (u - c.drag_r)
-
-
-@dataclass(frozen=True)
-class _Tires:
-    """Numerators and denominators of v⁺ and r⁺ divided by m and -Iz:
-
-    v⁺ = [u (v - steer_v δ - T u r) + moment_v r] / (u - drag_v)
-    r⁺ = [u (r - steer_r δ) + moment_r v] / (u - drag_r)
-    """
-
-    steer_v: float
-    moment_v: float
-    drag_v: float
-    steer_r: float
-    moment_r: float
-    drag_r: float
-
-
-def _tires(p: VehicleParameters, T: float) -> _Tires:
-    moment = T * (p.a * p.Cf - p.b * p.Cr)
-    return _Tires(
-        steer_v=T * p.Cf / p.m,
-        moment_v=moment / p.m,
-        drag_v=T * (p.Cf + p.Cr) / p.m,
-        steer_r=T * p.a * p.Cf / p.Iz,
-        moment_r=moment / p.Iz,
-        drag_r=T * (p.a**2 * p.Cf + p.b**2 * p.Cr) / p.Iz,
-    )
-
-
-@dataclass(frozen=True)
-class _VelocityJacobian:
-    """(u⁺, v⁺, r⁺) and its nonzero derivatives, each [N]; `free` is 0 where u⁺ is clipped.
-
-    u⁺: (free, T r free, T v free; 0, T free), v⁺: (v_u, v_v, v_r; v_steer, 0), r⁺ likewise.
-    """
-
-    u: Tensor
-    v: Tensor
-    r: Tensor
-    free: Tensor
-    v_u: Tensor
-    v_v: Tensor
-    v_r: Tensor
-    v_steer: Tensor
-    r_u: Tensor
-    r_v: Tensor
-    r_r: Tensor
-    r_steer: Tensor
-
-
-def _velocity_jacobian(
-    p: VehicleParameters, T: float, u: Tensor, v: Tensor, r: Tensor, steer: Tensor, acc: Tensor
-) -> _VelocityJacobian:
-    c = _tires(p, T)
-    over_v, over_r = 1 / (u - c.drag_v), 1 / (u - c.drag_r)
-    curve = T * (u * r)
-    grip_v, grip_r = v - c.steer_v * steer - curve, r - c.steer_r * steer
-    slip = (u * grip_v + c.moment_v * r) * over_v
-    yaw = (u * grip_r + c.moment_r * v) * over_r
-    v_v, r_r = u * over_v, u * over_r
-    faster = u + T * (acc + v * r)
-    clipped = faster.clamp(*SPEED_RANGE)
-    return _VelocityJacobian(
-        u=clipped,
-        v=slip,
-        r=yaw,
-        free=(faster == clipped).to(u.dtype),
-        v_u=(grip_v - curve - slip) * over_v,
-        v_v=v_v,
-        v_r=c.moment_v * over_v - T * (u * v_v),
-        v_steer=-c.steer_v * v_v,
-        r_u=(grip_r - yaw) * over_r,
-        r_v=c.moment_r * over_r,
-        r_r=r_r,
-        r_steer=-c.steer_r * r_r,
-    )
-
-
 def _straight_jacobians(
     p: VehicleParameters, state: Tensor, action: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -323,7 +220,7 @@ def _straight_jacobians(
     du, v, r, _, phi, _ = state.unbind(1)
     steer, acc = action.unbind(1)
     u = du + TARGET_SPEED
-    d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+    d = velocity_jacobian(p, T, u, v, r, steer, acc)
     sine, cosine = T * phi.sin(), T * phi.cos()
     ahead, aside = u * cosine - v * sine, u * sine + v * cosine
     zero, free = torch.zeros_like(phi), T * d.free
@@ -357,7 +254,7 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
     V = torch.stack([one, *[zero] * 6, one, *[zero] * 6, one, *[zero] * 3]).view(3, 6, -1)
     P = torch.stack([*[zero] * 9, one, *[zero] * 8]).view(3, 6, -1)
     for _ in range(SUBSTEPS):
-        d = _velocity_jacobian(p, T, u, v, r, steer, acc)
+        d = velocity_jacobian(p, T, u, v, r, steer, acc)
         phi = phi + T * r
         sine, cosine = T * phi.sin(), T * phi.cos()
         ahead, aside = u * cosine - v * sine, u * sine + v * cosine
@@ -372,7 +269,7 @@ def _path_jacobians(p: VehicleParameters, state: Tensor, applied: Tensor) -> tup
 
 
 def _advance_velocity_columns(
-    d: _VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
+    d: VelocityJacobian, T: float, u: Tensor, v: Tensor, r: Tensor, V: Tensor
 ) -> Tensor:
     """∂(u, v, r)⁺ = J ∂(u, v, r) + direct effect of (steer, acc). [3, 6, N]."""
     free = T * d.free
