@@ -14,8 +14,8 @@ import json
 import math
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.hooks import Progress
+    from gradlab.profile import Profile
     from gradlab.tasks import Task
 
 Document = dict[str, object]
@@ -132,15 +133,16 @@ def _run(asked: Measure | Report | List, command: str) -> Document:
 
 
 def _measure(asked: Measure, command: str) -> Document:
-    from gradlab import profile
+    from gradlab.measurement import measure
     from gradlab.tasks import task_from_name
 
     task = task_from_name(asked.task, _settings(asked.settings))
     run = asked.output or Path("runs") / f"{task.name}.h5"
     _check_outputs(asked, run)
+    given = _given(asked)
     with bars() as progress:
-        policy, critic = _networks(asked, task, run, progress)
-        measured = profile.measure(
+        policy, critic = _networks(asked, task, run, given, progress)
+        profile = measure(
             task,
             policy,
             critic,
@@ -153,13 +155,13 @@ def _measure(asked: Measure, command: str) -> Document:
             progress=progress,
             command=command,
         )
-    measured.save(run, overwrite=asked.overwrite)
-    document: Document = {"verdict": list(measured.verdict), "run": str(run)}
+    profile.save(run, overwrite=asked.overwrite)
+    document: Document = {"verdict": _sentences(profile), "run": str(run)}
     if not asked.no_report:
         from gradlab.reporting import report
 
         document["report"] = str(report(run))
-    return document | {"table": measured.table().to_dict("records")}
+    return document | {"table": profile.table().to_dict("records")}
 
 
 def _check_outputs(asked: Measure, run: Path) -> None:
@@ -171,22 +173,25 @@ def _check_outputs(asked: Measure, run: Path) -> None:
         if given is None:
             records.check_output(_beside(run, kind), asked.overwrite)
     if not asked.no_report:
-        from gradlab.reporting.report import check_page
+        from gradlab.reporting.output import check_page
 
         check_page(run)
 
 
+def _given(asked: Measure) -> dict[str, nn.Module]:
+    """The networks that were named, loaded before any work begins."""
+    from gradlab.networks.checkpoint import load
+
+    files = {"policy": asked.policy, "critic": asked.critic}
+    return {kind: load(file) for kind, file in files.items() if file is not None}
+
+
 def _networks(
-    asked: Measure, task: Task, run: Path, progress: Progress
+    asked: Measure, task: Task, run: Path, given: Mapping[str, nn.Module], progress: Progress
 ) -> tuple[nn.Module, nn.Module]:
     """The policy and critic that were given, or new ones, saved beside the run."""
     from gradlab.networks import checkpoint
 
-    given = {
-        kind: checkpoint.load(file)
-        for kind, file in (("policy", asked.policy), ("critic", asked.critic))
-        if file is not None
-    }
     policy = given.get("policy")
     if policy is None:
         from gradlab.fitting.policies import stabilising_policy
@@ -197,7 +202,9 @@ def _networks(
     if critic is None:
         from gradlab.fitting.critics import fit_critic
 
-        critic = fit_critic(task, policy, seed=asked.seed, progress=progress)
+        critic = fit_critic(
+            task, policy, termination=asked.termination, seed=asked.seed, progress=progress
+        )
         checkpoint.save(critic, _beside(run, "critic"))
     return policy, critic
 
@@ -223,11 +230,17 @@ def _settings(groups: tuple[tuple[str, ...], ...]) -> dict[str, object]:
 
 
 def _report(asked: Report) -> Document:
-    from gradlab import profile
+    from gradlab.profile import load
     from gradlab.reporting import report
 
     page = report(asked.run)
-    return {"verdict": list(profile.load(asked.run).verdict), "report": str(page)}
+    return {"verdict": _sentences(load(asked.run)), "report": str(page)}
+
+
+def _sentences(profile: Profile) -> list[Document]:
+    from gradlab.verdict import verdict
+
+    return [asdict(sentence) for sentence in verdict(profile)]
 
 
 ESTIMATORS = {
@@ -262,7 +275,7 @@ def _answer(document: Document, as_json: bool) -> None:
     console = Console(soft_wrap=False, highlight=False, markup=False)
     verdict = document.get("verdict")
     for sentence in verdict if isinstance(verdict, list) else []:
-        console.print(f"• {sentence}", style="bold")
+        console.print(f"• {sentence['text']}", style="bold" if sentence["decided"] else None)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")

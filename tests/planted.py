@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from gradlab.verdict import Sentence
+
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "snr")
 BATCH = 256
@@ -40,17 +42,31 @@ def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> p
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+VERDICT = (
+    Sentence(
+        "horizon",
+        True,
+        "Usable horizon ≈ 7 steps (95 % CI 5–9, N = 256); the MSE-optimal is 6. "
+        "Your setting H = 25 has 4.1× (CI 3.0–5.6) the error of the best.",
+    ),
+    Sentence(
+        "data",
+        True,
+        "The model gradient is 3.2 times more accurate than the data gradient (CI 2.1–4.9).",
+    ),
+    Sentence(
+        "variance",
+        False,
+        "Undecided: no exponential growth detected up to h = 25 (slope CI contains 0).",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Profile:
     """What the report reads of a profile."""
 
     frame: pd.DataFrame = field(default_factory=table)
-    verdict: tuple[str, ...] = (
-        "Usable horizon ≈ 7 steps (95 % CI 5–9, N = 256); the MSE-optimal is 6. "
-        "Your setting H = 25 has 4.1× (CI 3.0–5.6) the error of the best.",
-        "Beyond h = 5 the variance of the model gradient doubles every 4.0 steps (CI 3.6–4.5).",
-        "The model gradient is 3.2 times more accurate than the data gradient (CI 2.1–4.9).",
-    )
     config: Mapping[str, object] = field(
         default_factory=lambda: {
             "task": "inverted_pendulum",

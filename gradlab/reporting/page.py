@@ -13,16 +13,22 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from importlib import resources
 
+from gradlab.profile import Profile
 from gradlab.reporting import panels, svg
-from gradlab.reporting.measured import Measured
 from gradlab.reporting.numbers import number, tables
 from gradlab.reporting.panels import Panel
+from gradlab.verdict import Sentence
 
 GENERATOR = '<meta name="generator" content="gradlab">'
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def render(profile: Measured, title: str, drawn: Sequence[Panel] | None = None) -> str:
+def render(
+    profile: Profile,
+    verdict: Sequence[Sentence],
+    title: str,
+    drawn: Sequence[Panel] | None = None,
+) -> str:
     """The whole page as text. `drawn`: the panels, where they have been drawn already."""
     drawn = panels.panels(profile) if drawn is None else drawn
     style, script = _asset("page.css"), _asset("page.js")
@@ -47,7 +53,7 @@ def render(profile: Measured, title: str, drawn: Sequence[Panel] | None = None) 
 <h1>{escape(title)}</h1>
 {_facts(profile)}
 </header>
-{_verdict(profile.verdict)}
+{_verdict(verdict)}
 {_figures(drawn)}
 <section><h2>Every number</h2>
 <p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>
@@ -65,7 +71,7 @@ def _asset(name: str) -> str:
     return resources.files("gradlab.reporting").joinpath(name).read_text("utf-8")
 
 
-def _facts(profile: Measured) -> str:
+def _facts(profile: Profile) -> str:
     """The header line: what was measured, on how much, how exactly."""
     config, environment, truth = profile.config, profile.environment, profile.truth
     error = _float(truth.get("relative_se"))
@@ -89,9 +95,12 @@ def _facts(profile: Measured) -> str:
     return f'<dl class="facts">{items}</dl>'
 
 
-def _verdict(sentences: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
-    items = items or "<li>No verdict was recorded in this file.</li>"
+def _verdict(sentences: Sequence[Sentence]) -> str:
+    items = "".join(
+        f'<li class="{"decided" if each.decided else "undecided"}">{escape(each.text)}</li>'
+        for each in sentences
+    )
+    items = items or "<li>These numbers support no verdict.</li>"
     return f'<section id="verdict" aria-label="Verdict"><h2>Verdict</h2><ul>{items}</ul></section>'
 
 
@@ -110,7 +119,7 @@ def _figure(number: int, panel: Panel) -> str:
     return f"<figure>{image}<figcaption>{escape(panel.caption)}</figcaption></figure>"
 
 
-def _method(profile: Measured) -> str:
+def _method(profile: Profile) -> str:
     command = profile.config.get("command")
     again = f'<pre id="command">{escape(str(command))}</pre>' if command else ""
     truth = profile.truth

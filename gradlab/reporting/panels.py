@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.reporting.measured import Measured
+from gradlab.profile import Profile
 
 ERROR = "Bias, variance and error"
 DIRECTION = "Direction and noise"
@@ -27,7 +27,7 @@ class Panel:
     figure: Figure
 
 
-def panels(profile: Measured) -> list[Panel]:
+def panels(profile: Profile) -> list[Panel]:
     """The figures of `profile`: one error figure per estimator with a horizon, then comparisons."""
     table, batch, zero = profile.table(), profile.batch, _truth_norm2(profile)
     names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
@@ -57,7 +57,7 @@ def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> 
     return Panel(name, section, caption, figure)
 
 
-def _truth_norm2(profile: Measured) -> float | None:
+def _truth_norm2(profile: Profile) -> float | None:
     norm = profile.truth.get("norm")
     usable = isinstance(norm, int | float) and bool(profile.truth.get("admissible", True))
     return float(norm) ** 2 if usable and isinstance(norm, int | float) else None

@@ -9,9 +9,11 @@ from pathlib import Path
 import matplotlib
 
 from gradlab.errors import InputError
+from gradlab.profile import load
 from gradlab.reporting import panels
 from gradlab.reporting.page import GENERATOR, render
 from gradlab.reporting.panels import Panel
+from gradlab.verdict import verdict
 
 
 def report(path: str | Path) -> Path:
@@ -25,8 +27,6 @@ def report(path: str | Path) -> Path:
     Raises:
         InputError: the run cannot be read, or its folder not written.
     """
-    from gradlab.profile import load
-
     path = Path(path)
     page = check_page(path)
     profile = load(path)
@@ -34,7 +34,7 @@ def report(path: str | Path) -> Path:
     try:
         _save_figures(drawn, path.with_name(f"{path.stem}_figures"))
         title = str(profile.config.get("task") or path.stem)
-        _put(page, render(profile, title, drawn))
+        _put(page, render(profile, verdict(profile), title, drawn))
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{page.parent} cannot be written ({reason}): copy the run") from error

@@ -1,0 +1,198 @@
+"""The page stands alone, in both colour schemes, whatever the file says."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import planted
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.reporting import output, render, report
+from gradlab.verdict import Sentence
+
+ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    path.write_text(
+        render(planted.Profile(), planted.VERDICT, "inverted_pendulum"), encoding="utf-8"
+    )
+    return path
+
+
+def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> tuple[Any, list]:
+    """The page, and everything it asked for or complained about."""
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    seen: list[str] = []
+    tab.on("request", lambda request: seen.append(request.url))
+    tab.on("console", lambda message: seen.append(message.text))
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.goto(path.as_uri(), wait_until="networkidle")
+    return tab, seen
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "rgb(r, g, b)" (WCAG)."""
+    parts = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, page: Path) -> None:
+    tab, seen = opened(browser, page)
+    verdict = tab.locator("#verdict").inner_text()
+    for sentence in planted.VERDICT:
+        assert sentence.text in verdict
+    assert tab.locator("#verdict").bounding_box()["y"] < 400
+    for summary in tab.locator("summary").all():
+        summary.click()
+    assert tab.locator("figure svg").count() == 6
+    assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
+
+
+def test_the_page_is_small_and_names_no_address(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1_000_000
+    assert not re.search(r"https?://|@import|src=|url\((?!#)", text)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_curves_stand_out_in_both_colour_schemes(
+    browser: Any, page: Path, scheme: str
+) -> None:
+    tab, _ = opened(browser, page, scheme)
+    style = "(e, name) => getComputedStyle(e)[name]"
+    back = tab.locator("figure").first.evaluate(style, "backgroundColor")
+    assert (luminance(back) > 0.5) == (scheme == "light")
+    for text in tab.locator("figure svg text").all()[:40]:
+        assert contrast(text.evaluate(style, "fill"), back) > 4.5
+    strokes = tab.evaluate(
+        """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
+            .filter((e) => e.closest("g[id*=matplotlib], g[id*=xtick], g[id*=ytick]") === null)
+            .map((e) => getComputedStyle(e).stroke).filter((s) => s.startsWith("rgb"))"""
+    )
+    curves = {stroke for stroke in strokes if contrast(stroke, back) > 1.6}
+    assert len(curves) >= 5
+    assert all(contrast(stroke, back) > 3 for stroke in curves)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_is_wider_than_the_screen(browser: Any, page: Path, width: int) -> None:
+    tab, _ = opened(browser, page, width=width)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    table = planted.table()
+    shown = tab.evaluate(
+        '() => [...document.querySelectorAll("td:nth-child(3)")].map(e => +e.dataset.v)'
+    )
+    assert sorted(shown) == sorted(table["value"].tolist())
+    first = tab.locator("details").first
+    first.locator("summary").click()
+    first.locator("th button").nth(2).click()
+    ordered = first.evaluate(
+        'e => [...e.querySelectorAll("td:nth-child(3)")].map(c => +c.dataset.v)'
+    )
+    assert ordered == sorted(table[table["quantity"] == "mse"]["value"])
+    first.locator("th button").nth(2).click()
+    again = first.evaluate('e => [...e.querySelectorAll("td:nth-child(3)")].map(c => +c.dataset.v)')
+    assert again == ordered[::-1]
+
+
+def test_the_page_says_how_to_make_it_again(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    assert tab.locator("#command").inner_text() == planted.Profile().config["command"]
+    method = tab.locator("#method").inner_text()
+    for fact in ("torch", "2.13.0", "0123abc", "admissible", "relative se", "seed"):
+        assert fact in method
+
+
+def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+    frame = planted.table(5, own=(ATTACK,))
+    frame["method"] = ATTACK
+    more = frame[frame["quantity"] == "snr"].assign(quantity=ATTACK)
+    attacked = planted.Profile(
+        frame=pd.concat([frame, more]),
+        config=dict.fromkeys((*planted.Profile().config, ATTACK), ATTACK),
+        environment=dict.fromkeys((*planted.Profile().environment, ATTACK), ATTACK),
+        truth={**planted.Profile().truth, "method": ATTACK, "reason": ATTACK, ATTACK: {ATTACK: 1}},
+    )
+    path = tmp_path / "run.html"
+    path.write_text(render(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    tab, seen = opened(browser, path)
+    assert ATTACK in tab.locator("#verdict").inner_text()
+    assert tab.locator("img").count() == 0
+    assert tab.locator("script").count() == 1
+    assert tab.title() != "broken"
+    assert [each for each in seen if not each.startswith("data:")] == [path.as_uri()]
+
+
+def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
+    bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False})
+    text = render(bare, (), "bare")
+    assert "no verdict" in text
+    assert "none admissible" in text
+
+
+def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
+        pair for each in ids for pair in ((each, ""), ("", each))
+    }
+    assert text.count(">smallest MSE, n = ") == 3
+    assert not re.search(r"\d\.\d{3,}", "".join(re.findall(r' d="([^"]*)"', text)))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that `load` reads as the planted profile."""
+    monkeypatch.setattr(output, "load", lambda path: planted.Profile())
+    monkeypatch.setattr(output, "verdict", lambda profile: planted.VERDICT)
+    path = tmp_path / "run.h5"
+    path.touch()
+    return path
+
+
+def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
+    page = report(run)
+    assert page == run.with_name("run.html")
+    assert report(run) == page
+    folder = run.with_name("run_figures")
+    names = {"cosine", "mse", "snr", "error-1-model", "error-2-mixed", "error-3-true_dynamics"}
+    assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
+    assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
+    for figure in folder.iterdir():
+        assert figure.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+
+
+def test_a_page_that_is_not_ours_is_left_alone(run: Path) -> None:
+    run.with_name("run.html").write_text("<html>mine</html>")
+    with pytest.raises(InputError, match=r"run\.html exists and is no gradlab report"):
+        report(run)
+    assert run.with_name("run.html").read_text() == "<html>mine</html>"
+
+
+def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run.h5").write_text("no")
+    with pytest.raises(InputError, match=r"run\.h5"):
+        report(tmp_path / "run.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
+
+
+def test_equal_profiles_make_equal_pages() -> None:
+    profile = planted.Profile()
+    assert render(profile, (), "t") == render(replace(profile), (), "t")
