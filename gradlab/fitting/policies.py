@@ -1,6 +1,6 @@
 """A policy that stabilises a task: linear-quadratic feedback, distilled into a network.
 
-    a = −K (s − s*),   K = (R + γ Bᵀ P B)⁻¹ (γ Bᵀ P A + Sᵀ),   P from the discounted Riccati equation
+    a = −K (s − s*),   K = (R + γ Bᵀ P B)⁻¹ (γ Bᵀ P A + Sᵀ),   P from the discounted Riccati eq.
 
 A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state, the
 mean of its noise left out: a policy trained *through* a biased prior rests where the prior thinks
@@ -50,7 +50,8 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
     """
     A, B, curvature = _quadratic_model(model, reference)
     ds = model.state_dim
-    Q, S, R = (-block / 2 for block in (curvature[:ds, :ds], curvature[:ds, ds:], curvature[ds:, ds:]))
+    cost = -curvature / 2
+    Q, S, R = cost[:ds, :ds], cost[:ds, ds:], cost[ds:, ds:]
     root = discount**0.5
     try:
         P = scipy.linalg.solve_discrete_are(root * A, root * B, Q, R, s=S)

@@ -24,7 +24,7 @@ def discounted_costates(
     terminal_action: str = "attached",
     termination: str = "ignore",
 ) -> Tensor:
-    """γᵗ λⁿ_t for each n of `horizons` and t = 0 … H, [len(horizons), H + 1, N, da]; 0 for t > n."""
+    """γᵗ λⁿ_t for n in `horizons`, t = 0 … H: [len(horizons), H + 1, N, da], 0 for t > n."""
     path = linear.path
     h, (n, ds), da = path.horizon, path.states.shape[1:], path.actions.shape[2]
     q = tail.q_s + torch.einsum("hnas,hna->hns", linear.K, tail.q_a)

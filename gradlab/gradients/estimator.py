@@ -14,7 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
@@ -145,9 +144,7 @@ class Estimator:
         begin = as_starts(starts, self.states.state_dim)
         check_policy(policy, begin.states, self.states.action_dim)
         if self.tail.critic is not None:
-            check_critic(
-                self.tail.critic, self.tail.value, begin.states, self.states.action_dim
-            )
+            check_critic(self.tail.critic, self.tail.value, begin.states, self.states.action_dim)
         return begin
 
 
@@ -167,7 +164,7 @@ def all_action_gradients(
     total = linear.path.states.new_zeros(1)
     for begin in range(0, horizon + 1, STEPS):
         steps = slice(begin, min(begin + STEPS, horizon + 1))
-        s, e = linear.path.states[steps].flatten(0, 1), linear.path.policy_noise[steps].flatten(0, 1)
+        s, e = (x[steps].flatten(0, 1) for x in (linear.path.states, linear.path.policy_noise))
         total = total + gram.path_gradients(gram.policy_jacobian(policy, s, e), costates[steps])
     return total
 

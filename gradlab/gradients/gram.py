@@ -21,12 +21,12 @@ from torch.func import functional_call, jacrev, vmap
 
 from gradlab.networks.interface import act
 
-PAIRS = 1 << 22  # entries of Θ held at once
+PAIRS = 1 << 21  # entries of Θ held at once
 
 
 @dataclass(frozen=True)
 class Factor:
-    """One layer's share of J: signals D [N, da, out], inputs x [N, in] and the parameters they fill.
+    """One layer's share of J: signals D [N, da, out], inputs x [N, in], the parameters they fill.
 
     Without inputs the signals are the Jacobian itself, [N, da, P].
     """
@@ -71,12 +71,12 @@ def path_gradients(jacobian: PolicyJacobian, costates: Tensor) -> Tensor:
     t, n, _ = costates.shape
     result = costates.new_zeros(n, jacobian.size)
     for factor in jacobian.factors:
-        signals = factor.signals.unflatten(0, (t, n))
+        signals = factor.signals.reshape(t, n, *factor.signals.shape[1:])
         if factor.inputs is None:
             result += torch.einsum("tna,tnap->np", costates, signals)
             continue
         signal = torch.einsum("tna,tnao->tno", costates, signals)
-        inputs = factor.inputs.unflatten(0, (t, n))
+        inputs = factor.inputs.reshape(t, n, -1)
         if factor.weight is not None:
             result[:, factor.weight] = torch.einsum("tno,tni->noi", signal, inputs).flatten(1)
         if factor.bias is not None:
@@ -196,9 +196,7 @@ def _layer_factors(policy: nn.Module, states: Tensor, noise: Tensor) -> tuple[Fa
 
 def _signals(action: Tensor, j: int, outputs: list[Tensor], n: int) -> list[Tensor]:
     retain = j < action.shape[1] - 1
-    grads = torch.autograd.grad(
-        action[:, j].sum(), outputs, retain_graph=retain, allow_unused=True
-    )
+    grads = torch.autograd.grad(action[:, j].sum(), outputs, retain_graph=retain, allow_unused=True)
     return [torch.zeros_like(o) if g is None else g for g, o in zip(grads, outputs, strict=True)]
 
 

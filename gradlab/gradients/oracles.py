@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import stream
-from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradient, sensitivities
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Tail, all_action_gradients
+from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.rollout import (
     LinearizedPath,
     Starts,
@@ -30,8 +30,8 @@ from gradlab.gradients.rollout import (
     rollout,
     tail_gradient,
 )
-from gradlab.networks.interface import act
 from gradlab.hooks import Progress, silent
+from gradlab.networks.interface import act
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 
@@ -59,9 +59,11 @@ def lqr_gradient(
     Raises:
         ValueError: where √γ(A − BK) is not stable, so that no gradient exists.
     """
-    A, B, Q, R, W = (x.double().numpy() for x in (system.A, system.B, system.Q, system.R, weight))
-    noise, gamma, S0 = system.noise_covariance.double().numpy(), discount, second_moment.double().numpy()
-    K = -W
+    A, B, Q, R, noise = (
+        x.double().numpy()
+        for x in (system.A, system.B, system.Q, system.R, system.noise_covariance)
+    )
+    K, S0, gamma = -weight.double().numpy(), second_moment.double().numpy(), discount
     closed = np.sqrt(gamma) * (A - B @ K)
     if np.abs(np.linalg.eigvals(closed)).max() >= 1:
         raise ValueError("sqrt(discount) * (A - B K) is unstable: the gradient does not exist")
@@ -114,9 +116,8 @@ def unroll_first_action(
     that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250) or
     at `at_most` steps.
     """
-    jacobian = gram.policy_jacobian(policy, starts.states, policy_noise_at(policy, len(starts.states), seed, 0, starts.states))
-    reach = gram.squared_norms(jacobian, torch.eye(jacobian.action_dim).to(starts.states)[
-        :, None].expand(-1, len(starts.states), -1)).sum(dim=0).sqrt()
+    noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
+    jacobian = gram.policy_jacobian(policy, starts.states, noise)
     terms: list[Tensor] = []
     logs: list[Tensor] = []
     flagged, D = 0, None
@@ -132,7 +133,7 @@ def unroll_first_action(
         flagged += int(linear.flags.sum())
         D, alive = block[-1], path.alive[-1]
         now = replace(starts, states=path.states[-1])
-        result = _judged(terms, logs, discount, jacobian, reach, starts.weight, tolerance, flagged)
+        result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
         diverged = not float(logs[-1].max()) < OVERFLOW
         enough = result.converged and result.horizon >= at_least
@@ -163,7 +164,6 @@ def _judged(
     logs: list[Tensor],
     discount: float,
     jacobian: gram.PolicyJacobian,
-    reach: Tensor,
     weight: Tensor,
     tolerance: float,
     flagged: int,
@@ -177,9 +177,16 @@ def _judged(
     g = gradients[-1:] * weight[:, None]
     norm = gram.mean_gradients(jacobian, g).norm()
     error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
-    missing = (reach * remainder * weight).mean()
+    missing = (_reach(jacobian) * remainder * weight).mean()
     converged = bool(missing <= tolerance * torch.maximum(norm, error))
     return Unrolled(gradients, lyapunov, remainder, converged, flagged)
+
+
+def _reach(jacobian: gram.PolicyJacobian) -> Tensor:
+    """Frobenius norm of J_i, [N]: how far an action gradient of 1 reaches in θ."""
+    eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
+    rows = eye[:, None].expand(-1, jacobian.samples, -1)
+    return gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()
 
 
 def unroll_all_actions(
@@ -233,7 +240,9 @@ def common_random_differences(
     that a difference is paired with the unrolled gradient of the same start.
     """
     count = min(n, len(starts.states))
-    s0, e0 = starts.states[:count], policy_noise_at(policy, len(starts.states), seed, 0, starts.states)[:count]
+    size = len(starts.states)
+    s0 = starts.states[:count]
+    e0 = policy_noise_at(policy, size, seed, 0, s0)[:count]
     theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions"))
     directions = torch.nn.functional.normalize(draw.to(theta), dim=1)
@@ -244,12 +253,11 @@ def common_random_differences(
     state = s0.repeat(copies, 1)
     total, returns = state.new_zeros(len(state)), []
     alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
-    size = len(starts.states)
     for t in range(horizon):
         e = policy_noise_at(policy, size, seed, t, state)[:count]
         with torch.no_grad():
             if t == 0 or actions == "all":
-                pieces = zip(moved, state.split(count), strict=True)
+                pieces = zip(moved, state.reshape(copies, count, -1), strict=True)
                 action = torch.cat([act(each, rows, e) for each, rows in pieces])
             else:
                 action = act(policy, state, e.repeat(copies, 1))

@@ -1,4 +1,4 @@
-"""Policy gradients by plain automatic differentiation: the definition, kept as the tests' reference.
+"""Policy gradients by plain automatic differentiation: the definition, kept for the tests.
 
     J_n = Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)          differentiated once, per start
 
@@ -14,7 +14,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.rollout import jacobian_noise, rollout, Starts
+from gradlab.gradients.rollout import Starts, jacobian_noise, rollout
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
 
@@ -55,13 +55,10 @@ def reference_gradients(
         a = act(tail_policy, s, path.policy_noise[horizon])
         total = total + discounting * mask * (critic(s) if value == "V" else critic(s, a))
     parameters = list(policy.parameters())
-    rows = [
-        torch.autograd.grad(each, parameters, retain_graph=True, allow_unused=True)
-        for each in total * starts.weight
-    ]
-    return torch.stack(
-        [
-            torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in zip(row, parameters, strict=True)])
-            for row in rows
-        ]
-    )
+    return torch.stack([_flat_gradient(each, parameters) for each in total * starts.weight])
+
+
+def _flat_gradient(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    grads = torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True)
+    pairs = zip(grads, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])

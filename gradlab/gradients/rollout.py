@@ -21,7 +21,7 @@ from gradlab.errors import InputError
 from gradlab.networks.interface import act, noise_dim
 from gradlab.systems.system import System, standard_normal
 
-ROWS = 8192  # rows linearized at once
+ROWS = 2048  # rows linearized at once
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def rollout(
 
 
 def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tensor) -> Tensor:
-    """The policy's standard normal draws of one step, [n, noise_dim], as dtype and device of `like`."""
+    """The policy's standard normal draws of one step, [n, noise_dim], in the dtype of `like`."""
     generator = stream(seed, "policy", step)
     return standard_normal(n, noise_dim(policy), generator).to(like)
 
@@ -141,9 +141,9 @@ def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | No
     infer = getattr(jacobians, "infer_noise", None)
     if infer is None or jacobians.noise_dim == 0:
         return None
-    s, a, s_next = (each.flatten(0, 1) for each in (path.states[:-1], path.actions[:-1], path.states[1:]))
-    inferred: Tensor = infer(s, a, s_next)
-    return inferred.unflatten(0, path.actions[:-1].shape[:2])
+    s, s_next = path.states[:-1].flatten(0, 1), path.states[1:].flatten(0, 1)
+    inferred: Tensor = infer(s, path.actions[:-1].flatten(0, 1), s_next)
+    return inferred.reshape(*path.actions[:-1].shape[:2], jacobians.noise_dim)
 
 
 def linearize_path(
@@ -203,12 +203,13 @@ def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradi
         pairs = zip(grads, (leaf_s, leaf_a), strict=True)
         return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)
 
-    q_s, q_a = _mapped(block, len(s)).split([ds, a.shape[1]], dim=1)
+    both = _mapped(block, len(s))
+    q_s, q_a = both[:, :ds], both[:, ds:]
     return TailGradient(q_s.reshape(path.states.shape), q_a.reshape(path.actions.shape))
 
 
 def row_gradient(output: Tensor, leaf: Tensor, retain: bool) -> Tensor:
-    """Gradient of each row's output [N] in the same row of `leaf` [N, ...]; rows are independent."""
+    """Gradient of each row's output [N] in the same row of `leaf` [N, ...]."""
     (gradient,) = torch.autograd.grad(output.sum(), leaf, retain_graph=retain, allow_unused=True)
     return torch.zeros_like(leaf) if gradient is None else gradient
 

@@ -105,15 +105,14 @@ def matched_truth(
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     gap = _discrepancy(unrolled.gradients[: max(longest, 1)], differences, jacobian, starts)
-    horizon_and_status = _decide(unrolled.converged, relative[:longest], gap, horizon)
-    T, status = horizon_and_status
+    T, status = _decide(unrolled.converged, relative[:longest], gap, horizon)
     at = max(T, 1) - 1
     every = None
     if all_actions and status != "none":
         every = unroll_all_actions(
             simulator, policy, starts, T, discount, termination=termination, seed=seed
         )
-    norm, relative_se = float(norms[at]), float(relative[at])
+    norm, relative_se, distance = float(norms[at]), float(relative[at]), float(gap[at])
     remainder = _remainder(unrolled, T, discount, jacobian, starts) / max(norm, 1e-300)
     missing = _missing(len(starts.states), norm, float(errors[at]))
     lyapunov = float(unrolled.lyapunov.max())
@@ -126,10 +125,10 @@ def matched_truth(
         relative_se=relative_se,
         lyapunov=lyapunov,
         remainder=remainder,
-        discrepancy=float(gap[at]),
+        discrepancy=distance,
         missing=missing,
         flagged=unrolled.flagged / (unrolled.horizon * len(starts.states)),
-        reason=_reason(status, T, unrolled, lyapunov, discount, relative_se, float(gap[at]), missing),
+        reason=_reason(status, T, unrolled, discount, relative_se, distance, missing),
     )
 
 
@@ -157,7 +156,7 @@ def _precision(
     n = len(starts.states)
     square = (g * total).sum(dim=(1, 2)) / n**2
     own = (g * within).sum(dim=(1, 2)) / n**2
-    groups = len(starts.group.unique())
+    groups = len(np.unique(starts.group.numpy()))
     variance = (own - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
     return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
 
@@ -191,7 +190,7 @@ def _along(jacobian: gram.PolicyJacobian, directions: Tensor, count: int) -> Ten
 def _remainder(
     unrolled: Unrolled, T: int, discount: float, jacobian: gram.PolicyJacobian, starts: Starts
 ) -> float:
-    if T < unrolled.horizon or not unrolled.converged:
+    if unrolled.horizon > T or not unrolled.converged:
         return float("nan")
     ones = unrolled.remainder[None, :, None].expand(1, -1, jacobian.action_dim)
     return float(gram.squared_norms(jacobian, ones)[0].sqrt().mean())
@@ -207,13 +206,12 @@ def _reason(
     status: Status,
     T: int,
     unrolled: Unrolled,
-    lyapunov: float,
     discount: float,
     relative_se: float,
     gap: float,
     missing: int,
 ) -> str:
-    limit = -float(np.log(discount))
+    limit, lyapunov = -float(np.log(discount)), float(unrolled.lyapunov.max())
     if status == "converged":
         return f"the simulator unrolled for {T} steps converges and agrees with finite differences"
     if status == "cut":

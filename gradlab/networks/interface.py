@@ -1,7 +1,7 @@
 """How gradlab calls a user's policy and critic: any `torch.nn.Module` that treats rows alone.
 
-    policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
-    critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic)
+policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
+critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic)
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
     _check_module("policy", policy, state)
     probe = state[:2]
     noise = torch.zeros(len(probe), noise_dim(policy), dtype=state.dtype, device=state.device)
+    inputs = (probe, noise) if noise.shape[1] else (probe,)
     with torch.no_grad():
-        action = _try("policy", policy, probe, noise) if noise.shape[1] else _try("policy", policy, probe)
+        action = _try("policy", policy, *inputs)
     if action.shape != (len(probe), action_dim):
         raise InputError(
             f"policy returns shape {tuple(action.shape)} for {len(probe)} states, "
@@ -53,8 +54,9 @@ def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) 
     _check_module("critic", critic, state)
     probe = state[:2]
     action = torch.zeros(len(probe), action_dim, dtype=state.dtype, device=state.device)
+    inputs = (probe,) if value == "V" else (probe, action)
     with torch.no_grad():
-        out = _try("critic", critic, probe) if value == "V" else _try("critic", critic, probe, action)
+        out = _try("critic", critic, *inputs)
     if out.shape != (len(probe),):
         raise InputError(
             f"critic returns shape {tuple(out.shape)} for {len(probe)} rows, "

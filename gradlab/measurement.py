@@ -1,0 +1,239 @@
+"""`measure`: bias and variance of policy gradients over every horizon.
+
+All estimators see the same starts and the same noise streams, on float64 copies of policy and
+critic; a truth that checks itself is the reference of every bias.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab import provenance
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import TERMINATIONS, Estimator, Tail
+from gradlab.gradients.inner_products import Cells, estimator_moments
+from gradlab.gradients.rollout import Starts, as_starts
+from gradlab.gradients.truth import Truth, matched_truth
+from gradlab.hooks import Progress, silent
+from gradlab.networks.interface import check_critic, check_policy
+from gradlab.profile import COLUMNS, Profile
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import QUANTITIES, estimates
+from gradlab.tasks import Task
+
+
+def measure(
+    task: Task,
+    policy: nn.Module,
+    critic: nn.Module | None,
+    estimators: Mapping[str, Estimator] | None = None,
+    horizon: int | None = None,
+    starts: int | Tensor | Path = 256,
+    batch: int = 256,
+    truth: Literal["matched"] = "matched",
+    termination: Literal["ignore", "mask"] = "ignore",
+    seed: int = 0,
+    *,
+    progress: Progress = silent,
+    command: str = "",
+) -> Profile:
+    """Bias, variance and mean squared error of policy gradients for every horizon 0 … H.
+
+    Args:
+        task: simulator, prior model (or None), start law and discount.
+        policy: module, state [N, ds] → action [N, da]; measured as a float64 copy.
+        critic: module, (state, action) → [N]; used where `estimators` is not given.
+        estimators: named estimators; the horizon of each tail is replaced by 0 … H. By default
+            data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics, all
+            with actions="first".
+        horizon: H; None for the task's own.
+        starts: number of starts drawn from the task's law, or a tensor [N, ds], or a path.
+        batch: N′ at which the mean squared error is stated.
+        truth: "matched" (see `gradlab.gradients.truth`).
+        termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
+        progress: called as progress(stage, done, total).
+        command: recorded in the file, so that a reader can repeat the run.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    begun = time.monotonic()
+    H = task.horizon if horizon is None else horizon
+    _check_arguments(H, batch, truth, termination)
+    policy = copy.deepcopy(policy).double()
+    begin = _starts(task, starts, seed)
+    check_policy(policy, begin.states, task.simulator.action_dim)
+    chosen = _estimators(task, critic, estimators, H)
+    for estimator in chosen.values():
+        _check_estimator(estimator, task, begin)
+    reference = matched_truth(
+        task.simulator, policy, begin, task.discount, H,
+        all_actions=any(each.actions == "all" for each in chosen.values()),
+        termination=termination, seed=seed, progress=progress,
+    )  # fmt: skip
+    moments = estimator_moments(chosen, policy, begin, reference, H, termination, seed, progress)
+    config = _config(task, policy, critic, begin, H, batch, truth, termination, seed, command)
+    environment = provenance.environment() | {
+        "precision": "float64",
+        "wall_seconds": f"{time.monotonic() - begun:.1f}",
+    }
+    return _profile(moments, H, batch, config, environment, _truth_values(reference))
+
+
+def _group_count(begin: Starts) -> int:
+    return len(np.unique(begin.group.numpy()))
+
+
+def _check_arguments(horizon: int, batch: int, truth: str, termination: str) -> None:
+    if not isinstance(horizon, int) or horizon < 0:
+        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
+    if truth != "matched":
+        raise InputError(f"truth is {truth!r}, expected 'matched'")
+    if termination not in TERMINATIONS:
+        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+
+
+def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
+    if isinstance(starts, int):
+        if starts < 4:
+            raise InputError(f"starts is {starts}, expected at least 4: intervals leave starts out")
+        starts = task.starts(starts, stream(seed, "starts"))
+    if isinstance(starts, Path):
+        begin = as_starts(starts, task.simulator.state_dim)
+    else:
+        begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
+    begin = Starts(begin.states.double(), begin.weight.double(), begin.group)
+    groups = _group_count(begin)
+    if groups < 4:
+        raise InputError(f"starts has {groups} groups, expected at least 4 independent ones")
+    return begin
+
+
+def _estimators(
+    task: Task, critic: nn.Module | None, given: Mapping[str, Estimator] | None, horizon: int
+) -> dict[str, Estimator]:
+    """The estimators at horizon H, with float64 copies of their critics."""
+    if given is not None:
+        if not given:
+            raise InputError("estimators is empty: name at least one, or leave it out")
+        return {name: _lengthened(each, horizon) for name, each in given.items()}
+    if critic is None:
+        raise InputError("critic is None: give a critic, or estimators with tails of their own")
+    tail = Tail(horizon, copy.deepcopy(critic).double(), task.discount)
+    simulator, prior = task.simulator, task.prior
+    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))}
+    if prior is not None:
+        chosen["model"] = Estimator(prior, prior, "first", tail)
+        chosen["mixed"] = Estimator(simulator, prior, "first", tail)
+    return chosen | {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
+
+
+def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
+    given = estimator.tail.critic
+    critic = None if given is None else copy.deepcopy(given).double()
+    longest = 0 if estimator.jacobians is None else horizon
+    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
+
+
+def _check_estimator(estimator: Estimator, task: Task, begin: Starts) -> None:
+    if estimator.tail.discount != task.discount:
+        raise InputError(
+            f"an estimator's discount is {estimator.tail.discount}, the task's is {task.discount}: "
+            f"their gradients differ in scale; use one discount"
+        )
+    if estimator.states.state_dim != task.simulator.state_dim:
+        raise InputError(
+            f"an estimator's states have state_dim {estimator.states.state_dim}, the task's "
+            f"simulator has {task.simulator.state_dim}"
+        )
+    if estimator.tail.critic is not None:
+        check_critic(
+            estimator.tail.critic, estimator.tail.value, begin.states, task.simulator.action_dim
+        )
+
+
+def _profile(
+    cells: Cells,
+    horizon: int,
+    batch: int,
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    truth: Mapping[str, Any],
+) -> Profile:
+    names = tuple(dict.fromkeys(name for name, _ in cells))
+    groups = len(next(iter(cells.values())).size)
+    shape = (len(names), len(QUANTITIES), horizon + 1)
+    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
+    count = np.zeros(shape, dtype=np.int64)
+    method = np.full(shape, "", dtype=object)
+    left_out = np.full((*shape, groups), np.nan)
+    for (name, n), moments in cells.items():
+        for quantity, estimate in estimates(moments, batch).items():
+            cell = names.index(name), QUANTITIES.index(quantity), n
+            found = interval(quantity, estimate)
+            lost = int((~np.isfinite(moments.squares)).sum())
+            numbers = (estimate.value, found.se, found.low, found.high)
+            for column, number in zip(COLUMNS, numbers, strict=True):
+                columns[column][cell] = number
+            count[cell] = int(moments.size.sum())
+            method[cell] = f"{lost} groups of gradients are not finite" if lost else found.method
+            left_out[cell] = estimate.left_out
+    horizons = tuple(range(horizon + 1))
+    return Profile(
+        names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, truth
+    )
+
+
+def _truth_values(truth: Truth) -> dict[str, Any]:
+    values = {
+        key: value
+        for key, value in vars(truth).items()
+        if isinstance(value, str | int | float | bool)
+    }
+    return {
+        "kind": "matched",
+        "method": "simulator unrolled with its own Jacobians, checked by finite differences",
+        "admissible": truth.admissible,
+        **values,
+    }
+
+
+def _config(
+    task: Task,
+    policy: nn.Module,
+    critic: nn.Module | None,
+    begin: Starts,
+    horizon: int,
+    batch: int,
+    truth: str,
+    termination: str,
+    seed: int,
+    command: str,
+) -> dict[str, Any]:
+    return {
+        "task": task.name,
+        "task_parameters": dict(task.parameters),
+        "policy_hash": provenance.network_hash(policy),
+        "critic_hash": "" if critic is None else provenance.network_hash(critic),
+        "horizon": horizon,
+        "starts": len(begin.states),
+        "groups": _group_count(begin),
+        "batch": batch,
+        "discount": task.discount,
+        "truth": truth,
+        "termination": termination,
+        "seed": seed,
+        "command": command,
+    }

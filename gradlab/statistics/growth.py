@@ -1,0 +1,98 @@
+"""How fast the variance grows with the horizon.
+
+    log v_n = a + b n   for n ≥ onset            doubling every ln 2 / b steps
+
+The onset is where a continuous line of two pieces fits log v best; the slope's interval comes from
+the jackknife over groups at that onset. A power law log v_n = a + k log n on the same stretch is
+fitted beside it: where it fits better, variance does not grow exponentially.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from gradlab.statistics.intervals import Z, jackknife_se
+from gradlab.statistics.moments import Array
+
+FEWEST = 5  # points behind a slope
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Slope of log variance per step from `onset` to `last`, with its 95% interval.
+
+    Attributes:
+        exponential: the interval is above 0, the variance at least doubles on the stretch, and no
+            power law fits it better.
+        power: exponent k of the power law on the stretch; power_fits: it fits better.
+    """
+
+    onset: int
+    last: int
+    slope: float
+    low: float
+    high: float
+    power: float
+    power_fits: bool
+
+    @property
+    def grows(self) -> bool:
+        return self.low > 0 and self.slope * (self.last - self.onset) >= log(2)
+
+    @property
+    def exponential(self) -> bool:
+        return self.grows and not self.power_fits
+
+
+def variance_growth(horizons: Array, variance: Array, left_out: Array) -> Growth | None:
+    """Growth of the variance over horizons ≥ 1; None with too few of them or a variance of 0.
+
+    Args:
+        horizons: [H], increasing, ≥ 1.
+        variance: [H], left_out: [H, G], the variance with each group left out.
+    """
+    usable = np.isfinite(variance).all() and (variance > 0).all() and (left_out > 0).all()
+    if len(horizons) < FEWEST or not usable:
+        return None
+    y = np.log(variance)
+    begin = _onset(horizons, y)
+    n, tail = horizons[begin:], y[begin:]
+    weights = _slope_weights(n)
+    slope = float(weights @ tail)
+    se = jackknife_se(weights @ np.log(left_out[begin:]))
+    power = float(_slope_weights(np.log(n)) @ tail)
+    return Growth(
+        onset=int(n[0]),
+        last=int(n[-1]),
+        slope=slope,
+        low=slope - Z * se,
+        high=slope + Z * se,
+        power=power,
+        power_fits=_residual(np.log(n), tail) < _residual(n, tail),
+    )
+
+
+def _onset(n: Array, y: Array) -> int:
+    """First index of the last piece of the best continuous two-piece line."""
+    errors = []
+    for begin in range(len(n) - FEWEST + 1):
+        hinge = np.maximum(n - n[begin], 0.0)
+        design = np.stack([np.ones_like(n), n - n[0], hinge], axis=1)
+        fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        errors.append(float(((y - fitted) ** 2).sum()))
+    return int(np.argmin(errors))
+
+
+def _slope_weights(x: Array) -> Array:
+    """w with w · y = least-squares slope of y on x."""
+    centred = x - x.mean()
+    return np.asarray(centred / (centred @ centred))
+
+
+def _residual(x: Array, y: Array) -> float:
+    centred = y - y.mean()
+    slope = float(_slope_weights(x) @ y)
+    return float(((centred - slope * (x - x.mean())) ** 2).sum())

@@ -1,0 +1,86 @@
+"""Kernels against explicit per-sample gradients."""
+
+import pytest
+import torch
+from torch import nn
+
+from gradlab.gradients import gram
+
+from worlds import Noisy, network
+
+
+class Mixed(nn.Module):
+    """Parameters outside linear layers: a scale and a shift of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.scale = network((3, 5, 2), nn.ELU), nn.Parameter(torch.ones(2).double())
+
+    def forward(self, state):
+        return self.inner(state) * self.scale
+
+
+class Twice(nn.Module):
+    """One layer used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(3, 3).double(), nn.Linear(3, 2).double()
+
+    def forward(self, state):
+        return self.out(torch.tanh(self.layer(torch.tanh(self.layer(state)))))
+
+
+def explicit(policy, states, noise, g):
+    parameters = list(policy.parameters())
+    action = policy(states, noise) if noise.shape[1] else policy(states)
+    rows = [torch.autograd.grad(each, parameters, retain_graph=True) for each in (action * g).sum(1)]
+    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+
+
+POLICIES = {
+    "elu": (lambda: network((3, 8, 8, 2), nn.ELU), 0, False),
+    "no bias": (lambda: network((3, 7, 2), nn.Tanh, bias=False), 0, False),
+    "stochastic": (lambda: Noisy(network((3, 8, 4), nn.ELU), 2), 2, False),
+    "scale parameter": (Mixed, 0, True),
+    "shared layer": (Twice, 0, True),
+}
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+def test_kernels_equal_explicit_gradients(kind, monkeypatch):
+    make, width, falls_back = POLICIES[kind]
+    torch.manual_seed(0)
+    policy, n = make(), 7
+    states, noise = torch.randn(n, 3).double(), torch.randn(n, width).double()
+    g = torch.randn(4, n, 2).double()
+    if falls_back:
+        with pytest.warns(UserWarning, match="outside linear layers"):
+            jacobian = gram.policy_jacobian(policy, states, noise)
+    else:
+        jacobian = gram.policy_jacobian(policy, states, noise)
+    G = torch.stack([explicit(policy, states, noise, each) for each in g])
+    close = dict(rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gram.sample_gradients(jacobian, g[0]), G[0], **close)
+    torch.testing.assert_close(gram.mean_gradients(jacobian, g), G.mean(dim=1), **close)
+    torch.testing.assert_close(gram.squared_norms(jacobian, g), (G**2).sum(dim=2), **close)
+    group = torch.tensor([0, 0, 1, 2, 2, 2, 3])
+    total, within = gram.products(jacobian, g, group)
+    rows = torch.einsum("knp,kp->kn", G, G.sum(dim=1))
+    torch.testing.assert_close((g * total).sum(dim=2), rows, **close)
+    same = (group[:, None] == group[None]).double()
+    inside = torch.einsum("knp,nm,kmp->kn", G, same, G)
+    torch.testing.assert_close((g * within).sum(dim=2), inside, **close)
+    monkeypatch.setattr(gram, "PAIRS", 1)
+    chunked, _ = gram.products(jacobian, g, group)
+    torch.testing.assert_close(chunked, total, **close)
+
+
+def test_path_gradients_sum_over_time():
+    torch.manual_seed(0)
+    policy, t, n = network((3, 8, 2), nn.ELU), 4, 5
+    states, costates = torch.randn(t, n, 3).double(), torch.randn(t, n, 2).double()
+    none = torch.zeros(t * n, 0).double()
+    jacobian = gram.policy_jacobian(policy, states.flatten(0, 1), none)
+    want = sum(explicit(policy, s, none[:n], c) for s, c in zip(states, costates, strict=True))
+    torch.testing.assert_close(gram.path_gradients(jacobian, costates), want)

@@ -1,0 +1,77 @@
+"""Small systems, policies and critics on which laws are tested."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gradlab import systems
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import System
+from gradlab.tasks import inverted_pendulum, path_tracking
+
+
+def matrix(*rows: tuple[float, ...]) -> Tensor:
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def linear(scale: float = 1.0) -> LinearQuadratic:
+    A, B = matrix((1.0, 0.1), (0.2, 0.9)), matrix((0.02,), (0.5,))
+    eye = torch.eye(2, dtype=torch.float64)
+    return LinearQuadratic(scale * A, B / scale, eye, 0.1 * eye[:1, :1], 0.01 * eye)
+
+
+def nonlinear(gain: float = 1.0) -> System:
+    """Two-dimensional, two actions, noise inside a nonlinearity, reward with cross terms."""
+
+    def step(s: Tensor, a: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]:
+        speed = torch.tanh(s[:, 1:] + gain * a[:, :1] + 0.1 * xi)
+        following = torch.cat([s[:, :1] + 0.2 * speed, speed * torch.cos(s[:, :1] + a[:, 1:])], 1)
+        return following, -(s**2).sum(1) - 0.1 * (a**2).sum(1) + 0.3 * s[:, 0] * a[:, 1]
+
+    return systems.from_function(step, state_dim=2, action_dim=2, noise_dim=1)
+
+
+def worlds() -> dict[str, tuple[System, System, Tensor]]:
+    """name → simulator, model, scale of the starts."""
+    table3 = path_tracking(parameters="table3")
+    pendulum = inverted_pendulum(engine="analytic")
+    assert table3.prior is not None and pendulum.prior is not None
+    vehicle = torch.tensor([2.0, 0.5, 0.2, 1.0, 0.1, 100.0], dtype=torch.float64)
+    return {
+        "linear": (linear(), linear(0.95), torch.ones(2, dtype=torch.float64)),
+        "nonlinear": (nonlinear(), nonlinear(0.8), torch.ones(2, dtype=torch.float64)),
+        "vehicle": (table3.simulator, table3.prior, vehicle),
+        "cart-pole": (pendulum.simulator, pendulum.prior, 0.1 * torch.ones(4, dtype=torch.float64)),
+    }
+
+
+class Noisy(nn.Module):
+    """A Gaussian policy whose spread is a network output, so that θ sits in linear layers only."""
+
+    def __init__(self, body: nn.Module, action_dim: int) -> None:
+        super().__init__()
+        self.body, self.noise_dim = body, action_dim
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        mean, spread = self.body(state).chunk(2, dim=1)
+        return mean + 0.1 * torch.sigmoid(spread) * noise
+
+
+def network(sizes: tuple[int, ...], activation: type[nn.Module], bias: bool = True) -> nn.Module:
+    layers: list[nn.Module] = []
+    for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+        layers += [nn.Linear(wide, narrow, bias=bias), activation()]
+    return nn.Sequential(*layers[:-1]).double()
+
+
+class Critic(nn.Module):
+    """Q(s, a), or V(s) where no action is given."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.net = network((inputs, 8, 1), nn.Tanh)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        out: Tensor = self.net(torch.cat(inputs, dim=1))
+        return out[:, 0]
