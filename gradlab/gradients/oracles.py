@@ -41,6 +41,11 @@ OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
 DIRECTIONS = 8
 
 
+def effective_horizon(discount: float) -> int:
+    """Steps after which γᵀ is below 1%."""
+    return int(np.ceil(np.log(0.01) / np.log(discount)))
+
+
 def lqr_gradient(
     system: LinearQuadratic,
     weight: Tensor,
@@ -106,15 +111,15 @@ def unroll_first_action(
     termination: str = "ignore",
     seed: int = 0,
     at_least: int = BLOCK,
-    at_most: int = 2000,
+    at_most: int = 1000,
     tolerance: float = 0.01,
     progress: Progress = silent,
 ) -> Unrolled:
     """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
 
     The tolerance is relative to the norm of the mean gradient, or to its standard error where
-    that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250) or
-    at `at_most` steps.
+    that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250),
+    where after two effective horizons most chains still outgrow the discount, or at `at_most`.
     """
     noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
     jacobian = gram.policy_jacobian(policy, starts.states, noise)
@@ -135,7 +140,9 @@ def unroll_first_action(
         now = replace(starts, states=path.states[-1])
         result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
+        outgrown = float(result.lyapunov.median()) > -float(np.log(discount))
         diverged = not float(logs[-1].max()) < OVERFLOW
+        diverged |= outgrown and result.horizon >= 2 * effective_horizon(discount)
         enough = result.converged and result.horizon >= at_least
         if enough or diverged or result.horizon >= at_most:
             progress("truth", at_most, at_most)

@@ -4,8 +4,9 @@ The unrolled gradient of the simulator is the truth where it converges (every ch
 Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4, and
 where it agrees with common-random-number differences along 8 directions within 3 standard errors
 plus |D_ε − D_2ε|/3 for their truncation. Else the objective is cut at the longest T ≥ H where it
-does; where no T has the precision the converged truth is kept for paired comparisons; else there
-is no truth, and the reason is given with the exponent.
+does (without convergence at most where γᵀ reaches 1%: beyond, only the divergence is measured);
+where no T has the precision the converged truth is kept for paired comparisons; else there is no
+truth, and the reason is given with the exponent.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gradlab.gradients.oracles import (
     Differences,
     Unrolled,
     common_random_differences,
+    effective_horizon,
     unroll_all_actions,
     unroll_first_action,
 )
@@ -105,7 +107,8 @@ def matched_truth(
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     gap = _discrepancy(unrolled.gradients[: max(longest, 1)], differences, jacobian, starts)
-    T, status = _decide(unrolled.converged, relative[:longest], gap, horizon)
+    reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
+    T, status = _decide(unrolled.converged, relative[:reach], gap[:reach], horizon)
     at = max(T, 1) - 1
     every = None
     if all_actions and status != "none":
@@ -134,8 +137,7 @@ def matched_truth(
 
 def _decide(converged: bool, relative: Tensor, gap: Tensor, horizon: int) -> tuple[int, Status]:
     """The truncation and its status; horizons are counted from 1."""
-    longest = len(relative)
-    agrees = gap[:longest] <= 1.0
+    longest, agrees = len(relative), gap <= 1.0
     if converged and agrees[-1] and relative[-1] < PRECISION:
         return longest, "converged"
     good = (agrees & (relative < PRECISION)).nonzero().flatten() + 1

@@ -46,7 +46,8 @@ def pseudo_values(estimate: Estimate) -> Array:
 def interval(quantity: str, estimate: Estimate) -> Interval:
     """The 95% interval of one quantity."""
     if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
-        return Interval(np.nan, np.nan, np.nan, "undefined: too noisy")
+        low, high = (-1.0, 1.0) if quantity == "cosine" else (np.nan, np.nan)
+        return Interval(low, high, np.nan, "undefined: lost in noise")
     se = jackknife_se(estimate.left_out)
     if quantity == "bias2":
         low, high = _normal(estimate.value, se)

@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 from torch import nn
+from worlds import Critic, Noisy, linear, network, worlds
 
 from gradlab import Estimator, Tail
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.rollout import as_starts
-
-from worlds import Critic, Noisy, linear, network, worlds
 
 WORLDS = worlds()
 POLICIES = {

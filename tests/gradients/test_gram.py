@@ -3,10 +3,9 @@
 import pytest
 import torch
 from torch import nn
+from worlds import Noisy, network
 
 from gradlab.gradients import gram
-
-from worlds import Noisy, network
 
 
 class Mixed(nn.Module):
