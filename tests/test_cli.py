@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import planted
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import output
+from tests import planted
 
 OWN = """
 import torch

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import planted
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import figures
+from tests import planted
 
 ALL: tuple[Callable[..., Axes], ...] = (
     figures.bias_variance,
@@ -152,7 +152,7 @@ def test_estimators_differ_in_more_than_colour() -> None:
 
 @pytest.mark.parametrize("draw", ALL)
 def test_hostile_names_and_missing_numbers_do_not_stop_a_figure(draw: Callable[..., Axes]) -> None:
-    table = planted.table(own=(r"$\frac{", "_hidden", "<b>&amp;", "", "x" * 300, "two\nlines"))
+    table = planted.table(own=(r"$\frac{$", "_hidden", "<b>&amp;", "", "x" * 300, "two\nlines"))
     table.loc[table["horizon"] == 3, ["value", "ci_low", "ci_high"]] = np.nan
     table.loc[table["horizon"] == 4, "ci_high"] = np.inf
     ax = draw(table)

@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -156,78 +158,74 @@ def test_flipped_bytes_never_escape_as_another_exception(tmp_path: Path) -> None
     assert done.returncode <= 0, done.stderr[-2000:]
 
 
-def corrupt(path: Path, how: str) -> None:
-    with h5py.File(path, "r+", track_order=True) as file:
-        group = file["alpha"]
-        if how == "newer schema":
-            file["run"].attrs["schema_version"] = 99
-        elif how == "foreign HDF5":
-            file["run"].attrs["schema"] = "other"
-        elif how == "no run group":
-            del file["run"]
-        elif how == "external link":
-            group["y"] = h5py.ExternalLink("secret.h5", "/")
-        elif how == "soft link":
-            group["y"] = h5py.SoftLink("/zeta/value")
-        elif how == "nested group":
-            group.create_group("y")
-        elif how == "top-level array":
-            file["y"] = np.zeros(2)
-        elif how == "unnamed dimension":
-            group["y"] = np.zeros(2)
-        elif how == "wrong scale":
-            group.create_dataset("y", data=np.zeros(3)).dims[0].label = "x"
-        elif how == "references":
-            group.create_dataset("y", data=[file.ref], dtype=h5py.ref_dtype)
-        elif how == "compound":
-            group["y"] = np.zeros(2, dtype=[("a", "f8")])
-        elif how == "chunks":
-            group.create_dataset("y", data=np.zeros(2), chunks=(1,))
-        elif how == "virtual":
-            layout = h5py.VirtualLayout((2,), "f8")
-            layout[:] = h5py.VirtualSource("secret.h5", "x", (2,))
-            group.create_virtual_dataset("y", layout)
-        elif how == "external storage":
-            group.create_dataset("y", (2,), "f8", external=[("secret.h5", 0, 16)])
-        elif how == "announces a terabyte":
-            group.create_dataset("y", (2**37,), "f8").make_scale("y")
-            group["y"].dims[0].label = "y"
-        elif how == "broken text":
-            data = np.array([b"\xff\xfe"], dtype=h5py.string_dtype("utf-8"))
-            group.create_dataset("y", data=data).dims[0].label = "y"
-        elif how == "array attribute":
-            file["run"].attrs["z"] = np.arange(3)
-        elif how == "empty attribute":
-            file["run"].attrs["z"] = h5py.Empty("f8")
+Corruption = Callable[[h5py.File, h5py.Group, Path], object]
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "newer schema",
-        "foreign HDF5",
-        "no run group",
-        "external link",
-        "soft link",
-        "nested group",
-        "top-level array",
-        "unnamed dimension",
-        "wrong scale",
-        "references",
-        "compound",
-        "chunks",
-        "virtual",
-        "external storage",
-        "announces a terabyte",
-        "broken text",
-        "array attribute",
-        "empty attribute",
-    ],
-)
+def own_dimension(dataset: h5py.Dataset) -> None:
+    """Makes a dataset its own coordinate, so that nothing else is wrong with it."""
+    dataset.dims[0].label = dataset.name.rpartition("/")[2]
+
+
+def external_link(file: h5py.File, group: h5py.Group, folder: Path) -> None:
+    records.write(folder / "secret.h5", planted())
+    group["y"] = h5py.ExternalLink(str(folder / "secret.h5"), "/zeta/total")
+
+
+def virtual(file: h5py.File, group: h5py.Group, folder: Path) -> None:
+    records.write(folder / "secret.h5", planted())
+    layout = h5py.VirtualLayout((4,), "i8")
+    layout[:] = h5py.VirtualSource(str(folder / "secret.h5"), "/zeta/horizon", (4,), "i8")
+    own_dimension(group.create_virtual_dataset("y", layout))
+
+
+def external_storage(file: h5py.File, group: h5py.Group, folder: Path) -> None:
+    (folder / "secret.bin").write_bytes(bytes(16))
+    source = [(str(folder / "secret.bin"), 0, 16)]
+    own_dimension(group.create_dataset("y", (2,), "f8", external=source))
+
+
+def array(**options: Any) -> Corruption:
+    """Adds a dataset that is its own coordinate."""
+    return lambda file, group, folder: own_dimension(group.create_dataset("y", **options))
+
+
+def attribute(name: str, value: object) -> Corruption:
+    return lambda file, group, folder: file["run"].attrs.__setitem__(name, value)
+
+
+BROKEN = np.array([b"\xff\xfe"], dtype=h5py.string_dtype("utf-8"))
+CORRUPTIONS: dict[str, Corruption] = {
+    "newer schema": attribute("schema_version", 99),
+    "foreign HDF5": attribute("schema", "other"),
+    "array attribute": attribute("z", np.arange(3)),
+    "empty attribute": attribute("z", h5py.Empty("f8")),
+    "no run group": lambda file, group, folder: file.__delitem__("run"),
+    "external link": external_link,
+    "soft link": lambda file, group, folder: group.__setitem__("y", h5py.SoftLink("/zeta/total")),
+    "nested group": lambda file, group, folder: group.create_group("y"),
+    "top-level array": lambda file, group, folder: file.__setitem__("y", np.zeros(2)),
+    "unnamed dimension": lambda file, group, folder: group.__setitem__("y", np.zeros(2)),
+    "wrong scale": lambda file, group, folder: (
+        group.create_dataset("y", data=np.zeros(3)).dims[0].__setattr__("label", "x")
+    ),
+    "references": lambda file, group, folder: own_dimension(
+        group.create_dataset("y", data=[file.ref], dtype=h5py.ref_dtype)
+    ),
+    "compound": array(data=np.zeros(2, dtype=[("a", "f8")])),
+    "chunks": array(data=np.zeros(2), chunks=(1,)),
+    "virtual": virtual,
+    "external storage": external_storage,
+    "announces a terabyte": array(shape=(2**37,), dtype="f8"),
+    "broken text": array(data=BROKEN),
+}
+
+
+@pytest.mark.parametrize("how", CORRUPTIONS)
 def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
     path = tmp_path / "run.h5"
     records.write(path, planted())
-    corrupt(path, how)
+    with h5py.File(path, "r+", track_order=True) as file:
+        CORRUPTIONS[how](file, file["alpha"], tmp_path)
     with pytest.raises(InputError) as caught:
         records.read(path)
     assert "run.h5" in str(caught.value)

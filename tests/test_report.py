@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import planted
 import pytest
 
 from gradlab.errors import InputError
 from gradlab.reporting import output, render, report
 from gradlab.verdict import Sentence
+from tests import planted
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
