@@ -44,10 +44,11 @@ def bias_variance(
     data = _data_level(table, error is not None, batch)
     floor = drawing.log_floor([bias, variance, error, data])
     end = drawing.last_horizon(table)
-    parts = (bias, style.BIAS), (variance, style.variance_look(batch)), (error, style.MSE)
+    # The sum first, so that whichever part makes it up stays visible on top of it.
+    parts = (error, style.MSE), (bias, style.BIAS), (variance, style.variance_look(batch))
     for line, look in parts:
         if line is not None:
-            drawing.draw(ax, line, look, floor, width=2.4 if look is style.MSE else 1.8)
+            drawing.draw(ax, line, look, floor, width=3.2 if look is style.MSE else 1.8)
     if error is not None:
         _mark_minimum(ax, error)
     if data is not None and estimator != "data":
