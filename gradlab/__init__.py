@@ -1,16 +1,22 @@
 """gradlab: how good are your policy gradients?
 
-measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
-Estimator(states, jacobians, actions, tail)  any policy gradient as one value
-report(path)                                 one HTML page to decide from
+    measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
+    Estimator(states, jacobians, actions, tail)  any policy gradient as one value
+    report(path)                                 one HTML page to decide from
+
+Names are imported when they are first used, so that the command line answers --help at once.
 """
 
-from gradlab import figures, systems, tasks
-from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.measurement import measure
-from gradlab.profile import Profile, load
-from gradlab.reporting import report
-from gradlab.tasks import Task
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab import figures, systems, tasks
+    from gradlab.gradients.estimator import Estimator, Tail
+    from gradlab.measurement import measure
+    from gradlab.profile import Profile, load
+    from gradlab.reporting import report
+    from gradlab.tasks import Task
 
 __all__ = [
     "Estimator",
@@ -24,3 +30,25 @@ __all__ = [
     "systems",
     "tasks",
 ]
+
+_HOMES = {
+    "Estimator": "gradlab.gradients.estimator",
+    "Profile": "gradlab.profile",
+    "Tail": "gradlab.gradients.estimator",
+    "Task": "gradlab.tasks",
+    "load": "gradlab.profile",
+    "measure": "gradlab.measurement",
+    "report": "gradlab.reporting",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"gradlab.{name}")
+    raise AttributeError(f"module 'gradlab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -99,8 +99,8 @@ def _horizon(profile: Profile, name: str) -> Sentence:
     if found.low == 0:
         more = _more_for_horizon(profile, name, found)
         text = (
-            f"Undecided: usable horizon of {who} {found.value} (95% CI 0–{found.high}, {n}) does "
-            f"not separate none from {found.high}; {more}; {best}.{yours}"
+            f"Undecided whether {who} has a usable horizon: none or up to {found.high} steps (95% "
+            f"CI, {n}); {more} decide; {best}.{yours}"
         )
         return Sentence("horizon", False, text)
     text = (
@@ -149,9 +149,9 @@ def _data_against(profile: Profile, name: str) -> Sentence:
         )
         return Sentence("data or model", True, text)
     text = (
-        f"Undecided: error of the data gradient over that of {who} {at} {exp(value):.2g} (CI "
-        f"{_span(exp(low), exp(high))}, {n}) does not separate them; "
-        f"{_more(profile, abs(value), se)}."
+        f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
+        f"mean squared errors is {exp(value):.2g} (CI {_span(exp(low), exp(high))}, {n}); "
+        f"{_more(profile, abs(value), se)} separate them."
     )
     return Sentence("data or model", False, text)
 
@@ -192,7 +192,7 @@ def _no_truth(profile: Profile) -> Sentence:
 
 def _imprecise_truth(profile: Profile, name: str | None) -> Sentence:
     truth, config = profile.truth, profile.config
-    error = float(truth["relative_se"]) * float(truth["norm"])
+    error = float(truth["standard_error"])
     bias = ""
     if name is not None:
         at = min(horizons_of(profile, name), key=lambda h: profile.estimate(name, "mse", h).value)
@@ -308,7 +308,7 @@ def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
 def _more(profile: Profile, gap: float, se: float) -> str:
     n = int(profile.config["starts"])
     if not np.isfinite(gap) or not np.isfinite(se) or gap <= 0:
-        return "more samples would tell"
+        return "more samples would"
     missing = ceil(n * ((Z * se / gap) ** 2 - 1))
     if missing <= 0:
         return "a few more samples would"

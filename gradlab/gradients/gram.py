@@ -84,6 +84,24 @@ def path_gradients(jacobian: PolicyJacobian, costates: Tensor) -> Tensor:
     return result
 
 
+def along(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
+    """J_i v for each direction v in θ, [directions, P] → [directions, N, da]."""
+    d, n = len(directions), jacobian.samples
+    result = directions.new_zeros(d, n, jacobian.action_dim)
+    for factor in jacobian.factors:
+        if factor.inputs is None:
+            result += torch.einsum("nap,dp->dna", factor.signals, directions)
+            continue
+        moved = directions.new_zeros(d, n, factor.signals.shape[2])
+        if factor.weight is not None:
+            weight = directions[:, factor.weight].reshape(d, moved.shape[2], -1)
+            moved = moved + torch.einsum("doi,ni->dno", weight, factor.inputs)
+        if factor.bias is not None:
+            moved = moved + directions[:, None, factor.bias]
+        result += torch.einsum("nao,dno->dna", factor.signals, moved)
+    return result
+
+
 def mean_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
     """(1/N) Σ_i J_iᵀ g_i for K sets of action gradients [K, N, da] → [K, P]."""
     g = g / jacobian.samples

@@ -290,11 +290,7 @@ def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
 
 def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
     jacobian = gram.policy_jacobian(policy, states, noise)
-    eye = torch.eye(jacobian.action_dim).to(states)
-    columns = [
-        gram.sample_gradients(jacobian, row.expand(len(states), -1)) @ directions.T for row in eye
-    ]
-    reach = float(torch.stack(columns).square().mean().sqrt())
+    reach = float(gram.along(jacobian, directions).square().mean().sqrt())
     with torch.no_grad():
         size = float(act(policy, states, noise).square().mean().sqrt())
     return 1e-3 * max(size, 1e-2) / max(reach, 1e-12)

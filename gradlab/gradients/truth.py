@@ -48,7 +48,8 @@ class Truth:
         first: first-action gradients per start, [N, da]; None where status is "none".
         all_actions: per-start gradients with θ in every action, [N, P], where asked for.
         norm: noise-corrected norm of the mean first-action gradient.
-        relative_se: standard error of that mean over its norm (inf where the norm is lost).
+        standard_error: of that mean.
+        relative_se: standard_error over the norm (inf where the norm is lost).
         lyapunov: largest closed-loop exponent per step over the starts.
         remainder: bound on what the unrolling leaves out, relative to the norm.
         discrepancy: largest |truth − differences| in units of what is allowed (admissible ≤ 1).
@@ -62,6 +63,7 @@ class Truth:
     first: Tensor | None
     all_actions: Tensor | None
     norm: float
+    standard_error: float
     relative_se: float
     lyapunov: float
     remainder: float
@@ -125,6 +127,7 @@ def matched_truth(
         first=None if status == "none" else unrolled.gradients[at],
         all_actions=every,
         norm=norm,
+        standard_error=float(errors[at]),
         relative_se=relative_se,
         lyapunov=lyapunov,
         remainder=remainder,
@@ -168,7 +171,7 @@ def _discrepancy(
 ) -> Tensor:
     """Largest |v·truth − difference| over the directions in units of what is allowed, [T]."""
     count = differences.narrow.shape[2]
-    slope = _along(jacobian, differences.directions, count)
+    slope = gram.along(jacobian, differences.directions)[:, :count]
     along = torch.einsum("dna,tna->tdn", slope, gradients[:, :count])
     gap = along - differences.narrow
     error = gap.std(dim=2) / count**0.5 if count > 1 else torch.zeros_like(gap[:, :, 0])
@@ -177,16 +180,6 @@ def _discrepancy(
     allowed = ERRORS * error + truncation + rounding + 1e-300
     ratio = (gap.mean(dim=2).abs() / allowed).amax(dim=1)
     return torch.where(torch.isfinite(ratio), ratio, torch.inf)
-
-
-def _along(jacobian: gram.PolicyJacobian, directions: Tensor, count: int) -> Tensor:
-    """J_i v for each direction, [directions, count, da]."""
-    eye = torch.eye(jacobian.action_dim).to(directions)
-    rows = [
-        gram.sample_gradients(jacobian, row.expand(jacobian.samples, -1))[:count] @ directions.T
-        for row in eye
-    ]
-    return torch.stack(rows, dim=2).transpose(0, 1)
 
 
 def _remainder(

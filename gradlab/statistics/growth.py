@@ -18,6 +18,8 @@ from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.moments import Array
 
 FEWEST = 5  # points behind a slope
+LENIENCE = 1.1  # the earliest onset wins whose squared error is within 10% of the least
+NEGLIGIBLE = 1e-12  # squared error of an exact line in rounding
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,15 @@ def variance_growth(horizons: Array, variance: Array, left_out: Array) -> Growth
 
 
 def _onset(n: Array, y: Array) -> int:
-    """First index of the last piece of the best continuous two-piece line."""
+    """First index of the last piece of the continuous two-piece line that fits best."""
     errors = []
     for begin in range(len(n) - FEWEST + 1):
         hinge = np.maximum(n - n[begin], 0.0)
         design = np.stack([np.ones_like(n), n - n[0], hinge], axis=1)
         fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
         errors.append(float(((y - fitted) ** 2).sum()))
-    return int(np.argmin(errors))
+    least = min(errors)
+    return next(k for k, error in enumerate(errors) if error <= LENIENCE * least + NEGLIGIBLE)
 
 
 def _slope_weights(x: Array) -> Array:

@@ -12,6 +12,7 @@ Never the percentile bootstrap with duplicates: it covers a squared bias in 38 c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +107,7 @@ def _bootstrap_t(estimate: Estimate, se: float) -> Interval:
     return Interval(max(float(low), 0.0), float(high), se, "bootstrap-t")
 
 
+@lru_cache(maxsize=4)
 def bootstrap_counts(groups: int, replicates: int = REPLICATES) -> NDArray[np.float64]:
     """How often each group is drawn, [replicates, groups]; the same draws for every quantity."""
     generator = np.random.default_rng([20_240_501, groups])

@@ -33,7 +33,9 @@ class Twice(nn.Module):
 def explicit(policy, states, noise, g):
     parameters = list(policy.parameters())
     action = policy(states, noise) if noise.shape[1] else policy(states)
-    rows = [torch.autograd.grad(each, parameters, retain_graph=True) for each in (action * g).sum(1)]
+    rows = [
+        torch.autograd.grad(each, parameters, retain_graph=True) for each in (action * g).sum(1)
+    ]
     return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
 
 
@@ -63,6 +65,11 @@ def test_kernels_equal_explicit_gradients(kind, monkeypatch):
     torch.testing.assert_close(gram.sample_gradients(jacobian, g[0]), G[0], **close)
     torch.testing.assert_close(gram.mean_gradients(jacobian, g), G.mean(dim=1), **close)
     torch.testing.assert_close(gram.squared_norms(jacobian, g), (G**2).sum(dim=2), **close)
+    v = torch.randn(3, G.shape[2]).double()
+    basis = torch.eye(2).double()
+    rows = torch.stack([explicit(policy, states, noise, row.expand(n, 2)) for row in basis])
+    want = torch.einsum("anp,dp->dna", rows, v)
+    torch.testing.assert_close(gram.along(jacobian, v), want, **close)
     group = torch.tensor([0, 0, 1, 2, 2, 2, 3])
     total, within = gram.products(jacobian, g, group)
     rows = torch.einsum("knp,kp->kn", G, G.sum(dim=1))

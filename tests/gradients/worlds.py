@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +62,7 @@ class Noisy(nn.Module):
 
 def network(sizes: tuple[int, ...], activation: type[nn.Module], bias: bool = True) -> nn.Module:
     layers: list[nn.Module] = []
-    for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+    for wide, narrow in itertools.pairwise(sizes):
         layers += [nn.Linear(wide, narrow, bias=bias), activation()]
     return nn.Sequential(*layers[:-1]).double()
 

@@ -1,0 +1,113 @@
+"""Made policies stabilise, made critics value."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import nn
+
+from gradlab.errors import InputError
+from gradlab.fitting import critics, policies
+from gradlab.gradients.rollout import as_starts, rollout
+from gradlab.tasks import inverted_pendulum, linear_quadratic
+
+
+@pytest.fixture(autouse=True)
+def brief(monkeypatch):
+    monkeypatch.setattr(policies, "UPDATES", 400)
+    monkeypatch.setattr(critics, "UPDATES", 400)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 64)
+
+
+def test_the_gain_solves_the_discounted_riccati_equation():
+    task = linear_quadratic()
+    prior, gamma = task.prior, task.discount
+    K = policies.riccati_gain(prior, torch.zeros(2, dtype=torch.float64), gamma).numpy()
+    A, B, Q, R = (np.sqrt(gamma) * prior.A.numpy(), np.sqrt(gamma) * prior.B.numpy(),
+                  prior.Q.numpy(), prior.R.numpy())  # fmt: skip
+
+    def cost(K):
+        closed = A - B @ K
+        return np.trace(scipy.linalg.solve_discrete_lyapunov(closed.T, Q + K.T @ R @ K))
+
+    for direction in np.eye(2):
+        for step in (1e-3, -1e-3):
+            assert cost(K + step * direction) > cost(K)
+
+
+def test_the_made_policy_balances_the_pendulum():
+    task = inverted_pendulum(engine="analytic")
+    policy = policies.stabilising_policy(task).double()
+    starts = as_starts(task.starts(64, torch.Generator().manual_seed(1)), 4)
+    path = rollout(task.simulator, policy, starts, 300)
+    assert path.alive.all()
+    assert path.states[-1, :, 0].abs().max() < 0.3
+
+
+def test_a_seed_makes_the_same_policy_and_spares_the_global_stream():
+    task = linear_quadratic()
+    torch.manual_seed(0)
+    first, after = policies.stabilising_policy(task, seed=3), torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(1))
+    again = policies.stabilising_policy(task, seed=3)
+    pairs = zip(first.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("steps", [8, 25])
+def test_the_critic_approaches_the_value_of_the_policy(steps):
+    """Linear-quadratic: Q(s, u) = r(s, u) − γ (s'ᵀ P s' + constant of the noise)."""
+    task = linear_quadratic()
+    system, gamma = task.simulator, task.discount
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = -policies.riccati_gain(system, torch.zeros(2).double(), gamma)
+    A, B, W = system.A, system.B, policy.weight.data
+    closed = (A + B @ W).numpy() * gamma**0.5
+    cost = (system.Q + W.T @ system.R @ W).numpy()
+    P = torch.from_numpy(scipy.linalg.solve_discrete_lyapunov(closed.T, cost))
+    floor = gamma / (1 - gamma) * torch.trace(P @ system.noise_covariance)
+    critic = critics.fit_critic(task, policy, steps=steps).double()
+    s = task.starts(512, torch.Generator().manual_seed(2))
+    u = policy(s).detach() + 0.1
+    out = system.step(s, u)
+    exact = out.reward - gamma * torch.einsum("ni,ij,nj->n", out.state, P, out.state) - floor
+    error = (critic(s, u) - exact).square().mean() / exact.var()
+    assert error < 0.1
+
+
+def test_targets_stop_at_terminal_states_under_mask():
+    task = linear_quadratic()
+    policy = nn.Linear(2, 1).double()
+
+    class Ends:
+        """The same system where every step is the last."""
+
+        def __getattr__(self, name):
+            return getattr(task.simulator, name)
+
+        def step(self, state, action, noise=None):
+            out = task.simulator.step(state, action, noise)
+            return type(out)(out.state, out.reward, torch.zeros_like(out.alive))
+
+    ended = task.__class__("ended", Ends(), None, task.starts, 0.9, 3)
+    masked = critics.evaluation_data(ended, policy, 5, "mask", 0)
+    first = task.simulator.step(masked.state, masked.action).reward
+    torch.testing.assert_close(masked.returns, first)
+    assert (masked.bootstrap == 0).all()
+    ignored = critics.evaluation_data(ended, policy, 5, "ignore", 0)
+    assert (ignored.bootstrap == 0.9**5).all()
+
+
+def test_bad_input_is_refused():
+    task = linear_quadratic()
+    with pytest.raises(InputError, match="steps is 0"):
+        critics.fit_critic(task, nn.Linear(2, 1), steps=0)
+    with pytest.raises(InputError, match="policy cannot take"):
+        critics.fit_critic(task, nn.Linear(3, 1))
+    hopeless = linear_quadratic(
+        A=[[2.0]], B=[[0.0]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.0]],
+        start_mean=[0.0], start_covariance=[[1.0]], discount=0.9,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="Riccati"):
+        policies.stabilising_policy(hopeless)

@@ -1,0 +1,160 @@
+"""Every sentence on planted profiles whose answer is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from gradlab.profile import Profile
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import QUANTITIES, Estimate
+from gradlab.verdict import growth_of, usable_horizon, verdict
+
+GROUPS, H = 60, 12
+Law = Callable[[int], float]
+
+
+def planted(
+    mse: Law,
+    cosine: Law,
+    variance: Law = lambda n: 1.0,
+    data: float = 3.0,
+    noise: float = 0.02,
+    **truth: object,
+) -> Profile:
+    """A model profile with relative jackknife error `noise`, and J_0 beside it."""
+    rng = np.random.default_rng(0)
+    shape = (2, len(QUANTITIES), H + 1)
+    columns = {name: np.full(shape, np.nan) for name in ("value", "se", "ci_low", "ci_high")}
+    count, method = np.zeros(shape, dtype=np.int64), np.full(shape, "planted", dtype=object)
+    left_out = np.full((*shape, GROUPS), np.nan)
+
+    def fill(e: int, quantity: str, n: int, value: float, spread: float) -> None:
+        cell = e, QUANTITIES.index(quantity), n
+        wobble = rng.normal(size=GROUPS)
+        wobble = (wobble - wobble.mean()) / wobble.std() * spread / np.sqrt(GROUPS)
+        left_out[cell] = value + wobble
+        found = interval(quantity, Estimate(value, left_out[cell]))
+        columns["value"][cell], columns["se"][cell] = value, found.se
+        columns["ci_low"][cell], columns["ci_high"][cell] = found.low, found.high
+        count[cell] = 256
+
+    for n in range(H + 1):
+        laws = {"mse": mse(n), "cosine": cosine(n), "variance": variance(n), "bias2": mse(n) / 2}
+        for quantity, value in laws.items():
+            relative = noise if quantity != "cosine" else noise / 2
+            fill(1, quantity, n, value, relative * abs(value))
+    for quantity, value in (("mse", data), ("cosine", 0.8), ("variance", 5.0), ("bias2", 1.0)):
+        fill(0, quantity, 0, value, noise * value)
+    facts = {"admissible": True, "status": "converged", "standard_error": 0.1, "norm": 1.0} | truth
+    config = {"starts": 256, "batch": 256}
+    names, horizons = ("data", "model"), tuple(range(H + 1))
+    environment = {"wall_seconds": "30"}
+    return Profile(
+        names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, facts
+    )
+
+
+def said(profile: Profile) -> dict[str, object]:
+    return {sentence.about: sentence for sentence in verdict(profile)}
+
+
+def u_shape(n: int) -> float:
+    return 1.0 + 0.3 * (n - 5) ** 2 / 4
+
+
+def test_the_usable_horizon_is_the_last_before_the_direction_is_lost():
+    profile = planted(lambda n: 1.0, lambda n: 0.9 if n <= 7 else 0.5)
+    found = usable_horizon(profile, "model")
+    assert (found.value, found.low, found.high) == (7, 7, 7)
+    sentence = said(profile)["horizon"]
+    assert sentence.decided
+    assert "Usable horizon of the model gradient ≈ 7 steps (95% CI 7–7, N = 256)" in sentence.text
+
+
+def test_the_usable_horizon_ends_where_the_error_exceeds_twice_the_least():
+    # at n = 0 the error may be anything: J_0 is not a model horizon
+    profile = planted(u_shape, lambda n: 0.9)
+    assert usable_horizon(profile, "model").best == 5
+    assert usable_horizon(profile, "model").value == 0  # h = 1 has 2.2 times the least error
+    assert "mean squared error is 2.2× the smallest" in said(profile)["horizon"].text
+
+
+def test_no_usable_horizon_is_said_with_the_reason():
+    sentence = said(planted(lambda n: 1.0, lambda n: 0.3))["horizon"]
+    assert sentence.decided
+    assert sentence.text.startswith("No horizon of the model gradient is usable")
+    assert "cosine with the truth is 0.3" in sentence.text
+
+
+def test_a_usable_horizon_in_doubt_is_undecided_and_asks_for_samples():
+    profile = planted(lambda n: 1.0, lambda n: 0.705, noise=0.01)
+    sentence = said(profile)["horizon"]
+    assert not sentence.decided
+    assert sentence.text.startswith("Undecided")
+    assert "more samples would" in sentence.text
+
+
+def test_your_horizon_is_compared_with_the_best():
+    text = said(planted(lambda n: 1.0 + n / 4, lambda n: 0.9))["horizon"].text
+    assert "smallest at h = 0, the data gradient J_0" in text
+    assert "H = 12 has 4× (CI" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "decided", "words"),
+    [
+        (3.0, True, "The model gradient at its best horizon h = 1 is 3× more accurate"),
+        (0.25, True, "The data gradient is 4× more accurate than the model gradient"),
+        (1.001, False, "Undecided whether the data gradient or the model gradient"),
+    ],
+)
+def test_data_and_model_are_compared_at_the_models_best(data, decided, words):
+    sentence = said(planted(lambda n: 1.0 + 0.5 * max(n - 1, 0), lambda n: 0.9, data=data))[
+        "data or model"
+    ]
+    assert sentence.decided is decided
+    assert words in sentence.text
+    assert "N = 256" in sentence.text
+
+
+def test_the_doubling_time_of_the_variance_is_found():
+    sentence = said(planted(lambda n: 1.0, lambda n: 0.9, lambda n: 2 ** (n / 1.8)))["variance"]
+    assert sentence.decided
+    assert "doubles every 1.8 steps from h = 1 to 12 (CI" in sentence.text
+
+
+def test_power_laws_and_plateaus_are_not_called_exponential():
+    power = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 1.0 * max(n, 1) ** 2)
+    assert "like h^2" in said(power)["variance"].text
+    flat = said(planted(lambda n: 1.0, lambda n: 0.9))["variance"]
+    assert not flat.decided
+    assert flat.text.startswith("No exponential growth")
+    assert growth_of(power, "data") is None
+
+
+def test_without_a_truth_only_variances_are_judged():
+    reason = "no truth here: λ = 0.3 per step against ln 1/γ = 0.02"
+    sentences = verdict(
+        planted(lambda n: 1.0, lambda n: 0.9, admissible=False, status="none", reason=reason)
+    )
+    assert [s.about for s in sentences] == ["truth", "variance"]
+    assert sentences[0].text.startswith("No truth here: λ = 0.3")
+
+
+def test_an_imprecise_truth_says_how_many_starts_it_needs():
+    facts = {"status": "imprecise", "standard_error": 0.5, "missing": 768}
+    sentences = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))
+    assert [s.about for s in sentences] == ["truth", "data or model", "variance"]
+    assert "rerun with --starts 1024, 4 times as many (≈ 2 min)" in sentences[0].text
+    assert not sentences[0].decided
+
+
+def test_an_unknown_number_of_missing_starts_is_not_invented():
+    facts = {"status": "imprecise", "standard_error": 0.3, "missing": -1, "norm": 0.0}
+    text = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))[0].text
+    assert "--starts" not in text
+    assert "nan" not in text
+    assert "inf" not in text
