@@ -51,7 +51,7 @@ class Measure:
     """Critic for the tail: .safetensors file or file.py:function. Default: fit one."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon, in steps. Default: the task's."""
-    starts: int = 256
+    starts: int = 2048
     """Number of start states, one gradient sample each."""
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
@@ -118,7 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gradlab: interrupted; no file was left half-written", file=sys.stderr)
         return 130
-    _answer(document, asked.json)
+    try:
+        _answer(document, asked.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stdout = None
     return 0
 
 
@@ -133,20 +137,23 @@ def _run(asked: Measure | Report | List, command: str) -> Document:
 
 
 def _measure(asked: Measure, command: str) -> Document:
-    from gradlab.measurement import measure
+    from gradlab.measurement import check_arguments, measure
+    from gradlab.networks import checkpoint
     from gradlab.tasks import task_from_name
 
     task = task_from_name(asked.task, _settings(asked.settings))
     run = asked.output or Path("runs") / f"{task.name}.h5"
+    horizon = task.horizon if asked.horizon is None else asked.horizon
+    check_arguments(horizon, asked.starts, asked.batch, asked.truth, asked.termination)
     _check_outputs(asked, run)
     given = _given(asked)
     with bars() as progress:
-        policy, critic = _networks(asked, task, run, given, progress)
+        networks = given | _made(asked, task, given, progress)
         profile = measure(
             task,
-            policy,
-            critic,
-            horizon=task.horizon if asked.horizon is None else asked.horizon,
+            networks["policy"],
+            networks["critic"],
+            horizon=horizon,
             starts=asked.starts,
             batch=asked.batch,
             truth=asked.truth,
@@ -155,6 +162,8 @@ def _measure(asked: Measure, command: str) -> Document:
             progress=progress,
             command=command,
         )
+    for kind in sorted(networks.keys() - given.keys()):
+        checkpoint.save(networks[kind], _beside(run, kind))
     profile.save(run, overwrite=asked.overwrite)
     document: Document = {"verdict": _sentences(profile), "run": str(run)}
     if not asked.no_report:
@@ -186,27 +195,23 @@ def _given(asked: Measure) -> dict[str, nn.Module]:
     return {kind: load(file) for kind, file in files.items() if file is not None}
 
 
-def _networks(
-    asked: Measure, task: Task, run: Path, given: Mapping[str, nn.Module], progress: Progress
-) -> tuple[nn.Module, nn.Module]:
-    """The policy and critic that were given, or new ones, saved beside the run."""
-    from gradlab.networks import checkpoint
-
-    policy = given.get("policy")
-    if policy is None:
+def _made(
+    asked: Measure, task: Task, given: Mapping[str, nn.Module], progress: Progress
+) -> dict[str, nn.Module]:
+    """The networks that were not named: a stabilising policy, a critic fitted to the policy."""
+    made: dict[str, nn.Module] = {}
+    if "policy" not in given:
         from gradlab.fitting.policies import stabilising_policy
 
-        policy = stabilising_policy(task, seed=asked.seed, progress=progress)
-        checkpoint.save(policy, _beside(run, "policy"))
-    critic = given.get("critic")
-    if critic is None:
+        made["policy"] = stabilising_policy(task, seed=asked.seed, progress=progress)
+    if "critic" not in given:
         from gradlab.fitting.critics import fit_critic
 
-        critic = fit_critic(
+        policy = given.get("policy") or made["policy"]
+        made["critic"] = fit_critic(
             task, policy, termination=asked.termination, seed=asked.seed, progress=progress
         )
-        checkpoint.save(critic, _beside(run, "critic"))
-    return policy, critic
+    return made
 
 
 def _beside(run: Path, kind: str) -> Path:

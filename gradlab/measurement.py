@@ -31,6 +31,8 @@ from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.tasks import Task
 
+FEWEST = 4  # groups that a jackknife needs
+
 
 def measure(
     task: Task,
@@ -69,7 +71,7 @@ def measure(
     """
     begun = time.monotonic()
     H = task.horizon if horizon is None else horizon
-    _check_arguments(H, batch, truth, termination)
+    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
     policy = copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
     check_policy(policy, begin.states, task.simulator.action_dim)
@@ -94,9 +96,18 @@ def _group_count(begin: Starts) -> int:
     return len(np.unique(begin.group.numpy()))
 
 
-def _check_arguments(horizon: int, batch: int, truth: str, termination: str) -> None:
+def check_arguments(horizon: int, starts: int, batch: int, truth: str, termination: str) -> None:
+    """What can be refused before anything is computed.
+
+    Raises:
+        InputError: names the argument, its value and what is expected.
+    """
     if not isinstance(horizon, int) or horizon < 0:
         raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    if starts < FEWEST:
+        raise InputError(
+            f"starts is {starts}, expected at least {FEWEST}: intervals leave starts out"
+        )
     if not isinstance(batch, int) or batch < 1:
         raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
     if truth != "matched":
@@ -107,8 +118,6 @@ def _check_arguments(horizon: int, batch: int, truth: str, termination: str) -> 
 
 def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
     if isinstance(starts, int):
-        if starts < 4:
-            raise InputError(f"starts is {starts}, expected at least 4: intervals leave starts out")
         starts = task.starts(starts, stream(seed, "starts"))
     if isinstance(starts, Path):
         begin = as_starts(starts, task.simulator.state_dim)
@@ -116,8 +125,8 @@ def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group)
     groups = _group_count(begin)
-    if groups < 4:
-        raise InputError(f"starts has {groups} groups, expected at least 4 independent ones")
+    if groups < FEWEST:
+        raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin
 
 

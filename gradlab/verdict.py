@@ -90,6 +90,7 @@ def _horizon(profile: Profile, name: str) -> Sentence:
     best = f"the mean squared error is smallest at h = {found.best}"
     if found.best == 0:
         best = "the mean squared error is smallest at h = 0, the data gradient J_0"
+    best += _against_zero(profile, name, found.best)
     H = max(horizons_of(profile, name))
     yours = "" if found.best == H else f" {_excess(profile, name, H, found.best)}"
     if found.high == 0:
@@ -108,6 +109,15 @@ def _horizon(profile: Profile, name: str) -> Sentence:
         f"{best}.{yours}"
     )
     return Sentence("horizon", True, text)
+
+
+def _against_zero(profile: Profile, name: str, best: int) -> str:
+    """A warning where even the smallest error is above that of not moving at all, |truth|²."""
+    error, nothing = profile.estimate(name, "mse", best), float(profile.truth["norm"]) ** 2
+    if nothing <= 0 or not interval("mse", error).low > nothing:
+        return ""
+    times = _times(error.value / nothing)
+    return f", where it is still {times} that of a zero gradient (a smaller scale would do better)"
 
 
 def _excess(profile: Profile, name: str, horizon: int, best: int) -> str:
@@ -163,19 +173,20 @@ def _variance(profile: Profile, name: str) -> Sentence:
         text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
         return Sentence("variance", False, text)
     stretch = f"from h = {growth.onset} to {growth.last}"
-    if growth.exponential:
-        text = (
-            f"The variance of {who} doubles every {log(2) / growth.slope:.2g} steps {stretch} "
-            f"(CI {_span(log(2) / growth.high, log(2) / growth.low)}, {n})."
-        )
-        return Sentence("variance", True, text)
-    if growth.grows:
+    if growth.grows and growth.law == "power":
         text = (
             f"The variance of {who} grows {stretch} like h^{growth.power:.2g}, a power law rather "
             f"than an exponential (slope of its logarithm {growth.slope:.2g} per step, CI "
             f"{_span(growth.low, growth.high)}, {n})."
         )
         return Sentence("variance", True, text)
+    if growth.grows:
+        text = (
+            f"The variance of {who} doubles every {log(2) / growth.slope:.2g} steps {stretch} "
+            f"(CI {_span(log(2) / growth.high, log(2) / growth.low)}, {n})"
+        )
+        doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
+        return Sentence("variance", True, text + (doubt if growth.law == "either" else "") + ".")
     text = (
         f"No exponential growth of the variance of {who} detected up to h = {growth.last} (slope "
         f"of its logarithm {growth.slope:.2g} per step {stretch}, CI "

@@ -87,11 +87,11 @@ def test_missing_folders_are_made_and_impossible_ones_named(tmp_path: Path) -> N
         records.check_output(tmp_path)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_write_permission_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
+    closed = Path("/proc") if os.getuid() == 0 else tmp_path  # root may write in any other folder
     with pytest.raises(InputError, match="cannot be written"):
-        records.check_output(tmp_path / "run.h5")
+        records.check_output(closed / "run.h5")
 
 
 def test_a_failed_write_leaves_what_was_there_and_nothing_else(

@@ -97,6 +97,12 @@ def test_a_usable_horizon_in_doubt_is_undecided_and_asks_for_samples():
     assert "more samples would" in sentence.text
 
 
+def test_an_error_above_that_of_a_zero_gradient_is_pointed_out():
+    text = said(planted(lambda n: 4.0, lambda n: 0.9, norm=1.0))["horizon"].text
+    assert "still 4× that of a zero gradient" in text
+    assert "zero gradient" not in said(planted(lambda n: 0.5, lambda n: 0.9))["horizon"].text
+
+
 def test_your_horizon_is_compared_with_the_best():
     text = said(planted(lambda n: 1.0 + n / 4, lambda n: 0.9))["horizon"].text
     assert "smallest at h = 0, the data gradient J_0" in text
@@ -133,6 +139,15 @@ def test_power_laws_and_plateaus_are_not_called_exponential():
     assert not flat.decided
     assert flat.text.startswith("No exponential growth")
     assert growth_of(power, "data") is None
+
+
+def test_growth_of_either_law_warns_against_extrapolation():
+    jagged = planted(
+        lambda n: 1.0, lambda n: 0.9, lambda n: max(n, 1) ** 1.5 * (1 + 0.3 * (-1.0) ** n)
+    )
+    text = said(jagged)["variance"].text
+    assert "doubles every" in text
+    assert "fits as well, so do not extrapolate" in text
 
 
 def test_without_a_truth_only_variances_are_judged():

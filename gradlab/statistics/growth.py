@@ -4,13 +4,14 @@
 
 The onset is where a continuous line of two pieces fits log v best; the slope's interval comes from
 the jackknife over groups at that onset. A power law log v_n = a + k log n on the same stretch is
-fitted beside it: where it fits better, variance does not grow exponentially.
+fitted beside it; Akaike's criterion, by at least 10, says which of the two it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from gradlab.statistics.moments import Array
 
 FEWEST = 5  # points behind a slope
 LENIENCE = 1.1  # the earliest onset wins whose squared error is within 10% of the least
+DECISIVE = 10.0  # difference of AIC that tells an exponential from a power law
 NEGLIGIBLE = 1e-12  # squared error of an exact line in rounding
 
 
@@ -27,9 +29,8 @@ class Growth:
     """Slope of log variance per step from `onset` to `last`, with its 95% interval.
 
     Attributes:
-        exponential: the interval is above 0, the variance at least doubles on the stretch, and no
-            power law fits it better.
-        power: exponent k of the power law on the stretch; power_fits: it fits better.
+        power: exponent k of the power law on the stretch.
+        evidence: AIC of the power law less that of the exponential; above 0 speaks for the latter.
     """
 
     onset: int
@@ -38,15 +39,19 @@ class Growth:
     low: float
     high: float
     power: float
-    power_fits: bool
+    evidence: float
 
     @property
     def grows(self) -> bool:
+        """The slope's interval is above 0 and the variance at least doubles on the stretch."""
         return self.low > 0 and self.slope * (self.last - self.onset) >= log(2)
 
     @property
-    def exponential(self) -> bool:
-        return self.grows and not self.power_fits
+    def law(self) -> Literal["exponential", "power", "either"]:
+        """What the growth follows; "either" where the stretch is too short to tell."""
+        if abs(self.evidence) < DECISIVE:
+            return "either"
+        return "exponential" if self.evidence > 0 else "power"
 
 
 def variance_growth(horizons: Array, variance: Array, left_out: Array) -> Growth | None:
@@ -73,7 +78,7 @@ def variance_growth(horizons: Array, variance: Array, left_out: Array) -> Growth
         low=slope - Z * se,
         high=slope + Z * se,
         power=power,
-        power_fits=_residual(np.log(n), tail) < _residual(n, tail),
+        evidence=len(n) * log(_residual(np.log(n), tail) / _residual(n, tail)),
     )
 
 
@@ -98,4 +103,4 @@ def _slope_weights(x: Array) -> Array:
 def _residual(x: Array, y: Array) -> float:
     centred = y - y.mean()
     slope = float(_slope_weights(x) @ y)
-    return float(((centred - slope * (x - x.mean())) ** 2).sum())
+    return float(((centred - slope * (x - x.mean())) ** 2).sum()) + NEGLIGIBLE

@@ -1,0 +1,120 @@
+"""What does a whole profile cost, in units of one H-step backpropagation through time?
+
+    python -m benchmarks.all_horizons [--case C1|C2] [--rounds 9] [--threads 1]
+
+Path tracking's prior model (C1: H 25, N 256) or the inverted pendulum's (C2: H 50, N 1024); policy
+and critic tanh 2×256, float32. Contestants:
+    unit      one backpropagation through time: forward, backward to θ
+    norms     first-action gradients of every horizon with per-sample squared norms
+    sweep     the same with the mean gradient of every horizon
+    repeated  H + 1 backpropagations with θ in the first action, one per horizon, means only
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import tyro
+from torch import Tensor, nn
+
+from benchmarks.side_by_side import seconds
+from gradlab import tasks
+from gradlab.gradients import gram
+from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.rollout import as_starts, linearize_path, rollout, tail_gradient
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.systems.system import System
+
+
+@dataclass(frozen=True)
+class Case:
+    task: tasks.Task
+    horizon: int
+    batch: int
+
+
+def cases() -> dict[str, Case]:
+    return {
+        "C1": Case(tasks.path_tracking(), 25, 256),
+        "C2": Case(tasks.inverted_pendulum(engine="analytic"), 50, 1024),
+    }
+
+
+def contestants(case: Case) -> dict[str, Callable[[], object]]:
+    torch.manual_seed(0)
+    model, gamma, H = case.task.prior, case.task.discount, case.horizon
+    assert model is not None
+    ds, da = model.state_dim, model.action_dim
+    scale = case.task.observation_scale
+    policy = Policy(ds, da, activation="tanh", scale=scale)
+    critic = QCritic(ds, da, activation="tanh", scale=scale)
+    s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float()
+
+    def sweep(means: bool) -> tuple[Tensor, ...]:
+        path = rollout(model, policy, as_starts(s0, ds), H)
+        linear = linearize_path(path, model, policy, path.dynamics_noise)
+        g = action_gradients(linear, tail_gradient(path, critic, "Q"), gamma)
+        jacobian = gram.policy_jacobian(policy, s0, path.policy_noise[0])
+        norms = gram.squared_norms(jacobian, g)
+        return (norms, gram.mean_gradients(jacobian, g)) if means else (norms,)
+
+    def unit() -> None:
+        backpropagate(model, policy, policy, critic, s0, H, gamma)
+
+    def repeated() -> None:
+        frozen = copy.deepcopy(policy).requires_grad_(False)
+        for n in range(H + 1):
+            backpropagate(model, policy, frozen, critic, s0, n, gamma)
+
+    return {
+        "unit": unit,
+        "norms": lambda: sweep(means=False),
+        "sweep": lambda: sweep(means=True),
+        "repeated": repeated,
+    }
+
+
+def backpropagate(
+    model: System,
+    policy: nn.Module,
+    later: nn.Module,
+    critic: nn.Module,
+    s: Tensor,
+    horizon: int,
+    gamma: float,
+) -> None:
+    """One gradient of the n-step return by autograd; `later` acts after the first step."""
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros(len(s))
+    for t in range(horizon):
+        a = policy(s) if t == 0 else later(s)
+        out = model.step(s, a, model.sample_noise(len(s), generator, s.dtype))
+        total, s = total + gamma**t * out.reward, out.state
+    a = policy(s) if horizon == 0 else later(s)
+    total = total + gamma**horizon * critic(s, a)
+    torch.autograd.grad(total.mean(), list(policy.parameters()))
+
+
+def main(case: str = "C1", rounds: int = 9, threads: int = 1) -> None:
+    """Print the ratios.
+
+    Args:
+        case: C1 or C2.
+        rounds: turns of each contestant.
+        threads: torch threads.
+    """
+    torch.set_num_threads(threads)
+    chosen = cases()[case]
+    taken = seconds(contestants(chosen), rounds)
+    print(f"{case}: H {chosen.horizon}, N {chosen.batch}, {threads} thread(s), {rounds} rounds")
+    print(f"unit: {1e3 * taken['unit']:.1f} ms")
+    for name in ("norms", "sweep", "repeated"):
+        print(f"{name:9}{taken[name] / taken['unit']:6.2f} units")
+    print(f"sweep is {taken['repeated'] / taken['sweep']:.1f} times faster than H + 1 runs")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
