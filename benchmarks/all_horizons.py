@@ -24,7 +24,12 @@ from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.gradients import gram
 from gradlab.gradients.first_action import action_gradients
-from gradlab.gradients.rollout import as_starts, linearize_path, rollout, tail_gradient
+from gradlab.gradients.rollout import (
+    as_starts,
+    linearize_path,
+    rollout_with_jacobians,
+    tail_gradient,
+)
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System
 
@@ -54,8 +59,8 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
     s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float()
 
     def sweep(means: bool) -> tuple[Tensor, ...]:
-        path = rollout(model, policy, as_starts(s0, ds), H)
-        linear = linearize_path(path, model, policy, path.dynamics_noise)
+        path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H)
+        linear = linearize_path(path, model, K, path.dynamics_noise)
         g = action_gradients(linear, tail_gradient(path, critic, "Q"), gamma)
         jacobian = gram.policy_jacobian(policy, s0, path.policy_noise[0])
         norms = gram.squared_norms(jacobian, g)

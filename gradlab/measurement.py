@@ -32,6 +32,7 @@ from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.tasks import Task
 
 FEWEST = 4  # groups that a jackknife needs
+MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
 def measure(
@@ -74,6 +75,7 @@ def measure(
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
     policy = copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
+    _check_memory(task, H, len(begin.states))
     check_policy(policy, begin.states, task.simulator.action_dim)
     chosen = _estimators(task, critic, estimators, H)
     for estimator in chosen.values():
@@ -90,6 +92,17 @@ def measure(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     return _profile(moments, H, batch, config, environment, _truth_values(reference))
+
+
+def _check_memory(task: Task, horizon: int, starts: int) -> None:
+    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    needed = 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
+    if needed > MEMORY:
+        raise InputError(
+            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
+            f"{MEMORY / 1e9:.0f} GB: lower one of them"
+        )
 
 
 def _group_count(begin: Starts) -> int:

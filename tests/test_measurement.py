@@ -210,6 +210,7 @@ def test_non_finite_gradients_are_counted_not_averaged():
     ("change", "word"),
     [
         (dict(horizon=-1), "horizon is -1"),
+        (dict(horizon=10**8), "needs about .* GB"),
         (dict(batch=0), "batch is 0"),
         (dict(starts=2), "starts is 2"),
         (dict(starts=torch.zeros(8, 3)), r"expected \[N, 1\]"),

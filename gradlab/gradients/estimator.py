@@ -28,7 +28,7 @@ from gradlab.gradients.rollout import (
     as_starts,
     jacobian_noise,
     linearize_path,
-    rollout,
+    rollout_with_jacobians,
     tail_gradient,
 )
 from gradlab.networks.interface import check_critic, check_policy
@@ -132,10 +132,10 @@ class Estimator:
         self, policy: nn.Module, starts: Starts, seed: int
     ) -> tuple[LinearizedPath, TailGradient]:
         """The rollout, its Jacobians and the critic's gradients along it."""
-        path = rollout(self.states, policy, starts, self.tail.horizon, seed)
+        path, K = rollout_with_jacobians(self.states, policy, starts, self.tail.horizon, seed)
         model = self.jacobians if self.jacobians is not None else self.states
         noise = jacobian_noise(self.states, model, path)
-        linear = linearize_path(path, model, policy, noise)
+        linear = linearize_path(path, model, K, noise)
         return linear, tail_gradient(path, self.tail.critic, self.tail.value)
 
     def _check(self, policy: nn.Module, starts: Tensor | Path, termination: str) -> Starts:

@@ -25,7 +25,7 @@ from gradlab.gradients.rollout import (
     jacobian_noise,
     linearize_path,
     policy_noise_at,
-    rollout,
+    rollout_with_jacobians,
     tail_gradient,
 )
 from gradlab.gradients.truth import Truth
@@ -48,7 +48,7 @@ def estimator_moments(
     progress: Progress,
 ) -> Cells:
     """Moments of every estimator at every horizon it has."""
-    paths: dict[int, Path] = {}
+    paths: dict[int, tuple[Path, Tensor]] = {}
     linear: dict[tuple[int, int], LinearizedPath] = {}
     first: dict[str, Tensor] = {}
     cells: Cells = {}
@@ -75,19 +75,19 @@ def _linearized(
     begin: Starts,
     horizon: int,
     seed: int,
-    paths: dict[int, Path],
+    paths: dict[int, tuple[Path, Tensor]],
     linear: dict[tuple[int, int], LinearizedPath],
 ) -> LinearizedPath:
     """The estimator's path and Jacobians, shared between estimators that have them in common."""
     states = estimator.states
     jacobians: System = states if estimator.jacobians is None else estimator.jacobians
     if id(states) not in paths:
-        paths[id(states)] = rollout(states, policy, begin, horizon, seed)
+        paths[id(states)] = rollout_with_jacobians(states, policy, begin, horizon, seed)
     key = id(states), id(jacobians)
     if key not in linear:
-        path = paths[id(states)]
+        path, K = paths[id(states)]
         noise = jacobian_noise(states, jacobians, path)
-        linear[key] = linearize_path(path, jacobians, policy, noise)
+        linear[key] = linearize_path(path, jacobians, K, noise)
     return linear[key]
 
 

@@ -27,7 +27,7 @@ from gradlab.gradients.rollout import (
     Starts,
     linearize_path,
     policy_noise_at,
-    rollout,
+    rollout_with_jacobians,
     tail_gradient,
 )
 from gradlab.hooks import Progress, silent
@@ -129,9 +129,9 @@ def unroll_first_action(
     now, alive = starts, torch.ones_like(starts.group, dtype=torch.bool)
     while True:
         done = BLOCK * len(terms)
-        path = rollout(simulator, policy, now, BLOCK, seed, first=done)
+        path, K = rollout_with_jacobians(simulator, policy, now, BLOCK, seed, first=done)
         path = replace(path, alive=path.alive & alive)
-        linear = linearize_path(path, simulator, policy, path.dynamics_noise)
+        linear = linearize_path(path, simulator, K, path.dynamics_noise)
         block = sensitivities(linear, D)
         terms.append(_reward_terms(linear, block, D, discount, done, termination))
         logs.append(block.flatten(2).norm(dim=2).clamp_min(1e-300).log())
@@ -207,8 +207,8 @@ def unroll_all_actions(
     seed: int = 0,
 ) -> Tensor:
     """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
-    path = rollout(simulator, policy, starts, horizon, seed)
-    linear = linearize_path(path, simulator, policy, path.dynamics_noise)
+    path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
+    linear = linearize_path(path, simulator, K, path.dynamics_noise)
     tail = Tail(horizon, None, discount)
     return all_action_gradients(policy, linear, tail_gradient(path, None, "Q"), tail, termination)
 

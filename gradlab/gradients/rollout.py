@@ -91,33 +91,61 @@ def rollout(
     Args:
         first: step number of the starts, so that a long path can be continued on its noise streams.
     """
-    n, dtype = starts.states.shape[0], starts.states.dtype
-    device = starts.states.device
-    steps = range(first, first + horizon)
-    policy_noise = torch.stack(
-        [
-            policy_noise_at(policy, n, seed, t, starts.states)
-            for t in range(first, first + horizon + 1)
-        ]
-    )
-    noise = [system.sample_noise(n, stream(seed, "dynamics", t), dtype).to(device) for t in steps]
-    states, actions, rewards = [starts.states], [], []
-    alive = [torch.ones(n, dtype=torch.bool, device=device)]
-    with torch.no_grad():
-        for t in range(horizon):
-            actions.append(act(policy, states[t], policy_noise[t]))
+
+    def choose(state: Tensor, noise: Tensor) -> Tensor:
+        with torch.no_grad():
+            return act(policy, state, noise)
+
+    return _roll(system, policy, starts, horizon, seed, first, choose)
+
+
+def rollout_with_jacobians(
+    system: System, policy: nn.Module, starts: Starts, horizon: int, seed: int = 0, first: int = 0
+) -> tuple[Path, Tensor]:
+    """The same path with K = ∂π/∂s [H + 1, N, da, ds], from the forward passes that made it."""
+    jacobians: list[Tensor] = []
+
+    def choose(state: Tensor, noise: Tensor) -> Tensor:
+        action, K = _action_and_jacobian(policy, state, noise)
+        jacobians.append(K)
+        return action
+
+    path = _roll(system, policy, starts, horizon, seed, first, choose)
+    return path, torch.stack(jacobians)
+
+
+def _roll(
+    system: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    seed: int,
+    first: int,
+    choose: Callable[[Tensor, Tensor], Tensor],
+) -> Path:
+    n, like = starts.states.shape[0], starts.states
+    last = first + horizon
+    policy_noise = [policy_noise_at(policy, n, seed, t, like) for t in range(first, last + 1)]
+    noise = [
+        system.sample_noise(n, stream(seed, "dynamics", t), like.dtype).to(like.device)
+        for t in range(first, last)
+    ]
+    states, actions, rewards = [like], [], []
+    alive = [torch.ones(n, dtype=torch.bool, device=like.device)]
+    for t in range(horizon):
+        actions.append(choose(states[t], policy_noise[t]))
+        with torch.no_grad():
             out = system.step(states[t], actions[t], noise[t])
-            states.append(out.state)
-            rewards.append(out.reward)
-            alive.append(alive[t] & out.alive)
-        actions.append(act(policy, states[horizon], policy_noise[horizon]))
-    empty = starts.states.new_empty
+        states.append(out.state)
+        rewards.append(out.reward)
+        alive.append(alive[t] & out.alive)
+    actions.append(choose(states[horizon], policy_noise[horizon]))
     return Path(
         states=torch.stack(states),
         actions=torch.stack(actions),
-        rewards=torch.stack(rewards) if rewards else empty(0, n),
-        policy_noise=policy_noise,
-        dynamics_noise=torch.stack(noise) if noise else empty(0, n, system.noise_dim),
+        rewards=torch.stack(rewards) if rewards else like.new_empty(0, n),
+        policy_noise=torch.stack(policy_noise),
+        dynamics_noise=torch.stack(noise) if noise else like.new_empty(0, n, system.noise_dim),
         alive=torch.stack(alive),
         weight=starts.weight,
         group=starts.group,
@@ -147,9 +175,9 @@ def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | No
 
 
 def linearize_path(
-    path: Path, jacobians: System, policy: nn.Module, noise: Tensor | None
+    path: Path, jacobians: System, K: Tensor, noise: Tensor | None
 ) -> LinearizedPath:
-    """Jacobians of `jacobians` and of the policy at every step of the path."""
+    """Jacobians of `jacobians` at every step of the path, K = ∂π/∂s along it beside them."""
     h, n, ds = path.states.shape[0] - 1, path.states.shape[1], path.states.shape[2]
     da = path.actions.shape[2]
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
@@ -170,23 +198,30 @@ def linearize_path(
         B=gather([block.B for block in blocks], (ds, da)),
         r_s=gather([block.r_s for block in blocks], (ds,)),
         r_a=gather([block.r_a for block in blocks], (da,)),
-        K=policy_jacobians(path, policy),
+        K=K,
         flags=torch.cat(flags).reshape(h, n) if flags else new(0, n).bool(),
     )
 
 
 def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
-    """K = ∂π/∂s at every state of the path, [H + 1, N, da, ds], by one reverse pass per action."""
+    """K = ∂π/∂s at every state of a path that was made elsewhere, [H + 1, N, da, ds]."""
     h1, n, ds = path.states.shape
-    da = path.actions.shape[2]
     s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
 
     def block(rows: slice) -> Tensor:
-        leaf = s[rows].detach().requires_grad_()
-        action = act(policy, leaf, e[rows])
-        return torch.stack([row_gradient(action[:, j], leaf, j < da - 1) for j in range(da)], dim=1)
+        return _action_and_jacobian(policy, s[rows], e[rows])[1]
 
-    return _mapped(block, h1 * n).reshape(h1, n, da, ds)
+    return _mapped(block, h1 * n).reshape(h1, n, -1, ds)
+
+
+def _action_and_jacobian(policy: nn.Module, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a [N, da] and ∂a/∂s [N, da, ds] by one reverse pass per action."""
+    with torch.enable_grad():
+        leaf = state.detach().requires_grad_()
+        action = act(policy, leaf, noise)
+        last = action.shape[1] - 1
+        rows = [row_gradient(action[:, j], leaf, retain=j < last) for j in range(last + 1)]
+    return action.detach(), torch.stack(rows, dim=1)
 
 
 def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradient:
