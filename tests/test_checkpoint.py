@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from safetensors.torch import save_file
 
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
-from gradlab.networks.mlp import ACTIVATIONS, Policy, QCritic, build, mlp
+from gradlab.networks.checkpoint import build
+from gradlab.networks.mlp import ACTIVATIONS, Policy, QCritic, mlp
+from gradlab.networks.policies import Gaussian, GaussianPolicy
 
 STATE, ACTION = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
 
@@ -34,6 +37,28 @@ def test_a_network_comes_back_bit_for_bit(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.safetensors", "q.safetensors"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("kind", ["plain", "squashed", "limits", "one std", "stds"])
+def test_a_stochastic_policy_comes_back_bit_for_bit(
+    tmp_path: Path, dtype: torch.dtype, kind: str
+) -> None:
+    limits = {"plain": None, "squashed": 0.3, "limits": (0.3, 2.0)}
+    if kind in limits:
+        squash = kind != "plain"
+        policy: torch.nn.Module = GaussianPolicy(
+            3, 2, (8,), "silu", (1.0, 0.1, 2.0), squash, limits[kind], (-4.0, 1.0)
+        )
+    else:
+        policy = Gaussian(Policy(3, 2, (8,), bias=False), 0.1 if kind == "one std" else (0.1, 0.3))
+    policy.to(dtype)
+    checkpoint.save(policy, tmp_path / "p.safetensors")
+    again = checkpoint.load(tmp_path / "p.safetensors")
+    assert type(again) is type(policy)
+    assert again.noise_dim == 2
+    state, noise = STATE.to(dtype), ACTION.to(dtype)
+    assert torch.equal(again(state, noise), policy(state, noise))
+
+
 def test_shapes_are_those_of_the_protocol() -> None:
     assert Policy(3, 2).double()(STATE).shape == (5, 2)
     assert QCritic(3, 2).double()(STATE, ACTION).shape == (5,)
@@ -54,6 +79,24 @@ def test_an_architecture_is_json_and_builds_an_equal_network() -> None:
         again = build(json.loads(json.dumps(network.architecture)))
         assert again.architecture == network.architecture
         assert str(again) == str(network)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"kind": "gaussian"},
+        {"kind": "gaussian", "policy": 3, "std": 0.1},
+        {"kind": "gaussian", "policy": {"kind": "policy", "state_dim": 3}, "std": 0.1},
+        {"kind": "gaussian", "policy": Policy(3, 1, (4,)).architecture, "std": "a"},
+        {"kind": "gaussian", "policy": Policy(3, 1, (4,)).architecture, "std": [0.1, -0.1]},
+        GaussianPolicy(3, 1).architecture | {"log_std_bounds": [0.0, float("nan")]},
+        GaussianPolicy(3, 1).architecture | {"limit": 1.0},
+        GaussianPolicy(3, 1).architecture | {"action_dim": "two"},
+    ],
+)
+def test_an_architecture_of_no_stochastic_policy_is_refused(architecture: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        build(architecture)
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -146,8 +189,9 @@ def test_a_network_of_ones_own_is_called_by_name(tmp_path: Path) -> None:
 
 
 def test_a_foreign_module_cannot_be_saved_and_says_how_to_keep_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"file\.py:function"):
-        checkpoint.save(torch.nn.Linear(1, 1), tmp_path / "x.safetensors")
+    for module in (torch.nn.Linear(1, 1), Gaussian(torch.nn.Linear(1, 1), 0.1)):
+        with pytest.raises(InputError, match=r"file\.py:function"):
+            checkpoint.save(module, tmp_path / "x.safetensors")
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
         checkpoint.save(Policy(1, 1), tmp_path / "file/x.safetensors")

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,55 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.networks.mlp import Policy, QCritic, build
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.policies import Gaussian, GaussianPolicy
 
 KEY = "gradlab.architecture"
+KINDS: Mapping[str, type[Policy] | type[GaussianPolicy] | type[QCritic]] = {
+    "policy": Policy,
+    "gaussian_policy": GaussianPolicy,
+    "q_critic": QCritic,
+}
+WRAPPER = "gaussian"  # a policy of kind "policy" with a fixed std
+
+
+def architecture_of(module: nn.Module) -> dict[str, Any]:
+    """The JSON-able dictionary from which `build` makes a network of the same shape.
+
+    Raises:
+        InputError: the module is none of gradlab's.
+    """
+    if isinstance(module, Gaussian) and isinstance(module.policy, Policy):
+        inner = module.policy.architecture
+        std = list(module.std) if isinstance(module.std, tuple) else module.std
+        return {"kind": WRAPPER, "policy": inner, "std": std}
+    if isinstance(module, Policy | GaussianPolicy | QCritic):
+        return module.architecture
+    kind = type(module).__name__
+    raise InputError(f"{kind} has no architecture to store: keep it as file.py:function")
+
+
+def build(architecture: Mapping[str, Any]) -> nn.Module:
+    """The network that an `architecture` dictionary describes, freshly initialised.
+
+    Raises:
+        InputError: the dictionary describes no network of gradlab.
+    """
+    kind = architecture.get("kind")
+    arguments = {name: value for name, value in architecture.items() if name != "kind"}
+    try:
+        if kind == WRAPPER:
+            inner = dict(arguments.pop("policy"))
+            inner.pop("kind")
+            return Gaussian(Policy(**inner), **arguments)
+        if not isinstance(kind, str) or kind not in KINDS:
+            known = ", ".join([*KINDS, WRAPPER])
+            raise InputError(f"architecture kind is {kind!r}, expected one of {known}")
+        return KINDS[kind](**arguments)
+    except (TypeError, ValueError, RuntimeError, KeyError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"architecture of kind {kind!r} cannot be built: {error}") from error
 
 
 def save(module: nn.Module, path: str | Path) -> None:
@@ -32,10 +79,7 @@ def save(module: nn.Module, path: str | Path) -> None:
         InputError: the module carries no `architecture`, or the path cannot be written.
     """
     path = Path(path)
-    if not isinstance(module, Policy | QCritic):
-        kind = type(module).__name__
-        raise InputError(f"{kind} has no architecture to store: keep it as file.py:function")
-    metadata = {KEY: json.dumps(module.architecture, allow_nan=False)}
+    metadata = {KEY: json.dumps(architecture_of(module), allow_nan=False)}
     tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:

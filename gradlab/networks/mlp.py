@@ -4,7 +4,7 @@
 
 The observation scale c is a fixed first layer, not part of the state and not a parameter.
 Defaults: two hidden layers of 256 ELU units (MPG, Table VI). Each network carries its
-`architecture`, a JSON-able dictionary from which `build` makes an equal one.
+`architecture`, a JSON-able dictionary from which `checkpoint.build` makes an equal one.
 """
 
 from __future__ import annotations
@@ -129,22 +129,3 @@ class QCritic(nn.Module):
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         value: Tensor = self.network(torch.cat([state, action], dim=-1))
         return value.squeeze(-1)
-
-
-KINDS: Mapping[str, type[Policy] | type[QCritic]] = {"policy": Policy, "q_critic": QCritic}
-
-
-def build(architecture: Mapping[str, Any]) -> Policy | QCritic:
-    """The network that an `architecture` dictionary describes, freshly initialised.
-
-    Raises:
-        InputError: the dictionary describes no network of gradlab.
-    """
-    kind = architecture.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise InputError(f"architecture kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    arguments = {name: value for name, value in architecture.items() if name != "kind"}
-    try:
-        return KINDS[kind](**arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"architecture of kind {kind!r} cannot be built: {error}") from error

@@ -1,0 +1,261 @@
+"""Stochastic policies, reparameterised: an action is a function of state and standard normal noise.
+
+    Gaussian        a = μ(s) + σ(s) ε,                  ε ~ N(0, I)
+    tanh-Gaussian   a = limit · tanh(u),  u = μ(s) + σ(s) ε
+
+    log π(a|s) = Σ_j [ −ε_j²/2 − log σ_j − log(2π)/2 − log ∂a_j/∂u_j ]
+
+with log(1 − tanh²u) = 2 (log 2 − u − softplus(−2u)), which neither overflows nor cancels.
+
+Beside `forward(state, noise)` and `noise_dim`, a stochastic policy has
+    log_prob(state, action) → [N]           in nats per action unit
+    infer_noise(state, action) → [N, da]    the ε of a recorded action (RP-PGM eq. 4.5)
+    with_log_prob(state, noise) → action [N, da], log π(action|state) [N], from one forward pass
+    mean_action(state) → [N, da]            the action at ε = 0, for evaluation
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeGuard, final, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.networks.interface import noise_dim
+from gradlab.networks.mlp import mlp
+
+LOG_2PI = math.log(2 * math.pi)
+Scalars = float | tuple[float, ...]  # one number for all actions, or one per action
+
+
+@runtime_checkable
+class HasDensity(Protocol):
+    """What a score needs of a policy beside `forward(state, noise)`."""
+
+    noise_dim: int
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor: ...
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor: ...
+
+
+@final
+class GaussianPolicy(nn.Module):
+    """One network s → [μ, raw], with log σ = low + (high − low) · sigmoid(raw), then maybe tanh.
+
+    Args:
+        scale: [ds], multiplies the state first.
+        squash: bound the actions by limit · tanh.
+        limit: largest |action|, one number or one per action; 1 if not given.
+        log_std_bounds: low and high of log σ, in log action units (before the tanh).
+    """
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
+        scale: Sequence[float] | None = None,
+        squash: bool = False,
+        limit: float | Sequence[float] | None = None,
+        log_std_bounds: Sequence[float] = (-5.0, 2.0),
+    ) -> None:
+        super().__init__()
+        if limit is not None and not squash:
+            raise InputError("limit is given but squash is False: only a squashed policy has one")
+        bound = 1.0 if limit is None else limit
+        self.limit = _positive("limit", bound, action_dim) if squash else None
+        self.log_std_bounds = _bounds(log_std_bounds)
+        self.noise_dim = action_dim
+        self.network = mlp([state_dim, *hidden, 2 * action_dim], activation, scale)
+        self.architecture = {
+            "kind": "gaussian_policy",
+            "state_dim": state_dim,
+            "action_dim": action_dim,
+            "hidden": list(hidden),
+            "activation": activation,
+            "scale": None if scale is None else [float(c) for c in scale],
+            "squash": squash,
+            "limit": list(self.limit) if isinstance(self.limit, tuple) else self.limit,
+            "log_std_bounds": list(self.log_std_bounds),
+        }
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = self._normal(state)
+        _check_width("noise", noise, mean)
+        return self._squashed(mean + log_std.exp() * noise)
+
+    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self._normal(state)
+        _check_width("noise", noise, mean)
+        latent = mean + log_std.exp() * noise
+        density = _log_normal(noise, log_std) - self._log_slope(latent)
+        return self._squashed(latent), density.sum(dim=1)
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        """[N]; actions that the policy cannot give raise InputError."""
+        mean, log_std = self._normal(state)
+        latent = self._latent(action, mean)
+        noise = (latent - mean) * (-log_std).exp()
+        return (_log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+        """[N, da], the noise at which `forward` gives `action`.
+
+        Raises:
+            InputError: a squashed policy never gives the action, since it is at or over the limit.
+        """
+        mean, log_std = self._normal(state)
+        return (self._latent(action, mean) - mean) * (-log_std).exp()
+
+    def mean_action(self, state: Tensor) -> Tensor:
+        """[N, da], the action at zero noise: the mean, or the median where squashed."""
+        return self._squashed(self._normal(state)[0])
+
+    def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        mean, raw = self.network(state).chunk(2, dim=1)
+        low, high = self.log_std_bounds
+        return mean, low + (high - low) * torch.sigmoid(raw)
+
+    def _squashed(self, latent: Tensor) -> Tensor:
+        if self.limit is None:
+            return latent
+        return _row(self.limit, latent) * torch.tanh(latent)
+
+    def _latent(self, action: Tensor, mean: Tensor) -> Tensor:
+        _check_width("action", action, mean)
+        if self.limit is None:
+            return action
+        ratio = action / _row(self.limit, action)
+        outside = (~(ratio.abs() < 1)).nonzero()
+        if len(outside):
+            row, column = (int(index) for index in outside[0])
+            limit = float(_row(self.limit, action).expand_as(action)[row, column])
+            raise InputError(
+                f"action has {len(outside)} entries at or over the limit of a squashed policy "
+                f"(first: row {row}, action {column}: {float(action[row, column]):.6g}, limit "
+                f"{limit:.6g}): leave them out, or record the unclipped action"
+            )
+        return torch.atanh(ratio)
+
+    def _log_slope(self, latent: Tensor) -> Tensor:
+        """log ∂a/∂u [N, da]."""
+        if self.limit is None:
+            return torch.zeros_like(latent)
+        log_one_minus_square = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
+        return _row(self.limit, latent).log() + log_one_minus_square
+
+
+@final
+class Gaussian(nn.Module):
+    """a = π(s) + std · ε around a deterministic policy π; std is fixed and no parameter.
+
+    Args:
+        policy: any module, state [N, ds] → [N, da].
+        std: action units, one number or one per action.
+    """
+
+    def __init__(self, policy: nn.Module, std: float | Sequence[float]) -> None:
+        super().__init__()
+        if noise_dim(policy):
+            raise InputError("policy is stochastic already: Gaussian wraps a deterministic one")
+        width = _action_dim(policy) if isinstance(std, int | float) else len(std)
+        self.std = _positive("std", std, width)
+        self.noise_dim = width
+        self.policy = policy
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        mean = self.mean_action(state)
+        _check_width("noise", noise, mean)
+        return mean + _row(self.std, mean) * noise
+
+    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        action = self(state, noise)
+        return action, _log_normal(noise, _row(self.std, action).log()).sum(dim=1)
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        noise = self.infer_noise(state, action)
+        return _log_normal(noise, _row(self.std, action).log()).sum(dim=1)
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+        """[N, da], the noise at which `forward` gives `action`."""
+        mean = self.mean_action(state)
+        _check_width("action", action, mean)
+        return (action - mean) / _row(self.std, mean)
+
+    def mean_action(self, state: Tensor) -> Tensor:
+        mean: Tensor = self.policy(state)
+        if mean.ndim != 2 or mean.shape[1] != self.noise_dim:
+            got, want = tuple(mean.shape), f"[{len(state)}, {self.noise_dim}]"
+            raise InputError(f"policy returns shape {got}, expected {want}: give std per action")
+        return mean
+
+
+def is_stochastic(policy: nn.Module) -> TypeGuard[HasDensity]:
+    """Has the policy noise and a density: `noise_dim` > 0, `log_prob` and `infer_noise`?"""
+    return noise_dim(policy) > 0 and isinstance(policy, HasDensity)
+
+
+def check_stochastic(policy: nn.Module) -> None:
+    """
+    Raises:
+        InputError: the policy is deterministic, or has noise but no density.
+    """
+    if noise_dim(policy) == 0:
+        raise InputError(
+            "a score needs a stochastic policy: wrap it, "
+            "gradlab.networks.policies.Gaussian(policy, std)"
+        )
+    if not is_stochastic(policy):
+        raise InputError(
+            f"{type(policy).__name__} has noise but no density: a score needs its methods "
+            f"log_prob(state, action) -> [N] and infer_noise(state, action) -> [N, noise_dim]"
+        )
+
+
+def _log_normal(noise: Tensor, log_std: Tensor) -> Tensor:
+    """log N(mean + std · noise; mean, std²), entry by entry."""
+    return -0.5 * noise**2 - log_std - 0.5 * LOG_2PI
+
+
+def _row(value: Scalars, like: Tensor) -> Tensor:
+    # Kept as Python floats, so that a network made in float32 and turned to double has them exact.
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
+
+
+def _check_width(name: str, value: Tensor, mean: Tensor) -> None:
+    if value.shape != mean.shape:
+        raise InputError(f"{name} has shape {tuple(value.shape)}, expected {list(mean.shape)}")
+
+
+def _positive(name: str, value: float | Sequence[float], width: int) -> Scalars:
+    if isinstance(value, int | float):
+        entries: tuple[float, ...] = (float(value),)
+    else:
+        entries = tuple(float(each) for each in value)
+        if len(entries) != width:
+            raise InputError(f"{name} has {len(entries)} entries, expected {width}")
+    if not entries or not all(0 < each < math.inf for each in entries):
+        raise InputError(f"{name} is {value}, expected positive numbers")
+    return entries[0] if isinstance(value, int | float) else entries
+
+
+def _bounds(bounds: Sequence[float]) -> tuple[float, float]:
+    values = tuple(float(each) for each in bounds)
+    if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
+        raise InputError(f"log_std_bounds is {bounds}, expected two numbers, low < high")
+    return values[0], values[1]
+
+
+def _action_dim(policy: nn.Module) -> int:
+    """Outputs of the last linear layer; `Gaussian.mean_action` checks it against the actions."""
+    linear = [module for module in policy.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError("std is one number for a policy of unknown width: give one per action")
+    return linear[-1].out_features
