@@ -1,0 +1,255 @@
+"""Recorded transitions, on disk as HDF5, and the paths that their windows make.
+
+Row i of a record is (s_i, a_i, r_i, s'_i) with the trajectory and the step it belongs to. A window
+of H consecutive rows is a `Path` whose states were produced by whoever was recorded; the noise that
+made it is not in the record and is inferred by those who need it (RP-DR, RP-PGM eq. 4.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab import records
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+
+KIND = "trajectories"
+ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much
+DIMS: Mapping[str, tuple[str, ...]] = {
+    "trajectory": ("row",),
+    "step": ("row",),
+    "state": ("row", "state_name"),
+    "action": ("row", "action_name"),
+    "reward": ("row",),
+    "next_state": ("row", "state_name"),
+    "terminated": ("row",),
+    "truncated": ("row",),
+}
+UNITS = {"step": "steps", "state": "see state_name", "next_state": "see state_name"} | {
+    "action": "see action_name",
+    "reward": "reward",
+}
+INTEGERS, NUMBERS = ("trajectory", "step"), ("state", "action", "reward", "next_state")
+BOOLEANS = ("terminated", "truncated")
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectories:
+    """M transitions, the rows of one trajectory together and in the order of their steps.
+
+    Attributes:
+        trajectory, step: [M] int64.
+        state, next_state: [M, ds]; action: [M, da]; reward: [M]; all float32 or all float64.
+        terminated: [M] bool, next_state is terminal; truncated: [M] bool, the record stops here.
+            Both end a trajectory.
+        state_names, action_names: one name per coordinate, with its unit where it has one.
+    """
+
+    trajectory: Tensor
+    step: Tensor
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_state: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        _check_shapes(self)
+        for which, short in (("state", "s"), ("action", "a")):
+            width = getattr(self, which).shape[1]
+            names = getattr(self, f"{which}_names") or tuple(f"{short}{k}" for k in range(width))
+            if len(names) != width:
+                raise InputError(f"{which}_names has {len(names)} entries, expected {width}")
+            object.__setattr__(self, f"{which}_names", tuple(names))
+        _check_values(self)
+        _check_order(self)
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+    def save(self, path: str | FilePath, overwrite: bool = False) -> FilePath:
+        """Write one HDF5 file, complete or not at all.
+
+        Raises:
+            InputError: the file exists (and `overwrite` is off) or cannot be written.
+        """
+        names = {"state_name": self.state_names, "action_name": self.action_names}
+        table = {"row": records.Array(np.arange(len(self)), ("row",))}
+        table |= {
+            name: records.Array(np.array(entries, dtype=object), (name,))
+            for name, entries in names.items()
+        }
+        for name, dims in DIMS.items():
+            values = getattr(self, name).detach().cpu().numpy()
+            table[name] = records.Array(values, dims, UNITS.get(name, ""))
+        records.write(path, records.Record({"kind": KIND}, {KIND: table}), overwrite)
+        return FilePath(path)
+
+
+def load(path: str | FilePath) -> Trajectories:
+    """The trajectories in a file written by `Trajectories.save`, bit for bit.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, or holds no consistent trajectories.
+    """
+    record = records.read(path)
+    kind = record.attributes.get("kind")
+    if kind != KIND or KIND not in record.groups:
+        raise InputError(f"{path} holds {kind!r}, expected {KIND!r}")
+    table = record.groups[KIND]
+    missing = [name for name in (*DIMS, "state_name", "action_name") if name not in table]
+    if missing:
+        raise InputError(f"{path} has no {', '.join(missing)}: record it again")
+    for name, dims in DIMS.items():
+        if table[name].dims != dims:
+            got = ", ".join(table[name].dims)
+            raise InputError(f"{path}: {name} has dims {got}, expected {', '.join(dims)}")
+    try:
+        return Trajectories(
+            **{name: torch.from_numpy(table[name].values).clone() for name in DIMS},
+            state_names=tuple(str(name) for name in table["state_name"].values),
+            action_names=tuple(str(name) for name in table["action_name"].values),
+        )
+    except (InputError, TypeError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def from_path(
+    path: Path, state_names: tuple[str, ...] = (), action_names: tuple[str, ...] = ()
+) -> Trajectories:
+    """A path as a record: trajectory i is column i, up to the step that ends in a dead state."""
+    h, n, _ = path.states.shape[0] - 1, *path.states.shape[1:]
+    steps = torch.arange(h)[:, None].expand(h, n)
+    columns = torch.arange(n).expand(h, n)
+    keep = path.alive[:-1].T
+
+    def rows(value: Tensor) -> Tensor:
+        return value.transpose(0, 1)[keep]
+
+    return Trajectories(
+        trajectory=rows(columns.to(path.group.device)),
+        step=rows(steps.to(path.group.device)),
+        state=rows(path.states[:-1]),
+        action=rows(path.actions[:-1]),
+        reward=rows(path.rewards),
+        next_state=rows(path.states[1:]),
+        terminated=rows(~path.alive[1:]),
+        truncated=rows(path.alive[1:] & (steps == h - 1).to(path.alive.device)),
+        state_names=state_names,
+        action_names=action_names,
+    )
+
+
+def segments(trajectories: Trajectories, horizon: int) -> Path:
+    """Every window of `horizon` consecutive transitions; trajectories that are shorter give none.
+
+    The last action of a window is the recorded one where the trajectory goes on, else NaN: nobody
+    took it, and whoever needs it draws it from a policy. Noise has width 0, weight is 1, and the
+    windows of one trajectory share a group.
+
+    Raises:
+        InputError: no trajectory is as long as `horizon`.
+    """
+    if not isinstance(horizon, int) or horizon < 0:
+        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    t = trajectories
+    last = _last_rows(t)
+    row = torch.arange(len(t), device=t.step.device)
+    begin = row[row + max(horizon, 1) - 1 <= last]
+    if not len(begin):
+        longest = int(torch.unique(t.trajectory, return_counts=True)[1].max())
+        raise InputError(
+            f"horizon is {horizon} but the longest trajectory has {longest} transitions: "
+            f"lower it or record longer ones"
+        )
+    window = begin + torch.arange(horizon, device=begin.device)[:, None]
+    n, end = len(begin), begin + horizon
+    after = t.next_state[end - 1] if horizon else t.state[begin]
+    known = (end <= last[begin])[:, None]
+    action = t.action[end.clamp_max(len(t) - 1)]
+    alive = torch.ones(horizon + 1, n, dtype=torch.bool, device=begin.device)
+    alive[1:] = ~t.terminated[window]
+    return Path(
+        states=torch.cat([t.state[window], after[None]]),
+        actions=torch.cat([t.action[window], torch.where(known, action, torch.nan)[None]]),
+        rewards=t.reward[window],
+        policy_noise=t.state.new_empty(horizon + 1, n, 0),
+        dynamics_noise=t.state.new_empty(horizon, n, 0),
+        alive=alive,
+        weight=t.reward.new_ones(n),
+        group=t.trajectory[begin],
+    )
+
+
+def _last_rows(t: Trajectories) -> Tensor:
+    """[M], the last row of each row's trajectory."""
+    _, counts = torch.unique_consecutive(t.trajectory, return_counts=True)
+    ends: Tensor = counts.cumsum(0) - 1
+    return ends.repeat_interleave(counts)
+
+
+def _check_types(t: Trajectories) -> None:
+    for name in DIMS:
+        if not isinstance(getattr(t, name), Tensor):
+            raise InputError(f"{name} is {type(getattr(t, name)).__name__}, expected a tensor")
+    number = t.state.dtype
+    if number not in (torch.float32, torch.float64):
+        raise InputError(f"state is {number}, expected float32 or float64")
+    wanted = dict.fromkeys(INTEGERS, torch.int64) | dict.fromkeys(BOOLEANS, torch.bool)
+    for name, dtype in (wanted | dict.fromkeys(NUMBERS, number)).items():
+        if getattr(t, name).dtype != dtype:
+            raise InputError(f"{name} is {getattr(t, name).dtype}, expected {dtype}")
+
+
+def _check_shapes(t: Trajectories) -> None:
+    sizes: dict[str, int] = {}
+    for name, dims in DIMS.items():
+        shape = tuple(getattr(t, name).shape)
+        if len(shape) != len(dims):
+            raise InputError(f"{name} has shape {shape}, expected [{', '.join(dims)}]")
+        for dim, size in zip(dims, shape, strict=True):
+            if sizes.setdefault(dim, size) != size:
+                raise InputError(f"{name} has {size} entries along {dim}, expected {sizes[dim]}")
+    for dim, size in sizes.items():
+        if size == 0:
+            raise InputError(f"{dim} has no entries: record at least one transition")
+
+
+def _check_values(t: Trajectories) -> None:
+    for name in NUMBERS:
+        finite = torch.isfinite(getattr(t, name)).reshape(len(t), -1).all(dim=1)
+        if not finite.all():
+            row, count = int((~finite).nonzero()[0]), int((~finite).sum())
+            raise InputError(f"{name} is not finite in {count} rows (first: row {row}): drop them")
+
+
+def _check_order(t: Trajectories) -> None:
+    ids = torch.unique_consecutive(t.trajectory)
+    if len(torch.unique(ids)) != len(ids):
+        raise InputError("trajectory has rows of one id in several places: sort the rows by it")
+    if int(t.step.min()) < 0:
+        raise InputError(f"step has the entry {int(t.step.min())}, expected integers from 0")
+    joined = t.trajectory[1:] == t.trajectory[:-1]
+    _refuse(joined & (t.step[1:] != t.step[:-1] + 1), t, "does not go on by one step", "step")
+    ended = (t.terminated | t.truncated)[:-1]
+    _refuse(joined & ended, t, "goes on after its end", "terminated or truncated")
+    scale = torch.maximum(t.state.abs().amax(0), t.next_state.abs().amax(0))
+    jump = ((t.state[1:] - t.next_state[:-1]).abs() > ROUNDING * scale).any(dim=1)
+    _refuse(joined & jump, t, "jumps: the next row's state is not its next_state", "next_state")
+
+
+def _refuse(wrong: Tensor, t: Trajectories, what: str, name: str) -> None:
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        where = f"trajectory {int(t.trajectory[row])} after step {int(t.step[row])} (row {row})"
+        raise InputError(f"{name}: {where} {what}; give what follows another trajectory id")

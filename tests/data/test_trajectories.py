@@ -1,0 +1,255 @@
+"""Records come back as they were, windows hold what was recorded, and nothing else gets in."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab import records
+from gradlab.data import trajectories
+from gradlab.data.trajectories import Trajectories, segments
+from gradlab.errors import InputError
+
+LENGTHS = {7: 4, 3: 1, 5: 3}  # trajectory id → transitions
+DS, DA = 2, 1
+
+
+def recorded(dtype: torch.dtype = torch.float64, **changes: Any) -> Trajectories:
+    """Counted states: row t of trajectory k moves from (k, t) to (k, t + 1). 7 ends terminated."""
+    columns: dict[str, list[Any]] = {name: [] for name in trajectories.DIMS}
+    for k, length in LENGTHS.items():
+        for t in range(length):
+            last = t == length - 1
+            row = {
+                "trajectory": k,
+                "step": t,
+                "state": [k, t],
+                "action": [10 * k + t],
+                "reward": 0.1 * t,
+                "next_state": [k, t + 1],
+                "terminated": last and k == 7,
+                "truncated": last and k != 7,
+            }
+            for name, value in row.items():
+                columns[name].append(value)
+    values = {name: torch.tensor(column) for name, column in columns.items()}
+    for name in trajectories.NUMBERS:
+        values[name] = values[name].to(dtype)
+    return Trajectories(**(values | changes))  # type: ignore[arg-type]
+
+
+def same(left: Trajectories, right: Trajectories) -> bool:
+    fields = [field.name for field in dataclasses.fields(left)]
+    pairs = [(getattr(left, name), getattr(right, name)) for name in fields]
+    return all(
+        a.dtype == b.dtype and torch.equal(a, b) if isinstance(a, Tensor) else a == b
+        for a, b in pairs
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_record_comes_back_bit_for_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    record = recorded(dtype, state_names=("x [m]", "θ [rad]"))
+    record.save(tmp_path / "data.h5")
+    again = trajectories.load(tmp_path / "data.h5")
+    assert same(again, record)
+    assert again.state_names == ("x [m]", "θ [rad]")
+    assert again.action_names == ("a0",)
+    with pytest.raises(InputError, match="exists"):
+        record.save(tmp_path / "data.h5")
+
+
+def test_the_file_explains_itself_to_any_reader(tmp_path: Path) -> None:
+    recorded().save(tmp_path / "data.h5")
+    with h5py.File(tmp_path / "data.h5") as file:
+        state = file["trajectories/state"]
+        assert [dim.label for dim in state.dims] == ["row", "state_name"]
+        assert file["trajectories/step"].attrs["unit"] == "steps"
+        assert file["run"].attrs["kind"] == "trajectories"
+
+
+@pytest.mark.parametrize("horizon", [0, 1, 2, 3, 4])
+def test_windows_are_those_that_a_loop_finds(horizon: int) -> None:
+    path = segments(recorded(), horizon)
+    expected = [
+        (k, first)
+        for k, length in LENGTHS.items()
+        for first in range(length)
+        if first + max(horizon, 1) <= length
+    ]
+    assert path.states.shape == (horizon + 1, len(expected), DS)
+    for column, (k, first) in enumerate(expected):
+        length = LENGTHS[k]
+        steps = [first + t for t in range(horizon + 1)]
+        assert path.states[:, column].tolist() == [[k, t] for t in steps]
+        actions = path.actions[:, column, 0].tolist()
+        assert actions[:horizon] == [10 * k + t for t in steps[:-1]]
+        assert actions[-1] == 10 * k + steps[-1] if steps[-1] < length else math.isnan(actions[-1])
+        assert path.rewards[:, column].tolist() == pytest.approx([0.1 * t for t in steps[:-1]])
+        assert path.alive[:, column].tolist() == [not (k == 7 and t == length) for t in steps]
+        assert int(path.group[column]) == k
+    assert bool((path.weight == 1).all())
+    assert path.policy_noise.shape == (horizon + 1, len(expected), 0)
+    assert path.dynamics_noise.shape == (horizon, len(expected), 0)
+
+
+def test_a_horizon_beyond_every_trajectory_says_how_long_they_are() -> None:
+    with pytest.raises(InputError, match="longest trajectory has 4 transitions"):
+        segments(recorded(), 5)
+    for horizon in (-1, 1.0, "2"):
+        with pytest.raises(InputError, match="horizon is"):
+            segments(recorded(), horizon)  # type: ignore[arg-type]
+
+
+def changed(name: str, row: int, value: Any) -> Tensor:
+    column: Tensor = getattr(recorded(), name).clone()
+    column[row] = value
+    return column
+
+
+# rows: 7 has 0–3, 3 has 4, 5 has 5–7
+BROKEN: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "NaN state": (lambda: {"state": changed("state", 2, math.nan)}, "state is not finite in 1 row"),
+    "infinite reward": (
+        lambda: {"reward": changed("reward", 5, math.inf)},
+        r"reward is not finite .*first: row 5",
+    ),
+    "a step is missing": (lambda: {"step": changed("step", 6, 5)}, "trajectory 5 after step 0"),
+    "steps run backwards": (lambda: {"step": recorded().step.flip(0)}, "one step"),
+    "a negative step": (lambda: {"step": recorded().step - 1}, "expected integers from 0"),
+    "an id in two places": (
+        lambda: {"trajectory": changed("trajectory", 7, 7)},
+        "several places",
+    ),
+    "goes on after termination": (
+        lambda: {"terminated": changed("terminated", 1, True)},
+        "trajectory 7 after step 1 .* goes on after its end",
+    ),
+    "goes on after truncation": (
+        lambda: {"truncated": changed("truncated", 5, True)},
+        "goes on after its end",
+    ),
+    "another state follows": (
+        lambda: {"next_state": changed("next_state", 1, torch.tensor([7.0, 9.0]))},
+        "trajectory 7 after step 1 .* jumps",
+    ),
+    "a row too few": (lambda: {"reward": recorded().reward[:-1]}, "reward has 7 entries along row"),
+    "a reward column": (lambda: {"reward": recorded().reward[:, None]}, "reward has shape"),
+    "another width": (
+        lambda: {"next_state": recorded().next_state[:, :1]},
+        "next_state has 1 entries along state_name, expected 2",
+    ),
+    "mixed precision": (lambda: {"action": recorded().action.float()}, "action is torch.float32"),
+    "integer states": (lambda: {"state": recorded().state.long()}, "state is torch.int64"),
+    "numbers for booleans": (
+        lambda: {"terminated": recorded().terminated.double()},
+        "expected torch.bool",
+    ),
+    "an array": (lambda: {"state": np.zeros((8, 2))}, "state is ndarray, expected a tensor"),
+    "names": (lambda: {"state_names": ("x",)}, "state_names has 1 entries, expected 2"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_an_inconsistent_record_is_named(how: str) -> None:
+    changes, message = BROKEN[how]
+    with pytest.raises(InputError, match=message):
+        recorded(**changes())
+
+
+def test_an_empty_record_is_refused() -> None:
+    whole = recorded()
+    empty = {name: getattr(whole, name)[:0] for name in trajectories.DIMS}
+    with pytest.raises(InputError, match="row has no entries"):
+        Trajectories(**empty)
+
+
+def test_states_that_agree_to_float32_rounding_are_one_state() -> None:
+    moved = changed("next_state", 1, torch.tensor([7.0 * (1 + 1e-7), 2.0]))
+    assert len(recorded(next_state=moved)) == 8
+
+
+def test_a_path_becomes_a_record_that_ends_where_it_died() -> None:
+    record = recorded()
+    whole = segments(dataclasses.replace(record), 3)  # two windows of 7 (the second dies), one of 5
+    again = trajectories.from_path(whole)
+    assert again.trajectory.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert again.terminated.tolist() == [False] * 5 + [True] + [False] * 3
+    assert again.truncated.tolist() == [False, False, True] + [False] * 5 + [True]
+    dead = dataclasses.replace(whole, alive=whole.alive.clone())
+    dead.alive[1:, 0] = False
+    shorter = trajectories.from_path(dead)
+    assert shorter.trajectory.tolist() == [0, 1, 1, 1, 2, 2, 2]
+    assert bool(shorter.terminated[0])
+
+
+def damaged(path: Path, how: str) -> None:
+    recorded().save(path)
+    record = records.read(path)
+    attributes, table = dict(record.attributes), dict(record.groups["trajectories"])
+    group = "trajectories"
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+        return
+    if how == "text":
+        path.write_text("state, action")
+        return
+    if how == "another kind":
+        attributes["kind"] = "profile"
+    elif how == "no kind":
+        del attributes["kind"]
+    elif how == "another group":
+        group = "profile"
+    elif how == "no reward":
+        del table["reward"]
+    elif how == "swapped dims":
+        square = records.Array(table["state"].values[:2], ("state_name", "row"))
+        few = {"row": records.Array(np.arange(2), ("row",)), "state_name": table["state_name"]}
+        table = (
+            few
+            | {"state": square, "action_name": table["action_name"]}
+            | {
+                name: records.Array(table[name].values[:2], ("row",))
+                for name in trajectories.DIMS
+                if name not in ("state", "action", "next_state")
+            }
+        )
+        table["action"] = records.Array(np.zeros((2, 1)), ("row", "action_name"))
+        table["next_state"] = records.Array(np.zeros((2, 2)), ("row", "state_name"))
+    elif how == "text rewards":
+        values = np.array(["much"] * 8, dtype=object)
+        table["reward"] = records.Array(values, ("row",))
+    elif how == "half precision":
+        half = table["state"].values.astype(np.float16)
+        table["state"] = records.Array(half, table["state"].dims)
+    elif how == "wrapping steps":
+        steps = np.array([2**64 - 1, 0, 1, 2, 0, 0, 1, 2], dtype=np.uint64)
+        table["step"] = records.Array(steps, ("row",))
+    elif how == "NaN":
+        values = table["action"].values.copy()
+        values[3] = np.nan
+        table["action"] = records.Array(values, table["action"].dims)
+    records.write(path, records.Record(attributes, {group: table}), overwrite=True)
+
+
+DAMAGES = (
+    *("truncated", "text", "another kind", "no kind", "another group", "no reward"),
+    *("swapped dims", "text rewards", "half precision", "wrapping steps", "NaN"),
+)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "data.h5"
+    damaged(path, how)
+    with pytest.raises(InputError) as caught:
+        trajectories.load(path)
+    assert "data.h5" in str(caught.value)
+    assert "\n" not in str(caught.value)
