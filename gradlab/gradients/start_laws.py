@@ -1,0 +1,171 @@
+"""Where a gradient starts: ζ, the discounted visitation ν, and mixtures of them.
+
+    ζ           the task's own starts
+    ν           (1 − γ) Σ_t γᵗ P(s_t = ·) = law of s_T,  T ~ Geometric(1 − γ)     (RP-PGM eq. 2.3)
+    μ           β ν + (1 − β) ζ                                               (RP-PGM Remark 5.9)
+
+ζ is ν's own trajectory at T = 0, so one draw serves all three: each start takes its T with
+probability β and 0 otherwise. The choice is random per start, not stratified: independent draws
+from μ are what U-statistics and group resampling assume, strata would bias |mean|² by
+O(variance between the laws / n).
+
+Every law returns a `Path` of horizon 0. Its draws belong to streams of their own (seed, name), so
+that the rollouts which begin there at the same seed see other noise than the one that led there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import Starts, as_starts, policy_noise_at, row_blocks
+from gradlab.networks.interface import act, check_policy
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+TERMINATIONS = ("ignore", "mask")
+
+
+def initial(task: Task, n: int, seed: int = 0) -> Path:
+    """n independent starts of the task, ζ: those that `measure(task, …, starts=n)` takes."""
+    _check_count("n", n)
+    states = task.starts(n, stream(seed, "starts"))
+    return _as_path(as_starts(states, task.simulator.state_dim))
+
+
+def visitation(
+    task: Task,
+    policy: nn.Module,
+    n: int,
+    seed: int = 0,
+    per_trajectory: int = 1,
+    termination: str = "ignore",
+) -> Path:
+    """n states from ν under the policy on the simulator; arguments as in `mixture`."""
+    return mixture(task, policy, n, 1.0, seed, per_trajectory, termination)
+
+
+def mixture(
+    task: Task,
+    policy: nn.Module,
+    n: int,
+    beta: float,
+    seed: int = 0,
+    per_trajectory: int = 1,
+    termination: str = "ignore",
+) -> Path:
+    """n states from μ = β ν + (1 − β) ζ; a larger β changes only the starts that it moves to ν.
+
+    Args:
+        per_trajectory: states taken from one trajectory, at independent T; they share a group.
+            n is a multiple of it. Fewer trajectories are simulated, each state still follows μ.
+        termination: "ignore" simulates on; "mask" gives weight 0 to states at or past a terminal
+            one, so that weighted means are those of the trajectories that are alive.
+
+    Raises:
+        InputError: an argument out of its range, or states that leave the finite numbers.
+    """
+    _check_mixture(n, beta, per_trajectory, termination)
+    own = stream(seed, "visitation").initial_seed()
+    when = _geometric(n, task.discount, own)
+    chosen = torch.rand(n, generator=stream(own, "choice"), dtype=torch.float64) < beta
+    when = torch.where(chosen, when, 0).reshape(-1, per_trajectory)
+    begin = task.starts(len(when), stream(seed, "starts")).double()
+    policy = copy.deepcopy(policy).double()
+    check_policy(policy, begin, task.simulator.action_dim)
+    mask = termination == "mask"
+    states, alive = _states_at(task.simulator, policy, begin, when, own, mask)
+    _check_finite(states)
+    weight = alive.double() if mask else torch.ones(n, dtype=torch.float64)
+    group = torch.arange(len(when)).repeat_interleave(per_trajectory)
+    return _as_path(Starts(states, weight, group))
+
+
+def repeated(starts: Tensor | Path, samples: int) -> Path:
+    """Each start `samples` times, in one group: several samples per start (MAAC, section 3).
+
+    The copies stand together, and each draws its own policy and dynamics noise.
+    """
+    _check_count("samples", samples)
+    width = starts.states.shape[-1] if isinstance(starts, Path) else starts.shape[-1]
+    once = as_starts(starts, width)
+    copies = (x.repeat_interleave(samples, dim=0) for x in (once.states, once.weight, once.group))
+    return _as_path(Starts(*copies))
+
+
+def _geometric(n: int, discount: float, seed: int) -> Tensor:
+    """[n] integers T with P(T ≥ t) = γᵗ."""
+    uniform = torch.rand(n, generator=stream(seed, "time"), dtype=torch.float64)
+    return (torch.log1p(-uniform) / math.log(discount)).floor().long()
+
+
+def _states_at(
+    simulator: System, policy: nn.Module, begin: Tensor, when: Tensor, seed: int, mask: bool
+) -> tuple[Tensor, Tensor]:
+    """States [m · k, ds] at the times `when` [m, k] of m trajectories, and which are alive.
+
+    Trajectories are simulated only as long as they are needed, on noise drawn for all of them.
+    """
+    m, k = when.shape
+    state, alive = begin.clone(), torch.ones(m, dtype=torch.bool)
+    found = state[:, None].repeat(1, k, 1)
+    found_alive = torch.ones(m, k, dtype=torch.bool)
+    last = when.amax(dim=1)
+    for t in range(int(last.max())):
+        running = ((last > t) & (alive | ~mask)).nonzero()[:, 0]
+        epsilon = policy_noise_at(policy, m, seed, t, begin)
+        xi = simulator.sample_noise(m, stream(seed, "dynamics", t), begin.dtype)
+        for block in row_blocks(len(running)):
+            rows = running[block]
+            with torch.no_grad():
+                out = simulator.step(state[rows], act(policy, state[rows], epsilon[rows]), xi[rows])
+            state[rows], alive[rows] = out.state, alive[rows] & out.alive
+        which, sample = (when == t + 1).nonzero(as_tuple=True)
+        found[which, sample], found_alive[which, sample] = state[which], alive[which]
+    return found.flatten(0, 1), found_alive.flatten()
+
+
+def _as_path(starts: Starts) -> Path:
+    """A path of horizon 0 without actions: states, weights and groups of starts."""
+    n, new = len(starts.states), starts.states.new_empty
+    return Path(
+        states=starts.states[None],
+        actions=new(1, n, 0),
+        rewards=new(0, n),
+        policy_noise=new(1, n, 0),
+        dynamics_noise=new(0, n, 0),
+        alive=torch.ones(1, n, dtype=torch.bool, device=starts.states.device),
+        weight=starts.weight,
+        group=starts.group,
+    )
+
+
+def _check_count(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}, expected an integer ≥ 1")
+
+
+def _check_mixture(n: int, beta: float, per_trajectory: int, termination: str) -> None:
+    _check_count("n", n)
+    _check_count("per_trajectory", per_trajectory)
+    if n % per_trajectory:
+        raise InputError(f"n is {n}, expected a multiple of per_trajectory, {per_trajectory}")
+    if not 0 <= beta <= 1:
+        raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
+    if termination not in TERMINATIONS:
+        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+
+
+def _check_finite(states: Tensor) -> None:
+    finite = torch.isfinite(states).all(dim=1)
+    if not finite.all():
+        raise InputError(
+            f"the policy drives the simulator out of the finite numbers before "
+            f"{int((~finite).sum())} of {len(finite)} starts are reached: use one that stays"
+        )

@@ -1,0 +1,211 @@
+"""Start laws against closed forms of linear systems and chains that can be counted."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+from worlds import linear
+
+import gradlab.gradients.rollout as rollouts
+from gradlab import systems
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import Starts, as_starts, rollout
+from gradlab.gradients.start_laws import initial, mixture, repeated, visitation
+from gradlab.networks.mlp import Policy
+from gradlab.networks.policies import Gaussian
+from gradlab.tasks import Task
+
+DISCOUNT, STD = 0.9, 0.5
+SPREAD = torch.tensor([2.0, 0.5], dtype=torch.float64)
+K = torch.tensor([[0.3, 0.6]], dtype=torch.float64)
+
+
+def draw_starts(n: int, generator: torch.Generator) -> Tensor:
+    return 1 + SPREAD * torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def task() -> Task:
+    return Task("linear", linear(), None, draw_starts, discount=DISCOUNT, horizon=5)
+
+
+def feedback() -> nn.Module:
+    """u = −K s + std ε."""
+    layer = nn.Linear(2, 1, bias=False).double()
+    layer.weight.data = -K
+    return Gaussian(layer, STD)
+
+
+def second_moments() -> tuple[Tensor, Tensor]:
+    """E[s sᵀ] under ζ and under ν: Σ = γ M Σ Mᵀ + E_ζ[s sᵀ] + γ/(1−γ) (W + B std² Bᵀ)."""
+    system = linear()
+    begin = torch.ones(2, 2, dtype=torch.float64) + torch.diag(SPREAD**2)
+    M = system.A - system.B @ K
+    noise = system.noise_covariance + STD**2 * system.B @ system.B.T
+    constant = begin + DISCOUNT / (1 - DISCOUNT) * noise
+    sigma = scipy.linalg.solve_discrete_lyapunov(math.sqrt(DISCOUNT) * M.numpy(), constant.numpy())
+    return begin, (1 - DISCOUNT) * torch.from_numpy(np.asarray(sigma))
+
+
+def z_scores(path: Path, expected: Tensor) -> Tensor:
+    """Deviation of the weighted second moment from `expected` in standard errors, by group."""
+    s = path.states[0]
+    products = torch.einsum("n,ni,nj->nij", path.weight, s, s) - expected
+    groups = torch.zeros(int(path.group.max()) + 1, 2, 2, dtype=torch.float64)
+    groups.index_add_(0, path.group, products)
+    mean = groups.mean(dim=0)
+    return mean / (groups.std(dim=0) / math.sqrt(len(groups)))
+
+
+@pytest.mark.parametrize("per_trajectory", [1, 4])
+def test_the_second_moment_under_visitation_is_the_discounted_lyapunov_solution(
+    per_trajectory: int,
+) -> None:
+    _, expected = second_moments()
+    path = visitation(task(), feedback(), 20_000, per_trajectory=per_trajectory)
+    assert z_scores(path, expected).abs().max() < 4
+    assert torch.equal(path.group, torch.arange(20_000) // per_trajectory)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
+def test_a_mixture_has_the_mixed_second_moment(beta: float) -> None:
+    begin, visited = second_moments()
+    path = mixture(task(), feedback(), 20_000, beta, seed=1)
+    assert z_scores(path, beta * visited + (1 - beta) * begin).abs().max() < 4
+    assert z_scores(path, (1 - beta) * visited + beta * begin).abs().max() > 10
+
+
+def test_beta_zero_is_the_tasks_own_starts_and_beta_one_the_visitation() -> None:
+    own = task().starts(50, stream(7, "starts"))
+    assert torch.equal(initial(task(), 50, seed=7).states[0], own)
+    assert torch.equal(mixture(task(), feedback(), 50, 0.0, seed=7).states[0], own)
+    visited = visitation(task(), feedback(), 50, seed=7).states[0]
+    assert torch.equal(mixture(task(), feedback(), 50, 1.0, seed=7).states[0], visited)
+    share = (visited != own).any(dim=1).double().mean()
+    assert abs(float(share) - DISCOUNT) < 0.15
+
+
+def test_a_larger_beta_moves_starts_to_the_visitation_and_none_back() -> None:
+    zeta, few, many, nu = (
+        mixture(task(), feedback(), 400, beta, seed=2).states[0] for beta in (0.0, 0.3, 0.6, 1.0)
+    )
+    for mixed, beta in ((few, 0.3), (many, 0.6)):
+        from_nu, from_zeta = ((mixed == law).all(dim=1) for law in (nu, zeta))
+        assert bool((from_nu | from_zeta).all())
+        moved = float((~from_zeta).double().mean())
+        assert abs(moved - beta * DISCOUNT) < 0.1
+    assert bool(((many == nu) | (few != nu)).all())
+
+
+def counter(end: float = math.inf) -> Task:
+    """States that count the steps, from 0; alive before `end`."""
+    system = systems.from_function(
+        lambda s, a: (s + 1, 0 * s[:, 0]), 1, 1, alive=lambda s: s[:, 0] < end
+    )
+
+    def zeros(n: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(n, 1, dtype=torch.float64)
+
+    return Task("counter", system, None, zeros, discount=DISCOUNT, horizon=5)
+
+
+@pytest.mark.parametrize("per_trajectory", [1, 5])
+def test_the_time_of_a_state_is_geometric(per_trajectory: int) -> None:
+    n = 50_000
+    policy = Policy(1, 1, ())
+    path = visitation(counter(), policy, n, per_trajectory=per_trajectory)
+    time = path.states[0, :, 0]
+    for t in range(12):
+        expected = (1 - DISCOUNT) * DISCOUNT**t
+        error = math.sqrt(expected * (1 - expected) / n)
+        assert abs(float((time == t).double().mean()) - expected) < 4 * error
+    if per_trajectory > 1:  # times within a trajectory are independent of each other
+        times = time.reshape(-1, per_trajectory)
+        assert abs(np.corrcoef(times[:, 0], times[:, 1])[0, 1]) < 4 / math.sqrt(len(times))
+
+
+def test_states_past_the_end_weigh_nothing_under_mask_and_are_simulated_under_ignore() -> None:
+    policy = Policy(1, 1, ())
+    masked = visitation(counter(end=3), policy, 2000, termination="mask")
+    ignored = visitation(counter(end=3), policy, 2000)
+    time = ignored.states[0, :, 0]
+    assert float(time.max()) > 20
+    assert torch.equal(masked.weight, (time < 3).double())
+    assert bool((ignored.weight == 1).all())
+    assert float(masked.states.max()) == 3
+
+
+def test_values_do_not_depend_on_how_rows_are_blocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = visitation(task(), feedback(), 300, seed=5, per_trajectory=3)
+    monkeypatch.setattr(rollouts, "ROWS", 7)
+    blocked = visitation(task(), feedback(), 300, seed=5, per_trajectory=3)
+    torch.testing.assert_close(blocked.states, whole.states, rtol=1e-12, atol=1e-12)
+
+
+def test_a_seed_makes_the_same_starts_and_spares_the_global_stream() -> None:
+    policy, before = feedback(), torch.random.get_rng_state()
+    first, second, other = (visitation(task(), policy, 100, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.states, second.states)
+    assert not torch.isclose(first.states, other.states).any()
+
+
+def test_rollouts_from_the_visitation_see_other_noise_than_led_there() -> None:
+    """Noise reused would correlate s_T with the ε that follows at the same seed."""
+    policy, n = feedback(), 20_000
+    path = visitation(task(), policy, n, seed=0)
+    after = rollout(linear(), policy, as_starts(path, 2), 1, seed=0)
+    for noise in (after.policy_noise[0], after.dynamics_noise[0]):
+        correlation = np.corrcoef(path.states[0].T, noise.T)[:2, 2:]
+        assert np.abs(correlation).max() < 4 / math.sqrt(n)
+
+
+def test_a_policy_keeps_its_dtype_and_gradients() -> None:
+    policy = Policy(2, 1, (4,))
+    assert visitation(task(), policy, 4).states.dtype == torch.float64
+    assert all(p.dtype == torch.float32 and p.grad is None for p in policy.parameters())
+
+
+def test_repeated_starts_share_a_group() -> None:
+    states = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    path = repeated(states, 3)
+    assert path.states[0, :, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert path.group.tolist() == [0, 0, 0, 1, 1, 1]
+    weighted = dataclasses.replace(path, weight=torch.arange(6.0).double())
+    again = repeated(weighted, 2)
+    assert again.group.tolist() == [0] * 6 + [1] * 6
+    assert again.weight.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    begin = as_starts(path, 1)
+    assert isinstance(begin, Starts)
+    noise = rollout(
+        systems.from_function(lambda s, a: (s, s[:, 0]), 1, 1),
+        Gaussian(Policy(1, 1, ()).double(), 1.0),
+        begin,
+        0,
+    ).policy_noise[0, :, 0]
+    assert len(set(noise.tolist())) == 6
+
+
+def test_wrong_arguments_are_named() -> None:
+    policy = feedback()
+    cases = (
+        (lambda: visitation(task(), policy, 10, per_trajectory=3), "multiple of per_trajectory"),
+        (lambda: visitation(task(), policy, 0), "n is 0"),
+        (lambda: mixture(task(), policy, 4, 1.5), "beta is 1.5"),
+        (lambda: mixture(task(), policy, 4, math.nan), "beta is nan"),
+        (lambda: visitation(task(), policy, 4, termination="stop"), "termination is 'stop'"),
+        (lambda: visitation(task(), Policy(3, 1), 4), "policy cannot take"),
+        (lambda: repeated(torch.zeros(2, 1), 0), "samples is 0"),
+        (lambda: initial(task(), -1), "n is -1"),
+    )
+    for call, message in cases:
+        with pytest.raises(InputError, match=message):
+            call()
+    exploding = dataclasses.replace(task(), simulator=linear(1e200))
+    with pytest.raises(InputError, match="out of the finite numbers"):
+        visitation(exploding, policy, 100)
