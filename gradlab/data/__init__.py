@@ -1,1 +1,1 @@
-"""Paths, noise streams and (later) recorded trajectories."""
+"""Paths, noise streams and recorded trajectories."""
