@@ -24,6 +24,7 @@ from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.gradients import gram
 from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
     as_starts,
     linearize_path,
@@ -62,7 +63,7 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H)
         linear = linearize_path(path, model, K, path.dynamics_noise)
         g = action_gradients(linear, tail_gradient(path, critic, "Q"), gamma)
-        jacobian = gram.policy_jacobian(policy, s0, path.policy_noise[0])
+        jacobian = policy_jacobian(policy, s0, path.policy_noise[0])
         norms = gram.squared_norms(jacobian, g)
         return (norms, gram.mean_gradients(jacobian, g)) if means else (norms,)
 

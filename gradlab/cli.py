@@ -13,8 +13,9 @@ import contextlib
 import json
 import math
 import shlex
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -136,10 +137,24 @@ def _run(asked: Measure | Report | List, command: str) -> Document:
             return _list(asked)
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until the imports inside are done: interrupted C extensions fail strangely."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
 def _measure(asked: Measure, command: str) -> Document:
-    from gradlab.measurement import check_arguments, measure
-    from gradlab.networks import checkpoint
-    from gradlab.tasks import task_from_name
+    with _undisturbed():
+        from gradlab.measurement import check_arguments, check_networks, measure
+        from gradlab.networks import checkpoint
+        from gradlab.tasks import task_from_name
 
     task = task_from_name(asked.task, _settings(asked.settings))
     run = asked.output or Path("runs") / f"{task.name}.h5"
@@ -147,6 +162,7 @@ def _measure(asked: Measure, command: str) -> Document:
     check_arguments(horizon, asked.starts, asked.batch, asked.truth, asked.termination)
     _check_outputs(asked, run)
     given = _given(asked)
+    check_networks(task, given.get("policy"), given.get("critic"))
     with bars() as progress:
         networks = given | _made(asked, task, given, progress)
         profile = measure(

@@ -22,7 +22,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS, Estimator, Tail
 from gradlab.gradients.inner_products import Cells, estimator_moments
-from gradlab.gradients.rollout import Starts, as_starts
+from gradlab.gradients.rollout import Starts, as_starts, noise_mode
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import check_critic, check_policy
@@ -76,17 +76,23 @@ def measure(
     policy = copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
     _check_memory(task, H, len(begin.states))
-    check_policy(policy, begin.states, task.simulator.action_dim)
+    check_networks(task, policy, critic)
     chosen = _estimators(task, critic, estimators, H)
     for estimator in chosen.values():
         _check_estimator(estimator, task, begin)
     reference = matched_truth(
         task.simulator, policy, begin, task.discount, H,
-        all_actions=any(each.actions == "all" for each in chosen.values()),
+        kinds=sorted({each.actions for each in chosen.values()}, reverse=True),
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     moments = estimator_moments(chosen, policy, begin, reference, H, termination, seed, progress)
     config = _config(task, policy, critic, begin, H, batch, truth, termination, seed, command)
+    config |= {
+        "actions": {name: each.actions for name, each in chosen.items()},
+        "jacobian_noise": {
+            name: noise_mode(each.states, each.jacobians) for name, each in chosen.items()
+        },
+    }
     environment = provenance.environment() | {
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
@@ -127,6 +133,19 @@ def check_arguments(horizon: int, starts: int, batch: int, truth: str, terminati
         raise InputError(f"truth is {truth!r}, expected 'matched'")
     if termination not in TERMINATIONS:
         raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+
+
+def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | None) -> None:
+    """Try networks on two starts of the task before anything expensive begins.
+
+    Raises:
+        InputError: names the network and what does not fit.
+    """
+    probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
+    if policy is not None:
+        check_policy(copy.deepcopy(policy).double(), probe, da)
+    if critic is not None:
+        check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
 
 
 def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
@@ -219,17 +238,19 @@ def _profile(
 
 
 def _truth_values(truth: Truth) -> dict[str, Any]:
-    values = {
-        key: value
-        for key, value in vars(truth).items()
-        if isinstance(value, str | int | float | bool)
-    }
-    return {
+    """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
+    values: dict[str, Any] = {
         "kind": "matched",
         "method": "simulator unrolled with its own Jacobians, checked by finite differences",
         "admissible": truth.admissible,
-        **values,
     }
+    plain = ("status", "horizon", "lyapunov", "remainder", "flagged", "reason")
+    values |= {name: getattr(truth, name) for name in plain}
+    for prefix, reference in (("", truth.first or truth.every), ("all_", truth.every)):
+        if reference is not None and (prefix == "" or truth.first is not None):
+            numbers = ("norm", "standard_error", "relative_se", "discrepancy", "missing")
+            values |= {f"{prefix}{name}": getattr(reference, name) for name in numbers}
+    return values
 
 
 def _config(

@@ -43,13 +43,15 @@ class Sentence:
 class UsableHorizon:
     """Largest h such that every 1 ≤ m ≤ h has a usable direction and error; 0: none.
 
-    `low` and `high` bound it (bootstrap over groups); `best` minimises the mean squared error.
+    `best` minimises the mean squared error; both with bounds from the bootstrap over groups.
     """
 
     value: int
     low: int
     high: int
     best: int
+    best_low: int
+    best_high: int
 
 
 def verdict(profile: Profile) -> tuple[Sentence, ...]:
@@ -60,11 +62,12 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
     elif profile.truth["status"] == "imprecise":
         sentences = [_imprecise_truth(profile, name)]
     else:
-        sentences = [] if name is None else [_horizon(profile, name)]
+        judged = name is not None and judged_horizons(profile, name)
+        sentences = [_horizon(profile, name)] if name is not None and judged else []
     if name is not None:
         if profile.truth["admissible"] and "data" in profile.estimators and name != "data":
             sentences.append(_data_against(profile, name))
-        sentences.append(_variance(profile, name))
+        sentences.append(_lost(profile, name) or _variance(profile, name))
     return tuple(sentences)
 
 
@@ -86,13 +89,11 @@ def judged_estimator(profile: Profile) -> str | None:
 
 def _horizon(profile: Profile, name: str) -> Sentence:
     found, n = usable_horizon(profile, name), _samples(profile)
-    who = _gradient(name)
+    who, H = _gradient(name), max(horizons_of(profile, name))
     best = f"the mean squared error is smallest at h = {found.best}"
-    if found.best == 0:
-        best = "the mean squared error is smallest at h = 0, the data gradient J_0"
-    best += _against_zero(profile, name, found.best)
-    H = max(horizons_of(profile, name))
-    yours = "" if found.best == H else f" {_excess(profile, name, H, found.best)}"
+    best += ", the data gradient J_0" if found.best == 0 else ""
+    best += f" (CI {found.best_low}–{found.best_high})" + _against_zero(profile, name, found.best)
+    yours = "" if found.best == H else f" {_excess(profile, name, H)}"
     if found.high == 0:
         why = _obstacle(profile, name, 1)
         text = f"No horizon of {who} is usable ({n}): at h = 1 {why}; {best}.{yours}"
@@ -111,59 +112,66 @@ def _horizon(profile: Profile, name: str) -> Sentence:
     return Sentence("horizon", True, text)
 
 
-def _against_zero(profile: Profile, name: str, best: int) -> str:
-    """A warning where even the smallest error is above that of not moving at all, |truth|²."""
-    error, nothing = profile.estimate(name, "mse", best), float(profile.truth["norm"]) ** 2
-    if nothing <= 0 or not interval("mse", error).low > nothing:
+def _against_zero(profile: Profile, name: str, horizon: int) -> str:
+    """A warning where an error is above that of not moving at all, |truth|²."""
+    relative = profile.estimate(name, "relative_mse", horizon)
+    found = interval("relative_mse", relative)
+    if not found.low > 1:
         return ""
-    times = _times(error.value / nothing)
-    return f", where it is still {times} that of a zero gradient (a smaller scale would do better)"
-
-
-def _excess(profile: Profile, name: str, horizon: int, best: int) -> str:
-    ratio = _log_ratio(profile, (name, horizon), (name, best))
-    if ratio is None:
-        return ""
-    value, low, high, _ = ratio
-    if low > 0:
-        return (
-            f"H = {horizon} has {_times(exp(value))} (CI {_span(exp(low), exp(high))}) the error "
-            f"of the best."
-        )
     return (
-        f"Undecided whether H = {horizon} is worse: {_times(exp(value))} the error of the best "
-        f"(CI {_span(exp(low), exp(high))})."
+        f", where it is still {_times(relative.value)} (CI {_span(found.low, found.high)}) that of "
+        f"a zero gradient (a smaller scale would do better)"
+    )
+
+
+def _excess(profile: Profile, name: str, horizon: int) -> str:
+    """The error of the longest horizon, the user's setting, against the best one's."""
+    ratio = _ratio_to_best(profile, (name, horizon), name, judged_horizons(profile, name))
+    if ratio is None:
+        return f"The gradient at H = {horizon} is not finite or lost in noise."
+    if ratio.low > 0:
+        return f"H = {horizon} has {ratio.times} (CI {ratio.span}) the error of the best."
+    return (
+        f"Undecided whether H = {horizon} is worse: {ratio.times} the error of the best "
+        f"(CI {ratio.span})."
     )
 
 
 def _data_against(profile: Profile, name: str) -> Sentence:
-    rivals = [h for h in horizons_of(profile, name) if h > 0]
-    best = min(rivals, key=lambda h: profile.estimate(name, "mse", h).value)
+    rivals = [h for h in judged_horizons(profile, name) if h > 0]
     n, who = _samples(profile), _gradient(name)
-    ratio = _log_ratio(profile, ("data", 0), (name, best))
+    ratio = _ratio_to_best(profile, ("data", 0), name, rivals)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are lost in noise ({n})."
         return Sentence("data or model", False, text)
-    value, low, high, se = ratio
+    best = min(rivals, key=lambda h: profile.estimate(name, "mse", h).value)
     at = f"at its best horizon h = {best}"
-    if low > 0:
+    if ratio.low > 0:
         text = (
-            f"{who[0].upper() + who[1:]} {at} is {_times(exp(value))} more accurate than the data "
-            f"gradient (mean squared error, CI {_span(exp(low), exp(high))}, {n})."
+            f"{who[0].upper() + who[1:]} {at} is {ratio.times} more accurate than the data "
+            f"gradient (mean squared error, CI {ratio.span}, {n}).{_poor_critic(profile)}"
         )
         return Sentence("data or model", True, text)
-    if high < 0:
+    if ratio.high < 0:
         text = (
-            f"The data gradient is {_times(exp(-value))} more accurate than {who} {at} (mean "
-            f"squared error, CI {_span(exp(-high), exp(-low))}, {n})."
+            f"The data gradient is {_times(exp(-ratio.value))} more accurate than {who} {at} (mean "
+            f"squared error, CI {_span(exp(-ratio.high), exp(-ratio.low))}, {n})."
         )
         return Sentence("data or model", True, text)
     text = (
         f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
-        f"mean squared errors is {exp(value):.2g} (CI {_span(exp(low), exp(high))}, {n}); "
-        f"{_more(profile, abs(value), se)} separate them."
+        f"mean squared errors is {exp(ratio.value):.2g} (CI {ratio.span}, {n}); "
+        f"{_more(profile, abs(ratio.value), ratio.se)} separate them."
     )
     return Sentence("data or model", False, text)
+
+
+def _poor_critic(profile: Profile) -> str:
+    """A warning where J_0 itself is worse than none: the comparison then speaks of the critic."""
+    found = interval("relative_mse", profile.estimate("data", "relative_mse", 0))
+    if not found.low > 1:
+        return ""
+    return " The data gradient is worse than a zero gradient here, so this says more of the critic."
 
 
 def _variance(profile: Profile, name: str) -> Sentence:
@@ -173,26 +181,45 @@ def _variance(profile: Profile, name: str) -> Sentence:
         text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
         return Sentence("variance", False, text)
     stretch = f"from h = {growth.onset} to {growth.last}"
-    if growth.grows and growth.law == "power":
+    slope = (
+        f"slope of its logarithm {growth.slope:.2g} per step {stretch}, CI "
+        f"{_span(growth.low, growth.high)}, {n}"
+    )
+    if not growth.grows:
+        text = f"No exponential growth of the variance of {who} detected ({slope})."
+        return Sentence("variance", growth.high < 0, text)
+    if growth.factor < 2:
+        text = f"The variance of {who} grows slowly, {growth.factor:.2g}× {stretch} ({slope})."
+        return Sentence("variance", True, text)
+    if growth.law == "power":
         text = (
             f"The variance of {who} grows {stretch} like h^{growth.power:.2g}, a power law rather "
-            f"than an exponential (slope of its logarithm {growth.slope:.2g} per step, CI "
-            f"{_span(growth.low, growth.high)}, {n})."
+            f"than an exponential ({slope})."
         )
         return Sentence("variance", True, text)
-    if growth.grows:
-        text = (
-            f"The variance of {who} doubles every {log(2) / growth.slope:.2g} steps {stretch} "
-            f"(CI {_span(log(2) / growth.high, log(2) / growth.low)}, {n})"
-        )
-        doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
-        return Sentence("variance", True, text + (doubt if growth.law == "either" else "") + ".")
+    doubling = log(2) / growth.slope
     text = (
-        f"No exponential growth of the variance of {who} detected up to h = {growth.last} (slope "
-        f"of its logarithm {growth.slope:.2g} per step {stretch}, CI "
-        f"{_span(growth.low, growth.high)}, {n})."
+        f"The variance of {who} doubles every {doubling:.2g} steps {stretch} "
+        f"(CI {_span(log(2) / growth.high, log(2) / growth.low)}, {n})"
     )
-    return Sentence("variance", False, text)
+    doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
+    return Sentence("variance", True, text + (doubt if growth.law == "either" else "") + ".")
+
+
+def _lost(profile: Profile, name: str) -> Sentence | None:
+    """Where gradients stop being finite, if they do."""
+    e, q = profile.estimators.index(name), profile.quantities.index("variance")
+    lost = [
+        h for h in horizons_of(profile, name) if not np.isfinite(profile.columns["value"][e, q, h])
+    ]
+    if not lost:
+        return None
+    who = _gradient(name)
+    text = (
+        f"{who[0].upper() + who[1:]} is not finite from h = {lost[0]} on "
+        f"({profile.method[e, q, lost[0]]}, {_samples(profile)}): use a shorter horizon."
+    )
+    return Sentence("health", True, text)
 
 
 def _no_truth(profile: Profile) -> Sentence:
@@ -203,26 +230,31 @@ def _no_truth(profile: Profile) -> Sentence:
 
 def _imprecise_truth(profile: Profile, name: str | None) -> Sentence:
     truth, config = profile.truth, profile.config
-    error = float(truth["standard_error"])
-    bias = ""
-    if name is not None:
-        at = min(horizons_of(profile, name), key=lambda h: profile.estimate(name, "mse", h).value)
-        found = profile.estimate(name, "bias2", at)
-        high = interval("bias2", found).high
-        bias = f" ({max(found.value, 0.0) ** 0.5:.2g}, at most {high**0.5:.2g}, at h = {at})"
-    missing = int(truth["missing"])
+    error, norm = float(truth["standard_error"]), float(truth["norm"])
+    size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
+    bias = "" if name is None else _against_bias(profile, name, error)
+    missing, starts = int(truth["missing"]), int(config["starts"])
     cost = ""
     if missing > 0:
-        starts = int(config["starts"]) + missing
-        factor = starts / int(config["starts"])
+        factor = (starts + missing) / starts
         seconds = factor * float(profile.environment.get("wall_seconds", "nan"))
-        cost = f": rerun with --starts {starts}, {factor:.2g} times as many (≈ {_time(seconds)})"
+        again = f"--starts {starts + missing}, {factor:.2g} times as many (≈ {_time(seconds)})"
+        cost = f": rerun with {again}"
     text = (
-        f"Undecided: the truth's error ({error:.2g}) is not small against its norm "
-        f"({float(truth['norm']):.2g}) or the bias{bias}{cost}. Comparisons between estimators on "
-        f"the same starts remain sharp."
+        f"Undecided: the truth's error ({error:.2g}, N = {starts}) is not small against {size}"
+        f"{bias}{cost}. Comparisons between estimators on the same starts remain sharp."
     )
     return Sentence("truth", False, text)
+
+
+def _against_bias(profile: Profile, name: str, error: float) -> str:
+    """The bias at the smallest error, mentioned where the truth's error is not small beside it."""
+    over = judged_horizons(profile, name)
+    if not over:
+        return ""
+    at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
+    bias = max(profile.estimate(name, "bias2", at).value, 0.0) ** 0.5
+    return f" or the bias ({bias:.2g} at h = {at})" if error > bias / 4 else ""
 
 
 # Numbers behind the sentences --------------------------------------------------------------------
@@ -245,20 +277,36 @@ def growth_of(profile: Profile, name: str) -> Growth | None:
     return variance_growth(np.array(over, dtype=np.float64), values, left_out)
 
 
+def judged_horizons(profile: Profile, name: str) -> list[int]:
+    """Horizons, without a gap, at which the error is a finite number."""
+    over = []
+    for h in horizons_of(profile, name):
+        error = profile.estimate(name, "mse", h)
+        if not (np.isfinite(error.value) and np.isfinite(error.left_out).all()):
+            break
+        over.append(h)
+    return over
+
+
 def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
-    """The usable horizon, its bootstrap interval and the horizon of least error."""
-    over = horizons_of(profile, name)
-    mse = [profile.estimate(name, "mse", h) for h in over]
-    cosine = [profile.estimate(name, "cosine", h) for h in over]
+    """The usable horizon and the horizon of least error, with bootstrap intervals."""
+    over = np.array(judged_horizons(profile, name))
+    if len(over) == 0:
+        return UsableHorizon(0, 0, 0, 0, 0, 0)
+    mse = [profile.estimate(name, "mse", int(h)) for h in over]
+    cosine = [profile.estimate(name, "cosine", int(h)) for h in over]
     low = np.array([interval("cosine", each).low for each in cosine])
-    low = np.where(np.isfinite(low), low, -1.0)
     error, direction = _bootstrap(mse), _bootstrap(cosine, low)
     values = np.array([each.value for each in mse])
-    usable = _usable(np.array(over), values[None], low[None])[0]
-    replicates = _usable(np.array(over), error, direction)
-    bounds = np.quantile(replicates, [0.025, 0.975], method="closest_observation")
-    best = over[int(np.nanargmin(values))]
-    return UsableHorizon(int(usable), int(bounds[0]), int(bounds[1]), best)
+    usable = _usable(over, values[None], low[None])[0]
+    ends = _ends(_usable(over, error, direction))
+    best = over[error.argmin(axis=1)]
+    return UsableHorizon(int(usable), *ends, int(over[values.argmin()]), *_ends(best))
+
+
+def _ends(horizons: Array) -> tuple[int, int]:
+    low, high = np.quantile(horizons, [0.025, 0.975], method="closest_observation")
+    return int(low), int(high)
 
 
 def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
@@ -272,24 +320,48 @@ def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
 
 def _usable(over: Array, mse: Array, direction: Array) -> Array:
     """Usable horizon of each row of [R, horizons]."""
-    smallest = np.nanmin(mse, axis=1, keepdims=True)
+    smallest = mse.min(axis=1, keepdims=True)
     good = (direction >= COSINE) & (mse <= EXCESS * np.maximum(smallest, 0.0))
     good = good[:, over > 0]
     run = np.cumprod(good, axis=1).sum(axis=1)
     return np.asarray(np.concatenate([[0], over[over > 0]])[run])
 
 
-def _log_ratio(
-    profile: Profile, above: tuple[str, int], below: tuple[str, int]
-) -> tuple[float, float, float, float] | None:
-    """log(MSE above / MSE below) with its paired interval and standard error."""
-    top, bottom = (profile.estimate(name, "mse", h) for name, h in (above, below))
-    everything = np.concatenate([top.left_out, bottom.left_out, [top.value, bottom.value]])
-    if not (everything > 0).all():
+@dataclass(frozen=True)
+class LogRatio:
+    """Logarithm of a ratio of mean squared errors, its interval and standard error."""
+
+    value: float
+    low: float
+    high: float
+    se: float
+
+    @property
+    def times(self) -> str:
+        return _times(exp(self.value))
+
+    @property
+    def span(self) -> str:
+        return _span(exp(self.low), exp(self.high))
+
+
+def _ratio_to_best(
+    profile: Profile, cell: tuple[str, int], name: str, horizons: list[int]
+) -> LogRatio | None:
+    """log(MSE of a cell / smallest MSE of `name`), on the same starts.
+
+    Each bootstrap replicate selects its own best horizon, so that the interval pays for the choice.
+    """
+    rivals = [profile.estimate(name, "mse", h) for h in horizons]
+    above = profile.estimate(cell[0], "mse", cell[1])
+    if not rivals or not all((each.left_out > 0).all() for each in (above, *rivals)):
         return None
-    value = log(top.value / bottom.value)
-    se = jackknife_se(np.log(top.left_out / bottom.left_out))
-    return value, value - Z * se, value + Z * se, se
+    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (above, *rivals)]
+    draws = _bootstrap(logs)
+    value = logs[0].value - min(each.value for each in logs[1:])
+    ratios = draws[:, 0] - draws[:, 1:].min(axis=1)
+    low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
+    return LogRatio(value, float(low), float(high), float(ratios.std()))
 
 
 def _obstacle(profile: Profile, name: str, horizon: int) -> str:
@@ -302,14 +374,14 @@ def _obstacle(profile: Profile, name: str, horizon: int) -> str:
             f"its cosine with the truth is {shown} (CI {_span(found.low, found.high)}, wanted: "
             f"lower end ≥ {COSINE})"
         )
-    values = [profile.estimate(name, "mse", h).value for h in horizons_of(profile, name)]
+    values = [profile.estimate(name, "mse", h).value for h in judged_horizons(profile, name)]
     times = profile.estimate(name, "mse", horizon).value / min(values)
     return f"its mean squared error is {_times(times)} the smallest (wanted: ≤ {EXCESS:g}×)"
 
 
 def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
     """Samples that would settle the first horizon in doubt."""
-    at = min(found.value + 1, max(horizons_of(profile, name)))
+    at = min(found.value + 1, max(judged_horizons(profile, name)))
     cosine = profile.estimate(name, "cosine", at)
     se = jackknife_se(cosine.left_out)
     gap = abs(cosine.value - COSINE)

@@ -195,6 +195,58 @@ def test_an_unstable_policy_leaves_variances_only():
     assert "λ" in profile.truth["reason"]
 
 
+def test_an_overflowing_policy_is_reported_to_the_end(tmp_path):
+    """measure → save → verdict → report on MuJoCo with a policy that throws the cart away."""
+    from gradlab.verdict import verdict
+
+    task = gradlab.tasks.inverted_pendulum(slider="wide")
+    policy = nn.Linear(4, 1).double()
+    policy.weight.data = torch.tensor([[50.0, -500.0, -50.0, 90.0]]).double()
+
+    class Critic(nn.Module):
+        def forward(self, s, u):
+            return -(s**2).sum(dim=1) - (u**2).sum(dim=1)
+
+    profile = gradlab.measure(task, policy, Critic(), horizon=8, starts=16)
+    assert profile.truth["status"] in ("cut", "none")
+    assert "nan" not in " ".join(sentence.text for sentence in verdict(profile))
+    assert gradlab.report(profile.save(tmp_path / "run.h5")).exists()
+
+
+def test_all_action_and_first_action_truths_are_kept_apart():
+    task = scalar_task(noise=0.0)
+    sim, tail = task.simulator, gradlab.Tail(0, Quadratic(), GAMMA)
+    chosen = {kind: gradlab.Estimator(sim, sim, kind, tail) for kind in ("first", "all")}
+    profile = gradlab.measure(task, scalar_policy(), None, chosen, horizon=30, starts=64)
+    table = profile.table().set_index(["estimator", "quantity", "horizon"]).value
+    for kind, prefix in (("first", ""), ("all", "all_")):
+        level = table[kind, "mse", 30] / table[kind, "relative_mse", 30]
+        assert level == pytest.approx(profile.truth[f"{prefix}norm"] ** 2, rel=1e-6)
+        assert table[kind, "cosine", 30] > 0.999
+    assert profile.truth["all_norm"] > 1.5 * profile.truth["norm"]
+    assert profile.config["actions"] == {"first": "first", "all": "all"}
+
+
+def test_the_profile_says_at_which_noise_models_were_differentiated():
+    task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
+    modes = gradlab.measure(task, scalar_policy(), Quadratic(), horizon=1, starts=16).config
+    assert modes["jacobian_noise"] == {
+        "data": "none", "model": "own", "mixed": "inferred", "true_dynamics": "own"
+    }  # fmt: skip
+
+
+def test_a_cosine_of_two_vanishing_gradients_is_lost_not_reversed():
+    """With both norms below their noise, c / sqrt(u t) would be a confident −1."""
+    task = scalar_task(mean=0.0)
+    policy, tail = scalar_policy(0.0), gradlab.Tail(0, Quadratic(), GAMMA)
+    policy.weight.data.fill_(-0.5303)  # near the optimum: the truth is noise
+    exact = gradlab.Estimator(task.simulator, task.simulator, "first", tail)
+    for seed in range(8):
+        profile = gradlab.measure(task, policy, None, {"own": exact}, 30, 8, seed=seed)
+        row = profile.table().query("quantity == 'cosine' and horizon == 30").iloc[0]
+        assert row.ci_high > 0.9
+
+
 def test_non_finite_gradients_are_counted_not_averaged():
     class Broken(Quadratic):
         def forward(self, s, u):

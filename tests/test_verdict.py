@@ -43,10 +43,12 @@ def planted(
 
     for n in range(H + 1):
         laws = {"mse": mse(n), "cosine": cosine(n), "variance": variance(n), "bias2": mse(n) / 2}
+        laws["relative_mse"] = mse(n) / max(float(truth.get("norm", 2.0)), 0.1) ** 2
         for quantity, value in laws.items():
-            relative = noise if quantity != "cosine" else noise / 2
+            relative = noise / 2 if quantity == "cosine" else noise
             fill(1, quantity, n, value, relative * abs(value))
-    for quantity, value in (("mse", data), ("cosine", 0.8), ("variance", 5.0), ("bias2", 1.0)):
+    beside = {"mse": data, "cosine": 0.8, "variance": 5.0, "bias2": 1.0, "relative_mse": data / 4}
+    for quantity, value in beside.items():
         fill(0, quantity, 0, value, noise * value)
     facts = {"admissible": True, "status": "converged", "standard_error": 0.1, "norm": 1.0} | truth
     config = {"starts": 256, "batch": 256}
@@ -99,14 +101,29 @@ def test_a_usable_horizon_in_doubt_is_undecided_and_asks_for_samples():
 
 def test_an_error_above_that_of_a_zero_gradient_is_pointed_out():
     text = said(planted(lambda n: 4.0, lambda n: 0.9, norm=1.0))["horizon"].text
-    assert "still 4× that of a zero gradient" in text
+    assert "still 4× (CI 3.8–4.2) that of a zero gradient" in text
     assert "zero gradient" not in said(planted(lambda n: 0.5, lambda n: 0.9))["horizon"].text
 
 
 def test_your_horizon_is_compared_with_the_best():
     text = said(planted(lambda n: 1.0 + n / 4, lambda n: 0.9))["horizon"].text
-    assert "smallest at h = 0, the data gradient J_0" in text
+    assert "smallest at h = 0, the data gradient J_0 (CI 0–0)" in text
     assert "H = 12 has 4× (CI" in text
+
+
+def test_gradients_that_stop_being_finite_are_pointed_out():
+    profile = planted(
+        lambda n: np.nan if n > 8 else 1.0, lambda n: 0.9, lambda n: np.nan if n > 8 else 1.0
+    )
+    sentences = said(profile)
+    assert "is not finite from h = 9 on" in sentences["health"].text
+    assert "≈ 8 steps" in sentences["horizon"].text
+    assert "nan" not in " ".join(each.text for each in verdict(profile))
+
+
+def test_a_critic_worse_than_none_is_named():
+    text = said(planted(lambda n: 1.0, lambda n: 0.9, data=40.0))["data or model"].text
+    assert "says more of the critic" in text
 
 
 @pytest.mark.parametrize(
@@ -137,6 +154,8 @@ def test_power_laws_and_plateaus_are_not_called_exponential():
     assert "like h^2" in said(power)["variance"].text
     flat = said(planted(lambda n: 1.0, lambda n: 0.9))["variance"]
     assert not flat.decided
+    slow = said(planted(lambda n: 1.0, lambda n: 0.9, lambda n: 1.05**n, noise=0.001))["variance"]
+    assert "grows slowly, 1.7× from h = 1 to 12" in slow.text
     assert flat.text.startswith("No exponential growth")
     assert growth_of(power, "data") is None
 

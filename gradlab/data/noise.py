@@ -10,6 +10,12 @@ import hashlib
 import torch
 
 
+def child(seed: int, name: str) -> int:
+    """A seed of its own for a part of a run, so that neighbouring seeds share no draws."""
+    digest = hashlib.sha256(f"gradlab:{seed}:child:{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
 def stream(seed: int, name: str, step: int = 0) -> torch.Generator:
     """A CPU generator of its own for (seed, name, step)."""
     digest = hashlib.sha256(f"gradlab:{seed}:{name}:{step}".encode()).digest()

@@ -2,8 +2,9 @@
 
     y = Σ_{k<n} γᵏ r_k + γⁿ Q̄(s_n, π(s_n)),   loss (Q(s_0, a_0) − y)²
 
-(s_0, a_0) are visited states with an exploratory first action; the n steps after it follow π, so
-the target is on-policy for every n and no correction is needed. Q̄ is a slowly moving copy.
+(s_0, a_0) are visited states with an exploratory first action (the task's own spread, else that of
+the policy's actions); the n steps after it follow π, so the target is on-policy for every n and no
+correction is needed. Q̄ is a slowly moving copy.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
+from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
-from gradlab.gradients.rollout import Starts, rollout
+from gradlab.gradients.rollout import Starts, policy_noise_at, rollout
 from gradlab.hooks import Progress, silent
-from gradlab.networks.interface import check_policy
+from gradlab.networks.interface import act, check_policy
 from gradlab.networks.mlp import QCritic
 from gradlab.tasks import Task
 
@@ -27,6 +28,7 @@ VISITED = 16  # states taken from each trajectory
 UPDATES = 2000
 ROWS = 256
 TARGET_RATE = 0.01
+SMALLEST = 1e-2  # exploration of a policy that always acts alike, in action units
 LEARNING_RATE = 1e-3
 
 
@@ -83,7 +85,9 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    visits = rollout(simulator, policy, starts, max(2 * task.horizon, VISITED), seed + 1)
+    visits = rollout(
+        simulator, policy, starts, max(2 * task.horizon, VISITED), child(seed, "critic visits")
+    )
     # Half of the rows are the start states themselves: that is where gradients are measured.
     later = torch.linspace(0, visits.horizon, VISITED // 2).long()
     again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
@@ -98,14 +102,17 @@ def _exploratory(
 ) -> Evaluation:
     simulator, m = task.simulator, len(state)
     with torch.no_grad():
-        mean = policy(state)
-    spread = torch.tensor(task.exploration or (0.1,) * mean.shape[1], dtype=torch.float64)
+        mean = act(policy, state, policy_noise_at(policy, m, child(seed, "critic"), 0, state))
+    if task.exploration is None:
+        spread = mean.std(dim=0).clamp_min(SMALLEST)
+    else:
+        spread = torch.tensor(task.exploration, dtype=torch.float64)
     draw = torch.randn(mean.shape, generator=stream(seed, "exploration"), dtype=torch.float64)
     action = mean + spread * draw
     xi = simulator.sample_noise(m, stream(seed, "critic-dynamics"), state.dtype)
     out = simulator.step(state, action, xi)
     starts = Starts(out.state, torch.ones(m, dtype=torch.float64), torch.arange(m))
-    path = rollout(simulator, policy, starts, steps - 1, seed + 2)
+    path = rollout(simulator, policy, starts, steps - 1, child(seed, "critic returns"))
     alive = path.alive & out.alive if termination == "mask" else torch.ones_like(path.alive)
     gamma = task.discount ** torch.arange(1, steps, dtype=torch.float64)[:, None]
     returns = out.reward + (gamma * alive[:-1] * path.rewards).sum(dim=0)

@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
     Starts,
@@ -165,9 +166,9 @@ def all_action_gradients(
     for begin in range(0, horizon + 1, STEPS):
         steps = slice(begin, min(begin + STEPS, horizon + 1))
         s, e = (x[steps].flatten(0, 1) for x in (linear.path.states, linear.path.policy_noise))
-        total = total + gram.path_gradients(gram.policy_jacobian(policy, s, e), costates[steps])
+        total = total + gram.path_gradients(policy_jacobian(policy, s, e), costates[steps])
     return total
 
 
-def _start_jacobian(policy: nn.Module, linear: LinearizedPath) -> gram.PolicyJacobian:
-    return gram.policy_jacobian(policy, linear.path.states[0], linear.path.policy_noise[0])
+def _start_jacobian(policy: nn.Module, linear: LinearizedPath) -> PolicyJacobian:
+    return policy_jacobian(policy, linear.path.states[0], linear.path.policy_noise[0])

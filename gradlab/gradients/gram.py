@@ -1,64 +1,25 @@
 """Inner products of per-sample policy gradients, without forming them.
 
-A per-sample gradient is G_i = J_iᵀ g_i with J_i = ∂π_θ(s_i)/∂θ [da, P] and g_i [da]. For a linear
-layer with input x_i and backward signals D_i [da, out], J_i's block is D_i ⊗ (x_i, 1), hence
+A per-sample gradient is G_i = J_iᵀ g_i with J_i = ∂π_θ(s_i)/∂θ [da, P] and g_i [da]. With J's
+factors, D_i ⊗ (x_i, 1) for each linear layer,
 
     Θ_ij = J_i J_jᵀ = Σ_layers (D_i D_jᵀ)(x_i·x_j + 1),     G_i·G_j = g_iᵀ Θ_ij g_j
 
 Θ is formed in blocks of rows and multiplied at once with the g of every estimator and horizon, so
-memory is O(N) and no parameter-sized vector exists. Policies whose parameters live elsewhere than
-in linear layers get explicit Jacobians from `torch.func`, with a warning.
+memory is O(N) and no parameter-sized vector exists. With θ in every action, G_i = Σ_t J_tᵀ λ_t and
+Θ runs over pairs of steps (t, t′) of one sample instead.
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch import Tensor
 
-from gradlab.networks.interface import act
+from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian
 
 PAIRS = 1 << 21  # entries of Θ held at once
-
-
-@dataclass(frozen=True)
-class Factor:
-    """One layer's share of J: signals D [N, da, out], inputs x [N, in], the parameters they fill.
-
-    Without inputs the signals are the Jacobian itself, [N, da, P].
-    """
-
-    signals: Tensor
-    inputs: Tensor | None
-    weight: slice | None
-    bias: slice | None
-
-
-@dataclass(frozen=True)
-class PolicyJacobian:
-    """J_i for N samples, factor by factor; `size` is P = Σ numel over `policy.parameters()`."""
-
-    factors: tuple[Factor, ...]
-    size: int
-    samples: int
-    action_dim: int
-
-
-def policy_jacobian(policy: nn.Module, states: Tensor, noise: Tensor) -> PolicyJacobian:
-    """Factors of ∂π_θ/∂θ at states [N, ds] and policy noise [N, noise_dim]."""
-    factors = _layer_factors(policy, states, noise)
-    if factors is None:
-        warnings.warn(
-            "the policy has parameters outside linear layers: per-sample Jacobians are formed "
-            "explicitly by torch.func, which needs N × da × P numbers",
-            stacklevel=3,
-        )
-        factors = (_explicit_factor(policy, states, noise),)
-    size = sum(p.numel() for p in policy.parameters())
-    return PolicyJacobian(factors, size, states.shape[0], factors[0].signals.shape[1])
+THIN = 4096  # weights of a layer below which all horizons' means are one matrix product
+ROWS = 1024  # rows of a block in the products of the other layers
 
 
 def sample_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
@@ -174,66 +135,5 @@ def _input_products(factor: Factor, rows: slice | None) -> Tensor:
         n = factor.signals.shape[0]
         shape = (n,) if rows is None else (len(range(*rows.indices(n))), n)
         return factor.signals.new_ones(shape)
-    return (x * x).sum(dim=1) + one if rows is None else x[rows] @ x.T + one
-
-
-def _layer_factors(policy: nn.Module, states: Tensor, noise: Tensor) -> tuple[Factor, ...] | None:
-    """Factors from one forward pass with hooks and da reverse passes; None where they do not do."""
-    slices = _parameter_slices(policy)
-    layers = [m for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) in slices]
-    owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
-    if sorted(owned) != sorted(slices):
-        return None
-    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
-    hooks = [
-        layer.register_forward_hook(lambda m, args, out: calls.append((m, args[0].detach(), out)))
-        for layer in layers
-    ]
-    try:
-        with torch.enable_grad():
-            action = act(policy, states, noise)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if sorted(id(m) for m, _, _ in calls) != sorted(id(m) for m in layers):
-        return None
-    if any(out.ndim != 2 or not out.requires_grad for _, _, out in calls):
-        return None
-    outputs = [out for _, _, out in calls]
-    signals = [_signals(action, j, outputs, states.shape[0]) for j in range(action.shape[1])]
-    return tuple(
-        Factor(
-            torch.stack([signal[k] for signal in signals], dim=1),
-            x,
-            slices[id(layer.weight)],
-            slices[id(layer.bias)] if layer.bias is not None else None,
-        )
-        for k, (layer, x, _) in enumerate(calls)
-    )
-
-
-def _signals(action: Tensor, j: int, outputs: list[Tensor], n: int) -> list[Tensor]:
-    retain = j < action.shape[1] - 1
-    grads = torch.autograd.grad(action[:, j].sum(), outputs, retain_graph=retain, allow_unused=True)
-    return [torch.zeros_like(o) if g is None else g for g, o in zip(grads, outputs, strict=True)]
-
-
-def _explicit_factor(policy: nn.Module, states: Tensor, noise: Tensor) -> Factor:
-    parameters = {name: p.detach() for name, p in policy.named_parameters()}
-
-    def one(theta: dict[str, Tensor], s: Tensor, e: Tensor) -> Tensor:
-        inputs = (s[None], e[None]) if e.shape[0] else (s[None],)
-        action: Tensor = functional_call(policy, theta, inputs)
-        return action[0]
-
-    blocks = vmap(jacrev(one), in_dims=(None, 0, 0))(parameters, states, noise)
-    signals = torch.cat([blocks[name].flatten(2) for name in parameters], dim=2)
-    return Factor(signals, None, None, None)
-
-
-def _parameter_slices(policy: nn.Module) -> dict[int, slice]:
-    slices, begin = {}, 0
-    for parameter in policy.parameters():
-        slices[id(parameter)] = slice(begin, begin + parameter.numel())
-        begin += parameter.numel()
-    return slices
+    weighted = x if factor.weight is not None else 0 * x
+    return (x * weighted).sum(dim=1) + one if rows is None else x[rows] @ weighted.T + one

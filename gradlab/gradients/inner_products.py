@@ -19,6 +19,7 @@ from gradlab.data.path import Path
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, all_action_gradients
 from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
     Starts,
@@ -63,7 +64,8 @@ def estimator_moments(
         for n in _horizons(estimator):
             shape = replace(estimator.tail, horizon=n)
             G = all_action_gradients(policy, along, tail, shape, termination)
-            cells[name, n] = _explicit_moments(G, truth.all_actions, begin)
+            T = None if truth.every is None else truth.every.gradients
+            cells[name, n] = _explicit_moments(G, T, begin)
     cells |= _kernel_moments(chosen, first, policy, begin, truth, seed)
     progress("estimators", len(chosen), len(chosen))
     return {key: cells[key] for name in chosen for key in cells if key[0] == name}
@@ -115,7 +117,7 @@ def _kernel_moments(
     if not keys:
         return {}
     noise = policy_noise_at(policy, len(begin.states), seed, 0, begin.states)
-    jacobian = gram.policy_jacobian(policy, begin.states, noise)
+    jacobian = policy_jacobian(policy, begin.states, noise)
     G = torch.stack([first[name][n] for name, n in keys]) * begin.weight[:, None]
     label, size = _groups(begin)
     squares = _by_group(gram.squared_norms(jacobian, G), label)
@@ -123,7 +125,7 @@ def _kernel_moments(
     gradient = _pair_sums(G, total, within, G, total, label)
     if truth.first is None:
         return {key: Moments(size, squares[k], _row(gradient, k)) for k, key in enumerate(keys)}
-    T = (truth.first * begin.weight[:, None])[None]
+    T = (truth.first.gradients * begin.weight[:, None])[None]
     Y = G - T
     total_y, within_y = gram.products(jacobian, Y, begin.group)
     total_t, within_t = gram.products(jacobian, T, begin.group)

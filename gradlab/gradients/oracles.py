@@ -22,6 +22,7 @@ from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Tail, all_action_gradients
 from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradient, sensitivities
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
     Starts,
@@ -38,6 +39,7 @@ from gradlab.systems.system import System
 BLOCK = 50  # steps unrolled between two looks at convergence
 RECENT = 20  # last steps whose largest term starts the geometric remainder
 OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
+LARGEST_LOG = 700.0  # of a float64
 DIRECTIONS = 8
 
 
@@ -86,16 +88,19 @@ class Unrolled:
     Attributes:
         gradients: Σ_{t<T} of the reward terms, [T_max, N, da].
         lyapunov: closed-loop exponent per step of each start over the second half, [N].
-        remainder: geometric estimate of what is missing beyond T_max, |·| per start [N].
+        remainder: bound on the norm of what the mean gradient misses beyond T_max (geometric).
         converged: every chain decays faster than 1/γ and the remainder is below the tolerance.
         flagged: steps whose Jacobian failed its certificate.
+        lost: starts whose rollout or chain left the finite numbers; lost_at: the first such step.
     """
 
     gradients: Tensor
     lyapunov: Tensor
-    remainder: Tensor
+    remainder: float
     converged: bool
     flagged: int
+    lost: int
+    lost_at: int
 
     @property
     def horizon(self) -> int:
@@ -122,7 +127,7 @@ def unroll_first_action(
     where after two effective horizons most chains still outgrow the discount, or at `at_most`.
     """
     noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
-    jacobian = gram.policy_jacobian(policy, starts.states, noise)
+    jacobian = policy_jacobian(policy, starts.states, noise)
     terms: list[Tensor] = []
     logs: list[Tensor] = []
     flagged, D = 0, None
@@ -134,14 +139,14 @@ def unroll_first_action(
         linear = linearize_path(path, simulator, K, path.dynamics_noise)
         block = sensitivities(linear, D)
         terms.append(_reward_terms(linear, block, D, discount, done, termination))
-        logs.append(block.flatten(2).norm(dim=2).clamp_min(1e-300).log())
+        logs.append(_log_norm(block))
         flagged += int(linear.flags.sum())
         D, alive = block[-1], path.alive[-1]
         now = replace(starts, states=path.states[-1])
         result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
         outgrown = float(result.lyapunov.median()) > -float(np.log(discount))
-        diverged = not float(logs[-1].max()) < OVERFLOW
+        diverged = float(logs[-1].max()) >= OVERFLOW
         diverged |= outgrown and result.horizon >= 2 * effective_horizon(discount)
         enough = result.converged and result.horizon >= at_least
         if enough or diverged or result.horizon >= at_most:
@@ -170,7 +175,7 @@ def _judged(
     terms: list[Tensor],
     logs: list[Tensor],
     discount: float,
-    jacobian: gram.PolicyJacobian,
+    jacobian: PolicyJacobian,
     weight: Tensor,
     tolerance: float,
     flagged: int,
@@ -180,16 +185,32 @@ def _judged(
     lyapunov = (log[-1] - log[half - 1]) / (len(log) - half)
     ratio = (lyapunov + float(np.log(discount))).exp()
     latest = term[-RECENT:].norm(dim=2).amax(dim=0)
-    remainder = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
+    left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
+    remainder = (_reach(jacobian) * left * weight).mean()
     g = gradients[-1:] * weight[:, None]
     norm = gram.mean_gradients(jacobian, g).norm()
     error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
-    missing = (_reach(jacobian) * remainder * weight).mean()
-    converged = bool(missing <= tolerance * torch.maximum(norm, error))
-    return Unrolled(gradients, lyapunov, remainder, converged, flagged)
+    converged = bool(remainder <= tolerance * torch.maximum(norm, error))
+    lost = ~torch.isfinite(term).all(dim=2)
+    lost_at = int(lost.any(dim=1).int().argmax()) if bool(lost.any()) else -1
+    return Unrolled(
+        gradients,
+        lyapunov,
+        float(remainder),
+        converged,
+        flagged,
+        int(lost.any(dim=0).sum()),
+        lost_at,
+    )
 
 
-def _reach(jacobian: gram.PolicyJacobian) -> Tensor:
+def _log_norm(D: Tensor) -> Tensor:
+    """log |D| of each step and start; a chain that left the finite numbers counts as largest."""
+    norm: Tensor = D.flatten(2).norm(dim=2).nan_to_num(nan=torch.inf)
+    return norm.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+
+
+def _reach(jacobian: PolicyJacobian) -> Tensor:
     """Frobenius norm of J_i, [N]: how far an action gradient of 1 reaches in θ."""
     eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
     rows = eye[:, None].expand(-1, jacobian.samples, -1)
@@ -251,8 +272,9 @@ def common_random_differences(
     s0 = starts.states[:count]
     e0 = policy_noise_at(policy, size, seed, 0, s0)[:count]
     theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
-    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions"))
-    directions = torch.nn.functional.normalize(draw.to(theta), dim=1)
+    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
+    trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
+    directions = nn.functional.normalize(draw * trained, dim=1)
     epsilon = _step_size(policy, s0, e0, directions)
     signs = [1.0, -1.0, 2.0, -2.0]
     moved = [perturbed(policy, sign * epsilon * v) for v in directions for sign in signs]
@@ -289,7 +311,7 @@ def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
 
 
 def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
-    jacobian = gram.policy_jacobian(policy, states, noise)
+    jacobian = policy_jacobian(policy, states, noise)
     reach = float(gram.along(jacobian, directions).square().mean().sqrt())
     with torch.no_grad():
         size = float(act(policy, states, noise).square().mean().sqrt())

@@ -59,6 +59,8 @@ def reference_gradients(
 
 
 def _flat_gradient(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    grads = torch.autograd.grad(output, parameters, retain_graph=True, allow_unused=True)
-    pairs = zip(grads, parameters, strict=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+    """Zeros for frozen and unused parameters."""
+    trained = [p for p in parameters if p.requires_grad]
+    grads = torch.autograd.grad(output, trained, retain_graph=True, allow_unused=True)
+    found = {id(p): g for p, g in zip(trained, grads, strict=True) if g is not None}
+    return torch.cat([found.get(id(p), torch.zeros_like(p)).flatten() for p in parameters])

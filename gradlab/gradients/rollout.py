@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.networks.interface import act, noise_dim
 from gradlab.systems.system import System, standard_normal
 
@@ -100,15 +101,27 @@ def rollout(
 
 
 def rollout_with_jacobians(
-    system: System, policy: nn.Module, starts: Starts, horizon: int, seed: int = 0, first: int = 0
+    system: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    seed: int = 0,
+    first: int = 0,
+    traces: list[Trace] | None = None,
 ) -> tuple[Path, Tensor]:
-    """The same path with K = ∂π/∂s [H + 1, N, da, ds], from the forward passes that made it."""
+    """The same path with K = ∂π/∂s [H + 1, N, da, ds], from the forward passes that made it.
+
+    Args:
+        traces: filled with each step's trace, which holds the factors of ∂π/∂θ, where given.
+    """
     jacobians: list[Tensor] = []
 
     def choose(state: Tensor, noise: Tensor) -> Tensor:
-        action, K = _action_and_jacobian(policy, state, noise)
-        jacobians.append(K)
-        return action
+        found = trace(policy, state, noise)
+        jacobians.append(found.K)
+        if traces is not None:
+            traces.append(found)
+        return found.action
 
     path = _roll(system, policy, starts, horizon, seed, first, choose)
     return path, torch.stack(jacobians)
@@ -158,18 +171,27 @@ def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tenso
     return standard_normal(n, noise_dim(policy), generator).to(like)
 
 
-def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | None:
-    """Noise [H, N, dn] at which `jacobians` is differentiated along a path of `states`.
+def noise_mode(states: System, jacobians: System | None) -> str:
+    """At which dynamics noise `jacobians` is differentiated along paths of `states`.
 
-    The path's own noise for the system that made it, else inferred from each transition, else
-    None, the mean transition.
+    "own": the path's, where one system makes both; "inferred" from each transition; "mean", at
+    zero noise, where it cannot be inferred; "none" where there is nothing to know.
     """
+    if jacobians is None or jacobians.noise_dim == 0:
+        return "none"
+    if jacobians is states:
+        return "own"
+    return "inferred" if hasattr(jacobians, "infer_noise") else "mean"
+
+
+def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | None:
+    """Noise [H, N, dn] at which `jacobians` is differentiated (see `noise_mode`)."""
     if jacobians is states:
         return path.dynamics_noise
-    infer = getattr(jacobians, "infer_noise", None)
-    if infer is None or jacobians.noise_dim == 0:
+    if noise_mode(states, jacobians) != "inferred":
         return None
     s, s_next = path.states[:-1].flatten(0, 1), path.states[1:].flatten(0, 1)
+    infer = getattr(jacobians, "infer_noise")  # noqa: B009 - not in the protocol: few have it
     inferred: Tensor = infer(s, path.actions[:-1].flatten(0, 1), s_next)
     return inferred.reshape(*path.actions[:-1].shape[:2], jacobians.noise_dim)
 
@@ -209,19 +231,9 @@ def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
     s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
 
     def block(rows: slice) -> Tensor:
-        return _action_and_jacobian(policy, s[rows], e[rows])[1]
+        return trace(policy, s[rows], e[rows]).K
 
     return _mapped(block, h1 * n).reshape(h1, n, -1, ds)
-
-
-def _action_and_jacobian(policy: nn.Module, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """a [N, da] and ∂a/∂s [N, da, ds] by one reverse pass per action."""
-    with torch.enable_grad():
-        leaf = state.detach().requires_grad_()
-        action = act(policy, leaf, noise)
-        last = action.shape[1] - 1
-        rows = [row_gradient(action[:, j], leaf, retain=j < last) for j in range(last + 1)]
-    return action.detach(), torch.stack(rows, dim=1)
 
 
 def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradient:
@@ -241,12 +253,6 @@ def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradi
     both = _mapped(block, len(s))
     q_s, q_a = both[:, :ds], both[:, ds:]
     return TailGradient(q_s.reshape(path.states.shape), q_a.reshape(path.actions.shape))
-
-
-def row_gradient(output: Tensor, leaf: Tensor, retain: bool) -> Tensor:
-    """Gradient of each row's output [N] in the same row of `leaf` [N, ...]."""
-    (gradient,) = torch.autograd.grad(output.sum(), leaf, retain_graph=retain, allow_unused=True)
-    return torch.zeros_like(leaf) if gradient is None else gradient
 
 
 def row_blocks(total: int) -> Iterator[slice]:

@@ -11,7 +11,9 @@ truth, and the reason is given with the exponent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -27,6 +29,7 @@ from gradlab.gradients.oracles import (
     unroll_all_actions,
     unroll_first_action,
 )
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import Starts, policy_noise_at
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
@@ -38,37 +41,46 @@ ROUNDING = 1e-6  # relative error of finite differences in float64
 
 
 @dataclass(frozen=True)
-class Truth:
-    """The reference of every bias, or the reason why there is none.
+class Reference:
+    """One kind of true gradient.
 
     Attributes:
-        status: "converged"; "cut" at a shorter horizon; "imprecise": converged, but its standard
+        gradients: per start; in the action [N, da] for "first", in θ [N, P] for "all".
+        norm: noise-corrected norm of the mean; standard_error: of that mean.
+        relative_se: standard_error over the norm (inf where the norm is lost in noise).
+        discrepancy: largest |truth − differences| in units of what is allowed (agrees: ≤ 1).
+        missing: further starts that would bring relative_se to 1/4 (0: none; −1: unknown).
+    """
+
+    gradients: Tensor
+    norm: float
+    standard_error: float
+    relative_se: float
+    discrepancy: float
+    missing: int
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The references of every bias, or the reason why there are none.
+
+    Attributes:
+        status: "converged"; "cut" at a shorter horizon; "imprecise": converged, but a standard
             error is above 1/4 of its norm, so only paired comparisons are sharp; "none".
         horizon: T, the number of simulator steps that the reference return sums.
-        first: first-action gradients per start, [N, da]; None where status is "none".
-        all_actions: per-start gradients with θ in every action, [N, P], where asked for.
-        norm: noise-corrected norm of the mean first-action gradient.
-        standard_error: of that mean.
-        relative_se: standard_error over the norm (inf where the norm is lost).
+        first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
-        remainder: bound on what the unrolling leaves out, relative to the norm.
-        discrepancy: largest |truth − differences| in units of what is allowed (admissible ≤ 1).
-        missing: further starts that would bring relative_se to 1/4 (0: none; -1: unknown).
+        remainder: bound on what the unrolling leaves out (of the first-action gradient).
         flagged: share of Jacobians that failed their certificate.
         reason: one sentence.
     """
 
     status: Status
     horizon: int
-    first: Tensor | None
-    all_actions: Tensor | None
-    norm: float
-    standard_error: float
-    relative_se: float
+    first: Reference | None
+    every: Reference | None
     lyapunov: float
     remainder: float
-    discrepancy: float
-    missing: int
     flagged: float
     reason: str
 
@@ -84,12 +96,14 @@ def matched_truth(
     discount: float,
     horizon: int,
     *,
-    all_actions: bool = False,
+    kinds: Collection[str] = ("first",),
     termination: str = "ignore",
     seed: int = 0,
     progress: Progress = silent,
 ) -> Truth:
-    """E_d[J_θπᵀ ∂_a Q^π] for the first action and, where asked for, ∇_θ E_d[V^π].
+    """E_d[J_θπᵀ ∂_a Q^π] for kind "first" and ∇_θ E_d[V^π] for kind "all".
+
+    T is chosen on the first-action gradient; the other kind is then judged at the same T.
 
     Args:
         horizon: H, the longest horizon to be judged; a cut truth is never shorter.
@@ -99,80 +113,108 @@ def matched_truth(
         termination=termination, seed=seed, at_least=horizon, progress=progress,
     )  # fmt: skip
     noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
-    jacobian = gram.policy_jacobian(policy, starts.states, noise)
-    norms, errors = _precision(unrolled, jacobian, starts)
-    relative = torch.where(norms > 0, errors / norms, torch.inf)
-    usable = torch.isfinite(unrolled.gradients).flatten(1).all(dim=1)
-    longest = int(usable.sum())
-    differences = common_random_differences(
-        simulator, policy, starts, max(longest, 1), discount,
-        termination=termination, seed=seed, progress=progress,
+    jacobian = policy_jacobian(policy, starts.states, noise)
+    longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
+    sweep = unrolled.gradients[:longest]
+    norms, errors = _precision(sweep, jacobian, starts)
+    compare = partial(
+        common_random_differences, simulator, policy, starts,
+        discount=discount, termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
-    gap = _discrepancy(unrolled.gradients[: max(longest, 1)], differences, jacobian, starts)
+    differences = compare(horizon=longest)
+    slope = gram.along(jacobian, differences.directions)
+    along = torch.einsum("dna,tna->tdn", slope, sweep)
+    gap = _discrepancy(along, differences)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
-    T, status = _decide(unrolled.converged, relative[:reach], gap[:reach], horizon)
-    at = max(T, 1) - 1
-    every = None
-    if all_actions and status != "none":
-        every = unroll_all_actions(
+    relative = torch.where(norms > 0, errors / norms, torch.inf)
+    T = _truncation(unrolled.converged, relative[:reach], gap[:reach], horizon)
+    at = T - 1
+    found = {"first": _reference(sweep[at], norms[at], errors[at], gap[at])}
+    if "all" in kinds:
+        G = unroll_all_actions(
             simulator, policy, starts, T, discount, termination=termination, seed=seed
         )
-    norm, relative_se, distance = float(norms[at]), float(relative[at]), float(gap[at])
-    remainder = _remainder(unrolled, T, discount, jacobian, starts) / max(norm, 1e-300)
-    missing = _missing(len(starts.states), norm, float(errors[at]))
-    lyapunov = float(unrolled.lyapunov.max())
+        differences = compare(horizon=T, actions="all")
+        found["all"] = _explicit_reference(G, differences, starts)
+    asked = [found[kind] for kind in found if kind in kinds]
+    cut = unrolled.horizon > T or not unrolled.converged
+    status = _status(asked, unrolled.converged, cut, long_enough=horizon <= T <= reach)
+    keep = {kind: found[kind] for kind in kinds if status != "none"}
     return Truth(
         status=status,
         horizon=T,
-        first=None if status == "none" else unrolled.gradients[at],
-        all_actions=every,
-        norm=norm,
-        standard_error=float(errors[at]),
-        relative_se=relative_se,
-        lyapunov=lyapunov,
-        remainder=remainder,
-        discrepancy=distance,
-        missing=missing,
+        first=keep.get("first"),
+        every=keep.get("all"),
+        lyapunov=float(unrolled.lyapunov.max()),
+        remainder=float("nan") if cut else unrolled.remainder,
         flagged=unrolled.flagged / (unrolled.horizon * len(starts.states)),
-        reason=_reason(status, T, unrolled, discount, relative_se, distance, missing),
+        reason=_reason(status, T, unrolled, discount, asked),
     )
 
 
-def _decide(converged: bool, relative: Tensor, gap: Tensor, horizon: int) -> tuple[int, Status]:
-    """The truncation and its status; horizons are counted from 1."""
+def _truncation(converged: bool, relative: Tensor, gap: Tensor, horizon: int) -> int:
+    """T, counted from 1: all of it where that is admissible, else the longest cut that is."""
     longest, agrees = len(relative), gap <= 1.0
     if converged and agrees[-1] and relative[-1] < PRECISION:
-        return longest, "converged"
+        return longest
     good = (agrees & (relative < PRECISION)).nonzero().flatten() + 1
     good = good[good >= max(horizon, 1)]
-    if len(good):
-        return int(good[-1]), "cut"
-    if converged and agrees[-1]:
-        return longest, "imprecise"
-    return longest, "none"
+    return int(good[-1]) if len(good) else longest
+
+
+def _status(asked: list[Reference], converged: bool, cut: bool, long_enough: bool) -> Status:
+    if not long_enough or any(each.discrepancy > 1.0 for each in asked):
+        return "none"
+    if all(each.relative_se < PRECISION for each in asked):
+        return "cut" if cut else "converged"
+    return "imprecise" if converged else "none"
+
+
+def _reference(gradients: Tensor, norm: Tensor, error: Tensor, gap: Tensor) -> Reference:
+    n, size = len(gradients), float(norm)
+    relative = float(error) / size if size > 0 else float("inf")
+    missing = max(0, int(np.ceil(n * ((relative / PRECISION) ** 2 - 1)))) if size > 0 else -1
+    return Reference(gradients, size, float(error), relative, float(gap), missing)
+
+
+def _explicit_reference(G: Tensor, differences: Differences, starts: Starts) -> Reference:
+    """The reference of explicit per-start gradients [N, P], weights included."""
+    along = (G @ differences.directions.T).T[None]
+    gap = _discrepancy(along, replace(differences, narrow=differences.narrow[-1:],
+                                      wide=differences.wide[-1:]))  # fmt: skip
+    labels, inverse = np.unique(starts.group.numpy(), return_inverse=True)
+    sums = G.new_zeros(len(labels), G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
+    norm, error = _norm_and_error(
+        sums.sum(dim=0).square().sum(), sums.square().sum(), len(G), len(labels)
+    )
+    return _reference(G, norm, error, gap[0])
 
 
 def _precision(
-    unrolled: Unrolled, jacobian: gram.PolicyJacobian, starts: Starts
+    gradients: Tensor, jacobian: PolicyJacobian, starts: Starts
 ) -> tuple[Tensor, Tensor]:
     """Noise-corrected norm of the mean gradient and its standard error, for every T, [T] each."""
-    g = unrolled.gradients * starts.weight[:, None]
+    g = gradients * starts.weight[:, None]
     total, within = gram.products(jacobian, g, starts.group)
-    n = len(starts.states)
-    square = (g * total).sum(dim=(1, 2)) / n**2
-    own = (g * within).sum(dim=(1, 2)) / n**2
-    groups = len(np.unique(starts.group.numpy()))
-    variance = (own - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
+    whole, own = (g * total).sum(dim=(1, 2)), (g * within).sum(dim=(1, 2))
+    return _norm_and_error(whole, own, len(starts.states), len(np.unique(starts.group.numpy())))
+
+
+def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
+    """From |Σ G|² and Σ_groups |Σ_group G|²."""
+    square = whole / n**2
+    variance = (own / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
     return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
 
 
-def _discrepancy(
-    gradients: Tensor, differences: Differences, jacobian: gram.PolicyJacobian, starts: Starts
-) -> Tensor:
-    """Largest |v·truth − difference| over the directions in units of what is allowed, [T]."""
+def _discrepancy(along: Tensor, differences: Differences) -> Tensor:
+    """Largest |v·truth − difference| over the directions in units of what is allowed, [T].
+
+    Args:
+        along: v·truth of each start, [T, directions, N].
+    """
     count = differences.narrow.shape[2]
-    slope = gram.along(jacobian, differences.directions)[:, :count]
-    along = torch.einsum("dna,tna->tdn", slope, gradients[:, :count])
+    along = along[:, :, :count]
     gap = along - differences.narrow
     error = gap.std(dim=2) / count**0.5 if count > 1 else torch.zeros_like(gap[:, :, 0])
     truncation = (differences.narrow - differences.wide).mean(dim=2).abs() / 3
@@ -182,50 +224,36 @@ def _discrepancy(
     return torch.where(torch.isfinite(ratio), ratio, torch.inf)
 
 
-def _remainder(
-    unrolled: Unrolled, T: int, discount: float, jacobian: gram.PolicyJacobian, starts: Starts
-) -> float:
-    if unrolled.horizon > T or not unrolled.converged:
-        return float("nan")
-    ones = unrolled.remainder[None, :, None].expand(1, -1, jacobian.action_dim)
-    return float(gram.squared_norms(jacobian, ones)[0].sqrt().mean())
-
-
-def _missing(n: int, norm: float, error: float) -> int:
-    if norm <= 0.0:
-        return -1
-    return max(0, int(np.ceil(n * ((error / (PRECISION * norm)) ** 2 - 1))))
-
-
 def _reason(
-    status: Status,
-    T: int,
-    unrolled: Unrolled,
-    discount: float,
-    relative_se: float,
-    gap: float,
-    missing: int,
+    status: Status, T: int, unrolled: Unrolled, discount: float, asked: list[Reference]
 ) -> str:
     limit, lyapunov = -float(np.log(discount)), float(unrolled.lyapunov.max())
+    exponents = f"λ = {lyapunov:.3g} per step against ln 1/γ = {limit:.3g}"
+    worst = max(asked, key=lambda each: each.relative_se)
     if status == "converged":
         return f"the simulator unrolled for {T} steps converges and agrees with finite differences"
     if status == "cut":
         return (
             f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
-            f"is precise and agrees with finite differences (λ = {lyapunov:.3g} per step against "
-            f"ln 1/γ = {limit:.3g})"
+            f"is precise and agrees with finite differences ({exponents})"
         )
     if status == "imprecise":
-        more = f"about {missing} more starts would do" if missing > 0 else "more starts would do"
+        more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
+        size = "its norm is lost in it"
+        if np.isfinite(worst.relative_se):
+            size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
         return (
-            f"the truth's standard error is {relative_se:.2g} of its norm (wanted: 0.25): only "
-            f"paired comparisons are sharp; {more}"
+            f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
+            f"{more} would do"
+        )
+    if unrolled.lost:
+        return (
+            f"no truth here: the rollout or its Jacobians leave the finite numbers on "
+            f"{unrolled.lost} starts, first at step {unrolled.lost_at}"
         )
     if not unrolled.converged:
-        return (
-            f"no truth here: λ = {lyapunov:.3g} per step against ln 1/γ = {limit:.3g}, the "
-            f"unrolled gradient does not converge"
-        )
+        return f"no truth here: {exponents}, the unrolled gradient does not converge"
+    gap = max(each.discrepancy for each in asked)
     return (
         f"no truth here: λ = {lyapunov:.3g}, and the unrolled gradient differs from finite "
         f"differences by {gap:.2g} times what is allowed"

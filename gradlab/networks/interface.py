@@ -70,7 +70,8 @@ def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     except (RuntimeError, TypeError) as error:
         shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
         reason = str(error).splitlines()[0]
-        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}") from error
+        hint = "; a critic of states alone needs Tail(value='V')" if name == "critic" else ""
+        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{hint}") from error
     if not isinstance(out, Tensor):
         raise InputError(f"{name} returns {type(out).__name__}, expected a tensor")
     return out

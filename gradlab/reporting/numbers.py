@@ -9,6 +9,7 @@ import pandas as pd
 
 QUANTITIES = {
     "mse": "Mean squared error of one batch",
+    "relative_mse": "Mean squared error over that of a zero gradient",
     "bias2": "Squared bias",
     "variance": "Variance of one sample (trace of the covariance)",
     "cosine": "Cosine of the mean with the truth",

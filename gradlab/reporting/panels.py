@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,14 +30,20 @@ class Panel:
 
 def panels(profile: Profile) -> list[Panel]:
     """The figures of `profile`: one error figure per estimator with a horizon, then comparisons."""
-    table, batch, zero = profile.table(), profile.batch, _truth_norm2(profile)
+    table, batch = profile.table(), profile.batch
     names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
     found = [
         _panel(
             f"error-{number}-{_file_name(name)}",
             ERROR,
             f"{name}: where squared bias and variance / N′ cross, their sum is near its smallest.",
-            partial(figures.bias_variance, table, estimator=name, batch=batch, truth_norm2=zero),
+            partial(
+                figures.bias_variance,
+                table,
+                estimator=name,
+                batch=batch,
+                truth_norm2=_zero_level(table, [name]),
+            ),
         )
         for number, name in enumerate(names, 1)
     ]
@@ -44,7 +51,12 @@ def panels(profile: Profile) -> list[Panel]:
     cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
     return [
-        _panel("mse", ERROR, compare, partial(figures.mse, table, truth_norm2=zero)),
+        _panel(
+            "mse",
+            ERROR,
+            compare,
+            partial(figures.mse, table, truth_norm2=_zero_level(table, ["data", *names])),
+        ),
         *found,
         _panel("cosine", DIRECTION, cosine, partial(figures.cosine, table)),
         _panel("snr", DIRECTION, noise, partial(figures.snr, table, batch=batch)),
@@ -57,10 +69,15 @@ def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> 
     return Panel(name, section, caption, figure)
 
 
-def _truth_norm2(profile: Profile) -> float | None:
-    norm = profile.truth.get("norm")
-    usable = isinstance(norm, int | float) and bool(profile.truth.get("admissible", True))
-    return float(norm) ** 2 if usable and isinstance(norm, int | float) else None
+def _zero_level(table: pd.DataFrame, names: Sequence[str]) -> float | None:
+    """|truth|², the error of a zero gradient, where all named estimators share one truth."""
+    rows = table[table["estimator"].isin(names)]
+    error = rows[rows["quantity"] == "mse"].set_index(["estimator", "horizon"])["value"]
+    relative = rows[rows["quantity"] == "relative_mse"].set_index(["estimator", "horizon"])["value"]
+    levels = (error / relative).dropna()
+    if levels.empty or levels.max() > levels.min() * (1 + 1e-6):
+        return None
+    return float(levels.iloc[0])
 
 
 def _file_name(name: str) -> str:

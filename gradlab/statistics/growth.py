@@ -10,7 +10,7 @@ fitted beside it; Akaike's criterion, by at least 10, says which of the two it i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 from typing import Literal
 
 import numpy as np
@@ -43,8 +43,13 @@ class Growth:
 
     @property
     def grows(self) -> bool:
-        """The slope's interval is above 0 and the variance at least doubles on the stretch."""
-        return self.low > 0 and self.slope * (self.last - self.onset) >= log(2)
+        """The slope's interval is above 0."""
+        return self.low > 0
+
+    @property
+    def factor(self) -> float:
+        """Last over first variance of the fitted stretch."""
+        return exp(self.slope * (self.last - self.onset))
 
     @property
     def law(self) -> Literal["exponential", "power", "either"]:

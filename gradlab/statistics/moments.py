@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-QUANTITIES = ("mean_norm", "variance", "bias2", "mse", "cosine", "snr")
+QUANTITIES = ("mean_norm", "variance", "bias2", "mse", "relative_mse", "cosine", "snr")
 WITHOUT_TRUTH = ("mean_norm", "variance", "snr")
 
 
@@ -97,8 +97,9 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         batch: N′ of the mean squared error, bias² + tr Cov / N′.
 
     Returns:
-        mean_norm, variance, snr; with a truth also bias2, mse, cosine. bias2 may be negative and
-        cosine may exceed 1: both are noise-corrected and unclipped.
+        mean_norm, variance, snr; with a truth also bias2, mse, cosine and relative_mse, the error
+        over that of a zero gradient, |E T|². bias2 may be negative and cosine may exceed 1: both
+        are noise-corrected and unclipped.
     """
     norm2 = pair_mean(moments.gradient, moments.size)
     variance = combine(lambda m, u: m - u, second_moment(moments), norm2)
@@ -112,8 +113,10 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     bias2 = pair_mean(moments.difference, moments.size)
     truth2 = pair_mean(moments.truth, moments.size)
     cross = pair_mean(moments.cross, moments.size)
+    mse = combine(lambda b, v: b + v / batch, bias2, variance)
     return result | {
         "bias2": bias2,
-        "mse": combine(lambda b, v: b + v / batch, bias2, variance),
-        "cosine": combine(lambda c, u, t: c / np.sqrt(u * t), cross, norm2, truth2),
+        "mse": mse,
+        "relative_mse": combine(lambda e, t: np.where(t > 0, e / t, np.nan), mse, truth2),
+        "cosine": combine(lambda c, u, t: c / (np.sqrt(u) * np.sqrt(t)), cross, norm2, truth2),
     }

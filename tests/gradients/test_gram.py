@@ -6,6 +6,7 @@ from torch import nn
 from worlds import Noisy, network
 
 from gradlab.gradients import gram
+from gradlab.gradients.policy_jacobian import policy_jacobian
 
 
 class Mixed(nn.Module):
@@ -30,16 +31,46 @@ class Twice(nn.Module):
         return self.out(torch.tanh(self.layer(torch.tanh(self.layer(state)))))
 
 
+def flat(parameters, grads):
+    """Gradients in the order of all parameters, zeros where they are frozen."""
+    left = iter(grads)
+    return torch.cat([(next(left) if p.requires_grad else 0 * p).flatten() for p in parameters])
+
+
 def explicit(policy, states, noise, g):
     parameters = list(policy.parameters())
     action = policy(states, noise) if noise.shape[1] else policy(states)
-    rows = [
-        torch.autograd.grad(each, parameters, retain_graph=True) for each in (action * g).sum(1)
-    ]
-    return torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    rows = [torch.autograd.grad(each, trained, retain_graph=True) for each in (action * g).sum(1)]
+    return torch.stack([flat(parameters, row) for row in rows])
+
+
+class Tied(nn.Module):
+    """A layer's weight used a second time by a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(3, 3).double(), nn.Linear(3, 2).double()
+
+    def forward(self, state):
+        return self.out(torch.tanh(nn.functional.linear(self.layer(state), self.layer.weight)))
+
+
+def in_place():
+    layers = nn.Linear(3, 8), nn.ReLU(inplace=True), nn.Linear(8, 8), nn.ELU(inplace=True)
+    return nn.Sequential(*layers, nn.Linear(8, 2)).double()
+
+
+def frozen_head():
+    policy = network((3, 8, 8, 2), nn.ELU)
+    policy[4].requires_grad_(False)
+    policy[0].bias.requires_grad_(False)
+    return policy
 
 
 POLICIES = {
+    "in place": (in_place, 0, False),
+    "frozen head": (frozen_head, 0, False),
+    "tied weight": (Tied, 0, True),
     "elu": (lambda: network((3, 8, 8, 2), nn.ELU), 0, False),
     "no bias": (lambda: network((3, 7, 2), nn.Tanh, bias=False), 0, False),
     "stochastic": (lambda: Noisy(network((3, 8, 4), nn.ELU), 2), 2, False),
@@ -57,9 +88,9 @@ def test_kernels_equal_explicit_gradients(kind, monkeypatch):
     g = torch.randn(4, n, 2).double()
     if falls_back:
         with pytest.warns(UserWarning, match="outside linear layers"):
-            jacobian = gram.policy_jacobian(policy, states, noise)
+            jacobian = policy_jacobian(policy, states, noise)
     else:
-        jacobian = gram.policy_jacobian(policy, states, noise)
+        jacobian = policy_jacobian(policy, states, noise)
     G = torch.stack([explicit(policy, states, noise, each) for each in g])
     close = dict(rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gram.sample_gradients(jacobian, g[0]), G[0], **close)
@@ -87,6 +118,6 @@ def test_path_gradients_sum_over_time():
     policy, t, n = network((3, 8, 2), nn.ELU), 4, 5
     states, costates = torch.randn(t, n, 3).double(), torch.randn(t, n, 2).double()
     none = torch.zeros(t * n, 0).double()
-    jacobian = gram.policy_jacobian(policy, states.flatten(0, 1), none)
+    jacobian = policy_jacobian(policy, states.flatten(0, 1), none)
     want = sum(explicit(policy, s, none[:n], c) for s, c in zip(states, costates, strict=True))
     torch.testing.assert_close(gram.path_gradients(jacobian, costates), want)

@@ -43,6 +43,7 @@ def planted(rng, n, *, ratio=1.0, correlation=0.5, size=1.0, tails="gaussian", d
         "variance": trace,
         "bias2": float(bias2),
         "mse": float(bias2 + trace / n),
+        "relative_mse": float((bias2 + trace / n) / (truth @ truth)),
         "cosine": float(mean @ truth / np.linalg.norm(mean) / np.linalg.norm(truth)),
         "snr": float(mean @ mean / trace),
     }
