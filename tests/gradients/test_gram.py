@@ -39,8 +39,10 @@ def flat(parameters, grads):
 
 def explicit(policy, states, noise, g):
     parameters = list(policy.parameters())
+    trained = [p for p in parameters if p.requires_grad]
     action = policy(states, noise) if noise.shape[1] else policy(states)
-    rows = [torch.autograd.grad(each, trained, retain_graph=True) for each in (action * g).sum(1)]
+    outputs = (action * g).sum(dim=1)
+    rows = [torch.autograd.grad(each, trained, retain_graph=True) for each in outputs]
     return torch.stack([flat(parameters, row) for row in rows])
 
 
