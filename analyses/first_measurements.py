@@ -1,0 +1,64 @@
+"""How good are the gradients of MPG's two tasks under a stabilising policy?
+
+    python -m analyses.first_measurements [--small] [--output reports]
+
+Runs the command line as a user would, and freezes what a reader needs: report, figures, numbers,
+policy and critic, and the command with the commit that made them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import tyro
+
+import gradlab
+from gradlab import cli
+from gradlab.verdict import verdict
+
+TASKS = {"inverted-pendulum": "inverted_pendulum", "path-tracking": "path_tracking"}
+STARTS = 4096
+
+
+def main(small: bool = False, output: Path = Path("reports")) -> None:
+    """Measure and freeze.
+
+    Args:
+        small: a few starts and steps only, to see that it runs.
+        output: folder that gets one folder per task.
+    """
+    size = ["--starts", "32", "--horizon", "3"] if small else ["--starts", str(STARTS)]
+    for folder, task in TASKS.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            run = Path(scratch) / f"{task}.h5"
+            words = ["measure", task, *size]
+            code = cli.main([*words, "--output", str(run)])
+            if code:
+                raise SystemExit(code)
+            freeze(run, output / folder, " ".join(["gradlab", *words]))
+
+
+def freeze(run: Path, folder: Path, command: str) -> None:
+    """Copy what lasts from a run into `folder`; the .h5 itself can be made again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    profile = gradlab.load(run)
+    profile.table().to_csv(folder / "numbers.csv", index=False)
+    shutil.copy(run.with_suffix(".html"), folder / "report.html")
+    shutil.copytree(run.with_name(f"{run.stem}_figures"), folder / "figures", dirs_exist_ok=True)
+    for kind in ("policy", "critic"):
+        shutil.copy(run.with_name(f"{run.stem}.{kind}.safetensors"), folder)
+    made = {
+        "command": command,
+        "commit": profile.environment["commit"],
+        "verdict": [sentence.text for sentence in verdict(profile)],
+        "truth": dict(profile.truth),
+        "environment": dict(profile.environment),
+    }
+    (folder / "made.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
