@@ -8,6 +8,8 @@ and critic tanh 2×256, float32. Contestants:
     norms     first-action gradients of every horizon with per-sample squared norms
     sweep     the same with the mean gradient of every horizon
     repeated  H + 1 backpropagations with θ in the first action, one per horizon, means only
+    all norms, all sweep, all repeated: the same three with θ in every action
+    exact     one horizon with θ in every action: mean and every per-sample squared norm
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from torch import Tensor, nn
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.gradients import gram
+from gradlab.gradients.all_action import discounted_costates
+from gradlab.gradients.bptt import mean_and_squared_norms
+from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.first_action import action_gradients
-from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
 from gradlab.gradients.rollout import (
     as_starts,
     linearize_path,
@@ -67,6 +73,18 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         norms = gram.squared_norms(jacobian, g)
         return (norms, gram.mean_gradients(jacobian, g)) if means else (norms,)
 
+    def every(means: bool) -> tuple[Tensor, ...]:
+        traces: list[Trace] = []
+        path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H, traces=traces)
+        linear = linearize_path(path, model, K, path.dynamics_noise)
+        horizons = tuple(range(H + 1))
+        costates = discounted_costates(linear, tail_gradient(path, critic, "Q"), gamma, horizons)
+        jacobian = joined_factors(policy, traces, path)
+        norms = path_squared_norms(jacobian, costates)
+        return (norms, path_mean_gradients(jacobian, costates, horizons)) if means else (norms,)
+
+    estimator = Estimator(model, model, "all", Tail(H, critic, gamma))
+
     def unit() -> None:
         backpropagate(model, policy, policy, critic, s0, H, gamma)
 
@@ -75,11 +93,19 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         for n in range(H + 1):
             backpropagate(model, policy, frozen, critic, s0, n, gamma)
 
+    def all_repeated() -> None:
+        for n in range(H + 1):
+            backpropagate(model, policy, policy, critic, s0, n, gamma)
+
     return {
         "unit": unit,
         "norms": lambda: sweep(means=False),
         "sweep": lambda: sweep(means=True),
         "repeated": repeated,
+        "all norms": lambda: every(means=False),
+        "all sweep": lambda: every(means=True),
+        "all repeated": all_repeated,
+        "exact": lambda: mean_and_squared_norms(estimator, policy, as_starts(s0, ds)),
     }
 
 
@@ -117,9 +143,11 @@ def main(case: str = "C1", rounds: int = 9, threads: int = 1) -> None:
     taken = seconds(contestants(chosen), rounds)
     print(f"{case}: H {chosen.horizon}, N {chosen.batch}, {threads} thread(s), {rounds} rounds")
     print(f"unit: {1e3 * taken['unit']:.1f} ms")
-    for name in ("norms", "sweep", "repeated"):
-        print(f"{name:9}{taken[name] / taken['unit']:6.2f} units")
-    print(f"sweep is {taken['repeated'] / taken['sweep']:.1f} times faster than H + 1 runs")
+    for name in list(taken)[1:]:
+        print(f"{name:13}{taken[name] / taken['unit']:6.2f} units")
+    for prefix in ("", "all "):
+        share = taken[f"{prefix}sweep"] / taken[f"{prefix}repeated"]
+        print(f"{prefix}sweep takes {share:.2f} of H + 1 backpropagations")
 
 
 if __name__ == "__main__":

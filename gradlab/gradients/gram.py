@@ -6,8 +6,7 @@ factors, D_i ⊗ (x_i, 1) for each linear layer,
     Θ_ij = J_i J_jᵀ = Σ_layers (D_i D_jᵀ)(x_i·x_j + 1),     G_i·G_j = g_iᵀ Θ_ij g_j
 
 Θ is formed in blocks of rows and multiplied at once with the g of every estimator and horizon, so
-memory is O(N) and no parameter-sized vector exists. With θ in every action, G_i = Σ_t J_tᵀ λ_t and
-Θ runs over pairs of steps (t, t′) of one sample instead.
+memory is O(N) and no parameter-sized vector exists.
 """
 
 from __future__ import annotations
@@ -18,8 +17,6 @@ from torch import Tensor
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian
 
 PAIRS = 1 << 21  # entries of Θ held at once
-THIN = 4096  # weights of a layer below which all horizons' means are one matrix product
-ROWS = 1024  # rows of a block in the products of the other layers
 
 
 def sample_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
+from gradlab.data.path import Path
 from gradlab.networks.interface import act
 
 PROBES = 2  # samples on which factors are compared with autograd
@@ -55,13 +56,12 @@ class Trace:
 def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
     """Actions of a batch with both Jacobians, detached."""
     slices = parameter_slices(policy)
-    layers = [m for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) in slices]
+    layers = linear_layers(policy)
     leaf = states.detach().requires_grad_()
-    action, calls = _forward(policy, leaf, noise, layers, copy=False)
-    if any(call.output._version != call.version for call in calls):
-        # An in-place activation has overwritten a layer's output: go on with copies of them.
-        action, calls = _forward(policy, leaf, noise, layers, copy=True)
-    layered = _each_parameter_once(layers, calls, slices)
+    action, calls = recorded_forward(policy, leaf, noise, layers, copy=False)
+    if overwritten(calls):
+        action, calls = recorded_forward(policy, leaf, noise, layers, copy=True)
+    layered = each_parameter_once(layers, calls, slices)
     outputs = [call.output for call in calls] if layered else []
     last = action.shape[1] - 1
     passes = [_reverse(action, j, [leaf, *outputs], j < last) for j in range(last + 1)]
@@ -100,19 +100,18 @@ def from_factors(
     return PolicyJacobian(factors, size, states.shape[0], factors[0].signals.shape[1])
 
 
-def joined(jacobians: list[PolicyJacobian]) -> PolicyJacobian:
-    """Jacobians of several batches as one, samples in order."""
-    first = jacobians[0]
-    if len(jacobians) == 1:
-        return first
+def joined_factors(policy: nn.Module, traces: list[Trace], path: Path) -> PolicyJacobian:
+    """The Jacobian at every step of a path from its steps' traces; samples are (t, i)."""
+    states, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
+    steps = [each.factors for each in traces if each.factors is not None]
+    if len(steps) < len(traces):
+        return from_factors(policy, None, states, noise)
     factors = []
-    for parts in zip(*(each.factors for each in jacobians), strict=True):
-        signals = torch.cat([part.signals for part in parts])
+    for parts in zip(*steps, strict=True):
         inputs = [part.inputs for part in parts if part.inputs is not None]
-        x = torch.cat(inputs) if inputs else None
-        factors.append(Factor(signals, x, parts[0].weight, parts[0].bias))
-    samples = sum(each.samples for each in jacobians)
-    return PolicyJacobian(tuple(factors), first.size, samples, first.action_dim)
+        signals = torch.cat([part.signals for part in parts])
+        factors.append(Factor(signals, torch.cat(inputs), parts[0].weight, parts[0].bias))
+    return from_factors(policy, tuple(factors), states, noise)
 
 
 def parameter_slices(policy: nn.Module) -> dict[int, slice]:
@@ -124,8 +123,14 @@ def parameter_slices(policy: nn.Module) -> dict[int, slice]:
     return slices
 
 
+def linear_layers(policy: nn.Module) -> list[nn.Linear]:
+    """Linear layers that own their weight (a parametrised weight is owned elsewhere)."""
+    slices = parameter_slices(policy)
+    return [m for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) in slices]
+
+
 @dataclass(frozen=True)
-class _Call:
+class Call:
     """One call of a linear layer; `version` tells whether its output was overwritten later."""
 
     layer: nn.Linear
@@ -134,16 +139,16 @@ class _Call:
     version: int
 
 
-def _forward(
+def recorded_forward(
     policy: nn.Module, states: Tensor, noise: Tensor, layers: list[nn.Linear], copy: bool
-) -> tuple[Tensor, list[_Call]]:
-    """Actions, and the layers' calls in order."""
-    calls: list[_Call] = []
+) -> tuple[Tensor, list[Call]]:
+    """Actions, and the layers' calls in order; `copy` shields outputs from in-place activations."""
+    calls: list[Call] = []
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
         if isinstance(layer, nn.Linear):
             x = inputs[0].detach()
-            calls.append(_Call(layer, x.clone() if copy else x, output, output._version))
+            calls.append(Call(layer, x.clone() if copy else x, output, output._version))
         return output.clone() if copy else None
 
     hooks = [layer.register_forward_hook(record) for layer in layers]
@@ -155,8 +160,13 @@ def _forward(
             hook.remove()
 
 
-def _each_parameter_once(
-    layers: list[nn.Linear], calls: list[_Call], slices: dict[int, slice]
+def overwritten(calls: list[Call]) -> bool:
+    """Has an in-place activation changed an output after its layer returned it?"""
+    return any(call.output._version != call.version for call in calls)
+
+
+def each_parameter_once(
+    layers: list[nn.Linear], calls: list[Call], slices: dict[int, slice]
 ) -> bool:
     owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
     called = sorted(id(call.layer) for call in calls)

@@ -10,6 +10,7 @@ from worlds import Critic, Noisy, linear, network, worlds
 from gradlab import Estimator, Tail
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.rollout import as_starts
 
@@ -49,6 +50,24 @@ def test_sweeps_equal_autograd_at_every_horizon(world, kind, spliced, terminatio
             assert (got - want).abs().max() <= 1e-10 * max(1.0, float(want.abs().max()))
             mean = estimator.mean_gradient(policy, starts, seed=3, termination=termination)
             torch.testing.assert_close(mean, want.mean(dim=0), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("spliced", [False, True])
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.parametrize("world", WORLDS)
+def test_one_backpropagation_gives_the_mean_and_every_norm(world, kind, spliced):
+    simulator, model, policy, critic, starts = ingredients(world, kind)
+    begin = as_starts(starts, simulator.state_dim)
+    for actions, terminal in (("first", "attached"), ("all", "attached"), ("all", "detached")):
+        for termination in ("ignore", "mask"):
+            tail = Tail(4, critic, 0.95, terminal_action=terminal)
+            estimator = Estimator(simulator, model if spliced else simulator, actions, tail)
+            G = estimator.gradients(policy, starts, seed=3, termination=termination)
+            found = mean_and_squared_norms(estimator, policy, begin, 3, termination)
+            assert found is not None
+            scale = dict(rtol=1e-9, atol=1e-10 * max(1.0, float(G.abs().max())) ** 2)
+            torch.testing.assert_close(found[0], G.mean(dim=0), **scale)
+            torch.testing.assert_close(found[1], (G**2).sum(dim=1), **scale)
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from worlds import Noisy, network
 
-from gradlab.gradients import gram
+from gradlab.gradients import gram, path_gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 
 
@@ -123,3 +123,26 @@ def test_path_gradients_sum_over_time():
     jacobian = policy_jacobian(policy, states.flatten(0, 1), none)
     want = sum(explicit(policy, s, none[:n], c) for s, c in zip(states, costates, strict=True))
     torch.testing.assert_close(gram.path_gradients(jacobian, costates), want)
+
+
+@pytest.mark.parametrize("kind", POLICIES)
+@pytest.mark.filterwarnings("ignore:the policy has parameters outside")
+def test_path_kernels_equal_explicit_path_gradients(kind, monkeypatch):
+    make, width, _ = POLICIES[kind]
+    torch.manual_seed(0)
+    policy, t, n, horizons = make(), 5, 6, (1, 4, 2)
+    states, noise = torch.randn(t * n, 3).double(), torch.randn(t * n, width).double()
+    costates = torch.randn(len(horizons), t, n, 2).double()
+    for k, horizon in enumerate(horizons):
+        costates[k, horizon + 1 :] = 0
+    jacobian = policy_jacobian(policy, states, noise)
+    G = torch.stack([gram.path_gradients(jacobian, each) for each in costates])
+    close = dict(rtol=1e-12, atol=1e-12)
+    for thin, rows, entries in ((4096, 1024, 1 << 22), (0, 7, 1)):
+        monkeypatch.setattr(path_gram, "THIN", thin)
+        monkeypatch.setattr(path_gram, "ROWS", rows)
+        monkeypatch.setattr(path_gram, "ENTRIES", entries)
+        norms = path_gram.path_squared_norms(jacobian, costates)
+        torch.testing.assert_close(norms, (G**2).sum(dim=2), **close)
+        means = path_gram.path_mean_gradients(jacobian, costates, horizons)
+        torch.testing.assert_close(means, G.mean(dim=1), **close)

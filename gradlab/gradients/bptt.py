@@ -1,0 +1,154 @@
+"""Mean and exact variance of one horizon's gradient from a single backpropagation through time.
+
+    s_l,t,i = ∂J_n,i/∂z_l,t,i     by one backward pass to the outputs z of every linear layer call
+    mean    = (1/N) Σ_t,i s_l,t,i ⊗ (x_l,t,i, 1)
+    |G_i|²  = Σ_l Σ_t,t′ (s_t·s_t′)(x_t·x_t′ + 1)
+
+The signals are what backpropagation computes anyway, so per-sample norms cost one small Gram
+product per layer more than the plain gradient. Needs systems that autograd can pass through and a
+policy of linear layers and elementwise maps; `None` is returned for others.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.policy_jacobian import (
+    Call,
+    Factor,
+    PolicyJacobian,
+    each_parameter_once,
+    linear_layers,
+    overwritten,
+    parameter_slices,
+    recorded_forward,
+)
+from gradlab.gradients.rollout import Starts, noise_mode, policy_noise_at
+from gradlab.networks.interface import act
+from gradlab.systems.system import System
+
+
+@dataclass(frozen=True)
+class Return:
+    """n-step returns [N] with their graph, and the layer calls of each step that carries θ."""
+
+    total: Tensor
+    calls: list[list[Call]]
+
+
+def mean_and_squared_norms(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    seed: int = 0,
+    termination: str = "ignore",
+) -> tuple[Tensor, Tensor] | None:
+    """Mean gradient [P] and per-sample squared norms [N]; None where layers do not carry all of θ.
+
+    The trace of the per-sample covariance is N/(N − 1) (mean of the norms − |mean|²).
+    """
+    model = estimator.jacobians if estimator.jacobians is not None else estimator.states
+    layers, slices = linear_layers(policy), parameter_slices(policy)
+    if not model.differentiable:
+        return None
+    found = _returns(
+        estimator, model, policy, layers, starts, seed, termination, copy_outputs=False
+    )
+    if any(overwritten(calls) for calls in found.calls):
+        found = _returns(
+            estimator, model, policy, layers, starts, seed, termination, copy_outputs=True
+        )
+    if not all(each_parameter_once(layers, calls, slices) for calls in found.calls):
+        return None
+    outputs = [call.output for calls in found.calls for call in calls]
+    weighted = (found.total * starts.weight).sum()
+    grads = torch.autograd.grad(weighted, outputs, allow_unused=True)
+    signals = [torch.zeros_like(o) if g is None else g for g, o in zip(grads, outputs, strict=True)]
+    jacobian = _contracted(policy, found.calls, signals)
+    steps, n = len(found.calls), len(starts.states)
+    ones = signals[0].new_ones(1, steps, n, 1)
+    mean = path_mean_gradients(jacobian, ones, (steps - 1,))[0]
+    return mean, path_squared_norms(jacobian, ones)[0]
+
+
+def _contracted(
+    policy: nn.Module, steps: list[list[Call]], signals: list[Tensor]
+) -> PolicyJacobian:
+    """Factors whose one "action" is the return itself: its signals are already contracted."""
+    slices, width = parameter_slices(policy), len(steps[0])
+    factors = []
+    for k, call in enumerate(steps[0]):
+        weight, bias = (
+            slices[id(p)] if p is not None and p.requires_grad else None
+            for p in (call.layer.weight, call.layer.bias)
+        )
+        signal = torch.cat(signals[k::width])[:, None]
+        inputs = torch.cat([calls[k].input for calls in steps])
+        factors.append(Factor(signal, inputs, weight, bias))
+    size = sum(p.numel() for p in policy.parameters())
+    return PolicyJacobian(tuple(factors), size, len(factors[0].signals), 1)
+
+
+def _returns(
+    estimator: Estimator,
+    model: System,
+    policy: nn.Module,
+    layers: list[nn.Linear],
+    starts: Starts,
+    seed: int,
+    termination: str,
+    copy_outputs: bool,
+) -> Return:
+    """One forward pass of the n-step return; layer calls are recorded where θ counts."""
+    tail, n = estimator.tail, len(starts.states)
+    frozen = copy.deepcopy(policy).requires_grad_(False)
+    s, alive = starts.states, torch.ones(n, dtype=torch.bool, device=starts.states.device)
+    total, calls = s.new_zeros(n), []
+
+    def choose(t: int, carries: bool) -> Tensor:
+        e = policy_noise_at(policy, n, seed, t, starts.states)
+        if not carries:
+            return act(frozen, s, e)
+        action, made = recorded_forward(policy, s, e, layers, copy_outputs)
+        calls.append(made)
+        return action
+
+    for t in range(tail.horizon):
+        a = choose(t, carries=t == 0 or estimator.actions == "all")
+        xi = estimator.states.sample_noise(n, stream(seed, "dynamics", t), s.dtype).to(s.device)
+        s_next, reward, on = _step(estimator.states, model, s, a, xi)
+        total = total + tail.discount**t * (reward * alive if termination == "mask" else reward)
+        s, alive = s_next, alive & on
+    if tail.critic is not None:
+        attached = estimator.actions == "all" and tail.terminal_action == "attached"
+        if tail.value == "V":
+            value = tail.critic(s)
+        else:
+            value = tail.critic(s, choose(tail.horizon, carries=tail.horizon == 0 or attached))
+        value = value * alive if termination == "mask" else value
+        total = total + tail.discount**tail.horizon * value
+    return Return(total, calls)
+
+
+def _step(
+    states: System, model: System, s: Tensor, a: Tensor, xi: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Next state and reward: values of `states`, derivatives of `model`."""
+    if model is states:
+        out = states.step(s, a, xi)
+        return out.state, out.reward, out.alive
+    with torch.no_grad():
+        true = states.step(s, a, xi)
+    noise = None
+    if noise_mode(states, model) == "inferred":
+        noise = getattr(model, "infer_noise")(s.detach(), a.detach(), true.state)  # noqa: B009
+    out = model.step(s, a, noise)
+    state = true.state + (out.state - out.state.detach())
+    return state, true.reward + (out.reward - out.reward.detach()), true.alive
