@@ -1,0 +1,97 @@
+"""A claim, what was measured, and whether it holds: saved as small files and one table.
+
+python -m analyses.verdicts [--output reports/identities]      rewrites the table, README.md
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import tyro
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from gradlab.provenance import environment
+
+FOLDER = Path("reports/identities")
+HEADER = """# Claims of the papers, tested again
+
+Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
+"criterion met" speaks of the test in the third column of the script's own docstring, not of the
+paper: a claim that is wrong as printed says so in the verdict.
+
+| claim | paper | criterion met | verdict and numbers | command, commit |
+|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one claim.
+
+    Attributes:
+        criterion: what had to be seen, in one sentence.
+        holds: it was seen.
+        sentence: the verdict in words, with its numbers and intervals.
+        numbers: the same numbers for machines.
+        table, figure: every value behind them, and their picture.
+    """
+
+    claim: str
+    paper: str
+    criterion: str
+    holds: bool
+    sentence: str
+    numbers: Mapping[str, float]
+    table: pd.DataFrame = field(repr=False)
+    figure: Figure | None = field(default=None, repr=False)
+
+
+def save(verdict: Verdict, output: Path, command: str) -> None:
+    """Print the sentence; write {claim}.json, .csv and .png."""
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / verdict.claim.lower()
+    made = {
+        "claim": verdict.claim,
+        "paper": verdict.paper,
+        "criterion": verdict.criterion,
+        "holds": verdict.holds,
+        "sentence": verdict.sentence,
+        "numbers": {name: float(f"{value:.6g}") for name, value in verdict.numbers.items()},
+        "command": command,
+        "environment": environment(),
+    }
+    stem.with_suffix(".json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    verdict.table.to_csv(stem.with_suffix(".csv"), index=False, float_format="%.8g")
+    if verdict.figure is not None:
+        FigureCanvasAgg(verdict.figure)
+        verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)
+    met = "met" if verdict.holds else "NOT met"
+    print(f"{verdict.claim}: criterion {met}. {verdict.sentence}")
+
+
+def main(output: Path = FOLDER) -> None:
+    """Write README.md from the verdicts in the folder.
+
+    Args:
+        output: folder of the .json files.
+    """
+    rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
+    (output / "README.md").write_text(HEADER + "".join(_row(each) for each in rows))
+
+
+def _row(made: Mapping[str, object]) -> str:
+    kept = made["environment"]
+    assert isinstance(kept, dict)
+    met = "yes" if made["holds"] else "**no**"
+    sentence = str(made["sentence"]).replace("|", r"\|")
+    source = f"`{made['command']}`, {kept['commit']}"
+    return f"| {made['claim']} | {made['paper']} | {met} | {sentence} | {source} |\n"
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
