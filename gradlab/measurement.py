@@ -20,11 +20,18 @@ from gradlab import provenance
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import TERMINATIONS, Estimator, Tail
+from gradlab.gradients.estimator import (
+    TERMINATIONS,
+    Estimator,
+    Tail,
+    augmenting,
+    softened,
+)
 from gradlab.gradients.inner_products import Cells, estimator_moments
 from gradlab.gradients.rollout import Starts, as_starts, noise_mode
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
+from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import check_critic, check_policy
 from gradlab.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
@@ -80,14 +87,19 @@ def measure(
     chosen = _estimators(task, critic, estimators, H)
     for estimator in chosen.values():
         _check_estimator(estimator, task, begin)
+    alpha, original = _entropy(chosen), policy
+    augment = augmenting(alpha) if alpha else lambda system: system
+    chosen = {name: softened(each, original, augment)[0] for name, each in chosen.items()}
+    policy = WithLogProb(original) if alpha else original
     reference = matched_truth(
-        task.simulator, policy, begin, task.discount, H,
-        kinds=sorted({each.actions for each in chosen.values()}, reverse=True),
+        augment(task.simulator), policy, begin, task.discount, H,
+        kinds=[kind for kind in ("first", "all") if kind in map(_kind, chosen.values())],
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     moments = estimator_moments(chosen, policy, begin, reference, H, termination, seed, progress)
-    config = _config(task, policy, critic, begin, H, batch, truth, termination, seed, command)
+    config = _config(task, original, critic, begin, H, batch, truth, termination, seed, command)
     config |= {
+        "entropy": alpha,
         "actions": {name: each.actions for name, each in chosen.items()},
         "jacobian_noise": {
             name: noise_mode(each.states, each.jacobians) for name, each in chosen.items()
@@ -98,6 +110,19 @@ def measure(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     return _profile(moments, H, batch, config, environment, _truth_values(reference))
+
+
+def _kind(estimator: Estimator) -> str:
+    """Which true gradient an estimator aims at: scores and pathwise gradients share one."""
+    return "first" if estimator.actions == "first" else "all"
+
+
+def _entropy(chosen: Mapping[str, Estimator]) -> float:
+    """The temperature that all estimators share."""
+    found = {name: each.entropy for name, each in chosen.items()}
+    if len(set(found.values())) > 1:
+        raise InputError(f"estimators have different entropy, {found}: their truths differ")
+    return next(iter(found.values()))
 
 
 def _check_memory(task: Task, horizon: int, starts: int) -> None:
@@ -184,7 +209,7 @@ def _estimators(
 def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
     given = estimator.tail.critic
     critic = None if given is None else copy.deepcopy(given).double()
-    longest = 0 if estimator.jacobians is None else horizon
+    longest = 0 if estimator.jacobians is None and estimator.actions != "score" else horizon
     return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -35,3 +35,28 @@ class Path:
     @property
     def horizon(self) -> int:
         return self.states.shape[0] - 1
+
+    def cut(self, horizon: int) -> Path:
+        """The first `horizon` steps."""
+        return replace(
+            self,
+            states=self.states[: horizon + 1],
+            actions=self.actions[: horizon + 1],
+            rewards=self.rewards[:horizon],
+            policy_noise=self.policy_noise[: horizon + 1],
+            dynamics_noise=self.dynamics_noise[:horizon],
+            alive=self.alive[: horizon + 1],
+        )
+
+    def rows(self, rows: slice) -> Path:
+        """Some of the trajectories."""
+        return Path(
+            states=self.states[:, rows],
+            actions=self.actions[:, rows],
+            rewards=self.rewards[:, rows],
+            policy_noise=self.policy_noise[:, rows],
+            dynamics_noise=self.dynamics_noise[:, rows],
+            alive=self.alive[:, rows],
+            weight=self.weight[rows],
+            group=self.group[rows],
+        )

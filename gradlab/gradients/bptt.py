@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import (
@@ -30,7 +29,7 @@ from gradlab.gradients.policy_jacobian import (
     parameter_slices,
     recorded_forward,
 )
-from gradlab.gradients.rollout import Starts, noise_mode, policy_noise_at
+from gradlab.gradients.rollout import Starts, noise_mode
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
 
@@ -113,7 +112,7 @@ def _returns(
     total, calls = s.new_zeros(n), []
 
     def choose(t: int, carries: bool) -> Tensor:
-        e = policy_noise_at(policy, n, seed, t, starts.states)
+        e = starts.policy_noise(policy, seed, t)
         if not carries:
             return act(frozen, s, e)
         action, made = recorded_forward(policy, s, e, layers, copy_outputs)
@@ -122,7 +121,7 @@ def _returns(
 
     for t in range(tail.horizon):
         a = choose(t, carries=t == 0 or estimator.actions == "all")
-        xi = estimator.states.sample_noise(n, stream(seed, "dynamics", t), s.dtype).to(s.device)
+        xi = starts.dynamics_noise(estimator.states, seed, t)
         s_next, reward, on = _step(estimator.states, model, s, a, xi)
         total = total + tail.discount**t * (reward * alive if termination == "mask" else reward)
         s, alive = s_next, alive & on

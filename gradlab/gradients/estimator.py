@@ -2,7 +2,8 @@
 
     states     who produces s_0, s_1, …
     jacobians  who is differentiated along those states: A, B, r_s and r_a
-    actions    which actions carry θ: "first" (MPG eq. 6) or "all" (MPG eq. 5, BPTT)
+    actions    which actions carry θ: "first" (MPG eq. 6), "all" (MPG eq. 5, BPTT), or "score",
+               the likelihood ratio, which differentiates no dynamics
     tail       horizon n, discount and the critic that values s_n
 
 n = 0 is the deterministic policy gradient J_0; `dataclasses.replace` makes the next estimator.
@@ -11,7 +12,8 @@ Gradients ascend Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n), θ flattened in `policy
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -20,22 +22,18 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
-from gradlab.gradients.first_action import action_gradients
-from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import (
-    LinearizedPath,
-    Starts,
-    TailGradient,
-    as_starts,
-    jacobian_noise,
-    linearize_path,
-    rollout_with_jacobians,
-    tail_gradient,
-)
+from gradlab.gradients.carried import Carried, carried
+from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath, TailGradient, as_starts
+from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 TERMINATIONS = ("ignore", "mask")
+ACTIONS = ("first", "all", "score")
 STEPS = 25  # steps whose policy Jacobians are held at once
 
 
@@ -73,80 +71,122 @@ class Tail:
 
 @dataclass(frozen=True)
 class Estimator:
-    """states × jacobians × actions × tail. `jacobians` may be None where horizon is 0."""
+    """states × jacobians × actions × tail.
+
+    Attributes:
+        states: a system, or `systems.recorded.Recorded` for a path of recorded trajectories.
+        jacobians: a system; None where horizon is 0 and for actions "score".
+        entropy: temperature α of the soft return Σ γᵗ (r_t − α log π_t) (SAC, MAAC, DDPPO eq. 11).
+    """
 
     states: System
     jacobians: System | None
-    actions: Literal["first", "all"]
+    actions: Literal["first", "all", "score"]
     tail: Tail
+    entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.actions not in ("first", "all"):
-            raise InputError(f"actions is {self.actions!r}, expected 'first' or 'all'")
-        if self.jacobians is None and self.tail.horizon > 0:
+        if self.actions not in ACTIONS:
+            raise InputError(f"actions is {self.actions!r}, expected one of {ACTIONS}")
+        if self.actions == "score" and self.jacobians is not None:
+            raise InputError("actions is 'score', which differentiates no system: jacobians=None")
+        if self.jacobians is None and self.tail.horizon > 0 and self.actions != "score":
             raise InputError(
                 f"jacobians is None but horizon is {self.tail.horizon}: only horizon 0 needs none"
             )
-        model = self.jacobians
-        if model is not None:
-            for name in ("state_dim", "action_dim"):
-                if getattr(model, name) != getattr(self.states, name):
-                    raise InputError(
-                        f"jacobians has {name} {getattr(model, name)}, states has "
-                        f"{getattr(self.states, name)}: both must use the task's one coordinate"
-                    )
-        leaves_nothing = (
-            self.tail.critic is None
-            or self.tail.value == "V"
-            or (self.actions == "all" and self.tail.terminal_action == "detached")
-        )
-        if self.tail.horizon == 0 and leaves_nothing:
+        temperature(self.entropy)
+        if self.entropy and self.actions == "score":
+            raise InputError("entropy is for pathwise gradients: use actions 'first' or 'all'")
+        self._check_coordinates()
+        if self.tail.horizon == 0 and first_horizon(self) > 0:
             raise InputError(
                 "horizon is 0, which leaves no θ to differentiate: it needs a Q critic and an "
                 "attached terminal action"
             )
 
+    def _check_coordinates(self) -> None:
+        model = self.jacobians
+        for name in ("state_dim", "action_dim") if model is not None else ():
+            if getattr(model, name) != getattr(self.states, name):
+                raise InputError(
+                    f"jacobians has {name} {getattr(model, name)}, states has "
+                    f"{getattr(self.states, name)}: both must use the task's one coordinate"
+                )
+
     def gradients(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]."""
-        begin = self._check(policy, starts, termination)
-        linear, tail = self.linearized(policy, begin, seed)
-        if self.actions == "first":
-            g = action_gradients(linear, tail, self.tail.discount, termination)[-1]
-            return gram.sample_gradients(_start_jacobian(policy, linear), g * begin.weight[:, None])
-        return all_action_gradients(policy, linear, tail, self.tail, termination)
+        found = self._carried(policy, starts, seed, termination)
+        return gram.path_gradients(found.jacobian, found.costates[0])
 
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P]."""
-        if self.actions == "all":
-            return self.gradients(policy, starts, seed, termination).mean(dim=0)
-        begin = self._check(policy, starts, termination)
-        linear, tail = self.linearized(policy, begin, seed)
-        g = action_gradients(linear, tail, self.tail.discount, termination)[-1:]
-        weighted = g * begin.weight[:, None]
-        return gram.mean_gradients(_start_jacobian(policy, linear), weighted)[0]
+        found = self._carried(policy, starts, seed, termination)
+        return path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
 
-    def linearized(
-        self, policy: nn.Module, starts: Starts, seed: int
-    ) -> tuple[LinearizedPath, TailGradient]:
-        """The rollout, its Jacobians and the critic's gradients along it."""
-        path, K = rollout_with_jacobians(self.states, policy, starts, self.tail.horizon, seed)
-        model = self.jacobians if self.jacobians is not None else self.states
-        noise = jacobian_noise(self.states, model, path)
-        linear = linearize_path(path, model, K, noise)
-        return linear, tail_gradient(path, self.tail.critic, self.tail.value)
-
-    def _check(self, policy: nn.Module, starts: Tensor | Path, termination: str) -> Starts:
+    def _carried(
+        self, policy: nn.Module, starts: Tensor | Path, seed: int, termination: str
+    ) -> Carried:
         if termination not in TERMINATIONS:
             raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
         begin = as_starts(starts, self.states.state_dim)
         check_policy(policy, begin.states, self.states.action_dim)
         if self.tail.critic is not None:
             check_critic(self.tail.critic, self.tail.value, begin.states, self.states.action_dim)
-        return begin
+        estimator, policy = softened(self, policy)
+        return carried(estimator, policy, begin, (self.tail.horizon,), seed, termination)
+
+
+def first_horizon(estimator: Estimator) -> int:
+    """0, or 1 where horizon 0 would leave no θ to differentiate."""
+    tail = estimator.tail
+    carries = estimator.actions == "first" or tail.terminal_action == "attached"
+    return 0 if tail.critic is not None and tail.value == "Q" and carries else 1
+
+
+def softened(
+    estimator: Estimator, policy: nn.Module, wrap: Callable[[System], System] | None = None
+) -> tuple[Estimator, nn.Module]:
+    """The same gradient without an entropy term: of ã = (a, log π), whose reward is r − α log π.
+
+    Augmented systems (`systems.entropy`) and critic, and the policy that gives log π as its last
+    action; unchanged where the entropy is 0.
+
+    Args:
+        wrap: `augmenting(α)`, where several estimators must keep sharing their systems.
+    """
+    if not estimator.entropy:
+        return estimator, policy
+    alpha, tail = estimator.entropy, estimator.tail
+    augment = augmenting(alpha) if wrap is None else wrap
+    critic = tail.critic
+    if critic is not None and tail.value == "Q":
+        critic = SoftCritic(critic, alpha)
+    soft = replace(
+        estimator,
+        states=augment(estimator.states),
+        jacobians=None if estimator.jacobians is None else augment(estimator.jacobians),
+        tail=replace(tail, critic=critic),
+        entropy=0.0,
+    )
+    return soft, WithLogProb(policy)
+
+
+def augmenting(alpha: float) -> Callable[[System], System]:
+    """A function that augments each system once: one system stays one system."""
+    made: dict[int, tuple[System, System]] = {}
+
+    def augment(system: System) -> System:
+        if id(system) not in made:
+            if isinstance(system, Recorded):
+                raise InputError("entropy needs log π of every action: states cannot be recorded")
+            made[id(system)] = (system, Entropic(system, alpha))
+        return made[id(system)][1]
+
+    return augment
 
 
 def all_action_gradients(
@@ -168,7 +208,3 @@ def all_action_gradients(
         s, e = (x[steps].flatten(0, 1) for x in (linear.path.states, linear.path.policy_noise))
         total = total + gram.path_gradients(policy_jacobian(policy, s, e), costates[steps])
     return total
-
-
-def _start_jacobian(policy: nn.Module, linear: LinearizedPath) -> PolicyJacobian:
-    return policy_jacobian(policy, linear.path.states[0], linear.path.policy_noise[0])

@@ -2,13 +2,12 @@
 
 First-action gradients are J_iᵀ g_i with one J for everybody, so the Gram kernel Θ = J Jᵀ turns
 all estimators and all horizons into inner products at once; no gradient of the size of θ is formed.
-Gradients with θ in every action are explicit, one horizon at a time.
+Gradients with θ in every action are explicit, some samples at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.estimator import Estimator, all_action_gradients
+from gradlab.gradients.carried import carried
+from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
@@ -25,7 +25,6 @@ from gradlab.gradients.rollout import (
     Starts,
     jacobian_noise,
     linearize_path,
-    policy_noise_at,
     rollout_with_jacobians,
     tail_gradient,
 )
@@ -36,6 +35,7 @@ from gradlab.systems.system import System
 
 Floats = NDArray[np.float64]
 Cells = dict[tuple[str, int], Moments]
+SAMPLES = 128  # whose explicit gradients are held at once
 
 
 def estimator_moments(
@@ -55,17 +55,15 @@ def estimator_moments(
     cells: Cells = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
-        along = _linearized(estimator, policy, begin, horizon, seed, paths, linear)
-        tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value)
         if estimator.actions == "first":
+            along = _linearized(estimator, policy, begin, horizon, seed, paths, linear)
+            tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value)
             discount, last = estimator.tail.discount, estimator.tail.horizon
             first[name] = action_gradients(along, tail, discount, termination)[: last + 1]
             continue
-        for n in _horizons(estimator):
-            shape = replace(estimator.tail, horizon=n)
-            G = all_action_gradients(policy, along, tail, shape, termination)
-            T = None if truth.every is None else truth.every.gradients
-            cells[name, n] = _explicit_moments(G, T, begin)
+        T = None if truth.every is None else truth.every.gradients
+        for n, moments in _explicit_moments(estimator, policy, begin, T, seed, termination).items():
+            cells[name, n] = moments
     cells |= _kernel_moments(chosen, first, policy, begin, truth, seed)
     progress("estimators", len(chosen), len(chosen))
     return {key: cells[key] for name in chosen for key in cells if key[0] == name}
@@ -94,14 +92,7 @@ def _linearized(
 
 
 def _horizons(estimator: Estimator) -> range:
-    """Horizons of an estimator: no n = 0 where that would leave no θ to differentiate."""
-    tail = estimator.tail
-    starts_at_zero = (
-        tail.critic is not None
-        and tail.value == "Q"
-        and (estimator.actions == "first" or tail.terminal_action == "attached")
-    )
-    return range(0 if starts_at_zero else 1, tail.horizon + 1)
+    return range(first_horizon(estimator), estimator.tail.horizon + 1)
 
 
 def _kernel_moments(
@@ -116,7 +107,7 @@ def _kernel_moments(
     keys = [(name, n) for name in first for n in _horizons(chosen[name])]
     if not keys:
         return {}
-    noise = policy_noise_at(policy, len(begin.states), seed, 0, begin.states)
+    noise = begin.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
     G = torch.stack([first[name][n] for name, n in keys]) * begin.weight[:, None]
     label, size = _groups(begin)
@@ -153,22 +144,85 @@ def _row(sums: PairSums, k: int) -> PairSums:
     return PairSums(sums.own[k], sums.left[k], sums.right[k])
 
 
-def _explicit_moments(G: Tensor, T: Tensor | None, begin: Starts) -> Moments:
-    """Moments of explicit per-sample gradients [N, P]."""
-    label, size = _groups(begin)
-    squares = _by_group((G * G).sum(dim=1)[None], label)[0]
-    g = _group_sums(G, label)
-    if T is None:
-        return Moments(size, squares, _explicit_pairs(g, g))
-    t = _group_sums(T, label)
-    y = g - t
-    pairs = (_explicit_pairs(g, g), _explicit_pairs(t, t), _explicit_pairs(y, y))
-    return Moments(size, squares, *pairs, _explicit_pairs(g, t))
+def _explicit_moments(
+    estimator: Estimator,
+    policy: nn.Module,
+    begin: Starts,
+    T: Tensor | None,
+    seed: int,
+    termination: str,
+) -> dict[int, Moments]:
+    """Moments of every horizon from explicit gradients, some samples at a time.
+
+    A first pass sums gradients and their inner products within groups, a second one takes each
+    group's products with the sums; only sums of all horizons [K, P] are kept.
+    """
+    horizons = tuple(_horizons(estimator))
+    blocks = list(_group_blocks(begin.group))
+
+    def gradients(rows: slice) -> Iterator[tuple[int, Tensor, Tensor]]:
+        found = carried(estimator, policy, begin.block(rows), horizons, seed, termination)
+        label = _groups(begin.block(rows))[0]
+        for k in range(len(horizons)):
+            yield k, gram.path_gradients(found.jacobian, found.costates[k]), label
+
+    P = sum(p.numel() for p in policy.parameters())
+    sums = begin.states.new_zeros(len(horizons), P)
+    squares: list[list[Tensor]] = [[] for _ in horizons]
+    for rows in blocks:
+        for k, G, label in gradients(rows):
+            sums[k] += G.sum(dim=0)
+            squares[k].append(_group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
+    truth_sum = None if T is None else T.sum(dim=0)
+    pairs: list[list[list[PairSums]]] = [[] for _ in horizons]
+    for rows in blocks:
+        for k, G, label in gradients(rows):
+            g = _group_sums(G, label)
+            found = [_pairs(g, g, sums[k], sums[k])]
+            if T is not None and truth_sum is not None:
+                t, difference = _group_sums(T[rows], label), sums[k] - truth_sum
+                found += [
+                    _pairs(t, t, truth_sum, truth_sum),
+                    _pairs(g - t, g - t, difference, difference),
+                    _pairs(g, t, sums[k], truth_sum),
+                ]
+            pairs[k].append(found)
+    _, size = _groups(begin)
+    return {
+        n: Moments(size, torch.cat(squares[k]).numpy(), *_concatenated(pairs[k]))
+        for k, n in enumerate(horizons)
+    }
 
 
-def _explicit_pairs(x: Tensor, z: Tensor) -> PairSums:
-    own, left, right = (x * z).sum(dim=1), x @ z.sum(dim=0), z @ x.sum(dim=0)
+def _group_blocks(group: Tensor) -> Iterator[slice]:
+    """Blocks of rows that cut no group in two; one block where groups are scattered."""
+    change = torch.ones(len(group), dtype=torch.bool)
+    change[1:] = group[1:] != group[:-1]
+    starts = change.nonzero().flatten().tolist()
+    if len(starts) > len(np.unique(group.numpy())):
+        yield slice(0, len(group))
+        return
+    begin = 0
+    for edge in [*starts[1:], len(group)]:
+        if edge - begin >= SAMPLES or edge == len(group):
+            yield slice(begin, edge)
+            begin = edge
+
+
+def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
+    own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
     return PairSums(own.numpy(), left.numpy(), right.numpy())
+
+
+def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
+    return [
+        PairSums(
+            np.concatenate([each.own for each in kind]),
+            np.concatenate([each.left for each in kind]),
+            np.concatenate([each.right for each in kind]),
+        )
+        for kind in zip(*blocks, strict=True)
+    ]
 
 
 def _groups(begin: Starts) -> tuple[Tensor, Floats]:

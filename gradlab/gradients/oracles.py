@@ -27,7 +27,6 @@ from gradlab.gradients.rollout import (
     LinearizedPath,
     Starts,
     linearize_path,
-    policy_noise_at,
     rollout_with_jacobians,
     tail_gradient,
 )
@@ -126,7 +125,7 @@ def unroll_first_action(
     that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250),
     where after two effective horizons most chains still outgrow the discount, or at `at_most`.
     """
-    noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
+    noise = starts.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, starts.states, noise)
     terms: list[Tensor] = []
     logs: list[Tensor] = []
@@ -268,9 +267,8 @@ def common_random_differences(
     that a difference is paired with the unrolled gradient of the same start.
     """
     count = min(n, len(starts.states))
-    size = len(starts.states)
-    s0 = starts.states[:count]
-    e0 = policy_noise_at(policy, size, seed, 0, s0)[:count]
+    few = starts.block(slice(0, count))
+    s0, e0 = few.states, few.policy_noise(policy, seed, 0)
     theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
     trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
@@ -283,15 +281,15 @@ def common_random_differences(
     total, returns = state.new_zeros(len(state)), []
     alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
     for t in range(horizon):
-        e = policy_noise_at(policy, size, seed, t, state)[:count]
+        e = few.policy_noise(policy, seed, t)
         with torch.no_grad():
             if t == 0 or actions == "all":
                 pieces = zip(moved, state.reshape(copies, count, -1), strict=True)
                 action = torch.cat([act(each, rows, e) for each, rows in pieces])
             else:
                 action = act(policy, state, e.repeat(copies, 1))
-            xi = simulator.sample_noise(size, stream(seed, "dynamics", t), state.dtype)[:count]
-            out = simulator.step(state, action, xi.to(state.device).repeat(copies, 1))
+            xi = few.dynamics_noise(simulator, seed, t).repeat(copies, 1)
+            out = simulator.step(state, action, xi)
         counted = out.reward * alive if termination == "mask" else out.reward
         total = total + discount**t * counted
         returns.append(total)

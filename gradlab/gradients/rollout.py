@@ -10,7 +10,9 @@ of rows, so that memory stays bounded whatever the horizon.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +22,12 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.networks.interface import act, noise_dim
+from gradlab.networks.policies import check_stochastic
+from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System, standard_normal
 
 ROWS = 2048  # rows linearized at once
+ROUNDING = 1e-6  # by which recorded and repeated actions may differ
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,40 @@ class TailGradient:
 
 @dataclass(frozen=True)
 class Starts:
-    """Start states [N, ds] with importance weights [N] and group labels [N]."""
+    """Start states [N, ds] with importance weights [N] and group labels [N].
+
+    A block of a larger batch (`begin` rows into `of`) sees the noise that the whole batch sees, so
+    that a measurement in blocks draws what the measurement in one piece draws. `path` is what was
+    recorded from these starts on, if anything.
+    """
 
     states: Tensor
     weight: Tensor
     group: Tensor
+    begin: int = 0
+    of: int | None = None
+    path: Path | None = None
+
+    def block(self, rows: slice) -> Starts:
+        """Some of the rows."""
+        whole = len(self.states) if self.of is None else self.of
+        parts = (self.states[rows], self.weight[rows], self.group[rows])
+        path = None if self.path is None else self.path.rows(rows)
+        return Starts(*parts, self.begin + rows.start, whole, path)
+
+    def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
+        """The policy's draws of one step, [N, noise_dim]."""
+        return self._rows(partial(policy_noise_at, policy, seed=seed, step=step, like=self.states))
+
+    def dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
+        """The system's draws of one step, [N, noise_dim]."""
+        generator = stream(seed, "dynamics", step)
+        noise = self._rows(lambda n: system.sample_noise(n, generator, self.states.dtype))
+        return noise.to(self.states.device)
+
+    def _rows(self, draw: Callable[[int], Tensor]) -> Tensor:
+        n = len(self.states)
+        return draw(n if self.of is None else self.of)[self.begin : self.begin + n]
 
 
 def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
@@ -63,7 +97,8 @@ def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
         InputError: for a wrong shape, no rows, an integer dtype or a non-finite state.
     """
     if isinstance(starts, Path):
-        result = Starts(starts.states[0], starts.weight, starts.group)
+        path = starts if starts.horizon else None
+        result = Starts(starts.states[0], starts.weight, starts.group, path=path)
     else:
         n = starts.shape[0] if starts.ndim else 0
         weight = torch.ones(n, dtype=starts.dtype, device=starts.device)
@@ -127,6 +162,62 @@ def rollout_with_jacobians(
     return path, torch.stack(jacobians)
 
 
+def recorded_with_jacobians(
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    seed: int = 0,
+    traces: list[Trace] | None = None,
+) -> tuple[Path, Tensor]:
+    """A recorded path with the policy's noise inferred from its actions, and K along it.
+
+    A tail action that was not recorded (NaN) is drawn from the policy.
+
+    Raises:
+        InputError: no path was given, it is shorter than the horizon, or the policy cannot have
+            taken its actions.
+    """
+    if starts.path is None or starts.path.horizon < horizon:
+        have = 0 if starts.path is None else starts.path.horizon
+        raise InputError(
+            f"starts has {have} recorded steps, the estimator needs {horizon}: give "
+            f"gradlab.data.trajectories.segments(trajectories, {horizon})"
+        )
+    path = starts.path.cut(horizon)
+    unknown = path.actions.isnan().any(dim=2)
+    actions, noise = path.actions.clone(), []
+    for t in range(horizon + 1):
+        drawn = starts.policy_noise(policy, seed, t)
+        with torch.no_grad():
+            fresh = act(policy, path.states[t], drawn)
+        actions[t] = torch.where(unknown[t][:, None], fresh, actions[t])
+        inferred = _policy_noise(policy, path.states[t], actions[t])
+        noise.append(torch.where(unknown[t][:, None], drawn, inferred))
+    path = replace(path, actions=actions, policy_noise=torch.stack(noise))
+    found = [trace(policy, path.states[t], path.policy_noise[t]) for t in range(horizon + 1)]
+    if traces is not None:
+        traces.extend(found)
+    return path, torch.stack([each.K for each in found])
+
+
+def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:
+    """The noise with which the policy takes these actions."""
+    if noise_dim(policy):
+        check_stochastic(policy)
+        invertible: Any = policy
+        with torch.no_grad():
+            inferred: Tensor = invertible.infer_noise(state, action)
+        return inferred
+    with torch.no_grad():
+        gap = (policy(state) - action).abs().max()
+    if gap > ROUNDING * action.abs().max().clamp_min(1.0):
+        raise InputError(
+            f"recorded actions differ from the deterministic policy's by up to {float(gap):.2g}, "
+            f"so no noise can be inferred: wrap it, gradlab.networks.policies.Gaussian(policy, std)"
+        )
+    return state.new_zeros(len(state), 0)
+
+
 def _roll(
     system: System,
     policy: nn.Module,
@@ -138,11 +229,8 @@ def _roll(
 ) -> Path:
     n, like = starts.states.shape[0], starts.states
     last = first + horizon
-    policy_noise = [policy_noise_at(policy, n, seed, t, like) for t in range(first, last + 1)]
-    noise = [
-        system.sample_noise(n, stream(seed, "dynamics", t), like.dtype).to(like.device)
-        for t in range(first, last)
-    ]
+    policy_noise = [starts.policy_noise(policy, seed, t) for t in range(first, last + 1)]
+    noise = [starts.dynamics_noise(system, seed, t) for t in range(first, last)]
     states, actions, rewards = [like], [], []
     alive = [torch.ones(n, dtype=torch.bool, device=like.device)]
     for t in range(horizon):
@@ -188,7 +276,13 @@ def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | No
     """Noise [H, N, dn] at which `jacobians` is differentiated (see `noise_mode`)."""
     if jacobians is states:
         return path.dynamics_noise
-    if noise_mode(states, jacobians) != "inferred":
+    mode = noise_mode(states, jacobians)
+    if mode == "mean" and isinstance(states, Recorded):
+        raise InputError(
+            "jacobians is a noisy model without infer_noise, so the noise of recorded transitions "
+            "cannot be inferred: give it infer_noise(state, action, next_state)"
+        )
+    if mode != "inferred":
         return None
     s, s_next = path.states[:-1].flatten(0, 1), path.states[1:].flatten(0, 1)
     infer = getattr(jacobians, "infer_noise")  # noqa: B009 - not in the protocol: few have it

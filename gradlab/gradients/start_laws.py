@@ -95,8 +95,10 @@ def repeated(starts: Tensor | Path, samples: int) -> Path:
     _check_count("samples", samples)
     width = starts.states.shape[-1] if isinstance(starts, Path) else starts.shape[-1]
     once = as_starts(starts, width)
-    copies = (x.repeat_interleave(samples, dim=0) for x in (once.states, once.weight, once.group))
-    return _as_path(Starts(*copies))
+    states, weight, group = (
+        x.repeat_interleave(samples, dim=0) for x in (once.states, once.weight, once.group)
+    )
+    return _as_path(Starts(states, weight, group))
 
 
 def _geometric(n: int, discount: float, seed: int) -> Tensor:

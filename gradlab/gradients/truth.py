@@ -30,7 +30,7 @@ from gradlab.gradients.oracles import (
     unroll_first_action,
 )
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import Starts, policy_noise_at
+from gradlab.gradients.rollout import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
 
@@ -112,7 +112,7 @@ def matched_truth(
         simulator, policy, starts, discount,
         termination=termination, seed=seed, at_least=horizon, progress=progress,
     )  # fmt: skip
-    noise = policy_noise_at(policy, len(starts.states), seed, 0, starts.states)
+    noise = starts.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, starts.states, noise)
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
     sweep = unrolled.gradients[:longest]

@@ -1,0 +1,96 @@
+"""Every horizon of one estimator at once: mean gradients and exact per-sample squared norms.
+
+    first   g_n from one forward sweep of sensitivities           (`first_action`)
+    all     λⁿ_t from one backward sweep with horizons as columns  (`all_action`)
+    score   returns to go of every horizon                         (`carried`)
+
+All by kernels over the policy's layer factors. Samples are taken in blocks, so memory is flat in
+N; noise is drawn for the whole batch, so the draws do not depend on the blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.gradients.carried import carried
+from gradlab.gradients.estimator import Estimator, first_horizon, softened
+from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
+from gradlab.gradients.rollout import Starts
+
+BLOCK = 1024  # samples at once
+
+
+@dataclass(frozen=True)
+class HorizonGradients:
+    """Gradients of the horizons n_1 … n_K.
+
+    Attributes:
+        horizons: K values.
+        means: [K, P], or None where they were not asked for.
+        squared_norms: |G_i|² of every sample, [K, N].
+    """
+
+    horizons: tuple[int, ...]
+    means: Tensor | None
+    squared_norms: Tensor
+
+    def variance(self) -> Tensor:
+        """Trace of the per-sample covariance, [K] (ungrouped samples).
+
+        Raises:
+            InputError: the means were not asked for.
+        """
+        if self.means is None:
+            raise InputError("means were not asked for: the variance needs them")
+        n = self.squared_norms.shape[1]
+        norms = self.squared_norms.double().mean(dim=1)
+        return n / (n - 1) * (norms - self.means.double().square().sum(dim=1))
+
+
+def horizon_gradients(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    *,
+    horizons: Sequence[int] | None = None,
+    means: bool = True,
+    seed: int = 0,
+    termination: str = "ignore",
+    block: int = BLOCK,
+) -> HorizonGradients:
+    """Means and squared norms for horizons up to the estimator's own.
+
+    Args:
+        horizons: a grid; None: 0 (or 1, where 0 would leave no θ) … estimator.tail.horizon.
+        block: samples at once; values do not depend on it beyond rounding.
+
+    Raises:
+        InputError: a horizon outside of 0 … estimator.tail.horizon.
+    """
+    chosen = _chosen(estimator, horizons)
+    plain, policy = softened(estimator, policy)
+    n, parts, total = len(starts.states), [], None
+    for begin in range(0, n, block):
+        rows = starts.block(slice(begin, min(begin + block, n)))
+        found = carried(plain, policy, rows, chosen, seed, termination)
+        parts.append(path_squared_norms(found.jacobian, found.costates))
+        if means:
+            mean = path_mean_gradients(found.jacobian, found.costates, found.ends)
+            share = mean * (len(rows.states) / n)
+            total = share if total is None else total.add_(share)
+    return HorizonGradients(chosen, total, torch.cat(parts, dim=1))
+
+
+def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, ...]:
+    low, high = first_horizon(estimator), estimator.tail.horizon
+    if horizons is None:
+        return tuple(range(low, high + 1))
+    wrong = [h for h in horizons if not low <= h <= high]
+    if wrong or not horizons:
+        raise InputError(f"horizons {list(horizons)} are not all within {low} … {high}")
+    return tuple(horizons)
