@@ -33,12 +33,8 @@ def ingredients(squash=False):
 
 
 def same(a, b, policy, starts):
-    close = dict(rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(
-        a.gradients(policy, starts, seed=5),
-        b.gradients(policy, starts, seed=5),
-        **(close | arguments),
-    )
+    found = (each.gradients(policy, starts, seed=5) for each in (a, b))
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
 
 
 def test_the_unified_gradient_at_horizon_zero_is_the_data_driven_one():
@@ -107,8 +103,8 @@ def test_a_mixture_is_the_weighted_sum_of_its_parts():
     weights = {0: 0.2, 3: 0.5, 5: 0.3}
     mixed = named.general_mpg(SIM, MODEL, critic, GAMMA, weights)
     parts = [
-        w * named.unified(MODEL, critic, GAMMA, n).gradients(policy, starts)
-        for n, w in weights.items()
+        weight * named.unified(MODEL, critic, GAMMA, n).gradients(policy, starts)
+        for n, weight in weights.items()
     ]
     torch.testing.assert_close(mixed.gradients(policy, starts), sum(parts))
     torch.testing.assert_close(mixed.mean_gradient(policy, starts), sum(parts).mean(dim=0))
