@@ -41,7 +41,7 @@ def measure(small: bool = False) -> Verdict:
             for row in _rows(world, gradients, n)
         ]
     )
-    return _judge(table)
+    return judge(table)
 
 
 def _rows(world: World, gradients: Gradients, n: int) -> list[dict[str, object]]:
@@ -73,7 +73,9 @@ def _rows(world: World, gradients: Gradients, n: int) -> list[dict[str, object]]
     return rows
 
 
-def _judge(table: pd.DataFrame) -> Verdict:
+def judge(table: pd.DataFrame) -> Verdict:
+    """The verdict from the rows of both ways."""
+
     def errors(starts: str, tail: str, sum_: str, summands: str) -> pd.Series:
         return _select(table, starts, tail, sum_, summands)["relative_error"]
 

@@ -59,7 +59,7 @@ def measure(small: bool = False) -> Verdict:
                 }
             )
     table = pd.DataFrame(rows)
-    return _judge(world, table, monte_carlo(world, 1 if small else CHUNKS, 25 if small else LONG))
+    return judge(world, table, monte_carlo(world, 1 if small else CHUNKS, 25 if small else LONG))
 
 
 def monte_carlo(world: World, chunks: int, horizon: int) -> torch.Tensor:
@@ -90,7 +90,9 @@ def monte_carlo(world: World, chunks: int, horizon: int) -> torch.Tensor:
     return torch.cat(found, dim=1)
 
 
-def _judge(world: World, table: pd.DataFrame, samples: torch.Tensor) -> Verdict:
+def judge(world: World, table: pd.DataFrame, samples: torch.Tensor) -> Verdict:
+    """The verdict from exact rows and Monte Carlo samples [2, N]."""
+
     def at(n: int, column: str) -> float:
         return float(table[table["n"] == n][column].max())
 
