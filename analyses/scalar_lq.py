@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 
+Terminal = Literal["attached", "detached"]
 STEP = 1e-30  # of the complex step: no subtraction, so no cancellation
 
 
@@ -116,11 +118,13 @@ def by_gradlab(world: World) -> Gradients:
     """gradlab's estimators in exact expectation."""
     system, policy, critic = world.system(), world.policy(), QuadraticCritic(world)
 
-    def mean(actions: str, n: int, moment: float, attached: bool | None) -> float:
+    def mean(
+        actions: Literal["first", "all"], n: int, moment: float, attached: bool | None
+    ) -> float:
         spread = torch.tensor([[moment]], dtype=torch.float64)
         starts, noise = design(spread.new_zeros(1), spread, n)
         designed = Designed(system, noise)
-        terminal = "detached" if attached is False else "attached"
+        terminal: Terminal = "detached" if attached is False else "attached"
         tail = Tail(
             n, None if attached is None else critic, world.discount, terminal_action=terminal
         )
