@@ -280,7 +280,23 @@ def _list(asked: List) -> Document:
         document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
     if asked.what in ("all", "estimators"):
         document["estimators"] = ESTIMATORS
+        document["named estimators"] = _named_estimators()
     return document
+
+
+def _named_estimators() -> dict[str, str]:
+    """Functions of `gradlab.gradients.named` that give an estimator, for the Python interface."""
+    import inspect
+
+    from gradlab.gradients import named
+
+    makers = inspect.getmembers(named, inspect.isfunction)
+    return {
+        name: _first_line(maker.__doc__)
+        for name, maker in makers
+        if maker.__module__ == named.__name__ and not name.startswith("_")
+        if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
+    }
 
 
 def _first_line(text: str | None) -> str:
@@ -300,7 +316,7 @@ def _answer(document: Document, as_json: bool) -> None:
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
-    for kind in ("tasks", "estimators"):
+    for kind in ("tasks", "estimators", "named estimators"):
         entries = document.get(kind)
         if isinstance(entries, dict):
             print(f"{kind}:")

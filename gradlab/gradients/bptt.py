@@ -5,8 +5,8 @@
     |G_i|²  = Σ_l Σ_t,t′ (s_t·s_t′)(x_t·x_t′ + 1)
 
 The signals are what backpropagation computes anyway, so per-sample norms cost one small Gram
-product per layer more than the plain gradient. Needs systems that autograd can pass through and a
-policy of linear layers and elementwise maps; `None` is returned for others.
+product per layer more than the plain gradient. This needs systems that autograd can pass through
+and a policy of linear layers and elementwise maps; others take the slower road, announced.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.estimator import Estimator, softened
+from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import (
     Call,
@@ -31,6 +32,7 @@ from gradlab.gradients.policy_jacobian import (
 )
 from gradlab.gradients.rollout import Starts, noise_mode
 from gradlab.networks.interface import act
+from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 
@@ -48,14 +50,32 @@ def mean_and_squared_norms(
     starts: Starts,
     seed: int = 0,
     termination: str = "ignore",
-) -> tuple[Tensor, Tensor] | None:
-    """Mean gradient [P] and per-sample squared norms [N]; None where layers do not carry all of θ.
+) -> tuple[Tensor, Tensor]:
+    """Mean gradient [P] and per-sample squared norms [N] of the estimator's own horizon.
 
-    The trace of the per-sample covariance is N/(N − 1) (mean of the norms − |mean|²).
+    The trace of the per-sample covariance is N/(N − 1) (mean of the norms − |mean|²). Where
+    autograd cannot pass or layers do not carry all of θ, `horizon_gradients` does it.
     """
+    found = _backpropagated(estimator, policy, starts, seed, termination)
+    if found is not None:
+        return found
+    alone = (estimator.tail.horizon,)
+    profile = horizon_gradients(
+        estimator, policy, starts, horizons=alone, seed=seed, termination=termination
+    )
+    if profile.means is None:
+        raise AssertionError("means are there unless they are switched off")
+    return profile.means[0], profile.squared_norms[0]
+
+
+def _backpropagated(
+    estimator: Estimator, policy: nn.Module, starts: Starts, seed: int, termination: str
+) -> tuple[Tensor, Tensor] | None:
+    estimator, policy = softened(estimator, policy)
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     layers, slices = linear_layers(policy), parameter_slices(policy)
-    if not model.differentiable:
+    recorded = isinstance(estimator.states, Recorded)
+    if estimator.actions == "score" or recorded or not model.differentiable:
         return None
     found = _returns(
         estimator, model, policy, layers, starts, seed, termination, copy_outputs=False

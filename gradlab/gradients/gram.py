@@ -11,12 +11,14 @@ memory is O(N) and no parameter-sized vector exists.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.gradients.policy_jacobian import Factor, PolicyJacobian
 
 PAIRS = 1 << 21  # entries of Θ held at once
+KERNEL = 8192  # N · da up to which Θ is formed: beyond, sums in θ are cheaper than N² products
 
 
 def sample_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
@@ -78,15 +80,23 @@ def mean_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
 
 def squared_norms(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
     """|J_iᵀ g_i|² for K sets of action gradients [K, N, da] → [K, N]."""
-    theta: Tensor | float = 0.0
+    return torch.einsum("kna,nab,knb->kn", g, _diagonal(jacobian), g)
+
+
+def _diagonal(jacobian: PolicyJacobian) -> Tensor:
+    """Θ_ii of every sample, [N, da, da]."""
+    shape = (jacobian.samples, jacobian.action_dim, jacobian.action_dim)
+    theta = jacobian.factors[0].signals.new_zeros(shape)
     for factor in jacobian.factors:
         pair = torch.einsum("nao,nbo->nab", factor.signals, factor.signals)
-        theta = theta + pair * _input_products(factor, None)[:, None, None]
-    return torch.einsum("kna,nab,knb->kn", g, theta, g)
+        theta += pair * _input_products(factor, None)[:, None, None]
+    return theta
 
 
 def products(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     """Θ g over all samples and over the samples of one's own group.
+
+    Few samples go by the kernel Θ, many by the sums Σ_j J_jᵀ g_j in θ; both give the same numbers.
 
     Args:
         g: [K, N, da] action gradients.
@@ -96,6 +106,27 @@ def products(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> tuple[Tensor
         total [K, N, da] with total_i = J_i Σ_j J_jᵀ g_j, and within, the same sum over group_j =
         group_i; so g'_i · total_i = G'_i · Σ_j G_j.
     """
+    n, da = g.shape[1:]
+    if n * da <= KERNEL:
+        return _by_kernel(jacobian, g, group)
+    sums = n * mean_gradients(jacobian, g)
+    step = max(1, PAIRS // (len(g) * max(f.signals.shape[2] for f in jacobian.factors)))
+    blocks = (slice(begin, min(begin + step, n)) for begin in range(0, n, step))
+    total = torch.cat([along(jacobian.rows(rows), sums) for rows in blocks], dim=1)
+    return total, _within(jacobian, g, group)
+
+
+def _within(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> Tensor:
+    """Θ g over the samples of one's own group, group by group; alone: Θ_ii g_i."""
+    within = torch.einsum("nab,knb->kna", _diagonal(jacobian), g)
+    _, label, size = np.unique(group.numpy(), return_inverse=True, return_counts=True)
+    for which in np.flatnonzero(size > 1):
+        rows = torch.from_numpy(np.flatnonzero(label == which))
+        within[:, rows] = _by_kernel(jacobian.rows(rows), g[:, rows], group[rows])[0]
+    return within
+
+
+def _by_kernel(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
     k, n, da = g.shape
     flat = g.reshape(k, n * da).T
     total, within = torch.empty_like(flat), torch.empty_like(flat)

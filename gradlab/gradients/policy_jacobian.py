@@ -9,7 +9,7 @@ explicit Jacobians from `torch.func`, with a warning. Frozen parameters have col
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,14 @@ class PolicyJacobian:
     size: int
     samples: int
     action_dim: int
+
+    def rows(self, rows: slice | Tensor) -> PolicyJacobian:
+        """Some of the samples."""
+        factors = tuple(
+            replace(f, signals=f.signals[rows], inputs=None if f.inputs is None else f.inputs[rows])
+            for f in self.factors
+        )
+        return PolicyJacobian(factors, self.size, len(factors[0].signals), self.action_dim)
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_the_variance_falls_as_one_over_n_but_not_with_samples_of_one_start(smal
 
 
 def test_another_slope_is_rejected(small):
-    table = small[one_over_n].table
+    table = small[one_over_n].table.assign(relative_se=0.001)
     assert not one_over_n.judge(table.assign(variance=table["N"] ** -0.9), 150).holds
     assert one_over_n.judge(table.assign(variance=table["N"] ** -1.0), 150).holds
 
@@ -137,7 +137,7 @@ def test_several_samples_per_start_follow_the_two_part_formula(small):
 
 def test_the_formula_without_the_start_states_share_is_rejected(small):
     table = small[k_samples].table
-    exact = table.assign(variance=table["predicted"])
+    exact = table.assign(variance=table["predicted"], relative_se=0.001)
     assert k_samples.judge(exact, 1.0, 1.0, 10).holds
     naive = exact.assign(predicted=exact["predicted_independent"])
     assert not k_samples.judge(naive, 1.0, 1.0, 10).holds

@@ -14,6 +14,7 @@ from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.rollout import as_starts
+from gradlab.tasks import inverted_pendulum
 
 WORLDS = worlds()
 POLICIES = {
@@ -65,7 +66,6 @@ def test_one_backpropagation_gives_the_mean_and_every_norm(world, kind, spliced)
             estimator = Estimator(simulator, model if spliced else simulator, actions, tail)
             G = estimator.gradients(policy, starts, seed=3, termination=termination)
             found = mean_and_squared_norms(estimator, policy, begin, 3, termination)
-            assert found is not None
             scale = dict(rtol=1e-9, atol=1e-10 * max(1.0, float(G.abs().max())) ** 2)
             torch.testing.assert_close(found[0], G.mean(dim=0), **scale)
             torch.testing.assert_close(found[1], (G**2).sum(dim=1), **scale)
@@ -210,3 +210,14 @@ def test_all_horizons_at_once_equal_one_at_a_time_in_blocks_of_any_size(world, k
             torch.testing.assert_close(parts.means[k], whole.means[n], rtol=1e-12, atol=1e-13)
             norms = whole.squared_norms[n]
             torch.testing.assert_close(parts.squared_norms[k], norms, rtol=1e-12, atol=1e-13)
+
+
+def test_norms_of_other_estimators_take_the_slower_road():
+    task = inverted_pendulum()
+    policy, critic = network((4, 6, 1), nn.Tanh), Critic(5)
+    starts = as_starts(task.starts(5, stream(0, "test")), 4)
+    estimator = Estimator(task.simulator, task.simulator, "all", Tail(3, critic, 0.98))
+    G = estimator.gradients(policy, starts.states)
+    mean, norms = mean_and_squared_norms(estimator, policy, starts)
+    torch.testing.assert_close(mean, G.mean(dim=0))
+    torch.testing.assert_close(norms, (G**2).sum(dim=1))

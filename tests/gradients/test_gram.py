@@ -113,6 +113,13 @@ def test_kernels_equal_explicit_gradients(kind, monkeypatch):
     monkeypatch.setattr(gram, "PAIRS", 1)
     chunked, _ = gram.products(jacobian, g, group)
     torch.testing.assert_close(chunked, total, **close)
+    monkeypatch.setattr(gram, "KERNEL", 0)
+    mixed = torch.tensor([2, 0, 1, 2, 0, 2, 3])
+    by_sums, inside = gram.products(jacobian, g, mixed)
+    torch.testing.assert_close(by_sums, total, **close)
+    same = (mixed[:, None] == mixed[None]).double()
+    want = torch.einsum("knp,nm,kmp->kn", G, same, G)
+    torch.testing.assert_close((g * inside).sum(dim=2), want, **close)
 
 
 def test_path_gradients_sum_over_time():
