@@ -196,12 +196,12 @@ def judge(table: pd.DataFrame) -> Verdict:
         dp, dr = (medians.loc[(errors[-1], name, h), column] for name in ("DP", "DR"))
         return f"{dp:.3g} and {dr:.3g}"
 
-    opening = "True" if holds else "True of long horizons, not of every one"
-    against_words = f"above 1 at {against}" if against else "above 1 at none"
+    below = [h for h in horizons if (bias[bias["horizon"] == h]["high"] < 1).all()]
+    opening = "True" if holds else f"True at h in {below}, not at every horizon"
     sentence = (
         f"{opening}: bias(DR)/bias(DP), geometric mean over {table['model'].nunique()} models, "
         + "; ".join(f"model error {error:.0%}: {said('bias', error)}" for error in errors)
-        + f" (not decided at h in {undecided}, {against_words}). "
+        + f" (not decided at h in {undecided}, the other way at {against}). "
         f"Direction alone, angle to the true model's gradient, error {errors[-1]:.0%}: "
         f"{said('angle', errors[-1])}. Variance: {said('variance', errors[-1])}. Medians of DP "
         f"and DR at h = {long}: relative bias {both('bias', long)}, cosine {both('cosine', long)}, "

@@ -107,11 +107,16 @@ def judge(table: pd.DataFrame) -> Verdict:
         numbers["printed_error_least"] > TOLERANCE
         and numbers["printed_missing_term_error"] < TOLERANCE
     )
+    opening = (
+        "False as printed, true with the tail action's θ frozen"
+        if true_detached and accounted
+        else "Not explained by the omitted term alone"
+    )
     sentence = (
-        f"False as printed, true with the tail action's θ frozen: eq. 5 differs from the sum by "
+        f"{opening}: eq. 5 differs from the sum by "
         f"{numbers['printed_error_least']:.1%} to {numbers['printed_error_largest']:.0%} "
-        f"(n = 1: model {once['model_gradient']:.3f}, sum {once['weighted_sum']:.3f}), exactly the "
-        f"omitted k = n term γⁿ∇J_0. Error with the term "
+        f"(n = 1: model {once['model_gradient']:.3f}, sum {once['weighted_sum']:.3f}, against an "
+        f"omitted k = n term γⁿ∇J_0 of {once['last_term']:.3f}). Error with the term "
         f"{numbers['with_term_error']:.0e}, without it and tail action frozen "
         f"{numbers['detached_error']:.0e}. From starts that are not stationary the sum is off by "
         f"up to {numbers['not_stationary_error']:.0%}, unless its terms start from the law of s_k "
