@@ -8,6 +8,7 @@ policy and critic, and the command with the commit that made them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
@@ -32,16 +33,16 @@ def main(small: bool = False, output: Path = Path("reports")) -> None:
     """
     size = ["--starts", "32", "--horizon", "3"] if small else ["--starts", str(STARTS)]
     for folder, task in TASKS.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            run = Path(scratch) / f"{task}.h5"
-            words = ["measure", task, *size]
-            code = cli.main([*words, "--output", str(run)])
+        place = (output / folder).resolve()
+        with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+            run = Path(f"{task}.h5")
+            code = cli.main(["measure", task, *size, "--output", str(run)])
             if code:
                 raise SystemExit(code)
-            freeze(run, output / folder, " ".join(["gradlab", *words]))
+            freeze(run, place)
 
 
-def freeze(run: Path, folder: Path, command: str) -> None:
+def freeze(run: Path, folder: Path) -> None:
     """Copy what lasts from a run into `folder`; the .h5 itself can be made again."""
     folder.mkdir(parents=True, exist_ok=True)
     profile = gradlab.load(run)
@@ -51,7 +52,7 @@ def freeze(run: Path, folder: Path, command: str) -> None:
     for kind in ("policy", "critic"):
         shutil.copy(run.with_name(f"{run.stem}.{kind}.safetensors"), folder)
     made = {
-        "command": command,
+        "command": profile.config["command"],
         "commit": profile.environment["commit"],
         "verdict": [sentence.text for sentence in verdict(profile)],
         "truth": dict(profile.truth),

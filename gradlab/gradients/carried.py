@@ -11,7 +11,7 @@ so means, norms, kernels and variances are written once for all three kinds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -90,7 +90,35 @@ def carried(
     costates = discounted_costates(
         linear, gradient, tail.discount, horizons, tail.terminal_action, termination
     )
-    return Carried(costates * weight, joined_factors(policy, traces, linear.path), horizons)
+    jacobian = joined_factors(policy, traces, linear.path)
+    return _isolated(Carried(costates * weight, jacobian, horizons))
+
+
+def _isolated(found: Carried) -> Carried:
+    """Keep what is not finite at one step from spoiling horizons that end before it (0 · ∞).
+
+    A step whose J is not finite gets J = 0, and λ = NaN in every horizon that reaches it.
+    """
+    factors = found.jacobian.factors
+    if all(bool(torch.isfinite(f.signals.sum())) for f in factors):
+        return found
+    shape = found.costates.shape[1:3]
+    bad = ~torch.stack([torch.isfinite(f.signals).flatten(1).all(dim=1) for f in factors]).all(
+        dim=0
+    )
+    clean = tuple(
+        replace(
+            f,
+            signals=f.signals.masked_fill(bad[:, None, None], 0.0),
+            inputs=None if f.inputs is None else f.inputs.masked_fill(bad[:, None], 0.0),
+        )
+        for f in factors
+    )
+    costates = found.costates.clone()
+    for k, end in enumerate(found.ends):
+        costates[k, end + 1 :] = 0.0
+        costates[k, : end + 1][bad.reshape(shape)[: end + 1]] = torch.nan
+    return replace(found, costates=costates, jacobian=replace(found.jacobian, factors=clean))
 
 
 def linearized(
@@ -127,7 +155,7 @@ def _score(
     returns = _returns_to_go(estimator, path, horizons, termination)
     density = LogDensity(policy, path.actions.shape[2])
     jacobian = policy_jacobian(density, path.states.flatten(0, 1), path.actions.flatten(0, 1))
-    return Carried((returns * starts.weight)[..., None], jacobian, horizons)
+    return _isolated(Carried((returns * starts.weight)[..., None], jacobian, horizons))
 
 
 def _returns_to_go(

@@ -39,6 +39,11 @@ class HorizonGradients:
     means: Tensor | None
     squared_norms: Tensor
 
+    @property
+    def non_finite(self) -> Tensor:
+        """How many samples have no finite gradient at each horizon, [K]; they spoil its mean."""
+        return (~torch.isfinite(self.squared_norms)).sum(dim=1)
+
     def variance(self) -> Tensor:
         """Trace of the per-sample covariance, [K] (ungrouped samples).
 

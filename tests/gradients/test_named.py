@@ -288,6 +288,20 @@ def test_impossible_requests_are_explained(act, word):
         act(Critic(4))
 
 
+def test_samples_without_a_finite_gradient_are_counted_at_each_horizon():
+    def step(s, a):
+        return 1e100 * (s + a) ** 3, -(s[:, 0] ** 2)
+
+    system = gradlab.systems.from_function(step, 1, 1)
+    estimator = named.bptt(system, GAMMA, 4)
+    starts = torch.tensor([[0.0], [1.0], [2.0]]).double()
+    policy = nn.Linear(1, 1, bias=False).double()
+    policy.weight.data.zero_()
+    found = horizon_gradients(estimator, policy, as_starts(starts, 1))
+    assert found.non_finite.tolist() == [0, 2, 2, 2]
+    assert not torch.isfinite(found.means[1]).all()
+
+
 def test_horizons_outside_of_the_estimator_are_refused():
     policy, critic, starts = ingredients()
     estimator = named.unified(SIM, critic, GAMMA, 3)
