@@ -201,7 +201,7 @@ def judge(table: pd.DataFrame) -> Verdict:
     sentence = (
         f"{opening}: bias(DR)/bias(DP), geometric mean over {table['model'].nunique()} models, "
         + "; ".join(f"model error {error:.0%}: {said('bias', error)}" for error in errors)
-        + f" (not decided at h in {undecided}, the other way at {against}). "
+        + f" (not decided at h in {undecided or 'none'}, the other way at {against or 'none'}). "
         f"Direction alone, angle to the true model's gradient, error {errors[-1]:.0%}: "
         f"{said('angle', errors[-1])}. Variance: {said('variance', errors[-1])}. Medians of DP "
         f"and DR at h = {long}: relative bias {both('bias', long)}, cosine {both('cosine', long)}, "

@@ -2,8 +2,8 @@
 
     claim       a batch of B starts with K samples each has variance σ_b²/B + σ_w²/(BK)
     paper       MAAC, Figure 5 and section 4.3 (several samples per start against a larger batch)
-    criterion   variance of repeated batches over that formula within ±10% at every (B, K), its whole
-                95% interval
+    criterion   variance of repeated batches over that formula within ±10% at every (B, K), its
+                whole 95% interval
 
     python -m analyses.k_samples [--small] [--output reports/identities]
 

@@ -127,8 +127,9 @@ def judge(world: World, table: pd.DataFrame, samples: torch.Tensor) -> Verdict:
     }
     identity = max(numbers[key] for key in ("exact_error", "error_against_lyapunov", "data_error"))
     covers = numbers["difference_low"] <= 0 <= numbers["difference_high"]
+    opening = "True in the limit" if identity < 1e-8 else "False even in the limit"
     sentence = (
-        f"{'True' if identity < 1e-8 else 'False even'} in the limit: at n = {LONG} both sides are {exact['model_gradient']:.7f} (relative "
+        f"{opening}: at n = {LONG} both sides are {exact['model_gradient']:.7f} (relative "
         f"error {numbers['exact_error']:.0e}, {numbers['error_against_lyapunov']:.0e} against the "
         f"Lyapunov equation); by {samples.shape[1]:,} samples {model:.3f} and {unified:.3f}, "
         f"difference {gap:+.3f} [{gap - half:+.3f}, {gap + half:+.3f}], "

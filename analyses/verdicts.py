@@ -22,7 +22,7 @@ HEADER = """# Claims of the papers, tested again
 
 Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
 "criterion met" speaks of the test that opens the script, not of the paper: a claim that is wrong as
-printed says so in its verdict. Intervals are 95%.
+printed says so in its verdict. Intervals are 95% unless the verdict says otherwise.
 
 | claim | paper | criterion met | verdict and numbers | command, commit |
 |---|---|---|---|---|
