@@ -99,13 +99,11 @@ def _isolated(found: Carried) -> Carried:
 
     A step whose J is not finite gets J = 0, and λ = NaN in every horizon that reaches it.
     """
-    factors = found.jacobian.factors
-    if all(bool(torch.isfinite(f.signals.sum())) for f in factors):
+    factors, shape = found.jacobian.factors, found.costates.shape[1:3]
+    parts = [x for f in factors for x in (f.signals, f.inputs) if x is not None]
+    if all(bool(torch.isfinite(x.sum())) for x in parts):
         return found
-    shape = found.costates.shape[1:3]
-    bad = ~torch.stack([torch.isfinite(f.signals).flatten(1).all(dim=1) for f in factors]).all(
-        dim=0
-    )
+    bad = ~torch.stack([torch.isfinite(x).flatten(1).all(dim=1) for x in parts]).all(dim=0)
     clean = tuple(
         replace(
             f,
