@@ -22,7 +22,7 @@ from benchmarks.all_horizons import Case, backpropagate, cases
 from benchmarks.side_by_side import seconds
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.named import model_driven
-from gradlab.gradients.rollout import as_starts
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy, QCritic
 
 Pair = tuple[Tensor, Tensor]

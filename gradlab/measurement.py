@@ -28,7 +28,8 @@ from gradlab.gradients.estimator import (
     softened,
 )
 from gradlab.gradients.inner_products import Cells, estimator_moments
-from gradlab.gradients.rollout import Starts, as_starts, noise_mode
+from gradlab.gradients.rollout import noise_mode
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.networks.entropy import WithLogProb

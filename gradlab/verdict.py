@@ -1,9 +1,7 @@
 """What a measurement means, in one to three plain sentences.
 
 Every sentence is printed only where its test passes, else its "undecided" twin; no number comes
-without its interval and N. Intervals over horizons come from one multiplier bootstrap over groups
-of starts: θ* = θ + mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ, the same ω for every
-horizon, so that what is common to all horizons cancels.
+without its interval and N. The numbers are those of `judgement`.
 """
 
 from __future__ import annotations
@@ -14,20 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.profile import Profile
-from gradlab.statistics.growth import Growth, variance_growth
-from gradlab.statistics.intervals import (
-    Z,
-    bootstrap_counts,
-    interval,
-    jackknife_se,
-    pseudo_values,
+from gradlab.judgement import (
+    COSINE,
+    EXCESS,
+    LogRatio,
+    UsableHorizon,
+    growth_of,
+    horizons_of,
+    judged_estimator,
+    judged_horizons,
+    ratio_to_best,
+    usable_horizon,
 )
-from gradlab.statistics.moments import Array, Estimate
-
-COSINE = 0.7  # lower end of a usable direction
-EXCESS = 2.0  # times the smallest MSE
-PREFERENCE = ("model", "mixed", "true_dynamics")
+from gradlab.profile import Profile
+from gradlab.statistics.intervals import Z, interval, jackknife_se
 
 
 @dataclass(frozen=True)
@@ -37,21 +35,6 @@ class Sentence:
     about: str
     decided: bool
     text: str
-
-
-@dataclass(frozen=True)
-class UsableHorizon:
-    """Largest h such that every 1 ≤ m ≤ h has a usable direction and error; 0: none.
-
-    `best` minimises the mean squared error; both with bounds from the bootstrap over groups.
-    """
-
-    value: int
-    low: int
-    high: int
-    best: int
-    best_low: int
-    best_high: int
 
 
 def verdict(profile: Profile) -> tuple[Sentence, ...]:
@@ -69,19 +52,6 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
             sentences.append(_data_against(profile, name))
         sentences.append(_lost(profile, name) or _variance(profile, name))
     return tuple(sentences)
-
-
-def judged_estimator(profile: Profile) -> str | None:
-    """The estimator that the verdict is about: the model's, where there is one."""
-    over_horizons = [
-        name
-        for e, name in enumerate(profile.estimators)
-        if (profile.count[e].max(axis=0) > 0)[1:].any()
-    ]
-    for name in (*PREFERENCE, *over_horizons):
-        if name in over_horizons:
-            return name
-    return None
 
 
 # Sentence forms ----------------------------------------------------------------------------------
@@ -126,21 +96,21 @@ def _against_zero(profile: Profile, name: str, horizon: int) -> str:
 
 def _excess(profile: Profile, name: str, horizon: int) -> str:
     """The error of the longest horizon, the user's setting, against the best one's."""
-    ratio = _ratio_to_best(profile, (name, horizon), name, judged_horizons(profile, name))
+    ratio = ratio_to_best(profile, (name, horizon), name, judged_horizons(profile, name))
     if ratio is None:
         return f"The gradient at H = {horizon} is not finite or lost in noise."
     if ratio.low > 0:
-        return f"H = {horizon} has {ratio.times} (CI {ratio.span}) the error of the best."
+        return f"H = {horizon} has {_ratio(ratio)} (CI {_ratio_span(ratio)}) the error of the best."
     return (
-        f"Undecided whether H = {horizon} is worse: {ratio.times} the error of the best "
-        f"(CI {ratio.span})."
+        f"Undecided whether H = {horizon} is worse: {_ratio(ratio)} the error of the best "
+        f"(CI {_ratio_span(ratio)})."
     )
 
 
 def _data_against(profile: Profile, name: str) -> Sentence:
     rivals = [h for h in judged_horizons(profile, name) if h > 0]
     n, who = _samples(profile), _gradient(name)
-    ratio = _ratio_to_best(profile, ("data", 0), name, rivals)
+    ratio = ratio_to_best(profile, ("data", 0), name, rivals)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are lost in noise ({n})."
         return Sentence("data or model", False, text)
@@ -148,8 +118,8 @@ def _data_against(profile: Profile, name: str) -> Sentence:
     at = f"at its best horizon h = {best}"
     if ratio.low > 0:
         text = (
-            f"{who[0].upper() + who[1:]} {at} is {ratio.times} more accurate than the data "
-            f"gradient (mean squared error, CI {ratio.span}, {n}).{_poor_critic(profile)}"
+            f"{who[0].upper() + who[1:]} {at} is {_ratio(ratio)} more accurate than the data "
+            f"gradient (mean squared error, CI {_ratio_span(ratio)}, {n}).{_poor_critic(profile)}"
         )
         return Sentence("data or model", True, text)
     if ratio.high < 0:
@@ -160,7 +130,7 @@ def _data_against(profile: Profile, name: str) -> Sentence:
         return Sentence("data or model", True, text)
     text = (
         f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
-        f"mean squared errors is {exp(ratio.value):.2g} (CI {ratio.span}, {n}); "
+        f"mean squared errors is {exp(ratio.value):.2g} (CI {_ratio_span(ratio)}, {n}); "
         f"{_more(profile, abs(ratio.value), ratio.se)} separate them."
     )
     return Sentence("data or model", False, text)
@@ -257,113 +227,6 @@ def _against_bias(profile: Profile, name: str, error: float) -> str:
     return f" or the bias ({bias:.2g} at h = {at})" if error > bias / 4 else ""
 
 
-# Numbers behind the sentences --------------------------------------------------------------------
-
-
-def horizons_of(profile: Profile, name: str) -> list[int]:
-    """Horizons at which an estimator was measured."""
-    measured = profile.count[profile.estimators.index(name)].max(axis=0) > 0
-    return [h for h, here in zip(profile.horizons, measured, strict=True) if here]
-
-
-def growth_of(profile: Profile, name: str) -> Growth | None:
-    """Growth of an estimator's variance over horizons ≥ 1."""
-    over = [h for h in horizons_of(profile, name) if h > 0]
-    found = [profile.estimate(name, "variance", h) for h in over]
-    if not found:
-        return None
-    values = np.array([each.value for each in found])
-    left_out = np.stack([each.left_out for each in found])
-    return variance_growth(np.array(over, dtype=np.float64), values, left_out)
-
-
-def judged_horizons(profile: Profile, name: str) -> list[int]:
-    """Horizons, without a gap, at which the error is a finite number."""
-    over = []
-    for h in horizons_of(profile, name):
-        error = profile.estimate(name, "mse", h)
-        if not (np.isfinite(error.value) and np.isfinite(error.left_out).all()):
-            break
-        over.append(h)
-    return over
-
-
-def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
-    """The usable horizon and the horizon of least error, with bootstrap intervals."""
-    over = np.array(judged_horizons(profile, name))
-    if len(over) == 0:
-        return UsableHorizon(0, 0, 0, 0, 0, 0)
-    mse = [profile.estimate(name, "mse", int(h)) for h in over]
-    cosine = [profile.estimate(name, "cosine", int(h)) for h in over]
-    low = np.array([interval("cosine", each).low for each in cosine])
-    error, direction = _bootstrap(mse), _bootstrap(cosine, low)
-    values = np.array([each.value for each in mse])
-    usable = _usable(over, values[None], low[None])[0]
-    ends = _ends(_usable(over, error, direction))
-    best = over[error.argmin(axis=1)]
-    return UsableHorizon(int(usable), *ends, int(over[values.argmin()]), *_ends(best))
-
-
-def _ends(horizons: Array) -> tuple[int, int]:
-    low, high = np.quantile(horizons, [0.025, 0.975], method="closest_observation")
-    return int(low), int(high)
-
-
-def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
-    """[replicates, horizons] around the estimates, or around `centre` with the same spread."""
-    psi = np.stack([pseudo_values(each) for each in estimates])
-    values = np.array([each.value for each in estimates]) if centre is None else centre
-    counts = bootstrap_counts(psi.shape[1])
-    shift = (counts - 1.0) @ np.nan_to_num(psi).T / psi.shape[1]
-    return np.asarray(values + shift)
-
-
-def _usable(over: Array, mse: Array, direction: Array) -> Array:
-    """Usable horizon of each row of [R, horizons]."""
-    smallest = mse.min(axis=1, keepdims=True)
-    good = (direction >= COSINE) & (mse <= EXCESS * np.maximum(smallest, 0.0))
-    good = good[:, over > 0]
-    run = np.cumprod(good, axis=1).sum(axis=1)
-    return np.asarray(np.concatenate([[0], over[over > 0]])[run])
-
-
-@dataclass(frozen=True)
-class LogRatio:
-    """Logarithm of a ratio of mean squared errors, its interval and standard error."""
-
-    value: float
-    low: float
-    high: float
-    se: float
-
-    @property
-    def times(self) -> str:
-        return _times(exp(self.value))
-
-    @property
-    def span(self) -> str:
-        return _span(exp(self.low), exp(self.high))
-
-
-def _ratio_to_best(
-    profile: Profile, cell: tuple[str, int], name: str, horizons: list[int]
-) -> LogRatio | None:
-    """log(MSE of a cell / smallest MSE of `name`), on the same starts.
-
-    Each bootstrap replicate selects its own best horizon, so that the interval pays for the choice.
-    """
-    rivals = [profile.estimate(name, "mse", h) for h in horizons]
-    above = profile.estimate(cell[0], "mse", cell[1])
-    if not rivals or not all((each.left_out > 0).all() for each in (above, *rivals)):
-        return None
-    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (above, *rivals)]
-    draws = _bootstrap(logs)
-    value = logs[0].value - min(each.value for each in logs[1:])
-    ratios = draws[:, 0] - draws[:, 1:].min(axis=1)
-    low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
-    return LogRatio(value, float(low), float(high), float(ratios.std()))
-
-
 def _obstacle(profile: Profile, name: str, horizon: int) -> str:
     """Which of the two conditions fails at a horizon, with its number."""
     cosine = profile.estimate(name, "cosine", horizon)
@@ -417,6 +280,14 @@ def _gradient(name: str) -> str:
         "true_dynamics": "the gradient through the true dynamics",
     }
     return str(known.get(name, f"the gradient {name}"))
+
+
+def _ratio(ratio: LogRatio) -> str:
+    return _times(exp(ratio.value))
+
+
+def _ratio_span(ratio: LogRatio) -> str:
+    return _span(exp(ratio.low), exp(ratio.high))
 
 
 def _times(ratio: float) -> str:

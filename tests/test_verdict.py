@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from gradlab.judgement import growth_of, usable_horizon
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
-from gradlab.verdict import growth_of, usable_horizon, verdict
+from gradlab.verdict import verdict
 
 GROUPS, H = 60, 12
 Law = Callable[[int], float]

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
-from gradlab.gradients.rollout import Starts, policy_noise_at, rollout
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import Starts, policy_noise_at
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act, check_policy
 from gradlab.networks.mlp import QCritic

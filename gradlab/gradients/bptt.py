@@ -30,7 +30,8 @@ from gradlab.gradients.policy_jacobian import (
     parameter_slices,
     recorded_forward,
 )
-from gradlab.gradients.rollout import Starts, noise_mode
+from gradlab.gradients.rollout import noise_mode
+from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System

@@ -26,15 +26,15 @@ from gradlab.gradients.policy_jacobian import (
     joined_factors,
     policy_jacobian,
 )
+from gradlab.gradients.recorded_path import recorded_with_jacobians
 from gradlab.gradients.rollout import (
     LinearizedPath,
-    Starts,
     jacobian_noise,
     linearize_path,
-    recorded_with_jacobians,
     rollout_with_jacobians,
     tail_gradient,
 )
+from gradlab.gradients.starts import Starts
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 

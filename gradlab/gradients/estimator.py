@@ -25,7 +25,8 @@ from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.carried import Carried, carried
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.rollout import LinearizedPath, TailGradient, as_starts
+from gradlab.gradients.rollout import LinearizedPath, TailGradient
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy
 from gradlab.systems.entropy import Entropic

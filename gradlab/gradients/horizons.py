@@ -20,7 +20,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.carried import carried
 from gradlab.gradients.estimator import Estimator, first_horizon, softened
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
-from gradlab.gradients.rollout import Starts
+from gradlab.gradients.starts import Starts
 
 BLOCK = 1024  # samples at once
 

@@ -22,12 +22,12 @@ from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
-    Starts,
     jacobian_noise,
     linearize_path,
     rollout_with_jacobians,
     tail_gradient,
 )
+from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import Progress
 from gradlab.statistics.moments import Moments, PairSums

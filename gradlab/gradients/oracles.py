@@ -25,11 +25,11 @@ from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradie
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
-    Starts,
     linearize_path,
     rollout_with_jacobians,
     tail_gradient,
 )
+from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act
 from gradlab.systems.linear import LinearQuadratic

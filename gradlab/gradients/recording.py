@@ -9,7 +9,8 @@ from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.gradients.rollout import as_starts, rollout
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.interface import check_policy
 from gradlab.systems.system import System
 

@@ -14,7 +14,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.rollout import Starts, jacobian_noise, rollout
+from gradlab.gradients.rollout import jacobian_noise, rollout
+from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
 

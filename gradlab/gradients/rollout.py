@@ -10,24 +10,20 @@ of rows, so that memory stays bounded whatever the horizon.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
-from gradlab.networks.interface import act, noise_dim
-from gradlab.networks.policies import check_stochastic
+from gradlab.gradients.starts import Starts
+from gradlab.networks.interface import act
 from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System, standard_normal
+from gradlab.systems.system import System
 
 ROWS = 2048  # rows linearized at once
-ROUNDING = 1e-6  # by which recorded and repeated actions may differ
 
 
 @dataclass(frozen=True)
@@ -50,73 +46,6 @@ class TailGradient:
 
     q_s: Tensor
     q_a: Tensor
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Start states [N, ds] with importance weights [N] and group labels [N].
-
-    A block of a larger batch (`begin` rows into `of`) sees the noise that the whole batch sees, so
-    that a measurement in blocks draws what the measurement in one piece draws. `path` is what was
-    recorded from these starts on, if anything.
-    """
-
-    states: Tensor
-    weight: Tensor
-    group: Tensor
-    begin: int = 0
-    of: int | None = None
-    path: Path | None = None
-
-    def block(self, rows: slice) -> Starts:
-        """Some of the rows."""
-        whole = len(self.states) if self.of is None else self.of
-        parts = (self.states[rows], self.weight[rows], self.group[rows])
-        path = None if self.path is None else self.path.rows(rows)
-        return Starts(*parts, self.begin + rows.start, whole, path)
-
-    def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
-        """The policy's draws of one step, [N, noise_dim]."""
-        return self._rows(partial(policy_noise_at, policy, seed=seed, step=step, like=self.states))
-
-    def dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
-        """The system's draws of one step, [N, noise_dim]."""
-        generator = stream(seed, "dynamics", step)
-        noise = self._rows(lambda n: system.sample_noise(n, generator, self.states.dtype))
-        return noise.to(self.states.device)
-
-    def _rows(self, draw: Callable[[int], Tensor]) -> Tensor:
-        n = len(self.states)
-        return draw(n if self.of is None else self.of)[self.begin : self.begin + n]
-
-
-def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
-    """Start states of a tensor [N, ds] or of a path (its first states, weights and groups).
-
-    Raises:
-        InputError: for a wrong shape, no rows, an integer dtype or a non-finite state.
-    """
-    if isinstance(starts, Path):
-        path = starts if starts.horizon else None
-        result = Starts(starts.states[0], starts.weight, starts.group, path=path)
-    else:
-        n = starts.shape[0] if starts.ndim else 0
-        weight = torch.ones(n, dtype=starts.dtype, device=starts.device)
-        result = Starts(starts, weight, torch.arange(n, device=starts.device))
-    states = result.states
-    if states.ndim != 2 or states.shape[1] != state_dim:
-        raise InputError(f"starts has shape {tuple(states.shape)}, expected [N, {state_dim}]")
-    if states.shape[0] == 0:
-        raise InputError("starts is empty: give at least 2 start states")
-    if not states.is_floating_point():
-        raise InputError(f"starts is {states.dtype}, expected float32 or float64: call .double()")
-    finite = torch.isfinite(states).all(dim=1)
-    if not finite.all():
-        raise InputError(
-            f"starts has {int((~finite).sum())} of {len(finite)} rows that are not finite "
-            f"(first: row {int((~finite).nonzero()[0])}): remove them"
-        )
-    return result
 
 
 def rollout(
@@ -162,62 +91,6 @@ def rollout_with_jacobians(
     return path, torch.stack(jacobians)
 
 
-def recorded_with_jacobians(
-    policy: nn.Module,
-    starts: Starts,
-    horizon: int,
-    seed: int = 0,
-    traces: list[Trace] | None = None,
-) -> tuple[Path, Tensor]:
-    """A recorded path with the policy's noise inferred from its actions, and K along it.
-
-    A tail action that was not recorded (NaN) is drawn from the policy.
-
-    Raises:
-        InputError: no path was given, it is shorter than the horizon, or the policy cannot have
-            taken its actions.
-    """
-    if starts.path is None or starts.path.horizon < horizon:
-        have = 0 if starts.path is None else starts.path.horizon
-        raise InputError(
-            f"starts has {have} recorded steps, the estimator needs {horizon}: give "
-            f"gradlab.data.trajectories.segments(trajectories, {horizon})"
-        )
-    path = starts.path.cut(horizon)
-    unknown = path.actions.isnan().any(dim=2)
-    actions, noise = path.actions.clone(), []
-    for t in range(horizon + 1):
-        drawn = starts.policy_noise(policy, seed, t)
-        with torch.no_grad():
-            fresh = act(policy, path.states[t], drawn)
-        actions[t] = torch.where(unknown[t][:, None], fresh, actions[t])
-        inferred = _policy_noise(policy, path.states[t], actions[t])
-        noise.append(torch.where(unknown[t][:, None], drawn, inferred))
-    path = replace(path, actions=actions, policy_noise=torch.stack(noise))
-    found = [trace(policy, path.states[t], path.policy_noise[t]) for t in range(horizon + 1)]
-    if traces is not None:
-        traces.extend(found)
-    return path, torch.stack([each.K for each in found])
-
-
-def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:
-    """The noise with which the policy takes these actions."""
-    if noise_dim(policy):
-        check_stochastic(policy)
-        invertible: Any = policy
-        with torch.no_grad():
-            inferred: Tensor = invertible.infer_noise(state, action)
-        return inferred
-    with torch.no_grad():
-        gap = (policy(state) - action).abs().max()
-    if gap > ROUNDING * action.abs().max().clamp_min(1.0):
-        raise InputError(
-            f"recorded actions differ from the deterministic policy's by up to {float(gap):.2g}, "
-            f"so no noise can be inferred: wrap it, gradlab.networks.policies.Gaussian(policy, std)"
-        )
-    return state.new_zeros(len(state), 0)
-
-
 def _roll(
     system: System,
     policy: nn.Module,
@@ -251,12 +124,6 @@ def _roll(
         weight=starts.weight,
         group=starts.group,
     )
-
-
-def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tensor) -> Tensor:
-    """The policy's standard normal draws of one step, [n, noise_dim], in the dtype of `like`."""
-    generator = stream(seed, "policy", step)
-    return standard_normal(n, noise_dim(policy), generator).to(like)
 
 
 def noise_mode(states: System, jacobians: System | None) -> str:

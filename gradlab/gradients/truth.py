@@ -30,7 +30,7 @@ from gradlab.gradients.oracles import (
     unroll_first_action,
 )
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import Starts
+from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
-from gradlab.gradients.rollout import as_starts, rollout
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
 from gradlab.tasks import inverted_pendulum, linear_quadratic
 
 

@@ -13,7 +13,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.reference import reference_gradients
-from gradlab.gradients.rollout import as_starts
+from gradlab.gradients.starts import as_starts
 from gradlab.tasks import inverted_pendulum
 
 WORLDS = worlds()

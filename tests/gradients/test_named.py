@@ -16,8 +16,9 @@ from gradlab.gradients.alpha_order import alpha_order
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.mixture import Mixture
 from gradlab.gradients.recording import record
-from gradlab.gradients.rollout import as_starts, rollout
+from gradlab.gradients.rollout import rollout
 from gradlab.gradients.start_laws import repeated
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.systems.recorded import Recorded
 

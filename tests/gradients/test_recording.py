@@ -10,7 +10,8 @@ from gradlab.data.noise import stream
 from gradlab.data.trajectories import segments
 from gradlab.errors import InputError
 from gradlab.gradients.recording import record
-from gradlab.gradients.rollout import as_starts, rollout
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.systems.system import System

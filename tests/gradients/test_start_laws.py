@@ -15,8 +15,9 @@ from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.rollout import Starts, as_starts, rollout
+from gradlab.gradients.rollout import rollout
 from gradlab.gradients.start_laws import initial, mixture, repeated, visitation
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import Task

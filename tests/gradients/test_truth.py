@@ -10,7 +10,7 @@ from worlds import linear, matrix, network
 from gradlab import systems
 from gradlab.gradients import oracles
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.rollout import as_starts
+from gradlab.gradients.starts import as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import inverted_pendulum

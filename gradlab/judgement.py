@@ -1,0 +1,146 @@
+"""The numbers that a verdict turns into words: usable horizon, ratios of errors, growth.
+
+Intervals over horizons come from one multiplier bootstrap over groups of starts: θ* = θ +
+mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ, the same ω for every horizon, so that
+what is common to all horizons cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from gradlab.profile import Profile
+from gradlab.statistics.growth import Growth, variance_growth
+from gradlab.statistics.intervals import bootstrap_counts, interval, pseudo_values
+from gradlab.statistics.moments import Array, Estimate
+
+COSINE = 0.7  # lower end of a usable direction
+EXCESS = 2.0  # times the smallest MSE
+PREFERENCE = ("model", "mixed", "true_dynamics")
+
+
+@dataclass(frozen=True)
+class UsableHorizon:
+    """Largest h such that every 1 ≤ m ≤ h has a usable direction and error; 0: none.
+
+    `best` minimises the mean squared error; both with bounds from the bootstrap over groups.
+    """
+
+    value: int
+    low: int
+    high: int
+    best: int
+    best_low: int
+    best_high: int
+
+
+def judged_estimator(profile: Profile) -> str | None:
+    """The estimator that the verdict is about: the model's, where there is one."""
+    over_horizons = [
+        name
+        for e, name in enumerate(profile.estimators)
+        if (profile.count[e].max(axis=0) > 0)[1:].any()
+    ]
+    for name in (*PREFERENCE, *over_horizons):
+        if name in over_horizons:
+            return name
+    return None
+
+
+def horizons_of(profile: Profile, name: str) -> list[int]:
+    """Horizons at which an estimator was measured."""
+    measured = profile.count[profile.estimators.index(name)].max(axis=0) > 0
+    return [h for h, here in zip(profile.horizons, measured, strict=True) if here]
+
+
+def growth_of(profile: Profile, name: str) -> Growth | None:
+    """Growth of an estimator's variance over horizons ≥ 1."""
+    over = [h for h in horizons_of(profile, name) if h > 0]
+    found = [profile.estimate(name, "variance", h) for h in over]
+    if not found:
+        return None
+    values = np.array([each.value for each in found])
+    left_out = np.stack([each.left_out for each in found])
+    return variance_growth(np.array(over, dtype=np.float64), values, left_out)
+
+
+def judged_horizons(profile: Profile, name: str) -> list[int]:
+    """Horizons, without a gap, at which the error is a finite number."""
+    over = []
+    for h in horizons_of(profile, name):
+        error = profile.estimate(name, "mse", h)
+        if not (np.isfinite(error.value) and np.isfinite(error.left_out).all()):
+            break
+        over.append(h)
+    return over
+
+
+def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
+    """The usable horizon and the horizon of least error, with bootstrap intervals."""
+    over = np.array(judged_horizons(profile, name))
+    if len(over) == 0:
+        return UsableHorizon(0, 0, 0, 0, 0, 0)
+    mse = [profile.estimate(name, "mse", int(h)) for h in over]
+    cosine = [profile.estimate(name, "cosine", int(h)) for h in over]
+    low = np.array([interval("cosine", each).low for each in cosine])
+    error, direction = _bootstrap(mse), _bootstrap(cosine, low)
+    values = np.array([each.value for each in mse])
+    usable = _usable(over, values[None], low[None])[0]
+    ends = _ends(_usable(over, error, direction))
+    best = over[error.argmin(axis=1)]
+    return UsableHorizon(int(usable), *ends, int(over[values.argmin()]), *_ends(best))
+
+
+def _ends(horizons: Array) -> tuple[int, int]:
+    low, high = np.quantile(horizons, [0.025, 0.975], method="closest_observation")
+    return int(low), int(high)
+
+
+def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
+    """[replicates, horizons] around the estimates, or around `centre` with the same spread."""
+    psi = np.stack([pseudo_values(each) for each in estimates])
+    values = np.array([each.value for each in estimates]) if centre is None else centre
+    counts = bootstrap_counts(psi.shape[1])
+    shift = (counts - 1.0) @ np.nan_to_num(psi).T / psi.shape[1]
+    return np.asarray(values + shift)
+
+
+def _usable(over: Array, mse: Array, direction: Array) -> Array:
+    """Usable horizon of each row of [R, horizons]."""
+    smallest = mse.min(axis=1, keepdims=True)
+    good = (direction >= COSINE) & (mse <= EXCESS * np.maximum(smallest, 0.0))
+    good = good[:, over > 0]
+    run = np.cumprod(good, axis=1).sum(axis=1)
+    return np.asarray(np.concatenate([[0], over[over > 0]])[run])
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """Logarithm of a ratio of mean squared errors, its interval and standard error."""
+
+    value: float
+    low: float
+    high: float
+    se: float
+
+
+def ratio_to_best(
+    profile: Profile, cell: tuple[str, int], name: str, horizons: list[int]
+) -> LogRatio | None:
+    """log(MSE of a cell / smallest MSE of `name`), on the same starts.
+
+    Each bootstrap replicate selects its own best horizon, so that the interval pays for the choice.
+    """
+    rivals = [profile.estimate(name, "mse", h) for h in horizons]
+    above = profile.estimate(cell[0], "mse", cell[1])
+    if not rivals or not all((each.left_out > 0).all() for each in (above, *rivals)):
+        return None
+    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (above, *rivals)]
+    draws = _bootstrap(logs)
+    value = logs[0].value - min(each.value for each in logs[1:])
+    ratios = draws[:, 0] - draws[:, 1:].min(axis=1)
+    low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
+    return LogRatio(value, float(low), float(high), float(ratios.std()))
