@@ -1,6 +1,7 @@
 """The command line: dataclasses that say what may be asked, and the calls that answer.
 
-    gradlab measure TASK → RUN.h5 + RUN.html      gradlab report RUN.h5 → RUN.html      gradlab list
+    gradlab measure TASK → RUN.h5 + RUN.html      gradlab report RUN.h5 → RUN.html
+    gradlab list                                  gradlab selftest
 
 Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted.
 With --json, standard output is one JSON document; progress and messages go to standard error.
@@ -92,17 +93,26 @@ class List:
     """Print one JSON document."""
 
 
+@dataclass(frozen=True)
+class Selftest:
+    """Does gradlab find known answers, and catch usual mistakes, on this machine?"""
+
+    json: bool = False
+    """Print one JSON document: every check."""
+
+
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Report, subcommand("report")]
     | Annotated[List, subcommand("list")]
+    | Annotated[Selftest, subcommand("selftest")]
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Report | List = tyro.cli(
+    asked: Measure | Report | List | Selftest = tyro.cli(
         Command,
         prog="gradlab",
         description="How good is your policy gradient?",
@@ -124,10 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stdout = None
-    return 0
+    return 0 if document.get("passed", True) else 1
 
 
-def _run(asked: Measure | Report | List, command: str) -> Document:
+def _run(asked: Measure | Report | List | Selftest, command: str) -> Document:
     match asked:
         case Measure():
             return _measure(asked, command)
@@ -135,6 +145,8 @@ def _run(asked: Measure | Report | List, command: str) -> Document:
             return _report(asked)
         case List():
             return _list(asked)
+        case Selftest():
+            return _selftest()
 
 
 @contextlib.contextmanager
@@ -299,6 +311,18 @@ def _named_estimators() -> dict[str, str]:
     }
 
 
+def _selftest() -> Document:
+    with _undisturbed():
+        from gradlab.selftest import selftest
+
+    with bars() as progress:
+        checks = selftest(progress)
+    return {
+        "passed": all(check.passed for check in checks),
+        "checks": [asdict(check) | {"passed": check.passed} for check in checks],
+    }
+
+
 def _first_line(text: str | None) -> str:
     return (text or "").strip().partition("\n")[0]
 
@@ -313,6 +337,9 @@ def _answer(document: Document, as_json: bool) -> None:
     verdict = document.get("verdict")
     for sentence in verdict if isinstance(verdict, list) else []:
         console.print(f"• {sentence['text']}", style="bold" if sentence["decided"] else None)
+    checks = document.get("checks")
+    if isinstance(checks, list):
+        _print_checks(checks)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
@@ -322,6 +349,19 @@ def _answer(document: Document, as_json: bool) -> None:
             print(f"{kind}:")
             for name, line in entries.items():
                 print(f"  {name:18}{line}")
+
+
+def _print_checks(checks: list[dict[str, Any]]) -> None:
+    width = max(len(check["name"]) for check in checks)
+    print(f"{'':4}  {'':{width}}  {'known':>11} {'measured':>11}  {'interval':25} mistake gives")
+    for check in checks:
+        mark = "ok" if check["passed"] else "FAIL"
+        span = f"[{check['low']:.4g}, {check['high']:.4g}]"
+        mistake = "" if check["mistake"] is None else f"{check['mistake']:.4g}"
+        numbers = f"{check['known']:11.4g} {check['measured']:11.4g}  {span:25} {mistake}"
+        print(f"{mark:4}  {check['name']:{width}}  {numbers}")
+    failed = sum(not check["passed"] for check in checks)
+    print(f"{len(checks) - failed} passed, {failed} failed")
 
 
 def _plain(value: Any) -> Any:

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from gradlab.errors import InputError
 
-_MIXES_ROWS = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+# Train-mode spectral normalisation takes a power-iteration step, and so changes, at every call.
+_UNSTEADY = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.dropout._DropoutNd,
+    parametrizations._SpectralNorm,
+)
 
 
 def noise_dim(policy: nn.Module) -> int:
@@ -29,8 +35,8 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
     """Try the policy on a batch of states before anything expensive begins.
 
     Raises:
-        InputError: for dropout or batch-norm in train mode, a dtype other than the states', a
-            non-finite parameter, or an action of another shape than [N, action_dim].
+        InputError: for dropout, batch-norm or spectral norm in train mode, a dtype other than the
+            states', a non-finite parameter, or an action of another shape than [N, action_dim].
     """
     _check_module("policy", policy, state)
     probe = state[:2]
@@ -81,10 +87,10 @@ def _check_module(name: str, module: nn.Module, state: Tensor) -> None:
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} is {type(module).__name__}, expected a torch.nn.Module")
     for child in module.modules():
-        if child.training and isinstance(child, _MIXES_ROWS):
+        if child.training and isinstance(child, _UNSTEADY):
             raise InputError(
                 f"{name} has {type(child).__name__} in train mode, which makes its gradient "
-                f"random or mixes samples: call {name}.eval() first"
+                f"random, unsteady or mixes samples: call {name}.eval() first"
             )
     for key, parameter in module.named_parameters():
         if parameter.dtype != state.dtype:
