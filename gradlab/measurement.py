@@ -33,7 +33,7 @@ from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.interface import check_critic, check_policy
+from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
@@ -83,11 +83,11 @@ def measure(
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
     policy = copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
-    _check_memory(task, H, len(begin.states))
     check_networks(task, policy, critic)
     chosen = _estimators(task, critic, estimators, H)
-    for estimator in chosen.values():
-        _check_estimator(estimator, task, begin)
+    for name, estimator in chosen.items():
+        _check_estimator(name, estimator, task, begin)
+    _check_memory(task, policy, chosen, H, len(begin.states))
     alpha, original = _entropy(chosen), policy
     augment = augmenting(alpha) if alpha else lambda system: system
     chosen = {name: softened(each, original, augment)[0] for name, each in chosen.items()}
@@ -126,10 +126,15 @@ def _entropy(chosen: Mapping[str, Estimator]) -> float:
     return next(iter(found.values()))
 
 
-def _check_memory(task: Task, horizon: int, starts: int) -> None:
-    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts."""
+def _check_memory(
+    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], horizon: int, starts: int
+) -> None:
+    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and
+    the truth's explicit gradients where θ counts in every action."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     needed = 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
+    if any(_kind(each) == "all" for each in chosen.values()):
+        needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
     if needed > MEMORY:
         raise InputError(
             f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
@@ -170,6 +175,7 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
     probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
     if policy is not None:
         check_policy(copy.deepcopy(policy).double(), probe, da)
+        check_trainable(policy)
     if critic is not None:
         check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
 
@@ -181,7 +187,8 @@ def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         begin = as_starts(starts, task.simulator.state_dim)
     else:
         begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
-    begin = Starts(begin.states.double(), begin.weight.double(), begin.group)
+    path = None if begin.path is None else begin.path.double()
+    begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
     groups = _group_count(begin)
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
@@ -195,6 +202,10 @@ def _estimators(
     if given is not None:
         if not given:
             raise InputError("estimators is empty: name at least one, or leave it out")
+        for name, each in given.items():
+            if not isinstance(each, Estimator):
+                kind = type(each).__name__
+                raise InputError(f"estimator {name!r} is a {kind}: measure its parts, Estimators")
         return {name: _lengthened(each, horizon) for name, each in given.items()}
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
@@ -214,16 +225,16 @@ def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
     return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
 
 
-def _check_estimator(estimator: Estimator, task: Task, begin: Starts) -> None:
+def _check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts) -> None:
     if estimator.tail.discount != task.discount:
         raise InputError(
-            f"an estimator's discount is {estimator.tail.discount}, the task's is {task.discount}: "
+            f"{name} has discount {estimator.tail.discount}, the task {task.discount}: "
             f"their gradients differ in scale; use one discount"
         )
     if estimator.states.state_dim != task.simulator.state_dim:
         raise InputError(
-            f"an estimator's states have state_dim {estimator.states.state_dim}, the task's "
-            f"simulator has {task.simulator.state_dim}"
+            f"{name} has states of state_dim {estimator.states.state_dim}, the task's simulator "
+            f"has {task.simulator.state_dim}"
         )
     if estimator.tail.critic is not None:
         check_critic(

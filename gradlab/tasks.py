@@ -14,7 +14,7 @@ import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -233,10 +233,76 @@ def linear_quadratic(
     )
 
 
+def double_integrator(
+    dt: float = 0.1,
+    position_weight: float = 1.0,
+    velocity_weight: float = 0.1,
+    action_weight: float = 0.1,
+    noise: float = 0.1,
+    start_mean: Sequence[float] = (0.0, 0.0),
+    discount: float = 0.95,
+    prior_push: float = 1.0,
+    prior_friction: float = 0.0,
+) -> Task:
+    """MAAC's double integrator (Fig. 2): a mass on a line, the optimal policy known.
+
+        p' = p + dt v + dt²/2 (a + w),   v' = v + dt (a + w),   w ~ N(0, noise)
+        r  = −(position_weight p² + velocity_weight v² + action_weight a²)
+
+    The best policy is a = −K s with the discounted Riccati equation's
+
+        P = Q + γ Aᵀ P A − γ² Aᵀ P B (R + γ Bᵀ P B)⁻¹ Bᵀ P A,   K = (R + γ Bᵀ P B)⁻¹ γ Bᵀ P A
+
+    (`gradlab.fitting.policies.riccati_gain`): K = [2.2410, 2.0870] for the default arguments.
+    The paper gives none of the numbers; these are gradlab's.
+
+    Args:
+        dt: seconds per step.
+        noise: standard deviation of a random acceleration, m/s².
+        start_mean: of normal starts with standard deviation 1 m and 1 m/s.
+        prior_push: the prior's effect of an acceleration, as a multiple of the true one.
+        prior_friction: share of its velocity that the prior's mass loses in each step.
+    """
+    for name, value, least in (("dt", dt, 1e-6), ("noise", noise, 0.0)):
+        _check_number(name, value, least)
+    for name, value in (("prior_push", prior_push), ("prior_friction", prior_friction)):
+        _check_number(name, value, -math.inf)
+    A, B = [[1.0, dt], [0.0, 1.0]], [[dt**2 / 2], [dt]]
+    prior_A = [[1.0, dt], [0.0, 1.0 - prior_friction]]
+    task = linear_quadratic(
+        A=A,
+        B=B,
+        Q=[[position_weight, 0.0], [0.0, velocity_weight]],
+        R=[[action_weight]],
+        noise_covariance=[[noise**2 * x[0] * y[0] for y in B] for x in B],
+        start_mean=start_mean,
+        discount=discount,
+        prior=(prior_A, [[prior_push * b for b in row] for row in B]),
+    )
+    return replace(
+        task,
+        name="double_integrator",
+        state_names=("position [m]", "velocity [m/s]"),
+        action_names=("acceleration [m/s²]",),
+        parameters={
+            "dt": dt,
+            "position_weight": position_weight,
+            "velocity_weight": velocity_weight,
+            "action_weight": action_weight,
+            "noise": noise,
+            "start_mean": [float(x) for x in start_mean],
+            "discount": discount,
+            "prior_push": prior_push,
+            "prior_friction": prior_friction,
+        },
+    )
+
+
 TASKS: dict[str, Callable[..., Task]] = {
     "path_tracking": path_tracking,
     "inverted_pendulum": inverted_pendulum,
     "linear_quadratic": linear_quadratic,
+    "double_integrator": double_integrator,
 }
 
 
@@ -293,6 +359,11 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     if value not in list(allowed):
         raise InputError(f"{name} is {value!r}, expected one of {list(allowed)}")
+
+
+def _check_number(name: str, value: float, least: float) -> None:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        raise InputError(f"{name} is {value!r}, expected a finite number from {least:g}")
 
 
 def _matrix(name: str, value: Matrix) -> Tensor:

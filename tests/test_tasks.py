@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
+from gradlab.fitting.policies import riccati_gain
+from gradlab.gradients.oracles import lqr_gradient
 from gradlab.systems import CartPoleModel, CartPoleSimulator, MujocoPendulum, from_function
 from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
+from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
 from gradlab.tasks import (
     TASKS,
     Task,
+    double_integrator,
     inverted_pendulum,
     linear_quadratic,
     path_tracking,
@@ -112,6 +116,44 @@ def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one() ->
     assert not torch.equal(wrong, example.simulator.step(state, state[:, :1]).state)
 
 
+@pytest.mark.parametrize("settings", [{}, {"dt": 0.02, "action_weight": 1.0, "discount": 0.99}])
+def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(
+    settings: dict[str, float],
+) -> None:
+    task = double_integrator(**settings)  # type: ignore[arg-type]
+    system = task.simulator
+    assert isinstance(system, LinearQuadratic)
+    gain = riccati_gain(system, torch.zeros(2, dtype=torch.float64), task.discount)
+    assert torch.linalg.eigvals(system.A - system.B @ gain).abs().max() < 1
+    moment = torch.tensor([[1.0, 0.3], [0.3, 2.0]], dtype=torch.float64)
+    for actions in ("first", "all"):
+        best = lqr_gradient(system, -gain, moment, task.discount, actions)
+        off = lqr_gradient(system, -0.9 * gain, moment, task.discount, actions)
+        assert best.norm() < 1e-7 * off.norm()
+
+
+def test_the_double_integrators_documented_gain_is_its_riccati_gain() -> None:
+    task = double_integrator()
+    gain = riccati_gain(task.simulator, torch.zeros(2, dtype=torch.float64), task.discount)
+    documented = ", ".join(f"{k:.4f}" for k in gain.flatten().tolist())
+    assert f"K = [{documented}]" in (double_integrator.__doc__ or "")
+
+
+def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong() -> None:
+    """Constant acceleration for 1 s from rest: half a metre, whatever the step."""
+    for dt in (0.1, 0.5):
+        system = double_integrator(dt=dt).simulator
+        state = torch.zeros(1, 2, dtype=torch.float64)
+        push = torch.ones(1, 1, dtype=torch.float64)
+        for _ in range(round(1 / dt)):
+            state = system.step(state, push).state
+        torch.testing.assert_close(state, torch.tensor([[0.5, 1.0]], dtype=torch.float64))
+    prior = double_integrator(prior_push=0.8, prior_friction=0.05).prior
+    assert prior is not None
+    moved = prior.step(torch.tensor([[0.0, 1.0]], dtype=torch.float64), push).state
+    torch.testing.assert_close(moved, torch.tensor([[0.104, 1.03]], dtype=torch.float64))
+
+
 def test_three_lines_make_a_task_of_ones_own() -> None:
     simulator = from_function(lambda s, a: (s + a, -(s[:, 0] ** 2)), state_dim=1, action_dim=1)
     starts = lambda n, generator: torch.randn(n, 1, generator=generator).double()  # noqa: E731
@@ -148,7 +190,7 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
     ("name", "settings", "message"),
     [
         ("path_traking", {}, "no task is called 'path_traking': expected path_tracking"),
-        ("nothing", {}, "expected inverted_pendulum, linear_quadratic, path_tracking"),
+        ("nothing", {}, "expected double_integrator, inverted_pendulum, linear_quadratic"),
         ("path_tracking", {"parameter": "code"}, "'parameter': expected parameters"),
         ("path_tracking", {"parameters": "table4"}, r"expected one of \['table3', 'code'\]"),
         ("path_tracking", {"parameters": ["code"]}, "parameters is"),
@@ -160,6 +202,9 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
         ("linear_quadratic", {"Q": [[1.0, 2.0], [0.0, 1.0]]}, "Q is not symmetric"),
         ("linear_quadratic", {"start_mean": [1.0]}, r"start_mean has shape \(1,\)"),
         ("linear_quadratic", {"prior": [[[1.0]]]}, "prior has 1 entries, expected A and B"),
+        ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a finite number"),
+        ("double_integrator", {"noise": -1.0}, "noise is -1.0"),
+        ("double_integrator", {"prior_push": "weak"}, "prior_push is 'weak'"),
         ("missing.py:make", {}, "missing.py is not a file"),
     ],
 )

@@ -48,6 +48,11 @@ class Path:
             alive=self.alive[: horizon + 1],
         )
 
+    def double(self) -> Path:
+        """In float64."""
+        names = ("states", "actions", "rewards", "policy_noise", "dynamics_noise", "weight")
+        return replace(self, **{name: getattr(self, name).double() for name in names})
+
     def rows(self, rows: slice) -> Path:
         """Some of the trajectories."""
         return Path(

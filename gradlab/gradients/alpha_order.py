@@ -17,18 +17,20 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.starts import as_starts
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import PairSums, pair_mean
 
 
 @dataclass(frozen=True)
 class AlphaOrder:
-    """The mixed gradient and what it was decided from.
+    """The mixed gradient and what it was decided from; a group of samples counts as one.
 
     Attributes:
         mean: α ∇¹ + (1 − α) ∇⁰, [P].
@@ -63,6 +65,7 @@ def alpha_order(
     accuracy: float = math.inf,
     failure: float = 0.05,
     seed: int = 0,
+    termination: str = "ignore",
 ) -> AlphaOrder:
     """Mix a pathwise and a score estimator on the same starts and noise.
 
@@ -72,24 +75,34 @@ def alpha_order(
         failure: δ in (0, 1).
 
     Raises:
-        InputError: estimators of other kinds, or δ or ρ out of range.
+        InputError: estimators of other kinds or of different returns, or δ or ρ out of range.
     """
     if first.actions != "all" or zeroth.actions != "score":
         raise InputError(
             f"first has actions {first.actions!r} and zeroth {zeroth.actions!r}, expected 'all' "
             f"and 'score', which estimate the same gradient"
         )
+    shapes = [(e.tail.horizon, e.tail.discount, e.entropy) for e in (first, zeroth)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"first and zeroth have (horizon, discount, entropy) {shapes[0]} and {shapes[1]}: mix "
+            f"gradients of one return"
+        )
     if not 0 < failure < 1:
         raise InputError(f"failure is {failure}, expected a probability in (0, 1)")
     if not accuracy > 0:
         raise InputError(f"accuracy is {accuracy}, expected a positive number")
-    G1, G0 = (each.gradients(policy, starts, seed) for each in (first, zeroth))
+    group = as_starts(starts, first.states.state_dim).group
+    G1, G0 = (
+        _group_means(each.gradients(policy, starts, seed, termination), group)
+        for each in (first, zeroth)
+    )
     v1, v0 = _trace(G1), _trace(G0)
     radius = bernstein_radius(G0, failure)
     disagreement = float((G1.mean(dim=0) - G0.mean(dim=0)).norm())
     least = v0 / (v0 + v1) if v0 + v1 > 0 else 1.0
     alpha = least
-    if math.isfinite(accuracy) and radius + least * disagreement > accuracy:
+    if disagreement > 0 and radius + least * disagreement > accuracy:
         alpha = max(0.0, (accuracy - radius) / disagreement)
     bias2 = pair_mean(_pair_sums(G1 - G0), np.ones(len(G1)))
     mean = alpha * G1.mean(dim=0) + (1 - alpha) * G0.mean(dim=0)
@@ -110,11 +123,21 @@ def bernstein_radius(G: Tensor, failure: float) -> float:
     return (linear + math.sqrt(linear**2 + 2 * n * _trace(G) * log)) / n
 
 
+def _group_means(G: Tensor, group: Tensor) -> Tensor:
+    """Means of the samples that share a group, each scaled to weigh as its samples do: [G, P]."""
+    _, label = np.unique(group.cpu().numpy(), return_inverse=True)
+    groups = int(label.max()) + 1
+    if groups == len(G):
+        return G
+    sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(label).to(G.device), G)
+    return sums * (groups / len(G))
+
+
 def _trace(G: Tensor) -> float:
     return float((G - G.mean(dim=0)).square().sum() / max(len(G) - 1, 1))
 
 
 def _pair_sums(Y: Tensor) -> PairSums:
-    Y = Y.double()
+    Y = Y.double().cpu()
     own, rows = (Y * Y).sum(dim=1).numpy(), (Y @ Y.sum(dim=0)).numpy()
     return PairSums(own, rows, rows)

@@ -6,7 +6,7 @@
 
 The signals are what backpropagation computes anyway, so per-sample norms cost one small Gram
 product per layer more than the plain gradient. This needs systems that autograd can pass through
-and a policy of linear layers and elementwise maps; others take the slower road, announced.
+and a policy of linear layers and elementwise maps; others take the road of `horizons`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.estimator import Estimator, softened
+from gradlab.data.path import Path
+from gradlab.gradients.estimator import Estimator, checked, softened
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import (
@@ -25,6 +26,7 @@ from gradlab.gradients.policy_jacobian import (
     Factor,
     PolicyJacobian,
     each_parameter_once,
+    has_factors,
     linear_layers,
     overwritten,
     parameter_slices,
@@ -48,7 +50,7 @@ class Return:
 def mean_and_squared_norms(
     estimator: Estimator,
     policy: nn.Module,
-    starts: Starts,
+    starts: Tensor | Path | Starts,
     seed: int = 0,
     termination: str = "ignore",
 ) -> tuple[Tensor, Tensor]:
@@ -57,6 +59,7 @@ def mean_and_squared_norms(
     The trace of the per-sample covariance is N/(N − 1) (mean of the norms − |mean|²). Where
     autograd cannot pass or layers do not carry all of θ, `horizon_gradients` does it.
     """
+    starts = checked(estimator, policy, starts, termination)
     found = _backpropagated(estimator, policy, starts, seed, termination)
     if found is not None:
         return found
@@ -78,6 +81,9 @@ def _backpropagated(
     recorded = isinstance(estimator.states, Recorded)
     if estimator.actions == "score" or recorded or not model.differentiable:
         return None
+    probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
+    if not has_factors(policy, *probe):
+        return None
     found = _returns(
         estimator, model, policy, layers, starts, seed, termination, copy_outputs=False
     )
@@ -85,7 +91,8 @@ def _backpropagated(
         found = _returns(
             estimator, model, policy, layers, starts, seed, termination, copy_outputs=True
         )
-    if not all(each_parameter_once(layers, calls, slices) for calls in found.calls):
+    rows = len(starts.states)
+    if not all(each_parameter_once(layers, calls, slices, rows) for calls in found.calls):
         return None
     outputs = [call.output for calls in found.calls for call in calls]
     weighted = (found.total * starts.weight).sum()
@@ -144,15 +151,19 @@ def _returns(
         a = choose(t, carries=t == 0 or estimator.actions == "all")
         xi = starts.dynamics_noise(estimator.states, seed, t)
         s_next, reward, on = _step(estimator.states, model, s, a, xi)
-        total = total + tail.discount**t * (reward * alive if termination == "mask" else reward)
-        s, alive = s_next, alive & on
+        if termination == "mask":
+            # A finished sample waits at its start, where nothing overflows, and counts no more.
+            reward = torch.where(alive, reward, 0.0)
+            alive = alive & on
+            s_next = torch.where(alive[:, None], s_next, starts.states)
+        total, s = total + tail.discount**t * reward, s_next
     if tail.critic is not None:
         attached = estimator.actions == "all" and tail.terminal_action == "attached"
         if tail.value == "V":
             value = tail.critic(s)
         else:
             value = tail.critic(s, choose(tail.horizon, carries=tail.horizon == 0 or attached))
-        value = value * alive if termination == "mask" else value
+        value = torch.where(alive, value, 0.0) if termination == "mask" else value
         total = total + tail.discount**tail.horizon * value
     return Return(total, calls)
 

@@ -55,15 +55,20 @@ class Carried:
 
 
 class LogDensity(nn.Module):
-    """log π_θ(a|s) as an "action" of width 1 at a fixed a, which stands in the place of noise."""
+    """log π_θ(a|s) as an "action" of width 1; what fixes a stands in the place of noise.
 
-    def __init__(self, policy: nn.Module, action_dim: int) -> None:
+    a is fixed by itself where it was recorded, by the noise that drew it in a rollout: a squashed
+    action that rounds to its limit has lost the noise, and with it its score.
+    """
+
+    def __init__(self, policy: nn.Module, width: int, drawn: bool) -> None:
         super().__init__()
-        self.policy, self.noise_dim = policy, action_dim
+        self.policy, self.noise_dim, self.drawn = policy, width, drawn
 
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+    def forward(self, state: Tensor, fixed: Tensor) -> Tensor:
         policy: Any = self.policy
-        log_prob: Tensor = policy.log_prob(state, action)
+        density = policy.log_prob_of_draw if self.drawn else policy.log_prob
+        log_prob: Tensor = density(state, fixed)
         return log_prob[:, None]
 
 
@@ -80,30 +85,33 @@ def carried(
         return _score(estimator, policy, starts, horizons, seed, termination)
     tail = estimator.tail
     traces: list[Trace] | None = [] if estimator.actions == "all" else None
-    linear = linearized(estimator, policy, starts, seed, traces)
-    gradient = tail_gradient(linear.path, tail.critic, tail.value)
+    linear = linearized(estimator, policy, starts, seed, traces, termination)
+    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
     weight = starts.weight[:, None]
     if traces is None:
-        g = action_gradients(linear, gradient, tail.discount, termination)
+        g = action_gradients(linear, gradient, tail.discount)
         jacobian = policy_jacobian(policy, starts.states, linear.path.policy_noise[0])
         return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
-    costates = discounted_costates(
-        linear, gradient, tail.discount, horizons, tail.terminal_action, termination
-    )
+    costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
     jacobian = joined_factors(policy, traces, linear.path)
-    return _isolated(Carried(costates * weight, jacobian, horizons))
+    counted = linear.path.alive if termination == "mask" else None
+    return _isolated(Carried(costates * weight, jacobian, horizons), counted)
 
 
-def _isolated(found: Carried) -> Carried:
-    """Keep what is not finite at one step from spoiling horizons that end before it (0 · ∞).
+def _isolated(found: Carried, counted: Tensor | None) -> Carried:
+    """Keep what overflows at one step from spoiling horizons that end before it (0 · ∞).
 
-    A step whose J is not finite gets J = 0, and λ = NaN in every horizon that reaches it.
+    A step whose J is not finite, or too large to be squared, gets J = 0, and λ = NaN in every
+    horizon that reaches it while it counts (`counted`: the alive steps under "mask").
     """
     factors, shape = found.jacobian.factors, found.costates.shape[1:3]
     parts = [x for f in factors for x in (f.signals, f.inputs) if x is not None]
-    if all(bool(torch.isfinite(x.sum())) for x in parts):
+    largest = [(torch.finfo(x.dtype).max / max(x[0].numel(), 1)) ** 0.5 for x in parts]
+    sizes = zip(parts, largest, strict=True)
+    if all(bool(x.abs().amax() <= limit) for x, limit in sizes if x.numel()):
         return found
-    bad = ~torch.stack([torch.isfinite(x).flatten(1).all(dim=1) for x in parts]).all(dim=0)
+    sizes = zip(parts, largest, strict=True)
+    bad = ~torch.stack([(x.flatten(1).abs() <= limit).all(dim=1) for x, limit in sizes]).all(dim=0)
     clean = tuple(
         replace(
             f,
@@ -112,10 +120,11 @@ def _isolated(found: Carried) -> Carried:
         )
         for f in factors
     )
+    lost = bad.reshape(shape) if counted is None else bad.reshape(shape) & counted
     costates = found.costates.clone()
     for k, end in enumerate(found.ends):
         costates[k, end + 1 :] = 0.0
-        costates[k, : end + 1][bad.reshape(shape)[: end + 1]] = torch.nan
+        costates[k, : end + 1][lost[: end + 1]] = torch.nan
     return replace(found, costates=costates, jacobian=replace(found.jacobian, factors=clean))
 
 
@@ -125,6 +134,7 @@ def linearized(
     starts: Starts,
     seed: int,
     traces: list[Trace] | None = None,
+    termination: str = "ignore",
 ) -> LinearizedPath:
     """The estimator's path with the Jacobians of what it differentiates."""
     states, horizon = estimator.states, estimator.tail.horizon
@@ -133,7 +143,8 @@ def linearized(
     else:
         path, K = rollout_with_jacobians(states, policy, starts, horizon, seed, traces=traces)
     model = states if estimator.jacobians is None else estimator.jacobians
-    return linearize_path(path, model, K, jacobian_noise(states, model, path))
+    noise = jacobian_noise(states, model, path)
+    return linearize_path(path, model, K, noise, termination)
 
 
 def _score(
@@ -151,9 +162,12 @@ def _score(
     else:
         path, _ = rollout_with_jacobians(states, policy, starts, horizon, seed)
     returns = _returns_to_go(estimator, path, horizons, termination)
-    density = LogDensity(policy, path.actions.shape[2])
-    jacobian = policy_jacobian(density, path.states.flatten(0, 1), path.actions.flatten(0, 1))
-    return _isolated(Carried((returns * starts.weight)[..., None], jacobian, horizons))
+    drawn = not isinstance(states, Recorded) and hasattr(policy, "log_prob_of_draw")
+    fixed = path.policy_noise if drawn else path.actions
+    density = LogDensity(policy, fixed.shape[2], drawn)
+    jacobian = policy_jacobian(density, path.states.flatten(0, 1), fixed.flatten(0, 1))
+    counted = path.alive if termination == "mask" else None
+    return _isolated(Carried((returns * starts.weight)[..., None], jacobian, horizons), counted)
 
 
 def _returns_to_go(
@@ -162,10 +176,9 @@ def _returns_to_go(
     """γᵗ times the return from step t on, tail included, [K, H + 1, N]; 0 after each horizon."""
     tail, h1 = estimator.tail, path.horizon + 1
     gamma = tail.discount ** torch.arange(h1, dtype=path.states.dtype, device=path.states.device)
-    masked = termination == "mask"
-    alive = path.alive.to(gamma.dtype) if masked else torch.ones_like(path.alive, dtype=gamma.dtype)
-    rewards = gamma[:-1, None] * alive[:-1] * path.rewards
-    value = gamma[:, None] * alive * _values(estimator, path)
+    alive = path.alive if termination == "mask" else torch.ones_like(path.alive)
+    rewards = torch.where(alive[:-1], gamma[:-1, None] * path.rewards, 0.0)
+    value = torch.where(alive, gamma[:, None] * _values(estimator, path), 0.0)
     result = rewards.new_zeros(len(horizons), h1, path.states.shape[1])
     for k, n in enumerate(horizons):
         result[k, : n + 1] = value[n]

@@ -22,13 +22,13 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
-from gradlab.gradients.carried import Carried, carried
+from gradlab.gradients.carried import carried
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
-from gradlab.networks.interface import check_critic, check_policy
+from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -36,6 +36,7 @@ from gradlab.systems.system import System
 TERMINATIONS = ("ignore", "mask")
 ACTIONS = ("first", "all", "score")
 STEPS = 25  # steps whose policy Jacobians are held at once
+BLOCK = 1024  # samples at once
 
 
 @dataclass(frozen=True)
@@ -118,27 +119,47 @@ class Estimator:
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]."""
-        found = self._carried(policy, starts, seed, termination)
+        begin = checked(self, policy, starts, termination)
+        plain, policy = softened(self, policy)
+        found = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
         return gram.path_gradients(found.jacobian, found.costates[0])
 
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
-        """Mean ascent gradient over the starts, [P]."""
-        found = self._carried(policy, starts, seed, termination)
-        return path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
+        """Mean ascent gradient over the starts, [P]; samples are taken in blocks."""
+        begin = checked(self, policy, starts, termination)
+        plain, policy = softened(self, policy)
+        n, total = len(begin.states), begin.states.new_zeros(1)
+        for rows in begin.blocks(BLOCK):
+            found = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)
+            mean = path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
+            total = total + mean * (len(rows.states) / n)
+        return total
 
-    def _carried(
-        self, policy: nn.Module, starts: Tensor | Path, seed: int, termination: str
-    ) -> Carried:
-        if termination not in TERMINATIONS:
-            raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
-        begin = as_starts(starts, self.states.state_dim)
-        check_policy(policy, begin.states, self.states.action_dim)
-        if self.tail.critic is not None:
-            check_critic(self.tail.critic, self.tail.value, begin.states, self.states.action_dim)
-        estimator, policy = softened(self, policy)
-        return carried(estimator, policy, begin, (self.tail.horizon,), seed, termination)
+
+def checked(
+    estimator: Estimator, policy: nn.Module, starts: Tensor | Path | Starts, termination: str
+) -> Starts:
+    """The door of every evaluation: starts, policy, critic and termination fit the estimator.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    if not isinstance(estimator, Estimator):
+        kind = type(estimator).__name__
+        raise InputError(
+            f"estimator is a {kind}, expected an Estimator (measure a mixture's parts)"
+        )
+    if termination not in TERMINATIONS:
+        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+    begin = as_starts(starts, estimator.states.state_dim)
+    check_policy(policy, begin.states, estimator.states.action_dim)
+    check_trainable(policy)
+    tail = estimator.tail
+    if tail.critic is not None:
+        check_critic(tail.critic, tail.value, begin.states, estimator.states.action_dim)
+    return begin
 
 
 def first_horizon(estimator: Estimator) -> int:
@@ -195,12 +216,11 @@ def all_action_gradients(
     linear: LinearizedPath,
     tail: TailGradient,
     shape: Tail,
-    termination: str,
 ) -> Tensor:
     """Per-sample gradients [N, P] with θ in every action: Σ_{t≤n} γᵗ J(s_t)ᵀ λⁿ_t."""
     horizon = shape.horizon
     (costates,) = discounted_costates(
-        linear, tail, shape.discount, (horizon,), shape.terminal_action, termination
+        linear, tail, shape.discount, (horizon,), shape.terminal_action
     )
     costates = costates * linear.path.weight[:, None]
     total = linear.path.states.new_zeros(1)

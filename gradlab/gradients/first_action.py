@@ -36,24 +36,14 @@ def closed_loop_reward_gradient(linear: LinearizedPath) -> Tensor:
     return linear.r_s + torch.einsum("hnas,hna->hns", linear.K[:h], linear.r_a)
 
 
-def alive_mask(linear: LinearizedPath, termination: str) -> Tensor:
-    """1 where a reward or a tail counts, [H + 1, N]."""
-    alive = linear.path.alive.to(linear.r_a.dtype)
-    return alive if termination == "mask" else torch.ones_like(alive)
-
-
-def action_gradients(
-    linear: LinearizedPath, tail: TailGradient, discount: float, termination: str = "ignore"
-) -> Tensor:
+def action_gradients(linear: LinearizedPath, tail: TailGradient, discount: float) -> Tensor:
     """g_n for n = 0 … H, [H + 1, N, da], in reward units per action unit."""
     q, q_a = tail.q_s + torch.einsum("hnas,hna->hns", linear.K, tail.q_a), tail.q_a[:1]
     h = linear.path.horizon
     if h == 0:
         return q_a
     D = sensitivities(linear)
-    mask = alive_mask(linear, termination)
-    gamma = discount ** torch.arange(h + 1, dtype=D.dtype, device=D.device)[:, None]
-    weight = (gamma * mask)[:, :, None]
+    weight = (discount ** torch.arange(h + 1, dtype=D.dtype, device=D.device))[:, None, None]
     c = closed_loop_reward_gradient(linear)
     later = weight[1:h] * torch.einsum("hnsa,hns->hna", D[: h - 1], c[1:])
     returns = torch.cat([linear.r_a[:1], later]).cumsum(dim=0)

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.carried import carried
-from gradlab.gradients.estimator import Estimator, first_horizon, softened
+from gradlab.gradients.estimator import Estimator, checked, first_horizon, softened
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.starts import Starts
 
@@ -31,13 +33,15 @@ class HorizonGradients:
 
     Attributes:
         horizons: K values.
-        means: [K, P], or None where they were not asked for.
+        means: [K, P] float64, or None where they were not asked for.
         squared_norms: |G_i|² of every sample, [K, N].
+        grouped: some samples share a group, so that they are not independent.
     """
 
     horizons: tuple[int, ...]
     means: Tensor | None
     squared_norms: Tensor
+    grouped: bool = False
 
     @property
     def non_finite(self) -> Tensor:
@@ -45,22 +49,25 @@ class HorizonGradients:
         return (~torch.isfinite(self.squared_norms)).sum(dim=1)
 
     def variance(self) -> Tensor:
-        """Trace of the per-sample covariance, [K] (ungrouped samples).
+        """Trace of the per-sample covariance, [K]; from a float32 policy, what is below 1e-6 of
+        |mean|² is rounding.
 
         Raises:
-            InputError: the means were not asked for.
+            InputError: the means were not asked for, or samples share groups (use `measure`).
         """
+        n = self.squared_norms.shape[1]
         if self.means is None:
             raise InputError("means were not asked for: the variance needs them")
-        n = self.squared_norms.shape[1]
+        if self.grouped or n < 2:
+            raise InputError("samples share groups or are fewer than 2: use gradlab.measure")
         norms = self.squared_norms.double().mean(dim=1)
-        return n / (n - 1) * (norms - self.means.double().square().sum(dim=1))
+        return n / (n - 1) * (norms - self.means.square().sum(dim=1))
 
 
 def horizon_gradients(
     estimator: Estimator,
     policy: nn.Module,
-    starts: Starts,
+    starts: Tensor | Path | Starts,
     *,
     horizons: Sequence[int] | None = None,
     means: bool = True,
@@ -77,18 +84,19 @@ def horizon_gradients(
     Raises:
         InputError: a horizon outside of 0 … estimator.tail.horizon.
     """
+    begin = checked(estimator, policy, starts, termination)
     chosen = _chosen(estimator, horizons)
     plain, policy = softened(estimator, policy)
-    n, parts, total = len(starts.states), [], None
-    for begin in range(0, n, block):
-        rows = starts.block(slice(begin, min(begin + block, n)))
+    n, parts, total = len(begin.states), [], None
+    for rows in begin.blocks(block):
         found = carried(plain, policy, rows, chosen, seed, termination)
         parts.append(path_squared_norms(found.jacobian, found.costates))
         if means:
             mean = path_mean_gradients(found.jacobian, found.costates, found.ends)
-            share = mean * (len(rows.states) / n)
+            share = mean.double() * (len(rows.states) / n)
             total = share if total is None else total.add_(share)
-    return HorizonGradients(chosen, total, torch.cat(parts, dim=1))
+    grouped = len(np.unique(begin.group.cpu().numpy())) < n
+    return HorizonGradients(chosen, total, torch.cat(parts, dim=1), grouped)
 
 
 def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, ...]:

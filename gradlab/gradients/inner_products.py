@@ -20,6 +20,7 @@ from gradlab.gradients.carried import carried
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.recorded_path import recorded_with_jacobians
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
@@ -31,6 +32,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import Progress
 from gradlab.statistics.moments import Moments, PairSums
+from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 Floats = NDArray[np.float64]
@@ -56,10 +58,12 @@ def estimator_moments(
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
         if estimator.actions == "first":
-            along = _linearized(estimator, policy, begin, horizon, seed, paths, linear)
-            tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value)
+            along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)
+            tail = tail_gradient(
+                along.path, estimator.tail.critic, estimator.tail.value, termination
+            )
             discount, last = estimator.tail.discount, estimator.tail.horizon
-            first[name] = action_gradients(along, tail, discount, termination)[: last + 1]
+            first[name] = action_gradients(along, tail, discount)[: last + 1]
             continue
         T = None if truth.every is None else truth.every.gradients
         for n, moments in _explicit_moments(estimator, policy, begin, T, seed, termination).items():
@@ -75,6 +79,7 @@ def _linearized(
     begin: Starts,
     horizon: int,
     seed: int,
+    termination: str,
     paths: dict[int, tuple[Path, Tensor]],
     linear: dict[tuple[int, int], LinearizedPath],
 ) -> LinearizedPath:
@@ -82,12 +87,16 @@ def _linearized(
     states = estimator.states
     jacobians: System = states if estimator.jacobians is None else estimator.jacobians
     if id(states) not in paths:
-        paths[id(states)] = rollout_with_jacobians(states, policy, begin, horizon, seed)
+        if isinstance(states, Recorded):
+            longest = estimator.tail.horizon
+            paths[id(states)] = recorded_with_jacobians(policy, begin, longest, seed)
+        else:
+            paths[id(states)] = rollout_with_jacobians(states, policy, begin, horizon, seed)
     key = id(states), id(jacobians)
     if key not in linear:
         path, K = paths[id(states)]
         noise = jacobian_noise(states, jacobians, path)
-        linear[key] = linearize_path(path, jacobians, K, noise)
+        linear[key] = linearize_path(path, jacobians, K, noise, termination)
     return linear[key]
 
 

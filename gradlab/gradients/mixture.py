@@ -35,12 +35,18 @@ class Mixture:
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]."""
-        parts = [w * e.gradients(policy, starts, seed, termination) for w, e in self.parts]
+        counted = self._counted()
+        parts = [w * e.gradients(policy, starts, seed, termination) for w, e in counted]
         return torch.stack(parts).sum(dim=0)
 
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P]."""
-        parts = [w * e.mean_gradient(policy, starts, seed, termination) for w, e in self.parts]
+        counted = self._counted()
+        parts = [w * e.mean_gradient(policy, starts, seed, termination) for w, e in counted]
         return torch.stack(parts).sum(dim=0)
+
+    def _counted(self) -> tuple[tuple[float, Estimator], ...]:
+        """Parts of weight 0 are not even rolled out; one of them gives the zeros where all are."""
+        return tuple(part for part in self.parts if part[0]) or self.parts[:1]

@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.mixture import Mixture
+from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
@@ -36,6 +38,11 @@ def svg0(simulator: System, critic: nn.Module, discount: float) -> Estimator:
 def rp0(simulator: System, critic: nn.Module, discount: float) -> Estimator:
     """RP(0) (RP-PGM section 3.1), the same value as SVG(0)."""
     return data_driven(simulator, critic, discount)
+
+
+def sac(simulator: System, critic: nn.Module, discount: float, temperature: float) -> Estimator:
+    """The soft actor gradient ∇_θ (Q − α log π) at replayed states, reparameterised (SAC)."""
+    return replace(data_driven(simulator, critic, discount), entropy=temperature)
 
 
 def unified(model: System, critic: nn.Module, discount: float, horizon: int) -> Estimator:
@@ -62,7 +69,13 @@ def mpg(
     horizon: int,
     data_weight: float,
 ) -> Mixture:
-    """w_0 J_0 + (1 − w_0) J_H (MPG eq. 8)."""
+    """w_0 J_0 + (1 − w_0) J_H (MPG eq. 8).
+
+    Raises:
+        InputError: the horizon is below 1.
+    """
+    if horizon < 1:
+        raise InputError(f"horizon is {horizon}: J_0 is mixed with a horizon of at least 1")
     weights = {0: data_weight, horizon: 1.0 - data_weight}
     return general_mpg(simulator, model, critic, discount, weights)
 
@@ -128,7 +141,9 @@ def maac(
 ) -> Estimator:
     """MAAC (eq. 3): pathwise through the model with an entropy bonus.
 
-    Several samples per start: `start_laws.repeated(starts, samples)`.
+    The bonus is −α log π of every action on the way, discounted as rewards are, and of the tail's,
+    as in DDPPO's eq. 11; eq. 3 of MAAC writes one βH(π). Several samples per start:
+    `start_laws.repeated(starts, samples)`.
     """
     return replace(model_driven(model, critic, discount, horizon), entropy=temperature)
 
@@ -163,8 +178,9 @@ def importance_weighted(
         largest: ratios are cut there, which bounds the variance and biases.
 
     Raises:
-        InputError: for a wrong shape.
+        InputError: for a wrong shape, a deterministic policy or an infinite ratio.
     """
+    check_stochastic(policy)
     n = path.states.shape[1]
     if behaviour_log_prob.shape != (n,):
         got = tuple(behaviour_log_prob.shape)
@@ -173,6 +189,8 @@ def importance_weighted(
     ratio = (density - behaviour_log_prob).exp()
     if largest is not None:
         ratio = ratio.clamp(max=largest)
+    if not torch.isfinite(ratio).all():
+        raise InputError("behaviour_log_prob gives infinite ratios: bound them by largest=")
     return replace(path, weight=path.weight * ratio)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Tail, all_action_gradients
-from gradlab.gradients.first_action import alive_mask, closed_loop_reward_gradient, sensitivities
+from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -135,9 +135,9 @@ def unroll_first_action(
         done = BLOCK * len(terms)
         path, K = rollout_with_jacobians(simulator, policy, now, BLOCK, seed, first=done)
         path = replace(path, alive=path.alive & alive)
-        linear = linearize_path(path, simulator, K, path.dynamics_noise)
+        linear = linearize_path(path, simulator, K, path.dynamics_noise, termination)
         block = sensitivities(linear, D)
-        terms.append(_reward_terms(linear, block, D, discount, done, termination))
+        terms.append(_reward_terms(linear, block, D, discount, done))
         logs.append(_log_norm(block))
         flagged += int(linear.flags.sum())
         D, alive = block[-1], path.alive[-1]
@@ -159,15 +159,13 @@ def _reward_terms(
     before: Tensor | None,
     discount: float,
     done: int,
-    termination: str,
 ) -> Tensor:
     """γᵗ D_tᵀ c_t of one block of steps, [BLOCK, N, da]; r_a where t = 0."""
     c, h = closed_loop_reward_gradient(linear), linear.path.horizon
     gamma = discount ** torch.arange(done, done + h, dtype=D.dtype, device=D.device)
-    weight = gamma[:, None, None] * alive_mask(linear, termination)[:h, :, None]
     later = torch.einsum("hnsa,hns->hna", D[:-1], c[1:])
     now = linear.r_a[0] if before is None else torch.einsum("nsa,ns->na", before, c[0])
-    return weight * torch.cat([now[None], later])
+    return gamma[:, None, None] * torch.cat([now[None], later])
 
 
 def _judged(
@@ -228,9 +226,9 @@ def unroll_all_actions(
 ) -> Tensor:
     """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
     path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
-    linear = linearize_path(path, simulator, K, path.dynamics_noise)
+    linear = linearize_path(path, simulator, K, path.dynamics_noise, termination)
     tail = Tail(horizon, None, discount)
-    return all_action_gradients(policy, linear, tail_gradient(path, None, "Q"), tail, termination)
+    return all_action_gradients(policy, linear, tail_gradient(path, None, "Q"), tail)
 
 
 @dataclass(frozen=True)
@@ -290,7 +288,7 @@ def common_random_differences(
                 action = act(policy, state, e.repeat(copies, 1))
             xi = few.dynamics_noise(simulator, seed, t).repeat(copies, 1)
             out = simulator.step(state, action, xi)
-        counted = out.reward * alive if termination == "mask" else out.reward
+        counted = torch.where(alive, out.reward, 0.0) if termination == "mask" else out.reward
         total = total + discount**t * counted
         returns.append(total)
         alive, state = alive & out.alive, out.state

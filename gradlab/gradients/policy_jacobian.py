@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from gradlab.data.path import Path
+from gradlab.errors import InputError
 from gradlab.networks.interface import act
 
+MEMORY = 8e9  # bytes of explicit Jacobians
 PROBES = 2  # samples on which factors are compared with autograd
 
 
@@ -69,7 +71,7 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
     action, calls = recorded_forward(policy, leaf, noise, layers, copy=False)
     if overwritten(calls):
         action, calls = recorded_forward(policy, leaf, noise, layers, copy=True)
-    layered = each_parameter_once(layers, calls, slices)
+    layered = each_parameter_once(layers, calls, slices, len(states))
     outputs = [call.output for call in calls] if layered else []
     last = action.shape[1] - 1
     passes = [_reverse(action, j, [leaf, *outputs], j < last) for j in range(last + 1)]
@@ -91,6 +93,12 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
 def policy_jacobian(policy: nn.Module, states: Tensor, noise: Tensor) -> PolicyJacobian:
     """Factors of ∂π_θ/∂θ at states [N, ds] and policy noise [N, noise_dim]."""
     return from_factors(policy, trace(policy, states, noise).factors, states, noise)
+
+
+def has_factors(policy: nn.Module, states: Tensor, noise: Tensor) -> bool:
+    """Does the policy have layer factors that give autograd's gradient? Tried on a few samples."""
+    factors = trace(policy, states, noise).factors
+    return factors is not None and _agree(policy, factors, states, noise)
 
 
 def from_factors(
@@ -174,12 +182,14 @@ def overwritten(calls: list[Call]) -> bool:
 
 
 def each_parameter_once(
-    layers: list[nn.Linear], calls: list[Call], slices: dict[int, slice]
+    layers: list[nn.Linear], calls: list[Call], slices: dict[int, slice], rows: int
 ) -> bool:
     owned = [id(p) for layer in layers for p in (layer.weight, layer.bias) if p is not None]
     called = sorted(id(call.layer) for call in calls)
     once = sorted(owned) == sorted(slices) and called == sorted(id(layer) for layer in layers)
-    return once and all(c.output.ndim == 2 and c.output.requires_grad for c in calls)
+    return once and all(
+        c.output.ndim == 2 and len(c.output) == rows and c.output.requires_grad for c in calls
+    )
 
 
 def _agree(policy: nn.Module, factors: tuple[Factor, ...], states: Tensor, noise: Tensor) -> bool:
@@ -213,6 +223,15 @@ def _reverse(action: Tensor, j: int, leaves: list[Tensor], retain: bool) -> list
 
 
 def _explicit_factor(policy: nn.Module, states: Tensor, noise: Tensor) -> Factor:
+    with torch.no_grad():
+        width = act(policy, states[:1], noise[:1]).shape[1]
+    size = sum(p.numel() for p in policy.parameters())
+    needed = states.element_size() * len(states) * width * size
+    if needed > MEMORY:
+        raise InputError(
+            f"explicit Jacobians of {len(states)} samples and steps need {needed / 1e9:.0f} GB: "
+            f"use smaller blocks, fewer starts, or a policy of linear layers"
+        )
     parameters = {name: p.detach() for name, p in policy.named_parameters()}
 
     def one(theta: dict[str, Tensor], s: Tensor, e: Tensor) -> Tensor:

@@ -158,9 +158,17 @@ def jacobian_noise(states: System, jacobians: System, path: Path) -> Tensor | No
 
 
 def linearize_path(
-    path: Path, jacobians: System, K: Tensor, noise: Tensor | None
+    path: Path,
+    jacobians: System,
+    K: Tensor,
+    noise: Tensor | None,
+    termination: str = "ignore",
 ) -> LinearizedPath:
-    """Jacobians of `jacobians` at every step of the path, K = ∂π/∂s along it beside them."""
+    """Jacobians of `jacobians` at every step of the path, K = ∂π/∂s along it beside them.
+
+    Under termination "mask" everything is 0 from the first terminal state on, whatever the system
+    does there, so that neither rewards nor sensitivities reach beyond it.
+    """
     h, n, ds = path.states.shape[0] - 1, path.states.shape[1], path.states.shape[2]
     da = path.actions.shape[2]
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
@@ -175,7 +183,7 @@ def linearize_path(
         return torch.cat(parts).reshape(h, n, *shape) if parts else new(0, n, *shape)
 
     flags = [block.certificate.flags for block in blocks]
-    return LinearizedPath(
+    found = LinearizedPath(
         path=path,
         A=gather([block.A for block in blocks], (ds, ds)),
         B=gather([block.B for block in blocks], (ds, da)),
@@ -184,6 +192,18 @@ def linearize_path(
         K=K,
         flags=torch.cat(flags).reshape(h, n) if flags else new(0, n).bool(),
     )
+    return _masked(found) if termination == "mask" else found
+
+
+def _masked(linear: LinearizedPath) -> LinearizedPath:
+    alive = linear.path.alive
+
+    def kept(x: Tensor) -> Tensor:
+        here = alive[: len(x)].reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+        return torch.where(here, x, 0.0)
+
+    A, B, r_s, r_a, K = map(kept, (linear.A, linear.B, linear.r_s, linear.r_a, linear.K))
+    return LinearizedPath(linear.path, A, B, r_s, r_a, K, linear.flags & alive[:-1])
 
 
 def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
@@ -197,7 +217,9 @@ def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
     return _mapped(block, h1 * n).reshape(h1, n, -1, ds)
 
 
-def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradient:
+def tail_gradient(
+    path: Path, critic: nn.Module | None, value: str, termination: str = "ignore"
+) -> TailGradient:
     """Gradients of the critic at every state and action of the path; zero without a critic."""
     if critic is None:
         return TailGradient(torch.zeros_like(path.states), torch.zeros_like(path.actions))
@@ -212,6 +234,8 @@ def tail_gradient(path: Path, critic: nn.Module | None, value: str) -> TailGradi
         return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)
 
     both = _mapped(block, len(s))
+    if termination == "mask":
+        both = torch.where(path.alive.flatten()[:, None], both, 0.0)
     q_s, q_a = both[:, :ds], both[:, ds:]
     return TailGradient(q_s.reshape(path.states.shape), q_a.reshape(path.actions.shape))
 

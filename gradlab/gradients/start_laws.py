@@ -24,13 +24,12 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-
-TERMINATIONS = ("ignore", "mask")
 
 
 def initial(task: Task, n: int, seed: int = 0) -> Path:

@@ -6,8 +6,8 @@ whole batch's draws, so that what is drawn never depends on how the work is divi
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -35,36 +35,54 @@ class Starts:
     begin: int = 0
     of: int | None = None
     path: Path | None = None
+    draws: dict[tuple[str, int, int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    def blocks(self, size: int) -> Iterator[Starts]:
+        """All rows, at most `size` at a time."""
+        n = len(self.states)
+        return (self.block(slice(k, min(k + size, n))) for k in range(0, n, size))
 
     def block(self, rows: slice) -> Starts:
         """Some of the rows."""
         whole = len(self.states) if self.of is None else self.of
         parts = (self.states[rows], self.weight[rows], self.group[rows])
         path = None if self.path is None else self.path.rows(rows)
-        return Starts(*parts, self.begin + rows.start, whole, path)
+        return Starts(*parts, self.begin + rows.start, whole, path, self.draws)
 
     def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
         """The policy's draws of one step, [N, noise_dim]."""
-        return self._rows(partial(policy_noise_at, policy, seed=seed, step=step, like=self.states))
+        draw = partial(policy_noise_at, policy, seed=seed, step=step, like=self.states)
+        return self._rows(("policy", seed, step, noise_dim(policy)), draw)
 
     def dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
         """The system's draws of one step, [N, noise_dim]."""
-        generator = stream(seed, "dynamics", step)
-        noise = self._rows(lambda n: system.sample_noise(n, generator, self.states.dtype))
-        return noise.to(self.states.device)
 
-    def _rows(self, draw: Callable[[int], Tensor]) -> Tensor:
+        def draw(n: int) -> Tensor:
+            generator = stream(seed, "dynamics", step)
+            return system.sample_noise(n, generator, self.states.dtype).to(self.states.device)
+
+        return self._rows((f"dynamics {id(system)}", seed, step, system.noise_dim), draw)
+
+    def _rows(self, key: tuple[str, int, int, int], draw: Callable[[int], Tensor]) -> Tensor:
+        """This block's rows of the whole batch's draw, which blocks make once between them."""
         n = len(self.states)
-        return draw(n if self.of is None else self.of)[self.begin : self.begin + n]
+        if self.of is None:
+            return draw(n)
+        if key not in self.draws:
+            self.draws[key] = draw(self.of)
+        return self.draws[key][self.begin : self.begin + n]
 
 
-def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
+def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
     """Start states of a tensor [N, ds] or of a path (its first states, weights and groups).
 
     Raises:
-        InputError: for a wrong shape, no rows, an integer dtype or a non-finite state.
+        InputError: for a wrong shape, no rows, an integer dtype, a non-finite state, or a weight
+            that is negative or not finite.
     """
-    if isinstance(starts, Path):
+    if isinstance(starts, Starts):
+        result = starts
+    elif isinstance(starts, Path):
         path = starts if starts.horizon else None
         result = Starts(starts.states[0], starts.weight, starts.group, path=path)
     else:
@@ -84,6 +102,8 @@ def as_starts(starts: Tensor | Path, state_dim: int) -> Starts:
             f"starts has {int((~finite).sum())} of {len(finite)} rows that are not finite "
             f"(first: row {int((~finite).nonzero()[0])}): remove them"
         )
+    if not (torch.isfinite(result.weight) & (result.weight >= 0)).all():
+        raise InputError("starts has weights that are negative or not finite: mend or drop them")
     return result
 
 

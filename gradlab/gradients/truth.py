@@ -180,8 +180,11 @@ def _reference(gradients: Tensor, norm: Tensor, error: Tensor, gap: Tensor) -> R
 def _explicit_reference(G: Tensor, differences: Differences, starts: Starts) -> Reference:
     """The reference of explicit per-start gradients [N, P], weights included."""
     along = (G @ differences.directions.T).T[None]
-    gap = _discrepancy(along, replace(differences, narrow=differences.narrow[-1:],
-                                      wide=differences.wide[-1:]))  # fmt: skip
+    weight = starts.weight[: differences.narrow.shape[2]]
+    last = replace(
+        differences, narrow=differences.narrow[-1:] * weight, wide=differences.wide[-1:] * weight
+    )
+    gap = _discrepancy(along, last)
     labels, inverse = np.unique(starts.group.numpy(), return_inverse=True)
     sums = G.new_zeros(len(labels), G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
     norm, error = _norm_and_error(

@@ -83,6 +83,16 @@ def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     return out
 
 
+def check_trainable(policy: nn.Module) -> None:
+    """Is there a θ to differentiate?
+
+    Raises:
+        InputError: every parameter is frozen.
+    """
+    if not any(p.requires_grad for p in policy.parameters()):
+        raise InputError("policy has no trainable parameter: call policy.requires_grad_(True)")
+
+
 def _check_module(name: str, module: nn.Module, state: Tensor) -> None:
     if not isinstance(module, nn.Module):
         raise InputError(f"{name} is {type(module).__name__}, expected a torch.nn.Module")

@@ -105,6 +105,16 @@ class GaussianPolicy(nn.Module):
         noise = (latent - mean) * (-log_std).exp()
         return (_log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
 
+    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
+        """log π [N] of the action drawn at `noise`, that action held fixed when differentiated.
+
+        Exact where `log_prob` of a squashed action that rounds to its limit is lost.
+        """
+        mean, log_std = self._normal(state)
+        latent = (mean + log_std.exp() * noise).detach()
+        drawn = (latent - mean) * (-log_std).exp()
+        return (_log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
+
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
         """[N, da], the noise at which `forward` gives `action`.
 
@@ -182,6 +192,13 @@ class Gaussian(nn.Module):
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         noise = self.infer_noise(state, action)
         return _log_normal(noise, _row(self.std, action).log()).sum(dim=1)
+
+    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
+        """log π [N] of the action drawn at `noise`, that action held fixed when differentiated."""
+        mean = self.mean_action(state)
+        std = _row(self.std, mean)
+        drawn = ((mean + std * noise).detach() - mean) / std
+        return _log_normal(drawn, std.log()).sum(dim=1)
 
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
         """[N, da], the noise at which `forward` gives `action`."""

@@ -10,7 +10,7 @@ from worlds import linear, matrix, network
 from gradlab import systems
 from gradlab.gradients import oracles
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import inverted_pendulum
@@ -177,3 +177,17 @@ def test_mujoco_and_its_analytic_twin_have_the_same_truth():
     torch.testing.assert_close(
         truths[0].first.gradients, truths[1].first.gradients, rtol=1e-6, atol=1e-8
     )
+
+
+@pytest.mark.parametrize("weight", [0.5, 2.0])
+def test_a_constant_weight_scales_the_truth_and_changes_nothing_else(weight):
+    system, policy = linear(), feedback(1.2, 1.4)
+    plain = gaussian_starts(256, 2)
+    heavy = Starts(plain.states, weight * plain.weight, plain.group)
+    one, two = (
+        matched_truth(system, policy, each, 0.95, 10, kinds=("first", "all"))
+        for each in (plain, heavy)
+    )
+    assert one.status == two.status == "converged"
+    assert two.every.norm == pytest.approx(weight * one.every.norm)
+    assert two.first.norm == pytest.approx(weight * one.first.norm)

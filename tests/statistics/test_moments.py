@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from draws import moments, planted
 
+from analyses.synthetic import moments, planted
 from gradlab.statistics.moments import estimates, pair_mean
 
 

@@ -8,6 +8,9 @@ import numpy as np
 
 from gradlab.statistics.moments import Moments, PairSums
 
+SCALE = 0.5  # of the logarithm of each sample's size under lognormal tails
+TAILS = ("gaussian", "t4.5", "lognormal")
+
 
 @dataclass(frozen=True)
 class Planted:
@@ -19,7 +22,7 @@ class Planted:
 
 
 def planted(rng, n, *, ratio=1.0, correlation=0.5, size=1.0, tails="gaussian", d=30) -> Planted:
-    """bias² = ratio · tr Σ / N; truth of norm about `size` · sqrt(tr Σ)."""
+    """bias² = ratio · tr Σ / N; truth of norm about `size` · sqrt(tr Σ); `tails` one of TAILS."""
     scale = np.exp(-np.arange(d) / 6) ** 0.5
     trace = float((scale**2).sum())
 
@@ -27,6 +30,8 @@ def planted(rng, n, *, ratio=1.0, correlation=0.5, size=1.0, tails="gaussian", d
         z = rng.normal(size=(n, d)) * scale
         if tails == "t4.5":
             z /= np.sqrt(rng.chisquare(4.5, size=(n, 1)) / 2.5)
+        if tails == "lognormal":
+            z *= np.exp(SCALE * rng.normal(size=(n, 1)) - SCALE**2)  # E[scale²] = 1
         return z
 
     shared = draw()
