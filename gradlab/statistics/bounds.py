@@ -2,12 +2,12 @@
 
     MPG Theorem 2      first-action gradient, model error growing linearly with the horizon
     MAAC Lemma A.1     c1(H) ε_f + c2(H) ε_Q, errors of derivatives on common states
-    DDPPO Theorem 1    C6 ε_r^g + C7 ε_f^g + C8 ε_f, infinite horizon
 
-(RP's three propositions: `bounds_rp`.) Each paper has a frozen set of constants that says in a
-sentence whether its assumptions hold. Where the printed form does not follow from its own proof,
-the function is the repaired one and its comment names the erratum. Constants that a paper leaves
-open are arguments. Horizons are arrays of integers from 0; bounds have their shape.
+RP's three propositions are in `bounds_rp`, DDPPO's theorem in `bounds_ddppo`. Each paper
+has a frozen set of constants that says in a sentence whether its assumptions hold. Where the
+printed form does not follow from its own proof, the function is the repaired one and its comment
+names the erratum. Constants that a paper leaves open are arguments. Horizons are arrays of
+integers from 0; bounds have their shape.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ class Applies(NamedTuple):
     sentence: str
 
 
-# --------------------------------------------------------------------------------------------
 # MPG, Theorem 2 (App. A-E, A-F)
 #
 #   |∇J_n − ∇J| ≤ B_θ (Σ_{k<n} γᵏ U_r(k) + γⁿ U_q(n))
@@ -44,7 +43,6 @@ class Applies(NamedTuple):
 # Errata: App. A-E closes Σ_{j≥1} C(k−1, j) B_ps^{k−1−j} Δʲ = (B_ps + Δ)^{k−1} − B_ps^{k−1} with
 # Δ^{k−1}, which is smaller; it counts one factor B_fs or B_ps for a product of k − 1 steps (here
 # they are per step); and its order o((c_m k)ᵏ) needs L_∇f ≤ 1.
-# --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,6 @@ def linear_growth(errors: ArrayLike) -> float:
     return float((values / np.arange(1, len(values) + 1)).max())
 
 
-# --------------------------------------------------------------------------------------------
 # MAAC, Lemma A.1, repaired:  |∇J − ∇Ĵ| ≤ c1(H) ε_f + c2(H) ε_Q
 #
 #   c1(H) = L_r Σ_{t<H} (γK)ᵗ S_t(L) + (1 + L_π) L_Q (γK)^H S_H(L),    c2(H) = (γK)^H
@@ -147,7 +144,6 @@ def linear_growth(errors: ArrayLike) -> float:
 # Errata: the printed prefactor L ε_f/(L − 1) of the reward sum should be L_r ε_f/(L − 1) with L on
 # its first fraction alone, and its critic term drops the action's share (1 + L_π). As printed the
 # bound is violated.
-# --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -211,9 +207,6 @@ def maac_error(H: ArrayLike, c: MAACConstants, epsilon_f: float, epsilon_Q: floa
     check_number("epsilon_f", epsilon_f)
     check_number("epsilon_Q", epsilon_Q)
     return maac_c1(H, c) * epsilon_f + maac_c2(H, c) * epsilon_Q
-
-
-# --------------------------------------------------------------------------------------------
 
 
 def shortest_minimiser(bound: Callable[[Array], Array], horizons: ArrayLike) -> tuple[float, float]:

@@ -424,7 +424,7 @@ def test_ddppos_printed_constants_are_violated():
     steep = DDPPOConstants(gamma=0.5, L_f=0.0, L_1=1.0, L_r=100.0, L_pi=1.0)
     repaired = bounds_ddppo.ddppo_coefficients(steep)
     printed = bounds_ddppo.ddppo_printed_coefficients(steep)
-    assert (repaired.C7, printed.C7) == pytest.approx((200.0, 2.0))
+    assert pytest.approx([200.0, 2.0]) == [repaired.C7, printed.C7]
 
 
 def test_ddppo_without_errors_is_zero_and_a_bounded_state_space_caps_the_drift():
