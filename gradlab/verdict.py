@@ -71,12 +71,12 @@ def _horizon(profile: Profile, name: str) -> Sentence:
     if found.low == 0:
         more = _more_for_horizon(profile, name, found)
         text = (
-            f"Undecided whether {who} has a usable horizon: none or up to {found.high} steps (95% "
-            f"CI, {n}); {more} decide; {best}.{yours}"
+            f"Undecided whether {who} has a usable horizon: none or up to {_steps(found.high)} "
+            f"(95% CI, {n}); {more} decide; {best}.{yours}"
         )
         return Sentence("horizon", False, text)
     text = (
-        f"Usable horizon of {who} ≈ {found.value} steps (95% CI {found.low}–{found.high}, {n}); "
+        f"Usable horizon of {who} ≈ {_steps(found.value)} (95% CI {found.low}–{found.high}, {n}); "
         f"{best}.{yours}"
     )
     return Sentence("horizon", True, text)
@@ -261,6 +261,10 @@ def _more(profile: Profile, gap: float, se: float) -> str:
     if missing > 1_000_000:
         return "no affordable number of samples would"
     return f"about {_round(missing)} more samples would"
+
+
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
 
 
 def _round(count: int) -> int:

@@ -6,6 +6,7 @@ The colours are constants with names because the report gives each a twin for da
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,7 +125,8 @@ def _label_decades(ax: Axes) -> None:
     bottom, top = ax.get_ylim()
     label = FuncFormatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_major_formatter(label)
-    if top < 30 * bottom:
+    decades = math.floor(math.log10(top)) - math.ceil(math.log10(bottom)) + 1
+    if decades < 3:
         ax.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         ax.yaxis.set_minor_formatter(label)
     else:
