@@ -97,10 +97,12 @@ def _wide_means(result: Tensor, factor: Factor, weight: Tensor, ends: list[int])
     out, width = factor.signals.shape[2], factor.inputs.shape[1]
     sums = result.new_zeros(len(ends), out, width)
     for rows in _blocks(max(ends)):
-        D, x = factor.signals[rows], factor.inputs[rows]
+        D, x = factor.signals[rows].transpose(0, 1).contiguous(), factor.inputs[rows]
         for k, end in enumerate(ends):
             if end > rows.start:
-                signal = (D * weight[k, rows, :, None]).sum(dim=1)
+                signal = D[0] * weight[k, rows, :1]
+                for a in range(1, len(D)):
+                    signal.addcmul_(D[a], weight[k, rows, a : a + 1])
                 sums[k].addmm_(signal.T, x)
     result += sums.flatten(1)
 
