@@ -9,13 +9,10 @@ In every N(m, x) below, x is the standard deviation.
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -39,6 +36,7 @@ from gradlab.systems.vehicle import (
     VehicleModel,
     VehicleSimulator,
 )
+from gradlab.user_code import load_function
 
 Starts = Callable[[int, torch.Generator], Tensor]
 Matrix = Tensor | Sequence[Sequence[float]]
@@ -313,7 +311,7 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         name: one of `TASKS`, or path and function.
         settings: arguments of the factory.
     """
-    factory = _own_factory(name) if ".py:" in name else _named_factory(name)
+    factory = load_function(name) if ".py:" in name else _named_factory(name)
     signature = inspect.signature(factory)
     try:
         signature.bind(**settings)
@@ -331,24 +329,6 @@ def _named_factory(name: str) -> Callable[..., object]:
     if name not in TASKS:
         raise InputError(f"no task is called {name!r}{_nearest(name, TASKS)}")
     return TASKS[name]
-
-
-def _own_factory(name: str) -> Callable[..., object]:
-    file, _, function = name.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"{file} is not a file: expected PATH.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(f"gradlab_own_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses in the file look their module up here.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    factory: object = getattr(module, function, None)
-    if not callable(factory):
-        raise InputError(f"{file} has no function {function!r}")
-    return factory
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

@@ -205,7 +205,7 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
         ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a finite number"),
         ("double_integrator", {"noise": -1.0}, "noise is -1.0"),
         ("double_integrator", {"prior_push": "weak"}, "prior_push is 'weak'"),
-        ("missing.py:make", {}, "missing.py is not a file"),
+        ("missing.py:make", {}, "missing.py: no such file"),
     ],
 )
 def test_wrong_names_and_settings_are_answered_with_the_right_ones(

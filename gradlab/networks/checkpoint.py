@@ -7,7 +7,6 @@ the module.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
+from gradlab.user_code import load_function
 
 KEY = "gradlab.architecture"
 KINDS: Mapping[str, type[Policy] | type[GaussianPolicy] | type[QCritic]] = {
@@ -98,9 +98,8 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         InputError: no such file or function, a damaged or foreign file, an unknown architecture.
     """
-    file, _, function = str(path).rpartition(":")
-    if file.endswith(".py"):
-        return _call(Path(file), function)
+    if str(path).rpartition(":")[0].endswith(".py"):
+        return _called(str(path))
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
@@ -132,17 +131,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return architecture, tensors
 
 
-def _call(file: Path, function: str) -> nn.Module:
-    spec = importlib.util.spec_from_file_location(f"gradlab_user_{file.stem}", file)
-    if not file.is_file() or spec is None or spec.loader is None:
-        raise InputError(f"{file}: no such file; give file.py:function")
-    namespace = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(namespace)
-    factory = getattr(namespace, function, None)
-    if not callable(factory):
-        raise InputError(f"{file} has no function {function!r}: give file.py:function")
-    module = factory()
+def _called(name: str) -> nn.Module:
+    module = load_function(name)()
     if not isinstance(module, nn.Module):
         kind = type(module).__name__
-        raise InputError(f"{file}:{function} returned a {kind}, expected a torch.nn.Module")
+        raise InputError(f"{name} returned a {kind}, expected a torch.nn.Module")
     return module
