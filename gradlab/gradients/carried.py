@@ -31,12 +31,14 @@ from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
     linearize_path,
+    rollout,
     rollout_with_jacobians,
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
 
 if TYPE_CHECKING:
     from gradlab.gradients.estimator import Estimator
@@ -137,14 +139,25 @@ def linearized(
     termination: str = "ignore",
 ) -> LinearizedPath:
     """The estimator's path with the Jacobians of what it differentiates."""
-    states, horizon = estimator.states, estimator.tail.horizon
-    if isinstance(states, Recorded):
-        path, K = recorded_with_jacobians(policy, starts, horizon, seed, traces)
-    else:
-        path, K = rollout_with_jacobians(states, policy, starts, horizon, seed, traces=traces)
+    states = estimator.states
+    path, K = path_with_jacobians(states, policy, starts, estimator.tail.horizon, seed, traces)
     model = states if estimator.jacobians is None else estimator.jacobians
     noise = jacobian_noise(states, model, path)
     return linearize_path(path, model, K, noise, termination)
+
+
+def path_with_jacobians(
+    states: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    seed: int,
+    traces: list[Trace] | None = None,
+) -> tuple[Path, Tensor]:
+    """The path that `states` makes, or that was recorded, with K = ∂π/∂s along it."""
+    if isinstance(states, Recorded):
+        return recorded_with_jacobians(policy, starts, horizon, seed, traces)
+    return rollout_with_jacobians(states, policy, starts, horizon, seed, traces=traces)
 
 
 def _score(
@@ -160,7 +173,7 @@ def _score(
     if isinstance(states, Recorded):
         path, _ = recorded_with_jacobians(policy, starts, horizon, seed)
     else:
-        path, _ = rollout_with_jacobians(states, policy, starts, horizon, seed)
+        path = rollout(states, policy, starts, horizon, seed)
     returns = _returns_to_go(estimator, path, horizons, termination)
     drawn = not isinstance(states, Recorded) and hasattr(policy, "log_prob_of_draw")
     fixed = path.policy_noise if drawn else path.actions

@@ -21,11 +21,8 @@ from torch import Tensor, nn
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.carried import carried
 from gradlab.gradients.path_gram import path_mean_gradients
-from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.rollout import LinearizedPath, TailGradient
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
@@ -35,7 +32,6 @@ from gradlab.systems.system import System
 
 TERMINATIONS = ("ignore", "mask")
 ACTIONS = ("first", "all", "score")
-STEPS = 25  # steps whose policy Jacobians are held at once
 BLOCK = 1024  # samples at once
 
 
@@ -209,23 +205,3 @@ def augmenting(alpha: float) -> Callable[[System], System]:
         return made[id(system)][1]
 
     return augment
-
-
-def all_action_gradients(
-    policy: nn.Module,
-    linear: LinearizedPath,
-    tail: TailGradient,
-    shape: Tail,
-) -> Tensor:
-    """Per-sample gradients [N, P] with θ in every action: Σ_{t≤n} γᵗ J(s_t)ᵀ λⁿ_t."""
-    horizon = shape.horizon
-    (costates,) = discounted_costates(
-        linear, tail, shape.discount, (horizon,), shape.terminal_action
-    )
-    costates = costates * linear.path.weight[:, None]
-    total = linear.path.states.new_zeros(1)
-    for begin in range(0, horizon + 1, STEPS):
-        steps = slice(begin, min(begin + STEPS, horizon + 1))
-        s, e = (x[steps].flatten(0, 1) for x in (linear.path.states, linear.path.policy_noise))
-        total = total + gram.path_gradients(policy_jacobian(policy, s, e), costates[steps])
-    return total

@@ -21,11 +21,6 @@ PAIRS = 1 << 21  # entries of Θ held at once
 KERNEL = 8192  # N · da up to which Θ is formed: beyond, sums in θ are cheaper than N² products
 
 
-def sample_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
-    """Explicit J_iᵀ g_i, [N, P], θ flattened in `policy.parameters()` order."""
-    return path_gradients(jacobian, g[None])
-
-
 def path_gradients(jacobian: PolicyJacobian, costates: Tensor) -> Tensor:
     """Σ_t J(s_t,i)ᵀ λ_t,i for costates [T, N, da] → [N, P]; the Jacobian's samples are (t, i)."""
     t, n, _ = costates.shape

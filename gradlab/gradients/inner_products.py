@@ -16,16 +16,14 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.carried import carried
+from gradlab.gradients.carried import carried, path_with_jacobians
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
-from gradlab.gradients.recorded_path import recorded_with_jacobians
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
     linearize_path,
-    rollout_with_jacobians,
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
@@ -87,11 +85,9 @@ def _linearized(
     states = estimator.states
     jacobians: System = states if estimator.jacobians is None else estimator.jacobians
     if id(states) not in paths:
-        if isinstance(states, Recorded):
-            longest = estimator.tail.horizon
-            paths[id(states)] = recorded_with_jacobians(policy, begin, longest, seed)
-        else:
-            paths[id(states)] = rollout_with_jacobians(states, policy, begin, horizon, seed)
+        # A rollout is shared, and so as long as the longest horizon; a recording is its own.
+        length = estimator.tail.horizon if isinstance(states, Recorded) else horizon
+        paths[id(states)] = path_with_jacobians(states, policy, begin, length, seed)
     key = id(states), id(jacobians)
     if key not in linear:
         path, K = paths[id(states)]
@@ -121,14 +117,17 @@ def _kernel_moments(
     G = torch.stack([first[name][n] for name, n in keys]) * begin.weight[:, None]
     label, size = _groups(begin)
     squares = _by_group(gram.squared_norms(jacobian, G), label)
-    total, within = gram.products(jacobian, G, begin.group)
-    gradient = _pair_sums(G, total, within, G, total, label)
     if truth.first is None:
+        total, within = gram.products(jacobian, G, begin.group)
+        gradient = _pair_sums(G, total, within, G, total, label)
         return {key: Moments(size, squares[k], _row(gradient, k)) for k, key in enumerate(keys)}
     T = (truth.first.gradients * begin.weight[:, None])[None]
-    Y = G - T
-    total_y, within_y = gram.products(jacobian, Y, begin.group)
-    total_t, within_t = gram.products(jacobian, T, begin.group)
+    Y, parts = G - T, (len(G), len(G), 1)
+    products = gram.products(jacobian, torch.cat([G, Y, T]), begin.group)  # Θ is formed once
+    (total, total_y, total_t), (within, within_y, within_t) = (
+        torch.split_with_sizes(each, parts) for each in products
+    )
+    gradient = _pair_sums(G, total, within, G, total, label)
     difference = _pair_sums(Y, total_y, within_y, Y, total_y, label)
     reference = _pair_sums(T, total_t, within_t, T, total_t, label)
     cross = _pair_sums(G, total_t, within_t, T, total, label)

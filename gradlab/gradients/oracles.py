@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
-from gradlab.gradients.estimator import Tail, all_action_gradients
+from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
@@ -40,6 +40,7 @@ RECENT = 20  # last steps whose largest term starts the geometric remainder
 OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
 LARGEST_LOG = 700.0  # of a float64
 DIRECTIONS = 8
+STEPS = 25  # steps whose policy Jacobians are held at once
 
 
 def effective_horizon(discount: float) -> int:
@@ -227,8 +228,14 @@ def unroll_all_actions(
     """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
     path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
     linear = linearize_path(path, simulator, K, path.dynamics_noise, termination)
-    tail = Tail(horizon, None, discount)
-    return all_action_gradients(policy, linear, tail_gradient(path, None, "Q"), tail)
+    (costates,) = discounted_costates(linear, tail_gradient(path, None, "Q"), discount, (horizon,))
+    costates = costates * path.weight[:, None]
+    total = path.states.new_zeros(1)
+    for begin in range(0, horizon + 1, STEPS):
+        steps = slice(begin, min(begin + STEPS, horizon + 1))
+        s, e = (x[steps].flatten(0, 1) for x in (path.states, path.policy_noise))
+        total = total + gram.path_gradients(policy_jacobian(policy, s, e), costates[steps])
+    return total
 
 
 @dataclass(frozen=True)

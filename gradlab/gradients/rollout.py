@@ -206,17 +206,6 @@ def _masked(linear: LinearizedPath) -> LinearizedPath:
     return LinearizedPath(linear.path, A, B, r_s, r_a, K, linear.flags & alive[:-1])
 
 
-def policy_jacobians(path: Path, policy: nn.Module) -> Tensor:
-    """K = ∂π/∂s at every state of a path that was made elsewhere, [H + 1, N, da, ds]."""
-    h1, n, ds = path.states.shape
-    s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
-
-    def block(rows: slice) -> Tensor:
-        return trace(policy, s[rows], e[rows]).K
-
-    return _mapped(block, h1 * n).reshape(h1, n, -1, ds)
-
-
 def tail_gradient(
     path: Path, critic: nn.Module | None, value: str, termination: str = "ignore"
 ) -> TailGradient:
