@@ -1,0 +1,24 @@
+"""Settings of task factories may come from a command line: their types are not certain."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+
+from gradlab.errors import InputError
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known)) or sorted(known)
+    return f": expected {', '.join(near)}" if near else ""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    if value not in list(allowed):
+        raise InputError(f"{name} is {value!r}, expected one of {list(allowed)}")
+
+
+def check_number(name: str, value: float, least: float) -> None:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        raise InputError(f"{name} is {value!r}, expected a finite number from {least:g}")
