@@ -1,0 +1,120 @@
+"""Arguments that several commands share, each described once, and how they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from gradlab import records
+from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gradlab.tasks import Task
+
+Document = dict[str, object]
+Groups = tuple[tuple[str, ...], ...]
+
+TaskName = Annotated[
+    Positional[str],
+    arg(metavar="TASK", help="A task of `gradlab list tasks`, or your own as file.py:function."),
+]
+Settings = Annotated[
+    UseAppendAction[Groups],
+    arg(
+        name="set",
+        metavar="NAME=VALUE [NAME=VALUE ...]",
+        help="Parameters of the task; values are JSON, or else text.",
+    ),
+]
+PolicyFile = Annotated[
+    str | None,
+    arg(
+        metavar="FILE",
+        help="Policy to judge: .safetensors file or file.py:function. "
+        "Default: make a stabilising one.",
+    ),
+]
+CriticFile = Annotated[
+    str | None,
+    arg(
+        metavar="FILE",
+        help="Critic for the tail: .safetensors file or file.py:function. Default: fit one.",
+    ),
+]
+Seed = Annotated[int, arg(help="Seed of every random draw.")]
+Output = Annotated[
+    Path | None,
+    arg(metavar="RUN.h5", help="Where the run is written (.h5). Default: runs/TASK.h5."),
+]
+Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
+NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
+
+
+def named_task(name: str, settings: Groups) -> Task:
+    """The task that was asked for, with its parameters."""
+    with undisturbed():
+        from gradlab.tasks import task_from_name
+
+    return task_from_name(name, parsed(settings))
+
+
+def parsed(groups: Groups) -> dict[str, object]:
+    """name=value pairs; a value is JSON where it parses, else the text itself."""
+    settings: dict[str, object] = {}
+    for pair in (pair for group in groups for pair in group):
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise InputError(f"--set got {pair!r}, expected NAME=VALUE")
+        if name in settings:
+            raise InputError(f"--set names {name!r} twice: keep one")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+    return settings
+
+
+def networks(**files: str | None) -> dict[str, nn.Module]:
+    """The networks that were named, loaded before any work begins."""
+    from gradlab.networks.checkpoint import load
+
+    return {kind: load(file) for kind, file in files.items() if file is not None}
+
+
+def beside(run: Path, kind: str) -> Path:
+    """Where a network that a command makes is kept."""
+    return run.with_name(f"{run.stem}.{kind}.safetensors")
+
+
+def check_outputs(run: Path, made: tuple[str, ...], overwrite: bool, page: bool) -> None:
+    """Everything that may be refused is refused before the long work begins."""
+    if run.suffix not in (".h5", ".hdf5"):
+        raise InputError(f"--output is {run}: name a file that ends in .h5")
+    records.check_output(run, overwrite)
+    for kind in made:
+        records.check_output(beside(run, kind), overwrite)
+    if page:
+        from gradlab.reporting.output import check_page
+
+        check_page(run)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ctrl-C waits until the imports inside are done: interrupted C extensions fail strangely."""
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

@@ -1,0 +1,57 @@
+"""`gradlab list`: tasks and estimators by name."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import Literal
+
+from tyro.conf import Positional
+
+from gradlab.cli.arguments import Document
+
+ESTIMATORS = {
+    "data": "the critic alone at the start state: no derivative of any dynamics",
+    "model": "states and Jacobians of the task's prior model",
+    "mixed": "the simulator's states, the prior model's Jacobians",
+    "true_dynamics": "states and Jacobians of the simulator",
+}
+
+
+@dataclass(frozen=True)
+class List:
+    """List what can be measured, and with which estimators."""
+
+    what: Positional[Literal["all", "tasks", "estimators"]] = "all"
+    """Which list."""
+    json: bool = False
+    """Print one JSON document."""
+
+    def run(self, command: str) -> Document:
+        """Names with a line each."""
+        document: Document = {}
+        if self.what in ("all", "tasks"):
+            from gradlab.tasks import TASKS
+
+            document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
+        if self.what in ("all", "estimators"):
+            document["estimators"] = ESTIMATORS
+            document["named estimators"] = _named_estimators()
+        return document
+
+
+def _named_estimators() -> dict[str, str]:
+    """Functions of `gradlab.gradients.named` that give an estimator, for the Python interface."""
+    from gradlab.gradients import named
+
+    makers = inspect.getmembers(named, inspect.isfunction)
+    return {
+        name: _first_line(maker.__doc__)
+        for name, maker in makers
+        if maker.__module__ == named.__name__ and not name.startswith("_")
+        if inspect.signature(maker).return_annotation in ("Estimator", "Mixture")
+    }
+
+
+def _first_line(text: str | None) -> str:
+    return (text or "").strip().partition("\n")[0]

@@ -1,0 +1,105 @@
+"""`gradlab measure TASK`: bias, variance and direction of policy gradients over the horizon."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.report import sentences
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gradlab.hooks import Progress
+    from gradlab.tasks import Task
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure bias, variance and direction of a task's policy gradients over the horizon."""
+
+    task: arguments.TaskName
+    settings: arguments.Settings = ()
+    policy: arguments.PolicyFile = None
+    critic: arguments.CriticFile = None
+    horizon: Annotated[int | None, arg(metavar="H")] = None
+    """Largest horizon, in steps. Default: the task's."""
+    starts: int = 2048
+    """Number of start states, one gradient sample each."""
+    batch: int = 256
+    """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
+    termination: Literal["ignore", "mask"] = "ignore"
+    """What happens at terminal states: go on as in the papers' model rollouts, or stop there."""
+    truth: Literal["matched"] = "matched"
+    """Reference of every bias: the gradient that each estimator aims at."""
+    seed: arguments.Seed = 0
+    output: arguments.Output = None
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    json: bool = False
+    """Print one JSON document: verdict, table and paths."""
+
+    def run(self, command: str) -> Document:
+        """Measure and write RUN.h5, RUN.html and the networks that were made."""
+        with arguments.undisturbed():
+            from gradlab.measurement import check_arguments, check_networks, measure
+            from gradlab.networks import checkpoint
+
+        task = arguments.named_task(self.task, self.settings)
+        run = self.output or Path("runs") / f"{task.name}.h5"
+        horizon = task.horizon if self.horizon is None else self.horizon
+        check_arguments(horizon, self.starts, self.batch, self.truth, self.termination)
+        files = {"policy": self.policy, "critic": self.critic}
+        made = tuple(kind for kind, file in files.items() if file is None)
+        arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
+        given = arguments.networks(**files)
+        check_networks(task, given.get("policy"), given.get("critic"))
+        with bars() as progress:
+            networks = given | self._made(task, given, progress)
+            profile = measure(
+                task,
+                networks["policy"],
+                networks["critic"],
+                horizon=horizon,
+                starts=self.starts,
+                batch=self.batch,
+                truth=self.truth,
+                termination=self.termination,
+                seed=self.seed,
+                progress=progress,
+                command=command,
+            )
+        for kind in sorted(made):
+            checkpoint.save(networks[kind], arguments.beside(run, kind))
+        profile.save(run, overwrite=self.overwrite)
+        document: Document = {"verdict": sentences(profile), "run": str(run)}
+        if not self.no_report:
+            from gradlab.reporting import report
+
+            document["report"] = str(report(run))
+        return document | {"table": profile.table().to_dict("records")}
+
+    def _made(
+        self, task: Task, given: Mapping[str, nn.Module], progress: Progress
+    ) -> dict[str, nn.Module]:
+        """The networks that were not named: a stabilising policy, a critic fitted to the policy."""
+        made: dict[str, nn.Module] = {}
+        if "policy" not in given:
+            from gradlab.fitting.policies import stabilising_policy
+
+            made["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
+        if "critic" not in given:
+            from gradlab.fitting.critics import fit_critic
+
+            policy = given.get("policy") or made["policy"]
+            made["critic"] = fit_critic(
+                task, policy, termination=self.termination, seed=self.seed, progress=progress
+            )
+        return made

@@ -1,0 +1,59 @@
+"""From words to one command, from its document to an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted.
+With --json, standard output is one JSON document; progress and messages go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, subcommand
+
+from gradlab.cli.answer import answer
+from gradlab.cli.listing import List
+from gradlab.cli.measure import Measure
+from gradlab.cli.report import Report
+from gradlab.cli.selftest import Selftest
+from gradlab.errors import InputError
+
+# A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
+Command = (
+    Annotated[Measure, subcommand("measure")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[List, subcommand("list")]
+    | Annotated[Selftest, subcommand("selftest")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    asked: Measure | Report | List | Selftest = tyro.cli(
+        Command,
+        prog="gradlab",
+        description="How good is your policy gradient?",
+        args=words,
+        config=(FlagCreatePairsOff,),
+    )
+    try:
+        # Whatever a simulator or a user's file prints must not mix with the answer.
+        with contextlib.redirect_stdout(sys.stderr):
+            document = asked.run(shlex.join(["gradlab", *words]))
+    except InputError as error:
+        print(f"gradlab: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gradlab: interrupted; no file was left half-written", file=sys.stderr)
+        return 130
+    try:
+        answer(document, asked.json)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        sys.stdout = None
+    return 0 if document.get("passed", True) else 1

@@ -1,0 +1,39 @@
+"""`gradlab report RUN.h5`: the page and the figures of a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli.arguments import Document
+
+if TYPE_CHECKING:
+    from gradlab.profile import Profile
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the HTML report and the figures of a run."""
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5."""
+    json: bool = False
+    """Print one JSON document: verdict and paths."""
+
+    def run(self, command: str) -> Document:
+        """Write the page and say what it says."""
+        from gradlab.profile import load
+        from gradlab.reporting import report
+
+        page = report(self.file)
+        return {"verdict": sentences(load(self.file)), "report": str(page)}
+
+
+def sentences(profile: Profile) -> list[Document]:
+    """The verdict as plain values."""
+    from gradlab.verdict import verdict
+
+    return [asdict(sentence) for sentence in verdict(profile)]

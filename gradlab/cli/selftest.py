@@ -1,0 +1,28 @@
+"""`gradlab selftest`: known answers and usual mistakes, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from gradlab.cli.arguments import Document, undisturbed
+from gradlab.progress import bars
+
+
+@dataclass(frozen=True)
+class Selftest:
+    """Does gradlab find known answers, and catch usual mistakes, on this machine?"""
+
+    json: bool = False
+    """Print one JSON document: every check."""
+
+    def run(self, command: str) -> Document:
+        """Every check with its numbers; `passed` decides the exit code."""
+        with undisturbed():
+            from gradlab.selftest import selftest
+
+        with bars() as progress:
+            checks = selftest(progress)
+        return {
+            "passed": all(check.passed for check in checks),
+            "checks": [asdict(check) | {"passed": check.passed} for check in checks],
+        }
