@@ -4,7 +4,7 @@ from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.function import from_function
 from gradlab.systems.linear import LinearQuadratic
-from gradlab.systems.mujoco import MujocoPendulum
+from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.system import Certificate, Linearization, System, Transition
 from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
 

@@ -4,14 +4,15 @@
 
 Where a contact or a limit switches inside the stencil, the difference is smooth-looking and wrong.
 One extra pair along a random direction d at ε/10 tells: flag where |J d - D_d| > 3e-3 max|J|,
-retry the flagged states at ε/10, keep the flag where that fails too.
+retry the flagged states at ε/10, keep the flag where that fails too. States on curved spaces
+(quaternions) move along tangents: z + ε e_i and the difference are then those of a `Displacements`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +21,82 @@ Array = NDArray[np.float64]
 BatchedStep = Callable[[Array, Array], Array]
 
 TOLERANCE = 3e-3
+MOST_ROWS = 8192  # perturbed rows held at once
 # Its own stream, and one direction for all states: values depend neither on the user's random
 # state nor on the batch a state is in.
 DIRECTION_SEED = 20210611
 
 
+class Displacements(Protocol):
+    """How states move: s ⊕ δ, and what lies between two states, s' ⊖ s.
+
+    `tangent_dim` is the width of δ; `between` may be wider, with its last entries in δ's order.
+    """
+
+    @property
+    def tangent_dim(self) -> int: ...
+
+    def displaced(self, state: Array, tangent: Array) -> Array: ...
+
+    def between(self, end: Array, begin: Array) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Plain vectors."""
+
+    tangent_dim: int
+
+    def displaced(self, state: Array, tangent: Array) -> Array:
+        return state + tangent
+
+    def between(self, end: Array, begin: Array) -> Array:
+        return end - begin
+
+
 @dataclass(frozen=True)
 class CertifiedJacobian:
-    """A [N, ds, ds], B [N, ds, da], flags [N], and relative errors [N] of A and B.
+    """A [N, out, dt] and B [N, out, da] of N samples, with their certificate.
 
-    The errors are the certificate's whole residual relative to the block's largest entry, so they
-    bound the truncation and rounding that the direction saw from above, not from below.
+    Attributes:
+        flags: [N], True where the test failed at both steps.
+        residual: |J d - D_d| of every output, [N, out].
+        step: ε of each sample, [N].
     """
 
     A: Array
     B: Array
     flags: NDArray[np.bool_]
-    error_A: Array
-    error_B: Array
+    residual: Array
+    step: Array
+
+    @property
+    def error_A(self) -> Array:
+        """Relative to the block's largest entry, [N]: the whole residual, so that truncation and
+        rounding are bounded from above, as far as the direction saw them."""
+        return relative(self.residual.max(1), self.A)
+
+    @property
+    def error_B(self) -> Array:
+        """The same for B; 0 where B = 0 beyond the limits, which is exact."""
+        return relative(self.residual.max(1), self.B)
+
+
+def relative(residual: Array, block: Array) -> Array:
+    """residual [N] over the largest entry of block [N, …]; 0 where the block is 0."""
+    largest = np.abs(block).max(axis=tuple(range(1, block.ndim)), initial=0.0)
+    tiny = np.finfo(np.float64).tiny
+    return np.where(largest == 0, 0.0, residual / np.maximum(largest, tiny))
 
 
 def certified_jacobian(
-    step: BatchedStep, state: Array, action: Array, low: Array, high: Array, epsilon: float
+    step: BatchedStep,
+    state: Array,
+    action: Array,
+    low: Array,
+    high: Array,
+    epsilon: float,
+    moves: Displacements | None = None,
 ) -> CertifiedJacobian:
     """Jacobians of `step(state [M, ds], action [M, da]) -> [M, ds]`, whose rows are independent.
 
@@ -49,65 +104,95 @@ def certified_jacobian(
         step: clips the action to [low, high] [da]. On a limit the inside one-sided derivative is
             returned (uncertified: the direction leaves that action out), beyond it 0.
         epsilon: step of the central differences.
+        moves: of the state; None: plain vectors, where dt = out = ds.
     """
-    first = _differences(step, state, action, low, high, epsilon)
+    moves = Flat(state.shape[1]) if moves is None else moves
+    samples = max(1, MOST_ROWS // (2 * (moves.tangent_dim + action.shape[1] + 1)))
+    blocks = range(0, len(state), samples) or range(1)
+    found = [
+        _retried(step, state[i : i + samples], action[i : i + samples], low, high, epsilon, moves)
+        for i in blocks
+    ]
+    if len(found) == 1:
+        return found[0]
+
+    def joined(name: str) -> Any:
+        return np.concatenate([getattr(each, name) for each in found])
+
+    return CertifiedJacobian(*(joined(field.name) for field in fields(CertifiedJacobian)))
+
+
+def _retried(
+    step: BatchedStep,
+    state: Array,
+    action: Array,
+    low: Array,
+    high: Array,
+    epsilon: float,
+    moves: Displacements,
+) -> CertifiedJacobian:
+    first = _differences(step, state, action, low, high, epsilon, moves)
     retry = np.flatnonzero(first.flags)
     if len(retry) == 0:
         return first
-    again = _differences(step, state[retry], action[retry], low, high, epsilon / 10)
+    again = _differences(step, state[retry], action[retry], low, high, epsilon / 10, moves)
     better = ~again.flags
-    rows = retry[better]
-
-    def merged(name: str) -> Any:
-        values = getattr(first, name).copy()
-        values[rows] = getattr(again, name)[better]
-        return values
-
-    return CertifiedJacobian(*(merged(field.name) for field in fields(first)))
+    for field in fields(first):
+        getattr(first, field.name)[retry[better]] = getattr(again, field.name)[better]
+    return first
 
 
 def _differences(
-    step: BatchedStep, state: Array, action: Array, low: Array, high: Array, epsilon: float
+    step: BatchedStep,
+    state: Array,
+    action: Array,
+    low: Array,
+    high: Array,
+    epsilon: float,
+    moves: Displacements,
 ) -> CertifiedJacobian:
-    ds, z = state.shape[1], np.concatenate([state, action], 1)
-    floor = np.concatenate([np.full(ds, -np.inf), low])
-    ceiling = np.concatenate([np.full(ds, np.inf), high])
-    inside = (z - epsilon >= floor) & (z + epsilon <= ceiling)
-    direction = _direction(z.shape[1]) * inside
+    width = moves.tangent_dim
+    inside = (action - epsilon >= low) & (action + epsilon <= high)
+    direction = np.tile(_direction(width + action.shape[1]), (len(state), 1))
+    direction[:, width:] *= inside
+    shift = _stencil(epsilon, direction)
+    states = [moves.displaced(state, sign * shift[..., :width]) for sign in (1, -1)]
+    actions = [(action + sign * shift[..., width:]).clip(low, high) for sign in (1, -1)]
 
-    ahead = _stencil(z, epsilon, direction).clip(floor, ceiling)
-    behind = _stencil(z, -epsilon, direction).clip(floor, ceiling)
-    rows = np.concatenate([ahead, behind]).reshape(-1, z.shape[1])
-    after = step(rows[:, :ds], rows[:, ds:]).reshape(2, *ahead.shape[:2], ds)
-    change = after[0] - after[1]
+    rows = [np.stack(pair).reshape(-1, pair[0].shape[-1]) for pair in (states, actions)]
+    after = step(*rows).reshape(2, *states[0].shape)
+    change = moves.between(after[0], after[1])
 
     # The distance really stepped: rounded, halved on a limit, and endless (derivative 0) beyond.
-    stepped = np.diagonal(ahead - behind, axis1=0, axis2=2)
-    stepped = np.where((z >= floor) & (z <= ceiling), stepped, np.inf)
-    J = np.moveaxis(change[:-1], 0, 2) / stepped[:, None, :]
-    along = change[-1] / (0.2 * epsilon)
-    return _certify(J, along, direction, ds)
+    by_state = _own(moves.between(states[0][:width], states[1][:width])[..., -width:])
+    within = (action >= low) & (action <= high)
+    by_action = np.where(within, _own(actions[0][width:-1] - actions[1][width:-1]), np.inf)
+    stepped = np.concatenate([by_state, by_action], axis=1)
+    J = np.ascontiguousarray(np.moveaxis(change[:-1], 0, 2) / stepped[:, None, :])
+    return _certify(J, change[-1] / (0.2 * epsilon), direction, width, epsilon)
 
 
-def _stencil(z: Array, epsilon: float, direction: Array) -> Array:
-    """z + ε e_i for every coordinate i, then z + ε/10 d. [ds + da + 1, N, ds + da]."""
-    n, width = z.shape
+def _own(apart: Array) -> Array:
+    """Coordinate i of point i, [width, N, width] → [N, width]."""
+    return np.diagonal(apart, axis1=0, axis2=2)
+
+
+def _stencil(epsilon: float, direction: Array) -> Array:
+    """ε e_i for every coordinate i, then ε/10 d of each sample. [width + 1, N, width]."""
+    n, width = direction.shape
     axes = np.broadcast_to(np.eye(width)[:, None], (width, n, width))
-    points: Array = z + np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
-    return points
+    shifts: Array = np.concatenate([epsilon * axes, 0.1 * epsilon * direction[None]])
+    return shifts
 
 
-def _certify(J: Array, along: Array, direction: Array, ds: int) -> CertifiedJacobian:
-    residual = np.abs(np.einsum("nij,nj->ni", J, direction) - along).max(1)
-    A, B = J[:, :, :ds].copy(), J[:, :, ds:].copy()
+def _certify(
+    J: Array, along: Array, direction: Array, width: int, epsilon: float
+) -> CertifiedJacobian:
+    residual = np.abs((J * direction[:, None, :]).sum(2) - along)
     # Written so that a NaN is flagged.
-    flags = ~(residual <= TOLERANCE * np.abs(J).max((1, 2)))
-    tiny = np.finfo(np.float64).tiny
-    largest_A = np.maximum(np.abs(A).max((1, 2)), tiny)
-    largest_B = np.abs(B).max((1, 2))
-    # B = 0 beyond the limits is exact.
-    error_B = np.where(largest_B > 0, residual / np.maximum(largest_B, tiny), 0.0)
-    return CertifiedJacobian(A, B, flags, residual / largest_A, error_B)
+    flags = ~(residual.max(1) <= TOLERANCE * np.abs(J).max((1, 2)))
+    A, B = J[:, :, :width].copy(), J[:, :, width:].copy()
+    return CertifiedJacobian(A, B, flags, residual, np.full(len(J), epsilon))
 
 
 def _direction(width: int) -> Array:

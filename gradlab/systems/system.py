@@ -38,12 +38,13 @@ class Certificate:
     Attributes:
         flags: [N] bool, True where the Jacobian failed its test (a contact or a limit switched).
         error: estimated relative error per block "A", "B", "r_s", "r_a", each [N].
-        step: finite-difference step used, or None for closed forms and automatic differentiation.
+        step: finite-difference step used for each sample, [N], or None for closed forms and
+            automatic differentiation.
     """
 
     flags: Tensor
     error: Mapping[str, Tensor]
-    step: float | None = None
+    step: Tensor | None = None
 
     @staticmethod
     def exact(state: Tensor) -> Certificate:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradlab.systems.cartpole import ACTION_LIMIT, CartPoleModel, CartPoleSimulator, Timing
-from gradlab.systems.mujoco import MujocoPendulum, Slider, pendulum_parameters
+from gradlab.systems.mujoco_pendulum import MujocoPendulum, Slider, pendulum_parameters
 from gradlab.systems.system import System
 from gradlab.tasks.checks import check_choice
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import gradlab.systems.mujoco as mujoco_system
+import gradlab.systems.physics as physics
 from gradlab.errors import InputError
 from gradlab.systems import CartPoleSimulator, MujocoPendulum
-from gradlab.systems.mujoco import pendulum_parameters
+from gradlab.systems.mujoco_pendulum import pendulum_parameters
 
 ASSETS = Path(gymnasium.__file__).parent / "envs/mujoco/assets/inverted_pendulum.xml"
 
@@ -107,7 +107,7 @@ def test_chunks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     state, action = inputs(100)
     whole = MujocoPendulum()
     after, jacobian = whole.step(state, action), whole.linearize(state, action)
-    monkeypatch.setattr(mujoco_system, "MOST_ROWS", 32)
+    monkeypatch.setattr(physics, "MOST_ROWS", 32)
     pieces = MujocoPendulum()
     assert torch.equal(pieces.step(state, action).state, after.state)
     assert torch.equal(pieces.linearize(state, action).A, jacobian.A)

@@ -18,7 +18,7 @@ from gradlab.systems import (
     from_function,
 )
 from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
-from gradlab.systems.mujoco import pendulum_parameters
+from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.systems.system import BLOCKS
 
 

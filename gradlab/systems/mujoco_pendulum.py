@@ -1,14 +1,10 @@
-"""MuJoCo environments as Systems: stepped in batches, linearized by certified differences.
+"""MPG's inverted pendulum: Gymnasium's, with the reward and terminal set of the paper.
 
-`BatchedPhysics` is the physics alone: (qpos, qvel, ctrl) rows in, rows after `frame_skip` substeps
-out. A task adds its reward and terminal set to it, as `MujocoPendulum` does for Gymnasium's
-InvertedPendulum-v5. Every call starts as Gymnasium does after `reset` and `set_state` (time and
-solver warm start 0), and its next state is then that of `env.step`, to the last bit.
+Its next state is that of `env.step`, to the last bit; Jacobians are certified differences.
 """
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +12,8 @@ from typing import Literal
 
 import gymnasium
 import mujoco
-import mujoco.batch
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError
@@ -32,6 +26,7 @@ from gradlab.systems.cartpole import (
     check_timing,
 )
 from gradlab.systems.differences import CertifiedJacobian, certified_jacobian
+from gradlab.systems.physics import BatchedPhysics, check_physical, to_array, without_restart
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -40,70 +35,11 @@ from gradlab.systems.system import (
     standard_normal,
 )
 
-Array = NDArray[np.float64]
 Slider = Literal["stock", "wide"]
 SLIDERS = ("stock", "wide")
 
 FRAME_SKIP = 2
 EPSILON = 1e-6
-MOST_ROWS = 8192
-# At the default 1e-8 the constraint solver stops early enough to give, for some states, a smooth
-# but wrong Jacobian; 1e-12 costs nothing measurable.
-LINEARIZE_TOLERANCE = 1e-12
-
-
-class BatchedPhysics:
-    """`frame_skip` substeps of one model for any number of rows.
-
-    Holds one MuJoCo batch, grown to the largest call and at most `MOST_ROWS` rows; more rows go
-    through it in chunks, and no row depends on its neighbours.
-    """
-
-    def __init__(self, model: mujoco.MjModel, frame_skip: int) -> None:
-        self.model = model
-        self.frame_skip = frame_skip
-        self._batch: mujoco.batch.Batch | None = None
-        # A batch must not be used by two threads at once.
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type[BatchedPhysics], tuple[mujoco.MjModel, int]]:
-        # Copies and other processes start with a batch and a lock of their own.
-        return BatchedPhysics, (self.model, self.frame_skip)
-
-    @property
-    def control_range(self) -> tuple[Array, Array]:
-        """Lowest and highest control [nu]; infinite where the model sets no limit."""
-        limited = self.model.actuator_ctrllimited.astype(bool)
-        low, high = self.model.actuator_ctrlrange.T
-        return np.where(limited, low, -np.inf), np.where(limited, high, np.inf)
-
-    def step(self, state: Array, control: Array) -> Array:
-        """The next [M, nq + nv] of [M, nq + nv] and [M, nu] that pass `check_physical`."""
-        with self._lock:
-            pieces = range(0, len(state), MOST_ROWS)
-            after = [
-                self._step_rows(state[i : i + MOST_ROWS], control[i : i + MOST_ROWS])
-                for i in pieces
-            ]
-        return np.concatenate(after) if after else state.copy()
-
-    def _step_rows(self, state: Array, control: Array) -> Array:
-        n, nq = len(state), self.model.nq
-        batch = self._batch_for(n)
-        batch.time[:n] = 0
-        batch.qacc_warmstart[:n] = 0
-        batch.qpos[:n] = state[:, :nq]
-        batch.qvel[:n] = state[:, nq:]
-        batch.ctrl[:n] = control
-        batch.step(ids=np.arange(n), nstep=self.frame_skip)
-        return np.concatenate([batch.qpos[:n], batch.qvel[:n]], 1)
-
-    def _batch_for(self, rows: int) -> mujoco.batch.Batch:
-        if self._batch is None or self._batch.nsim < rows:
-            capacity = min(MOST_ROWS, 1 << (rows - 1).bit_length())
-            threads = torch.get_num_threads()
-            self._batch = mujoco.batch.Batch(self.model, capacity, nthread=threads)
-        return self._batch
 
 
 @dataclass(frozen=True)
@@ -146,9 +82,7 @@ class MujocoPendulum:
 
     @cached_property
     def _precise_physics(self) -> BatchedPhysics:
-        model = pendulum_model(self.slider)
-        model.opt.tolerance = LINEARIZE_TOLERANCE
-        return BatchedPhysics(model, FRAME_SKIP)
+        return self.physics.precise()
 
     @property
     def _reward(self) -> PendulumReward:
@@ -195,22 +129,7 @@ class MujocoPendulum:
             exact = Certificate.exact(state).error
             error = {"A": error_A, "B": error_B, "r_s": exact["r_s"], "r_a": exact["r_a"]}
         flags = torch.as_tensor(jacobian.flags).to(state.device)
-        return Certificate(flags, error, EPSILON)
-
-
-def to_array(value: Tensor) -> Array:
-    """Float64 on the CPU, whatever the input was."""
-    return value.detach().to("cpu", torch.float64).numpy()
-
-
-def check_physical(state: Array, control: Array) -> None:
-    """Refuse what MuJoCo would replace by zeros, flooding stderr and leaving a log file behind."""
-    for name, value in (("state", state), ("action", control)):
-        bad = np.flatnonzero(~(np.abs(value) <= mujoco.mjMAXVAL).all(1))
-        if len(bad):
-            row = bad[0]
-            want = f"finite numbers up to {mujoco.mjMAXVAL:g}"
-            raise InputError(f"{name} row {row} is {value[row]}, expected {want}")
+        return Certificate(flags, error, torch.as_tensor(jacobian.step).to(state))
 
 
 def pendulum_model(slider: Slider) -> mujoco.MjModel:
@@ -223,9 +142,7 @@ def pendulum_model(slider: Slider) -> mujoco.MjModel:
     spec = mujoco.MjSpec.from_file(str(assets / "inverted_pendulum.xml"))
     if slider == "wide":
         spec.joint("slider").limited = mujoco.mjtLimited.mjLIMITED_FALSE
-    model = spec.compile()
-    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    return model
+    return without_restart(spec.compile())
 
 
 def pendulum_parameters() -> CartPoleParameters:
