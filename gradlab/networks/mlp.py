@@ -68,7 +68,10 @@ def mlp(
 
 @final
 class Policy(nn.Module):
-    """A deterministic policy: state [N, ds] → action [N, da]. `hidden=()` is linear feedback."""
+    """A deterministic policy: state [N, ds] → action [N, da]. `hidden=()` is linear feedback.
+
+    `limit` [da] bounds the action: limit · tanh of the network.
+    """
 
     architecture: dict[str, Any]
 
@@ -80,9 +83,14 @@ class Policy(nn.Module):
         activation: str = "elu",
         scale: Sequence[float] | None = None,
         bias: bool = True,
+        limit: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.network = mlp([state_dim, *hidden, action_dim], activation, scale, bias)
+        if limit is not None:
+            if len(limit) != action_dim or not all(0 < each < float("inf") for each in limit):
+                raise InputError(f"limit is {list(limit)}, expected {action_dim} positive numbers")
+            self.network.extend([nn.Tanh(), Scale(limit)])
         self.architecture = {
             "kind": "policy",
             "state_dim": state_dim,
@@ -91,6 +99,7 @@ class Policy(nn.Module):
             "activation": activation,
             "scale": None if scale is None else [float(c) for c in scale],
             "bias": bias,
+            "limit": None if limit is None else [float(each) for each in limit],
         }
 
     def forward(self, state: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class GaussianPolicy(nn.Module):
         _check_width("noise", noise, mean)
         latent = mean + log_std.exp() * noise
         density = _log_normal(noise, log_std) - self._log_slope(latent)
-        return self._squashed(latent), density.sum(dim=1)
+        return self._squashed(latent), density.sum(dim=-1)
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         """[N]; actions that the policy cannot give raise InputError."""
@@ -129,7 +129,7 @@ class GaussianPolicy(nn.Module):
         return self._squashed(self._normal(state)[0])
 
     def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.network(state).chunk(2, dim=1)
+        mean, raw = self.network(state).chunk(2, dim=-1)
         low, high = self.log_std_bounds
         return mean, low + (high - low) * torch.sigmoid(raw)
 

@@ -1,0 +1,85 @@
+"""Replay with a leading member axis: one ring of transitions per seed, all of one length.
+
+Which rows a batch takes is decided by uniform numbers that the caller draws, so that sampling is
+reproducible from the iteration alone and no member's draw depends on how many others there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """state [E, N, ds], action [E, N, da], reward [E, N], next_state [E, N, ds],
+    terminated [E, N] (1 where the next state is terminal; a truncated episode is not)."""
+
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    next_state: Tensor
+    terminated: Tensor
+
+
+@final
+class Replay:
+    """The last `capacity` transitions of every member."""
+
+    def __init__(
+        self,
+        members: int,
+        capacity: int,
+        state_dim: int,
+        action_dim: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if capacity < 1:
+            raise InputError(f"capacity is {capacity}, expected at least 1 transition")
+        # One row of memory per transition: a batch is one gather, not five.
+        self.widths = (state_dim, action_dim, 1, state_dim, 1)
+        self.rows = torch.zeros(members, capacity, sum(self.widths), dtype=dtype, device=device)
+        self.added = 0
+
+    def __len__(self) -> int:
+        return min(self.added, self.rows.shape[1])
+
+    def add(
+        self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor, terminated: Tensor
+    ) -> None:
+        """Store n transitions per member: [E, n, ·], reward and terminated [E, n]."""
+        last = [reward[..., None], next_state, terminated[..., None].to(reward)]
+        new = torch.cat([state, action, *last], dim=2).to(self.rows)
+        capacity = self.rows.shape[1]
+        at = torch.arange(self.added, self.added + new.shape[1], device=new.device) % capacity
+        self.rows[:, at] = new
+        self.added += new.shape[1]
+
+    def sample(self, uniform: Tensor) -> Batch:
+        """The batch that `uniform` [E, N] in [0, 1) selects.
+
+        Raises:
+            InputError: nothing has been stored.
+        """
+        if self.added == 0:
+            raise InputError("replay is empty: collect before sampling")
+        at = (uniform.double() * len(self)).long().to(self.rows.device)
+        rows = self.rows.gather(1, at[..., None].expand(-1, -1, self.rows.shape[2]))
+        state, action, reward, next_state, terminated = torch.split(rows, self.widths, dim=2)
+        return Batch(state, action, reward[..., 0], next_state, terminated[..., 0])
+
+    def state(self) -> dict[str, Tensor]:
+        """What has been stored, for `load`."""
+        return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        stored = state["rows"]
+        self.rows[:, : stored.shape[1]] = stored.to(self.rows)
+        self.added = int(state["added"])

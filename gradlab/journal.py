@@ -1,0 +1,368 @@
+"""A run while it is being written: a journal beside its HDF5 file, folded into it now and then.
+
+    NAME.h5            everything folded so far, complete or absent (`gradlab.records`)
+    NAME.h5.journal    frames appended since, one `write` each
+
+An acknowledged row survives a kill at any moment, a full disk and readers at work: the HDF5 file is
+never changed in place but replaced, a frame is whole or ignored, and the journal is shortened
+only after the file that holds its rows is on disk. Readers take the journal first, then the file,
+so that no row can fall between; a row found twice counts once, by its sequence number. Folding
+happens in a child process, since HDF5 may crash the process that meets a full disk, and only with
+three times the space free. About once a second the journal is forced to disk against power loss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab import frames, records
+from gradlab.errors import InputError
+from gradlab.frames import Frame
+from gradlab.records import Array, Attribute, Record
+
+SMALLEST = 1 << 18  # bytes of journal below which nothing is folded
+SHARE = 0.25  # of the file's size, above which the journal is folded
+SPACE = 3  # times the size of file and journal that must be free
+SYNC = 1.0  # seconds between forced writes
+
+
+@dataclass(frozen=True)
+class Column:
+    """One quantity of a table: the names of its dimensions beside the row's, and its unit."""
+
+    dims: tuple[str, ...] = ()
+    unit: str = ""
+    text: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows numbered by `index` (a later row with the same number replaces the earlier).
+
+    Attributes:
+        columns: name → column.
+        scales: coordinates of the dimensions that the columns name.
+    """
+
+    index: str
+    columns: Mapping[str, Column]
+    scales: Mapping[str, Sequence[int]] = field(default_factory=dict)
+
+
+def journal_of(path: str | Path) -> Path:
+    path = Path(path)
+    return path.with_name(path.name + ".journal")
+
+
+@final
+class Journal:
+    """The one writer of a run. Use as a context manager: leaving it folds and closes.
+
+    Raises:
+        InputError: another process writes this run, or it has other tables.
+    """
+
+    def __init__(
+        self, path: str | Path, tables: Mapping[str, Table], attributes: Mapping[str, Attribute]
+    ) -> None:
+        self.path = Path(path)
+        self.tables = dict(tables)
+        self.attributes = dict(attributes)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._folding = 0  # bytes of the journal that the child folds
+        self._give_up_below = 0  # bytes below which folding failed
+        self._synced = time.monotonic()
+        records.check_output(self.path, overwrite=True)
+        self._file = _locked(journal_of(self.path))
+        before = _frames(journal_of(self.path))
+        self._sequence = max(_last_sequence(before), _folded(self.path))
+        self._trim(before)
+        self._begin()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, table: str, row: Mapping[str, Any]) -> None:
+        """Store one row; once this returns, no kill can lose it.
+
+        Raises:
+            InputError: an unknown table or column, or a row without its number.
+            OSError: the disk is full; the row is not stored, everything before it is.
+        """
+        known = self.tables.get(table)
+        if known is None:
+            raise InputError(f"table is {table!r}, expected one of {', '.join(self.tables)}")
+        extra = set(row) - {known.index, *known.columns}
+        if extra or known.index not in row:
+            raise InputError(f"a row of {table!r} needs {known.index!r} and has {sorted(extra)}")
+        text = {
+            name: str(row[name]) for name in row if name != known.index and known.columns[name].text
+        }
+        numbers = {name: np.asarray(row[name]) for name in row if name not in text}
+        self._write({"kind": "row", "table": table, "text": text}, numbers)
+        self._settle()
+
+    def describe(self, attributes: Mapping[str, Attribute]) -> None:
+        """Add to or change the attributes of the run."""
+        self.attributes |= attributes
+        self._write({"kind": "attributes", "attributes": dict(attributes)}, {})
+
+    def close(self) -> None:
+        """Fold what is left. Where that cannot be done the journal stays, readable."""
+        if self._file.closed:
+            return
+        if self._child is not None:
+            self._child.wait()
+            self._finish_fold()
+        os.fsync(self._file.fileno())
+        if self._start_fold() and self._child is not None and self._child.wait() == 0:
+            journal_of(self.path).unlink(missing_ok=True)
+        self._file.close()
+
+    def _begin(self) -> None:
+        tables = {name: _plain(table) for name, table in self.tables.items()}
+        self._write({"kind": "open", "tables": tables, "attributes": self.attributes}, {})
+
+    def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
+        """Cut a torn tail off; refuse a run that has other tables."""
+        for _, frame in before:
+            if frame.header.get("kind") == "open":
+                theirs = {name: _table(plain) for name, plain in frame.header["tables"].items()}
+                if theirs != self.tables:
+                    raise InputError(f"{self.path} has other tables: choose another output")
+        self._file.truncate(before[-1][0] if before else 0)
+
+    def _write(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        frame = frames.encode({"n": self._sequence + 1, **header}, arrays)
+        descriptor, before = self._file.fileno(), os.fstat(self._file.fileno()).st_size
+        try:
+            written = os.write(descriptor, frame)
+            if written < len(frame):
+                raise OSError(28, "No space left on device", str(self.path))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, before)
+            raise
+        self._sequence += 1
+
+    def _settle(self) -> None:
+        """Force to disk and fold when it is time."""
+        now = time.monotonic()
+        if now - self._synced < SYNC:
+            return
+        os.fsync(self._file.fileno())
+        self._synced = now
+        if self._child is not None and self._child.poll() is not None:
+            self._finish_fold()
+        size = os.fstat(self._file.fileno()).st_size
+        due = max(SMALLEST, SHARE * _size(self.path), self._give_up_below)
+        if self._child is None and size > due:
+            self._start_fold()
+
+    def _start_fold(self) -> bool:
+        size = os.fstat(self._file.fileno()).st_size
+        needed = SPACE * (size + _size(self.path))
+        if shutil.disk_usage(self.path.parent).free < needed:
+            self._give_up_below = 2 * size
+            return False
+        command = [sys.executable, "-m", "gradlab.journal", str(self.path), str(size)]
+        quiet = subprocess.DEVNULL
+        # A session of its own: Ctrl-C in the terminal must not end the fold half-way.
+        self._child = subprocess.Popen(
+            command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+        )
+        self._folding = size
+        return True
+
+    def _finish_fold(self) -> None:
+        """Drop what the child has folded; where it failed, try again at twice the size."""
+        assert self._child is not None
+        failed, self._child = self._child.returncode != 0, None
+        if failed:
+            self._give_up_below = 2 * self._folding
+            return
+        self._give_up_below = 0
+        place = journal_of(self.path)
+        rest = place.read_bytes()[self._folding :]
+        temporary = place.with_name(f".{place.name}.tmp")
+        fresh = open(temporary, "wb+", buffering=0)  # noqa: SIM115 (it outlives this function)
+        old, self._file = self._file, fresh
+        try:
+            fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.set_blocking(fresh.fileno(), True)
+            fcntl.fcntl(fresh, fcntl.F_SETFL, fcntl.fcntl(fresh, fcntl.F_GETFL) | os.O_APPEND)
+            self._begin()
+            if os.write(fresh.fileno(), rest) < len(rest):
+                raise OSError(28, "No space left on device", str(place))
+            os.fsync(fresh.fileno())
+            os.replace(temporary, place)
+        except OSError:
+            self._file = old
+            fresh.close()
+            temporary.unlink(missing_ok=True)
+            self._give_up_below = 2 * self._folding
+            return
+        old.close()
+
+
+def read(path: str | Path) -> Record:
+    """The run at `path` as it stands: file and journal together, also while it is being written.
+
+    The attribute "damaged_frames" counts sequence numbers that are missing, if any are.
+
+    Raises:
+        InputError: there is no such run, or it is damaged beyond reading.
+    """
+    path = Path(path)
+    found = _frames(journal_of(path))
+    if path.is_file():
+        base = records.read(path)
+    elif found:
+        base = Record({}, {})
+    else:
+        raise InputError(f"{path}: no such run; check the path")
+    try:
+        return _merged(base, [frame for _, frame in found], path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path} is damaged or foreign ({error}): make the run again") from error
+
+
+def fold(path: str | Path, size: int) -> None:
+    """Put the first `size` bytes of the journal into the HDF5 file."""
+    path = Path(path)
+    with open(journal_of(path), "rb") as file:
+        found = [frame for _, frame in frames.decode(file.read(size))]
+    base = records.read(path) if path.is_file() else Record({}, {})
+    records.write(path, _merged(base, found, path), overwrite=True)
+
+
+def _frames(place: Path) -> list[tuple[int, Frame]]:
+    try:
+        return list(frames.decode(place.read_bytes()))
+    except FileNotFoundError:
+        return []
+
+
+def _last_sequence(found: Sequence[tuple[int, Frame]]) -> int:
+    return max((int(frame.header.get("n", 0)) for _, frame in found), default=0)
+
+
+def _folded(path: Path) -> int:
+    return int(records.read(path).attributes.get("folded", 0)) if path.is_file() else 0
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _locked(place: Path) -> Any:
+    file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise InputError(f"{place} is being written by another process: wait for it") from error
+    return file
+
+
+def _merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
+    attributes = dict(base.attributes)
+    folded = int(attributes.get("folded", 0))
+    fresh = sorted(
+        (frame for frame in found if int(frame.header.get("n", 0)) > folded),
+        key=lambda frame: int(frame.header["n"]),
+    )
+    tables: dict[str, Table] = {}
+    if "tables" in attributes:
+        tables = {k: _table(plain) for k, plain in json.loads(str(attributes["tables"])).items()}
+    rows: dict[str, list[Frame]] = {}
+    for frame in found:
+        if frame.header.get("kind") == "open":
+            tables |= {k: _table(plain) for k, plain in frame.header["tables"].items()}
+    for frame in fresh:
+        if frame.header.get("kind") in ("open", "attributes"):
+            attributes |= frame.header["attributes"]
+        elif frame.header.get("table") in tables:
+            rows.setdefault(frame.header["table"], []).append(frame)
+    if not tables:
+        raise InputError(f"{path} holds no tables: damaged or foreign; make the run again")
+    attributes["tables"] = json.dumps({name: _plain(table) for name, table in tables.items()})
+    numbers = [int(frame.header["n"]) for frame in fresh]
+    last = max(numbers, default=folded)
+    missing = int(attributes.get("damaged_frames", 0)) + (last - folded) - len(set(numbers))
+    attributes |= {"folded": last} | ({"damaged_frames": missing} if missing else {})
+    groups = {
+        name: _table_arrays(table, base.groups.get(name, {}), rows.get(name, []))
+        for name, table in tables.items()
+    }
+    return Record(attributes, groups)
+
+
+def _table_arrays(
+    table: Table, before: Mapping[str, Array], rows: Sequence[Frame]
+) -> dict[str, Array]:
+    """The table's arrays with the new rows; of several rows with one number the last counts."""
+    old = before[table.index].values if before else np.empty(0, dtype=np.int64)
+    numbers = [int(row.arrays[table.index]) for row in rows]
+    places = {int(number): k for k, number in enumerate([*old.tolist(), *numbers])}
+    order = [places[number] for number in sorted(places)]
+    arrays = {
+        table.index: Array(np.array(sorted(places), dtype=np.int64), (table.index,)),
+        **{
+            name: Array(np.asarray(values, dtype=np.int64), (name,))
+            for name, values in table.scales.items()
+        },
+    }
+    for name, column in table.columns.items():
+        shape = tuple(len(table.scales[dim]) for dim in column.dims)
+        if column.text:
+            new: list[Any] = [str(row.header["text"].get(name, "")) for row in rows]
+            kept = before[name].values.tolist() if before else []
+            values = np.array([*kept, *new], dtype=object)
+        else:
+            empty = np.full(shape, np.nan)
+            new = [np.broadcast_to(row.arrays.get(name, empty), shape) for row in rows]
+            stacked = np.array(new, dtype=np.float64).reshape(len(new), *shape)
+            values = np.concatenate([before[name].values, stacked]) if before else stacked
+        arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
+    return arrays
+
+
+def _plain(table: Table) -> dict[str, Any]:
+    return {
+        "index": table.index,
+        "columns": {k: [list(c.dims), c.unit, c.text] for k, c in table.columns.items()},
+        "scales": {name: [int(v) for v in values] for name, values in table.scales.items()},
+    }
+
+
+def _table(plain: Mapping[str, Any]) -> Table:
+    columns = {
+        name: Column(tuple(dims), unit, text)
+        for name, (dims, unit, text) in plain["columns"].items()
+    }
+    scales = {name: tuple(values) for name, values in plain["scales"].items()}
+    return Table(str(plain["index"]), columns, scales)
+
+
+if __name__ == "__main__":
+    fold(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,106 @@
+"""What improves the policy: the mixture of n-step model returns whose gradient MPG follows.
+
+    X_n(s) = Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)          loss = −Σ_n w_n mean X_n        (MPG eq. 8, 9)
+
+"first": a_0 alone carries θ, later actions come from a frozen copy with their state path kept, so
+that ∇X_n is the unified gradient of eq. 6. "all": every action carries θ (eq. 5). All horizons
+share one rollout. `Estimator.mean_gradient` gives the same gradients, one seed at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.systems.system import System
+from gradlab.training.algorithms import Term
+
+Act = Callable[[Tensor], Tensor]  # state [E, N, ds] → action [E, N, da]
+Value = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, N]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a return means: γ, the factor on every reward, and whether it ends with the episode."""
+
+    discount: float
+    reward_scale: float = 1.0
+    masked: bool = False
+
+
+def mixture_loss(
+    terms: Sequence[Term],
+    weights: Sequence[float],
+    act: Act,
+    later: Act,
+    value: Value,
+    model: System | None,
+    state: Tensor,
+    noise: Tensor | None,
+    objective: Objective,
+) -> Tensor:
+    """−Σ_n w_n mean_N X_n, [E].
+
+    Args:
+        act, later: the live policy, and its frozen copy (for terms of the first action).
+        state: [E, N, ds]; noise: of the model, [H, E, N, noise_dim] or None.
+    """
+    total = state.new_zeros(state.shape[0])
+    for actions in dict.fromkeys(term.actions for term in terms):
+        chosen = {
+            term.horizon: weight
+            for term, weight in zip(terms, weights, strict=True)
+            if term.actions == actions
+        }
+        then = later if actions == "first" else act
+        total = total - _weighted_return(chosen, act, then, value, model, state, noise, objective)
+    return total
+
+
+def _weighted_return(
+    chosen: dict[int, float],
+    act: Act,
+    then: Act,
+    value: Value,
+    model: System | None,
+    state: Tensor,
+    noise: Tensor | None,
+    objective: Objective,
+) -> Tensor:
+    """Σ_n w_n mean X_n [E] of the horizons n → w_n in `chosen`, along one rollout."""
+    last, discount = max(chosen), objective.discount
+    total = state.new_zeros(state.shape[0])
+    rewards = state.new_zeros(state.shape[:2])
+    alive = torch.ones_like(rewards)
+    action = act(state)
+    for t in range(last + 1):
+        if t in chosen:
+            tail = rewards + discount**t * alive * value(state, action)
+            total = total + chosen[t] * tail.mean(dim=1)
+        if t == last:
+            break
+        assert model is not None
+        state, reward, still = model_step(model, state, action, None if noise is None else noise[t])
+        rewards = rewards + discount**t * objective.reward_scale * alive * reward
+        if objective.masked:
+            alive = alive * still
+        action = then(state)
+    return total
+
+
+def model_step(
+    model: System, state: Tensor, action: Tensor, noise: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of every member: next state [E, N, ds], reward [E, N], alive [E, N] as 0 or 1."""
+    shape = state.shape[:2]
+    after = model.step(
+        state.flatten(0, 1), action.flatten(0, 1), None if noise is None else noise.flatten(0, 1)
+    )
+    return (
+        after.state.view(state.shape),
+        after.reward.view(shape),
+        after.alive.view(shape).to(after.reward),
+    )

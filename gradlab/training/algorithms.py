@@ -1,0 +1,184 @@
+"""Every algorithm is one row: what improves the policy, and what the critic is fitted to.
+
+    policy   θ ← θ + β_θ Σ_i w_i(k) ∇J_i          a mixture of estimators (MPG eq. 9)
+    critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC's
+
+A row says no more than in what an algorithm differs; one loop runs them all. What later rows need
+is a new term, target or source of data, and never another loop: value gradients and RP-DR are terms
+with states="recorded"; RP-DP, MAAC and DDPPO are terms with actions="all", an entropy and a model
+that is learned (DDPPO's gradient model is a term's `jacobians`); STEVE is a target, MAGE a target
+with a penalty, MBPO replay that is filled by a model.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gradlab.errors import InputError
+from gradlab.training.weights import FixedWeights, MpgWeights, Weights
+
+Policy = Literal["deterministic", "gaussian"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One estimator of the mixture: J_n of MPG eq. 6 ("first") or eq. 5 ("all").
+
+    Attributes:
+        horizon: n model steps; 0 is the data-driven gradient, which needs no model.
+        actions: which actions carry θ.
+    """
+
+    horizon: int
+    actions: Literal["first", "all"] = "first"
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """r + γ Q′(s′, π′(s′)), the smaller of two where the critics are twins (MPG eq. 11; TD3).
+
+    Attributes:
+        twin: two critics and the smaller target.
+        smoothing, limit: std and largest size of the noise on the target action, in units of the
+            action's limit.
+    """
+
+    twin: bool = False
+    smoothing: float = 0.0
+    limit: float = 0.5
+
+
+@dataclass(frozen=True)
+class NStep:
+    """Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the current policy run from each state of the batch.
+
+    Attributes:
+        system: whose rewards and states: the "simulator" (MPG-v1) or the "model" (ADP).
+        tail: bounds of γⁿ Q′, as the published code clips the pendulum's; None: none.
+    """
+
+    system: Literal["simulator", "model"]
+    steps: int = 25
+    tail: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Soft:
+    """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at a fixed temperature α."""
+
+    temperature: float = 0.03
+
+
+Target = OneStep | NStep | Soft
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row of the table.
+
+    Attributes:
+        terms, weights: the mixture of policy gradients and how it is weighted.
+        target: what the critic is fitted to.
+        policy: "deterministic", limit · tanh of a network, or "gaussian", squashed likewise.
+        exploration: std of the noise on collected actions, in units of the limit (a Gaussian
+            policy explores by itself).
+        reuse: consecutive updates on one batch and its targets.
+        delay: critic updates to one update of policy and target networks.
+        policy_rate, value_rate: learning rates, from → to, linear in the iteration.
+        clip: largest norm of a gradient; None: no limit.
+        hidden, activation, batch, replay, tau: MPG Table VI unless said.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    weights: Weights
+    target: Target
+    policy: Policy = "deterministic"
+    exploration: float = 0.1
+    reuse: int = 1
+    delay: int = 1
+    policy_rate: tuple[float, float] = (3e-4, 3e-6)
+    value_rate: tuple[float, float] = (8e-4, 8e-6)
+    clip: float | None = None
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "elu"
+    batch: int = 256
+    replay: int = 500_000
+    tau: float = 0.005
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        return tuple(term.horizon for term in self.terms)
+
+    @property
+    def critics(self) -> int:
+        twin = isinstance(self.target, Soft) or (
+            isinstance(self.target, OneStep) and self.target.twin
+        )
+        return 2 if twin else 1
+
+    @property
+    def needs_model(self) -> bool:
+        from_model = isinstance(self.target, NStep) and self.target.system == "model"
+        return from_model or max(self.horizons) > 0
+
+
+DATA, MODEL = Term(0), Term(25)
+CLIPPED = OneStep(twin=True)
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    row.name: row
+    for row in (
+        Algorithm("mpg-v1", (DATA, MODEL), MpgWeights(), NStep("simulator"), reuse=10, delay=2),
+        Algorithm("mpg-v2", (DATA, MODEL), MpgWeights(), CLIPPED, reuse=10, delay=2),
+        Algorithm(
+            "mpg-general",
+            (DATA, Term(5), Term(10), MODEL),
+            MpgWeights(),
+            CLIPPED,
+            reuse=10,
+            delay=2,
+        ),
+        Algorithm("n-step-dpg", (DATA,), FixedWeights(), NStep("simulator"), reuse=10),
+        Algorithm("n-step-adp", (Term(25, "all"),), FixedWeights(), NStep("model"), reuse=10),
+        Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
+        Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2),
+        Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian"),
+    )
+}
+
+
+def find(name: str) -> Algorithm:
+    """The row called `name`.
+
+    Raises:
+        InputError: there is none; names the nearest.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    near = difflib.get_close_matches(name, ALGORITHMS, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ALGORITHMS)}"
+    raise InputError(f"algorithm is {name!r}, which is not known: {hint}")
+
+
+def published(algorithm: Algorithm, task: str) -> Algorithm:
+    """The row with the settings of MPG's published code, where they differ from its paper:
+    ten times smaller learning rates, gradients clipped at 3, batches reused by v1 alone, λ held at
+    1.5, n-step DPG without exploration, and the pendulum's n-step tails clipped to [−0.5, 0]."""
+    changed = replace(
+        algorithm,
+        policy_rate=(3e-5, 3e-6),
+        value_rate=(8e-5, 8e-6),
+        clip=3.0,
+        reuse=10 if algorithm.name == "mpg-v1" else 1,
+    )
+    if isinstance(algorithm.weights, MpgWeights):
+        changed = replace(changed, weights=replace(algorithm.weights, published=True))
+    if isinstance(algorithm.target, NStep) and task == "inverted_pendulum":
+        changed = replace(changed, target=replace(algorithm.target, tail=(-0.5, 0.0)))
+    if algorithm.name == "n-step-dpg":
+        changed = replace(changed, exploration=0.0)
+    return changed

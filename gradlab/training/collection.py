@@ -1,0 +1,127 @@
+"""Environments of every seed, stepped together: what fills replay, and how well a policy does.
+
+Episodes end where the simulator says so (terminated) or after `episode` steps (truncated); the two
+are kept apart, since only the first is an end to the critic. Stored actions are those applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.data.replay import Replay
+from gradlab.tasks import Task
+from gradlab.training.actors import model_step
+from gradlab.training.draws import Draws
+from gradlab.training.targets import within
+
+Act = Callable[[Tensor, Tensor], Tensor]  # state [E, n, ds], normal noise [E, n, da] → action
+
+
+@final
+class Environments:
+    """`agents` environments per seed; counts steps, so that any step can be repeated."""
+
+    def __init__(
+        self, task: Task, seeds: Sequence[int], agents: int, episode: int, draws: Draws
+    ) -> None:
+        self.task, self.seeds, self.draws = task, tuple(seeds), draws
+        self.agents, self.episode = agents, episode
+        self.limit = None if task.action_limit is None else torch.tensor(task.action_limit)
+        self.steps = 0
+        self.state = self._starts()
+        self.age = torch.zeros(len(self.seeds), agents, dtype=torch.long)
+
+    def step(self, act: Act, replay: Replay) -> tuple[int, int]:
+        """One step of every environment into `replay`; how many episodes terminated and truncated.
+
+        Simulators run in float64 on the CPU, whatever the networks do.
+        """
+        shape = (self.agents, self.task.simulator.action_dim)
+        noise = self.draws.normal("exploration", self.steps, shape)
+        seen = self.state.to(self.draws.device, self.draws.dtype)
+        with torch.no_grad():
+            action = act(seen, noise).double().cpu()
+        action = within(action, None if self.limit is None else self.limit.double())
+        after, reward, alive = model_step(self.task.simulator, self.state, action, self._noise())
+        self.age += 1
+        terminated = alive < 0.5
+        truncated = (self.age >= self.episode) & ~terminated
+        replay.add(self.state, action, reward, after, terminated)
+        self.steps += 1
+        over = terminated | truncated
+        if over.any():
+            after = torch.where(over[..., None], self._starts(), after)
+            self.age = torch.where(over, 0, self.age)
+        self.state = after
+        return int(terminated.sum()), int(truncated.sum())
+
+    def saved(self) -> dict[str, Tensor]:
+        return {"state": self.state, "age": self.age, "steps": torch.tensor(self.steps)}
+
+    def load(self, saved: Mapping[str, Tensor]) -> None:
+        self.state, self.age = saved["state"].clone(), saved["age"].clone()
+        self.steps = int(saved["steps"])
+
+    def _starts(self) -> Tensor:
+        drawn = [
+            self.task.starts(self.agents, stream(seed, "training starts", self.steps))
+            for seed in self.seeds
+        ]
+        return torch.stack(drawn).double()
+
+    def _noise(self) -> Tensor | None:
+        width = self.task.simulator.noise_dim
+        if width == 0:
+            return None
+        return self.draws.normal("simulator", self.steps, (self.agents, width)).double().cpu()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of E seeds on the same S starts, in task units, over the full length of every episode.
+
+    Attributes:
+        returns: undiscounted return [E, S].
+        ended: share of episodes in which the terminal set was met, [E].
+        rms: root mean square of every state coordinate over all visited states, [E, ds].
+    """
+
+    returns: Tensor
+    ended: Tensor
+    rms: Tensor
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task, act: Callable[[Tensor], Tensor], members: int, starts: int, episode: int,
+    masked: bool, cast: Callable[[Tensor], Tensor],
+) -> Evaluation:  # fmt: skip
+    """Run the policies without exploration from the task's evaluation starts.
+
+    Args:
+        act: state [E, S, ds] → action [E, S, da], in the networks' dtype; cast: into it.
+        masked: rewards count only until an episode has ended.
+    """
+    begin = task.starts(starts, stream(0, "evaluation starts")).double()
+    state = begin.expand(members, -1, -1).contiguous()
+    returns = torch.zeros(members, starts, dtype=torch.float64)
+    alive, squares = torch.ones_like(returns), torch.zeros_like(state)
+    limit = None if task.action_limit is None else torch.tensor(task.action_limit).double()
+    for t in range(episode):
+        action = within(act(cast(state)).double().cpu(), limit)
+        noise = None
+        if task.simulator.noise_dim:
+            drawn = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
+            noise = drawn.expand(members, -1, -1)
+        squares += state.square() * (alive[..., None] if masked else 1.0)
+        state, reward, still = model_step(task.simulator, state, action, noise)
+        returns += reward * (alive if masked else 1.0)
+        alive = alive * still
+    count = episode * starts
+    return Evaluation(returns, 1 - alive.mean(dim=1), (squares.sum(dim=1) / count).sqrt())

@@ -1,0 +1,60 @@
+"""Random numbers of a training run, reproducible from (seed, name, iteration) alone.
+
+Numbers are drawn for blocks of iterations, each block from a stream of its own, for every member
+by its own seed. So a resumed run goes on bit for bit without any stored generator, and a member's
+numbers do not depend on which others are trained beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+
+BLOCK = 64  # iterations
+
+
+@final
+class Draws:
+    """Draws [E, *shape] for E seeds; remembers one block per name."""
+
+    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: Any) -> None:
+        self.seeds = tuple(seeds)
+        self.dtype, self.device = dtype, device
+        self._blocks: dict[tuple[str, tuple[int, ...]], tuple[int, Tensor]] = {}
+
+    def normal(self, name: str, iteration: int, shape: tuple[int, ...]) -> Tensor:
+        return self._draw(torch.randn, name, iteration, shape)
+
+    def uniform(self, name: str, iteration: int, shape: tuple[int, ...]) -> Tensor:
+        """In [0, 1), in float64 on the CPU: an index of replay needs all its digits."""
+        return self._draw(torch.rand, name, iteration, shape, exact=True)
+
+    def _draw(
+        self,
+        law: Callable[..., Tensor],
+        name: str,
+        iteration: int,
+        shape: tuple[int, ...],
+        exact: bool = False,
+    ) -> Tensor:
+        number, at = divmod(iteration, BLOCK)
+        known = self._blocks.get((name, shape))
+        if known is None or known[0] != number:
+            members = [
+                law(
+                    BLOCK,
+                    *shape,
+                    generator=stream(seed, f"training {name}", number),
+                    dtype=torch.float64,
+                )
+                for seed in self.seeds
+            ]
+            block = torch.stack(members, dim=1)
+            known = number, block if exact else block.to(self.device, self.dtype)
+            self._blocks[name, shape] = known
+        return known[1][at]

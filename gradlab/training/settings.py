@@ -1,0 +1,88 @@
+"""How long, how many, how often: everything about a training run that is not the algorithm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.errors import InputError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a run; `for_task` has those of the papers' tasks.
+
+    Attributes:
+        seeds: how many runs are trained side by side; first_seed: the seed of the first.
+        iterations: critic updates.
+        agents: environments per seed; interval: iterations between two of their steps.
+        warmup: transitions per seed collected before the first update.
+        episode: steps after which an episode is truncated.
+        termination: "ignore" values states beyond the terminal set, "mask" does not. Episodes end
+            there in both.
+        reward_scale: factor on rewards inside training; returns are reported without it.
+        ramp: T of MPG's weights, in iterations.
+        evaluate_every, evaluation_starts: evaluation on the same starts each time.
+        log_every: iterations that one row of the record sums up.
+        checkpoint_every: iterations between two states from which a killed run goes on.
+        keep: shares of the run after which policy, critics and sampled states are kept.
+        precision: "float32", or "float64" for comparisons.
+        device: "cpu" or "cuda".
+    """
+
+    seeds: int = 1
+    first_seed: int = 0
+    iterations: int = 100_000
+    agents: int = 8
+    interval: int = 8
+    warmup: int = 1000
+    episode: int = 1000
+    termination: Literal["ignore", "mask"] = "mask"
+    reward_scale: float = 1.0
+    ramp: int = 9000
+    evaluate_every: int = 3000
+    evaluation_starts: int = 50
+    log_every: int = 50
+    checkpoint_every: int = 3000
+    keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    precision: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in (
+            "seeds", "iterations", "agents", "interval", "warmup", "episode", "ramp",
+            "evaluate_every", "evaluation_starts", "log_every", "checkpoint_every",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected an integer from 1")
+        if self.termination not in ("ignore", "mask"):
+            raise InputError(f"termination is {self.termination!r}, expected 'ignore' or 'mask'")
+        if self.precision not in ("float32", "float64"):
+            raise InputError(f"precision is {self.precision!r}, expected 'float32' or 'float64'")
+        if not self.reward_scale > 0:
+            raise InputError(f"reward_scale is {self.reward_scale!r}, expected a positive number")
+        if any(not 0 <= share <= 1 for share in self.keep):
+            raise InputError(f"keep is {self.keep}, expected shares of the run between 0 and 1")
+
+
+# MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.
+TASK_SETTINGS: Mapping[str, Mapping[str, object]] = {
+    "path_tracking": {
+        "episode": 200, "termination": "ignore", "reward_scale": 0.01, "ramp": 9000,
+        "agents": 64, "interval": 8,
+    },
+    "inverted_pendulum": {
+        "episode": 100, "termination": "ignore", "ramp": 4000, "agents": 64, "interval": 8,
+    },
+}  # fmt: skip
+GOALS: Mapping[str, tuple[float, ...]] = {
+    "path_tracking": (-100.0, -30.0, -10.0, -5.0),
+    "inverted_pendulum": (-2.0, -0.1, -0.01),
+}
+
+
+def for_task(task: str, **changes: object) -> Settings:
+    """The settings of the papers for `task`, else the defaults, with `changes`."""
+    return Settings(**{**TASK_SETTINGS.get(task, {}), **changes})  # type: ignore[arg-type]
