@@ -35,7 +35,7 @@ from analyses.quadratic_design import SEED, Designed, design
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.oracles import lqr_gradient
+from gradlab.gradients.lqr import lqr_gradient
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 

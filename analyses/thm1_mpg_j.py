@@ -26,7 +26,7 @@ from analyses.verdicts import FOLDER, Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.oracles import lqr_gradient
+from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.start_laws import initial
 from gradlab.statistics.intervals import Z
 

@@ -18,7 +18,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.oracles import common_random_differences, lqr_gradient
+from gradlab.gradients.common_random import common_random_differences
+from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.hooks import Progress, silent

@@ -1,8 +1,10 @@
 """True policy gradients, each by its own road, so that they can check one another.
 
-    closed form   linear-quadratic system and linear policy: Lyapunov equations
-    unrolled      the simulator's own Jacobians chained until the remainder is negligible
-    differences   common-random-number returns along directions of θ
+    closed form   linear-quadratic system and linear policy (`gradlab.gradients.lqr`)
+    unrolled      the simulator's own Jacobians chained until the remainder is negligible, whether
+                  they come from autodiff, a closed form or MuJoCo's certified differences
+    differences   common-random-number returns along directions of θ (`common_random`)
+    score         the likelihood ratio, `named.likelihood_ratio`: no derivative of the simulator
 
 Two gradients are meant by "true" (matched truths), with d the law of the starts:
     first  E_d[J_θπᵀ ∂_a Q^π(s, π(s))]          all  ∇_θ E_d[V^π(s)]
@@ -14,11 +16,9 @@ import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
@@ -31,54 +31,21 @@ from gradlab.gradients.rollout import (
 )
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
-from gradlab.networks.interface import act
-from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 
 BLOCK = 50  # steps unrolled between two looks at convergence
 RECENT = 20  # last steps whose largest term starts the geometric remainder
 OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
 LARGEST_LOG = 700.0  # of a float64
-DIRECTIONS = 8
+AT_MOST = 1000  # steps that a truth is unrolled for
+TOLERANCE = 0.01  # remainder over the norm of a converged truth
 STEPS = 25  # steps whose policy Jacobians are held at once
+LATE = 10  # steps of the second half that speak for those after the last
 
 
 def effective_horizon(discount: float) -> int:
     """Steps after which γᵀ is below 1%."""
     return int(np.ceil(np.log(0.01) / np.log(discount)))
-
-
-def lqr_gradient(
-    system: LinearQuadratic,
-    weight: Tensor,
-    second_moment: Tensor,
-    discount: float,
-    actions: str,
-) -> Tensor:
-    """Closed-form gradient in W of u = W s, flattened [da · ds].
-
-    With K = −W, P the cost-to-go, M = (R + γBᵀPB)K − γBᵀPA and Σ = Σ_t γᵗ E[s sᵀ] (without 1 − γ):
-    ∇_W = 2 M Σ for all actions, 2 M E_d[s sᵀ] for the first.
-
-    Args:
-        second_moment: E_d[s sᵀ] of the starts, [ds, ds] (mean included).
-
-    Raises:
-        ValueError: where √γ(A − BK) is not stable, so that no gradient exists.
-    """
-    A, B, Q, R, noise = (
-        x.double().numpy()
-        for x in (system.A, system.B, system.Q, system.R, system.noise_covariance)
-    )
-    K, S0, gamma = -weight.double().numpy(), second_moment.double().numpy(), discount
-    closed = np.sqrt(gamma) * (A - B @ K)
-    if np.abs(np.linalg.eigvals(closed)).max() >= 1:
-        raise ValueError("sqrt(discount) * (A - B K) is unstable: the gradient does not exist")
-    P = scipy.linalg.solve_discrete_lyapunov(closed.T, Q + K.T @ R @ K)
-    M = (R + gamma * B.T @ P @ B) @ K - gamma * B.T @ P @ A
-    visits = scipy.linalg.solve_discrete_lyapunov(closed, S0 + gamma / (1 - gamma) * noise)
-    gradient = 2 * M @ (visits if actions == "all" else S0)
-    return torch.from_numpy(gradient).flatten()
 
 
 @dataclass(frozen=True)
@@ -116,8 +83,8 @@ def unroll_first_action(
     termination: str = "ignore",
     seed: int = 0,
     at_least: int = BLOCK,
-    at_most: int = 1000,
-    tolerance: float = 0.01,
+    at_most: int = AT_MOST,
+    tolerance: float = TOLERANCE,
     progress: Progress = silent,
 ) -> Unrolled:
     """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
@@ -226,83 +193,66 @@ def unroll_all_actions(
     seed: int = 0,
 ) -> Tensor:
     """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
-    path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
-    linear = linearize_path(path, simulator, K, path.dynamics_noise, termination)
-    (costates,) = discounted_costates(linear, tail_gradient(path, None, "Q"), discount, (horizon,))
-    costates = costates * path.weight[:, None]
-    total = path.states.new_zeros(1)
-    for begin in range(0, horizon + 1, STEPS):
-        steps = slice(begin, min(begin + STEPS, horizon + 1))
-        s, e = (x[steps].flatten(0, 1) for x in (path.states, path.policy_noise))
-        total = total + gram.path_gradients(policy_jacobian(policy, s, e), costates[steps])
-    return total
+    linear = unrolled_path(simulator, policy, starts, horizon, termination=termination, seed=seed)
+    return all_action_gradients(linear, policy, horizon, discount)
 
 
-@dataclass(frozen=True)
-class Differences:
-    """Central differences of returns along directions of θ, on common random numbers.
-
-    Attributes:
-        narrow, wide: at step ε and 2ε, for every truncation, [T, directions, n].
-        directions: [directions, P], unit length.
-    """
-
-    narrow: Tensor
-    wide: Tensor
-    directions: Tensor
-
-
-def common_random_differences(
+def unrolled_path(
     simulator: System,
     policy: nn.Module,
     starts: Starts,
     horizon: int,
-    discount: float,
     *,
-    actions: str = "first",
-    n: int = 64,
     termination: str = "ignore",
     seed: int = 0,
-    progress: Progress = silent,
-) -> Differences:
-    """Differences of the T-step return for T = 1 … horizon along 8 random directions.
+) -> LinearizedPath:
+    """The simulator's path with its own Jacobians."""
+    path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
+    return linearize_path(path, simulator, K, path.dynamics_noise, termination)
 
-    The step ε moves actions by about a thousandth of their size. With `actions="first"` only the
-    first action sees the perturbed parameters. Noise equals the rollouts' of the same seed, so
-    that a difference is paired with the unrolled gradient of the same start.
+
+def all_action_gradients(
+    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+) -> Tensor:
+    """Σ_{t<T} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return along a path of at least T steps, [N, P]."""
+    costates = _costates(linear, horizon, discount)
+    total = costates.new_zeros(1)
+    for begin in range(0, horizon, STEPS):
+        steps = slice(begin, min(begin + STEPS, horizon))
+        total = total + gram.path_gradients(_jacobian(linear, policy, steps), costates[steps])
+    return total
+
+
+def all_action_remainder(
+    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+) -> float:
+    """What steps from T on would add to the mean gradient: γᵀ/(1−γ) times the largest late one.
+
+    A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
+    point or in process noise these terms shrink no faster than γᵗ. Late: some steps of the second
+    half, whose λ_t have most of their own future in the sum.
     """
-    count = min(n, len(starts.states))
-    few = starts.block(slice(0, count))
-    s0, e0 = few.states, few.policy_noise(policy, seed, 0)
-    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
-    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
-    trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
-    directions = nn.functional.normalize(draw * trained, dim=1)
-    epsilon = _step_size(policy, s0, e0, directions)
-    signs = [1.0, -1.0, 2.0, -2.0]
-    moved = [perturbed(policy, sign * epsilon * v) for v in directions for sign in signs]
-    copies = len(moved)
-    state = s0.repeat(copies, 1)
-    total, returns = state.new_zeros(len(state)), []
-    alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
-    for t in range(horizon):
-        e = few.policy_noise(policy, seed, t)
-        with torch.no_grad():
-            if t == 0 or actions == "all":
-                pieces = zip(moved, state.reshape(copies, count, -1), strict=True)
-                action = torch.cat([act(each, rows, e) for each, rows in pieces])
-            else:
-                action = act(policy, state, e.repeat(copies, 1))
-            xi = few.dynamics_noise(simulator, seed, t).repeat(copies, 1)
-            out = simulator.step(state, action, xi)
-        counted = torch.where(alive, out.reward, 0.0) if termination == "mask" else out.reward
-        total = total + discount**t * counted
-        returns.append(total)
-        alive, state = alive & out.alive, out.state
-        progress("finite differences", t + 1, horizon)
-    table = torch.stack(returns).reshape(horizon, DIRECTIONS, len(signs), count)
-    plus, minus, plus2, minus2 = table.unbind(dim=2)
-    return Differences((plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon), directions)
+    costates = _costates(linear, horizon, discount)
+    largest = 0.0
+    for t in np.unique(np.linspace(horizon // 2, horizon - 1, LATE).astype(int)).tolist():
+        jacobian = _jacobian(linear, policy, slice(t, t + 1))
+        size = float(gram.mean_gradients(jacobian, costates[t][None]).norm())
+        largest = max(largest, size / discount**t)
+    return discount**horizon / (1 - discount) * largest
+
+
+def _costates(linear: LinearizedPath, horizon: int, discount: float) -> Tensor:
+    """γᵗ λ_t of the T-step return, [H + 1, N, da], importance weights included."""
+    tail = tail_gradient(linear.path, None, "Q")
+    (costates,) = discounted_costates(linear, tail, discount, (horizon,))
+    return costates * linear.path.weight[:, None]
+
+
+def _jacobian(linear: LinearizedPath, policy: nn.Module, steps: slice) -> PolicyJacobian:
+    path = linear.path
+    return policy_jacobian(
+        policy, path.states[steps].flatten(0, 1), path.policy_noise[steps].flatten(0, 1)
+    )
 
 
 def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
@@ -311,11 +261,3 @@ def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
     theta = nn.utils.parameters_to_vector(moved.parameters()).detach()
     nn.utils.vector_to_parameters(theta + step, moved.parameters())
     return moved
-
-
-def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
-    jacobian = policy_jacobian(policy, states, noise)
-    reach = float(gram.along(jacobian, directions).square().mean().sqrt())
-    with torch.no_grad():
-        size = float(act(policy, states, noise).square().mean().sqrt())
-    return 1e-3 * max(size, 1e-2) / max(reach, 1e-12)

@@ -2,62 +2,53 @@
 
 The unrolled gradient of the simulator is the truth where it converges (every chain of closed-loop
 Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4, and
-where it agrees with common-random-number differences along 8 directions within 3 standard errors
-plus |D_ε − D_2ε|/3 for their truncation. Else the objective is cut at the longest T ≥ H where it
-does (without convergence at most where γᵀ reaches 1%: beyond, only the divergence is measured);
-where no T has the precision the converged truth is kept for paired comparisons; else there is no
-truth, and the reason is given with the exponent.
+where it agrees with common-random-number differences (`agreement`). Else the objective is cut at
+the longest T ≥ H where it does (without convergence at most where γᵀ reaches 1%: beyond, only the
+divergence is measured); where no T has the precision the converged truth is kept for paired
+comparisons; else there is no truth, and the reason is given with the exponent.
+
+    first   E_d[J_θπᵀ ∂_a Q^π]    one forward sweep has every T
+    all     ∇_θ E_d[V^π]          its terms may fade as slowly as γᵗ however stable the loop is, so
+                                  it is unrolled for longer; cuts are tried on a grid of ratio 0.8
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients import gram
-from gradlab.gradients.oracles import (
-    Differences,
-    Unrolled,
-    common_random_differences,
-    effective_horizon,
-    unroll_all_actions,
-    unroll_first_action,
+from gradlab.gradients.agreement import (
+    ERRORS,
+    PRECISION,
+    Judged,
+    Reference,
+    judge_every,
+    judge_first,
 )
-from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.common_random import Differences, common_random_differences
+from gradlab.gradients.oracles import (
+    AT_MOST,
+    TOLERANCE,
+    Unrolled,
+    all_action_gradients,
+    all_action_remainder,
+    effective_horizon,
+    unroll_first_action,
+    unrolled_path,
+)
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
 
 Status = Literal["converged", "cut", "imprecise", "none"]
-PRECISION = 0.25  # largest relative standard error of an admissible truth
-ERRORS = 3.0  # standard errors allowed between truth and differences
-ROUNDING = 1e-6  # relative error of finite differences in float64
-
-
-@dataclass(frozen=True)
-class Reference:
-    """One kind of true gradient.
-
-    Attributes:
-        gradients: per start; in the action [N, da] for "first", in θ [N, P] for "all".
-        norm: noise-corrected norm of the mean; standard_error: of that mean.
-        relative_se: standard_error over the norm (inf where the norm is lost in noise).
-        discrepancy: largest |truth − differences| in units of what is allowed (agrees: ≤ 1).
-        missing: further starts that would bring relative_se to 1/4 (0: none; −1: unknown).
-    """
-
-    gradients: Tensor
-    norm: float
-    standard_error: float
-    relative_se: float
-    discrepancy: float
-    missing: int
+SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
 
 
 @dataclass(frozen=True)
@@ -70,8 +61,11 @@ class Truth:
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
-        remainder: bound on what the unrolling leaves out (of the first-action gradient).
+        remainder: bound on the norm of what the unrolling leaves out; NaN where it is cut.
         flagged: share of Jacobians that failed their certificate.
+        boundary: norm of the boundary term of termination, which pathwise gradients miss, told
+            also where it leaves no truth; boundary_se: its standard error. NaN where termination
+            is ignored.
         reason: one sentence.
     """
 
@@ -82,6 +76,8 @@ class Truth:
     lyapunov: float
     remainder: float
     flagged: float
+    boundary: float
+    boundary_se: float
     reason: str
 
     @property
@@ -103,161 +99,204 @@ def matched_truth(
 ) -> Truth:
     """E_d[J_θπᵀ ∂_a Q^π] for kind "first" and ∇_θ E_d[V^π] for kind "all".
 
-    T is chosen on the first-action gradient; the other kind is then judged at the same T.
+    Where both are asked for, one T cuts both. ∇_θ E_ζ[V^π] for the law ζ of the starts is also
+    the objective's gradient, which `objective` compares every estimator with.
 
     Args:
         horizon: H, the longest horizon to be judged; a cut truth is never shorter.
     """
+    asked = _Question(simulator, policy, starts, discount, horizon, termination, seed, progress)
     unrolled = unroll_first_action(
         simulator, policy, starts, discount,
         termination=termination, seed=seed, at_least=horizon, progress=progress,
     )  # fmt: skip
-    noise = starts.policy_noise(policy, seed, 0)
-    jacobian = policy_jacobian(policy, starts.states, noise)
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
-    sweep = unrolled.gradients[:longest]
-    norms, errors = _precision(sweep, jacobian, starts)
-    compare = partial(
-        common_random_differences, simulator, policy, starts,
-        discount=discount, termination=termination, seed=seed, progress=progress,
-    )  # fmt: skip
-    differences = compare(horizon=longest)
-    slope = gram.along(jacobian, differences.directions)
-    along = torch.einsum("dna,tna->tdn", slope, sweep)
-    gap = _discrepancy(along, differences)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
-    relative = torch.where(norms > 0, errors / norms, torch.inf)
-    T = _truncation(unrolled.converged, relative[:reach], gap[:reach], horizon)
-    at = T - 1
-    found = {"first": _reference(sweep[at], norms[at], errors[at], gap[at])}
+    sweep = _first(asked, unrolled.gradients[:reach]) if "first" in kinds else None
+    good = torch.ones(reach, dtype=torch.bool) if sweep is None else sweep.good
+    T = _truncation(good, horizon)
+    whole, every = unrolled.converged and reach == T, None
+    remainder = unrolled.remainder
     if "all" in kinds:
-        G = unroll_all_actions(
-            simulator, policy, starts, T, discount, termination=termination, seed=seed
-        )
-        differences = compare(horizon=T, actions="all")
-        found["all"] = _explicit_reference(G, differences, starts)
-    asked = [found[kind] for kind in found if kind in kinds]
-    cut = unrolled.horizon > T or not unrolled.converged
-    status = _status(asked, unrolled.converged, cut, long_enough=horizon <= T <= reach)
-    keep = {kind: found[kind] for kind in kinds if status != "none"}
+        every = _every(asked, good, T, whole)
+        T, whole, remainder = every.horizon, every.whole, max(remainder, every.remainder)
+    first = None if sweep is None else sweep.at(min(T, reach))
+    found = [each for each in (first, every and every.reference) if each is not None]
+    status = _status(found, whole) if horizon <= T else "none"
+    kept = status != "none"
+    worst = max(found, key=lambda each: each.boundary)
     return Truth(
         status=status,
         horizon=T,
-        first=keep.get("first"),
-        every=keep.get("all"),
+        first=first if kept else None,
+        every=every.reference if kept and every is not None else None,
         lyapunov=float(unrolled.lyapunov.max()),
-        remainder=float("nan") if cut else unrolled.remainder,
+        remainder=remainder if whole else float("nan"),
         flagged=unrolled.flagged / (unrolled.horizon * len(starts.states)),
-        reason=_reason(status, T, unrolled, discount, asked),
+        boundary=worst.boundary,
+        boundary_se=worst.boundary_se,
+        reason=_reason(status, T, unrolled, discount, found),
     )
 
 
-def _truncation(converged: bool, relative: Tensor, gap: Tensor, horizon: int) -> int:
-    """T, counted from 1: all of it where that is admissible, else the longest cut that is."""
-    longest, agrees = len(relative), gap <= 1.0
-    if converged and agrees[-1] and relative[-1] < PRECISION:
-        return longest
-    good = (agrees & (relative < PRECISION)).nonzero().flatten() + 1
-    good = good[good >= max(horizon, 1)]
-    return int(good[-1]) if len(good) else longest
+@dataclass(frozen=True)
+class _Question:
+    """Whose truth is asked for, and up to which horizon."""
+
+    simulator: System
+    policy: nn.Module
+    starts: Starts
+    discount: float
+    horizon: int
+    termination: str
+    seed: int
+    progress: Progress
+
+    def differences(self, T: int, actions: str) -> Differences:
+        return common_random_differences(
+            self.simulator, self.policy, self.starts, T, self.discount, actions=actions,
+            termination=self.termination, seed=self.seed, progress=self.progress,
+        )  # fmt: skip
+
+    def path(self, T: int) -> LinearizedPath:
+        return unrolled_path(
+            self.simulator, self.policy, self.starts, T,
+            termination=self.termination, seed=self.seed,
+        )  # fmt: skip
 
 
-def _status(asked: list[Reference], converged: bool, cut: bool, long_enough: bool) -> Status:
-    if not long_enough or any(each.discrepancy > 1.0 for each in asked):
-        return "none"
-    if all(each.relative_se < PRECISION for each in asked):
-        return "cut" if cut else "converged"
-    return "imprecise" if converged else "none"
+@dataclass(frozen=True)
+class _Every:
+    """The gradient with all actions at its T; `whole`: it converges and nothing is cut."""
+
+    reference: Reference
+    horizon: int
+    whole: bool
+    remainder: float
 
 
-def _reference(gradients: Tensor, norm: Tensor, error: Tensor, gap: Tensor) -> Reference:
-    n, size = len(gradients), float(norm)
-    relative = float(error) / size if size > 0 else float("inf")
-    missing = max(0, int(np.ceil(n * ((relative / PRECISION) ** 2 - 1)))) if size > 0 else -1
-    return Reference(gradients, size, float(error), relative, float(gap), missing)
+def _first(asked: _Question, sweep: Tensor) -> Judged:
+    """First-action gradients of every truncation, judged."""
+    noise = asked.starts.policy_noise(asked.policy, asked.seed, 0)
+    jacobian = policy_jacobian(asked.policy, asked.starts.states, noise)
+    return judge_first(sweep, jacobian, asked.starts, asked.differences(len(sweep), "first"))
 
 
-def _explicit_reference(G: Tensor, differences: Differences, starts: Starts) -> Reference:
-    """The reference of explicit per-start gradients [N, P], weights included."""
-    along = (G @ differences.directions.T).T[None]
-    weight = starts.weight[: differences.narrow.shape[2]]
-    last = replace(
-        differences, narrow=differences.narrow[-1:] * weight, wide=differences.wide[-1:] * weight
-    )
-    gap = _discrepancy(along, last)
-    labels, inverse = np.unique(starts.group.numpy(), return_inverse=True)
-    sums = G.new_zeros(len(labels), G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
-    norm, error = _norm_and_error(
-        sums.sum(dim=0).square().sum(), sums.square().sum(), len(G), len(labels)
-    )
-    return _reference(G, norm, error, gap[0])
+def _truncation(good: Tensor, horizon: int) -> int:
+    """The longest admissible T ≥ H, counted from 1; all of it where there is none."""
+    found = good.nonzero().flatten() + 1
+    found = found[found >= max(horizon, 1)]
+    return int(found[-1]) if len(found) else len(good)
 
 
-def _precision(
-    gradients: Tensor, jacobian: PolicyJacobian, starts: Starts
-) -> tuple[Tensor, Tensor]:
-    """Noise-corrected norm of the mean gradient and its standard error, for every T, [T] each."""
-    g = gradients * starts.weight[:, None]
-    total, within = gram.products(jacobian, g, starts.group)
-    whole, own = (g * total).sum(dim=(1, 2)), (g * within).sum(dim=(1, 2))
-    return _norm_and_error(whole, own, len(starts.states), len(np.unique(starts.group.numpy())))
-
-
-def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
-    """From |Σ G|² and Σ_groups |Σ_group G|²."""
-    square = whole / n**2
-    variance = (own / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
-    return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
-
-
-def _discrepancy(along: Tensor, differences: Differences) -> Tensor:
-    """Largest |v·truth − difference| over the directions in units of what is allowed, [T].
+def _every(asked: _Question, good: Tensor, T: int, whole: bool) -> _Every:
+    """The gradient with all actions at the longest T where it, and `good`, are admissible.
 
     Args:
-        along: v·truth of each start, [T, directions, N].
+        good: [reach], where the first-action gradient is admissible, if it is asked for.
+        T: where to begin; `whole`: nothing is cut there, so go on until this one converges too.
     """
-    count = differences.narrow.shape[2]
-    along = along[:, :, :count]
-    gap = along - differences.narrow
-    error = gap.std(dim=2) / count**0.5 if count > 1 else torch.zeros_like(gap[:, :, 0])
-    truncation = (differences.narrow - differences.wide).mean(dim=2).abs() / 3
-    rounding = ROUNDING * along.abs().mean(dim=2)
-    allowed = ERRORS * error + truncation + rounding + 1e-300
-    ratio = (gap.mean(dim=2).abs() / allowed).amax(dim=1)
-    return torch.where(torch.isfinite(ratio), ratio, torch.inf)
+    linear, remainder = asked.path(T), float("nan")
+    if whole:
+        linear, remainder, whole = _until_converged(asked, linear)
+    longest = linear.path.horizon
+    differences = asked.differences(longest, "all")
+
+    def at(t: int) -> Reference:
+        G = all_action_gradients(linear, asked.policy, t, asked.discount)
+        return judge_every(G, asked.starts, differences.at(t)).at(1)
+
+    best = at(longest)
+    if best.good:
+        return _Every(best, longest, whole, remainder)
+    for t in _shorter(longest, asked.horizon):
+        if good[min(t, len(good)) - 1] and (found := at(t)).good:
+            return _Every(found, t, False, float("nan"))
+    return _Every(best, longest, whole, remainder)
+
+
+def _until_converged(
+    asked: _Question, linear: LinearizedPath
+) -> tuple[LinearizedPath, float, bool]:
+    """A path so long that the gradient with all actions leaves out less than the tolerance."""
+    while True:
+        T, discount = linear.path.horizon, asked.discount
+        G = all_action_gradients(linear, asked.policy, T, discount)
+        error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
+        room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
+        remainder = all_action_remainder(linear, asked.policy, T, discount)
+        if not remainder > room or T >= AT_MOST:
+            return linear, remainder, remainder <= room
+        missing = np.log(max(room, 1e-300) / remainder) / np.log(discount)
+        linear = asked.path(min(T + int(np.ceil(missing)) + 1, AT_MOST))
+
+
+def _shorter(T: int, horizon: int) -> Iterator[int]:
+    """Truncations below T, down to the horizon."""
+    least = max(horizon, 1)
+    while least < T:
+        T = max(int(SHORTER * T), least)
+        yield T
+
+
+def _status(found: list[Reference], whole: bool) -> Status:
+    if any(each.discrepancy > 1.0 for each in found):
+        return "none"
+    if all(each.relative_se < PRECISION for each in found):
+        return "converged" if whole else "cut"
+    return "imprecise" if whole else "none"
 
 
 def _reason(
-    status: Status, T: int, unrolled: Unrolled, discount: float, asked: list[Reference]
+    status: Status, T: int, unrolled: Unrolled, discount: float, found: list[Reference]
 ) -> str:
-    limit, lyapunov = -float(np.log(discount)), float(unrolled.lyapunov.max())
-    exponents = f"λ = {lyapunov:.3g} per step against ln 1/γ = {limit:.3g}"
-    worst = max(asked, key=lambda each: each.relative_se)
+    lyapunov = float(unrolled.lyapunov.max())
+    exponents = f"λ = {lyapunov:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
+    if status == "none":
+        return f"no truth here: {_obstacle(unrolled, exponents, found)}"
+    worst = max(found, key=lambda each: each.relative_se)
     if status == "converged":
-        return f"the simulator unrolled for {T} steps converges and agrees with finite differences"
-    if status == "cut":
-        return (
+        text = f"the simulator unrolled for {T} steps converges and agrees with finite differences"
+    elif status == "cut":
+        text = (
             f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
             f"is precise and agrees with finite differences ({exponents})"
         )
-    if status == "imprecise":
+    else:
         more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
         size = "its norm is lost in it"
         if np.isfinite(worst.relative_se):
             size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
-        return (
+        text = (
             f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
             f"{more} would do"
         )
+    flux = max(found, key=lambda each: each.boundary)
+    return text if np.isnan(flux.boundary) else f"{text}; it misses {_boundary(flux)}"
+
+
+def _boundary(reference: Reference) -> str:
+    return (
+        f"the boundary term of termination, {reference.boundary:.2g} ± "
+        f"{reference.boundary_se:.2g} beside its norm of {reference.norm:.2g}"
+    )
+
+
+def _obstacle(unrolled: Unrolled, exponents: str, found: list[Reference]) -> str:
+    """Why there is no truth."""
     if unrolled.lost:
         return (
-            f"no truth here: the rollout or its Jacobians leave the finite numbers on "
-            f"{unrolled.lost} starts, first at step {unrolled.lost_at}"
+            f"the rollout or its Jacobians leave the finite numbers on "
+            f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
         )
     if not unrolled.converged:
-        return f"no truth here: {exponents}, the unrolled gradient does not converge"
-    gap = max(each.discrepancy for each in asked)
-    return (
-        f"no truth here: λ = {lyapunov:.3g}, and the unrolled gradient differs from finite "
-        f"differences by {gap:.2g} times what is allowed"
-    )
+        return f"{exponents}, the unrolled gradient does not converge"
+    worst = max(found, key=lambda each: each.discrepancy)
+    if worst.boundary > ERRORS * worst.boundary_se:
+        return f"the unrolled gradient misses {_boundary(worst)}"
+    if worst.discrepancy > 1.0:
+        return (
+            f"{exponents}, and the unrolled gradient differs from finite differences by "
+            f"{worst.discrepancy:.2g} times what is allowed"
+        )
+    return f"{exponents}, but what is left out after {AT_MOST} steps is not negligible"

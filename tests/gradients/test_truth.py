@@ -9,6 +9,8 @@ from worlds import linear, matrix, network
 
 from gradlab import systems
 from gradlab.gradients import oracles
+from gradlab.gradients.common_random import common_random_differences
+from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
@@ -34,7 +36,7 @@ def test_unrolled_truth_agrees_with_the_lqr_closed_form_within_its_error(actions
     truth = matched_truth(system, policy, starts, 0.95, 10, kinds=("first", "all"))
     assert truth.status == "converged"
     moment = starts.states.T @ starts.states / n  # of these starts: only process noise is left
-    exact = oracles.lqr_gradient(system, policy.weight.data, moment, 0.95, actions)
+    exact = lqr_gradient(system, policy.weight.data, moment, 0.95, actions)
     if actions == "first":
         assert truth.first is not None
         samples = truth.first.gradients[:, :, None] * starts.states[:, None]
@@ -45,31 +47,6 @@ def test_unrolled_truth_agrees_with_the_lqr_closed_form_within_its_error(actions
     assert ((samples.mean(dim=0) - exact).abs() < 3.5 * error).all()
     assert truth.first.relative_se < 0.25
     assert truth.lyapunov < -math.log(0.95)
-
-
-def test_lqr_closed_form_is_the_derivative_of_the_return():
-    """Finite differences of the exact discounted cost, mean starts and process noise included."""
-    system, W = linear(), -matrix((1.2, 1.4))
-    moment, gamma = matrix((1.3, 0.2), (0.2, 0.7)), 0.95
-
-    def value(weight):
-        closed = system.A + system.B @ weight
-        cost = system.Q + weight.T @ system.R @ weight
-        second, total, discounting = moment.clone(), 0.0, 1.0
-        for _ in range(900):
-            total -= discounting * (cost * second).sum()
-            second = closed @ second @ closed.T + system.noise_covariance
-            discounting *= gamma
-        return total
-
-    exact = oracles.lqr_gradient(system, W, moment, gamma, "all")
-    for k in range(2):
-        step = torch.zeros(1, 2, dtype=torch.float64)
-        step[0, k] = 1e-5
-        difference = (value(W + step) - value(W - step)) / 2e-5
-        assert float(difference) == pytest.approx(float(exact[k]), rel=1e-7)
-    with pytest.raises(ValueError, match="unstable"):
-        oracles.lqr_gradient(system, torch.zeros(1, 2).double() + 3, moment, gamma, "all")
 
 
 def test_differences_agree_with_both_kinds_of_gradients_on_a_nonlinear_system():
@@ -85,7 +62,7 @@ def test_differences_agree_with_both_kinds_of_gradients_on_a_nonlinear_system():
     first = oracles.gram.mean_gradients(jacobian, unrolled.gradients[-1:])[0]
     every = oracles.unroll_all_actions(system, policy, starts, 50, 0.9).mean(dim=0)
     for actions, gradient in (("first", first), ("all", every)):
-        found = oracles.common_random_differences(system, policy, starts, 50, 0.9, actions=actions)
+        found = common_random_differences(system, policy, starts, 50, 0.9, actions=actions)
         narrow, wide = found.narrow[-1].mean(dim=1), found.wide[-1].mean(dim=1)
         want = found.directions @ gradient
         assert (narrow - want).abs().max() < 1e-5 * want.abs().max()
