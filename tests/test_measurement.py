@@ -10,7 +10,7 @@ from torch import nn
 import gradlab
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.oracles import lqr_gradient
+from gradlab.gradients.lqr import lqr_gradient
 
 ONE = torch.eye(1, dtype=torch.float64)
 GAMMA = 0.9

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.fitting.policies import riccati_gain
-from gradlab.gradients.oracles import lqr_gradient
+from gradlab.gradients.lqr import lqr_gradient
 from gradlab.systems import CartPoleModel, CartPoleSimulator, MujocoPendulum, from_function
 from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
 from gradlab.systems.linear import LinearQuadratic
