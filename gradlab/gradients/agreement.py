@@ -104,10 +104,10 @@ def judge_first(
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
     whole, own = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
-    norms = _norm_and_error(whole, own, len(starts.states), _group_count(starts))
+    norm, error = _norm_and_error(whole, own, len(starts.states), _group_count(starts))
     slope = gram.along(jacobian, differences.directions)
     along = torch.einsum("dna,tna->tdn", slope, weighted)
-    return Judged(sweep, *norms, *_agreement(along, differences, starts))
+    return _judged(sweep, norm, error, along, differences, starts)
 
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
@@ -116,9 +116,9 @@ def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
     groups = _group_count(starts)
     sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
     whole, own = sums.sum(dim=0).square().sum(), sums.square().sum()
-    norms = _norm_and_error(whole[None], own[None], len(G), groups)
+    norm, error = _norm_and_error(whole[None], own[None], len(G), groups)
     along = (G @ differences.directions.T).T[None]
-    return Judged(G[None], *norms, *_agreement(along, differences, starts))
+    return _judged(G[None], norm, error, along, differences, starts)
 
 
 def _group_count(starts: Starts) -> int:
@@ -132,10 +132,15 @@ def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Te
     return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
 
 
-def _agreement(
-    along: Tensor, differences: Differences, starts: Starts
-) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Discrepancy, distance and boundary term of every truncation.
+def _judged(
+    gradients: Tensor,
+    norm: Tensor,
+    standard_error: Tensor,
+    along: Tensor,
+    differences: Differences,
+    starts: Starts,
+) -> Judged:
+    """With discrepancy, distance and boundary term of every truncation.
 
     Args:
         along: v·truth of each start, [T, directions, N].
@@ -156,7 +161,9 @@ def _agreement(
         size = NEGLIGIBLE * along.mean(dim=2).square().mean(dim=1, keepdim=True).sqrt()
         ratio = torch.maximum(ratio, (flux.abs() / (ERRORS * spread + size + rounding)).amax(dim=1))
         boundary = _size(flux, spread, P)
-    return torch.where(torch.isfinite(ratio), ratio, torch.inf), _size(gap, error, P), boundary
+    ratio = torch.where(torch.isfinite(ratio), ratio, torch.inf)
+    distance = _size(gap, error, P)
+    return Judged(gradients, norm, standard_error, ratio, distance, boundary)
 
 
 def _size(slopes: Tensor, errors: Tensor, P: int) -> tuple[Tensor, Tensor]:

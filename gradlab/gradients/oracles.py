@@ -244,7 +244,7 @@ def all_action_remainder(
 def _costates(linear: LinearizedPath, horizon: int, discount: float) -> Tensor:
     """γᵗ λ_t of the T-step return, [H + 1, N, da], importance weights included."""
     tail = tail_gradient(linear.path, None, "Q")
-    (costates,) = discounted_costates(linear, tail, discount, (horizon,))
+    costates: Tensor = discounted_costates(linear, tail, discount, (horizon,))[0]
     return costates * linear.path.weight[:, None]
 
 

@@ -121,7 +121,8 @@ def matched_truth(
         every = _every(asked, good, T, whole)
         T, whole, remainder = every.horizon, every.whole, max(remainder, every.remainder)
     first = None if sweep is None else sweep.at(min(T, reach))
-    found = [each for each in (first, every and every.reference) if each is not None]
+    judged = (first, None if every is None else every.reference)
+    found = [each for each in judged if each is not None]
     status = _status(found, whole) if horizon <= T else "none"
     kept = status != "none"
     worst = max(found, key=lambda each: each.boundary)
