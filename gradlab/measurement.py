@@ -35,6 +35,7 @@ from gradlab.hooks import Progress, silent
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.profile import COLUMNS, Profile
+from gradlab.sanity import examine
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.tasks import Task
@@ -81,7 +82,7 @@ def measure(
     begun = time.monotonic()
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
-    policy = copy.deepcopy(policy).double()
+    given, policy = policy, copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
     check_networks(task, policy, critic)
     chosen = _estimators(task, critic, estimators, H)
@@ -98,6 +99,10 @@ def measure(
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     moments = estimator_moments(chosen, policy, begin, reference, H, termination, seed, progress)
+    progress("checks", 0, 1)
+    critics = [critic] if critic is not None else _given_critics(estimators)
+    sanity = examine(task, given, critics, chosen, policy, begin, moments, termination, seed)
+    progress("checks", 1, 1)
     config = _config(task, original, critic, begin, H, batch, truth, termination, seed, command)
     config |= {
         "entropy": alpha,
@@ -110,7 +115,14 @@ def measure(
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
-    return _profile(moments, H, batch, config, environment, _truth_values(reference))
+    profile = _profile(moments, H, batch, config, environment, _truth_values(reference))
+    return replace(profile, sanity=sanity)
+
+
+def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
+    """The user's own critics, each once."""
+    found = (each.tail.critic for each in (estimators or {}).values())
+    return list({id(critic): critic for critic in found if critic is not None}.values())
 
 
 def _kind(estimator: Estimator) -> str:

@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from gradlab import records
 from gradlab.errors import InputError
+from gradlab.findings import (
+    Finding,
+    Theory,
+    findings_from_group,
+    findings_group,
+    theory_from_group,
+    theory_group,
+)
 from gradlab.statistics.moments import Estimate
 
 Floats = NDArray[np.float64]
@@ -36,6 +44,8 @@ class Profile:
         method: how the interval was made, [E, Q, H + 1].
         left_out: each value with one group of starts left out, [E, Q, H + 1, G].
         config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
+        sanity: what was checked beside the measurement; None: not recorded.
+        theory: bounds of the papers with measured constants; None: not recorded.
     """
 
     estimators: tuple[str, ...]
@@ -48,6 +58,8 @@ class Profile:
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     truth: Mapping[str, Any]
+    sanity: tuple[Finding, ...] | None = None
+    theory: Theory | None = None
 
     @property
     def batch(self) -> int:
@@ -127,14 +139,20 @@ def _to_record(profile: Profile) -> records.Record:
         "environment": json.dumps(profile.environment),
         "truth": json.dumps(profile.truth),
     }
-    return records.Record(attributes, {"profile": scales | cells, "jackknife": jackknife})
+    groups = {"profile": scales | cells, "jackknife": jackknife}
+    if profile.sanity is not None:
+        groups["sanity"] = findings_group(profile.sanity)
+    if profile.theory is not None:
+        groups["theory"] = theory_group(profile.theory, profile.horizons)
+    return records.Record(attributes, groups)
 
 
 def _from_record(record: records.Record, path: Path) -> Profile:
     try:
         if record.attributes["kind"] != "profile":
             raise InputError(f"{path} holds {record.attributes['kind']!r}, expected a measurement")
-        table, jackknife = record.groups["profile"], record.groups["jackknife"]
+        groups = record.groups
+        table, jackknife = groups["profile"], groups["jackknife"]
         estimators, quantities = (
             tuple(str(each) for each in table[name].values) for name in AXES[:2]
         )
@@ -155,8 +173,10 @@ def _from_record(record: records.Record, path: Path) -> Profile:
             config=config,
             environment={key: str(value) for key, value in environment.items()},
             truth=truth,
+            sanity=findings_from_group(groups["sanity"]) if "sanity" in groups else None,
+            theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
         message = f"{path} is not a complete measurement ({error}): make it again"

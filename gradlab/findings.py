@@ -1,0 +1,131 @@
+"""What is found beside the numbers: checks of soundness, and what the papers' theorems promise.
+
+Plain values that travel with a profile and are read without torch. Either may be missing from an
+older file: that is "not recorded", not "passed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab import records
+
+Floats = NDArray[np.float64]
+_BOUND = ("theorem", "estimator", "sentence")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        check: what was tried, and on what.
+        result: the numbers, in words.
+        meaning: what they mean, or what to do.
+        passed: False asks for attention.
+    """
+
+    check: str
+    result: str
+    meaning: str
+    passed: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """What one theorem promises about one estimator's bias, beside what was measured.
+
+    Attributes:
+        theorem: paper and number.
+        estimator: the one whose bias it bounds.
+        values: |bias| at most, at horizons 0 … H, from constants measured along paths; NaN where
+            the theorem says nothing, or nothing that can be computed.
+        applies: whether its assumptions hold for the measured constants.
+        sentence: which of them do not, with the measured constant.
+        best: the horizon at which it is smallest (brute force); −1 where there is none.
+    """
+
+    theorem: str
+    estimator: str
+    values: Floats
+    applies: bool
+    sentence: str
+    best: int
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Bounds and the constants that they were computed from.
+
+    Attributes:
+        constants: lower estimates of suprema: the largest value along the sampled paths.
+        starts: how many starts these paths have.
+    """
+
+    bounds: tuple[Bound, ...]
+    constants: Mapping[str, float]
+    starts: int
+
+
+def findings_group(findings: tuple[Finding, ...]) -> dict[str, records.Array]:
+    """As a table of a run."""
+    columns = {
+        name: np.array([getattr(each, name) for each in findings], dtype=object)
+        for name in ("check", "result", "meaning")
+    }
+    found = {name: records.Array(values, ("row",)) for name, values in columns.items()}
+    passed = np.array([each.passed for each in findings], dtype=bool)
+    row = records.Array(np.arange(len(findings)), ("row",))
+    return {"row": row} | found | {"passed": records.Array(passed, ("row",))}
+
+
+def findings_from_group(group: Mapping[str, records.Array]) -> tuple[Finding, ...]:
+    columns = (group[name].values for name in ("check", "result", "meaning", "passed"))
+    return tuple(
+        Finding(str(check), str(result), str(meaning), bool(passed))
+        for check, result, meaning, passed in zip(*columns, strict=True)
+    )
+
+
+def theory_group(theory: Theory, horizons: tuple[int, ...]) -> dict[str, records.Array]:
+    """As a table of a run, over bound, horizon and constant."""
+
+    def texts(values: list[str], dim: str) -> records.Array:
+        return records.Array(np.array(values, dtype=object), (dim,))
+
+    bounds, names = theory.bounds, list(theory.constants)
+    shape = (len(bounds), len(horizons))
+    values = np.array([each.values for each in bounds], dtype=np.float64).reshape(shape)
+    constants = np.array([theory.constants[name] for name in names], dtype=np.float64)
+    applies = np.array([each.applies for each in bounds], dtype=bool)
+    best = np.array([each.best for each in bounds], dtype=np.int64)
+    return {
+        "bound": records.Array(np.arange(len(bounds)), ("bound",)),
+        "horizon": records.Array(np.array(horizons), ("horizon",), "steps"),
+        **{name: texts([getattr(each, name) for each in bounds], "bound") for name in _BOUND},
+        "applies": records.Array(applies, ("bound",)),
+        "best": records.Array(best, ("bound",), "steps"),
+        "value": records.Array(values, ("bound", "horizon"), "gradient norm"),
+        "constant": texts(names, "constant"),
+        "size": records.Array(constants, ("constant",), "task units"),
+        "start": records.Array(np.arange(theory.starts), ("start",)),
+    }
+
+
+def theory_from_group(group: Mapping[str, records.Array]) -> Theory:
+    texts = ([str(each) for each in group[name].values] for name in _BOUND)
+    theorem, estimator, sentence = texts
+    shape = len(theorem), len(group["horizon"].values)
+    values = np.asarray(group["value"].values, dtype=np.float64).reshape(shape)
+    applies, best = group["applies"].values, group["best"].values
+    bounds = tuple(
+        Bound(theorem[k], estimator[k], values[k], bool(applies[k]), sentence[k], int(best[k]))
+        for k in range(len(theorem))
+    )
+    pairs = zip(group["constant"].values, group["size"].values, strict=True)
+    constants = {str(name): float(size) for name, size in pairs}
+    return Theory(bounds, constants, len(group["start"].values))

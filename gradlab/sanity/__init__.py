@@ -1,0 +1,87 @@
+"""Can the numbers be trusted? Checks that run beside every measurement, on a few of its starts.
+
+    jacobians   closed forms and autodiff against differences; dead and vanishing inputs
+    finite      NaN, inf and exact zeros in the gradients of every sample; growth of the chain
+    leaks       θ in the documented actions only, and in nothing but the policy
+    precision   float32 against float64
+    scale       the size of each term over the horizon, critics, saturated actions
+
+A check never stops a measurement: one that fails to run is itself a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from gradlab.errors import InputError
+from gradlab.findings import Finding
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.starts import Starts
+from gradlab.sanity.finite import finite
+from gradlab.sanity.jacobians import jacobians
+from gradlab.sanity.leaks import leaks
+from gradlab.sanity.precision import precision
+from gradlab.sanity.probe import FEW, Probe
+from gradlab.sanity.scale import scale
+from gradlab.statistics.moments import Moments
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+__all__ = ["FEW", "Probe", "examine"]
+
+
+def examine(
+    task: Task,
+    policy: nn.Module,
+    critics: Sequence[nn.Module],
+    chosen: Mapping[str, Estimator],
+    copied: nn.Module,
+    begin: Starts,
+    cells: Mapping[tuple[str, int], Moments],
+    termination: str,
+    seed: int,
+) -> tuple[Finding, ...]:
+    """All checks of a measurement.
+
+    Args:
+        policy, critics: the user's own, before they were copied.
+        chosen, copied: estimators and policy as they were measured (without entropy).
+        begin, cells: all starts, and the moments of every estimator and horizon.
+    """
+    names = {id(task.simulator): "simulator"}
+    if task.prior is not None:
+        names.setdefault(id(task.prior), "prior model")
+    few = begin.block(slice(0, min(FEW, len(begin.states))))
+    probe = Probe(
+        chosen, copied, few, termination, seed, names, task.action_names, task.action_limit
+    )
+    systems = {probe.name(each): each for each in _systems(probe)}
+    checks: dict[str, Callable[[], list[Finding]]] = {
+        "Jacobians": partial(jacobians, probe),
+        "finite gradients": partial(finite, probe, begin, cells),
+        "leaks of θ": partial(leaks, probe, policy, critics, systems),
+        "precision": partial(precision, probe),
+        "scale": partial(scale, probe, task.discount),
+    }
+    return tuple(each for name, check in checks.items() for each in _run(name, check))
+
+
+def _systems(probe: Probe) -> list[System]:
+    """Every system that can be stepped, without its entropy."""
+    found = [each.states for each in probe.estimators.values()]
+    found += [each.jacobians for each in probe.pathwise().values() if each.jacobians is not None]
+    plain = [each.system if isinstance(each, Entropic) else each for each in found]
+    return [each for each in plain if not isinstance(each, Recorded)]
+
+
+def _run(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        return [Finding(name, f"could not be tried: {reason}", "look at this first", False)]
