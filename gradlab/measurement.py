@@ -28,6 +28,7 @@ from gradlab.gradients.estimator import (
     softened,
 )
 from gradlab.gradients.inner_products import Cells, estimator_moments
+from gradlab.gradients.objective import SAMPLES, objective_moments
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import Truth, matched_truth
@@ -38,9 +39,11 @@ from gradlab.profile import COLUMNS, Profile
 from gradlab.sanity import examine
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
+from gradlab.systems.recorded import Recorded
 from gradlab.tasks import Task
 
 FEWEST = 4  # groups that a jackknife needs
+TRUTHS = ("matched", "objective")
 MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
@@ -52,7 +55,7 @@ def measure(
     horizon: int | None = None,
     starts: int | Tensor | Path = 256,
     batch: int = 256,
-    truth: Literal["matched"] = "matched",
+    truth: Literal["matched", "objective"] = "matched",
     termination: Literal["ignore", "mask"] = "ignore",
     seed: int = 0,
     *,
@@ -71,7 +74,10 @@ def measure(
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], or a path.
         batch: N′ at which the mean squared error is stated.
-        truth: "matched" (see `gradlab.gradients.truth`).
+        truth: "matched": every kind of gradient has its own (see `gradlab.gradients.truth`).
+            "objective": ∇_θ E_ζ[V^π] is the one truth of all, with ζ the law of the starts;
+            estimators with actions="first" are evaluated at states visited from these starts,
+            times 1/(1 − γ) (see `gradlab.gradients.objective`).
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
@@ -87,18 +93,28 @@ def measure(
     check_networks(task, policy, critic)
     chosen = _estimators(task, critic, estimators, H)
     for name, estimator in chosen.items():
-        _check_estimator(name, estimator, task, begin)
-    _check_memory(task, policy, chosen, H, len(begin.states))
+        _check_estimator(name, estimator, task, begin, truth)
+    _check_memory(
+        task, policy, chosen, H, len(begin.states) * (SAMPLES if truth == "objective" else 1)
+    )
     alpha, original = _entropy(chosen), policy
     augment = augmenting(alpha) if alpha else lambda system: system
     chosen = {name: softened(each, original, augment)[0] for name, each in chosen.items()}
     policy = WithLogProb(original) if alpha else original
+    simulator, kinds = augment(task.simulator), set(map(_kind, chosen.values()))
     reference = matched_truth(
-        augment(task.simulator), policy, begin, task.discount, H,
-        kinds=[kind for kind in ("first", "all") if kind in map(_kind, chosen.values())],
+        simulator, policy, begin, task.discount, H,
+        kinds=["all"] if truth == "objective" else sorted(kinds, reverse=True),
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
-    moments = estimator_moments(chosen, policy, begin, reference, H, termination, seed, progress)
+    if truth == "objective":
+        moments = objective_moments(
+            chosen, simulator, policy, begin, reference, H, termination, seed, progress
+        )
+    else:
+        moments = estimator_moments(
+            chosen, policy, begin, reference, H, termination, seed, progress
+        )
     progress("checks", 0, 1)
     critics = [critic] if critic is not None else _given_critics(estimators)
     sanity = examine(task, given, critics, chosen, policy, begin, moments, termination, seed)
@@ -115,7 +131,7 @@ def measure(
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
-    profile = _profile(moments, H, batch, config, environment, _truth_values(reference))
+    profile = _profile(moments, H, batch, config, environment, _truth_values(reference, truth))
     return replace(profile, sanity=sanity)
 
 
@@ -172,8 +188,8 @@ def check_arguments(horizon: int, starts: int, batch: int, truth: str, terminati
         )
     if not isinstance(batch, int) or batch < 1:
         raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
-    if truth != "matched":
-        raise InputError(f"truth is {truth!r}, expected 'matched'")
+    if truth not in TRUTHS:
+        raise InputError(f"truth is {truth!r}, expected one of {TRUTHS}")
     if termination not in TERMINATIONS:
         raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
 
@@ -237,7 +253,18 @@ def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
     return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
 
 
-def _check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts) -> None:
+def _check_estimator(
+    name: str, estimator: Estimator, task: Task, begin: Starts, truth: str
+) -> None:
+    if (
+        truth == "objective"
+        and _kind(estimator) == "first"
+        and isinstance(estimator.states, Recorded)
+    ):
+        raise InputError(
+            f"{name} reads recorded states, which the objective's truth would have to leave: use "
+            f"truth='matched', or actions='all'"
+        )
     if estimator.tail.discount != task.discount:
         raise InputError(
             f"{name} has discount {estimator.tail.discount}, the task {task.discount}: "
@@ -286,18 +313,23 @@ def _profile(
     )
 
 
-def _truth_values(truth: Truth) -> dict[str, Any]:
+def _truth_values(truth: Truth, kind: str) -> dict[str, Any]:
     """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
     values: dict[str, Any] = {
-        "kind": "matched",
+        "kind": kind,
         "method": "simulator unrolled with its own Jacobians, checked by finite differences",
         "admissible": truth.admissible,
     }
-    plain = ("status", "horizon", "lyapunov", "remainder", "flagged", "reason")
+    plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
+    if not np.isnan(truth.boundary):
+        plain += ["boundary", "boundary_se"]
     values |= {name: getattr(truth, name) for name in plain}
     for prefix, reference in (("", truth.first or truth.every), ("all_", truth.every)):
         if reference is not None and (prefix == "" or truth.first is not None):
-            numbers = ("norm", "standard_error", "relative_se", "discrepancy", "missing")
+            numbers = (
+                "norm", "standard_error", "relative_se", "discrepancy", "distance", "distance_se",
+                "missing",
+            )  # fmt: skip
             values |= {f"{prefix}{name}": getattr(reference, name) for name in numbers}
     return values
 

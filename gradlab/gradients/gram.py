@@ -57,6 +57,24 @@ def along(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
     return result
 
 
+def along_each(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
+    """J_i v_i for one direction v_i in θ per sample, [N, P] → [N, da]."""
+    n = jacobian.samples
+    result = directions.new_zeros(n, jacobian.action_dim)
+    for factor in jacobian.factors:
+        if factor.inputs is None:
+            result += torch.einsum("nap,np->na", factor.signals, directions)
+            continue
+        moved = directions.new_zeros(n, factor.signals.shape[2])
+        if factor.weight is not None:
+            weight = directions[:, factor.weight].reshape(n, moved.shape[1], -1)
+            moved = moved + torch.einsum("noi,ni->no", weight, factor.inputs)
+        if factor.bias is not None:
+            moved = moved + directions[:, factor.bias]
+        result += torch.einsum("nao,no->na", factor.signals, moved)
+    return result
+
+
 def mean_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
     """(1/N) Σ_i J_iᵀ g_i for K sets of action gradients [K, N, da] → [K, P]."""
     g = g / jacobian.samples

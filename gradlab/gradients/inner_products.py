@@ -49,26 +49,42 @@ def estimator_moments(
     progress: Progress,
 ) -> Cells:
     """Moments of every estimator at every horizon it has."""
-    paths: dict[int, tuple[Path, Tensor]] = {}
-    linear: dict[tuple[int, int], LinearizedPath] = {}
-    first: dict[str, Tensor] = {}
+    first = first_action_gradients(chosen, policy, begin, horizon, seed, termination, progress)
+    T = None if truth.every is None else truth.every.gradients
     cells: Cells = {}
     for done, (name, estimator) in enumerate(chosen.items()):
-        progress("estimators", done, len(chosen))
         if estimator.actions == "first":
-            along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)
-            tail = tail_gradient(
-                along.path, estimator.tail.critic, estimator.tail.value, termination
-            )
-            discount, last = estimator.tail.discount, estimator.tail.horizon
-            first[name] = action_gradients(along, tail, discount)[: last + 1]
             continue
-        T = None if truth.every is None else truth.every.gradients
+        progress("estimators", done, len(chosen))
         for n, moments in _explicit_moments(estimator, policy, begin, T, seed, termination).items():
             cells[name, n] = moments
     cells |= _kernel_moments(chosen, first, policy, begin, truth, seed)
     progress("estimators", len(chosen), len(chosen))
     return {key: cells[key] for name in chosen for key in cells if key[0] == name}
+
+
+def first_action_gradients(
+    chosen: Mapping[str, Estimator],
+    policy: nn.Module,
+    begin: Starts,
+    horizon: int,
+    seed: int,
+    termination: str,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
+    paths: dict[int, tuple[Path, Tensor]] = {}
+    linear: dict[tuple[int, int], LinearizedPath] = {}
+    found: dict[str, Tensor] = {}
+    for done, (name, estimator) in enumerate(chosen.items()):
+        if estimator.actions != "first":
+            continue
+        progress("estimators", done, len(chosen))
+        along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)
+        tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value, termination)
+        last = estimator.tail.horizon
+        found[name] = action_gradients(along, tail, estimator.tail.discount)[: last + 1]
+    return found
 
 
 def _linearized(
@@ -96,7 +112,8 @@ def _linearized(
     return linear[key]
 
 
-def _horizons(estimator: Estimator) -> range:
+def horizons_of(estimator: Estimator) -> range:
+    """The horizons at which an estimator has a gradient."""
     return range(first_horizon(estimator), estimator.tail.horizon + 1)
 
 
@@ -109,46 +126,47 @@ def _kernel_moments(
     seed: int,
 ) -> Cells:
     """Moments of all first-action estimators by one pass over the Gram kernel."""
-    keys = [(name, n) for name in first for n in _horizons(chosen[name])]
+    keys = [(name, n) for name in first for n in horizons_of(chosen[name])]
     if not keys:
         return {}
     noise = begin.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
     G = torch.stack([first[name][n] for name, n in keys]) * begin.weight[:, None]
-    label, size = _groups(begin)
-    squares = _by_group(gram.squared_norms(jacobian, G), label)
+    label, size = grouping(begin)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
     if truth.first is None:
         total, within = gram.products(jacobian, G, begin.group)
-        gradient = _pair_sums(G, total, within, G, total, label)
-        return {key: Moments(size, squares[k], _row(gradient, k)) for k, key in enumerate(keys)}
+        gradient = pair_sums(G, total, within, G, total, label)
+        return {key: Moments(size, squares[k], row(gradient, k)) for k, key in enumerate(keys)}
     T = (truth.first.gradients * begin.weight[:, None])[None]
     Y, parts = G - T, (len(G), len(G), 1)
     products = gram.products(jacobian, torch.cat([G, Y, T]), begin.group)  # Θ is formed once
     (total, total_y, total_t), (within, within_y, within_t) = (
         torch.split_with_sizes(each, parts) for each in products
     )
-    gradient = _pair_sums(G, total, within, G, total, label)
-    difference = _pair_sums(Y, total_y, within_y, Y, total_y, label)
-    reference = _pair_sums(T, total_t, within_t, T, total_t, label)
-    cross = _pair_sums(G, total_t, within_t, T, total, label)
+    gradient = pair_sums(G, total, within, G, total, label)
+    difference = pair_sums(Y, total_y, within_y, Y, total_y, label)
+    reference = pair_sums(T, total_t, within_t, T, total_t, label)
+    cross = pair_sums(G, total_t, within_t, T, total, label)
     cells = {}
     for k, key in enumerate(keys):
-        pairs = (_row(gradient, k), _row(reference, 0), _row(difference, k), _row(cross, k))
+        pairs = (row(gradient, k), row(reference, 0), row(difference, k), row(cross, k))
         cells[key] = Moments(size, squares[k], *pairs)
     return cells
 
 
-def _pair_sums(
+def pair_sums(
     X: Tensor, total_z: Tensor, within_z: Tensor, Z: Tensor, total_x: Tensor, label: Tensor
 ) -> PairSums:
     """Pair sums of X with Z from Θ Z (over everybody, over one's group) and Θ X, [K, G] each."""
     own, left, right = (
-        _by_group((a * b).sum(dim=2), label) for a, b in ((X, within_z), (X, total_z), (Z, total_x))
+        by_group((a * b).sum(dim=2), label) for a, b in ((X, within_z), (X, total_z), (Z, total_x))
     )
     return PairSums(own, left, right)
 
 
-def _row(sums: PairSums, k: int) -> PairSums:
+def row(sums: PairSums, k: int) -> PairSums:
+    """One of K pairs."""
     return PairSums(sums.own[k], sums.left[k], sums.right[k])
 
 
@@ -165,12 +183,12 @@ def _explicit_moments(
     A first pass sums gradients and their inner products within groups, a second one takes each
     group's products with the sums; only sums of all horizons [K, P] are kept.
     """
-    horizons = tuple(_horizons(estimator))
+    horizons = tuple(horizons_of(estimator))
     blocks = list(_group_blocks(begin.group))
 
     def gradients(rows: slice) -> Iterator[tuple[int, Tensor, Tensor]]:
         found = carried(estimator, policy, begin.block(rows), horizons, seed, termination)
-        label = _groups(begin.block(rows))[0]
+        label = grouping(begin.block(rows))[0]
         for k in range(len(horizons)):
             yield k, gram.path_gradients(found.jacobian, found.costates[k]), label
 
@@ -180,22 +198,22 @@ def _explicit_moments(
     for rows in blocks:
         for k, G, label in gradients(rows):
             sums[k] += G.sum(dim=0)
-            squares[k].append(_group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
+            squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
     truth_sum = None if T is None else T.sum(dim=0)
     pairs: list[list[list[PairSums]]] = [[] for _ in horizons]
     for rows in blocks:
         for k, G, label in gradients(rows):
-            g = _group_sums(G, label)
+            g = group_sums(G, label)
             found = [_pairs(g, g, sums[k], sums[k])]
             if T is not None and truth_sum is not None:
-                t, difference = _group_sums(T[rows], label), sums[k] - truth_sum
+                t, difference = group_sums(T[rows], label), sums[k] - truth_sum
                 found += [
                     _pairs(t, t, truth_sum, truth_sum),
                     _pairs(g - t, g - t, difference, difference),
                     _pairs(g, t, sums[k], truth_sum),
                 ]
             pairs[k].append(found)
-    _, size = _groups(begin)
+    _, size = grouping(begin)
     return {
         n: Moments(size, torch.cat(squares[k]).numpy(), *_concatenated(pairs[k]))
         for k, n in enumerate(horizons)
@@ -203,11 +221,11 @@ def _explicit_moments(
 
 
 def _group_blocks(group: Tensor) -> Iterator[slice]:
-    """Blocks of rows that cut no group in two; one block where groups are scattered."""
+    """Blocks of rows that cut no group in two; one block where labels are not in order."""
     change = torch.ones(len(group), dtype=torch.bool)
     change[1:] = group[1:] != group[:-1]
     starts = change.nonzero().flatten().tolist()
-    if len(starts) > len(np.unique(group.numpy())):
+    if bool((group[1:] < group[:-1]).any()):
         yield slice(0, len(group))
         return
     begin = 0
@@ -233,21 +251,21 @@ def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
     ]
 
 
-def _groups(begin: Starts) -> tuple[Tensor, Floats]:
+def grouping(begin: Starts) -> tuple[Tensor, Floats]:
     """Group labels 0 … G − 1 of the samples, and the size of each group."""
     _, label, size = np.unique(begin.group.numpy(), return_inverse=True, return_counts=True)
     return torch.from_numpy(label), size.astype(np.float64)
 
 
-def _group_sums(x: Tensor, label: Tensor) -> Tensor:
-    groups = int(label.max()) + 1
-    if groups == len(x):
+def group_sums(x: Tensor, label: Tensor) -> Tensor:
+    """[N, P] → [G, P], in the order of the labels."""
+    if torch.equal(label, torch.arange(len(x))):
         return x
-    return x.new_zeros(groups, x.shape[1]).index_add_(0, label, x)
+    return x.new_zeros(int(label.max()) + 1, x.shape[1]).index_add_(0, label, x)
 
 
-def _by_group(values: Tensor, label: Tensor) -> Floats:
-    """[K, N] → [K, G]."""
+def by_group(values: Tensor, label: Tensor) -> Floats:
+    """[K, N] → [K, G], in the order of the labels."""
     groups = int(label.max()) + 1
     result = values.new_zeros(values.shape[0], groups).index_add_(1, label, values)
     return np.asarray(result.detach().numpy(), dtype=np.float64)

@@ -87,6 +87,45 @@ def mixture(
     return _as_path(Starts(states, weight, group))
 
 
+def visits(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    discount: float,
+    samples: int,
+    horizon: int,
+    seed: int = 0,
+    termination: str = "ignore",
+) -> Starts:
+    """States that the policy visits from given starts, as many per start, in its start's group.
+
+    Their times follow P(t) ∝ γᵗ, t < T, spread over its quantiles within a start (systematic
+    sampling); each has the weight Σ_{t<T} γᵗ of its start, so that from starts of law ζ
+
+        E[Σ of weight · f(s) over a start's samples / samples] = Σ_{t<T} γᵗ E_ζ[f(s_t)],
+
+    which tends to E_ν[f] / (1 − γ). Under termination "mask" states past an end weigh 0.
+
+    Args:
+        horizon: T ≥ 1.
+
+    Raises:
+        InputError: the states leave the finite numbers.
+    """
+    own, n = stream(seed, "visitation").initial_seed(), len(starts.states)
+    total = (1 - discount**horizon) / (1 - discount)
+    shift = torch.rand(n, 1, generator=stream(own, "time"), dtype=torch.float64)
+    quantile = (torch.arange(samples) + shift) / samples
+    when = torch.log1p(-quantile * (1 - discount**horizon)) / math.log(discount)
+    when = when.floor().long().clamp_max(horizon - 1)
+    mask = termination == "mask"
+    states, alive = _states_at(simulator, policy, starts.states, when, own, mask)
+    _check_finite(states)
+    weight = total * starts.weight.repeat_interleave(samples)
+    weight = torch.where(alive, weight, 0.0) if mask else weight
+    return Starts(states, weight, starts.group.repeat_interleave(samples))
+
+
 def repeated(starts: Tensor | Path, samples: int) -> Path:
     """Each start `samples` times, in one group: several samples per start (MAAC, section 3).
 

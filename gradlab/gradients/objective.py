@@ -1,0 +1,133 @@
+"""One truth for every estimator: the gradient of the objective, ∇_θ E_ζ[V^π].
+
+By the policy gradient theorem it is, with ν the normalised discounted visitation from ζ,
+
+    ∇_θ E_ζ[V^π] = Σ_t γᵗ E_ζ[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)] = E_ν[J_θπᵀ ∂_a Q^π] / (1 − γ)
+
+so that estimators with θ in every action, and scores, begin at the starts themselves, and those
+with θ in the first action at states visited from these starts, their gradients times 1/(1 − γ).
+The sum over t stops with the truth's own, at its T: the weight is Σ_{t<T} γᵗ, and what is left out
+belongs to both sides. A visited state is paired with the truth of the start that it came from.
+
+Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
+G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.inner_products import (
+    Cells,
+    by_group,
+    estimator_moments,
+    first_action_gradients,
+    grouping,
+    horizons_of,
+    pair_sums,
+    row,
+)
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.start_laws import visits
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.truth import Truth
+from gradlab.hooks import Progress
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.systems.system import System
+
+SAMPLES = 8  # visited states per start
+ROWS = 256  # samples whose θ-sized truths are held at once
+
+
+def objective_moments(
+    chosen: Mapping[str, Estimator],
+    simulator: System,
+    policy: nn.Module,
+    begin: Starts,
+    truth: Truth,
+    horizon: int,
+    termination: str,
+    seed: int,
+    progress: Progress,
+) -> Cells:
+    """Moments of every estimator at every horizon it has, all against one truth.
+
+    Args:
+        truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
+            are visited for as many steps as there are horizons.
+    """
+    visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
+    staying = {name: each for name, each in chosen.items() if name not in visiting}
+    cells = estimator_moments(staying, policy, begin, truth, horizon, termination, seed, progress)
+    if visiting:
+        discount = next(iter(visiting.values())).tail.discount
+        T = max(horizon, 1) if truth.every is None else truth.horizon
+        at = visits(simulator, policy, begin, discount, SAMPLES, T, seed, termination)
+        first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
+        keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
+        jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
+        G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
+        targets = None if truth.every is None else _targets(truth.every.gradients, begin)
+        cells |= dict(zip(keys, _moments(G, jacobian, at, targets), strict=True))
+    return {key: cells[key] for name in chosen for key in cells if key[0] == name}
+
+
+def _moments(
+    G: Tensor, jacobian: PolicyJacobian, at: Starts, targets: Tensor | None
+) -> list[Moments]:
+    """Of the gradients J_iᵀ g_i for K sets of action gradients [K, N, da], weights included."""
+    label, size = grouping(at)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
+    total, within = gram.products(jacobian, G, at.group)
+    gradient = pair_sums(G, total, within, G, total, label)
+    if targets is None:
+        return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
+    reference = _explicit(targets, targets.sum(dim=0))
+    cross = _cross(G, jacobian, targets, label)
+    difference = _difference(gradient, cross, reference)
+    return [
+        Moments(size, squares[k], row(gradient, k), reference, row(difference, k), row(cross, k))
+        for k in range(len(G))
+    ]
+
+
+def _targets(every: Tensor, begin: Starts) -> Tensor:
+    """Sums over the samples of each group of the truths that they are paired with, [G, P]."""
+    label, size = grouping(begin)
+    return every.new_zeros(len(size), every.shape[1]).index_add_(0, label, SAMPLES * every)
+
+
+def _explicit(targets: Tensor, total: Tensor) -> PairSums:
+    own, side = _array(targets.square().sum(dim=1)), _array(targets @ total)
+    return PairSums(own, side, side)
+
+
+def _cross(G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor) -> PairSums:
+    """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
+    n = jacobian.samples
+    everybody = gram.along(jacobian, targets.sum(dim=0)[None])
+    blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
+    own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
+    sums = n * gram.mean_gradients(jacobian, G)
+    return PairSums(
+        by_group((G * own).sum(dim=2), label),
+        by_group((G * everybody).sum(dim=2), label),
+        _array(sums @ targets.T),
+    )
+
+
+def _difference(gradient: PairSums, cross: PairSums, reference: PairSums) -> PairSums:
+    """Pair sums of G − T with itself."""
+    side = gradient.left - cross.left - cross.right + reference.left
+    return PairSums(gradient.own - 2 * cross.own + reference.own, side, side)
+
+
+def _array(x: Tensor) -> NDArray[np.float64]:
+    return np.asarray(x.detach().numpy(), dtype=np.float64)
