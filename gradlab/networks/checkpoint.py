@@ -20,15 +20,20 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.networks.ensemble import MemberMLP
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.user_code import load_function
 
 KEY = "gradlab.architecture"
-KINDS: Mapping[str, type[Policy] | type[GaussianPolicy] | type[QCritic]] = {
+Kind = Policy | GaussianPolicy | QCritic | MemberMLP | GaussianEnsemble
+KINDS: Mapping[str, type[Kind]] = {
     "policy": Policy,
     "gaussian_policy": GaussianPolicy,
     "q_critic": QCritic,
+    "member_mlp": MemberMLP,
+    "gaussian_ensemble": GaussianEnsemble,
 }
 WRAPPER = "gaussian"  # a policy of kind "policy" with a fixed std
 
@@ -43,7 +48,7 @@ def architecture_of(module: nn.Module) -> dict[str, Any]:
         inner = module.policy.architecture
         std = list(module.std) if isinstance(module.std, tuple) else module.std
         return {"kind": WRAPPER, "policy": inner, "std": std}
-    if isinstance(module, Policy | GaussianPolicy | QCritic):
+    if isinstance(module, Kind):
         return module.architecture
     kind = type(module).__name__
     raise InputError(f"{kind} has no architecture to store: keep it as file.py:function")

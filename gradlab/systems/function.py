@@ -71,13 +71,7 @@ class FunctionSystem:
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
         after, reward = self._call(state, action, noise)
-        if self.alive is None:
-            return Transition(after, reward, torch.ones_like(reward, dtype=torch.bool))
-        alive = self.alive(after)
-        if alive.shape != reward.shape or alive.dtype != torch.bool:
-            got = f"{alive.dtype} {tuple(alive.shape)}"
-            raise InputError(f"alive returned {got}, expected torch.bool {tuple(reward.shape)}")
-        return Transition(after, reward, alive)
+        return Transition(after, reward, survivors(self.alive, after))
 
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
@@ -126,6 +120,17 @@ class FunctionSystem:
             want = f"{list(state.shape)} and {list(state.shape[:1])}"
             raise InputError(f"step returned {got}, expected {want}")
         return after, reward
+
+
+def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
+    """`alive` of the next states, checked; all of them without it. bool [N]."""
+    if alive is None:
+        return torch.ones_like(after[:, 0], dtype=torch.bool)
+    found = alive(after)
+    if found.shape != after.shape[:1] or found.dtype != torch.bool:
+        got = f"{found.dtype} {tuple(found.shape)}"
+        raise InputError(f"alive returned {got}, expected torch.bool {tuple(after.shape[:1])}")
+    return found
 
 
 def _described(value: object) -> str:

@@ -1,0 +1,219 @@
+"""A probabilistic ensemble of dynamics models, members as the leading axis.
+
+    x̂ = ([s, a] − c) / d,   (m, raw) = MLP_k(x̂)
+    log v = low + softplus(up − low),   up = high − softplus(high − raw)
+    μ_k = [s, 0] + e + f m,   σ_k = f exp(log v / 2)           for [s'] or [s', r]
+
+PETS (arXiv 1805.12114, A.1) and MBPO (arXiv 1906.08253): the bounds high and low of the log
+variance are trained with the rest, the inputs standardised by their mean c and deviation d, here
+the targets by e and f too. The s in μ is there for residual prediction only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.networks.ensemble import MemberMLP
+from gradlab.networks.layers import Layers, pick, softplus
+
+LOG_VARIANCE = (-10.0, 0.5)  # PETS and MBPO, of standardised targets
+NORMALISERS = ("input_mean", "input_std", "target_mean", "target_std")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """mean and std [E, N, out], out = ds, or ds + 1 with the reward last."""
+
+    mean: Tensor
+    std: Tensor
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a prediction reads, in one dtype and for some of the members.
+
+    input_* are [E, 1, ds + da], target_* and bounds [E, 1, out]. `residual` is the derivative of
+    [s, 0] by [s, a], [out, ds + da].
+    """
+
+    layers: Layers
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+    low: Tensor
+    high: Tensor
+    residual: Tensor
+
+
+@final
+class GaussianEnsemble(nn.Module):
+    """See above.
+
+    Args:
+        members: E.
+        hidden: widths; 4 × 200 in MBPO.
+        residual: predict s' − s.
+        reward: a further output for the reward.
+    """
+
+    architecture: dict[str, Any]
+    input_mean: Tensor
+    input_std: Tensor
+    target_mean: Tensor
+    target_std: Tensor
+
+    def __init__(
+        self,
+        state_dim: int,
+        action_dim: int,
+        members: int = 7,
+        hidden: Sequence[int] = (200, 200, 200, 200),
+        activation: str = "silu",
+        residual: bool = True,
+        reward: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (("state_dim", state_dim), ("action_dim", action_dim)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected a positive integer")
+        self.state_dim, self.action_dim = state_dim, action_dim
+        self.residual, self.reward = bool(residual), bool(reward)
+        inputs, outputs = state_dim + action_dim, state_dim + int(self.reward)
+        self.network = MemberMLP(members, [inputs, *hidden, 2 * outputs], activation)
+        low, high = LOG_VARIANCE
+        self.low = nn.Parameter(torch.full((members, 1, outputs), low))
+        self.high = nn.Parameter(torch.full((members, 1, outputs), high))
+        for name, width in zip(NORMALISERS, (inputs, inputs, outputs, outputs), strict=True):
+            fill = 1.0 if name.endswith("std") else 0.0
+            self.register_buffer(name, torch.full((members, 1, width), fill))
+        self.architecture = {
+            "kind": "gaussian_ensemble",
+            "state_dim": state_dim,
+            "action_dim": action_dim,
+            "members": members,
+            "hidden": list(hidden),
+            "activation": activation,
+            "residual": self.residual,
+            "reward": self.reward,
+        }
+
+    @property
+    def members(self) -> int:
+        return self.network.members
+
+    @property
+    def outputs(self) -> int:
+        """ds, or ds + 1 with the reward."""
+        return self.state_dim + int(self.reward)
+
+    def forward(self, state: Tensor, action: Tensor) -> Prediction:
+        """state [N, ds], action [N, da], or both with a leading member axis."""
+        return predict(self.numbers(state), torch.cat([state, action], dim=-1))
+
+    def standardised(self, state: Tensor, action: Tensor) -> Prediction:
+        """m and log v (in the place of std), as a loss on standardised targets needs them."""
+        numbers = self.numbers(state)
+        x = torch.cat([state, action], dim=-1)
+        mean, raw = numbers.layers(standardised_inputs(numbers, x)).chunk(2, dim=-1)
+        return Prediction(mean, bounded(numbers, raw)[0])
+
+    @torch.no_grad()
+    def set_normalisers(
+        self, input_mean: Tensor, input_std: Tensor, target_mean: Tensor, target_std: Tensor
+    ) -> None:
+        """c, d, e, f: [width] for all members, or [E, width].
+
+        Raises:
+            InputError: a wrong width, a number that is not finite, a deviation that is not
+                positive (a constant dimension: give it 1).
+        """
+        given = (input_mean, input_std, target_mean, target_std)
+        for name, value in zip(NORMALISERS, given, strict=True):
+            own: Tensor = getattr(self, name)
+            width = own.shape[-1]
+            if value.shape not in ((width,), (self.members, width)):
+                want = f"[{width}] or [{self.members}, {width}]"
+                raise InputError(f"{name} has shape {list(value.shape)}, expected {want}")
+            _check_normaliser(name, value)
+            own.copy_(value.reshape(-1, 1, width).expand_as(own))
+
+    def numbers(self, like: Tensor, members: Sequence[int] | None = None) -> Numbers:
+        """Everything that a prediction reads, as a value that follows `like`."""
+        chosen = range(self.members) if members is None else members
+
+        def some(tensor: Tensor) -> Tensor:
+            return pick(tensor, chosen).to(like)
+
+        residual = torch.zeros(self.outputs, self.state_dim + self.action_dim)
+        if self.residual:
+            residual[: self.state_dim, : self.state_dim] = torch.eye(self.state_dim)
+        return Numbers(
+            layers=self.network.layers().of(chosen).like(like),
+            input_mean=some(self.input_mean),
+            input_std=some(self.input_std),
+            target_mean=some(self.target_mean),
+            target_std=some(self.target_std),
+            low=some(self.low),
+            high=some(self.high),
+            residual=residual.to(like),
+        )
+
+
+def standardised_inputs(numbers: Numbers, x: Tensor) -> Tensor:
+    """x̂ [E, N, in]."""
+    return (x - numbers.input_mean) / numbers.input_std
+
+
+def predict(numbers: Numbers, x: Tensor) -> Prediction:
+    """Of x = [s, a], [N, in] or [E, N, in]."""
+    return scaled(numbers, x, numbers.layers(standardised_inputs(numbers, x)))
+
+
+def scaled(numbers: Numbers, x: Tensor, outputs: Tensor) -> Prediction:
+    """μ and σ from the network's outputs [E, N, 2 out]."""
+    mean, raw = outputs.chunk(2, dim=-1)
+    std = numbers.target_std * (0.5 * bounded(numbers, raw)[0]).exp()
+    shift = x @ numbers.residual.T + numbers.target_mean
+    return Prediction(shift + numbers.target_std * mean, std)
+
+
+def bounded(numbers: Numbers, raw: Tensor) -> tuple[Tensor, Tensor]:
+    """log v and its derivative by `raw`."""
+    down, slope_high = softplus(numbers.high - raw)
+    up, slope_low = softplus(numbers.high - down - numbers.low)
+    return numbers.low + up, slope_low * slope_high
+
+
+def check_numbers(ensemble: GaussianEnsemble, members: Sequence[int]) -> None:
+    """
+    Raises:
+        InputError: a parameter of these members is not finite, or a normaliser's deviation is not
+            positive.
+    """
+    for name, parameter in ensemble.named_parameters():
+        broken = [k for k in members if not torch.isfinite(parameter[k]).all()]
+        if broken:
+            raise InputError(
+                f"parameter {name} of the ensemble is not finite in members {broken}: leave them "
+                f"out of elites, or load a sound checkpoint"
+            )
+    for name in NORMALISERS:
+        _check_normaliser(name, getattr(ensemble, name))
+
+
+def _check_normaliser(name: str, value: Tensor) -> None:
+    wrong = ~torch.isfinite(value)
+    if name.endswith("std"):
+        wrong |= value <= 0
+    if wrong.any():
+        column = int(wrong.reshape(-1, value.shape[-1]).any(dim=0).nonzero()[0])
+        got = float(value[..., column].flatten()[wrong[..., column].flatten()][0])
+        want = "a positive number (1 for a constant one)" if name.endswith("std") else "a number"
+        raise InputError(f"{name} of dimension {column} is {got:g}, expected {want}")

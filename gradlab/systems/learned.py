@@ -1,0 +1,213 @@
+"""A probabilistic ensemble as a System: noise and member are arguments.
+
+    s' = μ_k(s, a) + σ_k(s, a) ξ,     A, B = ∂s'/∂(s, a) at that noise
+
+Noise [N, out + 1] holds out = ds (ds + 1 with a reward head) standard normal columns ξ, and a last
+column u, uniform in [0, 1), that chooses the member, elites[⌊u · number of elites⌋]. Without noise:
+the elites' mean transition, and its Jacobian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.networks.ensemble_jacobians import realised
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, check_numbers, predict
+from gradlab.systems.function import AliveFunction, survivors
+from gradlab.systems.system import Certificate, Linearization, Transition, check_step
+
+ROWS = 4096  # transitions whose noise is inferred at once, under every member
+RewardFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedSystem:
+    """See above; computes in the dtype and on the device of the states.
+
+    Attributes:
+        ensemble: its parameters are read at every call, so it may be trained meanwhile.
+        reward: (state, action, next_state) -> [N], torch and differentiable, in the place of the
+            ensemble's head; None: the head.
+        alive: the task's termination, next_state [N, ds] -> bool [N]; None: every state is alive.
+        elites: the members that are used; None: all.
+    """
+
+    ensemble: GaussianEnsemble
+    reward: RewardFunction | None = None
+    alive: AliveFunction | None = None
+    elites: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ensemble, GaussianEnsemble):
+            kind = type(self.ensemble).__name__
+            raise InputError(f"ensemble is a {kind}, expected a GaussianEnsemble")
+        if self.reward is None and not self.ensemble.reward:
+            raise InputError(
+                "the ensemble has no reward head: give reward=(state, action, next_state) -> [N]"
+            )
+        members = range(self.ensemble.members)
+        if self.elites is not None and (
+            not self.elites
+            or len(set(self.elites)) < len(self.elites)
+            or any(each not in members for each in self.elites)
+        ):
+            want = f"different members from 0 to {members[-1]}"
+            raise InputError(f"elites are {list(self.elites)}, expected {want}")
+        check_numbers(self.ensemble, self.chosen)
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """The members that are used."""
+        return tuple(range(self.ensemble.members)) if self.elites is None else self.elites
+
+    @property
+    def state_dim(self) -> int:
+        return self.ensemble.state_dim
+
+    @property
+    def action_dim(self) -> int:
+        return self.ensemble.action_dim
+
+    @property
+    def noise_dim(self) -> int:
+        return self.ensemble.outputs + 1
+
+    @property
+    def differentiable(self) -> bool:
+        return True
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        check_step(self, state, action, noise)
+        x = torch.cat([state, action], dim=1)
+        if noise is None:
+            outputs = predict(self.ensemble.numbers(x, self.chosen), x).mean.mean(dim=0)
+        else:
+            outputs = self._outputs(x, noise)
+        after = outputs[:, : self.state_dim]
+        rated = outputs[:, -1] if self.reward is None else self._rated(state, action, after)
+        return Transition(after, rated, survivors(self.alive, after))
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        check_step(self, state, action, noise)
+        x, ds = torch.cat([state, action], dim=1), self.state_dim
+        outputs, jacobian = self._mean_jacobian(x) if noise is None else self._jacobian(x, noise)
+        A, B = jacobian[:, :ds, :ds], jacobian[:, :ds, ds:]
+        if self.reward is None:
+            r_s, r_a = jacobian[:, ds, :ds], jacobian[:, ds, ds:]
+        else:
+            r_s, r_a = self._reward_gradients(state, action, outputs[:, :ds], A, B)
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        shape = (n, self.ensemble.outputs)
+        normal = torch.randn(shape, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+        return torch.cat([normal, uniform], dim=1).to(dtype)
+
+    def infer_noise(
+        self, state: Tensor, action: Tensor, next_state: Tensor, member: int | None = None
+    ) -> Tensor:
+        """[N, out + 1], noise that leads to `next_state`; the reward's is 0, its mean.
+
+        Args:
+            member: which one; None: for each transition the elite under which it is likeliest.
+        """
+        check_step(self, state, action, None)
+        if member is not None and member not in self.chosen:
+            raise InputError(f"member is {member!r}, expected one of {list(self.chosen)}")
+        blocks = (slice(begin, begin + ROWS) for begin in range(0, len(state), ROWS))
+        return torch.cat(
+            [self._inferred(state[b], action[b], next_state[b], member) for b in blocks]
+        )
+
+    def _inferred(
+        self, state: Tensor, action: Tensor, next_state: Tensor, member: int | None
+    ) -> Tensor:
+        numbers = self.ensemble.numbers(state, self.chosen)
+        found, ds = predict(numbers, torch.cat([state, action], dim=1)), self.state_dim
+        std = found.std[..., :ds]
+        noise = (next_state - found.mean[..., :ds]) / std
+        if member is None:
+            density = -0.5 * noise.square().sum(dim=2) - std.log().sum(dim=2)
+            index = density.argmax(dim=0)
+        else:
+            index = torch.full_like(state[:, 0], self.chosen.index(member)).long()
+        likeliest = noise[index, torch.arange(len(state), device=state.device)]
+        inferred = state.new_zeros(len(state), self.noise_dim)
+        inferred[:, :ds] = likeliest
+        inferred[:, -1] = (index.to(state) + 0.5) / len(self.chosen)
+        return inferred
+
+    def _outputs(self, x: Tensor, noise: Tensor) -> Tensor:
+        """μ_k + σ_k ξ [N, out], every row by its own member."""
+        parts, order = [], []
+        for member, rows in self._by_member(noise):
+            found = predict(self.ensemble.numbers(x, [member]), x[rows])
+            parts.append(found.mean[0] + found.std[0] * noise[rows, :-1])
+            order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()]
+
+    def _jacobian(self, x: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The same with its Jacobian [N, out, ds + da]; without the head where it is not used."""
+        outputs = self._used()
+        value, jacobian = x.new_empty(len(x), outputs), x.new_empty(len(x), outputs, x.shape[1])
+        for member, rows in self._by_member(noise):
+            numbers = self.ensemble.numbers(x, [member])
+            value[rows], jacobian[rows] = realised(numbers, x[rows], noise[rows, :outputs], outputs)
+        return value, jacobian
+
+    def _mean_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Averages over the elites, of which one Jacobian is held at a time."""
+        outputs, share = self._used(), 1 / len(self.chosen)
+        quiet = x.new_zeros(len(x), outputs)
+        value, jacobian = quiet.clone(), x.new_zeros(len(x), outputs, x.shape[1])
+        for member in self.chosen:
+            found = realised(self.ensemble.numbers(x, [member]), x, quiet, outputs)
+            value += share * found[0]
+            jacobian += share * found[1]
+        return value, jacobian
+
+    def _used(self) -> int:
+        return self.state_dim if self.reward is not None else self.ensemble.outputs
+
+    def _by_member(self, noise: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Members and the rows that their noise gives them."""
+        uniform = noise[:, -1].detach()
+        if not bool(((uniform >= 0) & (uniform <= 1)).all()):
+            raise InputError(
+                f"noise column {self.noise_dim - 1} chooses the member: expected numbers in [0, 1)"
+            )
+        # In float32 a draw may round to 1.
+        index = (uniform * len(self.chosen)).long().clamp_max(len(self.chosen) - 1)
+        for k, member in enumerate(self.chosen):
+            rows = (index == k).nonzero()[:, 0]
+            if len(rows):
+                yield member, rows
+
+    def _rated(self, state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        assert self.reward is not None
+        reward = self.reward(state, action, after)
+        if reward.shape != state.shape[:1]:
+            raise InputError(f"reward returned {list(reward.shape)}, expected [{len(state)}]")
+        return reward
+
+    def _reward_gradients(
+        self, state: Tensor, action: Tensor, after: Tensor, A: Tensor, B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """r_s and r_a; through the next state they pass A and B."""
+        leaves = [x.detach().requires_grad_() for x in (state, action, after)]
+        with torch.enable_grad():
+            total = self._rated(*leaves).sum()
+        grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
+        by_state, by_action, pull = grads
+        r_s = by_state + torch.einsum("ni,nij->nj", pull, A)
+        return r_s, by_action + torch.einsum("ni,nij->nj", pull, B)
