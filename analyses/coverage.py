@@ -43,6 +43,8 @@ def coverage(n: int, tails: str, repetitions: int, seed: int = 0) -> pd.DataFram
         for _ in range(repetitions):
             data = planted(rng, n, ratio=ratio, size=size, tails=tails)
             for name, estimate in estimates(moments(data.G, data.T), batch=n).items():
+                if name not in data.known:
+                    continue
                 found = interval(name, estimate)
                 undefined = bool(np.isnan(found.low))
                 lost[name] = lost.get(name, 0) + undefined

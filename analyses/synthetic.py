@@ -6,19 +6,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gradlab.statistics.moments import Moments, PairSums
+from gradlab.statistics.moments import Estimate, Moments, PairSums
+from gradlab.statistics.signs import sign_agreement, soft_signs
+from gradlab.statistics.tails import DIRECTIONS, heavier, tail_index
 
 SCALE = 0.5  # of the logarithm of each sample's size under lognormal tails
 TAILS = ("gaussian", "t4.5", "lognormal")
+DRAWS = 100_000  # behind a known batch cosine
 
 
 @dataclass(frozen=True)
 class Planted:
-    """Estimator gradients G and truth T, [N, d], with what is known of their law."""
+    """Estimator gradients G and truth T, [N, d], with what is known of their law.
+
+    Attributes:
+        mean, truth: expectations of G and T, [d]; scale: standard deviations of G, [d].
+    """
 
     G: np.ndarray
     T: np.ndarray
     known: dict[str, float]
+    mean: np.ndarray
+    truth: np.ndarray
+    scale: np.ndarray
 
 
 def planted(rng, n, *, ratio=1.0, correlation=0.5, size=1.0, tails="gaussian", d=30) -> Planted:
@@ -52,7 +62,18 @@ def planted(rng, n, *, ratio=1.0, correlation=0.5, size=1.0, tails="gaussian", d
         "cosine": float(mean @ truth / np.linalg.norm(mean) / np.linalg.norm(truth)),
         "snr": float(mean @ mean / trace),
     }
-    return Planted(G, truth + shared, known)
+    return Planted(G, truth + shared, known, mean, truth, scale)
+
+
+def drawn_batch_cosine(mean, truth, root, batch: int) -> float:
+    """Expected cosine by drawing means of `batch` gradients, which are all but normal.
+
+    Args:
+        root: [d, k], covariance of one gradient = root rootᵀ.
+    """
+    z = np.random.default_rng(8).normal(size=(DRAWS, root.shape[1]))
+    draws = mean + np.concatenate([z, -z]) @ root.T / batch**0.5
+    return float((draws @ truth / np.linalg.norm(draws, axis=1) / np.linalg.norm(truth)).mean())
 
 
 def moments(G, T=None, group=None) -> Moments:
@@ -62,14 +83,31 @@ def moments(G, T=None, group=None) -> Moments:
     size = np.array([(group == label).sum() for label in labels], dtype=float)
 
     def summed(X):
+        if len(labels) == len(X):
+            return X[np.argsort(group)]
         return np.stack([X[group == label].sum(axis=0) for label in labels])
 
-    squares = np.array([(G[group == label] ** 2).sum() for label in labels])
+    squares = summed((G**2).sum(axis=1, keepdims=True))[:, 0]
     g = summed(G)
     if T is None:
-        return Moments(size, squares, pairs(g, g))
+        return Moments(size, squares, pairs(g, g), tails=tails_of(g, size))
     t = summed(T)
-    return Moments(size, squares, pairs(g, g), pairs(t, t), pairs(g - t, g - t), pairs(g, t))
+    return Moments(
+        size,
+        squares,
+        pairs(g, g),
+        pairs(t, t),
+        pairs(g - t, g - t),
+        pairs(g, t),
+        signs=sign_agreement(soft_signs(g, size), soft_signs(t, size)),
+        tails=heavier(tails_of(g, size), tails_of(g - t, size)),
+    )
+
+
+def tails_of(sums, size) -> Estimate:
+    """Tail index of group sums [G, d]."""
+    directions = np.random.default_rng(9).normal(size=(sums.shape[1], DIRECTIONS))
+    return tail_index(sums @ directions, size)
 
 
 def pairs(X, Z) -> PairSums:

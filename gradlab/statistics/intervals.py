@@ -20,7 +20,7 @@ it covers a squared bias in 38 cases of 100.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,9 +33,6 @@ from gradlab.statistics.moments import Array, Estimate
 Z = 1.959963984540054
 REPLICATES = 1999
 LEVEL = 0.975  # of each end
-SQUARED_NORMS = ("bias2", "variance_critics")
-ERRORS = ("mse", "relative_mse", "snr")
-COSINES = ("cosine", "cosine_batch")
 
 
 @dataclass(frozen=True)
@@ -161,17 +158,19 @@ def _logarithm(estimate: Estimate, se: float) -> Interval:
 
 
 RANGES = {"cosine": (-1.0, 1.0), "cosine_batch": (-1.0, 1.0), "sign_agreement": (0.0, 1.0)}
-METHODS: dict[str, Callable[[Estimate, float], Interval]] = (
-    dict.fromkeys(SQUARED_NORMS, _squared_norm)
-    | dict.fromkeys(ERRORS, _root)
-    | dict.fromkeys(COSINES, _cosine)
-    | {
-        "mean_norm": _norm,
-        "variance": _variance,
-        "sign_agreement": _share,
-        "tail_index": _logarithm,
-    }
-)
+METHODS: Mapping[str, Callable[[Estimate, float], Interval]] = {
+    "bias2": _squared_norm,
+    "variance_critics": _squared_norm,
+    "mean_norm": _norm,
+    "variance": _variance,
+    "mse": _root,
+    "relative_mse": _root,
+    "snr": _root,
+    "cosine": _cosine,
+    "cosine_batch": _cosine,
+    "sign_agreement": _share,
+    "tail_index": _logarithm,
+}
 
 
 @lru_cache(maxsize=4)

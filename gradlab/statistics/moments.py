@@ -8,6 +8,10 @@ noise), Y_i = G_i − T_i, and X_g the sum of X over group g,
 
 so neither needs a parameter-sized vector, and deleting a group changes only sums already at hand:
     U_X(−g) = (|S|² − 2 X_g·S + 2|X_g|² − Σ|X_g|²) / ((N − n_g)² − (Σ n² − n_g²)).
+
+A truth from starts of its own (`unpaired`) has groups of its own; without pairs
+    |E Y|²   ←  U_G + U_T − 2 Ḡ·T̄ = |Ḡ − T̄|² − tr S_G/N − tr S_T/M
+and each group of either sample is left out in turn.
 """
 
 from __future__ import annotations
@@ -18,9 +22,31 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.statistics.batch_cosine import batch_cosine
+
 Array = NDArray[np.float64]
-QUANTITIES = ("mean_norm", "variance", "bias2", "mse", "relative_mse", "cosine", "snr")
-WITHOUT_TRUTH = ("mean_norm", "variance", "snr")
+QUANTITIES = (
+    "mean_norm",
+    "variance",
+    "variance_critics",
+    "bias2",
+    "mse",
+    "relative_mse",
+    "cosine",
+    "cosine_batch",
+    "sign_agreement",
+    "snr",
+    "tail_index",
+)
+WITHOUT_TRUTH = ("mean_norm", "variance", "variance_critics", "snr", "tail_index")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and the values with each group left out, [G]."""
+
+    value: float
+    left_out: Array
 
 
 @dataclass(frozen=True)
@@ -47,7 +73,11 @@ class Moments:
         squares: Σ_{i∈g} |G_i|².
         gradient, truth, difference: pair sums of G with G, T with T, Y with Y.
         cross: pair sums of G with T.
-        Without a truth the last three are None.
+        Without a truth these three are None; without pairs, so is the difference.
+        truth_size: samples of the truth in each group, where they are not those of the estimator.
+        critics: pair sums of G_i(critic) − their mean over C critics, summed over the critics and
+            divided by C − 1.
+        signs: agreement of signs (`statistics.signs`); tails: index (`statistics.tails`).
     """
 
     size: Array
@@ -56,24 +86,25 @@ class Moments:
     truth: PairSums | None = None
     difference: PairSums | None = None
     cross: PairSums | None = None
+    truth_size: Array | None = None
+    critics: PairSums | None = None
+    signs: Estimate | None = None
+    tails: Estimate | None = None
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value and the values with each group left out, [G]."""
+def pair_mean(sums: PairSums, size: Array, other: Array | None = None) -> Estimate:
+    """E X · E Z without the bias of a plug-in: pairs of different groups only.
 
-    value: float
-    left_out: Array
-
-
-def pair_mean(sums: PairSums, size: Array) -> Estimate:
-    """E X · E Z without the bias of a plug-in: pairs of different groups only."""
-    n, n2 = size.sum(), (size**2).sum()
+    Args:
+        size: samples of X in each group, [G]; other: samples of Z, where they are not the same.
+    """
+    other = size if other is None else other
+    n, m, both = size.sum(), other.sum(), size * other
     whole, own = sums.left.sum(), sums.own.sum()
     left_out = (whole - own - sums.left - sums.right + 2 * sums.own) / (
-        (n - size) ** 2 - (n2 - size**2)
+        (n - size) * (m - other) - (both.sum() - both)
     )
-    return Estimate(float((whole - own) / (n**2 - n2)), left_out)
+    return Estimate(float((whole - own) / (n * m - both.sum())), left_out)
 
 
 def second_moment(moments: Moments) -> Estimate:
@@ -94,12 +125,13 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     """All quantities of one estimator at one horizon.
 
     Args:
-        batch: N′ of the mean squared error, bias² + tr Cov / N′.
+        batch: N′ of the mean squared error, bias² + tr Cov / N′, and of `cosine_batch`.
 
     Returns:
-        mean_norm, variance, snr; with a truth also bias2, mse, cosine and relative_mse, the error
-        over that of a zero gradient, |E T|². bias2 may be negative and cosine may exceed 1: both
-        are noise-corrected and unclipped.
+        mean_norm, variance, snr, and where they were measured variance_critics and tail_index;
+        with a truth also bias2, mse, cosine, cosine_batch, sign_agreement and relative_mse, the
+        error over that of a zero gradient, |E T|². bias2 and variance_critics may be negative and
+        cosine may exceed 1: they are noise-corrected and unclipped.
     """
     norm2 = pair_mean(moments.gradient, moments.size)
     variance = combine(lambda m, u: m - u, second_moment(moments), norm2)
@@ -108,15 +140,93 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         "variance": variance,
         "snr": combine(lambda u, v: u / v, norm2, variance),
     }
-    if moments.truth is None or moments.difference is None or moments.cross is None:
+    if moments.critics is not None:
+        result["variance_critics"] = pair_mean(moments.critics, moments.size)
+    if moments.tails is not None:
+        result["tail_index"] = moments.tails
+    if moments.truth is None or moments.cross is None:
         return result
-    bias2 = pair_mean(moments.difference, moments.size)
-    truth2 = pair_mean(moments.truth, moments.size)
-    cross = pair_mean(moments.cross, moments.size)
+    if moments.signs is not None:
+        result["sign_agreement"] = moments.signs
+    return result | _against_truth(moments, moments.truth, moments.cross, norm2, variance, batch)
+
+
+def _against_truth(
+    moments: Moments,
+    truth: PairSums,
+    crossed: PairSums,
+    norm2: Estimate,
+    variance: Estimate,
+    batch: int,
+) -> dict[str, Estimate]:
+    truth2 = pair_mean(truth, moments.size if moments.truth_size is None else moments.truth_size)
+    cross = pair_mean(crossed, moments.size, moments.truth_size)
+    if moments.difference is None:
+        bias2 = combine(lambda u, t, c: u + t - 2 * c, norm2, truth2, cross)
+    else:
+        bias2 = pair_mean(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
-    return result | {
+    along = _variance_along(crossed, truth, moments.size)
+    return {
         "bias2": bias2,
         "mse": mse,
         "relative_mse": combine(lambda e, t: np.where(t > 0, e / t, np.nan), mse, truth2),
         "cosine": combine(lambda c, u, t: c / (np.sqrt(u) * np.sqrt(t)), cross, norm2, truth2),
-    }
+        "cosine_batch": combine(
+            lambda c, t, a, u, v: batch_cosine(c, t, a, u, v, batch),
+            cross, truth2, along, norm2, variance,
+        ),
+    }  # fmt: skip
+
+
+def _variance_along(crossed: PairSums, truth: PairSums, size: Array) -> Estimate:
+    """Variance per sample of G along the mean truth, from the projections G_g · Σ T."""
+    p, norm2 = crossed.left, truth.left.sum()
+
+    def variance(n: Array, n2: Array, pp: Array, np_: Array, total: Array) -> Array:
+        mean = total / n
+        return np.asarray((pp - 2 * mean * np_ + mean**2 * n2) / ((n - n2 / n) * norm2))
+
+    parts = (size, size**2, p**2, size * p, p)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = variance(*(part.sum() for part in parts))
+        return Estimate(float(value), variance(*(part.sum() - part for part in parts)))
+
+
+def unpaired(
+    estimator: Moments,
+    truth: Moments,
+    left: Array,
+    right: Array,
+    signs: Estimate | None = None,
+    tails: Estimate | None = None,
+) -> Moments:
+    """Moments of an estimator against a truth from starts of its own.
+
+    Args:
+        estimator: without a truth, on G groups; truth: likewise, of the true gradients, M groups.
+        left: [G], G_g · Σ T; right: [M], T_h · Σ G.
+        signs, tails: over all G + M groups.
+    """
+    none_g, none_t = np.zeros(len(estimator.size)), np.zeros(len(truth.size))
+
+    def first(x: Array) -> Array:
+        return np.concatenate([x, none_t])
+
+    def second(x: Array) -> Array:
+        return np.concatenate([none_g, x])
+
+    def spread(sums: PairSums, place: Callable[[Array], Array]) -> PairSums:
+        return PairSums(place(sums.own), place(sums.left), place(sums.right))
+
+    return Moments(
+        size=first(estimator.size),
+        squares=first(estimator.squares),
+        gradient=spread(estimator.gradient, first),
+        truth=spread(truth.gradient, second),
+        cross=PairSums(np.zeros(len(left) + len(right)), first(left), second(right)),
+        truth_size=second(truth.size),
+        critics=None if estimator.critics is None else spread(estimator.critics, first),
+        signs=signs,
+        tails=tails,
+    )

@@ -17,6 +17,8 @@ def coverage(n, tails, repetitions, seed=0):
         for _ in range(repetitions):
             data = planted(rng, n, ratio=ratio, size=size, tails=tails)
             for name, estimate in estimates(moments(data.G, data.T), batch=n).items():
+                if name not in data.known:
+                    continue
                 found = interval(name, estimate)
                 inside = found.low <= data.known[name] <= found.high
                 hits.setdefault((name, ratio, size), []).append(inside)
@@ -46,7 +48,7 @@ def test_ends_are_ordered_and_clipped():
         for name, estimate in estimates(moments(data.G, data.T), batch=16).items():
             found = interval(name, estimate)
             assert found.low <= found.high or np.isnan(found.low)
-            if name != "cosine" and not np.isnan(found.low):
+            if "cosine" not in name and not np.isnan(found.low):
                 assert found.low >= 0
 
 

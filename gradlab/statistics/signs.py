@@ -1,0 +1,55 @@
+"""Do two mean gradients agree about the sign of each parameter's step?
+
+    share = ½ + ½ Σ_p a_p b_p / Σ_p |a_p b_p|,     a = erf(√2 z) = 2 Φ(2 z) − 1
+
+with z the mean of a coordinate over its standard error, of the estimator (a) and of the truth (b):
+soft signs, so that a coordinate counts by how well both signs are known and one that is lost in
+noise does not count; with hard signs it would pull the share to ½, and the jackknife, which needs a
+smooth function, would not hold. With enough samples it is the plain share of equal signs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import erf
+
+from gradlab.statistics.moments import Array, Estimate
+
+
+@dataclass(frozen=True)
+class SoftSigns:
+    """Signs of C coordinates of a mean, [C], and with each group left out, [G, C]."""
+
+    value: Array
+    left_out: Array
+
+
+def soft_signs(sums: Array, size: Array) -> SoftSigns:
+    """Soft signs of the mean.
+
+    Args:
+        sums: [G, C], sums of the samples of each group; size: [G], how many they are.
+    """
+    groups, total = np.count_nonzero(size), sums.sum(axis=0)
+    spread = sums - size[:, None] * (total / size.sum())
+    error = np.sqrt((spread**2).sum(axis=0) * groups / max(groups - 1, 1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = np.where(error > 0, np.sqrt(2) / error, 0.0)
+        certain = np.where(error > 0, 0.0, np.sign(total))
+        value = erf(scale * total) + certain
+        left_out = erf(scale * (total - sums)) + certain
+    return SoftSigns(value, left_out)
+
+
+def sign_agreement(estimator: SoftSigns, truth: SoftSigns) -> Estimate:
+    """Share of coordinates whose signs agree; NaN where none is known."""
+
+    def share(a: Array, b: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            product = a * b
+            return np.asarray(0.5 + 0.5 * product.sum(axis=-1) / np.abs(product).sum(axis=-1))
+
+    value = share(estimator.value, truth.value)
+    return Estimate(float(value), share(estimator.left_out, truth.left_out))
