@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.statistics.error_growth import error_growth
+
+STEPS = np.arange(1.0, 26.0)
+
+
+def distances(law, starts=128, seed=0):
+    """A curve per start: the law times a factor of its own, and a little noise."""
+    draw = np.random.default_rng(seed)
+    size = draw.lognormal(0, 0.5, size=(starts, 1))
+    return size * law(STEPS) * draw.lognormal(0, 0.05, size=(starts, len(STEPS)))
+
+
+@pytest.mark.parametrize(
+    ("law", "name", "words"),
+    [
+        (lambda i: 0.3 * i, "linear", "holds: exponent 1.0"),
+        (lambda i: 0.3 * np.exp(0.2 * i), "exponential", "violated: exponential, 0.20"),
+        (lambda i: 0.3 * i**2, "faster", "violated: exponent 2.0"),
+        (lambda i: 0.3 * np.sqrt(i), "slower", "not linear but slower: exponent 0.5"),
+        (lambda i: 3 * np.exp(-0.2 * i), "slower", "not linear but slower"),
+    ],
+)
+def test_the_law_of_growth_is_recognised(law, name, words):
+    found = error_growth(distances(law))
+    assert found.law == name
+    assert found.condition.startswith(words)
+
+
+def test_a_line_far_from_the_origin_is_not_called_linear_growth():
+    found = error_growth(distances(lambda i: 10 + 0.1 * i))
+    assert found.law == "slower"
+
+
+def test_an_exponential_that_only_shrinks_is_no_violation():
+    assert error_growth(distances(lambda i: np.exp(-0.5 * i))).law != "exponential"
+
+
+def test_a_poor_fit_leaves_the_question_open():
+    found = error_growth(distances(lambda i: i * np.exp(0.8 * np.sin(i))))
+    assert found.power_fit < 0.95
+    assert found.law == "undecided"
+
+
+def test_the_interval_of_the_exponent_covers_it():
+    """Every start has an exponent of its own, with mean 1 and equal sizes of error."""
+    covered, repetitions = 0, 200
+    for seed in range(repetitions):
+        draw = np.random.default_rng(seed)
+        noise = np.cumsum(draw.normal(0, 0.1, size=(64, len(STEPS))), axis=1)
+        found = error_growth(STEPS * np.exp(noise) * np.exp(-0.01 * STEPS))
+        covered += found.exponent.low <= 1.0 <= found.exponent.high
+    # |s − ŝ|² averages exp(2 noise), whose mean is exp(2 · 0.01 i): the factor above cancels it
+    # in expectation, so that the curve is linear.
+    assert covered / repetitions > 0.88
+
+
+def test_a_model_without_error_has_no_growth():
+    assert error_growth(np.zeros((8, 25))) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (np.ones(25), "shape"),
+        (np.ones((8, 3)), "shape"),
+        (-np.ones((8, 25)), "finite"),
+        (np.full((8, 25), np.nan), "finite"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(values, named):
+    with pytest.raises(InputError, match=named):
+        error_growth(values)
