@@ -21,7 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -247,12 +247,27 @@ def read(path: str | Path) -> Record:
 
 
 def fold(path: str | Path, size: int) -> None:
-    """Put the first `size` bytes of the journal into the HDF5 file."""
+    """Put the first `size` bytes of the journal into the HDF5 file.
+
+    One fold at a time in a folder: one that outlived its writer must not put an older file in the
+    place of a newer one.
+    """
     path = Path(path)
-    with open(journal_of(path), "rb") as file:
-        found = [frame for _, frame in frames.decode(file.read(size))]
-    base = records.read(path) if path.is_file() else Record({}, {})
-    records.write(path, _merged(base, found, path), overwrite=True)
+    with _alone_in(path.parent):
+        with open(journal_of(path), "rb") as file:
+            found = [frame for _, frame in frames.decode(file.read(size))]
+        base = records.read(path) if path.is_file() else Record({}, {})
+        records.write(path, _merged(base, found, path), overwrite=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _frames(place: Path) -> list[tuple[int, Frame]]:

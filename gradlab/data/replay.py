@@ -72,7 +72,7 @@ class Replay:
             raise InputError("replay is empty: collect before sampling")
         at = (uniform.double() * len(self)).long().to(self.rows.device)
         rows = self.rows.gather(1, at[..., None].expand(-1, -1, self.rows.shape[2]))
-        state, action, reward, next_state, terminated = torch.split(rows, self.widths, dim=2)
+        state, action, reward, next_state, terminated = torch.split(rows, list(self.widths), dim=2)
         return Batch(state, action, reward[..., 0], next_state, terminated[..., 0])
 
     def state(self) -> dict[str, Tensor]:

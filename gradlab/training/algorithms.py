@@ -109,6 +109,10 @@ class Algorithm:
     replay: int = 500_000
     tau: float = 0.005
 
+    def __post_init__(self) -> None:
+        if len(set(self.horizons)) < len(self.horizons):
+            raise InputError(f"{self.name} has terms {self.horizons}: give different horizons")
+
     @property
     def horizons(self) -> tuple[int, ...]:
         return tuple(term.horizon for term in self.terms)

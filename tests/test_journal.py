@@ -1,0 +1,233 @@
+"""A journal keeps what it acknowledged: through kills, torn tails, flipped bytes and full disks."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gradlab import frames, journal
+from gradlab.errors import InputError
+from gradlab.journal import Column, Journal, Table, journal_of, read
+
+TABLES = {
+    "updates": Table(
+        "iteration",
+        {"loss": Column(("seed",), "reward²"), "rate": Column()},
+        {"seed": (0, 1, 2)},
+    ),
+    "events": Table("number", {"message": Column(text=True)}),
+}
+ABOUT = {"kind": "training", "seed": 0}
+
+
+def row(k):
+    return {"iteration": k, "loss": np.array([k, k + 0.25, -k]), "rate": 1 / (k + 1)}
+
+
+def check(path, count):
+    """Rows 0 … count − 1 are there, each as it was written."""
+    found = read(path).groups["updates"]
+    assert found["iteration"].values[:count].tolist() == list(range(count))
+    for k in (0, count // 2, count - 1):
+        np.testing.assert_array_equal(found["loss"].values[k], row(k)["loss"])
+    return found
+
+
+def test_rows_come_back_before_and_after_closing(tmp_path):
+    path = tmp_path / "run.h5"
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(50):
+            writer.append("updates", row(k))
+            writer.append("events", {"number": k, "message": f"über {k}"})
+        assert not path.exists()
+        check(path, 50)
+    assert not journal_of(path).exists()
+    check(path, 50)
+    run = read(path)
+    assert run.groups["events"]["message"].values[7] == "über 7"
+    assert run.attributes["kind"] == "training" and "damaged_frames" not in run.attributes
+    assert run.groups["updates"]["loss"].unit == "reward²"
+
+
+def test_a_column_left_out_is_not_a_number(tmp_path):
+    with Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer:
+        writer.append("updates", {"iteration": 0, "rate": 2.0})
+    found = read(tmp_path / "run.h5").groups["updates"]
+    assert np.isnan(found["loss"].values).all() and found["rate"].values.tolist() == [2.0]
+
+
+def test_a_row_written_again_replaces_the_first(tmp_path):
+    path = tmp_path / "run.h5"
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(10):
+            writer.append("updates", row(k))
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(7, 12):
+            writer.append("updates", row(k) | {"rate": -1.0})
+    found = check(path, 12)
+    assert found["rate"].values.tolist() == [row(k)["rate"] for k in range(7)] + [-1.0] * 5
+
+
+def test_folding_on_the_way_loses_and_doubles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "SMALLEST", 2000)
+    monkeypatch.setattr(journal, "SYNC", 0.0)
+    path, folded = tmp_path / "run.h5", 0
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(1200):
+            writer.append("updates", row(k))
+            if k % 300 == 299:
+                time.sleep(0.7)
+                check(path, k + 1)
+                folded += path.exists()
+    assert folded > 1
+    assert len(check(path, 1200)["iteration"].values) == 1200
+
+
+@pytest.mark.parametrize("cut", [1, 7, 40])
+def test_a_torn_tail_costs_one_row(tmp_path, cut):
+    path = tmp_path / "run.h5"
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(20):
+        writer.append("updates", row(k))
+    writer._file.close()
+    place = journal_of(path)
+    place.write_bytes(place.read_bytes()[:-cut])
+    assert len(check(path, 19)["iteration"].values) == 19
+    with Journal(path, TABLES, ABOUT) as again:
+        again.append("updates", row(19))
+    assert len(check(path, 20)["iteration"].values) == 20
+
+
+def test_a_flipped_byte_costs_the_frame_it_is_in(tmp_path):
+    path = tmp_path / "run.h5"
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(20):
+        writer.append("updates", row(k))
+    writer._file.close()
+    place, whole = journal_of(path), journal_of(path).read_bytes()
+    opening = next(frames.decode(whole))[0]
+    generator = np.random.default_rng(0)
+    for at in generator.integers(opening, len(whole), 60):
+        spoiled = bytearray(whole)
+        spoiled[at] ^= 1 << int(generator.integers(8))
+        place.write_bytes(bytes(spoiled))
+        run = read(path)
+        found = run.groups["updates"]
+        assert len(found["iteration"].values) == 19
+        missing = set(range(20)) - set(found["iteration"].values.tolist())
+        # Of the last frame nobody can know that it was there.
+        assert run.attributes.get("damaged_frames", 0) == (0 if missing == {19} else 1)
+        for k, values in zip(found["iteration"].values, found["loss"].values, strict=True):
+            np.testing.assert_array_equal(values, row(int(k))["loss"])
+
+
+def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(5):
+        writer.append("updates", row(k))
+    write = os.write
+
+    def full(descriptor, data):
+        write(descriptor, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            writer.append("updates", row(5))
+    check(path, 5)
+    writer.append("updates", row(5))
+    writer.close()
+    assert len(check(path, 6)["iteration"].values) == 6
+
+
+def test_without_space_the_journal_stays(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    usage = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr(journal.shutil, "disk_usage", lambda _: usage)
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(5):
+            writer.append("updates", row(k))
+    assert journal_of(path).exists() and not path.exists()
+    check(path, 5)
+
+
+def test_a_run_has_one_writer(tmp_path):
+    with Journal(tmp_path / "run.h5", TABLES, ABOUT), pytest.raises(InputError, match="another"):
+        Journal(tmp_path / "run.h5", TABLES, ABOUT)
+
+
+def test_other_tables_are_refused(tmp_path):
+    path = tmp_path / "run.h5"
+    writer = Journal(path, TABLES, ABOUT)
+    writer.append("updates", row(0))
+    writer._file.close()
+    with pytest.raises(InputError, match="other tables"):
+        Journal(path, {"events": TABLES["events"]}, ABOUT)
+    check(path, 1)
+
+
+@pytest.mark.parametrize(
+    ("table", "bad", "message"),
+    [
+        ("updates", {"loss": 1.0}, "needs 'iteration'"),
+        ("updates", {"iteration": 1, "los": 1.0}, "los"),
+        ("update", {"iteration": 1}, "expected one of updates, events"),
+    ],
+)
+def test_bad_rows_are_refused(tmp_path, table, bad, message):
+    with (
+        Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer,
+        pytest.raises(InputError, match=message),
+    ):
+        writer.append(table, bad)
+
+
+def test_a_missing_or_foreign_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="no such run"):
+        read(tmp_path / "none.h5")
+    journal_of(tmp_path / "x.h5").write_bytes(b"GLJ\x01 something else " * 9)
+    with pytest.raises(InputError, match="no such run"):
+        read(tmp_path / "x.h5")
+
+
+WRITER = """
+import sys, numpy as np
+from gradlab import journal
+journal.SMALLEST, journal.SYNC = 4000, 0.01
+tables = {"updates": journal.Table(
+    "iteration",
+    {"loss": journal.Column(("seed",), "reward²"), "rate": journal.Column()},
+    {"seed": (0, 1, 2)},
+)}
+with journal.Journal(sys.argv[1], tables, {}) as writer:
+    for k in range(int(sys.argv[2]), 10**9):
+        loss = np.array([k, k + 0.25, -k])
+        writer.append("updates", {"iteration": k, "loss": loss, "rate": 1 / (k + 1)})
+        sys.stdout.write(f"{k}\\n")
+        sys.stdout.flush()
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_full_speed_lose_nothing(tmp_path):
+    path, generator, done = tmp_path / "run.h5", np.random.default_rng(1), 0
+    for _ in range(100):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(done)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(float(generator.uniform(0, 0.1)))
+        os.kill(child.pid, signal.SIGKILL)
+        lines = child.stdout.read().split("\n")
+        child.wait()
+        numbers = [int(line) for line in lines[:-1] if line]
+        done = (numbers[-1] if numbers else done) + 1
+        check(path, done)
+    assert done > 1000

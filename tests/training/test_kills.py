@@ -1,0 +1,97 @@
+"""A real run, killed again and again, ends as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gradlab.journal import read
+
+# One process imports everything; its children train, and are killed.
+NURSERY = """
+import os, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+import gradlab
+from gradlab import journal
+from gradlab.training.algorithms import find
+from gradlab.training.loop import train
+journal.SMALLEST, journal.SYNC = 2000, 0.01
+path = Path(sys.argv[1])
+eye = torch.eye(2, dtype=torch.float64)
+task = gradlab.tasks.linear_quadratic(
+    A=0.9 * eye, B=0.5 * eye, Q=eye, R=eye, noise_covariance=0.01 * eye,
+    start_mean=torch.zeros(2).double(), start_covariance=eye, discount=0.9,
+)
+row = replace(find("mpg-v2"), hidden=(8, 8), batch=16)
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        told = os.open(line.strip(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        train(
+            row, task, path, iterations=400, agents=4, interval=2, warmup=32, episode=20,
+            evaluate_every=100, evaluation_starts=4, log_every=2, checkpoint_every=20, keep=(1.0,),
+            resume=path.with_name(path.stem + ".resume.safetensors").exists(), overwrite=True,
+            progress=lambda stage, done, total: os.write(told, b"%d\\n" % done),
+        )
+        os._exit(0)
+    print(child, flush=True)
+    _, status = os.waitpid(child, 0)
+    print(status, flush=True)
+"""
+
+
+def trained(path, kills, seed=0):
+    """Kill the run `kills` times, then let it finish; returns its record."""
+    generator, told = np.random.default_rng(seed), path.with_suffix(".told")
+    nursery = subprocess.Popen(
+        [sys.executable, "-c", NURSERY, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert nursery.stdin is not None and nursery.stdout is not None
+    for k in range(kills + 1):
+        nursery.stdin.write(f"{told}\n")
+        nursery.stdin.flush()
+        child = int(nursery.stdout.readline())
+        if k < kills:
+            time.sleep(float(generator.uniform(0.05, 0.45)))
+            os.kill(child, signal.SIGKILL)
+        status = int(nursery.stdout.readline())
+        assert status in (0, signal.SIGKILL)
+        acknowledged = told.read_text().split() if told.exists() else []
+        if acknowledged:
+            there = read(path).groups["updates"]["iteration"].values
+            assert set(map(int, acknowledged)) <= set(there.tolist())
+    nursery.stdin.close()
+    nursery.wait()
+    return read(path)
+
+
+def compare(tmp_path, kills):
+    whole, killed = trained(tmp_path / "whole.h5", 0), trained(tmp_path / "killed.h5", kills)
+    assert killed.groups["updates"]["iteration"].values.tolist() == list(range(2, 401, 2))
+    for table in ("updates", "evaluations"):
+        ours, theirs = (run.groups[table] for run in (whole, killed))
+        for column in set(ours) - {"seconds"}:
+            np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
+    for name in ("seed0-policy", "seed0-critic"):
+        first, second = (
+            (tmp_path / f"{run}-checkpoints" / "000400" / f"{name}.safetensors").read_bytes()
+            for run in ("whole", "killed")
+        )
+        assert first == second
+
+
+def test_twenty_kills_change_no_bit(tmp_path):
+    compare(tmp_path, kills=20)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_change_no_bit(tmp_path):
+    compare(tmp_path, kills=100)

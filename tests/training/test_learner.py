@@ -1,0 +1,233 @@
+"""Updates against the estimators they claim to follow, targets against hand-made sums."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.systems import from_function
+from gradlab.training.actors import Objective, mixture_loss
+from gradlab.training.algorithms import ALGORITHMS, NStep, OneStep, Term, find, published
+from gradlab.training.learner import Learner, networks
+from gradlab.training.settings import Settings
+from gradlab.training.targets import n_step, one_step
+
+GAMMA = 0.9
+
+
+def push(state, action):
+    """A nonlinear system in three coordinates with two actions."""
+    moved = 0.9 * state + 0.3 * torch.sin(state.roll(1, 1))
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0] * state[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1) + state[:, 0] * action[:, 1]
+
+
+def ends_far_out(state):
+    return state[:, 0].abs() < 1.5
+
+
+def world(alive=None):
+    return from_function(push, state_dim=3, action_dim=2, alive=alive)
+
+
+def task(alive=None):
+    model = world(alive)
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", model, model, starts, GAMMA, 5, action_limit=(2.0, 1.0))
+
+
+def small(name):
+    return replace(find(name), hidden=(8, 8), activation="tanh", batch=16)
+
+
+def settings(**changes):
+    return Settings(**{"precision": "float64", "warmup": 64, "termination": "ignore", **changes})
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+@pytest.mark.parametrize("horizon", [0, 1, 4])
+def test_a_term_has_the_gradient_of_its_estimator(horizon, actions):
+    chosen, row = task(), small("td3")
+    learner = Learner(row, chosen, settings(seeds=2))
+    state = torch.randn(2, 16, 3, dtype=torch.float64)
+    loss = mixture_loss(
+        [Term(horizon, actions)], [1.0], learner.policy, learner.policy.frozen(),
+        lambda s, a: learner.values(learner.critic.frozen(), s, a)[:, 0],
+        chosen.prior, state, None, Objective(GAMMA),
+    )  # fmt: skip
+    gradients = torch.autograd.grad(loss.sum(), learner.policy.parameters)
+    for member in range(2):
+        policy, critic = learner.policy_of(member), learner.critic_of(member)
+        tail = gradlab.Tail(horizon, critic.double(), GAMMA)
+        estimator = gradlab.Estimator(chosen.prior, chosen.prior, actions, tail)
+        wanted = estimator.mean_gradient(policy.double(), state[member])
+        depth = len(gradients) // 2
+        got = [
+            part
+            for k in range(depth)
+            for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
+        ]
+        torch.testing.assert_close(-torch.cat(got), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_a_mixture_is_the_weighted_sum_of_its_terms():
+    chosen, row = task(), small("mpg-v2")
+    learner = Learner(row, chosen, settings())
+    state = torch.randn(1, 16, 3, dtype=torch.float64)
+
+    def loss(terms, weights):
+        return mixture_loss(
+            terms, weights, learner.policy, learner.policy.frozen(),
+            lambda s, a: learner.values(learner.critic.frozen(), s, a)[:, 0],
+            chosen.prior, state, None, Objective(GAMMA),
+        )  # fmt: skip
+
+    parts = [Term(0), Term(2), Term(5)]
+    whole = loss(parts, [0.2, 0.5, 0.3])
+    apart = (
+        0.2 * loss(parts[:1], [1.0]) + 0.5 * loss(parts[1:2], [1.0]) + 0.3 * loss(parts[2:], [1.0])
+    )
+    torch.testing.assert_close(whole, apart, rtol=1e-13, atol=0)
+
+
+def batch_of(terminated):
+    states = torch.tensor([[[0.3, -0.2, 0.1], [1.0, 0.5, -0.4]]], dtype=torch.float64)
+    actions = torch.tensor([[[0.4, -0.3], [0.9, 0.2]]], dtype=torch.float64)
+    after, reward = push(states[0], actions[0])
+    ended = torch.tensor([terminated], dtype=torch.float64)
+    return Batch(states, actions, reward[None], after[None], ended)
+
+
+def linear_act(state):
+    return state[..., :2] * 0.5
+
+
+def sum_value(state, action):
+    return state.sum(2) + 2 * action.sum(2)
+
+
+def test_one_step_values_a_truncated_state_and_not_a_terminal_one():
+    batch = batch_of([0.0, 1.0])
+    got = one_step(OneStep(), batch, linear_act, sum_value, None, None, Objective(GAMMA, 0.5, True))
+    after = sum_value(batch.next_state, linear_act(batch.next_state))
+    torch.testing.assert_close(got[0, 0], 0.5 * batch.reward[0, 0] + GAMMA * after[0, 0])
+    torch.testing.assert_close(got[0, 1], 0.5 * batch.reward[0, 1])
+    ignoring = one_step(OneStep(), batch, linear_act, sum_value, None, None, Objective(GAMMA, 0.5))
+    torch.testing.assert_close(ignoring[0, 1], 0.5 * batch.reward[0, 1] + GAMMA * after[0, 1])
+
+
+def test_smoothing_is_clipped_twice():
+    batch, limit = batch_of([0.0, 0.0]), torch.tensor([2.0, 1.0], dtype=torch.float64)
+    noise = torch.tensor([[[100.0, -100.0], [1.0, 1.0]]], dtype=torch.float64)
+    got = one_step(
+        OneStep(smoothing=0.1, limit=0.5), batch, linear_act, sum_value, noise, limit,
+        Objective(GAMMA),
+    )  # fmt: skip
+    shift = torch.tensor([[[1.0, -0.5], [0.2, 0.1]]], dtype=torch.float64)
+    action = (linear_act(batch.next_state) + shift).clamp(-limit, limit)
+    torch.testing.assert_close(got, batch.reward + GAMMA * sum_value(batch.next_state, action))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_n_steps_are_summed_by_hand(masked):
+    batch = batch_of([0.0, 0.0])
+    got = n_step(
+        NStep("simulator", steps=3), batch, world(ends_far_out), linear_act, linear_act, sum_value,
+        None, Objective(GAMMA, 0.5, masked),
+    )  # fmt: skip
+    for row in range(2):
+        state, action, total, alive = (
+            batch.state[0, row : row + 1],
+            batch.action[0, row : row + 1],
+            0.0,
+            1.0,
+        )
+        for t in range(3):
+            state, reward = push(state, action)
+            total += alive * GAMMA**t * 0.5 * float(reward)
+            if masked and not bool(ends_far_out(state)):
+                alive = 0.0
+            action = linear_act(state)
+        total += alive * GAMMA**3 * float(sum_value(state[None], action[None]))
+        assert float(got[0, row]) == pytest.approx(total, rel=1e-12)
+
+
+def test_the_batched_gaussian_is_the_policy_it_exports():
+    row = replace(small("sac"))
+    learner = Learner(row, task(), settings(seeds=2))
+    state = torch.randn(2, 16, 3, dtype=torch.float64)
+    noise = torch.randn(2, 16, 2, dtype=torch.float64)
+    action, density = learner.draw(learner.policy, state, noise)
+    for member in range(2):
+        policy = learner.policy_of(member).double()
+        wanted = policy.with_log_prob(state[member], noise[member])
+        torch.testing.assert_close(action[member], wanted[0], rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(density[member], wanted[1], rtol=1e-6, atol=1e-6)
+
+
+def test_the_exported_critic_values_unscaled_rewards():
+    learner = Learner(small("td3"), task(), settings(reward_scale=0.01))
+    state = torch.randn(1, 16, 3, dtype=torch.float64)
+    action = torch.randn(1, 16, 2, dtype=torch.float64)
+    trained = learner.values(learner.critic, state, action)[0, 0]
+    torch.testing.assert_close(
+        learner.critic_of(0).double()(state[0], action[0]), trained / 0.01, rtol=1e-5, atol=1e-5
+    )
+
+
+def test_initial_networks_follow_the_seed_and_leave_the_random_state_alone():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first, again, other = (networks(small("td3"), task(), seed)[0] for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [module.network[0].weight for module in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_the_norm_is_taken_before_clipping_and_per_seed():
+    row = replace(small("td3"), clip=1e-3)
+    learner = Learner(row, task(), settings(seeds=2))
+    before = [p.detach().clone() for p in learner.policy.parameters]
+    loss = torch.stack([(p**2).sum(dim=(1, 2)) for p in learner.policy.parameters]).sum(0)
+    norm = learner._step(
+        learner.policy_adam, learner.policy, (loss * torch.tensor([1.0, 3.0])).sum(), 1
+    )
+    size = torch.stack([(p**2).sum(dim=(1, 2)) for p in before]).sum(0).sqrt()
+    torch.testing.assert_close(norm, 2 * size * torch.tensor([1.0, 3.0]))
+    clipped = torch.stack([(p.grad**2).sum(dim=(1, 2)) for p in learner.policy.parameters])
+    torch.testing.assert_close(clipped.sum(0).sqrt(), torch.full((2,), 1e-3).double())
+
+
+def test_a_model_is_asked_for_where_the_task_has_none():
+    without = replace(task(), prior=None)
+    for name in ("mpg-v1", "mpg-v2", "mpg-general", "n-step-adp"):
+        with pytest.raises(InputError, match="has no prior"):
+            Learner(small(name), without, settings())
+    for name in ("td3", "sac", "ddpg", "n-step-dpg"):
+        Learner(small(name), without, settings())
+
+
+def test_an_unknown_algorithm_names_its_neighbours():
+    with pytest.raises(InputError, match="did you mean mpg-v"):
+        find("mpg")
+
+
+def test_the_published_settings_differ_where_the_paper_says_otherwise():
+    v1, v2 = (published(ALGORITHMS[name], "inverted_pendulum") for name in ("mpg-v1", "mpg-v2"))
+    assert v1.policy_rate == (3e-5, 3e-6) and v1.value_rate == (8e-5, 8e-6) and v1.clip == 3.0
+    assert (v1.reuse, v2.reuse) == (10, 1) and v1.weights.published
+    assert v1.target.tail == (-0.5, 0.0)
+    assert published(ALGORITHMS["n-step-dpg"], "path_tracking").exploration == 0.0
+
+
+def test_terms_of_one_row_have_different_horizons():
+    assert isinstance(networks(small("td3"), task(), 0)[1][0], nn.Module)
+    with pytest.raises(InputError, match="different horizons"):
+        replace(small("mpg-v2"), terms=(Term(0), Term(0)))

@@ -1,0 +1,211 @@
+"""Whole runs on a small world: seeds, resumption, records, divergence, and what a run leaves."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.journal import read
+from gradlab.networks import checkpoint
+from gradlab.systems import from_function
+from gradlab.training import ALGORITHMS
+from gradlab.training.algorithms import find
+from gradlab.training.loop import Diverged, train
+
+SMALL = dict(
+    iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
+    evaluation_starts=8, log_every=10, checkpoint_every=20, termination="ignore", keep=(0.0, 1.0),
+    precision="float64",
+)  # fmt: skip
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.2 * torch.sin(state.roll(1, 1)) + 0.1 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
+
+
+def task():
+    world = from_function(
+        push, state_dim=3, action_dim=2, noise_dim=3, alive=lambda state: state[:, 0].abs() < 2.5
+    )
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, world, starts, 0.9, 5, action_limit=(2.0, 1.0))
+
+
+def row(name):
+    return replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+
+
+def numbers(path, seed=0):
+    """All parameters of one seed's kept policy and critic at the end."""
+    folders = sorted(path.with_name(path.stem + "-checkpoints").iterdir())
+    files = [folders[-1] / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
+    parts = [p.detach().flatten() for file in files for p in checkpoint.load(file).parameters()]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac"])
+def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, name):
+    together = train(row(name), task(), tmp_path / "all.h5", **SMALL, seeds=3)
+    for seed in range(3):
+        apart = train(row(name), task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
+        torch.testing.assert_close(
+            numbers(together, seed), numbers(apart, seed), rtol=1e-8, atol=1e-10
+        )
+    assert not torch.equal(numbers(together, 0), numbers(together, 1))
+
+
+def test_no_two_rows_end_with_equal_policies(tmp_path):
+    ends = {}
+    for name in ALGORITHMS:
+        ends[name] = numbers(train(row(name), task(), tmp_path / f"{name}.h5", **SMALL))
+    names = list(ends)
+    for k, first in enumerate(names):
+        for second in names[k + 1 :]:
+            size = min(len(ends[first]), len(ends[second]))
+            assert not torch.equal(ends[first][:size], ends[second][:size]), (first, second)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac"])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
+    options = SMALL | {"precision": precision, "seeds": 2}
+
+    def stop(stage, done, total):
+        if done >= 50:
+            raise Stop
+
+    whole = train(row(name), task(), tmp_path / "whole.h5", **options)
+    with pytest.raises(Stop):
+        train(row(name), task(), tmp_path / "cut.h5", **options, progress=stop)
+    # The last state was saved at 40: ten iterations are repeated, their rows replaced.
+    assert len(read(tmp_path / "cut.h5").groups["updates"]["iteration"].values) == 5
+    torch.manual_seed(99)
+    cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
+    for seed in range(2):
+        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
+    for table in ("updates", "evaluations"):
+        ours, theirs = (read(path).groups[table] for path in (whole, cut))
+        for column in set(ours) - {"seconds"}:
+            np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
+
+
+def test_training_is_the_same_every_time_and_leaves_the_random_state_alone(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = train(row("mpg-v2"), task(), tmp_path / "a.h5", **SMALL)
+    assert torch.equal(torch.get_rng_state(), before)
+    second = train(row("mpg-v2"), task(), tmp_path / "b.h5", **SMALL)
+    assert torch.equal(numbers(first), numbers(second))
+
+
+def test_matrix_precision_is_set_back(tmp_path):
+    before = torch.get_float32_matmul_precision()
+    train(row("td3"), task(), tmp_path / "a.h5", **(SMALL | {"precision": "float32"}))
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_finished_run_is_one_file_with_every_curve(tmp_path):
+    path = train(row("mpg-v2"), task(), tmp_path / "run.h5", **SMALL, seeds=2, command="again")
+    assert not (tmp_path / "run.h5.journal").exists()
+    run = read(path)
+    updates, evaluations = run.groups["updates"], run.groups["evaluations"]
+    assert updates["iteration"].values.tolist() == list(range(10, 61, 10))
+    assert evaluations["iteration"].values.tolist() == [0, 30, 60]
+    assert updates["weight"].values.shape == (6, 2)
+    assert updates["policy_norm"].values.shape == (6, 2)
+    assert (updates["nonfinite"].values == 0).all()
+    assert (evaluations["return_se"].values > 0).all()
+    assert evaluations["rms"].values.shape == (3, 2, 3)
+    config = json.loads(run.attributes["config"])
+    assert config["settings"]["seeds"] == 2 and run.attributes["command"] == "again"
+
+
+def test_learning_improves_the_return(tmp_path):
+    path = train(row("mpg-v2"), task(), tmp_path / "run.h5", **(SMALL | {"iterations": 300}))
+    returns = read(path).groups["evaluations"]["return_mean"].values[:, 0]
+    assert returns[-1] > returns[0] + 1.0
+
+
+def test_kept_networks_can_be_measured(tmp_path):
+    path = train(row("mpg-v2"), task(), tmp_path / "run.h5", **SMALL)
+    place = tmp_path / "run-checkpoints" / "000060"
+    policy, critic = (
+        checkpoint.load(place / f"seed0-{k}.safetensors") for k in ("policy", "critic")
+    )
+    profile = gradlab.measure(task(), policy, critic, horizon=2, starts=16)
+    assert np.isfinite(profile.table()["value"]).any()
+    assert path.exists() and (place / "states.h5").exists()
+
+
+def test_resuming_with_other_settings_shows_the_difference(tmp_path):
+    train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    with pytest.raises(InputError, match=r"settings.agents was 4, now 5"):
+        train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | {"agents": 5}), resume=True)
+
+
+def test_an_earlier_run_is_not_replaced_unasked(tmp_path):
+    train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    with pytest.raises(InputError, match="--resume, or replace it with --overwrite"):
+        train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    train(row("td3"), task(), tmp_path / "run.h5", **SMALL, overwrite=True)
+
+
+def test_nothing_to_resume_says_so(tmp_path):
+    with pytest.raises(InputError, match="no run to resume"):
+        train(row("td3"), task(), tmp_path / "run.h5", **SMALL, resume=True)
+
+
+def test_divergence_is_reported_with_what_went_first(tmp_path):
+    wild = replace(row("td3"), value_rate=(1e300, 1e300))
+    with pytest.raises(Diverged, match=r"seed 0 diverged before iteration 10: .* is not finite"):
+        train(wild, task(), tmp_path / "run.h5", **SMALL)
+    events = read(tmp_path / "run.h5").groups["events"]["message"].values
+    assert len(events) == 1 and "critic" in events[0]
+
+
+def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch):
+    from gradlab.training import learner
+
+    made = learner.networks
+
+    def spoiled(algorithm, chosen, seed):
+        policy, critics = made(algorithm, chosen, seed)
+        if seed == 1:
+            with torch.no_grad():
+                critics[0].network[0].weight.fill_(float("nan"))
+        return policy, critics
+
+    monkeypatch.setattr(learner, "networks", spoiled)
+    path = train(row("td3"), task(), tmp_path / "two.h5", **SMALL, seeds=2)
+    lost = read(path).groups["updates"]["nonfinite"].values
+    assert (lost[:, 0] == 0).all() and (lost[:, 1] > 0).all()
+    alone = train(row("td3"), task(), tmp_path / "one.h5", **SMALL)
+    torch.testing.assert_close(numbers(path, 0), numbers(alone, 0), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": 0}, "seeds is 0, expected an integer from 1"),
+        ({"iteration": 5}, "did you mean iterations|setting 'iteration' is not known"),
+        ({"termination": "stop"}, "termination is 'stop'"),
+        ({"precision": "half"}, "precision is 'half'"),
+        ({"keep": (2.0,)}, "shares of the run"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | change))

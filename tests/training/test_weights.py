@@ -1,0 +1,54 @@
+"""The papers' weights, at the iterations where their values are known in closed form."""
+
+import math
+
+import numpy as np
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.training.weights import FixedWeights, MpgJournalWeights, MpgWeights
+
+ENDS = (0, 25)
+
+
+@pytest.mark.parametrize("ramp", [9000, 4000])
+def test_mpg_begins_with_the_model_and_ends_with_the_data(ramp):
+    rule = MpgWeights(eta=0.1, ramp=ramp)
+    model = 1 / (1 + math.exp(1 - 0.9**-25))
+    assert rule(0, ENDS)[1] == pytest.approx(model, abs=1e-12)
+    assert model == pytest.approx(0.9999976, abs=1e-7)
+    assert rule(ramp // 2, ENDS) == pytest.approx([0.5, 0.5], abs=1e-9)
+    assert rule(ramp, ENDS)[0] == pytest.approx(model, abs=1e-12)
+    assert rule(10 * ramp, ENDS)[0] == pytest.approx(model, abs=1e-12)
+
+
+@pytest.mark.parametrize(("ramp", "iteration"), [(9000, 1505), (4000, 669)])
+def test_the_model_has_99_percent_until_a_sixth_of_the_ramp(ramp, iteration):
+    rule = MpgWeights(eta=0.1, ramp=ramp)
+    assert rule(iteration - 2, ENDS)[1] > 0.99 > rule(iteration + 2, ENDS)[1]
+    assert rule(ramp - iteration, ENDS)[0] == pytest.approx(0.99, abs=1e-4)
+
+
+@pytest.mark.parametrize("iteration", range(0, 9000, 450))
+def test_the_journal_version_is_the_same_rule_while_it_ramps(iteration):
+    journal = MpgJournalWeights(eta=0.1, iterations=9000)
+    # λ falls back where MPG's goes on: (2 − λ) of the one is λ of the other.
+    assert journal(iteration, ENDS) == pytest.approx(MpgWeights(0.1, 9000)(iteration, ENDS))
+
+
+def test_weights_of_many_horizons_sum_to_one_and_change_sides():
+    rule = MpgWeights(eta=0.1, ramp=100)
+    early, late = rule(0, (0, 5, 10, 25)), rule(100, (0, 5, 10, 25))
+    assert early.sum() == pytest.approx(1) and late.sum() == pytest.approx(1)
+    assert (np.diff(early) > 0).all() and (np.diff(late) < 0).all()
+
+
+def test_the_published_rule_goes_on_to_one_and_a_half():
+    rule = MpgWeights(eta=0.1, ramp=100, published=True)
+    assert rule(10_000, ENDS)[0] == 1.0
+    assert np.isfinite(rule(10_000, ENDS)).all()
+
+
+def test_fixed_weights_need_one_value_per_horizon():
+    with pytest.raises(InputError, match="one for each"):
+        FixedWeights((0.5, 0.5))(0, (0,))
