@@ -11,8 +11,9 @@ import matplotlib
 from gradlab.errors import InputError
 from gradlab.profile import load
 from gradlab.reporting import panels
-from gradlab.reporting.page import GENERATOR, render
+from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
+from gradlab.reporting.shell import GENERATOR
 from gradlab.verdict import verdict
 
 
