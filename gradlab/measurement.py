@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance
+from gradlab.assumptions import theory
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -118,6 +119,8 @@ def measure(
     progress("checks", 0, 1)
     critics = [critic] if critic is not None else _given_critics(estimators)
     sanity = examine(task, given, critics, chosen, policy, begin, moments, termination, seed)
+    steps = reference.horizon if reference.admissible and truth == "matched" else None
+    bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
     progress("checks", 1, 1)
     config = _config(task, original, critic, begin, H, batch, truth, termination, seed, command)
     config |= {
@@ -132,7 +135,7 @@ def measure(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     profile = _profile(moments, H, batch, config, environment, _truth_values(reference, truth))
-    return replace(profile, sanity=sanity)
+    return replace(profile, sanity=sanity, theory=bounds)
 
 
 def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:

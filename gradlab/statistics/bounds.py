@@ -36,13 +36,14 @@ class Applies(NamedTuple):
 #   |∇J_n − ∇J| ≤ B_θ (Σ_{k<n} γᵏ U_r(k) + γⁿ U_q(n))
 #   chain(k)    = B_fs^{k−1} B_δa + B_pa ((B_ps + Δ_k)^{k−1} − B_ps^{k−1})
 #   Δ_k         = L_∇f c_m (k − 1) + B_δs
-#   U_r(k)      = L_∇r c_m k B_fs^{k−1} B_fa + B_rs chain(k)                        U_r(0) = 0
+#   U_r(k)      = (L_∇r c_m k + B_δr) B_fs^{k−1} B_fa + B_rs chain(k)               U_r(0) = B_δra
 #   U_q(k)      = L_∇Q c_m k B_fs^{k−1} B_fa + B_Qs chain(k) + B_pa B_ps^{k−1} (B_qs + c_d E|ε|)
 #   U_q(0)      = B_qa + B_pa c_d E|ε|,     c_d = γ/(1 − γ) L_∇q B_ps
 #
 # Errata: App. A-E closes Σ_{j≥1} C(k−1, j) B_ps^{k−1−j} Δʲ = (B_ps + Δ)^{k−1} − B_ps^{k−1} with
 # Δ^{k−1}, which is smaller; it counts one factor B_fs or B_ps for a product of k − 1 steps (here
-# they are per step); and its order o((c_m k)ᵏ) needs L_∇f ≤ 1.
+# they are per step); and its order o((c_m k)ᵏ) needs L_∇f ≤ 1. The paper takes the reward as known:
+# B_δr and B_δra, the errors of a model's own reward, are added here.
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class MPGConstants:
             the critic's and the noisy Q's derivative along π.
         B_qs, B_qa: error of the critic's derivative along π and in the action.
         noise: E|ε| of the observations.
+        B_delta_r, B_delta_ra: error of the reward's derivative along π and in the action.
     """
 
     gamma: float
@@ -80,6 +82,8 @@ class MPGConstants:
     L_grad_Q: float = 0.0
     L_grad_q: float = 0.0
     noise: float = 0.0
+    B_delta_r: float = 0.0
+    B_delta_ra: float = 0.0
 
     def __post_init__(self) -> None:
         check_constants(self)
@@ -107,10 +111,10 @@ def mpg_bias(n: ArrayLike, c: MPGConstants) -> Array:
         chain = c.B_fs**before * c.B_delta_a
         chain = chain + c.B_pa * ((c.B_ps + delta) ** before - c.B_ps**before)
         drift = c.c_m * steps * c.B_fs**before * c.B_fa
-        U_r = c.L_grad_r * drift + c.B_rs * chain
+        U_r = c.L_grad_r * drift + c.B_rs * chain + c.B_delta_r * c.B_fs**before * c.B_fa
         critic = c.B_pa * c.B_ps**before * (c.B_qs + c_d * c.noise)
         U_q = c.L_grad_Q * drift + c.B_Qs * chain + critic
-        U_r[0], U_q[0] = 0.0, c.B_qa + c.B_pa * c_d * c.noise
+        U_r[0], U_q[0] = c.B_delta_ra, c.B_qa + c.B_pa * c_d * c.noise
         reward = np.concatenate([[0.0], np.cumsum(c.gamma**steps * U_r)])[:-1]
         bound: Array = c.B_theta * (reward + c.gamma**steps * U_q)
     return np.where(np.isnan(bound), np.inf, bound)[horizons]
@@ -136,14 +140,15 @@ def linear_growth(errors: ArrayLike) -> float:
     return float((values / np.arange(1, len(values) + 1)).max())
 
 
-# MAAC, Lemma A.1, repaired:  |∇J − ∇Ĵ| ≤ c1(H) ε_f + c2(H) ε_Q
+# MAAC, Lemma A.1, repaired:  |∇J − ∇Ĵ| ≤ c1(H) ε_f + c2(H) ε_Q + Σ_{t<H} (γK)ᵗ ε_r
 #
 #   c1(H) = L_r Σ_{t<H} (γK)ᵗ S_t(L) + (1 + L_π) L_Q (γK)^H S_H(L),    c2(H) = (γK)^H
 #   S_m(L) = Σ_{j<m} Lʲ,   L = L_f (1 + L_π)
 #
 # Errata: the printed prefactor L ε_f/(L − 1) of the reward sum should be L_r ε_f/(L − 1) with L on
 # its first fraction alone, and its critic term drops the action's share (1 + L_π). As printed the
-# bound is violated.
+# bound is violated. The paper takes the reward as known: ε_r, the error of a model's own reward's
+# derivative, is added here.
 
 
 @dataclass(frozen=True)
@@ -202,11 +207,21 @@ def maac_c2(H: ArrayLike, c: MAACConstants) -> Array:
         return np.asarray((c.gamma * c.K) ** check_horizons("H", H).astype(np.float64))
 
 
-def maac_error(H: ArrayLike, c: MAACConstants, epsilon_f: float, epsilon_Q: float) -> Array:
-    """c1(H) ε_f + c2(H) ε_Q."""
-    check_number("epsilon_f", epsilon_f)
-    check_number("epsilon_Q", epsilon_Q)
-    return maac_c1(H, c) * epsilon_f + maac_c2(H, c) * epsilon_Q
+def maac_error(
+    H: ArrayLike, c: MAACConstants, epsilon_f: float, epsilon_Q: float, epsilon_r: float = 0.0
+) -> Array:
+    """c1(H) ε_f + c2(H) ε_Q + Σ_{t<H} (γK)ᵗ ε_r."""
+    errors = dict(epsilon_f=epsilon_f, epsilon_Q=epsilon_Q, epsilon_r=epsilon_r)
+    for name, value in errors.items():
+        check_number(name, value)
+    horizons = check_horizons("H", H)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rates = (c.gamma * c.K) ** np.arange(int(horizons.max(initial=0)) + 1.0)
+        rewards = np.concatenate([[0.0], np.cumsum(rates)])[horizons] * epsilon_r
+        found = maac_c1(H, c) * epsilon_f + maac_c2(H, c) * epsilon_Q
+    return np.asarray(
+        np.nan_to_num(found, nan=0.0, posinf=np.inf) + np.nan_to_num(rewards, nan=0.0)
+    )
 
 
 def shortest_minimiser(bound: Callable[[Array], Array], horizons: ArrayLike) -> tuple[float, float]:

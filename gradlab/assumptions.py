@@ -1,0 +1,282 @@
+"""Do the papers' theorems apply here, and what do they promise? Constants from a few of the starts.
+
+    MPG Thm 2      gradients of the first action through a model's own states
+    MAAC Lemma A.1 a model's derivatives on the simulator's states
+    RP Prop 5.8,   through a model's own states, θ in every action; a first action's share is one
+    DDPPO Thm 1    of the terms that they sum, so they bound it too
+
+The true Q is that of the truth: the simulator unrolled for as many steps from every state of the
+path, so that the bounds meet the measured bias on the same objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.data.path import Path
+from gradlab.findings import Bound, Theory
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    jacobian_noise,
+    linearize_path,
+    rollout_with_jacobians,
+    tail_gradient,
+)
+from gradlab.gradients.starts import Starts
+from gradlab.statistics import constants
+from gradlab.statistics.bounds import Applies, maac_error, mpg_bias, shortest_minimiser
+from gradlab.statistics.bounds_ddppo import ddppo_bias
+from gradlab.statistics.bounds_rp import rp_bias
+from gradlab.statistics.constants import Derivatives, Paths
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+
+FEW = 32
+PAIRS = 48  # states at which the policy's ∂π/∂θ is formed explicitly
+
+Floats = NDArray[np.float64]
+
+
+def theory(
+    simulator: System,
+    policy: nn.Module,
+    chosen: Mapping[str, Estimator],
+    begin: Starts,
+    steps: int | None,
+    horizon: int,
+    termination: str,
+    seed: int,
+) -> Theory | None:
+    """Bounds of every estimator that some theorem is about; None where there is nothing to bound.
+
+    Args:
+        simulator, policy, chosen: as measured, without entropy.
+        steps: T, how many steps the true return sums; None where there is no truth.
+    """
+    if steps is None or termination != "ignore" or horizon < 1:
+        return None
+    modelled = {name: each for name, each in chosen.items() if _modelled(each, simulator)}
+    if not modelled:
+        return None
+    few = begin.block(slice(0, min(FEW, len(begin.states))))
+    discount = next(iter(modelled.values())).tail.discount
+    true = _simulated(simulator, policy, few, steps, horizon, discount, seed)
+    bounds: list[Bound] = []
+    found: dict[str, float] = {}
+    for name, each in modelled.items():
+        paths = _paths(simulator, policy, each, few, true, seed)
+        if paths is None:
+            continue
+        makers = _COMMON if each.states is simulator else _OWN[each.actions]
+        for make in makers:
+            bound, numbers = make(name, each, paths, np.arange(horizon + 1))
+            bounds.append(bound)
+            found |= {f"{name}, {bound.theorem}: {key}": value for key, value in numbers.items()}
+    return Theory(tuple(bounds), found, len(few.states)) if bounds else None
+
+
+def _modelled(estimator: Estimator, simulator: System) -> bool:
+    """Is it differentiated through a model, on states of that model or of the simulator?"""
+    model, states = estimator.jacobians, estimator.states
+    if model is None or model is simulator or isinstance(states, Recorded):
+        return False
+    q_tail = estimator.tail.critic is not None and estimator.tail.value == "Q"
+    return q_tail and (states is model or states is simulator)
+
+
+# Paths ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """The simulator's path of H steps, its derivatives, and those of the true Q."""
+
+    path: Path
+    K: Tensor
+    derivatives: Derivatives
+
+
+def _simulated(
+    simulator: System,
+    policy: nn.Module,
+    few: Starts,
+    T: int,
+    horizon: int,
+    discount: float,
+    seed: int,
+) -> Simulated:
+    """Q of the T-step return by one backward sweep:
+
+    Q_a = r_a + γ Bᵀ p,  Q_s = r_s + γ Aᵀ p,  p ← Q_s + Kᵀ Q_a,  p_T = 0
+    """
+    path, K = rollout_with_jacobians(simulator, policy, few, max(T, horizon + 1), seed)
+    linear = linearize_path(path, simulator, K, path.dynamics_noise)
+    p, values = torch.zeros_like(path.states[0]), []
+    for t in reversed(range(path.horizon)):
+        inside = 1.0 if t < T else 0.0
+        q_s = inside * (linear.r_s[t] + discount * torch.einsum("nij,ni->nj", linear.A[t], p))
+        q_a = inside * (linear.r_a[t] + discount * torch.einsum("nsa,ns->na", linear.B[t], p))
+        p = q_s + torch.einsum("nas,na->ns", linear.K[t], q_a)
+        values.append((q_s, q_a))
+    q_s, q_a = (torch.stack(each[::-1])[: horizon + 1] for each in zip(*values, strict=True))
+    short = replace(linear, path=path.cut(horizon), K=K[: horizon + 1])
+    return Simulated(short.path, short.K, _derivatives(short, q_s, q_a, horizon))
+
+
+def _derivatives(linear: LinearizedPath, q_s: Tensor, q_a: Tensor, h: int) -> Derivatives:
+    parts = linear.A[:h], linear.B[:h], linear.r_s[:h], linear.r_a[:h], linear.K, q_s, q_a
+    return Derivatives(*(np.asarray(x.detach().numpy(), dtype=np.float64) for x in parts))
+
+
+def _paths(
+    simulator: System,
+    policy: nn.Module,
+    estimator: Estimator,
+    few: Starts,
+    true: Simulated,
+    seed: int,
+) -> Paths | None:
+    """The model beside the simulator; None where it leaves the finite numbers."""
+    model, tail, h = estimator.jacobians, estimator.tail, true.path.horizon
+    assert model is not None
+    noise = jacobian_noise(simulator, model, true.path)
+    on_true = linearize_path(true.path, model, true.K, noise)
+    critic = tail_gradient(true.path, tail.critic, tail.value)
+    path, K = rollout_with_jacobians(model, policy, few, h, seed)
+    on_own = linearize_path(path, model, K, path.dynamics_noise)
+    own_critic = tail_gradient(path, tail.critic, tail.value)
+    if not all(torch.isfinite(x).all() for x in (path.states, true.path.states, on_own.A)):
+        return None
+    carrying = h + 1 if estimator.actions == "all" else 1
+    reach = max(_reach(policy, each, carrying) for each in (true.path, path))
+    one_step = [_prediction_error(simulator, model, each) for each in (true.path, path)]
+    return Paths(
+        truth=true.derivatives,
+        guess=_derivatives(on_true, critic.q_s, critic.q_a, h),
+        own=_derivatives(on_own, own_critic.q_s, own_critic.q_a, h),
+        drift=(path.states - true.path.states).norm(dim=2).numpy(),
+        one_step=torch.cat(one_step).numpy(),
+        policy=reach,
+        policy_change=_policy_change(policy, true.path, path),
+    )
+
+
+def _reach(policy: nn.Module, path: Path, steps: int) -> float:
+    """Largest |∂π/∂θ| (Frobenius) over the first steps of a path."""
+    s, e = path.states[:steps].flatten(0, 1), path.policy_noise[:steps].flatten(0, 1)
+    jacobian = policy_jacobian(policy, s, e)
+    eye = torch.eye(jacobian.action_dim, dtype=s.dtype)
+    rows = eye[:, None].expand(-1, jacobian.samples, -1)
+    return float(gram.squared_norms(jacobian, rows).sum(dim=0).sqrt().max())
+
+
+def _prediction_error(simulator: System, model: System, path: Path) -> Tensor:
+    """|f̂ − f| of the mean transitions along a path, [H · N]."""
+    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
+    with torch.no_grad():
+        apart: Tensor = model.step(s, a, None).state - simulator.step(s, a, None).state
+    return apart.square().sum(dim=1).sqrt()
+
+
+def _policy_change(policy: nn.Module, true: Path, own: Path) -> float:
+    """Largest |∂π/∂θ(ŝ) − ∂π/∂θ(s)| / |ŝ − s| over some pairs of states."""
+    drift = (own.states - true.states).norm(dim=2).flatten()
+    rows = (drift > 1e-9 * drift.max()).nonzero().flatten()
+    if not len(rows):
+        return 0.0
+    rows = rows[torch.linspace(0, len(rows) - 1, min(PAIRS, len(rows))).long()]
+    both = (_explicit(policy, each, rows) for each in (own, true))
+    change = torch.stack([x - y for x, y in zip(*both, strict=True)])  # [da, pairs, P]
+    return float((change.square().sum(dim=(0, 2)).sqrt() / drift[rows]).max())
+
+
+def _explicit(policy: nn.Module, path: Path, rows: Tensor) -> list[Tensor]:
+    """∂π_j/∂θ of each action j, [pairs, P]."""
+    s, e = path.states.flatten(0, 1)[rows], path.policy_noise.flatten(0, 1)[rows]
+    jacobian = policy_jacobian(policy, s, e)
+    eye = torch.eye(jacobian.action_dim, dtype=s.dtype)
+    return [gram.path_gradients(jacobian, row.expand(1, len(rows), -1)) for row in eye]
+
+
+# Theorems ---------------------------------------------------------------------------------------
+
+Made = tuple[Bound, dict[str, float]]
+
+
+def _mpg(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
+    c = constants.mpg_constants(paths, estimator.tail.discount)
+    bound = _bound("MPG Thm 2", name, c.applies, n, lambda h: mpg_bias(h, c), first=0)
+    return bound, _numbers(c)
+
+
+def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
+    found = constants.maac_constants(paths, estimator.tail.discount, estimator.actions)
+    c, errors = found.constants, (found.epsilon_f, found.epsilon_Q, found.epsilon_r)
+    bound = _bound(
+        "MAAC Lemma A.1", name, c.applies, n, lambda h: paths.policy * maac_error(h, c, *errors), 0
+    )
+    return bound, _numbers(c) | {
+        "epsilon_f": errors[0], "epsilon_Q": errors[1], "epsilon_r": errors[2],
+    }  # fmt: skip
+
+
+def _rp(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
+    found = constants.rp_constants(paths, estimator.tail.discount)
+    c, errors = found.constants, (found.epsilon_f, found.epsilon_v, found.C_f, found.C_v)
+    applies = c.applies
+    if c.growth <= 1 and not applies.holds:  # 5.8 itself needs no more than this
+        text = f"RP Prop 5.8 applies: a step's derivative is at most {c.growth:.3g}, not above 1."
+        applies = Applies(True, text)
+    bound = _bound("RP Prop 5.8", name, applies, n, lambda h: rp_bias(h, c, *errors), first=1)
+    return bound, _numbers(c) | {"epsilon_f": errors[0], "epsilon_v": errors[1]}
+
+
+def _ddppo(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
+    found = constants.ddppo_constants(paths, estimator.tail.discount)
+    c, applies = found.constants, found.constants.applies
+    if found.L_K > 1 and applies.holds:
+        text = f"do not hold (measured |∂π/∂s| = {found.L_K:.3g} > 1): its proof drops that factor."
+        applies = Applies(False, f"Assumptions of DDPPO Thm 1 {text}")
+    errors = found.epsilon_f, found.epsilon_f_grad, found.epsilon_r_grad
+    level = ddppo_bias(c, *errors) if applies.holds else np.nan
+    bound = _bound("DDPPO Thm 1", name, applies, n, lambda h: np.full(np.shape(h), level), first=1)
+    return bound, _numbers(c) | dict(zip(_THREE, errors, strict=True))
+
+
+_THREE = ("epsilon_f", "epsilon_f_grad", "epsilon_r_grad")
+Maker = Callable[[str, Estimator, Paths, NDArray[np.int64]], Made]
+_COMMON: tuple[Maker, ...] = (_maac,)
+_OWN: Mapping[str, tuple[Maker, ...]] = {"first": (_mpg, _rp, _ddppo), "all": (_rp, _ddppo)}
+
+
+def _bound(
+    theorem: str,
+    estimator: str,
+    applies: Applies,
+    n: NDArray[np.int64],
+    law: Callable[[NDArray[np.int64]], Floats],
+    first: int,
+) -> Bound:
+    """The law at horizons n from `first` on, and its brute-force minimum."""
+    values = np.full(len(n), np.nan)
+    values[n >= first] = law(n[n >= first])
+    finite = n[(n >= first) & np.isfinite(values)]
+    best = -1
+    if len(finite):
+        best = int(shortest_minimiser(lambda h: values[h.astype(int)], finite)[0])
+    return Bound(theorem, estimator, values, applies.holds, applies.sentence, best)
+
+
+def _numbers(c: object) -> dict[str, float]:
+    assert is_dataclass(c)
+    values = {field.name: getattr(c, field.name) for field in fields(c)}
+    return {name: float(value) for name, value in values.items() if value is not None}

@@ -1,0 +1,249 @@
+"""Bounds from measured constants hold for the exact bias, and constants are what they should be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab import Estimator, Tail
+from gradlab.assumptions import theory
+from gradlab.findings import Bound, Theory
+from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.starts import as_starts
+from gradlab.systems import LinearQuadratic, from_function
+from gradlab.systems.system import System
+
+H, T, N = 12, 150, 32
+
+
+class Linear(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False).double()
+        self.layer.weight.data = weight.double()
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.layer(state)
+
+
+class Quadratic(nn.Module):
+    """Q(s, a) = −zᵀ P z with z = (s, a)."""
+
+    def __init__(self, P: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("P", P)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        z = torch.cat([state, action], dim=1)
+        return -((z @ self.P) * z).sum(dim=1)
+
+
+class World:
+    """A random linear-quadratic task without noise, a model of it, a critic and a policy."""
+
+    def __init__(self, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        ds, da = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+        error = 10.0 ** rng.uniform(-3, -1)
+        self.gamma = float(rng.uniform(0.5, 0.97))
+        A = rng.normal(size=(ds, ds))
+        A *= 0.7 * rng.uniform(0.3, 1) / np.linalg.norm(A, 2)
+        B = rng.normal(size=(ds, da))
+        B *= 0.7 * rng.uniform(0.3, 1) / np.linalg.norm(B, 2)
+        W = rng.normal(size=(da, ds))
+        W *= 0.3 / np.linalg.norm(W, 2)
+        Q, R = np.eye(ds) * rng.uniform(0.1, 2), np.eye(da) * rng.uniform(0.1, 2)
+        zero = torch.zeros(ds, ds, dtype=torch.float64)
+
+        def system(A: np.ndarray, B: np.ndarray) -> LinearQuadratic:
+            return LinearQuadratic(*map(torch.from_numpy, (A, B, Q, R)), zero)
+
+        self.A, self.B, self.W, self.Q, self.R = A, B, W, Q, R
+        self.A_, self.B_ = (x + error * rng.normal(size=x.shape) for x in (A, B))
+        self.simulator, self.model = system(A, B), system(self.A_, self.B_)
+        P = rng.normal(size=(ds + da, ds + da))
+        self.critic = Quadratic(torch.from_numpy((P @ P.T) * rng.uniform(0.1, 1)))
+        self.policy = Linear(torch.from_numpy(W))
+        self.starts = torch.from_numpy(rng.normal(size=(N, ds)))
+
+    def estimator(self, states: System, actions: str, n: int = H) -> Estimator:
+        return Estimator(states, self.model, actions, Tail(n, self.critic, self.gamma))
+
+    def bias(self, states: System, actions: str) -> np.ndarray:
+        """|mean gradient − true mean gradient| on these very starts, at 0 … H."""
+        whole = Estimator(self.simulator, self.simulator, actions, Tail(T, None, self.gamma))
+        true = whole.mean_gradient(self.policy, self.starts)
+        found = horizon_gradients(self.estimator(states, actions), self.policy, self.starts)
+        assert found.means is not None
+        return (found.means - true).norm(dim=1).numpy()
+
+    def theory(self, actions: str) -> Theory:
+        chosen = {
+            "model": self.estimator(self.model, actions),
+            "mixed": self.estimator(self.simulator, actions),
+        }
+        found = theory(
+            self.simulator, self.policy, chosen, as_starts(self.starts, len(self.A)),
+            T, H, "ignore", 0,
+        )  # fmt: skip
+        assert found is not None
+        return found
+
+
+def named(found: Theory) -> dict[str, Bound]:
+    return {each.theorem: each for each in found.bounds}
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
+    applied: dict[str, int] = {}
+    for seed in range(24):
+        world = World(seed)
+        bias = {
+            "model": world.bias(world.model, actions),
+            "mixed": world.bias(world.simulator, actions),
+        }
+        for bound in world.theory(actions).bounds:
+            if not bound.applies:
+                continue
+            applied[bound.theorem] = applied.get(bound.theorem, 0) + 1
+            here = ~np.isnan(bound.values)
+            if bound.theorem == "DDPPO Thm 1":
+                here &= np.arange(H + 1) == H  # for h → ∞ and without a critic
+                bias_here = infinite_bias(world, actions)
+            else:
+                bias_here = bias[bound.estimator]
+            slack = bound.values[here] - bias_here[here]
+            assert (slack >= -1e-9 * bias_here[here]).all(), (seed, bound.theorem)
+    wanted = {"MAAC Lemma A.1", "RP Prop 5.8", "DDPPO Thm 1"}
+    assert set(applied) == wanted | ({"MPG Thm 2"} if actions == "first" else set())
+    assert min(applied.values()) >= 12
+
+
+def infinite_bias(world: World, actions: str) -> np.ndarray:
+    """Of the model's return without an end, the same at every horizon."""
+    made = (
+        Estimator(each, each, actions, Tail(T, None, world.gamma))
+        for each in (world.simulator, world.model)
+    )
+    true, guess = (each.mean_gradient(world.policy, world.starts) for each in made)
+    return np.full(H + 1, float((guess - true).norm()))
+
+
+def test_constants_are_those_of_the_matrices_to_rounding():
+    for seed in range(20):
+        world = World(seed)
+        found = world.theory("first").constants
+        closed, model = world.A + world.B @ world.W, world.A_ + world.B_ @ world.W
+        size = lambda x: np.linalg.norm(x, 2)  # noqa: E731
+        known = {
+            "MPG Thm 2: B_ps": size(closed),
+            "MPG Thm 2: B_fs": size(model),
+            "MPG Thm 2: B_pa": size(world.B),
+            "MPG Thm 2: B_fa": size(world.B_),
+            "MPG Thm 2: B_delta_s": size(model - closed),
+            "MPG Thm 2: B_delta_a": size(world.B_ - world.B),
+            "MPG Thm 2: B_delta_r": 0.0,
+            "RP Prop 5.8: closed_loop": max(size(closed), size(model)),
+            "RP Prop 5.8: L_pi": size(world.W),
+            "DDPPO Thm 1: epsilon_r_grad": 0.0,
+        }
+        for name, value in known.items():
+            assert found[f"model, {name}"] == pytest.approx(value, rel=1e-10, abs=1e-12), name
+        both = size(np.hstack([world.A_, world.B_]))
+        assert found["mixed, MAAC Lemma A.1: L_f"] == pytest.approx(both, rel=1e-10)
+        # |∂π/∂θ| of a linear policy is |s| in each of its da rows.
+        reach = world.starts.norm(dim=1).max().item() * len(world.W) ** 0.5
+        assert found["model, MPG Thm 2: B_theta"] == pytest.approx(reach, rel=1e-10)
+
+
+def test_lipschitz_constants_of_derivatives_never_exceed_the_known_ones():
+    for seed in range(20):
+        world = World(seed)
+        found = world.theory("first").constants
+        curvature = 2 * np.linalg.norm(world.Q + world.W.T @ world.R @ world.W, 2)
+        assert found["model, MPG Thm 2: L_grad_f"] <= 1e-6
+        assert 0.2 * curvature <= found["model, MPG Thm 2: L_grad_r"] <= curvature * (1 + 1e-6)
+        assert found["model, DDPPO Thm 1: L_pig"] == pytest.approx(len(world.W) ** 0.5, rel=1e-6)
+
+
+def test_a_steep_system_is_said_not_to_meet_the_assumptions():
+    world = World(3)
+    steep = 1.3 * world.simulator.A / np.linalg.norm(world.A, 2)
+    world.simulator = replace(world.simulator, A=steep)
+    found = named(world.theory("first"))
+    for theorem in ("RP Prop 5.8", "DDPPO Thm 1"):
+        assert not found[theorem].applies
+        assert "measured" in found[theorem].sentence or "grow" in found[theorem].sentence
+    assert np.isnan(found["DDPPO Thm 1"].values).all()
+    assert found["DDPPO Thm 1"].best == -1
+
+
+def test_a_wrong_reward_enters_the_bounds():
+    """The model's reward lacks the action's cost; nothing else is wrong."""
+    world = World(5)
+    free = torch.zeros_like(world.model.R)
+    zero = torch.zeros_like(world.model.Q)
+    world.model = LinearQuadratic(
+        world.simulator.A, world.simulator.B, world.simulator.Q, free, zero
+    )
+    for states, name in ((world.model, "model"), (world.simulator, "mixed")):
+        (bound,) = [
+            each
+            for each in world.theory("first").bounds
+            if each.estimator == name and each.theorem in ("MPG Thm 2", "MAAC Lemma A.1")
+        ]
+        bias = world.bias(states, "first")
+        assert bias[1:].min() > 0
+        assert (bound.values >= bias).all()
+
+
+def test_the_minimum_is_the_brute_force_one():
+    for bound in World(7).theory("first").bounds:
+        assert bound.values[bound.best] == np.nanmin(bound.values)
+
+
+def test_without_a_truth_or_a_model_there_is_nothing_to_bound():
+    world = World(1)
+    begin = as_starts(world.starts, len(world.A))
+    own = {"true": Estimator(world.simulator, world.simulator, "first", Tail(3, None, 0.9))}
+    arguments = (begin, T, H, "ignore", 0)
+    assert theory(world.simulator, world.policy, own, *arguments) is None
+    chosen = {"model": world.estimator(world.model, "first")}
+    none = (begin, None, H, "ignore", 0)
+    assert theory(world.simulator, world.policy, chosen, *none) is None
+
+
+def test_a_model_that_overflows_leaves_no_bound_and_stops_nothing():
+    def explode(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.exp(20 * s**2) + a.sum(dim=1)[:, None], -(s**2).sum(dim=1)
+
+    world = World(1)
+    wild = from_function(explode, len(world.A), world.B.shape[1])
+    chosen = {"model": Estimator(wild, wild, "first", Tail(H, world.critic, world.gamma))}
+    begin = as_starts(world.starts, len(world.A))
+    assert theory(
+        world.simulator, world.policy, chosen, begin, T, H, "ignore", 0
+    ) is None  # fmt: skip
+
+
+def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):
+    task = gradlab.tasks.linear_quadratic()
+    policy = Linear(torch.tensor([[-0.5, -0.8]]))
+    critic = Quadratic(torch.eye(3, dtype=torch.float64))
+    profile = gradlab.measure(task, policy, critic, horizon=4, starts=32)
+    again = gradlab.load(profile.save(tmp_path / "run.h5"))
+    assert again.sanity == profile.sanity and profile.sanity
+    assert profile.theory is not None and again.theory is not None
+    assert again.theory.constants == profile.theory.constants
+    assert again.theory.starts == profile.theory.starts
+    for one, other in zip(again.theory.bounds, profile.theory.bounds, strict=True):
+        np.testing.assert_array_equal(one.values, other.values)
+        assert (one.theorem, one.estimator, one.applies, one.sentence, one.best) == (
+            other.theorem, other.estimator, other.applies, other.sentence, other.best,
+        )  # fmt: skip
