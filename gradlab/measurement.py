@@ -318,9 +318,12 @@ def _profile(
 
 def _truth_values(truth: Truth, kind: str) -> dict[str, Any]:
     """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
+    method = "simulator unrolled with its own Jacobians, checked by finite differences"
+    if kind == "objective":
+        method += "; first-action gradients at visited states, times 1/(1 − γ)"
     values: dict[str, Any] = {
         "kind": kind,
-        "method": "simulator unrolled with its own Jacobians, checked by finite differences",
+        "method": method,
         "admissible": truth.admissible,
     }
     plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]

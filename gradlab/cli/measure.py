@@ -37,8 +37,9 @@ class Measure:
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
     termination: Literal["ignore", "mask"] = "ignore"
     """What happens at terminal states: go on as in the papers' model rollouts, or stop there."""
-    truth: Literal["matched"] = "matched"
-    """Reference of every bias: the gradient that each estimator aims at."""
+    truth: Literal["matched", "objective"] = "matched"
+    """Reference of every bias: the gradient that each estimator aims at, or the objective's, one
+    for all, first-action gradients then being taken at visited states and times 1/(1 − γ)."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False

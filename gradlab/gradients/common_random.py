@@ -145,11 +145,13 @@ def _perturbed_rewards(
 
 
 def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
+    """Moves actions by a thousandth of their size, and θ, where s_0 has no say, by a hundredth."""
     jacobian = policy_jacobian(policy, states, noise)
     reach = float(gram.along(jacobian, directions).square().mean().sqrt())
     with torch.no_grad():
         size = float(act(policy, states, noise).square().mean().sqrt())
-    return 1e-3 * max(size, 1e-2) / max(reach, 1e-12)
+    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    return min(1e-3 * max(size, 1e-2) / max(reach, 1e-12), 1e-2 * max(theta, 1.0))
 
 
 def mean_and_error(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,6 @@ LARGEST_LOG = 700.0  # of a float64
 AT_MOST = 1000  # steps that a truth is unrolled for
 TOLERANCE = 0.01  # remainder over the norm of a converged truth
 STEPS = 25  # steps whose policy Jacobians are held at once
-LATE = 10  # steps of the second half that speak for those after the last
 
 
 def effective_horizon(discount: float) -> int:
@@ -226,19 +225,17 @@ def all_action_gradients(
 def all_action_remainder(
     linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
 ) -> float:
-    """What steps from T on would add to the mean gradient: γᵀ/(1−γ) times the largest late one.
+    """What more steps would add to the mean gradient: |g_T − g_m| γᵀ⁻ᵐ/(1 − γᵀ⁻ᵐ), m = 3T/4.
 
     A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
-    point or in process noise these terms shrink no faster than γᵗ. Late: some steps of the second
-    half, whose λ_t have most of their own future in the sum.
+    point or in process noise the sum goes on to grow like 1 − γᵀ, which this extrapolates.
     """
-    costates = _costates(linear, horizon, discount)
-    largest = 0.0
-    for t in np.unique(np.linspace(horizon // 2, horizon - 1, LATE).astype(int)).tolist():
-        jacobian = _jacobian(linear, policy, slice(t, t + 1))
-        size = float(gram.mean_gradients(jacobian, costates[t][None]).norm())
-        largest = max(largest, size / discount**t)
-    return discount**horizon / (1 - discount) * largest
+    m = 3 * horizon // 4
+    long, short = (
+        all_action_gradients(linear, policy, T, discount).mean(dim=0) for T in (horizon, m)
+    )
+    left = discount ** (horizon - m)
+    return float((long - short).norm()) * left / (1 - left)
 
 
 def _costates(linear: LinearizedPath, horizon: int, discount: float) -> Tensor:

@@ -9,11 +9,13 @@ from worlds import linear, matrix, network
 
 from gradlab import systems
 from gradlab.gradients import oracles
-from gradlab.gradients.common_random import common_random_differences
+from gradlab.gradients.common_random import common_random_differences, mean_and_error
 from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
+from gradlab.measurement import measure
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import inverted_pendulum
 
@@ -85,15 +87,24 @@ def test_an_unstable_loop_has_no_truth_or_a_cut_one():
     assert "no truth here: λ = 0.182" in none.reason  # ln(1.3 − 0.5·0.2)
 
 
-def test_chaos_is_cut_where_differences_leave_the_chain_or_refused():
+@pytest.mark.parametrize("kind", ["first", "all"])
+def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
+    """The logistic map at r = 3.9, whose exponent is 0.495 per step."""
+
     def step(s, a):
         return 3.9 * s * (1 - s) + 1e-3 * a, -(s[:, 0] ** 2)
 
-    system = systems.from_function(step, 1, 1)
-    starts = as_starts(torch.rand(64, 1, generator=torch.Generator().manual_seed(0)).double(), 1)
-    truth = matched_truth(system, feedback(0.1), starts, 0.98, 25)
-    assert truth.status in ("none", "cut")
-    assert truth.lyapunov > 0.3
+    system, policy = systems.from_function(step, 1, 1), feedback(0.1)
+    starts = as_starts(torch.rand(512, 1, generator=torch.Generator().manual_seed(0)).double(), 1)
+    unrolled = oracles.unroll_first_action(system, policy, starts, 0.98)
+    assert float(unrolled.lyapunov.mean()) == pytest.approx(0.495, abs=0.01)
+    short = matched_truth(system, policy, starts, 0.98, 2, kinds=(kind,))
+    assert short.status == "cut"
+    assert 2 <= short.horizon < 10
+    long = matched_truth(system, policy, starts, 0.98, 25, kinds=(kind,))
+    assert long.status == "none"
+    assert long.first is long.every is None
+    assert "no truth here: λ = 0.5" in long.reason
 
 
 def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
@@ -128,32 +139,164 @@ def test_a_wrong_jacobian_is_caught_by_the_differences():
     assert "differs from finite differences" in truth.reason
 
 
-def test_boundary_terms_of_termination_are_seen():
-    """Rewards stop at |x| ≥ 1: the unrolled gradient misses the flux through that boundary."""
+def delayed(tail):
+    """The action returns after three steps, times a static z of each start, drawn by `tail`."""
 
     def step(s, a):
-        return 0.9 * s + 0.5 * a, 1.0 + 0.0 * s[:, 0]
+        after = torch.cat([s[:, :1], s[:, 2:4], a, s[:, 4:]], dim=1)  # z, three delays, x
+        # the reward sees the action of three steps ago: r_3 = … + z a_0
+        return after, -((a[:, 0] - s[:, 4]) ** 2) + s[:, 0] * s[:, 1]
+
+    system = systems.from_function(step, 5, 1)
+    generator = torch.Generator().manual_seed(0)
+    states = torch.zeros(256, 5, dtype=torch.float64)
+    states[:, 0] = tail(torch.randn(256, generator=generator, dtype=torch.float64))
+    states[:, 4] = 1 + 0.1 * torch.randn(256, generator=generator, dtype=torch.float64)
+    return system, as_starts(states, 5)
+
+
+class Sees(nn.Module):
+    """a = 0.5 x, blind to z."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = feedback(-0.5)
+
+    def forward(self, s):
+        return self.gain(s[:, 4:])
+
+
+HEAVY = 100.0
+
+
+@pytest.mark.parametrize("kind", ["first", "all"])
+def test_heavy_tails_cut_the_objective_where_they_set_in(kind):
+    """r_3 is the first reward with z: T = 3 is precise, T = 4 is lost in z's spread."""
+    system, starts = delayed(lambda normal: HEAVY * normal.sinh())
+    policy = Sees()
+    truth = matched_truth(system, policy, starts, 0.9, 2, kinds=(kind,))
+    assert truth.status == "cut"
+    assert truth.horizon == 3
+    reference = truth.first if kind == "first" else truth.every
+    assert reference.relative_se < 0.25
+    long = matched_truth(system, policy, starts, 0.9, 10, kinds=(kind,))
+    assert long.status == "imprecise"
+    reference = long.first if kind == "first" else long.every
+    assert reference.relative_se > 0.25
+    assert "more starts" in long.reason
+    light, starts = delayed(lambda normal: 0.1 * normal)
+    assert matched_truth(light, policy, starts, 0.9, 10, kinds=(kind,)).status == "converged"
+
+
+def test_a_truth_with_all_actions_goes_on_until_the_visitation_is_summed():
+    """All of its signal is process noise: the share up to T is 1 − γᵀ, however stable the loop."""
+    system, policy, gamma = linear(), feedback(0.4, 0.6), 0.97
+    starts = as_starts(torch.zeros(512, 2, dtype=torch.float64), 2)
+    truth = matched_truth(system, policy, starts, gamma, 10, kinds=("all",))
+    assert truth.status == "converged"
+    none = torch.zeros(2, 2, dtype=torch.float64)
+    exact = lqr_gradient(system, policy.weight.data, none, gamma, "all")
+    cut = lqr_gradient(system, policy.weight.data, none, gamma, "all", truth.horizon)
+    assert (cut - exact).norm() < 0.013 * exact.norm()
+    assert (cut - exact).norm() < 2 * truth.remainder
+    gap, error = mean_and_error((truth.every.gradients - cut).T, starts.group)
+    assert (gap.abs() < 3.5 * error).all()
+
+
+def bounded(gain, width, cost=0.5):
+    """s' = 0.9 s + 0.5 a; an episode ends at |s| ≥ 1, and each step before is worth 1 − cost·a²."""
+
+    def step(s, a):
+        return 0.9 * s + 0.5 * a, 1.0 - cost * a[:, 0] ** 2
 
     system = systems.from_function(step, 1, 1, alive=lambda s: s[:, 0].abs() < 1)
-    starts = as_starts(torch.linspace(-1.4, 1.4, 257).double()[:, None], 1)
-    masked = matched_truth(system, feedback(0.1), starts, 0.9, 5, termination="mask")
-    assert masked.status == "none" or masked.first.norm == 0.0
+    starts = as_starts(torch.linspace(-width, width, 513).double()[:, None], 1)
+    return system, feedback(gain), starts
 
 
-def test_mujoco_and_its_analytic_twin_have_the_same_truth():
+def test_the_boundary_term_of_termination_is_measured_with_its_error():
+    """Starts are uniform, the loop contracts, so an episode ends at its first step or never:
+
+    V counts Σ_{1≤t<T} γᵗ E[r_t; |s_1| < 1], and moving the first action by δ s moves its edge
+    |s_0| = 1/c by −0.5 δ/c², c = 0.9 − 0.5 k: a flux of the return at the edge, known exactly.
+    """
+    k, width, gamma = 0.8, 3.0, 0.9
+    system, policy, starts = bounded(k, width)
+    truth = matched_truth(system, policy, starts, gamma, 5, termination="mask")
+    c = 0.9 - 0.5 * k
+    edge = sum(gamma**t * (1 - 0.5 * (k * c ** (t - 1)) ** 2) for t in range(1, 200))
+    known = 0.5 / c**2 / width * edge
+    assert abs(truth.boundary - known) < 3 * truth.boundary_se
+    assert truth.boundary_se < 0.3 * known
+    assert truth.status == "none"
+    assert "misses the boundary term of termination" in truth.reason
+    ignoring = matched_truth(system, policy, starts, gamma, 5)
+    assert ignoring.status == "converged"
+    assert math.isnan(ignoring.boundary)
+
+
+def test_episodes_that_never_end_have_no_boundary_term():
+    system, policy, starts = bounded(0.8, 0.9)
+    masked = matched_truth(system, policy, starts, 0.9, 5, termination="mask", kinds=("all",))
+    assert masked.status == "converged"
+    assert masked.boundary == masked.boundary_se == 0.0
+    assert "it misses the boundary term of termination, 0 ± 0" in masked.reason
+
+
+def test_the_boundary_term_reaches_the_profile():
+    system, policy, starts = bounded(0.8, 3.0)
+    from gradlab.tasks import Task
+
+    task = Task("edge", system, None, lambda n, g: starts.states[:n], discount=0.9, horizon=2)
+    critic = nn.Bilinear(1, 1, 1).double()
+
+    class Critic(nn.Module):
+        def forward(self, s, a):
+            return critic(s, a)[:, 0]
+
+    profile = measure(task, policy, Critic(), starts=starts.states, termination="mask")
+    assert profile.truth["boundary"] > 3 * profile.truth["boundary_se"] > 0
+    assert not profile.truth["admissible"]
+
+
+def test_starts_of_one_group_count_once_in_the_errors():
+    """Every value eight times, in one group: the error is that of the values themselves."""
+    values = torch.randn(3, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mean, error = mean_and_error(values, torch.arange(40))
+    torch.testing.assert_close(error, values.std(dim=1) / math.sqrt(40))
+    group = torch.arange(40).repeat_interleave(8)
+    again, same = mean_and_error(values.repeat_interleave(8, dim=1), group)
+    torch.testing.assert_close(again, mean)
+    torch.testing.assert_close(same, error)
+
+
+def test_mujoco_its_analytic_twin_autodiff_and_differences_have_one_truth():
     from gradlab.fitting.policies import riccati_gain
 
     mujoco, twin = inverted_pendulum(), inverted_pendulum(engine="analytic")
     gain = riccati_gain(mujoco.prior, torch.zeros(4, dtype=torch.float64), 0.98)
-    policy, states = feedback(*gain[0].tolist()), mujoco.starts(16, torch.Generator())
+    policy, starts = feedback(*gain[0].tolist()), as_starts(mujoco.starts(16, torch.Generator()), 4)
     truths = [
-        matched_truth(task.simulator, policy, as_starts(states, 4), 0.98, 25)
+        matched_truth(task.simulator, policy, starts, 0.98, 25, kinds=("first", "all"))
         for task in (mujoco, twin)
     ]
     assert truths[0].horizon == truths[1].horizon
-    torch.testing.assert_close(
-        truths[0].first.gradients, truths[1].first.gradients, rtol=1e-6, atol=1e-8
-    )
+    for kind in ("first", "every"):
+        chained, closed = (getattr(truth, kind) for truth in truths)
+        torch.testing.assert_close(chained.gradients, closed.gradients, rtol=1e-6, atol=1e-8)
+        assert chained.discrepancy <= 1.0
+        assert chained.distance < 1e-3 * chained.gradients.norm(dim=1).mean()
+    few = as_starts(starts.states[:3], 4)
+    for actions in ("first", "all"):
+        want = reference_gradients(
+            twin.simulator, twin.simulator, actions, policy, None, few, 25, 0.98
+        )
+        if actions == "all":
+            got = oracles.unroll_all_actions(mujoco.simulator, policy, few, 25, 0.98)
+        else:
+            sweep = oracles.unroll_first_action(mujoco.simulator, policy, few, 0.98)
+            got = sweep.gradients[24] * few.states
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
