@@ -25,7 +25,7 @@ from gradlab.training import targets
 from gradlab.training.actors import Objective, mixture_loss
 from gradlab.training.algorithms import Algorithm, OneStep, Soft
 from gradlab.training.draws import Draws
-from gradlab.training.members import Layers, stacked, unstacked
+from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.settings import Settings
 from gradlab.training.weights import Floats
 
@@ -96,18 +96,18 @@ class Learner:
             _blend(self.target_critic, self.critic, self.algorithm.tau)
         return Update(critic_loss, value, critic_norm, policy_norm, policy_loss, weights, horizon)
 
-    def act(self, layers: Layers, state: Tensor, noise: Tensor | None = None) -> Tensor:
+    def act(self, network: Network, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Action [E, N, da]; of a Gaussian policy at `noise`, or at its median without."""
         if self.algorithm.policy == "deterministic":
-            return layers(state)
+            return network(state)
         if noise is None:
-            mean = layers(state).chunk(2, dim=2)[0]
+            mean = network(state).chunk(2, dim=2)[0]
             return self._squashed(mean)
-        return self.draw(layers, state, noise)[0]
+        return self.draw(network, state, noise)[0]
 
-    def draw(self, layers: Layers, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [E, N, da] of the squashed Gaussian and its log density [E, N]."""
-        mean, raw = layers(state).chunk(2, dim=2)
+        mean, raw = network(state).chunk(2, dim=2)
         log_std = LOG_STD[0] + (LOG_STD[1] - LOG_STD[0]) * torch.sigmoid(raw)
         latent = mean + log_std.exp() * noise
         slope = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
@@ -116,7 +116,7 @@ class Learner:
         density = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - slope
         return self._squashed(latent), density.sum(dim=2)
 
-    def values(self, critic: Layers, state: Tensor, action: Tensor) -> Tensor:
+    def values(self, critic: Network, state: Tensor, action: Tensor) -> Tensor:
         """Every critic's value, [E, C, N]."""
         both = torch.cat([state, action], dim=2)
         count = self.algorithm.critics
@@ -176,8 +176,9 @@ class Learner:
         cached = state.get("cached_targets")
         self._cached = None if cached is None else cached.to(self.device, self.dtype)
 
-    def _stacked(self, modules: list[nn.Module]) -> Layers:
-        return stacked([module.network for module in modules], self.dtype, self.device)  # type: ignore[misc]
+    def _stacked(self, modules: list[nn.Module]) -> Network:
+        parts = [module.network for module in modules]
+        return stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
 
     def _squashed(self, latent: Tensor) -> Tensor:
         return torch.tanh(latent) if self.limit is None else self.limit * torch.tanh(latent)
@@ -253,16 +254,16 @@ class Learner:
         norm = self._step(self.policy_adam, self.policy, loss.sum(), 1)
         return loss.detach(), norm, horizon
 
-    def _soft_loss(self, iteration: int, batch: Batch, critic: Layers) -> Tensor:
+    def _soft_loss(self, iteration: int, batch: Batch, critic: Network) -> Tensor:
         assert isinstance(self.algorithm.target, Soft)
         noise = self.draws.normal("action", iteration, batch.action.shape[1:])
         action, log_prob = self.draw(self.policy, batch.state, noise)
         value = self.values(critic, batch.state, action).amin(dim=1)
         return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
 
-    def _step(self, adam: torch.optim.Adam, layers: Layers, loss: Tensor, each: int) -> Tensor:
+    def _step(self, adam: torch.optim.Adam, network: Network, loss: Tensor, each: int) -> Tensor:
         """One step down `loss`; the gradient norm of every seed before clipping, [E]."""
-        parameters = layers.parameters
+        parameters = network.parameters
         gradients = torch.autograd.grad(loss, parameters)
         squares = [g.square().sum(dim=(1, 2)) for g in gradients]
         norm = torch.stack(squares).sum(dim=0).view(-1, each).sum(dim=1).sqrt()
@@ -315,7 +316,7 @@ def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
 
 
 @torch.no_grad()
-def _blend(target: Layers, live: Layers, tau: float) -> None:
+def _blend(target: Network, live: Network, tau: float) -> None:
     torch._foreach_lerp_(target.parameters, live.parameters, tau)
 
 
