@@ -135,14 +135,16 @@ class GaussianEnsemble(nn.Module):
                 positive (a constant dimension: give it 1).
         """
         given = (input_mean, input_std, target_mean, target_std)
-        for name, value in zip(NORMALISERS, given, strict=True):
-            own: Tensor = getattr(self, name)
-            width = own.shape[-1]
+        pairs = list(zip(NORMALISERS, given, strict=True))
+        for name, value in pairs:
+            width = getattr(self, name).shape[-1]
             if value.shape not in ((width,), (self.members, width)):
                 want = f"[{width}] or [{self.members}, {width}]"
                 raise InputError(f"{name} has shape {list(value.shape)}, expected {want}")
             _check_normaliser(name, value)
-            own.copy_(value.reshape(-1, 1, width).expand_as(own))
+        for name, value in pairs:
+            own: Tensor = getattr(self, name)
+            own.copy_(value.reshape(-1, 1, own.shape[-1]).expand_as(own))
 
     def numbers(self, like: Tensor, members: Sequence[int] | None = None) -> Numbers:
         """Everything that a prediction reads, as a value that follows `like`."""

@@ -3,8 +3,10 @@
 from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.function import from_function
+from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
+from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import Certificate, Linearization, System, Transition
 from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
 
@@ -13,9 +15,11 @@ __all__ = [
     "CartPoleParameters",
     "CartPoleSimulator",
     "Certificate",
+    "LearnedSystem",
     "LinearQuadratic",
     "Linearization",
     "MujocoPendulum",
+    "Pendulum",
     "System",
     "Transition",
     "VehicleModel",

@@ -207,7 +207,10 @@ class LearnedSystem:
         leaves = [x.detach().requires_grad_() for x in (state, action, after)]
         with torch.enable_grad():
             total = self._rated(*leaves).sum()
-        grads = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
-        by_state, by_action, pull = grads
+        if not total.requires_grad:  # a constant
+            return torch.zeros_like(state), torch.zeros_like(action)
+        by_state, by_action, pull = torch.autograd.grad(
+            total, leaves, allow_unused=True, materialize_grads=True
+        )
         r_s = by_state + torch.einsum("ni,nij->nj", pull, A)
         return r_s, by_action + torch.einsum("ni,nij->nj", pull, B)

@@ -10,6 +10,7 @@ its factories, which it would hide.
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.names import TASKS, task_from_name
+from gradlab.tasks.swing import pendulum
 from gradlab.tasks.task import Starts, Task
 from gradlab.tasks.vehicle import path_tracking
 
@@ -21,5 +22,6 @@ __all__ = [
     "inverted_pendulum",
     "linear_quadratic",
     "path_tracking",
+    "pendulum",
     "task_from_name",
 ]

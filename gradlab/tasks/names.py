@@ -9,6 +9,7 @@ from gradlab.errors import InputError
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.checks import nearest
 from gradlab.tasks.linear import double_integrator, linear_quadratic
+from gradlab.tasks.swing import pendulum
 from gradlab.tasks.task import Task
 from gradlab.tasks.vehicle import path_tracking
 from gradlab.user_code import load_function
@@ -16,6 +17,7 @@ from gradlab.user_code import load_function
 TASKS: dict[str, Callable[..., Task]] = {
     "path_tracking": path_tracking,
     "inverted_pendulum": inverted_pendulum,
+    "pendulum": pendulum,
     "linear_quadratic": linear_quadratic,
     "double_integrator": double_integrator,
 }

@@ -2,16 +2,20 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems import (
     CartPoleModel,
     CartPoleSimulator,
+    LearnedSystem,
     LinearQuadratic,
     MujocoPendulum,
+    Pendulum,
     System,
     VehicleModel,
     VehicleSimulator,
@@ -39,6 +43,19 @@ def pushed_oscillator(s: Tensor, a: Tensor, xi: Tensor) -> tuple[Tensor, Tensor]
     return after, -(s.square().sum(1) + a[:, 0] * s[:, 1] + a[:, 1] ** 4)
 
 
+def learned(activation: str, reward_head: bool) -> LearnedSystem:
+    """Three members, two of them in use, with normalisers of their own."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ensemble = GaussianEnsemble(3, 2, 3, (16, 16), activation, reward=reward_head)
+    width, spread = 3 + reward_head, random(5).abs() + 0.5
+    ensemble.set_normalisers(
+        random(5), spread, 0.1 * random(width), 0.5 * random(3, width).abs() + 0.1
+    )
+    rated = None if reward_head else lambda s, a, after: -(after**2).sum(1) - s[:, 0] * a[:, 1] ** 3
+    return LearnedSystem(ensemble, rated, lambda after: after[:, 0].abs() < 2, elites=(2, 0))
+
+
 DIFFERENTIABLE = {
     "linear": linear(),
     "linear, singular noise": linear(covariance_rank=1),
@@ -51,12 +68,20 @@ DIFFERENTIABLE = {
     "cart-pole model, post step": CartPoleModel("post_step"),
     "cart-pole simulator": CartPoleSimulator(pendulum_parameters()),
     "cart-pole simulator, post step": CartPoleSimulator(pendulum_parameters(), "post_step"),
+    "pendulum": Pendulum(),
+    "learned, reward head": learned("silu", reward_head=True),
+    "learned, reward function": learned("tanh", reward_head=False),
 }
 SYSTEMS = DIFFERENTIABLE | {
     "mujoco": MujocoPendulum(),
     "mujoco, wide, post step": MujocoPendulum("wide", "post_step"),
 }
-NOISY = {name: system for name, system in SYSTEMS.items() if system.noise_dim > 0}
+# A learned system's last noise column has no mean member.
+NOISY = {
+    name: system
+    for name, system in SYSTEMS.items()
+    if system.noise_dim > 0 and not isinstance(system, LearnedSystem)
+}
 INVERTIBLE = {name: system for name, system in SYSTEMS.items() if hasattr(system, "infer_noise")}
 
 every_system = pytest.mark.parametrize("system", SYSTEMS.values(), ids=SYSTEMS)
@@ -78,13 +103,46 @@ def inputs(system: System, n: int = 60) -> tuple[Tensor, Tensor, Tensor]:
     return state, action, system.sample_noise(n, torch.Generator().manual_seed(3))
 
 
-def autodiff(system: System, state: Tensor, action: Tensor, noise: Tensor) -> dict[str, Tensor]:
-    def one(s: Tensor, a: Tensor, xi: Tensor) -> Tensor:
-        out = system.step(s[None], a[None], xi[None])
-        return torch.cat([out.state[0], out.reward])
+def outputs(system: System, x: Tensor, noise: Tensor) -> Tensor:
+    """[s', r] of [s, a]."""
+    out = system.step(x[:, : system.state_dim], x[:, system.state_dim :], noise)
+    return torch.cat([out.state, out.reward[:, None]], 1)
 
-    by_s, by_a = torch.func.vmap(torch.func.jacfwd(one, (0, 1)))(state, action, noise)
+
+def by_columns(system: System, columns: list[Tensor]) -> dict[str, Tensor]:
+    """The four blocks from the derivatives [N, ds + 1] of [s', r] by every input."""
+    ds, jacobian = system.state_dim, torch.stack(columns, 2)
+    by_s, by_a = jacobian[:, :, :ds], jacobian[:, :, ds:]
     return {"A": by_s[:, :-1], "B": by_a[:, :-1], "r_s": by_s[:, -1], "r_a": by_a[:, -1]}
+
+
+def autodiff(system: System, state: Tensor, action: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    """Forward mode; rows of a batch never see each other."""
+    x = torch.cat([state, action], 1)
+    unit = torch.eye(x.shape[1], dtype=x.dtype)
+    columns = [
+        torch.func.jvp(lambda x: outputs(system, x, noise), (x,), (one.expand_as(x),))[1]
+        for one in unit
+    ]
+    return by_columns(system, columns)
+
+
+def differences(
+    system: System, state: Tensor, action: Tensor, noise: Tensor, step: float
+) -> dict[str, Tensor]:
+    """Central ones."""
+    x = torch.cat([state, action], 1)
+    moves = step * torch.eye(x.shape[1], dtype=x.dtype)
+    pairs = [[outputs(system, x + sign * move, noise) for sign in (1, -1)] for move in moves]
+    return by_columns(system, [(up - down) / (2 * step) for up, down in pairs])
+
+
+def smooth_inputs(system: System, n: int = 20) -> tuple[Tensor, Tensor, Tensor]:
+    """States and actions away from every clip and wrap."""
+    state, action = 0.3 * random(n, system.state_dim), 0.05 * random(n, system.action_dim, seed=1)
+    if isinstance(system, VehicleSimulator | VehicleModel):
+        state[:, 5] = 400 + 50 * state[:, 5]
+    return state, action, system.sample_noise(n, torch.Generator().manual_seed(3))
 
 
 @every_differentiable
@@ -94,6 +152,24 @@ def test_linearize_is_the_derivative_of_step(system: System) -> None:
     for block in BLOCKS:
         torch.testing.assert_close(getattr(got, block), want[block], atol=1e-10, rtol=1e-10)
     assert not got.certificate.flags.any()
+
+
+@every_differentiable
+def test_central_differences_converge_to_linearize_with_the_square_of_their_step(
+    system: System,
+) -> None:
+    inputs_ = smooth_inputs(system)
+    exact = system.linearize(*inputs_)
+    steps = [2.0**-k for k in (4, 5, 6, 7)]
+    with torch.no_grad():
+        found = [differences(system, *inputs_, step) for step in steps]
+    for block in BLOCKS:
+        want = getattr(exact, block)
+        errors = [float((each[block] - want).norm()) for each in found]
+        if errors[0] < 1e-11 * (1 + float(want.norm())):
+            continue  # linear or quadratic: central differences are exact
+        slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+        assert slope == pytest.approx(2, abs=0.1), (block, errors)
 
 
 @every_differentiable
