@@ -2,6 +2,7 @@
 
     measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
+    compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
     report(path)                                 one HTML page to decide from
 
 Names are imported when they are first used, so that the command line answers --help at once.
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks
     from gradlab.gradients.estimator import Estimator, Tail
+    from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
     from gradlab.profile import Profile, load
     from gradlab.reporting import report
@@ -23,6 +25,7 @@ __all__ = [
     "Profile",
     "Tail",
     "Task",
+    "compare_jacobians",
     "figures",
     "load",
     "measure",
@@ -36,6 +39,7 @@ _HOMES = {
     "Profile": "gradlab.profile",
     "Tail": "gradlab.gradients.estimator",
     "Task": "gradlab.tasks",
+    "compare_jacobians": "gradlab.jacobians.comparison",
     "load": "gradlab.profile",
     "measure": "gradlab.measurement",
     "report": "gradlab.reporting",

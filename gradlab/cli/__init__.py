@@ -1,8 +1,8 @@
 """The command line: one file per command, what they share in `arguments`, what they say in
 `answer`.
 
-    gradlab measure TASK → RUN.h5 + RUN.html      gradlab report RUN.h5 → RUN.html
-    gradlab list                                  gradlab selftest
+    gradlab measure TASK → RUN.h5 + RUN.html      gradlab jacobians TASK → RUN.h5 + RUN.html
+    gradlab report RUN.h5 → RUN.html              gradlab list        gradlab selftest
 
 A command is a frozen dataclass that says what may be asked; its `run` makes the calls that answer.
 Numerical packages are imported when a command runs, so that --help is quick.

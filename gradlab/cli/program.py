@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli.answer import answer
+from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
 from gradlab.cli.report import Report
@@ -25,6 +26,7 @@ from gradlab.errors import InputError
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
 Command = (
     Annotated[Measure, subcommand("measure")]
+    | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Report, subcommand("report")]
     | Annotated[List, subcommand("list")]
     | Annotated[Selftest, subcommand("selftest")]
@@ -34,7 +36,7 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Report | List | Selftest = tyro.cli(
+    asked: Measure | Jacobians | Report | List | Selftest = tyro.cli(
         Command,
         prog="gradlab",
         description="How good is your policy gradient?",

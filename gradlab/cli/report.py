@@ -25,11 +25,25 @@ class Report:
 
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
-        from gradlab.profile import load
+        from gradlab.jacobians.run import holds_jacobians
         from gradlab.reporting import report
 
         page = report(self.file)
-        return {"verdict": sentences(load(self.file)), "report": str(page)}
+        told = _comparison if holds_jacobians(self.file) else _measurement
+        return {"verdict": told(self.file), "report": str(page)}
+
+
+def _measurement(file: Path) -> list[Document]:
+    from gradlab.profile import load
+
+    return sentences(load(file))
+
+
+def _comparison(file: Path) -> list[Document]:
+    from gradlab.cli import jacobians
+    from gradlab.jacobians.run import load
+
+    return jacobians.sentences(load(file))
 
 
 def sentences(profile: Profile) -> list[Document]:

@@ -7,9 +7,28 @@
 
 The table has a row per estimator, horizon and quantity, with value, ci_low and ci_high. The
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
+
+Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians.run`):
+
+    jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
+    product_growth, lyapunov, chain_error, model_error      how far one may chain
 """
 
 from gradlab.figures.direction import cosine, snr
 from gradlab.figures.error import bias_variance, mse
+from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
+from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 
-__all__ = ["bias_variance", "cosine", "mse", "snr"]
+__all__ = [
+    "bias_variance",
+    "chain_error",
+    "cosine",
+    "jacobian_distance",
+    "jacobian_entries",
+    "jacobian_time",
+    "lyapunov",
+    "model_error",
+    "mse",
+    "product_growth",
+    "snr",
+]

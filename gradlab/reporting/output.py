@@ -9,8 +9,10 @@ from pathlib import Path
 import matplotlib
 
 from gradlab.errors import InputError
+from gradlab.jacobians.run import holds_jacobians
+from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
-from gradlab.reporting import panels
+from gradlab.reporting import jacobian_page, panels
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
@@ -30,16 +32,27 @@ def report(path: str | Path) -> Path:
     """
     path = Path(path)
     page = check_page(path)
-    profile = load(path)
-    drawn = panels.panels(profile)
+    drawn, text = _jacobians(path) if holds_jacobians(path) else _measurement(path)
     try:
         _save_figures(drawn, path.with_name(f"{path.stem}_figures"))
-        title = str(profile.config.get("task") or path.stem)
-        _put(page, render(profile, verdict(profile), title, drawn))
+        _put(page, text)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{page.parent} cannot be written ({reason}): copy the run") from error
     return page
+
+
+def _measurement(path: Path) -> tuple[list[Panel], str]:
+    profile = load(path)
+    drawn = panels.panels(profile)
+    title = str(profile.config.get("task") or path.stem)
+    return drawn, render(profile, verdict(profile), title, drawn)
+
+
+def _jacobians(path: Path) -> tuple[list[Panel], str]:
+    run = load_jacobians(path)
+    drawn = jacobian_page.panels(run)
+    return drawn, jacobian_page.render(run, str(run.config.get("task") or path.stem), drawn)
 
 
 def check_page(path: str | Path) -> Path:

@@ -1,0 +1,148 @@
+"""`gradlab jacobians TASK`: how exact the simulator's Jacobians are, and where a model's differ."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.errors import InputError
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from gradlab.hooks import Progress
+    from gradlab.jacobians.run import JacobianRun
+    from gradlab.profile import Profile
+    from gradlab.systems.system import System
+    from gradlab.tasks import Task
+
+
+@dataclass(frozen=True)
+class Jacobians:
+    """Certify a simulator's Jacobians, compare a model's with them, see how they grow."""
+
+    task: arguments.TaskName
+    settings: arguments.Settings = ()
+    model: Annotated[str | None, arg(metavar="FILE|prior")] = None
+    """What to compare: "prior", a .safetensors file, or file.py:function that returns a System.
+    Default: nothing, the simulator alone."""
+    data: Annotated[Path | None, arg(metavar="FILE.h5")] = None
+    """Recorded trajectories that the model was fitted to: shows errors by distance from them."""
+    policy: arguments.PolicyFile = None
+    profile: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """A measurement of the same policy: its variance growth is compared with the Jacobians'."""
+    horizon: Annotated[int | None, arg(metavar="H")] = None
+    """Steps of the rollout. Default: the task's."""
+    starts: int = 256
+    """Number of start states."""
+    seed: arguments.Seed = 0
+    output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """Where the run is written (.h5). Default: runs/TASK-jacobians.h5."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    json: bool = False
+    """Print one JSON document: verdict, table and paths."""
+
+    def run(self, command: str) -> Document:
+        """Compare and write RUN.h5, RUN.html and the policy that was made."""
+        with arguments.undisturbed():
+            from gradlab.data.noise import stream
+            from gradlab.jacobians.comparison import compare_jacobians
+            from gradlab.networks import checkpoint
+
+        task = arguments.named_task(self.task, self.settings)
+        run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
+        made = () if self.policy else ("policy",)
+        arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
+        if self.starts < 1:
+            raise InputError(f"starts is {self.starts}, expected at least 4")
+        model, data, profile = self._model(task), self._data(), self._profile()
+        given = arguments.networks(policy=self.policy)
+        with bars() as progress:
+            policy = given.get("policy") or _stabilising(task, self.seed, progress)
+            found = compare_jacobians(
+                task.simulator,
+                model,
+                task.starts(self.starts, stream(self.seed, "starts")),
+                policy,
+                data,
+                horizon=max(task.horizon, 1) if self.horizon is None else self.horizon,
+                discount=task.discount,
+                seed=self.seed,
+                state_names=task.state_names,
+                action_names=task.action_names,
+                profile=profile,
+                settings={
+                    "task": task.name,
+                    "task_parameters": dict(task.parameters),
+                    "compared_with": self.model,
+                    "command": command,
+                },
+                progress=progress,
+            )
+        if not given:
+            checkpoint.save(policy, arguments.beside(run, "policy"))
+        found.save(run, overwrite=self.overwrite)
+        document: Document = {"verdict": sentences(found), "run": str(run)}
+        if not self.no_report:
+            from gradlab.reporting import report
+
+            document["report"] = str(report(run))
+        return document | {"table": found.table().to_dict("records")}
+
+    def _model(self, task: Task) -> System | None:
+        if self.model is None:
+            return None
+        if self.model == "prior":
+            if task.prior is None:
+                raise InputError(f"{task.name} has no prior model: name a file with --model")
+            return task.prior
+        return _system(self.model)
+
+    def _data(self) -> tuple[Tensor, Tensor] | None:
+        if self.data is None:
+            return None
+        from gradlab.data import trajectories
+
+        known = trajectories.load(self.data)
+        return known.state, known.action
+
+    def _profile(self) -> Profile | None:
+        if self.profile is None:
+            return None
+        from gradlab.profile import load
+
+        return load(self.profile)
+
+
+def sentences(found: JacobianRun) -> list[Document]:
+    """The verdict as plain values."""
+    from gradlab.jacobians.verdict import verdict
+
+    return [asdict(sentence) for sentence in verdict(found)]
+
+
+def _system(name: str) -> System:
+    """A model from a checkpoint, or from a function of the user's own."""
+    from gradlab.networks.checkpoint import load
+    from gradlab.systems.system import System
+    from gradlab.user_code import load_function
+
+    own = name.rpartition(":")[0].endswith(".py")
+    found: object = load_function(name)() if own else load(name)
+    if not isinstance(found, System):
+        kind = type(found).__name__
+        raise InputError(f"--model {name} is a {kind}, expected a System (step, linearize, …)")
+    return found
+
+
+def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:
+    from gradlab.fitting.policies import stabilising_policy
+
+    return stabilising_policy(task, seed=seed, progress=progress)

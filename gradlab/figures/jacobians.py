@@ -1,0 +1,195 @@
+"""Where a model's Jacobians are wrong: by entry, along the rollout, away from the data.
+
+Each figure takes the long table of a comparison of Jacobians (see `gradlab.jacobians.run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.style import INK, MUTED, PAPER, Look
+
+LOOKS = {
+    "A": Look("A = ∂s'/∂s", style.BLUE, "-", "o"),
+    "B": Look("B = ∂s'/∂a", style.VERMILION, (0, (5, 1.6)), "s"),
+    "r_s": Look("∂r/∂s", style.GREEN, (0, (1.2, 1.4)), "^"),
+    "r_a": Look("∂r/∂a", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+    "next_state": Look("predicted next state", MUTED, (0, (9, 2)), "v"),
+    "reward": Look("predicted reward", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
+}
+FLAGS = {
+    "flagged share": (style.VERMILION, "failed the certificate"),
+    "terminated share": (MUTED, "after termination"),
+}
+NOTE = "100 % is the error of a model that knows nothing: derivatives of 0, no change"
+DECADES = 4  # of colours below the largest entry
+WORDY = 90  # entries up to which each shows its number
+DARK = 0.42  # place on the colour scale from which a number is written in white
+LEAST = 1e-3  # smaller entries are nothing to a reader
+
+
+def jacobian_entries(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "error"
+) -> Axes:
+    """Every entry of [A B; r_s r_a] as a map, in standard deviations of output and input.
+
+    Args:
+        quantity: "error" of the model, or "size" of the simulator's own entries.
+    """
+    ax = style.new_axes() if ax is None else ax
+    chosen = (table["section"] == "entry") & (table["quantity"] == quantity)
+    rows = table[chosen]
+    titles = {
+        "error": "Error of each derivative",
+        "size": "Size of each derivative of the simulator",
+    }
+    if rows.empty:
+        drawing.nothing(ax, "no model to compare with" if quantity == "error" else "no entries")
+        return _titled(ax, titles[quantity])
+    outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
+    values = rows["value"].to_numpy(float).reshape(len(outputs), len(inputs))
+    _map(ax, values)
+    _label(ax, outputs, inputs, values)
+    note = "σ of the output per σ of the input along the path; empty: exactly 0"
+    return _titled(ax, titles[quantity], note)
+
+
+def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Relative error of every block along the rollout; flagged and ended shares on the axis."""
+    ax = style.new_axes() if ax is None else ax
+    time = table[table["section"] == "time"]
+    steps = time["step"].to_numpy(float)
+    curves = _curves(time[time["quantity"] == "relative error"], "step")
+    _draw(ax, curves)
+    if not curves:
+        drawing.nothing(ax, "no model to compare with")
+    _strips(ax, time)
+    style.dress(ax, "Error along the rollout", "relative error", [NOTE] if curves else [])
+    _percent(ax)
+    ax.set_xlabel("step t", color=INK)
+    if len(steps):
+        ax.set_xlim(-0.5, steps.max() + 0.5)
+    if not curves:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    return ax
+
+
+def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Relative error of every block over the distance from the nearest data."""
+    ax = style.new_axes() if ax is None else ax
+    curves = _curves(table[table["section"] == "distance"], "x")
+    _draw(ax, curves)
+    if not curves:
+        drawing.nothing(ax, "no data were given")
+    style.dress(ax, "Error away from the data", "relative error", [NOTE] if curves else [])
+    _percent(ax)
+    ax.set_xlabel("distance from the nearest data [standard deviations]", color=INK)
+    if curves:
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=8))
+    return ax
+
+
+def _curves(rows: pd.DataFrame, x: str) -> dict[str, Curve]:
+    """Block → its curve over column `x`, known blocks only, where any error is above 0."""
+    found = {}
+    for block in LOOKS:
+        own = rows[rows["block"] == block].sort_values(x)
+        columns = [own[name].to_numpy(float) for name in (x, "value", "ci_low", "ci_high")]
+        if np.nanmax(columns[1], initial=0.0) > 0:
+            found[block] = Curve(*columns)
+    return found
+
+
+def _draw(ax: Axes, curves: dict[str, Curve]) -> None:
+    if not curves:
+        return
+    ax.axhline(1.0, color=MUTED, lw=0.9)
+    # An entry at rounding error would press everything else into one line.
+    largest = max(float(np.nanmax(each.value)) for each in curves.values())
+    floor = max(drawing.log_floor(list(curves.values())), largest * 1e-6)
+    for block, line in curves.items():
+        drawing.draw(ax, line, LOOKS[block], floor, band=0.13)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=floor)
+
+
+def _percent(ax: Axes) -> None:
+    """Shares as percentages, on the ticks that `dress` chose."""
+    if ax.get_yscale() != "log":
+        return
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    if not isinstance(ax.yaxis.get_minor_formatter(), NullFormatter):
+        ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+
+
+def _strips(ax: Axes, time: pd.DataFrame) -> None:
+    """A strip per kind of flag along the time axis: as dark as the share of starts is large."""
+    place = 0.0
+    for quantity, (colour, label) in FLAGS.items():
+        rows = time[time["quantity"] == quantity].sort_values("step")
+        steps, share = rows["step"].to_numpy(float), rows["value"].to_numpy(float)
+        if not np.nanmax(share, initial=0.0) > 0:
+            continue
+        for step, value in zip(steps, share, strict=True):
+            dark = 0.12 + 0.88 * value if value > 0 else 0.0
+            ax.axvspan(step - 0.5, step + 0.5, place, place + 0.035, color=colour, alpha=dark, lw=0)
+        mean = f"{label} (bottom; {100 * float(np.nanmean(share)):.2g} % of steps)"
+        ax.plot([], [], color=colour, lw=5, alpha=0.6, label=mean)
+        place += 0.045
+
+
+def _map(ax: Axes, values: Numbers) -> None:
+    positive = values[values > 0]
+    top = float(positive.max()) if positive.size else 1.0
+    colours = LinearSegmentedColormap.from_list("error", [PAPER, style.BLUE, INK])
+    shown = np.where(values > 0, np.maximum(values, top / 10**DECADES), np.nan)
+    norm = LogNorm(top / 10**DECADES, top)
+    image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
+    bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.tick_params(colors=MUTED, labelsize=8)
+    bar.outline.set_edgecolor(MUTED)
+
+
+def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str], values: Numbers) -> None:
+    """Names beside rows and columns, numbers in the cells, lines between the blocks."""
+    for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
+        keep = range(0, len(names), 1 + (len(names) - 1) // 24)
+        axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
+    ax.tick_params(axis="x", labelsize=8.5, colors=INK)
+    if len(inputs) > 5:
+        ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=45, ha="right")
+    ax.tick_params(axis="y", labelsize=8.5, colors=INK)
+    ax.tick_params(length=0)
+    ax.axhline(len(outputs) - 1.5, color=MUTED, lw=1.2)
+    ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
+    ax.set_xlabel("input", color=INK)
+    ax.set_ylabel("output", color=INK)
+    if values.size > WORDY:
+        return
+    top = values.max()
+    for (i, j), value in np.ndenumerate(values):
+        if value > 0:
+            dark = 1 + np.log10(value / top) / DECADES > DARK
+            text = f"{value:.2g}" if value >= LEAST else "~0"
+            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=PAPER if dark else INK)
+
+
+def _titled(ax: Axes, title: str, note: str = "") -> Axes:
+    pad = 21 if note else 8
+    ax.set_title(title, loc="left", pad=pad, fontsize=11, color=INK, fontweight="bold")
+    if note:
+        ax.annotate(note, (0, 1), (0, 6), "axes fraction", "offset points", fontsize=9, color=MUTED)
+    for spine in ax.spines.values():
+        spine.set_color(MUTED)
+    return ax

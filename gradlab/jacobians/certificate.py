@@ -1,0 +1,70 @@
+"""How exact the simulator's own Jacobians are: errors per block, share that failed, first loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.visited import Blocks, Flags, Visited
+from gradlab.statistics import over_groups
+from gradlab.systems.system import BLOCKS
+
+QUANTILES = {"median": 0.5, "95th percentile": 0.95, "largest": 1.0}
+
+
+def add_certificate(rows: Rows, visited: Visited) -> None:
+    """Estimated relative error per block over unflagged samples, and shares along the rollout."""
+    true, kept = visited.true, visited.true.usable
+    for block in BLOCKS:
+        errors = true.errors[block][kept]
+        for name, quantile in QUANTILES.items():
+            value = float(np.quantile(errors, quantile)) if errors.size else np.nan
+            found = number(value, np.nan, np.nan, errors.size, "certificate")
+            rows.add("certificate", name, found, block=block)
+    flags = {"flagged": true.flags & true.finite, "not finite": ~true.finite}
+    if visited.guess is not None:
+        flags["model not finite"] = ~visited.guess.finite
+    H = len(true.flags)
+    for name, each in flags.items():
+        rows.add("certificate", f"{name} share", _share(each.mean(0, keepdims=True), visited))
+        rows.add("time", f"{name} share", _share(each, visited), step=np.arange(H))
+    terminal = ~visited.alive[:-1]
+    rows.add("time", "terminated share", _share(terminal, visited), step=np.arange(H))
+
+
+def counts(visited: Visited) -> dict[str, Any]:
+    """Masked samples, and the first loss by name of start and step."""
+    told: dict[str, Any] = {
+        "derivatives": "exact" if visited.true.step is None else "central differences",
+        "samples": int(visited.kept.size),
+        "compared": int(visited.kept.sum()),
+        "flagged": int((visited.true.flags & visited.true.finite).sum()),
+    }
+    step = visited.true.step
+    if step is not None:
+        told |= {"step": float(step.max()), "retried": int((step < step.max()).sum())}
+    for name, blocks in (("simulator", visited.true), ("model", visited.guess)):
+        if blocks is not None:
+            told[f"{name}_not_finite"] = int((~blocks.finite).sum())
+            told[f"{name}_first_loss"] = _first_loss(blocks)
+    return told
+
+
+def _first_loss(blocks: Blocks) -> str:
+    lost = np.argwhere(~blocks.finite)
+    if not len(lost):
+        return ""
+    t, i = lost[0]
+    output = int(np.argwhere(~np.isfinite(blocks.J[t, i]))[0, 0])
+    return f"step {t}, start {i}, output {output}"
+
+
+def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
+    """Share of flagged samples [K, N] with its interval over groups."""
+    per_start = np.asarray(flags, dtype=np.float64).T
+    sizes = over_groups.group_sums(np.ones(len(per_start)), visited.group)
+    found = over_groups.mean(over_groups.group_sums(per_start, visited.group) / sizes[:, None])
+    low, high = np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
+    return over_groups.Estimates(found.value, found.se, low, high, found.n, found.method)

@@ -1,0 +1,136 @@
+"""A model's errors at the simulator's states: per block, per entry, over time, over distance.
+
+Errors of blocks are relative, root of summed squares over root of summed squares. Entries are
+standardised: ΔJ_ij σ_j/σ_i is by how many standard deviations of output i the model is wrong when
+input j moves by one of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.visited import Array, Visited
+from gradlab.statistics.over_groups import group_sums, root_ratio
+
+BINS = 8
+QUERIES = 8192  # samples whose distance from the data is asked for
+SEED = 7
+RELATIVE = "relative error"
+WORST = 0.05  # of the samples
+CONCENTRATION = "share of the squared error in the worst 5%"
+
+
+def add_errors(rows: Rows, visited: Visited) -> None:
+    """Relative error of every block, over all samples and step by step."""
+    steps, kept = np.arange(len(visited.rewards)), visited.kept
+    for block, (error, size) in _squares(visited).items():
+        X, Z = _over_all(error, visited), _over_all(size, visited)
+        rows.add("block", RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), block=block)
+        worst = number(_worst(error[kept]), np.nan, np.nan, int(kept.sum()), "share")
+        rows.add("block", CONCENTRATION, worst, block=block)
+        X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
+        rows.add("time", RELATIVE, root_ratio(X, Z, kept.sum(1)), block=block, step=steps)
+
+
+def add_entries(
+    rows: Rows, visited: Visited, states: Sequence[str], actions: Sequence[str]
+) -> None:
+    """Size of every entry of the simulator's Jacobian and, with a model, of its error."""
+    outputs, inputs = [*states, "reward"], [*states, *actions]
+    row_scale, column_scale = visited.spread
+    labels = list(product(outputs, inputs))
+    wanted = {"size": visited.true.J}
+    if visited.guess is not None:
+        wanted["error"] = visited.guess.J - visited.true.J
+    kept = visited.kept
+    ones = group_sums(kept.sum(0)[:, None].astype(np.float64), visited.group)
+    for quantity, J in wanted.items():
+        scaled = J * column_scale / row_scale[:, None]
+        squares = np.where(kept[..., None, None], scaled**2, 0.0).sum(0)
+        X = group_sums(squares.reshape(len(squares), -1), visited.group)
+        Z = np.broadcast_to(ones, X.shape)
+        found = root_ratio(X, Z, np.full(X.shape[1], kept.sum()))
+        rows.add(
+            "entry", quantity, found, output=[o for o, _ in labels], input=[i for _, i in labels]
+        )
+
+
+def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Array) -> None:
+    """Errors in bins of equal counts by distance from the nearest data.
+
+    Distances are Euclidean in standard deviations of the data, states and actions together.
+    """
+    kept = np.argwhere(visited.kept)
+    if len(kept) > QUERIES:
+        kept = np.random.default_rng(SEED).choice(kept, QUERIES, replace=False)
+    t, i = kept.T
+    data = np.concatenate([known, known_actions], 1)
+    here = np.concatenate([visited.states[t, i], visited.actions[t, i]], 1)
+    scale = data.std(0)
+    scale = np.where(scale > 0, scale, 1.0)
+    distance = cKDTree(data / scale).query(here / scale)[0]
+    edges = np.quantile(distance, np.linspace(0, 1, BINS + 1)[1:-1])
+    bins = np.searchsorted(edges, distance)
+    present = np.unique(bins)
+    x = np.array([np.median(distance[bins == each]) for each in present])
+    for block, (error, size) in _squares(visited).items():
+        parts = []
+        for values in (error, size):
+            spread = np.zeros((len(t), len(present)))
+            spread[np.arange(len(t)), np.searchsorted(present, bins)] = values[t, i]
+            parts.append(group_sums(spread, visited.group[i]))
+        count = np.array([(bins == each).sum() for each in present])
+        found = root_ratio(parts[0], parts[1], count)
+        rows.add("distance", RELATIVE, found, block=block, x=x)
+
+
+def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
+    """Block → squared norms of its error and of itself, each [H, N].
+
+    A prediction's size is that of the change it predicts, in standard deviations of each output.
+    """
+    assert visited.guess is not None and visited.predicted is not None
+    ds = visited.states.shape[2]
+    true, wrong = visited.true.J, visited.guess.J - visited.true.J
+    s, r = slice(0, ds), slice(ds, None)
+    parts = {"A": (s, s), "B": (s, r), "r_s": (r, s), "r_a": (r, r)}
+    found = {
+        block: (_square(wrong[..., i, j]), _square(true[..., i, j]))
+        for block, (i, j) in parts.items()
+    }
+    scale = visited.spread[0]
+    after = np.concatenate([visited.states[1:], visited.rewards[..., None]], 2) / scale
+    before = visited.states[:-1] / scale[:ds]
+    miss = visited.predicted / scale - after
+    reward = after[..., ds:] - after[..., ds:][visited.kept].mean()
+    found["next_state"] = _row_square(miss[..., :ds]), _row_square(after[..., :ds] - before)
+    found["reward"] = _row_square(miss[..., ds:]), _row_square(reward)
+    return found
+
+
+def _square(X: Array) -> Array:
+    return np.asarray((X**2).sum((2, 3)))
+
+
+def _row_square(X: Array) -> Array:
+    return np.asarray((X**2).sum(2))
+
+
+def _worst(squares: Array) -> float:
+    """Share of the worst samples in the squared error: near 1, clips or contacts make it."""
+    total = squares.sum()
+    if not total > 0:
+        return float("nan")
+    count = max(int(WORST * len(squares)), 1)
+    return float(np.sort(squares)[-count:].sum() / total)
+
+
+def _over_all(values: Array, visited: Visited) -> Array:
+    """[G, 1]: the sum over all compared samples of each group."""
+    kept = np.where(visited.kept, values, 0.0).sum(0)
+    return group_sums(kept[:, None], visited.group)

@@ -1,0 +1,68 @@
+"""Rows of the long table, from estimates of K numbers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.jacobians.run import COLUMNS, NUMBERS
+from gradlab.statistics.over_groups import Estimates
+
+Label = str | Sequence[str] | NDArray[np.object_]
+
+
+@dataclass
+class Rows:
+    """Collects rows; `columns` is the table by column."""
+
+    parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+
+    def add(
+        self,
+        section: str,
+        quantity: str,
+        found: Estimates,
+        *,
+        block: Label = "",
+        output: Label = "",
+        input: Label = "",
+        step: float | NDArray[Any] = np.nan,
+        x: float | NDArray[Any] = np.nan,
+    ) -> None:
+        """One row per estimate; a label is one for all of them, or one each."""
+        values = {
+            "section": section,
+            "block": block,
+            "output": output,
+            "input": input,
+            "step": step,
+            "x": x,
+            "quantity": quantity,
+            "value": found.value,
+            "se": found.se,
+            "ci_low": found.low,
+            "ci_high": found.high,
+            "n": found.n,
+            "method": found.method,
+        }
+        rows = len(found.value)
+        self.parts.append({name: _column(name, values[name], rows) for name in COLUMNS})
+
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in COLUMNS}
+
+
+def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
+    """A single number with its interval, where it has one."""
+    centre, se, lower, upper = (np.array([float(each)]) for each in (value, np.nan, low, high))
+    return Estimates(centre, se, lower, upper, np.array([n]), method)
+
+
+def _column(name: str, value: object, rows: int) -> NDArray[Any]:
+    kind: Any = np.int64 if name == "n" else np.float64 if name in NUMBERS else object
+    return np.broadcast_to(np.asarray(value, dtype=kind), (rows,)).copy()

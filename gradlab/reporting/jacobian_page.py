@@ -1,0 +1,166 @@
+"""The page of a comparison of Jacobians: verdict, where the model is wrong, how far one may chain.
+
+The numbers of every singular value would fill a book: the page keeps those that a reader decides
+from, the file has all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from html import escape
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab import figures
+from gradlab.figures.style import SIZE
+from gradlab.jacobians.run import JacobianRun
+from gradlab.jacobians.verdict import verdict
+from gradlab.reporting import shell
+from gradlab.reporting.numbers import number
+from gradlab.reporting.panels import Panel
+
+ERROR = "Where the model's derivatives are wrong"
+SIMULATOR = "The simulator's derivatives"
+GROWTH = "How far they can be chained"
+TABLES = {
+    "block": "Errors of blocks",
+    "certificate": "Certificate of the simulator's Jacobians",
+    "horizon": "What follows",
+    "exponent": "Lyapunov exponents",
+    "distance": "Errors by distance from the data",
+}
+HEADINGS = {
+    "block": "block",
+    "output": "direction",
+    "quantity": "quantity",
+    "x": "distance",
+    "value": "value",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "n": "n",
+    "method": "interval by",
+}
+SIDE = 0.42  # inches per row of a large map
+
+
+def panels(run: JacobianRun) -> list[Panel]:
+    """The figures of a comparison; those of a model only where there was one."""
+    table, H = run.table(), int(run.config["horizon"])
+    size = "Which input moves which output at all, on the simulator."
+    time = "Constant: the model. Falling or rising: where on the way it is wrong."
+    growth = "A gradient through h steps grows like the upper curve at h."
+    exponents = "Each direction's growth per step; the first decides."
+    found = [
+        _map_panel("entries-size", SIMULATOR, size, run, "size"),
+        _panel("growth", GROWTH, growth, partial(figures.product_growth, table)),
+        _panel("exponents", GROWTH, exponents, partial(figures.lyapunov, table)),
+    ]
+    if run.config.get("model") is None:
+        flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
+        flags_panel = _panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
+        return [found[0], flags_panel, *found[1:]]
+    error = "Dark: what the model should learn first, and which data would teach it."
+    chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
+    own = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
+    errors = [
+        _map_panel("entries-error", ERROR, error, run, "error"),
+        replace(found[0], section=ERROR),
+        _panel("time", ERROR, time, partial(figures.jacobian_time, table)),
+    ]
+    if not run.rows("distance").empty:
+        away = "Rising: more data would help where the policy goes; flat: they would not."
+        errors.append(_panel("distance", ERROR, away, partial(figures.jacobian_distance, table)))
+    chains = [
+        _panel("chain-error", GROWTH, chain, partial(figures.chain_error, table)),
+        _panel("model-error", GROWTH, own, partial(figures.model_error, table)),
+    ]
+    return [*errors, *found[1:], *chains]
+
+
+def render(run: JacobianRun, title: str, drawn: list[Panel]) -> str:
+    """The whole page as text."""
+    body = f"""{shell.verdict_box(verdict(run))}
+{shell.figures(drawn)}
+<section><h2>Numbers</h2>
+<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>
+{_tables(run.table())}
+</section>
+{_method(run)}"""
+    question = "How good are these Jacobians?"
+    return shell.document(title, question, _facts(run), body)
+
+
+def _facts(run: JacobianRun) -> dict[str, object]:
+    config, environment = run.config, run.environment
+    return {
+        "task": config.get("task"),
+        "simulator": config.get("simulator"),
+        "model": config.get("model") or "none",
+        "policy": config.get("policy") or shell.short(config.get("policy_hash")),
+        "starts": config.get("starts"),
+        "steps": config.get("horizon"),
+        "seed": config.get("seed"),
+        "precision": environment.get("precision"),
+        "wall time": shell.seconds(environment.get("wall_seconds")),
+    }
+
+
+def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(ax=figure.add_subplot())
+    return Panel(name, section, caption, figure)
+
+
+def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:
+    """A map as high as its rows need."""
+    height = max(SIZE[1], min(SIDE * (len(run.state_names) + 3), 2 * SIZE[1]))
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figures.jacobian_entries(run.table(), figure.add_subplot(), quantity=quantity)
+    return Panel(name, section, caption, figure)
+
+
+def _tables(table: pd.DataFrame) -> str:
+    parts = (
+        _table(title, table[table["section"] == section])
+        for section, title in TABLES.items()
+        if (table["section"] == section).any()
+    )
+    return "\n".join(parts)
+
+
+def _table(title: str, rows: pd.DataFrame) -> str:
+    shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
+    head = "".join(
+        f'<th scope="col"><button type="button">{HEADINGS[name]}</button></th>' for name in shown
+    )
+    body = "\n".join(
+        f"<tr>{''.join(_cell(each) for each in values)}</tr>"
+        for values in zip(*(rows[name].tolist() for name in shown), strict=True)
+    )
+    return (
+        f"<details><summary>{escape(title)} <small>{len(rows)} rows</small></summary>\n"
+        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>\n{body}\n</tbody></table></div></details>"
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int | float):
+        return f'<td data-v="{value!r}">{number(value)}</td>'
+    return f"<td>{escape(str(value))}</td>"
+
+
+def _method(run: JacobianRun) -> str:
+    rest = {key: value for key, value in run.config.items() if key != "command"}
+    return f"""<section id="method"><h2>How this was computed</h2>
+{shell.reproduce(run.config.get("command"))}
+<div class="columns">
+<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
+<div><h3>What was masked</h3>{shell.definitions(run.notes)}</div>
+<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
+</div>
+</section>"""
