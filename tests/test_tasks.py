@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import gymnasium
 import pytest
 import torch
 from torch import Tensor
@@ -21,8 +22,10 @@ from gradlab.tasks import (
     double_integrator,
     inverted_pendulum,
     linear_quadratic,
+    mujoco,
     path_tracking,
     task_from_name,
+    view,
 )
 
 every_task = pytest.mark.parametrize("name", TASKS)
@@ -54,8 +57,10 @@ def test_parameters_rebuild_the_task(name: str) -> None:
     assert torch.equal(
         again.simulator.step(state, action).state, task.simulator.step(state, action).state
     )
-    assert task.prior is not None and again.prior is not None
-    assert torch.equal(again.prior.step(state, action).state, task.prior.step(state, action).state)
+    assert (again.prior is None) == (task.prior is None)
+    if task.prior is not None and again.prior is not None:
+        same = again.prior.step(state, action).state
+        assert torch.equal(same, task.prior.step(state, action).state)
 
 
 def test_path_tracking_starts_follow_the_papers_law() -> None:
@@ -97,6 +102,50 @@ def test_choices_reach_the_systems() -> None:
     assert (task.simulator.slider, task.simulator.reward) == ("wide", "post_step")
     assert task.prior == CartPoleModel("post_step")
     assert isinstance(inverted_pendulum("analytic").simulator, CartPoleSimulator)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
+def test_mujoco_starts_follow_the_environments_reset(env_id: str) -> None:
+    task, environment = mujoco(env_id), gymnasium.make(env_id).unwrapped
+    model, n = environment.model, 4000
+    root = model.nq + model.nv - task.simulator.state_dim
+    environment.reset(seed=0)
+    rows = []
+    for _ in range(n):
+        environment.reset_model()
+        rows.append(torch.tensor([*environment.data.qpos[root:], *environment.data.qvel]))
+    want, got = torch.stack(rows), draw(task, n)
+    spread = want.std(0)
+    assert ((got.mean(0) - want.mean(0)).abs() < 5 * spread * (2 / n) ** 0.5).all()
+    torch.testing.assert_close(got.std(0), spread, rtol=0.06, atol=0)
+    # Uniform or normal: their extremes differ by far.
+    top = (
+        (got - want.mean(0)).abs().amax(0) / spread,
+        (want - want.mean(0)).abs().amax(0) / spread,
+    )
+    assert ((top[0] > 2) == (top[1] > 2)).all()
+
+
+def test_mujoco_weights_reach_the_reward() -> None:
+    stock, heavy = mujoco("Hopper-v5"), mujoco("Hopper-v5", 2.0, 0.5, 3.0, False)
+    state, action = draw(stock, 4), torch.full((4, 3), 0.5, dtype=torch.float64)
+    state[1, 0] = 0.3  # fallen
+    got, want = heavy.simulator.step(state, action), stock.simulator.step(state, action)
+    healthy = want.alive.double()
+    assert healthy.tolist() == [1, 0, 1, 1] and got.alive.all()
+    forward = want.reward - healthy + 1e-3 * 0.75
+    torch.testing.assert_close(got.reward, 2 * forward + 3 * healthy - 0.5 * 0.75)
+    assert len(stock.state_names) == 11 and stock.action_names[0] == "thigh_joint control"
+    assert stock.action_limit == (1.0, 1.0, 1.0)
+
+
+def test_an_unknown_environment_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="no MuJoCo environment is called 'Hopper-v4': expected H"):
+        mujoco("Hopper-v4")
+    with pytest.raises(InputError, match="expected Ant-v5, HalfCheetah-v5"):
+        mujoco("Reacher")
+    with pytest.raises(InputError, match="'Swimmer-v5'"):
+        view("Swimmer-v5")
 
 
 def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one() -> None:
@@ -190,7 +239,7 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
     ("name", "settings", "message"),
     [
         ("path_traking", {}, "no task is called 'path_traking': expected path_tracking"),
-        ("nothing", {}, "expected double_integrator, inverted_pendulum, linear_quadratic"),
+        ("nothing", {}, "expected Ant-v5, .* double_integrator, inverted_pendulum, linear"),
         ("path_tracking", {"parameter": "code"}, "'parameter': expected parameters"),
         ("path_tracking", {"parameters": "table4"}, r"expected one of \['table3', 'code'\]"),
         ("path_tracking", {"parameters": ["code"]}, "parameters is"),
@@ -205,6 +254,9 @@ def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> Non
         ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a finite number"),
         ("double_integrator", {"noise": -1.0}, "noise is -1.0"),
         ("double_integrator", {"prior_push": "weak"}, "prior_push is 'weak'"),
+        ("hopper-v5", {}, "no task is called 'hopper-v5': expected Hopper-v5"),
+        ("Hopper-v5", {"healthy_reward": "big"}, "healthy_reward is 'big'"),
+        ("Hopper-v5", {"terminate_when_unhealthy": 0}, "terminate_when_unhealthy is 0, expected"),
         ("missing.py:make", {}, "missing.py: no such file"),
     ],
 )

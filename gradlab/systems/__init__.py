@@ -5,6 +5,7 @@ from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPole
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import Certificate, Linearization, System, Transition
@@ -18,6 +19,7 @@ __all__ = [
     "LearnedSystem",
     "LinearQuadratic",
     "Linearization",
+    "MujocoEnvironment",
     "MujocoPendulum",
     "Pendulum",
     "System",

@@ -168,7 +168,8 @@ def _differences(
     within = (action >= low) & (action <= high)
     by_action = np.where(within, _own(actions[0][width:-1] - actions[1][width:-1]), np.inf)
     stepped = np.concatenate([by_state, by_action], axis=1)
-    J = np.ascontiguousarray(np.moveaxis(change[:-1], 0, 2) / stepped[:, None, :])
+    with np.errstate(invalid="ignore"):  # of steps that left the finite numbers
+        J = np.ascontiguousarray(np.moveaxis(change[:-1], 0, 2) / stepped[:, None, :])
     return _certify(J, change[-1] / (0.2 * epsilon), direction, width, epsilon)
 
 

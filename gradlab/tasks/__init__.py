@@ -8,6 +8,7 @@ its factories, which it would hide.
 """
 
 from gradlab.tasks.cartpole import inverted_pendulum
+from gradlab.tasks.environments import mujoco, view
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.names import TASKS, task_from_name
 from gradlab.tasks.swing import pendulum
@@ -21,7 +22,9 @@ __all__ = [
     "double_integrator",
     "inverted_pendulum",
     "linear_quadratic",
+    "mujoco",
     "path_tracking",
     "pendulum",
     "task_from_name",
+    "view",
 ]

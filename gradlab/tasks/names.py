@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from gradlab.errors import InputError
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.checks import nearest
+from gradlab.tasks.environments import MUJOCO_TASKS
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.swing import pendulum
 from gradlab.tasks.task import Task
@@ -20,6 +21,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "pendulum": pendulum,
     "linear_quadratic": linear_quadratic,
     "double_integrator": double_integrator,
+    **MUJOCO_TASKS,
 }
 
 

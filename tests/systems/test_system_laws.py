@@ -14,6 +14,7 @@ from gradlab.systems import (
     CartPoleSimulator,
     LearnedSystem,
     LinearQuadratic,
+    MujocoEnvironment,
     MujocoPendulum,
     Pendulum,
     System,
@@ -22,6 +23,7 @@ from gradlab.systems import (
     from_function,
 )
 from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
+from gradlab.systems.environments import ENVIRONMENTS
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.systems.system import BLOCKS
 
@@ -74,6 +76,7 @@ DIFFERENTIABLE = {
 }
 SYSTEMS = DIFFERENTIABLE | {
     "mujoco": MujocoPendulum(),
+    "mujoco environment": MujocoEnvironment(ENVIRONMENTS["InvertedPendulum-v5"]),
     "mujoco, wide, post step": MujocoPendulum("wide", "post_step"),
 }
 # A learned system's last noise column has no mean member.

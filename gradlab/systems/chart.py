@@ -1,0 +1,127 @@
+"""The one coordinate of a MuJoCo task, and its maps to physics and tangent space.
+
+    state    s = (qpos without the root's translation, qvel), quaternions as they stand in qpos
+    physics  x = (qpos, qvel), root translation 0
+    tangent  δ = (dqpos, dqvel), one entry per degree of freedom; rotations as in `mj_integratePos`
+
+Whoever reads states (policy, critic, learned model) sees a quaternion's four numbers. A step
+normalises them before and after, so it is a map of all of them, f(s) = f(s / norms), and its
+derivative in that coordinate is exact for every ds, on the sphere or off it:
+
+    A = E(s') A_δ T(s),    E = ∂s/∂δ (quaternion: ½ q ⊗),    T = ∂δ/∂s (2 q* ⊗ / |q|², 0 along q),
+
+so that K = ∂π/∂s and the critic's gradients chain with it. T E = 1; E T projects on the sphere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.systems import quaternions
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Coordinates of a model whose first `root` degrees of freedom are horizontal translations.
+
+    Attributes:
+        root: translations that the state leaves out: the physics do not depend on them.
+        turns: first qpos column and first degree of freedom of each quaternion.
+    """
+
+    nq: int
+    nv: int
+    root: int
+    turns: tuple[tuple[int, int], ...]
+
+    @staticmethod
+    def of(model: mujoco.MjModel, root: int) -> Chart:
+        """The chart of a model: free joints are three translations and a quaternion."""
+        turns = []
+        for j in range(model.njnt):
+            column, dof = int(model.jnt_qposadr[j]), int(model.jnt_dofadr[j])
+            if model.jnt_type[j] == mujoco.mjtJoint.mjJNT_FREE:
+                turns.append((column + 3, dof + 3))
+            elif model.jnt_type[j] == mujoco.mjtJoint.mjJNT_BALL:
+                turns.append((column, dof))
+        return Chart(model.nq, model.nv, root, tuple(turns))
+
+    @property
+    def state_dim(self) -> int:
+        return self.nq - self.root + self.nv
+
+    @property
+    def tangent_dim(self) -> int:
+        """Moves of the state: the root's translation is left out here, too."""
+        return 2 * self.nv - self.root
+
+    def physical(self, state: Array) -> Array:
+        """x [N, nq + nv] of states [N, ds]."""
+        return np.concatenate([np.zeros((len(state), self.root)), state], 1)
+
+    def displaced(self, physical: Array, tangent: Array) -> Array:
+        """x ⊕ δ for δ [..., N, tangent_dim]."""
+        moved = np.broadcast_to(physical, (*tangent.shape[:-1], self.nq + self.nv)).copy()
+        columns, moves = self._straight()
+        moved[..., columns] += tangent[..., moves]
+        for column, dof in self.turns:
+            turn = slice(column, column + 4)
+            by = tangent[..., dof - self.root : dof - self.root + 3]
+            moved[..., turn] = quaternions.turned(moved[..., turn], by)
+        return moved
+
+    def between(self, end: Array, begin: Array) -> Array:
+        """end ⊖ begin [..., 2 nv], as `mj_differentiatePos`; the root's translation comes first."""
+        apart = np.empty((*end.shape[:-1], 2 * self.nv))
+        columns, moves = self._straight()
+        apart[..., : self.root] = end[..., : self.root] - begin[..., : self.root]
+        apart[..., moves + self.root] = end[..., columns] - begin[..., columns]
+        for column, dof in self.turns:
+            turn = slice(column, column + 4)
+            apart[..., dof : dof + 3] = quaternions.between(end[..., turn], begin[..., turn])
+        return apart
+
+    def lift(self, physical: Array) -> Array:
+        """E(x) = ∂s/∂δ, [N, ds, tangent_dim]."""
+        E = np.zeros((len(physical), self.state_dim, self.tangent_dim))
+        columns, moves = self._straight()
+        E[:, columns - self.root, moves] = 1.0
+        for column, dof in self.turns:
+            q = physical[:, column : column + 4]
+            unit = q / np.linalg.norm(q, axis=1, keepdims=True)
+            E[:, *self._block(column, dof)] = quaternions.lift(unit)
+        return E
+
+    def drop(self, physical: Array) -> Array:
+        """T(x) = ∂δ/∂s, [N, tangent_dim, ds]."""
+        T = np.zeros((len(physical), self.tangent_dim, self.state_dim))
+        columns, moves = self._straight()
+        T[:, moves, columns - self.root] = 1.0
+        for column, dof in self.turns:
+            rows = self._block(column, dof)[::-1]
+            T[:, *rows] = quaternions.drop(physical[:, column : column + 4])
+        return T
+
+    def _block(self, column: int, dof: int) -> tuple[slice, slice]:
+        """Where a quaternion stands in the state and in its moves."""
+        s, d = column - self.root, dof - self.root
+        return slice(s, s + 4), slice(d, d + 3)
+
+    def _straight(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Columns of x that move along straight lines, and their entries of δ (no root in it)."""
+        columns, dofs = set(range(self.nq)), set(range(self.nv))
+        for column, dof in self.turns:
+            columns -= set(range(column, column + 4))
+            dofs -= set(range(dof, dof + 3))
+        q, v = sorted(columns)[self.root :], sorted(dofs)[self.root :]
+        speeds = range(self.nv)
+        return (
+            np.array([*q, *(self.nq + i for i in speeds)]),
+            np.array([*v, *(self.nv + i for i in speeds)]) - self.root,
+        )

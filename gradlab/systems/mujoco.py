@@ -1,0 +1,242 @@
+"""Gymnasium's MuJoCo environments as Systems: stepped in batches, linearized as whole steps.
+
+The state is (qpos without the root's translation, qvel) of `chart.Chart`, velocities unclipped; the
+next state is that of `env.step` after `set_state` with the root at 0, to the last bit. Jacobians
+are certified central differences of all substeps at once (`differences`) on a model with a sharper
+solver tolerance. The reward's follow from the rows of the rewarded position p,
+
+    r_s = w (∂p/∂δ(q') A_δ − ∂p/∂δ(q)) T / dt,      r_a = w ∂p/∂δ(q') B_δ / dt − 2 c a;
+
+the jump of the healthy reward at its range's end is not in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems.chart import Chart
+from gradlab.systems.differences import CertifiedJacobian, certified_jacobian, relative
+from gradlab.systems.environments import Environment
+from gradlab.systems.gymnasium_model import GymnasiumModel, load
+from gradlab.systems.physics import Array, BatchedPhysics, check_physical, to_array
+from gradlab.systems.system import (
+    Certificate,
+    Linearization,
+    Transition,
+    check_step,
+    standard_normal,
+)
+
+SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
+
+
+@dataclass(frozen=True)
+class MujocoEnvironment:
+    """One row of `environments.ENVIRONMENTS`, or a row of one's own."""
+
+    environment: Environment
+
+    @property
+    def state_dim(self) -> int:
+        return self.chart.state_dim
+
+    @property
+    def action_dim(self) -> int:
+        return int(self.physics.model.nu)
+
+    @property
+    def noise_dim(self) -> int:
+        return 0
+
+    @property
+    def differentiable(self) -> bool:
+        return False
+
+    @cached_property
+    def built(self) -> GymnasiumModel:
+        return load(self.environment.env_id, self.environment.root)
+
+    @property
+    def physics(self) -> BatchedPhysics:
+        return self.built.physics
+
+    @property
+    def chart(self) -> Chart:
+        return self.built.chart
+
+    @property
+    def dt(self) -> float:
+        """Seconds per step."""
+        return float(self.physics.model.opt.timestep * self.physics.frame_skip)
+
+    @cached_property
+    def _precise(self) -> BatchedPhysics:
+        return self.physics.precise()
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        """One environment step. A diverging row is NaN where it left the numbers, and not alive.
+
+        Raises:
+            InputError: not finite, no rotation in a quaternion, or beyond a joint's limits by more
+                than its whole range; slightly beyond is normal, as limits are soft.
+        """
+        before, control = self._checked(state, action, noise)
+        after = self.physics.step(before, control)
+        after[self._unphysical(after)] = np.nan
+        lost = ~np.isfinite(after).all(1)
+        healthy = self._healthy(after) & ~lost
+        reward = self._reward(before, control, after, healthy)
+        reward[lost] = np.nan
+        alive = healthy if self.environment.terminates else ~lost
+        return Transition(
+            torch.as_tensor(after[:, self.chart.root :]).to(state),
+            torch.as_tensor(reward).to(state),
+            torch.as_tensor(alive).to(state.device),
+        )
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        """Certified differences in the state's own coordinate, retried at ε/10 where flagged.
+
+        On a control limit the action's derivative is the inside one-sided one, beyond it 0; the
+        control cost keeps its own.
+        """
+        before, control = self._checked(state, action, noise)
+        found, root = self._differences(before, control), self.chart.root
+        after = self._after(before, control)
+        E, T = self.chart.lift(after), self.chart.drop(before)
+        r_d, by_a, residual = self._reward_gradients(before, control, after, found)
+        by_s = (r_d[:, None] @ T)[:, 0]
+        blocks = (E @ found.A[:, root:] @ T, E @ found.B[:, root:], by_s, by_a)
+        A, B, r_s, r_a = (torch.as_tensor(each).to(state) for each in blocks)
+        error = {
+            "A": found.error_A,
+            "B": found.error_B,
+            "r_s": relative(residual, by_s),
+            "r_a": relative(residual, by_a),
+        }
+        certificate = Certificate(
+            torch.as_tensor(found.flags).to(state.device),
+            {name: torch.as_tensor(value).to(state) for name, value in error.items()},
+            torch.as_tensor(found.step).to(state),
+        )
+        return Linearization(A, B, r_s, r_a, certificate)
+
+    def physical_jacobians(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """∂δ'/∂δ [N, 2 nv, 2 nv] and ∂δ'/∂a [N, 2 nv, da] in MuJoCo's tangent space.
+
+        Quaternions as in `mj_differentiatePos`. The physics do not depend on the root's
+        translation: its columns are those of the identity.
+        """
+        before, control = self._checked(state, action, None)
+        found = self._differences(before, control)
+        n, root = len(before), self.chart.root
+        columns = np.zeros((n, found.A.shape[1], root))
+        columns[:, range(root), range(root)] = 1.0
+        A = np.concatenate([columns, found.A], 2)
+        return torch.as_tensor(A).to(state), torch.as_tensor(found.B).to(state)
+
+    def beyond_limits(self, state: Tensor) -> Tensor:
+        """Is a joint beyond its (soft) limits? [N] bool."""
+        return torch.as_tensor(
+            (self.built.limits.excess(self.chart.physical(to_array(state))) > 0).any(1)
+        ).to(state.device)
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return standard_normal(n, 0, generator, dtype)
+
+    def sample_starts(self, n: int, generator: torch.Generator) -> Tensor:
+        """Gymnasium's reset law, float64 [n, ds]. Its quaternions are not normalised."""
+        built, chart = self.built, self.chart
+        draw = torch.randn if self.environment.normal_reset else _uniform
+        noise = torch.cat(
+            [
+                _uniform(n, chart.nq, generator=generator, dtype=torch.float64),
+                draw(n, chart.nv, generator=generator, dtype=torch.float64),
+            ],
+            dim=1,
+        )
+        still = torch.from_numpy(np.concatenate([built.qpos, built.qvel]))
+        return (still + built.reset_scale * noise)[:, chart.root :]
+
+    def _checked(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Array, Array]:
+        """(qpos, qvel) and controls, as MuJoCo takes them."""
+        check_step(self, state, action, noise)
+        given, control = to_array(state), to_array(action)
+        check_physical(given, control)
+        before, limits = self.chart.physical(given), self.built.limits
+        far = np.argwhere(limits.far(before))
+        if len(far):
+            row, k = far[0]
+            value, low, high = before[row, limits.columns[k]], limits.low[k], limits.high[k]
+            raise InputError(
+                f"state row {row}: {limits.names[k]} is {value:.4g}, beyond its limits "
+                f"{low:.4g} … {high:.4g} by more than their distance"
+            )
+        for column, _ in self.chart.turns:
+            norm = np.linalg.norm(before[:, column : column + 4], axis=1)
+            short = np.flatnonzero(norm < SMALLEST_NORM)
+            if len(short):
+                row, first = short[0], column - self.chart.root
+                raise InputError(
+                    f"state row {row}: the quaternion in columns {first} … {first + 3} has norm "
+                    f"{norm[row]:.2g}, expected 1"
+                )
+        return before, control
+
+    def _unphysical(self, after: Array) -> NDArray[np.bool_]:
+        """Entries that a diverging simulation left where no state is, [N, nq + nv]."""
+        wrong: NDArray[np.bool_] = ~(np.abs(after) <= mujoco.mjMAXVAL)
+        limits = self.built.limits
+        wrong[:, limits.columns] |= limits.far(after)
+        return wrong
+
+    def _healthy(self, physical: Array) -> NDArray[np.bool_]:
+        holds = [each.holds(physical) for each in self.environment.healthy]
+        return np.asarray(np.logical_and.reduce([np.isfinite(physical).all(1), *holds]))
+
+    def _reward(
+        self, before: Array, control: Array, after: Array, healthy: NDArray[np.bool_]
+    ) -> Array:
+        row, model = self.environment, self.physics.model
+        begin, end = (row.position(model, x[:, : self.chart.nq])[0] for x in (before, after))
+        velocity = (end - begin) / self.dt
+        cost = row.control_weight * np.sum(np.square(control), 1)
+        reward: Array = row.forward_weight * velocity + healthy * row.healthy_reward - cost
+        return reward
+
+    def _reward_gradients(
+        self, before: Array, control: Array, after: Array, found: CertifiedJacobian
+    ) -> tuple[Array, Array, Array]:
+        """∂r/∂δ [N, tangent_dim], ∂r/∂a [N, da] and the certificate's residual of r, [N]."""
+        row, model, nv = self.environment, self.physics.model, self.chart.nv
+        begin, end = (row.position(model, x[:, : self.chart.nq])[1] for x in (before, after))
+        rate = row.forward_weight / self.dt
+        r_d = rate * (end[:, None] @ found.A[:, :nv])[:, 0]
+        r_d[:, : nv - self.chart.root] -= rate * begin[:, self.chart.root :]
+        r_a = rate * (end[:, None] @ found.B[:, :nv])[:, 0] - 2 * row.control_weight * control
+        return r_d, r_a, abs(rate) * (np.abs(end) * found.residual[:, :nv]).sum(1)
+
+    def _differences(self, before: Array, control: Array) -> CertifiedJacobian:
+        low, high = self.physics.control_range
+        step, epsilon = self._precise.step, self.environment.epsilon
+        return certified_jacobian(step, before, control, low, high, epsilon, self.chart)
+
+    def _after(self, before: Array, control: Array) -> Array:
+        """The next state, where its quaternions or its bent body are asked for."""
+        return self._precise.step(before, control) if self.chart.turns else before
+
+
+def _uniform(*shape: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    return 2 * torch.rand(*shape, generator=generator, dtype=dtype) - 1

@@ -1,0 +1,140 @@
+"""Gymnasium's MuJoCo environments as tasks, their simulator alone: no prior model.
+
+State (qpos without the root's translation, qvel), Ant and Humanoid therefore with the truncated
+observations of MBPO and DDPPO (27 and 45 numbers). Velocities are never clipped: a policy that
+Gymnasium trained on Hopper or Walker2d puts `view("Hopper-v5")` before its first layer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import mujoco as engine
+import numpy as np
+from torch import nn
+
+from gradlab.errors import InputError
+from gradlab.networks.views import ClippedVelocities
+from gradlab.systems.chart import Chart
+from gradlab.systems.environments import ENVIRONMENTS, Environment
+from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.tasks.checks import check_number, nearest
+from gradlab.tasks.task import Task
+
+DISCOUNT = 0.99
+HORIZON = 25
+EXPLORATION = 0.1  # of the control limit
+
+
+def mujoco(
+    env_id: str,
+    forward_reward_weight: float | None = None,
+    ctrl_cost_weight: float | None = None,
+    healthy_reward: float | None = None,
+    terminate_when_unhealthy: bool = True,
+) -> Task:
+    """InvertedPendulum-v5, Hopper-v5, Walker2d-v5, HalfCheetah-v5, Ant-v5 or Humanoid-v5.
+
+    Starts follow the environment's own reset. The weights are Gymnasium's arguments of the same
+    names; None is its default.
+
+    Raises:
+        InputError: an unknown environment (the nearest names are given) or a wrong weight.
+    """
+    row = _row(env_id)
+    if not isinstance(terminate_when_unhealthy, bool):
+        got = repr(terminate_when_unhealthy)
+        raise InputError(f"terminate_when_unhealthy is {got}, expected True or False")
+    system = MujocoEnvironment(
+        replace(
+            row,
+            forward_weight=_weight(
+                "forward_reward_weight", forward_reward_weight, row.forward_weight
+            ),
+            control_weight=_weight("ctrl_cost_weight", ctrl_cost_weight, row.control_weight),
+            healthy_reward=_weight("healthy_reward", healthy_reward, row.healthy_reward),
+            terminates=terminate_when_unhealthy,
+        )
+    )
+    model, chart, built = system.physics.model, system.chart, system.built
+    limit = np.abs(model.actuator_ctrlrange).min(1)
+    return Task(
+        name=env_id,
+        simulator=system,
+        prior=None,
+        starts=system.sample_starts,
+        discount=DISCOUNT,
+        horizon=HORIZON,
+        state_names=_state_names(model, chart),
+        action_names=tuple(_action_name(model, i) for i in range(model.nu)),
+        reference_state=tuple(np.concatenate([built.qpos[chart.root :], built.qvel]).tolist()),
+        exploration=tuple((EXPLORATION * limit).tolist()),
+        action_limit=tuple(limit.tolist()),
+        parameters={
+            "forward_reward_weight": row.forward_weight,
+            "ctrl_cost_weight": row.control_weight,
+            "healthy_reward": row.healthy_reward,
+            "terminate_when_unhealthy": terminate_when_unhealthy,
+        },
+    )
+
+
+def view(env_id: str) -> nn.Module:
+    """The first layer of a policy that sees the state as Gymnasium shows it.
+
+    Velocities clipped to ±10 on Hopper and Walker2d, elsewhere the identity.
+    """
+    row = _row(env_id)
+    if row.velocity_clip is None:
+        return nn.Identity()
+    chart = MujocoEnvironment(row).chart
+    return ClippedVelocities(chart.nq - chart.root, row.velocity_clip)
+
+
+def _row(env_id: str) -> Environment:
+    if env_id not in ENVIRONMENTS:
+        hint = nearest(str(env_id), ENVIRONMENTS)
+        raise InputError(f"no MuJoCo environment is called {env_id!r}{hint}")
+    return ENVIRONMENTS[env_id]
+
+
+def _weight(name: str, given: float | None, default: float) -> float:
+    if given is None:
+        return default
+    check_number(name, given, -math.inf)
+    return float(given)
+
+
+def _state_names(model: engine.MjModel, chart: Chart) -> tuple[str, ...]:
+    """One per number, in the state's order, with units."""
+    positions, speeds = [], []
+    for j in range(model.njnt):
+        name = str(model.joint(j).name)
+        if model.jnt_type[j] == engine.mjtJoint.mjJNT_FREE:
+            positions += [f"{name} {axis} [m]" for axis in "xyz"]
+            positions += [f"{name} quaternion {part}" for part in "wxyz"]
+            speeds += [f"{name} {axis} velocity [m/s]" for axis in "xyz"]
+            speeds += [f"{name} {axis} turn rate [rad/s]" for axis in "xyz"]
+        else:
+            unit = "m" if model.jnt_type[j] == engine.mjtJoint.mjJNT_SLIDE else "rad"
+            positions.append(f"{name} [{unit}]")
+            speeds.append(f"{name} rate [{unit}/s]")
+    return (*positions[chart.root :], *speeds)
+
+
+def _action_name(model: engine.MjModel, i: int) -> str:
+    """The actuator's name, or its joint's; controls have no unit, the gear gives them one."""
+    joint = model.joint(int(model.actuator_trnid[i, 0])).name
+    return str(model.actuator(i).name or f"{joint} control")
+
+
+def _factory(env_id: str) -> Callable[..., Task]:
+    make = partial(mujoco, env_id)
+    make.__doc__ = f"Gymnasium's {env_id} in MuJoCo, its own Jacobians certified; no prior model."
+    return make
+
+
+MUJOCO_TASKS = {env_id: _factory(env_id) for env_id in ENVIRONMENTS}
