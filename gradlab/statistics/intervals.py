@@ -9,8 +9,9 @@ covers best (`reports/coverage`):
     bias2, variance_critics   lower end as it is, upper end on the scale of the norm (see below)
     mean_norm                 the root of such an interval
     variance                  as it is          mse, relative_mse, snr   in the square root
-    cosine, cosine_batch      normal in atanh while the interval stays inside (−1, 1), else raw
-    sign_agreement            normal, clipped   tail_index               normal in the logarithm
+    cosine, cosine_batch      1 − |cosine| as a squared norm, which it is near 0
+    sign_agreement            normal, and unknown signs either way
+    tail_index                normal in the logarithm
 
 A squared norm b² = |E Y|² estimated by U is quadratic where b is small: there U hardly knows its
 own spread. Its root is linear: with s/√G the error of Ȳ along itself, b̂ = m solves m² = U + s²/G
@@ -135,18 +136,20 @@ def _root(estimate: Estimate, se: float) -> Interval:
 
 
 def _cosine(estimate: Estimate, se: float) -> Interval:
-    low, high = estimate.value - Z * se, estimate.value + Z * se
-    if max(abs(low), abs(high)) < 1.0:
-        spread = Z * se / (1 - estimate.value**2)
-        centre = np.arctanh(estimate.value)
-        low, high = np.tanh(centre - spread), np.tanh(centre + spread)
-        return Interval(float(low), float(high), se, "jackknife of atanh")
-    return Interval(max(low, -1.0), min(high, 1.0), se, "jackknife")
+    """By 1 − |cosine|, near 0 a squared norm like any other: the part across the truth."""
+    side = 1.0 if estimate.value >= 0 else -1.0
+    gap = Estimate(1 - side * estimate.value, 1 - side * estimate.left_out)
+    near, far = _squared_ends(gap, se)
+    low, high = np.clip(sorted((side * (1 - far), side * (1 - near))), -1.0, 1.0)
+    return Interval(float(low), float(high), se, "jackknife with skewness, of 1 − |cosine|")
 
 
 def _share(estimate: Estimate, se: float) -> Interval:
-    low, high = estimate.value - Z * se, estimate.value + Z * se
-    return Interval(max(low, 0.0), min(high, 1.0), se, "jackknife of soft signs")
+    """A share of what is known, and anything between 0 and 1 for the rest."""
+    known = 1 - estimate.slack
+    low = known * max(estimate.value - Z * se, 0.0)
+    high = known * min(estimate.value + Z * se, 1.0) + estimate.slack
+    return Interval(low, high, se, f"jackknife; signs of {estimate.slack:.0%} are not known")
 
 
 def _logarithm(estimate: Estimate, se: float) -> Interval:

@@ -43,10 +43,15 @@ WITHOUT_TRUTH = ("mean_norm", "variance", "variance_critics", "snr", "tail_index
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value and the values with each group left out, [G]."""
+    """A value and the values with each group left out, [G].
+
+    Attributes:
+        slack: share of what is asked for that no sample says anything about (`statistics.signs`).
+    """
 
     value: float
     left_out: Array
+    slack: float = 0.0
 
 
 @dataclass(frozen=True)
