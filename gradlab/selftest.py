@@ -19,7 +19,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.common_random import common_random_differences
-from gradlab.gradients.lqr import lqr_gradient
+from gradlab.gradients.lqr import ExactCritic, lqr_gradient
+from gradlab.gradients.oracles import unroll_all_actions
 from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.hooks import Progress, silent
@@ -155,6 +156,43 @@ def _theorem_one() -> Check:
     return _exactly("full gradient as sum of unified ones", total, full, 1e-10)
 
 
+def _oracles() -> list[Check]:
+    """Closed forms against the unrolled simulator, and one truth for every kind of gradient."""
+    weight, horizon = -GAIN * ONE, 8
+    quiet = LinearQuadratic(0.9 * ONE, 0.5 * ONE, ONE, ONE, 0.0 * ONE)
+    starts = as_starts(torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None], 1)
+    exact = lqr_gradient(quiet, weight, starts.states[:, :, None] ** 2, GAMMA, "all", horizon)
+    found = unroll_all_actions(quiet, _policy(), starts, horizon, GAMMA)
+    gap = float((found - exact).abs().max() / exact.abs().max())
+    name = f"closed form of T = {horizon} less the unrolled gradient, relative"
+    return [Check(name, 0.0, gap, gap - 1e-10, gap + 1e-10), *_objective(weight)]
+
+
+def _objective(weight: Tensor) -> list[Check]:
+    """With the exact critic, J_0 at visited states times 1/(1 − γ) is the objective's gradient."""
+    task = _task()
+    simulator = task.simulator
+    assert isinstance(simulator, LinearQuadratic)
+    critic = ExactCritic(simulator, weight, GAMMA)
+    profile = measure(task, _policy(), critic, horizon=2, starts=2048, truth="objective")
+    known = float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "all").norm())
+    norm = profile.estimate("data", "mean_norm", 0)
+    room = 3 * jackknife_se(norm.left_out)
+    bias2 = profile.estimate("true_dynamics", "bias2", 2)
+    found = interval("bias2", bias2)
+    return [
+        Check(
+            "objective's gradient, trap: first-action gradients at the starts alone", known,
+            norm.value, norm.value - room, norm.value + room,
+            float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "first").norm()),
+        ),
+        Check(
+            "squared bias of the exact critic under the objective", 0.0, bias2.value,
+            found.low, found.high,
+        ),
+    ]  # fmt: skip
+
+
 def _jacobians() -> list[Check]:
     """MuJoCo's certified differences against the analytic twin's closed form."""
     mujoco, twin = inverted_pendulum(), inverted_pendulum(engine="analytic")
@@ -209,8 +247,10 @@ def _moments(G: Tensor, T: Tensor) -> Moments:
     g, t = G.numpy(), T.numpy()
     squares = (g * g).sum(axis=1)
     kinds = ((g, g), (t, t), (g - t, g - t), (g, t))
-    sums = (PairSums((x * z).sum(axis=1), x @ z.sum(axis=0), z @ x.sum(axis=0)) for x, z in kinds)
-    return Moments(np.ones(n), squares, *sums)
+    gradient, truth, difference, cross = (
+        PairSums((x * z).sum(axis=1), x @ z.sum(axis=0), z @ x.sum(axis=0)) for x, z in kinds
+    )
+    return Moments(np.ones(n), squares, gradient, truth, difference, cross)
 
 
 def _misplaced_discount() -> Check:
@@ -247,4 +287,11 @@ def _train_mode_normalisation() -> Check:
     )
 
 
-PARTS: tuple[Callable[[], list[Check]], ...] = (_biases, _identities, _jacobians, _score, _traps)
+PARTS: tuple[Callable[[], list[Check]], ...] = (
+    _biases,
+    _identities,
+    _oracles,
+    _jacobians,
+    _score,
+    _traps,
+)

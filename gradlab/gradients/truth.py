@@ -272,8 +272,16 @@ def _reason(
             f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
             f"{more} would do"
         )
-    flux = max(found, key=lambda each: each.boundary)
-    return text if np.isnan(flux.boundary) else f"{text}; it misses {_boundary(flux)}"
+    return text + _missed(max(found, key=lambda each: each.boundary))
+
+
+def _missed(reference: Reference) -> str:
+    """What is said of the boundary term beside a truth that stands."""
+    if np.isnan(reference.boundary):
+        return ""
+    if reference.boundary_se == 0:
+        return "; no episode's end moved with θ, so no boundary term of termination was seen"
+    return f"; it misses {_boundary(reference)}"
 
 
 def _boundary(reference: Reference) -> str:
