@@ -32,14 +32,21 @@ MODELS = {
     "true": Look("simulator itself", style.GREEN, (0, (1.2, 1.4)), "^"),
 }
 LEVELS = {
-    1: Look("data, 1-step critic", style.MUTED, (0, (1, 2.2)), ""),
-    5: Look("data, 5-step critic", style.OCHRE, (0, (6, 1.5, 1.2, 1.5)), ""),
-    25: Look("data, 25-step critic", style.INK, (0, (9, 2)), ""),
+    1: Look("data, 1-step critics (thin: other seeds)", style.MUTED, (0, (1, 2.2)), ""),
+    5: Look("data, 5-step critics", style.OCHRE, (0, (6, 1.5, 1.2, 1.5)), ""),
+    25: Look("data, 25-step critics", style.INK, (0, (9, 2)), ""),
 }
 EARLY = {
     "early prior": Look("prior model, untrained critic", style.BLUE, "-", "o"),
     "early true": Look("simulator, untrained critic", style.GREEN, (0, (1.2, 1.4)), "^"),
 }
+TITLES = {
+    "path-tracking": "Path tracking",
+    "inverted-pendulum": "Inverted pendulum",
+    "lqr": "LQR: two coupled double integrators",
+    "double-integrator": "Double integrator",
+}
+AT_MOST = "open marker, arrow: not above 0, upper end of its interval"
 TABLE = re.compile(r"(<!-- numbers -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 
 
@@ -185,7 +192,7 @@ def _cell(value: object) -> str:
 def figure(profile: Profile, title: str) -> Figure:
     """Squared bias, variance / N′ and MSE over the horizon; below right, an untrained critic."""
     shown = Figure(figsize=(10.5, 8.4), layout="constrained")
-    shown.suptitle(title.replace("-", " "), x=0.01, ha="left", fontweight="bold", color=style.INK)
+    shown.suptitle(TITLES.get(title, title), x=0.01, ha="left", fontweight="bold", color=style.INK)
     panels = shown.subplots(2, 2)
     table, batch = profile.table(), profile.batch
     cells = (
@@ -217,17 +224,23 @@ def _panel(axes: Axes, table: pd.DataFrame, quantity: str, factor: float, label:
             drawing.level(axes, line, look, end, floor)
         else:
             drawing.draw(axes, line, look, floor)
+    _other_seeds(axes, table, quantity, factor, end)
     if quantity != "variance":
         axes.axhline(
             1, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="zero gradient: worse above"
         )
     axes.set(yscale="log", ylim=(floor, None))
-    notes = [drawing_note()] if drawing.has_bounds(scaled) else []
+    notes = [AT_MOST] if drawing.has_bounds(scaled) else []
     style.dress(axes, label, "over the squared norm of the truth", notes)
 
 
-def drawing_note() -> str:
-    return "open marker, arrow: not above 0, upper end of its interval"
+def _other_seeds(axes: Axes, table: pd.DataFrame, quantity: str, factor: float, end: float) -> None:
+    """The levels of critics of other seeds, as thin lines without an interval."""
+    for name, n, seed in data_levels():
+        line = drawing.curve(table, name, quantity)
+        if seed and line is not None and line.value[0] > 0:
+            height, look = factor * line.value[0], LEVELS[n]
+            axes.plot([0, end], [height] * 2, color=look.colour, ls=look.dash, lw=0.8)
 
 
 def _early(axes: Axes, profile: Profile) -> None:
