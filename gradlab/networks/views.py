@@ -22,3 +22,16 @@ class ClippedVelocities(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         positions, velocities = state[:, : self.first], state[:, self.first :]
         return torch.cat([positions, velocities.clamp(-self.limit, self.limit)], dim=1)
+
+
+@final
+class Circle(nn.Module):
+    """An angle (the first column) as its cosine and sine, the other columns after them.
+
+    Before the first layer it makes a policy or critic periodic, and shows Pendulum-v1's state
+    (θ, θ̇) as Gymnasium does: (cos θ, sin θ, θ̇).
+    """
+
+    def forward(self, state: Tensor) -> Tensor:
+        angle, others = state[:, :1], state[:, 1:]
+        return torch.cat([angle.cos(), angle.sin(), others], dim=1)
