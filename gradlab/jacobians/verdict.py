@@ -166,8 +166,9 @@ def _product(run: JacobianRun) -> Sentence | None:
 
 
 def _growth(run: JacobianRun) -> Sentence:
-    parts = [_one_growth(run, loop) for loop in ("closed", "open")]
-    closed = _exponent(run, "closed")
+    closed, open_ = _exponent(run, "closed"), _exponent(run, "open")
+    loops = ("closed",) if closed == open_ else ("closed", "open")
+    parts = [_one_growth(run, loop) for loop in loops]
     n = "" if closed is None else f" (N = {closed.n}, second half of {run.config['horizon']} steps)"
     decided = closed is not None and (closed.low > 0 or closed.high < 0)
     return Sentence("growth", decided, f"{'; '.join(parts)}{n}.")
