@@ -214,15 +214,26 @@ Made = tuple[Bound, dict[str, float]]
 
 def _mpg(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
     c = constants.mpg_constants(paths, estimator.tail.discount)
-    bound = _bound("MPG Thm 2", name, c.applies, n, lambda h: mpg_bias(h, c), first=0)
+    text = "its explicit constants are a bound"
+    if c.L_grad_f > 1:
+        text += f"; its printed order does not follow (measured L_∇f = {c.L_grad_f:.3g} > 1)"
+    applies = Applies(True, text)
+    bound = _bound("MPG Thm 2", name, applies, n, lambda h: mpg_bias(h, c), first=0)
     return bound, _numbers(c)
 
 
 def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
     found = constants.maac_constants(paths, estimator.tail.discount, estimator.actions)
     c, errors = found.constants, (found.epsilon_f, found.epsilon_Q, found.epsilon_r)
+    rate, rises = c.gamma * c.K, c.critic_term_rises
+    text = f"c2(H) {'rises' if rises else 'does not rise'} with H (measured γK = {rate:.3g})"
     bound = _bound(
-        "MAAC Lemma A.1", name, c.applies, n, lambda h: paths.policy * maac_error(h, c, *errors), 0
+        "MAAC Lemma A.1",
+        name,
+        Applies(True, text),
+        n,
+        lambda h: paths.policy * maac_error(h, c, *errors),
+        first=0,
     )
     return bound, _numbers(c) | {
         "epsilon_f": errors[0], "epsilon_Q": errors[1], "epsilon_r": errors[2],
@@ -232,20 +243,22 @@ def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -
 def _rp(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
     found = constants.rp_constants(paths, estimator.tail.discount)
     c, errors = found.constants, (found.epsilon_f, found.epsilon_v, found.C_f, found.C_v)
-    applies = c.applies
-    if c.growth <= 1 and not applies.holds:  # 5.8 itself needs no more than this
-        text = f"RP Prop 5.8 applies: a step's derivative is at most {c.growth:.3g}, not above 1."
-        applies = Applies(True, text)
+    text = "C_f and C_v as they suffice on linear models"
+    if c.growth > 1:
+        text = f"measured |∂s′/∂s| = {c.growth:.3g} > 1 along the policy"
+    applies = Applies(c.growth <= 1, text)
     bound = _bound("RP Prop 5.8", name, applies, n, lambda h: rp_bias(h, c, *errors), first=1)
     return bound, _numbers(c) | {"epsilon_f": errors[0], "epsilon_v": errors[1]}
 
 
 def _ddppo(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
     found = constants.ddppo_constants(paths, estimator.tail.discount)
-    c, applies = found.constants, found.constants.applies
-    if found.L_K > 1 and applies.holds:
-        text = f"do not hold (measured |∂π/∂s| = {found.L_K:.3g} > 1): its proof drops that factor."
-        applies = Applies(False, f"Assumptions of DDPPO Thm 1 {text}")
+    c, text = found.constants, "for h → ∞ and no critic"
+    if c.L_f >= 1:
+        text = f"measured L_f = {c.L_f:.3g}, not below 1"
+    elif found.L_K > 1:
+        text = f"measured |∂π/∂s| = {found.L_K:.3g} > 1, which its proof takes to be at most 1"
+    applies = Applies(c.L_f < 1 and found.L_K <= 1, text)
     errors = found.epsilon_f, found.epsilon_f_grad, found.epsilon_r_grad
     level = ddppo_bias(c, *errors) if applies.holds else np.nan
     bound = _bound("DDPPO Thm 1", name, applies, n, lambda h: np.full(np.shape(h), level), first=1)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import records
@@ -45,7 +46,7 @@ class Bound:
         values: |bias| at most, at horizons 0 … H, from constants measured along paths; NaN where
             the theorem says nothing, or nothing that can be computed.
         applies: whether its assumptions hold for the measured constants.
-        sentence: which of them do not, with the measured constant.
+        sentence: why, with the measured constant.
         best: the horizon at which it is smallest (brute force); −1 where there is none.
     """
 
@@ -129,3 +130,29 @@ def theory_from_group(group: Mapping[str, records.Array]) -> Theory:
     pairs = zip(group["constant"].values, group["size"].values, strict=True)
     constants = {str(name): float(size) for name, size in pairs}
     return Theory(bounds, constants, len(group["start"].values))
+
+
+def bounds_table(theory: Theory, table: pd.DataFrame) -> pd.DataFrame:
+    """Measured |bias| and the bounds on it, one row per estimator, horizon and quantity.
+
+    Args:
+        table: of a profile; its squared biases become norms, with their intervals.
+    """
+    names = dict.fromkeys(each.estimator for each in theory.bounds)
+    rows = table[table["estimator"].isin(list(names)) & (table["quantity"] == "bias2")]
+    measured = rows.assign(quantity="bias")
+    for name in ("value", "ci_low", "ci_high"):
+        measured[name] = np.sqrt(np.maximum(rows[name], 0.0))
+    measured["se"] = np.nan
+    promised = [
+        {
+            "estimator": each.estimator,
+            "horizon": h,
+            "quantity": each.theorem,
+            "value": value,
+            "method": f"{'applies' if each.applies else 'does not apply'}: {each.sentence}",
+        }
+        for each in theory.bounds
+        for h, value in enumerate(each.values)
+    ]
+    return pd.concat([measured, pd.DataFrame(promised)], ignore_index=True)

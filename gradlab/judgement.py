@@ -14,11 +14,12 @@ import numpy as np
 
 from gradlab.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
-from gradlab.statistics.intervals import bootstrap_counts, interval, pseudo_values
-from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.intervals import Interval, bootstrap_counts, interval, pseudo_values
+from gradlab.statistics.moments import Array, Estimate, combine
 
 COSINE = 0.7  # lower end of a usable direction
 EXCESS = 2.0  # times the smallest MSE
+DIRECTION = 0.9  # cosine that one batch should reach
 PREFERENCE = ("model", "mixed", "true_dynamics")
 
 
@@ -144,3 +145,33 @@ def ratio_to_best(
     ratios = draws[:, 0] - draws[:, 1:].min(axis=1)
     low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
     return LogRatio(value, float(low), float(high), float(ratios.std()))
+
+
+@dataclass(frozen=True)
+class NeededBatch:
+    """N′ at which the expected cosine of one batch with the truth is `DIRECTION`.
+
+        cosine(N′) ≈ c / √(1 + 1/(N′ snr)),     N′ = 1 / (snr (c²/DIRECTION² − 1))
+
+    Attributes:
+        cosine: c of the mean gradient, with its interval: what no batch exceeds.
+        batch: N′ with its interval; None where c is not clearly above `DIRECTION`.
+    """
+
+    cosine: Interval
+    value: float
+    batch: Interval | None
+    size: float
+
+
+def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | None:
+    """None where cosine or signal-to-noise ratio is lost in noise."""
+    cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
+    if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
+        return None
+    found = interval("cosine", cosine)
+    batch: Interval | None = None
+    needed = combine(lambda c, s: 1 / (s * (c**2 / DIRECTION**2 - 1)), cosine, snr)
+    if found.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():
+        batch = interval("snr", needed)  # on the scale of the logarithm, as for any ratio
+    return NeededBatch(found, cosine.value, batch, needed.value)

@@ -20,6 +20,7 @@ from gradlab.errors import InputError
 from gradlab.findings import (
     Finding,
     Theory,
+    bounds_table,
     findings_from_group,
     findings_group,
     theory_from_group,
@@ -85,6 +86,11 @@ class Profile:
                 "method": [str(each) for each in self.method[e, q, h]],
             }
         )
+
+    def bounds(self) -> pd.DataFrame:
+        """Measured |bias| beside the bounds of `theory`, as a long table for `figures.bounds`."""
+        theory = Theory((), {}, 0) if self.theory is None else self.theory
+        return bounds_table(theory, self.table())
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
         """One value with its left-out values, for statistics across cells."""

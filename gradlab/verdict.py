@@ -1,4 +1,4 @@
-"""What a measurement means, in one to three plain sentences.
+"""What a measurement means, in a few plain sentences.
 
 Every sentence is printed only where its test passes, else its "undecided" twin; no number comes
 without its interval and N. The numbers are those of `judgement`.
@@ -14,6 +14,7 @@ import numpy as np
 
 from gradlab.judgement import (
     COSINE,
+    DIRECTION,
     EXCESS,
     LogRatio,
     UsableHorizon,
@@ -21,11 +22,13 @@ from gradlab.judgement import (
     horizons_of,
     judged_estimator,
     judged_horizons,
+    needed_batch,
     ratio_to_best,
     usable_horizon,
 )
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import Z, interval, jackknife_se
+from gradlab.theory import theory_sentence
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,13 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
     else:
         judged = name is not None and judged_horizons(profile, name)
         sentences = [_horizon(profile, name)] if name is not None and judged else []
+        sentences += _batch(profile, name) if name is not None and judged else []
     if name is not None:
         if profile.truth["admissible"] and "data" in profile.estimators and name != "data":
             sentences.append(_data_against(profile, name))
         sentences.append(_lost(profile, name) or _variance(profile, name))
-    return tuple(sentences)
+        sentences += _theory(profile, name)
+    return tuple(sentences + _checks(profile))
 
 
 # Sentence forms ----------------------------------------------------------------------------------
@@ -105,6 +110,47 @@ def _excess(profile: Profile, name: str, horizon: int) -> str:
         f"Undecided whether H = {horizon} is worse: {_ratio(ratio)} the error of the best "
         f"(CI {_ratio_span(ratio)})."
     )
+
+
+def _batch(profile: Profile, name: str) -> list[Sentence]:
+    """Samples that one update needs for a usable direction, or the bias that no number of them
+    overcomes."""
+    over = [h for h in judged_horizons(profile, name) if h > 0]
+    if not over:
+        return []
+    at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
+    found, n = needed_batch(profile, name, at), _samples(profile)
+    if found is None:
+        return []
+    yours = f"You average N′ = {profile.batch}"
+    goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
+    mean = f"{min(found.value, 1.0):.2g} (CI {_span(found.cosine.low, found.cosine.high)}, {n})"
+    if found.cosine.high < DIRECTION:
+        text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
+        return [Sentence("samples", True, text)]
+    if found.batch is None or not np.isfinite(found.batch.high):
+        se = jackknife_se(profile.estimate(name, "cosine", at).left_out)
+        more = _more(profile, abs(found.value - DIRECTION), se)
+        text = f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {more} tell."
+        return [Sentence("samples", False, text)]
+    span = f"{_count(found.batch.low)}–{_count(found.batch.high)}"
+    text = f"{yours}; {goal} needs N′ ≈ {_count(found.size)} (CI {span}, {n})."
+    return [Sentence("samples", True, text)]
+
+
+def _theory(profile: Profile, name: str) -> list[Sentence]:
+    text = theory_sentence(profile, name)
+    return [Sentence("theory", True, text)] if text else []
+
+
+def _checks(profile: Profile) -> list[Sentence]:
+    """The checks that ask for attention, by name."""
+    failed = [each.check for each in profile.sanity or () if not each.passed]
+    if not failed:
+        return []
+    asks = "asks" if len(failed) == 1 else "ask"
+    text = f"{len(failed)} of {len(profile.sanity or ())} sanity checks {asks} for attention: "
+    return [Sentence("health", True, text + "; ".join(failed) + ".")]
 
 
 def _data_against(profile: Profile, name: str) -> Sentence:
@@ -261,6 +307,11 @@ def _more(profile: Profile, gap: float, se: float) -> str:
     if missing > 1_000_000:
         return "no affordable number of samples would"
     return f"about {_round(missing)} more samples would"
+
+
+def _count(batch: float) -> str:
+    """A number of samples to two digits, at least one."""
+    return str(max(1, _round(ceil(batch)))) if batch < 1e9 else f"{batch:.1e}"
 
 
 def _steps(count: int) -> str:

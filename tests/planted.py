@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from gradlab.findings import Bound, Finding, Theory, bounds_table
 from gradlab.verdict import Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
-QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "snr")
+QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
 BATCH = 256
 
 
@@ -29,17 +30,42 @@ def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> p
                 "bias2": (bias, 0.12 * abs(bias) + 2e-3),
                 "variance": (variance, 0.08 * variance),
                 "mse": (bias + variance / BATCH, 0.1 * (bias + variance / BATCH)),
+                "sign_agreement": (0.97 - 0.012 * n - 0.2 * bias, 0.01 + 0.002 * n),
                 "cosine": (1.004 - 0.5 * bias - 2e-3 * n, 0.01 + 0.003 * n),
                 "snr": (1.96 / variance - 8e-4 * n * (k == 1), 0.1 / variance + 2e-3),
             }
             for quantity in QUANTITIES:
-                if not truth and quantity in ("bias2", "mse", "cosine"):
+                if not truth and quantity in ("bias2", "mse", "cosine", "sign_agreement"):
                     continue
                 value, se = values[quantity]
                 low, high = value - 1.96 * se, value + 1.96 * se
                 low = low if quantity == "cosine" else max(low, 0.0)
                 rows.append((name, n, quantity, value, se, low, high, 256, "jackknife over groups"))
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+FINDINGS = (
+    Finding(
+        "Jacobians of the simulator", "relative error 1e-9", "they are those of the step", True
+    ),
+    Finding("saturated actions", "steer 81 %", "most actions pass no gradient on", False),
+    Finding("float32 against float64", "cosine 1", "precision-limited: no", True),
+)
+
+
+def theory(horizon: int = 25) -> Theory:
+    """One bound that applies, one that does not, one without a number."""
+    n = np.arange(horizon + 1.0)
+    return Theory(
+        (
+            Bound("MPG Thm 2", "model", 3.0 * 2.5**n, True, "explicit constants", 0),
+            Bound("RP Prop 5.8", "model", 1e2 * n**4 * 9.0**n, False, "measured L_f = 2", 1),
+            Bound("DDPPO Thm 1", "model", np.full(len(n), np.nan), False, "L_f = 2", -1),
+            Bound("MAAC Lemma A.1", "mixed", 9.0 * 1.1**n, True, "c2(H) rises", 0),
+        ),
+        {"model, MPG Thm 2: B_theta": 2.0, "mixed, MAAC Lemma A.1: K": 1.5},
+        32,
+    )
 
 
 VERDICT = (
@@ -108,6 +134,30 @@ class Profile:
         }
     )
     batch: int = BATCH
+    sanity: tuple[Finding, ...] | None = FINDINGS
+    theory: Theory | None = field(default_factory=theory)
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in dict.fromkeys(self.frame["estimator"]))
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        return QUANTITIES
+
+    @property
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Each column as [estimator, quantity, horizon], NaN where not measured."""
+        axes = ["estimator", "quantity", "horizon"]
+        horizons = range(int(self.frame["horizon"].max()) + 1)
+        full = pd.MultiIndex.from_product([self.estimators, self.quantities, horizons], names=axes)
+        frame = self.frame.drop_duplicates(axes).set_index(axes).reindex(full)
+        shape = len(self.estimators), len(self.quantities), len(horizons)
+        names = ("value", "ci_low", "ci_high")
+        return {name: frame[name].to_numpy(float).reshape(shape) for name in names}
+
+    def bounds(self) -> pd.DataFrame:
+        return bounds_table(self.theory or Theory((), {}, 0), self.frame)
 
     def table(self) -> pd.DataFrame:
         return self.frame

@@ -17,6 +17,7 @@ ALL: tuple[Callable[..., Axes], ...] = (
     figures.bias_variance,
     figures.cosine,
     figures.mse,
+    figures.sign_agreement,
     figures.snr,
 )
 
@@ -60,7 +61,7 @@ def test_the_smallest_error_is_marked() -> None:
     best = int(values(table, "model", "mse").argmin())
     star = line(figures.bias_variance(table), "smallest MSE")
     assert star.get_xdata()[0] == best
-    assert str(star.get_label()).endswith(f"n = {best}")
+    assert str(star.get_label()).endswith(f"h* = {best}")
 
 
 def test_a_bias_that_is_not_positive_is_drawn_at_the_end_of_its_interval() -> None:
@@ -127,6 +128,60 @@ def test_without_a_truth_the_figures_show_what_is_left_and_say_so() -> None:
     assert "no admissible truth" in texts(figures.mse(table))
     assert "no admissible truth" in texts(figures.cosine(table))
     assert line(figures.snr(table), "model")
+
+
+def test_signs_are_drawn_with_chance_beside_them() -> None:
+    table = planted.table()
+    ax = figures.sign_agreement(table)
+    drawn = line(ax, "model").get_ydata()
+    np.testing.assert_array_equal(drawn, values(table, "model", "sign_agreement"))
+    assert set(line(ax, "chance").get_ydata()) == {0.5}
+    without = table[table["quantity"] != "sign_agreement"]
+    assert "no sign agreement" in texts(figures.sign_agreement(without))
+
+
+def bounds() -> pd.DataFrame:
+    return planted.Profile().bounds()
+
+
+def test_bounds_are_drawn_beside_the_norm_of_the_bias() -> None:
+    ax = figures.bounds(bounds())
+    bias = values(planted.table(), "model", "bias2")
+    np.testing.assert_allclose(line(ax, "measured, model").get_ydata(), np.sqrt(bias))
+    assert ax.get_yscale() == "log"
+    drawn = line(ax, "MPG Thm 2, model").get_ydata()
+    np.testing.assert_allclose(drawn[:6], 3.0 * 2.5 ** np.arange(6.0))
+    refused = line(ax, "RP Prop 5.8, model (does not apply)")
+    assert refused.get_color() == figures.style.MUTED
+    assert np.isnan(refused.get_ydata()[-1])  # far above the axis
+    assert "without a value here: DDPPO Thm 1" in texts(ax)
+    assert not [each for each in ax.lines if "DDPPO" in str(each.get_label())]
+
+
+def test_a_bound_that_applies_keeps_its_estimators_colour_and_has_its_minimum_marked() -> None:
+    ax = figures.bounds(bounds())
+    assert line(ax, "MAAC").get_color() == line(ax, "measured, mixed").get_color()
+    stars = {(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in ax.lines
+             if m.get_marker() == "*"}  # fmt: skip
+    assert {(0.0, 3.0), (0.0, 9.0)} <= stars
+
+
+def test_bounds_survive_hostile_names_and_empty_tables() -> None:
+    table = bounds()
+    table["estimator"] = table["estimator"].replace({"model": r"$\frac{$", "mixed": "_hidden"})
+    table["quantity"] = table["quantity"].replace(
+        {"MPG Thm 2": r"$\frac{$", "RP Prop 5.8": "x" * 99}
+    )
+    figures.bounds(table).figure.savefig(io.BytesIO(), format="svg")
+    assert "no bounds" in texts(figures.bounds(table.iloc[:0]))
+
+
+def test_the_truths_own_error_is_shaded_where_there_is_a_truth() -> None:
+    ax = figures.bias_variance(planted.table(), truth_error2=1e-3)
+    shade = [each for each in ax.patches if "truth" in str(each.get_label())]
+    assert len(shade) == 1 and shade[0].get_y() + shade[0].get_height() == pytest.approx(1e-3)
+    assert ax.get_ylim()[0] < 1e-3
+    assert not figures.bias_variance(planted.table(truth=False), truth_error2=1e-3).patches
 
 
 def test_a_cosine_above_one_is_shown_at_one() -> None:

@@ -5,10 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from gradlab.errors import InputError
+from gradlab.findings import Bound, Finding, Theory
 from gradlab.reporting import output, render, report
 from gradlab.verdict import Sentence
 from tests import planted
@@ -56,7 +58,7 @@ def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, 
     assert tab.locator("#verdict").bounding_box()["y"] < 400
     for summary in tab.locator("summary").all():
         summary.click()
-    assert tab.locator("figure svg").count() == 6
+    assert tab.locator("figure svg").count() == 8
     assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
 
 
@@ -96,10 +98,10 @@ def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) ->
     tab, _ = opened(browser, page)
     table = planted.table()
     shown = tab.evaluate(
-        '() => [...document.querySelectorAll("td:nth-child(3)")].map(e => +e.dataset.v)'
+        '() => [...document.querySelectorAll(".sortable td:nth-child(3)")].map(e => +e.dataset.v)'
     )
     assert sorted(shown) == sorted(table["value"].tolist())
-    first = tab.locator("details").first
+    first = tab.locator("details:has(.sortable)").first
     first.locator("summary").click()
     first.locator("th button").nth(2).click()
     ordered = first.evaluate(
@@ -128,6 +130,8 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
         config=dict.fromkeys((*planted.Profile().config, ATTACK), ATTACK),
         environment=dict.fromkeys((*planted.Profile().environment, ATTACK), ATTACK),
         truth={**planted.Profile().truth, "method": ATTACK, "reason": ATTACK, ATTACK: {ATTACK: 1}},
+        sanity=(Finding(ATTACK, ATTACK, ATTACK, False), Finding(ATTACK, ATTACK, ATTACK, True)),
+        theory=Theory((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
     )
     path = tmp_path / "run.html"
     path.write_text(render(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
@@ -140,10 +144,47 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
 
 
 def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
-    bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False})
+    none = dict(sanity=None, theory=None)
+    bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False}, **none)
     text = render(bare, (), "bare")
     assert "no verdict" in text
     assert "none admissible" in text
+    assert "Not recorded: this run was measured without checks" in text
+    assert 'id="theory"' not in text
+
+
+def hostile_bound() -> Bound:
+    return Bound(ATTACK, "model", np.ones(6), False, ATTACK, 0)
+
+
+def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    headings = [each.inner_text() for each in tab.locator("h2").all()]
+    assert headings == [
+        "Verdict", "Sanity", "Bias, variance and error", "Direction and noise", "Theory",
+        "Every number", "How this was computed",
+    ]  # fmt: skip
+
+
+def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
+    browser: Any, page: Path
+) -> None:
+    tab, _ = opened(browser, page)
+    sanity = tab.locator("#sanity")
+    assert "1 of 3 checks asks for attention" in sanity.inner_text()
+    assert sanity.get_by_text("steer 81 %").is_visible()
+    assert not sanity.get_by_text("relative error 1e-9").is_visible()
+    sanity.locator("summary").click()
+    assert sanity.get_by_text("relative error 1e-9").is_visible()
+
+
+def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    rows = [each.inner_text() for each in tab.locator("#theory tbody tr").all()]
+    assert len(rows) == 4
+    assert "yes" in rows[0] and "times the bias at h = " in rows[0] and "3 at h = 0" in rows[0]
+    assert "no" in rows[1] and "measured L_f = 2" in rows[1]
+    assert "gives no number" in rows[2]
 
 
 def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
@@ -153,13 +194,14 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
     assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
         pair for each in ids for pair in ((each, ""), ("", each))
     }
-    assert text.count(">smallest MSE, n = ") == 3
+    assert text.count(">smallest MSE, h* = ") == 3
     assert not re.search(r"\d\.\d{3,}", "".join(re.findall(r' d="([^"]*)"', text)))
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `load` reads as the planted profile."""
+    monkeypatch.setattr(output, "holds_jacobians", lambda path: False)
     monkeypatch.setattr(output, "load", lambda path: planted.Profile())
     monkeypatch.setattr(output, "verdict", lambda profile: planted.VERDICT)
     path = tmp_path / "run.h5"
@@ -172,7 +214,8 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
-    names = {"cosine", "mse", "snr", "error-1-model", "error-2-mixed", "error-3-true_dynamics"}
+    names = {"cosine", "mse", "sign_agreement", "snr", "bounds"}
+    names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
     for figure in folder.iterdir():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gradlab.judgement import growth_of, usable_horizon
+from gradlab.findings import Bound, Finding, Theory
+from gradlab.judgement import growth_of, needed_batch, usable_horizon
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
@@ -23,6 +25,7 @@ def planted(
     variance: Law = lambda n: 1.0,
     data: float = 3.0,
     noise: float = 0.02,
+    snr: float | None = None,
     **truth: object,
 ) -> Profile:
     """A model profile with relative jackknife error `noise`, and J_0 beside it."""
@@ -45,6 +48,7 @@ def planted(
     for n in range(H + 1):
         laws = {"mse": mse(n), "cosine": cosine(n), "variance": variance(n), "bias2": mse(n) / 2}
         laws["relative_mse"] = mse(n) / max(float(truth.get("norm", 2.0)), 0.1) ** 2
+        laws |= {} if snr is None else {"snr": snr}
         for quantity, value in laws.items():
             relative = noise / 2 if quantity == "cosine" else noise
             fill(1, quantity, n, value, relative * abs(value))
@@ -58,6 +62,11 @@ def planted(
     return Profile(
         names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, facts
     )
+
+
+def directed(cosine: float, snr: float, noise: float = 0.02) -> Profile:
+    """Every horizon with the same cosine of the mean and the same signal-to-noise ratio."""
+    return planted(lambda n: 1.0, lambda n: cosine, noise=noise, snr=snr)
 
 
 def said(profile: Profile) -> dict[str, object]:
@@ -193,3 +202,67 @@ def test_an_unknown_number_of_missing_starts_is_not_invented():
     assert "--starts" not in text
     assert "nan" not in text
     assert "inf" not in text
+
+
+def test_the_batch_that_a_usable_direction_needs_is_said_with_its_interval():
+    # 1 / (0.01 (0.97² / 0.9² − 1)) = 619
+    sentence = said(directed(0.97, 0.01, noise=0.005))["samples"]
+    assert sentence.decided
+    assert "needs N′ ≈ 620 (CI " in sentence.text
+    assert "You average N′ = 256" in sentence.text
+
+
+def test_a_biased_direction_is_said_to_be_beyond_any_batch():
+    sentence = said(directed(0.62, 0.01))["samples"]
+    assert sentence.decided
+    assert "no N′ reaches" in sentence.text
+    assert "bias alone caps it at 0.62 (CI " in sentence.text
+
+
+def test_a_direction_in_doubt_is_undecided_about_the_batch():
+    sentence = said(directed(0.9, 0.01, noise=0.05))["samples"]
+    assert not sentence.decided
+    assert sentence.text.startswith("Undecided whether any N′ reaches")
+
+
+def test_needed_batches_have_the_cosine_that_was_asked_for():
+    """cosine of a batch's mean, simulated: the formula is a first-order one, good to a few %."""
+    rng = np.random.default_rng(0)
+    P, c, snr = 400, 0.95, 0.02
+    truth = np.zeros(P)
+    truth[0] = 1.0
+    mean = np.zeros(P)
+    mean[:2] = c, np.sqrt(1 - c**2)
+    spread = np.sqrt(1 / snr / P)
+    n = needed_batch(directed(c, snr, noise=0.002), "model", 3)
+    assert n is not None and n.batch is not None
+    draws = mean + spread / np.sqrt(n.size) * rng.normal(size=(4000, P))
+    cosine = (draws @ truth) / np.linalg.norm(draws, axis=1)
+    assert cosine.mean() == pytest.approx(0.9, abs=0.01)
+
+
+def test_failed_checks_are_named_and_passed_ones_are_not():
+    fine = Finding("float32", "cosine 1", "no", True)
+    bad = Finding("saturated actions", "90%", "most", False)
+    profile = planted(lambda n: 1.0, lambda n: 0.9)
+    assert "health" not in said(replace(profile, sanity=(fine,)))
+    text = said(replace(profile, sanity=(fine, bad)))["health"].text
+    assert text == "1 of 2 sanity checks asks for attention: saturated actions."
+
+
+def test_theorems_are_compared_with_the_measured_bias():
+    # bias² = mse / 2, so |bias| = √0.5 = 0.707 at every horizon
+    profile = planted(lambda n: 1.0, lambda n: 0.9)
+    bounds = (
+        Bound("MPG Thm 2", "model", np.full(H + 1, 70.7), True, "explicit", 0),
+        Bound("RP Prop 5.8", "model", np.full(H + 1, 1e9), False, "measured L_f = 1.3 > 1", 0),
+        Bound("MAAC Lemma A.1", "other", np.full(H + 1, 1.0), True, "fine", 0),
+        Bound("DDPPO Thm 1", "model", np.full(H + 1, 0.1), True, "fine", 0),
+    )
+    profile = replace(profile, theory=Theory(bounds, {}, 32))
+    text = said(profile)["theory"].text
+    assert "MPG Thm 2 applies and is 1e+02 times the bias at h = " in text
+    assert "(bound 71, bias 0.71, CI 0.69–0.72)" in text
+    assert "RP Prop 5.8 does not apply (measured L_f = 1.3 > 1)" in text
+    assert "DDPPO Thm 1 applies and is violated at h = " in text
+    assert "MAAC" not in text

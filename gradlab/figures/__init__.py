@@ -3,10 +3,13 @@
     bias_variance   one estimator: squared bias, variance / N′ and MSE over the horizon
     mse             every estimator's MSE over the horizon
     cosine          every estimator's direction against the truth
+    sign_agreement  share of parameters that every estimator moves the right way
     snr             every estimator's signal-to-noise ratio
 
 The table has a row per estimator, horizon and quantity, with value, ci_low and ci_high. The
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
+
+    bounds          measured |bias| beside the papers' bounds, from `Profile.bounds()`
 
 Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians.run`):
 
@@ -14,13 +17,15 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians
     product_growth, lyapunov, chain_error, model_error      how far one may chain
 """
 
-from gradlab.figures.direction import cosine, snr
+from gradlab.figures.bounds import bounds
+from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 
 __all__ = [
     "bias_variance",
+    "bounds",
     "chain_error",
     "cosine",
     "jacobian_distance",
@@ -30,5 +35,6 @@ __all__ = [
     "model_error",
     "mse",
     "product_growth",
+    "sign_agreement",
     "snr",
 ]

@@ -1,9 +1,10 @@
 """Is the direction usable? Cosine with the truth, and signal against noise.
 
     cosine_n = ⟨E g_n, g*⟩ / (‖E g_n‖ ‖g*‖)          snr_n = ‖E g_n‖² / tr Cov_n
+    sign agreement: the share of parameters that E g_n moves the way g* does
 
-Both are noise-corrected, so an estimate may leave the range of the quantity: a cosine above 1 is
-drawn at 1, a ratio not above 0 at the upper end of its interval.
+The first two are noise-corrected, so an estimate may leave the range of the quantity: a cosine
+above 1 is drawn at 1, a ratio not above 0 at the upper end of its interval.
 """
 
 from __future__ import annotations
@@ -45,6 +46,30 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not ax.lines:
         drawing.nothing(ax, "no admissible truth: no cosine with it")
     return style.dress(ax, "Direction: cosine with the true gradient", "cosine")
+
+
+def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of parameters whose step has the true sign, every estimator; ½ is chance."""
+    ax = style.new_axes() if ax is None else ax
+    names = drawing.estimators(table)
+    looks, end = style.looks(names), drawing.last_horizon(table)
+    lowest = 0.5
+    for name in names:
+        line = drawing.curve(table, name, "sign_agreement")
+        if line is None:
+            continue
+        line = line.clipped(0.0, 1.0)
+        if name == "data":
+            drawing.level(ax, line, looks[name], end)
+        else:
+            drawing.draw(ax, line, looks[name], band=0.11)
+        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
+    if ax.lines:
+        ax.axhline(0.5, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="chance: ½")
+    else:
+        drawing.nothing(ax, "no sign agreement in this table")
+    ax.set_ylim(max(lowest - 0.04, -0.02), 1.02)
+    return style.dress(ax, "Direction: signs that agree with the truth", "share of parameters")
 
 
 def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None) -> Axes:

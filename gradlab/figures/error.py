@@ -28,6 +28,7 @@ def bias_variance(
     estimator: str = "model",
     batch: int = 256,
     truth_norm2: float | None = None,
+    truth_error2: float | None = None,
 ) -> Axes:
     """Squared bias, variance / N′ and MSE of one estimator, the smallest MSE marked.
 
@@ -35,6 +36,8 @@ def bias_variance(
         batch: N′, the number of samples that one update averages.
         truth_norm2: squared norm of the true gradient: the error of not moving at all. Above it
             an estimator is worse than none.
+        truth_error2: squared standard error of the true gradient, shaded from below: a squared
+            bias inside is as large as the truth's own error.
     """
     ax = style.new_axes() if ax is None else ax
     bias = drawing.curve(table, estimator, "bias2")
@@ -57,14 +60,20 @@ def bias_variance(
             ax, data, Look(f"{what} of data (critic only)", MUTED, (0, (7, 2.5)), ""), end, floor
         )
     notes = _notes([bias, error, data], missing=bias is None or error is None)
-    _finish(ax, floor, truth_norm2)
+    _finish(ax, floor, truth_norm2, truth_error2 if error is not None else None)
     if bias is variance is error is None:
         drawing.nothing(ax, f"no rows for the estimator {style.plain(estimator)}")
     name = style.looks([estimator])[estimator].label
     return style.dress(ax, f"Error of the {name} gradient", f"squared error {UNIT}", notes)
 
 
-def mse(table: pd.DataFrame, ax: Axes | None = None, *, truth_norm2: float | None = None) -> Axes:
+def mse(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    truth_norm2: float | None = None,
+    truth_error2: float | None = None,
+) -> Axes:
     """The MSE of every estimator over the horizon, each one's smallest marked."""
     ax = style.new_axes() if ax is None else ax
     names = drawing.estimators(table)
@@ -83,7 +92,7 @@ def mse(table: pd.DataFrame, ax: Axes | None = None, *, truth_norm2: float | Non
     notes = _notes(shown, missing=False)
     if shown:
         notes = ["star: smallest MSE of each estimator", *notes]
-    _finish(ax, floor, truth_norm2)
+    _finish(ax, floor, truth_norm2, truth_error2 if shown else None)
     if not shown:
         drawing.nothing(ax, NO_TRUTH)
     return style.dress(ax, "Error of every gradient", f"MSE {UNIT}", notes)
@@ -101,7 +110,7 @@ def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) 
     if line.value[best] <= 0:
         return
     at = line.horizon[best]
-    text = f"smallest MSE, n = {at:.0f}" if label else ""
+    text = f"smallest MSE, h* = {at:.0f}" if label else ""
     star = Line2D(
         [at],
         [line.value[best]],
@@ -122,7 +131,11 @@ def _notes(lines: Sequence[Curve | None], missing: bool) -> list[str]:
     return [NO_TRUTH, *notes] if missing else notes
 
 
-def _finish(ax: Axes, floor: float, truth_norm2: float | None) -> None:
+def _finish(ax: Axes, floor: float, truth_norm2: float | None, truth_error2: float | None) -> None:
+    if truth_error2 is not None and truth_error2 > 0:
+        floor = min(floor, truth_error2 / 2)
+        label = "the truth's own squared error"
+        ax.axhspan(floor, truth_error2, color=MUTED, alpha=0.16, lw=0, label=label, zorder=0)
     if truth_norm2 is not None and truth_norm2 > 0:
         label = "zero gradient: worse than none above"
         ax.axhline(truth_norm2, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=label)

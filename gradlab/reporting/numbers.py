@@ -12,9 +12,13 @@ QUANTITIES = {
     "relative_mse": "Mean squared error over that of a zero gradient",
     "bias2": "Squared bias",
     "variance": "Variance of one sample (trace of the covariance)",
+    "variance_critics": "Variance of the mean across critics",
     "cosine": "Cosine of the mean with the truth",
+    "cosine_batch": "Expected cosine of one batch with the truth",
+    "sign_agreement": "Share of parameters whose sign agrees with the truth",
     "snr": "Signal-to-noise ratio of one sample",
     "mean_norm": "Norm of the mean",
+    "tail_index": "Heaviness of the tails of one sample's norm",
 }
 HEADINGS = {
     "estimator": "estimator",

@@ -1,4 +1,4 @@
-"""The page a reader decides from: verdict first, then figures, numbers, and how they were made."""
+"""The page a reader decides from: verdict, checks, error, direction, theory, numbers, method."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from gradlab.profile import Profile
 from gradlab.reporting import panels, shell
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.panels import Panel
+from gradlab.reporting.promises import theory
+from gradlab.reporting.soundness import sanity
 from gradlab.verdict import Sentence
 
 
@@ -20,8 +22,11 @@ def render(
 ) -> str:
     """The whole page as text. `drawn`: the panels, where they have been drawn already."""
     drawn = panels.panels(profile) if drawn is None else drawn
+    bounds = [panel for panel in drawn if panel.section == panels.THEORY]
     body = f"""{shell.verdict_box(verdict)}
-{shell.figures(drawn)}
+{sanity(profile.sanity)}
+{shell.figures([panel for panel in drawn if panel.section != panels.THEORY])}
+{theory(profile, bounds)}
 <section><h2>Every number</h2>
 <p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>
 {tables(profile.table())}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from gradlab.profile import Profile
 
 ERROR = "Bias, variance and error"
 DIRECTION = "Direction and noise"
+THEORY = "Theory"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def panels(profile: Profile) -> list[Panel]:
                 estimator=name,
                 batch=batch,
                 truth_norm2=_zero_level(table, [name]),
+                truth_error2=_truth_error(profile, [name]),
             ),
         )
         for number, name in enumerate(names, 1)
@@ -55,12 +57,46 @@ def panels(profile: Profile) -> list[Panel]:
             "mse",
             ERROR,
             compare,
-            partial(figures.mse, table, truth_norm2=_zero_level(table, ["data", *names])),
+            partial(
+                figures.mse,
+                table,
+                truth_norm2=_zero_level(table, ["data", *names]),
+                truth_error2=_truth_error(profile, ["data", *names]),
+            ),
         ),
         *found,
         _panel("cosine", DIRECTION, cosine, partial(figures.cosine, table)),
+        *_signs(table),
         _panel("snr", DIRECTION, noise, partial(figures.snr, table, batch=batch)),
+        *_bounds(profile),
     ]
+
+
+def _signs(table: pd.DataFrame) -> list[Panel]:
+    if not (table["quantity"] == "sign_agreement").any():
+        return []
+    caption = "A step that moves half of the parameters the wrong way is no better than chance."
+    draw = partial(figures.sign_agreement, table)
+    return [_panel("sign_agreement", DIRECTION, caption, draw)]
+
+
+def _bounds(profile: Profile) -> list[Panel]:
+    if profile.theory is None:
+        return []
+    caption = "The gap between a bound and the measured bias is what the theorem gives away."
+    return [_panel("bounds", THEORY, caption, partial(figures.bounds, profile.bounds()))]
+
+
+def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
+    """Squared standard error of the truth, where all named estimators share one truth."""
+    actions = profile.config.get("actions")
+    known = actions if isinstance(actions, Mapping) else {}
+    kinds = {known.get(name, "first") == "first" for name in names if name in known}
+    if len(kinds) > 1:
+        return None
+    separate = kinds == {False} and "all_standard_error" in profile.truth
+    error = profile.truth.get("all_standard_error" if separate else "standard_error")
+    return float(error) ** 2 if isinstance(error, int | float) else None
 
 
 def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:

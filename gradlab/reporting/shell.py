@@ -75,6 +75,11 @@ def figures(drawn: Sequence[Panel]) -> str:
     )
 
 
+def figure_list(drawn: Sequence[Panel], first: int = 100) -> str:
+    """Figures without a section; their ids begin at `first`, away from those of `figures`."""
+    return "\n".join(_figure(i, p) for i, p in enumerate(drawn, first))
+
+
 def definitions(values: Mapping[str, object]) -> str:
     """Names and values as a list."""
     items = "".join(

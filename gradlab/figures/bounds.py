@@ -1,0 +1,82 @@
+"""What theorems promise beside what was measured: |bias| over the horizon, and bounds of it.
+
+The axis is logarithmic and as long as it takes, so that a reader sees how loose a bound is. A bound
+whose assumptions do not hold is drawn faint, and its name says so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.error import AT_MOST
+from gradlab.figures.style import MUTED, Dash, Look
+
+BIAS = "bias"
+NOT_APPLYING = "does not apply"
+DECADES = 9  # shown above the measured bias: the gap is plain by then
+_DASHES: tuple[Dash, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
+
+
+def bounds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Measured |bias| of each estimator and the bounds on it.
+
+    Args:
+        table: long, as `Profile.bounds()` makes it: quantity "bias" with its interval, and a row
+            per theorem, horizon and estimator, whose method says whether the theorem applies.
+    """
+    ax = style.new_axes() if ax is None else ax
+    names = drawing.estimators(table)
+    looks = style.looks(names)
+    measured = {name: drawing.curve(table, name, BIAS) for name in names}
+    floor = drawing.log_floor(list(measured.values()))
+    for name, line in measured.items():
+        if line is not None:
+            look = looks[name]
+            label = f"measured, {look.label}"
+            drawing.draw(ax, line, Look(label, look.colour, "-", look.marker), floor, width=2.4)
+    ceiling = _ceiling(list(measured.values()))
+    theorems = [str(q) for q in dict.fromkeys(table["quantity"]) if q != BIAS]
+    left_out = [
+        _promise(ax, table, name, theorem, k, looks[name], ceiling)
+        for name in names
+        for k, theorem in enumerate(theorems)
+    ]
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=floor)
+    notes = [AT_MOST] if drawing.has_bounds(list(measured.values())) else []
+    notes += [f"star: smallest value; cut off 1e{DECADES} above the bias"] if theorems else []
+    missing = sorted({each for each in left_out if each})
+    notes += [f"without a value here: {', '.join(missing)}"[:90]] if missing else []
+    if not ax.lines:
+        drawing.nothing(ax, "no bounds in this table")
+    title = "Theory: bounds beside the measured bias"
+    return style.dress(ax, title, "|bias| [return / parameter]", notes)
+
+
+def _ceiling(measured: list[Curve | None]) -> float:
+    shown = [np.nanmax(np.maximum(c.value, c.high)) for c in measured if c is not None]
+    return float(max(shown, default=1.0)) * 10.0**DECADES
+
+
+def _promise(
+    ax: Axes, table: pd.DataFrame, name: str, theorem: str, k: int, look: Look, ceiling: float
+) -> str:
+    """One bound; its name where nothing of it can be drawn, else nothing."""
+    chosen = (table["estimator"] == name) & (table["quantity"] == theorem)
+    rows = table[chosen].sort_values("horizon")
+    x, y = rows["horizon"].to_numpy(float), rows["value"].to_numpy(float)
+    shown = np.where((y > 0) & (y <= ceiling), y, np.nan)
+    if not np.isfinite(shown).any():
+        return style.plain(theorem) if len(rows) else ""
+    holds = not rows["method"].astype(str).str.startswith(NOT_APPLYING).any()
+    label = f"{style.plain(theorem)}, {style.plain(name)}"
+    label += "" if holds else f" ({NOT_APPLYING})"
+    colour, width = (look.colour, 1.8) if holds else (MUTED, 1.0)
+    ax.plot(x, shown, color=colour, ls=_DASHES[k % len(_DASHES)], lw=width, label=label)
+    best = int(np.nanargmin(shown))
+    ax.plot(x[best], shown[best], marker="*", ms=11, color=colour, mec=style.PAPER, mew=0.7)
+    return ""

@@ -1,0 +1,58 @@
+"""Theory: which of the papers' theorems apply here, and how far they are from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from gradlab.profile import Profile
+from gradlab.reporting import shell
+from gradlab.reporting.panels import Panel
+from gradlab.theory import Promise, promises
+
+HEADINGS = ("theorem", "about", "applies", "at the horizon of least bias", "smallest bound", "why")
+
+
+def theory(profile: Profile, drawn: Sequence[Panel]) -> str:
+    """<section> with the figure, a row per bound, and the constants; empty where none is known."""
+    if profile.theory is None:
+        return ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
+    rows = "\n".join(_row(each) for each in promises(profile))
+    return f"""<section id="theory"><h2>Theory</h2>
+<p>Bounds on the norm of the bias, from constants measured along {profile.theory.starts} paths: the
+largest value that was seen is a lower estimate of the supremum that a theorem asks for.</p>
+<div class="figures">{shell.figure_list(drawn)}</div>
+<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>
+<tbody>
+{rows}
+</tbody></table></div>
+<details><summary>{len(profile.theory.constants)} constants</summary>
+<div class="columns">{_constants(profile.theory.constants)}</div></details>
+</section>"""
+
+
+def _constants(constants: Mapping[str, float]) -> str:
+    """A list per estimator and theorem: names are "estimator, theorem: constant"."""
+    lists: dict[str, dict[str, object]] = {}
+    for name, value in constants.items():
+        about, _, constant = name.rpartition(": ")
+        lists.setdefault(about, {})[constant] = value
+    return "".join(
+        f"<div><h3>{escape(about)}</h3>{shell.definitions(values)}</div>"
+        for about, values in lists.items()
+    )
+
+
+def _row(promise: Promise) -> str:
+    mark = "pass" if promise.applies else "attention"
+    word = "yes" if promise.applies else "no"
+    cells = (promise.theorem, promise.estimator)
+    rest = (promise.looseness, promise.least, promise.why)
+    return (
+        "<tr>"
+        + "".join(f"<td>{escape(each)}</td>" for each in cells)
+        + f'<td><span class="tag {mark}">{word}</span></td>'
+        + "".join(f"<td>{escape(each)}</td>" for each in rest)
+        + "</tr>"
+    )

@@ -1,0 +1,52 @@
+"""The checks under the verdict: what asks for attention in sight, what passed one click away."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from gradlab.findings import Finding
+
+HEADINGS = ("check", "result", "what it means", "")
+
+
+def sanity(findings: Sequence[Finding] | None) -> str:
+    """<section> with every check; says so where none was recorded."""
+    if not findings:
+        body = "<p>Not recorded: this run was measured without checks.</p>"
+        return f'<section id="sanity"><h2>Sanity</h2>{body}</section>'
+    attention = [each for each in findings if not each.passed]
+    passed = [each for each in findings if each.passed]
+    return (
+        f'<section id="sanity"><h2>Sanity</h2>{_headline(len(attention), len(findings))}'
+        f"{_table(attention) if attention else ''}{_folded(passed) if passed else ''}</section>"
+    )
+
+
+def _headline(attention: int, total: int) -> str:
+    if not attention:
+        return f'<p><span class="tag pass">pass</span> All {total} checks passed.</p>'
+    asks = "asks" if attention == 1 else "ask"
+    text = f"{attention} of {total} checks {asks} for attention before the rest is believed."
+    return f'<p><span class="tag attention">attention</span> {text}</p>'
+
+
+def _folded(findings: Sequence[Finding]) -> str:
+    count = f"{len(findings)} checks" if len(findings) > 1 else "1 check"
+    return f"<details><summary>{count} passed</summary>{_table(findings)}</details>"
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
+    rows = "\n".join(_row(each) for each in findings)
+    return (
+        f'<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{rows}\n</tbody></table></div>"
+    )
+
+
+def _row(finding: Finding) -> str:
+    cells = (finding.check, finding.result, finding.meaning)
+    mark = "pass" if finding.passed else "attention"
+    text = "".join(f"<td>{escape(each)}</td>" for each in cells)
+    return f'<tr>{text}<td><span class="tag {mark}">{mark}</span></td></tr>'
