@@ -312,7 +312,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     worlds = list(table["world"].unique())
     figure = Figure(figsize=(10, 6.6), layout="constrained")
     panels = list(figure.subplots(2, 3).flat)
-    for axes, world in zip(panels, worlds, strict=True):
+    for axes, world in zip(panels, worlds, strict=False):
         _panel(axes, table.query("world == @world and measure == 'bias'"), world)
     for axes in (panels[0], panels[3]):
         axes.set_ylabel("|bias| / |∇J|, scale matched")
