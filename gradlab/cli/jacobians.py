@@ -103,7 +103,7 @@ class Jacobians:
             if task.prior is None:
                 raise InputError(f"{task.name} has no prior model: name a file with --model")
             return task.prior
-        return _system(self.model)
+        return _system(self.model, task)
 
     def _data(self) -> tuple[Tensor, Tensor] | None:
         if self.data is None:
@@ -128,14 +128,18 @@ def sentences(found: JacobianRun) -> list[Document]:
     return [asdict(sentence) for sentence in verdict(found)]
 
 
-def _system(name: str) -> System:
-    """A model from a checkpoint, or from a function of the user's own."""
+def _system(name: str, task: Task) -> System:
+    """A learned model from a checkpoint, or what a function of the user's own returns."""
     from gradlab.networks.checkpoint import load
+    from gradlab.networks.gaussian_ensemble import GaussianEnsemble
     from gradlab.systems.system import System
+    from gradlab.tasks import with_learned_prior
     from gradlab.user_code import load_function
 
     own = name.rpartition(":")[0].endswith(".py")
     found: object = load_function(name)() if own else load(name)
+    if isinstance(found, GaussianEnsemble):
+        found = with_learned_prior(task, found).prior
     if not isinstance(found, System):
         kind = type(found).__name__
         raise InputError(f"--model {name} is a {kind}, expected a System (step, linearize, …)")

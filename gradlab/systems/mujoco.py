@@ -102,6 +102,13 @@ class MujocoEnvironment:
             torch.as_tensor(alive).to(state.device),
         )
 
+    def alive(self, state: Tensor) -> Tensor:
+        """bool [N]: is a state outside the terminal set? What `step` says of the state it makes."""
+        physical = self.chart.physical(state.detach().cpu().double().numpy())
+        finite = np.asarray(np.isfinite(physical).all(1))
+        holds = self._healthy(physical) if self.environment.terminates else finite
+        return torch.as_tensor(holds).to(state.device)
+
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:

@@ -9,6 +9,7 @@ its factories, which it would hide.
 
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.environments import mujoco, view
+from gradlab.tasks.learned import with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.names import TASKS, task_from_name
 from gradlab.tasks.swing import pendulum
@@ -27,4 +28,5 @@ __all__ = [
     "pendulum",
     "task_from_name",
     "view",
+    "with_learned_prior",
 ]

@@ -7,7 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradlab.systems.cartpole import ACTION_LIMIT, CartPoleModel, CartPoleSimulator, Timing
+from gradlab.systems.cartpole import (
+    ACTION_LIMIT,
+    CartPoleModel,
+    CartPoleSimulator,
+    Timing,
+    alive,
+)
 from gradlab.systems.mujoco_pendulum import MujocoPendulum, Slider, pendulum_parameters
 from gradlab.systems.system import System
 from gradlab.tasks.checks import check_choice
@@ -44,6 +50,7 @@ def inverted_pendulum(
         action_names=("force / 100 N",),
         exploration=(EXPLORATION * ACTION_LIMIT,),
         action_limit=(ACTION_LIMIT,),
+        alive=alive,
         parameters={"engine": engine, "slider": slider, "reward": reward},
     )
 

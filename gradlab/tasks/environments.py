@@ -73,6 +73,7 @@ def mujoco(
         reference_state=tuple(np.concatenate([built.qpos[chart.root :], built.qvel]).tolist()),
         exploration=tuple((EXPLORATION * limit).tolist()),
         action_limit=tuple(limit.tolist()),
+        alive=system.alive,
         parameters={
             "forward_reward_weight": row.forward_weight,
             "ctrl_cost_weight": row.control_weight,

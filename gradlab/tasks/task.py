@@ -29,6 +29,8 @@ class Task:
         reference_state: [ds], where the prior's Riccati gain is taken; None: zeros.
         exploration: standard deviation per action of exploratory noise.
         action_limit: largest |action| per action, beyond which the simulator clips.
+        alive: next_state [N, ds] -> bool [N], the termination that a learned model takes over;
+            None: no state is terminal.
         parameters: how the task was built, as JSON.
     """
 
@@ -44,6 +46,7 @@ class Task:
     reference_state: tuple[float, ...] | None = None
     exploration: tuple[float, ...] | None = None
     action_limit: tuple[float, ...] | None = None
+    alive: Callable[[Tensor], Tensor] | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from gradlab.systems.vehicle import (
     TARGET_SPEED,
     VehicleModel,
     VehicleSimulator,
+    alive,
 )
 from gradlab.tasks.checks import check_choice
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
@@ -40,6 +41,7 @@ def path_tracking(parameters: Literal["table3", "code"] = "table3") -> Task:
         observation_scale=(1.0, 1.0, 2.0, 1.0, 2.4, 1 / 1200),
         exploration=(EXPLORATION * limit[0], EXPLORATION * limit[1]),
         action_limit=limit,
+        alive=alive,
         parameters={"parameters": parameters},
     )
 
