@@ -21,6 +21,7 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act
+from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 
 DIRECTIONS = 8
@@ -136,7 +137,7 @@ def _perturbed_rewards(
             else:
                 action = act(policy, state, e.repeat(copies, 1))
             xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
-            out = simulator.step(state, action, xi)
+            out = step_running(simulator, state, action, xi)
         rewards.append(discount**t * out.reward)
         living.append(alive)
         alive, state = alive & out.alive, out.state

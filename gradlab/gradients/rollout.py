@@ -20,6 +20,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
+from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
@@ -109,7 +110,7 @@ def _roll(
     for t in range(horizon):
         actions.append(choose(states[t], policy_noise[t]))
         with torch.no_grad():
-            out = system.step(states[t], actions[t], noise[t])
+            out = step_running(system, states[t], actions[t], noise[t])
         states.append(out.state)
         rewards.append(out.reward)
         alive.append(alive[t] & out.alive)
@@ -174,7 +175,7 @@ def linearize_path(
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     xi = None if noise is None else noise.flatten(0, 1)
     blocks = [
-        jacobians.linearize(s[rows], a[rows], None if xi is None else xi[rows])
+        linearize_running(jacobians, s[rows], a[rows], None if xi is None else xi[rows])
         for rows in row_blocks(h * n)
     ]
     new = path.states.new_zeros

@@ -28,6 +28,7 @@ from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy
+from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
@@ -165,7 +166,8 @@ def _states_at(
         for block in row_blocks(len(running)):
             rows = running[block]
             with torch.no_grad():
-                out = simulator.step(state[rows], act(policy, state[rows], epsilon[rows]), xi[rows])
+                action = act(policy, state[rows], epsilon[rows])
+                out = step_running(simulator, state[rows], action, xi[rows])
             state[rows], alive[rows] = out.state, alive[rows] & out.alive
         which, sample = (when == t + 1).nonzero(as_tuple=True)
         found[which, sample], found_alive[which, sample] = state[which], alive[which]
