@@ -1,6 +1,6 @@
 """What does a whole profile cost, in units of one H-step backpropagation through time?
 
-    python -m benchmarks.all_horizons [--case C1|C2] [--rounds 9] [--threads 1]
+    python -m benchmarks.all_horizons [--case C1|C2] [--rounds 9] [--threads 1] [--device cuda]
 
 Path tracking's prior model (C1: H 25, N 256) or the inverted pendulum's (C2: H 50, N 1024); policy
 and critic tanh 2×256, float32. Contestants:
@@ -51,15 +51,15 @@ def cases() -> dict[str, Case]:
     }
 
 
-def contestants(case: Case) -> dict[str, Callable[[], object]]:
+def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     model, gamma, H = case.task.prior, case.task.discount, case.horizon
     assert model is not None
     ds, da = model.state_dim, model.action_dim
     scale = case.task.observation_scale
-    policy = Policy(ds, da, activation="tanh", scale=scale)
-    critic = QCritic(ds, da, activation="tanh", scale=scale)
-    s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float()
+    policy = Policy(ds, da, activation="tanh", scale=scale).to(device)
+    critic = QCritic(ds, da, activation="tanh", scale=scale).to(device)
+    s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float().to(device)
 
     def sweep(means: bool) -> tuple[Tensor, ...]:
         path, K = rollout_with_jacobians(model, policy, as_starts(s0, ds), H)
@@ -93,7 +93,7 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         for n in range(H + 1):
             backpropagate(model, policy, policy, critic, s0, n, gamma)
 
-    return {
+    chosen: dict[str, Callable[[], object]] = {
         "unit": unit,
         "norms": lambda: sweep(means=False),
         "sweep": lambda: sweep(means=True),
@@ -103,6 +103,18 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         "all repeated": all_repeated,
         "exact": lambda: mean_and_squared_norms(estimator, policy, as_starts(s0, ds)),
     }
+    return {name: finished(run, s0.device) for name, run in chosen.items()}
+
+
+def finished(run: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """`run`, and a wait until the device has done it."""
+
+    def whole() -> None:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return whole
 
 
 def backpropagate(
@@ -116,28 +128,29 @@ def backpropagate(
 ) -> None:
     """One gradient of the n-step return by autograd; `later` acts after the first step."""
     generator = torch.Generator().manual_seed(0)
-    total = torch.zeros(len(s))
+    total = s.new_zeros(len(s))
     for t in range(horizon):
         a = policy(s) if t == 0 else later(s)
-        out = model.step(s, a, model.sample_noise(len(s), generator, s.dtype))
+        out = model.step(s, a, model.sample_noise(len(s), generator, s.dtype).to(s))
         total, s = total + gamma**t * out.reward, out.state
     a = policy(s) if horizon == 0 else later(s)
     total = total + gamma**horizon * critic(s, a)
     torch.autograd.grad(total.mean(), list(policy.parameters()))
 
 
-def main(case: str = "C1", rounds: int = 9, threads: int = 1) -> None:
+def main(case: str = "C1", rounds: int = 9, threads: int = 1, device: str = "cpu") -> None:
     """Print the ratios.
 
     Args:
         case: C1 or C2.
         rounds: turns of each contestant.
         threads: torch threads.
+        device: "cpu" or "cuda".
     """
     torch.set_num_threads(threads)
     chosen = cases()[case]
-    taken = seconds(contestants(chosen), rounds)
-    print(f"{case}: H {chosen.horizon}, N {chosen.batch}, {threads} thread(s), {rounds} rounds")
+    taken = seconds(contestants(chosen, device), rounds)
+    print(f"{case}: H {chosen.horizon}, N {chosen.batch}, {device}, {threads} thread(s), {rounds} rounds")
     print(f"unit: {1e3 * taken['unit']:.1f} ms")
     for name in list(taken)[1:]:
         print(f"{name:13}{taken[name] / taken['unit']:6.2f} units")
