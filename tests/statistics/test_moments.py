@@ -1,10 +1,13 @@
 """Estimates against their definitions and against known laws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from analyses.synthetic import moments, planted
-from gradlab.statistics.moments import estimates, pair_mean
+from analyses.synthetic import moments, pairs, planted
+from gradlab.statistics.intervals import jackknife_se
+from gradlab.statistics.moments import PairSums, estimates, pair_mean, unpaired
 
 
 def test_variance_is_the_trace_of_the_sample_covariance():
@@ -77,3 +80,54 @@ def test_no_error_is_exactly_no_bias():
     found = estimates(moments(data.T, data.T), batch=16)
     assert found["bias2"].value == 0.0
     assert found["cosine"].value == pytest.approx(1.0, abs=1e-12)
+
+
+def test_an_independent_truth_is_corrected_for_both_noises():
+    """|Ḡ − T̄|² − tr S_G/N − tr S_T/M, unbiased, with a jackknife that knows both."""
+    rng, values, errors, n, m = np.random.default_rng(6), [], [], 40, 25
+    for _ in range(400):
+        data, other = planted(rng, n, ratio=2.0), planted(rng, m, ratio=0.0)
+        found = estimates(apart(data.G, other.T), batch=n)["bias2"]
+        G, T = data.G, other.T
+        plug_in = ((G.mean(0) - T.mean(0)) ** 2).sum()
+        noise = np.trace(np.cov(G.T)) / n + np.trace(np.cov(T.T)) / m
+        assert found.value == pytest.approx(plug_in - noise, rel=1e-9, abs=1e-12)
+        values.append(found.value)
+        errors.append(jackknife_se(found.left_out))
+    known = data.known["bias2"]
+    assert abs(np.mean(values) - known) < 4 * np.std(values) / 20
+    assert 1.0 <= np.mean(errors) / np.std(values) < 1.6  # near no bias it errs on the safe side
+
+
+def test_left_out_values_of_an_independent_truth_are_recomputations():
+    rng = np.random.default_rng(7)
+    G, T = planted(rng, 9, size=3.0).G, planted(rng, 6, size=3.0).T
+    found = estimates(apart(G, T), batch=9)
+    for name in ("bias2", "mse", "cosine", "variance", "mean_norm"):
+        without_g = estimates(apart(G[1:], T), batch=9)[name].value
+        without_t = estimates(apart(G, T[:-1]), batch=9)[name].value
+        assert found[name].left_out[0] == pytest.approx(without_g, rel=1e-8), name
+        assert found[name].left_out[-1] == pytest.approx(without_t, rel=1e-8), name
+
+
+def apart(G, T):
+    estimator, truth = moments(G), moments(T)
+    return unpaired(estimator, truth, left=G @ T.sum(0), right=T @ G.sum(0))
+
+
+def test_variance_across_critics_is_that_of_the_planted_means():
+    rng, n, d, critics, found = np.random.default_rng(8), 30, 12, 4, []
+    planted_means = rng.normal(size=(critics, d)) / n**0.5
+    known = np.trace(np.cov(planted_means.T))
+    plug_in = []
+    for _ in range(500):
+        common = rng.normal(size=(n, d))
+        G = planted_means[:, None] + common + rng.normal(size=(critics, n, d))
+        D = (G - G.mean(0)) / (critics - 1) ** 0.5
+        whole = moments(G[0])
+        parts = [pairs(each, each) for each in D]
+        sums = PairSums(*(sum(getattr(p, k) for p in parts) for k in ("own", "left", "right")))
+        found.append(estimates(replace(whole, critics=sums), n)["variance_critics"].value)
+        plug_in.append(np.trace(np.cov(G.mean(1).T)))
+    assert np.mean(found) == pytest.approx(known, abs=4 * np.std(found) / 500**0.5)
+    assert np.mean(plug_in) > 1.5 * known  # with the sampling noise it is much more

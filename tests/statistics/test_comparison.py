@@ -1,0 +1,107 @@
+"""Paired comparisons, and whether the samples they ask for do decide."""
+
+import numpy as np
+import pytest
+
+from analyses.synthetic import moments, planted
+from gradlab.errors import InputError
+from gradlab.statistics.comparison import difference, log_ratio, more_for_precision, more_samples
+from gradlab.statistics.intervals import interval, jackknife_se
+from gradlab.statistics.moments import Estimate, estimates
+
+N = 64
+
+
+def two(rng, n, second=1.0):
+    """MSE and squared bias of two estimators on common noise; biases² 1 and `second` tr Σ/64."""
+    data = planted(rng, n, ratio=n / N)
+    aside = np.zeros(data.G.shape[1])
+    aside[7] = np.sqrt(second * data.known["variance"] / N)
+    first, other = (estimates(moments(G, data.T), N) for G in (data.G, data.G + aside))
+    return first, other, data
+
+
+def test_the_difference_of_squared_biases_is_covered_and_sharper_than_unpaired():
+    rng, hits, sharper = np.random.default_rng(0), [], []
+    for _ in range(200):
+        first, other, data = two(rng, 256)
+        found = difference(other["bias2"], first["bias2"])
+        bias = data.mean - data.truth
+        aside = np.zeros(len(bias))
+        aside[7] = np.sqrt(data.known["variance"] / N)
+        known = ((bias + aside) ** 2).sum() - (bias**2).sum()
+        hits.append(found.low <= known <= found.high)
+        apart = np.hypot(*(jackknife_se(each["bias2"].left_out) for each in (first, other)))
+        sharper.append(found.se / apart)
+    assert np.mean(hits) >= 0.9
+    assert np.mean(sharper) < 1.0
+
+
+def test_an_estimate_does_not_differ_from_itself():
+    first, _, _ = two(np.random.default_rng(1), N)
+    found, ratio = difference(first["mse"], first["mse"]), log_ratio(first["mse"], first["mse"])
+    assert (found.low, found.high) == (0.0, 0.0)
+    assert (ratio.low, ratio.high) == (0.0, 0.0)
+
+
+def test_a_ratio_needs_both_above_zero():
+    first, _, _ = two(np.random.default_rng(1), N)
+    assert log_ratio(first["mse"], Estimate(-1.0, -np.ones(N))) is None
+
+
+def test_other_groups_are_refused():
+    with pytest.raises(InputError, match="same starts"):
+        difference(Estimate(1.0, np.ones(4)), Estimate(1.0, np.ones(5)))
+
+
+def test_the_samples_asked_for_show_a_bias():
+    rng, decided = np.random.default_rng(2), []
+    while len(decided) < 40:
+        data = planted(rng, N, ratio=1.0)
+        found = estimates(moments(data.G, data.T), N)["bias2"]
+        ends = interval("bias2", found)
+        more = more_samples(max(found.value, 0.0), ends.se, N)
+        if ends.low > 0 or more is None or more > 3000:
+            continue
+        n = N + more
+        data = planted(rng, n, ratio=n / N)
+        again = estimates(moments(data.G, data.T), N)["bias2"]
+        decided.append(interval("bias2", again).low > 0)
+    assert np.mean(decided) >= 0.7
+
+
+def test_the_samples_asked_for_tell_two_errors_apart():
+    rng, decided = np.random.default_rng(3), []
+    while len(decided) < 40:
+        first, other, _ = two(rng, N, second=0.5)
+        ratio = log_ratio(other["mse"], first["mse"])
+        if ratio is None or not ratio.low < 0 < ratio.high:
+            continue
+        more = more_samples((ratio.low + ratio.high) / 2, ratio.se, N)
+        if more is None or more > 3000:
+            continue
+        first, other, _ = two(rng, N + more, second=0.5)
+        again = log_ratio(other["mse"], first["mse"])
+        decided.append(not again.low < 0 < again.high)
+    assert np.mean(decided) >= 0.7
+
+
+def test_a_known_mean_is_decided_in_the_stated_share():
+    """Mean 1 of unit noise, se known: N + M samples give power 80%."""
+    gap, se, n = 0.2, 1 / 8, 64
+    total = n + more_samples(gap, se, n)
+    z = np.random.default_rng(4).normal(size=100_000)
+    assert np.mean(abs(gap * np.sqrt(total) + z) > 1.96) == pytest.approx(0.8, abs=0.01)
+    assert more_samples(0.0, 1.0, 64) is None
+    assert more_samples(1e-9, 1.0, 64) is None
+    assert more_samples(10.0, 1.0, 64) == 0
+
+
+def test_a_wanted_precision_is_reached():
+    rng = np.random.default_rng(5)
+    data = planted(rng, N, ratio=30.0)
+    found = estimates(moments(data.G, data.T), N)["bias2"]
+    n = N + more_for_precision(found, N, relative=0.05)
+    data = planted(rng, n, ratio=30.0 * n / N)
+    again = estimates(moments(data.G, data.T), N)["bias2"]
+    assert 1.96 * jackknife_se(again.left_out) / again.value == pytest.approx(0.05, rel=0.2)
