@@ -19,6 +19,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.hooks import Progress, silent
 from gradlab.networks.mlp import Policy
+from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
@@ -107,7 +108,7 @@ def _visited(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
     for t in range(steps):
         action = (-(state - reference) @ gain.T).clamp(-limit, limit)
         xi = task.simulator.sample_noise(n, stream(seed, "distil-dynamics", t))
-        state = task.simulator.step(state, action, xi).state
+        state = step_running(task.simulator, state, action, xi).state
         visited.append(state)
     inside = torch.cat(visited)
     inside = inside[torch.isfinite(inside).all(dim=1)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.gradients.rollout import jacobian_noise, row_blocks
 from gradlab.hooks import Progress
+from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.system import BLOCKS, System
 
 Array = NDArray[np.float64]
@@ -109,7 +110,8 @@ def blocks(
     xi = None if noise is None else noise.flatten(0, 1)
     found = []
     for rows in row_blocks(H * n):
-        found.append(system.linearize(s[rows], a[rows], None if xi is None else xi[rows]))
+        given = None if xi is None else xi[rows]
+        found.append(linearize_running(system, s[rows], a[rows], given))
         progress(f"Jacobians of the {stage}", rows.stop, H * n)
 
     def joined(parts: list[Tensor]) -> Any:
@@ -133,5 +135,5 @@ def _predicted(model: System, path: Path) -> Array:
     H, n = path.rewards.shape
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     with torch.no_grad():
-        out = model.step(s, a, None)
+        out = step_running(model, s, a, None)
     return torch.cat([out.state, out.reward[:, None]], 1).reshape(H, n, -1).numpy()

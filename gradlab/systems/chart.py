@@ -16,6 +16,7 @@ so that K = ∂π/∂s and the critic's gradients chain with it. T E = 1; E T pr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import mujoco
 import numpy as np
@@ -68,7 +69,7 @@ class Chart:
     def displaced(self, physical: Array, tangent: Array) -> Array:
         """x ⊕ δ for δ [..., N, tangent_dim]."""
         moved = np.broadcast_to(physical, (*tangent.shape[:-1], self.nq + self.nv)).copy()
-        columns, moves = self._straight()
+        columns, moves = self._straight
         moved[..., columns] += tangent[..., moves]
         for column, dof in self.turns:
             turn = slice(column, column + 4)
@@ -79,7 +80,7 @@ class Chart:
     def between(self, end: Array, begin: Array) -> Array:
         """end ⊖ begin [..., 2 nv], as `mj_differentiatePos`; the root's translation comes first."""
         apart = np.empty((*end.shape[:-1], 2 * self.nv))
-        columns, moves = self._straight()
+        columns, moves = self._straight
         apart[..., : self.root] = end[..., : self.root] - begin[..., : self.root]
         apart[..., moves + self.root] = end[..., columns] - begin[..., columns]
         for column, dof in self.turns:
@@ -90,7 +91,7 @@ class Chart:
     def lift(self, physical: Array) -> Array:
         """E(x) = ∂s/∂δ, [N, ds, tangent_dim]."""
         E = np.zeros((len(physical), self.state_dim, self.tangent_dim))
-        columns, moves = self._straight()
+        columns, moves = self._straight
         E[:, columns - self.root, moves] = 1.0
         for column, dof in self.turns:
             q = physical[:, column : column + 4]
@@ -101,7 +102,7 @@ class Chart:
     def drop(self, physical: Array) -> Array:
         """T(x) = ∂δ/∂s, [N, tangent_dim, ds]."""
         T = np.zeros((len(physical), self.tangent_dim, self.state_dim))
-        columns, moves = self._straight()
+        columns, moves = self._straight
         T[:, moves, columns - self.root] = 1.0
         for column, dof in self.turns:
             rows = self._block(column, dof)[::-1]
@@ -113,6 +114,7 @@ class Chart:
         s, d = column - self.root, dof - self.root
         return slice(s, s + 4), slice(d, d + 3)
 
+    @cached_property
     def _straight(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Columns of x that move along straight lines, and their entries of δ (no root in it)."""
         columns, dofs = set(range(self.nq)), set(range(self.nv))
