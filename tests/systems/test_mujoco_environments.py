@@ -403,3 +403,50 @@ def test_environments_that_cannot_be_set_exactly_are_refused() -> None:
         _ = system("CartPole-v1").state_dim
     with pytest.raises(InputError, match="Gymnasium cannot make 'Nothing-v7'"):
         _ = system("Nothing-v7").state_dim
+
+
+def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangents() -> None:
+    """Every degree of freedom, the root's translation included, by mj_integratePos and back."""
+    system = SYSTEMS["Ant-v5"]
+    state, action = visited("Ant-v5", 30, scale=0.9)
+    state, action = state[8::11], action[8::11]
+    model = copy.copy(system.physics.model)
+    model.opt.tolerance = physics.LINEARIZE_TOLERANCE
+    data, nq, nv, h = mujoco.MjData(model), model.nq, model.nv, 1e-6
+    A, B = (each.numpy() for each in system.physical_jacobians(state, action))
+    assert A.shape == (len(state), 2 * nv, 2 * nv) and B.shape == (len(state), 2 * nv, model.nu)
+
+    def step(x: np.ndarray, delta: np.ndarray, u: np.ndarray) -> np.ndarray:
+        mujoco.mj_resetData(model, data)
+        q = x[:nq].copy()
+        mujoco.mj_integratePos(model, q, delta[:nv], 1.0)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = q, x[nq:] + delta[nv:], u
+        mujoco.mj_step(model, data, nstep=system.physics.frame_skip)
+        return np.concatenate([data.qpos, data.qvel])
+
+    for i, x in enumerate(system.chart.physical(state.numpy())):
+        for k in range(2 * nv + model.nu):
+            delta, push = np.zeros(2 * nv), np.zeros(model.nu)
+            (delta if k < 2 * nv else push)[k if k < 2 * nv else k - 2 * nv] = h
+            ends = [step(x, s * delta, action[i].numpy() + s * push) for s in (1, -1)]
+            turn = np.empty(nv)
+            mujoco.mj_differentiatePos(model, turn, 1.0, ends[1][:nq], ends[0][:nq])
+            want = np.concatenate([turn, ends[0][nq:] - ends[1][nq:]]) / (2 * h)
+            got = A[i][:, k] if k < 2 * nv else B[i][:, k - 2 * nv]
+            assert got == pytest.approx(want, abs=1e-6 * np.abs(A[i]).max()), k
+
+
+def test_the_states_jacobian_is_the_physics_one_between_its_two_maps() -> None:
+    for env_id in ("Hopper-v5", "Humanoid-v5"):
+        system = SYSTEMS[env_id]
+        state, action = visited(env_id, 2, scale=0.9)
+        got = system.linearize(state, action)
+        A, B = system.physical_jacobians(state, action)
+        root = system.chart.root
+        after = system._precise.step(system.chart.physical(state.numpy()), action.numpy())
+        E = torch.from_numpy(system.chart.lift(after))
+        T = torch.from_numpy(system.chart.drop(system.chart.physical(state.numpy())))
+        torch.testing.assert_close(got.A, E @ A[:, root:, root:] @ T, atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(got.B, E @ B[:, root:], atol=1e-12, rtol=1e-12)
+        # The root's own velocity moves the root, and nothing is moved by the root's place.
+        assert (A[:, root:, :root] == 0).all() and (A[:, 0, system.chart.nv] > 1e-3).all()
