@@ -37,6 +37,7 @@ CELLS = [(0.0, 1.0), (1.0, 1.0), (30.0, 1.0), (1.0, 0.1), (30.0, 0.1)]
 JUDGED = ("bias2", "variance", "mse")
 FLAGGED = 0.5  # share of repetitions from which on a cell counts as flagged
 ROUNDING = 1e-9  # of a cosine that is exactly 1
+HORIZONS = np.arange(1.0, 26.0)  # of growth
 UNSTABLE = lq.scalar("growing", noise=0.01, steps=25, prior=1.25)
 Sampler = Callable[[], Moments]
 
@@ -124,8 +125,7 @@ def lq_known(world: lq.World, m: lq.Array, truth: lq.Array, batch: int) -> dict[
 
 def growth_cells(n: int, repetitions: int) -> pd.DataFrame:
     """Coverage of the slope of log variance on the stretch that each repetition chooses."""
-    horizons = np.arange(1.0, 26.0)
-    M = lq.action_gradients(UNSTABLE, tuple(range(1, 26)))
+    M = lq.action_gradients(UNSTABLE, tuple(int(h) for h in HORIZONS))
     models = {name: m for name, m in M.items() if name.startswith("model")}
     exact = np.log([lq.trace_of(UNSTABLE, m) for m in models.values()])
     rng, hits, widths, flags = np.random.default_rng([2, n]), [], [], 0
@@ -135,16 +135,16 @@ def growth_cells(n: int, repetitions: int) -> pd.DataFrame:
         variance = [each["variance"] for each in found]
         flags += found[-1]["tail_index"].value > HEAVY
         growth = variance_growth(
-            horizons,
+            HORIZONS,
             np.array([v.value for v in variance]),
             np.stack([v.left_out for v in variance]),
         )
         assert growth is not None
         stretch = slice(growth.onset - 1, growth.last)
-        slope = np.polyfit(horizons[stretch], exact[stretch], 1)[0]
+        slope = np.polyfit(HORIZONS[stretch], exact[stretch], 1)[0]
         hits.append(growth.low <= slope <= growth.high)
         widths.append(growth.high - growth.low)
-    row = {"quantity": "growth", "known": float(np.polyfit(horizons, exact, 1)[0]),
+    row = {"quantity": "growth", "known": float(np.polyfit(HORIZONS, exact, 1)[0]),
            "coverage": float(np.mean(hits)), "width": float(np.median(widths)), "lost": 0.0,
            "flagged": flags / repetitions, "repetitions": repetitions, "family": "growth",
            "tails": UNSTABLE.name, "n": n, "cell": "model 1 … 25"}  # fmt: skip

@@ -3,7 +3,7 @@
     s' = A s + B u + w,   u = −K s,   r = −(|s|² + |u|²),   critic −(sᵀ C s + uᵀ E u + 2 sᵀ F u)
 
 Along a linear path every action gradient is linear in z = (s_0, w_0, w_1, …), so that a sample is
-G = −(M z) s_0ᵀ with one matrix M per estimator and horizon; its mean needs second and |G|² fourth
+G = (M z) s_0ᵀ with one matrix M per estimator and horizon; its mean needs second and |G|² fourth
 moments of z. Independent of gradlab's own sweeps, and thousands of repetitions cost seconds.
 """
 
@@ -101,16 +101,16 @@ def drawn(w: World, M: dict[str, Array], n: int, rng: np.random.Generator) -> di
     z = rng.normal(size=(n, width)) * w.noise**0.5
     z[:, :d] = w.mean + rng.normal(size=(n, d)) * w.spread**0.5
     return {
-        name: -np.einsum("na,nd->nad", z[:, : m.shape[1]] @ m.T, z[:, :d]).reshape(n, -1)
+        name: np.einsum("na,nd->nad", z[:, : m.shape[1]] @ m.T, z[:, :d]).reshape(n, -1)
         for name, m in M.items()
     }
 
 
 def mean_of(w: World, m: Array) -> Array:
-    """E G = −M E[z s_0ᵀ], [da · d]."""
+    """E G = M E[z s_0ᵀ], [da · d]."""
     d = len(w.A)
     second = w.spread * np.eye(d) + w.mean**2 * np.ones((d, d))
-    return np.asarray(-(m[:, :d] @ second).ravel())
+    return np.asarray((m[:, :d] @ second).ravel())
 
 
 def trace_of(w: World, m: Array) -> float:

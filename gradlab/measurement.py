@@ -30,6 +30,7 @@ from gradlab.gradients.estimator import (
 )
 from gradlab.gradients.inner_products import Cells, estimator_moments
 from gradlab.gradients.objective import SAMPLES, objective_moments
+from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import Truth, matched_truth
@@ -51,7 +52,7 @@ MEMORY = 8e9  # bytes of Jacobians that are held at once
 def measure(
     task: Task,
     policy: nn.Module,
-    critic: nn.Module | None,
+    critic: Critics,
     estimators: Mapping[str, Estimator] | None = None,
     horizon: int | None = None,
     starts: int | Tensor | Path = 256,
@@ -68,7 +69,9 @@ def measure(
     Args:
         task: simulator, prior model (or None), start law and discount.
         policy: module, state [N, ds] → action [N, da]; measured as a float64 copy.
-        critic: module, (state, action) → [N]; used where `estimators` is not given.
+        critic: module, (state, action) → [N]; used where `estimators` is not given. A sequence
+            adds `variance_critics`, across the mean gradients with each of them (truth="matched");
+            all else is measured with the first, or with the estimators' own.
         estimators: named estimators; the horizon of each tail is replaced by 0 … H. By default
             data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics, all
             with actions="first".
@@ -91,8 +94,11 @@ def measure(
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
     given, policy = policy, copy.deepcopy(policy).double()
     begin = _starts(task, starts, seed)
-    check_networks(task, policy, critic)
-    chosen = _estimators(task, critic, estimators, H)
+    critics = listed(critic)
+    for each in critics or (None,):
+        check_networks(task, policy, each)
+    first = critics[0] if critics else None
+    chosen = _estimators(task, first, estimators, H)
     for name, estimator in chosen.items():
         _check_estimator(name, estimator, task, begin, truth)
     _check_memory(
@@ -100,6 +106,13 @@ def measure(
     )
     alpha, original = _entropy(chosen), policy
     augment = augmenting(alpha) if alpha else lambda system: system
+    own = {name: each.tail.critic for name, each in (estimators or {}).items()}
+    rivals = {
+        name: [softened(each, original, augment)[0] for each in several]
+        for name, several in with_other_critics(
+            chosen, own or dict.fromkeys(chosen, first), critics
+        ).items()
+    }
     chosen = {name: softened(each, original, augment)[0] for name, each in chosen.items()}
     policy = WithLogProb(original) if alpha else original
     simulator, kinds = augment(task.simulator), set(map(_kind, chosen.values()))
@@ -114,16 +127,17 @@ def measure(
         )
     else:
         moments = estimator_moments(
-            chosen, policy, begin, reference, H, termination, seed, progress
+            chosen, policy, begin, reference, H, termination, seed, progress, rivals
         )
     progress("checks", 0, 1)
-    critics = [critic] if critic is not None else _given_critics(estimators)
-    sanity = examine(task, given, critics, chosen, policy, begin, moments, termination, seed)
+    examined = list(critics) if critics else _given_critics(estimators)
+    sanity = examine(task, given, examined, chosen, policy, begin, moments, termination, seed)
     steps = reference.horizon if reference.admissible and truth == "matched" else None
     bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
     progress("checks", 1, 1)
-    config = _config(task, original, critic, begin, H, batch, truth, termination, seed, command)
+    config = _config(task, original, first, begin, H, batch, truth, termination, seed, command)
     config |= {
+        "critics": len(critics),
         "entropy": alpha,
         "actions": {name: each.actions for name, each in chosen.items()},
         "jacobian_noise": {

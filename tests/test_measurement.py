@@ -192,7 +192,7 @@ def test_an_unstable_policy_leaves_variances_only():
     task = scalar_task()
     profile = gradlab.measure(task, scalar_policy(-1.5), Quadratic(), horizon=60, starts=16)
     assert not profile.truth["admissible"]
-    assert set(profile.table().quantity) == {"mean_norm", "variance", "snr"}
+    assert set(profile.table().quantity) == {"mean_norm", "variance", "snr", "tail_index"}
     assert "λ" in profile.truth["reason"]
 
 

@@ -38,8 +38,8 @@ def test_the_table_has_a_row_per_measured_cell(profile):
     assert list(table.columns) == [
         "estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"
     ]  # fmt: skip
-    assert len(table.query("estimator == 'data'")) == 7
-    assert len(table.query("estimator == 'mixed'")) == 7 * 4
+    assert len(table.query("estimator == 'data'")) == 10
+    assert len(table.query("estimator == 'mixed'")) == 10 * 4
     assert (table.n == 32).all()
     assert table.method.str.len().min() > 0
 

@@ -7,7 +7,8 @@ Gradients with θ in every action are explicit, some samples at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,12 +20,22 @@ from gradlab.gradients import gram
 from gradlab.gradients.carried import carried, path_with_jacobians
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.first_action import action_gradients
-from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
     linearize_path,
     tail_gradient,
+)
+from gradlab.gradients.sketches import (
+    Sketch,
+    TrueSketch,
+    explicit_sketch,
+    grouped,
+    jacobian_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
 )
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
@@ -35,6 +46,7 @@ from gradlab.systems.system import System
 
 Floats = NDArray[np.float64]
 Cells = dict[tuple[str, int], Moments]
+Rivals = Mapping[str, Sequence[Estimator]]
 SAMPLES = 128  # whose explicit gradients are held at once
 
 
@@ -47,20 +59,34 @@ def estimator_moments(
     termination: str,
     seed: int,
     progress: Progress,
+    rivals: Rivals | None = None,
 ) -> Cells:
-    """Moments of every estimator at every horizon it has."""
-    first = first_action_gradients(chosen, policy, begin, horizon, seed, termination, progress)
+    """Moments of every estimator at every horizon it has.
+
+    Args:
+        rivals: the same estimators with other critics, for the variance across critics.
+    """
+    rivals = {} if rivals is None else rivals
+    everyone = dict(chosen)
+    for name, others in rivals.items():
+        everyone |= {_rival(name, k): each for k, each in enumerate(others)}
+    first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
     T = None if truth.every is None else truth.every.gradients
     cells: Cells = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         if estimator.actions == "first":
             continue
         progress("estimators", done, len(chosen))
-        for n, moments in _explicit_moments(estimator, policy, begin, T, seed, termination).items():
+        several = (estimator, *rivals.get(name, ()))
+        for n, moments in _explicit_moments(several, policy, begin, T, seed, termination).items():
             cells[name, n] = moments
-    cells |= _kernel_moments(chosen, first, policy, begin, truth, seed)
+    cells |= _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
     progress("estimators", len(chosen), len(chosen))
     return {key: cells[key] for name in chosen for key in cells if key[0] == name}
+
+
+def _rival(name: str, k: int) -> str:
+    return f"{name}\0{k}"
 
 
 def first_action_gradients(
@@ -124,35 +150,75 @@ def _kernel_moments(
     begin: Starts,
     truth: Truth,
     seed: int,
+    rivals: Rivals,
 ) -> Cells:
     """Moments of all first-action estimators by one pass over the Gram kernel."""
-    keys = [(name, n) for name in first for n in horizons_of(chosen[name])]
+    keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
     if not keys:
         return {}
     noise = begin.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
-    G = torch.stack([first[name][n] for name, n in keys]) * begin.weight[:, None]
+    weight = begin.weight[:, None]
+    G = torch.stack([first[name][n] for name, n in keys]) * weight
+    T = G[:0] if truth.first is None else (truth.first.gradients * weight)[None]
+    Y = G - T if len(T) else G[:0]
+    D = [_across_critics(first, name, n, len(rivals.get(name, ()))) * weight for name, n in keys]
+    parts = [len(G), len(Y), len(T), *map(len, D)]
+    products = gram.products(jacobian, torch.cat([G, Y, T, *D]), begin.group)  # Θ is formed once
+    total, within = (torch.split_with_sizes(each, parts) for each in products)
     label, size = grouping(begin)
     squares = by_group(gram.squared_norms(jacobian, G), label)
-    if truth.first is None:
-        total, within = gram.products(jacobian, G, begin.group)
-        gradient = pair_sums(G, total, within, G, total, label)
-        return {key: Moments(size, squares[k], row(gradient, k)) for k, key in enumerate(keys)}
-    T = (truth.first.gradients * begin.weight[:, None])[None]
-    Y, parts = G - T, (len(G), len(G), 1)
-    products = gram.products(jacobian, torch.cat([G, Y, T]), begin.group)  # Θ is formed once
-    (total, total_y, total_t), (within, within_y, within_t) = (
-        torch.split_with_sizes(each, parts) for each in products
-    )
-    gradient = pair_sums(G, total, within, G, total, label)
-    difference = pair_sums(Y, total_y, within_y, Y, total_y, label)
-    reference = pair_sums(T, total_t, within_t, T, total_t, label)
-    cross = pair_sums(G, total_t, within_t, T, total, label)
-    cells = {}
-    for k, key in enumerate(keys):
-        pairs = (row(gradient, k), row(reference, 0), row(difference, k), row(cross, k))
-        cells[key] = Moments(size, squares[k], *pairs)
-    return cells
+    gradient = pair_sums(G, total[0], within[0], G, total[0], label)
+    critics = [
+        _mean_pairs(pair_sums(d, t, w, d, t, label))
+        for d, t, w in zip(D, total[3:], within[3:], strict=True)
+    ]
+    cells = {
+        key: Moments(size, squares[k], row(gradient, k), critics=critics[k])
+        for k, key in enumerate(keys)
+    }
+    if len(T):
+        difference = pair_sums(Y, total[1], within[1], Y, total[1], label)
+        reference = pair_sums(T, total[2], within[2], T, total[2], label)
+        cross = pair_sums(G, total[2], within[2], T, total[0], label)
+        for k, key in enumerate(keys):
+            cells[key] = replace(
+                cells[key],
+                truth=row(reference, 0),
+                difference=row(difference, k),
+                cross=row(cross, k),
+            )
+    return _sketched(cells, jacobian, G, T, label, sketch_for(policy))
+
+
+def _across_critics(first: Mapping[str, Tensor], name: str, n: int, rivals: int) -> Tensor:
+    """Action gradients with each critic less their mean, over √(C − 1), [C, N, da]; [0, N, da]."""
+    every = torch.stack([first[name][n], *(first[_rival(name, k)][n] for k in range(rivals))])
+    return (every - every.mean(dim=0)) / rivals**0.5 if rivals else every[:0]
+
+
+def _mean_pairs(sums: PairSums) -> PairSums | None:
+    """Sum over critics; None where there is one."""
+    if not len(sums.own):
+        return None
+    return PairSums(sums.own.sum(axis=0), sums.left.sum(axis=0), sums.right.sum(axis=0))
+
+
+def _sketched(
+    cells: Cells, jacobian: PolicyJacobian, G: Tensor, T: Tensor, label: Tensor, sketch: Sketch
+) -> Cells:
+    """The same moments with tails and signs."""
+    J = jacobian_sketch(sketch, jacobian)
+    size = next(iter(cells.values())).size
+    truth: TrueSketch | None = None
+    if len(T):
+        truth = true_sketch(grouped(torch.einsum("na,nas->ns", T[0], J), label), size)
+    found: Cells = {}
+    for g, (key, moments) in zip(G, cells.items(), strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth)
+        found[key] = replace(moments, tails=tails, signs=signs)
+    return found
 
 
 def pair_sums(
@@ -171,7 +237,7 @@ def row(sums: PairSums, k: int) -> PairSums:
 
 
 def _explicit_moments(
-    estimator: Estimator,
+    several: Sequence[Estimator],
     policy: nn.Module,
     begin: Starts,
     T: Tensor | None,
@@ -181,43 +247,84 @@ def _explicit_moments(
     """Moments of every horizon from explicit gradients, some samples at a time.
 
     A first pass sums gradients and their inner products within groups, a second one takes each
-    group's products with the sums; only sums of all horizons [K, P] are kept.
-    """
-    horizons = tuple(horizons_of(estimator))
-    blocks = list(_group_blocks(begin.group))
+    group's products with the sums; only sums of all horizons [K, P] and sketches are kept.
 
-    def gradients(rows: slice) -> Iterator[tuple[int, Tensor, Tensor]]:
-        found = carried(estimator, policy, begin.block(rows), horizons, seed, termination)
+    Args:
+        several: the estimator, and the same with other critics.
+    """
+    horizons = tuple(horizons_of(several[0]))
+    blocks = list(_group_blocks(begin.group))
+    sketch = sketch_for(policy)
+
+    def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
+        found = [
+            carried(each, policy, begin.block(rows), horizons, seed, termination)
+            for each in several
+        ]
         label = grouping(begin.block(rows))[0]
         for k in range(len(horizons)):
-            yield k, gram.path_gradients(found.jacobian, found.costates[k]), label
+            yield k, [gram.path_gradients(f.jacobian, f.costates[k]) for f in found], label
 
     P = sum(p.numel() for p in policy.parameters())
-    sums = begin.states.new_zeros(len(horizons), P)
+    sums = begin.states.new_zeros(len(several), len(horizons), P)
     squares: list[list[Tensor]] = [[] for _ in horizons]
+    sketches: list[list[Floats]] = [[] for _ in horizons]
     for rows in blocks:
-        for k, G, label in gradients(rows):
-            sums[k] += G.sum(dim=0)
+        for k, every, label in gradients(rows):
+            G = every[0]
+            sums[:, k] += torch.stack([each.sum(dim=0) for each in every])
             squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
+            sketches[k].append(grouped(explicit_sketch(sketch, G), label))
     truth_sum = None if T is None else T.sum(dim=0)
     pairs: list[list[list[PairSums]]] = [[] for _ in horizons]
+    critics: list[list[PairSums]] = [[] for _ in horizons]
     for rows in blocks:
-        for k, G, label in gradients(rows):
-            g = group_sums(G, label)
-            found = [_pairs(g, g, sums[k], sums[k])]
+        for k, every, label in gradients(rows):
+            g, total = group_sums(every[0], label), sums[0, k]
+            found = [_pairs(g, g, total, total)]
             if T is not None and truth_sum is not None:
-                t, difference = group_sums(T[rows], label), sums[k] - truth_sum
+                t, difference = group_sums(T[rows], label), total - truth_sum
                 found += [
                     _pairs(t, t, truth_sum, truth_sum),
                     _pairs(g - t, g - t, difference, difference),
-                    _pairs(g, t, sums[k], truth_sum),
+                    _pairs(g, t, total, truth_sum),
                 ]
             pairs[k].append(found)
-    _, size = grouping(begin)
-    return {
-        n: Moments(size, torch.cat(squares[k]).numpy(), *_concatenated(pairs[k]))
-        for k, n in enumerate(horizons)
-    }
+            if len(several) > 1:
+                critics[k].append(_critic_pairs(every, sums[:, k], label))
+    label, size = grouping(begin)
+    truth = None
+    if T is not None:
+        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
+    cells = {}
+    for k, n in enumerate(horizons):
+        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth)
+        gradient, *against = _concatenated(pairs[k])
+        plain = Moments(size, torch.cat(squares[k]).numpy(), gradient, signs=signs, tails=tails)
+        if against:
+            reference, error, cross = against
+            plain = replace(plain, truth=reference, difference=error, cross=cross)
+        across = _concatenated([[each] for each in critics[k]])[0] if critics[k] else None
+        cells[n] = replace(plain, critics=across)
+    return cells
+
+
+def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
+    """Pair sums of each critic's gradients less their mean, summed over C critics, over C − 1."""
+    G, share = torch.stack(every), len(every) - 1
+    found = [
+        _pairs(d, d, total, total)
+        for d, total in zip(
+            (group_sums(each, label) for each in G - G.mean(dim=0)),
+            sums - sums.mean(dim=0),
+            strict=True,
+        )
+    ]
+    own, left, right = (
+        np.stack([getattr(each, name) for each in found]).sum(axis=0) / share
+        for name in ("own", "left", "right")
+    )
+    return PairSums(own, left, right)
 
 
 def _group_blocks(group: Tensor) -> Iterator[slice]:

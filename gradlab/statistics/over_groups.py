@@ -11,6 +11,7 @@ t instead of the normal, since some questions can afford a dozen groups only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,9 +58,9 @@ def root_ratio(X: Array, Z: Array, n: NDArray[np.int64]) -> Estimates:
         se = np.sqrt((G - 1) / G * (spread**2).sum(0)) if G > 1 else np.full(len(top), np.nan)
         factor = np.exp(_t(G) * se)
         low, high = value / factor, value * factor
-    # An error of exactly zero has no logarithm, and needs none.
-    zero = (top == 0) & (bottom > 0)
-    low, high, se = (np.where(zero, 0.0, each) for each in (low, high, se))
+    # An error of exactly zero has no logarithm, and needs none; not even where nothing is of size.
+    zero = (top == 0) & (n > 0)
+    value, low, high, se = (np.where(zero, 0.0, each) for each in (value, low, high, se))
     return Estimates(value, value * se, low, high, n, "jackknife of the logarithm")
 
 
@@ -95,6 +96,7 @@ def median(values: Array) -> Estimates:
     )
 
 
+@lru_cache(maxsize=256)
 def _t(groups: int) -> float:
     """The factor of a two-sided interval; NaN for a single group."""
     return float(stats.t.ppf((1 + LEVEL) / 2, groups - 1)) if groups > 1 else float("nan")

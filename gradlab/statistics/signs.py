@@ -34,10 +34,11 @@ def soft_signs(sums: Array, size: Array) -> SoftSigns:
     Args:
         sums: [G, C], sums of the samples of each group; size: [G], how many they are.
     """
-    groups, total = np.count_nonzero(size), sums.sum(axis=0)
-    spread = sums - size[:, None] * (total / size.sum())
-    error = np.sqrt((spread**2).sum(axis=0) * groups / max(groups - 1, 1))
-    with np.errstate(invalid="ignore", divide="ignore"):
+    groups = np.count_nonzero(size)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        total = sums.sum(axis=0)
+        spread = sums - size[:, None] * (total / size.sum())
+        error = np.sqrt((spread**2).sum(axis=0) * groups / max(groups - 1, 1))
         scale = np.where(error > 0, np.sqrt(0.5) / error, 0.0)
         certain = np.where(error > 0, 0.0, np.sign(total))
         value = erf(scale * total) + certain

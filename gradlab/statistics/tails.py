@@ -26,8 +26,9 @@ def tail_index(sums: Array, size: Array) -> Estimate:
     """
     here = size > 0
     plain = sums[here]
-    x = plain - size[here, None] * (plain.sum(axis=0) / size.sum())
-    varies = (x**2).sum(axis=0) > 1e-20 * (plain**2).sum(axis=0)
+    with np.errstate(invalid="ignore", over="ignore"):
+        x = plain - size[here, None] * (plain.sum(axis=0) / size.sum())
+        varies = (x**2).sum(axis=0) > 1e-20 * (plain**2).sum(axis=0)
     x = x[:, varies] / np.abs(x[:, varies]).max(axis=0, initial=0.0)
     powers = [x**k for k in range(1, 5)]
     value = _kurtosis(np.float64(len(x)), *(p.sum(axis=0) for p in powers))
@@ -48,8 +49,4 @@ def _kurtosis(n: np.float64, s1: Array, s2: Array, s3: Array, s4: Array) -> Arra
         variance = s2 / n - m**2
         fourth = s4 / n - 4 * m * s3 / n + 6 * m**2 * s2 / n - 3 * m**4
         ratio = fourth / (3 * variance**2)
-        return np.asarray(
-            ratio.sum(axis=-1) / max(ratio.shape[-1], 1)
-            if ratio.shape[-1]
-            else np.full(ratio.shape[:-1], np.nan)
-        )
+        return np.asarray(ratio.sum(axis=-1) / np.float64(ratio.shape[-1]))
