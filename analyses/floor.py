@@ -255,6 +255,9 @@ def _figure(curves: pd.DataFrame, floors: pd.DataFrame) -> Figure:
     ends = np.array([floors["bias"].min(), floors["bias"].max()])
     right.loglog(ends, ends**2, color="gray", linewidth=0.8, label="ε_M²")
     right.set(xlabel="bias ε_M at the end", ylabel="floor of E|∇J|²")
+    ticks = [0.03, 0.1, 0.3, 1.0]
+    right.set_xticks(ticks, [f"{x:g}" for x in ticks])
+    right.tick_params(axis="x", which="minor", labelbottom=False)
     right.legend(frameon=False, fontsize=7)
     return figure
 
