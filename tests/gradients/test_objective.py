@@ -14,9 +14,11 @@ from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.gradients.common_random import mean_and_error
 from gradlab.gradients.lqr import ExactCritic, lqr_gradient, second_moment
+from gradlab.gradients.objective import SAMPLES, objective_moments
 from gradlab.gradients.start_laws import repeated, visits
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
+from gradlab.hooks import silent
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import linear_quadratic
 
@@ -229,6 +231,38 @@ def test_from_visited_starts_matched_and_objective_differ_by_the_sum_of_discount
         for quantity, power in (("mean_norm", 1), ("variance", 2)):
             ours, theirs = (each.estimate(name, quantity, 0).value for each in (objective, matched))
             assert ours == pytest.approx(factor**power * theirs, rel=1e-9)
+
+
+def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
+    task, weight, _ = planar()
+    policy, critic = feedback(weight), ExactCritic(task.simulator, weight, GAMMA)
+    states = task.starts(6, torch.Generator().manual_seed(0))
+    begin = Starts(states, torch.linspace(0.5, 2, 6).double(), torch.tensor([4, 4, 7, 0, 0, 7]))
+    prior = gradlab.Estimator(task.prior, task.prior, "first", gradlab.Tail(3, critic, GAMMA))
+    truth = matched_truth(task.simulator, policy, begin, GAMMA, 3, kinds=("all",))
+    assert truth.every is not None
+    given = {"model": prior}, task.simulator, policy, begin, truth, 3, "ignore", 0, silent
+    found = objective_moments(*given)["model", 3]
+    at = visits(task.simulator, policy, begin, GAMMA, SAMPLES, truth.horizon)
+    path = repeated(at.states, 1)
+    path = dataclasses.replace(path, weight=at.weight, group=at.group)
+    G = prior.gradients(policy, path)
+    T = truth.every.gradients.repeat_interleave(SAMPLES, dim=0)
+
+    def grouped(x):
+        return torch.stack([x[at.group == label].sum(dim=0) for label in (0, 4, 7)])
+
+    for name, X, Z in (
+        ("gradient", G, G),
+        ("truth", T, T),
+        ("difference", G - T, G - T),
+        ("cross", G, T),
+    ):
+        x, z, sums = grouped(X), grouped(Z), getattr(found, name)
+        want = (x * z).sum(dim=1), x @ Z.sum(dim=0), z @ X.sum(dim=0)
+        for got, each in zip((sums.own, sums.left, sums.right), want, strict=True):
+            np.testing.assert_allclose(got, each.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found.size, 2 * SAMPLES)
 
 
 def test_an_unstable_loop_has_no_bias_under_either_truth_and_says_why():

@@ -139,6 +139,46 @@ def test_a_wrong_jacobian_is_caught_by_the_differences():
     assert "differs from finite differences" in truth.reason
 
 
+@pytest.mark.parametrize("kind", ["first", "all"])
+def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
+    """∂f/∂s is off from step 5 on: it first enters the reward of step 6, so T = 6 is the last."""
+
+    class LateError:
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def linearize(self, state, action, noise=None):
+            out = self.inner.linearize(state, action, noise)
+            A = torch.where(state[:, 1, None, None] >= 5, 1.5 * out.A, out.A)
+            return type(out)(A, out.B, out.r_s, out.r_a, out.certificate)
+
+    def step(s, a):
+        after = torch.cat([0.9 * s[:, :1] + 0.5 * a, s[:, 1:] + 1], dim=1)
+        return after, -(s[:, 0] ** 2) - a[:, 0] ** 2
+
+    class Sighted(nn.Module):
+        """a = −0.2 x, blind to the clock."""
+
+        def __init__(self):
+            super().__init__()
+            self.gain = feedback(0.2)
+
+        def forward(self, s):
+            return self.gain(s[:, :1])
+
+    generator = torch.Generator().manual_seed(0)
+    states = torch.zeros(128, 2, dtype=torch.float64)
+    states[:, 0] = 1 + 0.1 * torch.randn(128, generator=generator, dtype=torch.float64)
+    system = LateError(systems.from_function(step, 2, 1))
+    truth = matched_truth(system, Sighted(), as_starts(states, 2), 0.9, 2, kinds=(kind,))
+    assert truth.status == "cut"
+    assert truth.horizon == 6 if kind == "first" else 3 <= truth.horizon <= 6
+    assert matched_truth(system, Sighted(), as_starts(states, 2), 0.9, 10).status == "none"
+
+
 def delayed(tail):
     """The action returns after three steps, times a static z of each start, drawn by `tail`."""
 
