@@ -14,6 +14,7 @@ from analyses.tailed_gradients import (
     exact_critic,
     tailed_gradient,
 )
+from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.lqr import ExactCritic, costs_to_go
 from gradlab.networks.mlp import Policy
@@ -46,7 +47,8 @@ def test_expected_gradients_are_those_of_gradlabs_estimator(horizon, states):
 def test_the_exact_critics_matrix_is_gradlabs_exact_critic():
     setting, system, _ = fitted_double_integrator.make_setting(0.4)
     P = costs_to_go(system, setting.weight, setting.discount)[-1]
-    state, action = torch.randn(5, 2).double(), torch.randn(5, 1).double()
+    drawn = torch.randn(5, 3, generator=stream(0, "u-shape test"), dtype=torch.float64)
+    state, action = drawn[:, :2], drawn[:, 2:]
     ours = QuadraticCritic(exact_critic(system, P, setting.discount))(state, action)
     theirs = ExactCritic(system, setting.weight, setting.discount)(state, action)
     torch.testing.assert_close(ours, theirs)
