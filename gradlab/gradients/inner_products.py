@@ -7,19 +7,19 @@ Gradients with θ in every action are explicit, some samples at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.carried import carried, path_with_jacobians
+from gradlab.gradients.carried import path_with_jacobians
 from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.explicit_moments import explicit_moments
 from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -30,7 +30,6 @@ from gradlab.gradients.rollout import (
 from gradlab.gradients.sketches import (
     Sketch,
     TrueSketch,
-    explicit_sketch,
     grouped,
     jacobian_sketch,
     sketch_for,
@@ -44,10 +43,8 @@ from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
-Floats = NDArray[np.float64]
 Cells = dict[tuple[str, int], Moments]
 Rivals = Mapping[str, Sequence[Estimator]]
-SAMPLES = 128  # whose explicit gradients are held at once
 
 
 def estimator_moments(
@@ -78,7 +75,7 @@ def estimator_moments(
             continue
         progress("estimators", done, len(chosen))
         several = (estimator, *rivals.get(name, ()))
-        for n, moments in _explicit_moments(several, policy, begin, T, seed, termination).items():
+        for n, moments in explicit_moments(several, policy, begin, T, seed, termination).items():
             cells[name, n] = moments
     cells |= _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
     progress("estimators", len(chosen), len(chosen))
@@ -234,145 +231,3 @@ def pair_sums(
 def row(sums: PairSums, k: int) -> PairSums:
     """One of K pairs."""
     return PairSums(sums.own[k], sums.left[k], sums.right[k])
-
-
-def _explicit_moments(
-    several: Sequence[Estimator],
-    policy: nn.Module,
-    begin: Starts,
-    T: Tensor | None,
-    seed: int,
-    termination: str,
-) -> dict[int, Moments]:
-    """Moments of every horizon from explicit gradients, some samples at a time.
-
-    A first pass sums gradients and their inner products within groups, a second one takes each
-    group's products with the sums; only sums of all horizons [K, P] and sketches are kept.
-
-    Args:
-        several: the estimator, and the same with other critics.
-    """
-    horizons = tuple(horizons_of(several[0]))
-    blocks = list(_group_blocks(begin.group))
-    sketch = sketch_for(policy)
-
-    def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
-        found = [
-            carried(each, policy, begin.block(rows), horizons, seed, termination)
-            for each in several
-        ]
-        label = grouping(begin.block(rows))[0]
-        for k in range(len(horizons)):
-            yield k, [gram.path_gradients(f.jacobian, f.costates[k]) for f in found], label
-
-    P = sum(p.numel() for p in policy.parameters())
-    sums = begin.states.new_zeros(len(several), len(horizons), P)
-    squares: list[list[Tensor]] = [[] for _ in horizons]
-    sketches: list[list[Floats]] = [[] for _ in horizons]
-    for rows in blocks:
-        for k, every, label in gradients(rows):
-            G = every[0]
-            sums[:, k] += torch.stack([each.sum(dim=0) for each in every])
-            squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
-            sketches[k].append(grouped(explicit_sketch(sketch, G), label))
-    truth_sum = None if T is None else T.sum(dim=0)
-    pairs: list[list[list[PairSums]]] = [[] for _ in horizons]
-    critics: list[list[PairSums]] = [[] for _ in horizons]
-    for rows in blocks:
-        for k, every, label in gradients(rows):
-            g, total = group_sums(every[0], label), sums[0, k]
-            found = [_pairs(g, g, total, total)]
-            if T is not None and truth_sum is not None:
-                t, difference = group_sums(T[rows], label), total - truth_sum
-                found += [
-                    _pairs(t, t, truth_sum, truth_sum),
-                    _pairs(g - t, g - t, difference, difference),
-                    _pairs(g, t, total, truth_sum),
-                ]
-            pairs[k].append(found)
-            if len(several) > 1:
-                critics[k].append(_critic_pairs(every, sums[:, k], label))
-    label, size = grouping(begin)
-    truth = None
-    if T is not None:
-        truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
-    cells = {}
-    for k, n in enumerate(horizons):
-        tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth)
-        gradient, *against = _concatenated(pairs[k])
-        plain = Moments(size, torch.cat(squares[k]).numpy(), gradient, signs=signs, tails=tails)
-        if against:
-            reference, error, cross = against
-            plain = replace(plain, truth=reference, difference=error, cross=cross)
-        across = _concatenated([[each] for each in critics[k]])[0] if critics[k] else None
-        cells[n] = replace(plain, critics=across)
-    return cells
-
-
-def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
-    """Pair sums of each critic's gradients less their mean, summed over C critics, over C − 1."""
-    G, share = torch.stack(every), len(every) - 1
-    found = [
-        _pairs(d, d, total, total)
-        for d, total in zip(
-            (group_sums(each, label) for each in G - G.mean(dim=0)),
-            sums - sums.mean(dim=0),
-            strict=True,
-        )
-    ]
-    own, left, right = (
-        np.stack([getattr(each, name) for each in found]).sum(axis=0) / share
-        for name in ("own", "left", "right")
-    )
-    return PairSums(own, left, right)
-
-
-def _group_blocks(group: Tensor) -> Iterator[slice]:
-    """Blocks of rows that cut no group in two; one block where labels are not in order."""
-    change = torch.ones(len(group), dtype=torch.bool)
-    change[1:] = group[1:] != group[:-1]
-    starts = change.nonzero().flatten().tolist()
-    if bool((group[1:] < group[:-1]).any()):
-        yield slice(0, len(group))
-        return
-    begin = 0
-    for edge in [*starts[1:], len(group)]:
-        if edge - begin >= SAMPLES or edge == len(group):
-            yield slice(begin, edge)
-            begin = edge
-
-
-def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
-    own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
-    return PairSums(own.numpy(), left.numpy(), right.numpy())
-
-
-def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
-    return [
-        PairSums(
-            np.concatenate([each.own for each in kind]),
-            np.concatenate([each.left for each in kind]),
-            np.concatenate([each.right for each in kind]),
-        )
-        for kind in zip(*blocks, strict=True)
-    ]
-
-
-def grouping(begin: Starts) -> tuple[Tensor, Floats]:
-    """Group labels 0 … G − 1 of the samples, and the size of each group."""
-    _, label, size = np.unique(begin.group.numpy(), return_inverse=True, return_counts=True)
-    return torch.from_numpy(label), size.astype(np.float64)
-
-
-def group_sums(x: Tensor, label: Tensor) -> Tensor:
-    """[N, P] → [G, P], in the order of the labels."""
-    if torch.equal(label, torch.arange(len(x))):
-        return x
-    return x.new_zeros(int(label.max()) + 1, x.shape[1]).index_add_(0, label, x)
-
-
-def by_group(values: Tensor, label: Tensor) -> Floats:
-    """[K, N] → [K, G], in the order of the labels."""
-    groups = int(label.max()) + 1
-    result = values.new_zeros(values.shape[0], groups).index_add_(1, label, values)
-    return np.asarray(result.detach().numpy(), dtype=np.float64)

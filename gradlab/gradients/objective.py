@@ -16,6 +16,7 @@ G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -24,17 +25,24 @@ from torch import Tensor, nn
 
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.inner_products import (
     Cells,
-    by_group,
     estimator_moments,
     first_action_gradients,
-    grouping,
     horizons_of,
     pair_sums,
     row,
 )
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.sketches import (
+    explicit_sketch,
+    grouped,
+    jacobian_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
@@ -75,7 +83,8 @@ def objective_moments(
         jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
         G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
         targets = None if truth.every is None else _targets(truth.every.gradients, begin)
-        cells |= dict(zip(keys, _moments(G, jacobian, at, targets), strict=True))
+        moments = _sketched(_moments(G, jacobian, at, targets), G, jacobian, at, policy, targets)
+        cells |= dict(zip(keys, moments, strict=True))
     return {key: cells[key] for name in chosen for key in cells if key[0] == name}
 
 
@@ -96,6 +105,27 @@ def _moments(
         Moments(size, squares[k], row(gradient, k), reference, row(difference, k), row(cross, k))
         for k in range(len(G))
     ]
+
+
+def _sketched(
+    moments: list[Moments],
+    G: Tensor,
+    jacobian: PolicyJacobian,
+    at: Starts,
+    policy: nn.Module,
+    targets: Tensor | None,
+) -> list[Moments]:
+    """The same moments with tails and signs."""
+    label, size = grouping(at)
+    sketch = sketch_for(policy)
+    J = jacobian_sketch(sketch, jacobian)
+    truth = None if targets is None else true_sketch(_array(explicit_sketch(sketch, targets)), size)
+    found = []
+    for g, each in zip(G, moments, strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth)
+        found.append(replace(each, tails=tails, signs=signs))
+    return found
 
 
 def _targets(every: Tensor, begin: Starts) -> Tensor:

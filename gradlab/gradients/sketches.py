@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
+from gradlab.gradients.groups import group_sums
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.signs import SoftSigns, sign_agreement, soft_signs
@@ -117,5 +118,4 @@ def tails_and_signs(
 
 def grouped(sketch: Tensor, label: Tensor) -> Array:
     """[N, D + C] → [G, D + C]."""
-    sums = sketch.new_zeros(int(label.max()) + 1, sketch.shape[1]).index_add_(0, label, sketch)
-    return np.asarray(sums.detach().numpy(), dtype=np.float64)
+    return np.asarray(group_sums(sketch, label).detach().numpy(), dtype=np.float64)
