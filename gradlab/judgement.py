@@ -16,6 +16,7 @@ from gradlab.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
 from gradlab.statistics.intervals import Interval, bootstrap_counts, interval, pseudo_values
 from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.statistics.tails import HEAVY
 
 COSINE = 0.7  # lower end of a usable direction
 EXCESS = 2.0  # times the smallest MSE
@@ -77,6 +78,18 @@ def judged_horizons(profile: Profile, name: str) -> list[int]:
             break
         over.append(h)
     return over
+
+
+def heavy_horizons(profile: Profile, name: str) -> list[int]:
+    """Horizons at which the tail index says that a few starts carry much of what was measured.
+
+    There intervals of variance and error may cover less than they say; none where the index was
+    not measured (files of older versions).
+    """
+    if "tail_index" not in profile.quantities:
+        return []
+    over = horizons_of(profile, name)
+    return [h for h in over if profile.estimate(name, "tail_index", h).value > HEAVY]
 
 
 def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
