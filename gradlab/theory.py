@@ -111,4 +111,5 @@ def _ci(low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2g}"
+    """Two significant digits, without an exponent where that is short."""
+    return f"{float(f'{value:.2g}'):g}" if abs(value) < 1e5 else f"{value:.1e}"

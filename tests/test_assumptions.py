@@ -18,7 +18,7 @@ from gradlab.gradients.starts import as_starts
 from gradlab.systems import LinearQuadratic, from_function
 from gradlab.systems.system import System
 
-H, T, N = 12, 150, 32
+H, T, N = 12, 80, 32
 
 
 class Linear(nn.Module):
@@ -102,7 +102,7 @@ def named(found: Theory) -> dict[str, Bound]:
 @pytest.mark.parametrize("actions", ["first", "all"])
 def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
     applied: dict[str, int] = {}
-    for seed in range(24):
+    for seed in range(16):
         world = World(seed)
         bias = {
             "model": world.bias(world.model, actions),
@@ -122,7 +122,7 @@ def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
             assert (slack >= -1e-9 * bias_here[here]).all(), (seed, bound.theorem)
     wanted = {"MAAC Lemma A.1", "RP Prop 5.8", "DDPPO Thm 1"}
     assert set(applied) == wanted | ({"MPG Thm 2"} if actions == "first" else set())
-    assert min(applied.values()) >= 12
+    assert min(applied.values()) >= 8
 
 
 def infinite_bias(world: World, actions: str) -> np.ndarray:
@@ -219,17 +219,24 @@ def test_without_a_truth_or_a_model_there_is_nothing_to_bound():
     assert theory(world.simulator, world.policy, chosen, *none) is None
 
 
-def test_a_model_that_overflows_leaves_no_bound_and_stops_nothing():
+def test_a_model_that_overflows_has_no_bound_says_so_and_stops_nothing():
     def explode(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         return torch.exp(20 * s**2) + a.sum(dim=1)[:, None], -(s**2).sum(dim=1)
 
     world = World(1)
     wild = from_function(explode, len(world.A), world.B.shape[1])
-    chosen = {"model": Estimator(wild, wild, "first", Tail(H, world.critic, world.gamma))}
+    chosen = {
+        "wild": Estimator(wild, wild, "first", Tail(H, world.critic, world.gamma)),
+        "mixed": world.estimator(world.simulator, "first"),
+    }
     begin = as_starts(world.starts, len(world.A))
-    assert theory(
-        world.simulator, world.policy, chosen, begin, T, H, "ignore", 0
-    ) is None  # fmt: skip
+    found = theory(world.simulator, world.policy, chosen, begin, T, H, "ignore", 0)
+    assert found is not None
+    assert named(found)["MAAC Lemma A.1"].applies
+    for theorem in ("MPG Thm 2", "RP Prop 5.8", "DDPPO Thm 1"):
+        bound = named(found)[theorem]
+        assert not bound.applies and np.isnan(bound.values).all()
+        assert "leaves the finite numbers" in bound.sentence
 
 
 def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):

@@ -261,7 +261,7 @@ def test_theorems_are_compared_with_the_measured_bias():
     )
     profile = replace(profile, theory=Theory(bounds, {}, 32))
     text = said(profile)["theory"].text
-    assert "MPG Thm 2 applies and is 1e+02 times the bias at h = " in text
+    assert "MPG Thm 2 applies and is 100 times the bias at h = " in text
     assert "(bound 71, bias 0.71, CI 0.69–0.72)" in text
     assert "RP Prop 5.8 does not apply (measured L_f = 1.3 > 1)" in text
     assert "DDPPO Thm 1 applies and is violated at h = " in text

@@ -55,7 +55,7 @@ def _shared(
     probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
 ) -> Finding:
     """Move the user's policy: does anything else change? Are tensors shared?"""
-    s, a = probe.starts.states, _actions(probe)
+    s, a = probe.starts.states, _actions(probe, systems)
     own = {p.data_ptr() for p in policy.parameters()}
     shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in own]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
@@ -77,15 +77,17 @@ def _shared(
     return Finding(check, result, meaning, False)
 
 
-def _actions(probe: Probe) -> Tensor:
+def _actions(probe: Probe, systems: Mapping[str, System]) -> Tensor:
+    """The policy's first actions, without the log π that entropy adds."""
     noise = probe.starts.policy_noise(probe.policy, probe.seed, 0)
     with torch.no_grad():
-        return act(probe.policy, probe.starts.states, noise)
+        action = act(probe.policy, probe.starts.states, noise)
+    return action[:, : min((each.action_dim for each in systems.values()), default=None)]
 
 
 def _stepped(system: System, s: Tensor, a: Tensor) -> Tensor:
     with torch.no_grad():
-        out = system.step(s, a[:, : system.action_dim], None)
+        out = system.step(s, a, None)
     return torch.cat([out.state, out.reward[:, None]], dim=1)
 
 

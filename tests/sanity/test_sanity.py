@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.findings import Finding
+from gradlab.networks.policies import GaussianPolicy
 from gradlab.systems import Linearization, LinearQuadratic, System, Transition, from_function
 from gradlab.tasks import Task
 
@@ -286,3 +287,15 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing():
 
     found = only(findings(Fragile(lambda out: out)), "Jacobians")
     assert "could not be tried: too many rows" in found.result
+
+
+def test_soft_gradients_are_checked_without_their_log_density_and_with_their_entropy_term():
+    system = from_function(step, 2, 1)
+    policy = GaussianPolicy(2, 1, hidden=(8,)).double()
+    tail = gradlab.Tail(3, Quadratic(), DISCOUNT)
+    soft = {"soft": gradlab.Estimator(system, system, "all", tail, entropy=0.1)}
+    found = gradlab.measure(task(system), policy, None, soft, horizon=3, starts=32).sanity
+    assert found is not None and failed(found) == {}
+    terms = next(each for each in found if "scale of the terms" in each.check)
+    assert "entropy" in terms.result and "reward sum" in terms.result
+    assert "could not be tried" not in " ".join(each.result for each in found)
