@@ -268,6 +268,11 @@ def test_the_boundary_term_of_termination_is_measured_with_its_error():
     known = 0.5 / c**2 / width * edge
     assert abs(truth.boundary - known) < 3 * truth.boundary_se
     assert truth.boundary_se < 0.3 * known
+    found = common_random_differences(
+        system, policy, starts, truth.horizon, gamma, termination="mask"
+    )
+    flux, error = mean_and_error(found.boundary[-1], starts.group[: found.boundary.shape[2]])
+    assert ((flux + known * found.directions[:, 0]).abs() < 3 * error).all()  # a wider loop loses
     assert truth.status == "none"
     assert "misses the boundary term of termination" in truth.reason
     ignoring = matched_truth(system, policy, starts, gamma, 5)
