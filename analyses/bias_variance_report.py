@@ -128,9 +128,9 @@ def summary(profile: Profile) -> dict[str, object]:
     H, gamma = profile.horizons[-1], float(profile.config["discount"])
     found: dict[str, object] = {
         "truth": profile.truth["reason"],
-        "truth_relative_se": profile.truth["relative_se"],
-        "truth_norm": profile.truth["norm"],
-        "gamma_to_the_H": gamma**H,
+        "relative standard error of the truth": profile.truth["relative_se"],
+        "norm of the truth": profile.truth["norm"],
+        "γ to the H": gamma**H,
     }
     for name, *_ in data_levels():
         found[name] = relative_bias(profile, name, 0)
@@ -141,7 +141,7 @@ def summary(profile: Profile) -> dict[str, object]:
             f"{name}: bias2 at H": relative_bias(profile, name, H),
             f"{name}: bias(H) / bias(1)": str(bias_ratio(profile, name, H, 1)),
             f"{name}: smallest MSE at": best(profile, name),
-            f"{name}: largest jump": f"{jump:.2f} times, to n = {at}",
+            f"{name}: largest jump": f"{jump:.2f} times, to n = {at}" if at else "not resolved",
             f"{name}: turns": turns(profile, name),
         }
     for name in EARLY:

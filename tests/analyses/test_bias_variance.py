@@ -71,7 +71,7 @@ def test_figures_tables_and_the_readme_are_written(profile, tmp_path):
     assert text.endswith("after\n")
     assert "| data 1 |" in text
     made = json.loads((tmp_path / "numbers.json").read_text())
-    assert made["double-integrator"]["numbers"]["truth_norm"] > 0
+    assert made["double-integrator"]["numbers"]["norm of the truth"] > 0
     assert (tmp_path / "double-integrator.png").stat().st_size < 400_000
     assert (tmp_path / "double-integrator.csv").stat().st_size > 1000
 
