@@ -86,6 +86,8 @@ def compare_jacobians(
     if groups < FEWEST:
         raise InputError(f"states has {groups} independent starts, expected at least {FEWEST}")
     H = _horizon(horizon, starts)
+    if not 0 < discount <= 1:
+        raise InputError(f"discount is {discount!r}, expected a number above 0, at most 1")
     _check_memory(simulator, H, len(starts.states))
     known = _checked_data(data, simulator)
 

@@ -50,7 +50,8 @@ def add_entries(
     kept = visited.kept
     ones = group_sums(kept.sum(0)[:, None].astype(np.float64), visited.group)
     for quantity, J in wanted.items():
-        scaled = J * column_scale / row_scale[:, None]
+        with np.errstate(over="ignore", invalid="ignore"):  # where the rollout has left float64
+            scaled = J * column_scale / row_scale[:, None]
         squares = np.where(kept[..., None, None], scaled**2, 0.0).sum(0)
         X = group_sums(squares.reshape(len(squares), -1), visited.group)
         Z = np.broadcast_to(ones, X.shape)

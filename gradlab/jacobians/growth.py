@@ -153,7 +153,8 @@ def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, 
         return np.asarray((0.5 * grown + top[1, 0] - top[0, 0]) / (H - H // 2))
 
     value = float(slope(squares.sum(0)))
-    half = Z * jackknife_se(slope(squares.sum(0) - squares))
+    with np.errstate(invalid="ignore"):  # without the fastest start nothing may be left
+        half = Z * jackknife_se(slope(squares.sum(0) - squares))
     return value, value - half, value + half
 
 

@@ -77,8 +77,9 @@ class Visited:
         What does not vary has the scale 1.
         """
         s, a, r = self.states[:-1][self.kept], self.actions[self.kept], self.rewards[self.kept]
-        rows = np.concatenate([s.std(0), r.std(0, keepdims=True)])
-        columns = np.concatenate([s.std(0), a.std(0)])
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = np.concatenate([s.std(0), r.std(0, keepdims=True)])
+            columns = np.concatenate([s.std(0), a.std(0)])
         return np.where(rows > 0, rows, 1.0), np.where(columns > 0, columns, 1.0)
 
 

@@ -1,0 +1,312 @@
+"""Errors, masks and growth against closed forms and plain sums over the path."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import systems
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.jacobians import run as runs
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import Certificate, Linearization
+from gradlab.tasks import Task
+
+A = torch.tensor([[1.05, 0.1, 0.0], [0.0, 0.9, 0.2], [0.1, 0.0, 0.7]], dtype=torch.float64)
+B = torch.tensor([[0.0], [0.5], [0.3]], dtype=torch.float64)
+GAIN = torch.tensor([[-0.3, -0.2, 0.1]], dtype=torch.float64)
+
+
+def linear(A=A, B=B, noise=0.01):
+    eye = torch.eye(len(A), dtype=torch.float64)
+    return LinearQuadratic(A, B, eye, 0.1 * eye[: B.shape[1], : B.shape[1]], noise * eye)
+
+
+def feedback(gain=GAIN):
+    policy = nn.Linear(gain.shape[1], gain.shape[0], bias=False, dtype=torch.float64)
+    policy.weight.data.copy_(gain)
+    return policy
+
+
+def starts(n=40, ds=3):
+    return torch.randn(n, ds, generator=stream(0, "test"), dtype=torch.float64)
+
+
+def value(run, section, quantity, **where):
+    (found,) = run.rows(section, quantity=quantity, **where)["value"]
+    return found
+
+
+def bent(strength=0.1):
+    def step(s, a):
+        return s + strength * torch.sin(s) + 0.5 * a, -(s**2).sum(1) - strength * (a**3).sum(1)
+
+    return systems.from_function(step, state_dim=2, action_dim=2)
+
+
+class Faulty:
+    """A system whose Jacobians are wrong, and flagged, where the first state is positive."""
+
+    def __init__(self, system, wrong=1e6, flagged=True):
+        self.system, self.wrong, self.flagged = system, wrong, flagged
+
+    def __getattr__(self, name):
+        return getattr(self.system, name)
+
+    def linearize(self, state, action, noise=None):
+        found, bad = self.system.linearize(state, action, noise), state[:, 0] > 0
+        wrong = torch.where(bad[:, None, None], self.wrong, found.A)
+        certificate = replace(Certificate.exact(state), flags=bad & self.flagged)
+        return Linearization(wrong, found.B, found.r_s, found.r_a, certificate)
+
+
+def test_scaled_blocks_have_exactly_their_relative_errors():
+    extra = torch.tensor([[0.0], [0.0], [0.06]], dtype=torch.float64)
+    run = gradlab.compare_jacobians(linear(), linear(1.1 * A, B + extra), starts(), feedback())
+    assert value(run, "block", "relative error", block="A") == pytest.approx(0.1)
+    size = float(extra.norm() / B.norm())
+    assert value(run, "block", "relative error", block="B") == pytest.approx(size)
+    assert value(run, "block", "relative error", block="r_s") == 0.0
+    for block, error in (("A", 0.1), ("B", size)):
+        over_time = run.rows("time", quantity="relative error", block=block)["value"]
+        np.testing.assert_allclose(over_time, np.full(25, error))
+
+
+def test_a_model_that_is_the_simulator_has_no_error_anywhere():
+    run = gradlab.compare_jacobians(bent(), bent(), starts(ds=2), feedback(torch.zeros(2, 2)))
+    errors = run.rows("block", quantity="relative error")
+    assert (errors[["value", "ci_low", "ci_high"]].to_numpy() == 0).all()
+    assert (run.rows("entry", quantity="error")["value"] == 0).all()
+    assert value(run, "horizon", "model's product informs") == 25
+
+
+def test_errors_of_a_nonlinear_model_are_sums_over_the_visited_states():
+    policy, start = feedback(-0.4 * torch.eye(2, dtype=torch.float64)), starts(ds=2)
+    run = gradlab.compare_jacobians(bent(0.1), bent(0.0), start, policy, horizon=7)
+    path = rollout(bent(0.1), policy, as_starts(start, 2), 7)
+    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
+    wrong, size = 0.1 * torch.cos(s), 1 + 0.1 * torch.cos(s)
+    expected = (wrong**2).sum().sqrt() / (size**2).sum().sqrt()
+    assert value(run, "block", "relative error", block="A") == pytest.approx(float(expected))
+    one = wrong[:, 1].square().mean().sqrt()  # σ of input and output are the same
+    entry = value(run, "entry", "error", output="s1", input="s1")
+    assert entry == pytest.approx(float(one))
+    reward = (0.3 * a**2)[:, 0].square().mean().sqrt() * a[:, 0].std(correction=0)
+    reward /= path.rewards.std(correction=0)
+    entry = value(run, "entry", "error", output="reward", input="a0")
+    assert entry == pytest.approx(float(reward))
+
+
+def test_flagged_samples_are_masked_and_counted():
+    simulator = Faulty(linear())
+    run = gradlab.compare_jacobians(simulator, linear(1.1 * A), starts(), feedback())
+    assert value(run, "block", "relative error", block="A") == pytest.approx(0.1)
+    flagged = run.notes["flagged"]
+    assert 0 < flagged < 1000
+    assert run.notes["compared"] + flagged == run.notes["samples"] == 1000
+    share = value(run, "certificate", "flagged share")
+    assert share == pytest.approx(flagged / 1000)
+    over_time = run.rows("time", quantity="flagged share")["value"].mean()
+    assert over_time == pytest.approx(share)
+    growth = run.rows("growth", block="closed")["value"]
+    assert growth.max() < 10  # 1e6 never entered the product
+
+
+def test_what_is_not_finite_is_masked_and_its_first_place_named():
+    model = Faulty(linear(1.1 * A), wrong=torch.nan, flagged=False)
+    run = gradlab.compare_jacobians(linear(), model, starts(), feedback())
+    assert value(run, "block", "relative error", block="A") == pytest.approx(0.1)
+    lost = run.notes["model_not_finite"]
+    assert lost > 0
+    first = int((starts()[:, 0] > 0).nonzero()[0])
+    assert run.notes["model_first_loss"] == f"step 0, start {first}, output 0"
+
+
+def test_errors_are_binned_by_distance_from_the_nearest_data():
+    policy = feedback(torch.zeros(2, 2, dtype=torch.float64))
+    data = starts(500, 2) * 0.3, torch.randn(500, 2, generator=stream(1, "test")).double()
+
+    def step(s, a):
+        return s + 0.02 * s**3 + 0.5 * a, -(s**2).sum(1)
+
+    wrong = systems.from_function(step, state_dim=2, action_dim=2)
+    run = gradlab.compare_jacobians(bent(0.0), wrong, starts(60, 2), policy, data, horizon=5)
+    rows = run.rows("distance", block="A").sort_values("x")
+    assert rows["value"].iloc[-1] > 3 * rows["value"].iloc[0]
+    s = rollout(bent(0.0), policy, as_starts(starts(60, 2), 2), 5).states[:-1].flatten(0, 1)
+    known = torch.cat(data, 1).numpy()
+    here = torch.cat([s, torch.zeros_like(s)], 1).numpy()
+    gaps = (here[:, None] - known[None]) / known.std(0)
+    distance = np.sqrt((gaps**2).sum(2)).min(1)
+    far = distance > np.quantile(distance, 7 / 8)
+    expected = np.sqrt(((0.06 * s.numpy() ** 2)[far] ** 2).sum() / (2 * far.sum()))
+    assert rows["value"].iloc[-1] == pytest.approx(expected, rel=0.02)
+    assert rows["x"].iloc[-1] == pytest.approx(np.median(distance[far]), rel=0.02)
+
+
+def test_a_path_is_compared_as_it_was_recorded():
+    policy, start = feedback(), starts()
+    path = rollout(linear(), policy, as_starts(start, 3), 25)
+    rolled = gradlab.compare_jacobians(linear(), linear(1.1 * A), start, policy)
+    recorded = gradlab.compare_jacobians(linear(), linear(1.1 * A), path, policy)
+    for section in ("block", "entry", "growth", "product"):
+        np.testing.assert_array_equal(
+            rolled.rows(section)["value"], recorded.rows(section)["value"]
+        )
+
+
+def test_starts_of_one_group_count_as_one():
+    path = rollout(linear(), feedback(), as_starts(starts(), 3), 25)
+    together = replace(path, group=torch.arange(40) // 4)
+    model = bent_away()
+    alone = gradlab.compare_jacobians(linear(), model, path, feedback())
+    grouped = gradlab.compare_jacobians(linear(), model, together, feedback())
+    assert value(alone, "block", "relative error", block="A") == pytest.approx(
+        value(grouped, "block", "relative error", block="A")
+    )
+    assert grouped.rows("certificate", quantity="flagged share")["n"].iloc[0] == 10
+
+
+def bent_away():
+    def step(s, a):
+        return s @ A.T + 0.1 * torch.sin(s) + a @ B.T, -(s**2).sum(1)
+
+    return systems.from_function(step, state_dim=3, action_dim=1)
+
+
+def test_exponents_are_the_eigenvalues_of_the_closed_and_of_the_open_loop():
+    run = gradlab.compare_jacobians(linear(), None, starts(8), feedback(), horizon=800)
+    for loop, M in (("closed", A + B @ GAIN), ("open", A)):
+        found = run.rows("exponent", block=loop)["value"].to_numpy()
+        expected = np.log(np.sort(np.abs(np.linalg.eigvals(M.numpy())))[::-1])
+        np.testing.assert_allclose(found, expected, atol=3e-3)
+    assert run.rows("block").empty
+    assert run.rows("product").empty
+
+
+def test_doubling_decades_and_the_end_of_float32_follow_from_the_exponent():
+    system = linear(torch.eye(1).double() * 1.5, torch.ones(1, 1).double())
+    policy = feedback(torch.tensor([[-0.2]], dtype=torch.float64))
+    run = gradlab.compare_jacobians(system, None, starts(6, 1), policy, discount=0.9, horizon=40)
+    rate = np.log(1.3)
+    assert value(run, "horizon", "steps per factor of ten", block="closed") == pytest.approx(
+        np.log(10) / rate
+    )
+    predicted = np.log(2) / 2 / (rate + np.log(0.9))
+    for block in ("typical start", "mean square"):
+        found = value(run, "horizon", "predicted doubling of the variance", block=block)
+        assert found == pytest.approx(predicted)
+    end = np.log(float(np.finfo(np.float32).max)) / rate
+    assert value(run, "horizon", "product leaves float32", block="closed") == pytest.approx(end)
+    longer = gradlab.compare_jacobians(system, None, starts(6, 1), policy, horizon=2000)
+    found = value(longer, "horizon", "product leaves float32", block="closed")
+    assert found == np.floor(end) + 1
+
+
+def test_the_mean_square_follows_the_fastest_starts():
+    def step(s, a):
+        return torch.stack([s[:, 0] * torch.exp(s[:, 1]), s[:, 1]], 1) + 0 * a, s[:, 0]
+
+    system = systems.from_function(step, state_dim=2, action_dim=1)
+    rates = torch.tensor([0.1, 0.1, 0.1, 0.5], dtype=torch.float64)
+    start = torch.stack([1e-9 + 0 * rates, rates], 1)
+    run = gradlab.compare_jacobians(
+        system, None, start, feedback(torch.zeros(1, 2).double()), horizon=60
+    )
+    assert value(run, "exponent", "λ", block="closed", output="1") == pytest.approx(0.2, rel=1e-6)
+    assert value(run, "exponent", "λ of the mean square") == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_model_one_percent_too_strong_informs_for_sixty_nine_steps():
+    model = linear(1.01 * A, 1.01 * B)
+    run = gradlab.compare_jacobians(linear(), model, starts(8), feedback(), horizon=100)
+    assert value(run, "horizon", "model's product informs") == 69
+    errors = run.rows("product").sort_values("step")["value"].to_numpy()
+    np.testing.assert_allclose(errors, 1.01 ** np.arange(101) - 1, rtol=1e-8, atol=1e-12)
+
+
+def test_a_constant_offset_grows_linearly_and_an_unstable_one_does_not():
+    def shifted(gain, offset):
+        def step(s, a):
+            return gain * s + 0 * a + offset, s[:, 0]
+
+        return systems.from_function(step, state_dim=1, action_dim=1)
+
+    policy = feedback(torch.zeros(1, 1, dtype=torch.float64))
+    for gain, law in ((1.0, "linear"), (1.4, "exponential"), (0.5, "slower")):
+        true, model = shifted(gain, 0.0), shifted(gain, 0.1)
+        run = gradlab.compare_jacobians(true, model, starts(8, 1), policy, horizon=25)
+        assert run.notes["condition_1"] == law
+
+
+def test_measured_and_predicted_doubling_agree_where_the_chain_is_all_there_is():
+    eye = torch.eye(1, dtype=torch.float64)
+    system = linear(1.5 * eye, eye, noise=0.04)
+    policy = feedback(torch.tensor([[-0.2]], dtype=torch.float64))
+    task = Task("unstable", system, system, lambda n, g: torch.randn(n, 1, generator=g).double(),
+                discount=0.9, horizon=14)  # fmt: skip
+
+    class Critic(nn.Module):
+        def forward(self, s, a):
+            return -2 * s[:, 0] ** 2 - a[:, 0] ** 2
+
+    profile = gradlab.measure(task, policy, Critic(), horizon=14, starts=256)
+    run = gradlab.compare_jacobians(
+        system, system, starts(16, 1), policy, discount=0.9, profile=profile
+    )
+    # The last term γⁿ Dₙ qₙ has qₙ ∝ sₙ, which grows like Dₙ: twice the chain's rate.
+    predicted = value(run, "horizon", "predicted doubling of the variance", block="typical start")
+    measured = value(run, "horizon", "measured doubling of the variance", block="true_dynamics")
+    rate = 2 * np.log(1.3 * 0.9)
+    assert predicted == pytest.approx(np.log(2) / rate)
+    assert measured == pytest.approx(np.log(2) / (rate + 2 * np.log(1.3)), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": linear(torch.eye(2).double(), B[:2])}, "state_dim 2"),
+        ({"model": linear(A, torch.ones(3, 2).double())}, "action_dim 2"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"states": starts(3)}, "3 independent starts"),
+        ({"states": starts(8, 2)}, r"\[N, 3\]"),
+        ({"state_names": ("x",)}, "state_names has 1"),
+        ({"data": (starts(9), torch.zeros(9, 2))}, "data actions"),
+        ({"data": (starts(9), torch.full((9, 1), torch.nan))}, "finite"),
+        ({"states": starts(200_000), "horizon": 200}, "GB"),
+        ({"discount": 0.0}, "discount"),
+    ],
+)
+def test_wrong_input_is_refused_by_name(change, message):
+    asked = {"simulator": linear(), "model": None, "states": starts(8), "policy": feedback()}
+    with pytest.raises(InputError, match=message):
+        gradlab.compare_jacobians(**asked | change)
+
+
+def test_a_run_is_read_back_bit_for_bit(tmp_path):
+    run = gradlab.compare_jacobians(bent(0.1), bent(0.0), starts(ds=2), feedback(torch.zeros(2, 2)))
+    run.save(tmp_path / "run.h5")
+    again = runs.load(tmp_path / "run.h5")
+    for name, column in run.columns.items():
+        np.testing.assert_array_equal(column, again.columns[name])
+    assert (again.config, again.notes) == (dict(run.config), dict(run.notes))
+    assert again.state_names == ("s0", "s1")
+    assert runs.holds_jacobians(tmp_path / "run.h5")
+    with pytest.raises(InputError, match="exists"):
+        run.save(tmp_path / "run.h5")
+    with pytest.raises(InputError, match="expected a measurement"):
+        gradlab.load(tmp_path / "run.h5")
+
+
+def test_a_seed_repeats_a_run():
+    one, two = (
+        gradlab.compare_jacobians(linear(), linear(1.1 * A), starts(), feedback(), seed=3)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(one.columns["value"], two.columns["value"])
