@@ -136,7 +136,7 @@ def matched_truth(
         flagged=unrolled.flagged / (unrolled.horizon * len(starts.states)),
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        reason=_reason(status, T, unrolled, discount, found),
+        reason=_reason(status, T, unrolled, discount, found) + _beyond(status, T, sweep),
     )
 
 
@@ -273,6 +273,21 @@ def _reason(
             f"{more} would do"
         )
     return text + _missed(max(found, key=lambda each: each.boundary))
+
+
+def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
+    """Where, and by how much, what was cut off leaves finite differences (at contacts, mostly)."""
+    if status != "cut" or sweep is None:
+        return ""
+    off = (sweep.discrepancy[T:] > 1.0).nonzero().flatten()
+    if not len(off):
+        return ""
+    steps = T + 1 + int(off[0])
+    there = sweep.at(steps)
+    return (
+        f"; at {steps} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from them, "
+        f"{there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
+    )
 
 
 def _missed(reference: Reference) -> str:

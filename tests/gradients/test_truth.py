@@ -177,6 +177,8 @@ def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
     assert truth.status == "cut"
     assert truth.horizon == 6 if kind == "first" else 3 <= truth.horizon <= 6
     assert matched_truth(system, Sighted(), as_starts(states, 2), 0.9, 10).status == "none"
+    if kind == "first":
+        assert "; at 7 steps it is " in truth.reason and "times what is allowed" in truth.reason
 
 
 def delayed(tail):
