@@ -149,11 +149,12 @@ def _saturation(probe: Probe) -> Finding | None:
 
 
 def _realised(probe: Probe) -> Finding | None:
-    """How many of the asked steps are made before a terminal state."""
-    paths = [probe.along(each).path for each in probe.pathwise().values() if each.tail.horizon]
-    if not paths:
+    """How many of the asked steps are made before a terminal state, on the longest paths."""
+    paths = {name: probe.along(each).path for name, each in probe.pathwise().items()}
+    name = max(paths, key=lambda each: paths[each].horizon, default="")
+    if not name or not paths[name].horizon:
         return None
-    path = max(paths, key=lambda each: each.horizon)
+    path, check = paths[name], f"realised horizon of {name}"
     steps = path.alive[:-1].sum(dim=0).double()
     ended, H = float((~path.alive[-1]).double().mean()), path.horizon
     early = float((~path.alive[1]).double().mean())
@@ -162,6 +163,6 @@ def _realised(probe: Probe) -> Finding | None:
         f"first; {float(steps.mean()):.3g} steps on average"
     )
     if probe.termination == "ignore":
-        return Finding("realised horizon", result, "rollouts run on beyond it, as asked", True)
+        return Finding(check, result, "rollouts run on beyond it, as asked", True)
     meaning = "rewards stop there, and the boundary's share of the gradient is missing"
-    return Finding("realised horizon", result, meaning, early < 0.25)
+    return Finding(check, result, meaning, early < 0.25)

@@ -265,7 +265,7 @@ def test_episodes_that_end_at_once_are_pointed_out_under_mask():
 
     system = from_function(step, 2, 1, alive=near)
     assert "at the first" in only(findings(system, termination="mask"), "realised").result
-    assert "realised horizon" not in failed(findings(system))
+    assert not [each for each in failed(findings(system)) if "realised" in each]
 
 
 def test_the_users_policy_is_left_bit_for_bit_with_a_graph_that_still_works():
