@@ -3,6 +3,7 @@
     measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
+    train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
 
 Names are imported when they are first used, so that the command line answers --help at once.
@@ -12,13 +13,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradlab import figures, systems, tasks
+    from gradlab import figures, systems, tasks, training
     from gradlab.gradients.estimator import Estimator, Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
     from gradlab.profile import Profile, load
     from gradlab.reporting import report
     from gradlab.tasks import Task
+    from gradlab.training.loop import train
 
 __all__ = [
     "Estimator",
@@ -32,6 +34,8 @@ __all__ = [
     "report",
     "systems",
     "tasks",
+    "train",
+    "training",
 ]
 
 _HOMES = {
@@ -43,6 +47,7 @@ _HOMES = {
     "load": "gradlab.profile",
     "measure": "gradlab.measurement",
     "report": "gradlab.reporting",
+    "train": "gradlab.training.loop",
 }
 
 

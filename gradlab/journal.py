@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab import frames, records
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.frames import Frame
 from gradlab.records import Array, Attribute, Record
 
@@ -104,7 +104,7 @@ class Journal:
 
         Raises:
             InputError: an unknown table or column, or a row without its number.
-            OSError: the disk is full; the row is not stored, everything before it is.
+            Failure: the disk is full; the row is not stored, everything before it is.
         """
         known = self.tables.get(table)
         if known is None:
@@ -156,10 +156,11 @@ class Journal:
             written = os.write(descriptor, frame)
             if written < len(frame):
                 raise OSError(28, "No space left on device", str(self.path))
-        except OSError:
+        except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, before)
-            raise
+            message = f"{self.path}: a row could not be stored ({error}), all before it are"
+            raise Failure(f"{message}: free space, then resume") from error
         self._sequence += 1
 
     def _settle(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gradlab import frames, journal
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.journal import Column, Journal, Table, journal_of, read
 
 TABLES = {
@@ -138,7 +138,7 @@ def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "write", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(Failure, match="No space left"):
             writer.append("updates", row(5))
     check(path, 5)
     writer.append("updates", row(5))

@@ -2,7 +2,9 @@
 `answer`.
 
     gradlab measure TASK → RUN.h5 + RUN.html      gradlab jacobians TASK → RUN.h5 + RUN.html
-    gradlab report RUN.h5 → RUN.html              gradlab list        gradlab selftest
+    gradlab train ALGORITHM TASK → RUN.h5 + RUN.html, and checkpoints beside it
+    gradlab report RUN.h5 → RUN.html              gradlab compare A.h5 B.h5 → one page
+    gradlab list        gradlab selftest
 
 A command is a frozen dataclass that says what may be asked; its `run` makes the calls that answer.
 Numerical packages are imported when a command runs, so that --help is quick.

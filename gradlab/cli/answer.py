@@ -21,7 +21,7 @@ def answer(document: Document, as_json: bool) -> None:
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
-    for kind in ("tasks", "estimators", "named estimators"):
+    for kind in ("tasks", "estimators", "named estimators", "algorithms"):
         entries = document.get(kind)
         if isinstance(entries, dict):
             print(f"{kind}:")

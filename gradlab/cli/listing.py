@@ -20,9 +20,9 @@ ESTIMATORS = {
 
 @dataclass(frozen=True)
 class List:
-    """List what can be measured, and with which estimators."""
+    """List what can be measured, with which estimators, and what can be trained."""
 
-    what: Positional[Literal["all", "tasks", "estimators"]] = "all"
+    what: Positional[Literal["all", "tasks", "estimators", "algorithms"]] = "all"
     """Which list."""
     json: bool = False
     """Print one JSON document."""
@@ -37,6 +37,10 @@ class List:
         if self.what in ("all", "estimators"):
             document["estimators"] = ESTIMATORS
             document["named estimators"] = _named_estimators()
+        if self.what in ("all", "algorithms"):
+            from gradlab.training import ALGORITHMS
+
+            document["algorithms"] = {name: row.summary for name, row in ALGORITHMS.items()}
         return document
 
 

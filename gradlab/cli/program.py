@@ -16,17 +16,21 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli.answer import answer
+from gradlab.cli.compare import Compare
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
-from gradlab.errors import InputError
+from gradlab.cli.train import Train
+from gradlab.errors import Failure, InputError
 
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[Report, subcommand("report")]
     | Annotated[List, subcommand("list")]
     | Annotated[Selftest, subcommand("selftest")]
@@ -36,7 +40,7 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Jacobians | Report | List | Selftest = tyro.cli(
+    asked: Measure | Jacobians | Train | Compare | Report | List | Selftest = tyro.cli(
         Command,
         prog="gradlab",
         description="How good is your policy gradient?",
@@ -50,6 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"gradlab: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except Failure as error:
+        print(f"gradlab: failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("gradlab: interrupted; no file was left half-written", file=sys.stderr)
         return 130

@@ -27,9 +27,14 @@ class Report:
         """Write the page and say what it says."""
         from gradlab.jacobians.run import holds_jacobians
         from gradlab.reporting import report
+        from gradlab.training.results import holds_training
 
         page = report(self.file)
-        told = _comparison if holds_jacobians(self.file) else _measurement
+        told = _measurement
+        if holds_training(self.file):
+            told = _training
+        elif holds_jacobians(self.file):
+            told = _comparison
         return {"verdict": told(self.file), "report": str(page)}
 
 
@@ -44,6 +49,12 @@ def _comparison(file: Path) -> list[Document]:
     from gradlab.jacobians.run import load
 
     return jacobians.sentences(load(file))
+
+
+def _training(file: Path) -> list[Document]:
+    from gradlab.training.results import load, verdict
+
+    return [asdict(sentence) for sentence in verdict(load(file))]
 
 
 def sentences(profile: Profile) -> list[Document]:

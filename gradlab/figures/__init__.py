@@ -15,6 +15,10 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians
 
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
     product_growth, lyapunov, chain_error, model_error      how far one may chain
+
+Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
+
+    returns, training_curve, mixture_weights
 """
 
 from gradlab.figures.bounds import bounds
@@ -22,6 +26,7 @@ from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
+from gradlab.figures.training import mixture_weights, returns, training_curve
 
 __all__ = [
     "bias_variance",
@@ -32,9 +37,12 @@ __all__ = [
     "jacobian_entries",
     "jacobian_time",
     "lyapunov",
+    "mixture_weights",
     "model_error",
     "mse",
     "product_growth",
+    "returns",
     "sign_agreement",
     "snr",
+    "training_curve",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,10 +13,12 @@ from gradlab.errors import InputError
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
-from gradlab.reporting import jacobian_page, panels
+from gradlab.reporting import jacobian_page, panels, training_page
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
+from gradlab.training.results import holds_training, loaded
+from gradlab.training.results import load as load_training
 from gradlab.verdict import verdict
 
 
@@ -32,14 +35,49 @@ def report(path: str | Path) -> Path:
     """
     path = Path(path)
     page = check_page(path)
-    drawn, text = _jacobians(path) if holds_jacobians(path) else _measurement(path)
+    make = _measurement
+    if holds_training(path):
+        make = _training
+    elif holds_jacobians(path):
+        make = _jacobians
+    return _written(page, *make(path))
+
+
+def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
+    """Writes one page of several training runs, and its figures in a folder beside it.
+
+    Raises:
+        InputError: fewer than two runs, of different tasks, or a file that cannot be written.
+    """
+    page = Path(page)
+    if page.suffix != ".html":
+        raise InputError(f"output is {page}: name a file that ends in .html")
+    runs = loaded(paths)
+    check_page(page)
     try:
-        _save_figures(drawn, path.with_name(f"{path.stem}_figures"))
+        page.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{page.parent} cannot be made ({error.strerror})") from error
+    drawn = training_page.panels(runs)
+    title = f"{' and '.join(runs)} on {next(iter(runs.values())).task}"
+    return _written(page, drawn, training_page.render(runs, title, drawn))
+
+
+def _written(page: Path, drawn: list[Panel], text: str) -> Path:
+    try:
+        _save_figures(drawn, page.with_name(f"{page.stem}_figures"))
         _put(page, text)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{page.parent} cannot be written ({reason}): copy the run") from error
     return page
+
+
+def _training(path: Path) -> tuple[list[Panel], str]:
+    run = load_training(path)
+    runs = {run.name: run}
+    drawn = training_page.panels(runs)
+    return drawn, training_page.render(runs, f"{run.name} on {run.task}", drawn)
 
 
 def _measurement(path: Path) -> tuple[list[Panel], str]:

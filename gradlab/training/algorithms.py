@@ -13,7 +13,7 @@ with a penalty, MBPO replay that is filled by a model.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -118,6 +118,20 @@ class Algorithm:
         return tuple(term.horizon for term in self.terms)
 
     @property
+    def summary(self) -> str:
+        """The row in a line."""
+        mixture = " + ".join(
+            f"J_{term.horizon}{' (all actions)' if term.actions == 'all' else ''}"
+            for term in self.terms
+        )
+        kind = type(self.target).__name__.lower()
+        if isinstance(self.target, NStep):
+            kind = f"{self.target.steps}-step {self.target.system}"
+        elif self.critics == 2:
+            kind = f"clipped double {'soft ' if isinstance(self.target, Soft) else ''}Q"
+        return f"{self.policy} policy, gradient {mixture}, critic target: {kind}"
+
+    @property
     def critics(self) -> int:
         twin = isinstance(self.target, Soft) or (
             isinstance(self.target, OneStep) and self.target.twin
@@ -166,6 +180,20 @@ def find(name: str) -> Algorithm:
     near = difflib.get_close_matches(name, ALGORITHMS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(ALGORITHMS)}"
     raise InputError(f"algorithm is {name!r}, which is not known: {hint}")
+
+
+def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
+    """The row with other horizons in its mixture, of the kind of its longest term.
+
+    Raises:
+        InputError: a negative horizon, or a rule without horizon 0.
+    """
+    if any(n < 0 for n in horizons):
+        raise InputError(f"horizons are {tuple(horizons)}, expected integers from 0")
+    if 0 not in horizons and isinstance(algorithm.weights, MpgWeights):
+        raise InputError(f"horizons are {tuple(horizons)}: the rule of MPG needs 0 among them")
+    kind = max(algorithm.terms, key=lambda term: term.horizon).actions
+    return replace(algorithm, terms=tuple(Term(n, kind if n else "first") for n in horizons))
 
 
 def published(algorithm: Algorithm, task: str) -> Algorithm:

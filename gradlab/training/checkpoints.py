@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gradlab import records
 from gradlab.data.noise import stream
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.journal import journal_of
 from gradlab.networks import checkpoint
 from gradlab.records import Array
@@ -74,7 +74,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         message = f"{place} cannot be written ({error}); the one before is kept: free space, resume"
-        raise InputError(message) from error
+        raise Failure(message) from error
 
 
 def restore(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:

@@ -84,44 +84,58 @@ class Environments:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Of E seeds on the same S starts, in task units, over the full length of every episode.
+    """Of E seeds on the same S starts, in task units.
 
     Attributes:
         returns: undiscounted return [E, S].
-        ended: share of episodes in which the terminal set was met, [E].
-        rms: root mean square of every state coordinate over all visited states, [E, ds].
+        ends: how often an episode met the terminal set, mean over the starts, [E].
+        rms: root mean square of every state coordinate over all counted states, [E, ds].
     """
 
     returns: Tensor
-    ended: Tensor
+    ends: Tensor
     rms: Tensor
 
 
 @torch.no_grad()
 def evaluate(
     task: Task, act: Callable[[Tensor], Tensor], members: int, starts: int, episode: int,
-    masked: bool, cast: Callable[[Tensor], Tensor],
+    at_end: str, cast: Callable[[Tensor], Tensor],
 ) -> Evaluation:  # fmt: skip
-    """Run the policies without exploration from the task's evaluation starts.
+    """Run the policies without exploration from the task's evaluation starts, `episode` steps each.
 
     Args:
         act: state [E, S, ds] → action [E, S, da], in the networks' dtype; cast: into it.
-        masked: rewards count only until an episode has ended.
+        at_end: at a terminal state "restart" from a fresh start and go on summing (as the fixed
+            length of MPG's episodes has it), or "stop" counting.
     """
-    begin = task.starts(starts, stream(0, "evaluation starts")).double()
-    state = begin.expand(members, -1, -1).contiguous()
+    state = task.starts(starts, stream(0, "evaluation starts")).double()
+    state = state.expand(members, -1, -1).contiguous()
     returns = torch.zeros(members, starts, dtype=torch.float64)
-    alive, squares = torch.ones_like(returns), torch.zeros_like(state)
+    counted, squares = torch.ones_like(returns), torch.zeros_like(state)
+    ends, steps = torch.zeros_like(returns), torch.zeros_like(returns)
     limit = None if task.action_limit is None else torch.tensor(task.action_limit).double()
     for t in range(episode):
         action = within(act(cast(state)).double().cpu(), limit)
-        noise = None
-        if task.simulator.noise_dim:
-            drawn = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
-            noise = drawn.expand(members, -1, -1)
-        squares += state.square() * (alive[..., None] if masked else 1.0)
-        state, reward, still = model_step(task.simulator, state, action, noise)
-        returns += reward * (alive if masked else 1.0)
-        alive = alive * still
-    count = episode * starts
-    return Evaluation(returns, 1 - alive.mean(dim=1), (squares.sum(dim=1) / count).sqrt())
+        squares += state.square() * counted[..., None]
+        steps += counted
+        state, reward, alive = model_step(
+            task.simulator, state, action, _shared(task, starts, t, members)
+        )
+        returns += reward * counted
+        ends += (1 - alive) * counted
+        if at_end == "stop":
+            counted = counted * alive
+        elif bool((alive < 0.5).any()):
+            fresh = task.starts(starts, stream(0, "evaluation restarts", t)).double()
+            state = torch.where(alive[..., None] < 0.5, fresh, state)
+    rms = (squares.sum(dim=1) / steps.sum(dim=1)[:, None]).sqrt()
+    return Evaluation(returns, ends.mean(dim=1), rms)
+
+
+def _shared(task: Task, starts: int, t: int, members: int) -> Tensor | None:
+    """The simulator's noise at one step, the same for every member, [E, S, noise_dim]."""
+    if task.simulator.noise_dim == 0:
+        return None
+    drawn = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
+    return drawn.expand(members, -1, -1)

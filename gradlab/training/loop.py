@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gradlab import provenance
 from gradlab.data.replay import Batch, Replay
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
 from gradlab.tasks import Task
@@ -38,7 +38,7 @@ from gradlab.training.weights import MpgJournalWeights, MpgWeights, Weights
 ACCURATE = 1e-6  # relative error of a product that training accepts
 
 
-class Diverged(RuntimeError):
+class Diverged(Failure):
     """Every seed has left the finite numbers; says which quantity went first and where."""
 
 
@@ -190,7 +190,7 @@ class Run:
         policy = learner.policy.frozen()
         return evaluate(
             self.task, lambda state: learner.act(policy, state), settings.seeds,
-            settings.evaluation_starts, settings.episode, settings.termination == "mask",
+            settings.evaluation_starts, settings.episode, settings.at_end,
             lambda state: state.to(learner.device, learner.dtype),
         )  # fmt: skip
 
@@ -215,6 +215,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         },
         "task": task.name,
         "task_parameters": dict(task.parameters),
+        "state_names": list(task.state_names),
         "discount": task.discount,
         "settings": asdict(settings),
     }

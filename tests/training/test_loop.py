@@ -18,7 +18,8 @@ from gradlab.training.loop import Diverged, train
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
-    evaluation_starts=8, log_every=10, checkpoint_every=20, termination="ignore", keep=(0.0, 1.0),
+    evaluation_starts=8, log_every=10, checkpoint_every=20, termination="ignore",
+    at_end="restart", keep=(0.0, 1.0),
     precision="float64",
 )  # fmt: skip
 

@@ -1,0 +1,108 @@
+"""Updates per second beside Stable-Baselines3: `python -m benchmarks.training [--threads 1]`.
+
+TD3 and SAC with two hidden layers of 256 ReLU units and batches of 256, one seed and five in one
+program, and MPG-v2 at H = 25. All contestants take turns in one process; a ratio is of medians.
+Needs stable-baselines3 (`pip install -c constraints.txt stable-baselines3`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+import gradlab
+from benchmarks.side_by_side import seconds
+from gradlab.training.algorithms import Algorithm, find
+from gradlab.training.loop import Run
+from gradlab.training.recording import Window
+from gradlab.training.settings import for_task
+
+STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
+
+
+def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
+    """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment."""
+    task = gradlab.tasks.path_tracking()
+    run = Run(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000))
+    window = Window(run.learner)
+    run._collect(window)
+
+    def turn() -> None:
+        torch.set_float32_matmul_precision("medium")  # what `train` chooses where it is accurate
+        for _ in range(STEPS):
+            k = run.iteration
+            window.add(run.learner.update(k, run._batch(k)))
+            run.iteration += 1
+        window.row(run.iteration, 0.0)
+        torch.set_float32_matmul_precision("highest")
+
+    return turn
+
+
+def theirs(name: str) -> Callable[[], None]:
+    """`STEPS` gradient steps of Stable-Baselines3 on a task of the same dimensions."""
+    import gymnasium
+    import stable_baselines3
+    from stable_baselines3.common.logger import Logger
+
+    class Noise(gymnasium.Env[np.ndarray, np.ndarray]):
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (6,), np.float32)
+        action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+        def reset(self, **_: object) -> tuple[np.ndarray, dict[str, object]]:
+            return np.random.randn(6).astype(np.float32), {}
+
+        def step(self, _: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
+            return np.random.randn(6).astype(np.float32), 0.0, False, False, {}
+
+    maker = getattr(stable_baselines3, name)
+    width = {"policy_kwargs": {"net_arch": [256, 256]}}
+    model = maker("MlpPolicy", Noise(), batch_size=256, learning_starts=0, device="cpu", **width)
+    model.set_logger(Logger(None, []))
+    space = model.action_space
+    for _ in range(1000):
+        state, after = np.random.randn(2, 1, 6).astype(np.float32)
+        action = space.sample()[None]
+        model.replay_buffer.add(state, after, action, np.zeros(1), np.zeros(1), [{}])
+    return lambda: model.train(gradient_steps=STEPS, batch_size=256)
+
+
+def contestants() -> dict[str, Callable[[], None]]:
+    like = {"activation": "relu", "reuse": 1}
+    td3, sac = (replace(find(name), **like) for name in ("td3", "sac"))
+    mpg = find("mpg-v2")
+    policy = replace(mpg, delay=1)
+    return {
+        "SB3 TD3": theirs("TD3"),
+        "SB3 SAC": theirs("SAC"),
+        "td3": ours(td3, 1),
+        "td3, five seeds": ours(td3, 5),
+        "sac": ours(sac, 1),
+        "sac, five seeds": ours(sac, 5),
+        "mpg-v2": ours(mpg, 1),
+        "mpg-v2, every update with the policy": ours(policy, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    entries = contestants()
+    medians = seconds(entries, arguments.rounds)
+    td3, sac = medians["SB3 TD3"], medians["SB3 SAC"]
+    for name, taken in medians.items():
+        rate = STEPS / taken * (5 if "five" in name else 1)
+        peer = sac if "sac" in name.lower() else td3
+        ratio = rate / (STEPS / peer)
+        print(f"{name:40}{rate:8.0f} updates/s {ratio:6.2f} × SB3   cost {1 / ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

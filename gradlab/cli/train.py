@@ -1,0 +1,95 @@
+"""`gradlab train ALGORITHM TASK`: policies of several seeds, trained side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.progress import bars
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train policies with an algorithm of the table, several seeds side by side."""
+
+    algorithm: Annotated[
+        Positional[str], arg(metavar="ALGORITHM", help="A row of `gradlab list algorithms`.")
+    ]
+    task: arguments.TaskName
+    settings: arguments.Settings = ()
+    seeds: int | None = None
+    """Policies trained side by side. Default: 1."""
+    first_seed: arguments.Seed = 0
+    iterations: int | None = None
+    """Critic updates. Default: 100000, as in the papers."""
+    horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
+    """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
+    reward_scale: float | None = None
+    """Factor on rewards inside training; returns are reported without it. Default: the task's."""
+    termination: Literal["ignore", "mask"] | None = None
+    """Are states beyond the terminal set valued? Default: the task's."""
+    published: bool = False
+    """Use the settings of MPG's published code where they differ from its paper."""
+    device: str = "cpu"
+    """Where the networks live: "cpu" or "cuda"."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Of training; float64 for comparisons."""
+    evaluate_every: int | None = None
+    """Iterations between evaluations. Default: 3000."""
+    output: arguments.Output = None
+    resume: bool = False
+    """Go on with a run that was stopped or killed, from its last saved state."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    json: bool = False
+    """Print one JSON document: returns and paths."""
+
+    def run(self, command: str) -> Document:
+        """Train and write RUN.h5, its checkpoints and RUN.html."""
+        with arguments.undisturbed():
+            from gradlab.training.algorithms import find, published, with_horizons
+            from gradlab.training.loop import train
+            from gradlab.training.results import load, verdict
+
+        row = find(self.algorithm)
+        task = arguments.named_task(self.task, self.settings)
+        if self.published:
+            row = published(row, task.name)
+        if self.horizons:
+            row = with_horizons(row, self.horizons)
+        run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
+        if not self.no_report:
+            from gradlab.reporting.output import check_page
+
+            check_page(run)
+        names = (
+            "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
+            "precision", "evaluate_every",
+        )  # fmt: skip
+        given = {name: getattr(self, name) for name in names}
+        changes = {name: value for name, value in given.items() if value is not None}
+        with bars() as progress:
+            train(
+                row,
+                task,
+                run,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                command=command,
+                progress=progress,
+                **changes,
+            )
+        document: Document = {
+            "verdict": [asdict(sentence) for sentence in verdict(load(run))],
+            "run": str(run),
+        }
+        if not self.no_report:
+            from gradlab.reporting import report
+
+            document["report"] = str(report(run))
+        return document

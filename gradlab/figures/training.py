@@ -1,0 +1,109 @@
+"""Curves of training: returns, weights and tracking errors over iterations or over wall time.
+
+The table (`gradlab.training.results.table`) has a row per run, iteration, seed and quantity; the
+seed "all" is the interquartile mean over the seeds with its 95% interval, drawn as line and band.
+Where there is one run its seeds are drawn thin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.figures.drawing import nothing
+from gradlab.figures.style import MUTED, Look, dress, looks, new_axes
+
+Over = Literal["iteration", "seconds"]
+AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
+
+
+def returns(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    over: Over = "iteration",
+    goals: Sequence[float] = (),
+) -> Axes:
+    """Mean return over the evaluation starts, every run a curve; goals as levels."""
+    ax = ax or new_axes()
+    rows = table[table["quantity"] == "return"]
+    low = float(rows["value"].min()) if len(rows) else 0.0
+    for goal in goals:
+        if goal > low:
+            ax.axhline(goal, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
+            place = (1.0, goal)
+            ax.annotate(f"{goal:g}", place, (2, 0), ("axes fraction", "data"), "offset points",
+                        fontsize=8, color=MUTED, va="center")  # fmt: skip
+    _curves(ax, rows, over)
+    # Returns of these tasks are negative and span decades: what matters lies near zero.
+    if len(rows) and low < -50 and rows["value"].max() > low / 20:
+        ax.set_yscale("symlog", linthresh=max(1.0, -float(rows["value"].max())))
+    title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
+    dress(ax, title, "return of an episode", _notes(rows))
+    ax.set_xlabel(AXIS[over])
+    return ax
+
+
+def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Weight of every horizon of the mixture over iterations."""
+    ax = ax or new_axes()
+    rows = table[table["quantity"].str.startswith("weight ")]
+    for name, look in looks(list(dict.fromkeys(rows["quantity"]))).items():
+        own = rows[rows["quantity"] == name]
+        label = f"horizon {name.removeprefix('weight ')}"
+        ax.plot(own["iteration"], own["value"], color=look.colour, linestyle=look.dash, label=label)
+    ax.set_ylim(-0.03, 1.03)
+    dress(ax, "Weights of the mixture", "weight")
+    ax.set_xlabel(AXIS["iteration"])
+    return ax
+
+
+def training_curve(
+    table: pd.DataFrame, ax: Axes | None = None, *, name: str, title: str, unit: str
+) -> Axes:
+    """One recorded quantity over iterations, every run a curve; logarithmic where positive."""
+    ax = ax or new_axes()
+    rows = table[(table["quantity"] == name) & np.isfinite(table["value"])]
+    if len(rows) == 0:
+        nothing(ax, "not recorded")
+        return ax
+    _curves(ax, rows, "iteration")
+    if (rows["value"] > 0).all():
+        ax.set_yscale("log")
+    dress(ax, title, unit, _notes(rows))
+    ax.set_xlabel(AXIS["iteration"])
+    return ax
+
+
+def _curves(ax: Axes, rows: pd.DataFrame, over: Over) -> None:
+    names = list(dict.fromkeys(rows["run"]))
+    for name, look in looks(names).items():
+        own = rows[rows["run"] == name]
+        _curve(ax, own[own["seed"] == "all"], over, look)
+        if len(names) == 1:
+            for _, seed in own[own["seed"] != "all"].groupby("seed"):
+                ax.plot(seed[over], seed["value"], color=look.colour, linewidth=0.6, alpha=0.5)
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look) -> None:
+    x, value, low, high = (
+        rows[name].to_numpy(float) for name in (over, "value", "ci_low", "ci_high")
+    )
+    every = max(1, len(x) // 12)
+    ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label,
+            marker=look.marker, markevery=every, markersize=4.5, linewidth=1.8)  # fmt: skip
+    ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """How many seeds a curve speaks for."""
+    own = rows[rows["seed"] != "all"].groupby("run")["seed"].nunique()
+    if len(own) == 0:
+        return ["one seed"]
+    few, many = int(own.min()), int(own.max())
+    counts = f"{many}" if few == many else f"{few} to {many}"
+    return [f"interquartile mean over {counts} seeds; band: 95% bootstrap over seeds"]

@@ -1,0 +1,123 @@
+"""The page of a training run, or of several side by side: verdict, curves, settings, events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from html import escape
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab import figures
+from gradlab.figures.style import SIZE
+from gradlab.reporting import shell
+from gradlab.reporting.panels import Panel
+from gradlab.training.results import GOALS, Training, first_reached, table, verdict
+
+LEARNING = "Does it learn?"
+TRACKING = "What the policy does with the state"
+GRADIENT = "Gradients and critic"
+
+
+def panels(runs: Mapping[str, Training]) -> list[Panel]:
+    """Returns first, then what the policy reaches, then what drives it."""
+    rows, first = table(runs), next(iter(runs.values()))
+    goals = GOALS.get(first.task, ())
+    draw = partial(figures.returns, rows, goals=goals)
+    found = [
+        _panel("returns", LEARNING, "Dotted: goals of MPG's Table I.", draw),
+        _panel("returns-time", LEARNING, "The same over time on this machine.",
+               partial(draw, over="seconds")),
+    ]  # fmt: skip
+    names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
+    for k, name in enumerate(names):
+        title = f"Root mean square of {name}"
+        caption = "Over all states of the evaluation episodes."
+        drawn = partial(figures.training_curve, rows, name=f"rms {k}", title=title, unit=str(name))
+        found.append(_panel(f"rms-{k}", TRACKING, caption, drawn))
+    if len(runs) == 1 and len(first.horizons) > 1:
+        caption = "What the rule gives to the data (horizon 0) and to the model."
+        found.append(_panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
+    curves = {
+        "policy_norm": ("Norm of the policy gradient", "norm before clipping"),
+        "critic_norm": ("Norm of the critic's gradient", "norm before clipping"),
+        "critic_loss": ("Critic loss", "half squared error [scaled reward²]"),
+        "value": ("Mean critic value on the batch", "value [scaled reward]"),
+    }
+    for name, (title, unit) in curves.items():
+        drawn = partial(figures.training_curve, rows, name=name, title=title, unit=unit)
+        found.append(_panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
+    return found
+
+
+def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
+    """The whole page as text."""
+    sentences = [each for run in runs.values() for each in verdict(run)]
+    body = f"""{shell.verdict_box(sentences)}
+{shell.figures(drawn)}
+{_table(runs)}
+{"".join(_method(name, run) for name, run in runs.items())}"""
+    return shell.document(title, "Does it learn, and how fast?", _facts(runs), body)
+
+
+def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
+    first = next(iter(runs.values()))
+    settings = first.config["settings"]
+    return {
+        "task": first.task,
+        "algorithm": ", ".join(dict.fromkeys(run.name for run in runs.values())),
+        "seeds": ", ".join(dict.fromkeys(str(len(run.seeds)) for run in runs.values())),
+        "iterations": ", ".join(dict.fromkeys(str(int(r.iteration[-1])) for r in runs.values())),
+        "termination": settings["termination"],
+        "at terminal states": settings["at_end"],
+        "reward scale": settings["reward_scale"],
+        "precision": settings["precision"],
+        "wall time": ", ".join(f"{run.seconds[-1]:.0f} s" for run in runs.values()),
+    }
+
+
+def _table(runs: Mapping[str, Training]) -> str:
+    """Final return of every seed, and the iteration at which it reached each goal."""
+    goals = GOALS.get(next(iter(runs.values())).task, ())
+    heads = ["run", "seed", "final return", "standard error", "ends per episode"]
+    heads += [f"iterations to {goal:g}" for goal in goals]
+    body = []
+    for name, run in runs.items():
+        reached = [first_reached(run, goal) for goal in goals]
+        for k, seed in enumerate(run.seeds):
+            numbers = [run.returns[-1, k], run.errors[-1, k], run.ends[-1, k]]
+            cells = [name, str(seed), *(f"{value:.4g}" for value in numbers)]
+            cells += ["–" if each[k] != each[k] else f"{each[k]:.0f}" for each in reached]
+            body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    head = "".join(
+        f'<th scope="col"><button type="button">{escape(each)}</button></th>' for each in heads
+    )
+    return (
+        '<section><h2>Every seed</h2><p>Click a heading to sort.</p><div class="wide">'
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
+        "</table></div></section>"
+    )
+
+
+def _method(name: str, run: Training) -> str:
+    columns = {
+        "Algorithm": run.config["algorithm"],
+        "Settings": run.config["settings"],
+        "Versions and machine": run.environment,
+    }
+    told = "".join(
+        f"<div><h3>{title}</h3>{shell.definitions(values)}</div>"
+        for title, values in columns.items()
+    )
+    return (
+        f"<section><h2>How {escape(name)} was trained</h2>"
+        f"{shell.reproduce(run.attributes.get('command'))}"
+        f'<div class="columns">{told}</div></section>'
+    )
+
+
+def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(ax=figure.add_subplot())
+    return Panel(name, section, caption, figure)

@@ -1,0 +1,213 @@
+"""What a training run found, read without torch: returns with their errors, and goals reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab import journal, records
+from gradlab.errors import InputError
+from gradlab.records import Record
+from gradlab.statistics.seeds import aggregate
+from gradlab.verdict import Sentence
+
+Floats = NDArray[np.float64]
+
+KIND = "training"
+# Returns that MPG counts the iterations to (Table I).
+GOALS: Mapping[str, tuple[float, ...]] = {
+    "path_tracking": (-100.0, -30.0, -10.0, -5.0),
+    "inverted_pendulum": (-2.0, -0.1, -0.01),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A run as arrays: K evaluations of E seeds, R rows of updates.
+
+    Attributes:
+        config: what was asked for; environment: what it ran on; attributes: of the file.
+        seeds: [E]; iteration: [K]; seconds: [K]; returns, errors: mean and its standard error
+            over the evaluation starts, [K, E]; ends: terminal states met per episode, [K, E].
+        rms: root mean square of every state coordinate, [K, E, ds].
+        updates: column → [R] or [R, E] or [R, horizons], with "iteration" [R].
+        events: messages.
+    """
+
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    attributes: Mapping[str, Any]
+    seeds: NDArray[np.int64]
+    iteration: NDArray[np.int64]
+    seconds: Floats
+    returns: Floats
+    errors: Floats
+    ends: Floats
+    rms: Floats
+    updates: Mapping[str, NDArray[Any]]
+    horizons: tuple[int, ...]
+    events: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return str(self.config["algorithm"]["name"])
+
+    @property
+    def task(self) -> str:
+        return str(self.config["task"])
+
+
+def load(path: str | Path) -> Training:
+    """The run at `path`, finished or being written.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, or no training run.
+    """
+    return from_record(journal.read(path), Path(path))
+
+
+def holds_training(path: str | Path) -> bool:
+    """Is the run at `path` a training run, finished or being written?
+
+    Raises:
+        InputError: it cannot be read at all.
+    """
+    if journal.journal_of(path).is_file():
+        return True
+    return records.read(path).attributes.get("kind") == KIND
+
+
+def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
+    """Several runs by name: the algorithm's, or the file's where two share one.
+
+    Raises:
+        InputError: fewer than two, or of different tasks.
+    """
+    if len(paths) < 2:
+        raise InputError(f"compare got {len(paths)} run, expected two or more")
+    runs = [load(path) for path in paths]
+    tasks = sorted({run.task for run in runs})
+    if len(tasks) > 1:
+        raise InputError(f"runs are of different tasks, {' and '.join(tasks)}: compare one task")
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [Path(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return dict(zip(names, runs, strict=True))
+
+
+def from_record(record: Record, path: Path) -> Training:
+    kind = record.attributes.get("kind")
+    if kind != KIND:
+        raise InputError(f"{path} holds {kind!r}, expected a training run")
+    try:
+        evaluations, updates = record.groups["evaluations"], record.groups["updates"]
+        return Training(
+            config=json.loads(str(record.attributes["config"])),
+            environment=json.loads(str(record.attributes["environment"])),
+            attributes=record.attributes,
+            seeds=evaluations["seed"].values,
+            iteration=evaluations["iteration"].values,
+            seconds=evaluations["seconds"].values,
+            returns=evaluations["return_mean"].values,
+            errors=evaluations["return_se"].values,
+            ends=evaluations["ends"].values,
+            rms=evaluations["rms"].values,
+            updates={name: array.values for name, array in updates.items()},
+            horizons=tuple(int(each) for each in updates["horizon"].values),
+            events=tuple(str(text) for text in record.groups["events"]["message"].values),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a complete training run ({error})") from error
+
+
+def first_reached(run: Training, goal: float) -> Floats:
+    """Iteration at which each seed's mean return first reaches `goal`, [E]; NaN: never."""
+    met = run.returns >= goal
+    first = run.iteration[met.argmax(axis=0)].astype(np.float64)
+    return np.where(met.any(axis=0), first, np.nan)
+
+
+def verdict(run: Training) -> list[Sentence]:
+    """Final return, goals, and what went wrong; termination and reward scale beside the return."""
+    return [_final(run), *_goals(run), *(Sentence("health", True, text) for text in run.events)]
+
+
+def _final(run: Training) -> Sentence:
+    settings = run.config["settings"]
+    last, errors = run.returns[-1], run.errors[-1]
+    seeds = ", ".join(
+        f"{value:.3g} ± {error:.2g}" for value, error in zip(last, errors, strict=True)
+    )
+    middle = f"median {np.median(last):.3g} over {len(last)} seeds" if len(last) > 1 else "one seed"
+    return Sentence(
+        "return",
+        True,
+        f"{run.name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
+        f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
+        f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
+        f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
+    )
+
+
+def _goals(run: Training) -> list[Sentence]:
+    told = []
+    for goal in GOALS.get(run.task, ()):
+        reached = first_reached(run, goal)
+        count = int(np.isfinite(reached).sum())
+        when = ""
+        if count:
+            when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
+        told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
+    return [Sentence("goals", True, f"Returns reached: {'; '.join(told)}.")] if told else []
+
+
+def table(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """One row per run, iteration, seed and quantity, for the figures.
+
+    Quantities: return; rms of every state coordinate ("rms 0", …); critic_loss, value, critic_norm
+    and policy_norm; "weight n" of every horizon n. The seed "all" is the interquartile mean over
+    the seeds, with ci_low and ci_high by the bootstrap over them (NaN for one seed).
+    """
+    return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
+
+
+def _rows(name: str, run: Training) -> pd.DataFrame:
+    found = {"return": (run.iteration, run.seconds, run.returns)}
+    found |= {
+        f"rms {k}": (run.iteration, run.seconds, run.rms[:, :, k]) for k in range(run.rms.shape[2])
+    }
+    at, seconds = run.updates["iteration"], run.updates["seconds"]
+    for quantity in ("critic_loss", "value", "critic_norm", "policy_norm"):
+        found[quantity] = at, seconds, run.updates[quantity]
+    for k, horizon in enumerate(run.horizons):
+        found[f"weight {horizon}"] = at, seconds, run.updates["weight"][:, k : k + 1]
+    parts = [_long(quantity, *columns, run.seeds) for quantity, columns in found.items()]
+    return pd.concat(parts, ignore_index=True).assign(run=name)
+
+
+def _long(
+    quantity: str, iteration: NDArray[Any], seconds: Floats, values: Floats, seeds: NDArray[Any]
+) -> pd.DataFrame:
+    """The seeds' values [K, E], and what they say together."""
+    together = aggregate(values)
+    columns = {"iteration": iteration, "seconds": seconds, "quantity": quantity}
+    every = pd.DataFrame(
+        {**columns, "seed": "all", "value": together.value, "ci_low": together.low,
+         "ci_high": together.high}
+    )  # fmt: skip
+    if values.shape[1] < 2:
+        return every
+    own = [
+        pd.DataFrame({**columns, "seed": str(seed), "value": values[:, k]})
+        for k, seed in enumerate(seeds)
+    ]
+    return pd.concat([every, *own], ignore_index=True)
