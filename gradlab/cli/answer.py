@@ -26,7 +26,7 @@ def answer(document: Document, as_json: bool) -> None:
         if isinstance(entries, dict):
             print(f"{kind}:")
             for name, line in entries.items():
-                print(f"  {name:18}{line}")
+                print(f"  {name:21}{line}")
 
 
 def _print_verdict(verdict: object) -> None:
