@@ -168,7 +168,8 @@ def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str], values: Numb
         axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
     ax.tick_params(axis="x", labelsize=8.5, colors=INK)
     if len(inputs) > 5:
-        ax.set_xticks(ax.get_xticks(), ax.get_xticklabels(), rotation=45, ha="right")
+        for label in ax.get_xticklabels():
+            label.set(rotation=45, ha="right")
     ax.tick_params(axis="y", labelsize=8.5, colors=INK)
     ax.tick_params(length=0)
     ax.axhline(len(outputs) - 1.5, color=MUTED, lw=1.2)
