@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from gradlab.assumptions import theory
 from gradlab.findings import Bound, Theory
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import as_starts
+from gradlab.statistics.constants import Derivatives, growth_rate
 from gradlab.systems import LinearQuadratic, from_function
 from gradlab.systems.system import System
 
@@ -162,6 +164,19 @@ def test_constants_are_those_of_the_matrices_to_rounding():
         assert found["model, MPG Thm 2: B_theta"] == pytest.approx(reach, rel=1e-10)
 
 
+def test_the_growth_of_sensitivities_is_the_smallest_rate_that_bounds_them():
+    """s' = 0.9 s + 2 a with a = −0.1 s: ∂s_t/∂a_0 = 2 · 0.7^{t−1}, largest rate at t = 1."""
+    ones = np.ones((5, 3, 1, 1))
+    zero = np.zeros((5, 3, 1))
+    path = Derivatives(0.9 * ones, 2 * ones, zero, zero, -0.1 * np.ones((6, 3, 1, 1)), zero, zero)
+    assert growth_rate(path, "first") == pytest.approx(2 * np.hypot(1, 0.1))
+    slow = replace(path, B=0.01 * ones)  # the last step has the largest rate then
+    pair = 0.01 * 0.899**4 * np.hypot(1, 0.1)
+    assert growth_rate(slow, "first") == pytest.approx(pair ** (1 / 5))
+    every = growth_rate(path, "all")  # |∂s_1/∂θ| ≤ 2, |∂a_1/∂θ| ≤ 0.1 · 2 + 1
+    assert every == pytest.approx(np.hypot(2, 1.2))
+
+
 def test_lipschitz_constants_of_derivatives_never_exceed_the_known_ones():
     for seed in range(20):
         world = World(seed)
@@ -184,6 +199,22 @@ def test_a_steep_system_is_said_not_to_meet_the_assumptions():
     assert found["DDPPO Thm 1"].best == -1
 
 
+def test_the_exact_critic_has_no_error():
+    """Q = −(sᵀQs + aᵀRa) − γ s'ᵀP s' with P = Q + WᵀRW + γ MᵀPM."""
+    world = World(4)
+    A, B, g = world.A, world.B, world.gamma
+    closed = A + B @ world.W
+    stage = world.Q + world.W.T @ world.R @ world.W
+    P = scipy.linalg.solve_discrete_lyapunov(np.sqrt(g) * closed.T, stage)
+    step = np.hstack([A, B])
+    exact = scipy.linalg.block_diag(world.Q, world.R) + g * step.T @ P @ step
+    world.critic = Quadratic(torch.from_numpy(exact))
+    found = world.theory("first").constants
+    for name in ("model, MPG Thm 2: B_qs", "model, MPG Thm 2: B_qa"):
+        assert found[name] < 1e-6 < found["model, MPG Thm 2: B_Qs"]
+    assert found["mixed, MAAC Lemma A.1: epsilon_Q"] < 1e-6
+
+
 def test_a_wrong_reward_enters_the_bounds():
     """The model's reward lacks the action's cost; nothing else is wrong."""
     world = World(5)
@@ -201,6 +232,14 @@ def test_a_wrong_reward_enters_the_bounds():
         bias = world.bias(states, "first")
         assert bias[1:].min() > 0
         assert (bound.values >= bias).all()
+    closed = torch.from_numpy(world.A + world.B @ world.W)
+    cost = torch.from_numpy(2 * world.W.T @ world.R @ world.W)
+    later = torch.stack(
+        [world.starts @ torch.linalg.matrix_power(closed, t).T @ cost for t in range(1, H)]
+    )
+    found = world.theory("first").constants
+    wanted = later.norm(dim=2).max().item()
+    assert found["model, MPG Thm 2: B_delta_r"] == pytest.approx(wanted, rel=1e-10)
 
 
 def test_the_minimum_is_the_brute_force_one():
