@@ -78,14 +78,12 @@ def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color=MUTED, lw=0.9)
     if rows.empty:
         drawing.nothing(ax, "no exponents")
-    else:
-        ax.set_ylim(bottom=max(ax.get_ylim()[0], -3 * max(0.3, float(rows["value"].max()))))
-    style.dress(
-        ax,
-        "Lyapunov exponents",
-        "λ per step",
-        ["above 0 gradients grow; second half of the window, 95 % over starts"],
-    )
+    notes = ["above 0 gradients grow; second half of the window, 95 % over starts"]
+    lowest = -3 * max(0.3, float(rows["value"].max())) if len(rows) else 0.0
+    if ax.get_ylim()[0] < lowest:
+        ax.set_ylim(bottom=lowest)
+        notes = [f"{notes[0]}; below the axis directions die at once"]
+    style.dress(ax, "Lyapunov exponents", "λ per step", notes)
     ax.set_xlabel("direction, fastest first", color=INK)
     return ax
 

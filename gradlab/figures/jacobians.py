@@ -39,10 +39,11 @@ LEAST = 1e-3  # smaller entries are nothing to a reader
 def jacobian_entries(
     table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "error"
 ) -> Axes:
-    """Every entry of [A B; r_s r_a] as a map, in standard deviations of output and input.
+    """Every entry of [A B; r_s r_a] as a map.
 
     Args:
-        quantity: "error" of the model, or "size" of the simulator's own entries.
+        quantity: "error" of the model or "size" of the simulator's own entries, in standard
+            deviations of output and input; "effect" of the errors on the first action's gradient.
     """
     ax = style.new_axes() if ax is None else ax
     chosen = (table["section"] == "entry") & (table["quantity"] == quantity)
@@ -50,16 +51,19 @@ def jacobian_entries(
     titles = {
         "error": "Error of each derivative",
         "size": "Size of each derivative of the simulator",
+        "effect": "Effect of each error on the gradient",
     }
     if rows.empty:
-        drawing.nothing(ax, "no model to compare with" if quantity == "error" else "no entries")
+        drawing.nothing(ax, "no entries" if quantity == "size" else "no model to compare with")
         return _titled(ax, titles[quantity])
     outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
     values = rows["value"].to_numpy(float).reshape(len(outputs), len(inputs))
     _map(ax, values)
     _label(ax, outputs, inputs, values)
-    note = "σ of the output per σ of the input along the path; empty: exactly 0"
-    return _titled(ax, titles[quantity], note)
+    note = "σ of the output per σ of the input along the path"
+    if quantity == "effect":
+        note = "change of the action gradient, relative to its norm"
+    return _titled(ax, titles[quantity], f"{note}; empty: exactly 0")
 
 
 def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -72,7 +76,8 @@ def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not curves:
         drawing.nothing(ax, "no model to compare with")
     _strips(ax, time)
-    style.dress(ax, "Error along the rollout", "relative error", [NOTE] if curves else [])
+    title = "Error along the rollout" if curves else "Flags along the rollout"
+    style.dress(ax, title, "relative error" if curves else "", [NOTE] if curves else [])
     _percent(ax)
     ax.set_xlabel("step t", color=INK)
     if len(steps):

@@ -27,6 +27,7 @@ from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobian
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.hooks import Progress, silent
 from gradlab.jacobians.certificate import add_certificate, counts
+from gradlab.jacobians.effects import add_effects
 from gradlab.jacobians.errors import add_distance, add_entries, add_errors
 from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
 from gradlab.jacobians.rows import Rows
@@ -66,7 +67,7 @@ def compare_jacobians(
         policy: module, state [N, ds] → action [N, da]; used as a float64 copy.
         data: states [M, ds] and actions [M, da] that the model was fitted to.
         horizon: steps; None for the path's own, or 25.
-        discount: γ, for the growth of the gradient's variance.
+        discount: γ of the gradient whose variance and errors are predicted.
         seed: of every draw.
         state_names, action_names: one per coordinate; s0 … and a0 … where not given.
         profile: a measurement of the same policy, whose variance growth is shown beside.
@@ -98,6 +99,7 @@ def compare_jacobians(
     add_entries(rows, visited, *names)
     if model is not None:
         add_errors(rows, visited)
+        add_effects(rows, visited, discount, *names)
         if known is not None:
             add_distance(rows, visited, *known)
     add_growth(rows, visited, discount, progress)

@@ -4,7 +4,8 @@ Reading needs neither the task nor torch. The sections of the table:
 
     block        errors at the simulator's states: A, B, r_s, r_a, and of next_state and reward
     certificate  the estimated error of the simulator's own blocks, and the share that failed
-    entry        output × input: error and size, standardised by what the path varies
+    entry        output × input: error and size, standardised by what the path varies, and effect
+                 of the error on the gradient in the first action, relative to that gradient
     time         errors, flagged and terminated share along the rollout
     distance     errors by distance from the nearest data (x)
     growth       mean ln σ_k of the chained Jacobians, k in `output`, loop in `block`

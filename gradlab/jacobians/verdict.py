@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import exp, hypot, isfinite, log
 
 import numpy as np
+import pandas as pd
 
 from gradlab.jacobians.run import JacobianRun
 from gradlab.statistics.intervals import Z
@@ -109,16 +110,32 @@ WORST = "share of the squared error in the worst 5%"
 
 
 def _entry(run: JacobianRun) -> Sentence | None:
-    rows = run.rows("entry", quantity="error")
-    if rows.empty or not rows["value"].max() > 0:
+    """The entry whose error moves the gradient most, and the largest error where it is another."""
+    effects, errors = (_largest(run, quantity) for quantity in ("effect", "error"))
+    if effects is None or errors is None:
         return None
-    worst = rows.sort_values("value").iloc[-1]
     text = (
-        f"The largest single error is that of {worst['output']} by {worst['input']}: when the "
-        f"input moves by one standard deviation of the path, the model is wrong by "
-        f"{worst['value']:.2g} of the output's (CI {_span(worst['ci_low'], worst['ci_high'])})."
+        f"What moves the gradient most is the error of {_name(effects)}: by "
+        f"{100 * effects['value']:.3g}% of its norm "
+        f"(CI {_span(100 * effects['ci_low'], 100 * effects['ci_high'])}, first action, "
+        f"{run.config['horizon']} steps, no critic)."
+    )
+    where = "it is also" if _name(effects) == _name(errors) else f"that of {_name(errors)} is"
+    text += (
+        f" Standardised by what the path varies, {where} the largest error: "
+        f"{errors['value']:.2g} (CI {_span(errors['ci_low'], errors['ci_high'])})."
     )
     return Sentence("entry", True, text)
+
+
+def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
+    rows = run.rows("entry", quantity=quantity)
+    known = rows[rows["value"] > 0]
+    return None if known.empty else known.sort_values("value").iloc[-1]
+
+
+def _name(row: pd.Series) -> str:
+    return f"{row['output']} by {row['input']}"
 
 
 def _distance(run: JacobianRun) -> Sentence | None:

@@ -66,7 +66,9 @@ def panels(run: JacobianRun) -> list[Panel]:
     error = "Dark: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
     own = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
+    effect = "Dark: the errors that move the gradient; the others cost nothing here."
     errors = [
+        _map_panel("entries-effect", ERROR, effect, run, "effect"),
         _map_panel("entries-error", ERROR, error, run, "error"),
         replace(found[0], section=ERROR),
         _panel("time", ERROR, time, partial(figures.jacobian_time, table)),

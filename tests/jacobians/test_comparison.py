@@ -103,6 +103,37 @@ def test_errors_of_a_nonlinear_model_are_sums_over_the_visited_states():
     assert entry == pytest.approx(float(reward))
 
 
+@pytest.mark.parametrize("entry", [("s1", "s0"), ("s2", "a0"), ("reward", "s1")])
+def test_effects_are_changes_of_the_gradient(entry):
+    """The gradient in the policy's bias, in the first action alone, is g itself."""
+    policy = nn.Linear(3, 1, dtype=torch.float64)
+    policy.weight.data.copy_(GAIN)
+    policy.bias.data.fill_(0.2)
+    policy.weight.requires_grad_(False)
+    inputs, outputs = ("s0", "s1", "s2", "a0"), ("s0", "s1", "s2", "reward")
+    change = torch.zeros(4, 4, dtype=torch.float64)
+    change[outputs.index(entry[0]), inputs.index(entry[1])] = 1e-6
+
+    def step(s, a):
+        moved = torch.cat([s, a], 1) @ change.T
+        out = linear().step(s, a)
+        return out.state + moved[:, :3], out.reward + moved[:, 3]
+
+    model = systems.from_function(step, state_dim=3, action_dim=1)
+    run = gradlab.compare_jacobians(linear(), model, starts(), policy, horizon=12, discount=0.9)
+    tail = gradlab.Tail(12, None, 0.9)
+    right, wrong = (
+        gradlab.Estimator(linear(), jacobians, "first", tail).gradients(policy, starts())
+        for jacobians in (linear(), model)
+    )
+    expected = float((wrong - right).norm() / right.norm())
+    assert expected > 0
+    found = value(run, "entry", "effect", output=entry[0], input=entry[1])
+    assert found == pytest.approx(expected, rel=1e-3)
+    everything = run.rows("entry", quantity="effect")["value"]
+    assert (everything > 0).sum() == 1
+
+
 def test_flagged_samples_are_masked_and_counted():
     simulator = Faulty(linear())
     run = gradlab.compare_jacobians(simulator, linear(1.1 * A), starts(), feedback())

@@ -81,8 +81,8 @@ def test_the_verdict_names_blocks_entries_and_growth(run):
     error = run.rows("block", quantity="relative error", block="A")["value"].iloc[0]
     assert f"∂s'/∂s {100 * error:.3g}%" in said(run, "blocks").text
     assert "exact derivatives" in said(run, "certificate").text
-    worst = run.rows("entry", quantity="error").sort_values("value").iloc[-1]
-    assert f"that of {worst['output']} by {worst['input']}" in said(run, "entry").text
+    worst = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
+    assert f"the error of {worst['output']} by {worst['input']}" in said(run, "entry").text
     rate = run.rows("exponent", block="closed", output="1")["value"].iloc[0]
     assert f"λ = {rate:.3g}" in said(run, "growth").text
     assert "give a measurement" in said(run, "variance").text
@@ -180,7 +180,14 @@ def test_a_page_is_rebuilt_from_its_file_and_hostile_names_stay_text(tmp_path):
 
 def test_panels_of_a_model_appear_only_with_one(run):
     names = {panel.name for panel in jacobian_page.panels(run)}
-    assert {"entries-error", "distance", "chain-error", "model-error", "growth"} <= names
+    assert {
+        "entries-error",
+        "entries-effect",
+        "distance",
+        "chain-error",
+        "model-error",
+        "growth",
+    } <= names
     alone = {panel.name for panel in jacobian_page.panels(compared(model=False))}
     assert alone == {"entries-size", "time", "growth", "exponents"}
 
