@@ -207,9 +207,19 @@ def main(
         parts.append(pd.concat(list(pieces)).assign(block=name))
         pd.concat(parts).to_csv(target, index=False, float_format="%.6g")
         print(name, parts[-1].groupby("quantity")["coverage"].min().round(3).to_dict(), flush=True)
-    table = pd.concat(parts)
-    command = "python -m analyses.coverage" + (" --small" if small else "")
-    made = verdict(table) | {"command": command, "commit": provenance.commit()}
+    freeze(pd.concat(parts), output, "python -m analyses.coverage" + (" --small" if small else ""))
+
+
+def freeze(table: pd.DataFrame, output: Path, command: str) -> None:
+    """Verdict and page of what has been measured; names what has not."""
+    sizes = tuple(int(n) for n in sorted(table["n"].unique()))
+    done = set(table["block"])
+    missing = [name for name, _ in blocks(sizes, 0) if name not in done]
+    made = verdict(table) | {
+        "command": command,
+        "commit": provenance.commit(),
+        "not_measured": missing,
+    }
     (output / "verdict.json").write_text(json.dumps(made, indent=2) + "\n")
     (output / "README.md").write_text(page(made, table))
     print(made)
@@ -232,6 +242,7 @@ def page(made: dict[str, object], table: pd.DataFrame) -> str:
         f"least {made['lq_least']:.3f}.",
         "",
         *_short_of(table),
+        *_not_measured(made["not_measured"]),
         f"{int(table['repetitions'].iloc[0])} repetitions a cell. Made by `{made['command']}`, "
         f"commit {made['commit']}; every cell in `coverage.csv`, with the share of intervals that "
         f"are everything (`lost`), of repetitions that are flagged, and median widths.",
@@ -244,6 +255,14 @@ def page(made: dict[str, object], table: pd.DataFrame) -> str:
         for family in ("planted", "lq", "growth"):
             lines += _table(f"{which} over cells", wide[family].dropna(how="all"))
     return "\n".join(lines)
+
+
+def _not_measured(names: object) -> list[str]:
+    assert isinstance(names, list)
+    if not names:
+        return []
+    listed = "; ".join(names)
+    return [f"Not measured yet (`--resume` goes on where it stopped): {listed}.", ""]
 
 
 def _short_of(table: pd.DataFrame) -> list[str]:

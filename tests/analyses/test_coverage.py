@@ -69,7 +69,7 @@ def test_a_small_run_leaves_its_table_and_goes_on_where_it_stopped(tmp_path, mon
     table = pd.read_csv(tmp_path / "coverage.csv")
     assert set(table["family"]) == {"planted", "lq", "growth"}
     assert "Criterion" in (tmp_path / "README.md").read_text()
-    monkeypatch.setattr(coverage, "planted_cells", None)  # would fail if it were done again
+    monkeypatch.setattr(coverage, "covered", None)  # would fail if it were done again
     coverage.main(small=True, resume=True, output=tmp_path)
     assert len(pd.read_csv(tmp_path / "coverage.csv")) == len(table)
 
