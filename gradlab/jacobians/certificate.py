@@ -44,7 +44,8 @@ def counts(visited: Visited) -> dict[str, Any]:
     }
     step = visited.true.step
     if step is not None:
-        told |= {"step": float(step.max()), "retried": int((step < step.max()).sum())}
+        largest = float(np.nanmax(step))
+        told |= {"step": largest, "retried": int((step < largest).sum())}
     for name, blocks in (("simulator", visited.true), ("model", visited.guess)):
         if blocks is not None:
             told[f"{name}_not_finite"] = int((~blocks.finite).sum())

@@ -37,10 +37,9 @@ def add_effects(
 
 def _effects(visited: Visited, discount: float) -> tuple[Array, Array]:
     """Squared norm over actions of every entry's effect [N, ds + 1, ds + da], and of g [N]."""
-    assert visited.guess is not None
     H, n, ds = visited.states[1:].shape
     J, K, kept = visited.true.J.copy(), visited.K, visited.kept
-    wrong = np.where(kept[..., None, None], visited.guess.J - visited.true.J, 0.0)
+    wrong = visited.wrong
     J[~kept] = np.eye(*J.shape[2:])
     J[..., ds, :][~kept] = 0.0
     costate = _costates(J, K, discount)

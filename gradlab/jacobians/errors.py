@@ -46,7 +46,7 @@ def add_entries(
     labels = list(product(outputs, inputs))
     wanted = {"size": visited.true.J}
     if visited.guess is not None:
-        wanted["error"] = visited.guess.J - visited.true.J
+        wanted["error"] = visited.wrong
     kept = visited.kept
     ones = group_sums(kept.sum(0)[:, None].astype(np.float64), visited.group)
     for quantity, J in wanted.items():
@@ -95,23 +95,29 @@ def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
 
     A prediction's size is that of the change it predicts, in standard deviations of each output.
     """
-    assert visited.guess is not None and visited.predicted is not None
     ds = visited.states.shape[2]
-    true, wrong = visited.true.J, visited.guess.J - visited.true.J
+    true, wrong = visited.true.J, visited.wrong
     s, r = slice(0, ds), slice(ds, None)
     parts = {"A": (s, s), "B": (s, r), "r_s": (r, s), "r_a": (r, r)}
     found = {
         block: (_square(wrong[..., i, j]), _square(true[..., i, j]))
         for block, (i, j) in parts.items()
     }
-    scale = visited.spread[0]
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the finite numbers all is masked
+        return found | _predictions(visited)
+
+
+def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:
+    assert visited.predicted is not None
+    ds, scale = visited.states.shape[2], visited.spread[0]
     after = np.concatenate([visited.states[1:], visited.rewards[..., None]], 2) / scale
-    before = visited.states[:-1] / scale[:ds]
+    change = after[..., :ds] - visited.states[:-1] / scale[:ds]
     miss = visited.predicted / scale - after
     reward = after[..., ds:] - after[..., ds:][visited.kept].mean()
-    found["next_state"] = _row_square(miss[..., :ds]), _row_square(after[..., :ds] - before)
-    found["reward"] = _row_square(miss[..., ds:]), _row_square(reward)
-    return found
+    return {
+        "next_state": (_row_square(miss[..., :ds]), _row_square(change)),
+        "reward": (_row_square(miss[..., ds:]), _row_square(reward)),
+    }
 
 
 def _square(X: Array) -> Array:

@@ -71,6 +71,14 @@ class Visited:
         return self.true.usable if self.guess is None else self.true.usable & self.guess.usable
 
     @property
+    def wrong(self) -> Array:
+        """ΔJ, the model's Jacobian less the simulator's; 0 where masked."""
+        assert self.guess is not None
+        with np.errstate(invalid="ignore"):
+            difference = self.guess.J - self.true.J
+        return np.where(self.kept[..., None, None], difference, 0.0)
+
+    @property
     def spread(self) -> tuple[Array, Array]:
         """Standard deviations along the path: of rows (s', r) [ds + 1], columns (s, a) [ds + da].
 

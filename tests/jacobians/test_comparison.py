@@ -159,6 +159,24 @@ def test_what_is_not_finite_is_masked_and_its_first_place_named():
     assert run.notes["model_first_loss"] == f"step 0, start {first}, output 0"
 
 
+def test_a_diverging_simulation_ends_its_own_samples_only():
+    def step(s, a):
+        return 1e3 * s**3 + 0 * a, s[:, 0]
+
+    def wrong(s, a):
+        return 1.1e3 * s**3 + 0 * a, s[:, 0]
+
+    simulator, model = (systems.from_function(each, 1, 1) for each in (step, wrong))
+    start = torch.tensor([[0.02], [0.01], [10.0], [0.015], [0.018]], dtype=torch.float64)
+    policy = feedback(torch.zeros(1, 1, dtype=torch.float64))
+    run = gradlab.compare_jacobians(simulator, model, start, policy, horizon=6)
+    assert run.notes["simulator_first_loss"].startswith("step 4, start 2, output 0")
+    assert run.notes["simulator_not_finite"] == 2
+    steady = run.rows("time", quantity="relative error", block="A")["value"]
+    np.testing.assert_allclose(steady, np.full(6, 0.1))
+    assert np.isfinite(run.rows("growth", block="closed")["value"]).all()
+
+
 def test_errors_are_binned_by_distance_from_the_nearest_data():
     policy = feedback(torch.zeros(2, 2, dtype=torch.float64))
     data = starts(500, 2) * 0.3, torch.randn(500, 2, generator=stream(1, "test")).double()
