@@ -31,7 +31,7 @@ from gradlab.statistics.moments import Estimate
 Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 AXES = ("estimator", "quantity", "horizon")
-UNIT = "gradient norm for mean_norm, its square for variance, bias2 and mse, else 1"
+UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
 
 
 @dataclass(frozen=True, eq=False)
