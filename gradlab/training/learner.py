@@ -240,7 +240,7 @@ class Learner:
             pairs = zip(self.algorithm.terms, weights, strict=True)
             kept = [(term, float(weight)) for term, weight in pairs if weight > NEGLIGIBLE]
             horizon = max(term.horizon for term, _ in kept)
-            model = self.task.prior
+            model, first = self.task.prior, critic.every(self.algorithm.critics)
             width = 0 if model is None else model.noise_dim
             noise = self._noise(
                 "model noise", iteration, width, max(self.algorithm.horizons), batch
@@ -248,7 +248,7 @@ class Learner:
             loss = mixture_loss(
                 [term for term, _ in kept], [weight for _, weight in kept],
                 self.policy, self.policy.frozen(),
-                lambda state, action: self.values(critic, state, action)[:, 0],
+                lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2),
                 model, batch.state, noise, self.objective,
             )  # fmt: skip
         norm = self._step(self.policy_adam, self.policy, loss.sum(), 1)

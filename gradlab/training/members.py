@@ -44,6 +44,10 @@ class Network:
     def frozen(self) -> Network:
         return self._mapped(Tensor.detach)
 
+    def every(self, step: int) -> Network:
+        """Members 0, step, 2 step, … as views."""
+        return self._mapped(lambda tensor: tensor[::step])
+
     def copied(self) -> Network:
         """The same numbers in memory of their own, without gradients."""
         return self._mapped(lambda tensor: tensor.detach().clone())
