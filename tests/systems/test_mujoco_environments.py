@@ -71,11 +71,44 @@ def gymnasium_steps(env_id: str, state: Tensor, action: Tensor, at: float = 0.0)
 def test_a_thousand_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
     # A third of the actions are beyond the limits.
     state, action = visited(env_id, 1000, scale=1.5)
-    got, want = SYSTEMS[env_id].step(state, action), gymnasium_steps(env_id, state, action)
+    want = gymnasium_steps(env_id, state, action)
+    system = SYSTEMS[env_id]
+    system.step(state.flip(0), action)  # what was simulated before must leave no trace
+    got = system.step(state, action)
     assert np.array_equal(got.state.numpy(), want["state"])
     assert np.array_equal(~got.alive.numpy(), want["terminated"])
     if env_id in EXACT_REWARD:
         assert np.array_equal(got.reward.numpy(), want["reward"])
+
+
+@every
+def test_episodes_end_where_gymnasiums_do(env_id: str) -> None:
+    """States on both sides of every edge of the healthy ranges, and just beside it."""
+    system, generator = SYSTEMS[env_id], torch.Generator().manual_seed(0)
+    state, action = visited(env_id, 160)
+    edges = [
+        (each.first - system.chart.root, edge)
+        for each in system.environment.healthy
+        for edge in (each.low, each.high)
+        if np.isfinite(edge)
+    ]
+    for k, (column, edge) in enumerate(edges):
+        rows = slice(k * 20, k * 20 + 20)
+        # The heights and angles themselves; velocities of 100 rad/s stand for the last range.
+        column = column if abs(edge) < 50 else system.state_dim - 1
+        spread = torch.linspace(-0.05, 0.05, 20, dtype=torch.float64)
+        state[rows, column] = edge + spread * (1 if abs(edge) < 50 else 1000)
+        state[rows, system.chart.nq - system.chart.root :] *= 0.1 if abs(edge) < 50 else 1.0
+    state = state[torch.randperm(len(state), generator=generator)]
+    alive = system.step(state, action).alive.numpy()
+    assert np.array_equal(~alive, gymnasium_steps(env_id, state, action)["terminated"])
+    assert (0 < alive.mean() < 1) == bool(edges)
+
+
+def test_differences_are_taken_at_a_sharper_tolerance_than_steps() -> None:
+    system = MujocoEnvironment(ENVIRONMENTS["Walker2d-v5"])
+    assert system._precise.model.opt.tolerance == 1e-12
+    assert system.physics.model.opt.tolerance == 1e-8
 
 
 @pytest.mark.parametrize("env_id", STALE_REWARD)
@@ -248,7 +281,7 @@ def test_at_a_control_limit_the_inside_derivative_is_taken_and_beyond_it_none() 
     state, action = visited("Hopper-v5", 40, scale=0.9)
     state, action = state[3::20], action[3::20]
     inside, at, beyond = action.clone(), action.clone(), action.clone()
-    inside[:, 0], at[:, 0], beyond[:, 0] = 1 - 1e-5, 1.0, 1 + 1e-9
+    inside[:, 0], at[:, 0], beyond[:, 0] = 1 - 1e-5, 1.0, 1.4
     want, got, none = (system.linearize(state, each) for each in (inside, at, beyond))
     assert not (want.certificate.flags | got.certificate.flags | none.certificate.flags).any()
     torch.testing.assert_close(got.B, want.B, atol=1e-4, rtol=1e-3)
