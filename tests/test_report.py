@@ -201,7 +201,8 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `load` reads as the planted profile."""
-    monkeypatch.setattr(output, "holds_jacobians", lambda path: False)
+    for other in ("holds_jacobians", "holds_training"):
+        monkeypatch.setattr(output, other, lambda path: False)
     monkeypatch.setattr(output, "load", lambda path: planted.Profile())
     monkeypatch.setattr(output, "verdict", lambda profile: planted.VERDICT)
     path = tmp_path / "run.h5"
