@@ -82,7 +82,7 @@ def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lowest = -3 * max(0.3, float(rows["value"].max())) if len(rows) else 0.0
     if ax.get_ylim()[0] < lowest:
         ax.set_ylim(bottom=lowest)
-        notes = [f"{notes[0]}; below the axis directions die at once"]
+        notes.append("directions below the axis die at once")
     style.dress(ax, "Lyapunov exponents", "λ per step", notes)
     ax.set_xlabel("direction, fastest first", color=INK)
     return ax
