@@ -80,7 +80,9 @@ class FunctionSystem:
 
         def outputs(s: Tensor, a: Tensor) -> Tensor:
             after, reward = self._call(s, a, noise)
-            return torch.cat([after, reward[:, None]], 1)
+            # A dead control or a constant reward is no part of the graph: its derivative is 0.
+            unused = 0 * (s.sum(1, keepdim=True) + a.sum(1, keepdim=True))
+            return torch.cat([after, reward[:, None]], 1) + unused
 
         n, width = state.shape[0], self.state_dim + 1
         basis = torch.eye(width, dtype=state.dtype, device=state.device)

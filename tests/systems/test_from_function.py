@@ -60,3 +60,21 @@ def test_wrong_outputs_are_named_with_their_shapes() -> None:
             from_function(bad, 1, 1).step(STATE, STATE)
     with pytest.raises(InputError, match="state_dim is 0"):
         from_function(scalar, 0, 1)
+"""What users' own step functions may do."""
+
+import torch
+
+from gradlab.systems import from_function
+
+
+def test_a_dead_control_and_a_constant_reward_have_zero_derivatives():
+    system = from_function(
+        lambda state, action: (0.9 * state, torch.zeros(len(state), dtype=state.dtype)),
+        state_dim=2,
+        action_dim=1,
+    )
+    state = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    linear = system.linearize(state, torch.zeros(3, 1, dtype=torch.float64))
+    assert torch.equal(linear.A, 0.9 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
+    for block in (linear.B, linear.r_s, linear.r_a):
+        assert (block == 0).all()
