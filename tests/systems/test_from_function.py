@@ -60,11 +60,6 @@ def test_wrong_outputs_are_named_with_their_shapes() -> None:
             from_function(bad, 1, 1).step(STATE, STATE)
     with pytest.raises(InputError, match="state_dim is 0"):
         from_function(scalar, 0, 1)
-"""What users' own step functions may do."""
-
-import torch
-
-from gradlab.systems import from_function
 
 
 def test_a_dead_control_and_a_constant_reward_have_zero_derivatives():
