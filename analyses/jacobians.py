@@ -22,7 +22,7 @@ import pandas as pd
 import tyro
 from torch import nn
 
-from analyses import robots
+from analyses import jacobian_claims, robots
 from gradlab import cli
 from gradlab.data.noise import stream
 from gradlab.jacobians.comparison import compare_jacobians
@@ -105,6 +105,7 @@ def main(small: bool = False, output: Path = FOLDER) -> None:
         priors="\n\n".join(priors(output, small)),
     )
     (output / "README.md").write_text(text)
+    jacobian_claims.refresh(output)
 
 
 def certified(task: Task, policy: nn.Module, starts: int, steps: int) -> JacobianRun:

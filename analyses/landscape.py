@@ -25,6 +25,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from analyses import jacobian_claims
 from analyses.var_exp import FOLDER, World, random_policy, worlds
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
@@ -165,6 +166,7 @@ def main(small: bool = False, output: Path = FOLDER) -> None:
         output: folder of the verdict.
     """
     save(measure(small), output, "python -m analyses.landscape")
+    jacobian_claims.refresh(output)
 
 
 if __name__ == "__main__":

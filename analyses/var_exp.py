@@ -30,6 +30,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analyses import jacobian_claims
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
 from gradlab.gradients.carried import carried
@@ -283,6 +284,7 @@ def main(small: bool = False, output: Path = FOLDER) -> None:
         output: folder of the verdict.
     """
     save(measure(small), output, "python -m analyses.var_exp")
+    jacobian_claims.refresh(output)
 
 
 if __name__ == "__main__":

@@ -81,10 +81,11 @@ def main(output: Path = FOLDER) -> None:
         output: folder of the .json files.
     """
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
-    (output / "README.md").write_text(HEADER + "".join(_row(each) for each in rows))
+    (output / "README.md").write_text(HEADER + "".join(row(each) for each in rows))
 
 
-def _row(made: Mapping[str, object]) -> str:
+def row(made: Mapping[str, object]) -> str:
+    """The line of one saved verdict in a table of claims."""
     kept = made["environment"]
     assert isinstance(kept, dict)
     met = "yes" if made["holds"] else "**no**"

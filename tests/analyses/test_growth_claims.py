@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analyses import jacobians, landscape, robots, var_exp, verdicts
+from analyses import jacobian_claims, jacobians, landscape, robots, var_exp, verdicts
 from gradlab.tasks import task_from_name
 
 SCRIPTS = (var_exp, landscape)
@@ -21,6 +21,12 @@ def small():
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__.split(".")[1])
 def test_a_verdict_is_saved(script, small, tmp_path):
     verdicts.save(small[script], tmp_path, "python -m analyses.this")
+    (tmp_path / "README.md").write_text("# Above\n")
+    for _ in range(2):
+        jacobian_claims.refresh(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("# Above")
+    assert text.count(f"| {small[script].claim} |") == 1
     stem = tmp_path / small[script].claim.lower()
     made = json.loads(stem.with_suffix(".json").read_text())
     assert all(np.isfinite(value) for value in made["numbers"].values())
