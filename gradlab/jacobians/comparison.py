@@ -81,15 +81,12 @@ def compare_jacobians(
     names = _names(simulator, state_names, action_names)
     _check_model(simulator, model)
     policy = copy.deepcopy(policy).double()
-    starts = as_starts(_double(states), simulator.state_dim)
-    check_policy(policy, starts.states, simulator.action_dim)
-    groups = len(torch.unique(starts.group))
-    if groups < FEWEST:
-        raise InputError(f"states has {groups} independent starts, expected at least {FEWEST}")
+    starts = _checked_starts(states, simulator, policy)
     H = _horizon(horizon, starts)
     if not 0 < discount <= 1:
         raise InputError(f"discount is {discount!r}, expected a number above 0, at most 1")
     _check_memory(simulator, H, len(starts.states))
+    _check_profile(profile, policy)
     known = _checked_data(data, simulator)
 
     path, K = _path(simulator, policy, starts, H, seed)
@@ -109,7 +106,7 @@ def compare_jacobians(
         notes |= add_model_error(rows, visited, own.states.numpy())
     config = {
         "starts": len(starts.states),
-        "groups": groups,
+        "groups": _group_count(starts),
         "horizon": H,
         "discount": discount,
         "seed": seed,
@@ -124,6 +121,29 @@ def compare_jacobians(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     return JacobianRun(rows.columns, *names, config | dict(settings or {}), environment, notes)
+
+
+def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
+    starts = as_starts(_double(states), simulator.state_dim)
+    check_policy(policy, starts.states, simulator.action_dim)
+    groups = _group_count(starts)
+    if groups < FEWEST:
+        raise InputError(f"states has {groups} independent starts, expected at least {FEWEST}")
+    return starts
+
+
+def _group_count(starts: Starts) -> int:
+    return len(torch.unique(starts.group))
+
+
+def _check_profile(profile: Profile | None, policy: nn.Module) -> None:
+    if profile is None:
+        return
+    measured, given = profile.config.get("policy_hash"), provenance.network_hash(policy)
+    if measured != given:
+        raise InputError(
+            f"profile is of the policy {measured}, but this one is {given}: measure this one"
+        )
 
 
 def _check_model(simulator: System, model: System | None) -> None:

@@ -309,6 +309,10 @@ def test_measured_and_predicted_doubling_agree_where_the_chain_is_all_there_is()
     run = gradlab.compare_jacobians(
         system, system, starts(16, 1), policy, discount=0.9, profile=profile
     )
+    with pytest.raises(InputError, match="measure this one"):
+        gradlab.compare_jacobians(
+            system, None, starts(16, 1), feedback(torch.tensor([[-0.3]])), profile=profile
+        )
     # The last term γⁿ Dₙ qₙ has qₙ ∝ sₙ, which grows like Dₙ: twice the chain's rate.
     predicted = value(run, "horizon", "predicted doubling of the variance", block="typical start")
     measured = value(run, "horizon", "measured doubling of the variance", block="true_dynamics")
