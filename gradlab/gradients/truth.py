@@ -126,6 +126,8 @@ def matched_truth(
     status = _status(found, whole) if horizon <= T else "none"
     kept = status != "none"
     worst = max(found, key=lambda each: each.boundary)
+    flagged = unrolled.flagged / (unrolled.horizon * len(starts.states))
+    reason = _reason(status, T, unrolled, discount, found) + _beyond(status, T, sweep)
     return Truth(
         status=status,
         horizon=T,
@@ -133,10 +135,10 @@ def matched_truth(
         every=every.reference if kept and every is not None else None,
         lyapunov=float(unrolled.lyapunov.max()),
         remainder=remainder if whole else float("nan"),
-        flagged=unrolled.flagged / (unrolled.horizon * len(starts.states)),
+        flagged=flagged,
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        reason=_reason(status, T, unrolled, discount, found) + _beyond(status, T, sweep),
+        reason=reason + (f"; {flagged:.2%} of its Jacobians are flagged" if flagged else ""),
     )
 
 

@@ -139,6 +139,28 @@ def test_a_wrong_jacobian_is_caught_by_the_differences():
     assert "differs from finite differences" in truth.reason
 
 
+def test_a_truth_counts_its_flagged_jacobians():
+    class Flagged:
+        """Every fourth Jacobian fails its certificate."""
+
+        def __init__(self, inner):
+            self.inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self.inner, name)
+
+        def linearize(self, state, action, noise=None):
+            out = self.inner.linearize(state, action, noise)
+            flags = torch.arange(len(state)) % 4 == 0
+            certificate = type(out.certificate)(flags, out.certificate.error)
+            return type(out)(out.A, out.B, out.r_s, out.r_a, certificate)
+
+    starts = gaussian_starts(256, 2)
+    truth = matched_truth(Flagged(linear()), feedback(1.2, 1.4), starts, 0.95, 10)
+    assert truth.flagged == 0.25
+    assert truth.reason.endswith("; 25.00% of its Jacobians are flagged")
+
+
 @pytest.mark.parametrize("kind", ["first", "all"])
 def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
     """∂f/∂s is off from step 5 on: it first enters the reward of step 6, so T = 6 is the last."""
