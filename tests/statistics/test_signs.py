@@ -60,6 +60,7 @@ def test_the_interval_holds_the_share_and_admits_what_is_not_known():
         hits.append(found.low <= 0.7 <= found.high)
     assert np.mean(hits) >= 0.9
     assert "not known" in found.method
+    assert agreement(0.2 * mean, 0.2 * truth, 64).slack > 0.1
 
 
 def test_nothing_known_is_lost_in_noise():
