@@ -19,6 +19,7 @@ from gradlab.judgement import (
     LogRatio,
     UsableHorizon,
     growth_of,
+    heavy_horizons,
     horizons_of,
     judged_estimator,
     judged_horizons,
@@ -55,7 +56,7 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
         if profile.truth["admissible"] and "data" in profile.estimators and name != "data":
             sentences.append(_data_against(profile, name))
         sentences.append(_lost(profile, name) or _variance(profile, name))
-        sentences += _theory(profile, name)
+        sentences += _theory(profile, name) + _tails(profile, name)
     return tuple(sentences + _checks(profile))
 
 
@@ -141,6 +142,23 @@ def _batch(profile: Profile, name: str) -> list[Sentence]:
 def _theory(profile: Profile, name: str) -> list[Sentence]:
     text = theory_sentence(profile, name)
     return [Sentence("theory", True, text)] if text else []
+
+
+def _tails(profile: Profile, name: str) -> list[Sentence]:
+    """Where a few starts carry the numbers, intervals promise more than they keep."""
+    heavy = heavy_horizons(profile, name)
+    if not heavy:
+        return []
+    index = max(profile.estimate(name, "tail_index", h).value for h in heavy)
+    where = "every horizon"
+    if len(heavy) < len(horizons_of(profile, name)):
+        where = f"h = {heavy[0]}" if len(heavy) == 1 else f"{len(heavy)} horizons"
+    text = (
+        f"At {where} a few starts carry much of {_gradient(name)} (tail index up to {index:.2g}, "
+        f"1: Gaussian, {_samples(profile)}): intervals there may cover less than 95%, and more "
+        f"starts would help more than usual."
+    )
+    return [Sentence("tails", True, text)]
 
 
 def _checks(profile: Profile) -> list[Sentence]:

@@ -26,6 +26,7 @@ def planted(
     data: float = 3.0,
     noise: float = 0.02,
     snr: float | None = None,
+    tails: Law | None = None,
     **truth: object,
 ) -> Profile:
     """A model profile with relative jackknife error `noise`, and J_0 beside it."""
@@ -49,6 +50,7 @@ def planted(
         laws = {"mse": mse(n), "cosine": cosine(n), "variance": variance(n), "bias2": mse(n) / 2}
         laws["relative_mse"] = mse(n) / max(float(truth.get("norm", 2.0)), 0.1) ** 2
         laws |= {} if snr is None else {"snr": snr}
+        laws |= {} if tails is None else {"tail_index": tails(n)}
         for quantity, value in laws.items():
             relative = noise / 2 if quantity == "cosine" else noise
             fill(1, quantity, n, value, relative * abs(value))
@@ -75,6 +77,17 @@ def said(profile: Profile) -> dict[str, object]:
 
 def u_shape(n: int) -> float:
     return 1.0 + 0.3 * (n - 5) ** 2 / 4
+
+
+def test_heavy_tails_are_named_where_they_are():
+    heavy = planted(u_shape, lambda n: 0.9, tails=lambda n: 2.5 if n > H - 3 else 1.0)
+    text = said(heavy)["tails"].text
+    assert "At 3 horizons a few starts carry much of the model gradient" in text
+    assert "tail index up to 2.5" in text
+    light = planted(u_shape, lambda n: 0.9, tails=lambda n: 1.05)
+    assert "tails" not in said(light) and "tails" not in said(planted(u_shape, lambda n: 0.9))
+    everywhere = planted(u_shape, lambda n: 0.9, tails=lambda n: 2.0)
+    assert "At every horizon" in said(everywhere)["tails"].text
 
 
 def test_the_usable_horizon_is_the_last_before_the_direction_is_lost():
