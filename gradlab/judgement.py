@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
@@ -108,6 +109,20 @@ def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
     return UsableHorizon(int(usable), *ends, int(over[values.argmin()]), *_ends(best))
 
 
+def longest_pass(profile: Profile, name: str) -> list[int]:
+    """The longest run of horizons ≥ 1 with a usable direction and error, whatever lies before."""
+    over = np.array(judged_horizons(profile, name), dtype=int)
+    mse = np.array([profile.estimate(name, "mse", int(h)).value for h in over])
+    ends = [interval("cosine", profile.estimate(name, "cosine", int(h))).low for h in over]
+    runs: list[list[int]] = [[]]
+    for h, good in zip(over, _passes(mse[None], np.array(ends)[None])[0], strict=True):
+        if h and good:
+            runs[-1].append(int(h))
+        else:
+            runs.append([])
+    return max(runs, key=len)
+
+
 def _ends(horizons: Array) -> tuple[int, int]:
     low, high = np.quantile(horizons, [0.025, 0.975], method="closest_observation")
     return int(low), int(high)
@@ -124,11 +139,15 @@ def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
 
 def _usable(over: Array, mse: Array, direction: Array) -> Array:
     """Usable horizon of each row of [R, horizons]."""
-    smallest = mse.min(axis=1, keepdims=True)
-    good = (direction >= COSINE) & (mse <= EXCESS * np.maximum(smallest, 0.0))
-    good = good[:, over > 0]
+    good = _passes(mse, direction)[:, over > 0]
     run = np.cumprod(good, axis=1).sum(axis=1)
     return np.asarray(np.concatenate([[0], over[over > 0]])[run])
+
+
+def _passes(mse: Array, direction: Array) -> NDArray[np.bool_]:
+    """Which of [R, horizons] have a usable direction and error."""
+    smallest = np.maximum(mse.min(axis=1, keepdims=True), 0.0)
+    return np.asarray((direction >= COSINE) & (mse <= EXCESS * smallest))
 
 
 @dataclass(frozen=True)

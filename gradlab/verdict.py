@@ -7,8 +7,7 @@ without its interval and N. The numbers are those of `judgement`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, exp, log
-from typing import Any
+from math import exp, log
 
 import numpy as np
 
@@ -23,13 +22,19 @@ from gradlab.judgement import (
     horizons_of,
     judged_estimator,
     judged_horizons,
+    longest_pass,
     needed_batch,
     ratio_to_best,
     usable_horizon,
 )
 from gradlab.profile import Profile
-from gradlab.statistics.intervals import Z, interval, jackknife_se
+from gradlab.statistics.comparison import more_samples
+from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.theory import theory_sentence
+from gradlab.truth_words import admissible_truth, imprecise_truth, no_truth
+from gradlab.wording import batches, gradient, percent, rounded_up, samples, span, steps, times
+
+SAME = 1.05  # errors within 5% of one another are called the same
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,16 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
     """The sentences that head a report."""
     name = judged_estimator(profile)
     if not profile.truth["admissible"]:
-        sentences = [_no_truth(profile)]
+        sentences = [Sentence("truth", False, no_truth(profile))]
     elif profile.truth["status"] == "imprecise":
-        sentences = [_imprecise_truth(profile, name)]
+        sentences = [Sentence("truth", False, imprecise_truth(profile, name))]
     else:
         judged = name is not None and judged_horizons(profile, name)
         sentences = [_horizon(profile, name)] if name is not None and judged else []
         sentences += _batch(profile, name) if name is not None and judged else []
+        cut = profile.truth["status"] == "cut"
+        sentence = Sentence("truth", True, admissible_truth(profile, name))
+        sentences.insert(0 if cut else len(sentences), sentence)
     if name is not None:
         if profile.truth["admissible"] and "data" in profile.estimators and name != "data":
             sentences.append(_data_against(profile, name))
@@ -64,25 +72,27 @@ def verdict(profile: Profile) -> tuple[Sentence, ...]:
 
 
 def _horizon(profile: Profile, name: str) -> Sentence:
-    found, n = usable_horizon(profile, name), _samples(profile)
-    who, H = _gradient(name), max(horizons_of(profile, name))
+    found, n = usable_horizon(profile, name), samples(profile.config)
+    who, H = gradient(name), max(horizons_of(profile, name))
     best = f"the mean squared error is smallest at h = {found.best}"
     best += ", the data gradient J_0" if found.best == 0 else ""
     best += f" (CI {found.best_low}–{found.best_high})" + _against_zero(profile, name, found.best)
     yours = "" if found.best == H else f" {_excess(profile, name, H)}"
     if found.high == 0:
-        why = _obstacle(profile, name, 1)
+        why, alone = _obstacle(profile, name, 1), longest_pass(profile, name)
         text = f"No horizon of {who} is usable ({n}): at h = 1 {why}; {best}.{yours}"
+        if len(alone) > 1:
+            text += f" Without the shorter ones h = {alone[0]}–{alone[-1]} would be."
         return Sentence("horizon", True, text)
     if found.low == 0:
         more = _more_for_horizon(profile, name, found)
         text = (
-            f"Undecided whether {who} has a usable horizon: none or up to {_steps(found.high)} "
+            f"Undecided whether {who} has a usable horizon: none or up to {steps(found.high)} "
             f"(95% CI, {n}); {more} decide; {best}.{yours}"
         )
         return Sentence("horizon", False, text)
     text = (
-        f"Usable horizon of {who} ≈ {_steps(found.value)} (95% CI {found.low}–{found.high}, {n}); "
+        f"Usable horizon of {who} ≈ {steps(found.value)} (95% CI {found.low}–{found.high}, {n}); "
         f"{best}.{yours}"
     )
     return Sentence("horizon", True, text)
@@ -95,7 +105,7 @@ def _against_zero(profile: Profile, name: str, horizon: int) -> str:
     if not found.low > 1:
         return ""
     return (
-        f", where it is still {_times(relative.value)} (CI {_span(found.low, found.high)}) that of "
+        f", where it is still {times(relative.value)} (CI {span(found.low, found.high)}) that of "
         f"a zero gradient (a smaller scale would do better)"
     )
 
@@ -105,6 +115,8 @@ def _excess(profile: Profile, name: str, horizon: int) -> str:
     ratio = ratio_to_best(profile, (name, horizon), name, judged_horizons(profile, name))
     if ratio is None:
         return f"The gradient at H = {horizon} is not finite or lost in noise."
+    if _same(ratio):
+        return f"H = {horizon} has the error of the best to within {percent(SAME - 1)}."
     if ratio.low > 0:
         return f"H = {horizon} has {_ratio(ratio)} (CI {_ratio_span(ratio)}) the error of the best."
     return (
@@ -120,12 +132,12 @@ def _batch(profile: Profile, name: str) -> list[Sentence]:
     if not over:
         return []
     at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    found, n = needed_batch(profile, name, at), _samples(profile)
+    found, n = needed_batch(profile, name, at), samples(profile.config)
     if found is None:
         return []
     yours = f"You average N′ = {profile.batch}"
     goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
-    mean = f"{min(found.value, 1.0):.2g} (CI {_span(found.cosine.low, found.cosine.high)}, {n})"
+    mean = f"{min(found.value, 1.0):.2g} (CI {span(found.cosine.low, found.cosine.high)}, {n})"
     if found.cosine.high < DIRECTION:
         text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
         return [Sentence("samples", True, text)]
@@ -134,8 +146,8 @@ def _batch(profile: Profile, name: str) -> list[Sentence]:
         more = _more(profile, abs(found.value - DIRECTION), se)
         text = f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {more} tell."
         return [Sentence("samples", False, text)]
-    span = f"{_count(found.batch.low)}–{_count(found.batch.high)}"
-    text = f"{yours}; {goal} needs N′ ≈ {_count(found.size)} (CI {span}, {n})."
+    ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"
+    text = f"{yours}; {goal} needs N′ ≈ {batches(found.size)} (CI {ends}, {n})."
     return [Sentence("samples", True, text)]
 
 
@@ -153,10 +165,11 @@ def _tails(profile: Profile, name: str) -> list[Sentence]:
     where = "every horizon"
     if len(heavy) < len(horizons_of(profile, name)):
         where = f"h = {heavy[0]}" if len(heavy) == 1 else f"{len(heavy)} horizons"
+    n = samples(profile.config)
     text = (
-        f"At {where} a few starts carry much of {_gradient(name)} (tail index up to {index:.2g}, "
-        f"1: Gaussian, {_samples(profile)}): intervals there may cover less than 95%, and more "
-        f"starts would help more than usual."
+        f"At {where} a few starts carry much of {gradient(name)} (tail index up to {index:.2g}, "
+        f"1: Gaussian, {n}): intervals there may cover less than 95%, and more starts would help "
+        f"more than usual."
     )
     return [Sentence("tails", True, text)]
 
@@ -173,13 +186,16 @@ def _checks(profile: Profile) -> list[Sentence]:
 
 def _data_against(profile: Profile, name: str) -> Sentence:
     rivals = [h for h in judged_horizons(profile, name) if h > 0]
-    n, who = _samples(profile), _gradient(name)
+    n, who = samples(profile.config), gradient(name)
     ratio = ratio_to_best(profile, ("data", 0), name, rivals)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are lost in noise ({n})."
         return Sentence("data or model", False, text)
     best = min(rivals, key=lambda h: profile.estimate(name, "mse", h).value)
     at = f"at its best horizon h = {best}"
+    if _same(ratio):
+        text = f"The data gradient and {who} {at} have the same error to within"
+        return Sentence("data or model", True, f"{text} {percent(SAME - 1)} ({n}).")
     if ratio.low > 0:
         text = (
             f"{who[0].upper() + who[1:]} {at} is {_ratio(ratio)} more accurate than the data "
@@ -188,8 +204,8 @@ def _data_against(profile: Profile, name: str) -> Sentence:
         return Sentence("data or model", True, text)
     if ratio.high < 0:
         text = (
-            f"The data gradient is {_times(exp(-ratio.value))} more accurate than {who} {at} (mean "
-            f"squared error, CI {_span(exp(-ratio.high), exp(-ratio.low))}, {n})."
+            f"The data gradient is {times(exp(-ratio.value))} more accurate than {who} {at} (mean "
+            f"squared error, CI {span(exp(-ratio.high), exp(-ratio.low))}, {n})."
         )
         return Sentence("data or model", True, text)
     text = (
@@ -209,7 +225,7 @@ def _poor_critic(profile: Profile) -> str:
 
 
 def _variance(profile: Profile, name: str) -> Sentence:
-    n, who = _samples(profile), _gradient(name)
+    n, who = samples(profile.config), gradient(name)
     growth = growth_of(profile, name)
     if growth is None:
         text = f"Growth of the variance of {who}: too few horizons to tell ({n})."
@@ -217,7 +233,7 @@ def _variance(profile: Profile, name: str) -> Sentence:
     stretch = f"from h = {growth.onset} to {growth.last}"
     slope = (
         f"slope of its logarithm {growth.slope:.2g} per step {stretch}, CI "
-        f"{_span(growth.low, growth.high)}, {n}"
+        f"{span(growth.low, growth.high)}, {n}"
     )
     if not growth.grows:
         text = f"No exponential growth of the variance of {who} detected ({slope})."
@@ -234,7 +250,7 @@ def _variance(profile: Profile, name: str) -> Sentence:
     doubling = log(2) / growth.slope
     text = (
         f"The variance of {who} doubles every {doubling:.2g} steps {stretch} "
-        f"(CI {_span(log(2) / growth.high, log(2) / growth.low)}, {n})"
+        f"(CI {span(log(2) / growth.high, log(2) / growth.low)}, {n})"
     )
     doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
     return Sentence("variance", True, text + (doubt if growth.law == "either" else "") + ".")
@@ -248,47 +264,12 @@ def _lost(profile: Profile, name: str) -> Sentence | None:
     ]
     if not lost:
         return None
-    who = _gradient(name)
+    who = gradient(name)
     text = (
         f"{who[0].upper() + who[1:]} is not finite from h = {lost[0]} on "
-        f"({profile.method[e, q, lost[0]]}, {_samples(profile)}): use a shorter horizon."
+        f"({profile.method[e, q, lost[0]]}, {samples(profile.config)}): use a shorter horizon."
     )
     return Sentence("health", True, text)
-
-
-def _no_truth(profile: Profile) -> Sentence:
-    reason = str(profile.truth["reason"])
-    text = f"{reason[0].upper() + reason[1:]}; only variances and their growth are reported."
-    return Sentence("truth", False, text)
-
-
-def _imprecise_truth(profile: Profile, name: str | None) -> Sentence:
-    truth, config = profile.truth, profile.config
-    error, norm = float(truth["standard_error"]), float(truth["norm"])
-    size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
-    bias = "" if name is None else _against_bias(profile, name, error)
-    missing, starts = int(truth["missing"]), int(config["starts"])
-    cost = ""
-    if missing > 0:
-        factor = (starts + missing) / starts
-        seconds = factor * float(profile.environment.get("wall_seconds", "nan"))
-        again = f"--starts {starts + missing}, {factor:.2g} times as many (≈ {_time(seconds)})"
-        cost = f": rerun with {again}"
-    text = (
-        f"Undecided: the truth's error ({error:.2g}, N = {starts}) is not small against {size}"
-        f"{bias}{cost}. Comparisons between estimators on the same starts remain sharp."
-    )
-    return Sentence("truth", False, text)
-
-
-def _against_bias(profile: Profile, name: str, error: float) -> str:
-    """The bias at the smallest error, mentioned where the truth's error is not small beside it."""
-    over = judged_horizons(profile, name)
-    if not over:
-        return ""
-    at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    bias = max(profile.estimate(name, "bias2", at).value, 0.0) ** 0.5
-    return f" or the bias ({bias:.2g} at h = {at})" if error > bias / 4 else ""
 
 
 def _obstacle(profile: Profile, name: str, horizon: int) -> str:
@@ -298,81 +279,41 @@ def _obstacle(profile: Profile, name: str, horizon: int) -> str:
     if not found.low >= COSINE:
         shown = f"{min(cosine.value, 1.0):.2g}" if np.isfinite(cosine.value) else "lost in noise"
         return (
-            f"its cosine with the truth is {shown} (CI {_span(found.low, found.high)}, wanted: "
+            f"its cosine with the truth is {shown} (CI {span(found.low, found.high)}, wanted: "
             f"lower end ≥ {COSINE})"
         )
     values = [profile.estimate(name, "mse", h).value for h in judged_horizons(profile, name)]
-    times = profile.estimate(name, "mse", horizon).value / min(values)
-    return f"its mean squared error is {_times(times)} the smallest (wanted: ≤ {EXCESS:g}×)"
+    excess = profile.estimate(name, "mse", horizon).value / min(values)
+    return f"its mean squared error is {times(excess)} the smallest (wanted: ≤ {EXCESS:g}×)"
 
 
 def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
-    """Samples that would settle the first horizon in doubt."""
-    at = min(found.value + 1, max(judged_horizons(profile, name)))
+    """Samples that would settle the first horizon in doubt, by its direction or by its error."""
+    over = judged_horizons(profile, name)
+    at = min(found.value + 1, max(over))
     cosine = profile.estimate(name, "cosine", at)
-    se = jackknife_se(cosine.left_out)
-    gap = abs(cosine.value - COSINE)
-    return _more(profile, gap, se)
+    ends, ratio = interval("cosine", cosine), ratio_to_best(profile, (name, at), name, over)
+    if ratio is not None and not ends.low < COSINE <= ends.high:
+        return _more(profile, abs(ratio.value - log(EXCESS)), ratio.se)
+    return _more(profile, abs(cosine.value - COSINE), jackknife_se(cosine.left_out))
 
 
 def _more(profile: Profile, gap: float, se: float) -> str:
-    n = int(profile.config["starts"])
     if not np.isfinite(gap) or not np.isfinite(se) or gap <= 0:
         return "more samples would"
-    missing = ceil(n * ((Z * se / gap) ** 2 - 1))
-    if missing <= 0:
-        return "a few more samples would"
-    if missing > 1_000_000:
+    missing = more_samples(gap, se, int(profile.config["starts"]))
+    if missing is None:
         return "no affordable number of samples would"
-    return f"about {_round(missing)} more samples would"
+    return f"about {rounded_up(missing)} more samples would" if missing else "a few more would"
 
 
-def _count(batch: float) -> str:
-    """A number of samples to two digits, at least one."""
-    return str(max(1, _round(ceil(batch)))) if batch < 1e9 else f"{batch:.1e}"
-
-
-def _steps(count: int) -> str:
-    return "1 step" if count == 1 else f"{count} steps"
-
-
-def _round(count: int) -> int:
-    """Two significant digits, rounded up: an estimate, not a count."""
-    unit = int(10 ** max(len(str(count)) - 2, 0))
-    return -(-count // unit) * unit
-
-
-def _samples(profile: Profile) -> str:
-    return f"N = {profile.config['starts']}"
-
-
-def _gradient(name: str) -> str:
-    known: dict[str, Any] = {
-        "model": "the model gradient",
-        "mixed": "the mixed gradient (simulator states, model Jacobians)",
-        "true_dynamics": "the gradient through the true dynamics",
-    }
-    return str(known.get(name, f"the gradient {name}"))
+def _same(ratio: LogRatio) -> bool:
+    return -log(SAME) < ratio.low and ratio.high < log(SAME)
 
 
 def _ratio(ratio: LogRatio) -> str:
-    return _times(exp(ratio.value))
+    return times(exp(ratio.value))
 
 
 def _ratio_span(ratio: LogRatio) -> str:
-    return _span(exp(ratio.low), exp(ratio.high))
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.2g}×" if ratio < 1000 else f"{ratio:.1e}×"
-
-
-def _span(low: float, high: float) -> str:
-    joint = " to " if low < 0 or high < 0 else "–"
-    return f"{low:.2g}{joint}{high:.2g}"
-
-
-def _time(seconds: float) -> str:
-    if not np.isfinite(seconds):
-        return "time unknown"
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+    return span(exp(ratio.low), exp(ratio.high))

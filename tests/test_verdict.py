@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gradlab.findings import Bound, Finding, Theory
-from gradlab.judgement import growth_of, needed_batch, usable_horizon
+from gradlab.judgement import growth_of, needed_batch, ratio_to_best, usable_horizon
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
@@ -120,6 +120,67 @@ def test_a_usable_horizon_in_doubt_is_undecided_and_asks_for_samples():
     assert not sentence.decided
     assert sentence.text.startswith("Undecided")
     assert "more samples would" in sentence.text
+
+
+def test_the_samples_asked_for_decide_in_four_cases_of_five():
+    profile = planted(lambda n: 1.0, lambda n: 0.9, data=1.08, noise=0.1)
+    ratio = ratio_to_best(profile, ("data", 0), "model", list(range(1, H + 1)))
+    assert ratio is not None and ratio.low < 0 < ratio.high
+    # power 80%: 256 ((1.96 + 0.84) se / gap)² samples in all
+    wanted = 256 * ((1.96 + 0.8416) * ratio.se / abs(ratio.value)) ** 2 - 256
+    text = said(profile)["data or model"].text
+    asked = int(text.split("about ")[1].split(" more samples")[0])
+    assert wanted <= asked <= 1.1 * wanted
+
+
+def test_samples_are_asked_for_by_the_error_where_the_direction_is_clear():
+    # at h = 1 twice the least error to within the noise, the cosine far above 0.7
+    profile = planted(lambda n: 2.02 if n == 1 else 1.0, lambda n: 0.95, noise=0.05)
+    sentence = said(profile)["horizon"]
+    assert sentence.text.startswith("Undecided whether the model gradient has a usable horizon")
+    ratio = ratio_to_best(profile, ("model", 1), "model", list(range(H + 1)))
+    assert ratio is not None
+    wanted = 256 * ((1.96 + 0.8416) * ratio.se / abs(ratio.value - np.log(2))) ** 2 - 256
+    asked = int(sentence.text.split("about ")[1].split(" more samples")[0])
+    assert wanted <= asked <= 1.1 * wanted
+
+
+def test_long_horizons_that_would_do_are_named_where_the_shortest_does_not():
+    late = said(planted(lambda n: 1.0, lambda n: 0.9 if n >= 6 else -0.5))["horizon"].text
+    assert late.startswith("No horizon of the model gradient is usable")
+    assert "Without the shorter ones h = 6–12 would be." in late
+    dip = said(planted(lambda n: 1.0, lambda n: 0.9 if n == 6 else -0.5))["horizon"].text
+    assert "would be" not in dip
+
+
+def test_errors_that_do_not_differ_are_called_the_same():
+    sentences = said(planted(lambda n: 1.0, lambda n: 0.9, data=1.0, noise=1e-4))
+    assert sentences["data or model"].decided
+    assert "have the same error to within 5% (N = 256)" in sentences["data or model"].text
+    assert "H = 12 has the error of the best to within 5%" in sentences["horizon"].text
+
+
+def test_every_truth_is_said_with_its_own_error():
+    facts = {"reason": "it converges", "standard_error": 0.03, "norm": 1.5}
+    text = said(planted(lambda n: 1.0, lambda n: 0.9, **facts))["truth"].text
+    assert text == "Truth: it converges; its standard error is 2% of its norm (N = 256)."
+
+
+def test_a_cut_truth_comes_first_and_says_whether_it_diverges():
+    facts = {"status": "cut", "reason": "the objective is cut at T = 40 steps"}
+    profile = planted(lambda n: 1.0, lambda n: 0.9, lyapunov=0.1, **facts)
+    profile = replace(profile, config={**profile.config, "discount": 0.98})
+    first = verdict(profile)[0]
+    assert first.text.startswith("Truth: the objective is cut at T = 40 steps; uncut it would div")
+    calm = replace(profile, truth={**profile.truth, "lyapunov": 0.01})
+    assert "diverge" not in verdict(calm)[0].text
+
+
+def test_a_truth_of_all_actions_has_an_error_of_its_own():
+    facts = {"all_standard_error": 0.2, "all_norm": 1.0, "reason": "it converges"}
+    profile = planted(lambda n: 1.0, lambda n: 0.9, **facts)
+    profile = replace(profile, config={**profile.config, "actions": {"model": "all"}})
+    assert "error is 20% of its norm" in said(profile)["truth"].text
 
 
 def test_an_error_above_that_of_a_zero_gradient_is_pointed_out():

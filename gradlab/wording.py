@@ -1,0 +1,59 @@
+"""Numbers and names as a verdict says them: two significant digits, no false precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil, isfinite
+from typing import Any
+
+_NAMES = {
+    "model": "the model gradient",
+    "mixed": "the mixed gradient (simulator states, model Jacobians)",
+    "true_dynamics": "the gradient through the true dynamics",
+}
+
+
+def gradient(name: str) -> str:
+    """What an estimator is called in a sentence."""
+    return _NAMES.get(name, f"the gradient {name}")
+
+
+def samples(config: Mapping[str, Any]) -> str:
+    """How many starts stand behind every number of a measurement."""
+    return f"N = {config['starts']}"
+
+
+def rounded_up(count: int) -> int:
+    """Two significant digits, rounded up: an estimate, not a count."""
+    unit = int(10 ** max(len(str(count)) - 2, 0))
+    return -(-count // unit) * unit
+
+
+def batches(samples: float) -> str:
+    """A number of samples to two digits, at least one."""
+    return str(max(1, rounded_up(ceil(samples)))) if samples < 1e9 else f"{samples:.1e}"
+
+
+def steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count} steps"
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.2g}×" if ratio < 1000 else f"{ratio:.1e}×"
+
+
+def percent(share: float) -> str:
+    """Two significant digits, and whole from ten on."""
+    return f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"
+
+
+def span(low: float, high: float) -> str:
+    """The two ends of an interval."""
+    joint = " to " if low < 0 or high < 0 else "–"
+    return f"{low:.2g}{joint}{high:.2g}"
+
+
+def duration(seconds: float) -> str:
+    if not isfinite(seconds):
+        return "time unknown"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
