@@ -6,8 +6,8 @@
 
     python -m analyses.landscape [--small] [--output reports/jacobians]
 
-J_h(θ + α u + β v) on common random numbers, 32 starts, no critic; u and v random with the norm of
-θ, α, β in [−1, 1]. Eight pairs of directions give the interval of the ratio. For a quadratic
+J_h(θ + α u + β v) on common random numbers, 16 starts, no critic; u and v random with the norm of
+θ, α, β in [−1, 1]. Five pairs of directions give the interval of the ratio. For a quadratic
 surface the measure does not depend on its scale: 0.0100 for α², the smoothest bend.
 """
 
@@ -32,8 +32,8 @@ from gradlab.data.noise import stream
 from gradlab.networks.interface import noise_dim
 
 POINTS = 21
-STARTS = 32
-PAIRS = 8
+STARTS = 16
+PAIRS = 5
 SHORT, LONG = 3, 15
 HORIZONS = (1, 2, 3, 5, 8, 10, 15)
 ROUGHER = 3.0
