@@ -63,6 +63,22 @@ def test_parameters_rebuild_the_task(name: str) -> None:
         assert torch.equal(same, task.prior.step(state, action).state)
 
 
+def test_parameters_hold_the_weights_that_were_given() -> None:
+    given = {
+        "forward_reward_weight": 2.0,
+        "ctrl_cost_weight": 0.5,
+        "healthy_reward": 0.25,
+        "terminate_when_unhealthy": False,
+    }
+    assert task_from_name("Hopper-v5", given).parameters == given
+    partly = task_from_name("Hopper-v5", {"healthy_reward": 0.25}).parameters
+    assert partly == given | {
+        "forward_reward_weight": 1.0,
+        "ctrl_cost_weight": 1e-3,
+        "terminate_when_unhealthy": True,
+    }
+
+
 def test_path_tracking_starts_follow_the_papers_law() -> None:
     du, v, r, dy, dphi, x = draw(path_tracking(), 100_000).unbind(1)
     slip = (v / (du + 20)).atan()

@@ -48,21 +48,21 @@ def mujoco(
     if not isinstance(terminate_when_unhealthy, bool):
         got = repr(terminate_when_unhealthy)
         raise InputError(f"terminate_when_unhealthy is {got}, expected True or False")
-    system = MujocoEnvironment(
-        replace(
-            row,
-            forward_weight=_weight(
-                "forward_reward_weight", forward_reward_weight, row.forward_weight
-            ),
-            control_weight=_weight("ctrl_cost_weight", ctrl_cost_weight, row.control_weight),
-            healthy_reward=_weight("healthy_reward", healthy_reward, row.healthy_reward),
-            terminates=terminate_when_unhealthy,
-        )
+    row = replace(
+        row,
+        forward_weight=_weight("forward_reward_weight", forward_reward_weight, row.forward_weight),
+        control_weight=_weight("ctrl_cost_weight", ctrl_cost_weight, row.control_weight),
+        healthy_reward=_weight("healthy_reward", healthy_reward, row.healthy_reward),
+        terminates=terminate_when_unhealthy,
     )
-    model, chart, built = system.physics.model, system.chart, system.built
+    return _task(MujocoEnvironment(row))
+
+
+def _task(system: MujocoEnvironment) -> Task:
+    row, model, chart, built = system.environment, system.physics.model, system.chart, system.built
     limit = np.abs(model.actuator_ctrlrange).min(1)
     return Task(
-        name=env_id,
+        name=row.env_id,
         simulator=system,
         prior=None,
         starts=system.sample_starts,
@@ -78,7 +78,7 @@ def mujoco(
             "forward_reward_weight": row.forward_weight,
             "ctrl_cost_weight": row.control_weight,
             "healthy_reward": row.healthy_reward,
-            "terminate_when_unhealthy": terminate_when_unhealthy,
+            "terminate_when_unhealthy": row.terminates,
         },
     )
 
