@@ -3,6 +3,7 @@ differences taken elsewhere."""
 
 import copy
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -16,7 +17,7 @@ import gradlab.systems.differences as differences
 import gradlab.systems.physics as physics
 from gradlab import tasks
 from gradlab.errors import InputError
-from gradlab.systems.environments import ENVIRONMENTS, Environment, root_x
+from gradlab.systems.environments import ENVIRONMENTS, Environment, mass_centre_x, root_x
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import BLOCKS, System
 
@@ -248,6 +249,22 @@ def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps() -> None:
         for got, want in ((A[i], whole), (B[i], by_control)):
             assert np.abs(got.numpy() - want).max() < 1e-5 * np.abs(want).max()
     assert compared >= 4
+
+
+def test_a_rewarded_position_that_bends_with_the_body_is_followed_to_the_next_state() -> None:
+    """Hopper has no quaternion, for which the next state would be asked anyway."""
+    row = replace(ENVIRONMENTS["Hopper-v5"], position=mass_centre_x)
+    system = MujocoEnvironment(row)
+    state, action = visited("Hopper-v5", 40, scale=0.9)
+    state, action = state[3::10], action[3::10]
+    found, h = system.linearize(state, action), 1e-6
+    moves = h * torch.eye(system.state_dim, dtype=torch.float64)
+    ends = [
+        torch.stack([system.step(state + sign * move, action).reward for move in moves], 1)
+        for sign in (1, -1)
+    ]
+    assert not found.certificate.flags.any()
+    torch.testing.assert_close(found.r_s, (ends[0] - ends[1]) / (2 * h), atol=1e-3, rtol=1e-4)
 
 
 def test_a_policys_view_is_gymnasiums_observation_and_its_clip_is_in_no_jacobian() -> None:
