@@ -18,7 +18,6 @@ import gradlab
 from benchmarks.side_by_side import seconds
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.loop import Run
-from gradlab.training.recording import Window
 from gradlab.training.settings import for_task
 
 STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
@@ -28,8 +27,8 @@ def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
     """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment."""
     task = gradlab.tasks.path_tracking()
     run = Run(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000))
-    window = Window(run.learner)
-    run._collect(window)
+    run._collect()
+    window = run.window
 
     def turn() -> None:
         torch.set_float32_matmul_precision("medium")  # what `train` chooses where it is accurate

@@ -10,6 +10,7 @@ its magic. Nothing here knows what the frames are about.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
@@ -79,9 +80,14 @@ def _parsed(payload: bytes) -> Frame | None:
             dtype = np.dtype(kind)
             if dtype.kind not in "fiub":
                 return None
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
+            if count < 0 or any(each < 0 for each in shape):
+                return None
             arrays[str(name)] = np.frombuffer(payload, dtype, count, at).reshape(shape)
             at += count * dtype.itemsize
-    except (struct.error, ValueError, TypeError, KeyError, AttributeError):
+    except (
+        struct.error, ValueError, TypeError, KeyError, AttributeError, OverflowError,
+        RecursionError, SyntaxError,
+    ):  # fmt: skip
         return None
     return Frame(header, arrays)

@@ -14,6 +14,7 @@ three times the space free. About once a second the journal is forced to disk ag
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -38,6 +39,11 @@ SMALLEST = 1 << 18  # bytes of journal below which nothing is folded
 SHARE = 0.25  # of the file's size, above which the journal is folded
 SPACE = 3  # times the size of file and journal that must be free
 SYNC = 1.0  # seconds between forced writes
+# What a foreign file can raise where its content is taken apart.
+UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError,
+    RecursionError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Journal:
     def __init__(
         self, path: str | Path, tables: Mapping[str, Table], attributes: Mapping[str, Attribute]
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.tables = dict(tables)
         self.attributes = dict(attributes)
         self._child: subprocess.Popen[bytes] | None = None
@@ -89,9 +95,13 @@ class Journal:
         records.check_output(self.path, overwrite=True)
         self._file = _locked(journal_of(self.path))
         before = _frames(journal_of(self.path))
-        self._sequence = max(_last_sequence(before), _folded(self.path))
+        try:
+            self._sequence = max(_last_sequence(before), _folded(self.path))
+        except (TypeError, ValueError) as error:
+            self._file.close()
+            raise _damaged(self.path, error) from error
         self._trim(before)
-        self._begin()
+        self._write(self._opening(), {})
 
     def __enter__(self) -> Journal:
         return self
@@ -136,32 +146,36 @@ class Journal:
             journal_of(self.path).unlink(missing_ok=True)
         self._file.close()
 
-    def _begin(self) -> None:
+    def _opening(self) -> dict[str, Any]:
         tables = {name: _plain(table) for name, table in self.tables.items()}
-        self._write({"kind": "open", "tables": tables, "attributes": self.attributes}, {})
+        return {"kind": "open", "tables": tables, "attributes": self.attributes}
 
     def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
         """Cut a torn tail off; refuse a run that has other tables."""
-        for _, frame in before:
-            if frame.header.get("kind") == "open":
-                theirs = {name: _table(plain) for name, plain in frame.header["tables"].items()}
-                if theirs != self.tables:
-                    raise InputError(f"{self.path} has other tables: choose another output")
+        try:
+            opened = [_tables(frame) for _, frame in before if frame.header.get("kind") == "open"]
+        except UNREADABLE as error:
+            raise _damaged(self.path, error) from error
+        if any(theirs != self.tables for theirs in opened):
+            raise InputError(f"{self.path} has other tables: choose another output")
         self._file.truncate(before[-1][0] if before else 0)
 
     def _write(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        frame = frames.encode({"n": self._sequence + 1, **header}, arrays)
         descriptor, before = self._file.fileno(), os.fstat(self._file.fileno()).st_size
+        frame = self._next_frame(header, arrays)
         try:
-            written = os.write(descriptor, frame)
-            if written < len(frame):
-                raise OSError(28, "No space left on device", str(self.path))
+            _write_all(descriptor, frame, self.path)
         except OSError as error:
+            self._sequence -= 1
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, before)
             message = f"{self.path}: a row could not be stored ({error}), all before it are"
             raise Failure(f"{message}: free space, then resume") from error
+
+    def _next_frame(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        # Counted before it is written: an interrupt must not give two frames one number.
         self._sequence += 1
+        return frames.encode({"n": self._sequence, **header}, arrays)
 
     def _settle(self) -> None:
         """Force to disk and fold when it is time."""
@@ -183,12 +197,16 @@ class Journal:
         if shutil.disk_usage(self.path.parent).free < needed:
             self._give_up_below = 2 * size
             return False
-        command = [sys.executable, "-m", "gradlab.journal", str(self.path), str(size)]
+        command = [sys.executable, "-m", "gradlab.journal", str(self.path), str(self._sequence)]
         quiet = subprocess.DEVNULL
-        # A session of its own: Ctrl-C in the terminal must not end the fold half-way.
-        self._child = subprocess.Popen(
-            command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
-        )
+        try:
+            # A session of its own: Ctrl-C in the terminal must not end the fold half-way.
+            self._child = subprocess.Popen(
+                command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            )
+        except OSError:  # no memory for a process: the journal waits
+            self._give_up_below = 2 * size
+            return False
         self._folding = size
         return True
 
@@ -199,28 +217,34 @@ class Journal:
         if failed:
             self._give_up_below = 2 * self._folding
             return
+        try:
+            fresh = self._shortened()
+        except OSError:
+            self._give_up_below = 2 * self._folding
+            return
         self._give_up_below = 0
+        self._file.close()
+        self._file = fresh
+
+    def _shortened(self) -> Any:
+        """A journal of what has not been folded, locked, on disk and in its place."""
         place = journal_of(self.path)
         rest = place.read_bytes()[self._folding :]
         temporary = place.with_name(f".{place.name}.tmp")
-        fresh = open(temporary, "wb+", buffering=0)  # noqa: SIM115 (it outlives this function)
-        old, self._file = self._file, fresh
+        temporary.unlink(missing_ok=True)
+        fresh = open(temporary, "ab+", buffering=0)  # noqa: SIM115 (it outlives this function)
         try:
             fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.set_blocking(fresh.fileno(), True)
-            fcntl.fcntl(fresh, fcntl.F_SETFL, fcntl.fcntl(fresh, fcntl.F_GETFL) | os.O_APPEND)
-            self._begin()
-            if os.write(fresh.fileno(), rest) < len(rest):
-                raise OSError(28, "No space left on device", str(place))
+            _write_all(fresh.fileno(), self._next_frame(self._opening(), {}) + rest, place)
             os.fsync(fresh.fileno())
             os.replace(temporary, place)
-        except OSError:
-            self._file = old
+        except BaseException:
+            # A frame that stays in no journal leaves no gap: its number is the last one given.
+            self._sequence -= 1
             fresh.close()
             temporary.unlink(missing_ok=True)
-            self._give_up_below = 2 * self._folding
-            return
-        old.close()
+            raise
+        return fresh
 
 
 def read(path: str | Path) -> Record:
@@ -241,22 +265,35 @@ def read(path: str | Path) -> Record:
         raise InputError(f"{path}: no such run; check the path")
     try:
         return _merged(base, [frame for _, frame in found], path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is damaged or foreign ({error}): make the run again") from error
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        raise _damaged(path, error) from error
 
 
-def fold(path: str | Path, size: int) -> None:
-    """Put the first `size` bytes of the journal into the HDF5 file.
+def discard(path: str | Path) -> None:
+    """Remove the run at `path`, journal and file.
 
-    One fold at a time in a folder: one that outlived its writer must not put an older file in the
-    place of a newer one.
+    Raises:
+        InputError: it is being written.
+    """
+    place = journal_of(path)
+    with _alone_in(place.parent):  # a fold that outlived its writer would put the file back
+        if place.exists():
+            with _locked(place):
+                place.unlink()
+        Path(path).unlink(missing_ok=True)
+
+
+def fold(path: str | Path, last: int) -> None:
+    """Put the frames up to number `last` of the journal into the HDF5 file.
+
+    One fold at a time in a folder, and by numbers: one that outlived its writer must neither put an
+    older file in the place of a newer one, nor take a part of a journal that was shortened since.
     """
     path = Path(path)
     with _alone_in(path.parent):
-        with open(journal_of(path), "rb") as file:
-            found = [frame for _, frame in frames.decode(file.read(size))]
+        found = [f for _, f in _frames(journal_of(path)) if int(f.header.get("n", 0)) <= last]
         base = records.read(path) if path.is_file() else Record({}, {})
         records.write(path, _merged(base, found, path), overwrite=True)
 
@@ -291,13 +328,22 @@ def _size(path: Path) -> int:
 
 
 def _locked(place: Path) -> Any:
-    file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    while True:
+        file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise InputError(f"{place} is being written by another process: wait for it") from error
+        # Between the two its writer may have put another file in its place.
+        if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+            return file
         file.close()
-        raise InputError(f"{place} is being written by another process: wait for it") from error
-    return file
+
+
+def _write_all(descriptor: int, data: bytes, place: Path) -> None:
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
 def _merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
@@ -313,7 +359,7 @@ def _merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
     rows: dict[str, list[Frame]] = {}
     for frame in found:
         if frame.header.get("kind") == "open":
-            tables |= {k: _table(plain) for k, plain in frame.header["tables"].items()}
+            tables |= _tables(frame)
     for frame in fresh:
         if frame.header.get("kind") in ("open", "attributes"):
             attributes |= frame.header["attributes"]
@@ -361,6 +407,14 @@ def _table_arrays(
             values = np.concatenate([before[name].values, stacked]) if before else stacked
         arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
     return arrays
+
+
+def _tables(opening: Frame) -> dict[str, Table]:
+    return {name: _table(plain) for name, plain in opening.header["tables"].items()}
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is damaged or foreign ({error}): make the run again")
 
 
 def _plain(table: Table) -> dict[str, Any]:

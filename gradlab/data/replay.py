@@ -58,9 +58,10 @@ class Replay:
         last = [reward[..., None], next_state, terminated[..., None].to(reward)]
         new = torch.cat([state, action, *last], dim=2).to(self.rows)
         capacity = self.rows.shape[1]
-        at = torch.arange(self.added, self.added + new.shape[1], device=new.device) % capacity
-        self.rows[:, at] = new
         self.added += new.shape[1]
+        new = new[:, -capacity:]  # no place is written twice: which write stays is not defined
+        at = torch.arange(self.added - new.shape[1], self.added, device=new.device) % capacity
+        self.rows[:, at] = new
 
     def sample(self, uniform: Tensor) -> Batch:
         """The batch that `uniform` [E, N] in [0, 1) selects.
@@ -80,6 +81,14 @@ class Replay:
         return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        stored = state["rows"]
+        """
+        Raises:
+            InputError: the numbers do not fit this replay.
+        """
+        stored, added = state["rows"], int(state["added"])
+        members, capacity, width = self.rows.shape
+        if stored.shape != (members, min(added, capacity), width):
+            got = tuple(stored.shape)
+            raise InputError(f"stored replay has shape {got} after {added} transitions")
         self.rows[:, : stored.shape[1]] = stored.to(self.rows)
-        self.added = int(state["added"])
+        self.added = added

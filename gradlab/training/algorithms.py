@@ -110,8 +110,22 @@ class Algorithm:
     tau: float = 0.005
 
     def __post_init__(self) -> None:
-        if len(set(self.horizons)) < len(self.horizons):
+        if not self.terms or len(set(self.horizons)) < len(self.horizons):
             raise InputError(f"{self.name} has terms {self.horizons}: give different horizons")
+        if min(self.horizons) < 0:
+            raise InputError(f"{self.name} has terms {self.horizons}: horizons start at 0")
+        if isinstance(self.weights, FixedWeights):
+            self.weights(0, self.horizons)
+        soft = isinstance(self.target, Soft)
+        if soft != (self.policy == "gaussian") or (soft and self.horizons != (0,)):
+            raise InputError(
+                f"{self.name}: a gaussian policy, a soft target and the one term 0 go together"
+            )
+        for name in ("reuse", "delay", "batch", "replay"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
+                )
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -199,7 +213,12 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
 def published(algorithm: Algorithm, task: str) -> Algorithm:
     """The row with the settings of MPG's published code, where they differ from its paper:
     ten times smaller learning rates, gradients clipped at 3, batches reused by v1 alone, λ held at
-    1.5, n-step DPG without exploration, and the pendulum's n-step tails clipped to [−0.5, 0]."""
+    1.5, n-step DPG without exploration, and the pendulum's n-step tails clipped to [−0.5, 0].
+
+    Its targets ignore terminal states, which is `termination="ignore"`, the papers' tasks' default.
+    Left out are two slips of its asynchronous program: a target policy that begins elsewhere than
+    the policy, and gradients applied again while the queue is empty.
+    """
     changed = replace(
         algorithm,
         policy_rate=(3e-5, 3e-6),

@@ -3,6 +3,7 @@
 NAME.resume.safetensors        everything the next iteration depends on, replaced as it ages
 NAME-checkpoints/000500/       seedK-policy.safetensors, seedK-critic.safetensors for
                                `gradlab measure`, and states.h5: a sample of the states in replay
+NAME-last-good/                policy and critic of a seed from before it diverged
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +20,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import nn
 
 from gradlab import records
 from gradlab.data.noise import stream
 from gradlab.errors import Failure, InputError
-from gradlab.journal import journal_of
+from gradlab.journal import discard, journal_of
 from gradlab.networks import checkpoint
 from gradlab.records import Array
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 KEY = "gradlab.training"
 SAMPLE = 1024  # states kept per seed
+SPARE = 10_000_000  # bytes beside a file of states that must be free
 
 
 def resume_file(path: Path) -> Path:
@@ -42,8 +45,12 @@ def folder(path: Path, iteration: int) -> Path:
     return path.with_name(path.stem + "-checkpoints") / f"{iteration:06d}"
 
 
+def good_folder(path: Path) -> Path:
+    return path.with_name(path.stem + "-last-good")
+
+
 def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Is there something to resume, or is the place free?
+    """Is there something to resume, or is the place free? Changes nothing.
 
     Raises:
         InputError: says what is there and which option to use.
@@ -51,17 +58,38 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
     there = path.exists() or journal_of(path).exists()
     if resume:
         if not resume_file(path).is_file():
-            raise InputError(f"{resume_file(path)}: no such file; there is no run to resume")
+            hint = "start it again with --overwrite" if there else "start it without --resume"
+            raise InputError(f"{resume_file(path)}: no such file, nothing to resume: {hint}")
         return
     if there and not overwrite:
         raise InputError(f"{path} exists: go on with --resume, or replace it with --overwrite")
     records.check_output(path, overwrite=overwrite)
-    for old in (path, journal_of(path), resume_file(path)):
-        old.unlink(missing_ok=True)
+
+
+def clear(path: Path) -> None:
+    """Remove an earlier run: its records, its saved state, and the networks it kept.
+
+    Raises:
+        InputError: it is still being written.
+    """
+    discard(path)
+    resume_file(path).unlink(missing_ok=True)
+    places = [good_folder(path), *folder(path, 0).parent.glob("[0-9]*")]
+    for file in (file for place in places for file in place.glob("seed*-*.safetensors")):
+        file.unlink()
+    for place in places:
+        (place / "states.h5").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not ours alone, or not there
+            place.rmdir()
 
 
 def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
-    """Replace the saved state in one step; it is on disk when this returns."""
+    """Replace the saved state in one step; it is on disk when this returns.
+
+    A state in which no seed is good replaces none that was.
+    """
+    if not run.sound:
+        return
     place = resume_file(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
     temporary = place.with_name(f".{place.name}.tmp")
@@ -70,6 +98,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, place)
+        _sync(place.parent)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -77,23 +106,35 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         raise Failure(message) from error
 
 
-def restore(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
-    """The state saved for the run at `path`.
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
+    """Put the state saved for the run at `path` into `run`.
 
     Raises:
         InputError: it belongs to another configuration (shows the difference), or is damaged.
     """
     place = resume_file(path)
+    damaged = InputError(f"{place} is damaged or foreign: start again with --overwrite")
     try:
         with safe_open(place, framework="pt") as file:
             theirs = json.loads((file.metadata() or {})[KEY])
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{place} is damaged or foreign: start again with --overwrite") from error
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise damaged from error
     changed = differences(theirs, config)
     if changed:
         raise InputError(f"{path} was made with other settings: {'; '.join(changed)}")
-    return state
+    try:
+        run.load(state)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError, OverflowError) as error:
+        raise damaged from error
 
 
 def differences(theirs: object, ours: object, name: str = "") -> list[str]:
@@ -108,12 +149,16 @@ def differences(theirs: object, ours: object, name: str = "") -> list[str]:
 
 
 def keep(path: Path, run: Run, iteration: int) -> None:
-    """Policy, critic and a sample of replay's states of every seed."""
-    place = folder(path, iteration)
-    for member, seed in enumerate(run.learner.seeds):
-        checkpoint.save(run.learner.policy_of(member), place / f"seed{seed}-policy.safetensors")
-        checkpoint.save(run.learner.critic_of(member), place / f"seed{seed}-critic.safetensors")
-    states = _states(run)
+    """Policy, critic and a sample of replay's states of every seed.
+
+    Raises:
+        Failure: the disk is full.
+    """
+    place, states = folder(path, iteration), _states(run)
+    _check_space(path, 3 * states.nbytes)  # HDF5 may crash a process that meets a full disk
+    learner = run.learner
+    for member in range(len(learner.seeds)):
+        _put(run, member, learner.policy_of(member), learner.critic_of(member), place)
     rows, width = states.shape[1:]
     arrays = {
         "seed": Array(np.array(run.learner.seeds), ("seed",)),
@@ -123,6 +168,32 @@ def keep(path: Path, run: Run, iteration: int) -> None:
     }
     about: dict[str, records.Attribute] = {"kind": "states", "iteration": iteration}
     records.write(place / "states.h5", records.Record(about, {"states": arrays}), overwrite=True)
+
+
+def keep_good(path: Path, run: Run, member: int) -> Path:
+    """Policy and critic of one seed as they last were good."""
+    place, (_, policy, critic) = good_folder(path), run.good
+    learner = run.learner
+    _put(run, member, learner.policy_of(member, policy), learner.critic_of(member, critic), place)
+    return place
+
+
+def _put(run: Run, member: int, policy: nn.Module, critic: nn.Module, place: Path) -> None:
+    seed = run.learner.seeds[member]
+    try:
+        checkpoint.save(policy, place / f"seed{seed}-policy.safetensors")
+        checkpoint.save(critic, place / f"seed{seed}-critic.safetensors")
+    except InputError as error:
+        raise Failure(f"{error}; what was saved before is kept: free space, then resume") from error
+
+
+def _check_space(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if free < needed + SPARE:
+        raise Failure(
+            f"{path.parent} has {free / 1e6:.0f} MB left, too little for a checkpoint; what was "
+            f"saved before is kept: free space, then resume"
+        )
 
 
 def _states(run: Run) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 Episodes end where the simulator says so (terminated) or after `episode` steps (truncated); the two
 are kept apart, since only the first is an end to the critic. Stored actions are those applied.
+
+One simulation that leaves the finite numbers must not poison a critic for good: its transition is
+not stored (another environment's of the same step takes its row) and its episode starts again.
 """
 
 from __future__ import annotations
@@ -15,12 +18,22 @@ from torch import Tensor
 
 from gradlab.data.noise import stream
 from gradlab.data.replay import Replay
+from gradlab.errors import Failure, InputError
 from gradlab.tasks import Task
 from gradlab.training.actors import model_step
 from gradlab.training.draws import Draws
 from gradlab.training.targets import within
 
 Act = Callable[[Tensor, Tensor], Tensor]  # state [E, n, ds], normal noise [E, n, da] → action
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Episodes of one step that terminated, were truncated, or left the finite numbers."""
+
+    terminated: int
+    truncated: int
+    broken: int
 
 
 @final
@@ -32,41 +45,66 @@ class Environments:
     ) -> None:
         self.task, self.seeds, self.draws = task, tuple(seeds), draws
         self.agents, self.episode = agents, episode
-        self.limit = None if task.action_limit is None else torch.tensor(task.action_limit)
+        self.limit = _limit(task)
         self.steps = 0
         self.state = self._starts()
         self.age = torch.zeros(len(self.seeds), agents, dtype=torch.long)
 
-    def step(self, act: Act, replay: Replay) -> tuple[int, int]:
-        """One step of every environment into `replay`; how many episodes terminated and truncated.
+    def step(self, act: Act, replay: Replay) -> Ended:
+        """One step of every environment into `replay`.
 
         Simulators run in float64 on the CPU, whatever the networks do.
+
+        Raises:
+            Failure: no environment of a seed is left in the finite numbers.
         """
         shape = (self.agents, self.task.simulator.action_dim)
         noise = self.draws.normal("exploration", self.steps, shape)
         seen = self.state.to(self.draws.device, self.draws.dtype)
         with torch.no_grad():
-            action = act(seen, noise).double().cpu()
-        action = within(action, None if self.limit is None else self.limit.double())
+            wanted = act(seen, noise).double().cpu()
+        # A seed that has diverged acts at 0, so that the others can go on.
+        action = within(torch.nan_to_num(wanted), self.limit)
         after, reward, alive = model_step(self.task.simulator, self.state, action, self._noise())
+        broken = ~(after.isfinite().all(dim=2) & reward.isfinite())
+        terminated = (alive < 0.5) & ~broken
+        self._store(replay, action, reward, after, terminated, broken)
         self.age += 1
-        terminated = alive < 0.5
-        truncated = (self.age >= self.episode) & ~terminated
-        replay.add(self.state, action, reward, after, terminated)
+        truncated = (self.age >= self.episode) & ~terminated & ~broken
         self.steps += 1
-        over = terminated | truncated
+        over = terminated | truncated | broken
         if over.any():
             after = torch.where(over[..., None], self._starts(), after)
             self.age = torch.where(over, 0, self.age)
         self.state = after
-        return int(terminated.sum()), int(truncated.sum())
+        return Ended(int(terminated.sum()), int(truncated.sum()), int(broken.sum()))
 
     def saved(self) -> dict[str, Tensor]:
         return {"state": self.state, "age": self.age, "steps": torch.tensor(self.steps)}
 
     def load(self, saved: Mapping[str, Tensor]) -> None:
+        if saved["state"].shape != self.state.shape or saved["age"].shape != self.age.shape:
+            raise InputError(f"saved environments are {tuple(saved['state'].shape)}")
         self.state, self.age = saved["state"].clone(), saved["age"].clone()
         self.steps = int(saved["steps"])
+
+    def _store(
+        self, replay: Replay, action: Tensor, reward: Tensor, after: Tensor, terminated: Tensor,
+        broken: Tensor,
+    ) -> None:  # fmt: skip
+        parts = [self.state, action, reward, after, terminated]
+        if broken.any():
+            if broken.all(dim=1).any():
+                seed = self.seeds[int(broken.all(dim=1).nonzero()[0])]
+                raise Failure(
+                    f"every environment of seed {seed} left the finite numbers in step "
+                    f"{self.steps}: check the simulator; what was saved before is kept"
+                )
+            sound = (~broken).to(torch.uint8).argmax(dim=1, keepdim=True)
+            rows = torch.where(broken, sound, torch.arange(self.agents))
+            members = torch.arange(len(self.seeds))[:, None]
+            parts = [part[members, rows] for part in parts]
+        replay.add(*parts)
 
     def _starts(self) -> Tensor:
         drawn = [
@@ -109,28 +147,41 @@ def evaluate(
         at_end: at a terminal state "restart" from a fresh start and go on summing (as the fixed
             length of MPG's episodes has it), or "stop" counting.
     """
-    state = task.starts(starts, stream(0, "evaluation starts")).double()
-    state = state.expand(members, -1, -1).contiguous()
+    begin = task.starts(starts, stream(0, "evaluation starts")).double()
+    state = begin = begin.expand(members, -1, -1).contiguous()
     returns = torch.zeros(members, starts, dtype=torch.float64)
     counted, squares = torch.ones_like(returns), torch.zeros_like(state)
     ends, steps = torch.zeros_like(returns), torch.zeros_like(returns)
-    limit = None if task.action_limit is None else torch.tensor(task.action_limit).double()
+    limit = _limit(task)
     for t in range(episode):
-        action = within(act(cast(state)).double().cpu(), limit)
+        wanted = act(cast(state)).double().cpu()
         squares += state.square() * counted[..., None]
         steps += counted
         state, reward, alive = model_step(
-            task.simulator, state, action, _shared(task, starts, t, members)
-        )
-        returns += reward * counted
+            task.simulator, state, within(torch.nan_to_num(wanted), limit),
+            _shared(task, starts, t, members),
+        )  # fmt: skip
+        # A simulation that broke earns nothing in that step; a policy without numbers, no return.
+        alive = alive * state.isfinite().all(dim=2)
+        reward = torch.where(reward.isfinite() | (alive > 0.5), reward, 0.0)
+        returns += torch.where(wanted.isfinite().all(dim=2), reward, torch.nan) * counted
         ends += (1 - alive) * counted
-        if at_end == "stop":
-            counted = counted * alive
-        elif bool((alive < 0.5).any()):
-            fresh = task.starts(starts, stream(0, "evaluation restarts", t)).double()
-            state = torch.where(alive[..., None] < 0.5, fresh, state)
+        over = alive < 0.5
+        if bool(over.any()):
+            fresh = begin
+            if at_end == "stop":
+                counted = counted * alive
+                if not counted.any():
+                    break
+            else:
+                fresh = task.starts(starts, stream(0, "evaluation restarts", t)).double()
+            state = torch.where(over[..., None], fresh, state)
     rms = (squares.sum(dim=1) / steps.sum(dim=1)[:, None]).sqrt()
     return Evaluation(returns, ends.mean(dim=1), rms)
+
+
+def _limit(task: Task) -> Tensor | None:
+    return None if task.action_limit is None else torch.tensor(task.action_limit).double()
 
 
 def _shared(task: Task, starts: int, t: int, members: int) -> Tensor | None:

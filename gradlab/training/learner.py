@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.noise import child
@@ -62,7 +64,7 @@ class Learner:
         check_fits(algorithm, task)
         self.algorithm, self.task, self.settings = algorithm, task, settings
         self.dtype = getattr(torch, settings.precision)
-        self.device = torch.device(settings.device)
+        self.device = usable_device(settings.device)
         self.seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
         self.draws = Draws(self.seeds, self.dtype, self.device)
         self.objective = Objective(
@@ -106,14 +108,14 @@ class Learner:
         return self.draw(network, state, noise)[0]
 
     def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Action [E, N, da] of the squashed Gaussian and its log density [E, N]."""
+        """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
         mean, raw = network(state).chunk(2, dim=2)
         log_std = LOG_STD[0] + (LOG_STD[1] - LOG_STD[0]) * torch.sigmoid(raw)
         latent = mean + log_std.exp() * noise
-        slope = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
+        density = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
         if self.limit is not None:
-            slope = slope + self.limit.log()
-        density = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi) - slope
+            slope = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
+            density = density - (slope + self.limit.log())
         return self._squashed(latent), density.sum(dim=2)
 
     def values(self, critic: Network, state: Tensor, action: Tensor) -> Tensor:
@@ -124,13 +126,20 @@ class Learner:
             both = both[:, None].expand(-1, count, -1, -1).flatten(0, 1)
         return critic(both).view(len(self.seeds), count, -1)
 
-    def policy_of(self, member: int) -> nn.Module:
-        """The policy of one seed as a network that `gradlab measure` takes."""
-        return unstacked(self.policy, member, self.policy_module)
+    def finite(self) -> NDArray[np.bool_]:
+        """Has each seed nothing but finite parameters? [E]"""
+        parameters = [*self.policy.parameters, *self.critic.parameters]
+        sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
+        return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())
 
-    def critic_of(self, member: int) -> nn.Module:
+    def policy_of(self, member: int, policy: Network | None = None) -> nn.Module:
+        """The policy of one seed, of now or of then, as a network that `gradlab measure` takes."""
+        return unstacked(policy or self.policy, member, self.policy_module)
+
+    def critic_of(self, member: int, critics: Network | None = None) -> nn.Module:
         """The first critic of one seed, in the task's own rewards."""
-        critic = unstacked(self.critic, member * self.algorithm.critics, self.critic_module)
+        first = member * self.algorithm.critics
+        critic = unstacked(critics or self.critic, first, self.critic_module)
         assert isinstance(critic, QCritic)
         last = critic.network[-1]
         assert isinstance(last, nn.Linear)
@@ -168,12 +177,17 @@ class Learner:
                     for key, v in state.items()
                     if key.startswith(prefix)
                 }
+                if any(v.shape not in (tensor.shape, ()) for v in own.values()):
+                    raise InputError(f"saved {name} does not fit its networks")
                 if own:
                     optimiser.state[tensor] = {
-                        key: value if key == "step" else value.to(tensor)
+                        key: value.to(tensor.device) if key == "step" else value.to(tensor)
                         for key, value in own.items()
                     }
         cached = state.get("cached_targets")
+        size = len(self.seeds), self.algorithm.batch
+        if cached is not None and cached.shape != size:
+            raise InputError(f"saved targets are {tuple(cached.shape)}, expected {size}")
         self._cached = None if cached is None else cached.to(self.device, self.dtype)
 
     def _stacked(self, modules: list[nn.Module]) -> Network:
@@ -181,7 +195,7 @@ class Learner:
         return stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
 
     def _squashed(self, latent: Tensor) -> Tensor:
-        return torch.tanh(latent) if self.limit is None else self.limit * torch.tanh(latent)
+        return latent if self.limit is None else self.limit * torch.tanh(latent)
 
     def _set_rates(self, iteration: int) -> None:
         done = min(iteration / self.settings.iterations, 1.0)
@@ -262,30 +276,48 @@ class Learner:
         return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
 
     def _step(self, adam: torch.optim.Adam, network: Network, loss: Tensor, each: int) -> Tensor:
-        """One step down `loss`; the gradient norm of every seed before clipping, [E]."""
+        """One step down `loss`; the gradient norm of every seed before clipping, [E].
+
+        Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
+        of a seed is that of its `each` networks together.
+        """
         parameters = network.parameters
         gradients = torch.autograd.grad(loss, parameters)
-        squares = [g.square().sum(dim=(1, 2)) for g in gradients]
-        norm = torch.stack(squares).sum(dim=0).view(-1, each).sum(dim=1).sqrt()
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
+        norm = torch.linalg.vector_norm(norms, dim=0)
         if self.algorithm.clip is not None:
             factor = (self.algorithm.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
-            shape = factor.repeat_interleave(each)[:, None, None]
-            gradients = tuple(g * shape for g in gradients)
+            gradients = tuple(g * factor[:, None, None] for g in gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         adam.step()
-        return norm
+        total: Tensor = norm.view(-1, each).square().sum(dim=1).sqrt()
+        return total
+
+
+def usable_device(name: str) -> torch.device:
+    """
+    Raises:
+        InputError: no such device, or none on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): take 'cpu'") from error
+    return device
 
 
 def check_fits(algorithm: Algorithm, task: Task) -> None:
     """Raises InputError where the algorithm needs a model that the task has not."""
     if algorithm.needs_model and task.prior is None:
         raise InputError(
-            f"{algorithm.name} needs a model, but {task.name} has no prior: give one with "
-            f"dataclasses.replace(task, prior=…), or take td3, sac, ddpg or n-step-dpg"
+            f"{algorithm.name} needs a model, but {task.name} has no prior: give one in a task of "
+            f"your own (file.py:function that returns dataclasses.replace(task, prior=…) or "
+            f"gradlab.tasks.with_learned_prior), or take td3, sac, ddpg or n-step-dpg"
         )
-    noisy = [t for t in algorithm.terms if t.horizon > 0]
-    if noisy and task.prior is not None and not task.prior.differentiable:
+    if max(algorithm.horizons) > 0 and task.prior is not None and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
 
 
@@ -303,7 +335,7 @@ def networks(
         policy: Policy | GaussianPolicy
         if algorithm.policy == "gaussian":
             policy = GaussianPolicy(
-                ds, da, **shape, squash=True, limit=limit, log_std_bounds=LOG_STD
+                ds, da, **shape, squash=limit is not None, limit=limit, log_std_bounds=LOG_STD
             )
         else:
             policy = Policy(ds, da, **shape, limit=limit)
@@ -318,6 +350,3 @@ def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
 @torch.no_grad()
 def _blend(target: Network, live: Network, tau: float) -> None:
     torch._foreach_lerp_(target.parameters, live.parameters, tau)
-
-
-METRICS = tuple(field.name for field in fields(Update))

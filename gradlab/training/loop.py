@@ -3,19 +3,22 @@
     path = gradlab.train("mpg-v2", gradlab.tasks.path_tracking(), seeds=5)
 
 Everything random follows from (seed, name, iteration), so a run that was killed goes on from its
-last saved state bit for bit, and what it repeats replaces equal rows.
+last saved state bit for bit, and what it repeats replaces equal rows. Ctrl-C ends it between two
+iterations, where its state is saved.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -66,7 +69,8 @@ def train(
     Raises:
         InputError: an unknown algorithm or setting, a model that is missing, or a run that cannot
             be resumed, with the difference.
-        Diverged: every seed diverged; the last good checkpoint is kept.
+        Diverged: every seed diverged; the last good networks of each are kept.
+        KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = _settings(task, settings, changes)
@@ -76,10 +80,13 @@ def train(
     run = Run(row, task, chosen)
     config = describe(row, task, chosen)
     if resume:
-        run.load(checkpoints.restore(path, config))
+        checkpoints.load(path, run, config)
+    else:
+        checkpoints.clear(path)
     about = attributes(config, command, provenance.environment())
     with Journal(path, tables(row, task, chosen), about) as journal, _precision(chosen):
-        run.go(path, journal, config, progress)
+        if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
+            run.go(path, journal, config, progress)
     return path
 
 
@@ -96,8 +103,10 @@ class Run:
             settings.seeds, algorithm.replay, task.simulator.state_dim, task.simulator.action_dim,
             self.learner.dtype, self.learner.device,
         )  # fmt: skip
+        self.window = Window(algorithm)
         self.batch: Batch | None = None
         self.lost = np.zeros(settings.seeds, dtype=bool)
+        self.good = 0, self.learner.policy.copied(), self.learner.critic.copied()
         self.iteration = 0
         self.seconds = 0.0
 
@@ -105,27 +114,44 @@ class Run:
         self, path: Path, journal: Journal, config: dict[str, object], progress: Progress
     ) -> None:
         """From the present iteration to the last."""
-        settings, begun = self.settings, time.monotonic() - self.seconds
-        window = Window(self.learner)
-        while True:
-            k = self.iteration
-            self.seconds = time.monotonic() - begun
-            if k % settings.evaluate_every == 0 or k == settings.iterations:
-                journal.append("evaluations", evaluation_row(self, self._evaluation()))
-            if k in self._kept():
-                checkpoints.keep(path, self, k)
-            if k % settings.checkpoint_every == 0 or k == settings.iterations:
-                checkpoints.save(path, self, config)
-            if k == settings.iterations:
-                break
-            self._collect(window)
-            window.add(self.learner.update(k, self._batch(k)))
-            self.iteration += 1
-            if self.iteration % settings.log_every == 0:
-                row = window.row(self.iteration, time.monotonic() - begun)
-                journal.append("updates", row)
-                self._report_divergence(row, journal)
-                progress("training", self.iteration, settings.iterations)
+        begun = time.monotonic() - self.seconds
+        self._note_good()
+        with _between_iterations() as interrupted:
+            while not self._visit(path, journal, config, begun):
+                if interrupted():
+                    self._leave(path, config)
+                self._collect()
+                self.window.add(self.learner.update(self.iteration, self._batch(self.iteration)))
+                self.iteration += 1
+                if self.iteration % self.settings.log_every == 0 or self._done:
+                    self._record(path, journal, begun)
+                    progress("training", self.iteration, self.settings.iterations)
+
+    def _visit(self, path: Path, journal: Journal, config: dict[str, object], begun: float) -> bool:
+        """What is due before an iteration: evaluation, networks to keep, the saved state; done?"""
+        k, settings = self.iteration, self.settings
+        self.seconds = time.monotonic() - begun
+        if k % settings.evaluate_every == 0 or self._done:
+            journal.append("evaluations", evaluation_row(self, self._evaluation()))
+        if k in self._kept():
+            checkpoints.keep(path, self, k)
+        if k % settings.checkpoint_every == 0 or self._done:
+            checkpoints.save(path, self, config)
+        return self._done
+
+    def _record(self, path: Path, journal: Journal, begun: float) -> None:
+        """The row of a full window, and what it says of divergence."""
+        row = self.window.row(self.iteration, time.monotonic() - begun)
+        journal.append("updates", row)
+        self._report_divergence(path, journal)
+        self._note_good()
+
+    def _leave(self, path: Path, config: dict[str, object]) -> NoReturn:
+        checkpoints.save(path, self, config)
+        raise KeyboardInterrupt(
+            f"the state after {self.iteration} iterations is saved: the same command with --resume "
+            f"goes on from there"
+        )
 
     def state(self) -> dict[str, Tensor]:
         parts = {
@@ -135,7 +161,9 @@ class Run:
             "run": {
                 "iteration": torch.tensor(self.iteration),
                 "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+                "lost": torch.from_numpy(self.lost),
             },
+            "window": self.window.state(),
             "batch": {} if self.batch is None else dict(vars(self.batch)),
         }
         return {
@@ -144,28 +172,50 @@ class Run:
             for name, value in found.items()
         }
 
-    def load(self, state: dict[str, Tensor]) -> None:
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            InputError, KeyError, RuntimeError, ValueError: the state is not one of this run.
+        """
+
         def part(name: str) -> dict[str, Tensor]:
             start = f"{name}/"
             return {k[len(start) :]: v for k, v in state.items() if k.startswith(start)}
 
+        iteration, lost = int(state["run/iteration"]), state["run/lost"].numpy()
+        if not 0 <= iteration <= self.settings.iterations or lost.shape != self.lost.shape:
+            raise InputError(f"saved iteration is {iteration} for {len(lost)} seeds")
         self.learner.load(part("learner"))
         self.environments.load(part("environments"))
         self.replay.load(part("replay"))
-        self.iteration = int(state["run/iteration"])
+        self.window.load(part("window"))
+        self.iteration, self.lost = iteration, lost.copy()
         self.seconds = float(state["run/seconds"])
         batch = {k: v.to(self.replay.rows) for k, v in part("batch").items()}
+        size = self.settings.seeds, self.algorithm.batch
+        if any(v.shape[:2] != size for v in batch.values()):
+            raise InputError(f"saved batch is not {size[0]} × {size[1]}")
         self.batch = Batch(**batch) if batch else None
+
+    @property
+    def _done(self) -> bool:
+        return self.iteration == self.settings.iterations
+
+    @property
+    def sound(self) -> bool:
+        """Has a seed that was not given up finite networks?"""
+        finite = self.learner.finite()
+        return bool((finite & ~self.lost).any())
 
     def _kept(self) -> set[int]:
         return {round(share * self.settings.iterations) for share in self.settings.keep}
 
-    def _collect(self, window: Window) -> None:
+    def _collect(self) -> None:
         """Fill replay up to the warm-up, then one step of the environments every `interval`."""
         wanted = max(self.settings.warmup, self.algorithm.batch)
         due = self.iteration % self.settings.interval == 0
-        while due or len(self.replay) < wanted:
-            window.ended(*self.environments.step(self._explore, self.replay))
+        while due or self.replay.added < wanted:
+            self.window.ended(self.environments.step(self._explore, self.replay))
             due = False
 
     def _explore(self, state: Tensor, noise: Tensor) -> Tensor:
@@ -194,15 +244,27 @@ class Run:
             lambda state: state.to(learner.device, learner.dtype),
         )  # fmt: skip
 
-    def _report_divergence(self, row: Mapping[str, Any], journal: Journal) -> None:
+    def _report_divergence(self, path: Path, journal: Journal) -> None:
         """Note each seed that leaves the finite numbers; give up when none is left."""
-        lost = np.asarray(row["nonfinite"]) > 0
-        for member in np.flatnonzero(lost & ~self.lost):
-            journal.append("events", divergence(self, int(member), row))
-        self.lost |= lost
+        fresh = [member for member in self.window.told if not self.lost[member]]
+        for member in fresh:
+            kept = checkpoints.keep_good(path, self, member)
+            told = f"; its networks after {self.good[0]} iterations are kept in {kept}"
+            journal.append("events", divergence(self, member, told))
+            self.lost[member] = True
         if self.lost.all():
-            first = divergence(self, 0, row)["message"]
-            raise Diverged(f"every seed diverged by iteration {self.iteration}: {first}")
+            seeds = "the seed" if len(self.lost) == 1 else "every seed"
+            first = divergence(self, fresh[0], "")["message"]
+            raise Diverged(
+                f"{seeds} diverged by iteration {self.iteration}: {first}; the last good networks "
+                f"are in {checkpoints.good_folder(path)}"
+            )
+
+    def _note_good(self) -> None:
+        """Remember networks that are finite: a saved state may be too old or too late."""
+        learner = self.learner
+        if bool((learner.finite() | self.lost).all()):
+            self.good = self.iteration, learner.policy.copied(), learner.critic.copied()
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
@@ -239,6 +301,26 @@ def _scheduled(weights: Weights, settings: Settings) -> Weights:
     if isinstance(weights, MpgJournalWeights):
         return replace(weights, iterations=settings.iterations)
     return weights
+
+
+@contextmanager
+def _between_iterations() -> Iterator[Callable[[], bool]]:
+    """Yields whether Ctrl-C was pressed; pressed again it interrupts at once."""
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def press(number: int, frame: object) -> None:
+        pressed.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

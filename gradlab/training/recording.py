@@ -1,11 +1,13 @@
-"""What a training run writes down: updates summed over windows, evaluations, and events.
+"""What a training run writes down: means over windows of updates, evaluations, and events.
 
-Sums stay on the device until a window ends, so that recording costs one transfer per row.
+Numbers stay on the device until a window ends, so that recording costs one transfer per row. An
+open window is part of a run's state: a row does not depend on where a run was stopped.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, final
 
@@ -16,15 +18,15 @@ from gradlab.journal import Column, Table
 from gradlab.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.collection import Evaluation
-from gradlab.training.learner import Learner, Update
+from gradlab.training.collection import Ended, Evaluation
+from gradlab.training.learner import Update
 from gradlab.training.settings import Settings
 
 if TYPE_CHECKING:
     from gradlab.training.loop import Run
 
 SEED = ("seed",)
-CRITIC = ("critic_loss", "value", "critic_norm")
+CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
 POLICY = ("policy_loss", "policy_norm")
 
 
@@ -43,6 +45,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "realised_horizon": Column(unit="model steps"),
         "terminated": Column(unit="episodes, all seeds"),
         "truncated": Column(unit="episodes, all seeds"),
+        "broken": Column(unit="transitions that are not finite, all seeds"),
         "seconds": Column(unit="s"),
     }
     evaluations = {
@@ -81,52 +84,106 @@ def attributes(
 class Window:
     """Means over the updates since the last row."""
 
-    def __init__(self, learner: Learner) -> None:
-        self.clip = learner.algorithm.clip
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.clip = math.inf if algorithm.clip is None else algorithm.clip
+        self.told: dict[int, str] = {}
         self._empty()
 
     def add(self, update: Update) -> None:
-        self.count += 1
         self.critic.append(torch.stack([getattr(update, name) for name in CRITIC]))
         if update.policy_norm is not None and update.policy_loss is not None:
             self.policy.append(torch.stack([update.policy_loss, update.policy_norm]))
+            self.at.append(len(self.critic) - 1)
             self.horizon += update.horizon
-        self.last = update
+        self.weights = update.weights
 
-    def ended(self, terminated: int, truncated: int) -> None:
-        self.terminated += terminated
-        self.truncated += truncated
+    def ended(self, ended: Ended) -> None:
+        self.terminated += ended.terminated
+        self.truncated += ended.truncated
+        self.broken += ended.broken
 
     def row(self, iteration: int, seconds: float) -> dict[str, Any]:
         """The row of the window that ends at `iteration`; begins the next."""
         critic = torch.stack(self.critic).double().cpu()
         row: dict[str, Any] = {"iteration": iteration, "seconds": seconds}
         row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(CRITIC)}
-        bad = ~torch.isfinite(critic).all(dim=1)
-        lost = bad.sum(dim=0)
+        lost = (~torch.isfinite(critic).all(dim=1)).sum(dim=0)
+        policy = None
         if self.policy:
             policy = torch.stack(self.policy).double().cpu()
             row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(POLICY)}
-            row["clipped"] = self._clipped(policy[:, 1]).numpy()
+            row["clipped"] = (policy[:, 1] > self.clip).double().mean(dim=0).numpy()
             row["realised_horizon"] = self.horizon / len(self.policy)
             lost = lost + (~torch.isfinite(policy).all(dim=1)).sum(dim=0)
         row |= {
             "nonfinite": lost.numpy(),
-            "weight": self.last.weights,
+            "weight": self.weights,
             "terminated": self.terminated,
             "truncated": self.truncated,
+            "broken": self.broken,
+        }
+        first = iteration - len(critic)
+        self.told = {
+            int(member): _story(critic[..., member], policy, self.at, int(member), first)
+            for member in lost.nonzero().flatten()
         }
         self._empty()
         return row
 
-    def _clipped(self, norms: Tensor) -> Tensor:
-        limit = float("inf") if self.clip is None else self.clip
-        return (norms > limit).double().mean(dim=0)
+    def state(self) -> dict[str, Tensor]:
+        """The open window, for `load`."""
+        counts = [self.horizon, self.terminated, self.truncated, self.broken]
+        found = {"counts": torch.tensor(counts), "at": torch.tensor(self.at, dtype=torch.long)}
+        for name in ("critic", "policy"):
+            if getattr(self, name):
+                found[name] = torch.stack(getattr(self, name))
+        return found
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self._empty()
+        self.horizon, self.terminated, self.truncated, self.broken = state["counts"].tolist()
+        self.at += state["at"].tolist()
+        self.critic += state.get("critic", ())
+        self.policy += state.get("policy", ())
 
     def _empty(self) -> None:
         self.critic: list[Tensor] = []
         self.policy: list[Tensor] = []
-        self.count = self.horizon = self.terminated = self.truncated = 0
+        self.at: list[int] = []  # of every policy update, its place among the critic's
+        self.horizon = self.terminated = self.truncated = self.broken = 0
+
+
+def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, begin: int) -> str:
+    """What left the finite numbers first, when, and the last statistics before it.
+
+    Args:
+        critic: [updates, quantities]; policy: [policy updates, quantities, E].
+    """
+    every = list(range(len(critic)))
+    series = {name: (every, critic[:, k]) for k, name in enumerate(CRITIC)}
+    if policy is not None:
+        series |= {name: (at, policy[:, k, member]) for k, name in enumerate(POLICY)}
+    gone = {
+        name: int((~values.isfinite()).nonzero()[0])
+        for name, (_, values) in series.items()
+        if not values.isfinite().all()
+    }
+    order = list(series)
+    first = min(gone, key=lambda name: series[name][0][gone[name]])
+    update = series[first][0][gone[first]]
+    before = []
+    for name, (places, values) in series.items():
+        until = update + (order.index(name) < order.index(first))
+        earlier = [float(v) for k, v in zip(places, values, strict=True) if k < until]
+        if earlier:
+            largest = max(earlier, key=abs)
+            before.append(f"{_words(name)} {earlier[-1]:.3g} (largest {largest:.3g})")
+    told = f"; just before: {', '.join(before)}" if before else ""
+    return f"{_words(first)} was not finite in update {begin + update}{told}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ").replace("norm", "gradient norm")
 
 
 def evaluation_row(run: Run, found: Evaluation) -> dict[str, Any]:
@@ -143,14 +200,7 @@ def evaluation_row(run: Run, found: Evaluation) -> dict[str, Any]:
     }
 
 
-def divergence(run: Run, member: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """Which quantity of one seed left the finite numbers, with the statistics before it did."""
-    names = [*CRITIC, *(name for name in POLICY if name in row)]
-    gone = [name for name in names if not torch.isfinite(torch.as_tensor(row[name][member]))]
-    first = gone[0] if gone else "an update"
-    told = ", ".join(f"{name} {float(row[name][member]):.3g}" for name in names)
-    message = (
-        f"seed {run.learner.seeds[member]} diverged before iteration {run.iteration}: "
-        f"{first.replace('_', ' ')} is not finite ({told})"
-    )
+def divergence(run: Run, member: int, kept: str) -> dict[str, Any]:
+    """The event of a seed that left the finite numbers."""
+    message = f"seed {run.learner.seeds[member]} diverged: {run.window.told[member]}{kept}"
     return {"number": run.iteration * run.settings.seeds + member, "message": message}

@@ -1,10 +1,12 @@
 """Whole runs on a small world: seeds, resumption, records, divergence, and what a run leaves."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import gradlab
@@ -135,9 +137,10 @@ def test_a_finished_run_is_one_file_with_every_curve(tmp_path):
 
 
 def test_learning_improves_the_return(tmp_path):
-    path = train(row("mpg-v2"), task(), tmp_path / "run.h5", **(SMALL | {"iterations": 300}))
-    returns = read(path).groups["evaluations"]["return_mean"].values[:, 0]
-    assert returns[-1] > returns[0] + 1.0
+    quick = replace(row("mpg-v2"), policy_rate=(3e-3, 3e-5))
+    path = train(quick, task(), tmp_path / "run.h5", **(SMALL | {"iterations": 300, "seeds": 3}))
+    returns = read(path).groups["evaluations"]["return_mean"].values
+    assert (returns[-1] > returns[0] / 3).all()  # from about −90 to −10
 
 
 def test_kept_networks_can_be_measured(tmp_path):
@@ -165,16 +168,23 @@ def test_an_earlier_run_is_not_replaced_unasked(tmp_path):
 
 
 def test_nothing_to_resume_says_so(tmp_path):
-    with pytest.raises(InputError, match="no run to resume"):
+    with pytest.raises(InputError, match="nothing to resume"):
         train(row("td3"), task(), tmp_path / "run.h5", **SMALL, resume=True)
 
 
 def test_divergence_is_reported_with_what_went_first(tmp_path):
     wild = replace(row("td3"), value_rate=(1e300, 1e300))
-    with pytest.raises(Diverged, match=r"seed 0 diverged before iteration 10: .* is not finite"):
+    with pytest.raises(Diverged, match=r"seed 0 diverged: .* was not finite in update \d"):
         train(wild, task(), tmp_path / "run.h5", **SMALL)
     events = read(tmp_path / "run.h5").groups["events"]["message"].values
-    assert len(events) == 1 and "critic" in events[0]
+    assert len(events) == 1
+    # The first critic step ruins the policy's loss in the same update; what came before is told.
+    assert "policy loss was not finite in update 0" in events[0]
+    assert re.search(r"just before: value .*, critic loss .*, critic gradient norm \d", events[0])
+    kept = checkpoint.load(tmp_path / "run-last-good" / "seed0-critic.safetensors")
+    assert all(p.isfinite().all() for p in kept.parameters())
+    state = safetensors.torch.load_file(tmp_path / "run.resume.safetensors")
+    assert all(state[name].isfinite().all() for name in state if "learner" in name)
 
 
 def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch):
