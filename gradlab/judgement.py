@@ -110,13 +110,20 @@ def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
 
 
 def longest_pass(profile: Profile, name: str) -> list[int]:
-    """The longest run of horizons ≥ 1 with a usable direction and error, whatever lies before."""
+    """The longest run of horizons ≥ 1 with a usable direction and error, whatever lies before.
+
+    Their errors are below that of a zero gradient, too: a run of equally lost ones is none.
+    """
     over = np.array(judged_horizons(profile, name), dtype=int)
     mse = np.array([profile.estimate(name, "mse", int(h)).value for h in over])
-    ends = [interval("cosine", profile.estimate(name, "cosine", int(h))).low for h in over]
+    direction, relative = (
+        [interval(quantity, profile.estimate(name, quantity, int(h))) for h in over]
+        for quantity in ("cosine", "relative_mse")
+    )
+    passes = _passes(mse[None], np.array([each.low for each in direction])[None])[0]
     runs: list[list[int]] = [[]]
-    for h, good in zip(over, _passes(mse[None], np.array(ends)[None])[0], strict=True):
-        if h and good:
+    for h, good, error in zip(over, passes, relative, strict=True):
+        if h and good and error.high < 1:
             runs[-1].append(int(h))
         else:
             runs.append([])

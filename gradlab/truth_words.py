@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf, log
+from math import exp, inf, log
 
 from gradlab.judgement import judged_horizons
 from gradlab.profile import Profile
-from gradlab.wording import duration, percent, samples
+from gradlab.wording import duration, percent, samples, steps, times
 
 
 def no_truth(profile: Profile) -> str:
@@ -23,9 +23,22 @@ def admissible_truth(profile: Profile, name: str | None) -> str:
     error, norm = float(facts[f"{kind}standard_error"]), float(facts[f"{kind}norm"])
     share = f"its standard error is {percent(error / norm)} of its norm" if norm > 0 else ""
     reason = str(facts.get("reason", facts["status"]))
-    diverges = float(facts.get("lyapunov", -inf)) > -log(profile.config.get("discount", 1.0))
-    parts = [reason, "uncut it would diverge" if diverges else "", share]
-    return f"Truth: {'; '.join(filter(None, parts))} ({samples(profile.config)})."
+    parts = filter(None, (reason, _divergence(profile), share))
+    return f"Truth: {'; '.join(parts)} ({samples(profile.config)})."
+
+
+def _divergence(profile: Profile) -> str:
+    """How much of a cut truth is made beyond the horizons that are judged by it."""
+    growth = float(profile.truth.get("lyapunov", -inf)) + log(profile.config.get("discount", 1.0))
+    beyond = int(profile.truth.get("horizon", 0)) - profile.horizons[-1]
+    if growth <= 0:
+        return ""
+    if beyond <= 0:
+        return "uncut it would diverge"
+    return (
+        f"uncut it would diverge: the {steps(beyond)} beyond H = {profile.horizons[-1]} make it up "
+        f"to {times(exp(min(growth * beyond, 700.0)))} as large"
+    )
 
 
 def imprecise_truth(profile: Profile, name: str | None) -> str:

@@ -181,7 +181,7 @@ def _checks(profile: Profile) -> list[Sentence]:
         return []
     asks = "asks" if len(failed) == 1 else "ask"
     text = f"{len(failed)} of {len(profile.sanity or ())} sanity checks {asks} for attention: "
-    return [Sentence("health", True, text + "; ".join(failed) + ".")]
+    return [Sentence("sanity", True, text + "; ".join(failed) + ".")]
 
 
 def _data_against(profile: Profile, name: str) -> Sentence:

@@ -151,6 +151,8 @@ def test_long_horizons_that_would_do_are_named_where_the_shortest_does_not():
     assert "Without the shorter ones h = 6–12 would be." in late
     dip = said(planted(lambda n: 1.0, lambda n: 0.9 if n == 6 else -0.5))["horizon"].text
     assert "would be" not in dip
+    lost = said(planted(lambda n: 4.0, lambda n: 0.9 if n >= 6 else -0.5))["horizon"].text
+    assert "would be" not in lost  # their errors are those of a zero gradient
 
 
 def test_errors_that_do_not_differ_are_called_the_same():
@@ -172,6 +174,9 @@ def test_a_cut_truth_comes_first_and_says_whether_it_diverges():
     profile = replace(profile, config={**profile.config, "discount": 0.98})
     first = verdict(profile)[0]
     assert first.text.startswith("Truth: the objective is cut at T = 40 steps; uncut it would div")
+    far = replace(profile, truth={**profile.truth, "horizon": H + 28})
+    # e^{28 (0.1 + ln 0.98)} = 9.3
+    assert "the 28 steps beyond H = 12 make it up to 9.3× as large" in verdict(far)[0].text
     calm = replace(profile, truth={**profile.truth, "lyapunov": 0.01})
     assert "diverge" not in verdict(calm)[0].text
 
@@ -319,8 +324,8 @@ def test_failed_checks_are_named_and_passed_ones_are_not():
     fine = Finding("float32", "cosine 1", "no", True)
     bad = Finding("saturated actions", "90%", "most", False)
     profile = planted(lambda n: 1.0, lambda n: 0.9)
-    assert "health" not in said(replace(profile, sanity=(fine,)))
-    text = said(replace(profile, sanity=(fine, bad)))["health"].text
+    assert "sanity" not in said(replace(profile, sanity=(fine,)))
+    text = said(replace(profile, sanity=(fine, bad)))["sanity"].text
     assert text == "1 of 2 sanity checks asks for attention: saturated actions."
 
 

@@ -23,6 +23,7 @@ from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.starts import Starts
 
 PRECISION = 0.25  # largest relative standard error of an admissible truth
+AIM = 0.18  # what the starts asked for would have: below it, since relative_se is an estimate
 ERRORS = 3.0  # standard errors allowed between truth and differences
 ROUNDING = 1e-6  # relative error of finite differences in float64
 NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
@@ -40,7 +41,7 @@ class Reference:
         distance: |truth − differences| in θ, noise-corrected; distance_se: its standard error.
         boundary: norm of the boundary term of termination, which the truth misses, noise-corrected;
             boundary_se: its standard error. NaN where termination is ignored.
-        missing: further starts that would bring relative_se to 1/4 (0: none; −1: unknown).
+        missing: further starts that would bring relative_se below 1/4 (0: none; −1: unknown).
     """
 
     gradients: Tensor
@@ -80,9 +81,9 @@ class Judged:
         """The reference at truncation T."""
         norm, error, n = float(self.norm[T - 1]), float(self.error[T - 1]), self.gradients.shape[1]
         relative = error / norm if norm > 0 else float("inf")
-        missing = -1
-        if np.isfinite(relative):
-            missing = max(0, int(np.ceil(n * ((relative / PRECISION) ** 2 - 1))))
+        missing = -1 if not np.isfinite(relative) else 0
+        if PRECISION <= relative < np.inf:
+            missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
         return Reference(
             gradients=self.gradients[T - 1],
             norm=norm,

@@ -113,9 +113,7 @@ def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
     assert few.status == "imprecise"
     assert few.first.relative_se > 0.25
     assert few.first.missing > 0
-    enough = gaussian_starts(
-        24 + 2 * few.first.missing, 2, mean=0.1
-    )  # twice: the count is an estimate
+    enough = gaussian_starts(24 + few.first.missing, 2, mean=0.1)
     assert matched_truth(system, policy, enough, 0.95, 10).status == "converged"
 
 
