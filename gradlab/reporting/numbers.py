@@ -18,7 +18,7 @@ QUANTITIES = {
     "sign_agreement": "Share of parameters whose sign agrees with the truth",
     "snr": "Signal-to-noise ratio of one sample",
     "mean_norm": "Norm of the mean",
-    "tail_index": "Heaviness of the tails of one sample (1: Gaussian; above 1.2 a few starts carry much)",
+    "tail_index": "Heaviness of the tails of one sample (1: Gaussian, above 1.2: heavy)",
 }
 HEADINGS = {
     "estimator": "estimator",
