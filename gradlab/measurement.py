@@ -10,13 +10,13 @@ import copy
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gradlab import provenance
+from gradlab.assembly import assembled, configuration, truth_values
 from gradlab.assumptions import theory
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
@@ -28,19 +28,18 @@ from gradlab.gradients.estimator import (
     augmenting,
     softened,
 )
-from gradlab.gradients.inner_products import Cells, estimator_moments
+from gradlab.gradients.groups import group_count
+from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.objective import SAMPLES, objective_moments
 from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.truth import Truth, matched_truth
+from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
-from gradlab.profile import COLUMNS, Profile
+from gradlab.profile import Profile
 from gradlab.sanity import examine
-from gradlab.statistics.intervals import interval
-from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.systems.recorded import Recorded
 from gradlab.tasks import Task
 
@@ -101,9 +100,7 @@ def measure(
     chosen = _estimators(task, first, estimators, H)
     for name, estimator in chosen.items():
         _check_estimator(name, estimator, task, begin, truth)
-    _check_memory(
-        task, policy, chosen, H, len(begin.states) * (SAMPLES if truth == "objective" else 1)
-    )
+    _check_memory(task, policy, chosen, H, len(begin.states), truth)
     alpha, original = _entropy(chosen), policy
     augment = augmenting(alpha) if alpha else lambda system: system
     own = {name: each.tail.critic for name, each in (estimators or {}).items()}
@@ -135,7 +132,9 @@ def measure(
     steps = reference.horizon if reference.admissible and truth == "matched" else None
     bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
     progress("checks", 1, 1)
-    config = _config(task, original, first, begin, H, batch, truth, termination, seed, command)
+    config = configuration(
+        task, original, first, begin, H, batch, truth, termination, seed, command
+    )
     config |= {
         "critics": len(critics),
         "entropy": alpha,
@@ -148,7 +147,7 @@ def measure(
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
-    profile = _profile(moments, H, batch, config, environment, _truth_values(reference, truth))
+    profile = assembled(moments, H, batch, config, environment, truth_values(reference, truth))
     return replace(profile, sanity=sanity, theory=bounds)
 
 
@@ -172,23 +171,26 @@ def _entropy(chosen: Mapping[str, Estimator]) -> float:
 
 
 def _check_memory(
-    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], horizon: int, starts: int
+    task: Task,
+    policy: nn.Module,
+    chosen: Mapping[str, Estimator],
+    horizon: int,
+    starts: int,
+    truth: str,
 ) -> None:
     """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and
     the truth's explicit gradients where θ counts in every action."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
-    needed = 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
-    if any(_kind(each) == "all" for each in chosen.values()):
+    objective = truth == "objective"
+    sampled = starts * (SAMPLES if objective else 1)
+    needed = 8 * 3 * (horizon + 1) * sampled * (ds + da + 2) ** 2
+    if objective or any(_kind(each) == "all" for each in chosen.values()):
         needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
     if needed > MEMORY:
         raise InputError(
             f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
             f"{MEMORY / 1e9:.0f} GB: lower one of them"
         )
-
-
-def _group_count(begin: Starts) -> int:
-    return len(np.unique(begin.group.numpy()))
 
 
 def check_arguments(horizon: int, starts: int, batch: int, truth: str, termination: str) -> None:
@@ -234,7 +236,7 @@ def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
     path = None if begin.path is None else begin.path.double()
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
-    groups = _group_count(begin)
+    groups = group_count(begin.group)
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin
@@ -296,88 +298,3 @@ def _check_estimator(
         check_critic(
             estimator.tail.critic, estimator.tail.value, begin.states, task.simulator.action_dim
         )
-
-
-def _profile(
-    cells: Cells,
-    horizon: int,
-    batch: int,
-    config: Mapping[str, Any],
-    environment: Mapping[str, str],
-    truth: Mapping[str, Any],
-) -> Profile:
-    names = tuple(dict.fromkeys(name for name, _ in cells))
-    groups = len(next(iter(cells.values())).size)
-    shape = (len(names), len(QUANTITIES), horizon + 1)
-    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
-    count = np.zeros(shape, dtype=np.int64)
-    method = np.full(shape, "", dtype=object)
-    left_out = np.full((*shape, groups), np.nan)
-    for (name, n), moments in cells.items():
-        for quantity, estimate in estimates(moments, batch).items():
-            cell = names.index(name), QUANTITIES.index(quantity), n
-            found = interval(quantity, estimate)
-            lost = int((~np.isfinite(moments.squares)).sum())
-            numbers = (estimate.value, found.se, found.low, found.high)
-            for column, number in zip(COLUMNS, numbers, strict=True):
-                columns[column][cell] = number
-            count[cell] = int(moments.size.sum())
-            method[cell] = f"{lost} groups of gradients are not finite" if lost else found.method
-            left_out[cell] = estimate.left_out
-    horizons = tuple(range(horizon + 1))
-    return Profile(
-        names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, truth
-    )
-
-
-def _truth_values(truth: Truth, kind: str) -> dict[str, Any]:
-    """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
-    method = "simulator unrolled with its own Jacobians, checked by finite differences"
-    if kind == "objective":
-        method += "; first-action gradients at visited states, times 1/(1 − γ)"
-    values: dict[str, Any] = {
-        "kind": kind,
-        "method": method,
-        "admissible": truth.admissible,
-    }
-    plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
-    if not np.isnan(truth.boundary):
-        plain += ["boundary", "boundary_se"]
-    values |= {name: getattr(truth, name) for name in plain}
-    for prefix, reference in (("", truth.first or truth.every), ("all_", truth.every)):
-        if reference is not None and (prefix == "" or truth.first is not None):
-            numbers = (
-                "norm", "standard_error", "relative_se", "discrepancy", "distance", "distance_se",
-                "missing",
-            )  # fmt: skip
-            values |= {f"{prefix}{name}": getattr(reference, name) for name in numbers}
-    return values
-
-
-def _config(
-    task: Task,
-    policy: nn.Module,
-    critic: nn.Module | None,
-    begin: Starts,
-    horizon: int,
-    batch: int,
-    truth: str,
-    termination: str,
-    seed: int,
-    command: str,
-) -> dict[str, Any]:
-    return {
-        "task": task.name,
-        "task_parameters": dict(task.parameters),
-        "policy_hash": provenance.network_hash(policy),
-        "critic_hash": "" if critic is None else provenance.network_hash(critic),
-        "horizon": horizon,
-        "starts": len(begin.states),
-        "groups": _group_count(begin),
-        "batch": batch,
-        "discount": task.discount,
-        "truth": truth,
-        "termination": termination,
-        "seed": seed,
-        "command": command,
-    }

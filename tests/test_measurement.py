@@ -285,3 +285,11 @@ def test_bad_input_names_the_argument(change, word):
 def test_a_policy_with_a_nan_is_refused():
     with pytest.raises(InputError, match="weight is not finite"):
         gradlab.measure(scalar_task(), scalar_policy(math.nan), Quadratic(), starts=8)
+
+
+def test_the_objectives_explicit_gradients_count_towards_the_memory():
+    """Its truth has θ in every action, whatever the estimators have."""
+    task, many = scalar_task(), 40_000
+    wide = nn.Sequential(nn.Linear(1, 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()
+    with pytest.raises(InputError, match=f"{many} starts needs about .* GB"):
+        gradlab.measure(task, wide, Quadratic(), horizon=1, starts=many, truth="objective")

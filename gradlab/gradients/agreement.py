@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.common_random import Differences, mean_and_error
+from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.starts import Starts
 
@@ -105,7 +106,7 @@ def judge_first(
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
     whole, own = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
-    norm, error = _norm_and_error(whole, own, len(starts.states), _group_count(starts))
+    norm, error = _norm_and_error(whole, own, len(starts.states), group_count(starts.group))
     slope = gram.along(jacobian, differences.directions)
     along = torch.einsum("dna,tna->tdn", slope, weighted)
     return _judged(sweep, norm, error, along, differences, starts)
@@ -114,16 +115,12 @@ def judge_first(
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
     """Gradients [N, P] of one truncation, weights included, and the differences at it."""
     _, inverse = np.unique(starts.group.cpu().numpy(), return_inverse=True)
-    groups = _group_count(starts)
+    groups = group_count(starts.group)
     sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
     whole, own = sums.sum(dim=0).square().sum(), sums.square().sum()
     norm, error = _norm_and_error(whole[None], own[None], len(G), groups)
     along = (G @ differences.directions.T).T[None]
     return _judged(G[None], norm, error, along, differences, starts)
-
-
-def _group_count(starts: Starts) -> int:
-    return len(np.unique(starts.group.cpu().numpy()))
 
 
 def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:

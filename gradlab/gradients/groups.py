@@ -30,3 +30,8 @@ def by_group(values: Tensor, label: Tensor) -> Floats:
     groups = int(label.max()) + 1
     result = values.new_zeros(values.shape[0], groups).index_add_(1, label, values)
     return np.asarray(result.detach().numpy(), dtype=np.float64)
+
+
+def group_count(group: Tensor) -> int:
+    """How many independent groups there are among labels [N]."""
+    return int(torch.unique(group).numel())
