@@ -4,7 +4,8 @@
 
 A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state, the
 mean of its noise left out: a policy trained *through* a biased prior rests where the prior thinks
-the target is (metres away on the inverted pendulum).
+the target is (metres away on the inverted pendulum). Gymnasium's MuJoCo tasks have no prior and no
+reward that pulls to a state: there K holds the initial posture (`posture`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.fitting.posture import posture_gain
 from gradlab.hooks import Progress, silent
 from gradlab.networks.mlp import Policy
 from gradlab.systems.ended import step_running
+from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
@@ -33,13 +36,18 @@ SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is
 def stabilising_policy(task: Task, *, seed: int = 0, progress: Progress = silent) -> Policy:
     """The prior's (else the simulator's) discounted Riccati feedback as a 2×256 ELU network.
 
+    For a MuJoCo environment without a prior: the feedback that holds its initial posture.
+
     Raises:
         InputError: the linearization at the reference state has no stabilising feedback.
     """
     model = task.prior if task.prior is not None else task.simulator
     ds = task.simulator.state_dim
     reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
-    gain = riccati_gain(model, reference, task.discount)
+    if isinstance(model, MujocoEnvironment):
+        gain = posture_gain(model)
+    else:
+        gain = riccati_gain(model, reference, task.discount)
     return distil(task, gain, reference, seed, progress)
 
 
@@ -59,7 +67,8 @@ def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
         K = np.linalg.solve(R + discount * B.T @ P @ B, discount * B.T @ P @ A + S.T)
     except (np.linalg.LinAlgError, ValueError) as error:
         raise InputError(
-            "the model has no discounted Riccati feedback at the reference state: pass a policy"
+            "no policy was given, and none could be made: the model has no discounted Riccati "
+            "feedback at the reference state; pass a policy of your own"
         ) from error
     return torch.from_numpy(K)
 

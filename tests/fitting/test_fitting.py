@@ -8,9 +8,10 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
+from gradlab.fitting.posture import posture_gain
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
-from gradlab.tasks import inverted_pendulum, linear_quadratic
+from gradlab.tasks import inverted_pendulum, linear_quadratic, mujoco
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +44,36 @@ def test_the_made_policy_balances_the_pendulum():
     path = rollout(task.simulator, policy, starts, 300)
     assert path.alive.all()
     assert path.states[-1, :, 0].abs().max() < 0.3
+
+
+def test_the_posture_of_a_walker_is_held_where_it_would_fall():
+    task = mujoco("Walker2d-v5")
+    simulator, gain = task.simulator, posture_gain(task.simulator)
+    reference = torch.tensor(task.reference_state, dtype=torch.float64)
+    bent = task.starts(8, torch.Generator().manual_seed(0))
+    bent[:, 2:8] += 0.3  # its six actuated joints
+
+    def furthest(K):
+        state = bent
+        for _ in range(60):
+            state = simulator.step(state, (-(state - reference) @ K.T).clamp(-1, 1)).state
+        return float((state - reference)[:, 2:8].abs().max())
+
+    assert furthest(gain) < 0.15 and furthest(0 * gain) > 1
+    assert gain.count_nonzero() == 2 * 6
+
+
+def test_a_mujoco_task_gets_a_policy_that_stands_though_no_reward_pulls_to_a_state():
+    task = mujoco("Hopper-v5")
+    starts = as_starts(task.starts(16, torch.Generator().manual_seed(2)), 11)
+
+    def bent(policy):
+        path = rollout(task.simulator, policy, starts, 100)
+        return float(path.states[-1, :, 2:5].abs().max())  # rad
+
+    limp = nn.Linear(11, 3).double()
+    nn.init.zeros_(limp.weight), nn.init.zeros_(limp.bias)
+    assert 2 * bent(policies.stabilising_policy(task).double()) < bent(limp)
 
 
 def test_a_seed_makes_the_same_policy_and_spares_the_global_stream():
