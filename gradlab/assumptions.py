@@ -36,7 +36,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.statistics import constants
 from gradlab.statistics.bounds import Applies, maac_error, mpg_bias, shortest_minimiser
 from gradlab.statistics.bounds_ddppo import ddppo_bias
-from gradlab.statistics.bounds_rp import rp_bias
+from gradlab.statistics.bounds_rp import rp_bias, rp_optimal_horizon
 from gradlab.statistics.constants import Derivatives, Paths
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -262,12 +262,21 @@ def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -
 def _rp(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
     found = constants.rp_constants(paths, estimator.tail.discount)
     c, errors = found.constants, (found.epsilon_f, found.epsilon_v, found.C_f, found.C_v)
-    text = "C_f and C_v as they suffice on linear models"
+    text = f"C_f and C_v as they suffice on linear models; {_surrogate(found)}"
     if c.growth > 1:
         text = f"measured |∂s′/∂s| = {c.growth:.3g} > 1 along the policy"
     applies = Applies(c.growth <= 1, text)
     bound = _bound("RP Prop 5.8", name, applies, n, lambda h: rp_bias(h, c, *errors), first=1)
     return bound, _numbers(c) | {"epsilon_f": errors[0], "epsilon_v": errors[1]}
+
+
+def _surrogate(found: constants.Prediction) -> str:
+    """Prop 5.10's horizon, which minimises another function than the bound."""
+    c = found.constants
+    if not c.applies.holds:
+        return f"Prop 5.10's h* is not used (L_f = {c.L_f:.3g}, L_π = {c.L_pi:.3g}, below 1 wanted)"
+    best = rp_optimal_horizon(c.gamma, found.epsilon_f, found.epsilon_v)
+    return f"Prop 5.10 puts the least of its surrogate at h* = {best:.2g}"
 
 
 def _ddppo(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:

@@ -104,9 +104,12 @@ def _against_zero(profile: Profile, name: str, horizon: int) -> str:
     found = interval("relative_mse", relative)
     if not found.low > 1:
         return ""
+    remedy = "a smaller scale would do better"
+    if interval("cosine", profile.estimate(name, "cosine", horizon)).high < 0:
+        remedy = "it points backwards"
     return (
         f", where it is still {times(relative.value)} (CI {span(found.low, found.high)}) that of "
-        f"a zero gradient (a smaller scale would do better)"
+        f"a zero gradient ({remedy})"
     )
 
 

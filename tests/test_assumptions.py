@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.optimize
 import torch
 from torch import Tensor, nn
 
@@ -197,6 +198,18 @@ def test_a_steep_system_is_said_not_to_meet_the_assumptions():
         assert "measured" in found[theorem].sentence
     assert np.isnan(found["DDPPO Thm 1"].values).all()
     assert found["DDPPO Thm 1"].best == -1
+
+
+def test_the_surrogates_horizon_is_that_of_the_measured_errors():
+    """Prop 5.10 with l = ln 1/γ: h* solves (2/3) l h e^{(2/3) l h} = argument, by bisection."""
+    world = World(1)
+    theory = world.theory("first")
+    sentence = named(theory)["RP Prop 5.8"].sentence
+    f, v = (theory.constants[f"model, RP Prop 5.8: epsilon_{each}"] for each in "fv")
+    rate = -np.log(world.gamma)
+    argument = 2 / 3 * rate ** (4 / 3) * (v / f) ** (2 / 3)
+    known = scipy.optimize.brentq(lambda w: w * np.exp(w) - argument, 0, 50) * 3 / (2 * rate)
+    assert f"least of its surrogate at h* = {known:.2g}" in sentence
 
 
 def test_the_exact_critic_has_no_error():

@@ -190,7 +190,9 @@ def test_a_truth_of_all_actions_has_an_error_of_its_own():
 
 def test_an_error_above_that_of_a_zero_gradient_is_pointed_out():
     text = said(planted(lambda n: 4.0, lambda n: 0.9, norm=1.0))["horizon"].text
-    assert "still 4× (CI 3.8–4.2) that of a zero gradient" in text
+    assert "still 4× (CI 3.8–4.2) that of a zero gradient (a smaller scale" in text
+    backwards = said(planted(lambda n: 4.0, lambda n: -0.6, norm=1.0))["horizon"].text
+    assert "that of a zero gradient (it points backwards)" in backwards
     assert "zero gradient" not in said(planted(lambda n: 0.5, lambda n: 0.9))["horizon"].text
 
 
