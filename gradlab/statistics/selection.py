@@ -1,0 +1,180 @@
+"""Which candidate is best, as the set of those that the samples cannot rule out.
+
+For K candidates (horizons of one estimator, or pairs of estimator and horizon) with errors θ_n on
+common groups of starts, candidate n stays if and only if
+
+    T_n = max_m (θ_n − θ_m) / se_nm  ≤  95% quantile of  max_m (W_n − W_m) / se_nm,
+
+W = mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ and one draw of multipliers ω for all
+n and m: each candidate is tested against everybody on what they do not have in common. Nothing is
+eliminated first and no shape of the profile is assumed, so that the best candidate (each of them
+under exact ties) is in the set with 95% (inverted test of "n is best": Mogstad, Romano, Shaikh &
+Wilhelm 2024, Rev. Econ. Stud. 91, section 3; multipliers: Chernozhukov, Chetverikov & Kato 2013,
+Ann. Stat. 41). The set is never empty: T ≤ 0 for the smallest estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gradlab.errors import InputError
+from gradlab.statistics.comparison import POWER, more_samples
+from gradlab.statistics.intervals import Z, bootstrap_counts, pseudo_values
+from gradlab.statistics.moments import Array, Estimate
+
+COVERAGE = 0.95
+ROUNDING = 1e-10  # share of a standard error below which a difference has none of its own
+
+
+@dataclass(frozen=True)
+class RankSet:
+    """The candidates that may be best, each array [K], in the order in which they were given.
+
+    Attributes:
+        value: the estimates; best: index of the best of them.
+        kept: whether a candidate may be the best one.
+        unknown: no finite estimate: neither kept nor ruled out.
+        statistic, critical: T_n and the largest T_n with which n is kept.
+        rival: the candidate that speaks most against n; gap, se: by how much n is worse than it
+            (negative where it is better), and the standard error of that.
+    """
+
+    value: Array
+    best: int
+    kept: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
+    statistic: Array
+    critical: Array
+    rival: NDArray[np.int64]
+    gap: Array
+    se: Array
+
+
+@dataclass(frozen=True)
+class Separation:
+    """About `more` further samples would rule out `member` as worse than `rival`."""
+
+    member: int
+    rival: int
+    more: int
+
+
+def smallest(candidates: Sequence[Estimate]) -> RankSet:
+    """The set of candidates with the smallest value: mean squared errors.
+
+    Raises:
+        InputError: no candidate is finite, or they were not measured on the same groups.
+    """
+    values, psi, unknown = _finite(candidates)
+    among = np.flatnonzero(~unknown)
+    gap = values[:, None] - values[None, :]
+    W = (bootstrap_counts(len(psi)) - 1.0) @ psi / len(psi)
+    se = _standard_errors(psi)
+    ratio = _ratios(gap, se, values)
+    rival = ratio.argmax(axis=1)
+    rows = np.arange(len(values))
+    statistic = ratio[rows, rival]
+    critical = np.array([_critical(W, se[n], n) for n in range(len(rows))])
+
+    def everybody(found: Array) -> Array:
+        whole = np.full(len(candidates), np.nan)
+        whole[among] = found
+        return whole
+
+    kept, rivals = np.zeros(len(candidates), dtype=bool), np.arange(len(candidates))
+    kept[among], rivals[among] = statistic <= critical, among[rival]
+    return RankSet(
+        value=np.array([each.value for each in candidates]),
+        best=int(among[values.argmin()]),
+        kept=kept,
+        unknown=unknown,
+        statistic=everybody(statistic),
+        critical=everybody(critical),
+        rival=rivals,
+        gap=everybody(gap[rows, rival]),
+        se=everybody(se[rows, rival]),
+    )
+
+
+def largest(candidates: Sequence[Estimate]) -> RankSet:
+    """The set of candidates with the largest value: cosines. Gaps are still positive where worse.
+
+    Raises:
+        InputError: as for `smallest`.
+    """
+    turned = [Estimate(-each.value, -each.left_out, each.slack) for each in candidates]
+    found = smallest(turned)
+    return replace(found, value=-found.value)
+
+
+def separations(found: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
+    """How many more samples would shrink the set, those that are nearest to leaving it first.
+
+    The set's critical value is larger than an interval's, since a member is compared with all
+    others; members that no affordable number of samples would rule out are left out.
+    """
+    result = []
+    for n in np.flatnonzero(found.kept):
+        if n == found.best or not found.gap[n] > 0:
+            continue
+        # `more_samples` reaches z(97.5%) + z(power); here critical + z(power) is needed.
+        reach = found.critical[n] + stats.norm.ppf(power) - Z
+        more = more_samples(
+            float(found.gap[n]), float(found.se[n]), samples, float(stats.norm.cdf(reach))
+        )
+        if more is not None:
+            result.append(Separation(int(n), int(found.rival[n]), max(more, 1)))
+    return tuple(sorted(result, key=lambda each: each.more))
+
+
+def _finite(candidates: Sequence[Estimate]) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Finite values [k], their centred pseudo-values [G, k], and which of all are not finite."""
+    groups = {len(each.left_out) for each in candidates}
+    if len(groups) > 1:
+        raise InputError(
+            f"candidates have {sorted(groups)} groups: compare estimates from the same starts"
+        )
+    unknown = np.array(
+        [not (np.isfinite(each.value) and np.isfinite(each.left_out).all()) for each in candidates],
+        dtype=bool,
+    )
+    finite = [each for each, lost in zip(candidates, unknown, strict=True) if not lost]
+    if not finite or min(groups) < 2:
+        raise InputError(
+            f"candidates: {len(finite)} of {len(candidates)} are finite, groups of starts: "
+            f"{sorted(groups)}; needed are at least one finite candidate and two groups"
+        )
+    psi = np.stack([pseudo_values(each) for each in finite], axis=1)
+    return np.array([each.value for each in finite]), psi - psi.mean(axis=0), unknown
+
+
+def _standard_errors(psi: Array) -> Array:
+    """[k, k] of every difference; exactly 0 where a difference is rounding of two equal columns."""
+    G = len(psi)
+    scale = np.sqrt((psi**2).sum(axis=0))
+    se = np.stack([np.sqrt(((psi - psi[:, [n]]) ** 2).sum(axis=0)) for n in range(psi.shape[1])])
+    se[se <= ROUNDING * np.maximum(scale[:, None], scale)] = 0.0
+    return np.asarray(se / np.sqrt(G * (G - 1)))
+
+
+def _ratios(gap: Array, se: Array, values: Array) -> Array:
+    """gap / se; a gap without error decides at once, unless it is rounding."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = gap / se
+    size = ROUNDING * np.maximum(np.abs(values)[:, None], np.abs(values))
+    exact = np.where(np.abs(gap) <= size, 0.0, np.copysign(np.inf, gap))
+    return np.where(se > 0, ratio, exact)
+
+
+def _critical(W: Array, se: Array, n: int) -> float:
+    """95% quantile of max_m (W_n − W_m) / se_nm; at least 0, what n has against itself."""
+    others = se > 0
+    if not others.any():
+        return 0.0
+    draws = ((W[:, [n]] - W[:, others]) / se[others]).max(axis=1)
+    return max(float(np.quantile(draws, COVERAGE)), 0.0)

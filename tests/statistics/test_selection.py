@@ -1,0 +1,177 @@
+"""The set of candidates that may be best: its coverage, its power, and what it asks for."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradlab.errors import InputError
+from gradlab.statistics.intervals import pseudo_values
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.selection import largest, separations, smallest
+
+SCALE = np.exp(-np.arange(20) / 4) ** 0.5
+TRACE = (SCALE**2).sum()
+TIED, JAGGED = np.ones(8), np.array([3.0, 1.0, 9.0, 1.2, 30.0, 1.1, 2.0, 60.0])
+FLAT, FAR = 1 + 0.05 * np.arange(12), np.array([30.0, 1.0, 60.0, 90.0])
+
+
+def drawn(rng, bias2, groups, correlation=0.0, heavy=False):
+    """MSE at N′ = `groups` of K estimators with squared biases `bias2` · tr Σ / `groups`."""
+    K, d = len(bias2), len(SCALE)
+    shared, own = rng.normal(size=(1, groups, d)), rng.normal(size=(K, groups, d))
+    noise = np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own
+    if heavy:
+        noise /= np.sqrt(rng.chisquare(4.5, size=(1, groups, 1)) / 2.5)
+    bias = np.sqrt(np.asarray(bias2) * TRACE / groups)[:, None] * np.eye(d)[:K]
+    return errors(bias[:, None] + noise * SCALE, groups)
+
+
+def errors(Y, batch):
+    """U-statistic of the squared mean plus tr Cov / N′ of vectors [K, G, d], groups of one."""
+    G = Y.shape[1]
+    S = Y.sum(axis=1)
+    own, left = (Y**2).sum(axis=2), np.einsum("kgd,kd->kg", Y, S)
+    free = left.sum(axis=1) - own.sum(axis=1)
+    pairs, second = free / (G * (G - 1)), own.mean(axis=1)
+    pairs_out = (free[:, None] - 2 * left + 2 * own) / ((G - 1) * (G - 2))
+    second_out = (own.sum(axis=1, keepdims=True) - own) / (G - 1)
+    value = pairs + (second - pairs) / batch
+    left_out = pairs_out + (second_out - pairs_out) / batch
+    return [Estimate(float(v), out) for v, out in zip(value, left_out, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "bias2, groups, correlation, heavy, repetitions",
+    [
+        (0 * TIED, 64, 0.0, False, 200),
+        (TIED, 64, 0.0, False, 200),
+        (TIED, 64, 0.95, False, 200),
+        (30 * TIED, 64, 0.95, True, 200),
+        (JAGGED, 64, 0.95, False, 200),
+        (FLAT, 256, 0.95, True, 100),
+        (TIED, 256, 0.95, False, 100),
+        (30 * TIED, 1024, 0.0, False, 40),
+    ],
+)
+def test_the_best_candidate_is_in_the_set_in_95_of_100(
+    bias2, groups, correlation, heavy, repetitions
+):
+    rng, best = np.random.default_rng(0), int(bias2.argmin())
+    hits = sum(
+        smallest(drawn(rng, bias2, groups, correlation, heavy)).kept[best]
+        for _ in range(repetitions)
+    )
+    assert hits >= stats.binom.ppf(0.005, repetitions, 0.95)
+
+
+def test_where_candidates_tie_the_smallest_estimate_alone_is_mostly_wrong():
+    rng = np.random.default_rng(1)
+    found = [smallest(drawn(rng, TIED, 64)) for _ in range(100)]
+    assert np.mean([each.best == 0 for each in found]) < 0.3
+    assert np.mean([each.kept.sum() for each in found]) > 7
+
+
+def test_candidates_that_are_clearly_worse_are_ruled_out():
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        assert smallest(drawn(rng, FAR, 64)).kept.tolist() == [False, True, False, False]
+
+
+def test_what_candidates_have_in_common_does_not_blur_their_difference():
+    """A gap of half a standard error of either candidate, but of many of their difference."""
+    common, aside = np.random.default_rng(3).normal(size=(2, 200))
+    first = means(common)
+    second = means(common + 0.5 / 200**0.5 + 0.01 * aside)
+    assert smallest([first, second]).kept.tolist() == [True, False]
+
+
+def means(values):
+    """The mean of [G] as an estimate."""
+    G = len(values)
+    return Estimate(float(values.mean()), (values.sum() - values) / (G - 1))
+
+
+def test_the_statistic_is_that_of_the_definition():
+    candidates = drawn(np.random.default_rng(4), JAGGED, 64, 0.5)
+    found = smallest(candidates)
+    psi = [pseudo_values(each) for each in candidates]
+    for n, each in enumerate(candidates):
+        ratios = [
+            (each.value - other.value) / (np.std(psi[n] - psi[m], ddof=1) / 8) if m != n else 0.0
+            for m, other in enumerate(candidates)
+        ]
+        assert found.statistic[n] == pytest.approx(max(ratios), rel=1e-9)
+        assert found.rival[n] == np.argmax(ratios)
+
+
+def test_two_independent_candidates_are_compared_by_a_one_sided_test():
+    a, b = np.random.default_rng(5).normal(size=(2, 2000))
+    assert smallest([means(a), means(b)]).critical == pytest.approx(1.645, abs=0.15)
+
+
+def test_the_same_estimate_twice_stays_twice_or_goes_twice():
+    candidates = drawn(np.random.default_rng(6), FAR, 64)
+    twin = Estimate(candidates[1].value * (1 + 1e-15), candidates[1].left_out)
+    found = smallest([*candidates, twin, candidates[0]])
+    assert found.kept.tolist() == [False, True, False, False, True, False]
+
+
+def test_neither_order_nor_unit_nor_a_common_constant_matters():
+    candidates = drawn(np.random.default_rng(7), JAGGED, 64)
+    kept = smallest(candidates).kept
+    other = [Estimate(5 * e.value - 3, 5 * e.left_out - 3) for e in reversed(candidates)]
+    assert (smallest(other).kept[::-1] == kept).all()
+
+
+def test_the_largest_cosine_is_the_smallest_of_its_negative():
+    candidates = drawn(np.random.default_rng(8), JAGGED, 64)
+    turned = [Estimate(-e.value, -e.left_out) for e in candidates]
+    ours, other = largest(turned), smallest(candidates)
+    assert ours.best == other.best and (ours.kept == other.kept).all()
+    assert ours.value == pytest.approx([e.value for e in turned])
+
+
+def test_a_single_candidate_is_best():
+    found = smallest(drawn(np.random.default_rng(9), TIED[:1], 8))
+    assert found.kept.tolist() == [True] and separations(found, 8) == ()
+
+
+def test_what_is_lost_in_noise_or_overflows_is_neither_kept_nor_ruled_out():
+    candidates = drawn(np.random.default_rng(10), FAR, 64)
+    lost = Estimate(1.0, np.full(64, np.nan))
+    found = smallest([lost, *candidates, Estimate(np.inf, np.full(64, np.inf))])
+    assert found.unknown.tolist() == [True, False, False, False, False, True]
+    assert found.kept.tolist() == [False, False, True, False, False, False]
+    assert found.best == 2 and found.rival[1] == 2
+
+
+def test_candidates_of_other_starts_or_without_any_number_are_refused():
+    with pytest.raises(InputError, match="same starts"):
+        smallest([Estimate(1.0, np.ones(4)), Estimate(1.0, np.ones(5))])
+    with pytest.raises(InputError, match="0 of 1 are finite"):
+        smallest([Estimate(np.nan, np.ones(4))])
+
+
+def test_the_samples_asked_for_rule_the_member_out():
+    """The squared biases stay what they are: in units of tr Σ / N′ they grow with N′."""
+    rng, left = np.random.default_rng(11), []
+    while len(left) < 30:
+        found = smallest(drawn(rng, np.array([4.0, 8.0, 40.0]), 64))
+        asked = [each for each in separations(found, 64) if each.member == 1]
+        if not asked or asked[0].more > 1500:
+            continue
+        n = 64 + asked[0].more
+        again = smallest(drawn(rng, np.array([4.0, 8.0, 40.0]) * n / 64, n))
+        assert asked[0].rival == 0
+        left.append(not again.kept[1])
+    assert np.mean(left) >= 0.65
+
+
+def test_those_nearest_to_leaving_are_named_first():
+    rng = np.random.default_rng(12)
+    values = rng.normal(size=(3, 400)) + np.array([0.0, 0.08, 0.03])[:, None]
+    values -= values.mean(axis=1, keepdims=True) - np.array([[0.0], [0.08], [0.03]])
+    found = smallest([means(each) for each in values])
+    asked = separations(found, 400)
+    assert [(each.member, each.rival) for each in asked] == [(1, 0), (2, 0)]
+    assert 0 < asked[0].more < asked[1].more
