@@ -1,10 +1,14 @@
 """A journal keeps what it acknowledged: through kills, torn tails, flipped bytes and full disks."""
 
+import contextlib
+import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -144,6 +148,91 @@ def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
     writer.append("updates", row(5))
     writer.close()
     assert len(check(path, 6)["iteration"].values) == 6
+
+
+class Finished:
+    """A fold that has ended well."""
+
+    returncode = 0
+
+
+def half_folded(path):
+    """A writer of twenty rows of which a child has folded ten, and the number of the tenth."""
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(10):
+        writer.append("updates", row(k))
+    writer._folding, tenth = journal_of(path).stat().st_size, writer._sequence
+    writer._child = Finished()
+    for k in range(10, 20):
+        writer.append("updates", row(k))
+    journal.fold(path, tenth)
+    return writer, tenth
+
+
+def test_a_fold_that_outlives_its_journal_loses_nothing(tmp_path):
+    path = tmp_path / "run.h5"
+    writer, tenth = half_folded(path)
+    writer._finish_fold()
+    assert len(list(frames.decode(journal_of(path).read_bytes()))) == 11
+    for late in (tenth - 3, tenth, tenth + 4):  # asked for before the journal was shortened
+        journal.fold(path, late)
+        found = read(path)
+        assert len(check(path, 20)["iteration"].values) == 20
+        assert "damaged_frames" not in found.attributes
+    writer.append("updates", row(20))
+    writer.close()
+    assert len(check(path, 21)["iteration"].values) == 21
+
+
+def test_a_disk_full_while_the_journal_is_shortened_costs_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    writer, _ = half_folded(path)
+
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        writer._finish_fold()
+    writer.append("updates", row(20))
+    assert len(check(path, 21)["iteration"].values) == 21
+    assert "damaged_frames" not in read(path).attributes
+    writer.close()
+    assert len(check(path, 21)["iteration"].values) == 21
+
+
+NONSENSE = (
+    None, -1, 10**40, 1e308, "x", "(", "O", "<f8,<f8", [], [[]], {}, [-1], [10**30], [[0, 1]],
+    {"a": {}}, "[" * 60_000, [["loss", "<f8", [3]]], {"updates": {"index": "iteration"}},
+)  # fmt: skip
+
+
+def test_foreign_headers_are_refused_or_ignored_and_never_crash(tmp_path):
+    path, generator = tmp_path / "run.h5", np.random.default_rng(0)
+    plain = {"updates": {"index": "iteration", "columns": {"loss": [["seed"], "", False]},
+                         "scales": {"seed": [0, 1, 2]}}}  # fmt: skip
+    for _ in range(400):
+        headers = [
+            {"n": 1, "kind": "open", "tables": plain, "attributes": {}, "arrays": []},
+            {"n": 2, "kind": "row", "table": "updates", "text": {},
+             "arrays": [["iteration", "<i8", []], ["loss", "<f8", [3]]]},
+        ]  # fmt: skip
+        for _ in range(int(generator.integers(1, 3))):
+            header = headers[generator.integers(2)]
+            key = list(header)[generator.integers(len(header))]
+            header[key] = NONSENSE[generator.integers(len(NONSENSE))]
+        journal_of(path).write_bytes(b"".join(map(framed, headers)))
+        for use in (lambda: read(path), lambda: Journal(path, TABLES, ABOUT)._file.close()):
+            with contextlib.suppress(InputError):
+                use()
+
+
+def framed(header):
+    """A frame around any JSON, its checksums right."""
+    text = json.dumps(header).encode()
+    payload = frames.LENGTH.pack(len(text)) + text + bytes(32)
+    head = struct.pack("<4sII", frames.MAGIC, len(payload), zlib.crc32(payload))
+    return head + frames.LENGTH.pack(zlib.crc32(head)) + payload
 
 
 def test_without_space_the_journal_stays(tmp_path, monkeypatch):

@@ -57,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Failure as error:
         print(f"gradlab: failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("gradlab: interrupted; no file was left half-written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        told = str(stop) or "no file was left half-written"
+        print(f"gradlab: interrupted; {told}", file=sys.stderr)
         return 130
     try:
         answer(document, asked.json)

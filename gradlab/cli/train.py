@@ -15,7 +15,11 @@ from gradlab.progress import bars
 
 @dataclass(frozen=True)
 class Train:
-    """Train policies with an algorithm of the table, several seeds side by side."""
+    """Train policies with an algorithm of the table, several seeds side by side.
+
+    The run can be read while it is written (`gradlab report`). Ctrl-C saves its state, a kill costs
+    at most the iterations since the last saved one: the same command with --resume goes on.
+    """
 
     algorithm: Annotated[
         Positional[str], arg(metavar="ALGORITHM", help="A row of `gradlab list algorithms`.")
@@ -41,9 +45,17 @@ class Train:
     """Of training; float64 for comparisons."""
     evaluate_every: int | None = None
     """Iterations between evaluations. Default: 3000."""
-    output: arguments.Output = None
+    checkpoint_every: int | None = None
+    """Iterations between saved states, from which --resume goes on. Default: 3000."""
+    output: Annotated[
+        Path | None,
+        arg(
+            metavar="RUN.h5",
+            help="Where the run is written (.h5). Default: runs/ALGORITHM-TASK.h5.",
+        ),
+    ] = None
     resume: bool = False
-    """Go on with a run that was stopped or killed, from its last saved state."""
+    """Go on with a run that was stopped or killed; repeat its other arguments."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
     json: bool = False
@@ -63,13 +75,11 @@ class Train:
         if self.horizons:
             row = with_horizons(row, self.horizons)
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
-        if not self.no_report:
-            from gradlab.reporting.output import check_page
-
-            check_page(run)
+        # An earlier run is the business of --resume and --overwrite, and not refused here.
+        arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
             "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
-            "precision", "evaluate_every",
+            "precision", "evaluate_every", "checkpoint_every",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}

@@ -62,17 +62,18 @@ def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
 
 
 def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
-    first = next(iter(runs.values()))
-    settings = first.config["settings"]
+    def every(name: str) -> str:
+        return ", ".join(dict.fromkeys(str(r.config["settings"][name]) for r in runs.values()))
+
     return {
-        "task": first.task,
+        "task": next(iter(runs.values())).task,
         "algorithm": ", ".join(dict.fromkeys(run.name for run in runs.values())),
         "seeds": ", ".join(dict.fromkeys(str(len(run.seeds)) for run in runs.values())),
         "iterations": ", ".join(dict.fromkeys(str(int(r.iteration[-1])) for r in runs.values())),
-        "termination": settings["termination"],
-        "at terminal states": settings["at_end"],
-        "reward scale": settings["reward_scale"],
-        "precision": settings["precision"],
+        "termination": every("termination"),
+        "at terminal states": every("at_end"),
+        "reward scale": every("reward_scale"),
+        "precision": every("precision"),
         "wall time": ", ".join(f"{run.seconds[-1]:.0f} s" for run in runs.values()),
     }
 

@@ -206,6 +206,11 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
         raise InputError(f"horizons are {tuple(horizons)}, expected integers from 0")
     if 0 not in horizons and isinstance(algorithm.weights, MpgWeights):
         raise InputError(f"horizons are {tuple(horizons)}: the rule of MPG needs 0 among them")
+    if isinstance(algorithm.weights, FixedWeights) and len(horizons) != len(algorithm.terms):
+        raise InputError(
+            f"horizons are {tuple(horizons)}, but {algorithm.name} follows one gradient: mixtures "
+            f"are mpg-v1, mpg-v2 and mpg-general"
+        )
     kind = max(algorithm.terms, key=lambda term: term.horizon).actions
     return replace(algorithm, terms=tuple(Term(n, kind if n else "first") for n in horizons))
 

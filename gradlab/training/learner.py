@@ -300,10 +300,12 @@ def usable_device(name: str) -> torch.device:
     Raises:
         InputError: no such device, or none on this machine.
     """
+    if str(name).partition(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device is {name!r}, expected 'cpu' or 'cuda'")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"device {name!r} cannot be used ({reason}): take 'cpu'") from error
     return device

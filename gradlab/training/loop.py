@@ -85,6 +85,8 @@ def train(
         checkpoints.clear(path)
     about = attributes(config, command, provenance.environment())
     with Journal(path, tables(row, task, chosen), about) as journal, _precision(chosen):
+        if resume:
+            progress("training", run.iteration, chosen.iterations)
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
             run.go(path, journal, config, progress)
     return path

@@ -110,6 +110,8 @@ def from_record(record: Record, path: Path) -> Training:
         raise InputError(f"{path} holds {kind!r}, expected a training run")
     try:
         evaluations, updates = record.groups["evaluations"], record.groups["updates"]
+        if len(evaluations["iteration"].values) == 0:
+            raise InputError(f"{path} has no evaluation yet: wait, or go on with --resume")
         return Training(
             config=json.loads(str(record.attributes["config"])),
             environment=json.loads(str(record.attributes["environment"])),
@@ -125,7 +127,9 @@ def from_record(record: Record, path: Path) -> Training:
             horizons=tuple(int(each) for each in updates["horizon"].values),
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
         raise InputError(f"{path} is not a complete training run ({error})") from error
 
 
@@ -167,7 +171,7 @@ def _goals(run: Training) -> list[Sentence]:
         if count:
             when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
         told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
-    return [Sentence("goals", True, f"Returns reached: {'; '.join(told)}.")] if told else []
+    return [Sentence("goals", True, f"{run.name} reached {'; '.join(told)}.")] if told else []
 
 
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -66,7 +67,7 @@ class Settings:
             raise InputError(f"at_end is {self.at_end!r}, expected 'restart' or 'stop'")
         if self.precision not in ("float32", "float64"):
             raise InputError(f"precision is {self.precision!r}, expected 'float32' or 'float64'")
-        if not self.reward_scale > 0:
+        if not 0 < self.reward_scale < math.inf:
             raise InputError(f"reward_scale is {self.reward_scale!r}, expected a positive number")
         if any(not 0 <= share <= 1 for share in self.keep):
             raise InputError(f"keep is {self.keep}, expected shares of the run between 0 and 1")

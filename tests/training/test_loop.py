@@ -2,20 +2,23 @@
 
 import json
 import re
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
 import gradlab
-from gradlab.errors import InputError
-from gradlab.journal import read
+from gradlab.errors import Failure, InputError
+from gradlab.journal import Column, Journal, Table, read
 from gradlab.networks import checkpoint
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
 from gradlab.training.algorithms import find
+from gradlab.training.learner import Learner
 from gradlab.training.loop import Diverged, train
 
 SMALL = dict(
@@ -99,8 +102,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
     cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
     for seed in range(2):
         assert torch.equal(numbers(whole, seed), numbers(cut, seed))
+    same_tables(whole, cut)
+
+
+def same_tables(first, second):
     for table in ("updates", "evaluations"):
-        ours, theirs = (read(path).groups[table] for path in (whole, cut))
+        ours, theirs = (read(path).groups[table] for path in (first, second))
         for column in set(ours) - {"seconds"}:
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
 
@@ -215,8 +222,144 @@ def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch):
         ({"termination": "stop"}, "termination is 'stop'"),
         ({"precision": "half"}, "precision is 'half'"),
         ({"keep": (2.0,)}, "shares of the run"),
+        ({"device": "abacus"}, "expected 'cpu' or 'cuda'"),
+        ({"device": "cuda:77"}, "cannot be used"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | change))
+
+
+@pytest.mark.parametrize("name", ["mpg-v1", "sac"])
+@pytest.mark.parametrize("at", [3, 15, 44])  # in a reuse of batches, a delay, an open window
+def test_ctrl_c_saves_the_state_and_no_row_shows_where_it_came(tmp_path, monkeypatch, name, at):
+    options = SMALL | {"seeds": 2, "checkpoint_every": 1000}
+    whole = train(row(name), task(), tmp_path / "whole.h5", **options)
+    update = Learner.update
+
+    def pressed(self, iteration, batch):
+        if iteration == at:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, iteration, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "update", pressed)
+        with pytest.raises(KeyboardInterrupt, match=f"after {at + 1} iterations is saved"):
+            train(row(name), task(), tmp_path / "cut.h5", **options)
+    assert not (tmp_path / "cut.h5.journal").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
+    assert torch.equal(numbers(whole, 1), numbers(cut, 1))
+    same_tables(whole, cut)
+
+
+def test_a_finished_run_is_resumed_without_work(tmp_path, monkeypatch):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    before, told = path.read_bytes(), []
+    monkeypatch.setattr(Learner, "update", None)
+    train(
+        row("td3"), task(), path, **SMALL, resume=True, progress=lambda *words: told.append(words)
+    )
+    assert told == [("training", 60, 60)]
+    assert len(path.read_bytes()) == len(before)
+
+
+def test_updates_after_the_last_full_window_are_recorded(tmp_path):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | {"iterations": 25}))
+    assert read(path).groups["updates"]["iteration"].values.tolist() == [10, 20, 25]
+
+
+def test_a_replay_smaller_than_the_warm_up_ends(tmp_path):
+    tiny = replace(row("td3"), replay=3)  # smaller than one step of four agents, too
+    path = train(tiny, task(), tmp_path / "run.h5", **SMALL)
+    assert np.isfinite(read(path).groups["evaluations"]["return_mean"].values).all()
+
+
+@pytest.mark.parametrize("name", ["td3", "sac", "mpg-v2"])
+def test_without_limits_actions_are_not_squashed(tmp_path, name):
+    free = replace(task(), action_limit=None)
+    train(row(name), free, tmp_path / "run.h5", **SMALL)
+    place = tmp_path / "run-checkpoints" / "000060"
+    policy = checkpoint.load(place / "seed0-policy.safetensors")
+    far = 100 * torch.ones(1, 3, dtype=torch.float64)
+    action = policy.double().mean_action(far) if name == "sac" else policy.double()(far)
+    assert action.abs().max() > 2.5
+
+
+def test_broken_transitions_are_counted_and_not_learned_from(tmp_path):
+    def breaks(state, action, noise):
+        after, reward = push(state, action, noise)
+        gone = (noise[:, :1] > 1.3).expand_as(after)
+        return after.masked_fill(gone, torch.nan), reward.masked_fill(gone[:, 0], torch.nan)
+
+    world = from_function(breaks, state_dim=3, action_dim=2, noise_dim=3)
+    fragile = replace(task(), simulator=world)
+    path = train(row("td3"), fragile, tmp_path / "run.h5", **(SMALL | {"agents": 16}))
+    updates = read(path).groups["updates"]
+    assert updates["broken"].values.sum() > 10
+    assert (updates["nonfinite"].values == 0).all()
+    with pytest.raises(Failure, match="every environment of seed 0 left the finite numbers"):
+        train(row("td3"), fragile, tmp_path / "one.h5", **(SMALL | {"agents": 1}))
+
+
+def test_bad_input_leaves_the_earlier_run(tmp_path):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    with pytest.raises(InputError, match="has no prior"):
+        train(row("mpg-v2"), replace(task(), prior=None), path, **SMALL, overwrite=True)
+    assert path.exists()
+
+
+def test_overwriting_removes_what_the_earlier_run_kept(tmp_path):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    (tmp_path / "run-checkpoints" / "notes.txt").write_text("mine")
+    train(row("td3"), task(), path, **(SMALL | {"iterations": 30}), overwrite=True)
+    places = sorted(each.name for each in (tmp_path / "run-checkpoints").iterdir())
+    assert places == ["000000", "000030", "notes.txt"]
+
+
+def test_a_run_being_written_is_not_overwritten(tmp_path):
+    path = tmp_path / "run.h5"
+    with (
+        Journal(path, {"events": Table("number", {"message": Column(text=True)})}, {}),
+        pytest.raises(InputError, match="written by another process"),
+    ):
+        train(row("td3"), task(), path, **SMALL, overwrite=True)
+
+
+def spoil_metadata(state, about):
+    return state, {"gradlab.training": "[" * 100_000}
+
+
+def drop_a_tensor(state, about):
+    state.pop("learner/policy.0")
+    return state, about
+
+
+def far_iteration(state, about):
+    return state | {"run/iteration": torch.tensor(10**9)}, about
+
+
+def other_shapes(state, about):
+    return {name: torch.zeros(3, 1, 4, 1, 5) for name in state}, about
+
+
+def small_batch(state, about):
+    return state | {"batch/state": torch.zeros(1, 2, 3)}, about
+
+
+@pytest.mark.parametrize(
+    "change", [spoil_metadata, drop_a_tensor, far_iteration, other_shapes, small_batch]
+)
+def test_a_foreign_state_is_refused(tmp_path, change):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    place = tmp_path / "run.resume.safetensors"
+    with safetensors.safe_open(place, "pt") as file:
+        about = file.metadata()
+    state, about = change(safetensors.torch.load_file(place), about)
+    safetensors.torch.save_file(state, place, about)
+    with pytest.raises(InputError, match="damaged or foreign"):
+        train(row("td3"), task(), path, **SMALL, resume=True)
+    place.write_bytes(place.read_bytes()[:-7])
+    with pytest.raises(InputError, match="damaged or foreign"):
+        train(row("td3"), task(), path, **SMALL, resume=True)
