@@ -3,11 +3,21 @@
     policy   θ ← θ + β_θ Σ_i w_i(k) ∇J_i          a mixture of estimators (MPG eq. 9)
     critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC's
 
-A row says no more than in what an algorithm differs; one loop runs them all. What later rows need
-is a new term, target or source of data, and never another loop: value gradients and RP-DR are terms
-with states="recorded"; RP-DP, MAAC and DDPPO are terms with actions="all", an entropy and a model
-that is learned (DDPPO's gradient model is a term's `jacobians`); STEVE is a target, MAGE a target
-with a penalty, MBPO replay that is filled by a model.
+A row says no more than in what an algorithm differs; one loop runs them all. Rows to come add fields
+to these values, and never another loop:
+
+    SVG, RP-DR       Term.states = "recorded": the replayed path with inferred noise carries the
+                     model's Jacobians; SVG's tail is a V critic, a target of its own
+    RP-DP            Term.actions = "all", Term.starts: the share β of visited starts
+    MAAC             "all", Term.entropy, Term.samples per start; STEVE as target
+    DDPPO            MAAC's term with Term.jacobians, a second model; Soft on both kinds of data
+    STEVE            a target: horizons weighted by their variance over an ensemble
+    MAGE             OneStep with a penalty on ∂(target − Q)/∂a, through the model
+    MBPO             Algorithm.source: a second replay, which the model fills; SAC's other fields
+
+All but the first need a model that is learned: `Algorithm.model`, None for the task's prior, else how
+it is fitted and how often, which `Learner.update` asks for before the critic. Gaussian policies then
+also go with other targets than `Soft`, which `__post_init__` refuses today.
 """
 
 from __future__ import annotations
