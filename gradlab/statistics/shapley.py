@@ -1,0 +1,163 @@
+"""Whose error is it? Exact Shapley shares of a squared bias, with intervals.
+
+    b_S = mean error where the causes in S are the truth's,      v(S) = |b_S|²
+    φ_i = Σ_{S∌i} w_S (v(S) − v(S∪i)),    w_S = |S|! (k − 1 − |S|)! / k!     (Shapley 1953)
+    Σ_i φ_i = v(∅) − v(all)
+
+Causes are not additive: one may hide another, so a share may be negative, and the first cure may
+do nothing that the last one completes. A set is a bit mask, S = Σ_{i∈S} 2^i. Every v(S) is a
+U-statistic with a value for each group left out; shares are linear in v, and so have the same.
+
+Where a split d_{S,e} of b_S − b_{S∪i} over parts e is known, the share splits without a rest:
+    φ_i = Σ_e Σ_{S∌i} w_S d_{S,e} · (b_S + b_{S∪i})
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+
+from gradlab.errors import InputError
+from gradlab.statistics.intervals import Interval, jackknife_se, skewness_corrected
+from gradlab.statistics.moments import Array, Estimate, PairSums, pair_mean
+
+MOST = 6  # players: every set is tried
+METHOD = "U-statistics of all substitutions, jackknife with skewness"
+
+
+@dataclass(frozen=True)
+class Game:
+    """v(S) of every set of players.
+
+    Attributes:
+        players: k names, player i being bit i of a set.
+        value: [2^k]; left_out: [2^k, G], the same with each group left out.
+    """
+
+    players: tuple[str, ...]
+    value: Array
+    left_out: Array
+
+    def __post_init__(self) -> None:
+        k = len(self.players)
+        if not 1 <= k <= MOST:
+            raise InputError(f"players has {k} names, expected 1 to {MOST}")
+        if len(self.value) != 2**k or len(self.left_out) != 2**k:
+            raise InputError(
+                f"value has {len(self.value)} sets and left_out {len(self.left_out)}, expected "
+                f"{2**k}: one for every subset of {list(self.players)}"
+            )
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What each player takes off v, and how the rest stands.
+
+    Attributes:
+        total: v(∅).
+        remaining: v(all), which no player explains; 0 where all of them together are the truth.
+        shapley: φ_i of each player; with `remaining` they sum to the total.
+        first: v(∅) − v({i}), what curing i alone would do.
+        last: v(all others) − v(all), what i alone is worth once everything else is cured.
+    """
+
+    players: tuple[str, ...]
+    total: Estimate
+    remaining: Estimate
+    shapley: tuple[Estimate, ...]
+    first: tuple[Estimate, ...]
+    last: tuple[Estimate, ...]
+
+    def fractions(self) -> tuple[Estimate, ...]:
+        """φ_i / v(∅)."""
+        return tuple(fraction(share, self.total) for share in self.shapley)
+
+
+def squared_norms(players: Sequence[str], sums: PairSums, size: Array) -> Game:
+    """The game of noise-corrected squared means.
+
+    Args:
+        sums: pair sums of each set's errors with themselves, [2^k, G].
+        size: samples in each group, [G].
+    """
+    found = estimates(sums, size)
+    return Game(
+        tuple(players),
+        np.array([each.value for each in found]),
+        np.stack([each.left_out for each in found]),
+    )
+
+
+def estimates(sums: PairSums, size: Array) -> list[Estimate]:
+    """E X · E Z for each row of pair sums [K, G]."""
+    return [
+        pair_mean(PairSums(*row), size) for row in zip(sums.own, sums.left, sums.right, strict=True)
+    ]
+
+
+def shares(game: Game) -> Shares:
+    """All shares of a game."""
+    k = len(game.players)
+    bits, everybody = 2 ** np.arange(k), 2**k - 1
+
+    def combination(weights: Array) -> Estimate:
+        # Weights of 0 are passed over, so that a set that overflows spoils its own sums only.
+        used = np.flatnonzero(weights)
+        value = weights[used] @ game.value[used]
+        return Estimate(float(value), weights[used] @ game.left_out[used])
+
+    one = np.eye(2**k)
+    return Shares(
+        players=game.players,
+        total=combination(one[0]),
+        remaining=combination(one[everybody]),
+        shapley=tuple(combination(row) for row in shapley_weights(k)),
+        first=tuple(combination(one[0] - one[bit]) for bit in bits),
+        last=tuple(combination(one[everybody ^ bit] - one[everybody]) for bit in bits),
+    )
+
+
+@lru_cache(maxsize=MOST)
+def shapley_weights(players: int) -> Array:
+    """φ = W v for v over bit masks, W [k, 2^k]."""
+    W = np.zeros((players, 2**players))
+    for i in range(players):
+        for S, weight in without(players, i):
+            W[i, S] += weight
+            W[i, S | 1 << i] -= weight
+    W.setflags(write=False)
+    return W
+
+
+def without(players: int, player: int) -> Iterator[tuple[int, float]]:
+    """Every set that the player is not in, with its weight w_S; the weights sum to 1."""
+    for S in range(2**players):
+        if not S >> player & 1:
+            yield S, 1.0 / (players * comb(players - 1, S.bit_count()))
+
+
+def fraction(share: Estimate, total: Estimate) -> Estimate:
+    """A share of the total, which may be negative or above 1."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.asarray(share.value) / np.asarray(total.value)
+        return Estimate(float(value), share.left_out / total.left_out)
+
+
+def share_interval(share: Estimate) -> Interval:
+    """The 95% interval of a share, either sign."""
+    if not (np.isfinite(share.value) and np.isfinite(share.left_out).all()):
+        return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
+    low, high = skewness_corrected(share)
+    return Interval(low, high, jackknife_se(share.left_out), METHOD)
+
+
+def fraction_interval(share: Estimate, total: Estimate) -> Interval:
+    """The 95% interval of share / total; unknown where the total itself may be 0."""
+    whole = share_interval(total)
+    if not whole.low > 0:
+        return Interval(-np.inf, np.inf, np.nan, "undefined: the total is lost in noise")
+    return share_interval(fraction(share, total))
