@@ -64,7 +64,7 @@ def variance_look(batch: int) -> Look:
 _KNOWN = {
     "data": Look("data (critic only)", MUTED, (0, (7, 2.5)), ""),
     "model": Look("model", BLUE, "-", "o"),
-    "mixed": Look("mixed (true states, model Jacobians)", VERMILION, (0, (5, 1.6)), "s"),
+    "mixed": Look("mixed (simulator states, model Jacobians)", VERMILION, (0, (5, 1.6)), "s"),
     "true_dynamics": Look("true dynamics", GREEN, (0, (1.2, 1.4)), "^"),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
