@@ -3,8 +3,8 @@
     policy   θ ← θ + β_θ Σ_i w_i(k) ∇J_i          a mixture of estimators (MPG eq. 9)
     critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC's
 
-A row says no more than in what an algorithm differs; one loop runs them all. Rows to come add fields
-to these values, and never another loop:
+A row says no more than in what an algorithm differs; one loop runs them all. Rows to come add
+fields to these values, and never another loop:
 
     SVG, RP-DR       Term.states = "recorded": the replayed path with inferred noise carries the
                      model's Jacobians; SVG's tail is a V critic, a target of its own
@@ -15,9 +15,9 @@ to these values, and never another loop:
     MAGE             OneStep with a penalty on ∂(target − Q)/∂a, through the model
     MBPO             Algorithm.source: a second replay, which the model fills; SAC's other fields
 
-All but the first need a model that is learned: `Algorithm.model`, None for the task's prior, else how
-it is fitted and how often, which `Learner.update` asks for before the critic. Gaussian policies then
-also go with other targets than `Soft`, which `__post_init__` refuses today.
+Where the model is learned, `Algorithm.model` says how it is fitted and how often (None: the task's
+prior), and `Learner.update` asks for it before the critic. Gaussian policies then also go with
+other targets than `Soft`, which `__post_init__` refuses today.
 """
 
 from __future__ import annotations
