@@ -112,7 +112,7 @@ class MujocoEnvironment:
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:
-        """Certified differences in the state's own coordinate, retried at ε/10 where flagged.
+        """Certified differences in the state's own coordinate, at smaller steps where flagged.
 
         On a control limit the action's derivative is the inside one-sided one, beyond it 0; the
         control cost keeps its own.

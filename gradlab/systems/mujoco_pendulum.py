@@ -98,7 +98,7 @@ class MujocoPendulum:
     def linearize(
         self, state: Tensor, action: Tensor, noise: Tensor | None = None
     ) -> Linearization:
-        """Central differences of the whole step at ε = 1e-6, retried at 1e-7 where flagged.
+        """Central differences of the whole step at ε = 1e-6, at smaller ones where flagged.
 
         On ±3 the action's derivative is the inside one-sided one, beyond it 0.
         """

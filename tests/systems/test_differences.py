@@ -46,11 +46,14 @@ def test_a_jump_inside_the_stencil_is_flagged_and_outside_it_is_not() -> None:
     def jump(s: np.ndarray, a: np.ndarray) -> np.ndarray:
         return s + a + 1e-4 * (s[:, :1] > 0)
 
-    s = np.array([[0.0], [0.5e-6], [2e-6], [-1.0]])
+    s = np.array([[0.0], [2e-9], [2e-8], [0.5e-6], [2e-6], [-1.0]])
     got = certified_jacobian(jump, s, 0 * s, *FREE, 1e-6)
-    # The second state is clean at the retry's ten times smaller step.
-    assert got.flags.tolist() == [True, False, False, False]
+    # The next three are clean at a step that does not reach the jump.
+    assert got.flags.tolist() == [True, False, False, False, False, False]
+    assert got.step == pytest.approx([1e-6, 1e-9, 1e-8, 1e-7, 1e-6, 1e-6])
     assert got.A[1:, 0, 0] == pytest.approx(1, abs=1e-6)
+    # The first keeps the step at which the jump weighs least: 1e-4 over 2e-6.
+    assert got.A[0, 0, 0] == pytest.approx(51, rel=1e-3)
 
 
 def test_a_step_that_returns_nan_is_flagged() -> None:

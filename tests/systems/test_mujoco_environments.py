@@ -336,10 +336,14 @@ def test_contact_onset_inside_the_stencil_is_flagged() -> None:
     at = touching(system, state, action[0])
     rows = at.repeat(4, 1)
     rows[1:, 0] += torch.tensor([1e-9, 5e-8, 1e-4])
-    certificate = system.linearize(rows, action).certificate
-    assert certificate.flags.tolist() == [True, True, False, False]
-    # The third was retried at a step too small to reach the ground.
-    assert certificate.step.tolist() == pytest.approx([1e-7, 1e-7, 1e-8, 1e-7])
+    found = system.linearize(rows, action)
+    assert found.certificate.flags.tolist() == [True, False, False, False]
+    # The second and third were retried at steps too small to reach the ground, and found what is
+    # true far above it.
+    assert found.certificate.step.tolist() == pytest.approx([1e-7, 1e-10, 1e-8, 1e-7])
+    far = found.A[3].expand(2, -1, -1)
+    torch.testing.assert_close(found.A[1:3], far, atol=1e-3, rtol=1e-3)
+    assert (found.A[0] - far[0]).abs().max() > 1e3
 
 
 def test_a_joint_limit_inside_the_stencil_is_flagged() -> None:
@@ -350,7 +354,8 @@ def test_a_joint_limit_inside_the_stencil_is_flagged() -> None:
     rows[:, 4] = top - torch.tensor([0.0, 1e-9, 1e-2], dtype=torch.float64)
     rows[:, 10] = torch.tensor([2.0, 2.0, -2.0])
     certificate = system.linearize(rows, torch.zeros(3, 3, dtype=torch.float64)).certificate
-    assert certificate.flags.tolist() == [True, True, False]
+    assert certificate.flags.tolist() == [True, False, False]
+    assert certificate.step.tolist() == pytest.approx([1e-7, 1e-9, 1e-7])
     rows[2, 4] = top + 0.01
     assert system.beyond_limits(rows).tolist() == [False, False, True]
 

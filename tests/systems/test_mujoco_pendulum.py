@@ -84,14 +84,17 @@ def test_on_the_action_limit_the_derivative_is_the_inside_one_and_beyond_it_zero
 
 
 def test_a_stop_inside_the_stencil_is_flagged_or_retried() -> None:
-    # The cart meets its stop within ±1e-7 (too near to retry), within ±1e-6, and not at all.
-    state = torch.zeros(3, 4, dtype=torch.float64)
-    state[:, 0] = 1 - torch.tensor([1e-9, 5e-7, 1e-2], dtype=torch.float64)
+    # The cart is on its stop, meets it within ±1e-8, within ±1e-6, and not at all.
+    state = torch.zeros(4, 4, dtype=torch.float64)
+    state[:, 0] = 1 - torch.tensor([0.0, 5e-9, 5e-7, 1e-2], dtype=torch.float64)
     state[:, 2] = 0.1
-    action = torch.zeros(3, 1, dtype=torch.float64)
-    state[2, 2] = -0.1
+    action = torch.zeros(4, 1, dtype=torch.float64)
+    state[3, 2] = -0.1
     stopped = MujocoPendulum("stock").linearize(state, action)
-    assert stopped.certificate.flags.tolist() == [True, False, False]
+    assert stopped.certificate.flags.tolist() == [True, False, False, False]
+    assert stopped.certificate.step is not None
+    assert stopped.certificate.step.tolist() == pytest.approx([1e-6, 1e-9, 1e-7, 1e-6])
+    torch.testing.assert_close(stopped.A[1], stopped.A[2], atol=1e-3, rtol=1e-3)
     assert not MujocoPendulum("wide").linearize(state, action).certificate.flags.any()
 
 
