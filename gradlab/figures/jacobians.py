@@ -29,6 +29,7 @@ FLAGS = {
     "flagged share": (style.VERMILION, "failed the certificate"),
     "terminated share": (MUTED, "after termination"),
 }
+NO_FLAGS = "no step failed its certificate, no rollout ended"
 NOTE = "100 % is the error of a model that knows nothing: derivatives of 0, no change"
 DECADES = 4  # of colours below the largest entry
 WORDY = 90  # entries up to which each shows its number
@@ -73,9 +74,9 @@ def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     steps = time["step"].to_numpy(float)
     curves = _curves(time[time["quantity"] == "relative error"], "step")
     _draw(ax, curves)
+    marked = _strips(ax, time)
     if not curves:
-        drawing.nothing(ax, "no model to compare with")
-    _strips(ax, time)
+        drawing.nothing(ax, "shares of starts, at the bottom" if marked else NO_FLAGS)
     title = "Error along the rollout" if curves else "Flags along the rollout"
     style.dress(ax, title, "relative error" if curves else "", [NOTE] if curves else [])
     _percent(ax)
@@ -135,8 +136,11 @@ def _percent(ax: Axes) -> None:
         ax.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
-def _strips(ax: Axes, time: pd.DataFrame) -> None:
-    """A strip per kind of flag along the time axis: as dark as the share of starts is large."""
+def _strips(ax: Axes, time: pd.DataFrame) -> bool:
+    """A strip per kind of flag along the time axis: as dark as the share of starts is large.
+
+    Is there any?
+    """
     place = 0.0
     for quantity, (colour, label) in FLAGS.items():
         rows = time[time["quantity"] == quantity].sort_values("step")
@@ -149,6 +153,7 @@ def _strips(ax: Axes, time: pd.DataFrame) -> None:
         mean = f"{label} (bottom; {100 * float(np.nanmean(share)):.2g} % of steps)"
         ax.plot([], [], color=colour, lw=5, alpha=0.6, label=mean)
         place += 0.045
+    return place > 0
 
 
 def _map(ax: Axes, values: Numbers) -> None:

@@ -113,7 +113,8 @@ def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:
     after = np.concatenate([visited.states[1:], visited.rewards[..., None]], 2) / scale
     change = after[..., :ds] - visited.states[:-1] / scale[:ds]
     miss = visited.predicted / scale - after
-    reward = after[..., ds:] - after[..., ds:][visited.kept].mean()
+    kept = visited.kept
+    reward = after[..., ds:] - (after[..., ds:][kept].mean() if kept.any() else 0.0)
     return {
         "next_state": (_row_square(miss[..., :ds]), _row_square(change)),
         "reward": (_row_square(miss[..., ds:]), _row_square(reward)),

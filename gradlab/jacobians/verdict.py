@@ -49,15 +49,20 @@ def _certificate(run: JacobianRun) -> Sentence:
     notes = run.notes
     exact = notes.get("derivatives") == "exact"
     share = _number(run, "certificate", "flagged share")
-    worst = max(
+    known = [
         (found.value, block)
         for block in BLOCKS
         if (found := _number(run, "certificate", "95th percentile", block=block)) is not None
-    )
+    ]
+    if not known:
+        samples = f"{notes.get('samples')} steps from {run.config.get('starts')} starts"
+        text = f"None of the simulator's Jacobians can be used, of {samples}{_losses(run)}."
+        return Sentence("certificate", False, text)
+    worst, block = max(known)
     quality = (
         "exact derivatives"
         if exact
-        else f"certified to {worst[0]:.1g} ({worst[1]}, 95th percentile of the samples)"
+        else f"certified to {worst:.1g} ({block}, 95th percentile of the samples)"
     )
     masked = "none failed its certificate"
     if share is not None and share.value > 0:
@@ -163,15 +168,15 @@ def _distance(run: JacobianRun) -> Sentence | None:
 
 def _product(run: JacobianRun) -> Sentence | None:
     found = _number(run, "horizon", "model's product informs")
-    if found is None:
+    if found is None or run.notes.get("compared") == 0:
         return None
     H, n = int(run.config["horizon"]), f"N = {found.n}"
     if found.value >= H:
         last = run.rows("product").sort_values("step").iloc[-1]
         text = (
             f"The model's chained Jacobians still inform after {H} steps: relative error "
-            f"{last['value']:.2g} (median over starts, CI {_span(last['ci_low'], last['ci_high'])},"
-            f" {n}; above 1, zero is the better guess)."
+            f"{_three(last['value'])} (median over starts, "
+            f"CI {_span(last['ci_low'], last['ci_high'])}, {n}; above 1, zero is the better guess)."
         )
         return Sentence("product", bool(last["ci_high"] <= 1), text)
     span = f"CI {found.low:.0f}–{found.high:.0f}" + ("+" if found.high >= H else "")

@@ -82,8 +82,11 @@ class Visited:
     def spread(self) -> tuple[Array, Array]:
         """Standard deviations along the path: of rows (s', r) [ds + 1], columns (s, a) [ds + da].
 
-        What does not vary has the scale 1.
+        What does not vary, or is masked altogether, has the scale 1.
         """
+        if not self.kept.any():
+            ds, da = self.states.shape[2], self.actions.shape[2]
+            return np.ones(ds + 1), np.ones(ds + da)
         s, a, r = self.states[:-1][self.kept], self.actions[self.kept], self.rewards[self.kept]
         with np.errstate(over="ignore", invalid="ignore"):
             rows = np.concatenate([s.std(0), r.std(0, keepdims=True)])

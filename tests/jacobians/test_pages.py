@@ -94,6 +94,21 @@ def test_without_a_model_only_the_simulator_is_judged():
     assert told == {"certificate", "growth", "variance"}
 
 
+@pytest.mark.parametrize("model", [None, systems.Pendulum(mass=1.2)])
+def test_a_simulator_whose_every_jacobian_is_masked_is_said_to_show_nothing(model, tmp_path):
+    spin = torch.tensor([[1.5, 8.0], [1.4, 8.0], [1.6, 8.0], [1.55, 8.0]], dtype=torch.float64)
+    push = torch.nn.Linear(2, 1).double()
+    torch.nn.init.zeros_(push.weight), torch.nn.init.constant_(push.bias, 2.0)
+    run = gradlab.compare_jacobians(systems.Pendulum(), model, spin, push, horizon=1)
+    sentence = said(run, "certificate")
+    assert not sentence.decided
+    assert (
+        sentence.text == "None of the simulator's Jacobians can be used, of 4 steps from 4 starts."
+    )
+    assert {each.about for each in verdict(run)}.isdisjoint({"blocks", "product", "entry"})
+    assert report(run.save(tmp_path / "run.h5")).exists()
+
+
 def grown(run, section, quantity, factor, **where):
     """The run with some numbers multiplied."""
     columns = {name: column.copy() for name, column in run.columns.items()}
