@@ -107,8 +107,9 @@ def shares(game: Game) -> Shares:
     def combination(weights: Array) -> Estimate:
         # Weights of 0 are passed over, so that a set that overflows spoils its own sums only.
         used = np.flatnonzero(weights)
-        value = weights[used] @ game.value[used]
-        return Estimate(float(value), weights[used] @ game.left_out[used])
+        with np.errstate(invalid="ignore"):
+            value = weights[used] @ game.value[used]
+            return Estimate(float(value), weights[used] @ game.left_out[used])
 
     one = np.eye(2**k)
     return Shares(

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from worlds import Critic, Noisy, matrix, network, worlds
 
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.lqr import ExactCritic
@@ -27,6 +28,7 @@ from gradlab.statistics.shapley import share_interval, shares
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.pendulum import Pendulum
+from gradlab.systems.system import standard_normal
 
 GAMMA, STEPS, HORIZONS = 0.9, 12, (0, 1, 4)
 WORLDS = worlds()
@@ -84,6 +86,50 @@ def test_substituted_estimators_are_those_of_the_other_systems(name):
         close(found.gradients(causes)[-1], other.gradients(policy, begin))
 
 
+def test_each_block_of_the_jacobians_is_replaced_by_itself():
+    one, ds = torch.eye(2, dtype=torch.float64), 2
+    blocks = {
+        "A": (matrix((0.9, 0.1), (0.1, 0.8)), matrix((0.8, 0.2), (0.0, 0.9))),
+        "B": (matrix((0.3, 0.1), (0.2, 0.4)), matrix((0.5, 0.1), (0.2, 0.3))),
+        "reward": ((one, 0.1 * one), (2 * one, 0.3 * one)),
+    }
+
+    def system(causes):
+        model, true = ({name: pair[k] for name, pair in blocks.items()} for k in (0, 1))
+        A, B, (Q, R) = ((true if name in causes else model)[name] for name in blocks)
+        return LinearQuadratic(A, B, Q, R, 0.0 * one)
+
+    model, simulator, policy = system(()), system(blocks), nn.Linear(ds, 2).double()
+    begin = starting(5, torch.ones(ds))
+    estimator = Estimator(model, model, "first", Tail(4, Critic(4), GAMMA))
+    found = substitutions(estimator, simulator, policy, begin, (4,), STEPS)
+    for mask in range(8):
+        causes = {name for k, name in enumerate(blocks) if mask >> k & 1}
+        other = replace(estimator, jacobians=system(causes))
+        close(found.gradients(causes)[0], other.gradients(policy, begin))
+
+
+def test_the_true_critic_at_the_models_states_is_the_simulators_return_on_the_same_noise():
+    simulator, _, policy, begin, estimator = problem("nonlinear")
+    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS, seed=5)
+    path, tail = found.along[0][0].linear.path, found.along[0][1].tail
+    rows = len(begin.states)
+    for n in HORIZONS:
+        start = path.states[n].clone().requires_grad_()
+        first = path.actions[n].clone().requires_grad_()
+        state, action, total = start, first, 0.0
+        for t in range(n, STEPS):
+            if t > n:
+                noise = standard_normal(rows, policy.noise_dim, stream(5, "policy", t))
+                action = policy(state, noise)
+            xi = simulator.sample_noise(rows, stream(5, "dynamics", t))
+            out = simulator.step(state, action, xi)
+            total, state = total + GAMMA ** (t - n) * out.reward.sum(), out.state
+        expected = torch.autograd.grad(total, (start, first))
+        close(tail.q_s[n], expected[0], 1e-10)
+        close(tail.q_a[n], expected[1], 1e-10)
+
+
 def test_the_true_critic_at_the_models_states_is_that_of_the_closed_form():
     simulator, model, policy, critic = linear_problem(wrong_mass())
     begin = starting(5, torch.ones(2))
@@ -106,6 +152,8 @@ def test_a_value_critic_and_termination_are_followed():
     found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS, termination="mask")
     ended = ~found.along[0][0].linear.path.alive[-1]
     assert ended.any() and not ended.all()
+    true = found.along[0][1].tail
+    assert not true.q_s[4][ended].any() and true.q_s[4][~ended].all()
     close(found.gradients(())[-1], estimator.gradients(policy, begin, termination="mask"))
     unrolled = unroll_first_action(simulator, policy, begin, GAMMA, at_most=50, termination="mask")
     close(found.action_gradients(CAUSES)[-1], unrolled.gradients[STEPS - 1])
@@ -128,6 +176,13 @@ def test_games_are_the_u_statistics_of_explicit_gradients_over_groups():
         assert abs(share.remaining.value) <= 1e-25
 
 
+def by_block(pieces):
+    found = {}
+    for block, t, piece in pieces:
+        found[block, t] = found.get((block, t), 0.0) + piece
+    return found
+
+
 @pytest.mark.parametrize("name", ["nonlinear", "vehicle"])
 def test_a_difference_splits_into_blocks_entries_and_steps_without_a_rest(name):
     simulator, _, policy, begin, estimator = problem(name)
@@ -138,6 +193,9 @@ def test_a_difference_splits_into_blocks_entries_and_steps_without_a_rest(name):
         difference = found.action_gradients(less)[0] - found.action_gradients(more)[0]
         scale = float(torch.stack(pieces).abs().max())
         assert float((sum(pieces) - difference).abs().max()) <= 1e-13 * scale
+        one, other = by_block(split(x, y, 4, GAMMA)), by_block(split(y, x, 4, GAMMA))
+        for key, piece in one.items():  # neither side comes first
+            assert float((piece + other[key]).abs().max()) <= 1e-13 * scale
 
 
 @pytest.mark.parametrize("cause", CAUSES)
