@@ -53,16 +53,24 @@ class Jacobians:
         """Compare and write RUN.h5, RUN.html and the policy that was made."""
         with arguments.undisturbed():
             from gradlab.data.noise import stream
-            from gradlab.jacobians.comparison import compare_jacobians
+            from gradlab.jacobians.comparison import (
+                FEWEST,
+                check_horizon,
+                check_model,
+                compare_jacobians,
+            )
             from gradlab.networks import checkpoint
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
         made = () if self.policy else ("policy",)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
-        if self.starts < 1:
-            raise InputError(f"starts is {self.starts}, expected at least 4")
+        if self.starts < FEWEST:
+            raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
+        if self.horizon is not None:
+            check_horizon(self.horizon)
         model, data, profile = self._model(task), self._data(), self._profile()
+        check_model(task.simulator, model)
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
             policy = given.get("policy") or _stabilising(task, self.seed, progress)
@@ -132,14 +140,14 @@ def _system(name: str, task: Task) -> System:
     """A learned model from a checkpoint, or what a function of the user's own returns."""
     from gradlab.networks.checkpoint import load
     from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+    from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
-    from gradlab.tasks import with_learned_prior
     from gradlab.user_code import load_function
 
     own = name.rpartition(":")[0].endswith(".py")
     found: object = load_function(name)() if own else load(name)
     if isinstance(found, GaussianEnsemble):
-        found = with_learned_prior(task, found).prior
+        found = LearnedSystem(found, alive=task.alive)
     if not isinstance(found, System):
         kind = type(found).__name__
         raise InputError(f"--model {name} is a {kind}, expected a System (step, linearize, …)")

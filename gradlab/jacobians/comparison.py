@@ -79,7 +79,7 @@ def compare_jacobians(
     """
     begun = time.monotonic()
     names = _names(simulator, state_names, action_names)
-    _check_model(simulator, model)
+    check_model(simulator, model)
     policy = copy.deepcopy(policy).double()
     starts = _checked_starts(states, simulator, policy)
     H = _horizon(horizon, starts)
@@ -146,7 +146,11 @@ def _check_profile(profile: Profile | None, policy: nn.Module) -> None:
         )
 
 
-def _check_model(simulator: System, model: System | None) -> None:
+def check_model(simulator: System, model: System | None) -> None:
+    """
+    Raises:
+        InputError: the model's dimensions are not the simulator's.
+    """
     if model is None:
         return
     for name in ("state_dim", "action_dim"):
@@ -176,11 +180,19 @@ def _double(states: Tensor | Path) -> Tensor | Path:
 def _horizon(asked: int | None, starts: Starts) -> int:
     recorded = None if starts.path is None else starts.path.horizon
     H = asked if asked is not None else recorded or HORIZON
-    if not isinstance(H, int) or H < 1:
-        raise InputError(f"horizon is {H!r}, expected an integer ≥ 1")
+    check_horizon(H)
     if recorded is not None and recorded < H:
         raise InputError(f"horizon is {H}, but the path has {recorded} steps: ask for fewer")
     return H
+
+
+def check_horizon(horizon: int) -> None:
+    """
+    Raises:
+        InputError: no positive integer.
+    """
+    if not isinstance(horizon, int) or horizon < 1:
+        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 1")
 
 
 def _check_memory(simulator: System, horizon: int, starts: int) -> None:

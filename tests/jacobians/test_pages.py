@@ -257,11 +257,12 @@ def test_the_command_compares_a_model_and_rebuilds_its_page(own, tmp_path, capsy
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model", "{own}:wide"], "state_dim 2"),
+        (["--model", "{own}:wide"], "model has state_dim"),
         (["--model", "{own}:nothing"], "expected a System"),
         (["--model", "absent.safetensors"], "absent.safetensors"),
         (["--data", "absent.h5"], "absent.h5"),
         (["--starts", "2"], "at least 4"),
+        (["--horizon", "0"], "horizon is 0"),
         (["--output", "run.html"], ".h5"),
     ],
 )
