@@ -53,7 +53,7 @@ Made by `{command}` at {commit}. Intervals are 95% over starts.
 {starts} starts of Gymnasium's reset law, {steps} steps; exponents per environment step over the
 second half of them, where steps count on after termination. *Certified to*: the estimated relative
 error of the worst block, 95th percentile of the samples. *Masked*: steps whose random-direction
-test failed at ε and at ε/10, where a contact or a limit switches inside the stencil.
+test failed at ε and down to ε/1000, where a contact or a limit switches inside the stencil.
 The posture controller is u = kp (q₀ − q) − kd q̇ per actuated joint, clipped to the control limits
 (gains: `made.json`).
 

@@ -1,7 +1,7 @@
 """Two policies for MuJoCo tasks without a prior: random, and holding the initial posture.
 
 random     a ~ U over the control range, independent of the state
-posture    u = kp (q₀ − q) − kd q̇ per actuated joint, in units of the control limit, clipped
+posture    u = kp (q₀ − q) − kd q̇ per actuated joint, clipped (`gradlab.fitting.posture`)
 """
 
 from __future__ import annotations
@@ -9,17 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.fitting.posture import posture_gain
 from gradlab.systems.mujoco import MujocoEnvironment
-
-# Held over a control step of 0.05 s, damping of 0.1 makes HalfCheetah chatter between the limits
-# (λ = 0.45 per step instead of -0.11).
-KP = 0.5  # control limits per radian
-KD = 0.02  # control limits per radian per second
 
 
 @dataclass(frozen=True)
@@ -66,22 +61,18 @@ def random(simulator: MujocoEnvironment) -> Random:
 
 def posture(simulator: MujocoEnvironment) -> tuple[Posture, Gains]:
     """The controller and its gains, in control units."""
-    model, built = simulator.physics.model, simulator.built
-    root, nq = simulator.chart.root, model.nq
-    low, high = simulator.physics.control_range
-    gain = np.zeros((model.nu, simulator.state_dim))
-    names, kp, kd = [], [], []
-    for i in range(model.nu):
-        joint = int(model.actuator_trnid[i, 0])
-        place = model.jnt_qposadr[joint] - root
-        speed = nq - root + model.jnt_dofadr[joint]
-        sign = math.copysign(high[i], model.actuator_gear[i, 0])
-        gain[i, place], gain[i, speed] = KP * sign, KD * sign
-        names.append(mujoco.mj_id2name(model, mujoco.mjtObj.mjOBJ_JOINT, joint) or str(joint))
-        kp.append(KP * sign)
-        kd.append(KD * sign)
-    target = np.concatenate([built.qpos[root:], built.qvel])
-    reached = tuple(float(target[model.jnt_qposadr[model.actuator_trnid[i, 0]] - root])
-                    for i in range(model.nu))  # fmt: skip
-    parts = (torch.from_numpy(each.copy()) for each in (gain, target, low, high))
-    return Posture(*parts), Gains(tuple(names), tuple(kp), tuple(kd), reached)
+    model, chart, built = simulator.physics.model, simulator.chart, simulator.built
+    low, high = (torch.from_numpy(each.copy()) for each in simulator.physics.control_range)
+    gain = posture_gain(simulator)
+    target = torch.from_numpy(np.concatenate([built.qpos[chart.root :], built.qvel]))
+    joints = model.actuator_trnid[:, 0]
+    places = (model.jnt_qposadr[joints] - chart.root).tolist()
+    speeds = (chart.nq - chart.root + model.jnt_dofadr[joints]).tolist()
+    rows = range(model.nu)
+    told = Gains(
+        joints=tuple(str(model.joint(int(each)).name) for each in joints),
+        kp=tuple(gain[rows, places].tolist()),
+        kd=tuple(gain[rows, speeds].tolist()),
+        target=tuple(target[places].tolist()),
+    )
+    return Posture(gain, target, low, high), told
