@@ -94,14 +94,11 @@ class Journal:
         self._synced = time.monotonic()
         records.check_output(self.path, overwrite=True)
         self._file = _locked(journal_of(self.path))
-        before = _frames(journal_of(self.path))
         try:
-            self._sequence = max(_last_sequence(before), _folded(self.path))
-        except (TypeError, ValueError) as error:
-            self._file.close()
-            raise _damaged(self.path, error) from error
-        self._trim(before)
-        self._write(self._opening(), {})
+            self._continue(_frames(journal_of(self.path)))
+        except BaseException:
+            self._file.close()  # and with it the lock
+            raise
 
     def __enter__(self) -> Journal:
         return self
@@ -149,6 +146,17 @@ class Journal:
     def _opening(self) -> dict[str, Any]:
         tables = {name: _plain(table) for name, table in self.tables.items()}
         return {"kind": "open", "tables": tables, "attributes": self.attributes}
+
+    def _continue(self, before: Sequence[tuple[int, Frame]]) -> None:
+        """Go on behind the frames that are there."""
+        try:
+            self._sequence = max(_last_sequence(before), _folded(self.path))
+        except InputError:
+            raise
+        except UNREADABLE as error:
+            raise _damaged(self.path, error) from error
+        self._trim(before)
+        self._write(self._opening(), {})
 
     def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
         """Cut a torn tail off; refuse a run that has other tables."""

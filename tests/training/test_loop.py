@@ -19,7 +19,8 @@ from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
-from gradlab.training.loop import Diverged, train
+from gradlab.training.loop import Diverged, Run, train
+from gradlab.training.settings import Settings
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -363,3 +364,14 @@ def test_a_foreign_state_is_refused(tmp_path, change):
     place.write_bytes(place.read_bytes()[:-7])
     with pytest.raises(InputError, match="damaged or foreign"):
         train(row("td3"), task(), path, **SMALL, resume=True)
+
+
+def test_a_batch_is_shared_by_as_many_updates_as_the_row_says():
+    run = Run(row("mpg-v2"), task(), Settings(**(SMALL | {"interval": 1})))
+    seen = []
+    for k in range(25):
+        run.iteration = k
+        run._collect()
+        seen.append(run._batch(k))
+    assert all(seen[k] is seen[k - k % 10] for k in range(25))
+    assert seen[0] is not seen[10] and not torch.equal(seen[10].state, seen[20].state)
