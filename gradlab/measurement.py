@@ -31,6 +31,7 @@ from gradlab.gradients.estimator import (
 from gradlab.gradients.groups import group_count
 from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.objective import SAMPLES, objective_moments
+from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts, as_starts
@@ -178,14 +179,15 @@ def _check_memory(
     starts: int,
     truth: str,
 ) -> None:
-    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and
-    the truth's explicit gradients where θ counts in every action."""
+    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and,
+    where θ counts in every action, the truth's explicit gradients and its own longer path."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     objective = truth == "objective"
     sampled = starts * (SAMPLES if objective else 1)
     needed = 8 * 3 * (horizon + 1) * sampled * (ds + da + 2) ** 2
     if objective or any(_kind(each) == "all" for each in chosen.values()):
         needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
+        needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
     if needed > MEMORY:
         raise InputError(
             f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "

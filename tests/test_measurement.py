@@ -11,6 +11,7 @@ import gradlab
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.lqr import lqr_gradient
+from gradlab.networks.mlp import QCritic
 
 ONE = torch.eye(1, dtype=torch.float64)
 GAMMA = 0.9
@@ -285,6 +286,15 @@ def test_bad_input_names_the_argument(change, word):
 def test_a_policy_with_a_nan_is_refused():
     with pytest.raises(InputError, match="weight is not finite"):
         gradlab.measure(scalar_task(), scalar_policy(math.nan), Quadratic(), starts=8)
+
+
+def test_the_long_path_of_a_truth_with_every_action_counts_towards_the_memory():
+    """At γ = 0.99 it is 459 steps, however short the horizon."""
+    task = gradlab.tasks.mujoco("HalfCheetah-v5")
+    policy = nn.Linear(17, 6).double()
+    critic = QCritic(17, 6, hidden=(2,)).double()
+    with pytest.raises(InputError, match="5000 starts needs about"):
+        gradlab.measure(task, policy, critic, horizon=1, starts=5000, truth="objective")
 
 
 def test_the_objectives_explicit_gradients_count_towards_the_memory():
