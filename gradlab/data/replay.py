@@ -76,6 +76,11 @@ class Replay:
         state, action, reward, next_state, terminated = torch.split(rows, list(self.widths), dim=2)
         return Batch(state, action, reward[..., 0], next_state, terminated[..., 0])
 
+    def largest_reward(self) -> Tensor:
+        """max |r| of what has been stored, [E]."""
+        column = self.widths[0] + self.widths[1]
+        return self.rows[:, : len(self), column].abs().amax(dim=1)
+
     def state(self) -> dict[str, Tensor]:
         """What has been stored, for `load`."""
         return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}

@@ -34,10 +34,18 @@ from gradlab.training import checkpoints
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.collection import Environments, Evaluation, evaluate
 from gradlab.training.learner import Learner
-from gradlab.training.recording import Window, attributes, divergence, evaluation_row, tables
+from gradlab.training.recording import (
+    Window,
+    attributes,
+    divergence,
+    evaluation_row,
+    excess,
+    tables,
+)
 from gradlab.training.settings import Settings, for_task
-from gradlab.training.weights import MpgJournalWeights, MpgWeights, Weights
+from gradlab.training.weights import Floats, MpgJournalWeights, MpgWeights, Weights
 
+EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 ACCURATE = 1e-6  # relative error of a product that training accepts
 
 
@@ -108,6 +116,7 @@ class Run:
         self.window = Window(algorithm)
         self.batch: Batch | None = None
         self.lost = np.zeros(settings.seeds, dtype=bool)
+        self.excessive = np.zeros(settings.seeds, dtype=bool)
         self.good = 0, self.learner.policy.copied(), self.learner.critic.copied()
         self.iteration = 0
         self.seconds = 0.0
@@ -146,6 +155,7 @@ class Run:
         row = self.window.row(self.iteration, time.monotonic() - begun)
         journal.append("updates", row)
         self._report_divergence(path, journal)
+        self._report_excess(row["value"], journal)
         self._note_good()
 
     def _leave(self, path: Path, config: dict[str, object]) -> NoReturn:
@@ -164,6 +174,7 @@ class Run:
                 "iteration": torch.tensor(self.iteration),
                 "seconds": torch.tensor(self.seconds, dtype=torch.float64),
                 "lost": torch.from_numpy(self.lost),
+                "excessive": torch.from_numpy(self.excessive),
             },
             "window": self.window.state(),
             "batch": {} if self.batch is None else dict(vars(self.batch)),
@@ -192,6 +203,7 @@ class Run:
         self.replay.load(part("replay"))
         self.window.load(part("window"))
         self.iteration, self.lost = iteration, lost.copy()
+        self.excessive = state["run/excessive"].numpy().copy()
         self.seconds = float(state["run/seconds"])
         batch = {k: v.to(self.replay.rows) for k, v in part("batch").items()}
         size = self.settings.seeds, self.algorithm.batch
@@ -261,6 +273,17 @@ class Run:
                 f"{seeds} diverged by iteration {self.iteration}: {first}; the last good networks "
                 f"are in {checkpoints.good_folder(path)}"
             )
+
+    def _report_excess(self, value: Floats, journal: Journal) -> None:
+        """Note each seed whose values no rewards can sum to: Adam's steps keep what diverges finite
+        for long, so that the critic is wrong well before anything overflows."""
+        scale = self.settings.reward_scale / (1 - self.task.discount)
+        bound = scale * self.replay.largest_reward().double().cpu().numpy()
+        limit = EXCESS * np.maximum(bound, 1.0)  # fresh networks say about 1 before any reward
+        for member in np.flatnonzero((np.abs(value) > limit) & ~self.excessive):
+            found, most = value[member], bound[member]
+            journal.append("events", excess(self, int(member), found, most))
+            self.excessive[member] = True
 
     def _note_good(self) -> None:
         """Remember networks that are finite: a saved state may be too old or too late."""

@@ -203,4 +203,19 @@ def evaluation_row(run: Run, found: Evaluation) -> dict[str, Any]:
 def divergence(run: Run, member: int, kept: str) -> dict[str, Any]:
     """The event of a seed that left the finite numbers."""
     message = f"seed {run.learner.seeds[member]} diverged: {run.window.told[member]}{kept}"
-    return {"number": run.iteration * run.settings.seeds + member, "message": message}
+    return {"number": _number(run, member, 0), "message": message}
+
+
+def excess(run: Run, member: int, value: float, bound: float) -> dict[str, Any]:
+    """The event of a seed whose critic promises more than any rewards can sum to."""
+    message = (
+        f"seed {run.learner.seeds[member]}: the mean critic value is {value:.3g} (scaled) at "
+        f"iteration {run.iteration}, but the rewards it has seen sum to at most {bound:.3g} in "
+        f"size: its values diverge"
+    )
+    return {"number": _number(run, member, 1), "message": message}
+
+
+def _number(run: Run, member: int, kind: int) -> int:
+    """Different for every iteration, seed and kind of event, and the same when repeated."""
+    return 2 * (run.iteration * run.settings.seeds + member) + kind

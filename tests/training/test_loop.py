@@ -375,3 +375,12 @@ def test_a_batch_is_shared_by_as_many_updates_as_the_row_says():
         seen.append(run._batch(k))
     assert all(seen[k] is seen[k - k % 10] for k in range(25))
     assert seen[0] is not seen[10] and not torch.equal(seen[10].state, seen[20].state)
+
+
+def test_values_beyond_any_sum_of_rewards_are_told_once(tmp_path):
+    rising = replace(row("td3"), value_rate=(3.0, 3.0), tau=1.0)
+    path = train(rising, task(), tmp_path / "run.h5", **SMALL)
+    events = read(path).groups["events"]["message"].values
+    assert len(events) == 1 and "its values diverge" in events[0]
+    calm = train(row("td3"), task(), tmp_path / "calm.h5", **SMALL)
+    assert len(read(calm).groups["events"]["message"].values) == 0
