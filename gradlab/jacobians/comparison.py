@@ -217,7 +217,8 @@ def _checked_data(
     ):
         array = torch.as_tensor(values).double().numpy()
         if array.ndim != 2 or array.shape[1] != width or len(array) != len(data[0]):
-            raise InputError(f"data {name} have shape {array.shape}, expected [M, {width}]")
+            want = f"[{len(data[0])}, {width}]"
+            raise InputError(f"data {name} have shape {array.shape}, expected {want}")
         if not np.isfinite(array).all() or len(array) < 2:
             raise InputError(f"data {name} need at least 2 rows, all finite: clean them")
         found.append(array)

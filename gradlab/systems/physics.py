@@ -135,11 +135,11 @@ def check_physical(state: Array, control: Array) -> None:
     """Refuse what MuJoCo would replace by zeros.
 
     Raises:
-        InputError: names the argument and the row.
+        InputError: names the argument, its row and its dimension.
     """
     for name, value in (("state", state), ("action", control)):
-        bad = np.flatnonzero(~(np.abs(value) <= mujoco.mjMAXVAL).all(1))
+        bad = np.argwhere(~(np.abs(value) <= mujoco.mjMAXVAL))
         if len(bad):
-            row = bad[0]
-            want = f"finite numbers up to {mujoco.mjMAXVAL:g}"
-            raise InputError(f"{name} row {row} is {value[row]}, expected {want}")
+            row, column = bad[0]
+            got, want = f"{value[row, column]:g}", f"a finite number up to {mujoco.mjMAXVAL:g}"
+            raise InputError(f"{name} row {row}: dimension {column} is {got}, expected {want}")

@@ -398,7 +398,7 @@ def test_what_mujoco_cannot_take_is_refused_in_silence(
             values = {"state": state.clone(), "action": action.clone()}
             values[name][1, column] = bad
             for call in (system.step, system.linearize):
-                with pytest.raises(InputError, match=f"{name} row 1"):
+                with pytest.raises(InputError, match=f"{name} row 1: dimension"):
                     call(values["state"], values["action"])
     far = state.clone()
     far[2, 3] = 3.0

@@ -128,7 +128,7 @@ def test_numbers_that_mujoco_cannot_take_are_refused_in_silence(
             name = "state" if position.shape == state.shape else "action"
             arguments = (position, action) if name == "state" else (state, position)
             for call in (system.step, system.linearize):
-                with pytest.raises(InputError, match=f"{name} row 1"):
+                with pytest.raises(InputError, match=f"{name} row 1: dimension"):
                     call(*arguments)
     assert capfd.readouterr().err == "" and not list(tmp_path.iterdir())
 
