@@ -11,7 +11,15 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.systems import from_function
 from gradlab.training.actors import Objective, mixture_loss
-from gradlab.training.algorithms import ALGORITHMS, NStep, OneStep, Term, find, published
+from gradlab.training.algorithms import (
+    ALGORITHMS,
+    NStep,
+    OneStep,
+    Term,
+    find,
+    published,
+    with_horizons,
+)
 from gradlab.training.learner import Learner, networks
 from gradlab.training.settings import Settings
 from gradlab.training.targets import n_step, one_step
@@ -225,6 +233,32 @@ def test_the_published_settings_differ_where_the_paper_says_otherwise():
     assert (v1.reuse, v2.reuse) == (10, 1) and v1.weights.published
     assert v1.target.tail == (-0.5, 0.0)
     assert published(ALGORITHMS["n-step-dpg"], "path_tracking").exploration == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "horizons", "message"),
+    [
+        ("td3", (0, 25), "td3 follows one gradient"),
+        ("sac", (0, 5), "sac follows one gradient"),
+        ("sac", (5,), "go together"),
+        ("mpg-v2", (5, 25), "needs 0 among them"),
+        ("mpg-v2", (0, -1), "from 0"),
+    ],
+)
+def test_horizons_that_a_row_cannot_have_are_refused(name, horizons, message):
+    with pytest.raises(InputError, match=message):
+        with_horizons(find(name), horizons)
+
+
+def test_twin_critics_are_clipped_apart():
+    learner = Learner(replace(small("td3"), clip=1.0), task(), settings())
+    factor = torch.tensor([1e-3, 3.0], dtype=torch.float64)[:, None, None]
+    loss = sum((p * factor).sum() for p in learner.critic.parameters)
+    size = factor.flatten() * sum(p[0].numel() for p in learner.critic.parameters) ** 0.5
+    norm = learner._step(learner.critic_adam, learner.critic, loss, 2)
+    torch.testing.assert_close(norm, size.square().sum().sqrt()[None])
+    clipped = sum((p.grad**2).sum(dim=(1, 2)) for p in learner.critic.parameters).sqrt()
+    torch.testing.assert_close(clipped, size.clamp(max=1.0))
 
 
 def test_terms_of_one_row_have_different_horizons():

@@ -20,7 +20,9 @@ RETURNS = np.array(
 )
 
 
-def written(path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=None):
+def written(
+    path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=None, reward_scale=0.01
+):
     """A run file with known curves, written as training writes it."""
     per_seed = Column(("seed",))
     updates = ("critic_loss", "value", "critic_norm", "policy_loss", "policy_norm", "nonfinite")
@@ -47,7 +49,7 @@ def written(path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=No
     }  # fmt: skip
     settings = {
         "evaluation_starts": 50, "episode": 200, "at_end": "restart", "termination": "ignore",
-        "reward_scale": 0.01, "precision": "float32",
+        "reward_scale": reward_scale, "precision": "float32",
     }  # fmt: skip
     config = {"algorithm": {"name": name}, "task": task, "settings": settings}
     about = {"kind": "training", "config": json.dumps(config), "environment": "{}"}
@@ -154,3 +156,17 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
 def test_algorithms_are_listed(capsys):
     assert main(["list", "algorithms"]) == 0
     assert "clipped double Q" in capsys.readouterr().out
+
+
+def test_a_run_without_an_evaluation_says_so(tmp_path):
+    path = written(tmp_path / "run.h5", returns=RETURNS[:0])
+    with pytest.raises(InputError, match="no evaluation yet"):
+        load(path)
+
+
+def test_a_page_of_unlike_runs_names_every_setting(tmp_path):
+    first = written(tmp_path / "a.h5")
+    second = written(tmp_path / "b.h5", name="td3", reward_scale=1.0)
+    text = compare([first, second], tmp_path / "both.html").read_text()
+    assert "0.01, 1.0" in text
+    assert "td3 reached -100" in text
