@@ -50,7 +50,7 @@ def errors(Y, batch):
         (JAGGED, 64, 0.95, False, 200),
         (FLAT, 256, 0.95, True, 100),
         (TIED, 256, 0.95, False, 100),
-        (30 * TIED, 1024, 0.0, False, 40),
+        (30 * TIED, 1024, 0.0, False, 30),
     ],
 )
 def test_the_best_candidate_is_in_the_set_in_95_of_100(
@@ -66,7 +66,7 @@ def test_the_best_candidate_is_in_the_set_in_95_of_100(
 
 def test_where_candidates_tie_the_smallest_estimate_alone_is_mostly_wrong():
     rng = np.random.default_rng(1)
-    found = [smallest(drawn(rng, TIED, 64)) for _ in range(100)]
+    found = [smallest(drawn(rng, TIED, 64)) for _ in range(60)]
     assert np.mean([each.best == 0 for each in found]) < 0.3
     assert np.mean([each.kept.sum() for each in found]) > 7
 
@@ -155,16 +155,16 @@ def test_candidates_of_other_starts_or_without_any_number_are_refused():
 def test_the_samples_asked_for_rule_the_member_out():
     """The squared biases stay what they are: in units of tr Σ / N′ they grow with N′."""
     rng, left = np.random.default_rng(11), []
-    while len(left) < 30:
+    while len(left) < 16:
         found = smallest(drawn(rng, np.array([4.0, 8.0, 40.0]), 64))
         asked = [each for each in separations(found, 64) if each.member == 1]
-        if not asked or asked[0].more > 1500:
+        if not asked or asked[0].more > 800:
             continue
         n = 64 + asked[0].more
         again = smallest(drawn(rng, np.array([4.0, 8.0, 40.0]) * n / 64, n))
         assert asked[0].rival == 0
         left.append(not again.kept[1])
-    assert np.mean(left) >= 0.65
+    assert np.mean(left) >= 0.6
 
 
 def test_those_nearest_to_leaving_are_named_first():

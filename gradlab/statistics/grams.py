@@ -1,0 +1,178 @@
+"""Inner products of several estimators' gradients, and the matrix of their errors.
+
+With g_k the estimators, t the truth, y_k = g_k − t and a batch of N′ samples,
+
+    F = [E, β; βᵀ, |E t|²],     E_kl = E y_k · E y_l + tr Cov(g_k, g_l)/N′,     β_k = E y_k · E t
+
+so that Σ w_k g_k has the mean squared error (w, σ − 1)ᵀ F (w, σ − 1) with σ = Σ w, wᵀE w for σ = 1.
+Means are multiplied from pairs of different groups only, X_gk the sum of group g and S_k of all:
+    E x_k · E x_l  ←  (S_k · S_l − Σ_g X_gk · X_gl) / (N² − Σ n_g²)
+which is unbiased, and so possibly indefinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.errors import InputError
+from gradlab.statistics.moments import Array, Moments, PairSums
+
+SMALLEST = 1e-6  # of the smallest error, the unit of an estimator without any
+
+
+@dataclass(frozen=True)
+class Grams:
+    """Inner products of K estimators' gradients and, last, the truth's, on common samples.
+
+    X_gk is the sum over group g of the gradients of estimator k (k = K: of the truth), and S_fk the
+    sum of X_gk over the groups of fold f. A kernel yields all of it without a parameter-sized
+    vector: x_k · Θ x_l within groups, and with Θ summed over each fold.
+
+    Attributes:
+        size: [G], samples of each group.
+        own: [G, K + 1, K + 1], X_gk · X_gl.
+        within: [G, K + 1, K + 1], Σ_{i∈g} G_ik · G_il; the same as `own` for groups of one.
+        total: [folds, G, K + 1, K + 1], X_gk · S_fl. Two folds let weights be fitted on one half of
+            the groups and judged on the other.
+        fold: [G], the fold of each group.
+    """
+
+    size: Array
+    own: Array
+    within: Array
+    total: Array
+    fold: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        G, width = self.own.shape[:2]
+        square = (G, width, width)
+        shapes = self.size.shape, self.own.shape, self.within.shape, self.total.shape[1:]
+        if shapes != ((G,), square, square, square) or self.fold.shape != (G,):
+            raise InputError(f"grams have shapes {shapes}: expected G = {G}, K + 1 = {width}")
+        if G < 2 or width < 2:
+            raise InputError(
+                f"grams have {G} groups, {width - 1} estimators: at least 2 groups and 1 estimator "
+                f"are needed"
+            )
+        finite = np.isfinite(self.total).all(axis=(0, 1)) & np.isfinite(self.within).all(axis=0)
+        if not finite.all():
+            worst = np.flatnonzero(~np.diagonal(finite)).tolist()
+            raise InputError(
+                f"estimators {worst} have gradients that are not finite: leave them out"
+            )
+
+    @property
+    def estimators(self) -> int:
+        """K."""
+        return int(self.own.shape[1]) - 1
+
+
+def explicit_grams(
+    gradients: Array, group: NDArray[np.int64] | None = None, folds: int = 2
+) -> Grams:
+    """Grams of explicit gradients [N, K + 1, P], the truth's last; groups take folds in turn."""
+    n = len(gradients)
+    labels, index = np.unique(np.arange(n) if group is None else group, return_inverse=True)
+    X = np.zeros((len(labels), *gradients.shape[1:]))
+    np.add.at(X, index, gradients)
+    within = np.zeros((len(labels), gradients.shape[1], gradients.shape[1]))
+    np.add.at(within, index, gradients @ gradients.swapaxes(1, 2))
+    fold = np.arange(len(labels)) % folds
+    S = np.stack([X[fold == f].sum(axis=0) for f in range(folds)])
+    total = np.stack([X @ s.T for s in S])
+    size = np.bincount(index).astype(np.float64)
+    return Grams(size, X @ X.swapaxes(1, 2), within, total, fold)
+
+
+def only(grams: Grams, folds: Sequence[int]) -> Grams:
+    """The groups of some folds.
+
+    Raises:
+        InputError: fewer than two groups.
+    """
+    here = np.isin(grams.fold, folds)
+    if here.sum() < 2:
+        raise InputError(f"folds {list(folds)} have {here.sum()} groups of starts: take at least 2")
+    total = grams.total[list(folds)][:, here]
+    fold = np.searchsorted(folds, grams.fold[here])
+    return Grams(grams.size[here], grams.own[here], grams.within[here], total, fold)
+
+
+def mixture_moments(grams: Grams, weights: Array) -> Moments:
+    """Moments of Σ w_k g_k against the truth, for every quantity of `moments.estimates`."""
+    total = grams.total.sum(axis=0)
+    g, t = np.append(weights, 0.0), np.eye(len(weights) + 1)[-1]
+
+    def pairs(x: Array, z: Array) -> PairSums:
+        return PairSums(grams.own @ z @ x, total @ z @ x, total @ x @ z)
+
+    return Moments(
+        size=grams.size,
+        squares=grams.within @ g @ g,
+        gradient=pairs(g, g),
+        truth=pairs(t, t),
+        difference=pairs(g - t, g - t),
+        cross=pairs(g, t),
+    )
+
+
+@dataclass(frozen=True)
+class ErrorMatrix:
+    """F, unbiased and so possibly indefinite.
+
+    Attributes:
+        value: [K + 1, K + 1]; left_out: [G, K + 1, K + 1], without each group.
+        noise: [K + 1, K + 1], what the products of the sample's own means have too much.
+        scale: [K + 1], root of the diagonal of F with that noise: positive.
+    """
+
+    value: Array
+    left_out: Array
+    noise: Array
+    scale: Array
+
+
+def error_matrix(grams: Grams, batch: int) -> ErrorMatrix:
+    """F at batch size N′."""
+    size, n, n2 = grams.size, grams.size.sum(), (grams.size**2).sum()
+    total = grams.total.sum(axis=0)
+    both = total + total.swapaxes(1, 2)
+    whole, own, within = (each.sum(axis=0) for each in (total, grams.own, grams.within))
+    free = (n - size) ** 2 - (n2 - size**2)
+    pairs = (whole - own) / (n**2 - n2)
+    pairs_left_out = (whole - own - both + 2 * grams.own) / free[:, None, None]
+    spread = _of_batches(within / n - pairs)
+    spread_left_out = (within - grams.within) / (n - size)[:, None, None] - pairs_left_out
+    value = _as_errors(pairs) + spread / batch
+    noise = _as_errors(whole / n**2 - pairs)
+    return ErrorMatrix(
+        value,
+        _as_errors(pairs_left_out) + _of_batches(spread_left_out) / batch,
+        noise,
+        _units(np.diagonal(value + noise)),
+    )
+
+
+def _of_batches(covariance: Array) -> Array:
+    """Without the truth's row and column: it is a mean, not that of one batch."""
+    result = covariance.copy()
+    result[..., -1, :] = result[..., :, -1] = 0.0
+    return result
+
+
+def _units(squares: Array) -> Array:
+    scale = np.sqrt(np.maximum(squares, 0.0))
+    least = SMALLEST * scale[scale > 0].min() if scale.any() else 1.0
+    return np.asarray(np.maximum(scale, least))
+
+
+def _as_errors(inner: Array) -> Array:
+    """Inner products of (y_1, …, y_K, t) from those of (g_1, …, g_K, t)."""
+    result = inner.copy()
+    result[..., :-1, :] -= inner[..., -1:, :]
+    result[..., :, :-1] -= result[..., :, -1:].copy()
+    return (result + result.swapaxes(-1, -2)) / 2

@@ -1,0 +1,199 @@
+"""Weights of K estimators: of least mean squared error, and of the best direction.
+
+    mixture     argmin wᵀE w                           over w ≥ 0, Σ w = 1
+    direction   argmin (w, σ − 1)ᵀ F (w, σ − 1)        over w ≥ 0, with σ = Σ w and F as in `grams`
+
+The second is the best mixture and its scale at once; there the zero gradient competes, and much of
+what mixing seems to gain is that shrinkage. Minimised over the scale alone the error is
+|t|² − (E g·t)²/E |g|², so that the same w, up to scale, has the largest expected cosine of one
+batch (its length taken in the mean square): what counts where the optimiser, as Adam, drops the
+scale.
+
+F is estimated without bias but indefinite, and minimising it as it is chases its noise. It is
+projected to the nearest positive semi-definite matrix, half of the noise that was taken out is put
+back, and E gets a ridge; all with each estimator in units of its own error, so that one that
+explodes does not drown the others (with a ridge of 0.1 tr(E)/K for everybody it does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix, mixture_moments, only
+from gradlab.statistics.intervals import bootstrap_counts
+from gradlab.statistics.moments import Array, Estimate, estimates
+
+RIDGE = 0.1  # of each estimator's own error
+NOISE = 0.5  # of the noise that F was corrected for
+REPLICATES = 499
+
+
+def projected(F: Array, scale: Array) -> Array:
+    """The nearest positive semi-definite matrix, with its diagonal measured in `scale`²."""
+    unit = scale[:, None] * scale
+    values, vectors = np.linalg.eigh(F / unit)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T * unit)
+
+
+def regularised(F: Array, found: ErrorMatrix) -> Array:
+    """F (that of `found` or a replicate of it) with what keeps weights from chasing its noise."""
+    ridge = np.append(np.full(len(F) - 1, RIDGE), 0.0)
+    noise = projected(found.noise, found.scale)
+    return projected(F, found.scale) + NOISE * noise + np.diag(ridge * found.scale**2)
+
+
+def simplex_weights(E: Array) -> Array:
+    """argmin wᵀE w over w ≥ 0, Σ w = 1, for positive definite E [K, K].
+
+    For two w_2 = clip((E_11 − E_12)/(E_11 + E_22 − 2 E_12), 0, 1). For more, the minimiser is along
+    v = argmin ½ vᵀE v − Σ v over v ≥ 0, that is of |Lᵀv − L⁻¹1|² with E = L Lᵀ, which Lawson &
+    Hanson's active sets find exactly.
+    """
+    if len(E) == 2:
+        second = (E[0, 0] - E[0, 1]) / (E[0, 0] + E[1, 1] - 2 * E[0, 1])
+        w = min(max(float(second), 0.0), 1.0)
+        return np.array([1 - w, w])
+    unit = np.sqrt(np.diagonal(E))
+    L = np.linalg.cholesky(E / (unit[:, None] * unit))
+    v = nnls(L.T, np.linalg.solve(L, 1 / unit))[0] / unit
+    return np.asarray(v / v.sum())
+
+
+def scaled_weights(F: Array) -> Array:
+    """argmin over w ≥ 0 of the MSE of Σ w_k g_k, [K]; all 0 where none points along the truth.
+
+    With F = RᵀR the error is |R (w, Σ w − 1)|²: least squares without squaring a condition number.
+    """
+    unit = np.sqrt(np.maximum(np.diagonal(F), 0.0))
+    unit = np.where(unit > 0, unit, 1.0)
+    values, vectors = np.linalg.eigh(F / (unit[:, None] * unit))
+    R = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * unit
+    A, b = R[:, :-1] + R[:, -1:], R[:, -1]
+    length = np.linalg.norm(A, axis=0)
+    length = np.where(length > 0, length, 1.0)
+    size = np.linalg.norm(b)
+    return np.asarray(nnls(A / length, b / size)[0] * size / length) if size > 0 else 0 * length
+
+
+def optimal_scale(F: Array, w: Array) -> float:
+    """s ≥ 0 of least MSE of s · Σ w_k g_k: E g·t / E |g|², below 1 for an unbiased g."""
+    both, along = _along(F, w)
+    return max(float(along / both), 0.0) if both > 0 else 0.0
+
+
+def scaled_errors(F: Array) -> Array:
+    """MSE of each single estimator at its best scale, |t|² − (E g·t)²/E |g|², [K]."""
+    both, along = np.array([_along(F, w) for w in np.eye(len(F) - 1)]).T
+    gain = np.maximum(along, 0.0) ** 2 / np.where(both > 0, both, np.inf)
+    return np.asarray(F[-1, -1] - gain)
+
+
+def _along(F: Array, w: Array) -> tuple[float, float]:
+    """E |Σ w g|² and E Σ w g · t."""
+    z = np.append(w, w.sum())
+    return float(z @ F @ z), float(z @ F[:, -1])
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights [K] that sum to 1 and what to multiply the mixture by, each with a 95% interval.
+
+    Attributes:
+        share: the weights; all 0 where no mixture points along the truth.
+        scale: 1 for a plain mixture.
+    """
+
+    share: Array
+    low: Array
+    high: Array
+    scale: float
+    scale_low: float
+    scale_high: float
+
+
+def mse_weights(grams: Grams, batch: int) -> Weights:
+    """The convex mixture of least mean squared error at batch size N′: for plain gradient steps."""
+    return _with_intervals(error_matrix(grams, batch), _mixture)
+
+
+def direction_weights(grams: Grams, batch: int) -> Weights:
+    """The mixture w ≥ 0 of the largest expected cosine of one batch, and its scale of least MSE."""
+    return _with_intervals(error_matrix(grams, batch), _direction)
+
+
+def _mixture(F: Array, found: ErrorMatrix) -> Array:
+    """Shares and scale, [K + 1]."""
+    return np.append(simplex_weights(regularised(F, found)[:-1, :-1]), 1.0)
+
+
+def _direction(F: Array, found: ErrorMatrix) -> Array:
+    """Shares and scale, [K + 1]; a ridge would shrink the scale, so it decides on shares only."""
+    v = scaled_weights(regularised(F, found))
+    if not v.sum() > 0:
+        return np.zeros(len(F))
+    share = v / v.sum()
+    return np.append(share, optimal_scale(projected(F, found.scale), share))
+
+
+def _with_intervals(found: ErrorMatrix, fit: Callable[[Array, ErrorMatrix], Array]) -> Weights:
+    """`fit` with percentiles of it over a multiplier bootstrap of F: F + mean_g (ω_g − 1) ψ_g."""
+    value = fit(found.value, found)
+    G = len(found.left_out)
+    psi = (G - 1) * (found.left_out.mean(axis=0) - found.left_out)
+    shift = (bootstrap_counts(G)[:REPLICATES] - 1.0) @ psi.reshape(G, -1) / G
+    draws = found.value + shift.reshape(-1, *found.value.shape)
+    ends = np.quantile([fit(F, found) for F in draws], [0.025, 0.975], axis=0)
+    low, high = np.minimum(ends[0], value), np.maximum(ends[1], value)
+    return Weights(value[:-1], low[:-1], high[:-1], float(value[-1]), low[-1], high[-1])
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Weights [K], scale included, and what groups that did not choose them say of them."""
+
+    weights: Array
+    found: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Mixtures and single estimators, chosen on some groups and judged on others.
+
+    Attributes:
+        single, scaled_single: the best one as it is, and at its best scale.
+        mixture, scaled_mixture: of `mse_weights`, and of `direction_weights` at its best scale.
+    """
+
+    single: Contestant
+    scaled_single: Contestant
+    mixture: Contestant
+    scaled_mixture: Contestant
+
+
+def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
+    """Contestants fitted on all folds but one and judged on that one.
+
+    Raises:
+        InputError: fewer than two groups on either side.
+    """
+    others = np.flatnonzero(np.arange(len(grams.total)) != fold)
+    unseen = only(grams, [fold])
+    fitted = error_matrix(only(grams, others.tolist()), batch)
+    F = projected(fitted.value, fitted.scale)
+    one = np.eye(grams.estimators)
+    best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
+    direction = _direction(fitted.value, fitted)
+
+    def contestant(weights: Array) -> Contestant:
+        return Contestant(weights, estimates(mixture_moments(unseen, weights), batch))
+
+    return Judged(
+        single=contestant(best),
+        scaled_single=contestant(scaled * optimal_scale(F, scaled)),
+        mixture=contestant(_mixture(fitted.value, fitted)[:-1]),
+        scaled_mixture=contestant(direction[:-1] * direction[-1]),
+    )
