@@ -32,7 +32,7 @@ from gradlab.jacobians.errors import add_distance, add_entries, add_errors
 from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
 from gradlab.jacobians.rows import Rows
 from gradlab.jacobians.run import JacobianRun
-from gradlab.jacobians.visited import visit
+from gradlab.jacobians.visited import Visited, visit
 from gradlab.networks.interface import check_policy, noise_dim
 from gradlab.profile import Profile
 from gradlab.systems.system import System
@@ -91,15 +91,7 @@ def compare_jacobians(
 
     path, K = _path(simulator, policy, starts, H, seed)
     visited = visit(simulator, model, path, K, progress)
-    rows, notes = Rows(), counts(visited)
-    add_certificate(rows, visited)
-    add_entries(rows, visited, *names)
-    if model is not None:
-        add_errors(rows, visited)
-        add_effects(rows, visited, discount, *names)
-        if known is not None:
-            add_distance(rows, visited, *known)
-    add_growth(rows, visited, discount, progress)
+    rows, notes = _rows(visited, names, discount, known, progress), counts(visited)
     add_measured_growth(rows, profile)
     if model is not None and starts.path is None:
         own = rollout(model, policy, starts, H, seed)
@@ -121,6 +113,26 @@ def compare_jacobians(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     return JacobianRun(rows.columns, *names, config | dict(settings or {}), environment, notes)
+
+
+def _rows(
+    visited: Visited,
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    discount: float,
+    known: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None,
+    progress: Progress,
+) -> Rows:
+    """What the Jacobians along the path say by themselves."""
+    rows = Rows()
+    add_certificate(rows, visited)
+    add_entries(rows, visited, *names)
+    if visited.guess is not None:
+        add_errors(rows, visited)
+        add_effects(rows, visited, discount, *names)
+        if known is not None:
+            add_distance(rows, visited, *known)
+    add_growth(rows, visited, discount, progress)
+    return rows
 
 
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
