@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gradlab.errors import InputError
 from gradlab.statistics.moments import Array, Moments, PairSums
 
+FEWEST = 3  # groups, so that with one left out there still is a pair
 SMALLEST = 1e-6  # of the smallest error, the unit of an estimator without any
 
 
@@ -53,10 +54,10 @@ class Grams:
         shapes = self.size.shape, self.own.shape, self.within.shape, self.total.shape[1:]
         if shapes != ((G,), square, square, square) or self.fold.shape != (G,):
             raise InputError(f"grams have shapes {shapes}: expected G = {G}, K + 1 = {width}")
-        if G < 2 or width < 2:
+        if G < FEWEST or width < 2:
             raise InputError(
-                f"grams have {G} groups, {width - 1} estimators: at least 2 groups and 1 estimator "
-                f"are needed"
+                f"grams have {G} groups, {width - 1} estimators: at least {FEWEST} groups and one "
+                f"estimator are needed"
             )
         finite = np.isfinite(self.total).all(axis=(0, 1)) & np.isfinite(self.within).all(axis=0)
         if not finite.all():
@@ -92,11 +93,13 @@ def only(grams: Grams, folds: Sequence[int]) -> Grams:
     """The groups of some folds.
 
     Raises:
-        InputError: fewer than two groups.
+        InputError: fewer than three groups.
     """
     here = np.isin(grams.fold, folds)
-    if here.sum() < 2:
-        raise InputError(f"folds {list(folds)} have {here.sum()} groups of starts: take at least 2")
+    if here.sum() < FEWEST:
+        raise InputError(
+            f"folds {list(folds)} have {here.sum()} groups of starts, at least {FEWEST} are needed"
+        )
     total = grams.total[list(folds)][:, here]
     fold = np.searchsorted(folds, grams.fold[here])
     return Grams(grams.size[here], grams.own[here], grams.within[here], total, fold)
@@ -126,7 +129,7 @@ class ErrorMatrix:
 
     Attributes:
         value: [K + 1, K + 1]; left_out: [G, K + 1, K + 1], without each group.
-        noise: [K + 1, K + 1], what the products of the sample's own means have too much.
+        noise: [K + 1, K + 1], what the products of the sample's own means have too much, projected.
         scale: [K + 1], root of the diagonal of F with that noise: positive.
     """
 
@@ -148,13 +151,17 @@ def error_matrix(grams: Grams, batch: int) -> ErrorMatrix:
     spread = _of_batches(within / n - pairs)
     spread_left_out = (within - grams.within) / (n - size)[:, None, None] - pairs_left_out
     value = _as_errors(pairs) + spread / batch
+    left_out = _as_errors(pairs_left_out) + _of_batches(spread_left_out) / batch
     noise = _as_errors(whole / n**2 - pairs)
-    return ErrorMatrix(
-        value,
-        _as_errors(pairs_left_out) + _of_batches(spread_left_out) / batch,
-        noise,
-        _units(np.diagonal(value + noise)),
-    )
+    scale = _units(np.diagonal(value + noise))
+    return ErrorMatrix(value, left_out, projected(noise, scale), scale)
+
+
+def projected(F: Array, scale: Array) -> Array:
+    """The nearest positive semi-definite matrix, with its diagonal measured in `scale`²."""
+    unit = scale[:, None] * scale
+    values, vectors = np.linalg.eigh(F / unit)
+    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T * unit)
 
 
 def _of_batches(covariance: Array) -> Array:

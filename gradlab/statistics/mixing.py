@@ -23,7 +23,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix, mixture_moments, only
+from gradlab.statistics.grams import (
+    ErrorMatrix,
+    Grams,
+    error_matrix,
+    mixture_moments,
+    only,
+    projected,
+)
 from gradlab.statistics.intervals import bootstrap_counts
 from gradlab.statistics.moments import Array, Estimate, estimates
 
@@ -32,18 +39,10 @@ NOISE = 0.5  # of the noise that F was corrected for
 REPLICATES = 499
 
 
-def projected(F: Array, scale: Array) -> Array:
-    """The nearest positive semi-definite matrix, with its diagonal measured in `scale`²."""
-    unit = scale[:, None] * scale
-    values, vectors = np.linalg.eigh(F / unit)
-    return np.asarray((vectors * np.maximum(values, 0.0)) @ vectors.T * unit)
-
-
 def regularised(F: Array, found: ErrorMatrix) -> Array:
     """F (that of `found` or a replicate of it) with what keeps weights from chasing its noise."""
     ridge = np.append(np.full(len(F) - 1, RIDGE), 0.0)
-    noise = projected(found.noise, found.scale)
-    return projected(F, found.scale) + NOISE * noise + np.diag(ridge * found.scale**2)
+    return projected(F, found.scale) + NOISE * found.noise + np.diag(ridge * found.scale**2)
 
 
 def simplex_weights(E: Array) -> Array:
@@ -177,8 +176,11 @@ class Judged:
 def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     """Contestants fitted on all folds but one and judged on that one.
 
+    `comparison.difference` and `log_ratio` of two of them are paired; weights from elsewhere (of a
+    rule) join by `contestant(only(grams, [fold]), weights, batch)`.
+
     Raises:
-        InputError: fewer than two groups on either side.
+        InputError: fewer than three groups on either side.
     """
     others = np.flatnonzero(np.arange(len(grams.total)) != fold)
     unseen = only(grams, [fold])
@@ -187,13 +189,14 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     one = np.eye(grams.estimators)
     best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
     direction = _direction(fitted.value, fitted)
-
-    def contestant(weights: Array) -> Contestant:
-        return Contestant(weights, estimates(mixture_moments(unseen, weights), batch))
-
     return Judged(
-        single=contestant(best),
-        scaled_single=contestant(scaled * optimal_scale(F, scaled)),
-        mixture=contestant(_mixture(fitted.value, fitted)[:-1]),
-        scaled_mixture=contestant(direction[:-1] * direction[-1]),
+        single=contestant(unseen, best, batch),
+        scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),
+        mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),
+        scaled_mixture=contestant(unseen, direction[:-1] * direction[-1], batch),
     )
+
+
+def contestant(unseen: Grams, weights: Array, batch: int) -> Contestant:
+    """Weights [K] and every quantity of their mixture, from groups that did not choose them."""
+    return Contestant(weights, estimates(mixture_moments(unseen, weights), batch))

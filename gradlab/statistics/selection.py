@@ -6,11 +6,12 @@ common groups of starts, candidate n stays if and only if
     T_n = max_m (θ_n − θ_m) / se_nm  ≤  95% quantile of  max_m (W_n − W_m) / se_nm,
 
 W = mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ and one draw of multipliers ω for all
-n and m: each candidate is tested against everybody on what they do not have in common. Nothing is
-eliminated first and no shape of the profile is assumed, so that the best candidate (each of them
-under exact ties) is in the set with 95% (inverted test of "n is best": Mogstad, Romano, Shaikh &
-Wilhelm 2024, Rev. Econ. Stud. 91, section 3; multipliers: Chernozhukov, Chetverikov & Kato 2013,
-Ann. Stat. 41). The set is never empty: T ≤ 0 for the smallest estimate.
+n and m; the quantile goes from normal to Student's tails, since se is estimated. Each candidate is
+tested against everybody on what they do not have in common. Nothing is eliminated first and no
+shape of the profile is assumed, so that the best candidate (each of them under exact ties) is in
+the set with 95% (the inverted test of "n is best": Mogstad, Romano, Shaikh & Wilhelm 2024, Rev.
+Econ. Stud. 91, section 3; multipliers: Chernozhukov, Chetverikov & Kato 2013, Ann. Stat. 41). The
+set is never empty: T = 0 for the smallest estimate.
 """
 
 from __future__ import annotations
@@ -73,13 +74,14 @@ def smallest(candidates: Sequence[Estimate]) -> RankSet:
     values, psi, unknown = _finite(candidates)
     among = np.flatnonzero(~unknown)
     gap = values[:, None] - values[None, :]
-    W = (bootstrap_counts(len(psi)) - 1.0) @ psi / len(psi)
+    groups = len(psi)
+    W = (bootstrap_counts(groups) - 1.0) @ psi / np.sqrt(groups * (groups - 1))
     se = _standard_errors(psi)
     ratio = _ratios(gap, se, values)
     rival = ratio.argmax(axis=1)
     rows = np.arange(len(values))
     statistic = ratio[rows, rival]
-    critical = np.array([_critical(W, se[n], n) for n in range(len(rows))])
+    critical = np.array([_student(_critical(W, se[n], n), groups) for n in range(len(rows))])
 
     def everybody(found: Array) -> Array:
         whole = np.full(len(candidates), np.nan)
@@ -178,3 +180,8 @@ def _critical(W: Array, se: Array, n: int) -> float:
         return 0.0
     draws = ((W[:, [n]] - W[:, others]) / se[others]).max(axis=1)
     return max(float(np.quantile(draws, COVERAGE)), 0.0)
+
+
+def _student(normal: float, groups: int) -> float:
+    """The quantile of Student's t with the probability that a normal one has."""
+    return float(stats.t.isf(stats.norm.sf(normal), groups - 1))

@@ -363,8 +363,8 @@ def test_infinite_gradients_too_few_groups_and_other_shapes_are_refused():
         explicit_grams(X)
     with pytest.raises(InputError, match="1 groups"):
         explicit_grams(np.ones((1, 3, 4)))
-    with pytest.raises(InputError, match="at least 2"):
-        judged(explicit_grams(np.ones((3, 3, 4))), batch=4)
+    with pytest.raises(InputError, match="at least 3"):
+        judged(explicit_grams(np.ones((5, 3, 4))), batch=4)
     good = explicit_grams(np.ones((4, 3, 4)))
     with pytest.raises(InputError, match="shapes"):
         Grams(good.size[:2], good.own, good.within, good.total, good.fold)
