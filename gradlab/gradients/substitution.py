@@ -8,8 +8,9 @@
 
 where p is the costate of the simulator's own chain, unrolled from s_n for as many steps as the
 truth has left. With none replaced this is the estimator, with all of them the truth, at every
-horizon and for every start. All 64 sets share two paths and their four linearizations: what
-remains is one sweep of D per set.
+horizon and for every start. All 64 sets share two paths and their four linearizations, so that a
+set costs one sweep of D; only the true critic on the estimator's states costs the simulator one
+unrolling per horizon.
 
 A difference of two gradients splits over blocks, entries and steps without a rest:
 
@@ -59,7 +60,7 @@ BLOCKS = {
     "critic_s": ("q_s",),
     "critic_a": ("q_a",),
 }
-MOST_HORIZONS = 8
+MOST_HORIZONS = 8  # each is an unrolling of the simulator
 ENTRIES = 1 << 24  # action gradients held at once
 SIDES = ("own", "left", "right")
 SETS = 16  # of action gradients multiplied at once where N is beyond the kernel

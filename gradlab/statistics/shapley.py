@@ -14,9 +14,8 @@ Where a split d_{S,e} of b_S − b_{S∪i} over parts e is known, the share spli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -102,36 +101,28 @@ def estimates(sums: PairSums, size: Array) -> list[Estimate]:
 def shares(game: Game) -> Shares:
     """All shares of a game."""
     k = len(game.players)
-    bits, everybody = 2 ** np.arange(k), 2**k - 1
-
-    def combination(weights: Array) -> Estimate:
-        # Weights of 0 are passed over, so that a set that overflows spoils its own sums only.
-        used = np.flatnonzero(weights)
-        with np.errstate(invalid="ignore"):
-            value = weights[used] @ game.value[used]
-            return Estimate(float(value), weights[used] @ game.left_out[used])
-
-    one = np.eye(2**k)
+    everybody = 2**k - 1
+    first = [[(0, 1.0)] for _ in range(k)]
+    last = [[(everybody ^ 1 << i, 1.0)] for i in range(k)]
     return Shares(
         players=game.players,
-        total=combination(one[0]),
-        remaining=combination(one[everybody]),
-        shapley=tuple(combination(row) for row in shapley_weights(k)),
-        first=tuple(combination(one[0] - one[bit]) for bit in bits),
-        last=tuple(combination(one[everybody ^ bit] - one[everybody]) for bit in bits),
+        total=Estimate(float(game.value[0]), game.left_out[0]),
+        remaining=Estimate(float(game.value[everybody]), game.left_out[everybody]),
+        shapley=tuple(_taken_off(game, i, without(k, i)) for i in range(k)),
+        first=tuple(_taken_off(game, i, sets) for i, sets in enumerate(first)),
+        last=tuple(_taken_off(game, i, sets) for i, sets in enumerate(last)),
     )
 
 
-@lru_cache(maxsize=MOST)
-def shapley_weights(players: int) -> Array:
-    """φ = W v for v over bit masks, W [k, 2^k]."""
-    W = np.zeros((players, 2**players))
-    for i in range(players):
-        for S, weight in without(players, i):
-            W[i, S] += weight
-            W[i, S | 1 << i] -= weight
-    W.setflags(write=False)
-    return W
+def _taken_off(game: Game, player: int, sets: Iterable[tuple[int, float]]) -> Estimate:
+    """Σ w (v(S) − v(S∪i)); differences first, so that a bystander has exactly 0."""
+    value, left_out = 0.0, np.zeros(game.left_out.shape[1])
+    with np.errstate(invalid="ignore"):
+        for S, weight in sets:
+            joined = S | 1 << player
+            value += weight * float(game.value[S] - game.value[joined])
+            left_out = left_out + weight * (game.left_out[S] - game.left_out[joined])
+    return Estimate(value, left_out)
 
 
 def without(players: int, player: int) -> Iterator[tuple[int, float]]:

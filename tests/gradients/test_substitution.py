@@ -10,6 +10,7 @@ from worlds import Critic, Noisy, matrix, network, worlds
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.gradients import gram, substitution
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.lqr import ExactCritic
 from gradlab.gradients.oracles import unroll_first_action
@@ -211,6 +212,29 @@ def test_details_of_every_cause_sum_to_its_share(cause):
         scale = sum(abs(each.value) for each in several)
         assert abs(sum(each.value for each in several) - share.value) <= 1e-12 * scale
         np.testing.assert_allclose(left_out, share.left_out, rtol=1e-8, atol=1e-12 * scale)
+
+
+def test_games_and_details_do_not_depend_on_how_the_work_is_divided(monkeypatch):
+    simulator, _, policy, begin, estimator = problem("nonlinear")
+    begin = replace(begin, group=begin.group // 2)
+    found = substitutions(estimator, simulator, policy, begin, (0, 4), STEPS)
+    games, parts = squared_bias_games(found), detail(found, "B", 4)
+    monkeypatch.setattr(gram, "KERNEL", 0)
+    monkeypatch.setattr(substitution, "ENTRIES", 1)
+    for one, other in zip(games, squared_bias_games(found), strict=True):
+        np.testing.assert_allclose(one.left_out, other.left_out, rtol=1e-10, atol=1e-14)
+    for one, other in zip(parts.entries, detail(found, "B", 4).entries, strict=True):
+        np.testing.assert_allclose(one.left_out, other.left_out, rtol=1e-10, atol=1e-14)
+
+
+def test_the_error_without_a_model_is_that_of_the_critic_in_the_action():
+    simulator, _, policy, begin, estimator = problem("nonlinear")
+    tail = replace(estimator.tail, horizon=0)
+    data = Estimator(simulator, None, "first", tail)
+    found = substitutions(data, simulator, policy, begin, (0,), STEPS)
+    close(found.gradients(())[0], data.gradients(policy, begin))
+    part = fractions(shares(squared_bias_games(found)[0]))
+    assert abs(part.pop("critic_a") - 1.0) < 1e-14 and not any(part.values())
 
 
 def cart(mass, A=((1.0, 0.1), (0.0, 1.0)), friction=0.5):
