@@ -166,6 +166,8 @@ def test_the_scale_of_an_unbiased_estimator_is_its_signal_over_signal_and_noise(
     F = np.diag([3.0, 5.0])  # E |ĝ − t|² = 3 without bias, |t|² = 5
     assert optimal_scale(F, np.ones(1)) == pytest.approx(5 / 8)
     assert scaled_errors(F) == pytest.approx([5 - 25 / 8])
+    against = np.array([[20.0, -10.0], [-10.0, 5.0]])  # g = −t: better none at all
+    assert optimal_scale(against, np.ones(1)) == 0 and scaled_errors(against) == [5.0]
     assert scaled_weights(F) == pytest.approx([5 / 8])
 
 
@@ -333,6 +335,14 @@ def test_identical_estimators_share_their_weight():
     g, t = rng.normal(size=(2, 8, 1, 3)) + 3
     for found in both(np.concatenate([g, g, g, t], axis=1)):
         assert found.share == pytest.approx(np.full(3, 1 / 3), abs=1e-5)
+
+
+def test_all_but_identical_estimators_share_their_weight():
+    """Their differences are real, and too small to pay for a choice between them."""
+    rng, t = np.random.default_rng(22), np.ones((40, 1, D))
+    common, aside = rng.normal(size=(40, 1, D)), 0.05 * rng.normal(size=(40, 4, D))
+    found = mse_weights(explicit_grams(np.concatenate([t + 1 + common + aside, t], axis=1)), 8)
+    assert found.share == pytest.approx(np.full(4, 0.25), abs=0.05)
 
 
 def test_an_exact_estimator_takes_all_the_weight_at_scale_one():
