@@ -37,12 +37,18 @@ from gradlab.statistics.moments import Array, Estimate, estimates
 RIDGE = 0.1  # of each estimator's own error
 NOISE = 0.5  # of the noise that F was corrected for
 REPLICATES = 499
+UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
 
 
-def regularised(F: Array, found: ErrorMatrix) -> Array:
-    """F (that of `found` or a replicate of it) with what keeps weights from chasing its noise."""
+def regularised(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
+    """F (that of `found` or a replicate of it) with what keeps weights from chasing its noise.
+
+    Args:
+        caution: how much of that; more than 0 makes weights unique.
+    """
     ridge = np.append(np.full(len(F) - 1, RIDGE), 0.0)
-    return projected(F, found.scale) + NOISE * found.noise + np.diag(ridge * found.scale**2)
+    added = NOISE * found.noise + np.diag(ridge * found.scale**2)
+    return projected(F, found.scale) + caution * added
 
 
 def simplex_weights(E: Array) -> Array:
@@ -124,30 +130,38 @@ def direction_weights(grams: Grams, batch: int) -> Weights:
     return _with_intervals(error_matrix(grams, batch), _direction)
 
 
-def _mixture(F: Array, found: ErrorMatrix) -> Array:
+def _mixture(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]."""
-    return np.append(simplex_weights(regularised(F, found)[:-1, :-1]), 1.0)
+    return np.append(simplex_weights(regularised(F, found, caution)[:-1, :-1]), 1.0)
 
 
-def _direction(F: Array, found: ErrorMatrix) -> Array:
+def _direction(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]; a ridge would shrink the scale, so it decides on shares only."""
-    v = scaled_weights(regularised(F, found))
+    v = scaled_weights(regularised(F, found, caution))
     if not v.sum() > 0:
         return np.zeros(len(F))
     share = v / v.sum()
     return np.append(share, optimal_scale(projected(F, found.scale), share))
 
 
-def _with_intervals(found: ErrorMatrix, fit: Callable[[Array, ErrorMatrix], Array]) -> Weights:
-    """`fit` with percentiles of it over a multiplier bootstrap of F: F + mean_g (ω_g − 1) ψ_g."""
-    value = fit(found.value, found)
+def _with_intervals(
+    found: ErrorMatrix, fit: Callable[[Array, ErrorMatrix, float], Array]
+) -> Weights:
+    """`fit` with percentiles of it over a multiplier bootstrap of F: F + mean_g (ω_g − 1) ψ_g.
+
+    Replicates are fitted without caution, which pulls them all to the same side: with it intervals
+    would be 40% narrower and cover in 7 cases of 10 where batches are 16 times the sample.
+    """
+    value = fit(found.value, found, 1.0)
     G = len(found.left_out)
     psi = (G - 1) * (found.left_out.mean(axis=0) - found.left_out)
     shift = (bootstrap_counts(G)[:REPLICATES] - 1.0) @ psi.reshape(G, -1) / G
     draws = found.value + shift.reshape(-1, *found.value.shape)
-    ends = np.quantile([fit(F, found) for F in draws], [0.025, 0.975], axis=0)
+    ends = np.quantile([fit(F, found, UNIQUE) for F in draws], [0.025, 0.975], axis=0)
     low, high = np.minimum(ends[0], value), np.maximum(ends[1], value)
-    return Weights(value[:-1], low[:-1], high[:-1], float(value[-1]), low[-1], high[-1])
+    return Weights(
+        value[:-1], low[:-1], high[:-1], float(value[-1]), float(low[-1]), float(high[-1])
+    )
 
 
 @dataclass(frozen=True)
