@@ -4,6 +4,7 @@
     MAAC Lemma A.1 a model's derivatives on the simulator's states
     RP Prop 5.8,   through a model's own states, θ in every action; a first action's share is one
     DDPPO Thm 1    of the terms that they sum, so they bound it too
+    RP Prop 5.4    the same gradients' variance; all others bound a bias
 
 The true Q is that of the truth: the simulator unrolled for as many steps from every state of the
 path, so that the bounds meet the measured bias on the same objective.
@@ -36,13 +37,14 @@ from gradlab.gradients.starts import Starts
 from gradlab.statistics import constants
 from gradlab.statistics.bounds import Applies, maac_error, mpg_bias, shortest_minimiser
 from gradlab.statistics.bounds_ddppo import ddppo_bias
-from gradlab.statistics.bounds_rp import rp_bias, rp_optimal_horizon
+from gradlab.statistics.bounds_rp import RPConstants, rp_bias, rp_optimal_horizon, rp_variance
 from gradlab.statistics.constants import Derivatives, Paths
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 FEW = 32
 PAIRS = 32  # states at which the policy's ∂π/∂θ is formed explicitly
+VARIANCE = "RP Prop 5.4"
 
 Floats = NDArray[np.float64]
 
@@ -91,7 +93,8 @@ def _failed(theorem: str, name: str, horizon: int, error: Exception) -> Bound:
     """A bound that could not be computed: a long measurement does not stop for it."""
     reason = str(error).splitlines()[0][:90] if str(error) else type(error).__name__
     values = np.full(horizon + 1, np.nan)
-    return Bound(theorem, name, values, False, f"could not be computed: {reason}", -1)
+    quantity = "variance" if theorem == VARIANCE else "bias"
+    return Bound(theorem, name, values, False, f"could not be computed: {reason}", -1, quantity)
 
 
 def _modelled(estimator: Estimator, simulator: System) -> bool:
@@ -184,6 +187,7 @@ def _paths(
         one_step=torch.cat(one_step).numpy(),
         policy=reach,
         policy_change=_policy_change(policy, true.path, path) if contracts else None,
+        weight=float(few.weight.max()),
     )
 
 
@@ -270,6 +274,35 @@ def _rp(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> 
     return bound, _numbers(c) | {"epsilon_f": errors[0], "epsilon_v": errors[1]}
 
 
+# tr Cov g ≤ E|g|². With |∂s′/∂s| ≤ 1 along the model's paths and x = (s, a),
+#
+#   |∂s_i/∂θ| ≤ i L_f L_θ,   |∂a_i/∂θ| ≤ L_θ + L_π |∂s_i/∂θ|,   |∂x_i/∂θ| ≤ 3 i L̃_f L̃_π L_θ,  i ≥ 1
+#   |g| ≤ L_θ (L_r (1 + 3 L̃_f L̃_π Σ_{0<i<h} i) + 3 L_Q γʰ h L̃_f L̃_π)
+#
+# and (a + b)² ≤ 2 a² + 2 b²: C_r = 2 L_θ² L_r² and C_q = 18 L_θ² L_Q² suffice in (5.1), whether
+# the model is linear or not. A weighted start counts w times, as in what was measured.
+def _rp_variance(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
+    """Of one gradient, N = 1: a batch divides the bound and the measured variance alike."""
+    own, L_theta = paths.own, paths.policy * paths.weight
+    largest = constants.largest
+    c = RPConstants(
+        gamma=estimator.tail.discount,
+        L_f=largest(own.step, True),
+        L_pi=largest(own.K, True),
+        closed_loop=largest(own.M, True),
+    )
+    L_r, L_Q = largest(own.reward), largest(own.value)
+    C_r, C_q = 2 * (L_theta * L_r) ** 2, 18 * (L_theta * L_Q) ** 2
+    text = "N = 1, with C_r = 2 L_θ² L_r² and C_q = 18 L_θ² L_Q², which suffice"
+    if c.growth > 1:
+        text = f"measured |∂ŝ′/∂ŝ| = {c.growth:.3g} > 1 of the model along the policy"
+    applies = Applies(c.growth <= 1, text)
+    bound = _bound(VARIANCE, name, applies, n, lambda h: rp_variance(h, c, C_r, C_q), first=1)
+    # (5.1) is smallest, 0, at h = 0, where it bounds nothing: no minimum is worth a mark.
+    bound = replace(bound, best=-1, quantity="variance")
+    return bound, _numbers(c) | {"L_theta": L_theta, "L_r": L_r, "L_Q": L_Q}
+
+
 def _surrogate(found: constants.Prediction) -> str:
     """Prop 5.10's horizon, which minimises another function than the bound."""
     c = found.constants
@@ -296,7 +329,11 @@ def _ddppo(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) 
 _THREE = ("epsilon_f", "epsilon_f_grad", "epsilon_r_grad")
 Maker = Callable[[str, Estimator, Paths, NDArray[np.int64]], Made]
 _COMMON: Mapping[Maker, str] = {_maac: "MAAC Lemma A.1"}
-_EVERY: Mapping[Maker, str] = {_rp: "RP Prop 5.8", _ddppo: "DDPPO Thm 1"}
+_EVERY: Mapping[Maker, str] = {
+    _rp: "RP Prop 5.8",
+    _ddppo: "DDPPO Thm 1",
+    _rp_variance: VARIANCE,
+}
 _OWN: Mapping[str, Mapping[Maker, str]] = {"first": {_mpg: "MPG Thm 2", **_EVERY}, "all": _EVERY}
 
 

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from gradlab import records
 
 Floats = NDArray[np.float64]
+VALUE_UNIT = "gradient norm for a bias, its square for a variance"
 _BOUND = ("theorem", "estimator", "sentence")
+_MEASURED = {"bias": "bias2", "variance": "variance"}
 
 
 @dataclass(frozen=True)
@@ -38,16 +40,18 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """What one theorem promises about one estimator's bias, beside what was measured.
+    """What one theorem promises about one estimator's bias or variance, beside what was measured.
 
     Attributes:
         theorem: paper and number.
-        estimator: the one whose bias it bounds.
-        values: |bias| at most, at horizons 0 … H, from constants measured along paths; NaN where
-            the theorem says nothing, or nothing that can be computed.
+        estimator: the one whose bias or variance it bounds.
+        values: |bias|, or the variance of one gradient, at most, at horizons 0 … H, from constants
+            measured along paths; NaN where the theorem says nothing, or nothing that can be
+            computed.
         applies: whether its assumptions hold for the measured constants.
         sentence: why, with the measured constant.
         best: the horizon at which it is smallest (brute force); −1 where there is none.
+        quantity: what it bounds, "bias" or "variance".
     """
 
     theorem: str
@@ -56,6 +60,7 @@ class Bound:
     applies: bool
     sentence: str
     best: int
+    quantity: str = "bias"
 
 
 @dataclass(frozen=True)
@@ -106,11 +111,12 @@ def theory_group(theory: Theory, horizons: tuple[int, ...]) -> dict[str, records
     best = np.array([each.best for each in bounds], dtype=np.int64)
     return {
         "bound": records.Array(np.arange(len(bounds)), ("bound",)),
+        "quantity": texts([each.quantity for each in bounds], "bound"),
         "horizon": records.Array(np.array(horizons), ("horizon",), "steps"),
         **{name: texts([getattr(each, name) for each in bounds], "bound") for name in _BOUND},
         "applies": records.Array(applies, ("bound",)),
         "best": records.Array(best, ("bound",), "steps"),
-        "value": records.Array(values, ("bound", "horizon"), "gradient norm"),
+        "value": records.Array(values, ("bound", "horizon"), VALUE_UNIT),
         "constant": texts(names, "constant"),
         "size": records.Array(constants, ("constant",), "task units"),
         "start": records.Array(np.arange(theory.starts), ("start",)),
@@ -120,30 +126,34 @@ def theory_group(theory: Theory, horizons: tuple[int, ...]) -> dict[str, records
 def theory_from_group(group: Mapping[str, records.Array]) -> Theory:
     texts = ([str(each) for each in group[name].values] for name in _BOUND)
     theorem, estimator, sentence = texts
+    quantity = ["bias"] * len(theorem)  # all that a file without the array has
+    if "quantity" in group:
+        quantity = [str(each) for each in group["quantity"].values]
     shape = len(theorem), len(group["horizon"].values)
     values = np.asarray(group["value"].values, dtype=np.float64).reshape(shape)
     applies, best = group["applies"].values, group["best"].values
     bounds = tuple(
-        Bound(theorem[k], estimator[k], values[k], bool(applies[k]), sentence[k], int(best[k]))
+        Bound(
+            theorem[k], estimator[k], values[k], bool(applies[k]), sentence[k], int(best[k]),
+            quantity[k],
+        )
         for k in range(len(theorem))
-    )
+    )  # fmt: skip
     pairs = zip(group["constant"].values, group["size"].values, strict=True)
     constants = {str(name): float(size) for name, size in pairs}
     return Theory(bounds, constants, len(group["start"].values))
 
 
 def bounds_table(theory: Theory, table: pd.DataFrame) -> pd.DataFrame:
-    """Measured |bias| and the bounds on it, one row per estimator, horizon and quantity.
+    """What was measured and the bounds on it, one row per estimator, horizon and quantity.
 
     Args:
         table: of a profile; its squared biases become norms, with their intervals.
+
+    Returns:
+        Its column `bounded` says to which of "bias" and "variance" a row belongs.
     """
-    names = dict.fromkeys(each.estimator for each in theory.bounds)
-    rows = table[table["estimator"].isin(list(names)) & (table["quantity"] == "bias2")]
-    measured = rows.assign(quantity="bias")
-    for name in ("value", "ci_low", "ci_high"):
-        measured[name] = np.sqrt(np.maximum(rows[name], 0.0))
-    measured["se"] = np.nan
+    measured = [_measured(theory, table, each) for each in _MEASURED]
     promised = [
         {
             "estimator": each.estimator,
@@ -151,8 +161,21 @@ def bounds_table(theory: Theory, table: pd.DataFrame) -> pd.DataFrame:
             "quantity": each.theorem,
             "value": value,
             "method": f"{'applies' if each.applies else 'does not apply'}: {each.sentence}",
+            "bounded": each.quantity,
         }
         for each in theory.bounds
         for h, value in enumerate(each.values)
     ]
-    return pd.concat([measured, pd.DataFrame(promised)], ignore_index=True)
+    return pd.concat([*measured, pd.DataFrame(promised)], ignore_index=True)
+
+
+def _measured(theory: Theory, table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The rows of the estimators that have a bound of this quantity."""
+    names = {each.estimator for each in theory.bounds if each.quantity == quantity}
+    chosen = table["estimator"].isin(names) & (table["quantity"] == _MEASURED[quantity])
+    rows = table[chosen].assign(quantity=quantity, bounded=quantity)
+    if quantity == "bias":
+        for name in ("value", "ci_low", "ci_high"):
+            rows[name] = np.sqrt(np.maximum(rows[name], 0.0))
+        rows["se"] = np.nan
+    return rows

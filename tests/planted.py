@@ -14,6 +14,7 @@ from gradlab.verdict import Sentence
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
 BATCH = 256
+PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
 
 
 def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -54,14 +55,16 @@ FINDINGS = (
 
 
 def theory(horizon: int = 25) -> Theory:
-    """One bound that applies, one that does not, one without a number."""
+    """Bounds that apply, bounds that do not, one without a number, one of the variance."""
     n = np.arange(horizon + 1.0)
+    variance = np.where(n > 0, PRINTED * n**8, np.nan)
     return Theory(
         (
             Bound("MPG Thm 2", "model", 3.0 * 2.5**n, True, "explicit constants", 0),
             Bound("RP Prop 5.8", "model", 1e2 * n**4 * 9.0**n, False, "measured L_f = 2", 1),
             Bound("DDPPO Thm 1", "model", np.full(len(n), np.nan), False, "L_f = 2", -1),
             Bound("MAAC Lemma A.1", "mixed", 9.0 * 1.1**n, True, "c2(H) rises", 0),
+            Bound("RP Prop 5.4", "model", variance, False, "measured 2 > 1", -1, "variance"),
         ),
         {"model, MPG Thm 2: B_theta": 2.0, "mixed, MAAC Lemma A.1: K": 1.5},
         32,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.assumptions import theory
-from gradlab.findings import Bound, Theory
+from gradlab.findings import Bound, Theory, theory_from_group, theory_group
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.statistics.constants import Derivatives, growth_rate
 from gradlab.systems import LinearQuadratic, from_function
 from gradlab.systems.system import System
+from gradlab.theory import absence
 
 H, T, N = 12, 80, 32
 
@@ -112,7 +114,7 @@ def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
             "mixed": world.bias(world.simulator, actions),
         }
         for bound in world.theory(actions).bounds:
-            if not bound.applies:
+            if not bound.applies or bound.quantity != "bias":
                 continue
             applied[bound.theorem] = applied.get(bound.theorem, 0) + 1
             here = ~np.isnan(bound.values)
@@ -126,6 +128,67 @@ def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
     wanted = {"MAAC Lemma A.1", "RP Prop 5.8", "DDPPO Thm 1"}
     assert set(applied) == wanted | ({"MPG Thm 2"} if actions == "first" else set())
     assert min(applied.values()) >= 8
+
+
+def exact_variance(world: World, actions: str) -> np.ndarray:
+    """Of the law that has these very starts with equal probability, at 0 … H."""
+    found = horizon_gradients(world.estimator(world.model, actions), world.policy, world.starts)
+    return (found.variance() * (N - 1) / N).numpy()
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+def test_the_variance_bound_is_not_exceeded_where_it_applies(actions):
+    checked = 0
+    for seed in range(16):
+        world = World(seed)
+        bound = named(world.theory(actions))["RP Prop 5.4"]
+        variance = exact_variance(world, actions)
+        assert bound.quantity == "variance" and bound.estimator == "model"
+        assert np.isnan(bound.values[0])  # printed: 0, which the variance exceeds
+        assert variance[0] > 0 and bound.best == -1
+        if bound.applies:
+            checked += 1
+            assert (variance[1:] <= bound.values[1:]).all()
+    assert checked >= 8
+
+
+@pytest.mark.parametrize(("part", "loose"), [("reward", 2.0), ("critic", 18.0)])
+def test_the_variance_bound_gives_away_no_more_than_its_constants_at_one_step(part, loose):
+    """Half of the starts at 0, half at 1, B = 0, θ = −0.3: gradients are 0 or G, so that
+    tr Cov = G²/4. With reward −a² alone or critic −a² alone |∇r| or |∇Q̂| times |∂a/∂θ| is G."""
+    world = World(0)
+    world.policy = Linear(torch.tensor([[-0.3]]))
+    world.starts = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(N // 2, 1)
+    zero, one = torch.zeros(1, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64)
+    R = one if part == "reward" else zero
+    world.simulator = LinearQuadratic(one, zero, zero, R, zero)
+    world.model, world.A = replace(world.simulator), np.ones((1, 1))
+    weight = 1.0 if part == "critic" else 0.0
+    world.critic = Quadratic(torch.diag(torch.tensor([0.0, weight], dtype=torch.float64)))
+    bound = named(world.theory("all"))["RP Prop 5.4"]
+    variance = exact_variance(world, "all")
+    assert bound.applies
+    assert bound.values[1] / variance[1] == pytest.approx(4 * loose, rel=1e-9)
+
+
+def test_a_start_with_a_weight_has_its_square_in_the_variance_bound():
+    world = World(2)
+    begin = as_starts(world.starts, len(world.A))
+    chosen = {"model": world.estimator(world.model, "all")}
+    one, nine = (
+        theory(world.simulator, world.policy, chosen, each, T, H, "ignore", 0)
+        for each in (begin, replace(begin, weight=3 * begin.weight))
+    )
+    ratio = named(nine)["RP Prop 5.4"].values[1:] / named(one)["RP Prop 5.4"].values[1:]
+    np.testing.assert_allclose(ratio, 9.0)
+
+
+def test_a_steep_model_has_no_variance_bound_that_applies_and_still_has_numbers():
+    world = World(3)
+    world.model = replace(world.model, A=1.3 * world.model.A / np.linalg.norm(world.A_, 2))
+    bound = named(world.theory("first"))["RP Prop 5.4"]
+    assert not bound.applies and "of the model along the policy" in bound.sentence
+    assert np.isfinite(bound.values[1:]).all()
 
 
 def infinite_bias(world: World, actions: str) -> np.ndarray:
@@ -256,7 +319,8 @@ def test_a_wrong_reward_enters_the_bounds():
 
 
 def test_the_minimum_is_the_brute_force_one():
-    for bound in World(7).theory("first").bounds:
+    found = World(7).theory("first").bounds
+    for bound in (each for each in found if each.quantity == "bias"):
         assert bound.values[bound.best] == np.nanmin(bound.values)
 
 
@@ -285,7 +349,8 @@ def test_a_model_that_overflows_has_no_bound_says_so_and_stops_nothing():
     found = theory(world.simulator, world.policy, chosen, begin, T, H, "ignore", 0)
     assert found is not None
     assert named(found)["MAAC Lemma A.1"].applies
-    for theorem in ("MPG Thm 2", "RP Prop 5.8", "DDPPO Thm 1"):
+    assert named(found)["RP Prop 5.4"].quantity == "variance"
+    for theorem in ("MPG Thm 2", "RP Prop 5.8", "DDPPO Thm 1", "RP Prop 5.4"):
         bound = named(found)[theorem]
         assert not bound.applies and np.isnan(bound.values).all()
         assert "leaves the finite numbers" in bound.sentence
@@ -306,3 +371,37 @@ def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):
         assert (one.theorem, one.estimator, one.applies, one.sentence, one.best) == (
             other.theorem, other.estimator, other.applies, other.sentence, other.best,
         )  # fmt: skip
+        assert one.quantity == other.quantity
+    assert {each.quantity for each in again.theory.bounds} == {"bias", "variance"}
+
+
+def test_a_file_from_before_variance_bounds_still_has_its_bias_bounds():
+    bias = Bound("MPG Thm 2", "model", np.arange(3.0), True, "explicit", 0)
+    group = theory_group(Theory((bias,), {"c": 1.0}, 4), (0, 1, 2))
+    del group["quantity"]
+    (again,) = theory_from_group(group).bounds
+    assert (again.theorem, again.quantity, again.best) == ("MPG Thm 2", "bias", 0)
+    np.testing.assert_array_equal(again.values, bias.values)
+
+
+@pytest.mark.parametrize(
+    ("config", "truth", "said"),
+    [
+        ({"truth": "objective"}, {"admissible": True}, "truth='objective' measures"),
+        ({}, {"admissible": False}, "no truth is admissible"),
+        ({"termination": "mask"}, {"admissible": True}, "termination='mask'"),
+        ({"horizon": 0}, {"admissible": True}, "H = 0 unrolls no model"),
+        ({}, {"admissible": True}, "no estimator both is differentiated through a model"),
+    ],
+)
+def test_why_there_are_no_bounds_is_said_in_a_sentence(config, truth, said):
+    asked = {"truth": "matched", "termination": "ignore", "horizon": 5} | config
+    text = absence(SimpleNamespace(theory=None, config=asked, truth=truth))
+    assert said in text and text.count(". ") == 0 and text.endswith(".")
+
+
+def test_a_profile_with_bounds_has_no_such_sentence_and_one_without_settings_says_not_recorded():
+    bound = Bound("MPG Thm 2", "model", np.arange(3.0), True, "explicit", 0)
+    known = SimpleNamespace(theory=Theory((bound,), {}, 4), config={}, truth={})
+    assert absence(known) == ""
+    assert absence(SimpleNamespace(theory=None, config={}, truth={})).startswith("Not recorded")

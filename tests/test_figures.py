@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from gradlab import figures
+from gradlab.errors import InputError
 from tests import planted
 
 ALL: tuple[Callable[..., Axes], ...] = (
@@ -164,6 +165,20 @@ def test_a_bound_that_applies_keeps_its_estimators_colour_and_has_its_minimum_ma
     stars = {(float(m.get_xdata()[0]), float(m.get_ydata()[0])) for m in ax.lines
              if m.get_marker() == "*"}  # fmt: skip
     assert {(0.0, 3.0), (0.0, 9.0)} <= stars
+
+
+def test_the_bound_of_the_variance_is_drawn_beside_the_measured_variance_alone() -> None:
+    ax = figures.bounds(bounds(), quantity="variance")
+    variance = values(planted.table(), "model", "variance")
+    np.testing.assert_array_equal(line(ax, "measured, model").get_ydata(), variance)
+    drawn = line(ax, "RP Prop 5.4, model (does not apply)").get_ydata()
+    np.testing.assert_allclose(drawn[1:4], planted.PRINTED * np.arange(1, 4.0) ** 8)
+    assert np.isnan(drawn[0]) and ax.get_yscale() == "log"
+    assert not [each for each in ax.lines if each.get_marker() == "*"]
+    assert not [each for each in ax.lines if "mixed" in str(each.get_label())]
+    assert not [each for each in figures.bounds(bounds()).lines if "5.4" in str(each.get_label())]
+    with pytest.raises(InputError, match="quantity is 'cosine', expected one of"):
+        figures.bounds(bounds(), quantity="cosine")
 
 
 def test_bounds_survive_hostile_names_and_empty_tables() -> None:

@@ -58,7 +58,7 @@ def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, 
     assert tab.locator("#verdict").bounding_box()["y"] < 400
     for summary in tab.locator("summary").all():
         summary.click()
-    assert tab.locator("figure svg").count() == 8
+    assert tab.locator("figure svg").count() == 9
     assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
 
 
@@ -150,7 +150,7 @@ def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
     assert "no verdict" in text
     assert "none admissible" in text
     assert "Not recorded: this run was measured without checks" in text
-    assert 'id="theory"' not in text
+    assert "Not recorded: this file has no bounds" in text
 
 
 def hostile_bound() -> Bound:
@@ -181,7 +181,9 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
 def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(browser: Any, page: Path) -> None:
     tab, _ = opened(browser, page)
     rows = [each.inner_text() for each in tab.locator("#theory tbody tr").all()]
-    assert len(rows) == 4
+    assert len(rows) == 5
+    assert "variance" in rows[4] and "0 at h = 0, where it is no bound" in rows[4]
+    assert "times the variance at h = " in rows[4]
     assert "yes" in rows[0] and "times the bias at h = " in rows[0] and "3 at h = 0" in rows[0]
     assert "no" in rows[1] and "measured L_f = 2" in rows[1]
     assert "gives no number" in rows[2]
@@ -215,7 +217,7 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
-    names = {"cosine", "mse", "sign_agreement", "snr", "bounds"}
+    names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound"}
     names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]

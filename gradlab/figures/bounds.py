@@ -1,4 +1,4 @@
-"""What theorems promise beside what was measured: |bias| over the horizon, and bounds of it.
+"""What theorems promise beside what was measured: |bias| or variance, and bounds of it.
 
 The axis is logarithmic and as long as it takes, so that a reader sees how loose a bound is. A bound
 whose assumptions do not hold is drawn faint, and its name says so.
@@ -10,28 +10,41 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from gradlab.errors import InputError
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.error import AT_MOST
 from gradlab.figures.style import MUTED, Dash, Look
 
-BIAS = "bias"
+BIAS, VARIANCE = "bias", "variance"
+_AXES = {
+    BIAS: "|bias| [return / parameter]",
+    VARIANCE: "variance of one gradient [(return / parameter)²]",
+}
 NOT_APPLYING = "does not apply"
-DECADES = 9  # shown above the measured bias: the gap is plain by then
+DECADES = 9  # shown above what was measured: the gap is plain by then
 _DASHES: tuple[Dash, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
 
 
-def bounds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Measured |bias| of each estimator and the bounds on it.
+def bounds(table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = BIAS) -> Axes:
+    """Measured |bias| of each estimator and the bounds on it, or the same of the variance.
 
     Args:
-        table: long, as `Profile.bounds()` makes it: quantity "bias" with its interval, and a row
-            per theorem, horizon and estimator, whose method says whether the theorem applies.
+        table: long, as `Profile.bounds()` makes it: quantities "bias" and "variance" with their
+            intervals, and a row per theorem, horizon and estimator, whose method says whether the
+            theorem applies; `bounded` says which of both a row is about.
+        quantity: "bias", or "variance" of one gradient (a batch of N′ divides all of it).
+
+    Raises:
+        InputError: the quantity is neither of them.
     """
+    if quantity not in _AXES:
+        raise InputError(f"quantity is {quantity!r}, expected one of {tuple(_AXES)}")
     ax = style.new_axes() if ax is None else ax
+    looks = style.looks(drawing.estimators(table))
+    table = table[table["bounded"] == quantity]
     names = drawing.estimators(table)
-    looks = style.looks(names)
-    measured = {name: drawing.curve(table, name, BIAS) for name in names}
+    measured = {name: drawing.curve(table, name, quantity) for name in names}
     floor = drawing.log_floor(list(measured.values()))
     for name, line in measured.items():
         if line is not None:
@@ -39,7 +52,7 @@ def bounds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             label = f"measured, {look.label}"
             drawing.draw(ax, line, Look(label, look.colour, "-", look.marker), floor, width=2.4)
     ceiling = _ceiling(list(measured.values()))
-    theorems = [str(q) for q in dict.fromkeys(table["quantity"]) if q != BIAS]
+    theorems = [str(q) for q in dict.fromkeys(table["quantity"]) if q != quantity]
     left_out = [
         _promise(ax, table, name, theorem, k, looks[name], ceiling)
         for name in names
@@ -48,13 +61,19 @@ def bounds(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
     notes = [AT_MOST] if drawing.has_bounds(list(measured.values())) else []
-    notes += [f"star: smallest value; cut off 1e{DECADES} above the bias"] if theorems else []
+    notes += [_legend(quantity)] if theorems else []
     missing = sorted({each for each in left_out if each})
     notes += [f"without a value here: {', '.join(missing)}"[:90]] if missing else []
     if not ax.lines:
         drawing.nothing(ax, "no bounds in this table")
-    title = "Theory: bounds beside the measured bias"
-    return style.dress(ax, title, "|bias| [return / parameter]", notes)
+    title = f"Theory: bounds beside the measured {quantity}"
+    return style.dress(ax, title, _AXES[quantity], notes)
+
+
+def _legend(quantity: str) -> str:
+    """Bounds on a variance are 0 at h = 0, as printed, where they bound nothing: no star."""
+    star = "star: smallest value; " if quantity == BIAS else ""
+    return f"{star}cut off 1e{DECADES} above the {quantity}"
 
 
 def _ceiling(measured: list[Curve | None]) -> float:
@@ -77,6 +96,7 @@ def _promise(
     label += "" if holds else f" ({NOT_APPLYING})"
     colour, width = (look.colour, 1.8) if holds else (MUTED, 1.0)
     ax.plot(x, shown, color=colour, ls=_DASHES[k % len(_DASHES)], lw=width, label=label)
-    best = int(np.nanargmin(shown))
-    ax.plot(x[best], shown[best], marker="*", ms=11, color=colour, mec=style.PAPER, mew=0.7)
+    if set(rows["bounded"]) == {BIAS}:
+        best = int(np.nanargmin(shown))
+        ax.plot(x[best], shown[best], marker="*", ms=11, color=colour, mec=style.PAPER, mew=0.7)
     return ""

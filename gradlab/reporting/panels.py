@@ -81,10 +81,19 @@ def _signs(table: pd.DataFrame) -> list[Panel]:
 
 
 def _bounds(profile: Profile) -> list[Panel]:
-    if profile.theory is None:
-        return []
-    caption = "The gap between a bound and the measured bias is what the theorem gives away."
-    return [_panel("bounds", THEORY, caption, partial(figures.bounds, profile.bounds()))]
+    found = () if profile.theory is None else profile.theory.bounds
+    bounded, table = {each.quantity for each in found}, profile.bounds()
+    names = {"bias": "bounds", "variance": "variance_bound"}
+    return [
+        _panel(
+            name,
+            THEORY,
+            f"The gap between a bound and the measured {quantity} is what the theorem gives away.",
+            partial(figures.bounds, table, quantity=quantity),
+        )
+        for quantity, name in names.items()
+        if quantity in bounded
+    ]
 
 
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:

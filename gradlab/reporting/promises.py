@@ -8,20 +8,23 @@ from html import escape
 from gradlab.profile import Profile
 from gradlab.reporting import shell
 from gradlab.reporting.panels import Panel
-from gradlab.theory import Promise, promises
+from gradlab.theory import Promise, absence, promises
 
-HEADINGS = ("theorem", "about", "applies", "at the horizon of least bias", "smallest bound", "why")
+HEADINGS = (
+    "theorem", "about", "bounds its", "applies", "where that is least", "smallest bound", "why",
+)  # fmt: skip
 
 
 def theory(profile: Profile, drawn: Sequence[Panel]) -> str:
-    """<section> with the figure, a row per bound, and the constants; empty where none is known."""
-    if profile.theory is None:
-        return ""
+    """<section> with the figures, a row per bound, and the constants; or why there are none."""
+    if profile.theory is None or not profile.theory.bounds:
+        return f'<section id="theory"><h2>Theory</h2><p>{escape(absence(profile))}</p></section>'
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
     rows = "\n".join(_row(each) for each in promises(profile))
     return f"""<section id="theory"><h2>Theory</h2>
-<p>Bounds on the norm of the bias, from constants measured along {profile.theory.starts} paths: the
-largest value that was seen is a lower estimate of the supremum that a theorem asks for.</p>
+<p>Bounds on the norm of the bias and on the variance of one gradient, from constants measured along
+{profile.theory.starts} paths: the largest value that was seen is a lower estimate of the supremum
+that a theorem asks for.</p>
 <div class="figures">{shell.figure_list(drawn)}</div>
 <div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>
 <tbody>
@@ -47,7 +50,7 @@ def _constants(constants: Mapping[str, float]) -> str:
 def _row(promise: Promise) -> str:
     mark = "pass" if promise.applies else "attention"
     word = "yes" if promise.applies else "no"
-    cells = (promise.theorem, promise.estimator)
+    cells = (promise.theorem, promise.estimator, promise.quantity)
     rest = (promise.looseness, promise.least, promise.why)
     return (
         "<tr>"

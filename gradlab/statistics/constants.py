@@ -86,6 +86,7 @@ class Paths:
         one_step: |f̂(s, a) − f(s, a)| on both paths, any shape.
         policy: largest |∂π/∂θ| of the actions that carry θ.
         policy_change: largest |∂π/∂θ(ŝ) − ∂π/∂θ(s)| / |ŝ − s|; None where it was not needed.
+        weight: largest weight of a start.
     """
 
     truth: Derivatives
@@ -95,6 +96,7 @@ class Paths:
     one_step: Array
     policy: float
     policy_change: float | None = None
+    weight: float = 1.0
 
 
 def _pulled(K: Array, by_action: Array) -> Array:
