@@ -88,7 +88,7 @@ class Profile:
         )
 
     def bounds(self) -> pd.DataFrame:
-        """Measured |bias| beside the bounds of `theory`, as a long table for `figures.bounds`."""
+        """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""
         theory = Theory((), {}, 0) if self.theory is None else self.theory
         return bounds_table(theory, self.table())
 

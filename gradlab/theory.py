@@ -68,8 +68,8 @@ def absence(profile: Profile) -> str:
     none = "No theorem is compared with these numbers"
     if config["truth"] == "objective":
         reason = (
-            "the papers bound gradients from the same starts as their truth, and truth='objective' "
-            "measures all of them against the discounted visitation"
+            "the bounds are for true gradients from the same starts, and truth='objective' "
+            "measures every estimator against the gradient of the whole objective"
         )
     elif not profile.truth.get("admissible", True):
         reason = "no truth is admissible here, so there is no true Q to take constants from"

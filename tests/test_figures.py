@@ -127,7 +127,7 @@ def test_without_a_truth_the_figures_show_what_is_left_and_say_so() -> None:
     assert line(ax, "variance / N′, N")
     assert not [each for each in ax.lines if "MSE" in str(each.get_label())]
     assert "no admissible truth" in texts(figures.mse(table))
-    assert "no admissible truth" in texts(figures.cosine(table))
+    assert "no cosine: the truth or its norm" in texts(figures.cosine(table))
     assert line(figures.snr(table), "model")
 
 
@@ -174,6 +174,8 @@ def test_the_bound_of_the_variance_is_drawn_beside_the_measured_variance_alone()
     drawn = line(ax, "RP Prop 5.4, model (does not apply)").get_ydata()
     np.testing.assert_allclose(drawn[1:4], planted.PRINTED * np.arange(1, 4.0) ** 8)
     assert np.isnan(drawn[0]) and ax.get_yscale() == "log"
+    refused = line(ax, "RP Prop 5.4")
+    assert refused.get_color() == figures.style.MUTED
     assert not [each for each in ax.lines if each.get_marker() == "*"]
     assert not [each for each in ax.lines if "mixed" in str(each.get_label())]
     assert not [each for each in figures.bounds(bounds()).lines if "5.4" in str(each.get_label())]

@@ -9,7 +9,7 @@
 The table has a row per estimator, horizon and quantity, with value, ci_low and ci_high. The
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
 
-    bounds          measured |bias| beside the papers' bounds, from `Profile.bounds()`
+    bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
 Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians.run`):
 

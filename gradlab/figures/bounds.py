@@ -1,7 +1,7 @@
 """What theorems promise beside what was measured: |bias| or variance, and bounds of it.
 
 The axis is logarithmic and as long as it takes, so that a reader sees how loose a bound is. A bound
-whose assumptions do not hold is drawn faint, and its name says so.
+whose assumptions do not hold is drawn faint and dotted, and its name says so.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from gradlab.figures.style import MUTED, Dash, Look
 BIAS, VARIANCE = "bias", "variance"
 _AXES = {
     BIAS: "|bias| [return / parameter]",
-    VARIANCE: "variance of one gradient [(return / parameter)²]",
+    VARIANCE: "variance [(return / parameter)²]",
 }
 NOT_APPLYING = "does not apply"
 DECADES = 9  # shown above what was measured: the gap is plain by then
-_DASHES: tuple[Dash, ...] = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
+DOTTED: Dash = (0, (1, 1.2))
+_DASHES: tuple[Dash, ...] = ((0, (4, 1.5)), DOTTED, (0, (6, 1.5, 1, 1.5)), (0, (10, 2)))
 
 
 def bounds(table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = BIAS) -> Axes:
@@ -49,7 +50,7 @@ def bounds(table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = BIAS)
     for name, line in measured.items():
         if line is not None:
             look = looks[name]
-            label = f"measured, {look.label}"
+            label = f"measured, {style.plain(name)}"
             drawing.draw(ax, line, Look(label, look.colour, "-", look.marker), floor, width=2.4)
     ceiling = _ceiling(list(measured.values()))
     theorems = [str(q) for q in dict.fromkeys(table["quantity"]) if q != quantity]
@@ -72,8 +73,8 @@ def bounds(table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = BIAS)
 
 def _legend(quantity: str) -> str:
     """Bounds on a variance are 0 at h = 0, as printed, where they bound nothing: no star."""
-    star = "star: smallest value; " if quantity == BIAS else ""
-    return f"{star}cut off 1e{DECADES} above the {quantity}"
+    what = "star: smallest value" if quantity == BIAS else "of one gradient: a batch divides it"
+    return f"{what}; cut off 1e{DECADES} above the {quantity}"
 
 
 def _ceiling(measured: list[Curve | None]) -> float:
@@ -95,7 +96,8 @@ def _promise(
     label = f"{style.plain(theorem)}, {style.plain(name)}"
     label += "" if holds else f" ({NOT_APPLYING})"
     colour, width = (look.colour, 1.8) if holds else (MUTED, 1.0)
-    ax.plot(x, shown, color=colour, ls=_DASHES[k % len(_DASHES)], lw=width, label=label)
+    dash = _DASHES[k % len(_DASHES)] if holds else DOTTED
+    ax.plot(x, shown, color=colour, ls=dash, lw=width, label=label)
     if set(rows["bounded"]) == {BIAS}:
         best = int(np.nanargmin(shown))
         ax.plot(x[best], shown[best], marker="*", ms=11, color=colour, mec=style.PAPER, mew=0.7)

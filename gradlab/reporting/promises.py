@@ -11,7 +11,8 @@ from gradlab.reporting.panels import Panel
 from gradlab.theory import Promise, absence, promises
 
 HEADINGS = (
-    "theorem", "about", "bounds its", "applies", "where that is least", "smallest bound", "why",
+    "theorem", "about", "bounds its", "applies", "where the measured value is least",
+    "smallest bound", "why",
 )  # fmt: skip
 
 
