@@ -44,7 +44,7 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if lowest < 0:
         ax.axhline(0, color=MUTED, lw=0.8)
     if not ax.lines:
-        drawing.nothing(ax, "no admissible truth: no cosine with it")
+        drawing.nothing(ax, "no cosine: the truth or its norm is not known")
     return style.dress(ax, "Direction: cosine with the true gradient", "cosine")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -39,7 +40,9 @@ def _facts(profile: Profile) -> dict[str, object]:
     """The header line: what was measured, on how much, how exactly."""
     config, environment, truth = profile.config, profile.environment, profile.truth
     error = _float(truth.get("relative_se"))
-    method = str(truth.get("method", "")) + (f" ± {error:.1%}" if error is not None else "")
+    method = str(truth.get("method", ""))
+    if error is not None:
+        method += f" ± {error:.1%}" if math.isfinite(error) else ", lost in its own noise"
     return {
         "task": config.get("task"),
         "policy": shell.short(config.get("policy_hash")),
