@@ -150,9 +150,8 @@ def main(case: str = "C1", rounds: int = 9, threads: int = 1, device: str = "cpu
     torch.set_num_threads(threads)
     chosen = cases()[case]
     taken = seconds(contestants(chosen, device), rounds)
-    print(
-        f"{case}: H {chosen.horizon}, N {chosen.batch}, {device}, {threads} thread(s), {rounds} rounds"
-    )
+    where = f"{device}, {threads} thread(s), {rounds} rounds"
+    print(f"{case}: H {chosen.horizon}, N {chosen.batch}, {where}")
     print(f"unit: {1e3 * taken['unit']:.1f} ms")
     for name in list(taken)[1:]:
         print(f"{name:13}{taken[name] / taken['unit']:6.2f} units")
