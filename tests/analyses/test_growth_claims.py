@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from analyses import jacobian_claims, jacobians, landscape, robots, var_exp, verdicts
+from gradlab.fitting.posture import KP
 from gradlab.tasks import task_from_name
 
 SCRIPTS = (var_exp, landscape)
@@ -117,7 +118,7 @@ def test_a_posture_controller_pushes_back_and_stays_within_its_limits():
     assert gains.joints == ("thigh_joint", "leg_joint", "foot_joint")
     bent = rest.clone()
     bent[0, 2] += 0.1  # state: z, tilt, thigh, leg, foot, …
-    assert controller(bent)[0].tolist() == pytest.approx([-0.1 * robots.KP, 0.0, 0.0])
+    assert controller(bent)[0].tolist() == pytest.approx([-0.1 * KP, 0.0, 0.0])
     bent[0, 2] += 100
     assert controller(bent)[0, 0] == -1.0
 
