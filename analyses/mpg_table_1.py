@@ -11,10 +11,13 @@ numbers stand beside ours, medians and each seed beside the means.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import pandas as pd
 import tyro
 from tyro.conf import subcommand
 
@@ -22,9 +25,25 @@ from gradlab import tasks
 from gradlab.progress import bars
 from gradlab.tasks import Task
 from gradlab.training.loop import train
+from gradlab.training.results import GOALS, Training, first_reached, load
 
 ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 FOLDER = Path("reports/mpg-table-1")
+# As printed: final return ± 95% interval, and iterations to the goals (−: never).
+PAPER = {
+    ("path_tracking", "mpg-v1"): ("-3.73 ± 1.16", "3000", "9000", "11000", "18000"),
+    ("path_tracking", "mpg-v2"): ("-4.60 ± 1.40", "3000", "6000", "11000", "31000"),
+    ("path_tracking", "n-step-dpg"): ("-21.89 ± 47.87", "30000", "32000", "41000", "–"),
+    ("path_tracking", "n-step-adp"): ("-56.83 ± 7.44", "17000", "–", "–", "–"),
+    ("path_tracking", "td3"): ("-13.30 ± 26.50", "38000", "49000", "58000", "–"),
+    ("path_tracking", "sac"): ("-33.18 ± 19.97", "17000", "29000", "–", "–"),
+    ("inverted_pendulum", "mpg-v1"): ("fails", "–", "–", "–"),
+    ("inverted_pendulum", "mpg-v2"): ("-0.08 ± 0.16", "14000", "15000", "17000"),
+    ("inverted_pendulum", "n-step-dpg"): ("fails", "–", "–", "–"),
+    ("inverted_pendulum", "n-step-adp"): ("-8.22 ± 7.64", "–", "–", "–"),
+    ("inverted_pendulum", "td3"): ("-0.48 ± 1.35", "23000", "52000", "–"),
+    ("inverted_pendulum", "sac"): ("-0.09 ± 0.12", "29000", "33000", "48000"),
+}
 
 
 def task_of(name: str) -> Task:
@@ -68,9 +87,76 @@ class Train:
             )
 
 
+@dataclass(frozen=True)
+class Table:
+    """Put the runs of a folder beside the paper's numbers: table.csv and a page per task."""
+
+    folder: Path = FOLDER / "runs"
+    output: Path = FOLDER
+
+    def run(self) -> None:
+        found = [load(path) for path in sorted(self.folder.glob("*.h5"))]
+        self.output.mkdir(parents=True, exist_ok=True)
+        rows = pd.concat([seeds(run) for run in found], ignore_index=True)
+        rows.to_csv(self.output / "table.csv", index=False, float_format="%.6g")
+        for task in dict.fromkeys(run.task for run in found):
+            text = page(task, [run for run in found if run.task == task])
+            (self.output / f"{task.replace('_', '-')}.md").write_text(text)
+            print(text)
+
+
+def seeds(run: Training) -> pd.DataFrame:
+    """One row per seed: final return, its standard error, and the first iteration at each goal."""
+    columns = {
+        "task": run.task,
+        "algorithm": run.name,
+        "seed": run.seeds,
+        "iterations": int(run.iteration[-1]),
+        "wall_seconds": float(run.seconds[-1]),
+        "return": run.returns[-1],
+        "standard_error": run.errors[-1],
+        "ends_per_episode": run.ends[-1],
+    }
+    goals = {f"to {goal:g}": first_reached(run, goal) for goal in GOALS[run.task]}
+    return pd.DataFrame(columns | goals)
+
+
+def page(task: str, runs: Sequence[Training]) -> str:
+    """Ours beside the paper's, as a Markdown table; every goal as ours / the paper's."""
+    goals = GOALS[task]
+    heads = ["algorithm", "every seed", "median", "mean", "paper", "iterations, wall time"]
+    heads += [f"to {goal:g}: ours / paper" for goal in goals]
+    lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
+    for name in ROWS:
+        for run in (each for each in runs if each.name == name):
+            printed, *reached = PAPER[task, name]
+            last = run.returns[-1]
+            cells = [
+                name,
+                ", ".join(f"{value:.3g}" for value in np.sort(last)[::-1]),
+                f"{np.median(last):.3g}",
+                f"{last.mean():.3g}",
+                printed,
+                f"{int(run.iteration[-1])}, {run.seconds[-1] / 60:.0f} min",
+            ]
+            pairs = zip(goals, reached, strict=True)
+            cells += [f"{_reached(run, goal)} / {theirs}" for goal, theirs in pairs]
+            lines.append(" | ".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _reached(run: Training, goal: float) -> str:
+    """Median over the seeds that reached it, with their number; – for none."""
+    first = first_reached(run, goal)
+    there = np.isfinite(first)
+    if not there.any():
+        return "–"
+    return f"{np.median(first[there]):.0f} ({there.sum()} of {len(first)})"
+
+
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")]).run()
+    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Table, subcommand("table")]).run()
 
 
 if __name__ == "__main__":
