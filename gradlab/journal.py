@@ -126,11 +126,6 @@ class Journal:
         self._write({"kind": "row", "table": table, "text": text}, numbers)
         self._settle()
 
-    def describe(self, attributes: Mapping[str, Attribute]) -> None:
-        """Add to or change the attributes of the run."""
-        self.attributes |= attributes
-        self._write({"kind": "attributes", "attributes": dict(attributes)}, {})
-
     def close(self) -> None:
         """Fold what is left. Where that cannot be done the journal stays, readable."""
         if self._file.closed:
@@ -369,7 +364,7 @@ def _merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
         if frame.header.get("kind") == "open":
             tables |= _tables(frame)
     for frame in fresh:
-        if frame.header.get("kind") in ("open", "attributes"):
+        if frame.header.get("kind") == "open":
             attributes |= frame.header["attributes"]
         elif frame.header.get("table") in tables:
             rows.setdefault(frame.header["table"], []).append(frame)

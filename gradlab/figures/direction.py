@@ -23,19 +23,7 @@ USABLE = 0.7
 def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Cosine of the mean gradient with the true one, every estimator."""
     ax = style.new_axes() if ax is None else ax
-    names = drawing.estimators(table)
-    looks, end = style.looks(names), drawing.last_horizon(table)
-    lowest = 1.0
-    for name in names:
-        line = drawing.curve(table, name, "cosine")
-        if line is None:
-            continue
-        line = line.clipped(-1.0, 1.0)
-        if name == "data":
-            drawing.level(ax, line, looks[name], end)
-        else:
-            drawing.draw(ax, line, looks[name], band=0.11)
-        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
+    lowest = _drawn(ax, table, "cosine", -1.0, 1.0)
     span = max(1 - lowest, 0.05)
     ax.set_ylim(1 - 1.06 * span, 1 + 0.06 * span)
     if lowest < USABLE:
@@ -51,25 +39,31 @@ def cosine(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def sign_agreement(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Share of parameters whose step has the true sign, every estimator; ½ is chance."""
     ax = style.new_axes() if ax is None else ax
-    names = drawing.estimators(table)
-    looks, end = style.looks(names), drawing.last_horizon(table)
-    lowest = 0.5
-    for name in names:
-        line = drawing.curve(table, name, "sign_agreement")
-        if line is None:
-            continue
-        line = line.clipped(0.0, 1.0)
-        if name == "data":
-            drawing.level(ax, line, looks[name], end)
-        else:
-            drawing.draw(ax, line, looks[name], band=0.11)
-        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
+    lowest = min(0.5, _drawn(ax, table, "sign_agreement", 0.0, 1.0))
     if ax.lines:
         ax.axhline(0.5, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label="chance: ½")
     else:
         drawing.nothing(ax, "no sign agreement in this table")
     ax.set_ylim(max(lowest - 0.04, -0.02), 1.02)
     return style.dress(ax, "Direction: signs that agree with the truth", "share of parameters")
+
+
+def _drawn(ax: Axes, table: pd.DataFrame, quantity: str, low: float, high: float) -> float:
+    """Every estimator's curve, clipped to what the quantity can be; the lowest point drawn."""
+    names = drawing.estimators(table)
+    looks, end = style.looks(names), drawing.last_horizon(table)
+    lowest = high
+    for name in names:
+        line = drawing.curve(table, name, quantity)
+        if line is None:
+            continue
+        line = line.clipped(low, high)
+        if name == "data":
+            drawing.level(ax, line, looks[name], end)
+        else:
+            drawing.draw(ax, line, looks[name], band=0.11)
+        lowest = min(lowest, float(np.nanmin([line.value, line.low])))
+    return lowest
 
 
 def snr(table: pd.DataFrame, ax: Axes | None = None, *, batch: int | None = None) -> Axes:

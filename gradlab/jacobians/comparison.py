@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
 from gradlab.gradients.starts import Starts, as_starts
@@ -98,7 +99,7 @@ def compare_jacobians(
         notes |= add_model_error(rows, visited, own.states.numpy())
     config = {
         "starts": len(starts.states),
-        "groups": _group_count(starts),
+        "groups": group_count(starts.group),
         "horizon": H,
         "discount": discount,
         "seed": seed,
@@ -138,14 +139,10 @@ def _rows(
 def _checked_starts(states: Tensor | Path, simulator: System, policy: nn.Module) -> Starts:
     starts = as_starts(_double(states), simulator.state_dim)
     check_policy(policy, starts.states, simulator.action_dim)
-    groups = _group_count(starts)
+    groups = group_count(starts.group)
     if groups < FEWEST:
         raise InputError(f"states has {groups} independent starts, expected at least {FEWEST}")
     return starts
-
-
-def _group_count(starts: Starts) -> int:
-    return len(torch.unique(starts.group))
 
 
 def _check_profile(profile: Profile | None, policy: nn.Module) -> None:

@@ -95,7 +95,7 @@ class GaussianPolicy(nn.Module):
         mean, log_std = self._normal(state)
         _check_width("noise", noise, mean)
         latent = mean + log_std.exp() * noise
-        density = _log_normal(noise, log_std) - self._log_slope(latent)
+        density = log_normal(noise, log_std) - self._log_slope(latent)
         return self._squashed(latent), density.sum(dim=-1)
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class GaussianPolicy(nn.Module):
         mean, log_std = self._normal(state)
         latent = self._latent(action, mean)
         noise = (latent - mean) * (-log_std).exp()
-        return (_log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
+        return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
 
     def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
         """log π [N] of the action drawn at `noise`, that action held fixed when differentiated.
@@ -113,7 +113,7 @@ class GaussianPolicy(nn.Module):
         mean, log_std = self._normal(state)
         latent = (mean + log_std.exp() * noise).detach()
         drawn = (latent - mean) * (-log_std).exp()
-        return (_log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
+        return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
 
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
         """[N, da], the noise at which `forward` gives `action`.
@@ -129,9 +129,7 @@ class GaussianPolicy(nn.Module):
         return self._squashed(self._normal(state)[0])
 
     def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        mean, raw = self.network(state).chunk(2, dim=-1)
-        low, high = self.log_std_bounds
-        return mean, low + (high - low) * torch.sigmoid(raw)
+        return split_normal(self.network(state), self.log_std_bounds)
 
     def _squashed(self, latent: Tensor) -> Tensor:
         if self.limit is None:
@@ -158,8 +156,7 @@ class GaussianPolicy(nn.Module):
         """log ∂a/∂u [N, da]."""
         if self.limit is None:
             return torch.zeros_like(latent)
-        log_one_minus_square = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
-        return _row(self.limit, latent).log() + log_one_minus_square
+        return log_tanh_slope(latent, _row(self.limit, latent))
 
 
 @final
@@ -187,18 +184,18 @@ class Gaussian(nn.Module):
 
     def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         action = self(state, noise)
-        return action, _log_normal(noise, _row(self.std, action).log()).sum(dim=1)
+        return action, log_normal(noise, _row(self.std, action).log()).sum(dim=1)
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         noise = self.infer_noise(state, action)
-        return _log_normal(noise, _row(self.std, action).log()).sum(dim=1)
+        return log_normal(noise, _row(self.std, action).log()).sum(dim=1)
 
     def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
         """log π [N] of the action drawn at `noise`, that action held fixed when differentiated."""
         mean = self.mean_action(state)
         std = _row(self.std, mean)
         drawn = ((mean + std * noise).detach() - mean) / std
-        return _log_normal(drawn, std.log()).sum(dim=1)
+        return log_normal(drawn, std.log()).sum(dim=1)
 
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
         """[N, da], the noise at which `forward` gives `action`."""
@@ -236,7 +233,19 @@ def check_stochastic(policy: nn.Module) -> None:
         )
 
 
-def _log_normal(noise: Tensor, log_std: Tensor) -> Tensor:
+def split_normal(output: Tensor, bounds: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """μ and log σ, each [..., da], of a network's output [..., 2 da]."""
+    mean, raw = output.chunk(2, dim=-1)
+    low, high = bounds
+    return mean, low + (high - low) * torch.sigmoid(raw)
+
+
+def log_tanh_slope(latent: Tensor, limit: Tensor) -> Tensor:
+    """log ∂a/∂u of a = limit · tanh u, entry by entry."""
+    return limit.log() + 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
+
+
+def log_normal(noise: Tensor, log_std: Tensor) -> Tensor:
     """log N(mean + std · noise; mean, std²), entry by entry."""
     return -0.5 * noise**2 - log_std - 0.5 * LOG_2PI
 

@@ -7,7 +7,6 @@ and no file. Gradients are clipped member by member, and their norms are taken b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -21,7 +20,7 @@ from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.networks.policies import GaussianPolicy
+from gradlab.networks.policies import GaussianPolicy, log_normal, log_tanh_slope, split_normal
 from gradlab.tasks import Task
 from gradlab.training import targets
 from gradlab.training.actors import Objective, mixture_loss
@@ -103,19 +102,16 @@ class Learner:
         if self.algorithm.policy == "deterministic":
             return network(state)
         if noise is None:
-            mean = network(state).chunk(2, dim=2)[0]
-            return self._squashed(mean)
+            return self._squashed(split_normal(network(state), LOG_STD)[0])
         return self.draw(network, state, noise)[0]
 
     def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
-        mean, raw = network(state).chunk(2, dim=2)
-        log_std = LOG_STD[0] + (LOG_STD[1] - LOG_STD[0]) * torch.sigmoid(raw)
+        mean, log_std = split_normal(network(state), LOG_STD)
         latent = mean + log_std.exp() * noise
-        density = -0.5 * noise**2 - log_std - 0.5 * math.log(2 * math.pi)
+        density = log_normal(noise, log_std)
         if self.limit is not None:
-            slope = 2 * (math.log(2) - latent - nn.functional.softplus(-2 * latent))
-            density = density - (slope + self.limit.log())
+            density = density - log_tanh_slope(latent, self.limit)
         return self._squashed(latent), density.sum(dim=2)
 
     def values(self, critic: Network, state: Tensor, action: Tensor) -> Tensor:
