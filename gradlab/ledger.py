@@ -1,0 +1,184 @@
+"""Which part made the error? What the substitutions of a saved run say, with intervals.
+
+    squared bias = Σ shares of {states, ∂f/∂s, ∂f/∂a, reward gradient, critic ∇_s, critic ∇_a}
+    variance     = start states + policy noise + dynamics noise + ensemble members
+
+Shares of the squared bias are Shapley's (`statistics.shapley`): causes are not additive, so a
+share may be negative, where curing that part alone would let another one's error out. `first` is
+what curing a part does while all others stay wrong, `last` what it does once they are right.
+Each cause's share splits on over entries of its blocks and over steps (`gradients.substitution`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from gradlab.profile import Profile
+
+CAUSES: Mapping[str, str] = {
+    "states": "states",
+    "A": "∂f/∂s",
+    "B": "∂f/∂a",
+    "reward": "reward gradient",
+    "critic_s": "critic ∇_s",
+    "critic_a": "critic ∇_a",
+}
+SOURCES: Mapping[str, str] = {
+    "start": "start states",
+    "policy": "policy noise",
+    "dynamics": "dynamics noise",
+    "member": "ensemble members",
+}
+CANCELLING = 2.0  # a share beyond this multiple of the total stands against others that undo it
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a squared bias or of a variance, in squared gradient norms.
+
+    Attributes:
+        name: a key of `CAUSES` or `SOURCES`; "total"; or what the part is a part of.
+        value, se, low, high: with the 95% interval; either sign.
+        fraction, fraction_low, fraction_high: of the total; NaN, −∞ and ∞ where the total is lost
+            in noise.
+    """
+
+    name: str
+    value: float
+    se: float
+    low: float
+    high: float
+    fraction: float
+    fraction_low: float
+    fraction_high: float
+
+    @property
+    def clear(self) -> bool:
+        """Is its sign beyond doubt?"""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of one block within one cause's share.
+
+    Attributes:
+        cause: a key of `CAUSES`.
+        block: "A", "B", "r_s", "r_a", "q_s", "q_a" or "K" (the policy's, along other states).
+        output, input: names of coordinates; the output of a gradient is "reward" or "critic".
+    """
+
+    cause: str
+    block: str
+    output: str
+    input: str
+    part: Part
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one cause's share has at one step."""
+
+    cause: str
+    step: int
+    part: Part
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the squared bias of one estimator at one horizon comes from.
+
+    Attributes:
+        total: the squared bias; `lost`: its interval contains 0, so that fractions are undefined.
+        shapley: one part per cause, in the order of `CAUSES`; they sum to the total.
+        first, last: what curing that cause alone, or last, takes off the total.
+        entries: of all causes; those of one cause sum to its share. Entries that are exactly 0
+            are left out. Those of "states" are the blocks that change along other states.
+        outputs, inputs: entries of the Jacobians and gradients (every cause but "states") summed
+            by the coordinate that comes out or goes in.
+        steps: one part per cause and step that is not exactly 0.
+        cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the total:
+            others undo it, so fractions say little, and curing one alone makes things worse.
+    """
+
+    estimator: str
+    horizon: int
+    total: Part
+    lost: bool
+    shapley: tuple[Part, ...]
+    first: tuple[Part, ...]
+    last: tuple[Part, ...]
+    entries: tuple[Entry, ...]
+    outputs: tuple[Part, ...]
+    inputs: tuple[Part, ...]
+    steps: tuple[Step, ...]
+    cancelling: tuple[str, ...]
+
+    def share(self, cause: str) -> Part:
+        """The Shapley share of one cause."""
+        return next(each for each in self.shapley if each.name == cause)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Where the variance of one estimator at one horizon comes from.
+
+    Attributes:
+        total: the trace of the per-sample covariance.
+        sources: one part per key of `SOURCES`, in that order; they sum to the total. Each is what
+            its draws add once those before it are known.
+        critics: the variance across critics (of the mean gradient, not of a sample, and so beside
+            the sum); None where one critic was measured.
+    """
+
+    estimator: str
+    horizon: int
+    total: Part
+    sources: tuple[Part, ...]
+    critics: Part | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All accounts of a run.
+
+    Attributes:
+        bias: one account per estimator and attributed horizon; empty where there is no truth.
+        variance: one per estimator and horizon.
+        skipped: estimator → why it has no account of its bias (or, with "variance of " before the
+            name, of its variance).
+        starts: N behind every number.
+        rule: how the horizons were chosen.
+    """
+
+    bias: tuple[Account, ...]
+    variance: tuple[Spread, ...]
+    skipped: Mapping[str, str]
+    starts: int
+    rule: str
+
+    def account(self, estimator: str, horizon: int) -> Account | None:
+        """One account, if there is one."""
+        found = (a for a in self.bias if (a.estimator, a.horizon) == (estimator, horizon))
+        return next(found, None)
+
+    def table(self) -> pd.DataFrame:
+        """One row per part, for `figures.ledger`, `figures.entries` and `figures.steps`.
+
+        Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
+        "output", "input", "step", "source", "critics"), estimator, horizon, cause, block, output,
+        input, step, value, se, ci_low, ci_high, fraction, fraction_low, fraction_high.
+        """
+        raise NotImplementedError
+
+
+def attribute(profile: Profile) -> Ledger:
+    """The ledger of a measurement made with `attribute=True`.
+
+    Raises:
+        InputError: the profile holds no substitutions; says how to get them.
+    """
+    raise NotImplementedError
