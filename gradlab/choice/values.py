@@ -1,0 +1,222 @@
+"""What a choice is made of: frozen values, in the order in which a reader needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.judgement import NeededBatch, UsableHorizon
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.mixing import Weights
+from gradlab.statistics.moments import Array
+from gradlab.statistics.selection import RankSet
+
+Cell = tuple[str, int]  # estimator and horizon
+Criterion = Literal["mse", "direction"]
+CRITERIA: tuple[Criterion, ...] = ("mse", "direction")
+QUANTITY: Mapping[Criterion, str] = {"mse": "mse", "direction": "cosine_batch"}
+
+
+@dataclass(frozen=True)
+class Parting:
+    """About `more` further samples would rule out `member` as worse than `rival`."""
+
+    member: Cell
+    rival: Cell
+    more: int
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best estimator and horizon by one criterion, and all that may be best.
+
+    Attributes:
+        criterion: "mse" (smallest) or "direction" (largest expected cosine of one batch).
+        cell: the best one; value, interval: what it has.
+        candidates: everything that competed; ranks: their test, in the same order.
+        kept: the 95% set, jointly over estimators.
+        horizons: the 95% set of each estimator by itself.
+        unknown: candidates without a finite value.
+        partings: what more samples would tell apart, the nearest first.
+    """
+
+    criterion: Criterion
+    cell: Cell
+    value: float
+    interval: Interval
+    candidates: tuple[Cell, ...]
+    ranks: RankSet
+    kept: tuple[Cell, ...]
+    horizons: Mapping[str, tuple[int, ...]]
+    unknown: tuple[Cell, ...]
+    partings: tuple[Parting, ...]
+
+
+@dataclass(frozen=True)
+class Usable:
+    """The usable horizon of one estimator, with its bootstrap interval (see `judgement`)."""
+
+    estimator: str
+    horizon: UsableHorizon
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Weights of some cells, scale included, and what starts that did not choose them say.
+
+    Attributes:
+        name: who chose them.
+        weights: [K], of the cells of their `Mixing`.
+        mse, cosine: on the unseen half of the starts, at batch N′ (cosine of one batch).
+        against: log of its MSE over that of the best scaled single estimator, paired; None where
+            that is lost in noise.
+        gap: its cosine less that of the best scaled single estimator, paired.
+    """
+
+    name: str
+    weights: Array
+    mse: float
+    mse_interval: Interval
+    cosine: float
+    cosine_interval: Interval
+    against: Interval | None
+    gap: Interval
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Weights of one set of cells, from all starts, and contenders judged on unseen ones.
+
+    Attributes:
+        cells: [K] what is mixed.
+        mse, direction: weights by either criterion, with intervals, from all starts.
+        contenders: fitted on one half of the starts, judged on the other: "best single",
+            "best scaled single", "mse", "direction", and the papers' rules at the times asked for.
+        unseen: samples of the half that judges.
+    """
+
+    cells: tuple[Cell, ...]
+    mse: Weights
+    direction: Weights
+    contenders: tuple[Contender, ...]
+    unseen: int
+
+    def contender(self, name: str) -> Contender:
+        """The one of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for each in self.contenders:
+            if each.name == name:
+                return each
+        raise KeyError(name)
+
+
+@dataclass(frozen=True)
+class AlphaOrder:
+    """α_∞ = σ₀²/(σ₀² + σ₁²): weight of the pathwise gradient against the score, least variance."""
+
+    first: str
+    zeroth: str
+    horizon: int
+    alpha: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What a theory recommends, and whether it may.
+
+    Attributes:
+        theory: its name; horizon: its choice, None where it has none; applies; why: in words.
+    """
+
+    theory: str
+    horizon: float | None
+    applies: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting that was not measured, from the same samples.
+
+    Attributes:
+        change: what is different ("N′ = 64", "half the model error", "a critic without error").
+        batch: N′; best: the cell of least MSE, mse with its interval; cosine: of one batch there,
+            None where the change does not say.
+        weights: MSE weights of the pair {J_0, J_H}, [2]; None where there are none.
+    """
+
+    change: str
+    batch: int
+    best: Cell
+    mse: float
+    mse_interval: Interval
+    cosine: float | None
+    cosine_interval: Interval | None
+    weights: Weights | None
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """Other batch sizes, half the model error, a better critic; all from the same samples.
+
+    Attributes:
+        batches: ¼ × … 16 × N′; errors: less model error, no critic error.
+        needed: N′ for a cosine of one batch of .9 at `cell`; None: lost in noise.
+        omitted: what cannot be said from this file, and why.
+    """
+
+    batches: tuple[Trial, ...]
+    errors: tuple[Trial, ...]
+    cell: Cell
+    needed: NeededBatch | None
+    omitted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Cosine of the mean gradients of two cells, where no truth tells which of them is right."""
+
+    first: Cell
+    second: Cell
+    cosine: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The decision that a measurement supports.
+
+    Attributes:
+        estimators: who competed; excluded: who did not, and why.
+        batch: N′; samples: N.
+        truth: is there an admissible one? Without it there is no horizon and no weights, only
+            `agreement` between estimators, and variance and growth in the verdict.
+        mse, direction: the best by each criterion.
+        usable: the usable horizon of the judged estimator.
+        pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
+        several: a grid of horizons of everybody in the choice, with data.
+        alpha: where a score estimator was measured beside one with all actions.
+        theory: what theories recommend.
+        notes: what a reader has to know, in whole sentences.
+    """
+
+    estimators: tuple[str, ...]
+    excluded: Mapping[str, str]
+    batch: int
+    samples: int
+    truth: bool
+    mse: Best | None = None
+    direction: Best | None = None
+    usable: Usable | None = None
+    pair: Mixing | None = None
+    several: Mixing | None = None
+    alpha: AlphaOrder | None = None
+    theory: tuple[Advice, ...] = ()
+    what_if: WhatIf | None = None
+    agreement: tuple[Agreement, ...] = ()
+    notes: tuple[str, ...] = ()
