@@ -10,19 +10,18 @@ from worlds import Critic, Noisy, matrix, network, worlds
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients import gram, substitution
+from gradlab.gradients import gram, substitution_detail
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.lqr import ExactCritic
 from gradlab.gradients.oracles import unroll_first_action
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.substitution import (
     CAUSES,
-    detail,
     named,
-    split,
     squared_bias_games,
     substitutions,
 )
+from gradlab.gradients.substitution_detail import detail, split
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.statistics.shapley import share_interval, shares
@@ -220,7 +219,7 @@ def test_games_and_details_do_not_depend_on_how_the_work_is_divided(monkeypatch)
     found = substitutions(estimator, simulator, policy, begin, (0, 4), STEPS)
     games, parts = squared_bias_games(found), detail(found, "B", 4)
     monkeypatch.setattr(gram, "KERNEL", 0)
-    monkeypatch.setattr(substitution, "ENTRIES", 1)
+    monkeypatch.setattr(substitution_detail, "ENTRIES", 1)
     for one, other in zip(games, squared_bias_games(found), strict=True):
         np.testing.assert_allclose(one.left_out, other.left_out, rtol=1e-10, atol=1e-14)
     for one, other in zip(parts.entries, detail(found, "B", 4).entries, strict=True):
