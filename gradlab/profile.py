@@ -26,7 +26,9 @@ from gradlab.findings import (
     theory_from_group,
     theory_group,
 )
+from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
+from gradlab.stored_kernels import kernel_groups, kernels_from_groups
 
 Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
@@ -47,6 +49,8 @@ class Profile:
         config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
         sanity: what was checked beside the measurement; None: not recorded.
         theory: bounds of the papers with measured constants; None: not recorded.
+        kernels: what yields inner products between estimators, one for each truth; none in files
+            of older versions.
     """
 
     estimators: tuple[str, ...]
@@ -61,6 +65,7 @@ class Profile:
     truth: Mapping[str, Any]
     sanity: tuple[Finding, ...] | None = None
     theory: Theory | None = None
+    kernels: tuple[Kernels, ...] = ()
 
     @property
     def batch(self) -> int:
@@ -145,7 +150,7 @@ def _to_record(profile: Profile) -> records.Record:
         "environment": json.dumps(profile.environment),
         "truth": json.dumps(profile.truth),
     }
-    groups = {"profile": scales | cells, "jackknife": jackknife}
+    groups = {"profile": scales | cells, "jackknife": jackknife} | kernel_groups(profile.kernels)
     if profile.sanity is not None:
         groups["sanity"] = findings_group(profile.sanity)
     if profile.theory is not None:
@@ -181,6 +186,7 @@ def _from_record(record: records.Record, path: Path) -> Profile:
             truth=truth,
             sanity=findings_from_group(groups["sanity"]) if "sanity" in groups else None,
             theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
+            kernels=kernels_from_groups(groups),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
