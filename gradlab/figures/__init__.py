@@ -18,7 +18,7 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians
 
 Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
 
-    returns, training_curve, mixture_weights
+    returns, training_curve, mixture_weights, update_times
 """
 
 from gradlab.figures.bounds import bounds
@@ -26,7 +26,7 @@ from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
-from gradlab.figures.training import mixture_weights, returns, training_curve
+from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
 
 __all__ = [
     "bias_variance",
@@ -45,4 +45,5 @@ __all__ = [
     "sign_agreement",
     "snr",
     "training_curve",
+    "update_times",
 ]

@@ -15,10 +15,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from gradlab.figures.drawing import nothing
-from gradlab.figures.style import MUTED, Look, dress, looks, new_axes
+from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, dress, looks, new_axes
 
 Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
+PARTS = {
+    "policy": Look("an update of the policy", VERMILION, "-", ""),
+    "critic": Look("an update of the critic, with its target", BLUE, "-", ""),
+    "iteration": Look("an iteration, everything included", MUTED, "-", ""),
+}
 
 
 def returns(
@@ -77,6 +82,40 @@ def training_curve(
     dress(ax, title, unit, _notes(rows))
     ax.set_xlabel(AXIS["iteration"])
     return ax
+
+
+def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Time of an update for every run and horizon of its model rollouts, as boxes (MPG Fig. 5).
+
+    The table is that of `gradlab.training.results.times`.
+    """
+    ax = ax or new_axes()
+    table = table[np.isfinite(table["milliseconds"])]
+    if len(table) == 0:
+        nothing(ax, "too short a run")
+        return ax
+    labels = []
+    for k, ((run, horizon), rows) in enumerate(table.groupby(["run", "horizon"], sort=False)):
+        labels.append(f"{run}\nH = {horizon:.0f}")
+        for shift, (part, look) in enumerate(PARTS.items()):
+            _box(ax, rows[rows["part"] == part]["milliseconds"], k + 0.27 * (shift - 1), look)
+    for look in PARTS.values():
+        ax.fill_between([], [], color=look.colour, alpha=0.45, label=look.label)
+    ax.set_yscale("log")
+    ax.set_xticks(range(len(labels)), labels)
+    notes = ["boxes: quartiles over rows of the record, whiskers: 5% and 95%"]
+    dress(ax, "Time of an update", "milliseconds, all seeds together", notes)
+    ax.set_xlabel("")
+    return ax
+
+
+def _box(ax: Axes, values: pd.Series[float], place: float, look: Look) -> None:
+    if len(values):
+        ax.boxplot(
+            [values.to_numpy()], positions=[place], widths=0.22, whis=(5, 95), showfliers=False,
+            patch_artist=True, manage_ticks=False, medianprops={"color": INK},
+            boxprops={"facecolor": look.colour, "alpha": 0.45},
+        )  # fmt: skip
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, over: Over) -> None:

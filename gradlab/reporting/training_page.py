@@ -13,11 +13,12 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.panels import Panel
-from gradlab.training.results import GOALS, Training, first_reached, table, verdict
+from gradlab.training.results import GOALS, Training, first_reached, table, times, verdict
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
 GRADIENT = "Gradients and critic"
+COST = "What it costs"
 
 
 def panels(runs: Mapping[str, Training]) -> list[Panel]:
@@ -48,12 +49,15 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     for name, (title, unit) in curves.items():
         drawn = partial(figures.training_curve, rows, name=name, title=title, unit=unit)
         found.append(_panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
+    caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
+    drawn = partial(figures.update_times, times(runs))
+    found.append(_panel("update-times", COST, caption, drawn))
     return found
 
 
 def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
     """The whole page as text."""
-    sentences = [each for run in runs.values() for each in verdict(run)]
+    sentences = [each for name, run in runs.items() for each in verdict(run, name)]
     body = f"""{shell.verdict_box(sentences)}
 {shell.figures(drawn)}
 {_table(runs)}

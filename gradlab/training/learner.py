@@ -7,6 +7,7 @@ and no file. Gradients are clipped member by member, and their norms are taken b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -44,6 +45,8 @@ class Update:
         critic_norm, policy_norm: gradient norms before clipping.
         policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
         weights: [terms]; horizon: the longest rollout made.
+        critic_seconds, policy_seconds: what either took, all seeds together (on a GPU: until it was
+            queued).
     """
 
     critic_loss: Tensor
@@ -53,6 +56,8 @@ class Update:
     policy_loss: Tensor | None
     weights: Floats
     horizon: int
+    critic_seconds: float
+    policy_seconds: float
 
 
 @final
@@ -82,12 +87,14 @@ class Learner:
 
     def update(self, iteration: int, batch: Batch) -> Update:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
+        begun = time.perf_counter()
         self._set_rates(iteration)
         fresh = iteration % self.algorithm.reuse == 0 or self._cached is None
         if fresh:
             self._cached = self._targets(iteration, batch)
         assert self._cached is not None
         critic_loss, value, critic_norm = self._update_critic(batch, self._cached)
+        middle = time.perf_counter()
         weights = self.algorithm.weights(iteration, self.algorithm.horizons)
         policy_norm = policy_loss = None
         horizon = 0
@@ -95,7 +102,10 @@ class Learner:
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             _blend(self.target_policy, self.policy, self.algorithm.tau)
             _blend(self.target_critic, self.critic, self.algorithm.tau)
-        return Update(critic_loss, value, critic_norm, policy_norm, policy_loss, weights, horizon)
+        return Update(
+            critic_loss, value, critic_norm, policy_norm, policy_loss, weights, horizon,
+            middle - begun, time.perf_counter() - middle,
+        )  # fmt: skip
 
     def act(self, network: Network, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Action [E, N, da]; of a Gaussian policy at `noise`, or at its median without."""

@@ -46,6 +46,8 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "terminated": Column(unit="episodes, all seeds"),
         "truncated": Column(unit="episodes, all seeds"),
         "broken": Column(unit="transitions that are not finite, all seeds"),
+        "critic_seconds": Column(unit="s per update, all seeds"),
+        "policy_seconds": Column(unit="s per update, all seeds"),
         "seconds": Column(unit="s"),
     }
     evaluations = {
@@ -91,10 +93,12 @@ class Window:
 
     def add(self, update: Update) -> None:
         self.critic.append(torch.stack([getattr(update, name) for name in CRITIC]))
+        self.critic_seconds += update.critic_seconds
         if update.policy_norm is not None and update.policy_loss is not None:
             self.policy.append(torch.stack([update.policy_loss, update.policy_norm]))
             self.at.append(len(self.critic) - 1)
             self.horizon += update.horizon
+            self.policy_seconds += update.policy_seconds
         self.weights = update.weights
 
     def ended(self, ended: Ended) -> None:
@@ -107,6 +111,7 @@ class Window:
         critic = torch.stack(self.critic).double().cpu()
         row: dict[str, Any] = {"iteration": iteration, "seconds": seconds}
         row |= {name: critic[:, k].mean(dim=0).numpy() for k, name in enumerate(CRITIC)}
+        row["critic_seconds"] = self.critic_seconds / len(critic)
         lost = (~torch.isfinite(critic).all(dim=1)).sum(dim=0)
         policy = None
         if self.policy:
@@ -114,6 +119,7 @@ class Window:
             row |= {name: policy[:, k].mean(dim=0).numpy() for k, name in enumerate(POLICY)}
             row["clipped"] = (policy[:, 1] > self.clip).double().mean(dim=0).numpy()
             row["realised_horizon"] = self.horizon / len(self.policy)
+            row["policy_seconds"] = self.policy_seconds / len(self.policy)
             lost = lost + (~torch.isfinite(policy).all(dim=1)).sum(dim=0)
         row |= {
             "nonfinite": lost.numpy(),
@@ -133,7 +139,12 @@ class Window:
     def state(self) -> dict[str, Tensor]:
         """The open window, for `load`."""
         counts = [self.horizon, self.terminated, self.truncated, self.broken]
-        found = {"counts": torch.tensor(counts), "at": torch.tensor(self.at, dtype=torch.long)}
+        taken = [self.critic_seconds, self.policy_seconds]
+        found = {
+            "counts": torch.tensor(counts),
+            "at": torch.tensor(self.at, dtype=torch.long),
+            "taken": torch.tensor(taken, dtype=torch.float64),
+        }
         for name in ("critic", "policy"):
             if getattr(self, name):
                 found[name] = torch.stack(getattr(self, name))
@@ -142,6 +153,7 @@ class Window:
     def load(self, state: Mapping[str, Tensor]) -> None:
         self._empty()
         self.horizon, self.terminated, self.truncated, self.broken = state["counts"].tolist()
+        self.critic_seconds, self.policy_seconds = state["taken"].tolist()
         self.at += state["at"].tolist()
         self.critic += state.get("critic", ())
         self.policy += state.get("policy", ())
@@ -151,6 +163,7 @@ class Window:
         self.policy: list[Tensor] = []
         self.at: list[int] = []  # of every policy update, its place among the critic's
         self.horizon = self.terminated = self.truncated = self.broken = 0
+        self.critic_seconds = self.policy_seconds = 0.0
 
 
 def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, begin: int) -> str:

@@ -140,12 +140,18 @@ def first_reached(run: Training, goal: float) -> Floats:
     return np.where(met.any(axis=0), first, np.nan)
 
 
-def verdict(run: Training) -> list[Sentence]:
-    """Final return, goals, and what went wrong; termination and reward scale beside the return."""
-    return [_final(run), *_goals(run), *(Sentence("health", True, text) for text in run.events)]
+def verdict(run: Training, name: str = "") -> list[Sentence]:
+    """Final return, goals, and what went wrong; termination and reward scale beside the return.
+
+    Args:
+        name: what to call the run; default: its algorithm.
+    """
+    name = name or run.name
+    events = (Sentence("health", True, text) for text in run.events)
+    return [_final(run, name), *_goals(run, name), *events]
 
 
-def _final(run: Training) -> Sentence:
+def _final(run: Training, name: str) -> Sentence:
     settings = run.config["settings"]
     last, errors = run.returns[-1], run.errors[-1]
     seeds = ", ".join(
@@ -155,14 +161,14 @@ def _final(run: Training) -> Sentence:
     return Sentence(
         "return",
         True,
-        f"{run.name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
+        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
         f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
         f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
         f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
     )
 
 
-def _goals(run: Training) -> list[Sentence]:
+def _goals(run: Training, name: str) -> list[Sentence]:
     told = []
     for goal in GOALS.get(run.task, ()):
         reached = first_reached(run, goal)
@@ -170,8 +176,10 @@ def _goals(run: Training) -> list[Sentence]:
         when = ""
         if count:
             when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
+            if np.nanmax(reached) == run.iteration[0]:
+                when = ", before any update"
         told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
-    return [Sentence("goals", True, f"{run.name} reached {'; '.join(told)}.")] if told else []
+    return [Sentence("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
 
 
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:
@@ -182,6 +190,32 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     the seeds, with ci_low and ci_high by the bootstrap over them (NaN for one seed).
     """
     return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
+
+
+def times(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """What an update took, one row per run, row of the record and part: "policy" (one update of the
+    policy), "critic" (one of the critic with its target) and "iteration" (all of it, with
+    environments, records and what else went on), in milliseconds for all seeds together; with the
+    longest model rollout made there. Rows in which the rollout changed are left out.
+    """
+    return pd.concat([_times(name, run) for name, run in runs.items()], ignore_index=True)
+
+
+def _times(name: str, run: Training) -> pd.DataFrame:
+    updates = run.updates
+    took = {"iteration": np.diff(updates["seconds"]) / np.diff(updates["iteration"])}
+    took |= {
+        part: updates[f"{part}_seconds"][1:]
+        for part in ("policy", "critic")
+        if f"{part}_seconds" in updates  # files of older versions have none
+    }
+    horizon = updates["realised_horizon"][1:]
+    whole = horizon == np.round(horizon)
+    parts = [
+        pd.DataFrame({"part": part, "horizon": horizon[whole], "milliseconds": 1e3 * values[whole]})
+        for part, values in took.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(run=name)
 
 
 def _rows(name: str, run: Training) -> pd.DataFrame:

@@ -109,7 +109,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
 def same_tables(first, second):
     for table in ("updates", "evaluations"):
         ours, theirs = (read(path).groups[table] for path in (first, second))
-        for column in set(ours) - {"seconds"}:
+        for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
 
 

@@ -12,7 +12,7 @@ from gradlab.journal import Column, Journal, Table
 from gradlab.reporting import report
 from gradlab.reporting.output import compare
 from gradlab.statistics.seeds import aggregate, interquartile_mean
-from gradlab.training.results import first_reached, load, loaded, table, verdict
+from gradlab.training.results import first_reached, load, loaded, table, times, verdict
 
 SEEDS = (0, 1, 2, 3, 4)
 RETURNS = np.array(
@@ -33,7 +33,7 @@ def written(
             {
                 **dict.fromkeys(updates, per_seed),
                 "weight": Column(("horizon",)),
-                "seconds": Column(),
+                **dict.fromkeys(("realised_horizon", "policy_seconds", "seconds"), Column()),
             },
             {"seed": SEEDS, "horizon": (0, 25)},
         ),
@@ -58,9 +58,9 @@ def written(
             at = {"iteration": 3000 * k, "seconds": 10.0 * k}
             row = {"return_mean": values, "return_se": 1 + 0 * values, "ends": 0 * values}
             journal.append("evaluations", {**at, **row, "rms": np.ones((5, 2))})
-            journal.append(
-                "updates", {**at, **dict.fromkeys(updates, values), "weight": np.array([0.2, 0.8])}
-            )
+            made = {"weight": np.array([0.2, 0.8]), "policy_seconds": 0.05}
+            made["realised_horizon"] = (25, 25, 12.5)[k]
+            journal.append("updates", {**at, **dict.fromkeys(updates, values), **made})
         if event:
             journal.append("events", {"number": 0, "message": event})
     return path
@@ -95,6 +95,8 @@ def test_the_verdict_names_termination_scale_and_goals(tmp_path):
     assert "-30 by 5 of 5 seeds, at iteration 6000" in texts[1]
     assert "-5 by 3 of 5 seeds" in texts[1]
     assert texts[2] == "seed 4 broke"
+    named = verdict(load(tmp_path / "run.h5"), "clipped")
+    assert all(each.text.startswith("clipped ") for each in named[:2])
 
 
 def test_the_table_has_every_seed_and_their_mean(tmp_path):
@@ -104,6 +106,15 @@ def test_the_table_has_every_seed_and_their_mean(tmp_path):
     assert last.loc["all", "value"] == pytest.approx(np.mean([-9, -4, -3]))
     assert last.loc["all", "ci_low"] < last.loc["all", "value"] < last.loc["all", "ci_high"]
     assert set(rows[rows["quantity"] == "weight 25"]["value"]) == {0.8}
+
+
+def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):
+    rows = times({"a": load(written(tmp_path / "run.h5"))})
+    # The first row ends nothing before it, and in the last the horizon changed.
+    assert rows["horizon"].tolist() == [25.0, 25.0]
+    found = rows.set_index("part")["milliseconds"]
+    assert found["policy"] == pytest.approx(50.0)
+    assert found["iteration"] == pytest.approx(1e3 * 10 / 3000)
 
 
 def test_pages_show_one_run_and_several(tmp_path):
