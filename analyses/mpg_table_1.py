@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +24,7 @@ from tyro.conf import subcommand
 from gradlab import tasks
 from gradlab.progress import bars
 from gradlab.tasks import Task
+from gradlab.training.algorithms import find
 from gradlab.training.loop import train
 from gradlab.training.results import GOALS, Training, first_reached, load
 
@@ -62,6 +63,8 @@ class Train:
     iterations: int = 20_000
     seeds: int = 5
     evaluate_every: int = 500
+    clip: float | None = None
+    """Largest norm of a gradient, as in the published code (3); the paper names none."""
     threads: int = 1
     folder: Path = FOLDER / "runs"
 
@@ -69,12 +72,16 @@ class Train:
         import torch
 
         torch.set_num_threads(self.threads)
-        path = self.folder / f"{self.algorithm}-{self.task}.h5"
+        row, clip = find(self.algorithm), ""
+        if self.clip is not None:
+            row = replace(row, name=f"{row.name}, clip {self.clip:g}", clip=self.clip)
+            clip = f" --clip {self.clip:g}"
+        path = self.folder / f"{row.name.replace(', clip ', '-clip')}-{self.task}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
         resume = path.with_name(path.stem + ".resume.safetensors").exists()
         with bars() as progress:
             train(
-                self.algorithm,
+                row,
                 task_of(self.task),
                 path,
                 resume=resume,
@@ -83,7 +90,7 @@ class Train:
                 iterations=self.iterations,
                 evaluate_every=self.evaluate_every,
                 command=f"python -m analyses.mpg_table_1 train --algorithm {self.algorithm} "
-                f"--task {self.task} --iterations {self.iterations} --seeds {self.seeds}",
+                f"--task {self.task} --iterations {self.iterations} --seeds {self.seeds}{clip}",
             )
 
 
