@@ -97,6 +97,7 @@ def configuration(
         "critic_hash": "" if critic is None else provenance.network_hash(critic),
         "horizon": horizon,
         "starts": len(begin.states),
+        "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
         "groups": group_count(begin.group),
         "batch": batch,
         "discount": task.discount,

@@ -170,18 +170,24 @@ class LogRatio:
 def ratio_to_best(
     profile: Profile, cell: tuple[str, int], name: str, horizons: list[int]
 ) -> LogRatio | None:
-    """log(MSE of a cell / smallest MSE of `name`), on the same starts.
-
-    Each bootstrap replicate selects its own best horizon, so that the interval pays for the choice.
-    """
+    """log(MSE of a cell / smallest MSE of `name`), on the same starts."""
     rivals = [profile.estimate(name, "mse", h) for h in horizons]
-    above = profile.estimate(cell[0], "mse", cell[1])
-    if not rivals or not all((each.left_out > 0).all() for each in (above, *rivals)):
+    return least_ratio([profile.estimate(cell[0], "mse", cell[1])], rivals)
+
+
+def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None:
+    """log(smallest of `above` / smallest of `below`), all on the same groups.
+
+    Each bootstrap replicate selects its own smallest ones, so that the interval pays for the
+    choice. None where one of them is not known to be above 0.
+    """
+    if not above or not below or not all((each.left_out > 0).all() for each in (*above, *below)):
         return None
-    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (above, *rivals)]
-    draws = _bootstrap(logs)
-    value = logs[0].value - min(each.value for each in logs[1:])
-    ratios = draws[:, 0] - draws[:, 1:].min(axis=1)
+    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (*above, *below)]
+    draws, k = _bootstrap(logs), len(above)
+    values = np.array([each.value for each in logs])
+    value = float(values[:k].min() - values[k:].min())
+    ratios = draws[:, :k].min(axis=1) - draws[:, k:].min(axis=1)
     low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
     return LogRatio(value, float(low), float(high), float(ratios.std()))
 

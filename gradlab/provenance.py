@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 
@@ -43,6 +43,14 @@ def commit() -> str:
 def _git(folder: Path, *words: str) -> str:
     command = ["git", "-C", str(folder), *words]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def tensors_hash(*tensors: Tensor) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the values, in order."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def network_hash(network: nn.Module) -> str:

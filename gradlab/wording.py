@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, isfinite
 from typing import Any
 
 _NAMES = {
+    "data": "the data gradient",
     "model": "the model gradient",
     "mixed": "the mixed gradient (simulator states, model Jacobians)",
     "true_dynamics": "the gradient through the true dynamics",
@@ -40,6 +41,17 @@ def steps(count: int) -> str:
 
 def times(ratio: float) -> str:
     return f"{ratio:.2g}×" if ratio < 1000 else f"{ratio:.1e}×"
+
+
+def horizons(over: Sequence[int]) -> str:
+    """Horizons as runs: 1–3, 7."""
+    runs: list[list[int]] = []
+    for h in sorted(over):
+        if runs and h == runs[-1][-1] + 1:
+            runs[-1].append(h)
+        else:
+            runs.append([h])
+    return ", ".join(f"{run[0]}" if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def percent(share: float) -> str:

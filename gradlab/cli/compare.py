@@ -1,4 +1,4 @@
-"""`gradlab compare A.h5 B.h5 …`: several training runs on one page."""
+"""`gradlab compare A.h5 B.h5 …`: two measurements, or several training runs, on one page."""
 
 from __future__ import annotations
 
@@ -13,20 +13,33 @@ from gradlab.cli.arguments import Document
 
 @dataclass(frozen=True)
 class Compare:
-    """Draw several training runs of one task side by side."""
+    """Put two measurements of one policy, or several training runs of one task, side by side."""
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5")]
-    """The runs, two or more."""
+    """Two measurements (the second is judged against the first), or two or more training runs."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
     json: bool = False
-    """Print one JSON document: verdict and path."""
+    """Print one JSON document: verdict, path, and for measurements the table of differences."""
 
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
-        from gradlab.reporting.output import compare
-        from gradlab.training.results import loaded, verdict
+        from gradlab.reporting.output import PROFILE, compare, kind_of
 
         page = compare(self.files, self.output)
+        told = self._measurements if kind_of(self.files) == PROFILE else self._training
+        return told() | {"report": str(page)}
+
+    def _training(self) -> Document:
+        from gradlab.training.results import loaded, verdict
+
         sentences = [each for run in loaded(self.files).values() for each in verdict(run)]
-        return {"verdict": [asdict(each) for each in sentences], "report": str(page)}
+        return {"verdict": [asdict(each) for each in sentences]}
+
+    def _measurements(self) -> Document:
+        from gradlab.reporting.output import two_profiles
+        from gradlab.verdict.compared import comparison_verdict
+
+        comparison = two_profiles(self.files)
+        sentences = [asdict(each) for each in comparison_verdict(comparison)]
+        return {"verdict": sentences, "table": comparison.table().to_dict("records")}

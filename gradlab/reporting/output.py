@@ -9,17 +9,21 @@ from pathlib import Path
 
 import matplotlib
 
+from gradlab import records
+from gradlab.comparison import Comparison, compared
 from gradlab.errors import InputError
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
-from gradlab.reporting import jacobian_page, panels, training_page
+from gradlab.reporting import comparison_page, jacobian_page, panels, training_page
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.training.results import holds_training, loaded
 from gradlab.training.results import load as load_training
 from gradlab.verdict import verdict
+
+PROFILE, TRAINING = "profile", "training"
 
 
 def report(path: str | Path) -> Path:
@@ -44,23 +48,73 @@ def report(path: str | Path) -> Path:
 
 
 def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
-    """Writes one page of several training runs, and its figures in a folder beside it.
+    """Writes one page of several training runs, or of two measurements, and its figures beside it.
 
     Raises:
-        InputError: fewer than two runs, of different tasks, or a file that cannot be written.
+        InputError: runs of different kinds, tasks, policies or truths, the wrong number of them,
+            or a file that cannot be written.
     """
     page = Path(page)
     if page.suffix != ".html":
         raise InputError(f"output is {page}: name a file that ends in .html")
-    runs = loaded(paths)
+    make = _two_measurements if kind_of(paths) == PROFILE else _several_runs
+    drawn, text = make(paths)
     check_page(page)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{page.parent} cannot be made ({error.strerror})") from error
+    return _written(page, drawn, text)
+
+
+def kind_of(paths: Sequence[str | Path]) -> str:
+    """The one kind of all runs: "training" or "profile".
+
+    Raises:
+        InputError: names two files of different kinds, or a kind that is not compared.
+    """
+    kinds = {str(path): _kind(path) for path in paths}
+    if len(set(kinds.values())) > 1:
+        told = ", ".join(f"{path}: {what}" for path, what in kinds.items())
+        raise InputError(f"runs are of different kinds ({told}): compare runs of one kind")
+    found = next(iter(kinds.values()), TRAINING)
+    if found not in (PROFILE, TRAINING):
+        raise InputError(f"{paths[0]} is a run of {found}: compare training runs or measurements")
+    return found
+
+
+def _kind(path: str | Path) -> str:
+    """What a run is of; one that is being written is of training."""
+    if holds_training(path):
+        return TRAINING
+    return str(records.read(path).attributes.get("kind"))
+
+
+def two_profiles(paths: Sequence[str | Path]) -> Comparison:
+    """The comparison of exactly two measurements, named by their files.
+
+    Raises:
+        InputError: another number of files, or measurements that have no comparison.
+    """
+    if len(paths) != 2:
+        raise InputError(f"compare got {len(paths)} measurements, expected two")
+    first, second = (Path(path) for path in paths)
+    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    return compared(load(first), load(second), names)
+
+
+def _two_measurements(paths: Sequence[str | Path]) -> tuple[list[Panel], str]:
+    comparison = two_profiles(paths)
+    drawn = comparison_page.panels(comparison)
+    title = f"{comparison.names[0]} and {comparison.names[1]}"
+    return drawn, comparison_page.render(comparison, title, drawn)
+
+
+def _several_runs(paths: Sequence[str | Path]) -> tuple[list[Panel], str]:
+    runs = loaded(paths)
     drawn = training_page.panels(runs)
     title = f"{' and '.join(runs)} on {next(iter(runs.values())).task}"
-    return _written(page, drawn, training_page.render(runs, title, drawn))
+    return drawn, training_page.render(runs, title, drawn)
 
 
 def _written(page: Path, drawn: list[Panel], text: str) -> Path:

@@ -12,6 +12,7 @@ the error of a squared bias falls as 1/N, M is larger than it need be.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil
 
 import numpy as np
@@ -47,6 +48,17 @@ def log_ratio(first: Estimate, second: Estimate) -> Interval | None:
         return None
     ratio = combine(lambda a, b: np.log(a) - np.log(b), first, second)
     return _interval(ratio, "paired jackknife with skewness, of the logarithm")
+
+
+def on_joint_groups(first: Estimate, second: Estimate) -> tuple[Estimate, Estimate]:
+    """Estimates from starts of their own, as if on all groups of both.
+
+    Leaving out a group of one leaves the other as it is, so that their errors add.
+    """
+    g, h = len(first.left_out), len(second.left_out)
+    one = np.concatenate([first.left_out, np.full(h, first.value)])
+    other = np.concatenate([np.full(g, second.value), second.left_out])
+    return replace(first, left_out=one), replace(second, left_out=other)
 
 
 def more_samples(gap: float, se: float, samples: int, power: float = POWER) -> int | None:

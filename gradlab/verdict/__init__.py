@@ -6,7 +6,6 @@ without its interval and N. The numbers are those of `judgement`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import exp, log
 
 import numpy as np
@@ -32,18 +31,12 @@ from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.theory import theory_sentence
 from gradlab.truth_words import admissible_truth, imprecise_truth, no_truth
+from gradlab.verdict.sentence import Sentence
 from gradlab.wording import batches, gradient, percent, rounded_up, samples, span, steps, times
 
+__all__ = ["Sentence", "verdict"]
+
 SAME = 1.05  # errors within 5% of one another are called the same
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """One sentence: what it is about, whether its test passed, and its text."""
-
-    about: str
-    decided: bool
-    text: str
 
 
 def verdict(profile: Profile) -> tuple[Sentence, ...]:

@@ -1,0 +1,115 @@
+"""Two measurements side by side: B / A where both are above 0, B − A where they need not be.
+
+    ratio         mean squared error or variance of B over that of A, on a logarithmic axis
+    difference    squared bias or cosine of B less that of A
+
+The table is that of `Comparison.table()`: first, second, difference with ci_low and ci_high, ratio
+with ratio_low and ratio_high, one row per estimator, horizon and quantity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+
+from gradlab.errors import InputError
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.style import MUTED
+
+NAMES = {
+    "mse": "mean squared error",
+    "bias2": "squared bias",
+    "variance": "variance",
+    "cosine": "cosine with the truth",
+}
+RATIO = ("ratio", "ratio_low", "ratio_high")
+DIFFERENCE = ("difference", "ci_low", "ci_high")
+SPREAD = 30.0  # largest over median difference from which the axis is bent
+
+
+def ratio(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "mse", names: tuple[str, str]
+) -> Axes:
+    """B over A of every estimator, with its band; 1 is no change.
+
+    Raises:
+        InputError: the quantity is unknown.
+    """
+    ax = _drawn(table, ax, quantity, RATIO)
+    A, B = (style.plain(each) for each in names)
+    title = f"{NAMES[quantity].capitalize()}: {B} over {A}"
+    if ax.lines:
+        ax.axhline(1.0, color=MUTED, lw=1.0)
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, 0.8), max(high, 1.25))
+    else:
+        drawing.nothing(ax, "not known to be above 0 in both")
+    return style.dress(ax, title, "ratio", [f"below 1: {B} is smaller; band: 95%"])
+
+
+def difference(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str = "bias2",
+    names: tuple[str, str],
+) -> Axes:
+    """B less A of every estimator, with its band; 0 is no change.
+
+    Raises:
+        InputError: the quantity is unknown.
+    """
+    ax = _drawn(table, ax, quantity, DIFFERENCE)
+    A, B = (style.plain(each) for each in names)
+    notes = [f"above 0: {B} is larger; band: 95%"]
+    if ax.lines:
+        ax.axhline(0.0, color=MUTED, lw=1.0)
+        notes += _bent(ax, table[table["quantity"] == quantity])
+    else:
+        drawing.nothing(ax, "not measured in both")
+    unit = "" if quantity == "cosine" else " [(return / parameter)²]"
+    title = f"{NAMES[quantity].capitalize()}: {B} less {A}"
+    return style.dress(ax, title, f"difference{unit}", notes)
+
+
+def _drawn(
+    table: pd.DataFrame, ax: Axes | None, quantity: str, columns: tuple[str, str, str]
+) -> Axes:
+    if quantity not in NAMES:
+        raise InputError(f"quantity is {quantity!r}, expected one of {tuple(NAMES)}")
+    ax = style.new_axes() if ax is None else ax
+    looks, end = style.looks(drawing.estimators(table)), drawing.last_horizon(table)
+    for name, look in looks.items():
+        line = _curve(table, name, quantity, columns)
+        if line is None:
+            continue
+        if name == "data":
+            drawing.level(ax, line, look, end)
+        else:
+            drawing.draw(ax, line, look, band=0.12)
+    return ax
+
+
+def _curve(
+    table: pd.DataFrame, estimator: str, quantity: str, columns: tuple[str, str, str]
+) -> Curve | None:
+    chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
+    rows = table[chosen].sort_values("horizon")
+    found = Curve(*(rows[name].to_numpy(float) for name in ("horizon", *columns)))
+    return found if np.isfinite(found.value).any() else None
+
+
+def _bent(ax: Axes, rows: pd.DataFrame) -> list[str]:
+    """A symmetric logarithmic axis where a few differences dwarf the rest."""
+    size = rows["difference"].abs().to_numpy(float)
+    size = size[np.isfinite(size) & (size > 0)]
+    if not size.size or size.max() < SPREAD * np.median(size):
+        return []
+    bend = float(f"{np.median(size):.0e}")
+    ax.set_yscale("symlog", linthresh=bend)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return [f"axis: linear within ± {bend:g}, logarithmic beyond"]

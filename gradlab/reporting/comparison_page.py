@@ -1,0 +1,128 @@
+"""The page of two measurements side by side: verdict, what changed by how much, every number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from html import escape
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gradlab.comparison import Comparison
+from gradlab.figures import comparison as figures
+from gradlab.figures.style import SIZE
+from gradlab.reporting import shell
+from gradlab.reporting.numbers import QUANTITIES, number
+from gradlab.reporting.panels import Panel
+from gradlab.verdict.compared import comparison_verdict
+
+ERROR = "Error"
+PARTS = "What it is made of"
+HEADINGS = {
+    "estimator": "estimator",
+    "horizon": "horizon",
+    "first": "first",
+    "second": "second",
+    "difference": "difference",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "ratio": "ratio",
+    "ratio_low": "95 % from",
+    "ratio_high": "to",
+    "n": "n",
+}
+
+
+def panels(comparison: Comparison) -> list[Panel]:
+    """Errors first, then bias, variance and direction."""
+    table, names = comparison.table(), comparison.names
+    asked = {
+        "mse-ratio": ("mse", ERROR, "Where the band is off 1, the change is more than chance.",
+                      figures.ratio),
+        "mse": ("mse", ERROR, "The same as a difference.", figures.difference),
+        "bias2": ("bias2", PARTS, "Squared bias: what no number of samples removes.",
+                  figures.difference),
+        "variance": ("variance", PARTS, "Variance of one sample; a batch of N′ divides it.",
+                     figures.ratio),
+        "cosine": ("cosine", PARTS, "Direction: cosine of the mean gradient with the truth.",
+                   figures.difference),
+    }  # fmt: skip
+    return [
+        _panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
+        for name, (quantity, section, caption, draw) in asked.items()
+        if (table["quantity"] == quantity).any()
+    ]
+
+
+def render(comparison: Comparison, title: str, drawn: list[Panel]) -> str:
+    """The whole page as text."""
+    A, B = (escape(each) for each in comparison.names)
+    body = f"""{shell.verdict_box(comparison_verdict(comparison))}
+{shell.figures(drawn)}
+<section><h2>Every number</h2>
+<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>
+{_tables(comparison.table())}
+</section>
+{_method(comparison)}"""
+    return shell.document(title, "What did the change do?", _facts(comparison), body)
+
+
+def _facts(comparison: Comparison) -> dict[str, object]:
+    first, second = comparison.first.config, comparison.second.config
+    starts = [each.get("starts") for each in (first, second)]
+    return {
+        "task": first.get("task"),
+        "policy": shell.short(first.get("policy_hash")),
+        "first": comparison.names[0],
+        "second": comparison.names[1],
+        "gradients": starts[0] if starts[0] == starts[1] else f"{starts[0]} and {starts[1]}",
+        "paired": "no" if comparison.unpaired else "yes",
+    }
+
+
+def _tables(table: pd.DataFrame) -> str:
+    names = [str(name) for name in dict.fromkeys(table["quantity"])]
+    head = "".join(
+        f'<th scope="col"><button type="button">{heading}</button></th>'
+        for heading in HEADINGS.values()
+    )
+    found = []
+    for name in names:
+        rows = table[table["quantity"] == name]
+        columns = [rows[column].tolist() for column in HEADINGS]
+        body = "\n".join(_row(values) for values in zip(*columns, strict=True))
+        found.append(
+            f"<details><summary>{escape(QUANTITIES.get(name, name))} <code>{escape(name)}</code> "
+            f"<small>{len(rows)} rows</small></summary>\n"
+            f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
+            f"<tbody>\n{body}\n</tbody></table></div></details>"
+        )
+    return "\n".join(found)
+
+
+def _row(values: tuple[object, ...]) -> str:
+    cells = [f"<td>{escape(str(values[0]))}</td>"]
+    cells += [f'<td data-v="{value!r}">{number(value)}</td>' for value in values[1:]]
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _method(comparison: Comparison) -> str:
+    columns = (
+        f"<div><h3>{escape(name)}</h3>{shell.reproduce(profile.config.get('command'))}"
+        f"{shell.definitions({k: v for k, v in profile.config.items() if k != 'command'})}</div>"
+        for name, profile in zip(
+            comparison.names, (comparison.first, comparison.second), strict=True
+        )
+    )
+    return (
+        f'<section id="method"><h2>How both were measured</h2>'
+        f'<div class="columns">{"".join(columns)}</div></section>'
+    )
+
+
+def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(ax=figure.add_subplot())
+    return Panel(name, section, caption, figure)

@@ -1,0 +1,123 @@
+"""What two measurements of one policy say of one another, in plain sentences."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import numpy as np
+
+from gradlab.comparison import Comparison
+from gradlab.judgement import LogRatio, least_ratio
+from gradlab.statistics.comparison import difference, more_samples
+from gradlab.statistics.intervals import Interval
+from gradlab.verdict.sentence import Sentence
+from gradlab.wording import gradient, horizons, rounded_up, span, times
+
+SAME = 1.05  # errors within 5% of one another are called the same
+PARTS = {
+    "bias2": "squared bias",
+    "variance": "variance",
+    "cosine": "cosine with the truth",
+}
+
+
+def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
+    """Whether B is better than A, estimator by estimator, and in what."""
+    found = [_asked(comparison)]
+    for name in comparison.estimators:
+        found += _error(comparison, name) + _parts(comparison, name)
+    return tuple(found)
+
+
+def _asked(comparison: Comparison) -> Sentence:
+    """What was changed, and how sharp the comparison is."""
+    A, B = comparison.names
+    told = [
+        f"{key.replace('_', ' ')} ({_short(one)} → {_short(other)})"
+        for key, (one, other) in comparison.changed.items()
+    ]
+    text = f"{A} against {B}: "
+    text += f"they differ in {', '.join(told)}" if told else "no recorded setting differs"
+    n = _samples(comparison)
+    if comparison.unpaired:
+        text += f"; not paired, since {comparison.unpaired}: the errors of both add ({n})."
+    else:
+        text += f"; paired, on the same starts and noise ({n})."
+    return Sentence("comparison", True, f"{text} {comparison.skipped}".strip())
+
+
+def _error(comparison: Comparison, name: str) -> list[Sentence]:
+    """The least error over the horizons, each replicate choosing its own."""
+    over = _finite(comparison, name, "mse")
+    if not over:
+        return []
+    pairs = [comparison.estimates(name, "mse", h) for h in over]
+    best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
+    ratio = least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
+    A, B = comparison.names
+    at = f"at h = {best[0]}" if len(over) > 1 else "there"
+    where = f"(best {at} in {A}, h = {best[1]} in {B})" if len(over) > 1 else ""
+    what = f"the mean squared error of {gradient(name)}"
+    n = _samples(comparison)
+    if ratio is None:
+        return [Sentence("error", False, f"Undecided: {what} is lost in noise ({n}).")]
+    numbers = f"{times(exp(ratio.value))} (CI {span(exp(ratio.low), exp(ratio.high))}, {n})"
+    if -log(SAME) < ratio.low and ratio.high < log(SAME):
+        text = f"{A} and {B} have the same error of {gradient(name)} to within 5% ({n})."
+        return [Sentence("error", True, text)]
+    if ratio.low > 0 or ratio.high < 0:
+        verb = "raises" if ratio.low > 0 else "lowers"
+        text = f"{B} {verb} {what} to {numbers} that of {A} {where}".rstrip() + "."
+        return [Sentence("error", True, text)]
+    text = f"Undecided whether {B} has the smaller error of {gradient(name)}: {numbers} that of {A}"
+    return [Sentence("error", False, f"{text}; {_more(comparison, ratio)}.")]
+
+
+def _parts(comparison: Comparison, name: str) -> list[Sentence]:
+    """At how many horizons each part is clearly larger or smaller."""
+    told = []
+    for quantity, words in PARTS.items():
+        over = _finite(comparison, name, quantity)
+        gaps = [_gap(comparison, name, quantity, h) for h in over]
+        up = [h for h, gap in zip(over, gaps, strict=True) if gap.low > 0]
+        down = [h for h, gap in zip(over, gaps, strict=True) if gap.high < 0]
+        moved = [f"higher at h = {horizons(up)}"] if up else []
+        moved += [f"lower at h = {horizons(down)}"] if down else []
+        if over:
+            told.append(f"{words} {' and '.join(moved) or 'nowhere clearly different'}")
+    if not told:
+        return []
+    who, n = gradient(name), _samples(comparison)
+    text = f"{comparison.names[1]}, {who}, horizon by horizon (95% each, {n}): {'; '.join(told)}."
+    return [Sentence("parts", True, text)]
+
+
+def _gap(comparison: Comparison, name: str, quantity: str, horizon: int) -> Interval:
+    first, second = comparison.estimates(name, quantity, horizon)
+    return difference(second, first)
+
+
+def _finite(comparison: Comparison, name: str, quantity: str) -> list[int]:
+    """Horizons at which both values are numbers."""
+    if quantity not in comparison.quantities:
+        return []
+    over = comparison.measured(name, quantity)
+    pairs = {h: comparison.estimates(name, quantity, h) for h in over}
+    return [h for h in over if all(np.isfinite(each.left_out).all() for each in pairs[h])]
+
+
+def _more(comparison: Comparison, ratio: LogRatio) -> str:
+    missing = more_samples(abs(ratio.value), ratio.se, comparison.samples)
+    if missing is None:
+        return "no affordable number of samples would tell"
+    return f"about {rounded_up(missing)} more samples in each would tell"
+
+
+def _samples(comparison: Comparison) -> str:
+    counts = [int(each.config["starts"]) for each in (comparison.first, comparison.second)]
+    return f"N = {counts[0]}" if counts[0] == counts[1] else f"N = {counts[0]} and {counts[1]}"
+
+
+def _short(value: object) -> str:
+    text = "none" if value in (None, "") else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}…"
