@@ -10,16 +10,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 import gradlab
 from benchmarks.side_by_side import seconds
+from gradlab.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.loop import Run
+from gradlab.training.recording import tables
 from gradlab.training.settings import for_task
 
+BOOKS = "td3, replay and records alone"
 STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
 
 
@@ -38,6 +43,33 @@ def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
             run.iteration += 1
         window.row(run.iteration, 0.0)
         torch.set_float32_matmul_precision("highest")
+
+    return turn
+
+
+def bookkeeping(algorithm: Algorithm, folder: Path) -> Callable[[], None]:
+    """Of the same turn what is no update: transitions in, batches out, statistics, journal rows.
+
+    A row per turn, where training writes one every 50 updates: an upper bound.
+    """
+    task = gradlab.tasks.path_tracking()
+    settings = for_task(task.name, warmup=5000)
+    run = Run(algorithm, task, settings)
+    run._collect()
+    parts = run.replay.rows[:, : settings.agents].split(list(run.replay.widths), dim=2)
+    state, action, reward, after, ended = parts
+    made = run.learner.update(0, run._batch(0))
+    about = {"kind": "training"}
+    journal = Journal(folder / "run.h5", tables(algorithm, task, settings), about)
+
+    def turn() -> None:
+        for _ in range(STEPS):
+            run._batch(run.iteration)
+            run.window.add(made)
+            if run.iteration % settings.interval == 0:
+                run.replay.add(state, action, reward[..., 0], after, ended[..., 0])
+            run.iteration += 1
+        journal.append("updates", run.window.row(run.iteration, 0.0))
 
     return turn
 
@@ -70,7 +102,7 @@ def theirs(name: str) -> Callable[[], None]:
     return lambda: model.train(gradient_steps=STEPS, batch_size=256)
 
 
-def contestants() -> dict[str, Callable[[], None]]:
+def contestants(folder: Path) -> dict[str, Callable[[], None]]:
     like = {"activation": "relu", "reuse": 1}
     td3, sac = (replace(find(name), **like) for name in ("td3", "sac"))
     mpg = find("mpg-v2")
@@ -79,6 +111,7 @@ def contestants() -> dict[str, Callable[[], None]]:
         "SB3 TD3": theirs("TD3"),
         "SB3 SAC": theirs("SAC"),
         "td3": ours(td3, 1),
+        BOOKS: bookkeeping(td3, folder),
         "td3, five seeds": ours(td3, 5),
         "sac": ours(sac, 1),
         "sac, five seeds": ours(sac, 5),
@@ -93,9 +126,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    entries = contestants()
-    medians = seconds(entries, arguments.rounds)
+    with TemporaryDirectory() as folder:
+        medians = seconds(contestants(Path(folder)), arguments.rounds)
     td3, sac = medians["SB3 TD3"], medians["SB3 SAC"]
+    print(f"{BOOKS}: {medians.pop(BOOKS) / medians['td3']:.1%} of gradlab's TD3 update")
     for name, taken in medians.items():
         rate = STEPS / taken * (5 if "five" in name else 1)
         peer = sac if "sac" in name.lower() else td3
