@@ -1,6 +1,7 @@
 """gradlab: how good are your policy gradients?
 
     measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
+    attribute(profile) → Ledger                  what the bias and the variance come from
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
     train(algorithm, task)                       a run of training, from one table of algorithms
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
+    from gradlab.accounting import attribute, attribution
     from gradlab.gradients.estimator import Estimator, Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
@@ -27,6 +29,8 @@ __all__ = [
     "Profile",
     "Tail",
     "Task",
+    "attribute",
+    "attribution",
     "compare_jacobians",
     "figures",
     "load",
@@ -43,6 +47,8 @@ _HOMES = {
     "Profile": "gradlab.profile",
     "Tail": "gradlab.gradients.estimator",
     "Task": "gradlab.tasks",
+    "attribute": "gradlab.accounting",
+    "attribution": "gradlab.accounting",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "load": "gradlab.profile",
     "measure": "gradlab.measurement",

@@ -11,12 +11,12 @@ Each cause's share splits on over entries of its blocks and over steps (`gradien
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from gradlab.profile import Profile
+Row = dict[str, str | int | float]
 
 CAUSES: Mapping[str, str] = {
     "states": "states",
@@ -32,6 +32,10 @@ SOURCES: Mapping[str, str] = {
     "dynamics": "dynamics noise",
     "member": "ensemble members",
 }
+COLUMNS = (
+    "account", "kind", "estimator", "horizon", "cause", "block", "output", "input", "step",
+    "value", "se", "ci_low", "ci_high", "fraction", "fraction_low", "fraction_high",
+)  # fmt: skip
 CANCELLING = 2.0  # a share beyond this multiple of the total stands against others that undo it
 
 
@@ -169,16 +173,56 @@ class Ledger:
         """One row per part, for `figures.ledger`, `figures.entries` and `figures.steps`.
 
         Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
-        "output", "input", "step", "source", "critics"), estimator, horizon, cause, block, output,
-        input, step, value, se, ci_low, ci_high, fraction, fraction_low, fraction_high.
+        "output", "input", "step", "source", "critics"), estimator, horizon, cause (also a source,
+        or the coordinate of an output or input), block, output, input, step, and the part's value,
+        se, ci_low, ci_high, fraction, fraction_low, fraction_high.
         """
-        raise NotImplementedError
+        rows = [row for each in self.bias for row in _bias_rows(each)]
+        rows += [row for each in self.variance for row in _variance_rows(each)]
+        return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def attribute(profile: Profile) -> Ledger:
-    """The ledger of a measurement made with `attribute=True`.
+def _bias_rows(account: Account) -> Iterator[Row]:
+    at = (account.estimator, account.horizon)
+    yield _row("bias", "total", *at, account.total)
+    for kind in ("shapley", "first", "last"):
+        for part in getattr(account, kind):
+            yield _row("bias", kind, *at, part)
+    for kind, parts in (("output", account.outputs), ("input", account.inputs)):
+        for part in parts:
+            yield _row("bias", kind, *at, part)
+    for entry in account.entries:
+        place = {"block": entry.block, "output": entry.output, "input": entry.input}
+        yield _row("bias", "entry", *at, entry.part) | place | {"cause": entry.cause}
+    for step in account.steps:
+        yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
 
-    Raises:
-        InputError: the profile holds no substitutions; says how to get them.
-    """
-    raise NotImplementedError
+
+def _variance_rows(spread: Spread) -> Iterator[Row]:
+    at = (spread.estimator, spread.horizon)
+    yield _row("variance", "total", *at, spread.total)
+    for part in spread.sources:
+        yield _row("variance", "source", *at, part)
+    if spread.critics is not None:
+        yield _row("variance", "critics", *at, spread.critics)
+
+
+def _row(account: str, kind: str, estimator: str, horizon: int, part: Part) -> Row:
+    return {
+        "account": account,
+        "kind": kind,
+        "estimator": estimator,
+        "horizon": horizon,
+        "cause": part.name,
+        "block": "",
+        "output": "",
+        "input": "",
+        "step": -1,
+        "value": part.value,
+        "se": part.se,
+        "ci_low": part.low,
+        "ci_high": part.high,
+        "fraction": part.fraction,
+        "fraction_low": part.fraction_low,
+        "fraction_high": part.fraction_high,
+    }

@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import records
+from gradlab.attributed import Attribution, attribution_from_groups, attribution_groups
 from gradlab.errors import InputError
 from gradlab.findings import (
     Finding,
@@ -51,6 +52,7 @@ class Profile:
         theory: bounds of the papers with measured constants; None: not recorded.
         kernels: what yields inner products between estimators, one for each truth; none in files
             of older versions.
+        attribution: what substitutions of the truth found; None: `attribute` was off.
     """
 
     estimators: tuple[str, ...]
@@ -66,6 +68,7 @@ class Profile:
     sanity: tuple[Finding, ...] | None = None
     theory: Theory | None = None
     kernels: tuple[Kernels, ...] = ()
+    attribution: Attribution | None = None
 
     @property
     def batch(self) -> int:
@@ -155,6 +158,8 @@ def _to_record(profile: Profile) -> records.Record:
         groups["sanity"] = findings_group(profile.sanity)
     if profile.theory is not None:
         groups["theory"] = theory_group(profile.theory, profile.horizons)
+    if profile.attribution is not None:
+        groups |= attribution_groups(profile.attribution)
     return records.Record(attributes, groups)
 
 
@@ -187,6 +192,7 @@ def _from_record(record: records.Record, path: Path) -> Profile:
             sanity=findings_from_group(groups["sanity"]) if "sanity" in groups else None,
             theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
             kernels=kernels_from_groups(groups),
+            attribution=attribution_from_groups(groups),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):

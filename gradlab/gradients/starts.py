@@ -13,11 +13,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradlab.data.noise import stream
+from gradlab.data.noise import child, stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.networks.interface import noise_dim
 from gradlab.systems.system import System, standard_normal
+
+REDRAWN = "redrawn"  # the child of a seed from which noise is drawn again
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Starts:
     A block of a larger batch (`begin` rows into `of`) sees the noise that the whole batch sees, so
     that a measurement in blocks draws what the measurement in one piece draws. `path` is what was
     recorded from these starts on, if anything.
+
+    Noise that is named in `redrawn` ("policy", "dynamics", "member": the ensemble members that a
+    learned model's noise chooses) comes from streams of its own, everything else from the same.
     """
 
     states: Tensor
@@ -36,6 +41,7 @@ class Starts:
     of: int | None = None
     path: Path | None = None
     draws: dict[tuple[str, int, int, int], Tensor] = field(default_factory=dict, repr=False)
+    redrawn: frozenset[str] = frozenset()
 
     def blocks(self, size: int) -> Iterator[Starts]:
         """All rows, at most `size` at a time."""
@@ -47,16 +53,26 @@ class Starts:
         whole = len(self.states) if self.of is None else self.of
         parts = (self.states[rows], self.weight[rows], self.group[rows])
         path = None if self.path is None else self.path.rows(rows)
-        return Starts(*parts, self.begin + rows.start, whole, path, self.draws)
+        return Starts(*parts, self.begin + rows.start, whole, path, self.draws, self.redrawn)
 
     def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
         """The policy's draws of one step, [N, noise_dim]."""
+        seed = child(seed, REDRAWN) if "policy" in self.redrawn else seed
         draw = partial(policy_noise_at, policy, seed=seed, step=step, like=self.states)
         return self._rows(("policy", seed, step, noise_dim(policy)), draw)
 
     def dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
         """The system's draws of one step, [N, noise_dim]."""
+        fresh = child(seed, REDRAWN)
+        if "dynamics" in self.redrawn:
+            return self._dynamics_noise(system, fresh, step)
+        noise, column = self._dynamics_noise(system, seed, step), member_column(system)
+        if "member" in self.redrawn and column is not None:
+            noise = noise.clone()
+            noise[:, column] = self._dynamics_noise(system, fresh, step)[:, column]
+        return noise
 
+    def _dynamics_noise(self, system: System, seed: int, step: int) -> Tensor:
         def draw(n: int) -> Tensor:
             generator = stream(seed, "dynamics", step)
             return system.sample_noise(n, generator, self.states.dtype).to(self.states.device)
@@ -105,6 +121,12 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
     if not (torch.isfinite(result.weight) & (result.weight >= 0)).all():
         raise InputError("starts has weights that are negative or not finite: mend or drop them")
     return result
+
+
+def member_column(system: System) -> int | None:
+    """The column of a system's noise that chooses an ensemble member, if it has one."""
+    column: int | None = getattr(system, "member_column", None)
+    return column
 
 
 def policy_noise_at(policy: nn.Module, n: int, seed: int, step: int, like: Tensor) -> Tensor:

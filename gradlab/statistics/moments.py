@@ -114,8 +114,13 @@ def pair_mean(sums: PairSums, size: Array, other: Array | None = None) -> Estima
 
 def second_moment(moments: Moments) -> Estimate:
     """E |G_i|²."""
-    n, total = moments.size.sum(), moments.squares.sum()
-    return Estimate(float(total / n), (total - moments.squares) / (n - moments.size))
+    return sample_mean(moments.squares, moments.size)
+
+
+def sample_mean(sums: Array, size: Array) -> Estimate:
+    """The mean over samples from their sums over groups, [G]."""
+    n, total = size.sum(), sums.sum()
+    return Estimate(float(total / n), (total - sums) / (n - size))
 
 
 def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:

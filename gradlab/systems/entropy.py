@@ -49,6 +49,12 @@ class Entropic:
         return self.system.noise_dim
 
     @property
+    def member_column(self) -> int | None:
+        """Where the system's noise chooses an ensemble member, as in `LearnedSystem`."""
+        column: int | None = getattr(self.system, "member_column", None)
+        return column
+
+    @property
     def differentiable(self) -> bool:
         return self.system.differentiable
 

@@ -78,6 +78,11 @@ class LearnedSystem:
         return self.ensemble.outputs + 1
 
     @property
+    def member_column(self) -> int | None:
+        """The column of noise that chooses the member; None where there is one member."""
+        return self.noise_dim - 1 if len(self.chosen) > 1 else None
+
+    @property
     def differentiable(self) -> bool:
         return True
 
