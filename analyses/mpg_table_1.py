@@ -1,7 +1,8 @@
 """MPG's Table I at the scale that fits: final return, and iterations to each goal.
 
     python -m analyses.mpg_table_1 train --algorithm mpg-v2 --task path_tracking [--iterations N]
-    python -m analyses.mpg_table_1 table        from the run files to reports/mpg-table-1
+    python -m analyses.mpg_table_1 mujoco       the pendulum's policies on MuJoCo, from checkpoints
+    python -m analyses.mpg_table_1 table        from the run files to tables, pages and verdicts
 
 Every algorithm of MPG's Table I on its two tasks, several seeds side by side in one program. Goals
 are reached when the mean return over the fixed evaluation starts first passes them; the paper's
@@ -11,25 +12,41 @@ numbers stand beside ours, medians and each seed beside the means.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pandas as pd
 import tyro
+from torch import Tensor, nn
 from tyro.conf import subcommand
 
+from analyses.mpg_claims import CLAIMS
+from analyses.verdicts import save
 from gradlab import tasks
+from gradlab.networks import checkpoint
 from gradlab.progress import bars
+from gradlab.reporting.output import compare
 from gradlab.tasks import Task
 from gradlab.training.algorithms import find
+from gradlab.training.collection import evaluate
 from gradlab.training.loop import train
 from gradlab.training.results import GOALS, Training, first_reached, load
 
 ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 FOLDER = Path("reports/mpg-table-1")
+FOLDERS = {
+    "path_tracking": FOLDER,
+    "inverted_pendulum": Path("reports/inverted-pendulum-training"),
+}
+PENDULUMS = {
+    "analytic": partial(tasks.inverted_pendulum, engine="analytic", slider="wide"),
+    "mujoco": partial(tasks.inverted_pendulum, engine="mujoco", slider="wide"),
+    "mujoco, stock slider": partial(tasks.inverted_pendulum, engine="mujoco", slider="stock"),
+}
 # As printed: final return ± 95% interval, and iterations to the goals (−: never).
 PAPER = {
     ("path_tracking", "mpg-v1"): ("-3.73 ± 1.16", "3000", "9000", "11000", "18000"),
@@ -51,7 +68,7 @@ def task_of(name: str) -> Task:
     """The papers' tasks; the pendulum without a slider stop, as in the authors' own XML."""
     if name == "path_tracking":
         return tasks.path_tracking()
-    return tasks.inverted_pendulum(engine="analytic", slider="wide")
+    return PENDULUMS["analytic"]()
 
 
 @dataclass(frozen=True)
@@ -95,21 +112,77 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Table:
-    """Put the runs of a folder beside the paper's numbers: table.csv and a page per task."""
+class Mujoco:
+    """Evaluate the last policies of the pendulum's runs on MuJoCo, both sliders: mujoco.csv."""
 
     folder: Path = FOLDER / "runs"
-    output: Path = FOLDER
+    output: Path = FOLDERS["inverted_pendulum"]
 
     def run(self) -> None:
-        found = [load(path) for path in sorted(self.folder.glob("*.h5"))]
         self.output.mkdir(parents=True, exist_ok=True)
-        rows = pd.concat([seeds(run) for run in found], ignore_index=True)
-        rows.to_csv(self.output / "table.csv", index=False, float_format="%.6g")
-        for task in dict.fromkeys(run.task for run in found):
-            text = page(task, [run for run in found if run.task == task])
-            (self.output / f"{task.replace('_', '-')}.md").write_text(text)
-            print(text)
+        rows = [
+            row
+            for path in sorted(self.folder.glob("*inverted_pendulum.h5"))
+            for row in on_mujoco(load(path), path)
+        ]
+        pd.DataFrame(rows).to_csv(self.output / "mujoco.csv", index=False, float_format="%.6g")
+
+
+def on_mujoco(run: Training, path: Path) -> list[dict[str, object]]:
+    """One row per seed: return of its last policy on the same starts in three simulators."""
+    last = path.with_name(f"{path.stem}-checkpoints") / f"{int(run.iteration[-1]):06d}"
+    settings = run.config["settings"]
+    rows = []
+    for seed in run.seeds:
+        policy = checkpoint.load(last / f"seed{seed}-policy.safetensors").double()
+        act = partial(_median_action, policy)
+        row: dict[str, object] = {"algorithm": run.name, "seed": int(seed)}
+        for name, task in PENDULUMS.items():
+            found = evaluate(
+                task(), act, 1, settings["evaluation_starts"], settings["episode"],
+                settings["at_end"], lambda state: state,
+            )  # fmt: skip
+            row[name] = float(found.returns.mean())
+        rows.append(row)
+    return rows
+
+
+def _median_action(policy: nn.Module, state: Tensor) -> Tensor:
+    """Actions [1, N, da] for states [1, N, ds]; of a Gaussian policy at zero noise."""
+    noise_dim = getattr(policy, "noise_dim", 0)
+    drawn = (state.new_zeros(state.shape[1], noise_dim),) if noise_dim else ()
+    action: Tensor = policy(state[0], *drawn)
+    return action[None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Put the runs of a folder beside the paper's numbers: a folder per task with table.csv,
+    table.md, the page of all runs, and the verdict on the claim where every row is there."""
+
+    folder: Path = FOLDER / "runs"
+    output: Path = FOLDER.parent
+
+    def run(self) -> None:
+        paths = sorted(self.folder.glob("*.h5"))
+        runs = {path: load(path) for path in paths}
+        for task in dict.fromkeys(run.task for run in runs.values()):
+            own = {path: run for path, run in runs.items() if run.task == task}
+            self._write(task, own)
+
+    def _write(self, task: str, runs: Mapping[Path, Training]) -> None:
+        output = self.output / FOLDERS[task].name
+        output.mkdir(parents=True, exist_ok=True)
+        rows = pd.concat([seeds(run) for run in runs.values()], ignore_index=True)
+        rows.to_csv(output / "table.csv", index=False, float_format="%.6g")
+        text = page(task, list(runs.values()))
+        (output / "table.md").write_text(text)
+        print(text)
+        if len(runs) > 1:
+            compare(list(runs), output / "report.html")
+        named = {run.name: run for run in runs.values()}
+        if set(ROWS) <= set(named):
+            save(CLAIMS[task](named), output, "python -m analyses.mpg_table_1 table")
 
 
 def seeds(run: Training) -> pd.DataFrame:
@@ -135,11 +208,11 @@ def page(task: str, runs: Sequence[Training]) -> str:
     heads += [f"to {goal:g}: ours / paper" for goal in goals]
     lines = [" | ".join(heads), " | ".join(["---"] * len(heads))]
     for name in ROWS:
-        for run in (each for each in runs if each.name == name):
+        for run in sorted((r for r in runs if r.name.startswith(name)), key=lambda r: r.name):
             printed, *reached = PAPER[task, name]
             last = run.returns[-1]
             cells = [
-                name,
+                run.name,
                 ", ".join(f"{value:.3g}" for value in np.sort(last)[::-1]),
                 f"{np.median(last):.3g}",
                 f"{last.mean():.3g}",
@@ -163,7 +236,11 @@ def _reached(run: Training, goal: float) -> str:
 
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[Table, subcommand("table")]).run()
+    tyro.cli(
+        Annotated[Train, subcommand("train")]
+        | Annotated[Mujoco, subcommand("mujoco")]
+        | Annotated[Table, subcommand("table")]
+    ).run()
 
 
 if __name__ == "__main__":
