@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradlab import records
 from gradlab.attributed import Attribution, attribution_from_groups, attribution_groups
+from gradlab.consequence import Consequence, consequence_from_group, consequence_group
 from gradlab.errors import InputError
 from gradlab.findings import (
     Finding,
@@ -53,6 +54,7 @@ class Profile:
         kernels: what yields inner products between estimators, one for each truth; none in files
             of older versions.
         attribution: what substitutions of the truth found; None: `attribute` was off.
+        consequence: what one step along each gradient did; None: `consequence` was off.
     """
 
     estimators: tuple[str, ...]
@@ -69,6 +71,7 @@ class Profile:
     theory: Theory | None = None
     kernels: tuple[Kernels, ...] = ()
     attribution: Attribution | None = None
+    consequence: Consequence | None = None
 
     @property
     def batch(self) -> int:
@@ -160,6 +163,8 @@ def _to_record(profile: Profile) -> records.Record:
         groups["theory"] = theory_group(profile.theory, profile.horizons)
     if profile.attribution is not None:
         groups |= attribution_groups(profile.attribution)
+    if profile.consequence is not None:
+        groups["consequence"] = consequence_group(profile.consequence)
     return records.Record(attributes, groups)
 
 
@@ -193,6 +198,9 @@ def _from_record(record: records.Record, path: Path) -> Profile:
             theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
             kernels=kernels_from_groups(groups),
             attribution=attribution_from_groups(groups),
+            consequence=(
+                consequence_from_group(groups["consequence"]) if "consequence" in groups else None
+            ),
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):

@@ -87,7 +87,7 @@ def common_random_differences(
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
         moved = [perturbed(policy, step * v) for v in directions for step in steps]
-        found = _perturbed_rewards(
+        found = perturbed_rewards(
             simulator, policy, moved, rows, horizon, discount, actions, seed, progress
         )
         shape = (horizon, DIRECTIONS, len(steps), len(rows.states))
@@ -112,7 +112,7 @@ def _boundary_term(rewards: Tensor, alive: Tensor) -> Tensor:
     return (up - down).cumsum(dim=0)
 
 
-def _perturbed_rewards(
+def perturbed_rewards(
     simulator: System,
     policy: nn.Module,
     moved: list[nn.Module],
@@ -122,6 +122,7 @@ def _perturbed_rewards(
     actions: str,
     seed: int,
     progress: Progress,
+    stage: str = "finite differences",
 ) -> tuple[Tensor, Tensor]:
     """γᵗ r_t and alive of every perturbed policy's rollouts, [horizon, copies · n] each."""
     copies, count = len(moved), len(starts.states)
@@ -141,7 +142,7 @@ def _perturbed_rewards(
         rewards.append(discount**t * out.reward)
         living.append(alive)
         alive, state = alive & out.alive, out.state
-        progress("finite differences", t + 1, horizon)
+        progress(stage, t + 1, horizon)
     return torch.stack(rewards), torch.stack(living)
 
 

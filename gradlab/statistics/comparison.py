@@ -50,6 +50,17 @@ def log_ratio(first: Estimate, second: Estimate) -> Interval | None:
     return _interval(ratio, "paired jackknife with skewness, of the logarithm")
 
 
+def ratio_interval(first: Estimate, second: Estimate) -> Interval:
+    """Interval of first / second where the second's sign is known; the first may have either.
+
+    Raises:
+        InputError: they were not measured on the same groups.
+    """
+    _check(first, second)
+    ratio = combine(lambda a, b: a / b, first, second)
+    return _interval(ratio, "paired jackknife with skewness, of the ratio")
+
+
 def on_joint_groups(first: Estimate, second: Estimate) -> tuple[Estimate, Estimate]:
     """Estimates from starts of their own, as if on all groups of both.
 
