@@ -16,14 +16,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -33,7 +31,8 @@ from numpy.typing import NDArray
 from gradlab import frames, records
 from gradlab.errors import Failure, InputError
 from gradlab.frames import Frame
-from gradlab.records import Array, Attribute, Record
+from gradlab.journal_tables import Table, merged, opened_tables, plain
+from gradlab.records import Attribute, Record
 
 SMALLEST = 1 << 18  # bytes of journal below which nothing is folded
 SHARE = 0.25  # of the file's size, above which the journal is folded
@@ -44,29 +43,6 @@ UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError,
     RecursionError,
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Column:
-    """One quantity of a table: the names of its dimensions beside the row's, and its unit."""
-
-    dims: tuple[str, ...] = ()
-    unit: str = ""
-    text: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows numbered by `index` (a later row with the same number replaces the earlier).
-
-    Attributes:
-        columns: name → column.
-        scales: coordinates of the dimensions that the columns name.
-    """
-
-    index: str
-    columns: Mapping[str, Column]
-    scales: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def journal_of(path: str | Path) -> Path:
@@ -139,7 +115,7 @@ class Journal:
         self._file.close()
 
     def _opening(self) -> dict[str, Any]:
-        tables = {name: _plain(table) for name, table in self.tables.items()}
+        tables = {name: plain(table) for name, table in self.tables.items()}
         return {"kind": "open", "tables": tables, "attributes": self.attributes}
 
     def _continue(self, before: Sequence[tuple[int, Frame]]) -> None:
@@ -156,7 +132,8 @@ class Journal:
     def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
         """Cut a torn tail off; refuse a run that has other tables."""
         try:
-            opened = [_tables(frame) for _, frame in before if frame.header.get("kind") == "open"]
+            kept = [frame for _, frame in before if frame.header.get("kind") == "open"]
+            opened = [opened_tables(frame) for frame in kept]
         except UNREADABLE as error:
             raise _damaged(self.path, error) from error
         if any(theirs != self.tables for theirs in opened):
@@ -267,7 +244,7 @@ def read(path: str | Path) -> Record:
     else:
         raise InputError(f"{path}: no such run; check the path")
     try:
-        return _merged(base, [frame for _, frame in found], path)
+        return merged(base, [frame for _, frame in found], path)
     except InputError:
         raise
     except UNREADABLE as error:
@@ -298,7 +275,7 @@ def fold(path: str | Path, last: int) -> None:
     with _alone_in(path.parent):
         found = [f for _, f in _frames(journal_of(path)) if int(f.header.get("n", 0)) <= last]
         base = records.read(path) if path.is_file() else Record({}, {})
-        records.write(path, _merged(base, found, path), overwrite=True)
+        records.write(path, merged(base, found, path), overwrite=True)
 
 
 @contextlib.contextmanager
@@ -349,92 +326,8 @@ def _write_all(descriptor: int, data: bytes, place: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
-def _merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
-    attributes = dict(base.attributes)
-    folded = int(attributes.get("folded", 0))
-    fresh = sorted(
-        (frame for frame in found if int(frame.header.get("n", 0)) > folded),
-        key=lambda frame: int(frame.header["n"]),
-    )
-    tables: dict[str, Table] = {}
-    if "tables" in attributes:
-        tables = {k: _table(plain) for k, plain in json.loads(str(attributes["tables"])).items()}
-    rows: dict[str, list[Frame]] = {}
-    for frame in found:
-        if frame.header.get("kind") == "open":
-            tables |= _tables(frame)
-    for frame in fresh:
-        if frame.header.get("kind") == "open":
-            attributes |= frame.header["attributes"]
-        elif frame.header.get("table") in tables:
-            rows.setdefault(frame.header["table"], []).append(frame)
-    if not tables:
-        raise InputError(f"{path} holds no tables: damaged or foreign; make the run again")
-    attributes["tables"] = json.dumps({name: _plain(table) for name, table in tables.items()})
-    numbers = [int(frame.header["n"]) for frame in fresh]
-    last = max(numbers, default=folded)
-    missing = int(attributes.get("damaged_frames", 0)) + (last - folded) - len(set(numbers))
-    attributes |= {"folded": last} | ({"damaged_frames": missing} if missing else {})
-    groups = {
-        name: _table_arrays(table, base.groups.get(name, {}), rows.get(name, []))
-        for name, table in tables.items()
-    }
-    return Record(attributes, groups)
-
-
-def _table_arrays(
-    table: Table, before: Mapping[str, Array], rows: Sequence[Frame]
-) -> dict[str, Array]:
-    """The table's arrays with the new rows; of several rows with one number the last counts."""
-    old = before[table.index].values if before else np.empty(0, dtype=np.int64)
-    numbers = [int(row.arrays[table.index]) for row in rows]
-    places = {int(number): k for k, number in enumerate([*old.tolist(), *numbers])}
-    order = [places[number] for number in sorted(places)]
-    arrays = {
-        table.index: Array(np.array(sorted(places), dtype=np.int64), (table.index,)),
-        **{
-            name: Array(np.asarray(values, dtype=np.int64), (name,))
-            for name, values in table.scales.items()
-        },
-    }
-    for name, column in table.columns.items():
-        shape = tuple(len(table.scales[dim]) for dim in column.dims)
-        if column.text:
-            new: list[Any] = [str(row.header["text"].get(name, "")) for row in rows]
-            kept = before[name].values.tolist() if before else []
-            values = np.array([*kept, *new], dtype=object)
-        else:
-            empty = np.full(shape, np.nan)
-            new = [np.broadcast_to(row.arrays.get(name, empty), shape) for row in rows]
-            stacked = np.array(new, dtype=np.float64).reshape(len(new), *shape)
-            values = np.concatenate([before[name].values, stacked]) if before else stacked
-        arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
-    return arrays
-
-
-def _tables(opening: Frame) -> dict[str, Table]:
-    return {name: _table(plain) for name, plain in opening.header["tables"].items()}
-
-
 def _damaged(path: Path, error: Exception) -> InputError:
     return InputError(f"{path} is damaged or foreign ({error}): make the run again")
-
-
-def _plain(table: Table) -> dict[str, Any]:
-    return {
-        "index": table.index,
-        "columns": {k: [list(c.dims), c.unit, c.text] for k, c in table.columns.items()},
-        "scales": {name: [int(v) for v in values] for name, values in table.scales.items()},
-    }
-
-
-def _table(plain: Mapping[str, Any]) -> Table:
-    columns = {
-        name: Column(tuple(dims), unit, text)
-        for name, (dims, unit, text) in plain["columns"].items()
-    }
-    scales = {name: tuple(values) for name, values in plain["scales"].items()}
-    return Table(str(plain["index"]), columns, scales)
 
 
 if __name__ == "__main__":

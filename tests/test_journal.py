@@ -14,7 +14,8 @@ import pytest
 
 from gradlab import frames, journal
 from gradlab.errors import Failure, InputError
-from gradlab.journal import Column, Journal, Table, journal_of, read
+from gradlab.journal import Journal, journal_of, read
+from gradlab.journal_tables import Column, Table
 
 TABLES = {
     "updates": Table(

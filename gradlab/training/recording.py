@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from gradlab.journal import Column, Table
+from gradlab.journal_tables import Column, Table
 from gradlab.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm

@@ -13,7 +13,8 @@ import torch
 
 import gradlab
 from gradlab.errors import Failure, InputError
-from gradlab.journal import Column, Journal, Table, read
+from gradlab.journal import Journal, read
+from gradlab.journal_tables import Column, Table
 from gradlab.networks import checkpoint
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS

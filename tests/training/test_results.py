@@ -8,7 +8,8 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.journal import Column, Journal, Table
+from gradlab.journal import Journal
+from gradlab.journal_tables import Column, Table
 from gradlab.reporting import report
 from gradlab.reporting.output import compare
 from gradlab.statistics.seeds import aggregate, interquartile_mean
