@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.assembly import assembled, configuration, truth_values
 from gradlab.assumptions import theory
+from gradlab.attributing import World, attributed, check_horizons
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -61,6 +62,7 @@ def measure(
     termination: Literal["ignore", "mask"] = "ignore",
     seed: int = 0,
     *,
+    attribute: bool | Sequence[int] = False,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -83,6 +85,8 @@ def measure(
             estimators with actions="first" are evaluated at states visited from these starts,
             times 1/(1 − γ) (see `gradlab.gradients.objective`).
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
+        attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
+            part made the error (see `gradlab.attributing`); takes several times as long.
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -92,13 +96,14 @@ def measure(
     begun = time.monotonic()
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
+    check_horizons(attribute, H)
     given, policy = policy, copy.deepcopy(policy).double()
-    begin = _starts(task, starts, seed)
+    begin = starts_of(task, starts, seed)
     critics = listed(critic)
     for each in critics or (None,):
         check_networks(task, policy, each)
     first = critics[0] if critics else None
-    chosen = _estimators(task, first, estimators, H)
+    chosen = estimators_at(task, first, estimators, H)
     for name, estimator in chosen.items():
         _check_estimator(name, estimator, task, begin, truth)
     _check_memory(task, policy, chosen, H, len(begin.states), truth)
@@ -149,7 +154,12 @@ def measure(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     profile = assembled(moments, H, batch, config, environment, truth_values(reference, truth))
-    return replace(profile, sanity=sanity, theory=bounds)
+    profile = replace(profile, sanity=sanity, theory=bounds)
+    if attribute is False:
+        return profile
+    asked = None if attribute is True else tuple(attribute)
+    world = World(task, simulator, policy, begin, chosen, asked)
+    return replace(profile, attribution=attributed(profile, world, progress))
 
 
 def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
@@ -229,7 +239,8 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
         check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
 
 
-def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
+def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
+    """Float64 starts, drawn from the task's law where only their number is given."""
     if isinstance(starts, int):
         starts = task.starts(starts, stream(seed, "starts"))
     if isinstance(starts, Path):
@@ -244,7 +255,7 @@ def _starts(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
     return begin
 
 
-def _estimators(
+def estimators_at(
     task: Task, critic: nn.Module | None, given: Mapping[str, Estimator] | None, horizon: int
 ) -> dict[str, Estimator]:
     """The estimators at horizon H, with float64 copies of their critics."""

@@ -18,6 +18,11 @@ def answer(document: Document, as_json: bool) -> None:
     checks = document.get("checks")
     if isinstance(checks, list):
         _print_checks(checks)
+    ledger = document.get("ledger")
+    if isinstance(ledger, list):
+        from gradlab.cli.ledger_tables import print_ledger
+
+        print_ledger(ledger)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")

@@ -40,6 +40,11 @@ class Measure:
     truth: Literal["matched", "objective"] = "matched"
     """Reference of every bias: the gradient that each estimator aims at, or the objective's, one
     for all, first-action gradients then being taken at visited states and times 1/(1 − γ)."""
+    attribute: bool = False
+    """Keep what `gradlab attribute` needs to say which part made the error, and which noise the
+    variance; takes several times as long."""
+    consequence: bool = False
+    """Take one step along every gradient, too, and say what it does to the return."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -74,6 +79,8 @@ class Measure:
                 truth=self.truth,
                 termination=self.termination,
                 seed=self.seed,
+                attribute=self.attribute,
+                consequence=self.consequence,
                 progress=progress,
                 command=command,
             )

@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli.answer import answer
+from gradlab.cli.attribute import Attribute
 from gradlab.cli.compare import Compare
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
@@ -31,6 +32,7 @@ Command = (
     | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Attribute, subcommand("attribute")]
     | Annotated[Report, subcommand("report")]
     | Annotated[List, subcommand("list")]
     | Annotated[Selftest, subcommand("selftest")]
@@ -40,7 +42,7 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Jacobians | Train | Compare | Report | List | Selftest = tyro.cli(
+    asked: Measure | Jacobians | Train | Compare | Attribute | Report | List | Selftest = tyro.cli(
         Command,
         prog="gradlab",
         description="How good is your policy gradient?",

@@ -1,0 +1,81 @@
+"""`gradlab attribute RUN.h5`: which part of the gradient made its error, and what its variance."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.measure import Measure
+from gradlab.errors import InputError
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from gradlab.profile import Profile
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Say which part of a run's gradients made their error, and where their variance comes from."""
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are made again."""
+    keep: bool = False
+    """Keep in RUN.h5 what had to be made again, so that the next reading takes seconds."""
+    json: bool = False
+    """Print one JSON document: sentences and the ledger's table."""
+
+    def run(self, command: str) -> Document:
+        """Read or remake the substitutions and account for them."""
+        from gradlab.accounting import attribute
+        from gradlab.ledger_words import sentences
+        from gradlab.profile import load
+
+        profile = load(self.file)
+        again = profile.attribution is None
+        if again:
+            profile = _again(profile, self.file)
+            if self.keep:
+                profile.save(self.file, overwrite=True)
+        ledger = attribute(profile)
+        return {
+            "verdict": [{"decided": True, "text": text} for text in sentences(ledger, profile)],
+            "ledger": ledger.table().to_dict("records"),
+            "made_again": again,
+            "run": str(self.file),
+        }
+
+
+def _again(profile: Profile, run: Path) -> Profile:
+    """The substitutions of a run whose command says how it was made."""
+    with arguments.undisturbed():
+        from gradlab.reattributed import attributed_again
+
+    made = _made(shlex.split(str(profile.config.get("command", ""))), run)
+    files = {
+        kind: getattr(made, kind) or str(arguments.beside(run, kind))
+        for kind in ("policy", "critic")
+    }
+    task = arguments.named_task(made.task, made.settings)
+    networks = arguments.networks(**files)
+    with bars() as progress:
+        return attributed_again(
+            profile, task, networks["policy"], networks["critic"], progress=progress
+        )
+
+
+def _made(words: Sequence[str], run: Path) -> Measure:
+    """The command that measured the run."""
+    if list(words[:2]) != ["gradlab", "measure"]:
+        raise InputError(
+            f"{run} holds no substitutions and was not made by `gradlab measure`, whose command "
+            f"names task, policy and critic: measure again with attribute=True"
+        )
+    return tyro.cli(Measure, args=words[2:], config=(FlagCreatePairsOff,))

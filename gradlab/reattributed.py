@@ -1,0 +1,56 @@
+"""The substitutions of a saved run that kept none, made again from its task, policy and critic.
+
+Only what substitutions need is computed: starts and noise follow from the seed, the length of the
+truth and the horizons of smallest error are in the file.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+from torch import nn
+
+from gradlab import provenance
+from gradlab.attributing import World, attributed
+from gradlab.errors import InputError
+from gradlab.hooks import Progress, silent
+from gradlab.measurement import estimators_at, starts_of
+from gradlab.profile import Profile
+from gradlab.tasks import Task
+
+
+def attributed_again(
+    profile: Profile,
+    task: Task,
+    policy: nn.Module,
+    critic: nn.Module,
+    *,
+    progress: Progress = silent,
+) -> Profile:
+    """The profile as `measure(task, policy, critic, attribute=True)` would have kept it.
+
+    Args:
+        task, policy, critic: those that were measured, with the default estimators and starts.
+
+    Raises:
+        InputError: they are others, or the run measured estimators or starts of the user's own.
+    """
+    config = profile.config
+    policy = copy.deepcopy(policy).double()
+    chosen = estimators_at(task, critic, None, config["horizon"])
+    begin = starts_of(task, config["starts"], config["seed"])
+    now = {
+        "policy_hash": provenance.network_hash(policy),
+        "critic_hash": provenance.network_hash(critic),
+        "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
+    }
+    other = [name for name, value in now.items() if config.get(name, value) != value]
+    if other or set(profile.estimators) != set(chosen) or config.get("entropy"):
+        what = " and ".join(name.split("_")[0] for name in other) or "estimators"
+        raise InputError(
+            f"the run measured another {what}, so its substitutions cannot be made again: measure "
+            f"with attribute=True"
+        )
+    world = World(task, task.simulator, policy, begin, chosen, None)
+    return replace(profile, attribution=attributed(profile, world, progress))
