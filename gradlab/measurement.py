@@ -125,13 +125,14 @@ def measure(
         termination=termination, seed=seed, progress=progress,
     )  # fmt: skip
     if truth == "objective":
-        moments = objective_moments(
+        measured = objective_moments(
             chosen, simulator, policy, begin, reference, H, termination, seed, progress
         )
     else:
-        moments = estimator_moments(
+        measured = estimator_moments(
             chosen, policy, begin, reference, H, termination, seed, progress, rivals
         )
+    moments = measured.cells
     progress("checks", 0, 1)
     examined = list(critics) if critics else _given_critics(estimators)
     sanity = examine(task, given, examined, chosen, policy, begin, moments, termination, seed)

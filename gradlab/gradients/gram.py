@@ -93,10 +93,10 @@ def mean_gradients(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
 
 def squared_norms(jacobian: PolicyJacobian, g: Tensor) -> Tensor:
     """|J_iᵀ g_i|² for K sets of action gradients [K, N, da] → [K, N]."""
-    return torch.einsum("kna,nab,knb->kn", g, _diagonal(jacobian), g)
+    return torch.einsum("kna,nab,knb->kn", g, diagonal(jacobian), g)
 
 
-def _diagonal(jacobian: PolicyJacobian) -> Tensor:
+def diagonal(jacobian: PolicyJacobian) -> Tensor:
     """Θ_ii of every sample, [N, da, da]."""
     shape = (jacobian.samples, jacobian.action_dim, jacobian.action_dim)
     theta = jacobian.factors[0].signals.new_zeros(shape)
@@ -107,51 +107,65 @@ def _diagonal(jacobian: PolicyJacobian) -> Tensor:
 
 
 def products(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """Θ g over all samples and over the samples of one's own group.
-
-    Few samples go by the kernel Θ, many by the sums Σ_j J_jᵀ g_j in θ; both give the same numbers.
-
-    Args:
-        g: [K, N, da] action gradients.
-        group: [N] integers.
+    """Θ g over all samples and over the samples of one's own group: `fold_products` of one fold.
 
     Returns:
         total [K, N, da] with total_i = J_i Σ_j J_jᵀ g_j, and within, the same sum over group_j =
         group_i; so g'_i · total_i = G'_i · Σ_j G_j.
     """
+    total, within = fold_products(jacobian, g, group, torch.zeros_like(group), 1)
+    return total[0], within
+
+
+def fold_products(
+    jacobian: PolicyJacobian, g: Tensor, group: Tensor, fold: Tensor, folds: int
+) -> tuple[Tensor, Tensor]:
+    """Θ g over the samples of each fold, and over those of one's own group.
+
+    Few samples go by the kernel Θ, many by the sums Σ_j J_jᵀ g_j in θ; both give the same numbers.
+
+    Args:
+        g: [K, N, da] action gradients.
+        group: [N] integers; fold: [N], 0 … folds − 1.
+
+    Returns:
+        total [folds, K, N, da] and within [K, N, da].
+    """
     n, da = g.shape[1:]
+    members = [slice(None) if folds == 1 else (fold == f).nonzero()[:, 0] for f in range(folds)]
     if n * da <= KERNEL:
-        return _by_kernel(jacobian, g, group)
-    sums = n * mean_gradients(jacobian, g)
-    step = max(1, PAIRS // (len(g) * max(f.signals.shape[2] for f in jacobian.factors)))
+        return _by_kernel(jacobian, g, members), _within(jacobian, g, group)
+    parts = [(jacobian.rows(rows), g[:, rows]) for rows in members]
+    sums = torch.cat([part.samples * mean_gradients(part, each) for part, each in parts])
+    step = max(1, PAIRS // (len(sums) * max(f.signals.shape[2] for f in jacobian.factors)))
     blocks = (slice(begin, min(begin + step, n)) for begin in range(0, n, step))
     total = torch.cat([along(jacobian.rows(rows), sums) for rows in blocks], dim=1)
-    return total, _within(jacobian, g, group)
+    return total.reshape(folds, *g.shape), _within(jacobian, g, group)
 
 
 def _within(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> Tensor:
     """Θ g over the samples of one's own group, group by group; alone: Θ_ii g_i."""
-    within = torch.einsum("nab,knb->kna", _diagonal(jacobian), g)
+    within = torch.einsum("nab,knb->kna", diagonal(jacobian), g)
     _, label, size = np.unique(group.numpy(), return_inverse=True, return_counts=True)
     for which in np.flatnonzero(size > 1):
         rows = torch.from_numpy(np.flatnonzero(label == which))
-        within[:, rows] = _by_kernel(jacobian.rows(rows), g[:, rows], group[rows])[0]
+        within[:, rows] = _by_kernel(jacobian.rows(rows), g[:, rows], [slice(None)])[0]
     return within
 
 
-def _by_kernel(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+def _by_kernel(jacobian: PolicyJacobian, g: Tensor, members: list[slice | Tensor]) -> Tensor:
+    """Θ g over each set of samples, [sets, K, N, da]."""
     k, n, da = g.shape
-    flat = g.reshape(k, n * da).T
-    total, within = torch.empty_like(flat), torch.empty_like(flat)
+    flat = [g[:, rows].flatten(1).T for rows in members]
+    total = g.new_empty(len(members), n * da, k)
     step = max(1, PAIRS // (n * da * da))
     for begin in range(0, n, step):
         rows = slice(begin, min(begin + step, n))
         theta = _gram(jacobian, rows)
         out = slice(rows.start * da, rows.stop * da)
-        total[out] = theta.reshape(-1, n * da) @ flat
-        same = (group[rows, None] == group[None, :]).to(theta.dtype)[:, None, :, None]
-        within[out] = (theta * same).reshape(-1, n * da) @ flat
-    return total.T.reshape(k, n, da), within.T.reshape(k, n, da)
+        for each, columns, part in zip(total, members, flat, strict=True):
+            each[out] = theta[:, :, columns].reshape(-1, len(part)) @ part
+    return total.transpose(1, 2).reshape(len(members), k, n, da)
 
 
 def _gram(jacobian: PolicyJacobian, rows: slice) -> Tensor:

@@ -8,18 +8,26 @@ Gradients with θ in every action are explicit, some samples at a time.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.carried import path_with_jacobians
+from gradlab.gradients.carried import Carried, carried, path_with_jacobians
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.explicit_moments import explicit_moments
 from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.kernels import (
+    FOLDS,
+    Source,
+    action_kernels,
+    explicit_kernels,
+    folds_of,
+    kept_horizons,
+)
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -39,12 +47,21 @@ from gradlab.gradients.sketches import (
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import Progress
+from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 Cells = dict[tuple[str, int], Moments]
 Rivals = Mapping[str, Sequence[Estimator]]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Moments of every cell, and for each truth what yields inner products between cells."""
+
+    cells: Cells
+    kernels: tuple[Kernels, ...]
 
 
 def estimator_moments(
@@ -57,8 +74,8 @@ def estimator_moments(
     seed: int,
     progress: Progress,
     rivals: Rivals | None = None,
-) -> Cells:
-    """Moments of every estimator at every horizon it has.
+) -> Measured:
+    """Moments of every estimator at every horizon it has, and their kernels.
 
     Args:
         rivals: the same estimators with other critics, for the variance across critics.
@@ -68,18 +85,64 @@ def estimator_moments(
     for name, others in rivals.items():
         everyone |= {_rival(name, k): each for k, each in enumerate(others)}
     first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
+    cells, kernels = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
+    explicit = {name: each for name, each in chosen.items() if name not in first}
+    cells |= explicit_cells(explicit, policy, begin, truth, termination, seed, progress, rivals)
+    if explicit:
+        sources = explicit_sources(explicit, policy, begin, horizon, seed, termination)
+        T = None if truth.every is None else truth.every.gradients
+        kernels.append(explicit_kernels("all", sources, begin, T))
+    progress("estimators", len(chosen), len(chosen))
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    return Measured(ordered, tuple(kernels))
+
+
+def explicit_cells(
+    chosen: Mapping[str, Estimator],
+    policy: nn.Module,
+    begin: Starts,
+    truth: Truth,
+    termination: str,
+    seed: int,
+    progress: Progress,
+    rivals: Rivals,
+) -> Cells:
+    """Moments of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
     cells: Cells = {}
     for done, (name, estimator) in enumerate(chosen.items()):
-        if estimator.actions == "first":
-            continue
         progress("estimators", done, len(chosen))
         several = (estimator, *rivals.get(name, ()))
         for n, moments in explicit_moments(several, policy, begin, T, seed, termination).items():
             cells[name, n] = moments
-    cells |= _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
-    progress("estimators", len(chosen), len(chosen))
-    return {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    return cells
+
+
+def explicit_sources(
+    chosen: Mapping[str, Estimator],
+    policy: nn.Module,
+    begin: Starts,
+    horizon: int,
+    seed: int,
+    termination: str,
+    among: int | None = None,
+) -> list[Source]:
+    """Their gradients at the horizons whose inner products are kept.
+
+    Args:
+        among: how many estimators share a truth, where there are others.
+    """
+    kept = kept_horizons(horizon, len(chosen) if among is None else among)
+
+    def source(name: str, estimator: Estimator) -> Source:
+        horizons = tuple(n for n in kept if n in horizons_of(estimator))
+
+        def rows(block: slice) -> Carried:
+            return carried(estimator, policy, begin.block(block), horizons, seed, termination)
+
+        return Source(tuple((name, n) for n in horizons), rows)
+
+    return [source(name, each) for name, each in chosen.items()]
 
 
 def _rival(name: str, k: int) -> str:
@@ -148,36 +211,41 @@ def _kernel_moments(
     truth: Truth,
     seed: int,
     rivals: Rivals,
-) -> Cells:
+) -> tuple[Cells, list[Kernels]]:
     """Moments of all first-action estimators by one pass over the Gram kernel."""
     keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
     if not keys:
-        return {}
+        return {}, []
     noise = begin.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
     weight = begin.weight[:, None]
     G = torch.stack([first[name][n] for name, n in keys]) * weight
     T = G[:0] if truth.first is None else (truth.first.gradients * weight)[None]
-    Y = G - T if len(T) else G[:0]
     D = [_across_critics(first, name, n, len(rivals.get(name, ()))) * weight for name, n in keys]
-    parts = [len(G), len(Y), len(T), *map(len, D)]
-    products = gram.products(jacobian, torch.cat([G, Y, T, *D]), begin.group)  # Θ is formed once
-    total, within = (torch.split_with_sizes(each, parts) for each in products)
+    parts = [len(G), len(T), *map(len, D)]
+    every, fold = torch.cat([G, T, *D]), folds_of(begin)[0]
+    folds, inside = gram.fold_products(jacobian, every, begin.group, fold, FOLDS)  # Θ formed once
+    kept = len(G) + len(T)
+    kernels = action_kernels(
+        keys, every[:kept], folds[:, :kept], inside[:kept], gram.diagonal(jacobian), begin
+    )
+    total, within = (torch.split_with_sizes(each, parts) for each in (folds.sum(dim=0), inside))
     label, size = grouping(begin)
     squares = by_group(gram.squared_norms(jacobian, G), label)
     gradient = pair_sums(G, total[0], within[0], G, total[0], label)
     critics = [
         _mean_pairs(pair_sums(d, t, w, d, t, label))
-        for d, t, w in zip(D, total[3:], within[3:], strict=True)
+        for d, t, w in zip(D, total[2:], within[2:], strict=True)
     ]
     cells = {
         key: Moments(size, squares[k], row(gradient, k), critics=critics[k])
         for k, key in enumerate(keys)
     }
     if len(T):
-        difference = pair_sums(Y, total[1], within[1], Y, total[1], label)
-        reference = pair_sums(T, total[2], within[2], T, total[2], label)
-        cross = pair_sums(G, total[2], within[2], T, total[0], label)
+        Y, total_Y, within_Y = G - T, total[0] - total[1], within[0] - within[1]
+        difference = pair_sums(Y, total_Y, within_Y, Y, total_Y, label)
+        reference = pair_sums(T, total[1], within[1], T, total[1], label)
+        cross = pair_sums(G, total[1], within[1], T, total[0], label)
         for k, key in enumerate(keys):
             cells[key] = replace(
                 cells[key],
@@ -185,7 +253,7 @@ def _kernel_moments(
                 difference=row(difference, k),
                 cross=row(cross, k),
             )
-    return _sketched(cells, jacobian, G, T, label, sketch_for(policy))
+    return _sketched(cells, jacobian, G, T, label, sketch_for(policy)), [kernels]
 
 
 def _across_critics(first: Mapping[str, Tensor], name: str, n: int, rivals: int) -> Tensor:

@@ -24,16 +24,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.gradients import gram
+from gradlab.gradients.carried import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.inner_products import (
-    Cells,
-    estimator_moments,
+    Measured,
+    explicit_cells,
+    explicit_sources,
     first_action_gradients,
     horizons_of,
     pair_sums,
     row,
 )
+from gradlab.gradients.kernels import Source, explicit_kernels, kept_horizons
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.sketches import (
     explicit_sketch,
@@ -64,8 +67,8 @@ def objective_moments(
     termination: str,
     seed: int,
     progress: Progress,
-) -> Cells:
-    """Moments of every estimator at every horizon it has, all against one truth.
+) -> Measured:
+    """Moments of every estimator at every horizon it has, all against one truth, and kernels.
 
     Args:
         truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
@@ -73,19 +76,42 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    cells = estimator_moments(staying, policy, begin, truth, horizon, termination, seed, progress)
+    cells = explicit_cells(staying, policy, begin, truth, termination, seed, progress, {})
+    sources = explicit_sources(
+        staying, policy, begin, horizon, seed, termination, among=len(chosen)
+    )
+    T = None if truth.every is None else truth.every.gradients
     if visiting:
         discount = next(iter(visiting.values())).tail.discount
-        T = max(horizon, 1) if truth.every is None else truth.horizon
-        at = visits(simulator, policy, begin, discount, SAMPLES, T, seed, termination)
+        steps = max(horizon, 1) if truth.every is None else truth.horizon
+        at = visits(simulator, policy, begin, discount, SAMPLES, steps, seed, termination)
         first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
         keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
         jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
         G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
-        targets = None if truth.every is None else _targets(truth.every.gradients, begin)
+        targets = None if T is None else _targets(T, begin)
         moments = _sketched(_moments(G, jacobian, at, targets), G, jacobian, at, policy, targets)
         cells |= dict(zip(keys, moments, strict=True))
-    return {key: cells[key] for name in chosen for key in cells if key[0] == name}
+        kept = kept_horizons(horizon, len(chosen))
+        sources.append(_visiting_source(keys, kept, G, jacobian))
+    kernels = explicit_kernels("objective", sources, begin, T, SAMPLES if visiting else 1)
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    return Measured(ordered, (kernels,))
+
+
+def _visiting_source(
+    keys: list[tuple[str, int]], kept: list[int], G: Tensor, jacobian: PolicyJacobian
+) -> Source:
+    """First-action gradients at the visits of some starts, as (visit, start): [K, 8, n, da]."""
+    chosen = [k for k, (_, n) in enumerate(keys) if n in kept]
+    x = G[chosen].reshape(len(chosen), -1, SAMPLES, G.shape[2]).transpose(1, 2)
+    sample = torch.arange(jacobian.samples).reshape(-1, SAMPLES).T
+
+    def rows(block: slice) -> Carried:
+        some = jacobian.rows(sample[:, block].flatten())
+        return Carried(x[:, :, block], some, (SAMPLES - 1,) * len(chosen))
+
+    return Source(tuple(keys[k] for k in chosen), rows, visits=True)
 
 
 def _moments(

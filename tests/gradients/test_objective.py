@@ -242,7 +242,7 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     truth = matched_truth(task.simulator, policy, begin, GAMMA, 3, kinds=("all",))
     assert truth.every is not None
     given = {"model": prior}, task.simulator, policy, begin, truth, 3, "ignore", 0, silent
-    found = objective_moments(*given)["model", 3]
+    found = objective_moments(*given).cells["model", 3]
     at = visits(task.simulator, policy, begin, GAMMA, SAMPLES, truth.horizon)
     path = repeated(at.states, 1)
     path = dataclasses.replace(path, weight=at.weight, group=at.group)
