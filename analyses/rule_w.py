@@ -6,7 +6,7 @@
                 at T/2, w_H = 0.99 at λ = 0.93344, which is iteration 1505 and 669, and w_0 = 0.99
                 at 0.833 T; MPG-J with the same T is the same rule
 
-    python -m analyses.rule_w [--small] [--output reports/rule-w]
+    python -m analyses.rule_w [--small] [--output reports/horizon-claims]
 
 The rule that training uses (`training.weights`) beside the formulas in 40-digit decimals, and
 beside the λ, and so the iterations, at which a weight is reached, solved for in closed form.
@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from analyses.verdicts import Verdict, save
 from gradlab.training.weights import MpgJournalWeights, MpgWeights
 
-FOLDER = Path("reports/rule-w")
+FOLDER = Path("reports/horizon-claims")
 ETA, H = 0.1, 25
 RAMPS = (9000, 4000)  # path tracking, inverted pendulum (MPG Table VI)
 DIGITS = 40

@@ -41,7 +41,7 @@ class World:
         return Dynamics(self.system.A, self.system.B)
 
 
-def make_world(noise: float = 0.0) -> World:
+def make_world(noise: float = 0.0, discount: float = DISCOUNT) -> World:
     A = torch.tensor([[0.8, 0.15], [-0.1, 0.7]], dtype=torch.float64)
     B = torch.tensor([[0.1], [0.4]], dtype=torch.float64)
     Q, R = torch.eye(2, dtype=torch.float64), 0.5 * torch.eye(1, dtype=torch.float64)
@@ -49,10 +49,10 @@ def make_world(noise: float = 0.0) -> World:
     weight = torch.tensor([[0.1, -0.2]], dtype=torch.float64)
     starts = torch.cat([Q, -Q])
     moment = starts.T @ starts / len(starts)
-    P = costs_to_go(system, weight, DISCOUNT)[-1]
-    setting = Setting(weight, Q, R, moment, system.noise_covariance, DISCOUNT)
-    truth = lqr_gradient(system, weight, moment, DISCOUNT, "all")
-    return World(system, setting, starts, exact_critic(system, P, DISCOUNT), truth)
+    P = costs_to_go(system, weight, discount)[-1]
+    setting = Setting(weight, Q, R, moment, system.noise_covariance, discount)
+    truth = lqr_gradient(system, weight, moment, discount, "all")
+    return World(system, setting, starts, exact_critic(system, P, discount), truth)
 
 
 @dataclass(frozen=True, eq=False)
