@@ -39,8 +39,13 @@ def steps(count: int) -> str:
     return "1 step" if count == 1 else f"{count} steps"
 
 
+def two(value: float) -> str:
+    """Two significant digits, without an exponent where that is short."""
+    return f"{float(f'{value:.2g}'):g}" if abs(value) < 1e5 else f"{value:.1e}"
+
+
 def times(ratio: float) -> str:
-    return f"{ratio:.2g}×" if ratio < 1000 else f"{ratio:.1e}×"
+    return f"{two(ratio)}×"
 
 
 def horizons(over: Sequence[int]) -> str:
@@ -62,7 +67,7 @@ def percent(share: float) -> str:
 def span(low: float, high: float) -> str:
     """The two ends of an interval."""
     joint = " to " if low < 0 or high < 0 else "–"
-    return f"{low:.2g}{joint}{high:.2g}"
+    return f"{two(low)}{joint}{two(high)}"
 
 
 def duration(seconds: float) -> str:

@@ -123,7 +123,7 @@ def test_a_lower_error_is_said_with_its_ratio_and_both_horizons():
     first = profile(lambda n: 2.0 + abs(n - 3))
     text = about(first, profile(lambda n: 1.0 + abs(n - 5)), "error")
     assert text.startswith("B lowers the mean squared error of the model gradient to 0.5× (CI 0.4")
-    assert "(best at h = 3 in A, h = 5 in B)" in text
+    assert "(at their best, h = 3 in A and 5 in B)" in text
 
 
 def test_a_higher_error_and_an_equal_one_and_a_tie_have_their_own_words():
@@ -140,9 +140,9 @@ def test_a_higher_error_and_an_equal_one_and_a_tie_have_their_own_words():
 
 def test_parts_name_the_horizons_at_which_they_moved():
     second = profile(lambda n: 1.0, lambda n: 0.5 if n in (2, 3, 4, 9) else 0.9)
-    text = about(profile(noise=0.001), second, "parts")
-    assert "cosine with the truth lower at h = 2–4, 9" in text
-    assert "squared bias nowhere clearly different" in text
+    text = about(profile(noise=0.001), second, "error")
+    assert text.endswith("cosine lower at h = 2–4, 9.")
+    assert "variance" not in text  # which did not move
 
 
 def test_without_a_truth_only_variances_are_compared():
@@ -160,8 +160,7 @@ def test_errors_of_different_batches_are_left_out_and_said():
 
 def test_horizons_beyond_the_finite_ones_are_not_compared():
     lost = profile(lambda n: np.nan if n > 8 else 1.0, lambda n: np.nan if n > 8 else 0.5)
-    text = about(profile(), lost, "parts")
-    assert "lower at h = 0–8" in text
+    assert "cosine lower at h = 0–8" in about(profile(), lost, "error")
     assert "nan" not in " ".join(said(profile(), lost))
 
 

@@ -17,7 +17,7 @@ SAME = 1.05  # errors within 5% of one another are called the same
 PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
-    "cosine": "cosine with the truth",
+    "cosine": "cosine",
 }
 
 
@@ -25,7 +25,13 @@ def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
     """Whether B is better than A, estimator by estimator, and in what."""
     found = [_asked(comparison)]
     for name in comparison.estimators:
-        found += _error(comparison, name) + _parts(comparison, name)
+        error, parts = _error(comparison, name), _parts(comparison, name)
+        if error is None and parts:
+            who = gradient(name)
+            found.append(Sentence("parts", True, f"{who[0].upper() + who[1:]}: {parts}."))
+        elif error is not None:
+            decided, text = error
+            found.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
     return tuple(found)
 
 
@@ -46,35 +52,31 @@ def _asked(comparison: Comparison) -> Sentence:
     return Sentence("comparison", True, f"{text} {comparison.skipped}".strip())
 
 
-def _error(comparison: Comparison, name: str) -> list[Sentence]:
-    """The least error over the horizons, each replicate choosing its own."""
+def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
+    """Decided, and the least error over the horizons, each replicate choosing its own."""
     over = _finite(comparison, name, "mse")
     if not over:
-        return []
+        return None
     pairs = [comparison.estimates(name, "mse", h) for h in over]
     best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
     ratio = least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
-    A, B = comparison.names
-    at = f"at h = {best[0]}" if len(over) > 1 else "there"
-    where = f"(best {at} in {A}, h = {best[1]} in {B})" if len(over) > 1 else ""
-    what = f"the mean squared error of {gradient(name)}"
-    n = _samples(comparison)
+    (A, B), n = comparison.names, _samples(comparison)
     if ratio is None:
-        return [Sentence("error", False, f"Undecided: {what} is lost in noise ({n}).")]
-    numbers = f"{times(exp(ratio.value))} (CI {span(exp(ratio.low), exp(ratio.high))}, {n})"
+        return False, f"Undecided: the error of {gradient(name)} is lost in noise ({n})"
     if -log(SAME) < ratio.low and ratio.high < log(SAME):
-        text = f"{A} and {B} have the same error of {gradient(name)} to within 5% ({n})."
-        return [Sentence("error", True, text)]
+        return True, f"{A} and {B} have the same error of {gradient(name)} to within 5% ({n})"
+    numbers = f"{times(exp(ratio.value))} (CI {span(exp(ratio.low), exp(ratio.high))}, {n})"
     if ratio.low > 0 or ratio.high < 0:
         verb = "raises" if ratio.low > 0 else "lowers"
-        text = f"{B} {verb} {what} to {numbers} that of {A} {where}".rstrip() + "."
-        return [Sentence("error", True, text)]
+        text = f"{B} {verb} the mean squared error of {gradient(name)} to {numbers} that of {A}"
+        where = f" (at their best, h = {best[0]} in {A} and {best[1]} in {B})"
+        return True, text + (where if len(over) > 1 else "")
     text = f"Undecided whether {B} has the smaller error of {gradient(name)}: {numbers} that of {A}"
-    return [Sentence("error", False, f"{text}; {_more(comparison, ratio)}.")]
+    return False, f"{text}; {_more(comparison, ratio)}"
 
 
-def _parts(comparison: Comparison, name: str) -> list[Sentence]:
-    """At how many horizons each part is clearly larger or smaller."""
+def _parts(comparison: Comparison, name: str) -> str:
+    """The horizons at which each part is clearly larger or smaller; empty where none is."""
     told = []
     for quantity, words in PARTS.items():
         over = _finite(comparison, name, quantity)
@@ -83,13 +85,9 @@ def _parts(comparison: Comparison, name: str) -> list[Sentence]:
         down = [h for h, gap in zip(over, gaps, strict=True) if gap.high < 0]
         moved = [f"higher at h = {horizons(up)}"] if up else []
         moved += [f"lower at h = {horizons(down)}"] if down else []
-        if over:
-            told.append(f"{words} {' and '.join(moved) or 'nowhere clearly different'}")
-    if not told:
-        return []
-    who, n = gradient(name), _samples(comparison)
-    text = f"{comparison.names[1]}, {who}, horizon by horizon (95% each, {n}): {'; '.join(told)}."
-    return [Sentence("parts", True, text)]
+        if moved:
+            told.append(f"{words} {' and '.join(moved)}")
+    return "; ".join(told)
 
 
 def _gap(comparison: Comparison, name: str, quantity: str, horizon: int) -> Interval:
