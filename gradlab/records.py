@@ -11,11 +11,8 @@ plain, contiguous arrays are read, and never more bytes than the file has.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
+from gradlab.files import placed
 
 SCHEMA = "gradlab"
 SCHEMA_VERSION = 1
@@ -79,7 +77,7 @@ def write(path: str | Path, record: Record, overwrite: bool = False) -> None:
     path = Path(path)
     _check_record(record)
     check_output(path, overwrite)
-    with _placed(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
+    with placed(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
         run = file.create_group("run", track_order=True)
         run.attrs.update({"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
         for name, value in record.attributes.items():
@@ -125,27 +123,6 @@ def _storable(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind in "OU":
         return values.astype(h5py.string_dtype("utf-8"))
     return np.ascontiguousarray(values).reshape(values.shape)
-
-
-@contextlib.contextmanager
-def _placed(path: Path) -> Iterator[Path]:
-    """A name to write to, moved to `path` once its content is on disk, removed on failure."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _check_record(record: Record) -> None:

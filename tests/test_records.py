@@ -104,7 +104,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(records.os, "fsync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         records.write(path, planted(), overwrite=True)
     assert path.read_bytes() == before

@@ -6,10 +6,7 @@ the module.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.files import placed
 from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
@@ -86,14 +84,11 @@ def save(module: nn.Module, path: str | Path) -> None:
     path = Path(path)
     metadata = {KEY: json.dumps(architecture_of(module), allow_nan=False)}
     tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(serialize(tensors, metadata))
-        os.replace(temporary, path)
+        with placed(path) as temporary:
+            temporary.write_bytes(serialize(tensors, metadata))
     except (OSError, SafetensorError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise InputError(f"{path} cannot be written ({error}): choose another folder") from error
 
 

@@ -25,6 +25,7 @@ from torch import nn
 from gradlab import records
 from gradlab.data.noise import stream
 from gradlab.errors import Failure, InputError
+from gradlab.files import sync
 from gradlab.journal import discard, journal_of
 from gradlab.networks import checkpoint
 from gradlab.records import Array
@@ -92,26 +93,18 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
         return
     place = resume_file(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
+    # Of one name, so that a killed run leaves one of these large files behind, not many.
     temporary = place.with_name(f".{place.name}.tmp")
     try:
         save_file(tensors, temporary, {KEY: json.dumps(config)})
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
         os.replace(temporary, place)
-        _sync(place.parent)
+        sync(place.parent)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
         message = f"{place} cannot be written ({error}); the one before is kept: free space, resume"
         raise Failure(message) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
