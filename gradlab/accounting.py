@@ -41,6 +41,8 @@ def attribute(profile: Profile) -> Ledger:
         skipped=found.skipped,
         starts=int(profile.config["starts"]),
         rule=found.rule,
+        state_names=found.state_names,
+        action_names=found.action_names,
     )
 
 

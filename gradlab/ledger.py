@@ -11,11 +11,13 @@ Each cause's share splits on over entries of its blocks and over steps (`gradien
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+Place = tuple[str, str, str, str]
 Row = dict[str, str | int | float]
 
 CAUSES: Mapping[str, str] = {
@@ -156,6 +158,7 @@ class Ledger:
             name, of its variance).
         starts: N behind every number.
         rule: how the horizons were chosen.
+        state_names, action_names: the coordinates of entries.
     """
 
     bias: tuple[Account, ...]
@@ -163,6 +166,8 @@ class Ledger:
     skipped: Mapping[str, str]
     starts: int
     rule: str
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
 
     def account(self, estimator: str, horizon: int) -> Account | None:
         """One account, if there is one."""
@@ -170,19 +175,35 @@ class Ledger:
         return next(found, None)
 
     def table(self) -> pd.DataFrame:
-        """One row per part, for `figures.ledger`, `figures.entries` and `figures.steps`.
+        """One row per part, entries that are exactly 0 included (but those of "states").
+
+        For `figures.ledger`, `figures.entries`, `figures.error_steps`, `figures.variance_sources`.
 
         Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
         "output", "input", "step", "source", "critics"), estimator, horizon, cause (also a source,
         or the coordinate of an output or input), block, output, input, step, and the part's value,
         se, ci_low, ci_high, fraction, fraction_low, fraction_high.
         """
-        rows = [row for each in self.bias for row in _bias_rows(each)]
+        grid = list(_grid(self.state_names, self.action_names))
+        rows = [row for each in self.bias for row in _bias_rows(each, grid)]
         rows += [row for each in self.variance for row in _variance_rows(each)]
         return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _bias_rows(account: Account) -> Iterator[Row]:
+def _grid(states: Sequence[str], actions: Sequence[str]) -> Iterator[Place]:
+    """Every (cause, block, output, input) of the dynamics, the reward and the critic."""
+    for output in states:
+        yield from (("A", "A", output, each) for each in states)
+        yield from (("B", "B", output, each) for each in actions)
+    for name, (cause_s, cause_a), letter in (
+        ("reward", ("reward", "reward"), "r"),
+        ("critic", ("critic_s", "critic_a"), "q"),
+    ):
+        yield from ((cause_s, f"{letter}_s", name, each) for each in states)
+        yield from ((cause_a, f"{letter}_a", name, each) for each in actions)
+
+
+def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
     at = (account.estimator, account.horizon)
     yield _row("bias", "total", *at, account.total)
     for kind in ("shapley", "first", "last"):
@@ -191,11 +212,18 @@ def _bias_rows(account: Account) -> Iterator[Row]:
     for kind, parts in (("output", account.outputs), ("input", account.inputs)):
         for part in parts:
             yield _row("bias", kind, *at, part)
-    for entry in account.entries:
-        place = {"block": entry.block, "output": entry.output, "input": entry.input}
-        yield _row("bias", "entry", *at, entry.part) | place | {"cause": entry.cause}
+    found = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
+    for place in dict.fromkeys((*grid, *found)):
+        names = dict(zip(("cause", "block", "output", "input"), place, strict=True))
+        yield _row("bias", "entry", *at, found.get(place, _nothing(account))) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
+
+
+def _nothing(account: Account) -> Part:
+    """A part that is exactly 0."""
+    ends = (np.nan, -np.inf, np.inf) if account.lost else (0.0, 0.0, 0.0)
+    return Part("entry", 0.0, 0.0, 0.0, 0.0, *ends)
 
 
 def _variance_rows(spread: Spread) -> Iterator[Row]:

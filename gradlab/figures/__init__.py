@@ -11,6 +11,11 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
 
     bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
+Figures of a ledger take its own long table (`gradlab.ledger`):
+
+    ledger, variance_sources      shares of squared bias and of variance, as waterfalls
+    entries, error_steps          which derivative, at which step
+
 Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians.run`):
 
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
@@ -26,6 +31,7 @@ from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
+from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
 from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
 
 __all__ = [
@@ -33,9 +39,12 @@ __all__ = [
     "bounds",
     "chain_error",
     "cosine",
+    "entries",
+    "error_steps",
     "jacobian_distance",
     "jacobian_entries",
     "jacobian_time",
+    "ledger",
     "lyapunov",
     "mixture_weights",
     "model_error",
@@ -46,4 +55,5 @@ __all__ = [
     "snr",
     "training_curve",
     "update_times",
+    "variance_sources",
 ]

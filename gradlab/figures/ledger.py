@@ -1,0 +1,241 @@
+"""Where an error comes from: shares as a waterfall, entries as a map, steps as curves.
+
+Each figure takes the long table of a ledger (`gradlab.ledger.Ledger.table`). Shares may be
+negative; a waterfall of one horizon goes down there, and ends at the total. Its unit is the sum of
+the sizes of all shares, so that horizons compare whatever their error, and where causes cancel the
+total is seen to be small beside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, TwoSlopeNorm
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.style import INK, MUTED, PAPER, Look
+
+# A cause's marker stands for its hatch where it is a bar.
+CAUSES: Mapping[str, Look] = {
+    "states": Look("states", MUTED, (0, (7, 2.5)), "v"),
+    "A": Look("∂f/∂s", style.BLUE, "-", "o"),
+    "B": Look("∂f/∂a", style.VERMILION, (0, (5, 1.6)), "s"),
+    "reward": Look("reward gradient", style.GREEN, (0, (1.2, 1.4)), "^"),
+    "critic_s": Look("critic ∇_s", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+    "critic_a": Look("critic ∇_a", style.OCHRE, (0, (3, 1.2, 1, 1.2)), "P"),
+}
+SOURCES: Mapping[str, Look] = {
+    "start": Look("start states", style.BLUE, "-", "o"),
+    "policy": Look("policy noise", style.VERMILION, (0, (5, 1.6)), "s"),
+    "dynamics": Look("dynamics noise", style.GREEN, (0, (1.2, 1.4)), "^"),
+    "member": Look("ensemble members", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+}
+HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
+UNIT = "1 = the sizes of all shares together; black line: the total"
+LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
+DARK = 0.55  # of the largest size: from there a number is written in white
+WORDY = 120  # cells up to which each shows its number
+
+
+def ledger(table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model") -> Axes:
+    """Shapley shares of one estimator's squared bias at every attributed horizon."""
+    return _waterfall(table, ax, estimator, "bias", CAUSES)
+
+
+def variance_sources(
+    table: pd.DataFrame, ax: Axes | None = None, *, estimator: str = "model"
+) -> Axes:
+    """What starts and every kind of noise add to one estimator's variance."""
+    return _waterfall(table, ax, estimator, "variance", SOURCES)
+
+
+def _waterfall(
+    table: pd.DataFrame,
+    ax: Axes | None,
+    estimator: str,
+    account: str,
+    looks: Mapping[str, Look],
+) -> Axes:
+    ax = style.new_axes() if ax is None else ax
+    rows = table[(table["account"] == account) & (table["estimator"] == estimator)]
+    kind = "shapley" if account == "bias" else "source"
+    what = "squared bias" if account == "bias" else "variance"
+    title = f"Where the {what} comes from"
+    horizons = sorted(rows["horizon"].unique())
+    if not horizons:
+        drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
+        return style.dress(ax, title, "")
+    lost = []
+    for look, hatch in zip(looks.values(), HATCHES, strict=False):  # the legend, never faint
+        ax.bar(0, 0, color=look.colour, edgecolor=PAPER, hatch=hatch, label=look.label)
+    for place, horizon in enumerate(horizons):
+        at = rows[rows["horizon"] == horizon]
+        total, parts = at[at["kind"] == "total"].iloc[0], at[at["kind"] == kind]
+        _fall(ax, place, parts.set_index("cause"), total, looks)
+        if not total["ci_low"] > 0:
+            lost.append(str(horizon))
+    notes = [_named(estimator), UNIT] + (
+        [f"lost in noise, lighter: n = {', '.join(lost)}"] if lost else []
+    )
+    ax.axhline(0, color=MUTED, linewidth=0.8)
+    style.dress(ax, title, f"share of the {what}", notes)
+    ax.set_xticks(range(len(horizons)), [str(n) for n in horizons])
+    ax.set_xlim(-0.6, len(horizons) - 0.4)
+    return ax
+
+
+def _fall(
+    ax: Axes, place: int, parts: pd.DataFrame, total: pd.Series, looks: Mapping[str, Look]
+) -> None:
+    """The bars of one horizon, each beginning where the one before it ends."""
+    size = float(parts["value"].abs().sum())
+    scale = size if size > 0 else 1.0
+    width, base = 0.86 / len(looks), 0.0
+    faint = 1.0 if total["ci_low"] > 0 else 0.4
+    for k, (cause, look) in enumerate(looks.items()):
+        share = parts.loc[cause]
+        x, height = place - 0.43 + (k + 0.5) * width, float(share["value"]) / scale
+        ax.bar(
+            x, height, width, bottom=base, color=look.colour, edgecolor=PAPER, linewidth=0.4,
+            hatch=HATCHES[k], alpha=faint,
+        )  # fmt: skip
+        ends = base + np.array([share["ci_low"], share["ci_high"]]) / scale
+        if np.isfinite(ends).all() and ends[1] > ends[0]:
+            ax.plot([x, x], ends, color=INK, linewidth=1.0, alpha=faint)
+        base += height
+        if k + 1 < len(looks):
+            ax.plot([x, x + width], [base, base], color=MUTED, linewidth=0.6, alpha=faint)
+    mark = float(total["value"]) / scale
+    ax.plot([place - 0.47, place + 0.47], [mark, mark], color=INK, linewidth=1.8, alpha=faint)
+
+
+def entries(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    estimator: str = "model",
+    horizon: int | None = None,
+) -> Axes:
+    """Which entry of [∂f/∂s ∂f/∂a; ∂r; ∇Q] makes the squared bias, as a map.
+
+    Args:
+        horizon: None: the longest whose total is not lost in noise, else the longest.
+    """
+    ax = style.new_axes() if ax is None else ax
+    at = _account(table, estimator, horizon)
+    rows = at[(at["kind"] == "entry") & (at["cause"] != "states")]
+    title = "Which derivative makes the squared bias"
+    if rows.empty:
+        drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
+        return style.dress(ax, title, "")
+    column, unit = _unit(at)
+    outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
+    values = rows.pivot_table(column, "output", "input", "sum", sort=False)
+    shown = values.reindex(index=outputs, columns=inputs).to_numpy(float)
+    _signed_map(ax, shown, percent=column == "fraction")
+    for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
+        keep = range(0, len(names), 1 + (len(names) - 1) // 24)
+        axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
+    states = at[(at["kind"] == "shapley") & (at["cause"] == "states")].iloc[0]
+    rest = f"{states[column]:.0%}" if column == "fraction" else f"{states[column]:.2g}"
+    notes = [
+        f"{_named(estimator)}, n = {int(at['horizon'].iloc[0])}",
+        unit,
+        f"beside the map: {rest} from the states; empty: exactly 0; hatched: negative",
+    ]
+    style.dress(ax, title, "output", notes)
+    ax.set_xlabel("input", color=INK)
+    ax.grid(False)
+    ax.tick_params(axis="x", rotation=45 if len(inputs) > 5 else 0, length=0)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
+def error_steps(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    estimator: str = "model",
+    horizon: int | None = None,
+) -> Axes:
+    """At which step of the rollout each cause makes its share.
+
+    Args:
+        horizon: as in `entries`.
+    """
+    ax = style.new_axes() if ax is None else ax
+    at = _account(table, estimator, horizon)
+    rows = at[at["kind"] == "step"]
+    title = "When the squared bias is made"
+    if rows.empty:
+        drawing.nothing(ax, f"nothing attributed for the estimator {style.plain(estimator)}")
+        return style.dress(ax, title, "")
+    column, unit = _unit(at)
+    ends = ("fraction_low", "fraction_high") if column == "fraction" else ("ci_low", "ci_high")
+    for cause, look in CAUSES.items():
+        mine = rows[rows["cause"] == cause].sort_values("step")
+        if len(mine):
+            found = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
+            drawing.draw(ax, found, look)
+    ax.axhline(0, color=MUTED, linewidth=0.8)
+    notes = [f"{_named(estimator)}, n = {int(at['horizon'].iloc[0])}", unit]
+    style.dress(ax, title, "share" if column == "fraction" else "squared gradient norm", notes)
+    ax.set_xlabel("step t", color=INK)
+    return ax
+
+
+def _account(table: pd.DataFrame, estimator: str, horizon: int | None) -> pd.DataFrame:
+    """The rows of one account."""
+    rows = table[(table["account"] == "bias") & (table["estimator"] == estimator)]
+    if horizon is None and len(rows):
+        totals = rows[rows["kind"] == "total"]
+        sure = totals[totals["ci_low"] > 0]
+        horizon = int((sure if len(sure) else totals)["horizon"].max())
+    return rows[rows["horizon"] == horizon]
+
+
+def _named(estimator: str) -> str:
+    return style.looks([estimator])[estimator].label
+
+
+def _unit(at: pd.DataFrame) -> tuple[str, str]:
+    """Fractions, or squared gradient norms where the total is lost in noise."""
+    known = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
+    if known:
+        return "fraction", "share of the squared bias"
+    return "value", "squared gradient norms: the squared bias itself is lost in noise"
+
+
+def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
+    top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
+    colours = LinearSegmentedColormap.from_list("share", [style.BLUE, PAPER, style.VERMILION])
+    norm = TwoSlopeNorm(0.0, -top, top)
+    shown = np.where(values == 0, np.nan, values)
+    image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
+    figure = ax.get_figure()
+    if figure is not None:
+        bar = figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
+        bar.ax.yaxis.set_major_locator(MaxNLocator(5))
+        bar.ax.yaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if percent else f"{x:.2g}")
+        bar.ax.tick_params(colors=MUTED, labelsize=8)
+        bar.outline.set_edgecolor(MUTED)  # type: ignore[operator]
+    for (i, j), value in np.ndenumerate(values):
+        if abs(value) < LEAST * top:
+            continue
+        if value < 0:
+            ax.add_patch(
+                Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, ec=MUTED)
+            )
+        if values.size <= WORDY:
+            text = f"{100 * value:+.2g}%" if percent and abs(value) < 10 else f"{value:+.2g}"
+            # A number stands clear of the hatching.
+            box = {"fc": PAPER, "ec": "none", "pad": 1.0} if value < 0 else None
+            dark = value > DARK * top
+            colour = PAPER if dark else INK
+            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)
