@@ -72,6 +72,7 @@ class Contender:
         against: log of its MSE over that of the best scaled single estimator, paired; None where
             that is lost in noise.
         gap: its cosine less that of the best scaled single estimator, paired.
+        saved: log of the MSE of the weights chosen by "mse" over its own, paired; None where lost.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Contender:
     cosine_interval: Interval
     against: Interval | None
     gap: Interval
+    saved: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -144,19 +146,20 @@ class Trial:
     """One setting that was not measured, from the same samples.
 
     Attributes:
-        change: what is different ("N′ = 64", "half the model error", "a critic without error").
-        batch: N′; best: the cell of least MSE, mse with its interval; cosine: of one batch there,
-            None where the change does not say.
+        change: what is different ("N′ = 64", "half the model error of model").
+        batch: N′; best: the cell of least MSE; kept: the 95% set (empty where an error is smaller).
+        mse, cosine: there, the latter of one batch.
         weights: MSE weights of the pair {J_0, J_H}, [2]; None where there are none.
     """
 
     change: str
     batch: int
     best: Cell
+    kept: tuple[Cell, ...]
     mse: float
     mse_interval: Interval
-    cosine: float | None
-    cosine_interval: Interval | None
+    cosine: float
+    cosine_interval: Interval
     weights: Weights | None
 
 
@@ -165,7 +168,7 @@ class WhatIf:
     """Other batch sizes, half the model error, a better critic; all from the same samples.
 
     Attributes:
-        batches: ¼ × … 16 × N′; errors: less model error, no critic error.
+        batches: ¼ × … 16 × N′; errors: half the error of model or critic.
         needed: N′ for a cosine of one batch of .9 at `cell`; None: lost in noise.
         omitted: what cannot be said from this file, and why.
     """

@@ -22,6 +22,7 @@ from gradlab.statistics.grams import Grams
 from gradlab.statistics.moments import Array
 
 Cell = tuple[str, int]
+TRUTH: Cell = ("", -1)  # the truth as one of the cells, for mixtures that have a share of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,17 +106,19 @@ class Kernels:
         """Inner products of some cells and, last, of the truth; exact.
 
         Args:
+            cells: `TRUTH` may be one of them.
             truth: a cell that stands in the truth's place, to measure agreement with it.
 
         Raises:
             InputError: a cell that is not here, no truth, gradients that are not finite.
         """
-        missing = [each for each in (*cells, *filter(None, [truth])) if each not in self.cells]
+        named = (*cells, TRUTH if truth is None else truth)
+        if TRUTH in named and not self.truth:
+            raise InputError("there is no truth here: name a cell to compare with")
+        missing = [each for each in named if each not in self.cells and each != TRUTH]
         if missing:
             raise InputError(
                 f"cells {missing} have no kernel of kind {self.kind!r}: choose among {self.cells}"
             )
-        if truth is None and not self.truth:
-            raise InputError("there is no truth here: name a cell to compare with")
-        reference = len(self.cells) if truth is None else self.cells.index(truth)
-        return self.products.grams([*map(self.cells.index, cells), reference])
+        place = {cell: k for k, cell in enumerate((*self.cells, TRUTH))}
+        return self.products.grams([place[each] for each in named])

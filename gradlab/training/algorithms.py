@@ -28,7 +28,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradlab.errors import InputError
-from gradlab.training.weights import FixedWeights, MpgWeights, Weights
+from gradlab.statistics.rules import MpgWeights
+from gradlab.training.weights import FixedWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
 

@@ -29,6 +29,7 @@ from gradlab.data.replay import Batch, Replay
 from gradlab.errors import Failure, InputError
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
+from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
 from gradlab.training import checkpoints
 from gradlab.training.algorithms import Algorithm, find
@@ -43,7 +44,7 @@ from gradlab.training.recording import (
     tables,
 )
 from gradlab.training.settings import Settings, for_task
-from gradlab.training.weights import Floats, MpgJournalWeights, MpgWeights, Weights
+from gradlab.training.weights import Floats, Weights
 
 EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 ACCURATE = 1e-6  # relative error of a product that training accepts

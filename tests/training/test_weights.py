@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.training.weights import FixedWeights, MpgJournalWeights, MpgWeights
+from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.training.weights import FixedWeights
 
 ENDS = (0, 25)
 

@@ -1,0 +1,71 @@
+"""The same samples at another batch size N′: MSE = bias² + variance / N′, exactly.
+
+The expected cosine of one batch needs the variance along the truth, too: it comes from kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from gradlab.choice.field import kind_of
+from gradlab.choice.values import Cell
+from gradlab.errors import InputError
+from gradlab.profile import Profile
+from gradlab.statistics.grams import mixture_moments
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import Estimate, Moments, combine, estimates
+
+Singles = Mapping[Cell, Moments]
+
+
+def singles(profile: Profile, cells: Iterable[Cell]) -> Singles:
+    """Moments of single estimators, where kernels have them."""
+    kernels = {each.kind: each for each in profile.kernels if each.truth}
+    found = {}
+    for cell in cells:
+        kernel = kernels.get(kind_of(profile, cell[0]))
+        if kernel is not None and cell in kernel.cells:
+            try:
+                found[cell] = mixture_moments(kernel.grams([cell]), np.ones(1))
+            except InputError:  # gradients that are not finite have no moments
+                continue
+    return found
+
+
+def at_batch(profile: Profile, batch: int, known: Singles) -> Profile:
+    """The profile as if it had been measured for batches of N′ = `batch`.
+
+    Cosines of one batch are lost (not finite) where `known` does not have their moments.
+    """
+    if batch == profile.batch or "mse" not in profile.quantities:
+        return replace(profile, config={**profile.config, "batch": batch})
+    columns = {name: values.copy() for name, values in profile.columns.items()}
+    left_out = profile.left_out.copy()
+    q = profile.quantities.index("mse")
+    for e, h in np.argwhere(profile.count[:, q] > 0):
+        cell = profile.estimators[e], profile.horizons[h]
+        for quantity, estimate in _anew(profile, cell, batch, known).items():
+            at = e, profile.quantities.index(quantity), h
+            found = interval(quantity, estimate)
+            numbers = estimate.value, found.se, found.low, found.high
+            for name, number in zip(("value", "se", "ci_low", "ci_high"), numbers, strict=True):
+                columns[name][at] = number
+            left_out[at] = estimate.left_out
+    config = {**profile.config, "batch": batch}
+    return replace(profile, columns=columns, left_out=left_out, config=config)
+
+
+def _anew(profile: Profile, cell: Cell, batch: int, known: Singles) -> dict[str, Estimate]:
+    """What depends on N′."""
+    bias2, variance, mse, relative = (
+        profile.estimate(cell[0], name, cell[1])
+        for name in ("bias2", "variance", "mse", "relative_mse")
+    )
+    error = combine(lambda b, v: b + v / batch, bias2, variance)
+    lost = Estimate(np.nan, np.full_like(mse.left_out, np.nan))
+    cosine = estimates(known[cell], batch)["cosine_batch"] if cell in known else lost
+    scaled = combine(lambda e, m, r: e * r / m, error, mse, relative)
+    return {"mse": error, "relative_mse": scaled, "cosine_batch": cosine}

@@ -1,0 +1,54 @@
+"""The best estimator and horizon by one criterion, and all that the samples cannot rule out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.choice.field import Field, is_finite
+from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting
+from gradlab.profile import Profile
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.selection import RankSet, largest, separations, smallest
+
+
+def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
+    """None where no candidate has a finite value."""
+    cells, quantity = among.cells, QUANTITY[criterion]
+    if not any(is_finite(profile, cell, quantity) for cell in cells):
+        return None
+    ranks = _ranked(profile, cells, criterion)
+    winner = cells[ranks.best]
+    value = profile.estimate(winner[0], quantity, winner[1])
+    samples = int(profile.config["starts"])
+    return Best(
+        criterion=criterion,
+        cell=winner,
+        value=value.value,
+        interval=interval(quantity, value),
+        candidates=cells,
+        ranks=ranks,
+        kept=_members(cells, ranks),
+        horizons={name: _alone(profile, among, name, criterion) for name in among.names},
+        unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
+        partings=tuple(
+            Parting(cells[each.member], cells[each.rival], each.more)
+            for each in separations(ranks, samples)
+        ),
+    )
+
+
+def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:
+    found = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
+    return smallest(found) if criterion == "mse" else largest(found)
+
+
+def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:
+    return tuple(cells[k] for k in np.flatnonzero(ranks.kept))
+
+
+def _alone(profile: Profile, among: Field, name: str, criterion: Criterion) -> tuple[int, ...]:
+    """The set of horizons of one estimator among its own."""
+    own = tuple(cell for cell in among.cells if cell[0] == name)
+    if not any(is_finite(profile, cell, QUANTITY[criterion]) for cell in own):
+        return ()
+    return tuple(h for _, h in _members(own, _ranked(profile, own, criterion)))

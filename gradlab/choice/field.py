@@ -1,0 +1,137 @@
+"""Who competes: estimators under one truth, at every horizon where they were measured.
+
+Gradients of the first action and of all actions aim at different truths unless they were measured
+against the objective's, and an error against one says nothing about an error against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.choice.values import Cell
+from gradlab.errors import InputError
+from gradlab.judgement import horizons_of, judged_estimator
+from gradlab.profile import Profile
+from gradlab.statistics.kernels import Kernels
+
+CONTROL = "true_dynamics"
+TRUTHS = {
+    "first": "the gradient of the first action",
+    "all": "the gradient of all actions",
+    "objective": "the gradient of the objective",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """What a choice is made among.
+
+    Attributes:
+        kind: whose truth: "first", "all" or "objective".
+        names: estimators that compete; excluded: who does not, and why.
+        judged: the one that rules, pairs and the usable horizon are about; None: only data.
+        cells: what competes, each gradient once: horizon 0 of a model that is J_0 itself is left
+            out beside the data's.
+        kernels: of this truth; None in files of older versions.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    excluded: Mapping[str, str]
+    judged: str | None
+    cells: tuple[Cell, ...]
+    kernels: Kernels | None
+
+    def finite(self, profile: Profile, name: str) -> list[int]:
+        """Horizons of one competitor at which its error is a number."""
+        return [h for each, h in self.cells if each == name and is_finite(profile, (each, h))]
+
+
+def field(profile: Profile, estimators: Collection[str] | None) -> Field:
+    """Those that were asked for, or everybody under the truth of the judged estimator.
+
+    Raises:
+        InputError: unknown estimators, none, or some under different truths.
+    """
+    if estimators is None:
+        names, excluded = _everybody(profile)
+    else:
+        names, excluded = _asked(profile, estimators), {}
+    kind = kind_of(profile, names[0])
+    judged = judged_estimator(profile)
+    if judged not in names:
+        long = [name for name in names if max(horizons_of(profile, name), default=0) > 0]
+        judged = long[0] if long else None
+    found = [each for each in profile.kernels if each.kind == kind]
+    return Field(
+        kind, tuple(names), excluded, judged, _cells(profile, names), found[0] if found else None
+    )
+
+
+def kind_of(profile: Profile, name: str) -> str:
+    """Whose truth an estimator is measured against."""
+    if profile.config.get("truth") == "objective":
+        return "objective"
+    return "first" if profile.config.get("actions", {}).get(name, "first") == "first" else "all"
+
+
+def is_finite(profile: Profile, cell: Cell, quantity: str = "mse") -> bool:
+    """Is a quantity a number there, whichever group of starts is left out?"""
+    found = profile.estimate(cell[0], quantity, cell[1])
+    return bool(np.isfinite(found.value) and np.isfinite(found.left_out).all())
+
+
+def _asked(profile: Profile, estimators: Collection[str]) -> list[str]:
+    unknown = sorted(set(estimators) - set(profile.estimators))
+    if unknown or not estimators:
+        raise InputError(
+            f"estimators is {sorted(estimators)}, expected some of {list(profile.estimators)}"
+        )
+    names = [name for name in profile.estimators if name in estimators]
+    kinds = {name: TRUTHS[kind_of(profile, name)] for name in names}
+    if len(set(kinds.values())) > 1:
+        raise InputError(
+            f"estimators have different truths, {kinds}: their errors cannot be compared; choose "
+            f"among those of one truth, or measure with truth='objective', one truth for all"
+        )
+    return names
+
+
+def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
+    about = judged_estimator(profile) or profile.estimators[0]
+    kind = kind_of(profile, about)
+    excluded = {
+        name: f"its truth is another one, {TRUTHS[kind_of(profile, name)]}: choose among its kind "
+        f"by itself"
+        for name in profile.estimators
+        if kind_of(profile, name) != kind
+    }
+    names = [name for name in profile.estimators if name not in excluded]
+    others = [name for name in names if name not in ("data", CONTROL)]
+    if CONTROL in names and others:
+        names.remove(CONTROL)
+        excluded[CONTROL] = (
+            "a control arm that needs a differentiable simulator; name it among the estimators to "
+            "let it compete"
+        )
+    return names, excluded
+
+
+def _cells(profile: Profile, names: list[str]) -> tuple[Cell, ...]:
+    """Each gradient once."""
+    cells = [(name, h) for name in names for h in horizons_of(profile, name)]
+    if ("data", 0) not in cells or "mse" not in profile.quantities:
+        return tuple(cells)
+    data = profile.estimate("data", "mse", 0).left_out
+    return tuple(
+        (name, h)
+        for name, h in cells
+        if h or name == "data" or not _same(profile.estimate(name, "mse", 0).left_out, data)
+    )
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool(np.allclose(first, second, rtol=1e-9, atol=0.0))

@@ -1,0 +1,179 @@
+"""Mixtures: weights from all starts, and what they are worth on starts that did not choose them.
+
+Contenders are fitted on one half of the starts and judged on the other, against the best single
+estimator at its best scale: much of what mixing gains is shrinkage, which one estimator can have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlab.choice.field import Field, is_finite
+from gradlab.choice.values import AlphaOrder, Cell, Contender, Mixing
+from gradlab.errors import InputError
+from gradlab.judgement import horizons_of
+from gradlab.profile import Profile
+from gradlab.statistics.comparison import difference, log_ratio
+from gradlab.statistics.grams import FEWEST, Grams, only
+from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
+from gradlab.statistics.mixing import (
+    Contestant,
+    contestant,
+    direction_weights,
+    judged,
+    mse_weights,
+)
+from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+
+RAMP = 9000  # T of MPG on path tracking
+UNSEEN = 1  # the fold that judges
+SCALED = "best scaled single"
+Times = Sequence[tuple[int, int]]  # iteration and T
+
+
+def rule_times(iteration: int | None, ramp: int | None) -> list[tuple[int, int]]:
+    """When the papers' rules are shown: (iteration, T).
+
+    Raises:
+        InputError: negative iterations, or a ramp below 1.
+    """
+    T = RAMP if ramp is None else ramp
+    if T < 1:
+        raise InputError(f"ramp is {T}, expected a number of iterations of at least 1")
+    if iteration is not None and iteration < 0:
+        raise InputError(f"iteration is {iteration}, expected an integer from 0")
+    return [(k, T) for k in ((0, T // 2, T) if iteration is None else (iteration,))]
+
+
+def pair_cells(profile: Profile, among: Field) -> list[Cell]:
+    """J_0 and the longest finite horizon of the judged estimator: MPG's two."""
+    if among.judged is None:
+        return []
+    long = [h for h in _measured(profile, among, among.judged) if h > 0]
+    begin = _zero(profile, among)
+    return [begin, (among.judged, long[-1])] if begin and long else []
+
+
+def several_cells(profile: Profile, among: Field, best: Cell) -> list[Cell]:
+    """J_0, horizons 1, 2, 4, … and the longest one of everybody, and the best cell."""
+    begin = _zero(profile, among)
+    chosen = {begin, best} if begin else {best}
+    for name in among.names:
+        own = np.array([h for h in _measured(profile, among, name) if h > 0])
+        if not len(own):
+            continue
+        doubling = 2.0 ** np.arange(np.floor(np.log2(own[-1])) + 1)
+        chosen |= {(name, int(own[np.abs(own - h).argmin()])) for h in (*doubling, own[-1])}
+    known = among.kernels.cells if among.kernels is not None else ()
+    return [cell for cell in among.cells if cell in chosen and cell in known]
+
+
+def mixing(profile: Profile, among: Field, cells: list[Cell], times: Times) -> Mixing | None:
+    """Weights of some cells; None where fewer than two of them, or no kernels, are there."""
+    if among.kernels is None or len(cells) < 2:
+        return None
+    grams, batch = among.kernels.grams(cells), profile.batch
+    if min(np.bincount(grams.fold, minlength=2)) < FEWEST:
+        return None
+    unseen = only(grams, [UNSEEN])
+    return Mixing(
+        cells=tuple(cells),
+        mse=mse_weights(grams, batch),
+        direction=direction_weights(grams, batch),
+        contenders=_contenders(grams, batch, unseen, _rules(among, cells, times)),
+        unseen=int(unseen.size.sum()),
+    )
+
+
+def _contenders(
+    grams: Grams, batch: int, unseen: Grams, rules: dict[str, Array]
+) -> tuple[Contender, ...]:
+    found = judged(grams, batch, UNSEEN)
+    everyone = {
+        "best single": found.single,
+        SCALED: found.scaled_single,
+        "mse": found.mixture,
+        "direction": found.scaled_mixture,
+    } | {name: contestant(unseen, w, batch) for name, w in rules.items()}
+    return tuple(_contender(name, each, found.scaled_single) for name, each in everyone.items())
+
+
+def _contender(name: str, each: Contestant, rival: Contestant) -> Contender:
+    mse, cosine = each.found["mse"], each.found["cosine_batch"]
+    gap = Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
+    if all(np.isfinite(x.found["cosine_batch"].left_out).all() for x in (each, rival)):
+        gap = difference(cosine, rival.found["cosine_batch"])
+    return Contender(
+        name=name,
+        weights=each.weights,
+        mse=mse.value,
+        mse_interval=interval("mse", mse),
+        cosine=cosine.value,
+        cosine_interval=interval("cosine_batch", cosine),
+        against=None if name == SCALED else log_ratio(mse, rival.found["mse"]),
+        gap=gap,
+    )
+
+
+def _rules(among: Field, cells: list[Cell], times: Times) -> dict[str, Array]:
+    """Weights of both papers' rules on the horizons of the judged estimator, J_0 among them."""
+    own = [k for k, (name, h) in enumerate(cells) if name == among.judged or h == 0]
+    horizons = [cells[k][1] for k in own]
+    if len(own) < 2 or len(set(horizons)) < len(horizons):
+        return {}
+    found = {}
+    for k, T in times:
+        by_rule = {
+            "MPG": MpgWeights(ramp=T)(k, horizons),
+            "MPG-J": MpgJournalWeights(iterations=T)(k, horizons),
+        }
+        for paper, shares in by_rule.items():
+            w = np.zeros(len(cells))
+            w[own] = shares
+            found[f"{paper} rule, iteration {k} of {T}"] = w
+    return found
+
+
+def _zero(profile: Profile, among: Field) -> Cell | None:
+    """J_0: the data's, or horizon 0 of the judged estimator."""
+    known = among.kernels.cells if among.kernels is not None else ()
+    for name in ("data", among.judged):
+        cell = (str(name), 0)
+        if cell in among.cells and cell in known and is_finite(profile, cell):
+            return cell
+    return None
+
+
+def _measured(profile: Profile, among: Field, name: str) -> list[int]:
+    """Horizons of an estimator with finite errors and with kernels."""
+    known = among.kernels.cells if among.kernels is not None else ()
+    return [h for h in among.finite(profile, name) if (name, h) in known]
+
+
+def alpha_order(profile: Profile) -> AlphaOrder | None:
+    """α_∞ at the longest horizon that a pathwise and a score estimator share; None without both.
+
+    The bias test and the accuracy ρ of the α-order gradient need explicit gradients
+    (`gradients.alpha_order`); from a profile the weight of least variance can be told.
+    """
+    actions = profile.config.get("actions", {})
+    kinds = {kind: [n for n in profile.estimators if actions.get(n) == kind]
+             for kind in ("all", "score")}  # fmt: skip
+    if not all(kinds.values()):
+        return None
+    first, zeroth = kinds["all"][0], kinds["score"][0]
+    for h in sorted(set(horizons_of(profile, first)) & set(horizons_of(profile, zeroth)))[::-1]:
+        v1, v0 = (profile.estimate(name, "variance", h) for name in (first, zeroth))
+        alpha = combine(lambda a, b: b / (a + b), v1, v0)
+        if np.isfinite(alpha.value) and np.isfinite(alpha.left_out).all():
+            return AlphaOrder(first, zeroth, h, alpha.value, _share(alpha))
+    return None
+
+
+def _share(alpha: Estimate) -> Interval:
+    low, high = np.clip(skewness_corrected(alpha), 0.0, 1.0)
+    se = jackknife_se(alpha.left_out)
+    return Interval(float(low), float(high), se, "jackknife with skewness")

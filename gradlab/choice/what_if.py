@@ -1,0 +1,115 @@
+"""What would be best elsewhere, from the same samples: other batches, a better model or critic.
+
+    half the model error     (g + g*)/2                g*: true dynamics with the same critic
+    half the critic error    g − (g* − t)/2            t: the truth; all per sample
+
+Both are of first order: g − g* is what the model's states and Jacobians do with this critic, g* − t
+what the critic does under the true dynamics; what the two errors do together is left as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.choice.batches import Singles, at_batch
+from gradlab.choice.best import best
+from gradlab.choice.field import CONTROL, Field
+from gradlab.choice.values import Cell, Trial, WhatIf
+from gradlab.errors import InputError
+from gradlab.judgement import needed_batch
+from gradlab.profile import Profile
+from gradlab.statistics.grams import Grams, mixture_moments
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.kernels import TRUTH, Kernels
+from gradlab.statistics.mixing import mse_weights
+from gradlab.statistics.moments import Estimate, estimates
+
+FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
+# Weights of g, g* and t.
+CHANGES = {"half the model error": (0.5, 0.5, 0.0), "half the critic error": (1.0, -0.5, 0.5)}
+
+
+def what_if(profile: Profile, among: Field, known: Singles, pair: Grams | None) -> WhatIf | None:
+    """None where no candidate is finite.
+
+    Args:
+        known: moments of single candidates; pair: of J_0 and J_H.
+    """
+    sizes = [max(1, round(factor * profile.batch)) for factor in FACTORS]
+    batches = [_batch(at_batch(profile, size, known), among, pair) for size in sizes]
+    tried = tuple(each for each in batches if each is not None)
+    if not tried:
+        return None
+    cell = tried[-1].best
+    errors, omitted = _errors(profile, among)
+    return WhatIf(tried, errors, cell, needed_batch(profile, *cell), omitted)
+
+
+def _batch(profile: Profile, among: Field, pair: Grams | None) -> Trial | None:
+    found = best(profile, among, "mse")
+    if found is None:
+        return None
+    cosine = profile.estimate(found.cell[0], "cosine_batch", found.cell[1])
+    return Trial(
+        change=f"N′ = {profile.batch}",
+        batch=profile.batch,
+        best=found.cell,
+        kept=found.kept,
+        mse=found.value,
+        mse_interval=found.interval,
+        cosine=cosine.value,
+        cosine_interval=interval("cosine_batch", cosine),
+        weights=None if pair is None else mse_weights(pair, profile.batch),
+    )
+
+
+def _errors(profile: Profile, among: Field) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+    """Smaller errors of model and critic, for everybody that has a twin under true dynamics."""
+    kernels = among.kernels
+    if kernels is None:
+        return (), ("smaller errors: this file has no kernels; measure again",)
+    names = [name for name in among.names if name not in ("data", CONTROL)]
+    twins = {h for name, h in kernels.cells if name == CONTROL}
+    if not twins or not names:
+        why = f"{CONTROL} was not measured beside a model against the same truth"
+        return (), (f"smaller errors of model and critic: {why}",)
+    tried = [_changed(profile, kernels, name, change) for name in names for change in CHANGES]
+    return tuple(each for each in tried if each is not None), ()
+
+
+def _changed(profile: Profile, kernels: Kernels, name: str, change: str) -> Trial | None:
+    """The least MSE of one estimator over its horizons with one error smaller."""
+    found = {}
+    for h in range(max(profile.horizons) + 1):
+        cells = (name, h), (CONTROL, h)
+        if not all(cell in kernels.cells for cell in cells):
+            continue
+        with_error = _mixture(profile, kernels, cells, change)
+        if with_error is not None:
+            found[name, h] = with_error
+    if not found:
+        return None
+    at = min(found, key=lambda cell: found[cell]["mse"].value)
+    mse, cosine = found[at]["mse"], found[at]["cosine_batch"]
+    return Trial(
+        change=f"{change} of {name}",
+        batch=profile.batch,
+        best=at,
+        kept=(),
+        mse=mse.value,
+        mse_interval=interval("mse", mse),
+        cosine=cosine.value,
+        cosine_interval=interval("cosine_batch", cosine),
+        weights=None,
+    )
+
+
+def _mixture(
+    profile: Profile, kernels: Kernels, cells: tuple[Cell, Cell], change: str
+) -> dict[str, Estimate] | None:
+    try:
+        moments = mixture_moments(kernels.grams([*cells, TRUTH]), np.array(CHANGES[change]))
+    except InputError:  # gradients that are not finite
+        return None
+    found = dict(estimates(moments, profile.batch))
+    return found if np.isfinite(found["mse"].left_out).all() else None
