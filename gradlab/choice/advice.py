@@ -1,10 +1,10 @@
 """What theories recommend, beside what was measured, each with "applies" or "does not apply".
 
-    RP Prop 5.10     h* = 3/(2l) · W₀(⅔ l^{4/3} (ε_v/ε_f)^{2/3}), l = ln 1/γ, for L_f, L_π < 1. It
-                     minimises a surrogate: the printed bound itself is smallest at h = 0
-    MAAC Lemma A.1   the horizon of its smallest bound, found by trying all of them
-    Lyapunov         1/λ: so many steps until a perturbation of the closed loop is e times as large
-    growth           2/slope: so many until the gradient is, from ln variance ≈ slope · h
+RP Prop 5.10     h* = 3/(2l) · W₀(⅔ l^{4/3} (ε_v/ε_f)^{2/3}), l = ln 1/γ, for L_f, L_π < 1. It
+                 minimises a surrogate: the printed bound itself is smallest at h = 0
+MAAC Lemma A.1   the horizon of its smallest bound, found by trying all of them
+Lyapunov         1/λ: so many steps until a perturbation of the closed loop is e times as large
+growth           2/slope: so many until the gradient is, from ln variance ≈ slope · h
 """
 
 from __future__ import annotations

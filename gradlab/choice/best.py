@@ -10,6 +10,8 @@ from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.selection import RankSet, largest, separations, smallest
 
+SAME = 1e-9  # share of a value below which a difference is rounding
+
 
 def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
     """None where no candidate has a finite value."""
@@ -19,7 +21,6 @@ def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
     ranks = _ranked(profile, cells, criterion)
     winner = cells[ranks.best]
     value = profile.estimate(winner[0], quantity, winner[1])
-    samples = int(profile.config["starts"])
     return Best(
         criterion=criterion,
         cell=winner,
@@ -30,16 +31,22 @@ def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
         kept=_members(cells, ranks),
         horizons={name: _alone(profile, among, name, criterion) for name in among.names},
         unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
-        partings=tuple(
-            Parting(cells[each.member], cells[each.rival], each.more)
-            for each in separations(ranks, samples)
-        ),
+        partings=_partings(cells, ranks, int(profile.config["starts"])),
     )
 
 
 def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:
     found = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
     return smallest(found) if criterion == "mse" else largest(found)
+
+
+def _partings(cells: tuple[Cell, ...], ranks: RankSet, samples: int) -> tuple[Parting, ...]:
+    """What more samples would tell apart; differences of rounding are none."""
+    return tuple(
+        Parting(cells[each.member], cells[each.rival], each.more)
+        for each in separations(ranks, samples)
+        if ranks.gap[each.member] > SAME * abs(ranks.value[each.member])
+    )
 
 
 def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:

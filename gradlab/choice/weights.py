@@ -20,6 +20,7 @@ from gradlab.statistics.grams import FEWEST, Grams, only
 from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
 from gradlab.statistics.mixing import (
     Contestant,
+    Judged,
     contestant,
     direction_weights,
     judged,
@@ -98,11 +99,12 @@ def _contenders(
         "mse": found.mixture,
         "direction": found.scaled_mixture,
     } | {name: contestant(unseen, w, batch) for name, w in rules.items()}
-    return tuple(_contender(name, each, found.scaled_single) for name, each in everyone.items())
+    return tuple(_contender(name, each, found) for name, each in everyone.items())
 
 
-def _contender(name: str, each: Contestant, rival: Contestant) -> Contender:
+def _contender(name: str, each: Contestant, among: Judged) -> Contender:
     mse, cosine = each.found["mse"], each.found["cosine_batch"]
+    rival, mixture = among.scaled_single, among.mixture.found["mse"]
     gap = Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
     if all(np.isfinite(x.found["cosine_batch"].left_out).all() for x in (each, rival)):
         gap = difference(cosine, rival.found["cosine_batch"])
@@ -115,6 +117,7 @@ def _contender(name: str, each: Contestant, rival: Contestant) -> Contender:
         cosine_interval=interval("cosine_batch", cosine),
         against=None if name == SCALED else log_ratio(mse, rival.found["mse"]),
         gap=gap,
+        saved=None if name == "mse" else log_ratio(mixture, mse),
     )
 
 
