@@ -17,6 +17,11 @@ from gradlab import records
 
 Floats = NDArray[np.float64]
 VALUE_UNIT = "gradient norm for a bias, its square for a variance"
+# Names by which the verdict finds some checks again in a file.
+FINITE = "finite and non-zero gradients of every sample"
+EFFECT = "effect of the first action on rewards"
+IDLE = "actions that move nothing"
+EMPIRICAL = "pathwise gradient of the expected return"
 _BOUND = ("theorem", "estimator", "sentence")
 _MEASURED = {"bias": "bias2", "variance": "variance"}
 

@@ -61,7 +61,7 @@ def horizons(over: Sequence[int]) -> str:
 
 def percent(share: float) -> str:
     """Two significant digits, and whole from ten on."""
-    return f"{100 * share:.2g}%" if share < 0.1 else f"{share:.0%}"
+    return f"{100 * share:.2g}%" if abs(share) < 0.1 else f"{share:.0%}"
 
 
 def span(low: float, high: float) -> str:

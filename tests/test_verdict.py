@@ -198,8 +198,8 @@ def test_an_error_above_that_of_a_zero_gradient_is_pointed_out():
 
 def test_your_horizon_is_compared_with_the_best():
     text = said(planted(lambda n: 1.0 + n / 4, lambda n: 0.9))["horizon"].text
-    assert "smallest at h = 0, the data gradient J_0 (CI 0–0)" in text
-    assert "H = 12 has 4× (CI" in text
+    assert "smallest at h = 0, the data gradient J_0 (95% set: 0)" in text
+    assert "H = 12 has 4× the error of the best (CI 3.8–4.2)" in text
 
 
 def test_gradients_that_stop_being_finite_are_pointed_out():
@@ -272,7 +272,8 @@ def test_without_a_truth_only_variances_are_judged():
 def test_an_imprecise_truth_says_how_many_starts_it_needs():
     facts = {"status": "imprecise", "standard_error": 0.5, "missing": 768}
     sentences = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))
-    assert [s.about for s in sentences] == ["truth", "data or model", "variance"]
+    assert [s.about for s in sentences] == ["truth", "horizon", "data or model", "variance"]
+    assert sentences[1].text.startswith("Of the model gradient the mean squared error is smallest")
     assert "rerun with --starts 1024, 4 times as many (≈ 2 min)" in sentences[0].text
     assert not sentences[0].decided
 

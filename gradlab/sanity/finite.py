@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from gradlab.findings import Finding
+from gradlab.findings import EFFECT, FINITE, Finding
 from gradlab.gradients.carried import linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
@@ -51,15 +51,14 @@ def _gradients(probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Mome
             most = max(none, key=lambda n: none[n])
             count = len(squares[most])
             zero.append(f"{name}: {none[most]} of {count} groups exactly 0 at h = {most}")
-    check = "finite and non-zero gradients of every sample"
     if not lost and not zero:
         n = len(begin.states)
         text = f"all {n} samples of every estimator and horizon are finite and not 0"
-        return Finding(check, text, "nothing is masked, nothing is lost", True)
+        return Finding(FINITE, text, "nothing is masked, nothing is lost", True)
     meaning = "one lost sample spoils the mean: use a shorter horizon or repair that state"
     if not lost:
         meaning = "exact zeros are saturated actions or dead paths, not small gradients"
-    return Finding(check, "; ".join(lost + zero), meaning, False)
+    return Finding(FINITE, "; ".join(lost + zero), meaning, False)
 
 
 def _where(estimator: Estimator, probe: Probe, begin: Starts, group: int) -> str:
@@ -96,7 +95,7 @@ def _no_effect(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
     h = linear.path.horizon
     result = f"{', '.join(idle)} has no effect on any reward within {h} steps"
     meaning = "only the critic moves this action: lengthen the horizon or look for a dead path"
-    return Finding(f"effect of the first action on rewards, {name}", result, meaning, False)
+    return Finding(f"{EFFECT}, {name}", result, meaning, False)
 
 
 def _reached(

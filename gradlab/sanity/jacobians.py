@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.path import Path
-from gradlab.findings import Finding
+from gradlab.findings import IDLE, Finding
 from gradlab.sanity.probe import Probe
 from gradlab.systems.system import BLOCKS, Linearization, System
 
@@ -123,7 +123,7 @@ def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Findin
         "dynamics": linear.B.abs().amax(dim=(0, 1)),
         "reward": linear.r_a.abs().amax(dim=0),
     }
-    check = f"actions that move nothing in the {name}"
+    check = f"{IDLE} in the {name}"
     dead = {kind: (size == 0).nonzero().flatten().tolist() for kind, size in columns.items()}
     largest = columns["dynamics"].max()
     faint = (columns["dynamics"] <= VANISHING * largest) & (columns["dynamics"] > 0)

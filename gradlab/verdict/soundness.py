@@ -1,0 +1,58 @@
+"""Forms 7 and 8: are the gradients finite, alive, and those of the expected return?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.findings import EFFECT, EMPIRICAL, FINITE, IDLE, Finding
+from gradlab.judgement import horizons_of
+from gradlab.profile import Profile
+from gradlab.verdict.phrases import capital
+from gradlab.verdict.sentence import Sentence
+from gradlab.wording import gradient, samples
+
+
+def lost(profile: Profile, name: str) -> list[Sentence]:
+    """Where the mean gradient stops being finite, if it does."""
+    e, q = profile.estimators.index(name), profile.quantities.index("variance")
+    value = profile.columns["value"][e, q]
+    gone = [h for h in horizons_of(profile, name) if not np.isfinite(value[h])]
+    if not gone:
+        return []
+    text = (
+        f"{capital(gradient(name))} is not finite from h = {gone[0]} on "
+        f"({profile.method[e, q, gone[0]]}, {samples(profile.config)}): use a shorter horizon."
+    )
+    return [Sentence("health", True, text)]
+
+
+def empirical(profile: Profile) -> list[Sentence]:
+    """Where the pathwise gradient is exact and yet not that of the expected return."""
+    return [
+        Sentence("empirical bias", not each.passed, f"{capital(each.result)}: {each.meaning}.")
+        for each in profile.sanity or ()
+        if each.check == EMPIRICAL
+    ]
+
+
+def health(profile: Profile) -> list[Sentence]:
+    """Samples that are lost or exactly 0, and inputs without effect: counts, steps, coordinates."""
+    found = [each for each in profile.sanity or () if _ill(each)]
+    return [Sentence("health", True, f"{capital(each.result)}: {each.meaning}.") for each in found]
+
+
+def checks(profile: Profile) -> list[Sentence]:
+    """The other checks that ask for attention, by name."""
+    failed = [e for e in profile.sanity or () if not e.passed and e.check != EMPIRICAL]
+    named = [each.check for each in failed if not _ill(each)]
+    if not named:
+        return []
+    asks = "asks" if len(named) == 1 else "ask"
+    total = len(profile.sanity or ())
+    text = f"{len(named)} of {total} sanity checks {asks} for attention: {'; '.join(named)}."
+    return [Sentence("sanity", True, text)]
+
+
+def _ill(finding: Finding) -> bool:
+    kinds = (FINITE, EFFECT, IDLE)
+    return not finding.passed and finding.check.startswith(kinds)
