@@ -3,6 +3,7 @@
     measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
     attribute(profile) → Ledger                  what the bias and the variance come from
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
+    choose(profile) → Choice                     horizon, weights, how sure, what if
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
     from gradlab.accounting import attribute, attribution
+    from gradlab.choice import choose
     from gradlab.gradients.estimator import Estimator, Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
@@ -31,6 +33,7 @@ __all__ = [
     "Task",
     "attribute",
     "attribution",
+    "choose",
     "compare_jacobians",
     "figures",
     "load",
@@ -49,6 +52,7 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.accounting",
     "attribution": "gradlab.accounting",
+    "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "load": "gradlab.profile",
     "measure": "gradlab.measurement",

@@ -23,6 +23,10 @@ def answer(document: Document, as_json: bool) -> None:
         from gradlab.cli.ledger_tables import print_ledger
 
         print_ledger(ledger)
+    if "what if" in document:
+        from gradlab.cli.choice_tables import print_choice
+
+        print_choice(document)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")

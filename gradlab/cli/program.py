@@ -17,6 +17,7 @@ from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli.answer import answer
 from gradlab.cli.attribute import Attribute
+from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
@@ -32,6 +33,7 @@ Command = (
     | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Compare, subcommand("compare")]
+    | Annotated[Choose, subcommand("choose")]
     | Annotated[Attribute, subcommand("attribute")]
     | Annotated[Report, subcommand("report")]
     | Annotated[List, subcommand("list")]
@@ -42,12 +44,14 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Jacobians | Train | Compare | Attribute | Report | List | Selftest = tyro.cli(
-        Command,
-        prog="gradlab",
-        description="How good is your policy gradient?",
-        args=words,
-        config=(FlagCreatePairsOff,),
+    asked: Measure | Jacobians | Train | Compare | Choose | Attribute | Report | List | Selftest = (
+        tyro.cli(
+            Command,
+            prog="gradlab",
+            description="How good is your policy gradient?",
+            args=words,
+            config=(FlagCreatePairsOff,),
+        )
     )
     try:
         # Whatever a simulator or a user's file prints must not mix with the answer.

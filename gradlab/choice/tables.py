@@ -1,0 +1,85 @@
+"""A choice as long tables, for figures and for machines."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Mixing
+from gradlab.profile import Profile
+
+
+def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:
+    """The measured rows of all competitors, with who may be best by each criterion.
+
+    Args:
+        profile: as measured; its batch size must be the choice's.
+
+    Returns:
+        The columns of `Profile.table`, and `kept_mse`, `kept_direction`.
+    """
+    table = profile.table()
+    table = table[table["estimator"].isin(choice.estimators)].reset_index(drop=True)
+    for criterion in CRITERIA:
+        found: Best | None = getattr(choice, criterion)
+        kept = set() if found is None else set(found.kept)
+        rows = zip(table["estimator"], table["horizon"], table["quantity"], strict=True)
+        table[f"kept_{criterion}"] = [
+            (name, h) in kept and quantity == QUANTITY[criterion] for name, h, quantity in rows
+        ]
+    return table
+
+
+def weight_table(mixing: Mixing) -> pd.DataFrame:
+    """Shares by every chooser: estimator, horizon, chooser, value, ci_low, ci_high."""
+    rows = []
+    for chooser, found in (("mse", mixing.mse), ("direction", mixing.direction)):
+        for cell, *numbers in zip(mixing.cells, found.share, found.low, found.high, strict=True):
+            rows.append((*cell, chooser, *map(float, numbers)))
+    for each in mixing.contenders:
+        if "rule" in each.name:
+            for cell, w in zip(mixing.cells, each.weights, strict=True):
+                rows.append((*cell, each.name, float(w), float(w), float(w)))
+    columns = ["estimator", "horizon", "chooser", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def contender_table(mixing: Mixing) -> pd.DataFrame:
+    """Error and direction of every contender on unseen starts."""
+    return pd.DataFrame(
+        [
+            {
+                "chooser": each.name,
+                "mse": each.mse,
+                "mse_low": each.mse_interval.low,
+                "mse_high": each.mse_interval.high,
+                "cosine": each.cosine,
+                "cosine_low": each.cosine_interval.low,
+                "cosine_high": each.cosine_interval.high,
+            }
+            for each in mixing.contenders
+        ]
+    )
+
+
+def trial_table(choice: Choice) -> pd.DataFrame:
+    """What if: change, batch, estimator, horizon, and MSE and cosine with their intervals."""
+    if choice.what_if is None:
+        return pd.DataFrame()
+    return pd.DataFrame(
+        [
+            {
+                "change": each.change,
+                "batch": each.batch,
+                "estimator": each.best[0],
+                "horizon": each.best[1],
+                "kept": len(each.kept),
+                "mse": each.mse,
+                "mse_low": each.mse_interval.low,
+                "mse_high": each.mse_interval.high,
+                "cosine": each.cosine,
+                "cosine_low": each.cosine_interval.low,
+                "cosine_high": each.cosine_interval.high,
+            }
+            for each in (*choice.what_if.batches, *choice.what_if.errors)
+        ]
+    )

@@ -1,0 +1,242 @@
+"""A choice in a handful of plain sentences; each names its interval and its N."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import exp, log
+
+from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.mixing import Weights
+from gradlab.wording import batches, rounded_up, span, times
+
+SAME = 1.05  # errors within 5% of one another are called the same
+CALLED = {"mse": "mean squared error", "direction": "direction (cosine of one batch)"}
+FEW = 2  # pairs of candidates that more samples would tell apart, mentioned
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One sentence: what it is about, whether the samples decide it, and its text."""
+
+    about: str
+    decided: bool
+    text: str
+
+
+def statements(choice: Choice) -> tuple[Statement, ...]:
+    """Horizon, direction, weights, what if, theory, and what a reader has to know."""
+    found = [_best(choice, each) for each in (choice.mse, choice.direction) if each is not None]
+    found += _criteria(choice) + _usable(choice)
+    for about, each in (("pair", choice.pair), ("several", choice.several)):
+        found += [] if each is None else [_weights(choice, about, each)]
+    found += _alpha(choice) + _agreement(choice)
+    found += [] if choice.what_if is None else _what_if(choice, choice.what_if)
+    found += _theory(choice)
+    return (*found, *(Statement("note", True, each) for each in choice.notes))
+
+
+def cell_words(cell: Cell) -> str:
+    """One estimator at one horizon: `J_0 of data`, `model, h = 5`."""
+    name, horizon = cell
+    return "data (J_0)" if cell == ("data", 0) else f"{name}, h = {horizon}"
+
+
+def cells_words(cells: Iterable[Cell]) -> str:
+    """Cells by estimator, runs of horizons joined: `model, h = 3–7, 12`."""
+    by_name: defaultdict[str, list[int]] = defaultdict(list)
+    for name, horizon in cells:
+        by_name[name].append(horizon)
+    return "; ".join(
+        "data (J_0)" if (name, own) == ("data", [0]) else f"{name}, h = {_runs(own)}"
+        for name, own in by_name.items()
+    )
+
+
+def _runs(horizons: list[int]) -> str:
+    runs: list[list[int]] = []
+    for h in sorted(horizons):
+        if runs and h == runs[-1][-1] + 1:
+            runs[-1].append(h)
+        else:
+            runs.append([h])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _best(choice: Choice, found: Best) -> Statement:
+    value = f"{found.value:.2g} (CI {span(found.interval.low, found.interval.high)})"
+    if found.criterion == "direction":
+        value = f"{min(found.value, 1.0):.2g} (CI {span(found.interval.low, found.interval.high)})"
+    text = (
+        f"Best by {CALLED[found.criterion]} at N′ = {choice.batch}: {cell_words(found.cell)}, "
+        f"{value}, N = {choice.samples}"
+    )
+    if found.kept == (found.cell,):
+        return Statement(found.criterion, True, f"{text}; nothing else may be best (95%).")
+    text += f"; the 95% set is {cells_words(found.kept)}"
+    return Statement(found.criterion, False, f"{text}.{_more(found)}")
+
+
+def _more(found: Best) -> str:
+    if not found.partings:
+        return " No affordable number of samples would shrink it."
+    told = [
+        f"about {rounded_up(each.more)} more would separate {cell_words(each.member)} from "
+        f"{cell_words(each.rival)}"
+        for each in found.partings[:FEW]
+    ]
+    return f" Not enough samples to say more: {'; '.join(told)}."
+
+
+def _criteria(choice: Choice) -> list[Statement]:
+    """Whether plain steps and scale-free optimisers want different things."""
+    mse, direction = choice.mse, choice.direction
+    if mse is None or direction is None:
+        return []
+    both = set(mse.kept) & set(direction.kept)
+    if mse.cell == direction.cell:
+        text = f"Both criteria choose {cell_words(mse.cell)}."
+    elif both:
+        text = (
+            f"The criteria are not shown to differ: {cells_words(_ordered(choice, both))} may be "
+            f"best by both."
+        )
+    else:
+        text = (
+            f"The criteria differ: for plain gradient steps {cell_words(mse.cell)}, for "
+            f"optimisers that drop the scale, as Adam, {cell_words(direction.cell)}."
+        )
+    return [Statement("criteria", not both or mse.cell == direction.cell, text)]
+
+
+def _ordered(choice: Choice, cells: set[Cell]) -> list[Cell]:
+    candidates = () if choice.mse is None else choice.mse.candidates
+    return [cell for cell in candidates if cell in cells]
+
+
+def _usable(choice: Choice) -> list[Statement]:
+    if choice.usable is None:
+        return []
+    found, name = choice.usable.horizon, choice.usable.estimator
+    ci = f"95% CI {found.low}–{found.high}, N = {choice.samples}"
+    if found.value == 0:
+        text = f"No horizon of {name} is usable ({ci}): cosine ≥ .7 and at most twice the least "
+        return [Statement("usable", found.high == 0, f"{text}error are wanted from h = 1 on.")]
+    return [Statement("usable", found.low > 0, f"Usable horizon of {name}: {found.value} ({ci}).")]
+
+
+def _weights(choice: Choice, about: str, found: Mixing) -> Statement:
+    own = found.contender("mse")
+    text = (
+        f"Weights of {cells_words(found.cells)}: by mean squared error "
+        f"{_shares(found, found.mse)}; by direction {_shares(found, found.direction)}, scale "
+        f"{found.direction.scale:.2g} (CI {span(found.direction.scale_low, _scale_high(found))})"
+    )
+    judged = f"On the {found.unseen} samples that did not choose them"
+    against = own.against
+    if against is None:
+        return Statement(about, False, f"{text}. {judged} their error is lost in noise.")
+    ratio, ends = exp((against.low + against.high) / 2), _exp(against)
+    verdict = f"{judged} their error is {times(ratio)} (CI {ends}) that of the best scaled single"
+    verdict += f" estimator, their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
+    rules = _rules(found)
+    decided = against.high < 0 or against.low > log(SAME)
+    return Statement(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
+
+
+def _shares(found: Mixing, weights: Weights) -> str:
+    """The shares that matter, with their intervals."""
+    shown = [
+        f"{share:.2g} (CI {span(low, high)}) {cell_words(cell)}"
+        for cell, share, low, high in zip(
+            found.cells, weights.share, weights.low, weights.high, strict=True
+        )
+        if share >= 0.05 or len(found.cells) == 2
+    ]
+    rest = sum(share for share in weights.share if share < 0.05) if len(found.cells) > 2 else 0
+    if not shown:
+        return "none: no mixture points along the truth"
+    return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
+
+
+def _scale_high(found: Mixing) -> float:
+    return found.direction.scale_high
+
+
+def _rules(found: Mixing) -> str:
+    """How the measured weights compare with the best rule at any of the times shown."""
+    rules = [each for each in found.contenders if "rule" in each.name and each.saved is not None]
+    if not rules:
+        return ""
+    best = min(rules, key=lambda each: each.mse)
+    if best.saved is None:
+        return ""
+    ratio, few = exp((best.saved.low + best.saved.high) / 2), len(rules) == 1
+    which = f"the {best.name}" if few else f"the best rule ({best.name})"
+    return f"and {times(ratio)} (CI {_exp(best.saved)}) that of {which}"
+
+
+def _exp(found: Interval) -> str:
+    return span(exp(found.low), exp(found.high))
+
+
+def _alpha(choice: Choice) -> list[Statement]:
+    if choice.alpha is None:
+        return []
+    found = choice.alpha
+    text = (
+        f"α-order weight of {found.first} against {found.zeroth} at h = {found.horizon}, least "
+        f"variance: {found.alpha:.2g} (CI {span(found.interval.low, found.interval.high)}, "
+        f"N = {choice.samples})."
+    )
+    return [Statement("α-order", True, text)]
+
+
+def _agreement(choice: Choice) -> list[Statement]:
+    """Only without a truth: who points where the others do."""
+    told = [
+        f"{cell_words(each.first)} and {cell_words(each.second)}: {each.cosine:.2g} "
+        f"(CI {span(each.interval.low, each.interval.high)})"
+        for each in choice.agreement
+    ]
+    if not told:
+        return []
+    text = f"Cosines between estimators (N = {choice.samples}): {'; '.join(told)}."
+    return [Statement("agreement", True, text)]
+
+
+def _what_if(choice: Choice, found: WhatIf) -> list[Statement]:
+    first, last = found.batches[0], found.batches[-1]
+    text = f"What if: {_trial(first)}; {_trial(last)}"
+    if found.errors:
+        text += "; " + "; ".join(_trial(each) for each in found.errors)
+    said = [Statement("what if", True, f"{text} (N = {choice.samples}, to first order).")]
+    needed = found.needed
+    if needed is None:
+        return said
+    ends = span(needed.cosine.low, needed.cosine.high)
+    goal = f"A cosine of one batch ≥ .9 with {cell_words(found.cell)}"
+    if needed.batch is not None:
+        size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
+        text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
+        return [*said, Statement("samples", True, text)]
+    cap = f"bias alone caps it at {min(needed.value, 1.0):.2g} (CI {ends}, N = {choice.samples})"
+    if needed.cosine.high < 0.9:
+        return [*said, Statement("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
+    return [*said, Statement("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]
+
+
+def _trial(each: Trial) -> str:
+    ends = span(each.mse_interval.low, each.mse_interval.high)
+    return f"{each.change}: {cell_words(each.best)}, error {each.mse:.2g} (CI {ends})"
+
+
+def _theory(choice: Choice) -> list[Statement]:
+    told = []
+    for each in choice.theory:
+        at = "no horizon" if each.horizon is None else f"h = {each.horizon:.2g}"
+        word = "applies" if each.applies else "does not apply"
+        told.append(f"{each.theory} {word}: {at} ({each.why})")
+    return [Statement("theory", True, f"Horizons by theory: {'; '.join(told)}.")] if told else []

@@ -1,0 +1,56 @@
+"""`gradlab choose RUN.h5`: which horizon, which weights, how sure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from gradlab.cli.arguments import Document
+
+
+@dataclass(frozen=True)
+class Choose:
+    """Choose horizon, estimator and weights from a run, and say how surely."""
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5, of `gradlab measure`."""
+    batch: Annotated[int | None, arg(metavar="N")] = None
+    """N′, the samples that one update of your algorithm averages. Default: the run's."""
+    estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
+    """Who competes; may be repeated. Default: all but true_dynamics, which needs a simulator with
+    derivatives."""
+    iteration: Annotated[int | None, arg(metavar="K")] = None
+    """Iteration of training at which the papers' rule-based weights are shown. Default: at the
+    start, in the middle and at the end of their ramp."""
+    ramp: Annotated[int | None, arg(metavar="T")] = None
+    """Length of that ramp, in iterations. Default: 9000."""
+    json: bool = False
+    """Print one JSON document: sentences and tables."""
+
+    def run(self, command: str) -> Document:
+        """Choose, from the file alone."""
+        from gradlab.choice import choose
+        from gradlab.choice.tables import contender_table, trial_table, weight_table
+        from gradlab.choice.words import statements
+        from gradlab.profile import load
+
+        chosen = choose(
+            load(self.file),
+            self.batch,
+            self.estimator or None,
+            iteration=self.iteration,
+            ramp=self.ramp,
+        )
+        document: Document = {
+            "verdict": [asdict(each) for each in statements(chosen)],
+            "what if": trial_table(chosen).to_dict("records"),
+            "run": str(self.file),
+        }
+        for name, mixing in (("pair", chosen.pair), ("several", chosen.several)):
+            if mixing is not None:
+                document[f"weights of {name}"] = weight_table(mixing).to_dict("records")
+                document[f"contenders of {name}"] = contender_table(mixing).to_dict("records")
+        return document
