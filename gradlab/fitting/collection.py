@@ -1,0 +1,149 @@
+"""Recording transitions of a task, to fit a model to.
+
+    a = clip(π(s, ε) + exploration · η),   η ~ N(0, I)          or, without a policy,
+    a ~ U(−limit, limit),  N(0, exploration²) where the task has no limits   (DDPPO's random policy)
+
+What is recorded is the clipped action, which is what the simulator applies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data import trajectories, transitions
+from gradlab.data.noise import child, stream
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import Starts
+from gradlab.networks.interface import act, check_policy, noise_dim
+from gradlab.tasks import Task
+
+
+@final
+class Exploring(nn.Module):
+    """A policy with added Gaussian noise, clipped to ±limit.
+
+    Args:
+        std: [da], action units.
+        limit: [da], or None.
+    """
+
+    def __init__(
+        self, policy: nn.Module, std: Sequence[float], limit: Sequence[float] | None
+    ) -> None:
+        super().__init__()
+        self.policy, self.std, self.limit = policy, tuple(std), limit
+        self.inner = noise_dim(policy)
+        self.noise_dim = self.inner + len(self.std)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        std = torch.tensor(self.std).to(state)
+        action = act(self.policy, state, noise[:, : self.inner]) + std * noise[:, self.inner :]
+        if self.limit is None:
+            return action
+        bound = torch.tensor(tuple(self.limit)).to(state)
+        return action.clamp(-bound, bound)
+
+
+@final
+class Uniform(nn.Module):
+    """Actions uniform in ±limit [da], whatever the state: limit · (2 Φ(ε) − 1)."""
+
+    def __init__(self, limit: Sequence[float]) -> None:
+        super().__init__()
+        self.limit, self.noise_dim = tuple(limit), len(limit)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        return torch.tensor(self.limit).to(state) * torch.erf(noise / math.sqrt(2))
+
+
+@final
+class Still(nn.Module):
+    """The action 0 [da] everywhere."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, state: Tensor) -> Tensor:
+        return state.new_zeros(len(state), self.width)
+
+
+def random_policy(task: Task) -> nn.Module:
+    """Uniform within the task's limits, Gaussian where it has none."""
+    if task.action_limit is not None:
+        return Uniform(task.action_limit)
+    width = task.simulator.action_dim
+    return Exploring(Still(width), task.exploration or (1.0,) * width, None)
+
+
+def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None) -> nn.Module:
+    """`policy` with noise added.
+
+    Args:
+        std: [da]; None: the task's, else a tenth of its limits, else 0.1.
+
+    Raises:
+        InputError: std has the wrong width or a negative entry.
+    """
+    width = task.simulator.action_dim
+    if std is None:
+        tenth = tuple(0.1 * each for each in task.action_limit or (1.0,) * width)
+        std = task.exploration or tenth
+    if len(std) != width or not all(0 <= each < math.inf for each in std):
+        raise InputError(f"std is {list(std)}, expected {width} numbers from 0")
+    return Exploring(policy, std, task.action_limit)
+
+
+def collect(
+    task: Task,
+    rows: int,
+    policy: nn.Module | None = None,
+    *,
+    length: int | None = None,
+    seed: int = 0,
+) -> Trajectories:
+    """`rows` transitions of the task's simulator, float64, from its own starts.
+
+    Args:
+        policy: float64, for example `exploring(task, policy)`; None: `random_policy(task)`.
+        length: steps of a trajectory, which ends earlier in a terminal state; None: twice the
+            task's horizon.
+
+    Raises:
+        InputError: a count below one, a policy that does not fit the task or leaves the finite
+            numbers.
+    """
+    length = max(2 * task.horizon, 1) if length is None else length
+    if rows < 1 or length < 1:
+        raise InputError(f"rows is {rows}, length is {length}: expected at least 1")
+    policy = random_policy(task) if policy is None else policy
+    parts: list[Trajectories] = []
+    begun = 0
+    while (missing := rows - sum(map(len, parts))) > 0:
+        usual = sum(map(len, parts)) / begun if begun else length
+        count = math.ceil(missing / usual)
+        parts.append(_rolled(task, policy, count, length, seed, len(parts)))
+        begun += count
+    return transitions.first(transitions.joined(parts), rows)
+
+
+def _rolled(
+    task: Task, policy: nn.Module, count: int, length: int, seed: int, turn: int
+) -> Trajectories:
+    begin = task.starts(count, stream(seed, "record starts", turn))
+    check_policy(policy, begin, task.simulator.action_dim)
+    starts = Starts(begin, torch.ones_like(begin[:, 0]), torch.arange(count))
+    path = rollout(task.simulator, policy, starts, length, child(seed, f"record {turn}"))
+    if not torch.isfinite(path.states).all():
+        raise InputError("policy leaves the finite numbers: pass a stabler one, or lower length")
+    # A path's `alive` starts at the start state, which may be terminal already.
+    path = replace(path, alive=path.alive | (torch.arange(length + 1) == 0)[:, None])
+    return trajectories.from_path(path, task.state_names, task.action_names)
