@@ -5,6 +5,7 @@
     leaks       θ in the documented actions only, and in nothing but the policy
     precision   float32 against float64
     scale       the size of each term over the horizon, critics, saturated actions
+    smoothing   the pathwise gradient against one without derivatives
     switches    contacts and limits inside the stencil of Jacobians by differences
 
 A check never stops a measurement: one that fails to run is itself a finding.
@@ -27,6 +28,7 @@ from gradlab.sanity.leaks import leaks
 from gradlab.sanity.precision import precision
 from gradlab.sanity.probe import FEW, Probe
 from gradlab.sanity.scale import scale
+from gradlab.sanity.smoothing import smoothing
 from gradlab.sanity.switches import switches
 from gradlab.statistics.moments import Moments
 from gradlab.systems.entropy import Entropic
@@ -69,6 +71,7 @@ def examine(
         "leaks of θ": partial(leaks, probe, policy, critics, systems),
         "precision": partial(precision, probe),
         "scale": partial(scale, probe, task.discount),
+        "smoothing": partial(smoothing, probe, task.simulator, task.discount),
         "switches": partial(switches, probe),
     }
     return tuple(each for name, check in checks.items() for each in _run(name, check))

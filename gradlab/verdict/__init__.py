@@ -9,6 +9,8 @@ its interval and N. The numbers are those of `judgement`, `choice` and the ledge
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from gradlab.accounting import attribute
 from gradlab.choice import Choice, choose
 from gradlab.errors import InputError
@@ -27,7 +29,7 @@ from gradlab.verdict.spread import variance
 from gradlab.verdict.theorems import theorems
 from gradlab.verdict.weights import weights
 
-__all__ = ["SHOWN", "Sentence", "through_training", "verdict"]
+__all__ = ["SHOWN", "Evidence", "Sentence", "evidence", "through_training", "verdict"]
 
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
@@ -37,16 +39,42 @@ ORDER = (
 )  # fmt: skip
 
 
-def verdict(profile: Profile) -> tuple[Sentence, ...]:
-    """The sentences that head a report, in the order in which they call for action."""
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a profile supports beyond its table; None where it does not.
+
+    Attributes:
+        choice: None where there is nothing to choose from, as under several truths.
+        ledger: None where no substitutions are stored.
+    """
+
+    choice: Choice | None
+    ledger: Ledger | None
+
+
+def evidence(profile: Profile) -> Evidence:
+    """The choice and the ledger of a profile."""
+    ledger = None if profile.attribution is None else attribute(profile)
+    try:
+        return Evidence(choose(profile), ledger)
+    except InputError:
+        return Evidence(None, ledger)
+
+
+def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, ...]:
+    """The sentences that head a report, in the order in which they call for action.
+
+    Args:
+        found: `evidence(profile)`, where it is known already.
+    """
     name = judged_estimator(profile)
-    found = _of_truth(profile, name) + empirical(profile) + health(profile) + checks(profile)
+    known = evidence(profile) if found is None else found
+    told = _of_truth(profile, name) + empirical(profile) + health(profile) + checks(profile)
     if name is not None:
-        choice = _choice(profile)
-        found += _of_errors(profile, choice, name)
-        found += lost(profile, name) or variance(profile, name)
-        found += theorems(profile, choice, name) + tails(profile, name)
-    return tuple(sorted(found, key=lambda each: _place(profile, each)))
+        told += _of_errors(profile, known, name)
+        told += lost(profile, name) or variance(profile, name)
+        told += theorems(profile, known.choice, name) + tails(profile, name)
+    return tuple(sorted(told, key=lambda each: _place(profile, each)))
 
 
 def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
@@ -58,14 +86,14 @@ def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
     return [Sentence("truth", True, admissible_truth(profile, name))]
 
 
-def _of_errors(profile: Profile, choice: Choice | None, name: str) -> list[Sentence]:
+def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     """All that needs a truth; where that is imprecise, only what rests on paired differences."""
     if not profile.truth["admissible"]:
         return []
     if not judged_horizons(profile, name):
         return data_against(profile, name)
-    found = data_against(profile, name) + source(profile, _ledger(profile), name)
-    found += weights(choice) + learning(profile, name)
+    found = data_against(profile, name) + source(profile, known.ledger, name)
+    found += weights(known.choice) + learning(profile, name)
     if profile.truth["status"] == "imprecise":
         return found + paired_horizon(profile, name)
     return found + horizon(profile, name) + batch(profile, name)
@@ -77,18 +105,3 @@ def _place(profile: Profile, sentence: Sentence) -> int:
     if sentence.about == "truth" and not whole:
         return 0
     return ORDER.index(sentence.about)
-
-
-def _choice(profile: Profile) -> Choice | None:
-    """None where there is nothing to choose from, as under several truths."""
-    try:
-        return choose(profile)
-    except InputError:
-        return None
-
-
-def _ledger(profile: Profile) -> Ledger | None:
-    """None where no substitutions are stored: the form is silent then."""
-    if profile.attribution is None:
-        return None
-    return attribute(profile)

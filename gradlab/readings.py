@@ -1,0 +1,75 @@
+"""Checks that need no new computation: read from the numbers of a saved profile.
+
+signs   the longest h up to which every horizon moves more than half of the parameters the
+        right way, by the lower ends of the intervals
+norm    steps per factor of ten of a sample's gradient, and where it would leave float32
+"""
+
+from __future__ import annotations
+
+from math import log, sqrt
+
+from gradlab.findings import Finding
+from gradlab.judgement import growth_of, horizons_of, judged_estimator
+from gradlab.profile import Profile
+from gradlab.statistics.intervals import interval
+from gradlab.wording import gradient, samples, span, two
+
+CHANCE = 0.5
+FLOAT32 = 3.4e38
+
+
+def readings(profile: Profile) -> tuple[Finding, ...]:
+    """Findings about the judged estimator; none without one."""
+    name = judged_estimator(profile)
+    if name is None:
+        return ()
+    found = _signs(profile, name), _norm(profile, name)
+    return tuple(each for each in found if each is not None)
+
+
+def _signs(profile: Profile, name: str) -> Finding | None:
+    over = [h for h in horizons_of(profile, name) if h > 0]
+    if "sign_agreement" not in profile.quantities or not over or not profile.truth["admissible"]:
+        return None
+    e, q = profile.estimators.index(name), profile.quantities.index("sign_agreement")
+    if not profile.count[e, q].any():
+        return None
+    low = {h: profile.columns["ci_low"][e, q, profile.horizons.index(h)] for h in over}
+    reliable = 0
+    for h in over:
+        if not low[h] > CHANCE:
+            break
+        reliable = h
+    n, check = samples(profile.config), f"signs of {gradient(name)}"
+    if reliable == over[-1]:
+        result = f"reliable up to h = {reliable}, all that was measured ({n})"
+        return Finding(check, result, "more than half of the parameters move the right way", True)
+    result = f"reliable up to h = {reliable} ({n})" if reliable else f"reliable at no h ({n})"
+    lost = next(h for h in over if h > reliable)
+    meaning = f"at h = {lost} half of the parameters or more may move the wrong way"
+    return Finding(check, result, meaning, False)
+
+
+def _norm(profile: Profile, name: str) -> Finding | None:
+    growth = growth_of(profile, name)
+    if growth is None:
+        return None
+    check = f"norm of one sample of {gradient(name)}"
+    per_ten = [2 * log(10) / each for each in (growth.high, growth.low, growth.slope) if each > 0]
+    stretch = f"h = {growth.onset} to {growth.last}, {samples(profile.config)}"
+    if not growth.grows or growth.law == "power" or len(per_ten) < 3:
+        return Finding(check, f"does not multiply steadily ({stretch})", "no explosion", True)
+    low, high, middle = per_ten
+    last = _size(profile, name, growth.last)
+    beyond = growth.last + (log(FLOAT32) - log(last)) / (growth.slope / 2)
+    result = f"multiplies by 10 every {two(middle)} steps (CI {span(low, high)}, {stretch})"
+    meaning = f"at this rate it leaves the range of float32 at about step {two(beyond)}"
+    # A tenth of a decade per step is where a default horizon of 25 spans more than two of them.
+    return Finding(check, result, meaning, middle > 10)
+
+
+def _size(profile: Profile, name: str, horizon: int) -> float:
+    variance = profile.estimate(name, "variance", horizon).value
+    mean = interval("mean_norm", profile.estimate(name, "mean_norm", horizon)).high
+    return sqrt(max(variance, 1e-300) + (mean**2 if mean == mean else 0.0))
