@@ -37,6 +37,7 @@ from gradlab.statistics.moments import Array, Estimate, estimates
 RIDGE = 0.1  # of each estimator's own error
 NOISE = 0.5  # of the noise that F was corrected for
 REPLICATES = 499
+NONE = 1e-9  # of the truth's length: a mixture below is what rounding leaves of none
 UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
 
 
@@ -137,8 +138,9 @@ def _mixture(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
 
 def _direction(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]; a ridge would shrink the scale, so it decides on shares only."""
-    v = scaled_weights(regularised(F, found, caution))
-    if not v.sum() > 0:
+    cautious = regularised(F, found, caution)
+    v = scaled_weights(cautious)
+    if not _along(cautious, v)[0] > NONE**2 * cautious[-1, -1]:
         return np.zeros(len(F))
     share = v / v.sum()
     return np.append(share, optimal_scale(projected(F, found.scale), share))
