@@ -67,6 +67,7 @@ def judged_cells(profile: Profile) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for name in names:
         over = judged_horizons(profile, name)
+        over = [h for h in over if h or name == "data"]  # J_0 is everybody's horizon 0
         if over:
             errors = [profile.estimate(name, "mse", h).value for h in over]
             found += [(name, over[int(np.argmin(errors))]), (name, over[-1])]

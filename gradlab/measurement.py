@@ -22,6 +22,8 @@ from gradlab.attributing import World, attributed, check_horizons
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.gradients.consequence import Question
+from gradlab.gradients.consequence import consequence as stepped
 from gradlab.gradients.estimator import (
     TERMINATIONS,
     Estimator,
@@ -38,6 +40,7 @@ from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import Progress, silent
+from gradlab.judgement import judged_cells
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.profile import Profile
@@ -63,6 +66,7 @@ def measure(
     seed: int = 0,
     *,
     attribute: bool | Sequence[int] = False,
+    consequence: bool = False,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -87,6 +91,8 @@ def measure(
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.attributing`); takes several times as long.
+        consequence: step along every gradient and keep what each step does to the return
+            (see `gradlab.gradients.consequence`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -155,7 +161,14 @@ def measure(
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
     profile = assembled(moments, H, batch, config, environment, truth_values(reference, truth))
-    profile = replace(profile, sanity=sanity, theory=bounds)
+    profile = replace(profile, sanity=sanity, theory=bounds, kernels=measured.kernels)
+    if consequence:
+        asked_of = Question(
+            simulator, policy, begin, reference, task.discount, truth == "objective", termination,
+            seed,
+        )  # fmt: skip
+        steps_made = stepped(asked_of, chosen, judged_cells(profile), progress)
+        profile = replace(profile, consequence=steps_made)
     if attribute is False:
         return profile
     asked = None if attribute is True else tuple(attribute)
