@@ -4,14 +4,14 @@ For a gradient g(s, ε, ξ, m) of the start s, policy noise ε, dynamics noise �
 
     V = Var_s E[g|s] + E Var_ε E[g|s, ε] + E Var_ξ E[g|s, ε, ξ] + E Var_m g      (total variance)
 
-with every conditional mean from a pair of draws that share what is given: g with primes redrawn,
+where what is left once some draws are given follows from pairs that share them (primes: redrawn),
 
-    E Var_m g            = E g·(g − g(m′))
-    E Var_ξ E[g|s, ε, ξ] = E g·(g(m′) − g(ξ′, m′))
-    E Var_ε E[g|s, ε]    = E g·(g(ξ′, m′) − g(ε′, ξ′, m′))
+    E Var[g | s, ε, ξ] = ½ E|g − g(m′)|²
+    E Var[g | s, ε]    = ½ E|g − g(ξ′, m′)|²
+    E Var[g | s]       = ½ E|g − g(ε′, ξ′, m′)|²
 
-and the starts have the rest of V, so the sum is exact. What is not drawn changes no bit of g, and
-adds exactly 0. The first three are means over samples and need no correction.
+and each source of noise adds the difference to the one above. The starts have the rest of V, so
+the sum is exact. What is not drawn changes no bit of g, and adds exactly 0.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _products(
     seed: int,
     termination: str,
 ) -> Tensor:
-    """g · (difference of two redrawn g) of every sample, [horizons, DRAWS, N]."""
+    """What each of `DRAWS` adds to ½|g − g′|² of every sample, [horizons, DRAWS, N]."""
     several = [
         carried(estimator, policy, replace(begin, redrawn=redrawn), horizons, seed, termination)
         for redrawn in _redrawn()
@@ -85,8 +85,8 @@ def _products(
     found = []
     for k in range(len(horizons)):
         every = [gram.path_gradients(each.jacobian, each.costates[k]) for each in several]
-        own = every[-1]
-        found.append([((more - less) * own).sum(dim=1) for less, more in pairwise(every)])
+        left = [0.5 * (every[-1] - each).square().sum(dim=1) for each in every]
+        found.append([more - less for more, less in pairwise(left)])
     return torch.stack([torch.stack(each) for each in found])
 
 
