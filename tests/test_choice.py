@@ -194,11 +194,15 @@ def test_contenders_are_judged_on_the_half_that_did_not_choose_them():
             assert each.cosine == pytest.approx(want["cosine_batch"].value, rel=1e-9)
     rule = chosen.pair.contender("MPG rule, iteration 3000 of 4000")
     assert rule.weights == pytest.approx(MpgWeights(ramp=4000)(3000, [0, 6]))
-    rule = chosen.pair.contender("MPG-J rule, iteration 3000 of 4000")
-    assert rule.weights == pytest.approx(MpgJournalWeights(iterations=4000)(3000, [0, 6]))
     own = {cell[0] for cell, w in zip(
         chosen.several.cells, chosen.several.contenders[-1].weights, strict=True) if w}  # fmt: skip
     assert own == {"data", "model"}
+
+
+def test_both_papers_have_one_rule_as_a_function_of_time_over_the_ramp():
+    for k in (0, 700, 2000, 3100, 4000, 5000):
+        journal = MpgJournalWeights(iterations=4000)(k, [0, 3, 25])
+        assert MpgWeights(ramp=4000)(k, [0, 3, 25]) == pytest.approx(journal, rel=1e-9)
 
 
 def test_the_alpha_order_weight_is_that_of_least_variance():

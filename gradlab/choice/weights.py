@@ -27,7 +27,7 @@ from gradlab.statistics.mixing import (
     mse_weights,
 )
 from gradlab.statistics.moments import Array, Estimate, combine
-from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.statistics.rules import MpgWeights
 
 RAMP = 9000  # T of MPG on path tracking
 UNSEEN = 1  # the fold that judges
@@ -122,21 +122,19 @@ def _contender(name: str, each: Contestant, among: Judged) -> Contender:
 
 
 def _rules(among: Field, cells: list[Cell], times: Times) -> dict[str, Array]:
-    """Weights of both papers' rules on the horizons of the judged estimator, J_0 among them."""
+    """Weights of MPG's rule on the horizons of the judged estimator, J_0 among them.
+
+    MPG-J's is the same function of k/T; there T is the length of the whole run.
+    """
     own = [k for k, (name, h) in enumerate(cells) if name == among.judged or h == 0]
     horizons = [cells[k][1] for k in own]
     if len(own) < 2 or len(set(horizons)) < len(horizons):
         return {}
     found = {}
     for k, T in times:
-        by_rule = {
-            "MPG": MpgWeights(ramp=T)(k, horizons),
-            "MPG-J": MpgJournalWeights(iterations=T)(k, horizons),
-        }
-        for paper, shares in by_rule.items():
-            w = np.zeros(len(cells))
-            w[own] = shares
-            found[f"{paper} rule, iteration {k} of {T}"] = w
+        w = np.zeros(len(cells))
+        w[own] = MpgWeights(ramp=T)(k, horizons)
+        found[f"MPG rule, iteration {k} of {T}"] = w
     return found
 
 

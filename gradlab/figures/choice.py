@@ -1,0 +1,184 @@
+"""A choice as figures: who may be best, how to weigh, and what would be best elsewhere.
+
+The tables are those of `gradlab.choice.tables`; the sets are 95% sets, so that more samples make
+them smaller, never the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from gradlab.figures import drawing, style
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, VERMILION, Look
+
+Numbers = drawing.Numbers
+QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
+LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
+TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}
+LEAST_SHARE = 0.02  # of a weight, below which its cell is not shown
+
+
+def choice_horizon(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    criterion: Literal["mse", "direction"] = "mse",
+) -> Axes:
+    """Every competitor over the horizon; members of the joint 95% set are ringed.
+
+    Args:
+        table: `error_table` of a choice.
+    """
+    ax = style.new_axes() if ax is None else ax
+    quantity, names = QUANTITY[criterion], drawing.estimators(table)
+    lines = {name: drawing.curve(table, name, quantity) for name in names}
+    floor = drawing.log_floor(list(lines.values())) if criterion == "mse" else None
+    looks, end = style.looks(names), drawing.last_horizon(table)
+    for name, line in lines.items():
+        if line is None:
+            continue
+        shown = line if criterion == "mse" else line.clipped(-1.0, 1.0)
+        if name == "data":
+            drawing.level(ax, shown, looks[name], end, floor)
+        else:
+            drawing.draw(ax, shown, looks[name], floor, band=0.11)
+    kept = table[table[f"kept_{criterion}"]]
+    _rings(ax, kept, looks)
+    if criterion == "mse":
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=floor)
+    if not any(line is not None for line in lines.values()):
+        drawing.nothing(ax, "no admissible truth: nothing to choose by")
+    note = f"ring: may be best ({len(kept)} of the joint 95 % set); open marker: at most this"
+    return style.dress(ax, TITLE[criterion], LABEL[criterion], [note])
+
+
+def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
+    for name, rows in kept.groupby("estimator", sort=False):
+        value = np.where(rows["value"] > 0, rows["value"], rows["ci_high"])
+        ax.plot(
+            rows["horizon"],
+            np.minimum(value, 1.0) if (rows["quantity"] == "cosine_batch").all() else value,
+            linestyle="none",
+            marker="o",
+            markersize=11,
+            markerfacecolor="none",
+            markeredgecolor=looks[str(name)].colour,
+            markeredgewidth=1.6,
+            zorder=6,
+        )
+
+
+def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Shares of every cell by the measured weights, with intervals, and by the papers' rules.
+
+    Args:
+        table: `weight_table` of a mixture.
+    """
+    ax = style.new_axes() if ax is None else ax
+    cells = _shown_cells(table)
+    looks = _choosers(list(dict.fromkeys(table["chooser"])))
+    step = 0.8 / max(len(looks), 1)
+    for k, (chooser, look) in enumerate(looks.items()):
+        rows = table[table["chooser"] == chooser].set_index(["estimator", "horizon"])
+        rows = rows.reindex(pd.MultiIndex.from_tuples(cells))
+        x = np.arange(len(cells)) - 0.4 + (k + 0.5) * step
+        value, low, high = (rows[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
+        value = np.where(high > 0, value, np.nan)  # a rule's 0 says nothing
+        ax.errorbar(
+            x,
+            value,
+            yerr=np.maximum([value - low, high - value], 0.0),
+            fmt=look.marker,
+            color=look.colour,
+            label=look.label,
+            markersize=6,
+            markeredgecolor=PAPER,
+            markeredgewidth=0.6,
+            elinewidth=1.3,
+            capsize=2,
+        )
+    for edge in np.arange(len(cells) - 1) + 0.5:
+        ax.axvline(edge, color=style.GRID, linewidth=0.8)
+    ax.set_ylim(-0.03, 1.05)
+    note = "bar: 95 % interval of the measured weights; rules have none"
+    style.dress(ax, "Weights: measured and by rule", "weight", [note])
+    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\nh = {cell[1]}" for cell in cells]
+    ax.set_xticks(range(len(cells)), names, fontsize=8)
+    ax.set_xlim(-0.5, len(cells) - 0.5)
+    ax.set_xlabel("")
+    return ax
+
+
+def _shown_cells(table: pd.DataFrame) -> list[tuple[str, int]]:
+    """Cells with a share worth showing by somebody, in the table's order."""
+    largest = table.groupby(["estimator", "horizon"], sort=False)[["value"]].max()["value"]
+    return [(str(name), int(h)) for name, h in largest[largest >= LEAST_SHARE].index]
+
+
+def _choosers(names: list[str]) -> dict[str, Look]:
+    """Measured weights filled and first; rules after them, the two papers apart."""
+    known = {
+        "mse": Look("measured, mean squared error", BLUE, "-", "o"),
+        "direction": Look("measured, direction", VERMILION, "-", "s"),
+    }
+    rules = [name for name in names if name not in known]
+    colours, markers = (GREEN, PURPLE, INK, MUTED, style.OCHRE, style.CYAN), "^vDPX*"
+    own = {
+        name: Look(style.plain(name), colours[k % 6], "-", markers[k % 6])
+        for k, name in enumerate(rules)
+    }
+    return {name: known[name] for name in known if name in names} | own
+
+
+def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """MSE and cosine at the best cell of every setting that was not measured.
+
+    Args:
+        table: `trial_table` of a choice: batch sizes first, then smaller errors.
+    """
+    ax = style.new_axes() if ax is None else ax
+    if not len(table):
+        drawing.nothing(ax, "nothing to vary")
+        return style.dress(ax, "What if", "")
+    rows = np.arange(len(table))
+    value, low, high = (table[name].to_numpy(float) for name in ("mse", "mse_low", "mse_high"))
+    floor = drawing.log_floor([drawing.Curve(rows.astype(np.float64), value, low, high)])
+    shown = np.where(value > 0, value, high)
+    ends = np.maximum([shown - np.maximum(low, floor), high - shown], 0.0)
+    ax.errorbar(
+        shown, rows, xerr=ends, fmt="o", color=BLUE, markersize=6, elinewidth=1.4, capsize=2.5
+    )
+    lost = value <= 0
+    ax.plot(shown[lost], rows[lost], "o", color=BLUE, markerfacecolor=PAPER, markersize=6)
+    places = zip(table["estimator"], table["horizon"], table["cosine"], high, strict=True)
+    for row, (name, horizon, cosine, end) in enumerate(places):
+        text = f"{_cell(str(name), int(horizon))}, cos {min(float(cosine), 1.0):.2g}"
+        ax.annotate(text, (end, row), (6, 0), textcoords="offset points", va="center",
+                    fontsize=8, color=INK)  # fmt: skip
+    notes = ["bar: 95 % interval; beside it the best and its cosine of one batch"]
+    notes += ["open: estimate not above 0, upper end of its interval"] if lost.any() else []
+    style.dress(ax, "What if: least error, and where", "", notes)
+    ax.set_xscale("log")
+    # Plain text: a formula would not survive as text in an SVG.
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xlim(floor, float(np.nanmax(high)) * 30)
+    ax.set_yticks(rows, [str(each) for each in table["change"]], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel(LABEL["mse"], color=INK)
+    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
+    batches = int(table["change"].str.startswith("N′").sum())
+    if 0 < batches < len(table):
+        ax.add_line(Line2D(ax.get_xlim(), [batches - 0.5] * 2, color=MUTED, linewidth=0.8))
+    return ax
+
+
+def _cell(name: str, horizon: int) -> str:
+    return "data (J_0)" if (name, horizon) == ("data", 0) else f"{style.plain(name)}, h = {horizon}"
