@@ -39,12 +39,9 @@ def test_rings_are_the_95_percent_set(found, criterion):
     best = getattr(choice, criterion)
     ax = figures.choice_horizon(table.sample(frac=1, random_state=0), criterion=criterion)
     quantity = {"mse": "mse", "direction": "cosine_batch"}[criterion]
+    most = np.inf if criterion == "mse" else 1.0
     want = {
-        (
-            float(h),
-            min(profile.estimate(name, quantity, h).value, np.inf if criterion == "mse" else 1),
-        )
-        for name, h in best.kept
+        (float(h), min(profile.estimate(name, quantity, h).value, most)) for name, h in best.kept
     }
     assert drawn(ax, markerfacecolor="none") == want
     assert int(table[f"kept_{criterion}"].sum()) == len(best.kept)
@@ -69,7 +66,10 @@ def test_every_setting_is_a_row_with_its_best(found):
     table = trial_table(choice)
     ax = figures.what_if_grid(table)
     assert [each.get_text() for each in ax.get_yticklabels()] == list(table["change"])
-    assert list(ax.containers[0][0].get_xdata()) == pytest.approx(list(table["mse"]))
+    want = np.where(table["mse"] > 0, table["mse"], table["mse_high"])
+    assert list(ax.containers[0][0].get_xdata()) == pytest.approx(list(want))
+    (opened,) = [each for each in ax.lines if each.get_markerfacecolor() == figures.style.PAPER]
+    assert list(opened.get_ydata()) == list(np.flatnonzero(table["mse"] <= 0))
     assert f"h = {table['horizon'][0]}" in ax.texts[1].get_text()
     assert len(contender_table(choice.pair)) == len(choice.pair.contenders)
 

@@ -66,7 +66,7 @@ def _runs(horizons: list[int]) -> str:
 
 
 def _best(choice: Choice, found: Best) -> Statement:
-    value = f"{found.value:.2g} (CI {span(found.interval.low, found.interval.high)})"
+    value = _error(found.value, found.interval)
     if found.criterion == "direction":
         value = f"{min(found.value, 1.0):.2g} (CI {span(found.interval.low, found.interval.high)})"
     text = (
@@ -229,8 +229,15 @@ def _what_if(choice: Choice, found: WhatIf) -> list[Statement]:
 
 
 def _trial(each: Trial) -> str:
-    ends = span(each.mse_interval.low, each.mse_interval.high)
-    return f"{each.change}: {cell_words(each.best)}, error {each.mse:.2g} (CI {ends})"
+    error = _error(each.mse, each.mse_interval)
+    return f"{each.change}: {cell_words(each.best)}, error {error}"
+
+
+def _error(value: float, found: Interval) -> str:
+    """A noise-corrected error; one that is not above 0 is known from above only."""
+    if value > 0:
+        return f"{value:.2g} (CI {span(found.low, found.high)})"
+    return f"at most {found.high:.2g} (upper end of its CI)"
 
 
 def _theory(choice: Choice) -> list[Statement]:
