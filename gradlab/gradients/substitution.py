@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,7 @@ class Substitutions:
         g = self.action_gradients(causes) * self.starts.weight[:, None]
         return torch.stack([gram.path_gradients(self.jacobian, each[None]) for each in g])
 
+    @cached_property
     def errors(self) -> Tensor:
         """Action gradients less the truth's of all sets as bit masks, [64, K, N, da], weighted."""
         found = torch.stack([self.action_gradients(named(S)) for S in range(2 ** len(CAUSES))])
@@ -243,7 +245,7 @@ def squared_bias_games(found: Substitutions) -> list[Game]:
     """The squared bias of every set, at each horizon, without forming a gradient in θ."""
     label, size = grouping(found.starts)
     games = []
-    for Y in found.errors().unbind(dim=1):
+    for Y in found.errors.unbind(dim=1):
         total, within = products(found, Y)
         games.append(squared_norms(CAUSES, pair_sums(Y, total, within, Y, total, label), size))
     return games

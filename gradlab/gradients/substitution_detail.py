@@ -63,8 +63,9 @@ def detail(found: Substitutions, cause: str, horizon: int) -> Detail:
     sums: list[PairSums] = []
     batch: list[tuple[float, Tensor]] = []
     labels: tuple[tuple[str, int, int], ...] = ()
-    for S, weight in without(len(CAUSES), CAUSES.index(cause)):
-        labels, rows = _rows(found, named(S), cause, horizon)
+    player = CAUSES.index(cause)
+    for S, weight in without(len(CAUSES), player):
+        labels, rows = _rows(found, S, player, horizon)
         batch.append((weight, rows))
         if len(batch) * rows.numel() >= ENTRIES:
             sums += _split_sums(found, batch, label)
@@ -76,23 +77,24 @@ def detail(found: Substitutions, cause: str, horizon: int) -> Detail:
 
 
 def _rows(
-    found: Substitutions, causes: frozenset[str], cause: str, horizon: int
+    found: Substitutions, S: int, player: int, horizon: int
 ) -> tuple[tuple[tuple[str, int, int], ...], Tensor]:
     """Y_S + Y_{S∪i}, then the split of Y_S − Y_{S∪i} over entries and steps, [1 + E, N, da]."""
     k = found.horizons.index(horizon)
-    pair = [found.action_gradients(each)[k] - found.truth for each in (causes, causes | {cause})]
-    x, y = found.parts(causes), found.parts(causes | {cause})
+    joined = S | 1 << player
+    x, y = found.parts(named(S)), found.parts(named(joined))
     entries: dict[str, Tensor] = {}
     steps = [torch.zeros_like(found.truth) for _ in range(horizon + 1)]
-    for block, t, piece in split(x, y, horizon, found.discount, BLOCKS[cause]):
+    for block, t, piece in split(x, y, horizon, found.discount, BLOCKS[CAUSES[player]]):
         entries[block] = entries[block] + piece if block in entries else piece
         steps[t] = steps[t] + piece.sum(dim=(0, 1))
     labels = tuple(
         (b, i, j) for b, e in entries.items() for i in range(len(e)) for j in range(e.shape[1])
     )
     flat = [e.flatten(0, 1) for e in entries.values()]
-    rows = torch.cat([(pair[0] + pair[1])[None], *flat, torch.stack(steps)])
-    return labels, rows * found.starts.weight[:, None]
+    both = found.errors[S, k] + found.errors[joined, k]
+    pieces = torch.cat([*flat, torch.stack(steps)]) * found.starts.weight[:, None]
+    return labels, torch.cat([both[None], pieces])
 
 
 def _split_sums(
