@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from analyses.mpg_table_1 import task_of
 from gradlab import records
 from gradlab.data.noise import stream
-from gradlab.errors import Failure
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.inner_products import first_action_gradients
@@ -85,7 +84,8 @@ class Samples:
         states: [N, ds]; model, mixed: [26, N, da], horizons 0 … 25.
         truth: [N, da], of the return until its gradient converges, or until γᵗ is 1% where it does
             not; heavy tails may hide its size, and paired differences still decide.
-        cut: [N, da], of the longest return whose gradient is precise (`gradients.truth`).
+        cut: [N, da], of the longest return whose gradient is precise (`gradients.truth`); the truth
+            again where none is.
         about: status, steps and reason of the cut truth, its exponent; steps of the truth.
     """
 
@@ -143,21 +143,20 @@ def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) ->
     found = first_action_gradients(
         estimators(task, critic, horizon), policy, begin, horizon, place.seed, "ignore", silent
     )
-    if truth.first is None:
-        raise Failure(f"{place.name}: {truth.reason}")
-    long, steps = truth.first.gradients, truth.horizon
-    if steps < effective_horizon(task.discount):
+    cut = None if truth.first is None else truth.first.gradients
+    if cut is None or truth.horizon < effective_horizon(task.discount):
         long, steps = long_truth(task, policy, begin, place.seed)
+    else:
+        long, steps = cut, truth.horizon
+    cut = long if cut is None else cut
     about: dict[str, records.Attribute] = {
         "status": truth.status,
         "steps": steps,
-        "cut_steps": truth.horizon,
+        "cut_steps": steps if truth.first is None else truth.horizon,
         "lyapunov": truth.lyapunov,
         "reason": truth.reason,
     }
-    return Samples(
-        place, begin.states, found["model"], found["mixed"], long, truth.first.gradients, about
-    )
+    return Samples(place, begin.states, found["model"], found["mixed"], long, cut, about)
 
 
 def long_truth(task: Task, policy: nn.Module, begin: Starts, seed: int) -> tuple[Tensor, int]:
@@ -212,26 +211,29 @@ def load(path: Path) -> Samples:
 
 
 def products(
-    samples: Samples, policy: nn.Module, folds: Sequence[np.ndarray] = ()
+    samples: Samples, policy: nn.Module, folds: Sequence[np.ndarray] = (), groups: int | None = None
 ) -> list[ActionProducts]:
-    """Inner products of all cells and the truth, one for each division of the starts.
+    """Inner products of all cells and the truth, one for each division of the groups of starts.
 
     Args:
-        folds: [N] of 0 and 1 each; none: one division into even and odd starts.
+        folds: [G] of 0 and 1 each; none: one division into even and odd groups.
+        groups: how many groups the starts make in turn; None: each is one.
     """
-    n = len(samples.states)
-    divisions = [np.asarray(fold, dtype=np.int64) for fold in folds] or [np.arange(n) % 2]
+    n, x = len(samples.states), samples.stacked
+    group = np.arange(n) % (n if groups is None else groups)
+    G = int(group.max()) + 1
+    divisions = [np.asarray(fold, dtype=np.int64) for fold in folds] or [np.arange(G) % 2]
     noise = as_starts(samples.states, samples.states.shape[1]).policy_noise(policy, 0, 0)
     jacobian = policy_jacobian(policy, samples.states, noise)
-    x, label = samples.stacked, torch.arange(n)
-    halves = [x * torch.from_numpy(fold == 1)[:, None] for fold in divisions]
-    total, _ = gram.products(jacobian, torch.cat([x, *halves]), label)  # Θ is formed once
+    halves = [x * torch.from_numpy(fold[group] == 1)[:, None] for fold in divisions]
+    total, within = gram.products(jacobian, torch.cat([x, *halves]), torch.from_numpy(group))
     whole, *second = torch.split(total, len(x))
+    own = None if groups is None else within[: len(x)].numpy()
     unit = torch.eye(x.shape[2], dtype=x.dtype)[:, None].expand(-1, n, -1)
-    diagonal = gram.products(jacobian, unit, label)[1].permute(1, 2, 0).numpy()
+    diagonal = gram.products(jacobian, unit, torch.arange(n))[1].permute(1, 2, 0).numpy()
     return [
         ActionProducts(
-            x.numpy(), torch.stack([whole - one, one]).numpy(), None, diagonal, np.arange(n), fold
+            x.numpy(), torch.stack([whole - one, one]).numpy(), own, diagonal, group, fold
         )
         for one, fold in zip(second, divisions, strict=True)
     ]

@@ -1,0 +1,134 @@
+"""Gradients through training: errors of J_0 and J_H, and what each should weigh.
+
+The table has a row per iteration, estimator, horizon and quantity, with value, ci_low and ci_high:
+`mse` and `bias2` of "data" (J_0) and "model" (J_H), and weights of J_H as `weight_mse`,
+`weight_direction` (measured) and `weight_rule` (MPG eq. 10). Iterations may begin at 0, so the axis
+is linear up to the first checkpoint and logarithmic beyond.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, NullLocator
+
+from gradlab.figures import drawing
+from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, Look, dress, new_axes
+
+NAMES = {"bias2": "Squared bias", "mse": "Mean squared error"}
+DATA = Look("data, J_0", VERMILION, (0, (5, 1.6)), "s")
+MODEL = Look("model, J_H", BLUE, "-", "o")
+WEIGHTS = {
+    "weight_rule": Look("by the rule of MPG, eq. 10", MUTED, (0, (7, 2.5)), ""),
+    "weight_mse": Look("measured, least MSE", INK, "-", "o"),
+    "weight_direction": Look("measured, best direction", GREEN, (0, (1.2, 1.4)), "^"),
+}
+
+
+def errors_through_training(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "bias2"
+) -> Axes:
+    """One error of J_0 and J_H over iterations, on a logarithmic axis, and where they cross.
+
+    Args:
+        quantity: "bias2" or "mse", or a relative one, "relative_bias2" or "relative_mse", in which
+            1 is the level of a zero gradient.
+    """
+    ax = ax or new_axes()
+    lines = [_curve(table, estimator, quantity) for estimator in ("data", "model")]
+    if all(line is None for line in lines):
+        drawing.nothing(ax, f"{quantity} was not measured")
+        return ax
+    floor = drawing.log_floor(lines)
+    for line, look in zip(lines, (DATA, MODEL), strict=True):
+        if line is not None:
+            drawing.draw(ax, line, look, floor)
+    ax.set_yscale("log")
+    relative = quantity.startswith("relative")
+    if relative:
+        ax.axhline(1.0, color=MUTED, linewidth=0.8)
+    data, model = lines
+    notes = ["95% intervals over the starts"]
+    if data is not None and model is not None:
+        notes.insert(0, _mark_crossings(ax, *_log_ratio(model, data)))
+    name = NAMES[quantity.removeprefix("relative_")]
+    unit = "over |truth|²  (1: a zero gradient)" if relative else "in squared reward units"
+    dress(ax, f"{name} through training", unit, notes)
+    _iterations(ax, table)
+    return ax
+
+
+def weights_through_training(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Measured and rule-based weights of J_H beside J_0, and where each gives up half."""
+    ax = ax or new_axes()
+    drawn = {name: _curve(table, "model", name) for name in WEIGHTS}
+    if all(line is None for line in drawn.values()):
+        drawing.nothing(ax, "no weights were measured")
+        return ax
+    for name, line in drawn.items():
+        if line is not None:
+            drawing.draw(ax, line, WEIGHTS[name])
+    ax.axhline(0.5, color=MUTED, linewidth=0.8)
+    ax.set_ylim(-0.04, 1.04)
+    rule = drawn["weight_rule"]
+    notes = ["95% intervals over the starts; the rest of the weight is J_0's"]
+    if rule is not None:
+        half = _words(crossings(rule.horizon, 0.5 - rule.value))
+        notes.insert(0, f"the rule gives up half at {half}")
+    dress(ax, "Weight of the model's gradient J_H", "weight", notes)
+    _iterations(ax, table)
+    return ax
+
+
+def crossings(iteration: Numbers, gap: Numbers) -> Numbers:
+    """Where a gap from checkpoint to checkpoint turns positive, interpolated linearly."""
+    known = np.isfinite(gap)
+    x, y = iteration[known], gap[known]
+    at = np.flatnonzero((y[:-1] < 0) & (y[1:] >= 0))
+    share = -y[at] / (y[at + 1] - y[at])
+    return np.asarray(x[at] + share * (x[at + 1] - x[at]))
+
+
+def _curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
+    """Over iterations; None where nothing is finite."""
+    rows = table[(table["estimator"] == estimator) & (table["quantity"] == quantity)]
+    rows = rows.sort_values("iteration")
+    columns = (rows[name].to_numpy(float) for name in ("iteration", "value", "ci_low", "ci_high"))
+    found = Curve(*columns)
+    return found if np.isfinite(found.value).any() else None
+
+
+def _log_ratio(first: Curve, second: Curve) -> tuple[Numbers, Numbers]:
+    """Iterations that both have, and log(first/second) there; NaN where one is not positive."""
+    common, i, j = np.intersect1d(first.horizon, second.horizon, return_indices=True)
+    pair = np.stack([first.value[i], second.value[j]])
+    logs = np.log(np.where(pair > 0, pair, np.nan))
+    return common, logs[0] - logs[1]
+
+
+def _mark_crossings(ax: Axes, iteration: Numbers, gap: Numbers) -> str:
+    found = crossings(iteration, gap)
+    for each in found:
+        ax.axvline(each, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
+    return f"J_H becomes the worse one at {_words(found)}"
+
+
+def _words(found: Numbers) -> str:
+    if not len(found):
+        return "none of the checkpoints"
+    return "iteration " + " and ".join(f"{each:.0f}" for each in found)
+
+
+def _iterations(ax: Axes, table: pd.DataFrame) -> None:
+    """Ticks at the checkpoints themselves."""
+    measured = table[table["quantity"] != "weight_rule"]
+    steps = np.unique(measured["iteration"].to_numpy(float))
+    positive = steps[steps > 0]
+    if len(positive):
+        ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+    ax.set_xticks(steps)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xlabel("iteration of the checkpoint", color=INK)
