@@ -8,7 +8,6 @@ and loaded as every record is: `Trajectories.save`, `trajectories.load`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -80,7 +79,7 @@ def joined(parts: Sequence[Trajectories]) -> Trajectories:
         ids.append(number + offset)
         offset += int(number[-1]) + 1
     columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in DIMS}
-    return replace(parts[0], **columns | {"trajectory": torch.cat(ids)})
+    return _with(parts[0], columns | {"trajectory": torch.cat(ids)})
 
 
 def first(record: Trajectories, rows: int) -> Trajectories:
@@ -89,7 +88,11 @@ def first(record: Trajectories, rows: int) -> Trajectories:
         raise InputError(f"rows is {rows}, expected 1 to {len(record)}")
     columns = {name: getattr(record, name)[:rows].clone() for name in DIMS}
     columns["truncated"][-1] = ~columns["terminated"][-1]
-    return replace(record, **columns)
+    return _with(record, columns)
+
+
+def _with(record: Trajectories, columns: dict[str, Tensor]) -> Trajectories:
+    return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
 
 
 def constant_columns(record: Trajectories) -> tuple[str, ...]:

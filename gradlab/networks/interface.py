@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from gradlab.errors import InputError
+from gradlab.networks.spectral import SpectralNorm
 
 # Train-mode spectral normalisation takes a power-iteration step, and so changes, at every call.
 _UNSTEADY = (
     nn.modules.batchnorm._BatchNorm,
     nn.modules.dropout._DropoutNd,
     parametrizations._SpectralNorm,
+    SpectralNorm,
 )
 
 

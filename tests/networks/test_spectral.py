@@ -1,0 +1,137 @@
+"""Spectral normalisation: the norms it gives, the Jacobians and files that come of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import jacrev, vmap
+from torch.nn.utils.parametrizations import spectral_norm
+
+from gradlab.errors import InputError
+from gradlab.networks import checkpoint, spectral
+from gradlab.networks.ensemble_jacobians import mean_jacobians
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.interface import check_policy
+from gradlab.networks.mlp import Policy, QCritic
+
+
+def x(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def held(network: nn.Module) -> list[bool]:
+    """Which layers have norm 1, by numpy's decomposition."""
+    return [
+        all(abs(value - 1) < 1e-9 for value in layer.values) for layer in spectral.norms(network)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("which", "wanted"),
+    [
+        ("all", [True, True, True, True]),
+        ("all_but_last", [True, True, True, False]),
+        ("hidden", [False, True, True, False]),
+    ],
+)
+def test_the_chosen_layers_have_norm_one(which: spectral.Which, wanted: list[bool]) -> None:
+    for network in (Policy(3, 2, (8, 9, 7)), QCritic(3, 2, (8, 9, 7))):
+        network.double()
+        spectral.normalise(network, which)
+        assert held(network) == wanted
+        assert [layer.normalised for layer in spectral.norms(network)] == wanted
+    ensemble = GaussianEnsemble(3, 2, 3, (8, 9, 7)).double()
+    spectral.normalise(ensemble, which)
+    assert held(ensemble) == wanted
+    assert len(spectral.norms(ensemble)[0].values) == 3
+
+
+def test_power_iterations_agree_with_torchs() -> None:
+    torch.manual_seed(0)
+    ours = Policy(3, 2, (40, 40)).double()
+    theirs = [nn.Linear(3, 40), nn.Linear(40, 40), nn.Linear(40, 2)]
+    for own, other in zip(ours.network[::2], theirs, strict=True):
+        other.double().load_state_dict(own.state_dict())
+        spectral_norm(other, n_power_iterations=1)
+    spectral.normalise(ours, "all")
+    for _ in range(200):
+        weights = [layer.weight for layer in ours.network[::2]]
+        other_weights = [layer.weight for layer in theirs]
+    for own, other in zip(weights, other_weights, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-6, atol=1e-8)
+
+
+def test_gradients_in_train_and_eval_mode_agree_once_settled() -> None:
+    torch.manual_seed(0)
+    policy = Policy(3, 2, (6,)).double()
+    spectral.normalise(policy, "all")
+    for _ in range(300):
+        policy(x(1, 3))
+    found = []
+    for mode in (True, False):
+        loss = policy.train(mode)(x(5, 3)).square().sum()
+        found.append(torch.autograd.grad(loss, list(policy.parameters())))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_closed_form_jacobians_are_those_of_the_normalised_model() -> None:
+    torch.manual_seed(0)
+    ensemble = GaussianEnsemble(3, 2, 2, (8, 8)).double()
+    spectral.normalise(ensemble, "all_but_last", bound=1.5)
+    ensemble.eval()
+    state, action = x(6, 3), x(6, 2)
+
+    def mean(s: Tensor, a: Tensor) -> Tensor:
+        return ensemble(s[None], a[None]).mean[:, 0]
+
+    by_state, by_action = vmap(jacrev(mean, (0, 1)))(state, action)
+    wanted = torch.cat([by_state, by_action], dim=-1).transpose(0, 1)
+    torch.testing.assert_close(mean_jacobians(ensemble, state, action), wanted)
+    torch.testing.assert_close(
+        mean_jacobians(spectral.baked(ensemble), state, action),
+        wanted,  # type: ignore[arg-type]
+    )
+
+
+def test_a_baked_network_survives_the_disk(tmp_path: Path) -> None:
+    for network in (Policy(3, 2, (8, 8)), GaussianEnsemble(3, 2, 2, (8, 8)), QCritic(3, 2)):
+        spectral.normalise(network, "all_but_last")
+        network.eval()
+        plain = spectral.baked(network)
+        checkpoint.save(plain, tmp_path / "network.safetensors")
+        again = checkpoint.load(tmp_path / "network.safetensors")
+        inputs = (
+            (x(4, 3).float(),)
+            if isinstance(network, Policy)
+            else (x(4, 3).float(), x(4, 2).float())
+        )
+        for one, other in zip(_all(network(*inputs)), _all(again(*inputs)), strict=True):
+            torch.testing.assert_close(one, other)
+        assert [layer.normalised for layer in spectral.norms(again)] == [False] * 3
+
+
+def _all(output: object) -> list[Tensor]:
+    return [output] if isinstance(output, Tensor) else [output.mean, output.std]  # type: ignore[attr-defined]
+
+
+def test_a_policy_that_changes_while_it_is_measured_is_refused() -> None:
+    policy = Policy(3, 2).double()
+    spectral.normalise(policy, "hidden")
+    with pytest.raises(InputError, match=r"SpectralNorm in train mode.*eval"):
+        check_policy(policy, x(4, 3), 2)
+    check_policy(policy.eval(), x(4, 3), 2)
+
+
+def test_what_cannot_be_normalised_is_refused() -> None:
+    with pytest.raises(InputError, match="no such layer"):
+        spectral.normalise(Policy(3, 2, ()), "hidden")
+    with pytest.raises(InputError, match="expected one of all"):
+        spectral.normalise(Policy(3, 2), "some")  # type: ignore[arg-type]
+    policy = Policy(3, 2)
+    spectral.normalise(policy, "all")
+    with pytest.raises(InputError, match="already"):
+        spectral.normalise(policy, "all")
+    with pytest.raises(InputError, match="bound"):
+        spectral.normalise(Policy(3, 2), "all", bound=0.0)
