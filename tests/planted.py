@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from gradlab.consequence import Consequence
 from gradlab.findings import Bound, Finding, Theory, bounds_table
 from gradlab.verdict import Sentence
 
@@ -139,6 +140,8 @@ class Profile:
     batch: int = BATCH
     sanity: tuple[Finding, ...] | None = FINDINGS
     theory: Theory | None = field(default_factory=theory)
+    attribution: None = None
+    consequence: Consequence | None = None
 
     @property
     def estimators(self) -> tuple[str, ...]:

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradlab.consequence import TRUTH, Consequence
 from gradlab.errors import InputError
 from gradlab.findings import Bound, Finding, Theory
 from gradlab.reporting import output, render, report
-from gradlab.verdict import Sentence
+from gradlab.verdict import SHOWN, Evidence, Sentence
 from tests import planted
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -58,7 +59,7 @@ def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, 
     assert tab.locator("#verdict").bounding_box()["y"] < 400
     for summary in tab.locator("summary").all():
         summary.click()
-    assert tab.locator("figure svg").count() == 9
+    assert tab.locator("figure svg").count() == 10
     assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
 
 
@@ -161,8 +162,10 @@ def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) ->
     tab, _ = opened(browser, page)
     headings = [each.inner_text() for each in tab.locator("h2").all()]
     assert headings == [
-        "Verdict", "Sanity", "Bias, variance and error", "Direction and noise", "Theory",
-        "Every number", "How this was computed",
+        "Verdict", "Sanity", "Bias, variance and error", "Direction and noise",
+        "Where the error comes from", "Growth with the horizon", "Estimators and weights",
+        "Weights through training", "Consequence of a step", "Theory", "Every number",
+        "How this was computed",
     ]  # fmt: skip
 
 
@@ -206,7 +209,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for other in ("holds_jacobians", "holds_training"):
         monkeypatch.setattr(output, other, lambda path: False)
     monkeypatch.setattr(output, "load", lambda path: planted.Profile())
-    monkeypatch.setattr(output, "verdict", lambda profile: planted.VERDICT)
+    monkeypatch.setattr(output, "verdict", lambda profile, known: planted.VERDICT)
+    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None))
+    monkeypatch.setattr(output, "readings", lambda profile: ())
     path = tmp_path / "run.h5"
     path.touch()
     return path
@@ -217,7 +222,7 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
-    names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound"}
+    names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound", "sample_norm"}
     names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
     assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
@@ -242,3 +247,44 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
 def test_equal_profiles_make_equal_pages() -> None:
     profile = planted.Profile()
     assert render(profile, (), "t") == render(replace(profile), (), "t")
+
+
+def test_what_a_file_lacks_is_said_with_the_way_to_get_it(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    told = tab.locator("main").inner_text()
+    for way in ("gradlab attribute RUN.h5", "measure with --consequence", "several checkpoints"):
+        assert way in told
+
+
+def test_sentences_beyond_the_fold_are_one_click_away(browser: Any, tmp_path: Path) -> None:
+    many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(SHOWN + 2)]
+    path = tmp_path / "run.html"
+    path.write_text(render(planted.Profile(), many, "t"), encoding="utf-8")
+    tab, _ = opened(browser, path)
+    box = tab.locator("#verdict")
+    assert box.get_by_text(f"Sentence number {SHOWN - 1}.").is_visible()
+    assert not box.get_by_text(f"Sentence number {SHOWN}.").is_visible()
+    box.locator("summary").click()
+    assert box.get_by_text(f"Sentence number {SHOWN + 1}.").is_visible()
+
+
+def stepped() -> Consequence:
+    cells = ((TRUTH, 0), ("model", 5))
+    gain = np.array([[1.0, 1.1, 0.9, 1.0], [0.5, 0.6, 0.4, 0.5]])
+    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    slices = gain[:, None] * steps[None, :, None]
+    return Consequence(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, cells, slices, 9, 8)
+
+
+def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
+    profile = planted.Profile(consequence=stepped())
+    text = render(profile, (), "t")
+    assert "Consequence: one step along each gradient" in text
+    assert ">100%<" in text and ">50%<" in text
+    assert "measure with --consequence" not in text
+
+
+def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
+    found = Finding("signs of the model gradient", "reliable up to h = 7", "then not", False)
+    text = render(planted.Profile(), (), "t", read=(found,))
+    assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

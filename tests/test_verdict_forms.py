@@ -167,14 +167,14 @@ def test_measured_weights_are_judged_against_the_rule_and_the_best_scaled_one():
     assert sentence.decided
     assert "w_0 = 0.31 (CI 0.2–0.4), w_5 = 0.69 (CI 0.6–0.8)" in sentence.text
     assert "their MSE is 0.42× (CI 0.3–0.6) that of the MPG rule, iteration 0" in sentence.text
-    assert "it is 0.5–0.7 times (95% CI) that of the best scaled single" in sentence.text
+    assert "and 0.5–0.7× (95% CI) that of the best scaled single" in sentence.text
 
 
 def test_weights_that_gain_nothing_are_undecided():
     rule = contender("MPG rule, iteration 0 of 9000", 0.9, saved=(0.8, 1.2))
     (sentence,) = weights(choice(contender("mse", 0.84, against=(0.9, 1.1)), rule))
     assert not sentence.decided
-    assert sentence.text.startswith("Undecided whether weights help. Measured optimal weights")
+    assert sentence.text.startswith("Undecided if weights help. Measured optimal weights")
 
 
 def test_weights_lost_in_noise_and_no_pair_have_their_own_words():
@@ -322,9 +322,15 @@ def test_a_remedy_without_a_clear_effect_is_not_shown_to_matter():
 
 def test_sentences_stand_in_the_order_in_which_they_call_for_action():
     bad = Finding("saturated actions", "90%", "most", False)
-    found = [each.about for each in verdict(replace(FLAT, sanity=(bad,)))]
+    grown = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 2 ** (n / 1.8))
+    found = [each.about for each in verdict(replace(grown, sanity=(bad,)))]
     assert found == sorted(found, key=ORDER.index)
-    assert found[0] == "horizon"
+    assert found[0] == "horizon" and "variance" in found
+
+
+def test_what_is_undecided_and_calls_for_nothing_comes_last():
+    flat = verdict(FLAT)[-1]
+    assert flat.about == "variance" and not flat.decided
 
 
 @pytest.mark.parametrize("status", ["cut", "imprecise"])

@@ -9,7 +9,12 @@
 The table has a row per estimator, horizon and quantity, with value, ci_low and ci_high. The
 estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level with its band.
 
+    sample_norm     size of one sample's gradient: does it explode?
     bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
+
+    step_gains, step_slices     what one step did to the return, from `Consequence.table()`
+
+    contest                     errors of weights and single gradients, `choice.tables`
 
 Figures of a ledger take its own long table (`gradlab.ledger`):
 
@@ -32,11 +37,14 @@ Figures of training runs take a row per evaluation and seed (`gradlab.training.r
 
 from gradlab.figures.bounds import bounds
 from gradlab.figures.choice import choice_horizon, choice_weights, what_if_grid
+from gradlab.figures.consequence import step_gains, step_slices
+from gradlab.figures.contest import contest
 from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
+from gradlab.figures.spread import sample_norm
 from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
 
 __all__ = [
@@ -45,6 +53,7 @@ __all__ = [
     "chain_error",
     "choice_horizon",
     "choice_weights",
+    "contest",
     "cosine",
     "entries",
     "error_steps",
@@ -58,8 +67,11 @@ __all__ = [
     "mse",
     "product_growth",
     "returns",
+    "sample_norm",
     "sign_agreement",
     "snr",
+    "step_gains",
+    "step_slices",
     "training_curve",
     "update_times",
     "variance_sources",

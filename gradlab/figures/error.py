@@ -5,7 +5,7 @@ MSE_n = ‖bias_n‖² + tr Cov_n / N′          (N′: the batch one update av
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ def bias_variance(
     batch: int = 256,
     truth_norm2: float | None = None,
     truth_error2: float | None = None,
+    kept: Collection[int] = (),
 ) -> Axes:
     """Squared bias, variance / N′ and MSE of one estimator, the smallest MSE marked.
 
@@ -38,6 +39,7 @@ def bias_variance(
             an estimator is worse than none.
         truth_error2: squared standard error of the true gradient, shaded from below: a squared
             bias inside is as large as the truth's own error.
+        kept: horizons that may have the smallest MSE, ringed.
     """
     ax = style.new_axes() if ax is None else ax
     bias = drawing.curve(table, estimator, "bias2")
@@ -53,6 +55,7 @@ def bias_variance(
         if line is not None:
             drawing.draw(ax, line, look, floor, width=3.2 if look is style.MSE else 1.8)
     if error is not None:
+        _mark_set(ax, error, kept)
         _mark_minimum(ax, error)
     if data is not None and estimator != "data":
         what = "MSE" if error is not None else "variance / N′"
@@ -103,6 +106,15 @@ def _data_level(table: pd.DataFrame, with_mse: bool, batch: int) -> Curve | None
         return drawing.curve(table, "data", "mse")
     variance = drawing.curve(table, "data", "variance")
     return None if variance is None else variance.scaled(1 / batch)
+
+
+def _mark_set(ax: Axes, line: Curve, kept: Collection[int]) -> None:
+    """Rings around the horizons that may be best."""
+    here = np.isin(line.horizon, list(kept)) & (line.value > 0)
+    if here.sum() > 1:
+        x, y = line.horizon[here], line.value[here]
+        ax.plot(x, y, "o", color=INK, markersize=11, markerfacecolor="none", markeredgewidth=1.1,
+                label="95% set of h*", zorder=4)  # fmt: skip
 
 
 def _mark_minimum(ax: Axes, line: Curve, colour: str = INK, label: bool = True) -> None:

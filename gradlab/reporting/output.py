@@ -15,13 +15,14 @@ from gradlab.errors import InputError
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
+from gradlab.readings import readings
 from gradlab.reporting import comparison_page, jacobian_page, panels, training_page
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.training.results import holds_training, loaded
 from gradlab.training.results import load as load_training
-from gradlab.verdict import verdict
+from gradlab.verdict import evidence, verdict
 
 PROFILE, TRAINING = "profile", "training"
 
@@ -136,9 +137,11 @@ def _training(path: Path) -> tuple[list[Panel], str]:
 
 def _measurement(path: Path) -> tuple[list[Panel], str]:
     profile = load(path)
-    drawn = panels.panels(profile)
+    known = evidence(profile)
+    drawn = panels.panels(profile, known)
     title = str(profile.config.get("task") or path.stem)
-    return drawn, render(profile, verdict(profile), title, drawn)
+    told = verdict(profile, known)
+    return drawn, render(profile, told, title, drawn, known, readings(profile))
 
 
 def _jacobians(path: Path) -> tuple[list[Panel], str]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
+from gradlab.choice.words import statements
+from gradlab.findings import Finding
 from gradlab.profile import Profile
 from gradlab.reporting import panels, shell
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.promises import theory
 from gradlab.reporting.soundness import sanity
-from gradlab.verdict import Sentence
+from gradlab.verdict import SHOWN, Evidence, Sentence
 
 
 def render(
@@ -20,13 +22,21 @@ def render(
     verdict: Sequence[Sentence],
     title: str,
     drawn: Sequence[Panel] | None = None,
+    known: Evidence = panels.NOTHING,
+    read: Sequence[Finding] = (),
 ) -> str:
-    """The whole page as text. `drawn`: the panels, where they have been drawn already."""
-    drawn = panels.panels(profile) if drawn is None else drawn
+    """The whole page as text.
+
+    Args:
+        drawn: the panels, where they have been drawn already.
+        known: choice and ledger of the profile; read: checks read from its numbers.
+    """
+    drawn = panels.panels(profile, known) if drawn is None else drawn
     bounds = [panel for panel in drawn if panel.section == panels.THEORY]
-    body = f"""{shell.verdict_box(verdict)}
-{sanity(profile.sanity)}
-{shell.figures([panel for panel in drawn if panel.section != panels.THEORY])}
+    checks = None if profile.sanity is None else (*profile.sanity, *read)
+    body = f"""{shell.verdict_box(verdict, SHOWN)}
+{sanity(checks)}
+{_sections(drawn, panels.absent(profile, known), known)}
 {theory(profile, bounds)}
 <section><h2>Every number</h2>
 <p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>
@@ -34,6 +44,19 @@ def render(
 </section>
 {_method(profile)}"""
     return shell.document(title, "How good is this policy gradient?", _facts(profile), body)
+
+
+def _sections(drawn: Sequence[Panel], absent: Mapping[str, str], known: Evidence) -> str:
+    """The panels in their order; a section without numbers says how to get them."""
+    found: list[str] = []
+    for section in panels.ORDER:
+        mine = [panel for panel in drawn if panel.section == section]
+        lines = [absent[section]] if section in absent else []
+        folded = []
+        if section == panels.CONTEST and known.choice is not None:
+            folded = [each.text for each in statements(known.choice)]
+        found.append(shell.section(section, mine, lines, folded, first=len(found) * 20))
+    return "\n".join(found)
 
 
 def _facts(profile: Profile) -> dict[str, object]:

@@ -1,22 +1,36 @@
-"""Which figures a report shows, in which order, and what to look for in each."""
+"""Which figures a report shows, in which order, and what to look for in each.
+
+A section that a file has no numbers for says in one line how to get them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import log
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab import figures
+from gradlab.choice.tables import contender_table, trial_table, weight_table
+from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
 from gradlab.profile import Profile
+from gradlab.verdict import Evidence
 
 ERROR = "Bias, variance and error"
 DIRECTION = "Direction and noise"
+SOURCE = "Where the error comes from"
+GROWTH = "Growth with the horizon"
+CONTEST = "Estimators and weights"
+SERIES = "Weights through training"
+CONSEQUENCE = "Consequence of a step"
 THEORY = "Theory"
+ORDER = (ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
+NOTHING = Evidence(None, None)
 
 
 @dataclass(frozen=True)
@@ -29,55 +43,147 @@ class Panel:
     figure: Figure
 
 
-def panels(profile: Profile) -> list[Panel]:
-    """The figures of `profile`: one error figure per estimator with a horizon, then comparisons."""
-    table, batch = profile.table(), profile.batch
-    names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
-    found = [
-        _panel(
-            f"error-{number}-{_file_name(name)}",
-            ERROR,
-            f"{name}: where squared bias and variance / N′ cross, their sum is near its smallest.",
-            partial(
-                figures.bias_variance,
-                table,
-                estimator=name,
-                batch=batch,
-                truth_norm2=_zero_level(table, [name]),
-                truth_error2=_truth_error(profile, [name]),
-            ),
-        )
-        for number, name in enumerate(names, 1)
-    ]
-    compare = "Lower is better. Below the level of data, unrolling pays."
-    cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
-    noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
+def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
+    """The figures of `profile` in the order of the sections, bounds last."""
+    table = profile.table()
     return [
-        _panel(
-            "mse",
-            ERROR,
-            compare,
-            partial(
-                figures.mse,
-                table,
-                truth_norm2=_zero_level(table, ["data", *names]),
-                truth_error2=_truth_error(profile, ["data", *names]),
-            ),
-        ),
-        *found,
-        _panel("cosine", DIRECTION, cosine, partial(figures.cosine, table)),
-        *_signs(table),
-        _panel("snr", DIRECTION, noise, partial(figures.snr, table, batch=batch)),
+        *_error(profile, table, known),
+        *_direction(profile, table),
+        *_source(known),
+        *_growth(profile, table),
+        *_contest(known),
+        *_consequence(profile),
         *_bounds(profile),
     ]
 
 
-def _signs(table: pd.DataFrame) -> list[Panel]:
-    if not (table["quantity"] == "sign_agreement").any():
+def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
+    """Section → how to get what this file does not hold."""
+    found = {
+        SERIES: "This file is of one policy: `gradlab.verdict.through_training` judges measurements "
+        "of several checkpoints beside the weights of a rule.",
+    }
+    if known.ledger is None or not known.ledger.bias:
+        found[SOURCE] = (
+            "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
+        )
+    if profile.consequence is None:
+        found[CONSEQUENCE] = "No steps were taken: measure with --consequence."
+    if known.choice is None or known.choice.pair is None:
+        found[CONTEST] = (
+            "No weights: they need an admissible truth, a data gradient and another estimator "
+            "under the same truth, measured by this version of gradlab."
+        )
+    return found
+
+
+def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel]:
+    """Every gradient's error, then one figure per estimator with a horizon."""
+    names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
+    best = None if known.choice is None else known.choice.mse
+    sets = {} if best is None else best.horizons
+    together = partial(
+        figures.mse,
+        table,
+        truth_norm2=_zero_level(table, ["data", *names]),
+        truth_error2=_truth_error(profile, ["data", *names]),
+    )
+    compare = "Lower is better. Below the level of data, unrolling pays."
+    found = [_panel("mse", ERROR, compare, together)]
+    for number, name in enumerate(names, 1):
+        alone = partial(
+            figures.bias_variance,
+            table,
+            estimator=name,
+            batch=profile.batch,
+            truth_norm2=_zero_level(table, [name]),
+            truth_error2=_truth_error(profile, [name]),
+            kept=sets.get(name, ()),
+        )
+        caption = (
+            f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
+        )
+        found.append(_panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
+    return found
+
+
+def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
+    cosine = "1 is the true direction; at 0 a step along the gradient gains nothing."
+    signs = "A step that moves half of the parameters the wrong way is no better than chance."
+    noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
+    snr = partial(figures.snr, table, batch=profile.batch)
+    found = [_panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
+    if (table["quantity"] == "sign_agreement").any():
+        agreement = partial(figures.sign_agreement, table)
+        found.append(_panel("sign_agreement", DIRECTION, signs, agreement))
+    return [*found, _panel("snr", DIRECTION, noise, snr)]
+
+
+def _source(known: Evidence) -> list[Panel]:
+    """Shares of the squared bias over the horizon, and the entries of the derivatives."""
+    if known.ledger is None or not known.ledger.bias:
         return []
-    caption = "A step that moves half of the parameters the wrong way is no better than chance."
-    draw = partial(figures.sign_agreement, table)
-    return [_panel("sign_agreement", DIRECTION, caption, draw)]
+    table, found = known.ledger.table(), []
+    names = list(dict.fromkeys(each.estimator for each in known.ledger.bias))
+    for number, name in enumerate(names, 1):
+        shares = "What each part makes of the squared bias; a share below 0 hides another's error."
+        entries = "Output by input: the derivatives whose errors move the gradient most."
+        file = f"{number}-{_file_name(name)}"
+        drawn = partial(figures.ledger, table, estimator=name)
+        found.append(_panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
+        drawn = partial(figures.entries, table, estimator=name)
+        found.append(_panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
+    return found
+
+
+def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
+    rate, discount = profile.truth.get("lyapunov"), profile.config.get("discount")
+    known = isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
+    exponent = float(rate) + log(float(discount)) if known else None  # type: ignore[arg-type]
+    caption = (
+        "A straight line is an explosion. Singular values, open loop and Condition 1 of MPG: "
+        "gradlab jacobians TASK."
+    )
+    drawn = partial(figures.sample_norm, table, exponent=exponent)
+    return [_panel("sample_norm", GROWTH, caption, drawn)]
+
+
+def _contest(known: Evidence) -> list[Panel]:
+    """Contenders and weights of MPG's pair, then what would be best elsewhere."""
+    if known.choice is None or known.choice.pair is None:
+        return []
+    pair = known.choice.pair
+    contenders = (
+        "Mixing that only shrinks gains nothing over one gradient at its best scale; the rules are "
+        "shown at several times of their ramp T."
+    )
+    shares = "Weights from all starts with their 95% intervals, beside those of the papers' rules."
+    trials = "From the same samples, to first order: nothing was measured again."
+    drawn = {
+        "contest": (contenders, partial(figures.contest, contender_table(pair))),
+        "weights": (shares, partial(choice_weights, weight_table(pair))),
+        "what_if": (trials, partial(what_if_grid, trial_table(known.choice))),
+    }
+    return [_panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
+
+
+def _consequence(profile: Profile) -> list[Panel]:
+    found = profile.consequence
+    if found is None:
+        return []
+    table = found.table()
+    gains = (
+        f"All steps have length {found.step:.2g} and move actions by about {found.moves:.1%} along "
+        f"the truth; returns of {found.starts} starts that made no gradient, same noise before "
+        f"and after."
+    )
+    slices = (
+        "Gradients speak of the dotted lines; where a curve leaves its own, a step is too long."
+    )
+    return [
+        _panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
+        _panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
+    ]
 
 
 def _bounds(profile: Profile) -> list[Panel]:

@@ -54,14 +54,41 @@ def document(title: str, question: str, facts: Mapping[str, object], body: str) 
 """
 
 
-def verdict_box(sentences: Sequence[Sentence]) -> str:
-    """The sentences that head a page."""
-    items = "".join(
+def verdict_box(sentences: Sequence[Sentence], shown: int = 1000) -> str:
+    """The sentences that head a page; those after the first `shown` are one click away."""
+    first, rest = _items(sentences[:shown]), _items(sentences[shown:])
+    first = first or "<li>These numbers support no verdict.</li>"
+    more = len(sentences) - shown
+    folded = f"<details><summary>{more} more</summary><ul>{rest}</ul></details>" if more > 0 else ""
+    return (
+        f'<section id="verdict" aria-label="Verdict"><h2>Verdict</h2><ul>{first}</ul>{folded}'
+        f"</section>"
+    )
+
+
+def _items(sentences: Sequence[Sentence]) -> str:
+    return "".join(
         f'<li class="{"decided" if each.decided else "undecided"}">{escape(each.text)}</li>'
         for each in sentences
     )
-    items = items or "<li>These numbers support no verdict.</li>"
-    return f'<section id="verdict" aria-label="Verdict"><h2>Verdict</h2><ul>{items}</ul></section>'
+
+
+def section(
+    title: str, drawn: Sequence[Panel], lines: Sequence[str], folded: Sequence[str], first: int
+) -> str:
+    """A heading, figures with ids from `first` on, sentences, and more of them one click away."""
+    pictures = "\n".join(_figure(i, p) for i, p in enumerate(drawn, first))
+    shown = f'<div class="figures">{pictures}</div>' if drawn else ""
+    more = ""
+    if folded:
+        summary = f"<summary>In words: {len(folded)} sentences</summary>"
+        more = f'<details class="words">{summary}{_told(folded)}</details>'
+    return f"<section><h2>{escape(title)}</h2>{shown}{_told(lines)}{more}</section>"
+
+
+def _told(lines: Sequence[str]) -> str:
+    said = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f'<ul class="told">{said}</ul>' if said else ""
 
 
 def figures(drawn: Sequence[Panel]) -> str:

@@ -34,9 +34,10 @@ __all__ = ["SHOWN", "Evidence", "Sentence", "evidence", "through_training", "ver
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "doubt", "health", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
+    "health", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
     "variance", "empirical bias", "truth", "tails", "advice", "theory",
 )  # fmt: skip
+QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,10 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
 
 
 def _place(profile: Profile, sentence: Sentence) -> int:
-    """Where a sentence stands; a truth that is cut, imprecise or missing comes first."""
+    """Where a sentence stands: a truth that is cut, imprecise or missing comes first, and what is
+    undecided and calls for nothing last."""
     whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
     if sentence.about == "truth" and not whole:
-        return 0
-    return ORDER.index(sentence.about)
+        return -1
+    place = ORDER.index(sentence.about)
+    return place + (len(ORDER) if not sentence.decided and sentence.about in QUIET else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import exp, log
 
-from gradlab.choice import Choice, Contender, Mixing
+from gradlab.choice import Choice, Mixing
 from gradlab.statistics.intervals import Interval
 from gradlab.verdict.phrases import SAME
 from gradlab.verdict.sentence import Sentence
@@ -17,25 +17,17 @@ def weights(choice: Choice | None) -> list[Sentence]:
     """Measured weights of MPG's pair against the rule's, and against the best scaled one."""
     if choice is None or choice.pair is None:
         return []
-    pair = choice.pair
-    own = pair.contender("mse")
-    told = [_named(pair), f"weights chosen on one half, judged on {pair.unseen} unseen samples"]
-    rules = [each for each in pair.contenders if each.name not in OWN]
-    against = [_over_rule(own, each) for each in rules]
-    verdicts = [each for each in against if each is not None]
-    single = own.against
-    if single is None and not verdicts:
-        return [Sentence("weights", False, f"Undecided: {told[0]}; their error is lost in noise.")]
-    text = f"Measured optimal weights: {told[0]} ({told[1]})"
-    if verdicts:
-        text += f"; their MSE is {', '.join(words for _, words in verdicts)}"
-    decided = any(each for each, _ in verdicts)
-    if single is not None:
-        helps, words = _over_single(single)
-        text, decided = f"{text}; {words}", decided or helps
-    if not decided:
-        text = f"Undecided whether weights help. {text}"
-    return [Sentence("weights", decided, f"{text}.")]
+    pair, named = choice.pair, _named(choice.pair)
+    found = [_over_rule(pair), _over_single(pair.contender("mse").against)]
+    told = [each for each in found if each is not None]
+    if not told:
+        return [Sentence("weights", False, f"Undecided: {named}; their error is lost in noise.")]
+    decided = any(each for each, _ in told)
+    text = (
+        f"Measured optimal weights: {named}; on {pair.unseen} samples that did not choose them "
+        f"their MSE is {' and '.join(words for _, words in told)}."
+    )
+    return [Sentence("weights", decided, text if decided else f"Undecided if weights help. {text}")]
 
 
 def _named(pair: Mixing) -> str:
@@ -49,16 +41,27 @@ def _named(pair: Mixing) -> str:
     )
 
 
-def _over_rule(own: Contender, rule: Contender) -> tuple[bool, str] | None:
-    """The ratio of errors on the unseen half, and whether it is beyond doubt."""
-    if rule.saved is None or not rule.mse > 0:
+def _over_rule(pair: Mixing) -> tuple[bool, str] | None:
+    """Beyond doubt, and the ratio to the best of the papers' rules on the unseen half."""
+    own = pair.contender("mse")
+    rules = [(each, each.saved) for each in pair.contenders if each.name not in OWN]
+    known = [(each, saved) for each, saved in rules if saved is not None]
+    if not known:
         return None
-    numbers = f"{times(own.mse / rule.mse)} (CI {span(exp(rule.saved.low), exp(rule.saved.high))})"
-    apart = rule.saved.high < -log(SAME) or rule.saved.low > log(SAME)
-    return apart, f"{numbers} that of the {rule.name}"
+    rule, saved = min(known, key=lambda each: each[0].mse)
+    numbers = f"{times(own.mse / rule.mse)} (CI {span(exp(saved.low), exp(saved.high))})"
+    which = f"the {rule.name}" if len(known) == 1 else f"the best of {len(known)} rules"
+    which += "" if len(known) == 1 else f" ({rule.name})"
+    return _clear(saved), f"{numbers} that of {which}"
 
 
-def _over_single(against: Interval) -> tuple[bool, str]:
+def _over_single(against: Interval | None) -> tuple[bool, str] | None:
+    """The same against the best single gradient at its best scale: more than shrinkage?"""
+    if against is None:
+        return None
     ends = span(exp(against.low), exp(against.high))
-    words = f"it is {ends} times (95% CI) that of the best scaled single gradient"
-    return against.high < -log(SAME) or against.low > log(SAME), words
+    return _clear(against), f"{ends}× (95% CI) that of the best scaled single gradient"
+
+
+def _clear(ratio: Interval) -> bool:
+    return ratio.high < -log(SAME) or ratio.low > log(SAME)
