@@ -89,7 +89,7 @@ def _account(found: Attribution, cell: int) -> Account:
         cancelling=tuple(
             each.name
             for each in shapley
-            if each.clear and abs(each.value) > CANCELLING * max(whole.value, 0.0)
+            if each.clear and abs(each.value) > CANCELLING * whole.high
         ),
     )
 

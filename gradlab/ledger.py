@@ -106,8 +106,8 @@ class Account:
         outputs, inputs: entries of the Jacobians and gradients (every cause but "states") summed
             by the coordinate that comes out or goes in.
         steps: one part per cause and step that is not exactly 0.
-        cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the total:
-            others undo it, so fractions say little, and curing one alone makes things worse.
+        cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the upper
+            end of the total: others undo it, and curing one alone may make things worse.
     """
 
     estimator: str

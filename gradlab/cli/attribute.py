@@ -20,6 +20,11 @@ from gradlab.progress import bars
 if TYPE_CHECKING:
     from gradlab.profile import Profile
 
+AGAIN = (
+    "The run kept no substitutions: they were made again from its task, policy and critic "
+    "(--keep stores them, `gradlab measure --attribute` makes them at once)."
+)
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -45,8 +50,9 @@ class Attribute:
             if self.keep:
                 profile.save(self.file, overwrite=True)
         ledger = attribute(profile)
+        told = sentences(ledger, profile) + ([AGAIN] if again else [])
         return {
-            "verdict": [{"decided": True, "text": text} for text in sentences(ledger, profile)],
+            "verdict": [{"decided": True, "text": text} for text in told],
             "ledger": ledger.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),

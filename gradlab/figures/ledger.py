@@ -37,6 +37,7 @@ SOURCES: Mapping[str, Look] = {
     "member": Look("ensemble members", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
 }
 HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
+ENDS = ("value", "ci_low", "ci_high")
 UNIT = "1 = the sizes of all shares together; black line: the total"
 LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
 DARK = 0.55  # of the largest size: from there a number is written in white
@@ -99,13 +100,13 @@ def _fall(
     width, base = 0.86 / len(looks), 0.0
     faint = 1.0 if total["ci_low"] > 0 else 0.4
     for k, (cause, look) in enumerate(looks.items()):
-        share = parts.loc[cause]
-        x, height = place - 0.43 + (k + 0.5) * width, float(share["value"]) / scale
+        value, low, high = parts.loc[cause, list(ENDS)].to_numpy(float)
+        x, height = place - 0.43 + (k + 0.5) * width, value / scale
         ax.bar(
             x, height, width, bottom=base, color=look.colour, edgecolor=PAPER, linewidth=0.4,
             hatch=HATCHES[k], alpha=faint,
         )  # fmt: skip
-        ends = base + np.array([share["ci_low"], share["ci_high"]]) / scale
+        ends = base + np.array([low, high]) / scale
         if np.isfinite(ends).all() and ends[1] > ends[0]:
             ax.plot([x, x], ends, color=INK, linewidth=1.0, alpha=faint)
         base += height
@@ -224,7 +225,7 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
         bar.ax.yaxis.set_major_locator(MaxNLocator(5))
         bar.ax.yaxis.set_major_formatter(lambda x, _: f"{x:.0%}" if percent else f"{x:.2g}")
         bar.ax.tick_params(colors=MUTED, labelsize=8)
-        bar.outline.set_edgecolor(MUTED)  # type: ignore[operator]
+        bar.outline.set_edgecolor(MUTED)
     for (i, j), value in np.ndenumerate(values):
         if abs(value) < LEAST * top:
             continue
