@@ -55,6 +55,12 @@ class Carried:
     jacobian: PolicyJacobian
     ends: tuple[int, ...]
 
+    def until_end(self, k: int) -> tuple[PolicyJacobian, Tensor]:
+        """J and λ [T, N, width] of the k-th horizon, without the steps that it does not reach."""
+        steps = self.ends[k] + 1
+        samples = slice(0, steps * self.costates.shape[2])
+        return self.jacobian.rows(samples), self.costates[k, :steps]
+
 
 class LogDensity(nn.Module):
     """log π_θ(a|s) as an "action" of width 1; what fixes a stands in the place of noise.

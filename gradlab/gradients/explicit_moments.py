@@ -55,7 +55,7 @@ def explicit_moments(
         part = begin.block(rows)
         found = [carried(each, policy, part, horizons, seed, termination) for each in several]
         for k in range(len(horizons)):
-            every = [gram.path_gradients(each.jacobian, each.costates[k]) for each in found]
+            every = [gram.path_gradients(*each.until_end(k)) for each in found]
             yield k, every, grouping(part)[0]
 
     sketch = sketch_for(policy)
