@@ -214,7 +214,7 @@ def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
             yield _row("bias", kind, *at, part)
     found = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
     for place in dict.fromkeys((*grid, *found)):
-        names = dict(zip(("cause", "block", "output", "input"), place, strict=True))
+        names: Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
         yield _row("bias", "entry", *at, found.get(place, _nothing(account))) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}

@@ -3,34 +3,27 @@ what a table of numbers does not show."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Iterator
 
-from gradlab.ledger import CANCELLING, CAUSES, SOURCES, Account, Ledger, Part, Spread
+from gradlab.ledger import CANCELLING, SOURCES, Ledger, Part, Spread
 from gradlab.profile import Profile
-from gradlab.wording import gradient, percent, span
+from gradlab.verdict.sentence import Sentence
+from gradlab.verdict.sources import source
+from gradlab.wording import gradient, percent
 
-Told = TypeVar("Told", Account, Spread)
-UNCLEAR = "no share is clear of 0"
+ABOUT = "source"
 
 
-def sentences(ledger: Ledger, profile: Profile) -> list[str]:
+def sentences(ledger: Ledger, profile: Profile) -> list[Sentence]:
     """What the ledger says, the bias first."""
-    told = [_bias(each, ledger.starts) for each in _best(ledger.bias, profile)]
-    told += _elsewhere(ledger)
-    told += [_variance(each, ledger.starts) for each in _best(ledger.variance, profile)]
-    return told + list(_skipped(ledger))
-
-
-def _best(accounts: Sequence[Told], profile: Profile) -> list[Told]:
-    """One account of each estimator: where its MSE, or without a truth its variance, is least."""
-    quantity = "mse" if profile.truth["admissible"] else "variance"
-
-    def error(account: Told) -> float:
-        return profile.estimate(account.estimator, quantity, account.horizon).value
-
-    names = dict.fromkeys(each.estimator for each in accounts)
-    return [min((a for a in accounts if a.estimator == name), key=error) for name in names]
+    names = dict.fromkeys(each.estimator for each in ledger.bias)
+    told = [sentence for name in names for sentence in source(profile, ledger, name)]
+    told += [Sentence(ABOUT, True, text) for text in _elsewhere(ledger)]
+    told += [
+        Sentence(ABOUT, any(part.clear for part in each.sources), _variance(each, ledger.starts))
+        for each in _least(ledger, profile)
+    ]
+    return told + [Sentence(ABOUT, True, text) for text in _skipped(ledger)]
 
 
 def _elsewhere(ledger: Ledger) -> Iterator[str]:
@@ -48,30 +41,24 @@ def _elsewhere(ledger: Ledger) -> Iterator[str]:
             )
 
 
-def _bias(account: Account, starts: int) -> str:
-    where = f"{gradient(account.estimator)} at n = {account.horizon}"
-    if account.lost:
-        tried = f"squared bias {_value(account.total)}, N = {starts}"
-        return f"The squared bias of {where} is lost in noise ({tried}): it has no shares."
-    if account.cancelling:
-        named = ", ".join(
-            f"{CAUSES[name]} {_fraction(account.share(name))}" for name in account.cancelling
-        )
-        return (
-            f"Causes cancel in {where}: {named} of the squared bias (N = {starts}), so that curing "
-            f"one of them alone may make it worse."
-        )
-    clear = sorted((p for p in account.shapley if p.clear), key=lambda p: -abs(p.value))
-    told = ", ".join(f"{_fraction(part)} from {CAUSES[part.name]}" for part in clear) or UNCLEAR
-    return f"Squared bias of {where}: {told} (N = {starts})."
+def _least(ledger: Ledger, profile: Profile) -> list[Spread]:
+    """One account of each estimator: where its MSE, or without a truth its variance, is least."""
+    quantity = "mse" if profile.truth["admissible"] else "variance"
+
+    def error(spread: Spread) -> float:
+        return profile.estimate(spread.estimator, quantity, spread.horizon).value
+
+    names = dict.fromkeys(each.estimator for each in ledger.variance)
+    return [min((s for s in ledger.variance if s.estimator == name), key=error) for name in names]
 
 
 def _variance(spread: Spread, starts: int) -> str:
     where = f"{gradient(spread.estimator)} at n = {spread.horizon}"
     told = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
     still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
-    exact = f"; exactly nothing from {', '.join(still)}, which change no gradient" if still else ""
-    return f"Variance of {where}: {', '.join(told) or UNCLEAR}{exact} (N = {starts})."
+    exact = f"; exactly nothing from {', '.join(still)}" if still else ""
+    known = ", ".join(told) or "no share is clear of 0"
+    return f"Variance of {where}: {known}{exact} (N = {starts})."
 
 
 def _skipped(ledger: Ledger) -> Iterator[str]:
@@ -79,10 +66,6 @@ def _skipped(ledger: Ledger) -> Iterator[str]:
         yield f"Not attributed: {name}, since {why}."
 
 
-def _value(part: Part) -> str:
-    return f"{part.value:.2g}, 95% interval {span(part.low, part.high)}"
-
-
 def _fraction(part: Part) -> str:
     low, high = percent(part.fraction_low), percent(part.fraction_high)
-    return f"{percent(part.fraction)} ({low} to {high})"
+    return percent(part.fraction) if low == high else f"{percent(part.fraction)} ({low} to {high})"

@@ -153,7 +153,7 @@ def test_causes_that_cancel_are_named():
     assert 30 < account.share("B").fraction < 50
     assert critic == pytest.approx(1 - account.share("B").fraction, abs=1e-3)
     assert "B" in account.cancelling and "critic_s" in account.cancelling
-    assert any("Causes cancel in the mixed" in text for text in sentences(ledger, profile))
+    assert any("Causes cancel in the mixed" in s.text for s in sentences(ledger, profile))
     assert not ledger.account("mixed", H).cancelling  # where the critic hardly counts
     for each in ledger.bias:
         for part in each.shapley:
@@ -198,7 +198,7 @@ def test_what_cannot_be_attributed_is_said():
     assert "first actions only" in ledger.skipped["all"]
     assert "all of its squared bias is the critic's" in ledger.skipped["own"]
     assert not ledger.bias and {s.estimator for s in ledger.variance} == {"all", "own"}
-    assert any("Not attributed: all" in text for text in sentences(ledger, profile))
+    assert any("Not attributed: all" in s.text for s in sentences(ledger, profile))
     with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
         measured(task(None), attribute=(7,))
     with pytest.raises(InputError, match="attribute=True"):

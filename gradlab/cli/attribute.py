@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,6 +42,7 @@ class Attribute:
         from gradlab.accounting import attribute
         from gradlab.ledger_words import sentences
         from gradlab.profile import load
+        from gradlab.verdict.sentence import Sentence
 
         profile = load(self.file)
         again = profile.attribution is None
@@ -50,9 +51,9 @@ class Attribute:
             if self.keep:
                 profile.save(self.file, overwrite=True)
         ledger = attribute(profile)
-        told = sentences(ledger, profile) + ([AGAIN] if again else [])
+        told = sentences(ledger, profile) + ([Sentence("source", True, AGAIN)] if again else [])
         return {
-            "verdict": [{"decided": True, "text": text} for text in told],
+            "verdict": [asdict(sentence) for sentence in told],
             "ledger": ledger.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),

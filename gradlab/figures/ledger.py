@@ -100,15 +100,15 @@ def _fall(
     width, base = 0.86 / len(looks), 0.0
     faint = 1.0 if total["ci_low"] > 0 else 0.4
     for k, (cause, look) in enumerate(looks.items()):
-        value, low, high = parts.loc[cause, list(ENDS)].to_numpy(float)
+        value, *ends = (float(x) for x in parts.loc[cause, list(ENDS)].to_numpy(float))
         x, height = place - 0.43 + (k + 0.5) * width, value / scale
         ax.bar(
             x, height, width, bottom=base, color=look.colour, edgecolor=PAPER, linewidth=0.4,
             hatch=HATCHES[k], alpha=faint,
         )  # fmt: skip
-        ends = base + np.array([low, high]) / scale
-        if np.isfinite(ends).all() and ends[1] > ends[0]:
-            ax.plot([x, x], ends, color=INK, linewidth=1.0, alpha=faint)
+        low, high = (base + each / scale for each in ends)
+        if np.isfinite(high - low) and high > low:
+            ax.plot([x, x], [low, high], color=INK, linewidth=1.0, alpha=faint)
         base += height
         if k + 1 < len(looks):
             ax.plot([x, x + width], [base, base], color=MUTED, linewidth=0.6, alpha=faint)
