@@ -240,13 +240,17 @@ def products(
 
 
 def places() -> Iterator[tuple[Place, int, Path]]:
-    """Every place, its number of starts and the folder of its samples; the full seed first."""
+    """Every place, its number of starts and the folder of its samples; the full seed first.
+
+    What reports/choice is made of is kept there, the rest in an ignored folder.
+    """
     for law, n in FULL.items():
         for iteration in ITERATIONS:
             for task in TASKS:
                 tailed = task == "path_tracking" and iteration == 0
                 if law == "visited" or iteration > 0:
-                    yield Place(task, iteration, 0, law), MANY if tailed else n, KEPT
+                    folder = KEPT if law == "visited" else REPLICATES
+                    yield Place(task, iteration, 0, law), MANY if tailed else n, folder
     for seed in range(1, SEEDS):
         for iteration in ITERATIONS:
             for task in TASKS:

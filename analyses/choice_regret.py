@@ -1,9 +1,9 @@
 """What a measured choice is worth at each checkpoint: against MPG's rule and every fixed horizon.
 
     horizon     the single J_n of least MSE, through the prior (model) or along the simulator's
-                states with the prior's Jacobians (mixed)
+                states with the prior's Jacobians (mixed; n = 1, 2, 5, 10, 15, 20, 25)
     pair        weights of J_0 and J_25 of least MSE: what the rule decides, decided by measurement
-    weights     weights of all 51 J_n of least MSE
+    weights     weights of all of these of least MSE
     direction   the mixture of all of them of best direction, at its best scale
 
     python -m analyses.choice_regret [--small] [--output reports/choice]
@@ -18,6 +18,7 @@ of the starts leaves it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -58,10 +59,18 @@ from gradlab.statistics.moments import Estimate
 
 FOLDER = Path("reports/choice")
 SPLITS = 20
-GROUPS = 128  # of starts, so that 20 halvings of 51 estimators take minutes
+GROUPS = 128  # of starts, so that 20 halvings of 33 estimators take minutes
+MIXED = (1, 2, 5, 10, 15, 20, 25)  # horizons of the mixed estimators that compete
 JUDGING = 1  # the fold on which choices are judged
 RULE_STEP = 100  # iterations between two weights of the rule in the figure
 RIVALS = ("rule", "model 0", f"model {HORIZON}")  # shown in the figure
+TABLE = re.compile(r"(<!-- numbers -->\n).*?(<!-- /numbers -->)", re.DOTALL)
+HEADS = (
+    "| task, iteration | chosen horizon (halvings) | best in hindsight | hindsight / chosen | "
+    "rule / chosen | rule / pair | rule / weights | J_0 / weights | J_25 / weights | "
+    "cosine: direction / rule |"
+)
+RULE = "|" + "---|" * 10
 Field = Mapping[str, Contestant]
 
 
@@ -73,9 +82,9 @@ def halvings(n: int, count: int) -> list[np.ndarray]:
 
 def field(kernel: ActionProducts, samples: Samples) -> tuple[Field, Field, str]:
     """Choices and rivals, judged on the half that chose nothing; and the chosen horizon."""
-    cells, place = samples.cells, samples.place
-    truth, names = len(cells), [f"{name} {n}" for name, n in cells]
-    grams = kernel.grams(range(truth + 1))
+    members, names = candidates(samples)
+    truth, place = len(samples.cells), samples.place
+    grams = kernel.grams([*members, truth])
     every = judged(grams, BATCH, JUDGING)
     pair = judged(kernel.grams([0, HORIZON, truth]), BATCH, JUDGING)
     choices = {
@@ -84,12 +93,18 @@ def field(kernel: ActionProducts, samples: Samples) -> tuple[Field, Field, str]:
         "weights": every.mixture,
         "direction": every.scaled_mixture,
     }
-    one, rule = np.eye(truth), rule_weight(place.task, place.iteration)
+    one, rule = np.eye(len(members)), rule_weight(place.task, place.iteration)
     followed = {"rule": (1 - rule) * one[0] + rule * one[HORIZON], "zero": 0 * one[0]}
     followed |= dict(zip(names, one, strict=True))
     unseen = only(grams, [JUDGING])
     rivals = {name: contestant(unseen, w, BATCH) for name, w in followed.items()}
     return choices, rivals, names[int(np.argmax(every.single.weights))]
+
+
+def candidates(samples: Samples) -> tuple[list[int], list[str]]:
+    """Rows and names of the estimators that compete: every J_n, mixed ones on a grid."""
+    kept = [k for k, (name, n) in enumerate(samples.cells) if name == "model" or n in MIXED]
+    return kept, [f"{name} {n}" for name, n in (samples.cells[k] for k in kept)]
 
 
 def regrets(samples: Samples, kernels: Sequence[ActionProducts]) -> tuple[pd.DataFrame, dict]:
@@ -159,7 +174,7 @@ def measure(checkpoints: Path, tasks: Sequence[str], splits: int) -> tuple[pd.Da
         head = {"task": place.task, "iteration": place.iteration, "hindsight": hindsight(means)}
         found.append(means.assign(**head))
         counts[f"{place.task} {place.iteration}"] = chosen
-        print(_line(found[-1], chosen))
+        print(_line(found[-1], chosen), flush=True)
     return pd.concat(found, ignore_index=True), counts
 
 
@@ -192,6 +207,19 @@ def _line(means: pd.DataFrame, chosen: Mapping[str, int]) -> str:
         cosine("direction", "rule"),
     ]
     return "| " + " | ".join(cells) + " |"
+
+
+def _by_place(regret: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for (task, iteration), rows in regret.groupby(["task", "iteration"], sort=False):
+        yield f"{task} {iteration}", rows
+
+
+def _fill(readme: Path, lines: Sequence[str]) -> None:
+    """Put the table's rows between its marks, where there is such a page."""
+    if readme.is_file():
+        body = "\n".join([HEADS, RULE, *lines])
+        text = TABLE.sub(lambda found: f"{found[1]}{body}\n{found[2]}", readme.read_text())
+        readme.write_text(text)
 
 
 def drawn(errors: pd.DataFrame, task: str) -> Figure:
@@ -258,9 +286,10 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     chosen = TASKS[1:] if small else tasks
     regret, counts = measure(checkpoints, chosen, 2 if small else SPLITS)
-    errors = table(checkpoints, chosen, seeds=1 if small else None)
+    errors = table(checkpoints, chosen, seeds=1)
     regret.to_csv(output / "regret.csv", index=False, float_format="%.5g")
     errors.to_csv(output / "errors.csv", index=False, float_format="%.5g")
+    _fill(output / "README.md", [_line(rows, counts[name]) for name, rows in _by_place(regret)])
     for task in chosen:
         for name, figure in (
             (f"{task}.png", drawn(errors, task)),

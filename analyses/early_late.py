@@ -161,7 +161,7 @@ def _sentence(task: str, each: dict[str, dict]) -> str:
 
 
 def _figure(ratios: pd.DataFrame, tasks: list[str]) -> Figure:
-    figure = Figure(figsize=(9.0, 3.6), layout="constrained")
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         own = _visited(ratios[ratios["task"] == task])
@@ -178,7 +178,8 @@ def _figure(ratios: pd.DataFrame, tasks: list[str]) -> Figure:
         axes.axhline(1.0, color="tab:red", linewidth=0.8)
         axes.set(yscale="log", xlabel="horizon n [steps]", title=task.replace("_", " "))
         axes.title.set_fontsize(9)
-        axes.legend(frameon=False, fontsize=7)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     panels[0].set_ylabel("|bias of J_n| / |bias of J_0|")
     return figure
 

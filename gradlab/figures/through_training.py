@@ -44,7 +44,8 @@ def errors_through_training(
     floor = drawing.log_floor(lines)
     for line, look in zip(lines, (DATA, MODEL), strict=True):
         if line is not None:
-            drawing.draw(ax, line, look, floor)
+            drawing.draw(ax, line, look, floor, band=0.0)
+            _bars(ax, line, look, floor)
     ax.set_yscale("log")
     relative = quantity.startswith("relative")
     if relative:
@@ -69,7 +70,8 @@ def weights_through_training(table: pd.DataFrame, ax: Axes | None = None) -> Axe
         return ax
     for name, line in drawn.items():
         if line is not None:
-            drawing.draw(ax, line, WEIGHTS[name])
+            drawing.draw(ax, line, WEIGHTS[name], band=0.0)
+            _bars(ax, line, WEIGHTS[name], 0.0)
     ax.axhline(0.5, color=MUTED, linewidth=0.8)
     ax.set_ylim(-0.04, 1.04)
     rule = drawn["weight_rule"]
@@ -100,6 +102,14 @@ def _curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
     return found if np.isfinite(found.value).any() else None
 
 
+def _bars(ax: Axes, line: Curve, look: Look, floor: float) -> None:
+    """Intervals of a few points; of an upper bound its arrow says all."""
+    shown = np.isfinite(line.low) & np.isfinite(line.high) & (line.high > line.low)
+    shown &= line.value >= floor
+    low, high = np.maximum(line.low[shown], floor), line.high[shown]
+    ax.vlines(line.horizon[shown], low, high, color=look.colour, linewidth=4.5, alpha=0.35)
+
+
 def _log_ratio(first: Curve, second: Curve) -> tuple[Numbers, Numbers]:
     """Iterations that both have, and log(first/second) there; NaN where one is not positive."""
     common, i, j = np.intersect1d(first.horizon, second.horizon, return_indices=True)
@@ -112,7 +122,7 @@ def _mark_crossings(ax: Axes, iteration: Numbers, gap: Numbers) -> str:
     found = crossings(iteration, gap)
     for each in found:
         ax.axvline(each, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-    return f"J_H becomes the worse one at {_words(found)}"
+    return f"J_H's estimate passes J_0's at {_words(found)}"
 
 
 def _words(found: Numbers) -> str:
@@ -127,7 +137,9 @@ def _iterations(ax: Axes, table: pd.DataFrame) -> None:
     steps = np.unique(measured["iteration"].to_numpy(float))
     positive = steps[steps > 0]
     if len(positive):
-        ax.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.5)
+        first = float(positive.min())
+        ax.set_xscale("symlog", linthresh=first, linscale=0.5)
+        ax.set_xlim(min(float(steps.min()), 0.0) - 0.15 * first, 1.15 * float(steps.max()))
     ax.set_xticks(steps)
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -120,12 +120,12 @@ def test_components_of_planted_effects_are_found():
     C, B, P = 10, 10, 20_000
     critic, batch, both = (
         drawn(*shape, P, name=f"effect {k}") * size
-        for k, (shape, size) in enumerate((((C, 1), 2.0), ((1, B), 1.0), ((C, B), 0.5)))
+        for k, (shape, size) in enumerate((((C, 1), 2.0), ((1, B), 1.0), ((C, B), 3.0)))
     )
     M = 5 + critic + batch + both
     found = data_var.components(torch.einsum("cbp,dep->cbde", M, M).numpy(), per_batch=128)
     assert found["critic"] / P == pytest.approx(4.0, rel=0.05)
-    assert found["batch"] / P == pytest.approx((1.0 + 0.25) / 2, rel=0.05)
+    assert found["batch"] / P == pytest.approx((1.0 + 9.0) / 2, rel=0.05)
 
 
 def test_the_variance_of_planted_critics_is_split(policy):
