@@ -17,11 +17,13 @@ from gradlab.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
 from gradlab.statistics.intervals import Interval, bootstrap_counts, interval, pseudo_values
 from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 
 COSINE = 0.7  # lower end of a usable direction
 EXCESS = 2.0  # times the smallest MSE
 DIRECTION = 0.9  # cosine that one batch should reach
+FEWEST = 3  # groups of starts that a set of horizons needs
 PREFERENCE = ("model", "mixed", "true_dynamics")
 
 
@@ -180,6 +182,15 @@ class LogRatio:
     low: float
     high: float
     se: float
+
+
+def best_horizons(profile: Profile, name: str) -> tuple[list[int], RankSet] | None:
+    """Judged horizons and which of them may have the smallest error; None with too few groups."""
+    over = judged_horizons(profile, name)
+    errors = [profile.estimate(name, "mse", h) for h in over]
+    if not errors or len(errors[0].left_out) < FEWEST:
+        return None
+    return over, smallest(errors)
 
 
 def ratio_to_best(

@@ -210,7 +210,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(output, other, lambda path: False)
     monkeypatch.setattr(output, "load", lambda path: planted.Profile())
     monkeypatch.setattr(output, "verdict", lambda profile, known: planted.VERDICT)
-    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None))
+    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None, {}))
     monkeypatch.setattr(output, "readings", lambda profile: ())
     path = tmp_path / "run.h5"
     path.touch()

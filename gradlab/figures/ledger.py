@@ -40,6 +40,8 @@ HATCHES = ("", "////", "....", "\\\\\\\\", "xxxx", "----")
 ENDS = ("value", "ci_low", "ci_high")
 UNIT = "1 = the sizes of all shares together; black line: the total"
 LEAST = 5e-3  # of the largest size: smaller numbers are not written into a map
+# Not of the palette: a map keeps its colours in the dark scheme, and so must its numbers.
+ON_LIGHT, ON_DARK = "#15191f", "#fdfdfd"
 DARK = 0.55  # of the largest size: from there a number is written in white
 WORDY = 120  # cells up to which each shows its number
 
@@ -236,7 +238,7 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
         if values.size <= WORDY:
             text = f"{100 * value:+.2g}%" if percent and abs(value) < 10 else f"{value:+.2g}"
             # A number stands clear of the hatching.
-            box = {"fc": PAPER, "ec": "none", "pad": 1.0} if value < 0 else None
+            box = {"fc": ON_DARK, "ec": "none", "pad": 1.0} if value < 0 else None
             dark = value > DARK * top
-            colour = PAPER if dark else INK
+            colour = ON_DARK if dark else ON_LIGHT
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)

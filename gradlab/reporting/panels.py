@@ -30,7 +30,7 @@ SERIES = "Weights through training"
 CONSEQUENCE = "Consequence of a step"
 THEORY = "Theory"
 ORDER = (ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
-NOTHING = Evidence(None, None)
+NOTHING = Evidence(None, None, {})
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
 def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
     found = {
-        SERIES: "This file is of one policy: `gradlab.verdict.through_training` judges measurements "
-        "of several checkpoints beside the weights of a rule.",
+        SERIES: "This file is of one policy: `gradlab.verdict.through_training` judges those of "
+        "several checkpoints beside the weights of a rule.",
     }
     if known.ledger is None or not known.ledger.bias:
         found[SOURCE] = (
@@ -80,8 +80,6 @@ def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
 def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon."""
     names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
-    best = None if known.choice is None else known.choice.mse
-    sets = {} if best is None else best.horizons
     together = partial(
         figures.mse,
         table,
@@ -98,7 +96,7 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
             batch=profile.batch,
             truth_norm2=_zero_level(table, [name]),
             truth_error2=_truth_error(profile, [name]),
-            kept=sets.get(name, ()),
+            kept=known.sets.get(name, ()),
         )
         caption = (
             f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
@@ -141,7 +139,7 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     known = isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
     exponent = float(rate) + log(float(discount)) if known else None  # type: ignore[arg-type]
     caption = (
-        "A straight line is an explosion. Singular values, open loop and Condition 1 of MPG: "
+        "A straight rise is an explosion. Singular values, open loop and Condition 1 of MPG: "
         "gradlab jacobians TASK."
     )
     drawn = partial(figures.sample_norm, table, exponent=exponent)

@@ -9,12 +9,13 @@ its interval and N. The numbers are those of `judgement`, `choice` and the ledge
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gradlab.accounting import attribute
 from gradlab.choice import Choice, choose
 from gradlab.errors import InputError
-from gradlab.judgement import judged_estimator, judged_horizons
+from gradlab.judgement import best_horizons, judged_estimator, judged_horizons
 from gradlab.ledger import Ledger
 from gradlab.profile import Profile
 from gradlab.truth_words import admissible_truth, imprecise_truth, no_truth
@@ -47,19 +48,30 @@ class Evidence:
     Attributes:
         choice: None where there is nothing to choose from, as under several truths.
         ledger: None where no substitutions are stored.
+        sets: of each estimator the horizons that may have its smallest error.
     """
 
     choice: Choice | None
     ledger: Ledger | None
+    sets: Mapping[str, tuple[int, ...]]
 
 
 def evidence(profile: Profile) -> Evidence:
-    """The choice and the ledger of a profile."""
+    """The choice, the ledger and the sets of horizons of a profile."""
     ledger = None if profile.attribution is None else attribute(profile)
+    sets = {name: _set(profile, name) for name in profile.estimators}
     try:
-        return Evidence(choose(profile), ledger)
+        return Evidence(choose(profile), ledger, sets)
     except InputError:
-        return Evidence(None, ledger)
+        return Evidence(None, ledger, sets)
+
+
+def _set(profile: Profile, name: str) -> tuple[int, ...]:
+    found = best_horizons(profile, name)
+    if found is None:
+        return ()
+    over, ranks = found
+    return tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
 
 
 def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, ...]:

@@ -14,6 +14,7 @@ from gradlab.judgement import (
     COSINE,
     EXCESS,
     UsableHorizon,
+    best_horizons,
     horizons_of,
     judged_horizons,
     least_ratio,
@@ -23,13 +24,12 @@ from gradlab.judgement import (
 )
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval, jackknife_se
-from gradlab.statistics.selection import RankSet, separations, smallest
+from gradlab.statistics.selection import RankSet, separations
 from gradlab.verdict.phrases import SAME, capital, inverse, more, ratio_of, ratio_span, same
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import gradient, horizons, percent, rounded_up, samples, span, steps, times
 
 FAR = 2.0  # times more accurate, at least, before another estimator is recommended
-FEWEST = 3  # groups of starts that a set of horizons needs
 
 
 def horizon(profile: Profile, name: str) -> list[Sentence]:
@@ -72,8 +72,8 @@ def _best(profile: Profile, name: str) -> str:
     at = over[int(np.argmin([each.value for each in errors]))]
     text = f"the mean squared error is smallest at h = {at}"
     text += ", the data gradient J_0" if at == 0 else ""
-    if len(errors[0].left_out) >= FEWEST:
-        ranks = smallest(errors)
+    if (found := best_horizons(profile, name)) is not None:
+        ranks = found[1]
         kept = [h for h, here in zip(over, ranks.kept, strict=True) if here]
         text += f" (95% set: {horizons(kept)}{_separation(profile, over, ranks)})"
     return text + _against_zero(profile, name, at)

@@ -60,7 +60,9 @@ def _over_single(against: Interval | None) -> tuple[bool, str] | None:
     if against is None:
         return None
     ends = span(exp(against.low), exp(against.high))
-    return _clear(against), f"{ends}× (95% CI) that of the best scaled single gradient"
+    words = f"{ends}× (95% CI) that of the best scaled single gradient"
+    better = "; one gradient at a smaller scale does better" if against.low > log(SAME) else ""
+    return _clear(against), words + better
 
 
 def _clear(ratio: Interval) -> bool:
