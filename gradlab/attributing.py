@@ -39,6 +39,7 @@ RULE = (
     f"at most {MOST_HORIZONS} horizons, 1 … H in equal ratios, the estimator's MSE-best in the "
     f"place of its nearest"
 )
+MEMORY = 8e9  # bytes of the truth's Jacobians, on its own path and on the model's
 ASKED = "the horizons that were asked for"
 NONE_ASKED = "it has none of the horizons that were asked for"
 
@@ -68,7 +69,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Attributio
     for done, (name, estimator) in enumerate(world.chosen.items()):
         progress("attribution", done, len(world.chosen))
         horizons = _horizons(profile, name, estimator, world.horizons)
-        why = _no_substitution(profile, estimator, world.simulator)
+        why = _no_substitution(profile, estimator, world)
         if why or not horizons:
             skipped[name] = why or NONE_ASKED
         else:
@@ -142,9 +143,9 @@ def _horizons(
     return spread_horizons(most, best)
 
 
-def _no_substitution(profile: Profile, estimator: Estimator, simulator: System) -> str:
+def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> str:
     """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
-    truth = profile.truth
+    truth, simulator = profile.truth, world.simulator
     if truth["kind"] != "matched":
         return "the objective's truth is not substituted: measure with truth='matched'"
     if not truth["admissible"]:
@@ -157,6 +158,10 @@ def _no_substitution(profile: Profile, estimator: Estimator, simulator: System) 
         return "it differentiates no model: all of its squared bias is the critic's ∇_a"
     if estimator.states is simulator and estimator.jacobians is simulator:
         return "its dynamics are the simulator's: all of its squared bias is the critic's"
+    width = simulator.state_dim + simulator.action_dim + 2
+    needed = 8 * 2 * truth["horizon"] * len(world.begin.states) * width**2
+    if needed > MEMORY:
+        return f"the truth's whole path needs about {needed / 1e9:.0f} GB: measure fewer starts"
     return ""
 
 

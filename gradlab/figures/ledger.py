@@ -236,9 +236,17 @@ def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:
                 Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="///", lw=0, ec=MUTED)
             )
         if values.size <= WORDY:
-            text = f"{100 * value:+.2g}%" if percent and abs(value) < 10 else f"{value:+.2g}"
+            text = _signed(value, percent)
             # A number stands clear of the hatching.
             box = {"fc": ON_DARK, "ec": "none", "pad": 1.0} if value < 0 else None
             dark = value > DARK * top
             colour = ON_DARK if dark else ON_LIGHT
             ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, bbox=box)
+
+
+def _signed(value: float, percent: bool) -> str:
+    if not percent:
+        return f"{value:+.2g}"
+    if abs(value) >= 10:
+        return f"{value:+.2g}×"
+    return f"{value:+.0%}" if abs(value) >= 0.1 else f"{100 * value:+.2g}%"

@@ -25,6 +25,7 @@ from gradlab.gradients.substitution_detail import detail, split
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.statistics.shapley import share_interval, shares
+from gradlab.systems.cartpole import TABLE4, CartPoleSimulator
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.pendulum import Pendulum
@@ -289,6 +290,19 @@ def test_a_heavier_pendulum_errs_in_b_and_in_its_states_only():
     part = fractions(shares(squared_bias_games(found)[0]))
     assert max(abs(part[c]) for c in ("A", "reward", "critic_s", "critic_a")) < 1e-12
     assert part["B"] > 0.5
+
+
+def test_a_cart_pole_with_another_mass_errs_in_states_and_dynamics_only():
+    torch.manual_seed(2)
+    policy, begin = network((4, 6, 1), nn.Tanh), starting(16, 0.1 * torch.ones(4))
+    simulator = CartPoleSimulator(TABLE4)
+    model = CartPoleSimulator(replace(TABLE4, pole_mass=1.3 * TABLE4.pole_mass))
+    estimator = Estimator(model, model, "first", Tail(6, None, GAMMA))
+    found = substitutions(estimator, simulator, policy, begin, (6,), 6)  # nothing beyond: no tail
+    part = fractions(shares(squared_bias_games(found)[0]))
+    assert max(abs(part[c]) for c in ("reward", "critic_s", "critic_a")) < 1e-12
+    assert abs(sum(part[c] for c in ("states", "A", "B")) - 1.0) < 1e-9
+    assert abs(part["states"]) > 1e-3 and abs(part["A"]) > 1e-3 and abs(part["B"]) > 1e-3
 
 
 def test_a_wrong_critic_is_blamed_alone():
