@@ -1,0 +1,188 @@
+"""Losses on a model's derivatives, beside a prediction loss.
+
+    directional  prediction + w R,   R = 1/n Σ_i 1/d ‖∇m v_i − (ŷ_i − ŷ)‖²      (DDPPO eq. 9–10)
+    sobolev      prediction + w mean_{j,k} (∇m − Ĵ)_{jk}²,  Ĵ the simulator's  (arXiv 1706.04859)
+
+in the standardised coordinates of `losses`, with v_i = x̂_i − x̂ to the n nearest other points of the
+training data. Derivatives are pushed forward along directions; no Jacobian is formed. As printed,
+eq. 10 maximises R with the likelihood: its sign is corrected here. The text divides by ‖v‖, eq. 9
+does not: `divided` chooses.
+
+Under the likelihood an unscaled w means another thing at every noise level, so the squares in R are
+divided by the predicted variance; `as_printed` leaves them as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.fitting.losses import Bound, Prediction, Rows, predicted
+from gradlab.fitting.neighbours import Neighbours
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
+from gradlab.networks.layers import tangents
+from gradlab.systems.system import System
+
+ROWS = 1024  # states linearized at once
+
+
+@dataclass(frozen=True)
+class DirectionalDerivative:
+    """DDPPO's gradient loss beside a prediction loss.
+
+    Attributes:
+        neighbours: n.
+        weight: w; with `as_printed`, in the units of eq. 10 on standardised targets.
+        divided: by ‖v‖², in the metric of the neighbours.
+        prediction: what R stands beside.
+        as_printed: under the likelihood, R without the predicted variance.
+        directions: neighbours that one step uses, in turn; None: all n.
+        metric: distances of standardised (s, a), or of raw ones as in the published code.
+    """
+
+    neighbours: int = 10
+    weight: float = 1.0
+    divided: bool = False
+    prediction: Prediction = "nll"
+    as_printed: bool = False
+    directions: int | None = None
+    metric: Literal["standardised", "raw"] = "standardised"
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+        used = self.neighbours if self.directions is None else self.directions
+        if not 1 <= used <= self.neighbours:
+            raise InputError(f"directions is {used}, expected 1 to neighbours = {self.neighbours}")
+
+    @property
+    def name(self) -> str:
+        return "dd"
+
+    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+        """Training rows have their neighbours among themselves, held-out ones among all."""
+        everyone = torch.cat([training, held_out])
+        near = self._near(rows, training)
+        return self._bound(rows, training, near), self._bound(
+            rows, held_out, self._near(rows, everyone)
+        )
+
+    def _near(self, rows: Rows, among: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Neighbours [M, n] and their squared distances, of rows among those given."""
+        scale = rows.input_std.double().cpu().numpy()
+        near = Neighbours(
+            self.neighbours,
+            scale if self.metric == "standardised" else np.ones_like(scale),
+            torch.get_num_threads(),
+        )
+        record, place = rows.record, among.cpu().numpy()
+        points = torch.cat([record.state, record.action], dim=1)[among]
+        near.add(points.double().cpu().numpy())
+        index = torch.zeros(len(record), self.neighbours, dtype=torch.long, device=among.device)
+        square = torch.ones(len(record), self.neighbours).to(rows.inputs)
+        index[among] = torch.from_numpy(place[near.index]).to(among.device)
+        square[among] = torch.from_numpy(near.distance**2).to(rows.inputs)
+        return index, square, near.repeated
+
+    def _bound(self, rows: Rows, used: Tensor, near: tuple[Tensor, Tensor, int]) -> Bound:
+        index, square, repeated = near
+
+        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+            column = self._columns(at, turn)
+            other = index[at].gather(2, column)
+            here, target = rows.inputs[at], rows.targets[at]
+            directions = rows.inputs[other] - here[:, :, None]
+            mean, log_variance, moved = pushed(ensemble, here, directions)
+            error = (moved - (rows.targets[other] - target[:, :, None])).square()
+            if self.divided:
+                error = error / square[at].gather(2, column)[..., None]
+            if self.prediction == "nll" and not self.as_printed:
+                error = error * (-log_variance.detach()).exp()[:, :, None]
+            base = predicted(self.prediction, ensemble, mean, log_variance, target)
+            return base + self.weight * error.mean(dim=(1, 2, 3))
+
+        return Bound(used, value, repeated)
+
+    def _columns(self, at: Tensor, turn: int) -> Tensor:
+        """Which neighbours [E, N, K] a step uses; each row goes round all of them."""
+        count = self.neighbours if self.directions is None else self.directions
+        offset = torch.arange(count, device=at.device) + turn * count
+        return (at[..., None] + offset) % self.neighbours
+
+
+@dataclass(frozen=True, eq=False)
+class Sobolev:
+    """Squared error of the Jacobian, too: what no method that sees data alone can have.
+
+    Attributes:
+        simulator: whose Jacobians; rows that it flags count by their prediction alone.
+        weight: w.
+        prediction: what stands beside it.
+    """
+
+    simulator: System
+    weight: float = 1.0
+    prediction: Prediction = "mse"
+
+    def __post_init__(self) -> None:
+        _check_weight(self.weight)
+
+    @property
+    def name(self) -> str:
+        return "sobolev"
+
+    def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
+        wanted, sound = true_jacobians(self.simulator, rows)
+        basis = torch.eye(rows.inputs.shape[1]).to(rows.inputs)
+
+        def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
+            mean, log_variance, moved = pushed(
+                ensemble, rows.inputs[at], basis.expand(*at.shape, *basis.shape)
+            )
+            error = (moved - wanted[at]).square().mean(dim=(2, 3)) * sound[at]
+            base = predicted(self.prediction, ensemble, mean, log_variance, rows.targets[at])
+            return base + self.weight * error.mean(dim=1)
+
+        return Bound(training, value), Bound(held_out, value)
+
+
+def pushed(
+    ensemble: GaussianEnsemble, inputs: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same, and ∇m v [E, N, K, out] along directions [E, N, K, in] of x̂."""
+    numbers = ensemble.numbers(inputs)
+    found, moved = tangents(numbers.layers, inputs, directions)
+    mean, raw = found.chunk(2, dim=-1)
+    return mean, bounded(numbers, raw)[0], moved[..., : mean.shape[-1]]
+
+
+def true_jacobians(simulator: System, rows: Rows) -> tuple[Tensor, Tensor]:
+    """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows it vouches for, [M]."""
+    record, blocks, sound = rows.record, [], []
+    outputs_wanted = rows.targets.shape[1]
+    for begin in range(0, len(record), ROWS):
+        part = slice(begin, begin + ROWS)
+        state, action = record.state[part].double(), record.action[part].double()
+        found = simulator.linearize(state, action)
+        by_state = torch.cat([found.A, found.r_s[:, None]], dim=1)
+        if rows.residual:
+            width = state.shape[1]
+            by_state[:, :width] -= torch.eye(width).to(by_state)
+        whole = torch.cat([by_state, torch.cat([found.B, found.r_a[:, None]], dim=1)], dim=2)
+        blocks.append(whole[:, :outputs_wanted])
+        sound.append(~found.certificate.flags & torch.isfinite(whole).all(dim=(1, 2)))
+    scale = rows.input_std / rows.target_std[:, None]
+    found_rows = torch.cat(blocks).to(rows.inputs) * scale
+    good = torch.cat(sound)
+    found_rows[~good] = 0
+    return found_rows.mT.contiguous(), good.to(rows.inputs)
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight < math.inf:
+        raise InputError(f"weight is {weight!r}, expected a number from 0")

@@ -1,0 +1,54 @@
+"""The state of a fit on disk: tensors in safetensors, what they belong to as JSON beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from gradlab.errors import Failure, InputError
+
+KEY = "gradlab.fit"
+
+
+def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, object]) -> None:
+    """Replace the saved state in one step.
+
+    Raises:
+        Failure: it cannot be written; the one before is kept.
+    """
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(save(tensors, {KEY: json.dumps(config)}))
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise Failure(f"{path} cannot be written ({error}); the one before is kept") from error
+
+
+def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
+    """The state saved for this configuration.
+
+    Raises:
+        InputError: there is none, it is damaged, or it belongs to another configuration.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file, nothing to resume: start without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            theirs = json.loads((file.metadata() or {})[KEY])
+            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is damaged or foreign: start again without --resume") from error
+    if theirs != config:
+        changed = [name for name in config if theirs.get(name) != config[name]]
+        raise InputError(f"{path} was made with other {', '.join(changed)}: repeat the arguments")
+    return state

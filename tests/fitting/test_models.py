@@ -1,0 +1,226 @@
+"""Ensembles fitted to transitions: what they learn, what a seed fixes, what is dropped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.func import jacrev, vmap
+
+import gradlab
+from gradlab.data import transitions
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import Failure, InputError
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.losses import Loss, MultiStep, OneStep
+from gradlab.fitting.models import Fit, ModelSettings, fit_model
+from gradlab.fitting.standardising import split, standardised
+from gradlab.networks import checkpoint
+from gradlab.networks.ensemble_jacobians import mean_jacobians
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.tasks import linear_quadratic, pendulum, with_learned_prior
+
+FAST = ModelSettings(members=3, hidden=(24, 24), batch=64, epochs=4, precision="float64")
+A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
+QUIET = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+
+
+@pytest.fixture(scope="module")
+def record() -> Trajectories:
+    return collect(pendulum(), 400)
+
+
+def same(one: GaussianEnsemble, other: GaussianEnsemble) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_fitted_model_has_the_systems_jacobians() -> None:
+    data = collect(QUIET, 1500)
+    fit = fit_model(data, replace(FAST, epochs=40, learning_rate=0.01), OneStep("mse"))
+    found = mean_jacobians(fit.ensemble, data.state[:200], data.action[:200])[:, :, :2]
+    wanted = torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    assert (found - wanted).abs().mean() < 0.02
+    assert float(fit.explained[:, :2].min()) > 0.999
+
+
+def test_noise_scales_are_those_of_the_system() -> None:
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=0.04 * torch.eye(2))
+    data = collect(task, 1000)
+    for loss in (OneStep("nll"), OneStep("mse")):
+        fit = fit_model(data, replace(FAST, epochs=40, members=1, learning_rate=5e-3), loss)
+        std = fit.ensemble(data.state, data.action).std[..., :2]
+        torch.testing.assert_close(
+            std.mean(dim=(0, 1)), torch.full((2,), 0.2).double(), rtol=0.1, atol=0
+        )
+
+
+def test_a_member_is_the_same_whoever_is_fitted_beside_it(record: Trajectories) -> None:
+    together = fit_model(record, FAST)
+    for number in range(3):
+        alone = fit_model(record, replace(FAST, members=1, first_member=number))
+        for name, value in alone.ensemble.state_dict().items():
+            mine = together.ensemble.state_dict()[name][number : number + 1]
+            torch.testing.assert_close(value, mine, rtol=1e-9, atol=1e-11)
+    assert not torch.equal(*[together.ensemble.network.linear[0].weight[k] for k in (0, 1)])
+
+
+@pytest.mark.parametrize("loss", [OneStep(), DirectionalDerivative(4, directions=1), MultiStep(3)])
+def test_a_seed_repeats_a_fit_and_a_resumed_fit_is_the_same(
+    record: Trajectories, loss: Loss, tmp_path: Path
+) -> None:
+    whole = fit_model(record, replace(FAST, spectral="all_but_last"), loss)
+    assert same(
+        whole.ensemble, fit_model(record, replace(FAST, spectral="all_but_last"), loss).ensemble
+    )
+    assert not same(whole.ensemble, fit_model(record, replace(FAST, seed=1), loss).ensemble)
+    file = tmp_path / "fit.resume.safetensors"
+    half = replace(FAST, spectral="all_but_last", epochs=2)
+    fit_model(record, half, loss, saved=file)
+    again = fit_model(record, replace(half, epochs=4), loss, saved=file, resume=True)
+    assert same(whole.ensemble, again.ensemble)
+    np.testing.assert_array_equal(whole.curves["held_out"], again.curves["held_out"])
+    with pytest.raises(InputError, match="other settings"):
+        fit_model(record, replace(half, batch=32), loss, saved=file, resume=True)
+
+
+def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record: Trajectories) -> None:
+    seen: list[GaussianEnsemble] = []
+
+    def keep(epoch: int, ensemble: GaussianEnsemble) -> None:
+        copied = GaussianEnsemble(2, 1, 3, (24, 24)).double()
+        copied.load_state_dict(ensemble.state_dict())
+        seen.append(copied)
+
+    settings = replace(FAST, epochs=60, patience=3, learning_rate=0.01)
+    fit = fit_model(record, settings, after_epoch=keep)
+    curve = fit.curves["held_out"]
+    assert len(curve) == len(seen) < 60
+    for k, best in enumerate(fit.best_epoch):
+        until = curve[: best + 3, k]
+        assert until.argmin() == best - 1 and fit.held_out_loss[k] == until.min()
+        for name, value in seen[best - 1].state_dict().items():
+            assert torch.equal(fit.ensemble.state_dict()[name][k], value[k])
+    order = np.argsort(fit.held_out_loss)
+    assert fit.elites(2) == tuple(sorted(order[:2]))
+
+
+def test_members_that_diverge_are_dropped_and_named(record: Trajectories) -> None:
+    class Failing:
+        """The likelihood, which in member 1 is lost after the first epoch."""
+
+        name, prediction = "failing", "nll"
+
+        def bind(self, rows, training, held_out):  # type: ignore[no-untyped-def]
+            parts = OneStep().bind(rows, training, held_out)
+
+            def value(ensemble, at, turn):  # type: ignore[no-untyped-def]
+                lost = torch.tensor([1.0, torch.inf if turn > 8 else 1.0, 1.0])
+                return parts[0].value(ensemble, at, turn) * lost
+
+            return replace(parts[0], value=value), parts[1]
+
+    found = fit_model(record, FAST, Failing())  # type: ignore[arg-type]
+    assert found.members == (0, 2) and found.dropped == {1: 2}
+    assert found.ensemble.members == 2
+    whole = fit_model(record, FAST).ensemble.state_dict()
+    for name, value in found.ensemble.state_dict().items():
+        assert torch.equal(value, whole[name][[0, 2]])
+
+
+def test_a_fit_of_which_nothing_is_left_fails(record: Trajectories) -> None:
+    with pytest.raises(Failure, match="all 3 members left the finite numbers"):
+        fit_model(record, replace(FAST, learning_rate=1e200))
+
+
+def test_what_is_constant_is_named_and_does_not_disturb(record: Trajectories) -> None:
+    flat = replace(record, action=torch.zeros_like(record.action), reward=0 * record.reward)
+    fit = fit_model(flat, replace(FAST, epochs=2))
+    assert fit.constant == (record.action_names[0], "reward")
+    assert all(bool(torch.isfinite(value).all()) for value in fit.ensemble.state_dict().values())
+
+
+def test_held_out_rows_lie_in_pieces_apart_from_the_others() -> None:
+    long = collect(QUIET, 1000, length=1000)
+    training, held = split(long, 0.1, 0)
+    assert sorted([*training.tolist(), *held.tolist()]) == list(range(1000))
+    assert len(held) == 100 and len(torch.unique(held // 20)) == 5
+    short = collect(QUIET, 1000, length=10)
+    _, held = split(short, 0.1, 0)
+    assert len(torch.unique(held // 10)) == 10
+
+
+def test_standardised_training_rows_have_mean_zero_and_deviation_one(record: Trajectories) -> None:
+    training, _ = split(record, 0.2, 0)
+    rows, constant = standardised(
+        record, training, residual=True, reward=True, dtype=torch.float64, device="cpu"
+    )
+    assert not constant
+    for values in (rows.inputs[training], rows.targets[training]):
+        torch.testing.assert_close(values.mean(0), torch.zeros_like(values[0]), atol=1e-12, rtol=0)
+        torch.testing.assert_close(values.std(0), torch.ones_like(values[0]))
+    back = rows.targets * rows.target_std + rows.target_mean
+    torch.testing.assert_close(back[:, :2], record.next_state - record.state)
+
+
+def test_growing_data_goes_on_from_the_model_before(record: Trajectories) -> None:
+    before = fit_model(record, replace(FAST, epochs=20))
+    more = transitions.joined([record, collect(pendulum(), 100, seed=7)])
+    after = fit_model(more, replace(FAST, epochs=1), start=before.ensemble)
+    fresh = fit_model(more, replace(FAST, epochs=1))
+    pairs = zip(after.held_out_loss, fresh.held_out_loss, strict=True)
+    assert all(later < first for later, first in pairs)
+    with pytest.raises(InputError, match="another architecture"):
+        fit_model(more, replace(FAST, hidden=(8,)), start=before.ensemble)
+
+
+@pytest.fixture(scope="module")
+def fitted(record: Trajectories) -> Fit:
+    return fit_model(record, replace(FAST, members=2, spectral="all_but_last"))
+
+
+def test_a_fitted_model_is_a_prior_for_every_measurement(fitted: Fit, tmp_path: Path) -> None:
+    assert [layer.normalised for layer in fitted.norms] == [True, True, False]
+    assert all(abs(value - 1) < 1e-9 for layer in fitted.norms[:2] for value in layer.values)
+    checkpoint.save(fitted.ensemble, tmp_path / "model.safetensors")
+    loaded = checkpoint.load(tmp_path / "model.safetensors")
+    assert isinstance(loaded, GaussianEnsemble) and same(loaded, fitted.ensemble)
+    task = with_learned_prior(pendulum(), loaded)
+    torch.manual_seed(0)
+    policy, critic = Policy(2, 1, (8,)).double(), QCritic(2, 1, (8,)).double()
+    profile = gradlab.measure(task, policy, critic, horizon=2, starts=32, batch=8)
+    assert {"model", "mixed"} <= set(profile.table().estimator)
+
+
+def test_its_jacobians_are_those_of_automatic_differentiation(
+    fitted: Fit, record: Trajectories
+) -> None:
+    system = with_learned_prior(pendulum(), fitted.ensemble).prior
+    assert system is not None
+    state, action = record.state[:20], record.action[:20]
+    found = system.linearize(state, action)
+
+    def step(s: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        return fitted.ensemble(s[None], a[None]).mean[:, 0, :2].mean(dim=0)
+
+    by_state, by_action = vmap(jacrev(step, (0, 1)))(state, action)
+    torch.testing.assert_close(found.A, by_state)
+    torch.testing.assert_close(found.B, by_action)
+
+
+def test_settings_that_make_no_sense_are_refused(record: Trajectories) -> None:
+    for change, word in (
+        ({"members": 0}, "members"),
+        ({"patience": 0}, "patience"),
+        ({"learning_rate": 0.0}, "learning_rate"),
+        ({"precision": "float16"}, "precision"),
+    ):
+        with pytest.raises(InputError, match=word):
+            replace(FAST, **change)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="held_out"):
+        fit_model(record, replace(FAST, held_out=1.0))
+    with pytest.raises(InputError, match="expected at least 10"):
+        fit_model(transitions.first(record, 5), FAST)
