@@ -1,0 +1,57 @@
+"""DDPPO's models and its ablations: who is fitted how."""
+
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.models import ModelSettings
+from gradlab.fitting.two_models import RECIPES, Recipe, doubled, parameters
+from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.two_models import TwoModels
+from gradlab.tasks import pendulum
+
+RECIPE = Recipe(
+    collect(pendulum(), 120),
+    ModelSettings(members=2, hidden=(8, 8), epochs=1),
+    DirectionalDerivative(3),
+)
+
+
+def test_recipes_differ_in_what_they_say_and_in_nothing_else() -> None:
+    made = {name: recipe(RECIPE) for name, recipe in RECIPES.items()}
+    losses = {
+        name: {role: fit.loss.name for role, fit in models.fits.items()}
+        for name, models in made.items()
+    }
+    assert losses == {
+        "ddppo": {"prediction": "nll", "gradient": "dd"},
+        "no_gradient_loss": {"prediction": "nll", "gradient": "nll"},
+        "single_model": {"both": "dd"},
+        "double_parameters": {"both": "nll"},
+    }
+    assert isinstance(made["ddppo"].system, TwoModels)
+    assert isinstance(made["single_model"].system, LearnedSystem)
+    gradient = made["ddppo"].fits["gradient"], made["single_model"].fits["both"]
+    assert gradient[0].held_out_loss == gradient[1].held_out_loss
+    predictions = made["ddppo"].fits["prediction"], made["no_gradient_loss"].fits["prediction"]
+    assert predictions[0].held_out_loss == predictions[1].held_out_loss
+    apart = made["no_gradient_loss"].fits.values()
+    assert len({fit.held_out_loss for fit in apart}) == 2
+    counts = [
+        sum(p.numel() for p in made[name].fits["both"].ensemble.network.parameters())
+        for name in ("single_model", "double_parameters")
+    ]
+    assert 2 <= counts[1] / counts[0] < 2.3
+
+
+@pytest.mark.parametrize("hidden", [(200, 200, 200, 200), (64, 64), (30, 10)])
+def test_doubled_widths_have_twice_the_parameters(hidden: tuple[int, ...]) -> None:
+    count, wider = parameters((23, *hidden, 36)), doubled(hidden, (23, 36))
+    assert 2 * count <= parameters((23, *wider, 36)) < 2.2 * count
+
+
+def test_a_loss_that_the_data_cannot_carry_is_refused() -> None:
+    recipe = Recipe(RECIPE.data, RECIPE.settings, DirectionalDerivative(200))
+    with pytest.raises(InputError, match="lower it, or record more"):
+        RECIPES["ddppo"](recipe)
