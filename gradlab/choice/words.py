@@ -132,7 +132,8 @@ def _weights(choice: Choice, about: str, found: Mixing) -> Statement:
     text = (
         f"Weights of {cells_words(found.cells)}: by mean squared error "
         f"{_shares(found, found.mse)}; by direction {_shares(found, found.direction)}, scale "
-        f"{found.direction.scale:.2g} (CI {span(found.direction.scale_low, _scale_high(found))})"
+        f"{found.direction.scale:.2g} "
+        f"(CI {span(found.direction.scale_low, found.direction.scale_high)})"
     )
     judged = f"On the {found.unseen} samples that did not choose them"
     against = own.against
@@ -159,10 +160,6 @@ def _shares(found: Mixing, weights: Weights) -> str:
     if not shown:
         return "none: no mixture points along the truth"
     return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
-
-
-def _scale_high(found: Mixing) -> float:
-    return found.direction.scale_high
 
 
 def _rules(found: Mixing) -> str:

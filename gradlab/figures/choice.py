@@ -22,7 +22,8 @@ Numbers = drawing.Numbers
 QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
 LABEL = {"mse": "MSE [(return / parameter)²]", "direction": "cosine of one batch with the truth"}
 TITLE = {"mse": "Error, and who may be best", "direction": "Direction, and who may be best"}
-LEAST_SHARE = 0.02  # of a weight, below which its cell is not shown
+LEAST_SHARE = 0.02  # of a weight, below which its cell, or a rule's point, is not shown
+MANY = 12  # rings, which then are smaller
 
 
 def choice_horizon(
@@ -68,7 +69,7 @@ def _rings(ax: Axes, kept: pd.DataFrame, looks: Mapping[str, Look]) -> None:
             np.minimum(value, 1.0) if (rows["quantity"] == "cosine_batch").all() else value,
             linestyle="none",
             marker="o",
-            markersize=11,
+            markersize=11 if len(kept) <= MANY else 7.5,
             markerfacecolor="none",
             markeredgecolor=looks[str(name)].colour,
             markeredgewidth=1.6,
@@ -91,7 +92,7 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         rows = rows.reindex(pd.MultiIndex.from_tuples(cells))
         x = np.arange(len(cells)) - 0.4 + (k + 0.5) * step
         value, low, high = (rows[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
-        value = np.where(high > 0, value, np.nan)  # a rule's 0 says nothing
+        value = np.where(high >= LEAST_SHARE, value, np.nan)
         ax.errorbar(
             x,
             value,
@@ -110,10 +111,10 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.03, 1.05)
     note = "bar: 95 % interval of the measured weights; rules have none"
     style.dress(ax, "Weights: measured and by rule", "weight", [note])
-    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\nh = {cell[1]}" for cell in cells]
+    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\n{cell[1]}" for cell in cells]
     ax.set_xticks(range(len(cells)), names, fontsize=8)
     ax.set_xlim(-0.5, len(cells) - 0.5)
-    ax.set_xlabel("")
+    ax.set_xlabel("estimator and horizon", color=INK)
     return ax
 
 

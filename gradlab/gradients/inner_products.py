@@ -242,18 +242,27 @@ def _kernel_moments(
         for k, key in enumerate(keys)
     }
     if len(T):
-        Y, total_Y, within_Y = G - T, total[0] - total[1], within[0] - within[1]
-        difference = pair_sums(Y, total_Y, within_Y, Y, total_Y, label)
-        reference = pair_sums(T, total[1], within[1], T, total[1], label)
-        cross = pair_sums(G, total[1], within[1], T, total[0], label)
-        for k, key in enumerate(keys):
-            cells[key] = replace(
-                cells[key],
-                truth=row(reference, 0),
-                difference=row(difference, k),
-                cross=row(cross, k),
-            )
+        cells = _against_truth(cells, G, T, total, within, label)
     return _sketched(cells, jacobian, G, T, label, sketch_for(policy)), [kernels]
+
+
+def _against_truth(
+    cells: Cells,
+    G: Tensor,
+    T: Tensor,
+    total: Sequence[Tensor],
+    within: Sequence[Tensor],
+    label: Tensor,
+) -> Cells:
+    """The same moments with those of the truth; Θ (G − T) is Θ G − Θ T."""
+    Y, total_Y, within_Y = G - T, total[0] - total[1], within[0] - within[1]
+    difference = pair_sums(Y, total_Y, within_Y, Y, total_Y, label)
+    reference = row(pair_sums(T, total[1], within[1], T, total[1], label), 0)
+    cross = pair_sums(G, total[1], within[1], T, total[0], label)
+    return {
+        key: replace(each, truth=reference, difference=row(difference, k), cross=row(cross, k))
+        for k, (key, each) in enumerate(cells.items())
+    }
 
 
 def _across_critics(first: Mapping[str, Tensor], name: str, n: int, rivals: int) -> Tensor:
