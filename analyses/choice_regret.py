@@ -9,7 +9,7 @@
     python -m analyses.choice_regret [--small] [--output reports/choice]
 
 Chosen on one half of the starts and judged on the other, 20 random halvings ("seeds of sampling")
-of `checkpoint_samples`, batch 256. Rivals: the rule at that iteration, each J_n, the zero gradient.
+of `checkpoint_samples`, batch 256; the truth is the longest that is precise. Rivals: the rule at that iteration, each J_n, the zero gradient.
 Reported is the mean over halvings of log MSE(rival)/MSE(choice), and of the difference of expected
 cosines; their interval is the mean of the halvings' own paired 95% intervals, as wide as one half
 of the starts leaves it.
@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,7 @@ def measure(checkpoints: Path, tasks: Sequence[str], splits: int) -> tuple[pd.Da
             print(f"{place.name}: not measured yet")
             continue
         samples = load(KEPT / place.name)
+        samples = replace(samples, truth=samples.cut)
         kernels = products(samples, policy_at(place, checkpoints), halvings(GROUPS, splits), GROUPS)
         means, chosen = regrets(samples, kernels)
         head = {"task": place.task, "iteration": place.iteration, "hindsight": hindsight(means)}
