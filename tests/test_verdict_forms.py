@@ -7,14 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.choice import Choice, Contender, Mixing
+from gradlab.choice import Agreement, Choice, Contender, Mixing
 from gradlab.comparison import compared
 from gradlab.consequence import TRUTH, Consequence
 from gradlab.findings import EFFECT, EMPIRICAL, FINITE, Finding
 from gradlab.ledger import CAUSES, Account, Entry, Ledger, Part
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdict import ORDER, through_training, verdict
+from gradlab.verdict import ORDER, Evidence, through_training, verdict
 from gradlab.verdict.learning import learning
 from gradlab.verdict.remedies import remedy
 from gradlab.verdict.sources import source
@@ -70,6 +70,16 @@ def test_a_far_better_estimator_is_named_and_a_little_better_one_is_not():
 
 def test_an_estimator_under_another_truth_is_no_rival():
     assert "mixed" not in said(with_mixed(0.1, actions="all"))["horizon"].text
+
+
+def test_without_a_truth_only_the_agreement_of_estimators_is_said():
+    ends = Interval(0.7, 0.9, 0.05, "planted")
+    told = Agreement(("model", 3), ("mixed", 3), 0.8, ends)
+    known = Evidence(Choice(("model",), {}, 256, 256, False, agreement=(told,)), None, {})
+    facts = {"admissible": False, "status": "none", "reason": "no truth here"}
+    sentences = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts), known)
+    assert [each.about for each in sentences] == ["truth", "agreement", "variance"]
+    assert "model, h = 3 and mixed, h = 3: 0.8 (CI 0.7–0.9)" in sentences[1].text
 
 
 # Form 2 ------------------------------------------------------------------------------------------

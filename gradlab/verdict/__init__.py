@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gradlab.accounting import attribute
 from gradlab.choice import Choice, choose
+from gradlab.choice.words import statements
 from gradlab.errors import InputError
 from gradlab.judgement import best_horizons, judged_estimator, judged_horizons
 from gradlab.ledger import Ledger
@@ -35,7 +36,7 @@ __all__ = ["SHOWN", "Evidence", "Sentence", "evidence", "through_training", "ver
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "health", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
+    "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
     "variance", "empirical bias", "truth", "tails", "advice", "theory",
 )  # fmt: skip
 QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
@@ -100,9 +101,10 @@ def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
 
 
 def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
-    """All that needs a truth; where that is imprecise, only what rests on paired differences."""
+    """All that needs a truth; where that is imprecise, only what rests on paired differences;
+    where there is none, whether estimators agree."""
     if not profile.truth["admissible"]:
-        return []
+        return _agreement(known.choice)
     if not judged_horizons(profile, name):
         return data_against(profile, name)
     found = data_against(profile, name) + source(profile, known.ledger, name)
@@ -110,6 +112,12 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
     if profile.truth["status"] == "imprecise":
         return found + paired_horizon(profile, name)
     return found + horizon(profile, name) + batch(profile, name)
+
+
+def _agreement(choice: Choice | None) -> list[Sentence]:
+    """Who points where the others do: all that can be said of directions without a truth."""
+    said = () if choice is None else statements(choice)
+    return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
 
 
 def _place(profile: Profile, sentence: Sentence) -> int:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from worlds import linear, matrix
 
+from gradlab import load, measure, tasks
 from gradlab.consequence import (
     LINEAR,
     TRUTH,
@@ -112,7 +113,7 @@ def test_an_exact_gradient_gains_what_the_truth_gains_and_a_wrong_one_loses(foun
     assert share is not None
     assert share[0] == pytest.approx(1.0, abs=1e-6)
     wrong = steps.share(("wrong", 5))
-    assert wrong is not None and wrong[1].high < 0
+    assert wrong is not None and wrong[1].low < wrong[0] < wrong[1].high < 0
     assert steps.share((TRUTH, 0))[0] == 1.0
 
 
@@ -189,3 +190,19 @@ def test_a_file_holds_every_number_of_it(found):
     for name in ("step", "moves", "curvature", "horizon", "made"):
         assert getattr(again, name) == getattr(steps, name)
     assert again.table().equals(steps.table())
+
+
+@pytest.mark.parametrize("truth", ["matched", pytest.param("objective", marks=pytest.mark.slow)])
+def test_a_measurement_takes_the_steps_of_its_cells_and_keeps_them(truth, tmp_path):
+    task = tasks.double_integrator()
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = -matrix((2.0, 2.0))
+    critic = ExactCritic(task.simulator, policy.weight.detach(), task.discount)
+    found = measure(task, policy, critic, horizon=3, starts=64, truth=truth, consequence=True)
+    steps = found.consequence
+    assert steps is not None and steps.cells[0] == (TRUTH, 0)
+    assert steps.cells[1][0] == "model" and steps.sliced[1] == steps.cells[1]
+    assert not [cell for cell in steps.cells[2:] if cell[1] == 0 and cell[0] != "data"]
+    assert (steps.made, steps.starts) == (32, 32)
+    again = load(found.save(tmp_path / "run.h5")).consequence
+    assert again is not None and np.array_equal(again.gain, steps.gain)
