@@ -9,10 +9,11 @@
     python -m analyses.choice_regret [--small] [--output reports/choice]
 
 Chosen on one half of the starts and judged on the other, 20 random halvings ("seeds of sampling")
-of `checkpoint_samples`, batch 256; the truth is the longest that is precise. Rivals: the rule at that iteration, each J_n, the zero gradient.
-Reported is the mean over halvings of log MSE(rival)/MSE(choice), and of the difference of expected
-cosines; their interval is the mean of the halvings' own paired 95% intervals, as wide as one half
-of the starts leaves it.
+of `checkpoint_samples`, batch 256; the truth is the longest that is precise. Rivals: the rule at
+that iteration, each J_n, the zero gradient. Reported is the mean over halvings of
+log MSE(rival)/MSE(choice), and of the difference of expected cosines; their interval is the mean of
+the halvings' own paired 95% intervals, as wide as one half of the starts leaves it. Where noise
+hides an error in some halvings the mean is over the others, and says of how many.
 """
 
 from __future__ import annotations
@@ -120,6 +121,7 @@ def regrets(samples: Samples, kernels: Sequence[ActionProducts]) -> tuple[pd.Dat
                 rows.append(row | compared(mine.found, theirs.found))
     every = pd.DataFrame(rows)
     every["won"] = every["log_ratio"] > 0
+    every["known"] = every["log_ratio"].notna()
     means = every.drop(columns="split").groupby(["choice", "rival"], sort=False).mean()
     counts = {name: chosen.count(name) for name in dict.fromkeys(chosen)}
     return means.reset_index(), counts
@@ -188,7 +190,8 @@ def _line(means: pd.DataFrame, chosen: Mapping[str, int]) -> str:
     def times(choice: str, rival: str) -> str:
         row = at.loc[choice, rival]
         ends = np.exp(row[["log_ratio", "log_ratio_low", "log_ratio_high"]].to_numpy(float))
-        return "–" if np.isnan(ends).any() else "{:.3g} [{:.3g}, {:.3g}]".format(*ends)
+        few = f" ({row['known']:.0%} of halvings)" if row["known"] < 1 else ""
+        return "–" if np.isnan(ends).any() else "{:.3g} [{:.3g}, {:.3g}]".format(*ends) + few
 
     def cosine(choice: str, rival: str) -> str:
         row = at.loc[choice, rival]
