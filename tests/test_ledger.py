@@ -19,6 +19,7 @@ from gradlab.gradients.lqr import ExactCritic
 from gradlab.ledger import CANCELLING, CAUSES, SOURCES
 from gradlab.ledger_words import sentences
 from gradlab.networks.mlp import QCritic
+from gradlab.statistics.shapley import shares
 from gradlab.tasks import linear_quadratic
 
 GAMMA, H = 0.8, 4
@@ -83,6 +84,22 @@ def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
         without_states = total - account.share("states").value
         for several in (account.outputs, account.inputs):
             assert abs(sum(part.value for part in several) - without_states) <= 1e-9 * size
+
+
+def test_stored_rows_have_the_left_out_values_of_their_shares(wrong_mass):
+    found = wrong_mass.attribution
+    for cell in range(len(found.games.cells)):
+        split = shares(found.games.game(cell))
+        for cause, share in zip(split.players, split.shapley, strict=True):
+            rows = [
+                found.rows.estimate(k)
+                for k, label in enumerate(found.rows.labels)
+                if (label.cell, label.cause, label.step) == (cell, cause, -1)
+            ]
+            if rows:
+                size = max(np.abs(each.left_out).max() for each in rows)
+                total = np.sum([each.left_out for each in rows], axis=0)
+                assert np.abs(total - share.left_out).max() < 1e-6 * size
 
 
 def test_a_wrong_mass_is_blamed_on_states_and_dynamics_only(wrong_mass):
