@@ -19,6 +19,7 @@ from gradlab.cli.answer import answer
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
+from gradlab.cli.fit import Fit
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
@@ -31,6 +32,7 @@ from gradlab.errors import Failure, InputError
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
+    | Annotated[Fit, subcommand("fit")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Choose, subcommand("choose")]
@@ -44,14 +46,14 @@ Command = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: Measure | Jacobians | Train | Compare | Choose | Attribute | Report | List | Selftest = (
-        tyro.cli(
-            Command,
-            prog="gradlab",
-            description="How good is your policy gradient?",
-            args=words,
-            config=(FlagCreatePairsOff,),
-        )
+    asked: (
+        Measure | Jacobians | Fit | Train | Compare | Choose | Attribute | Report | List | Selftest
+    ) = tyro.cli(
+        Command,
+        prog="gradlab",
+        description="How good is your policy gradient?",
+        args=words,
+        config=(FlagCreatePairsOff,),
     )
     try:
         # Whatever a simulator or a user's file prints must not mix with the answer.
