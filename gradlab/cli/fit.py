@@ -96,7 +96,7 @@ class Fit:
         curves = model.with_suffix(".h5")
         fit_record.save(fit, curves, about, overwrite=True)
         saved.unlink(missing_ok=True)
-        told = [*self._told(file), *sentences(fit, task)]
+        told = [*self._told(file), *sentences(fit, task), *self._nearness(data, fit)]
         told.append(f"Judge it: gradlab jacobians {self.task} --model {model} --data {file}.")
         verdict = [{"text": text, "decided": False} for text in told]
         return {"verdict": verdict, "run": str(curves), "model": str(model), "data": str(file)}
@@ -155,6 +155,23 @@ class Fit:
         data = trajectories.load(file)
         transitions.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
         return data, file
+
+    def _nearness(self, data: Trajectories, fit: Fitted) -> list[str]:
+        """Would directional derivatives have helped a model that was fitted without them?"""
+        from gradlab.fitting.nearness import nearness
+
+        if self.loss not in ("nll", "mse"):
+            return []
+        try:
+            found = nearness(data, fit, self.neighbours, self.divided, self.seed)
+        except InputError:  # too few points for an answer
+            return []
+        return [
+            f"Directional derivatives (--loss dd) {found.verdict} here: along {self.neighbours} "
+            f"neighbours (median distance {found.distance:.2g} deviations) differences of the data "
+            f"miss the derivative by {found.target_error:.2g}, the model by {found.model_error:.2g} "
+            f"(squared, standardised)."
+        ]
 
     def _told(self, file: Path) -> list[str]:
         if self.data is not None:

@@ -1,0 +1,98 @@
+"""`gradlab fit`: what it writes, what it says, how it goes on, what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gradlab import cli, records
+from gradlab.data import trajectories
+from gradlab.fitting.collection import collect
+from gradlab.networks import checkpoint
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.tasks import double_integrator, pendulum
+
+SMALL = ("--members", "2", "--hidden", "8", "8", "--epochs", "2", "--json")
+
+
+def fit(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, object]:
+    assert cli.main(["fit", *words, *SMALL]) == 0
+    found: dict[str, object] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert cli.main(["fit", *words, *SMALL]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_model_its_curves_and_its_data_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m.safetensors"
+    words = ("pendulum", "--rows", "200", "--spectral", "all_but_last", "--output", str(model))
+    document = fit(capsys, *words)
+    ensemble = checkpoint.load(model)
+    assert isinstance(ensemble, GaussianEnsemble) and ensemble.members == 2
+    curves = records.read(tmp_path / "m.h5")
+    assert curves.attributes["kind"] == "fit" and curves.attributes["task"] == "pendulum"
+    assert curves.groups["curves"]["held_out"].values.shape == (2, 2)
+    assert curves.groups["norms"]["normalised"].values.tolist() == [True, True, False]
+    assert len(trajectories.load(tmp_path / "m.data.h5")) == 200
+    text = " ".join(str(each["text"]) for each in document["verdict"])  # type: ignore[attr-defined]
+    assert "recorded 200 transitions with random actions" in text
+    assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
+    assert not list(tmp_path.glob("*.resume.*"))
+    assert "exists" in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("loss", ["nll", "mse", "dd", "multistep", "sobolev"])
+def test_every_loss_can_be_asked_for(
+    loss: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.h5"
+    collect(pendulum(), 120).save(data)
+    words = ("--data", str(data), "--loss", loss, "--output", str(tmp_path / "m.safetensors"))
+    document = fit(capsys, "pendulum", *words, "--neighbours", "3", "--steps", "2")
+    assert document["data"] == str(data)
+    assert records.read(tmp_path / "m.h5").attributes["loss"] == loss
+
+
+def test_an_interrupted_fit_goes_on_to_the_same_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradlab.fitting import models
+    from gradlab.fitting.descent import Descent
+
+    words = ("pendulum", "--rows", "120", "--output")
+    fit(capsys, *words, str(tmp_path / "whole.safetensors"))
+    monkeypatch.setattr(models, "SAVE_AFTER", 0.0)
+    run_epoch = Descent.run_epoch
+
+    def stopped(descent: Descent) -> None:
+        if descent.epoch == 1:
+            raise KeyboardInterrupt
+        run_epoch(descent)
+
+    monkeypatch.setattr(Descent, "run_epoch", stopped)
+    again = ("fit", *words, str(tmp_path / "half.safetensors"), *SMALL)
+    assert cli.main(again) == 130
+    assert "go on with --resume" in capsys.readouterr().err
+    monkeypatch.setattr(Descent, "run_epoch", run_epoch)
+    assert cli.main([*again, "--resume"]) == 0
+    whole, half = (tmp_path / f"{name}.safetensors" for name in ("whole", "half"))
+    assert whole.read_bytes() == half.read_bytes()
+
+
+def test_data_of_another_task_and_wrong_names_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.h5"
+    collect(double_integrator(), 50).save(data)
+    assert "states of width 2, expected 6" in refused(capsys, "path_tracking", "--data", str(data))
+    assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")
+    assert "no such file" in refused(capsys, "pendulum", "--data", str(tmp_path / "none.h5"))
+    place = str(tmp_path / "new.safetensors")
+    assert "nothing to resume" in refused(
+        capsys, "double_integrator", "--data", str(data), "--output", place, "--resume"
+    )

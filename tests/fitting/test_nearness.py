@@ -1,0 +1,69 @@
+"""Whether neighbours are near enough, on systems whose Jacobians are known."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.fitting.collection import collect
+from gradlab.fitting.losses import OneStep
+from gradlab.fitting.models import ModelSettings, fit_model
+from gradlab.fitting.nearness import nearness, target_errors
+from gradlab.tasks import linear_quadratic
+
+A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
+SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided: bool) -> None:
+    v, J = random(3000, 16, 4), random(3, 4, seed=1)
+    noise = 0.3 * random(3000, 17, 3, seed=2)
+    change = v @ J.T + noise[:, 1:] - noise[:, :1]
+    square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+    wanted = float((2 * 0.3**2 / square).mean())
+    found = float(target_errors(v, change, square).mean())
+    assert wanted * 0.9 < found < wanted * 1.35
+
+
+def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more() -> None:
+    # y = x², Δy − J v = v² whatever x. A symmetric neighbourhood hides none of it from the
+    # regression, and studentising, which noise needs, adds to it.
+    half = random(3000, 8, 1)
+    v = torch.cat([half, -half], dim=1)
+    square = torch.ones_like(v[..., 0])
+    found = target_errors(v, v.square(), square).mean()
+    assert 1 < found / v.pow(4).mean() < 1.35
+
+
+def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    short = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    found = nearness(data, short, neighbours=5)
+    assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
+
+
+def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
+    noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
+    data = collect(noisy, 1500, length=20)
+    fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStep("mse"))
+    found = nearness(data, fit, neighbours=5)
+    assert found.verdict == "cannot help"
+    assert found.gain[1] < found.gain[0] < found.gain[2] < 0
+    assert found.target_error > found.model_error
+
+
+def test_too_few_points_are_refused() -> None:
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]])
+    data = collect(task, 12, length=2)
+    fit = fit_model(data, replace(SETTINGS, epochs=1))
+    with pytest.raises(InputError, match="record more"):
+        nearness(data, fit, neighbours=12)
