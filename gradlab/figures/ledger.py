@@ -87,7 +87,7 @@ def _waterfall(
         [f"lost in noise, lighter: n = {', '.join(lost)}"] if lost else []
     )
     ax.axhline(0, color=MUTED, linewidth=0.8)
-    style.dress(ax, title, f"share of the {what}", notes)
+    style.dress(ax, title, "part of the sizes of all shares", notes)
     ax.set_xticks(range(len(horizons)), [str(n) for n in horizons])
     ax.set_xlim(-0.6, len(horizons) - 0.4)
     return ax
