@@ -265,7 +265,7 @@ def _figure(best: pd.DataFrame) -> Figure:
         theory = [rp_optimal_horizon(DISCOUNTS[0], 1.0, r) for r in RATIOS]
         axes.plot(RATIOS, theory, color="0.5", linewidth=2.5, alpha=0.6, label="RP's h*")
         axes.set_xscale("log")
-        axes.set(xlabel="ε_v / ε_f", title=name)
+        axes.set(xlabel="ε_v / ε_f (bands: middle half of seeds)", title=name)
         axes.title.set_fontsize(9)
     panels[0].set_ylabel(f"best horizon [steps], γ = {DISCOUNTS[0]:g}")
     panels[0].legend(frameon=False, fontsize=7.5)
