@@ -101,6 +101,13 @@ def test_intervals_of_unpaired_differences_cover():
     assert 0.92 <= np.mean(hits) <= 0.98
 
 
+def test_leaving_out_a_group_of_one_sample_leaves_the_other_as_it_is():
+    one, other = Estimate(1.0, np.array([0.9, 1.1])), Estimate(2.0, np.array([2.1, 1.8, 2.2]))
+    first, second = on_joint_groups(one, other)
+    assert first.left_out.tolist() == [0.9, 1.1, 1.0, 1.0, 1.0]
+    assert second.left_out.tolist() == [2.0, 2.0, 2.1, 1.8, 2.2]
+
+
 @pytest.mark.parametrize(
     ("other", "why"),
     [
