@@ -129,9 +129,9 @@ def test_the_largest_share_is_named_with_its_entry_and_what_to_mend():
 
 
 def test_shares_that_overlap_are_undecided():
-    (sentence,) = source(FLAT, ledger({"B": 0.5, "A": 0.5}, spread=0.1), "model")
+    (sentence,) = source(FLAT, ledger({"B": 0.55, "A": 0.45}, spread=0.1), "model")
     assert not sentence.decided
-    assert sentence.text.startswith("Undecided whether ∂f/∂s (50%")
+    assert sentence.text.startswith("Undecided whether ∂f/∂a (55%")
 
 
 def test_causes_that_cancel_are_said_to():
