@@ -167,10 +167,10 @@ class Fit:
         except InputError:  # too few points for an answer
             return []
         return [
-            f"Directional derivatives (--loss dd) {found.verdict} here: along {self.neighbours} "
-            f"neighbours (median distance {found.distance:.2g} deviations) differences of the data "
-            f"miss the derivative by {found.target_error:.2g}, the model by {found.model_error:.2g} "
-            f"(squared, standardised)."
+            f"Directional derivatives (--loss dd) {found.verdict} here: towards {self.neighbours} "
+            f"neighbours (median distance {found.distance:.2g} deviations) differences of the "
+            f"data miss the derivative by {found.target_error:.2g}, the model by "
+            f"{found.model_error:.2g} (squared, standardised)."
         ]
 
     def _told(self, file: Path) -> list[str]:

@@ -10,6 +10,7 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.cli.models import named_model
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -111,7 +112,7 @@ class Jacobians:
             if task.prior is None:
                 raise InputError(f"{task.name} has no prior model: name a file with --model")
             return task.prior
-        return _system(self.model, task)
+        return named_model(self.model, task)
 
     def _data(self) -> tuple[Tensor, Tensor] | None:
         if self.data is None:
@@ -134,24 +135,6 @@ def sentences(found: JacobianRun) -> list[Document]:
     from gradlab.jacobians.verdict import verdict
 
     return [asdict(sentence) for sentence in verdict(found)]
-
-
-def _system(name: str, task: Task) -> System:
-    """A learned model from a checkpoint, or what a function of the user's own returns."""
-    from gradlab.networks.checkpoint import load
-    from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-    from gradlab.systems.learned import LearnedSystem
-    from gradlab.systems.system import System
-    from gradlab.user_code import load_function
-
-    own = name.rpartition(":")[0].endswith(".py")
-    found: object = load_function(name)() if own else load(name)
-    if isinstance(found, GaussianEnsemble):
-        found = LearnedSystem(found, alive=task.alive)
-    if not isinstance(found, System):
-        kind = type(found).__name__
-        raise InputError(f"--model {name} is a {kind}, expected a System (step, linearize, …)")
-    return found
 
 
 def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +11,7 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.cli.models import named_model
 from gradlab.cli.report import sentences
 from gradlab.progress import bars
 
@@ -27,6 +28,9 @@ class Measure:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
+    model: Annotated[str | None, arg(metavar="FILE")] = None
+    """Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or
+    file.py:function that returns a System."""
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     horizon: Annotated[int | None, arg(metavar="H")] = None
@@ -67,10 +71,11 @@ class Measure:
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_networks(task, given.get("policy"), given.get("critic"))
+        judged = task if self.model is None else replace(task, prior=named_model(self.model, task))
         with bars() as progress:
             networks = given | self._made(task, given, progress)
             profile = measure(
-                task,
+                judged,
                 networks["policy"],
                 networks["critic"],
                 horizon=horizon,

@@ -1,6 +1,8 @@
-"""Making what a measurement needs where the user has none: policies, critics."""
+"""Making what a measurement needs where the user has none: policies, critics, models."""
 
+from gradlab.fitting.collection import collect
 from gradlab.fitting.critics import fit_critic
+from gradlab.fitting.models import ModelSettings, fit_model
 from gradlab.fitting.policies import stabilising_policy
 
-__all__ = ["fit_critic", "stabilising_policy"]
+__all__ = ["ModelSettings", "collect", "fit_critic", "fit_model", "stabilising_policy"]

@@ -163,7 +163,7 @@ def fit_model(
         Failure: every member left the finite numbers.
     """
     loss = OneStep() if loss is None else loss
-    descent, constant = _prepared(data, settings, loss, start)
+    descent, constant = prepared(data, settings, loss, start)
     config = {"settings": _plain(asdict(settings)), "loss": _named(loss), "rows": len(data)}
     if resume:
         if saved is None:
@@ -173,9 +173,13 @@ def fit_model(
     return _finished(descent, settings, loss, constant)
 
 
-def _prepared(
-    data: Trajectories, settings: ModelSettings, loss: Loss, start: GaussianEnsemble | None
+def prepared(
+    data: Trajectories,
+    settings: ModelSettings,
+    loss: Loss,
+    start: GaussianEnsemble | None = None,
 ) -> tuple[Descent, tuple[str, ...]]:
+    """The descent before its first epoch, and the names of what is constant in the data."""
     training, held_out = split(data, settings.held_out, settings.seed)
     rows, constant = standardised(
         data,

@@ -9,6 +9,7 @@ from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.mujoco_pendulum import MujocoPendulum
 from gradlab.systems.pendulum import Pendulum
 from gradlab.systems.system import Certificate, Linearization, System, Transition
+from gradlab.systems.two_models import TwoModels
 from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Pendulum",
     "System",
     "Transition",
+    "TwoModels",
     "VehicleModel",
     "VehicleParameters",
     "VehicleSimulator",

@@ -58,6 +58,43 @@ def test_every_loss_can_be_asked_for(
     assert records.read(tmp_path / "m.h5").attributes["loss"] == loss
 
 
+NETWORKS = """
+import torch
+from gradlab.networks.mlp import Policy, QCritic
+def policy():
+    torch.manual_seed(0)
+    return Policy(2, 1, ())
+def critic():
+    return QCritic(2, 1, (4,))
+"""
+
+
+def test_measure_and_jacobians_take_the_model_in_the_place_of_the_prior(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, networks = tmp_path / "m.safetensors", tmp_path / "networks.py"
+    networks.write_text(NETWORKS)
+    fit(capsys, "double_integrator", "--rows", "200", "--output", str(model))
+    shared = ("--model", str(model), "--policy", f"{networks}:policy", "--horizon", "2")
+    measured = (*shared, "--critic", f"{networks}:critic", "--starts", "64", "--batch", "8")
+    tables = []
+    for name, words in (("learned", measured), ("given", measured[2:])):
+        words = (*words, "--output", str(tmp_path / f"{name}.h5"), "--no-report", "--json")
+        assert cli.main(["measure", "double_integrator", *words]) == 0
+        tables.append(json.loads(capsys.readouterr().out)["table"])
+    apart = {row["estimator"] for row, other in zip(*tables, strict=True) if row != other}
+    assert apart == {"model", "mixed"}
+    words = (*shared, "--starts", "64", "--output", str(tmp_path / "j.h5"), "--no-report", "--json")
+    assert cli.main(["jacobians", "double_integrator", *words]) == 0
+    assert "model" in capsys.readouterr().out
+    assert "prior has state_dim 2, but the simulator has 6" in refused_measure(capsys, str(model))
+
+
+def refused_measure(capsys: pytest.CaptureFixture[str], model: str) -> str:
+    assert cli.main(["measure", "path_tracking", "--model", model, "--no-report"]) == 2
+    return capsys.readouterr().err
+
+
 def test_an_interrupted_fit_goes_on_to_the_same_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
