@@ -249,7 +249,7 @@ def drawn(errors: pd.DataFrame, task: str) -> Figure:
 def regret_figure(regret: pd.DataFrame, task: str) -> Figure:
     """How many times the choice's error each rival has, over the checkpoints."""
     own = regret[regret["task"] == task]
-    figure = Figure(figsize=(9.5, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.2), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     looks = zip((*RIVALS, "hindsight"), ("k-o", "C3--s", "C0:^", "C2-.D"), strict=True)
     for rival, style in looks:
@@ -270,7 +270,8 @@ def regret_figure(regret: pd.DataFrame, task: str) -> Figure:
     for axes in panels:
         axes.axhline(1.0, color="0.4", linewidth=0.8)
     panels[0].set_ylabel("MSE of the rival / MSE of the choice")
-    panels[0].legend(frameon=False, fontsize=8)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 
