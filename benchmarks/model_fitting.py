@@ -31,7 +31,8 @@ from gradlab.data.transitions import from_rows
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.descent import Descent
 from gradlab.fitting.losses import Bound, Loss, OneStep, Rows, outputs, predicted
-from gradlab.fitting.models import MBPO, ModelSettings, prepared
+from gradlab.fitting.model_settings import MBPO, ModelSettings
+from gradlab.fitting.models import prepared
 from gradlab.fitting.neighbours import Neighbours
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 

@@ -16,9 +16,9 @@ from gradlab.progress import bars
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
+    from gradlab.fitting.fitted import Fit as Fitted
     from gradlab.fitting.losses import Loss
-    from gradlab.fitting.models import Fit as Fitted
-    from gradlab.fitting.models import ModelSettings
+    from gradlab.fitting.model_settings import ModelSettings
     from gradlab.tasks import Task
 
 
@@ -114,7 +114,7 @@ class Fit:
         return model
 
     def _settings(self) -> ModelSettings:
-        from gradlab.fitting.models import PRESETS
+        from gradlab.fitting.model_settings import PRESETS
 
         preset = PRESETS[self.network]
         return replace(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gradlab import provenance, records
-from gradlab.fitting.models import Fit
+from gradlab.fitting.fitted import Fit
 from gradlab.records import Array, Attribute, Record
 
 KIND = "fit"

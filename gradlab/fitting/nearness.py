@@ -26,8 +26,8 @@ from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import pushed
+from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Rows
-from gradlab.fitting.models import Fit
 from gradlab.fitting.neighbours import Neighbours
 from gradlab.fitting.standardising import split, standardised
 from gradlab.statistics.intervals import skewness_corrected

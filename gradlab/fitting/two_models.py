@@ -17,8 +17,10 @@ from itertools import pairwise
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Loss, OneStep
-from gradlab.fitting.models import MBPO, Fit, ModelSettings, fit_model
+from gradlab.fitting.model_settings import MBPO, ModelSettings
+from gradlab.fitting.models import fit_model
 from gradlab.hooks import Progress, silent
 from gradlab.systems.function import AliveFunction
 from gradlab.systems.learned import LearnedSystem, RewardFunction

@@ -5,7 +5,7 @@ import pytest
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.models import ModelSettings
+from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.two_models import RECIPES, Recipe, doubled, parameters
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.two_models import TwoModels

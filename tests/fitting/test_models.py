@@ -14,8 +14,10 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Loss, MultiStep, OneStep
-from gradlab.fitting.models import Fit, ModelSettings, fit_model
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
 from gradlab.fitting.standardising import split, standardised
 from gradlab.networks import checkpoint
 from gradlab.networks.ensemble_jacobians import mean_jacobians

@@ -9,7 +9,8 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
 from gradlab.fitting.losses import OneStep
-from gradlab.fitting.models import ModelSettings, fit_model
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
 from gradlab.fitting.nearness import nearness, target_errors
 from gradlab.tasks import linear_quadratic
 

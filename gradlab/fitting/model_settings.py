@@ -1,0 +1,71 @@
+"""How an ensemble is made and fitted, and the papers' settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.errors import InputError
+from gradlab.networks import spectral
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """How an ensemble is made and fitted; the papers' widths are `MBPO` and `SMALL`.
+
+    Attributes:
+        members, first_member: members are numbered from `first_member`; one number and seed give
+            one network, whatever is fitted beside it.
+        hidden, activation: of every member.
+        residual: predict s' − s.
+        reward: a head for the reward.
+        spectral: which layers are held at norm 1 (`networks.spectral`), or None.
+        learning_rate, weight_decay: Adam's.
+        batch: rows per step and member.
+        epochs: at most; seconds: at most, too.
+        patience: epochs without a lower held-out loss after which a member stops; None: never.
+        held_out: share of the rows that stopping is judged by.
+        bootstrap: each member sees rows drawn with replacement; False: all rows.
+        precision: "float32" or "float64".
+    """
+
+    members: int = 7
+    hidden: tuple[int, ...] = (200, 200, 200, 200)
+    activation: str = "silu"
+    residual: bool = True
+    reward: bool = True
+    spectral: spectral.Which | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    batch: int = 256
+    epochs: int = 200
+    seconds: float | None = None
+    patience: int | None = 5
+    held_out: float = 0.1
+    bootstrap: bool = True
+    precision: Literal["float32", "float64"] = "float32"
+    device: str = "cpu"
+    first_member: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("members", "batch", "epochs"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected a positive integer")
+        if self.patience is not None and self.patience < 1:
+            raise InputError(f"patience is {self.patience}, expected at least 1, or None")
+        if not self.learning_rate > 0 or not self.weight_decay >= 0:
+            got = f"learning_rate {self.learning_rate}, weight_decay {self.weight_decay}"
+            raise InputError(f"{got}: expected a positive number and one from 0")
+        if self.precision not in ("float32", "float64"):
+            raise InputError(f"precision is {self.precision!r}, expected float32 or float64")
+
+
+MBPO = ModelSettings()  # DDPPO and MAAC use the same network
+SMALL = ModelSettings(hidden=(64, 64))  # for low-dimensional tasks
+RP_PGM = ModelSettings(  # five layers of ReLU units, its width is not printed
+    members=1, activation="relu", spectral="all_but_last", bootstrap=False
+)
+PRESETS: Mapping[str, ModelSettings] = {"mbpo": MBPO, "small": SMALL, "rp-pgm": RP_PGM}
