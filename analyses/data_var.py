@@ -20,6 +20,7 @@ critic of the run is the policy; "early" is before training, and 5% of the run.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -143,14 +144,7 @@ def judge(parts: pd.DataFrame, biases: pd.DataFrame) -> Verdict:
         gaps = {i: wide.loc[task, i, "gap"] for i in early}
         biased = bool(late.loc[task, "ci_low"] > 0)
         met[task] = [*(bool(gap["ci_low"] > 0) for gap in gaps.values()), biased]
-        each = "; ".join(_described(wide.loc[task, i], i, gaps[i]) for i in early)
-        later = [i for i in ITERATIONS[len(EARLY) :] if (task, i, "gap") in wide.index]
-        rest = "".join(f"; {_at(wide.loc[task, i], i)}" for i in later)
-        words.append(
-            f"{task.replace('_', ' ')}: {each}{rest}; late bias² of J_H less that of J_0 "
-            f"{late.loc[task, 'value']:.3g} [{late.loc[task, 'ci_low']:.3g}, "
-            f"{late.loc[task, 'ci_high']:.3g}]"
-        )
+        words.append(_words(task, wide.loc[task], gaps, late.loc[task]))
         numbers |= {f"gap_{task}_{i}": float(gaps[i]["value"]) for i in early}
         numbers |= {f"late_bias2_gap_{task}": float(late.loc[task, "value"])}
     holds = all(map(all, met.values()))
@@ -170,6 +164,17 @@ def judge(parts: pd.DataFrame, biases: pd.DataFrame) -> Verdict:
         numbers,
         parts,
         _figure(parts, tasks),
+    )
+
+
+def _words(task: str, own: pd.DataFrame, gaps: Mapping[int, pd.Series], late: pd.Series) -> str:
+    """Variances of one task at every checkpoint, and its late bias."""
+    each = "; ".join(_described(own.loc[i], i, gap) for i, gap in gaps.items())
+    later = [i for i in ITERATIONS[len(EARLY) :] if (i, "gap") in own.index]
+    rest = "".join(f"; {_at(own.loc[i], i)}" for i in later)
+    return (
+        f"{task.replace('_', ' ')}: {each}{rest}; late bias² of J_H less that of J_0 "
+        f"{late['value']:.3g} [{late['ci_low']:.3g}, {late['ci_high']:.3g}]"
     )
 
 

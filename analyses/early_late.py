@@ -18,6 +18,7 @@ to be precise, the same against the longest precise return stands beside it ("cu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,23 @@ def judge(errors: pd.DataFrame) -> Verdict:
     holds = all(judged)
     opening = "True" if holds else "Partly" if any(judged) else "Not seen"
     sentence = f"{opening}. " + " ".join(_sentence(task, each) for task, each in found.items())
+    shown = model[
+        model["quantity"].isin(["bias_ratio", "bias_gap"]) & model["horizon"].isin(HORIZONS)
+    ]
+    return Verdict(
+        "EARLY-LATE",
+        "MPG, section III-B, IV-A; MPG-J, section III-B",
+        "path tracking: bias(25)/bias(0) below 1 at the first checkpoint and above 1 at the last, "
+        "95% intervals",
+        holds,
+        sentence,
+        _numbers(found),
+        shown,
+        _figure(ratios, tasks),
+    )
+
+
+def _numbers(found: Mapping[str, dict[str, dict]]) -> dict[str, float]:
     numbers = {
         f"ratio_{task}_{iteration}": value
         for task, each in found.items()
@@ -65,20 +83,7 @@ def judge(errors: pd.DataFrame) -> Verdict:
         for seed, at in each["crossings"].items()
         if np.isfinite(at)
     }
-    shown = model[
-        model["quantity"].isin(["bias_ratio", "bias_gap"]) & model["horizon"].isin(HORIZONS)
-    ]
-    return Verdict(
-        "EARLY-LATE",
-        "MPG, section III-B, IV-A; MPG-J, section III-B",
-        "path tracking: bias(25)/bias(0) below 1 at the first checkpoint and above 1 at the last, "
-        "95% intervals",
-        holds,
-        sentence,
-        numbers,
-        shown,
-        _figure(ratios, tasks),
-    )
+    return numbers
 
 
 def _task(task: str, gaps: pd.DataFrame, ratios: pd.DataFrame) -> dict[str, dict]:

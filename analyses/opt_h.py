@@ -45,6 +45,7 @@ BATCHES = (256.0, 16.0, np.inf)  # N; the first one is judged
 SIZE = 0.02  # √(ε_f ε_v)
 SEEDS, LONGEST = 20, 40
 READINGS = ("policy gradient", "errors alone", "first action")
+KEYS = ["reading", "discount", "batch"]
 Gradient = Callable[[Setting, Dynamics, Tensor, int], Tensor]
 
 
@@ -150,16 +151,28 @@ def spread(setting: Setting, model: Dynamics, critic: Tensor, h: int, gradient: 
 def judge(rows: pd.DataFrame) -> Verdict:
     """The verdict from profiles of every seed, ratio, discount and reading."""
     best = pd.concat([chosen(rows, batch) for batch in BATCHES])
-    keys = ["reading", "discount", "batch"]
     tests = pd.DataFrame(
-        [dict(zip(keys, key, strict=True)) | correlated(x)
-         for key, x in best.groupby(keys, sort=False)]
+        [dict(zip(KEYS, key, strict=True)) | correlated(x)
+         for key, x in best.groupby(KEYS, sort=False)]
     )  # fmt: skip
     met = (tests["spearman"] >= 0.9) & (tests["p"] < 0.01)
     judged = (tests["reading"] == READINGS[0]) & (tests["batch"] == BATCHES[0])
     holds = bool(met[judged].all())
     rising = bool((tests["rises"])[tests["batch"] == BATCHES[0]].all())
     opening = "True" if holds else "Partly" if rising else "Not seen"
+    return Verdict(
+        "OPT-H",
+        "RP-PGM, Proposition 5.10, Remark 5.11",
+        "Spearman(h*, ε_v/ε_f) ≥ 0.9, p < 0.01 against ∇J, θ in all actions, N = 256",
+        holds,
+        f"{opening}. {_sentence(best, tests)}",
+        _numbers(best, tests),
+        best.merge(tests, on=KEYS),
+        _figure(best),
+    )
+
+
+def _sentence(best: pd.DataFrame, tests: pd.DataFrame) -> str:
     found = "; ".join(_described(tests, name) for name in READINGS)
     gamma = DISCOUNTS[0]
     theory = ", ".join(f"{rp_optimal_horizon(gamma, 1.0, r):.2g}" for r in RATIOS)
@@ -171,8 +184,8 @@ def judge(rows: pd.DataFrame) -> Verdict:
     )
     middle = own.groupby(["discount", "reading", "ratio"])[["horizon", "h_W"]].median()
     moved = (middle.loc[DISCOUNTS[1]] - middle.loc[DISCOUNTS[0]]).abs().max()
-    sentence = (
-        f"{opening}. Spearman of h* and ε_v/ε_f, {best['seed'].nunique()} seeds × {len(RATIOS)} "
+    return (
+        f"Spearman of h* and ε_v/ε_f, {best['seed'].nunique()} seeds × {len(RATIOS)} "
         f"ratios, at N = {BATCHES[0]:g}, {BATCHES[1]:g} and ∞ (bias alone), γ = "
         f"{' / '.join(f'{g:g}' for g in DISCOUNTS)}: {found}. Median h* at γ = {gamma:g}, N = "
         f"{BATCHES[0]:g}, for ratios {', '.join(f'{r:g}' for r in RATIOS)}: {medians}; RP's h*_W "
@@ -183,26 +196,21 @@ def judge(rows: pd.DataFrame) -> Verdict:
         f"{moved['horizon']:.2g} steps, RP's by {moved['h_W']:.2g}: a closed loop that contracts "
         f"forgets the critic at γρ² a step, not at γ."
     )
-    numbers = {
+
+
+def _numbers(best: pd.DataFrame, tests: pd.DataFrame) -> dict[str, float]:
+    found = {
         f"spearman_{name.replace(' ', '_')}_gamma{gamma:g}_N{batch:g}": float(x["spearman"].iloc[0])
-        for (name, gamma, batch), x in tests.groupby(keys, sort=False)
+        for (name, gamma, batch), x in tests.groupby(KEYS, sort=False)
     }
-    numbers |= {
+    own = best[best["batch"] == BATCHES[0]]
+    found |= {
         f"h_over_h_W_{name.replace(' ', '_')}_ratio{r:g}_gamma{g:g}": float(
             part["over_theory"].median()
         )
         for (name, r, g), part in own.groupby(["reading", "ratio", "discount"], sort=False)
     }
-    return Verdict(
-        "OPT-H",
-        "RP-PGM, Proposition 5.10, Remark 5.11",
-        "Spearman(h*, ε_v/ε_f) ≥ 0.9, p < 0.01 against ∇J, θ in all actions, N = 256",
-        holds,
-        sentence,
-        {name: value for name, value in numbers.items() if np.isfinite(value)},
-        best.merge(tests, on=keys),
-        _figure(best),
-    )
+    return {name: value for name, value in found.items() if np.isfinite(value)}
 
 
 def chosen(rows: pd.DataFrame, batch: float) -> pd.DataFrame:

@@ -15,7 +15,7 @@ beside the λ, and so the iterations, at which a weight is reached, solved for i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal, localcontext
 from pathlib import Path
 
@@ -107,28 +107,14 @@ def judge(table: pd.DataFrame) -> Verdict:
     points = pd.DataFrame(stated(base))
     gaps["stated"] = np.abs(points["found"] - points["expected"]).max()
     holds = max(gaps.values()) < TOLERANCE
-    within = {T: 1 - 2 * iteration_of(base, T) / T for T in RAMPS}
-    changes = round(iteration_of(base, RAMPS[0])), round(iteration_of(base, RAMPS[1]))
-    sentence = (
-        f"{'True' if holds else 'Not so'}. Over {len(table)} iterations the rule differs from the "
-        f"printed formulas in 40 digits by at most {gaps['mpg']:.1g} (MPG) and "
-        f"{gaps['mpg_journal']:.1g} (MPG-J), MPG-J with the same T from MPG by "
-        f"{gaps['journal_against_mpg']:.1g}. w_H = {model_weight(0, RAMPS[0]):.7f} at λ = 0.9, ½ "
-        f"at T/2, 0.99 at λ = {base:.5f}: iteration {changes[0]} of T = 9000, {changes[1]} of "
-        f"4000; w_0 = 0.99 at {1 - iteration_of(base, 1):.3f} T. All the mixing is between: for "
-        f"{within[RAMPS[0]]:.0%} of T, {RAMPS[0] - 2 * changes[0]} and {RAMPS[1] - 2 * changes[1]} "
-        f"iterations; w_H is between 0.1 and 0.9 for "
-        f"{1 - 2 * iteration_of(base_of(0.9), 1):.0%} of T. T is the ramp in MPG and the whole run "
-        f"in MPG-J: with 20,000 iterations MPG-J's rule changes hands at 10,000 on both tasks, "
-        f"MPG's at 4500 and 2000."
-    )
+    sentence = f"{'True' if holds else 'Not so'}. {_sentence(len(table), gaps, base)}"
     numbers = {f"largest_gap_{name}": float(gap) for name, gap in gaps.items()}
     numbers |= {
         "model_weight_at_0": model_weight(0, RAMPS[0]),
         "base_at_0.99": base,
         "iteration_at_0.99_T9000": iteration_of(base, 9000),
         "iteration_at_0.99_T4000": iteration_of(base, 4000),
-        "share_of_ramp_mixed": within[RAMPS[0]],
+        "share_of_ramp_mixed": 1 - 2 * iteration_of(base, 1),
     }
     return Verdict(
         "RULE-W",
@@ -139,6 +125,24 @@ def judge(table: pd.DataFrame) -> Verdict:
         numbers,
         table,
         _figure(table),
+    )
+
+
+def _sentence(count: int, gaps: Mapping[str, float], base: float) -> str:
+    within = {T: 1 - 2 * iteration_of(base, T) / T for T in RAMPS}
+    changes = round(iteration_of(base, RAMPS[0])), round(iteration_of(base, RAMPS[1]))
+    return (
+        f"Over {count} iterations the rule differs from the "
+        f"printed formulas in 40 digits by at most {gaps['mpg']:.1g} (MPG) and "
+        f"{gaps['mpg_journal']:.1g} (MPG-J), MPG-J with the same T from MPG by "
+        f"{gaps['journal_against_mpg']:.1g}. w_H = {model_weight(0, RAMPS[0]):.7f} at λ = 0.9, ½ "
+        f"at T/2, 0.99 at λ = {base:.5f}: iteration {changes[0]} of T = 9000, {changes[1]} of "
+        f"4000; w_0 = 0.99 at {1 - iteration_of(base, 1):.3f} T. All the mixing is between: for "
+        f"{within[RAMPS[0]]:.0%} of T, {RAMPS[0] - 2 * changes[0]} and {RAMPS[1] - 2 * changes[1]} "
+        f"iterations; w_H is between 0.1 and 0.9 for "
+        f"{1 - 2 * iteration_of(base_of(0.9), 1):.0%} of T. T is the ramp in MPG and the whole run "
+        f"in MPG-J: with 20,000 iterations MPG-J's rule changes hands at 10,000 on both tasks, "
+        f"MPG's at 4500 and 2000."
     )
 
 

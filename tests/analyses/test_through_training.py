@@ -176,3 +176,28 @@ def test_the_crossing_is_interpolated_in_the_logarithm():
     verdict = early_late.judge(checkpoints((0.5, 0.5, 0.5, 0.5, 2.0, 3.0)))
     assert verdict.numbers["crossing_path_tracking_seed0"] == pytest.approx(7500)
     assert "the rule's T/2 is 4500" in verdict.sentence
+
+
+def variances(gap, late):
+    """Parts of the variance at 0 and 5%, and the late gap of squared biases, ± 0.5."""
+    values = {"J_0 critic": 3.0, "J_0 batch": 0.1, "J_H critic": 0.2, "J_H batch": 0.3, "gap": gap}
+    parts = [
+        {"task": "path_tracking", "iteration": i, "part": name, "value": x, "ci_low": x - 0.5,
+         "ci_high": x + 0.5, "fitted": i > 0}
+        for i in data_var.EARLY for name, x in values.items()
+    ]  # fmt: skip
+    bias = {"task": "path_tracking", "iteration": data_var.LATE, "law": "visited", "horizon": 25,
+            "estimator": "model", "quantity": "bias_gap", "value": late, "ci_low": late - 0.5,
+            "ci_high": late + 0.5}  # fmt: skip
+    return pd.DataFrame(parts), pd.DataFrame([bias])
+
+
+@pytest.mark.parametrize(
+    ("gap", "late", "opening"),
+    [(2.5, 1.0, "True"), (0.2, 1.0, "Partly"), (2.5, -1.0, "Partly"), (-1.0, 0.1, "Not seen")],
+)
+def test_both_halves_of_figure_1_are_asked_for(gap, late, opening):
+    verdict = data_var.judge(*variances(gap, late))
+    assert verdict.sentence.startswith(opening)
+    assert verdict.holds == (opening == "True")
+    assert "2 of 2" in verdict.sentence
