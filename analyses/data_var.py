@@ -136,7 +136,7 @@ def judge(parts: pd.DataFrame, biases: pd.DataFrame) -> Verdict:
         & (biases["horizon"] == HORIZON) & (biases["law"] == "visited")
         & (biases["iteration"] == LATE)
     ].set_index("task")  # fmt: skip
-    wide = parts.set_index(["task", "iteration", "part"])
+    wide = parts.set_index(["task", "iteration", "part"]).sort_index()
     tasks = list(dict.fromkeys(parts["task"]))
     met, words, numbers = {}, [], {}
     for task in tasks:
