@@ -51,7 +51,8 @@ class Fit:
     """Steps of the model's own predictions (multistep)."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
-    members: int = 7
+    members: int | None = None
+    """Default: the network's, 7, or 1 for rp-pgm."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of the hidden layers. Default: the network's."""
     spectral: Literal["all", "all_but_last", "hidden"] | None = None
@@ -119,7 +120,7 @@ class Fit:
         preset = PRESETS[self.network]
         return replace(
             preset,
-            members=self.members,
+            members=preset.members if self.members is None else self.members,
             hidden=self.hidden or preset.hidden,
             spectral=self.spectral or preset.spectral,
             epochs=self.epochs,

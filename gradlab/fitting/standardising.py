@@ -16,7 +16,8 @@ from gradlab.data.trajectories import DIMS, NUMBERS, Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.losses import Rows
 
-PIECES = 50  # the fewest that hold-out chooses from, where there are that many rows
+PIECES = 50  # the fewest that hold-out chooses from, where the data is large
+LENGTH = 10  # rows of a piece, so that several steps fit in, where the data is not tiny
 MOST = 5000  # held-out rows, as in MBPO
 FEWEST = 10  # rows
 CONSTANT = 1e-7  # deviation over size of a dimension that rounding alone moves
@@ -46,7 +47,7 @@ def _pieces(record: Trajectories) -> Tensor:
     """[M], the piece of each row, counted from 0 in the order of the rows."""
     rows = torch.arange(len(record))
     trajectory = record.trajectory.cpu()
-    length = max(1, len(record) // PIECES)
+    length = max(len(record) // PIECES, min(LENGTH, len(record) // 5), 1)
     _, number, counts = torch.unique_consecutive(
         trajectory, return_inverse=True, return_counts=True
     )

@@ -4,7 +4,8 @@
 
 In train mode σ_max comes from one power iteration per use, u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖, so that a
 network changes a little whenever it is asked; in eval mode it is exact. `baked` makes a network of
-plain weights, which checkpoints and closed-form Jacobians take, and `norms` measures what came out.
+plain weights, which checkpoints take, and `norms` measures what came out. A policy's gradient is by
+W while it is normalised, by the plain weights once it is baked: two sets of coordinates.
 
 A network of 1-Lipschitz layers is no 1-Lipschitz model: one that predicts s + f·m((x − c)/d) has
 slope up to 1 + max f / min d, and SiLU and GELU have slopes up to 1.10 and 1.13.

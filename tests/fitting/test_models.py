@@ -226,3 +226,9 @@ def test_settings_that_make_no_sense_are_refused(record: Trajectories) -> None:
         fit_model(record, replace(FAST, held_out=1.0))
     with pytest.raises(InputError, match="expected at least 10"):
         fit_model(transitions.first(record, 5), FAST)
+
+
+@pytest.mark.parametrize("rows", [10, 30, 120])
+def test_little_data_still_has_both_parts(rows: int) -> None:
+    training, held = split(collect(QUIET, rows, length=rows), 0.1, 0)
+    assert len(training) > len(held) > 0
