@@ -33,6 +33,10 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians
 Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
 
     returns, training_curve, mixture_weights, update_times
+
+and gradients measured at the checkpoints of a run, a row per iteration, estimator and quantity:
+
+    errors_through_training, weights_through_training
 """
 
 from gradlab.figures.bounds import bounds
@@ -45,6 +49,7 @@ from gradlab.figures.growth import chain_error, lyapunov, model_error, product_g
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
 from gradlab.figures.spread import sample_norm
+from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
 
 __all__ = [
@@ -57,6 +62,7 @@ __all__ = [
     "cosine",
     "entries",
     "error_steps",
+    "errors_through_training",
     "jacobian_distance",
     "jacobian_entries",
     "jacobian_time",
@@ -76,4 +82,5 @@ __all__ = [
     "update_times",
     "variance_sources",
     "what_if_grid",
+    "weights_through_training",
 ]
