@@ -84,6 +84,8 @@ class Fit:
         settings, loss = self._settings(), self._loss(task)
         data, file = self._data(task, model)
         saved = model.with_suffix(".resume.safetensors")
+        if not self.resume:
+            saved.unlink(missing_ok=True)
         with bars() as progress:
             try:
                 fit = fit_model(

@@ -30,6 +30,7 @@ from gradlab.hooks import Progress, silent
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import mlp
+from gradlab.provenance import tensors_hash
 
 SAVE_AFTER = 5.0  # seconds between saved states
 
@@ -63,7 +64,11 @@ def fit_model(
     """
     loss = OneStep() if loss is None else loss
     descent, constant = prepared(data, settings, loss, start)
-    config = {"settings": _plain(asdict(settings)), "loss": _named(loss), "rows": len(data)}
+    config = {
+        "settings": _plain(asdict(settings)),
+        "loss": _named(loss),
+        "data": tensors_hash(data.state, data.action, data.reward, data.next_state),
+    }
     if resume:
         if saved is None:
             raise InputError("resume needs the file of a saved state")

@@ -87,6 +87,8 @@ def test_a_seed_repeats_a_fit_and_a_resumed_fit_is_the_same(
     np.testing.assert_array_equal(whole.curves["held_out"], again.curves["held_out"])
     with pytest.raises(InputError, match="other settings"):
         fit_model(record, replace(half, batch=32), loss, saved=file, resume=True)
+    with pytest.raises(InputError, match="other data"):
+        fit_model(collect(pendulum(), 400, seed=1), half, loss, saved=file, resume=True)
 
 
 def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record: Trajectories) -> None:
