@@ -81,6 +81,6 @@ __all__ = [
     "training_curve",
     "update_times",
     "variance_sources",
-    "what_if_grid",
     "weights_through_training",
+    "what_if_grid",
 ]
