@@ -34,7 +34,7 @@ Numbers = dict[str, float]
 
 def path_tracking(runs: Mapping[str, Training]) -> Verdict:
     """TAB1-PATH from runs by name."""
-    numbers, told = _differences(runs, [("mpg-v1", "n-step-adp"), ("mpg-v2", "n-step-adp")])
+    numbers, told = _differences(runs, ("mpg-v1", "mpg-v2"))
     above = all(numbers[f"{name} − n-step-adp low"] > 0 for name in ("mpg-v1", "mpg-v2"))
     adp = int((runs["n-step-adp"].returns >= -30).any(axis=0).sum())
     times = {name: median_time(runs[name], -30.0) for name in ("mpg-v2", "n-step-dpg", "td3")}
@@ -57,7 +57,7 @@ def path_tracking(runs: Mapping[str, Training]) -> Verdict:
 
 def inverted_pendulum(runs: Mapping[str, Training]) -> Verdict:
     """TAB1-PEND from runs by name."""
-    numbers, told = _differences(runs, [("mpg-v2", "n-step-adp")])
+    numbers, told = _differences(runs, ("mpg-v2",))
     failed = float(np.isnan(first_reached(runs["mpg-v1"], -2.0)).mean())
     numbers["share of MPG-v1 seeds that never reach −2"] = failed
     times = {name: median_time(run, -2.0) for name, run in runs.items()}
@@ -100,10 +100,12 @@ def ordering(runs: Mapping[str, Training]) -> str:
     return f"Medians of the final return and every seed, best first: {each}."
 
 
-def _differences(runs: Mapping[str, Training], pairs: list[tuple[str, str]]) -> tuple[Numbers, str]:
+def _differences(runs: Mapping[str, Training], names: tuple[str, ...]) -> tuple[Numbers, str]:
+    """Final returns less those of n-step ADP: of `names`, and of every run with a gradient clip."""
     numbers: Numbers = {}
     told = []
-    for one, other in pairs:
+    other = "n-step-adp"
+    for one in (*names, *(name for name in runs if ", clip " in name)):
         found = difference(runs[one].returns[-1], runs[other].returns[-1])
         name = f"{one} − {other}"
         numbers |= dict(zip((name, f"{name} low", f"{name} high"), found, strict=True))

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 
 from gradlab.figures.drawing import nothing
 from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, dress, looks, new_axes
@@ -46,7 +47,9 @@ def returns(
     _curves(ax, rows, over)
     # Returns of these tasks are negative and span decades: what matters lies near zero.
     if len(rows) and low < -50 and rows["value"].max() > low / 20:
-        ax.set_yscale("symlog", linthresh=max(1.0, -float(rows["value"].max())))
+        ax.set_yscale("symlog", linthresh=max(0.1, -float(rows["value"].max())))
+        # Plain text, since a formula would not survive as text in an SVG.
+        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
     dress(ax, title, "return of an episode", _notes(rows))
     ax.set_xlabel(AXIS[over])
