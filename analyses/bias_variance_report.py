@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analyses.verdicts import put
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
@@ -47,7 +47,6 @@ TITLES = {
     "double-integrator": "Double integrator",
 }
 AT_MOST = "open marker, arrow: not above 0, upper end of its interval"
-TABLE = re.compile(r"(<!-- numbers -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 
 
 def data_levels() -> Iterator[tuple[str, int, int]]:
@@ -168,10 +167,7 @@ def write(profiles: Mapping[str, Profile], output: Path) -> None:
         }
     text = json.dumps(made, indent=2, ensure_ascii=False)
     (output / "numbers.json").write_text(text + "\n")
-    readme = output / "README.md"
-    if readme.exists():
-        filled = TABLE.sub(lambda m: m[1] + _markdown(profiles) + m[2], readme.read_text())
-        readme.write_text(filled)
+    put(output / "README.md", "numbers", _markdown(profiles))
 
 
 def _markdown(profiles: Mapping[str, Profile]) -> str:
@@ -182,7 +178,7 @@ def _markdown(profiles: Mapping[str, Profile]) -> str:
     for key in rows:
         cells = (_cell(column[key]) for column in columns.values())
         lines.append(f"| {key} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

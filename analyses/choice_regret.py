@@ -19,7 +19,6 @@ hides an error in some halvings the mean is over the others, and says of how man
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +45,7 @@ from analyses.checkpoint_samples import (
     policy_at,
     products,
 )
+from analyses.verdicts import put
 from gradlab.data.noise import stream
 from gradlab.figures.through_training import (
     errors_through_training,
@@ -66,7 +66,6 @@ MIXED = (1, 2, 5, 10, 15, 20, 25)  # horizons of the mixed estimators that compe
 JUDGING = 1  # the fold on which choices are judged
 RULE_STEP = 100  # iterations between two weights of the rule in the figure
 RIVALS = ("rule", "model 0", f"model {HORIZON}")  # shown in the figure
-TABLE = re.compile(r"(<!-- numbers -->\n).*?(<!-- /numbers -->)", re.DOTALL)
 HEADS = (
     "| task, iteration | chosen horizon (halvings) | best in hindsight | hindsight / chosen | "
     "rule / chosen | rule / pair | rule / weights | J_0 / weights | J_25 / weights | "
@@ -219,14 +218,6 @@ def _by_place(regret: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{task} {iteration}", rows
 
 
-def _fill(readme: Path, lines: Sequence[str]) -> None:
-    """Put the table's rows between its marks, where there is such a page."""
-    if readme.is_file():
-        body = "\n".join([HEADS, RULE, *lines])
-        text = TABLE.sub(lambda found: f"{found[1]}{body}\n{found[2]}", readme.read_text())
-        readme.write_text(text)
-
-
 def drawn(errors: pd.DataFrame, task: str) -> Figure:
     """Bias, MSE and weights of one task through training."""
     own = errors[(errors["task"] == task) & (errors["seed"] == 0) & (errors["law"] == "visited")]
@@ -295,7 +286,8 @@ def main(
     errors = table(checkpoints, chosen, seeds=1)
     regret.to_csv(output / "regret.csv", index=False, float_format="%.5g")
     errors.to_csv(output / "errors.csv", index=False, float_format="%.5g")
-    _fill(output / "README.md", [_line(rows, counts[name]) for name, rows in _by_place(regret)])
+    lines = [_line(rows, counts[name]) for name, rows in _by_place(regret)]
+    put(output / "README.md", "numbers", "\n".join([HEADS, RULE, *lines]))
     for task in chosen:
         for name, figure in (
             (f"{task}.png", drawn(errors, task)),

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from tyro.conf import subcommand
 
 from analyses.mpg_claims import CLAIMS
-from analyses.verdicts import save
+from analyses.verdicts import put, save
 from gradlab import tasks
 from gradlab.networks import checkpoint
 from gradlab.progress import bars
@@ -186,6 +186,7 @@ class Table:
         rows.to_csv(output / "table.csv", index=False, float_format="%.6g")
         text = page(task, list(runs.values()))
         (output / "table.md").write_text(text)
+        put(output / "README.md", "table", text)
         print(text)
         if len(runs) > 1:
             compare(list(runs), output / "report.html")

@@ -6,6 +6,7 @@ python -m analyses.verdicts [--output reports/identities]      rewrites the tabl
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,13 @@ def save(verdict: Verdict, output: Path, command: str) -> None:
         verdict.figure.savefig(stem.with_suffix(".png"), dpi=110)
     met = "met" if verdict.holds else "NOT met"
     print(f"{verdict.claim}: criterion {met}. {verdict.sentence}")
+
+
+def put(page: Path, mark: str, text: str) -> None:
+    """Text between a page's marks, <!-- mark --> and <!-- /mark -->; nothing where no page is."""
+    if page.is_file():
+        place = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+        page.write_text(place.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page.read_text()))
 
 
 def main(output: Path = FOLDER) -> None:
