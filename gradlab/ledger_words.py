@@ -32,11 +32,11 @@ def _elsewhere(ledger: Ledger) -> Iterator[str]:
         mine = [each for each in ledger.bias if each.estimator == name]
         lost = ", ".join(str(each.horizon) for each in mine if each.lost)
         if lost:
-            yield f"The squared bias of {gradient(name)} is lost in noise at n = {lost}."
+            yield f"The squared bias of {gradient(name)} is lost in noise at h = {lost}."
         cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
         if cancelling:
             yield (
-                f"Causes cancel in {gradient(name)} at n = {cancelling}: a share is more than "
+                f"Causes cancel in {gradient(name)} at h = {cancelling}: a share is more than "
                 f"{CANCELLING:g}× the squared bias, and others undo it."
             )
 
@@ -53,7 +53,7 @@ def _least(ledger: Ledger, profile: Profile) -> list[Spread]:
 
 
 def _variance(spread: Spread, starts: int) -> str:
-    where = f"{gradient(spread.estimator)} at n = {spread.horizon}"
+    where = f"{gradient(spread.estimator)} at h = {spread.horizon}"
     told = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
     still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
     exact = f"; exactly nothing from {', '.join(still)}" if still else ""
@@ -67,5 +67,5 @@ def _skipped(ledger: Ledger) -> Iterator[str]:
 
 
 def _fraction(part: Part) -> str:
-    low, high = percent(part.fraction_low), percent(part.fraction_high)
-    return percent(part.fraction) if low == high else f"{percent(part.fraction)} ({low} to {high})"
+    low, high, share = map(percent, (part.fraction_low, part.fraction_high, part.fraction))
+    return share if low == high else f"{share} (CI {low} to {high})"

@@ -64,6 +64,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g}%" if abs(share) < 0.1 else f"{share:.0%}"
 
 
+def cosine(value: float) -> str:
+    """Two significant digits; an estimate without bias may lie beyond −1 … 1, a cosine may not."""
+    return f"{max(-1.0, min(value, 1.0)):.2g}"
+
+
 def span(low: float, high: float) -> str:
     """The two ends of an interval."""
     joint = " to " if low < 0 or high < 0 else "–"

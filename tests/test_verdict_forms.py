@@ -134,6 +134,16 @@ def test_shares_that_overlap_are_undecided():
     assert sentence.text.startswith("Undecided whether ∂f/∂a (55%")
 
 
+def test_a_third_share_whose_interval_reaches_the_largest_is_its_rival():
+    found = ledger({"B": 0.6, "A": 0.2})
+    wide = tuple(
+        part("states", 0.1, 0.7) if e.name == "states" else e for e in found.bias[0].shapley
+    )
+    text = told(replace(found, bias=(replace(found.bias[0], shapley=wide),)))
+    assert text.startswith("Undecided whether ∂f/∂a (60%")
+    assert "or states (10%" in text
+
+
 def test_causes_that_cancel_are_said_to():
     text = told(ledger({"states": 3.4, "B": -2.5, "A": 0.1}, cancelling=("states", "B")))
     assert text.startswith("Causes cancel: shares of the squared bias of the model gradient")
@@ -316,6 +326,9 @@ def test_parts_of_a_remedy_carry_their_intervals():
     second = replace(with_variance, config=without.config)
     text = remedy(compared(without, second), "spectral normalisation").text
     assert "cuts variance 31× (CI" in text
+    lost = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 0.0)
+    text = remedy(compared(without, replace(lost, config=without.config)), "pruning").text
+    assert text.startswith("Pruning changes the variance by -1 (CI")
 
 
 def test_a_remedy_without_a_clear_effect_is_not_shown_to_matter():

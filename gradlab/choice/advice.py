@@ -53,7 +53,7 @@ def _maac(profile: Profile, among: Field) -> Advice:
     own = [each for each in bounds if each.theorem == MAAC and each.estimator in among.names]
     if not own:
         return Advice(MAAC, None, False, _missing(profile))
-    bound = own[0]
+    bound = min(own, key=lambda each: each.estimator != among.judged)  # the judged one's, if any
     why = f"{bound.sentence}, for {bound.estimator}"
     return Advice(MAAC, bound.best if bound.best >= 0 else None, bound.applies, why)
 

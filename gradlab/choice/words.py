@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import exp, log
+from math import exp, isfinite, log
 
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.wording import batches, rounded_up, span, times
+from gradlab.wording import batches, cosine, horizons, rounded_up, span, times
 
 SAME = 1.05  # errors within 5% of one another are called the same
 CALLED = {"mse": "mean squared error", "direction": "direction (cosine of one batch)"}
@@ -50,25 +50,15 @@ def cells_words(cells: Iterable[Cell]) -> str:
     for name, horizon in cells:
         by_name[name].append(horizon)
     return "; ".join(
-        "data (J_0)" if (name, own) == ("data", [0]) else f"{name}, h = {_runs(own)}"
+        "data (J_0)" if (name, own) == ("data", [0]) else f"{name}, h = {horizons(own)}"
         for name, own in by_name.items()
     )
-
-
-def _runs(horizons: list[int]) -> str:
-    runs: list[list[int]] = []
-    for h in sorted(horizons):
-        if runs and h == runs[-1][-1] + 1:
-            runs[-1].append(h)
-        else:
-            runs.append([h])
-    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _best(choice: Choice, found: Best) -> Statement:
     value = _error(found.value, found.interval)
     if found.criterion == "direction":
-        value = f"{min(found.value, 1.0):.2g} (CI {span(found.interval.low, found.interval.high)})"
+        value = f"{cosine(found.value)} (CI {span(found.interval.low, found.interval.high)})"
     text = (
         f"Best by {CALLED[found.criterion]} at N′ = {choice.batch}: {cell_words(found.cell)}, "
         f"{value}, N = {choice.samples}"
@@ -131,20 +121,31 @@ def _weights(choice: Choice, about: str, found: Mixing) -> Statement:
     own = found.contender("mse")
     text = (
         f"Weights of {cells_words(found.cells)}: by mean squared error "
-        f"{_shares(found, found.mse)}; by direction {_shares(found, found.direction)}, scale "
-        f"{found.direction.scale:.2g} "
-        f"(CI {span(found.direction.scale_low, found.direction.scale_high)})"
+        f"{_shares(found, found.mse)}; by direction {_scaled(found)}"
     )
     judged = f"On the {found.unseen} samples that did not choose them"
     against = own.against
     if against is None:
         return Statement(about, False, f"{text}. {judged} their error is lost in noise.")
-    ratio, ends = exp((against.low + against.high) / 2), _exp(against)
-    verdict = f"{judged} their error is {times(ratio)} (CI {ends}) that of the best scaled single"
-    verdict += f" estimator, their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
+    ratio = own.mse / found.contender("best scaled single").mse
+    verdict = (
+        f"{judged} their error is {times(ratio)} (CI {_exp(against)}) that of the best scaled "
+        f"single estimator"
+    )
+    if isfinite(own.gap.low):
+        verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
     rules = _rules(found)
-    decided = against.high < 0 or against.low > log(SAME)
+    decided = against.high < -log(SAME) or against.low > log(SAME)
     return Statement(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
+
+
+def _scaled(found: Mixing) -> str:
+    """Shares by direction, and the scale that goes with them."""
+    weights = found.direction
+    if not weights.share.any():
+        return "none: no mixture points along the truth"
+    ends = span(weights.scale_low, weights.scale_high)
+    return f"{_shares(found, weights)}, scale {weights.scale:.2g} (CI {ends})"
 
 
 def _shares(found: Mixing, weights: Weights) -> str:
@@ -157,8 +158,6 @@ def _shares(found: Mixing, weights: Weights) -> str:
         if share >= 0.05 or len(found.cells) == 2
     ]
     rest = sum(share for share in weights.share if share < 0.05) if len(found.cells) > 2 else 0
-    if not shown:
-        return "none: no mixture points along the truth"
     return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
 
 
@@ -170,7 +169,7 @@ def _rules(found: Mixing) -> str:
     best = min(rules, key=lambda each: each.mse)
     if best.saved is None:
         return ""
-    ratio, few = exp((best.saved.low + best.saved.high) / 2), len(rules) == 1
+    ratio, few = found.contender("mse").mse / best.mse, len(rules) == 1
     which = f"the {best.name}" if few else f"the best rule ({best.name})"
     return f"and {times(ratio)} (CI {_exp(best.saved)}) that of {which}"
 
@@ -219,7 +218,7 @@ def _what_if(choice: Choice, found: WhatIf) -> list[Statement]:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
         return [*said, Statement("samples", True, text)]
-    cap = f"bias alone caps it at {min(needed.value, 1.0):.2g} (CI {ends}, N = {choice.samples})"
+    cap = f"bias alone caps it at {cosine(needed.value)} (CI {ends}, N = {choice.samples})"
     if needed.cosine.high < 0.9:
         return [*said, Statement("samples", True, f"{goal}: no N′ reaches it, {cap}.")]
     return [*said, Statement("samples", False, f"{goal}: undecided whether any N′ does; {cap}.")]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
+
+from gradlab.wording import span
 
 Rows = list[dict[str, Any]]
 
@@ -33,9 +36,12 @@ def _trial(row: dict[str, Any]) -> list[str]:
 def _numbers(row: dict[str, Any]) -> list[str]:
     found = []
     for name in ("mse", "cosine"):
-        ends = f"{row[f'{name}_low']:.3g}–{row[f'{name}_high']:.3g}"
-        found += [f"{row[name]:.3g}", ends]
+        found += [_number(row[name]), span(row[f"{name}_low"], row[f"{name}_high"])]
     return found
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if isfinite(value) else "–"
 
 
 def _print(head: list[str], rows: list[list[str]]) -> None:

@@ -31,9 +31,9 @@ def print_ledger(rows: Rows) -> None:
 def _table(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Table:
     totals = {row["horizon"]: row for row in rows if row["kind"] == "total"}
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for horizon in totals:
-        table.add_column(f"n = {horizon}", justify="right")
+        table.add_column(f"h = {horizon}", justify="right", overflow="fold")
     table.add_row("total", *(_value(row) for row in totals.values()))
     for name, label in names.items():
         parts = [row for row in rows if (row["kind"], row["cause"]) == (kind, name)]
@@ -42,6 +42,7 @@ def _table(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Table
 
 
 def _value(row: Mapping[str, Any]) -> str:
+    """A number with its interval."""
     return f"{row['value']:.2g}\n[{row['ci_low']:.2g}, {row['ci_high']:.2g}]"
 
 

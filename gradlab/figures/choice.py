@@ -92,7 +92,8 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         rows = rows.reindex(pd.MultiIndex.from_tuples(cells))
         x = np.arange(len(cells)) - 0.4 + (k + 0.5) * step
         value, low, high = (rows[name].to_numpy(float) for name in ("value", "ci_low", "ci_high"))
-        value = np.where(high >= LEAST_SHARE, value, np.nan)
+        if len(cells) > 2:
+            value = np.where(high >= LEAST_SHARE, value, np.nan)
         ax.errorbar(
             x,
             value,
@@ -111,10 +112,10 @@ def choice_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_ylim(-0.03, 1.05)
     note = "bar: 95 % interval of the measured weights; rules have none"
     style.dress(ax, "Weights: measured and by rule", "weight", [note])
-    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\n{cell[1]}" for cell in cells]
+    names = ["data\nJ_0" if cell == ("data", 0) else f"{cell[0]}\nh = {cell[1]}" for cell in cells]
     ax.set_xticks(range(len(cells)), names, fontsize=8)
     ax.set_xlim(-0.5, len(cells) - 0.5)
-    ax.set_xlabel("estimator and horizon", color=INK)
+    ax.set_xlabel("")  # two lines of names say it
     return ax
 
 

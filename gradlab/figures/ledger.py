@@ -84,7 +84,7 @@ def _waterfall(
         if not total["ci_low"] > 0:
             lost.append(str(horizon))
     notes = [_named(estimator), UNIT] + (
-        [f"lost in noise, lighter: n = {', '.join(lost)}"] if lost else []
+        [f"lost in noise, lighter: h = {', '.join(lost)}"] if lost else []
     )
     ax.axhline(0, color=MUTED, linewidth=0.8)
     style.dress(ax, title, "part of the sizes of all shares", notes)
@@ -148,7 +148,7 @@ def entries(
     states = at[(at["kind"] == "shapley") & (at["cause"] == "states")].iloc[0]
     rest = f"{states[column]:.0%}" if column == "fraction" else f"{states[column]:.2g}"
     notes = [
-        f"{_named(estimator)}, n = {int(at['horizon'].iloc[0])}",
+        f"{_named(estimator)}, h = {int(at['horizon'].iloc[0])}",
         unit,
         f"beside the map: {rest} from the states; empty: exactly 0; hatched: negative",
     ]
@@ -187,7 +187,7 @@ def error_steps(
             found = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
             drawing.draw(ax, found, look)
     ax.axhline(0, color=MUTED, linewidth=0.8)
-    notes = [f"{_named(estimator)}, n = {int(at['horizon'].iloc[0])}", unit]
+    notes = [f"{_named(estimator)}, h = {int(at['horizon'].iloc[0])}", unit]
     style.dress(ax, title, "share" if column == "fraction" else "squared gradient norm", notes)
     ax.set_xlabel("step t", color=INK)
     return ax

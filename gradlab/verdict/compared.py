@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from math import exp, log
-
 import numpy as np
 
 from gradlab.comparison import Comparison
 from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
+from gradlab.verdict.phrases import SAME, capital, ratio_of, ratio_span, same
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import gradient, horizons, rounded_up, span, times
+from gradlab.wording import gradient, horizons, percent, rounded_up
 
-SAME = 1.05  # errors within 5% of one another are called the same
 PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
@@ -27,8 +25,7 @@ def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
     for name in comparison.estimators:
         error, parts = _error(comparison, name), _parts(comparison, name)
         if error is None and parts:
-            who = gradient(name)
-            found.append(Sentence("parts", True, f"{who[0].upper() + who[1:]}: {parts}."))
+            found.append(Sentence("parts", True, f"{capital(gradient(name))}: {parts}."))
         elif error is not None:
             decided, text = error
             found.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
@@ -63,9 +60,10 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
     (A, B), n = comparison.names, _samples(comparison)
     if ratio is None:
         return False, f"Undecided: the error of {gradient(name)} is lost in noise ({n})"
-    if -log(SAME) < ratio.low and ratio.high < log(SAME):
-        return True, f"{A} and {B} have the same error of {gradient(name)} to within 5% ({n})"
-    numbers = f"{times(exp(ratio.value))} (CI {span(exp(ratio.low), exp(ratio.high))}, {n})"
+    if same(ratio):
+        text = f"{A} and {B} have the same error of {gradient(name)} to within"
+        return True, f"{text} {percent(SAME - 1)} ({n})"
+    numbers = f"{ratio_of(ratio)} (CI {ratio_span(ratio)}, {n})"
     if ratio.low > 0 or ratio.high < 0:
         verb = "raises" if ratio.low > 0 else "lowers"
         text = f"{B} {verb} the mean squared error of {gradient(name)} to {numbers} that of {A}"

@@ -27,7 +27,17 @@ from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.selection import RankSet, separations
 from gradlab.verdict.phrases import SAME, capital, inverse, more, ratio_of, ratio_span, same
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import gradient, horizons, percent, rounded_up, samples, span, steps, times
+from gradlab.wording import (
+    cosine,
+    gradient,
+    horizons,
+    percent,
+    rounded_up,
+    samples,
+    span,
+    steps,
+    times,
+)
 
 FAR = 2.0  # times more accurate, at least, before another estimator is recommended
 
@@ -148,10 +158,10 @@ def _rival(profile: Profile, name: str) -> str:
 
 def _obstacle(profile: Profile, name: str, at: int) -> str:
     """Which of the two conditions fails at a horizon, with its number."""
-    cosine = profile.estimate(name, "cosine", at)
-    found = interval("cosine", cosine)
+    measured = profile.estimate(name, "cosine", at)
+    found = interval("cosine", measured)
     if not found.low >= COSINE:
-        shown = f"{min(cosine.value, 1.0):.2g}" if np.isfinite(cosine.value) else "lost in noise"
+        shown = cosine(measured.value) if np.isfinite(measured.value) else "lost in noise"
         return (
             f"its cosine with the truth is {shown} (CI {span(found.low, found.high)}, wanted: "
             f"lower end ≥ {COSINE})"
@@ -165,8 +175,8 @@ def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
     """Samples that would settle the first horizon in doubt, by its direction or by its error."""
     over = judged_horizons(profile, name)
     at = min(found.value + 1, max(over))
-    cosine = profile.estimate(name, "cosine", at)
-    ends, ratio = interval("cosine", cosine), ratio_to_best(profile, (name, at), name, over)
+    measured = profile.estimate(name, "cosine", at)
+    ends, ratio = interval("cosine", measured), ratio_to_best(profile, (name, at), name, over)
     if ratio is not None and not ends.low < COSINE <= ends.high:
         return more(profile, abs(ratio.value - log(EXCESS)), ratio.se)
-    return more(profile, abs(cosine.value - COSINE), jackknife_se(cosine.left_out))
+    return more(profile, abs(measured.value - COSINE), jackknife_se(measured.left_out))

@@ -75,8 +75,8 @@ def _change(comparison: Comparison, name: str, quantity: str, at: int, word: str
     if found is None:
         gap = difference(second, first)
         return (
-            f"changes the squared {word} by {two(second.value - first.value)} "
-            f"(CI {span(gap.low, gap.high)})"
+            f"changes the {'squared ' if quantity == 'bias2' else ''}{word} by "
+            f"{two(second.value - first.value)} (CI {span(gap.low, gap.high)})"
         )
     power = 0.5 if quantity == "bias2" else 1.0
     ratio, low, high = (second.value / first.value, exp(found.low), exp(found.high))

@@ -15,7 +15,7 @@ from gradlab.profile import Profile
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.verdict.phrases import more
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import batches, gradient, samples, span
+from gradlab.wording import batches, cosine, gradient, samples, span
 
 
 def batch(profile: Profile, name: str) -> list[Sentence]:
@@ -30,7 +30,7 @@ def batch(profile: Profile, name: str) -> list[Sentence]:
         return []
     yours = f"You average N′ = {profile.batch}"
     goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
-    mean = f"{min(found.value, 1.0):.2g} (CI {span(found.cosine.low, found.cosine.high)}, {n})"
+    mean = f"{cosine(found.value)} (CI {span(found.cosine.low, found.cosine.high)}, {n})"
     if found.cosine.high < DIRECTION:
         text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
         return [Sentence("samples", True, text)]
