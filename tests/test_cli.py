@@ -17,6 +17,7 @@ from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import output
+from gradlab.verdict import Evidence
 from tests import planted
 
 OWN = """
@@ -66,7 +67,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for module in (profiles, output):
         monkeypatch.setattr(module, "load", lambda path: Saved())
     for module in (verdicts, output):
-        monkeypatch.setattr(module, "verdict", lambda profile: planted.VERDICT)
+        monkeypatch.setattr(module, "verdict", lambda profile, known=None: planted.VERDICT)
+    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None, {}))
+    monkeypatch.setattr(output, "readings", lambda profile: ())
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
     return seen

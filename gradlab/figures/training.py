@@ -13,17 +13,18 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradlab.figures.drawing import nothing
-from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, dress, looks, new_axes
+from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, dress, looks, new_axes, plain
 
 Over = Literal["iteration", "seconds"]
+FEWEST = 5  # rows of a record that make a box
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 PARTS = {
     "policy": Look("an update of the policy", VERMILION, "-", ""),
     "critic": Look("an update of the critic, with its target", BLUE, "-", ""),
-    "iteration": Look("an iteration, everything included", MUTED, "-", ""),
+    "iteration": Look("a whole iteration", MUTED, "-", ""),
 }
 
 
@@ -94,21 +95,28 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = ax or new_axes()
     table = table[np.isfinite(table["milliseconds"])]
-    if len(table) == 0:
+    groups = {
+        f"{plain(str(run))}, H = {horizon:.0f}": rows
+        for (run, horizon), rows in table.groupby(["run", "horizon"], sort=False)
+        if (rows["part"] == "iteration").sum() >= FEWEST  # fewer: while weights changed hands
+    }
+    if not groups:
         nothing(ax, "too short a run")
         return ax
-    labels = []
-    for k, ((run, horizon), rows) in enumerate(table.groupby(["run", "horizon"], sort=False)):
-        labels.append(f"{run}\nH = {horizon:.0f}")
+    for k, rows in enumerate(groups.values()):
         for shift, (part, look) in enumerate(PARTS.items()):
             _box(ax, rows[rows["part"] == part]["milliseconds"], k + 0.27 * (shift - 1), look)
     for look in PARTS.values():
         ax.fill_between([], [], color=look.colour, alpha=0.45, label=look.label)
-    ax.set_yscale("log")
-    ax.set_xticks(range(len(labels)), labels)
     notes = ["boxes: quartiles over rows of the record, whiskers: 5% and 95%"]
-    dress(ax, "Time of an update", "milliseconds, all seeds together", notes)
-    ax.set_xlabel("")
+    dress(ax, "Time of an update", "", notes)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.invert_yaxis()
+    ax.set_xlabel("milliseconds, all seeds together")
     return ax
 
 
@@ -116,8 +124,8 @@ def _box(ax: Axes, values: pd.Series[float], place: float, look: Look) -> None:
     if len(values):
         ax.boxplot(
             [values.to_numpy()], positions=[place], widths=0.22, whis=(5, 95), showfliers=False,
-            patch_artist=True, manage_ticks=False, medianprops={"color": INK},
-            boxprops={"facecolor": look.colour, "alpha": 0.45},
+            orientation="horizontal", patch_artist=True, manage_ticks=False,
+            medianprops={"color": INK}, boxprops={"facecolor": look.colour, "alpha": 0.45},
         )  # fmt: skip
 
 

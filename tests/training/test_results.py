@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 
+from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.journal import Journal
@@ -182,3 +185,17 @@ def test_a_page_of_unlike_runs_names_every_setting(tmp_path):
     text = compare([first, second], tmp_path / "both.html").read_text()
     assert "0.01, 1.0" in text
     assert "td3 reached -100" in text
+
+
+def test_boxes_of_time_stand_for_enough_rows_each():
+    rows = pd.DataFrame(
+        {
+            "run": "a", "part": "iteration", "milliseconds": [50.0] * 6 + [20.0] * 6 + [30.0],
+            "horizon": [25.0] * 6 + [0.0] * 6 + [13.0],
+        }
+    )  # fmt: skip
+    ax = figures.update_times(rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a, H = 25", "a, H = 0"]
+    few = figures.update_times(rows.tail(1))
+    assert "too short a run" in [text.get_text() for text in few.texts]
+    plt.close("all")
