@@ -171,7 +171,10 @@ def _to_record(profile: Profile) -> records.Record:
 def _from_record(record: records.Record, path: Path) -> Profile:
     try:
         if record.attributes["kind"] != "profile":
-            raise InputError(f"{path} holds {record.attributes['kind']!r}, expected a measurement")
+            raise InputError(
+                f"{path} is a run of kind {record.attributes['kind']!r}, expected a measurement of "
+                f"`gradlab measure`; `gradlab report` shows runs of every kind"
+            )
         groups = record.groups
         table, jackknife = groups["profile"], groups["jackknife"]
         estimators, quantities = (

@@ -16,12 +16,14 @@ from gradlab.choice.batches import at_batch, singles
 from gradlab.choice.best import best
 from gradlab.choice.field import field
 from gradlab.choice.words import cells_words, statements
+from gradlab.cli.choice_tables import print_choice
 from gradlab.cli.program import main
 from gradlab.errors import InputError
 from gradlab.profile import Profile
 from gradlab.statistics.kernels import GroupProducts, Kernels
 from gradlab.statistics.moments import estimates
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.wording import times
 
 P = 12
 CONFIG = {"task": "planted", "starts": 0, "discount": 0.9, "truth": "matched", "actions": {}}
@@ -166,6 +168,22 @@ def test_weights_of_two_are_the_known_optimum():
     assert single.mse == pytest.approx(P / 20, rel=0.1)
 
 
+def test_the_ratio_in_words_is_that_of_the_errors_in_the_table():
+    chosen = choose(planted(*world(4, N=60)))
+    text = next(each.text for each in statements(chosen) if each.about == "pair")
+    mixture, scaled = (chosen.pair.contender(name) for name in ("mse", "best scaled single"))
+    assert f"their error is {times(mixture.mse / scaled.mse)} (CI" in text
+
+
+def test_gradients_that_point_away_have_no_weights_by_direction():
+    rng = np.random.default_rng(9)
+    truth = np.broadcast_to(np.eye(P)[0], (200, P))
+    found = {cell: -noisy(rng, 200, 0.0, 0.1) for cell in (("data", 0), ("model", 4))}
+    text = next(e.text for e in statements(choose(planted(found, truth))) if e.about == "pair")
+    assert "by direction none: no mixture points along the truth. On the" in text
+    assert "nan" not in text
+
+
 def test_opposite_biases_cancel_and_shrinkage_alone_does_not_win():
     rng = np.random.default_rng(3)
     truth = np.broadcast_to(np.eye(P)[0], (600, P))
@@ -254,6 +272,24 @@ def test_half_an_error_is_the_mixture_that_has_half_of_it():
     alone = choose(planted(without, truth)).what_if
     assert alone.errors == ()
     assert "true_dynamics was not measured" in alone.omitted[0]
+
+
+def test_an_imprecise_truth_leaves_paired_differences_alone():
+    profile = planted(*world(4, N=60))
+    assert choose(profile).usable is not None
+    doubted = dataclasses.replace(profile, truth=profile.truth | {"status": "imprecise"})
+    said = {each.about for each in statements(choose(doubted))}
+    assert "mse" in said
+    assert not said & {"usable", "samples"}
+
+
+def test_an_error_not_above_zero_is_printed_as_a_bound(capsys):
+    row = {"change": "N′ = 8", "estimator": "model", "horizon": 4, "kept": 2, "mse": -1e-4,
+           "mse_low": 0.0, "mse_high": 0.0013, "cosine": float("nan"), "cosine_low": -1.0,
+           "cosine_high": 1.0}  # fmt: skip
+    print_choice({"what if": [row]})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split()[-7:] == ["≤", "0.0013", "0–0.0013", "–", "-1", "to", "1"]
 
 
 def test_what_no_batch_can_reach_is_capped_by_the_bias():
@@ -381,6 +417,10 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     assert main(["choose", str(run), "--batch", "32", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [row["batch"] for row in document["what if"][:3]] == [8, 16, 32]
+    chosen = choose(quadratic, batch=32)
+    by_mse, by_direction = document["best"]
+    assert (by_mse["estimator"], by_mse["horizon"]) == chosen.mse.cell
+    assert [tuple(cell) for cell in by_direction["set"]] == list(chosen.direction.kept)
     assert {row["chooser"] for row in document["weights of pair"]} > {"mse", "direction"}
     assert main(["choose", str(run)]) == 0
     printed = capsys.readouterr().out

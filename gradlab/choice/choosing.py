@@ -87,7 +87,6 @@ def _with_truth(
     two = pair_cells(profile, among)
     pair = mixing(profile, among, two, times)
     grams = among.kernels.grams(two) if among.kernels is not None and len(two) == 2 else None
-    judged = among.judged
     return Choice(
         estimators=among.names,
         excluded=among.excluded,
@@ -96,7 +95,7 @@ def _with_truth(
         truth=True,
         mse=found,
         direction=best(profile, among, "direction"),
-        usable=None if judged is None else Usable(judged, usable_horizon(profile, judged)),
+        usable=_usable(profile, among.judged),
         pair=pair,
         several=_several(profile, among, found, times),
         alpha=alpha_order(profile),
@@ -104,6 +103,13 @@ def _with_truth(
         what_if=what_if(profile, among, known, grams),
         notes=_notes(profile, among),
     )
+
+
+def _usable(profile: Profile, judged: str | None) -> Usable | None:
+    """None where an imprecise truth leaves cosines in doubt."""
+    if judged is None or profile.truth.get("status") == "imprecise":
+        return None
+    return Usable(judged, usable_horizon(profile, judged))
 
 
 def _several(profile: Profile, among: Field, found: Best, times: Times) -> Mixing | None:

@@ -29,6 +29,29 @@ def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:
     return table
 
 
+def best_table(choice: Choice) -> pd.DataFrame:
+    """What is best by each criterion: its value with the 95% interval, and the set that may be.
+
+    Columns: criterion, estimator, horizon, value, ci_low, ci_high, and the 95% set as a list of
+    (estimator, horizon).
+    """
+    return pd.DataFrame(
+        [
+            {
+                "criterion": found.criterion,
+                "estimator": found.cell[0],
+                "horizon": found.cell[1],
+                "value": found.value,
+                "ci_low": found.interval.low,
+                "ci_high": found.interval.high,
+                "set": list(found.kept),
+            }
+            for found in (choice.mse, choice.direction)
+            if found is not None
+        ]
+    )
+
+
 def weight_table(mixing: Mixing) -> pd.DataFrame:
     """Shares by every chooser: estimator, horizon, chooser, value, ci_low, ci_high."""
     rows = []

@@ -169,7 +169,8 @@ class WhatIf:
 
     Attributes:
         batches: ¼ × … 16 × N′; errors: half the error of model or critic.
-        needed: N′ for a cosine of one batch of .9 at `cell`; None: lost in noise.
+        needed: N′ for a cosine of one batch of .9 at `cell`; None: lost in noise, or the truth
+            is imprecise.
         omitted: what cannot be said from this file, and why.
     """
 
@@ -200,7 +201,7 @@ class Choice:
         truth: is there an admissible one? Without it there is no horizon and no weights, only
             `agreement` between estimators, and variance and growth in the verdict.
         mse, direction: the best by each criterion.
-        usable: the usable horizon of the judged estimator.
+        usable: the usable horizon of the judged estimator; None where the truth is imprecise.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
         several: a grid of horizons of everybody in the choice, with data.
         alpha: where a score estimator was measured beside one with all actions.

@@ -42,7 +42,9 @@ def what_if(profile: Profile, among: Field, known: Singles, pair: Grams | None) 
         return None
     cell = tried[-1].best
     errors, omitted = _errors(profile, among)
-    return WhatIf(tried, errors, cell, needed_batch(profile, *cell), omitted)
+    imprecise = profile.truth.get("status") == "imprecise"
+    needed = None if imprecise else needed_batch(profile, *cell)
+    return WhatIf(tried, errors, cell, needed, omitted)
 
 
 def _batch(profile: Profile, among: Field, pair: Grams | None) -> Trial | None:

@@ -33,7 +33,7 @@ class Choose:
     def run(self, command: str) -> Document:
         """Choose, from the file alone."""
         from gradlab.choice import choose
-        from gradlab.choice.tables import contender_table, trial_table, weight_table
+        from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
         from gradlab.choice.words import statements
         from gradlab.profile import load
 
@@ -46,6 +46,7 @@ class Choose:
         )
         document: Document = {
             "verdict": [asdict(each) for each in statements(chosen)],
+            "best": best_table(chosen).to_dict("records"),
             "what if": trial_table(chosen).to_dict("records"),
             "run": str(self.file),
         }

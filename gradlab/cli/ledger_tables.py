@@ -12,6 +12,7 @@ from rich.table import Table
 from gradlab.ledger import CAUSES, SOURCES
 from gradlab.wording import percent
 
+ROUNDING = 1e-12  # share of the total's upper end that is no share at all
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -37,7 +38,7 @@ def _table(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Table
     table.add_row("total", *(_value(row) for row in totals.values()))
     for name, label in names.items():
         parts = [row for row in rows if (row["kind"], row["cause"]) == (kind, name)]
-        table.add_row(label, *map(_share, parts))
+        table.add_row(label, *(_share(part, totals[part["horizon"]]) for part in parts))
     return table
 
 
@@ -46,12 +47,13 @@ def _value(row: Mapping[str, Any]) -> str:
     return f"{row['value']:.2g}\n[{row['ci_low']:.2g}, {row['ci_high']:.2g}]"
 
 
-def _share(row: Mapping[str, Any]) -> str:
+def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
     """The fraction with its interval, or the value where the total is lost in noise; 0 is exact."""
     if row["value"] == 0 and row["se"] == 0:
         return "0"
     if math.isnan(row["fraction"]):
-        return _value(row)
+        rounding = max(map(abs, (row["ci_low"], row["ci_high"]))) < ROUNDING * total["ci_high"]
+        return "≈ 0" if rounding else _value(row)
     low, high = (_percent(row[f"fraction_{end}"]) for end in ("low", "high"))
     return f"{_percent(row['fraction'])}\n[{low}, {high}]"
 
