@@ -19,7 +19,7 @@ from gradlab.verdict.learning import learning
 from gradlab.verdict.remedies import remedy
 from gradlab.verdict.sources import source
 from gradlab.verdict.weights import weights
-from tests.test_comparison import profile as paired
+from tests.test_profile_comparison import profile as paired
 from tests.test_verdict import H, planted, said, u_shape
 
 FLAT = planted(lambda n: 1.0, lambda n: 0.9)
