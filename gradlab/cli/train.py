@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from gradlab.training.algorithms import Algorithm
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Train:
     """Critic updates. Default: 100000, as in the papers."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
+    clip: float | None = None
+    """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
     """Factor on rewards inside training; returns are reported without it. Default: the task's."""
     termination: Literal["ignore", "mask"] | None = None
@@ -64,16 +69,11 @@ class Train:
     def run(self, command: str) -> Document:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with arguments.undisturbed():
-            from gradlab.training.algorithms import find, published, with_horizons
             from gradlab.training.loop import train
             from gradlab.training.results import load, verdict
 
-        row = find(self.algorithm)
         task = arguments.named_task(self.task, self.settings)
-        if self.published:
-            row = published(row, task.name)
-        if self.horizons:
-            row = with_horizons(row, self.horizons)
+        row = self._row(task.name)
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
         # An earlier run is the business of --resume and --overwrite, and not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
@@ -103,3 +103,14 @@ class Train:
 
             document["report"] = str(report(run))
         return document
+
+    def _row(self, task: str) -> Algorithm:
+        """The algorithm with what was changed."""
+        from gradlab.training.algorithms import find, published, with_horizons
+
+        row = find(self.algorithm)
+        if self.published:
+            row = published(row, task)
+        if self.horizons:
+            row = with_horizons(row, self.horizons)
+        return row if self.clip is None else replace(row, clip=self.clip)

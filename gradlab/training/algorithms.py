@@ -23,6 +23,7 @@ other targets than `Soft`, which `__post_init__` refuses today.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -132,6 +133,8 @@ class Algorithm:
             raise InputError(
                 f"{self.name}: a gaussian policy, a soft target and the one term 0 go together"
             )
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
         for name in ("reuse", "delay", "batch", "replay"):
             if getattr(self, name) < 1:
                 raise InputError(

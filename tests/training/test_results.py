@@ -156,16 +156,21 @@ def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
         "        start_covariance=eye, discount=0.9)\n"
     )
     words = ["train", "td3", f"{file}:make", "--iterations", "20", "--seeds", "2", "--json"]
-    words += ["--output", str(tmp_path / "run.h5")]
+    words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
     assert main(words) == 0
     document = json.loads(capsys.readouterr().out)
     assert "after 20 iterations" in document["verdict"][0]["text"]
+    run = load(tmp_path / "run.h5")
+    assert run.config["algorithm"]["clip"] == 1e-3
+    assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
     assert (tmp_path / "run.html").exists()
     assert main(words) == 2
     assert "--resume" in capsys.readouterr().err
     assert main(["compare", str(tmp_path / "run.h5")]) == 2
     assert main(["train", "mpgv2", "path_tracking"]) == 2
     assert "did you mean mpg-v" in capsys.readouterr().err
+    assert main(["train", "td3", "path_tracking", "--clip", "-1"]) == 2
+    assert "td3 has clip -1.0, expected a positive number" in capsys.readouterr().err
 
 
 def test_algorithms_are_listed(capsys):
