@@ -169,7 +169,7 @@ def test_weights_of_two_are_the_known_optimum():
 
 
 def test_the_ratio_in_words_is_that_of_the_errors_in_the_table():
-    chosen = choose(planted(*world(4, N=16)))
+    chosen = choose(planted(*world(2, N=16)))
     text = next(each.text for each in statements(chosen) if each.about == "pair")
     mixture, scaled = (chosen.pair.contender(name) for name in ("mse", "best scaled single"))
     assert f"their error is {times(mixture.mse / scaled.mse)} (CI" in text
