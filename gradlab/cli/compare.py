@@ -13,12 +13,20 @@ from gradlab.cli.arguments import Document
 
 @dataclass(frozen=True)
 class Compare:
-    """Put two measurements of one policy, or several training runs of one task, side by side."""
+    """Put two measurements of one policy, or several training runs of one task, side by side.
+
+    With --iterations, measurements at several checkpoints of one training: where the order of data
+    and model turns, and the weights that suit beside those of MPG's rule.
+    """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5")]
     """Two measurements (the second is judged against the first), or two or more training runs."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
+    iterations: Annotated[tuple[int, ...], arg(metavar="K")] = ()
+    """Iterations of the checkpoints that were measured, one per file."""
+    ramp: int = 9000
+    """T of MPG's rule for weights, in iterations, beside --iterations."""
     json: bool = False
     """Print one JSON document: verdict, path, and for measurements the table of differences."""
 
@@ -26,9 +34,23 @@ class Compare:
         """Write the page and say what it says."""
         from gradlab.reporting.output import PROFILE, compare, kind_of
 
+        if self.iterations:
+            return self._through_training()
         page = compare(self.files, self.output)
         told = self._measurements if kind_of(self.files) == PROFILE else self._training
         return told() | {"report": str(page)}
+
+    def _through_training(self) -> Document:
+        from gradlab.reporting.output import follow
+        from gradlab.verdict import through_training
+
+        found = follow(self.files, self.iterations, self.ramp, self.output)
+        told = through_training(found.profiles, found.data_weight)
+        return {
+            "verdict": [asdict(told)],
+            "table": found.table().to_dict("records"),
+            "report": str(self.output),
+        }
 
     def _training(self) -> Document:
         from gradlab.training.results import loaded, verdict

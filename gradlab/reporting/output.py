@@ -16,10 +16,11 @@ from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
 from gradlab.readings import readings
-from gradlab.reporting import comparison_page, jacobian_page, panels, training_page
+from gradlab.reporting import comparison_page, jacobian_page, panels, series_page, training_page
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
+from gradlab.series import Series, series
 from gradlab.training.results import holds_training, loaded
 from gradlab.training.results import load as load_training
 from gradlab.verdict import evidence, verdict
@@ -55,17 +56,45 @@ def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
         InputError: runs of different kinds, tasks, policies or truths, the wrong number of them,
             or a file that cannot be written.
     """
+    page = _named(page)
+    make = _two_measurements if kind_of(paths) == PROFILE else _several_runs
+    return _placed(page, *make(paths))
+
+
+def _named(page: str | Path) -> Path:
+    """Where the user wants a page."""
     page = Path(page)
     if page.suffix != ".html":
         raise InputError(f"output is {page}: name a file that ends in .html")
-    make = _two_measurements if kind_of(paths) == PROFILE else _several_runs
-    drawn, text = make(paths)
     check_page(page)
+    return page
+
+
+def _placed(page: Path, drawn: list[Panel], text: str) -> Path:
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{page.parent} cannot be made ({error.strerror})") from error
     return _written(page, drawn, text)
+
+
+def follow(
+    paths: Sequence[str | Path], iterations: Sequence[int], ramp: int, page: str | Path
+) -> Series:
+    """Writes one page of measurements at several checkpoints of a training, and its figures.
+
+    Args:
+        iterations: of the checkpoints, one per path; ramp: T of MPG's rule for weights.
+
+    Raises:
+        InputError: as `compare`, or iterations that do not fit.
+    """
+    page = _named(page)
+    found = series([load(path) for path in paths], iterations, ramp)
+    drawn = series_page.panels(found)
+    title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
+    _placed(page, drawn, series_page.render(found, title, drawn))
+    return found
 
 
 def kind_of(paths: Sequence[str | Path]) -> str:

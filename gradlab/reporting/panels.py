@@ -60,7 +60,7 @@ def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
 def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
     found = {
-        SERIES: "This file is of one policy: `gradlab.verdict.through_training` judges those of "
+        SERIES: "This file is of one policy: `gradlab compare` with --iterations puts those of "
         "several checkpoints beside the weights of a rule.",
     }
     if known.ledger is None or not known.ledger.bias:

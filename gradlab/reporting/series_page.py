@@ -1,0 +1,89 @@
+"""The page of several checkpoints of one training: when data, when model, what the rule says."""
+
+from __future__ import annotations
+
+from functools import partial
+from html import escape
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gradlab import figures
+from gradlab.figures.style import SIZE
+from gradlab.reporting import shell
+from gradlab.reporting.numbers import number
+from gradlab.reporting.panels import Panel
+from gradlab.series import Series
+from gradlab.verdict import through_training
+
+SECTION = "Data or model through training"
+HEADINGS = ("iteration", "estimator", "horizon", "quantity", "value", "95 % from", "to")
+
+
+def panels(series: Series) -> list[Panel]:
+    """Bias and error of J_0 and J_H with their crossing, then weights beside the rule's."""
+    table = series.table()
+    rule = f"The rule is that of MPG (eq. 10) with T = {series.ramp} iterations."
+    errors = figures.errors_through_training
+    drawn = {
+        "bias2-through-training": ("What no batch removes.", partial(errors, table)),
+        "mse-through-training": ("At the batch size N′ of the measurements.",
+                                 partial(errors, table, quantity="mse")),
+        "weights-through-training": (rule, partial(figures.weights_through_training, table)),
+    }  # fmt: skip
+    found = []
+    for name, (caption, draw) in drawn.items():
+        figure = Figure(figsize=SIZE, layout="constrained")
+        draw(ax=figure.add_subplot())
+        found.append(Panel(name, SECTION, caption, figure))
+    return found
+
+
+def render(series: Series, title: str, drawn: list[Panel]) -> str:
+    """The whole page as text."""
+    verdict = through_training(series.profiles, series.data_weight)
+    body = f"""{shell.verdict_box([verdict])}
+{shell.figures(drawn)}
+{_numbers(series.table())}
+{_method(series)}"""
+    return shell.document(title, "When data, when model?", _facts(series), body)
+
+
+def _facts(series: Series) -> dict[str, object]:
+    configs = [each.config for each in series.profiles.values()]
+    starts = sorted({int(each["starts"]) for each in configs})
+    return {
+        "task": configs[0].get("task"),
+        "checkpoints": len(configs),
+        "gradients each": "–".join(str(each) for each in dict.fromkeys((starts[0], starts[-1]))),
+        "batch N′": configs[0].get("batch"),
+        "rule's T": series.ramp,
+    }
+
+
+def _numbers(table: pd.DataFrame) -> str:
+    """Every number that was measured; the rule's curve is left to its figure."""
+    rows = table[table["quantity"] != "weight_rule"]
+    head = "".join(
+        f'<th scope="col"><button type="button">{heading}</button></th>' for heading in HEADINGS
+    )
+    body = "\n".join(_row(values) for values in rows.itertuples(index=False))
+    return (
+        '<section><h2>Every number</h2><p>Click a heading to sort.</p><div class="wide">'
+        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div></section>"
+    )
+
+
+def _row(values: tuple[object, ...]) -> str:
+    texts = "".join(f"<td>{escape(str(each))}</td>" for each in values[:4])
+    numbers = "".join(f'<td data-v="{each!r}">{number(each)}</td>' for each in values[4:])
+    return f"<tr>{texts}{numbers}</tr>"
+
+
+def _method(series: Series) -> str:
+    columns = "".join(
+        f"<div><h3>Iteration {k}</h3>{shell.reproduce(profile.config.get('command'))}</div>"
+        for k, profile in series.profiles.items()
+    )
+    return f'<section><h2>How they were measured</h2><div class="columns">{columns}</div></section>'
