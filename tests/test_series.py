@@ -97,7 +97,7 @@ def test_the_command_writes_a_page_and_says_when_the_order_turns(profiles, tmp_p
     assert main(words) == 0
     document = json.loads(capsys.readouterr().out)
     (sentence,) = document["verdict"]
-    assert sentence["text"].startswith("At iteration 0 the model gradient is")
+    assert sentence["text"].startswith("At iteration 0 the model gradient at h = 4 is")
     assert "Weights" in page.read_text() or "Weight of the model" in page.read_text()
     assert {row["quantity"] for row in document["table"]} >= {"bias2", "weight_mse", "weight_rule"}
     assert main([*words[:2], "--iterations", "0", "--output", str(page)]) == 2

@@ -216,12 +216,19 @@ def test_the_crossing_is_where_the_order_reverses_and_the_rule_is_judged_by_it()
     found = series(_3000=3.2, _5000=2.0, _5500=0.5, _9000=0.2)
     early = {0: 0.1, 4500: 0.6, 9000: 0.9}
     text = through_training(found, early).text
-    assert text.startswith("At iteration 3000 the model gradient is 3.2× more accurate than the")
+    model = f"the model gradient at h = {H}"
+    assert text.startswith(f"At iteration 3000 {model} is 3.2× more accurate than the data")
     assert "the order reversed between iterations 5000 and 5500" in text
     assert "The rule schedule switches at 4500: too early by 500–1000." in text
     late = through_training(found, {0: 0.1, 5250: 0.2, 6000: 0.7}).text
     assert "too late by 500–1000" in late
     assert "switches at 5200, as measured" in through_training(found, {0: 0.1, 5200: 0.7}).text
+
+
+def test_a_series_is_about_the_two_gradients_that_a_rule_weighs():
+    good_inside = planted(lambda n: 4.0 if n == H else 0.1, lambda n: 0.9, data=2.0)
+    text = through_training({0: good_inside, 1: good_inside}).text
+    assert text.startswith("At iteration 0 the data gradient is 2× more accurate than the model")
 
 
 def test_undecided_checkpoints_widen_the_crossing():
@@ -231,7 +238,7 @@ def test_undecided_checkpoints_widen_the_crossing():
 
 def test_no_crossing_a_return_and_a_rule_on_the_wrong_side_are_said():
     ahead = through_training(series(_1000=3.0, _2000=2.0), {0: 0.1, 1500: 0.8})
-    assert "the model gradient stays ahead up to iteration 2000" in ahead.text
+    assert f"the model gradient at h = {H} stays ahead up to iteration 2000" in ahead.text
     assert "switches at 1500: without a reason" in ahead.text
     back = through_training(series(_1=3.0, _2=0.3, _3=3.0), {0: 0.9, 3: 0.9}).text
     assert "reversed between iterations 1 and 2; and back between 2 and 3" in back

@@ -23,6 +23,7 @@ from gradlab.verdict.sentence import Sentence
 from gradlab.wording import gradient, percent, samples
 
 ABOUT = "data or model"
+DATA = "the data gradient"
 
 
 def data_against(profile: Profile, name: str) -> list[Sentence]:
@@ -86,8 +87,8 @@ def through_training(
     parts = [_standing(at, ratios[at], profiles[at])]
     change = _crossing(decided)
     if change is None:
-        who = "model" if decided[at] > 0 else "data"
-        parts.append(f"the {who} gradient stays ahead up to iteration {max(decided)}")
+        who = _model(profiles[at]) if decided[at] > 0 else DATA
+        parts.append(f"{who} stays ahead up to iteration {max(decided)}")
     else:
         parts.append(f"the order reversed between iterations {change[0]} and {change[1]}")
         back = _crossing({k: v for k, v in decided.items() if k >= change[1]})
@@ -97,23 +98,30 @@ def through_training(
 
 
 def _ratio(profile: Profile) -> LogRatio | None:
-    """log of the data's error over the best of the judged estimator."""
+    """log of the data's error over that of the judged estimator's J_H, the two that rules weigh."""
     name = judged_estimator(profile)
     if name is None or "data" not in profile.estimators or not profile.truth["admissible"]:
         return None
     rivals = [h for h in judged_horizons(profile, name) if h > 0]
-    ratio = ratio_to_best(profile, ("data", 0), name, rivals)
+    ratio = ratio_to_best(profile, ("data", 0), name, rivals[-1:])
     return ratio if ratio is not None and np.isfinite([ratio.low, ratio.high]).all() else None
 
 
 def _standing(at: int, ratio: LogRatio, profile: Profile) -> str:
-    who, other, shown = "model", "data", ratio
+    who, other, shown = _model(profile), DATA, ratio
     if ratio.value < 0:
-        who, other, shown = "data", "model", inverse(ratio)
+        who, other, shown = other, who, inverse(ratio)
     return (
-        f"At iteration {at} the {who} gradient is {ratio_of(shown)} more accurate than the "
-        f"{other} gradient (CI {ratio_span(shown)}, {samples(profile.config)})"
+        f"At iteration {at} {who} is {ratio_of(shown)} more accurate than {other} (CI "
+        f"{ratio_span(shown)}, {samples(profile.config)})"
     )
+
+
+def _model(profile: Profile) -> str:
+    """J_H of the judged estimator, in words."""
+    name = judged_estimator(profile)
+    assert name is not None
+    return f"{gradient(name)} at h = {judged_horizons(profile, name)[-1]}"
 
 
 def _crossing(decided: Mapping[int, int]) -> tuple[int, int] | None:
