@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from html import escape
 
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from gradlab.comparison import Comparison
 from gradlab.figures import comparison as figures
-from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import QUANTITIES, number
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.panels import Panel, panel
 from gradlab.verdict.compared import comparison_verdict
 
 ERROR = "Error"
@@ -50,7 +46,7 @@ def panels(comparison: Comparison) -> list[Panel]:
                    figures.difference),
     }  # fmt: skip
     return [
-        _panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
+        panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
         for name, (quantity, section, caption, draw) in asked.items()
         if (table["quantity"] == quantity).any()
     ]
@@ -120,9 +116,3 @@ def _method(comparison: Comparison) -> str:
         f'<section id="method"><h2>How both were measured</h2>'
         f'<div class="columns">{"".join(columns)}</div></section>'
     )
-
-
-def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(ax=figure.add_subplot())
-    return Panel(name, section, caption, figure)

@@ -6,13 +6,11 @@ from, the file has all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from html import escape
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gradlab import figures
@@ -21,7 +19,7 @@ from gradlab.jacobians.run import JacobianRun
 from gradlab.jacobians.verdict import verdict
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import number
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.panels import Panel, panel
 
 ERROR = "Where the model's derivatives are wrong"
 SIMULATOR = "The simulator's derivatives"
@@ -56,12 +54,12 @@ def panels(run: JacobianRun) -> list[Panel]:
     exponents = "Each direction's growth per step; the first decides."
     found = [
         _map_panel("entries-size", SIMULATOR, size, run, "size"),
-        _panel("growth", GROWTH, growth, partial(figures.product_growth, table)),
-        _panel("exponents", GROWTH, exponents, partial(figures.lyapunov, table)),
+        panel("growth", GROWTH, growth, partial(figures.product_growth, table)),
+        panel("exponents", GROWTH, exponents, partial(figures.lyapunov, table)),
     ]
     if run.config.get("model") is None:
         flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
-        flags_panel = _panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
+        flags_panel = panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
         return [found[0], flags_panel, *found[1:]]
     error = "Dark: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
@@ -71,14 +69,14 @@ def panels(run: JacobianRun) -> list[Panel]:
         _map_panel("entries-effect", ERROR, effect, run, "effect"),
         _map_panel("entries-error", ERROR, error, run, "error"),
         replace(found[0], section=ERROR),
-        _panel("time", ERROR, time, partial(figures.jacobian_time, table)),
+        panel("time", ERROR, time, partial(figures.jacobian_time, table)),
     ]
     if not run.rows("distance").empty:
         away = "Rising: more data would help where the policy goes; flat: they would not."
-        errors.append(_panel("distance", ERROR, away, partial(figures.jacobian_distance, table)))
+        errors.append(panel("distance", ERROR, away, partial(figures.jacobian_distance, table)))
     chains = [
-        _panel("chain-error", GROWTH, chain, partial(figures.chain_error, table)),
-        _panel("model-error", GROWTH, own, partial(figures.model_error, table)),
+        panel("chain-error", GROWTH, chain, partial(figures.chain_error, table)),
+        panel("model-error", GROWTH, own, partial(figures.model_error, table)),
     ]
     return [*errors, *found[1:], *chains]
 
@@ -109,12 +107,6 @@ def _facts(run: JacobianRun) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
-
-
-def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(ax=figure.add_subplot())
-    return Panel(name, section, caption, figure)
 
 
 def _map_panel(name: str, section: str, caption: str, run: JacobianRun, quantity: str) -> Panel:

@@ -43,6 +43,13 @@ class Panel:
     figure: Figure
 
 
+def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
+    """The panel of what `draw(ax=…)` draws."""
+    figure = Figure(figsize=SIZE, layout="constrained")
+    draw(ax=figure.add_subplot())
+    return Panel(name, section, caption, figure)
+
+
 def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections, bounds last."""
     table = profile.table()
@@ -87,7 +94,7 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
         truth_error2=_truth_error(profile, ["data", *names]),
     )
     compare = "Lower is better. Below the level of data, unrolling pays."
-    found = [_panel("mse", ERROR, compare, together)]
+    found = [panel("mse", ERROR, compare, together)]
     for number, name in enumerate(names, 1):
         alone = partial(
             figures.bias_variance,
@@ -101,7 +108,7 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
         caption = (
             f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
         )
-        found.append(_panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
+        found.append(panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
     return found
 
 
@@ -110,11 +117,11 @@ def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     signs = "A step that moves half of the parameters the wrong way is no better than chance."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
     snr = partial(figures.snr, table, batch=profile.batch)
-    found = [_panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
+    found = [panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
     if (table["quantity"] == "sign_agreement").any():
         agreement = partial(figures.sign_agreement, table)
-        found.append(_panel("sign_agreement", DIRECTION, signs, agreement))
-    return [*found, _panel("snr", DIRECTION, noise, snr)]
+        found.append(panel("sign_agreement", DIRECTION, signs, agreement))
+    return [*found, panel("snr", DIRECTION, noise, snr)]
 
 
 def _source(known: Evidence) -> list[Panel]:
@@ -128,9 +135,9 @@ def _source(known: Evidence) -> list[Panel]:
         entries = "Output by input: the derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
         drawn = partial(figures.ledger, table, estimator=name)
-        found.append(_panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
+        found.append(panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
         drawn = partial(figures.entries, table, estimator=name)
-        found.append(_panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
+        found.append(panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
     return found
 
 
@@ -143,7 +150,7 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
         "gradlab jacobians TASK."
     )
     drawn = partial(figures.sample_norm, table, exponent=exponent)
-    return [_panel("sample_norm", GROWTH, caption, drawn)]
+    return [panel("sample_norm", GROWTH, caption, drawn)]
 
 
 def _contest(known: Evidence) -> list[Panel]:
@@ -162,7 +169,7 @@ def _contest(known: Evidence) -> list[Panel]:
         "weights": (shares, partial(choice_weights, weight_table(pair))),
         "what_if": (trials, partial(what_if_grid, trial_table(known.choice))),
     }
-    return [_panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
+    return [panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
 
 
 def _consequence(profile: Profile) -> list[Panel]:
@@ -179,8 +186,8 @@ def _consequence(profile: Profile) -> list[Panel]:
         "Gradients speak of the dotted lines; where a curve leaves its own, a step is too long."
     )
     return [
-        _panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
-        _panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
+        panel("step_gains", CONSEQUENCE, gains, partial(figures.step_gains, table)),
+        panel("step_slices", CONSEQUENCE, slices, partial(figures.step_slices, table)),
     ]
 
 
@@ -189,7 +196,7 @@ def _bounds(profile: Profile) -> list[Panel]:
     bounded, table = {each.quantity for each in found}, profile.bounds()
     names = {"bias": "bounds", "variance": "variance_bound"}
     return [
-        _panel(
+        panel(
             name,
             THEORY,
             f"The gap between a bound and the measured {quantity} is what the theorem gives away.",
@@ -210,12 +217,6 @@ def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
     separate = kinds == {False} and "all_standard_error" in profile.truth
     error = profile.truth.get("all_standard_error" if separate else "standard_error")
     return float(error) ** 2 if isinstance(error, int | float) else None
-
-
-def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(ax=figure.add_subplot())
-    return Panel(name, section, caption, figure)
 
 
 def _zero_level(table: pd.DataFrame, names: Sequence[str]) -> float | None:

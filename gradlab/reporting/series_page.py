@@ -6,13 +6,11 @@ from functools import partial
 from html import escape
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
 from gradlab.reporting.numbers import number
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.panels import Panel, panel
 from gradlab.series import Series
 from gradlab.verdict import through_training
 
@@ -31,12 +29,7 @@ def panels(series: Series) -> list[Panel]:
                                  partial(errors, table, quantity="mse")),
         "weights-through-training": (rule, partial(figures.weights_through_training, table)),
     }  # fmt: skip
-    found = []
-    for name, (caption, draw) in drawn.items():
-        figure = Figure(figsize=SIZE, layout="constrained")
-        draw(ax=figure.add_subplot())
-        found.append(Panel(name, SECTION, caption, figure))
-    return found
+    return [panel(name, SECTION, caption, draw) for name, (caption, draw) in drawn.items()]
 
 
 def render(series: Series, title: str, drawn: list[Panel]) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from html import escape
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from gradlab import figures
-from gradlab.figures.style import SIZE
 from gradlab.reporting import shell
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.panels import Panel, panel
 from gradlab.training.results import GOALS, Training, first_reached, table, times, verdict
 
 LEARNING = "Does it learn?"
@@ -27,8 +23,8 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     goals = GOALS.get(first.task, ())
     draw = partial(figures.returns, rows, goals=goals)
     found = [
-        _panel("returns", LEARNING, "Dotted: goals of MPG's Table I.", draw),
-        _panel("returns-time", LEARNING, "The same over time on this machine.",
+        panel("returns", LEARNING, "Dotted: goals of MPG's Table I.", draw),
+        panel("returns-time", LEARNING, "The same over time on this machine.",
                partial(draw, over="seconds")),
     ]  # fmt: skip
     names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
@@ -36,10 +32,10 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         title = f"Root mean square of {name}"
         caption = "Over all states of the evaluation episodes."
         drawn = partial(figures.training_curve, rows, name=f"rms {k}", title=title, unit=str(name))
-        found.append(_panel(f"rms-{k}", TRACKING, caption, drawn))
+        found.append(panel(f"rms-{k}", TRACKING, caption, drawn))
     if len(runs) == 1 and len(first.horizons) > 1:
         caption = "What the rule gives to the data (horizon 0) and to the model."
-        found.append(_panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
+        found.append(panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
     curves = {
         "policy_norm": ("Norm of the policy gradient", "norm before clipping"),
         "critic_norm": ("Norm of the critic's gradient", "norm before clipping"),
@@ -48,10 +44,10 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     }
     for name, (title, unit) in curves.items():
         drawn = partial(figures.training_curve, rows, name=name, title=title, unit=unit)
-        found.append(_panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
+        found.append(panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn = partial(figures.update_times, times(runs))
-    found.append(_panel("update-times", COST, caption, drawn))
+    found.append(panel("update-times", COST, caption, drawn))
     return found
 
 
@@ -120,9 +116,3 @@ def _method(name: str, run: Training) -> str:
         f"{shell.reproduce(run.attributes.get('command'))}"
         f'<div class="columns">{told}</div></section>'
     )
-
-
-def _panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> Panel:
-    figure = Figure(figsize=SIZE, layout="constrained")
-    draw(ax=figure.add_subplot())
-    return Panel(name, section, caption, figure)
