@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gradlab.ledger import CAUSES, SOURCES
-from gradlab.wording import percent
+from gradlab.wording import percent, two
 
 ROUNDING = 1e-12  # share of the total's upper end that is no share at all
 Rows = Sequence[Mapping[str, Any]]
@@ -44,7 +44,8 @@ def _table(rows: Rows, kind: str, names: Mapping[str, str], title: str) -> Table
 
 def _value(row: Mapping[str, Any]) -> str:
     """A number with its interval."""
-    return f"{row['value']:.2g}\n[{row['ci_low']:.2g}, {row['ci_high']:.2g}]"
+    value, low, high = (two(row[name]) for name in ("value", "ci_low", "ci_high"))
+    return f"{value}\n[{low}, {high}]"
 
 
 def _share(row: Mapping[str, Any], total: Mapping[str, Any]) -> str:
