@@ -11,8 +11,9 @@ plain, contiguous arrays are read, and never more bytes than the file has.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +93,29 @@ def read(path: str | Path) -> Record:
     Raises:
         InputError: there is no such file, it is damaged, or gradlab did not write it.
     """
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        return _Reader(Path(path)).record(file)
+
+
+def attributes(path: str | Path) -> dict[str, Attribute]:
+    """The attributes of the record at `path` alone, however large its arrays are.
+
+    Raises:
+        InputError: as for `read`, save for damage to the arrays.
+    """
+    with _opened(Path(path)) as file:
+        return _Reader(Path(path)).attributes(file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file for reading; whatever goes wrong in it becomes an InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     try:
         # Finished files are never changed in place, so no lock is needed, and read-only disks work.
         with h5py.File(path, "r", locking=False) as file:
-            return _Reader(path).record(file)
+            yield file
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:

@@ -27,7 +27,7 @@ COLUMNS = ["iteration", "estimator", "horizon", "quantity", "value", "ci_low", "
 SAME: Mapping[str, object] = {"task": None, "task_parameters": None, "batch": None, **SETTINGS}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Series:
     """Profiles by iteration, in rising order, and T of MPG's rule, in iterations."""
 

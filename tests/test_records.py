@@ -291,3 +291,15 @@ def test_an_inconsistent_record_is_not_written(
     with pytest.raises(InputError, match=message):
         records.write(tmp_path / "run.h5", Record({}, {"g": arrays}))
     assert not list(tmp_path.iterdir())
+
+
+def test_attributes_alone_are_those_of_the_whole_and_refuse_alike(tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    array = Array(np.arange(3), ("row",))
+    records.write(path, Record({"kind": "training", "seed": 3}, {"table": {"row": array}}))
+    assert records.attributes(path) == records.read(path).attributes
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(InputError, match="damaged or foreign"):
+        records.attributes(path)
+    with pytest.raises(InputError, match="no such file"):
+        records.attributes(tmp_path / "none.h5")

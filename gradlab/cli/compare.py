@@ -42,13 +42,11 @@ class Compare:
 
     def _through_training(self) -> Document:
         from gradlab.reporting.output import follow
-        from gradlab.verdict import through_training
 
-        found = follow(self.files, self.iterations, self.ramp, self.output)
-        told = through_training(found.profiles, found.data_weight)
+        told, table = follow(self.files, self.iterations, self.ramp, self.output)
         return {
             "verdict": [asdict(told)],
-            "table": found.table().to_dict("records"),
+            "table": table.to_dict("records"),
             "report": str(self.output),
         }
 

@@ -92,7 +92,7 @@ def holds_jacobians(path: str | Path) -> bool:
     Raises:
         InputError: it cannot be read at all.
     """
-    return records.read(path).attributes.get("kind") == KIND
+    return records.attributes(path).get("kind") == KIND
 
 
 def _to_record(run: JacobianRun) -> records.Record:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
 from gradlab import records
 from gradlab.comparison import Comparison, compared
 from gradlab.errors import InputError
+from gradlab.files import placed
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
@@ -20,10 +20,10 @@ from gradlab.reporting import comparison_page, jacobian_page, panels, series_pag
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
-from gradlab.series import Series, series
+from gradlab.series import series
 from gradlab.training.results import holds_training, loaded
 from gradlab.training.results import load as load_training
-from gradlab.verdict import evidence, verdict
+from gradlab.verdict import Sentence, evidence, through_training, verdict
 
 PROFILE, TRAINING = "profile", "training"
 
@@ -80,21 +80,25 @@ def _placed(page: Path, drawn: list[Panel], text: str) -> Path:
 
 def follow(
     paths: Sequence[str | Path], iterations: Sequence[int], ramp: int, page: str | Path
-) -> Series:
+) -> tuple[Sentence, pd.DataFrame]:
     """Writes one page of measurements at several checkpoints of a training, and its figures.
 
     Args:
         iterations: of the checkpoints, one per path; ramp: T of MPG's rule for weights.
+
+    Returns:
+        Its verdict and the table behind it.
 
     Raises:
         InputError: as `compare`, or iterations that do not fit.
     """
     page = _named(page)
     found = series([load(path) for path in paths], iterations, ramp)
-    drawn = series_page.panels(found)
+    table, told = found.table(), through_training(found.profiles, found.data_weight)
+    drawn = series_page.panels(found, table)
     title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
-    _placed(page, drawn, series_page.render(found, title, drawn))
-    return found
+    _placed(page, drawn, series_page.render(found, table, told, title, drawn))
+    return told, table
 
 
 def kind_of(paths: Sequence[str | Path]) -> str:
@@ -117,7 +121,7 @@ def _kind(path: str | Path) -> str:
     """What a run is of; one that is being written is of training."""
     if holds_training(path):
         return TRAINING
-    return str(records.read(path).attributes.get("kind"))
+    return str(records.attributes(path).get("kind"))
 
 
 def two_profiles(paths: Sequence[str | Path]) -> Comparison:
@@ -150,7 +154,8 @@ def _several_runs(paths: Sequence[str | Path]) -> tuple[list[Panel], str]:
 def _written(page: Path, drawn: list[Panel], text: str) -> Path:
     try:
         _save_figures(drawn, page.with_name(f"{page.stem}_figures"))
-        _put(page, text)
+        with placed(page) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{page.parent} cannot be written ({reason}): copy the run") from error
@@ -205,12 +210,3 @@ def _save_figures(drawn: list[Panel], folder: Path) -> None:
         for panel in drawn:
             panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
             panel.figure.savefig(folder / f"{panel.name}.pdf", metadata={"CreationDate": None})
-
-
-def _put(page: Path, text: str) -> None:
-    temporary = page.with_name(f".{page.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, page)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,15 +12,18 @@ from gradlab.reporting import shell
 from gradlab.reporting.numbers import number
 from gradlab.reporting.panels import Panel, panel
 from gradlab.series import Series
-from gradlab.verdict import through_training
+from gradlab.verdict import Sentence
 
 SECTION = "Data or model through training"
 HEADINGS = ("iteration", "estimator", "horizon", "quantity", "value", "95 % from", "to")
 
 
-def panels(series: Series) -> list[Panel]:
-    """Bias and error of J_0 and J_H with their crossing, then weights beside the rule's."""
-    table = series.table()
+def panels(series: Series, table: pd.DataFrame) -> list[Panel]:
+    """Bias and error of J_0 and J_H with their crossing, then weights beside the rule's.
+
+    Args:
+        table: that of `series`, whose weights take seconds.
+    """
     rule = f"The rule is that of MPG (eq. 10) with T = {series.ramp} iterations."
     errors = figures.errors_through_training
     drawn = {
@@ -32,12 +35,13 @@ def panels(series: Series) -> list[Panel]:
     return [panel(name, SECTION, caption, draw) for name, (caption, draw) in drawn.items()]
 
 
-def render(series: Series, title: str, drawn: list[Panel]) -> str:
+def render(
+    series: Series, table: pd.DataFrame, verdict: Sentence, title: str, drawn: list[Panel]
+) -> str:
     """The whole page as text."""
-    verdict = through_training(series.profiles, series.data_weight)
     body = f"""{shell.verdict_box([verdict])}
 {shell.figures(drawn)}
-{_numbers(series.table())}
+{_numbers(table)}
 {_method(series)}"""
     return shell.document(title, "When data, when model?", _facts(series), body)
 

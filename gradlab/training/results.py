@@ -81,7 +81,7 @@ def holds_training(path: str | Path) -> bool:
     """
     if journal.journal_of(path).is_file():
         return True
-    return records.read(path).attributes.get("kind") == KIND
+    return records.attributes(path).get("kind") == KIND
 
 
 def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
