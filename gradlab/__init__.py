@@ -5,6 +5,7 @@
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
     choose(profile) → Choice                     horizon, weights, how sure, what if
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
+    compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
     from gradlab.profile import Profile, load
+    from gradlab.remedies.comparing import compare_remedies
     from gradlab.reporting import report
     from gradlab.tasks import Task
     from gradlab.training.loop import train
@@ -35,6 +37,7 @@ __all__ = [
     "attribution",
     "choose",
     "compare_jacobians",
+    "compare_remedies",
     "figures",
     "load",
     "measure",
@@ -54,6 +57,7 @@ _HOMES = {
     "attribution": "gradlab.accounting",
     "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",
+    "compare_remedies": "gradlab.remedies.comparing",
     "load": "gradlab.profile",
     "measure": "gradlab.measurement",
     "report": "gradlab.reporting",

@@ -1,0 +1,148 @@
+"""One number per model, trial and quantity, and how they become estimates over trials.
+
+    θ = mean_k v_k,   θ_(−k) = mean of the others        k = 1 … K trials
+
+With one trial θ is its value, and the left-out values are those over its starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.errors import InputError
+from gradlab.statistics.moments import Array, Estimate
+
+LABELS = ("model", "quantity", "block", "region")
+NUMBERS = ("at", "value")
+ALL = "all"
+
+
+class Key(NamedTuple):
+    """What a number is of; `at` is a step or horizon, -1 where there is none."""
+
+    quantity: str
+    block: str = ""
+    at: int = -1
+    region: str = ALL
+
+
+class Pair(NamedTuple):
+    """What an arm is judged by under a budget: two models, without and with the remedy."""
+
+    arm: str
+    budget: str
+    first: str
+    second: str
+
+
+class Value(NamedTuple):
+    """A number of one model in one trial, and the same with each group of starts left out."""
+
+    model: str
+    key: Key
+    value: float
+    left_out: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """All numbers by column, each [rows]: model, quantity, block, region, at, value, trial.
+
+    Attributes:
+        left_out: [rows of the first trial, G], NaN where a number has none; those rows come first.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    left_out: Array
+
+    def __post_init__(self) -> None:
+        first = int((self.columns["trial"] == self._first).sum())
+        if len(self.left_out) != first or (self.columns["trial"][:first] != self._first).any():
+            raise InputError(
+                f"left_out has {len(self.left_out)} rows, but the first trial has {first}"
+            )
+
+    @property
+    def _first(self) -> int:
+        return int(self.columns["trial"][0]) if len(self.columns["trial"]) else 0
+
+    @property
+    def trials(self) -> int:
+        return len(np.unique(self.columns["trial"]))
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, Key], dict[int, int]]:
+        """(model, key) → trial → row."""
+        found: dict[tuple[str, Key], dict[int, int]] = {}
+        c = self.columns
+        names = (c["model"], c["quantity"], c["block"], c["at"], c["region"], c["trial"])
+        for row, (model, quantity, block, at, region, trial) in enumerate(zip(*names, strict=True)):
+            key = Key(str(quantity), str(block), int(at), str(region))
+            found.setdefault((str(model), key), {})[int(trial)] = row
+        return found
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(model for model, _ in self._rows))
+
+    def keys(self, model: str) -> Iterator[Key]:
+        """What is known of a model, in the order it was measured."""
+        return (key for name, key in self._rows if name == model)
+
+    def estimates(self, models: tuple[str, ...], key: Key) -> list[Estimate] | None:
+        """Of several models over the trials that have all of them finite; None without any.
+
+        Estimates of one call are paired: left-out values are of the same trials, or of the same
+        groups of starts.
+        """
+        rows = [self._rows.get((model, key), {}) for model in models]
+        shared = [k for k in sorted(rows[0]) if all(k in each for each in rows)]
+        values = np.array([[self.columns["value"][each[k]] for k in shared] for each in rows])
+        known = np.isfinite(values).all(axis=0) if values.size else np.zeros(0, dtype=bool)
+        if not known.any():
+            return None
+        if self.trials == 1:
+            return [
+                Estimate(float(v[0]), self.left_out[r[shared[0]]])
+                for v, r in zip(values, rows, strict=True)
+            ]
+        return [over_trials(each[known]) for each in values]
+
+
+def over_trials(values: Array) -> Estimate:
+    """Mean of [K] with each trial left out; a single one leaves no interval."""
+    count = len(values)
+    if count == 1:
+        return Estimate(float(values[0]), np.full(2, np.nan))
+    return Estimate(float(values.mean()), (values.sum() - values) / (count - 1))
+
+
+def cells(trials: Mapping[int, list[Value]]) -> Cells:
+    """Trials side by side, the first one's left-out values kept."""
+    rows = [(trial, value) for trial in sorted(trials) for value in trials[trial]]
+    texts = {
+        "model": [value.model for _, value in rows],
+        **{
+            name: [getattr(value.key, name) for _, value in rows]
+            for name in ("quantity", "block", "region")
+        },
+    }
+    columns: dict[str, NDArray[Any]] = {
+        name: np.array(values, dtype=object) for name, values in texts.items()
+    }
+    columns["at"] = np.array([value.key.at for _, value in rows], dtype=np.int64)
+    columns["value"] = np.array([value.value for _, value in rows], dtype=np.float64)
+    columns["trial"] = np.array([trial for trial, _ in rows], dtype=np.int64)
+    begin = trials[min(trials)] if trials else []
+    groups = max((len(each.left_out) for each in begin if each.left_out is not None), default=2)
+    left_out = np.full((len(begin), groups), np.nan)
+    for row, each in zip(left_out, begin, strict=True):
+        if each.left_out is not None:
+            row[:] = each.left_out
+    return Cells(columns, left_out)
