@@ -125,35 +125,77 @@ def perturbed_rewards(
     stage: str = "finite differences",
 ) -> tuple[Tensor, Tensor]:
     """γᵗ r_t and alive of every perturbed policy's rollouts, [horizon, copies · n] each."""
-    copies, count = len(moved), len(starts.states)
+    found = perturbed_rollout(
+        simulator, policy, moved, starts, horizon, discount, actions, seed, progress, stage
+    )
+    return found.rewards, found.alive[:-1]
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Rollouts of C perturbed policies from the same n starts, on the same noise.
+
+    Attributes:
+        rewards: γᵗ r_t, [H, C · n]; alive: at each state, the last one too, [H + 1, C · n].
+        state: the last one, [C · n, ds]; action: taken there, [C · n, da].
+    """
+
+    rewards: Tensor
+    alive: Tensor
+    state: Tensor
+    action: Tensor
+
+
+def perturbed_rollout(
+    simulator: System,
+    policy: nn.Module,
+    moved: list[nn.Module],
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    actions: str,
+    seed: int,
+    progress: Progress,
+    stage: str,
+) -> Perturbed:
+    """Rollouts whose first action, or whose every action, sees the perturbed parameters."""
+    copies = len(moved)
     state = starts.states.repeat(copies, 1)
-    alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
-    rewards, living = [], []
-    for t in range(horizon):
+    alive = [torch.ones(len(state), dtype=torch.bool, device=state.device)]
+    rewards = state.new_zeros(horizon, len(state))
+
+    def choose(t: int) -> Tensor:
         e = starts.policy_noise(policy, seed, t)
         with torch.no_grad():
-            if t == 0 or actions == "all":
-                pieces = zip(moved, state.reshape(copies, count, -1), strict=True)
-                action = torch.cat([act(each, rows, e) for each, rows in pieces])
-            else:
-                action = act(policy, state, e.repeat(copies, 1))
-            xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
-            out = step_running(simulator, state, action, xi)
-        rewards.append(discount**t * out.reward)
-        living.append(alive)
-        alive, state = alive & out.alive, out.state
+            if t and actions != "all":
+                return act(policy, state, e.repeat(copies, 1))
+            pieces = zip(moved, state.chunk(copies), strict=True)
+            return torch.cat([act(each, rows, e) for each, rows in pieces])
+
+    for t in range(horizon):
+        xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
+        with torch.no_grad():
+            out = step_running(simulator, state, choose(t), xi)
+        rewards[t] = discount**t * out.reward
+        alive.append(alive[t] & out.alive)
+        state = out.state
         progress(stage, t + 1, horizon)
-    return torch.stack(rewards), torch.stack(living)
+    return Perturbed(rewards, torch.stack(alive), state, choose(horizon))
 
 
 def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
     """Moves actions by a thousandth of their size, and θ, where s_0 has no say, by a hundredth."""
+    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    return min(1e-3 * own_size(policy, states, noise, directions), 1e-2 * max(theta, 1.0))
+
+
+def own_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
+    """Length of a step along unit directions [D, P] that moves actions by their own size."""
     jacobian = policy_jacobian(policy, states, noise)
     reach = float(gram.along(jacobian, directions).square().mean().sqrt())
     with torch.no_grad():
         size = float(act(policy, states, noise).square().mean().sqrt())
-    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
-    return min(1e-3 * max(size, 1e-2) / max(reach, 1e-12), 1e-2 * max(theta, 1.0))
+    return max(size, 1e-2) / max(reach, 1e-12)
 
 
 def mean_and_error(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gradlab.consequence import LINEAR, TRUTH, Consequence
 from gradlab.gradients import gram
-from gradlab.gradients.common_random import perturbed_rewards
+from gradlab.gradients.common_random import own_size, perturbed_rewards
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.horizons import horizon_gradients
@@ -33,7 +33,6 @@ from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import Progress, silent
-from gradlab.networks.interface import act
 from gradlab.systems.system import System
 
 JUDGES = 128  # starts that returns are of
@@ -173,11 +172,8 @@ def _stepped(
 def _grid(asked: Question, judging: Starts, direction: Tensor) -> Tensor:
     """Lengths η at which a step along a unit direction moves actions by `MOVES` of their size."""
     noise = judging.policy_noise(asked.policy, asked.seed, 0)
-    jacobian = policy_jacobian(asked.policy, judging.states, noise)
-    reach = gram.along(jacobian, direction[None]).square().mean().sqrt()
-    with torch.no_grad():
-        size = act(asked.policy, judging.states, noise).square().mean().sqrt().clamp(min=1e-2)
-    return size / reach.clamp(min=1e-12) * torch.tensor(MOVES).to(direction)
+    size = own_size(asked.policy, judging.states, noise, direction[None])
+    return size * torch.tensor(MOVES).to(direction)
 
 
 def _changes(asked: Question, judging: Starts, moved: list[Tensor], progress: Progress) -> Tensor:
