@@ -68,7 +68,7 @@ class DirectionalDerivative:
         """Training rows have their neighbours among themselves, held-out ones among all."""
         everyone = torch.cat([training, held_out])
         near = self._near(rows, training)
-        return self._bound(rows, training, near), self._bound(
+        return self.bound(rows, training, near), self.bound(
             rows, held_out, self._near(rows, everyone)
         )
 
@@ -89,7 +89,12 @@ class DirectionalDerivative:
         square[among] = torch.from_numpy(near.distance**2).to(rows.inputs)
         return index, square, near.repeated
 
-    def _bound(self, rows: Rows, used: Tensor, near: tuple[Tensor, Tensor, int]) -> Bound:
+    def bound(self, rows: Rows, used: Tensor, near: tuple[Tensor, Tensor, int]) -> Bound:
+        """The loss on the rows `used`, whose neighbours are known.
+
+        Args:
+            near: every row's neighbours [M, n], their squared distances, and how many rows repeat.
+        """
         index, square, repeated = near
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:

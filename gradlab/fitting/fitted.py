@@ -77,10 +77,10 @@ def finished(
         )
     descent.ensemble.load_state_dict(descent.best)
     norms = spectral.norms(descent.ensemble.eval())
-    ensemble = _of_members(spectral.baked(descent.ensemble), kept)
+    ensemble = of_members(spectral.baked(descent.ensemble), kept)
     square = _errors(ensemble, descent.rows, descent.held_out.rows)
     if loss.prediction == "mse":
-        _set_constant_noise(ensemble, square)
+        set_constant_noise(ensemble, square)
     return Fit(
         ensemble=ensemble,
         members=tuple(numbers[k] for k in kept),
@@ -99,7 +99,7 @@ def finished(
     )
 
 
-def _of_members(whole: Any, kept: list[int]) -> GaussianEnsemble:
+def of_members(whole: Any, kept: list[int]) -> GaussianEnsemble:
     """Some of the members, in eval mode and without gradients."""
     arguments = {name: value for name, value in whole.architecture.items() if name != "kind"}
     with torch.random.fork_rng(devices=[]):
@@ -117,7 +117,7 @@ def _errors(ensemble: GaussianEnsemble, rows: Rows, held_out: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
+def set_constant_noise(ensemble: GaussianEnsemble, square: Tensor) -> None:
     """Noise of one size: squared error leaves the variance untrained, held-out errors give it.
 
     With bounds 20 above and below, log v is its raw output to 1e-8.
