@@ -30,6 +30,7 @@ from analyses.var_exp import FOLDER, World, random_policy, worlds
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
 from gradlab.networks.interface import noise_dim
+from gradlab.statistics.roughness import roughness
 
 POINTS = 21
 STARTS = 16
@@ -104,12 +105,6 @@ def _returns(world: World, policy: nn.Module, moved: dict[str, Tensor], many: in
         if t + 1 in HORIZONS:
             found.append(total.mean(1))
     return torch.stack(found)
-
-
-def roughness(surface: Array) -> float:
-    """Mean |second difference| along both axes over the range of the surface."""
-    bends = [np.abs(np.diff(surface, 2, axis=axis)).mean() for axis in (0, 1)]
-    return float(np.mean(bends) / (surface.max() - surface.min()))
 
 
 def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:

@@ -1,0 +1,122 @@
+"""Slices of the return for the models of one trial: along each one's gradient and at random.
+
+    the model's surface      h of its steps and the critic    what its gradient climbs
+    the simulator's          the true return of T steps       what a step along that gradient gives
+
+θ moves in the first action, as in the gradients that are compared. Lines are of the first `STARTS`
+starts; the random direction is every model's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.slices import Slice, random_direction, slices
+from gradlab.gradients.starts import Starts
+from gradlab.remedies.arms import SIMULATOR
+from gradlab.remedies.cells import Key, Value
+from gradlab.shared_truth import SharedTruth
+from gradlab.systems.system import System
+
+STARTS = 64
+GRADIENT, RANDOM = "gradient", "random"
+COLUMNS = (
+    "model", "surface", "direction", "at", "alpha", "value", "ci_low", "ci_high", "n",
+)  # fmt: skip
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of one trial.
+
+    Attributes:
+        rows: a row per point, with `COLUMNS`; `surface` is "model" or "simulator".
+        roughness: of every model's surface, and of the simulator's along the random direction.
+    """
+
+    rows: tuple[Row, ...]
+    roughness: tuple[Value, ...]
+
+
+def model_lines(truth: SharedTruth, models: Mapping[str, System], tail: Tail) -> Lines:
+    """Lines on every model's own surface, at the horizon of the tail.
+
+    A model whose gradient is not finite is cut along the random direction alone.
+    """
+    rows: list[Row] = []
+    roughness: list[Value] = []
+    for name, model in models.items():
+        found = _cut(truth, model, tail, _directions(truth, model, tail))
+        rows += _rows(found, name, "model", tail.horizon)
+        roughness += _roughness(truth, found, name, tail.horizon)
+    return Lines(tuple(rows), tuple(roughness))
+
+
+def simulator_lines(truth: SharedTruth, models: Mapping[str, System], tail: Tail) -> Lines:
+    """The true return along every model's gradient at the horizon of the tail, and at random."""
+    simulator, h = truth.task.simulator, tail.horizon
+    whole = Tail(truth.reference.horizon, None, tail.discount)
+    rows: list[Row] = []
+    for name, model in models.items():
+        along = _directions(truth, model, tail)
+        along.pop(RANDOM)
+        rows += _rows(_cut(truth, simulator, whole, along), name, SIMULATOR, h)
+    random = _cut(truth, simulator, whole, {RANDOM: random_direction(truth.policy, truth.seed)})
+    rows += _rows(random, SIMULATOR, SIMULATOR, h)
+    return Lines(tuple(rows), tuple(_roughness(truth, random, SIMULATOR, h)))
+
+
+def columns(rows: tuple[Row, ...]) -> dict[str, NDArray[np.generic]]:
+    """Rows by column, as `Remedies.slices` keeps them."""
+    kinds = dict.fromkeys(("model", "surface", "direction"), object) | {"at": int, "n": int}
+    return {name: np.array([row[name] for row in rows], kinds.get(name, float)) for name in COLUMNS}
+
+
+def _few(truth: SharedTruth) -> Starts:
+    return truth.begin.block(slice(0, min(STARTS, len(truth.begin.states))))
+
+
+def _directions(truth: SharedTruth, model: System, tail: Tail) -> dict[str, Tensor]:
+    gradient = Estimator(model, model, "first", tail).mean_gradient(
+        truth.policy, _few(truth), truth.seed, truth.termination
+    )
+    found = {RANDOM: random_direction(truth.policy, truth.seed)}
+    norm = gradient.norm()
+    return found | ({GRADIENT: gradient} if torch.isfinite(norm) and norm > 0 else {})
+
+
+def _cut(
+    truth: SharedTruth, system: System, tail: Tail, directions: Mapping[str, Tensor]
+) -> dict[str, Slice]:
+    surface = Estimator(system, system, "first", tail)
+    return slices(
+        surface, truth.policy, _few(truth), directions, seed=truth.seed,
+        termination=truth.termination,
+    )  # fmt: skip
+
+
+def _rows(found: Mapping[str, Slice], model: str, surface: str, h: int) -> list[Row]:
+    return [
+        {"model": model, "surface": surface, "direction": direction, "at": h, **row}
+        for direction, line in found.items()
+        for row in line.rows()
+    ]
+
+
+def _roughness(truth: SharedTruth, found: Mapping[str, Slice], model: str, h: int) -> list[Value]:
+    """Left-out values are those of the trial's starts, where the lines are of all of them."""
+    whole = len(truth.begin.states) <= STARTS
+    estimates = {direction: line.roughness() for direction, line in found.items()}
+    return [
+        Value(model, Key("roughness", direction, h), each.value, each.left_out if whole else None)
+        for direction, each in estimates.items()
+    ]
