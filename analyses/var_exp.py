@@ -75,7 +75,7 @@ def worlds(small: bool) -> list[World]:
         for engine in ("analytic", "mujoco")
     )
     found = [
-        World("cart-pole swing-up", analytic.simulator, _hanging, limit=(3.0,)),
+        World("cart-pole swing-up", analytic.simulator, hanging, limit=(3.0,)),
         World("contractive", contractive(), _normal, contracts=True, discount=0.9),
     ]
     if small:
@@ -96,7 +96,7 @@ def contractive() -> LinearQuadratic:
     return LinearQuadratic(A, 0.3 * eye, eye, 0.1 * eye, 0.01 * eye)
 
 
-def _hanging(n: int, generator: torch.Generator) -> Tensor:
+def hanging(n: int, generator: torch.Generator) -> Tensor:
     """Near the hanging pole, θ = π."""
     start = 0.1 * torch.rand(n, 4, generator=generator, dtype=torch.float64) - 0.05
     return start + torch.tensor([0.0, torch.pi, 0.0, 0.0], dtype=torch.float64)
@@ -117,13 +117,20 @@ def random_policy(world: World) -> nn.Module:
         ).double()  # fmt: skip
 
 
-def gradients(world: World, policy: nn.Module, actions: str, samples: int) -> list[Tensor]:
+def gradients(
+    world: World,
+    policy: nn.Module,
+    actions: str,
+    samples: int,
+    horizons: tuple[int, ...] = ALL,
+    seed: int = 0,
+) -> list[Tensor]:
     """Per-sample gradients [N, P] for every horizon, along one rollout."""
-    tail = Tail(ALL[-1], None, world.discount)
+    tail = Tail(horizons[-1], None, world.discount)
     estimator = Estimator(world.system, world.system, actions, tail)
-    starts = world.starts(samples, stream(0, "starts"))
+    starts = world.starts(samples, stream(seed, "starts"))
     begin = checked(estimator, policy, starts, "ignore")
-    found = carried(estimator, policy, begin, ALL, 0, "ignore")
+    found = carried(estimator, policy, begin, horizons, seed, "ignore")
     return [path_gradients(found.jacobian, costates) for costates in found.costates]
 
 
