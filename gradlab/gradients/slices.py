@@ -119,8 +119,7 @@ def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
         drawn = torch.randn(each.shape, generator=generator, dtype=torch.float64).flatten()
         weight = float(each.detach().norm()) * each.requires_grad
         parts.append(weight * drawn / drawn.norm())
-    whole = torch.cat(parts)
-    return whole / whole.norm()
+    return nn.functional.normalize(torch.cat(parts), dim=0)
 
 
 def reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
@@ -134,7 +133,8 @@ def _unit(name: str, direction: Tensor) -> Tensor:
     norm = direction.norm()
     if not (torch.isfinite(norm) and norm > 0):
         raise InputError(f"direction {name!r} has norm {float(norm):g}: it leads nowhere")
-    return direction / norm
+    unit: Tensor = direction / norm
+    return unit
 
 
 def _returns(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.slices import Slice, random_direction, slices
 from gradlab.gradients.starts import Starts
 from gradlab.remedies.arms import SIMULATOR
@@ -86,9 +87,12 @@ def _few(truth: SharedTruth) -> Starts:
 
 
 def _directions(truth: SharedTruth, model: System, tail: Tail) -> dict[str, Tensor]:
-    gradient = Estimator(model, model, "first", tail).mean_gradient(
-        truth.policy, _few(truth), truth.seed, truth.termination
-    )
+    means = horizon_gradients(
+        Estimator(model, model, "first", tail), truth.policy, _few(truth),
+        horizons=[tail.horizon], seed=truth.seed, termination=truth.termination,
+    ).means  # fmt: skip
+    assert means is not None
+    gradient = means[0]
     found = {RANDOM: random_direction(truth.policy, truth.seed)}
     norm = gradient.norm()
     return found | ({GRADIENT: gradient} if torch.isfinite(norm) and norm > 0 else {})
