@@ -91,20 +91,24 @@ def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Arra
 
 
 def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
-    """Block → squared norms of its error and of itself, each [H, N].
+    """Those of the blocks, and of the predictions.
 
     A prediction's size is that of the change it predicts, in standard deviations of each output.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond the finite numbers all is masked
+        return jacobian_squares(visited) | _predictions(visited)
+
+
+def jacobian_squares(visited: Visited) -> dict[str, tuple[Array, Array]]:
+    """Block → squared norms of its error and of itself, each [H, N]."""
     ds = visited.states.shape[2]
     true, wrong = visited.true.J, visited.wrong
     s, r = slice(0, ds), slice(ds, None)
     parts = {"A": (s, s), "B": (s, r), "r_s": (r, s), "r_a": (r, r)}
-    found = {
+    return {
         block: (_square(wrong[..., i, j]), _square(true[..., i, j]))
         for block, (i, j) in parts.items()
     }
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond the finite numbers all is masked
-        return found | _predictions(visited)
 
 
 def _predictions(visited: Visited) -> dict[str, tuple[Array, Array]]:

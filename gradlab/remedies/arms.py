@@ -15,7 +15,7 @@ STEPS, TIME = "equal steps", "equal time"
 
 # In one line each, for lists and pages.
 ABOUT: Mapping[str, str] = {
-    "spectral": "hidden layers of the model held at spectral norm 1 (RP-PGM, appendix B.1)",
+    "spectral": "layers of the model but the last held at spectral norm 1 (RP-PGM, appendix B.1)",
     "dd": "likelihood and directional derivatives to the nearest points, one model (DDPPO eq. 9)",
     "two-model": "states of the baseline, Jacobians of dd's model (DDPPO, Algorithm 1)",
     "multistep": "squared error along 5 steps of the model's own predictions (RP-PGM Fig. 6)",

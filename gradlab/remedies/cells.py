@@ -7,7 +7,7 @@ With one trial θ is its value, and the left-out values are those over its start
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -123,26 +123,29 @@ def over_trials(values: Array) -> Estimate:
     return Estimate(float(values.mean()), (values.sum() - values) / (count - 1))
 
 
-def cells(trials: Mapping[int, list[Value]]) -> Cells:
-    """Trials side by side, the first one's left-out values kept."""
-    rows = [(trial, value) for trial in sorted(trials) for value in trials[trial]]
-    texts = {
-        "model": [value.model for _, value in rows],
-        **{
-            name: [getattr(value.key, name) for _, value in rows]
-            for name in ("quantity", "block", "region")
-        },
-    }
-    columns: dict[str, NDArray[Any]] = {
-        name: np.array(values, dtype=object) for name, values in texts.items()
-    }
-    columns["at"] = np.array([value.key.at for _, value in rows], dtype=np.int64)
-    columns["value"] = np.array([value.value for _, value in rows], dtype=np.float64)
-    columns["trial"] = np.array([trial for trial, _ in rows], dtype=np.int64)
-    begin = trials[min(trials)] if trials else []
-    groups = max((len(each.left_out) for each in begin if each.left_out is not None), default=2)
-    left_out = np.full((len(begin), groups), np.nan)
-    for row, each in zip(left_out, begin, strict=True):
+def extended(cells: Cells | None, trial: int, values: Sequence[Value]) -> Cells:
+    """The numbers of one more trial after those that are there; the first one's left-out values
+    are kept."""
+    columns: dict[str, NDArray[Any]] = {"model": _texts([each.model for each in values])}
+    for name in ("quantity", "block", "region"):
+        columns[name] = _texts([getattr(each.key, name) for each in values])
+    columns["at"] = np.array([each.key.at for each in values], dtype=np.int64)
+    columns["value"] = np.array([each.value for each in values], dtype=np.float64)
+    columns["trial"] = np.full(len(values), trial, dtype=np.int64)
+    if cells is None:
+        return Cells(columns, _left_out(values))
+    joined = {name: np.concatenate([cells.columns[name], columns[name]]) for name in columns}
+    return Cells(joined, cells.left_out)
+
+
+def _texts(values: list[str]) -> NDArray[Any]:
+    return np.array(values, dtype=object)
+
+
+def _left_out(values: Sequence[Value]) -> Array:
+    groups = max((len(each.left_out) for each in values if each.left_out is not None), default=2)
+    found = np.full((len(values), groups), np.nan)
+    for row, each in zip(found, values, strict=True):
         if each.left_out is not None:
             row[:] = each.left_out
-    return Cells(columns, left_out)
+    return found

@@ -1,22 +1,48 @@
-"""`compare_remedies`: is a remedy worth it? Models with and without it, on the same everything."""
+"""`compare_remedies`: is a remedy worth it? Models with and without it, on the same everything.
+
+    run = compare_remedies(task, policy, critic, Path("runs/remedies.h5"), arms=("spectral", "dd"))
+    run.table()                       what each arm changes, at equal steps and at equal time
+
+Within a trial all models share record, first weights, starts and noise; trials share nothing but
+what was given. The file is written anew after each trial, and every fitted model is kept, so that a
+kill costs at most the measurement of a trial and a few seconds of a fit.
+"""
 
 from __future__ import annotations
 
+import copy
+import json
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from gradlab import provenance, records
+from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
+from gradlab.errors import InputError
+from gradlab.files import placed
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.hooks import Progress, silent
-from gradlab.remedies.arms import DEFAULT
-from gradlab.remedies.run import Remedies
+from gradlab.measurement import check_arguments, check_networks
+from gradlab.remedies import fits, planning
+from gradlab.remedies.arms import ABOUT, DEFAULT
+from gradlab.remedies.cells import Value, extended
+from gradlab.remedies.planning import Plan, fits_of
+from gradlab.remedies.run import Remedies, load
+from gradlab.remedies.trial import Question, measured, system_of
+from gradlab.systems.system import System
 from gradlab.tasks import Task
 
-SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=40, patience=None)
+SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=60)
 DIRECTIONAL = DirectionalDerivative(directions=1)
+ROWS, STARTS, TRIALS = 3000, 64, 5
+PLAN = "plan.json"  # in the folder of the models
 
 
 def compare_remedies(
@@ -27,12 +53,12 @@ def compare_remedies(
     arms: Sequence[str] = DEFAULT,
     *,
     data: Trajectories | None = None,
-    rows: int = 3000,
+    rows: int = ROWS,
     settings: ModelSettings = SETTINGS,
     gradient_loss: DirectionalDerivative = DIRECTIONAL,
-    trials: int = 5,
+    trials: int = TRIALS,
     horizon: int | None = None,
-    starts: int = 64,
+    starts: int = STARTS,
     batch: int = 256,
     seed: int = 0,
     costs: Mapping[str, float] | None = None,
@@ -46,17 +72,192 @@ def compare_remedies(
     Args:
         output: NAME.h5; models lie beside it in NAME-models/, a fitted one is never fitted again.
         arms: see `remedies.arms`.
-        data: a record that every trial is fitted to; None: each trial records `rows` of its own.
-        settings: of the baseline, and of every arm but for what it changes.
-        gradient_loss: of "dd" and "two-model".
-        trials: seeds of fit (and data).
+        data: a record that every trial is fitted to; None: each trial records `rows` of its own,
+            with the policy and the task's exploration noise.
+        settings: of the baseline, and of every arm but for what it changes. All epochs are run
+            (`patience` and `seconds` are not used), and each model is as it was at its best on
+            held-out rows.
+        gradient_loss: of "dd" and "two-model", beside the likelihood.
+        trials: seeds of fit (and record).
         horizon: largest of the gradients and steps of the predictions; None: the task's.
         starts: per trial, of gradients and of the path that Jacobians are compared on.
         batch: at which mean squared errors are stated.
-        costs: seconds of a step of each arm in steps of the baseline; None: measured.
-        resume: go on with `output`.
+        costs: a step of each arm in steps of the baseline; None: measured in turn.
+        resume: go on with `output`; `trials` may have grown.
 
     Raises:
         InputError: names the argument or the arm, what it got and what to do.
+        Failure: every member of an arm left the finite numbers.
     """
-    raise NotImplementedError
+    H = task.horizon if horizon is None else horizon
+    check_arguments(H, starts, batch, "matched", "ignore")
+    check_networks(task, policy, critic)
+    asked = Question(
+        task, copy.deepcopy(policy).double(), None if critic is None else
+        copy.deepcopy(critic).double(), _checked_arms(arms), data, rows,
+        _checked_settings(settings), gradient_loss, H, starts, batch, seed,
+    )  # fmt: skip
+    _check_rest(asked, trials)
+    folder, config = models_folder(output), _config(asked, costs)
+    _prepare(output, folder, config, resume, overwrite)
+    plan = _plan(asked, folder, config, costs)
+    run = load(output) if resume and output.is_file() else None
+    for k in range(run.trials if run else 0, trials):
+        values, notes = measured(asked, k, plan, folder / f"trial-{k}", progress)
+        run = _with_trial(run, k, values, notes, plan, config | {"command": command})
+        run.save(output, overwrite=True)
+    assert run is not None
+    return run
+
+
+def models_folder(output: Path) -> Path:
+    """Where the models of a run lie."""
+    return output.with_name(f"{output.stem}-models")
+
+
+def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
+    """The models of a finished trial by name, as systems.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = models_folder(output)
+    plan = plan_from(_told(folder))
+    kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
+    return {name: system_of(task, plan, name, kept) for name in plan.models}
+
+
+def _checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(arms))
+    if not found:
+        raise InputError(f"arms is empty, expected some of {', '.join(ABOUT)}")
+    for arm in found:
+        fits_of(arm)
+    return found
+
+
+def _checked_settings(settings: ModelSettings) -> ModelSettings:
+    if not settings.reward:
+        raise InputError("settings has reward=False: models here need a head for the reward")
+    return replace(settings, patience=None, seconds=None)
+
+
+def _check_rest(asked: Question, trials: int) -> None:
+    if not isinstance(trials, int) or trials < 1:
+        raise InputError(f"trials is {trials!r}, expected an integer from 1")
+    if asked.horizon < 1:
+        raise InputError("horizon is 0, where no model counts: expected at least 1")
+    if asked.data is None and asked.rows < 1:
+        raise InputError(f"rows is {asked.rows!r}, expected an integer from 1")
+    if asked.data is not None:
+        simulator = asked.task.simulator
+        transitions.check_widths(asked.data, simulator.state_dim, simulator.action_dim)
+
+
+def _config(asked: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one before."""
+    data, settings = asked.data, asdict(asked.settings)
+    known = None if data is None else (data.state, data.action, data.reward, data.next_state)
+    config = {
+        "task": asked.task.name,
+        "task_parameters": dict(asked.task.parameters),
+        "policy_hash": provenance.network_hash(asked.policy),
+        "critic_hash": "" if asked.critic is None else provenance.network_hash(asked.critic),
+        "arms": asked.arms,
+        "data_hash": "" if known is None else provenance.tensors_hash(*known),
+        "rows": asked.rows if data is None else len(data),
+        "settings": {name: settings[name] for name in settings if name != "seed"},
+        "gradient_loss": asdict(asked.gradient_loss),
+        "horizon": asked.horizon,
+        "starts": asked.starts,
+        "batch": asked.batch,
+        "discount": asked.task.discount,
+        "seed": asked.seed,
+        "given_costs": None if costs is None else dict(costs),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(config))
+    return found
+
+
+def _prepare(
+    output: Path, folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
+) -> None:
+    """Make the folder for a new run, or see that it is that of this one."""
+    records.check_output(output, overwrite or resume)
+    if resume:
+        before = _told(folder)["config"]
+        changed = [name for name in config if before.get(name) != config[name]]
+        if changed:
+            raise InputError(f"{output} was begun with other {', '.join(changed)}: repeat them")
+        return
+    if folder.exists():
+        _told(folder)  # refuses a folder that is not of a run
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    output.unlink(missing_ok=True)
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """What the folder says of its run."""
+    try:
+        found: dict[str, Any] = json.loads((folder / PLAN).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{folder} holds no models of a test of remedies: choose another output, or start "
+            f"without resuming"
+        ) from error
+    return found
+
+
+def _plan(
+    asked: Question, folder: Path, config: Mapping[str, Any], given: Mapping[str, float] | None
+) -> Plan:
+    """Made once, before anything is fitted: costs that were measured again would differ."""
+    if (folder / PLAN).is_file():
+        return plan_from(_told(folder))
+    recipes, data = asked.recipes(0), asked.record(0)
+    steps = planning.steps_per_epoch(recipes, data)
+    costs = given
+    if costs is None:
+        costs = planning.costs_of(asked.arms, planning.measured_costs(recipes, data))
+    told = {
+        "config": config, "epochs": asked.settings.epochs, "steps": steps,
+        "costs": {arm: _cost(arm, costs) for arm in asked.arms},
+    }  # fmt: skip
+    with placed(folder / PLAN) as temporary:
+        temporary.write_text(json.dumps(told))
+    return plan_from(told)
+
+
+def _cost(arm: str, costs: Mapping[str, float]) -> float:
+    cost = costs.get(arm, nan)
+    if not 0 < cost < inf:
+        raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
+    return float(cost)
+
+
+def plan_from(told: Mapping[str, Any]) -> Plan:
+    """The plan that a folder tells of."""
+    arms = told["config"]["arms"]
+    return planning.planned(arms, told["epochs"], told["steps"], told["costs"])
+
+
+def _with_trial(
+    before: Remedies | None,
+    trial: int,
+    values: Sequence[Value],
+    notes: Mapping[str, Any],
+    plan: Plan,
+    config: Mapping[str, Any],
+) -> Remedies:
+    """The run with one more trial in it."""
+    cells = extended(before.cells if before else None, trial, values)
+    told = [*(before.notes["trials"] if before else []), dict(notes)]
+    plans = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
+    return Remedies(
+        cells=cells,
+        pairs=plan.pairs,
+        config={**config, "models": plans, "costs": dict(plan.costs)},
+        environment=provenance.environment() | {"precision": "float64"},
+        notes={"trials": told},
+    )
