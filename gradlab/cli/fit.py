@@ -1,7 +1,8 @@
-"""`gradlab fit TASK`: a learned model of a task, from recorded transitions."""
+"""`gradlab fit TASK`: a learned model of a task, or DDPPO's two, from recorded transitions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +12,8 @@ from tyro.conf import arg
 from gradlab import records
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.cli.data import named_data
+from gradlab.cli.fit_words import fit_sentences, nearness_sentences
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from gradlab.fitting.fitted import Fit as Fitted
     from gradlab.fitting.losses import Loss
     from gradlab.fitting.model_settings import ModelSettings
+    from gradlab.hooks import Progress
     from gradlab.tasks import Task
 
 
@@ -31,16 +35,20 @@ class Fit:
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
-    data: Annotated[Path | None, arg(metavar="FILE.h5")] = None
-    """Recorded transitions. Default: record some, with the policy or random actions."""
+    data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
+    """Recorded transitions, or a Minari dataset by its ID or folder (the extra gradlab[minari]).
+    Default: record some, with the policy or random actions."""
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
     """Policy that records, with exploration noise: .safetensors file or file.py:function. Default:
     random actions."""
-    loss: Literal["nll", "mse", "dd", "multistep", "sobolev"] = "nll"
+    export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
+    """Write the transitions as a Minari dataset, too."""
+    loss: Literal["nll", "mse", "dd", "multistep", "sobolev"] | None = None
     """Likelihood; squared error; directional derivatives to the nearest points, beside the
-    likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator."""
+    likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator.
+    Default: nll, and dd for the gradient model of --two-model."""
     weight: float = 1.0
     """Of the derivatives' loss (dd, sobolev)."""
     neighbours: int = 10
@@ -49,10 +57,16 @@ class Fit:
     """Divide directional errors by the distance (dd)."""
     steps: int = 5
     """Steps of the model's own predictions (multistep)."""
+    two_model: bool = False
+    """Two models (DDPPO): one by likelihood, which predicts states, and one by --loss, whose
+    Jacobians are used along them."""
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
     members: int | None = None
     """Default: the network's, 7, or 1 for rp-pgm."""
+    elites: int | None = None
+    """Keep so many members, those with the lowest held-out loss (MBPO and DDPPO: 5 of 7).
+    Default: all."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of the hidden layers. Default: the network's."""
     spectral: Literal["all", "all_but_last", "hidden"] | None = None
@@ -60,7 +74,7 @@ class Fit:
     epochs: int = 200
     """At most."""
     seconds: float | None = None
-    """At most, where given."""
+    """At most, where given; of each model."""
     patience: int = 5
     """Epochs without a lower held-out loss after which a member stops."""
     seed: arguments.Seed = 0
@@ -75,54 +89,59 @@ class Fit:
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with arguments.undisturbed():
-            from gradlab.fitting import fit_record
-            from gradlab.fitting.models import fit_model
-            from gradlab.networks import checkpoint
+            from gradlab.data import minari_datasets
 
         task = arguments.named_task(self.task, self.settings)
-        model = self._place(task)
+        models = self._places(task)
         settings, loss = self._settings(), self._loss(task)
-        data, file = self._data(task, model)
-        saved = model.with_suffix(".resume.safetensors")
+        data, source = self._data(task, models["prediction"])
+        if self.export is not None:
+            minari_datasets.write(data, self.export)
         if not self.resume:
-            saved.unlink(missing_ok=True)
+            for model in models.values():
+                _saved(model).unlink(missing_ok=True)
         with bars() as progress:
             try:
-                fit = fit_model(
-                    data, settings, loss, saved=saved, resume=self.resume, progress=progress
-                )
+                fits = self._fitted(data, settings, loss, models, progress)
             except KeyboardInterrupt:
-                kept = "go on with --resume" if saved.is_file() else "nothing was fitted yet"
+                begun = any(_saved(model).is_file() for model in models.values())
+                kept = "go on with --resume" if begun else "nothing was fitted yet"
                 raise KeyboardInterrupt(kept) from None
-        about = {"task": task.name, "command": command, "data": str(file)}
-        checkpoint.save(fit.ensemble, model)
-        curves = model.with_suffix(".h5")
-        fit_record.save(fit, curves, about, overwrite=True)
-        saved.unlink(missing_ok=True)
-        told = [*self._told(file), *sentences(fit, task), *self._nearness(data, fit)]
-        told.append(f"Judge it: gradlab jacobians {self.task} --model {model} --data {file}.")
-        verdict = [{"text": text, "decided": False} for text in told]
-        return {"verdict": verdict, "run": str(curves), "model": str(model), "data": str(file)}
+        for role, fit in fits.items():
+            self._keep(fit, models[role], {"task": task.name, "command": command, "data": source})
+        for model in models.values():
+            _saved(model).unlink(missing_ok=True)
+        return self._document(task, data, source, models, fits)
 
-    def _place(self, task: Task) -> Path:
+    def _places(self, task: Task) -> Mapping[str, Path]:
+        """The files of the models, by role; all that may be refused is refused here."""
         model = self.output or Path("runs") / f"{task.name}-model.safetensors"
         if model.suffix != ".safetensors":
             raise InputError(f"--output is {model}: name a file that ends in .safetensors")
-        again = self.overwrite or self.resume
-        places = [model, model.with_suffix(".h5")]
+        models = {"prediction": model}
+        if self.two_model:
+            models["gradient"] = model.with_suffix(".gradient.safetensors")
+        places = [file for each in models.values() for file in (each, each.with_suffix(".h5"))]
         if self.data is None:
             places.append(_recorded(model))
         for place in places:
-            records.check_output(place, again)
-        return model
+            records.check_output(place, self.overwrite or self.resume)
+        if self.export is not None:
+            from gradlab.data import minari_datasets
+
+            minari_datasets.check_output(self.export)
+        return models
 
     def _settings(self) -> ModelSettings:
         from gradlab.fitting.model_settings import PRESETS
 
         preset = PRESETS[self.network]
+        members = preset.members if self.members is None else self.members
+        if self.elites is not None and not 1 <= self.elites <= members:
+            raise InputError(f"--elites is {self.elites}, expected 1 to the {members} members")
         return replace(
             preset,
-            members=preset.members if self.members is None else self.members,
+            members=members,
             hidden=self.hidden or preset.hidden,
             spectral=self.spectral or preset.spectral,
             epochs=self.epochs,
@@ -132,93 +151,125 @@ class Fit:
         )
 
     def _loss(self, task: Task) -> Loss:
+        """Of the one model, or of the gradient model."""
         from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
         from gradlab.fitting.losses import MultiStep, OneStep
 
-        if self.loss == "dd":
+        loss = self.loss or ("dd" if self.two_model else "nll")
+        if loss == "dd":
             return DirectionalDerivative(self.neighbours, self.weight, self.divided)
-        if self.loss == "multistep":
+        if loss == "multistep":
             return MultiStep(self.steps)
-        if self.loss == "sobolev":
+        if loss == "sobolev":
             return Sobolev(task.simulator, self.weight)
-        return OneStep(self.loss)
+        return OneStep(loss)
 
-    def _data(self, task: Task, model: Path) -> tuple[Trajectories, Path]:
-        """The record and its file; recorded transitions are saved before the fit begins."""
-        from gradlab.data import trajectories, transitions
+    def _data(self, task: Task, model: Path) -> tuple[Trajectories, str]:
+        """The record and its name; recorded transitions are saved before the fit begins."""
         from gradlab.fitting.collection import collect, exploring
 
-        file = self.data or _recorded(model)
-        if self.data is None and not (self.resume and file.is_file()):
-            given = arguments.networks(policy=self.policy)
-            policy = exploring(task, given["policy"].double()) if given else None
-            data = collect(task, self.rows, policy, seed=self.seed)
-            data.save(file, overwrite=True)
-            return data, file
-        data = trajectories.load(file)
-        transitions.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
-        return data, file
+        file = _recorded(model)
+        if self.data is not None or (self.resume and file.is_file()):
+            name = self.data or str(file)
+            return named_data(name, task), name
+        given = arguments.networks(policy=self.policy)
+        policy = exploring(task, given["policy"].double()) if given else None
+        data = collect(task, self.rows, policy, seed=self.seed)
+        data.save(file, overwrite=True)
+        return data, str(file)
 
-    def _nearness(self, data: Trajectories, fit: Fitted) -> list[str]:
-        """Would directional derivatives have helped a model that was fitted without them?"""
-        from gradlab.fitting.nearness import nearness
+    def _fitted(
+        self,
+        data: Trajectories,
+        settings: ModelSettings,
+        loss: Loss,
+        models: Mapping[str, Path],
+        progress: Progress,
+    ) -> dict[str, Fitted]:
+        from gradlab.fitting.losses import OneStep
+        from gradlab.fitting.models import fit_model
+        from gradlab.fitting.two_models import Recipe
 
-        if self.loss not in ("nll", "mse"):
-            return []
-        try:
-            found = nearness(data, fit, self.neighbours, self.divided, self.seed)
-        except InputError:  # too few points for an answer
-            return []
-        return [
-            f"Directional derivatives (--loss dd) {found.verdict} here: towards {self.neighbours} "
-            f"neighbours (median distance {found.distance:.2g} deviations) differences of the "
-            f"data miss the derivative by {found.target_error:.2g}, the model by "
-            f"{found.model_error:.2g} (squared, standardised)."
-        ]
+        first = _saved(models["prediction"])
+        if not self.two_model:
+            fit = fit_model(
+                data, settings, loss, saved=first, resume=self.resume, progress=progress
+            )
+            return {"prediction": fit}
+        recipe = Recipe(data, settings, progress=progress)
+        fits = {"prediction": recipe.fitted("prediction", OneStep("nll"), first, self.resume)}
+        # A fit that was stopped in its first model has not begun the second.
+        second = _saved(models["gradient"])
+        again = self.resume and second.is_file()
+        return fits | {"gradient": recipe.fitted("gradient", loss, second, again)}
 
-    def _told(self, file: Path) -> list[str]:
-        if self.data is not None:
-            return []
-        who = "random actions" if self.policy is None else "the policy and exploration noise"
-        return [f"No --data: recorded {self.rows} transitions with {who}, kept in {file}."]
+    def _keep(self, fit: Fitted, model: Path, about: Mapping[str, str]) -> None:
+        from gradlab.fitting import fit_record
+        from gradlab.networks import checkpoint
+
+        count = len(fit.members) if self.elites is None else min(self.elites, len(fit.members))
+        checkpoint.save(fit.elite_ensemble(count), model)
+        fit_record.save(fit, model.with_suffix(".h5"), about, overwrite=True)
+
+    def _document(
+        self,
+        task: Task,
+        data: Trajectories,
+        source: str,
+        models: Mapping[str, Path],
+        fits: Mapping[str, Fitted],
+    ) -> Document:
+        told = self._told(task, data, source)
+        for role, fit in fits.items():
+            told += fit_sentences(fit, task, role if self.two_model else None)
+        plain = fits["prediction"]
+        if plain.loss.name in ("nll", "mse"):
+            told += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
+        both = f"--model {models['prediction']}"
+        if self.two_model:
+            both += f" --gradient-model {models['gradient']}"
+        told.append((False, f"Judge it: gradlab jacobians {self.task} {both} --data {source}."))
+        told.append((False, f"Use it: gradlab measure {self.task} {both}."))
+        document: Document = {
+            "verdict": [{"text": text, "decided": decided} for decided, text in told],
+            "run": str(models["prediction"].with_suffix(".h5")),
+            "model": str(models["prediction"]),
+            "data": source,
+        }
+        if self.two_model:
+            document["gradient_model"] = str(models["gradient"])
+            document["gradient_run"] = str(models["gradient"].with_suffix(".h5"))
+        return document
+
+    def _told(self, task: Task, data: Trajectories, source: str) -> list[tuple[bool, str]]:
+        """Where the data came from."""
+        from gradlab.data import minari_datasets
+
+        told = []
+        if self.data is None:
+            who = "random actions" if self.policy is None else "the policy and exploration noise"
+            text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
+            told.append((False, text))
+        elif minari_datasets.is_dataset(source):
+            told.append(_foreign(task, data, source))
+        if self.export is not None:
+            told.append((False, f"The transitions are also in the Minari dataset {self.export}."))
+        return told
 
 
-def sentences(fit: Fitted, task: Task) -> list[str]:
-    """What came of the fit, the held-out errors of each coordinate first."""
-    change = "change of " if fit.settings.residual else "next "
-    names = [change + name for name in task.state_names] or [
-        f"{change}s{k}" for k in range(task.simulator.state_dim)
-    ]
-    names += ["reward"] * fit.settings.reward
-    explained = fit.explained.mean(dim=0)
-    parts = [f"{name} {100 * value:.4g}%" for name, value in zip(names, explained, strict=True)]
-    epochs = f"best after {min(fit.best_epoch)} to {max(fit.best_epoch)} epochs"
-    told = [
-        f"{len(fit.members)} members on {fit.training_rows} rows, {epochs}; held-out variance "
-        f"({fit.held_out_rows} rows) explained: {', '.join(parts)}."
-    ]
-    if fit.dropped:
-        who = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
-        told.append(f"Dropped, since they left the finite numbers: member {who}.")
-    if fit.constant:
-        told.append(f"Constant in these data, so nothing is known of it: {_listed(fit.constant)}.")
-    if fit.repeated:
-        told.append(f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour.")
-    if fit.settings.spectral is not None:
-        told.append(f"Spectral norms, largest of the members: {_norms(fit)}.")
-    return told
-
-
-def _norms(fit: Fitted) -> str:
-    return ", ".join(
-        f"layer {k} {max(layer.values):.3g}{'' if layer.normalised else ' (free)'}"
-        for k, layer in enumerate(fit.norms, start=1)
-    )
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    return ", ".join(names)
+def _foreign(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
+    """What was observed is taken for the state, which clipped velocities are not."""
+    text = f"{len(data)} transitions of {source}: its observations are taken for states."
+    limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
+    if limit is None:
+        return False, text
+    rows = int((data.state.abs() == limit).any(dim=1).sum())
+    return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
 
 
 def _recorded(model: Path) -> Path:
     return model.with_suffix(".data.h5")
+
+
+def _saved(model: Path) -> Path:
+    return model.with_suffix(".resume.safetensors")

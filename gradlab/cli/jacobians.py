@@ -10,7 +10,8 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.models import named_model
+from gradlab.cli.data import named_data
+from gradlab.cli.models import asked_model
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from gradlab.hooks import Progress
     from gradlab.jacobians.run import JacobianRun
     from gradlab.profile import Profile
-    from gradlab.systems.system import System
     from gradlab.tasks import Task
 
 
@@ -33,7 +33,10 @@ class Jacobians:
     model: Annotated[str | None, arg(metavar="FILE|prior")] = None
     """What to compare: "prior", a .safetensors file, or file.py:function that returns a System.
     Default: nothing, the simulator alone."""
-    data: Annotated[Path | None, arg(metavar="FILE.h5")] = None
+    gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
+    """A second model, whose Jacobians are taken along --model's states (`gradlab fit
+    --two-model`)."""
+    data: Annotated[str | None, arg(metavar="FILE.h5|minari:ID|FOLDER")] = None
     """Recorded trajectories that the model was fitted to: shows errors by distance from them."""
     policy: arguments.PolicyFile = None
     profile: Annotated[Path | None, arg(metavar="RUN.h5")] = None
@@ -70,7 +73,8 @@ class Jacobians:
             raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
         if self.horizon is not None:
             check_horizon(self.horizon)
-        model, data, profile = self._model(task), self._data(), self._profile()
+        model = asked_model(task, self.model, self.gradient_model)
+        data, profile = self._data(task), self._profile()
         check_model(task.simulator, model)
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
@@ -90,7 +94,7 @@ class Jacobians:
                 settings={
                     "task": task.name,
                     "task_parameters": dict(task.parameters),
-                    "compared_with": self.model,
+                    "compared_with": self.gradient_model or self.model,
                     "command": command,
                 },
                 progress=progress,
@@ -105,21 +109,10 @@ class Jacobians:
             document["report"] = str(report(run))
         return document | {"table": found.table().to_dict("records")}
 
-    def _model(self, task: Task) -> System | None:
-        if self.model is None:
-            return None
-        if self.model == "prior":
-            if task.prior is None:
-                raise InputError(f"{task.name} has no prior model: name a file with --model")
-            return task.prior
-        return named_model(self.model, task)
-
-    def _data(self) -> tuple[Tensor, Tensor] | None:
+    def _data(self, task: Task) -> tuple[Tensor, Tensor] | None:
         if self.data is None:
             return None
-        from gradlab.data import trajectories
-
-        known = trajectories.load(self.data)
+        known = named_data(self.data, task)
         return known.state, known.action
 
     def _profile(self) -> Profile | None:

@@ -11,7 +11,7 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.models import named_model
+from gradlab.cli.models import asked_model
 from gradlab.cli.report import sentences
 from gradlab.progress import bars
 
@@ -31,6 +31,9 @@ class Measure:
     model: Annotated[str | None, arg(metavar="FILE")] = None
     """Prior model in the place of the task's: a .safetensors file of `gradlab fit`, or
     file.py:function that returns a System."""
+    gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
+    """A second model, whose Jacobians are taken along --model's states (`gradlab fit
+    --two-model`)."""
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     horizon: Annotated[int | None, arg(metavar="H")] = None
@@ -71,7 +74,8 @@ class Measure:
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_networks(task, given.get("policy"), given.get("critic"))
-        judged = task if self.model is None else replace(task, prior=named_model(self.model, task))
+        model = asked_model(task, self.model, self.gradient_model)
+        judged = task if model is None else replace(task, prior=model)
         with bars() as progress:
             networks = given | self._made(task, given, progress)
             profile = measure(

@@ -11,7 +11,26 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
-def named_model(name: str, task: Task) -> System:
+def asked_model(task: Task, model: str | None, gradient_model: str | None = None) -> System | None:
+    """What --model and --gradient-model name: one system, or two in one; None without either.
+
+    Raises:
+        InputError: a file holds no model of a step, "prior" where the task has none, or a gradient
+            model without a model whose states it goes with.
+    """
+    from gradlab.systems.two_models import TwoModels
+
+    if model is None:
+        if gradient_model is not None:
+            raise InputError("--gradient-model needs --model: the model that gives the states")
+        return None
+    states = _prior(task) if model == "prior" else named_model(model, task)
+    if gradient_model is None:
+        return states
+    return TwoModels(states, named_model(gradient_model, task, "--gradient-model"))
+
+
+def named_model(name: str, task: Task, option: str = "--model") -> System:
     """A learned model from a checkpoint, or what a function of the user's own returns.
 
     Raises:
@@ -29,5 +48,11 @@ def named_model(name: str, task: Task) -> System:
         found = LearnedSystem(found, alive=task.alive)
     if not isinstance(found, System):
         kind = type(found).__name__
-        raise InputError(f"--model {name} is a {kind}, expected a System (step, linearize, …)")
+        raise InputError(f"{option} {name} is a {kind}, expected a System (step, linearize, …)")
     return found
+
+
+def _prior(task: Task) -> System:
+    if task.prior is None:
+        raise InputError(f"{task.name} has no prior model: name a file with --model")
+    return task.prior

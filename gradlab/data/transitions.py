@@ -95,17 +95,6 @@ def _with(record: Trajectories, columns: dict[str, Tensor]) -> Trajectories:
     return Trajectories(**columns, state_names=record.state_names, action_names=record.action_names)
 
 
-def constant_columns(record: Trajectories) -> tuple[str, ...]:
-    """Coordinates of s and a that never change: no model can learn what they do."""
-    pairs = ((record.state, record.state_names), (record.action, record.action_names))
-    return tuple(
-        name
-        for values, names in pairs
-        for name, same in zip(names, (values == values[:1]).all(dim=0).tolist(), strict=True)
-        if same
-    )
-
-
 def check_widths(record: Trajectories, state_dim: int, action_dim: int) -> None:
     """
     Raises:

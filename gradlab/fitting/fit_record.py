@@ -66,6 +66,7 @@ def _members(fit: Fit) -> dict[str, Array]:
         "best_epoch": Array(np.array(fit.best_epoch), ("member",)),
         "held_out_loss": Array(np.array(fit.held_out_loss), ("member",)),
         "explained": Array(fit.explained.numpy(), ("member", "output")),
+        "explained_error": Array(fit.explained_error.numpy(), ("output",)),
         "dropped_member": Array(np.array(list(fit.dropped), dtype=int), ("dropped_member",)),
         "dropped_in_epoch": Array(
             np.array(list(fit.dropped.values()), dtype=int), ("dropped_member",), "epochs"

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gradlab.errors import Failure
+from gradlab.errors import Failure, InputError
 from gradlab.fitting.descent import Descent
 from gradlab.fitting.losses import Loss, OneStep, Rows, outputs
 from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.standardising import units
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 
@@ -31,6 +32,8 @@ class Fit:
         dropped: number → epoch in which that member left the finite numbers.
         held_out_loss, best_epoch: of each remaining member.
         explained: [members, out], held-out 1 − MSE / variance per output (s' − s or s', then r).
+        explained_error: [out], standard error of its mean over members, the held-out trajectories
+            (rows, where there are few) left out in turn.
         curves: "training", "held_out", "squared_error" [epochs, all members], "seconds" [epochs].
         norms: measured norms of the layers.
         constant: coordinates and targets that are constant in the training rows.
@@ -44,6 +47,7 @@ class Fit:
     held_out_loss: tuple[float, ...]
     best_epoch: tuple[int, ...]
     explained: Tensor
+    explained_error: Tensor
     curves: Mapping[str, NDArray[np.float64]]
     norms: tuple[spectral.LayerNorm, ...]
     constant: tuple[str, ...]
@@ -57,6 +61,16 @@ class Fit:
         """Positions in `ensemble` of the members with the lowest held-out loss (MBPO: 5 of 7)."""
         order = np.argsort(np.array(self.held_out_loss), kind="stable")[:count]
         return tuple(sorted(int(k) for k in order))
+
+    def elite_ensemble(self, count: int = 5) -> GaussianEnsemble:
+        """An ensemble of those members alone.
+
+        Raises:
+            InputError: a count that is not from 1 to the number of members.
+        """
+        if not 1 <= count <= len(self.members):
+            raise InputError(f"elites is {count}, expected 1 to the {len(self.members)} members")
+        return of_members(self.ensemble, list(self.elites(count)))
 
 
 def finished(
@@ -78,7 +92,8 @@ def finished(
     descent.ensemble.load_state_dict(descent.best)
     norms = spectral.norms(descent.ensemble.eval())
     ensemble = of_members(spectral.baked(descent.ensemble), kept)
-    square = _errors(ensemble, descent.rows, descent.held_out.rows)
+    errors = _errors(ensemble, descent.rows, descent.held_out.rows)
+    square = errors.mean(dim=1)
     if loss.prediction == "mse":
         set_constant_noise(ensemble, square)
     return Fit(
@@ -88,6 +103,7 @@ def finished(
         held_out_loss=tuple(descent.best_loss[kept].tolist()),
         best_epoch=tuple(descent.best_epoch[kept].tolist()),
         explained=1 - square,
+        explained_error=_standard_error(errors.mean(dim=0), descent),
         curves={name: torch.stack(curve).numpy() for name, curve in descent.curves.items()},
         norms=norms,
         constant=constant,
@@ -110,10 +126,24 @@ def of_members(whole: Any, kept: list[int]) -> GaussianEnsemble:
 
 @torch.no_grad()
 def _errors(ensemble: GaussianEnsemble, rows: Rows, held_out: Tensor) -> Tensor:
-    """Held-out mean squared standardised errors, [E, out], float64."""
+    """Held-out squared standardised errors, [E, N, out], float64."""
     inputs, target = rows.inputs[held_out], rows.targets[held_out]
     mean, _ = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
-    return (mean - target).double().square().mean(dim=1).cpu()
+    return (mean - target).double().square().cpu()
+
+
+def _standard_error(errors: Tensor, descent: Descent) -> Tensor:
+    """Of the mean of `errors` [N, out], units of resampling left out in turn."""
+    record, held_out = descent.rows.record, descent.held_out.rows
+    unit = torch.from_numpy(units(record, held_out))
+    count = int(unit.max()) + 1
+    if count < 2:
+        return torch.full_like(errors[0], torch.nan)
+    sums = torch.zeros(count, errors.shape[1], dtype=errors.dtype).index_add_(0, unit, errors)
+    rows = torch.bincount(unit)[:, None]
+    left_out = (sums.sum(dim=0) - sums) / (rows.sum() - rows)
+    spread: Tensor = (left_out - left_out.mean(dim=0)).square().sum(dim=0)
+    return ((count - 1) / count * spread).sqrt()
 
 
 @torch.no_grad()

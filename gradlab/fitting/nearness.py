@@ -9,11 +9,13 @@ model, from a linear regression of Δy on v over a wider neighbourhood: its resi
 hold both the noise of Δy, which grows as the points come near, and the curvature, which grows as
 they part. The wider neighbourhood bends more than the near one, so T errs upwards, and the answer
 towards "cannot help". Everything in standardised coordinates, per output, as the loss has it;
-without the division where the loss has none.
+without the division where the loss has none. An output that is never learned, such as a noisy
+reward, can outweigh the others in the average: `by_group` asks about states and reward apart.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,17 +31,19 @@ from gradlab.fitting.derivative_losses import pushed
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Rows
 from gradlab.fitting.neighbours import Neighbours
-from gradlab.fitting.standardising import split, standardised
+from gradlab.fitting.standardising import split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
 SAMPLE = 1000  # rows that are asked
 WIDER = 4  # points of the regression, per coordinate of (s, a)
 
+Outputs = Literal["all", "state", "reward"]
+
 
 @dataclass(frozen=True)
 class Nearness:
-    """The answer, in squared standardised units.
+    """The answer, in squared standardised units per output.
 
     Attributes:
         target_error: T; model_error: D − T, the model's own along the same directions.
@@ -58,7 +62,12 @@ class Nearness:
 
 
 def nearness(
-    data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
+    data: Trajectories,
+    fit: Fit,
+    neighbours: int = 10,
+    divided: bool = True,
+    seed: int = 0,
+    outputs: Outputs = "all",
 ) -> Nearness:
     """Judge the directional loss on `data` against a model that was fitted to it without that loss.
 
@@ -66,10 +75,44 @@ def nearness(
         fit: of `fit_model` on the same data; its held-out rows are asked.
         neighbours: n of the loss.
         divided: by ‖v‖², as in the loss.
+        outputs: which of the model's the errors are averaged over; the loss has "all".
 
     Raises:
-        InputError: too few points, or fewer than two trajectories (or pieces) held out.
+        InputError: too few points, fewer than two trajectories (or pieces) held out, or a reward
+            where the model has no head for it.
     """
+    return _judged(_directional(data, fit, neighbours, divided, seed), outputs)
+
+
+def by_group(
+    data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
+) -> Mapping[Outputs, Nearness]:
+    """The same for the states' outputs and, where the model has it, the reward's."""
+    errors = _directional(data, fit, neighbours, divided, seed)
+    groups: tuple[Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
+    return {group: _judged(errors, group) for group in groups}
+
+
+@dataclass(frozen=True, eq=False)
+class _Directional:
+    """Errors along the neighbours' directions of R rows.
+
+    Attributes:
+        target, model: T and D [R, out].
+        unit: [R], what resampling leaves out together.
+        states: how many of the outputs are states, which come first.
+    """
+
+    target: Tensor
+    model: Tensor
+    distance: float
+    unit: NDArray[np.int64]
+    states: int
+
+
+def _directional(
+    data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
+) -> _Directional:
     _, held = split(data, fit.settings.held_out, fit.settings.seed)
     held = held[torch.randperm(len(held), generator=stream(seed, "nearness"))[:SAMPLE]]
     rows = _rows(data, fit)
@@ -81,22 +124,40 @@ def nearness(
     v = rows.inputs[index] - rows.inputs[held][:, None]
     change = rows.targets[index] - rows.targets[held][:, None]
     square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
-    target = target_errors(v, change, square)[:, :neighbours].mean(dim=1)
-    model = _model_errors(fit, rows.inputs[held], v[:, :neighbours], change[:, :neighbours])
-    own = (model / square[:, :neighbours]).mean(dim=1) - target
-    gain, low, high = _with_interval((own - target).numpy(), _groups(data, held))
+    nearest = (slice(None), slice(neighbours))
+    model = _model_errors(fit, rows.inputs[held], v[nearest], change[nearest])
+    return _Directional(
+        target=target_errors(v, change, square)[nearest].mean(dim=1),
+        model=(model / square[nearest][..., None]).mean(dim=1),
+        distance=float(v[nearest].norm(dim=2).median()),
+        unit=units(data, held),
+        states=data.state.shape[1],
+    )
+
+
+def _judged(errors: _Directional, outputs: Outputs) -> Nearness:
+    columns = {
+        "all": slice(None),
+        "state": slice(errors.states),
+        "reward": slice(errors.states, None),
+    }[outputs]
+    target, whole = errors.target[:, columns], errors.model[:, columns]
+    if not target.shape[1]:
+        raise InputError("outputs is 'reward', but the model has no head for it")
+    target, own = target.mean(dim=1), (whole - target).mean(dim=1)
+    gain, low, high = _with_interval((own - target).numpy(), errors.unit)
     return Nearness(
         target_error=float(target.mean()),
         model_error=float(own.mean()),
         gain=(gain, low, high),
-        distance=float(v[:, :neighbours].norm(dim=2).median()),
+        distance=errors.distance,
         verdict="can help" if low > 0 else "cannot help" if high < 0 else "undecided",
-        rows=len(held),
+        rows=len(target),
     )
 
 
 def target_errors(v: Tensor, change: Tensor, square: Tensor) -> Tensor:
-    """‖Δy − Jv‖²/(out · square) [R, L] of every neighbour, J unknown.
+    """(Δy − Jv)² / square of every neighbour and output [R, L, out], J unknown.
 
     Args:
         v: [R, L, in]; change: Δy [R, L, out]; square: ‖v‖², or ones [R, L].
@@ -105,8 +166,8 @@ def target_errors(v: Tensor, change: Tensor, square: Tensor) -> Tensor:
     Q, _ = torch.linalg.qr(v / root)
     y = change / root
     residual = y - Q @ (Q.mT @ y)
-    leverage = Q.square().sum(dim=2)
-    errors: Tensor = residual.square().mean(dim=2) / (1 - leverage).clamp_min(1e-6)
+    leverage = Q.square().sum(dim=2, keepdim=True)
+    errors: Tensor = residual.square() / (1 - leverage).clamp_min(1e-6)
     return errors
 
 
@@ -125,24 +186,17 @@ def _rows(data: Trajectories, fit: Fit) -> Rows:
 
 @torch.no_grad()
 def _model_errors(fit: Fit, inputs: Tensor, v: Tensor, change: Tensor) -> Tensor:
-    """Squared error of the members' J_m v per output, averaged over outputs and members, [R, n]."""
+    """Squared error of the members' J_m v, averaged over members, [R, n, out]."""
     count = fit.ensemble.members
     moved = pushed(fit.ensemble, inputs.expand(count, -1, -1), v.expand(count, -1, -1, -1))[2]
-    error: Tensor = (moved - change).square().mean(dim=(0, 3))
+    error: Tensor = (moved - change).square().mean(dim=0)
     return error
 
 
-def _groups(data: Trajectories, held: Tensor) -> NDArray[np.int64]:
-    """[R], one number per trajectory; per row where there are fewer than five of them."""
-    group = data.trajectory[held].cpu().numpy()
-    return group if len(np.unique(group)) >= 5 else np.arange(len(held))
-
-
 def _with_interval(
-    values: NDArray[np.float64], group: NDArray[np.int64]
+    values: NDArray[np.float64], unit: NDArray[np.int64]
 ) -> tuple[float, float, float]:
-    _, number = np.unique(group, return_inverse=True)
-    sums, counts = np.bincount(number, values), np.bincount(number)
+    sums, counts = np.bincount(unit, values), np.bincount(unit)
     if len(counts) < 2:
         raise InputError("one row is held out: record more")
     left_out = (sums.sum() - sums) / (counts.sum() - counts)

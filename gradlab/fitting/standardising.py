@@ -8,7 +8,9 @@ between two training rows of its trajectory. A dimension that is constant gets d
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.noise import stream
@@ -55,6 +57,18 @@ def _pieces(record: Trajectories) -> Tensor:
     label = number * len(record) + (rows - begin) // length
     piece: Tensor = torch.unique_consecutive(label, return_inverse=True)[1]
     return piece
+
+
+def units(record: Trajectories, rows: Tensor) -> NDArray[np.int64]:
+    """[R], what resampling leaves out together, counted from 0: the trajectory of each row.
+
+    The row itself where there are fewer than five trajectories.
+    """
+    group = record.trajectory[rows].cpu().numpy()
+    if len(np.unique(group)) < 5:
+        return np.arange(len(group))
+    number: NDArray[np.int64] = np.unique(group, return_inverse=True)[1]
+    return number
 
 
 def standardised(

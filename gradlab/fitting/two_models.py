@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 
 from gradlab.data.noise import child
 from gradlab.data.trajectories import Trajectories
@@ -62,10 +63,16 @@ class Recipe:
     alive: AliveFunction | None = None
     progress: Progress = silent
 
-    def fitted(self, role: str, loss: Loss) -> Fit:
-        """A model of its own; recipes share what plays one role under one loss, to the bit."""
+    def fitted(self, role: str, loss: Loss, saved: Path | None = None, resume: bool = False) -> Fit:
+        """A model of its own; recipes share what plays one role under one loss, to the bit.
+
+        Args:
+            saved, resume: as in `fit_model`.
+        """
         settings = replace(self.settings, seed=child(self.settings.seed, role) % 2**31)
-        return fit_model(self.data, settings, loss, progress=self.progress)
+        return fit_model(
+            self.data, settings, loss, saved=saved, resume=resume, progress=self.progress
+        )
 
     def learned(self, fit: Fit) -> LearnedSystem:
         return LearnedSystem(fit.ensemble, self.reward, self.alive)

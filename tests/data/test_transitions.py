@@ -47,13 +47,6 @@ def test_joined_records_keep_their_trajectories_apart() -> None:
     assert len(cut) == 5 and bool(cut.truncated[-1]) and not bool(cut.terminated[-1])
 
 
-def test_constant_coordinates_are_named() -> None:
-    record = transitions.from_rows(
-        STATE, ACTION, REWARD, NEXT, ENDED, action_names=("torque [N m]",)
-    )
-    assert transitions.constant_columns(record) == ("torque [N m]",)
-
-
 def test_what_is_wrong_is_named() -> None:
     broken = STATE.clone()
     broken[3, 1] = torch.nan

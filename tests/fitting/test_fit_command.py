@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from gradlab import cli, records
-from gradlab.data import trajectories
+from gradlab.data import minari_datasets, trajectories
 from gradlab.fitting.collection import collect
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -44,6 +45,48 @@ def test_a_model_its_curves_and_its_data_are_kept(
     assert "layer 1 1, layer 2 1, layer 3" in text and "change of θ [rad]" in text
     assert not list(tmp_path.glob("*.resume.*"))
     assert "exists" in refused(capsys, *words)
+
+
+def test_sentences_are_decided_where_the_data_decide(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    decided = {}
+    for task, rows in (("pendulum", "3000"), ("double_integrator", "1500")):
+        place = ("--output", str(tmp_path / f"{task}.safetensors"), "--neighbours", "3")
+        words = ("--members", "2", "--hidden", "16", "--epochs", "60", "--json")
+        assert cli.main(["fit", task, "--rows", rows, *place, *words]) == 0
+        verdict = json.loads(capsys.readouterr().out)["verdict"]
+        decided[task] = [each["decided"] for each in verdict]
+        text = " ".join(each["text"] for each in verdict)
+        assert "held-out rows" in text and "± " in text
+    # Source of the data, variance explained, help with states and with reward, what to do next.
+    assert decided == {
+        "pendulum": [False, False, True, True, False, False],
+        "double_integrator": [False, True, True, False, False, False],
+    }
+    assert "cannot help with the states' derivatives" in text
+    assert "are not shown to help or to harm with the reward's" in text
+
+
+def test_elites_are_the_members_with_the_lowest_held_out_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = ("pendulum", "--rows", "150", "--members", "3", "--output")
+    words = ("--hidden", "8", "--epochs", "2", "--json")
+    kept = []
+    for name, more in (("all", ()), ("few", ("--elites", "2"))):
+        model = tmp_path / f"{name}.safetensors"
+        assert cli.main(["fit", *shared, str(model), *words, *more]) == 0
+        kept.append(checkpoint.load(model))
+    every, few = kept
+    assert isinstance(every, GaussianEnsemble) and isinstance(few, GaussianEnsemble)
+    losses = records.read(tmp_path / "all.h5").groups["members"]["held_out_loss"].values
+    best = sorted(losses.argsort()[:2].tolist())
+    for name, value in few.state_dict().items():
+        assert torch.equal(value, every.state_dict()[name][best])
+    capsys.readouterr()
+    place = ("--output", str(tmp_path / "none.safetensors"), "--elites", "3")
+    assert "--elites is 3, expected 1 to the 2" in refused(capsys, "pendulum", *place)
 
 
 @pytest.mark.parametrize("loss", ["nll", "mse", "dd", "multistep", "sobolev"])
@@ -95,6 +138,19 @@ def refused_measure(capsys: pytest.CaptureFixture[str], model: str) -> str:
     return capsys.readouterr().err
 
 
+def test_minari_datasets_are_taken_and_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = str(tmp_path / "dataset")
+    first, again = (str(tmp_path / f"{name}.safetensors") for name in ("first", "again"))
+    words = ("pendulum", "--rows", "120", "--output", first, "--export", dataset)
+    text = str(fit(capsys, *words)["verdict"])
+    assert f"also in the Minari dataset {dataset}" in text
+    document = fit(capsys, "pendulum", "--data", dataset, "--output", again)
+    assert f"120 transitions of {dataset}: its observations are taken" in str(document["verdict"])
+    assert Path(first).read_bytes() == Path(again).read_bytes()
+
+
 def test_an_interrupted_fit_goes_on_to_the_same_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,6 +183,11 @@ def test_data_of_another_task_and_wrong_names_are_refused(
     data = tmp_path / "data.h5"
     collect(double_integrator(), 50).save(data)
     assert "states of width 2, expected 6" in refused(capsys, "path_tracking", "--data", str(data))
+    minari_datasets.write(trajectories.load(data), tmp_path / "dataset")
+    words = ("path_tracking", "--data", str(tmp_path / "dataset"))
+    assert "states of width 2, expected 6" in refused(capsys, *words)
+    exported = ("double_integrator", "--data", str(data), "--export", str(tmp_path / "dataset"))
+    assert "exists" in refused(capsys, *exported, "--output", str(tmp_path / "x.safetensors"))
     assert "ends in .safetensors" in refused(capsys, "pendulum", "--output", "model.h5")
     assert "no such file" in refused(capsys, "pendulum", "--data", str(tmp_path / "none.h5"))
     place = str(tmp_path / "new.safetensors")

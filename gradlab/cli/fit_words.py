@@ -1,0 +1,91 @@
+"""What `gradlab fit` says of a fit: (decided, sentence) pairs. Intervals are of 95%."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradlab.errors import InputError
+from gradlab.wording import two
+
+if TYPE_CHECKING:
+    from gradlab.data.trajectories import Trajectories
+    from gradlab.fitting.fitted import Fit
+    from gradlab.fitting.nearness import Nearness
+    from gradlab.tasks import Task
+
+Told = list[tuple[bool, str]]
+
+
+def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> Told:
+    """What came of the fit, the held-out errors of each coordinate first.
+
+    Args:
+        role: of the model among several.
+    """
+    who = "" if role is None else f"{role.capitalize()} model: "
+    told = [_explained(fit, task, who)]
+    if fit.dropped:
+        gone = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
+        told.append((True, f"{who}Dropped, since they left the finite numbers: member {gone}."))
+    if fit.constant:
+        listed = ", ".join(fit.constant)
+        told.append((True, f"{who}Constant in these data, so nothing is known of it: {listed}."))
+    if fit.repeated:
+        text = f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour."
+        told.append((True, who + text))
+    if fit.settings.spectral is not None:
+        told.append((True, f"{who}Spectral norms, largest of the members: {_norms(fit)}."))
+    return told
+
+
+def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
+    """Decided where every output is told from the mean of the data, for better or worse."""
+    change = "change of " if fit.settings.residual else "next "
+    names = [change + name for name in task.state_names] or [
+        f"{change}s{k}" for k in range(task.simulator.state_dim)
+    ]
+    names += ["reward"] * fit.settings.reward
+    explained, error = fit.explained.mean(dim=0), 1.96 * fit.explained_error
+    parts = [
+        f"{name} {100 * value:.4g} ± {two(100 * half)}%"
+        for name, value, half in zip(names, explained.tolist(), error.tolist(), strict=True)
+    ]
+    first, last = min(fit.best_epoch), max(fit.best_epoch)
+    epochs = f"best after {last if first == last else f'{first} to {last}'} epochs"
+    return bool((explained.abs() > error).all()), (
+        f"{who}{len(fit.members)} members on {fit.training_rows} rows by {fit.loss.name}, "
+        f"{epochs}; held-out variance ({fit.held_out_rows} rows) explained: {', '.join(parts)}."
+    )
+
+
+def _norms(fit: Fit) -> str:
+    return ", ".join(
+        f"layer {k} {max(layer.values):.3g}{'' if layer.normalised else ' (free)'}"
+        for k, layer in enumerate(fit.norms, start=1)
+    )
+
+
+def nearness_sentences(
+    data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
+) -> Told:
+    """Would directional derivatives have helped a model that was fitted without them?"""
+    from gradlab.fitting.nearness import by_group
+
+    try:
+        found = by_group(data, fit, neighbours, divided, seed)
+    except InputError:  # too few points for an answer
+        return []
+    return [_helped(group, each, neighbours) for group, each in found.items()]
+
+
+def _helped(group: str, found: Nearness, neighbours: int) -> tuple[bool, str]:
+    what = "the states' derivatives" if group == "state" else "the reward's derivatives"
+    decided = found.verdict != "undecided"
+    whether = found.verdict if decided else "are not shown to help or to harm"
+    gain, low, high = map(two, found.gain)
+    return decided, (
+        f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
+        f"neighbours, {two(found.distance)} deviations away in the median, the model misses by "
+        f"{two(found.model_error)} and differences of the data by {two(found.target_error)} "
+        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {found.rows} held-out rows)."
+    )

@@ -1,0 +1,239 @@
+"""Minari datasets as records, and records as Minari datasets: the optional extra gradlab[minari].
+
+    observations[t], observations[t + 1] ↔ s, s',     episodes ↔ trajectories
+
+Minari keeps observations. They are states where the simulator observes its whole state: of
+Gymnasium's MuJoCo tasks InvertedPendulum and HalfCheetah, and Hopper and Walker2d as far as no
+velocity is clipped (±10). A dataset is named as `minari:ID` in Minari's local database, or by its
+folder. Nothing is downloaded, and no environment that a dataset names is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import InputError
+
+PREFIX = "minari:"
+FOLDER = "data"  # of a dataset, in which Minari keeps it
+SPACES = ("observation_space", "action_space")
+NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
+# What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
+DAMAGED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
+    *(IndexError, RuntimeError, NotImplementedError),
+)
+
+
+def is_dataset(name: str | Path) -> bool:
+    """Is this the name of a Minari dataset rather than of a file?"""
+    return str(name).startswith(PREFIX) or Path(name).is_dir()
+
+
+def read(name: str | Path) -> Trajectories:
+    """A Minari dataset as a record, float64; an episode that breaks off is truncated there.
+
+    Args:
+        name: "minari:ID", or a folder.
+
+    Raises:
+        InputError: minari is missing, there is no such dataset, it is damaged, or its
+            observations or actions are not vectors of numbers.
+    """
+    minari, place = _minari(), _place(name)
+    if not place.is_dir():
+        got = str(name).removeprefix(PREFIX)
+        raise InputError(f"{name}: no such dataset; get it by `minari download {got}`")
+    try:
+        metadata = _metadata(place)
+        found = minari.MinariDataset(place)
+        for kind in SPACES:
+            _check_space(name, kind, getattr(found, kind))
+        episodes = [_rows(episode) for episode in found.iterate_episodes()]
+        if not episodes:
+            raise InputError("it holds no episodes")
+        columns = {key: torch.cat([each[key] for each in episodes]) for key in episodes[0]}
+        lengths = torch.tensor([len(each["reward"]) for each in episodes])
+        columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
+        return Trajectories(**columns, **_names(metadata))
+    except ImportError as error:
+        raise InputError(f"{name} cannot be read: {error}") from error
+    except DAMAGED as error:
+        raise InputError(f"{name}: {' '.join(str(error).split())}") from error
+
+
+def write(record: Trajectories, name: str | Path) -> Path:
+    """The record as a Minari dataset, complete or not at all, and where it is.
+
+    Steps are counted from 0 in every episode; the noise of float32 between a next_state and the
+    state after it is dropped.
+
+    Args:
+        name: "minari:ID" with the ID as Minari wants it, for example "hopper/mine-v0", or a folder.
+
+    Raises:
+        InputError: minari is missing, the dataset exists, its ID is malformed, or its place cannot
+            be written.
+    """
+    check_output(name)
+    place = _place(name)
+    temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        _fill(record, temporary, _identifier(name))
+        os.replace(temporary, place)
+    except OSError as error:
+        raise InputError(f"{name} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return place.parent
+
+
+def check_output(name: str | Path) -> None:
+    """Can this dataset be written? Asked before long work begins.
+
+    Raises:
+        InputError: minari is missing, the dataset exists, or its ID is malformed.
+    """
+    _identifier(name)
+    place = _place(name)
+    if place.exists() or (place.parent.exists() and not place.parent.is_dir()):
+        raise InputError(f"{name} exists ({place.parent}): choose another name")
+
+
+def _minari() -> Any:
+    try:
+        import minari
+    except ImportError as error:
+        raise InputError(
+            "Minari datasets need the extra gradlab[minari]: "
+            "pip install -c constraints.txt -e '.[minari]'"
+        ) from error
+    return minari
+
+
+def _place(name: str | Path) -> Path:
+    """The folder of the data."""
+    text = str(name)
+    if text.startswith(PREFIX):
+        _minari()
+        from minari.storage.datasets_root_dir import get_dataset_path
+
+        return Path(get_dataset_path(text.removeprefix(PREFIX))) / FOLDER
+    folder = Path(name)
+    # A folder may be the dataset's own, or the one inside it.
+    return folder if (folder / "metadata.json").is_file() else folder / FOLDER
+
+
+def _identifier(name: str | Path) -> str:
+    """What Minari calls the dataset; a folder is called by its own name."""
+    _minari()
+    from minari.dataset.minari_dataset import DATASET_ID_RE
+
+    text = str(name)
+    if not text.startswith(PREFIX):
+        own = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
+        return own if re.search(r"-v\d+$", own) else f"{own}-v0"
+    text = text.removeprefix(PREFIX)
+    found = DATASET_ID_RE.fullmatch(text)
+    if found is None or found["version"] is None:
+        raise InputError(f"{name}: expected {PREFIX}NAME-vVERSION, such as {PREFIX}mine-v0")
+    return text
+
+
+def _metadata(place: Path) -> Mapping[str, Any]:
+    """What a dataset says of itself; without spaces Minari would make the environment it names."""
+    metadata = json.loads((place / "metadata.json").read_text())
+    missing = [kind for kind in SPACES if not isinstance(metadata.get(kind), str)]
+    if missing:
+        raise InputError(f"its metadata has no {', '.join(missing)}")
+    return dict(metadata)
+
+
+def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(str(each) for each in metadata.get(key, ())) for key in NAMES}
+
+
+def _check_space(name: str | Path, kind: str, space: Any) -> None:
+    shape = getattr(space, "shape", None)
+    if shape is None or len(shape) != 1 or space.dtype.kind != "f":
+        what = kind.partition("_")[0]
+        got = type(space).__name__ if shape is None else f"{type(space).__name__}{tuple(shape)}"
+        raise InputError(
+            f"its {what}s are {got} of {space.dtype}, expected vectors of numbers: dictionaries, "
+            f"images and discrete {what}s are no states or actions of a model"
+        )
+
+
+def _rows(episode: Any) -> dict[str, Tensor]:
+    """The columns of one episode but for its number."""
+    seen = np.asarray(episode.observations, dtype=np.float64)
+    count = len(episode.rewards)
+    if len(seen) != count + 1:
+        got = f"{len(seen)} observations and {count} rewards"
+        raise InputError(f"episode {episode.id} has {got}, expected {count + 1} observations")
+    numbers = {
+        "state": seen[:-1],
+        "action": np.asarray(episode.actions, dtype=np.float64),
+        "reward": np.asarray(episode.rewards, dtype=np.float64),
+        "next_state": seen[1:],
+    }
+    ends = {
+        "terminated": np.asarray(episode.terminations, dtype=bool),
+        "truncated": np.asarray(episode.truncations, dtype=bool).copy(),
+    }
+    if count and not ends["terminated"][-1]:
+        ends["truncated"][-1] = True
+    columns = {key: torch.from_numpy(value.copy()) for key, value in (numbers | ends).items()}
+    return columns | {"step": torch.arange(count)}
+
+
+def _fill(record: Trajectories, place: Path, identifier: str) -> None:
+    minari = _minari()
+    from gymnasium.spaces import Box
+    from minari.dataset.minari_storage import MinariStorage
+
+    widths = record.state.shape[1], record.action.shape[1]
+    spaces = [Box(-np.inf, np.inf, (width,), np.float64) for width in widths]
+    storage = MinariStorage.new(place, *spaces)
+    about = {key: list(getattr(record, key)) for key in NAMES}
+    own = {"dataset_id": identifier, "minari_version": minari.__version__}
+    storage.update_metadata(own | about)
+    storage.update_episodes(_episodes(record))
+
+
+def _episodes(record: Trajectories) -> list[Any]:
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
+    found, begin = [], 0
+    for count in counts.tolist():
+        part = slice(begin, begin + count)
+        seen = torch.cat([record.state[part], record.next_state[begin + count - 1][None]])
+        found.append(
+            EpisodeBuffer(
+                observations=_array(seen.double()),
+                actions=_array(record.action[part].double()),
+                rewards=_array(record.reward[part].double()),
+                terminations=_array(record.terminated[part]),
+                truncations=_array(record.truncated[part]),
+            )
+        )
+        begin += count
+    return found
+
+
+def _array(values: Tensor) -> Any:
+    return values.detach().cpu().numpy()

@@ -1,0 +1,244 @@
+"""Minari datasets and records: what goes there comes back, and hostile ones are refused."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Dict, Discrete, Space
+from minari.data_collector.episode_buffer import EpisodeBuffer
+
+from gradlab.data import minari_datasets, trajectories
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import InputError
+from gradlab.tasks import mujoco
+
+LENGTHS = (4, 1, 3)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:minari")
+
+
+@pytest.fixture(autouse=True)
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "database"))
+    return tmp_path / "database"
+
+
+def recorded() -> Trajectories:
+    """Episode 0 terminates, 1 is truncated, 2 is both at once."""
+    generator = torch.Generator().manual_seed(0)
+    parts: list[dict[str, torch.Tensor]] = []
+    for k, length in enumerate(LENGTHS):
+        seen = torch.randn(length + 1, 2, generator=generator, dtype=torch.float64)
+        last = torch.arange(length) == length - 1
+        parts.append(
+            {
+                "trajectory": torch.full((length,), k),
+                "step": torch.arange(length),
+                "state": seen[:-1],
+                "action": torch.randn(length, 1, generator=generator, dtype=torch.float64),
+                "reward": torch.randn(length, generator=generator, dtype=torch.float64),
+                "next_state": seen[1:],
+                "terminated": last & (k != 1),
+                "truncated": last & (k != 0),
+            }
+        )
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Trajectories(**columns, state_names=("x [m]", "θ [rad]"))
+
+
+@pytest.mark.parametrize("name", ["minari:robots/arm-v2", "folder"])
+def test_a_record_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
+    name = name if name.startswith("minari:") else str(tmp_path / name)
+    record = recorded()
+    minari_datasets.write(record, name)
+    again = minari_datasets.read(name)
+    for column in trajectories.DIMS:
+        assert torch.equal(getattr(again, column), getattr(record, column))
+    assert again.state_names == record.state_names and again.action_names == ("a0",)
+    with pytest.raises(InputError, match="exists"):
+        minari_datasets.write(record, name)
+
+
+def test_minari_reads_what_gradlab_wrote() -> None:
+    record = recorded()
+    minari_datasets.write(record, "minari:robots/arm-v2")
+    assert list(minari.list_local_datasets()) == ["robots/arm-v2"]
+    dataset = minari.load_dataset("robots/arm-v2")
+    assert dataset.total_steps == 8 and dataset.total_episodes == 3
+    first = next(iter(dataset.iterate_episodes()))
+    wanted = torch.cat([record.state[:4], record.next_state[3:4]])
+    np.testing.assert_array_equal(first.observations, wanted)
+    np.testing.assert_array_equal(first.rewards, record.reward[:4])
+    assert first.terminations.tolist() == [False] * 3 + [True]
+    assert not first.truncations.any()
+
+
+def made(identifier: str, buffers: list[EpisodeBuffer], *spaces: Space[Any]) -> None:
+    minari.create_dataset_from_buffers(
+        identifier,
+        buffers,
+        observation_space=spaces[0],
+        action_space=spaces[1],
+        algorithm_name="none",
+        author="nobody",
+        author_email="nobody",
+        code_permalink="none",
+    )
+
+
+def walked(steps: int) -> EpisodeBuffer:
+    """Gymnasium's Hopper under random actions; the record breaks off."""
+    env = gymnasium.make("Hopper-v5")
+    env.action_space.seed(0)
+    columns: dict[str, list[Any]] = {name: [] for name in ("action", "reward", "over", "cut")}
+    seen = [env.reset(seed=0)[0]]
+    for _ in range(steps):
+        action = env.action_space.sample()
+        observation, reward, over, cut, _ = env.step(action)
+        seen.append(observation)
+        for name, value in zip(columns, (action, reward, over, cut), strict=True):
+            columns[name].append(value)
+    return EpisodeBuffer(
+        observations=np.array(seen),
+        actions=np.array(columns["action"]),
+        rewards=columns["reward"],
+        terminations=columns["over"],
+        truncations=columns["cut"],
+    )
+
+
+def test_observations_of_gymnasiums_hopper_are_states_of_gradlabs() -> None:
+    made("hopper/random-v0", [walked(12)], Box(-np.inf, np.inf, (11,)), Box(-1, 1, (3,)))
+    record = minari_datasets.read("minari:hopper/random-v0")
+    out = mujoco("Hopper-v5").simulator.step(record.state, record.action)
+    near = 1e-12
+    torch.testing.assert_close(out.state, record.next_state, rtol=0, atol=near)
+    # The reward is the difference of two positions over 0.008 s.
+    torch.testing.assert_close(out.reward, record.reward, rtol=0, atol=2 * near / 0.008)
+    assert record.truncated.tolist() == [False] * 11 + [True]
+    assert not record.terminated.any()
+
+
+def buffer(observations: Any, actions: Any) -> EpisodeBuffer:
+    return EpisodeBuffer(
+        observations=observations,
+        actions=actions,
+        rewards=[0.0, 0.0],
+        terminations=[False, False],
+        truncations=[False, True],
+    )
+
+
+VECTORS, NUMBERS = np.zeros((3, 2)), Box(-1, 1, (2,), np.float64)
+IMAGES, PIXELS = np.zeros((3, 8, 8, 3), np.uint8), Box(0, 255, (8, 8, 3), np.uint8)
+FOREIGN: dict[str, tuple[EpisodeBuffer, Space[Any], Space[Any], str]] = {
+    "dictionaries": (
+        buffer({"goal": VECTORS}, VECTORS[:2]),
+        Dict({"goal": NUMBERS}),
+        NUMBERS,
+        "observations are Dict",
+    ),
+    "images": (buffer(IMAGES, VECTORS[:2]), PIXELS, NUMBERS, r"observations are Box\(8, 8, 3\)"),
+    "discrete": (
+        buffer(VECTORS, np.zeros(2, np.int64)),
+        NUMBERS,
+        Discrete(3),
+        "actions are Discrete",
+    ),
+    "too few": (
+        buffer(VECTORS[:2], VECTORS[:2]),
+        NUMBERS,
+        NUMBERS,
+        "episode 0 has 2 observations and 2 rewards, expected 3",
+    ),
+    "NaN": (buffer(VECTORS * np.nan, VECTORS[:2]), NUMBERS, NUMBERS, "state is not finite in 2"),
+}
+
+
+@pytest.mark.parametrize("how", FOREIGN)
+def test_what_is_no_record_of_vectors_is_refused(how: str) -> None:
+    *given, message = FOREIGN[how]
+    made("xx/foreign-v0", [given[0]], *given[1:])
+    with pytest.raises(InputError, match=message):
+        minari_datasets.read("minari:xx/foreign-v0")
+
+
+def truncate(place: Path) -> None:
+    file = place / "main_data.hdf5"
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def no_json(place: Path) -> None:
+    (place / "metadata.json").write_text("{")
+
+
+def no_rewards(place: Path) -> None:
+    with h5py.File(place / "main_data.hdf5", "a") as file:
+        del file["episode_0/rewards"]
+
+
+def environment_instead_of_spaces(place: Path) -> None:
+    """Minari would make the environment, from whatever module the file names."""
+    file = place / "metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["observation_space"]
+    (place / "hostile.py").write_text("import os\nos.environ['HOSTILE'] = 'ran'\n")
+    spec = {"id": "X-v0", "entry_point": "hostile:X", "kwargs": {}, "additional_wrappers": []}
+    file.write_text(json.dumps(metadata | {"env_spec": json.dumps(spec)}))
+
+
+def other_format(place: Path) -> None:
+    file = place / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_format": "stone"}))
+
+
+def other_version(place: Path) -> None:
+    file = place / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"minari_version": "9.0.0"}))
+
+
+DAMAGES: tuple[Callable[[Path], None], ...] = (
+    *(truncate, no_json, no_rewards),
+    *(environment_instead_of_spaces, other_format, other_version),
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_dataset_is_refused_in_one_line(
+    damage: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = minari_datasets.write(recorded(), tmp_path / "made")
+    monkeypatch.syspath_prepend(str(folder / "data"))
+    damage(folder / "data")
+    with pytest.raises(InputError) as caught:
+        minari_datasets.read(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    assert "HOSTILE" not in os.environ
+
+
+def test_a_dataset_that_is_not_there_and_a_name_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="get it by `minari download mujoco/hopper-v0`"):
+        minari_datasets.read("minari:mujoco/hopper-v0")
+    with pytest.raises(InputError, match="expected minari:NAME-vVERSION"):
+        minari_datasets.write(recorded(), "minari:mine")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="exists"):
+        minari_datasets.write(recorded(), tmp_path / "file")
+
+
+def test_without_the_extra_its_name_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(InputError, match=r"gradlab\[minari\]"):
+        minari_datasets.read(tmp_path)
+    with pytest.raises(InputError, match=r"gradlab\[minari\]"):
+        minari_datasets.write(recorded(), tmp_path / "new")
