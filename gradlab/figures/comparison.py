@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 
 from gradlab.errors import InputError
 from gradlab.figures import drawing, style
@@ -27,7 +26,6 @@ NAMES = {
 }
 RATIO = ("ratio", "ratio_low", "ratio_high")
 DIFFERENCE = ("difference", "ci_low", "ci_high")
-SPREAD = 30.0  # largest over median difference from which the axis is bent
 
 
 def ratio(
@@ -68,7 +66,8 @@ def difference(
     notes = [f"above 0: {B} is larger; band: 95%"]
     if ax.lines:
         ax.axhline(0.0, color=MUTED, lw=1.0)
-        notes += _bent(ax, table[table["quantity"] == quantity])
+        sizes = table[table["quantity"] == quantity]["difference"].abs()
+        notes += drawing.bent(ax, sizes.to_numpy(float))
     else:
         drawing.nothing(ax, "not measured in both")
     unit = "" if quantity == "cosine" else " [(return / parameter)²]"
@@ -101,15 +100,3 @@ def _curve(
     rows = table[chosen].sort_values("horizon")
     found = Curve(*(rows[name].to_numpy(float) for name in ("horizon", *columns)))
     return found if np.isfinite(found.value).any() else None
-
-
-def _bent(ax: Axes, rows: pd.DataFrame) -> list[str]:
-    """A symmetric logarithmic axis where a few differences dwarf the rest."""
-    size = rows["difference"].abs().to_numpy(float)
-    size = size[np.isfinite(size) & (size > 0)]
-    if not size.size or size.max() < SPREAD * np.median(size):
-        return []
-    bend = float(f"{np.median(size):.0e}")
-    ax.set_yscale("symlog", linthresh=bend)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    return [f"axis: linear within ± {bend:g}, logarithmic beyond"]

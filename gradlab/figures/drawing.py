@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures.style import MUTED, PAPER, Look
 
 Numbers = NDArray[np.float64]
+SPREAD = 30.0  # largest over median size from which an axis is bent
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,17 @@ def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = N
     x = np.array([-0.3, end + 0.3])
     ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label, linewidth=1.6)
     _band(ax, x, low, high, look, alpha=0.14)
+
+
+def bent(ax: Axes, sizes: Numbers) -> list[str]:
+    """A symmetric logarithmic axis where a few sizes dwarf the rest, and the note that says so."""
+    known = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if not known.size or known.max() < SPREAD * np.median(known):
+        return []
+    bend = float(f"{np.median(known):.0e}")
+    ax.set_yscale("symlog", linthresh=bend)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return [f"axis: linear within ± {bend:g}, logarithmic beyond"]
 
 
 def nothing(ax: Axes, why: str) -> None:

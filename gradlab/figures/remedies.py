@@ -1,0 +1,340 @@
+"""What each remedy changes, beside what it costs.
+
+    remedy_effects      one quantity: a ratio per remedy, at equal time and at equal steps
+    remedy_jacobians    errors of the Jacobians, block by block, points on clips apart
+    remedy_horizons     a ratio over the horizon
+    remedy_levels       a quantity of every model itself, over horizon or steps
+    remedy_marks        one number per model: usable horizon, exponent
+
+The first three take `Remedies.table()`: a row per arm, budget, quantity, block, at and region with
+first (without the remedy), second (with it), difference, ratio and their ends. The others take
+`Remedies.levels()`: a row per model with value, ci_low and ci_high.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.style import INK, MUTED, PAPER, Look
+
+BASELINE, SIMULATOR = "nll", "simulator"
+TIME, STEPS = "equal time", "equal steps"
+LONGER = f"{BASELINE} as long as "
+LOOKS: Mapping[str, Look] = {
+    BASELINE: Look("nll (baseline)", INK, "-", "o"),
+    SIMULATOR: Look("simulator", MUTED, (0, (7, 2.5)), ""),
+    "spectral": Look("spectral", style.BLUE, (0, (5, 1.6)), "s"),
+    "dd": Look("dd", style.VERMILION, (0, (1.2, 1.4)), "^"),
+    "multistep": Look("multistep", style.GREEN, (0, (3, 1.2, 1, 1.2)), "v"),
+    "two-model": Look("two-model", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+    "mse": Look("mse", style.OCHRE, (0, (9, 2)), "P"),
+    "double-parameters": Look("double-parameters", style.CYAN, (0, (2, 1)), "X"),
+    "ensemble": Look("ensemble", style.BLUE, "-", "<"),
+    "sobolev": Look("sobolev", style.VERMILION, "-", ">"),
+    "more-data": Look("more-data", style.OCHRE, "-", "h"),
+}
+BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+QUANTITIES = {
+    "least_mse": "least error over the horizons",
+    "mse": "mean squared error of the gradient",
+    "bias2": "squared bias",
+    "variance": "variance",
+    "held_out_mse": "held-out error of one step",
+    "prediction_error": "error of the predicted states",
+    "roughness": "roughness of the model's surface",
+    "relative_mse": "error over that of a zero gradient",
+    "usable_horizon": "usable horizon",
+    "lyapunov": "Lyapunov exponent of the closed loop",
+}
+REACH = 1e4  # ratios beyond are drawn here
+PRICE = "right: seconds per step of the fit, in those of the baseline"
+
+
+def looks(names: Sequence[str]) -> dict[str, Look]:
+    """The look of each model or arm, the same in every figure."""
+    own = style.looks([name for name in names if name not in LOOKS])
+    return {name: LOOKS.get(name) or own[name] for name in names}
+
+
+def remedy_effects(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str = "least_mse",
+    at: int | None = None,
+    block: str = "",
+    name: str | None = None,
+) -> Axes:
+    """A row per remedy: with over without, its 95% interval; 1 changes nothing.
+
+    Args:
+        at: step or horizon; None for a quantity that has none.
+        name: of the quantity, in the title.
+    """
+    ax = style.new_axes() if ax is None else ax
+    rows = _chosen(table, quantity, at, block)
+    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    known = np.isfinite(rows["ratio"].to_numpy(float)).any()
+    if known:
+        for place, arm in enumerate(arms):
+            _effect(ax, rows[rows["arm"] == arm], place, looks([arm])[arm])
+        _ratio_axis(ax, rows)
+        _prices(ax, table, arms)
+        ax.set_ylim(len(arms) - 0.4, -0.6)
+    else:
+        drawing.nothing(ax, "not known to be above 0 in both")
+    where = "" if at is None else f" at h = {at}"
+    title = f"{(name or QUANTITIES.get(quantity, quantity)).capitalize()}{where}"
+    style.dress(ax, title, "", ["left of 1: smaller with the remedy; bars: 95%", PRICE])
+    ax.set_xlabel("with the remedy over without", color=INK)
+    if known:
+        ax.set_yticks(range(len(arms)), [style.plain(arm) for arm in arms])
+        ax.tick_params(axis="y", labelcolor=INK)
+        _plain_ratios(ax)
+    return ax
+
+
+def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str = TIME) -> Axes:
+    """Errors of every block's derivatives, with over without; clips and contacts by themselves."""
+    ax = style.new_axes() if ax is None else ax
+    rows = table[(table["quantity"] == "jacobian_error") & (table["budget"] == budget)]
+    places = _places(rows)
+    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    shifts = np.linspace(-0.3, 0.3, len(arms)) if len(arms) > 1 else np.zeros(len(arms))
+    for shift, (arm, look) in zip(shifts, looks(arms).items(), strict=True):
+        for place, (block, region) in enumerate(places):
+            own = rows[(rows["arm"] == arm) & (rows["block"] == block) & (rows["region"] == region)]
+            _point(ax, own, place + shift, look, filled=True)
+        ax.plot([], [], marker=look.marker, color=look.colour, lw=1.6, ms=5, label=look.label)
+    if places:
+        _ratio_axis(ax, rows)
+        ax.set_ylim(len(places) - 0.4, -0.6)
+    else:
+        drawing.nothing(ax, "no Jacobians were compared")
+    notes = [f"at {budget}; left of 1: smaller with the remedy; bars: 95%"]
+    style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
+    ax.set_xlabel("with the remedy over without", color=INK)
+    if places:
+        ax.set_yticks(range(len(places)), [_place_name(*each, len(places)) for each in places])
+        ax.tick_params(axis="y", labelcolor=INK)
+        _plain_ratios(ax)
+    return ax
+
+
+def remedy_horizons(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str = "mse",
+    budget: str = TIME,
+) -> Axes:
+    """With over without the remedy at every horizon, with its band; 1 changes nothing."""
+    ax = style.new_axes() if ax is None else ax
+    rows = table[(table["quantity"] == quantity) & (table["budget"] == budget)]
+    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    for arm, look in looks(arms).items():
+        line = _curve(rows[rows["arm"] == arm], ("ratio", "ratio_low", "ratio_high"))
+        if line is not None:
+            drawing.draw(ax, line.clipped(1 / REACH, REACH), look, 1 / REACH / 3, band=0.1)
+    if ax.lines:
+        ax.axhline(1.0, color=MUTED, lw=1.0)
+        ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_ylim(min(low, 0.8), max(high, 1.25))
+    else:
+        drawing.nothing(ax, "not known to be above 0 in both")
+    title = f"{QUANTITIES.get(quantity, quantity).capitalize()} over the horizon"
+    notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%"]
+    return style.dress(ax, title, "with the remedy over without", notes)
+
+
+def remedy_levels(
+    levels: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str,
+    along: str = "horizon n [steps]",
+    one: str | None = None,
+) -> Axes:
+    """A quantity of the baseline and every remedy's model on a logarithmic axis.
+
+    Args:
+        along: what the horizontal axis is; one: what the level 1 means, where it means anything.
+    """
+    ax = style.new_axes() if ax is None else ax
+    rows = levels[levels["quantity"] == quantity]
+    names = [str(m) for m in dict.fromkeys(rows["model"]) if m in LOOKS or m == BASELINE]
+    found = {name: _curve(rows[rows["model"] == name], VALUE) for name in names}
+    lines = {name: line for name, line in found.items() if line is not None}
+    floor = drawing.log_floor(list(lines.values()))
+    top = _top(list(lines.values()))
+    for name, line in lines.items():
+        drawing.draw(ax, line.clipped(-np.inf, top), looks([name])[name], floor, band=0.1)
+    notes = ["at equal steps; band: 95%"]
+    if lines:
+        if one is not None:
+            ax.axhline(1.0, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=one)
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=floor)
+        notes += [f"beyond {top:g}: drawn there"] * any(
+            bool(np.nanmax(line.value) > top) for line in lines.values()
+        )
+    else:
+        drawing.nothing(ax, "not measured")
+    style.dress(ax, QUANTITIES.get(quantity, quantity).capitalize(), "", notes)
+    ax.set_xlabel(along, color=INK)
+    return ax
+
+
+def remedy_marks(
+    levels: pd.DataFrame, ax: Axes | None = None, *, quantity: str, unit: str, beside: str = ""
+) -> Axes:
+    """A row per model, fitted longer ones too; the simulator's own value as a line.
+
+    Args:
+        beside: a second quantity, as an open star.
+    """
+    ax = style.new_axes() if ax is None else ax
+    rows = levels[levels["quantity"] == quantity]
+    names = [str(name) for name in dict.fromkeys(rows["model"]) if name != SIMULATOR]
+    for place, name in enumerate(names):
+        own = rows[rows["model"] == name].iloc[0]
+        look = looks([name.removeprefix(LONGER)])[name.removeprefix(LONGER)]
+        filled = not name.startswith(LONGER)
+        _mark(ax, [float(own[c]) for c in VALUE], place, look, filled)
+        other = levels[(levels["quantity"] == beside) & (levels["model"] == name)]
+        for value in other["value"]:
+            ax.plot(value, place, marker="*", ms=11, color=INK, mfc=PAPER, ls="none", zorder=2)
+    if (levels["quantity"] == beside).any():
+        ax.plot([], [], marker="*", ms=11, color=INK, mfc=PAPER, ls="none", label=BESIDE)
+    _simulators(ax, rows[rows["model"] == SIMULATOR])
+    if names:
+        ax.set_ylim(len(names) - 0.4, -0.6)
+    else:
+        drawing.nothing(ax, "not measured")
+    title = QUANTITIES.get(quantity, quantity).capitalize()
+    style.dress(ax, title, "", ["bars: 95%; open: the baseline, fitted as long as the remedy"])
+    ax.set_xlabel(unit, color=INK)
+    if names:
+        ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
+        ax.tick_params(axis="y", labelcolor=INK)
+        ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
+        ax.grid(False, axis="y")
+    return ax
+
+
+VALUE = ("value", "ci_low", "ci_high")
+RATIO = ("ratio", "ratio_low", "ratio_high")
+BESIDE = "horizon of the least error"
+
+
+def _chosen(table: pd.DataFrame, quantity: str, at: int | None, block: str) -> pd.DataFrame:
+    here = table["at"].isna() if at is None else table["at"] == at
+    chosen = (table["quantity"] == quantity) & here & (table["block"] == block)
+    return table[chosen]
+
+
+def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
+    """Equal time above and filled, equal steps below and open; a row without budgets between."""
+    for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
+        _point(ax, rows[rows["budget"] == budget], place + shift, look, filled=budget != STEPS)
+    if not np.isfinite(rows["ratio"].to_numpy(float)).any():
+        ax.annotate("no ratio: not clearly above 0", (0.5, place), (0, 0),
+                    ("axes fraction", "data"), "offset points", fontsize=9, color=MUTED,
+                    ha="center", va="center")  # fmt: skip
+
+
+def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
+    if len(rows) and np.isfinite(rows["ratio"].iloc[0]):
+        ratio = np.clip([float(rows[c].iloc[0]) for c in RATIO], 1 / REACH, REACH)
+        _mark(ax, list(ratio), y, look, filled)
+
+
+def _mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) -> None:
+    middle, low, high = value
+    ax.plot([low, high], [y, y], color=look.colour, lw=2.0 if filled else 1.2)
+    ax.plot(middle, y, marker=look.marker or "o", color=look.colour, ms=7 if filled else 6,
+            mfc=look.colour if filled else PAPER, mec=PAPER if filled else look.colour,
+            mew=0.8 if filled else 1.3, ls="none", zorder=3)  # fmt: skip
+
+
+def _ratio_axis(ax: Axes, rows: pd.DataFrame) -> None:
+    ax.axvline(1.0, color=MUTED, lw=1.0)
+    ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.set_xlim(min(low, 0.7), max(high, 1.43))
+    if not (rows["budget"] == STEPS).any():
+        return
+    for budget, filled in ((TIME, True), (STEPS, False)):
+        if (rows["budget"] == budget).any():
+            ax.plot([], [], marker="o", ls="none", ms=7 if filled else 6, color=INK,
+                    mfc=INK if filled else PAPER, label=f"at {budget}")  # fmt: skip
+
+
+def _plain_ratios(ax: Axes) -> None:
+    """1, 2, 5, 10, … and 0.5, 0.2, … as plain text; powers of ten where these are many."""
+    low, high = ax.get_xlim()
+    wide = high / low > 500
+    ticks = [
+        m * 10.0**k
+        for k in range(-5, 6)
+        for m in ((1,) if wide else (1, 2, 5))
+        if low <= m * 10.0**k <= high
+    ]
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
+    ax.grid(False, axis="y")
+
+
+def _prices(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
+    costs = table[table["quantity"] == "step_cost"]
+    for place, arm in enumerate(arms):
+        for cost in costs[costs["arm"] == arm]["second"].iloc[:1]:
+            ax.annotate(f"{cost:.2g}×", (1.0, place), (6, 0), ("axes fraction", "data"),
+                        "offset points", fontsize=9, color=MUTED, va="center")  # fmt: skip
+
+
+def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Block and region of every row: smooth and clipped apart where there are clipped points."""
+    found = []
+    for block in BLOCKS:
+        here = set(rows[rows["block"] == block]["region"])
+        apart = "contact or clip" in here
+        found += [(block, each) for each in ("smooth", "contact or clip") if apart and each in here]
+        found += [(block, "all")] if "all" in here and not apart else []
+    return found
+
+
+def _place_name(block: str, region: str, many: int) -> str:
+    return BLOCKS[block] if region == "all" else f"{BLOCKS[block]}, {region}"
+
+
+def _curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
+    rows = rows[rows["region"] == "all"].sort_values("at")
+    found = Curve(*(rows[name].to_numpy(float) for name in ("at", *columns)))
+    return found if np.isfinite(found.value).any() else None
+
+
+def _top(lines: Sequence[Curve]) -> float:
+    """Where the axis ends above: a divergent model must not press the others into one line."""
+    values: Numbers = np.concatenate([line.value for line in lines]) if lines else np.ones(1)
+    usual = float(np.nanmedian(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
+    return float(f"{REACH * max(usual, 1e-12):.0e}")
+
+
+def _simulators(ax: Axes, rows: pd.DataFrame) -> None:
+    for value, low, high in rows[list(VALUE)].to_numpy(float)[:1]:
+        look = LOOKS[SIMULATOR]
+        ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
+        if np.isfinite([low, high]).all():
+            ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)
