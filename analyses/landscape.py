@@ -13,6 +13,7 @@ surface the measure does not depend on its scale: 0.0100 for α², the smoothest
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ SHORT, LONG = 3, 15
 HORIZONS = (1, 2, 3, 5, 8, 10, 15)
 ROUGHER = 3.0
 Array = NDArray[np.float64]
+Change = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
 def measure(small: bool = False) -> Verdict:
@@ -57,8 +59,12 @@ def measure(small: bool = False) -> Verdict:
     return judge(pd.DataFrame(rows), shown)
 
 
-def slice_of(world: World, policy: nn.Module, pair: int) -> Array:
-    """J_h over the slice, [horizons, 21, 21]: mean return of h steps over the starts."""
+def slice_of(world: World, policy: nn.Module, pair: int, change: Change | None = None) -> Array:
+    """J_h over the slice, [horizons, 21, 21]: mean return of h steps over the starts.
+
+    Args:
+        change: of the moved parameters, each [441, …], before they act.
+    """
     theta = {name: each.detach() for name, each in policy.named_parameters()}
     u, v = (_direction(theta, stream(pair, f"slice {axis}")) for axis in "uv")
     line = torch.linspace(-1, 1, POINTS, dtype=torch.float64)
@@ -69,7 +75,8 @@ def slice_of(world: World, policy: nn.Module, pair: int) -> Array:
         + beta.reshape(-1, *[1] * value.ndim) * v[name]
         for name, value in theta.items()
     }
-    returns = _returns(world, policy, moved, len(alpha))
+    acting = moved if change is None else change(moved)
+    returns = _returns(world, policy, acting, len(alpha))
     return returns.reshape(len(HORIZONS), POINTS, POINTS).numpy()
 
 

@@ -38,10 +38,9 @@ from analyses.spectral_arms import (
     UPDATES,
     Trial,
     by_raw_weights,
-    improved,
-    initial_policy,
     plain,
     tasks,
+    treated,
     trial,
     world,
 )
@@ -51,6 +50,7 @@ from gradlab.data.noise import child
 from gradlab.fitting.collection import collect
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate
+from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 
 FOLDER = remedy_claims.FOLDER
@@ -80,9 +80,7 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
     """One row per stage, arm and h."""
     errors = {each: jacobian_error(made, each) for each in (False, True)}
     for arm, which in ARMS.items():
-        model, first = made.model(which), initial_policy(made.task, made.seed, which.policy)
-        after = improved(first, model, made.task, made.seed, updates)
-        fitted = made.fits[which.model]
+        alike, fitted = treated(made, which, updates), made.fits[which.model]
         about = {
             "task": name,
             "arm": arm,
@@ -91,8 +89,8 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
             "jacobian_error": errors[which.model],
             "explained": float(fitted.explained.mean()),
         }
-        for stage, policy in zip(STAGES, (first, after), strict=True):
-            for h, numbers in moments(made, model, policy, samples).items():
+        for stage, policy in zip(STAGES, (alike.first, alike.improved), strict=True):
+            for h, numbers in moments(made, alike.model, policy, samples).items():
                 yield about | {"stage": stage, "h": h} | numbers
 
 
@@ -127,7 +125,7 @@ def _numbers(ours: Tensor, truth: Tensor) -> dict[str, float]:
 def jacobian_error(made: Trial, normalised: bool) -> float:
     """‖[A B] − [Â B̂]‖ / ‖[A B]‖, root mean square over fresh states of the random policy."""
     data = collect(made.task, 1024, seed=child(made.seed, "fresh states"))
-    system = made.model(ARMS["model" if normalised else PLAIN])
+    system = LearnedSystem(made.fits[normalised].ensemble, made.reward)
     true, found = (
         torch.cat([each.A, each.B], dim=2)
         for each in (

@@ -37,7 +37,7 @@ from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
-MODEL = replace(RP_PGM, hidden=(128, 128, 128, 128), reward=False, patience=10)
+MODEL = replace(RP_PGM, hidden=(128, 128, 128, 128), patience=10)
 POLICY = (64, 64, 64)
 ROWS = 5000
 UPDATES, BATCH, RATE = 200, 128, 1e-3  # of a policy's improvement
@@ -66,6 +66,7 @@ class Trial:
     """One seed of one task.
 
     Attributes:
+        reward: the task's, or None: the models' own heads.
         fits: without and with normalised layers.
     """
 
@@ -74,8 +75,14 @@ class Trial:
     seed: int
     fits: Mapping[bool, Fit]
 
-    def model(self, arm: Arm) -> LearnedSystem:
-        return LearnedSystem(self.fits[arm.model].ensemble, self.reward)
+
+@dataclass(frozen=True, eq=False)
+class Treated:
+    """A trial's model and policies under one arm; `improved` went through this model."""
+
+    model: LearnedSystem
+    first: nn.Module
+    improved: nn.Module
 
 
 def tasks() -> dict[str, tuple[Task, RewardFunction]]:
@@ -96,16 +103,37 @@ def tasks() -> dict[str, tuple[Task, RewardFunction]]:
 
 @cache
 def trial(name: str, seed: int, rows: int = ROWS, epochs: int = MODEL.epochs) -> Trial:
-    task, reward = tasks()[name]
-    return Trial(task, reward, seed, fits(task, seed, rows, replace(MODEL, epochs=epochs)))
+    return fitted(*tasks()[name], seed, rows, replace(MODEL, epochs=epochs))
 
 
-def fits(task: Task, seed: int, rows: int, settings: ModelSettings) -> dict[bool, Fit]:
-    """Without and with spectral normalisation, from the same weights and order of rows."""
-    data = collect(task, rows, seed=child(seed, "spectral data"))
-    plain = replace(settings, spectral=None, seed=seed)
+def fitted(
+    task: Task,
+    reward: RewardFunction | None,
+    seed: int,
+    rows: int,
+    settings: ModelSettings,
+    policy: nn.Module | None = None,
+) -> Trial:
+    """Both models, from the same weights and order of rows, with a head where no reward is given.
+
+    Args:
+        policy: whose transitions; None: random actions.
+    """
+    data = collect(task, rows, policy, seed=child(seed, "spectral data"))
+    plain = replace(settings, spectral=None, reward=reward is None, seed=seed)
     chosen = {False: plain, True: replace(plain, spectral=settings.spectral)}
-    return {normalised: fit_model(data, each) for normalised, each in chosen.items()}
+    return Trial(
+        task,
+        reward,
+        seed,
+        {normalised: fit_model(data, each) for normalised, each in chosen.items()},
+    )
+
+
+def treated(made: Trial, arm: Arm, updates: int = UPDATES) -> Treated:
+    model = LearnedSystem(made.fits[arm.model].ensemble, made.reward)
+    first = initial_policy(made.task, made.seed, arm.policy)
+    return Treated(model, first, improved(first, model, made.task, made.seed, updates))
 
 
 def initial_policy(task: Task, seed: int, normalised: bool) -> GaussianPolicy:

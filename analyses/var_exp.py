@@ -150,24 +150,37 @@ def measure(small: bool = False) -> Verdict:
     rows = []
     for world in worlds(small):
         policy = random_policy(world)
-        L_f, L_pi = constants(world, policy, samples)
+        sizes = constants(world, policy, samples)
         for actions in ("all", "first") if world.contracts else ("all",):
             found = dict(
                 zip(ALL, map(traces, gradients(world, policy, actions, samples)), strict=True)
             )
-            fits = fit(found, HORIZONS) | {
-                f"late_{name}": value for name, value in fit(found, LATE).items()
-            }
-            about = {"world": world.name, "contracts": world.contracts, "actions": actions}
-            sizes = {
-                "L_f": L_f,
-                "L_pi": L_pi,
-                "bound": 6 * log(max(L_f, 1)) + 4 * log(max(L_pi, 1)),
-            }
-            rows += [
-                about | {"h": h, "variance": found[h][0], "N": samples} | sizes | fits for h in ALL
-            ]
+            rows += rows_of(world, actions, found, sizes, samples)
     return judge(pd.DataFrame(rows))
+
+
+def rows_of(
+    world: World,
+    actions: str,
+    found: Mapping[int, tuple[float, Array]],
+    sizes: tuple[float, float],
+    samples: int,
+    quantile: float = Z,
+) -> list[dict[str, object]]:
+    """One row per h: variance, both fits of the world, L_f, L_π and the bound of the slope."""
+    fits = fit(found, HORIZONS, quantile) | {
+        f"late_{name}": value for name, value in fit(found, LATE, quantile).items()
+    }
+    L_f, L_pi = sizes
+    bound = 6 * log(max(L_f, 1)) + 4 * log(max(L_pi, 1))
+    about = {"world": world.name, "contracts": world.contracts, "actions": actions}
+    return [
+        about
+        | {"h": h, "variance": found[h][0], "N": samples}
+        | {"L_f": L_f, "L_pi": L_pi, "bound": bound}
+        | fits
+        for h in ALL
+    ]
 
 
 def traces(G: Tensor) -> tuple[float, Array]:
@@ -181,8 +194,14 @@ def traces(G: Tensor) -> tuple[float, Array]:
     return value, left_out.numpy()
 
 
-def fit(found: Mapping[int, tuple[float, Array]], horizons: tuple[int, ...]) -> dict[str, float]:
-    """Slope of log variance on h with its interval, and AIC of the power law less exponential's."""
+def fit(
+    found: Mapping[int, tuple[float, Array]], horizons: tuple[int, ...], quantile: float = Z
+) -> dict[str, float]:
+    """Slope of log variance on h with its interval, and AIC of the power law less exponential's.
+
+    Args:
+        quantile: of the interval, in standard errors.
+    """
     h, y = np.array(horizons, dtype=float), np.log([found[each][0] for each in horizons])
     left_out = np.log(np.stack([found[each][1] for each in horizons]))
     weights = (h - h.mean()) / ((h - h.mean()) ** 2).sum()
@@ -190,8 +209,8 @@ def fit(found: Mapping[int, tuple[float, Array]], horizons: tuple[int, ...]) -> 
     power, line = _residual(np.log(h), y), _residual(h, y)
     return {
         "slope": slope,
-        "slope_low": slope - Z * se,
-        "slope_high": slope + Z * se,
+        "slope_low": slope - quantile * se,
+        "slope_high": slope + quantile * se,
         "delta_aic": len(h) * log((power + 1e-12) / (line + 1e-12)),
     }
 
