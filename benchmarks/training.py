@@ -20,8 +20,8 @@ import gradlab
 from benchmarks.side_by_side import seconds
 from gradlab.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
-from gradlab.training.loop import Run
 from gradlab.training.recording import tables
+from gradlab.training.run import Run
 from gradlab.training.settings import for_task
 
 BOOKS = "td3, replay and records alone"

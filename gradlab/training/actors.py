@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab.systems.system import System
 from gradlab.training.algorithms import Term
+from gradlab.training.seed_models import Model
 
 Act = Callable[[Tensor], Tensor]  # state [E, N, ds] → action [E, N, da]
 Value = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, N]
@@ -37,7 +37,7 @@ def mixture_loss(
     act: Act,
     later: Act,
     value: Value,
-    model: System | None,
+    model: Model | None,
     state: Tensor,
     noise: Tensor | None,
     objective: Objective,
@@ -65,7 +65,7 @@ def _weighted_return(
     act: Act,
     then: Act,
     value: Value,
-    model: System | None,
+    model: Model | None,
     state: Tensor,
     noise: Tensor | None,
     objective: Objective,
@@ -92,7 +92,7 @@ def _weighted_return(
 
 
 def model_step(
-    model: System, state: Tensor, action: Tensor, noise: Tensor | None
+    model: Model, state: Tensor, action: Tensor, noise: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One step of every member: next state [E, N, ds], reward [E, N], alive [E, N] as 0 or 1."""
     shape = state.shape[:2]

@@ -15,9 +15,8 @@ fields to these values, and never another loop:
     MAGE             OneStep with a penalty on ∂(target − Q)/∂a, through the model
     MBPO             Algorithm.source: a second replay, which the model fills; SAC's other fields
 
-Where the model is learned, `Algorithm.model` says how it is fitted and how often (None: the task's
-prior), and `Learner.update` asks for it before the critic. Gaussian policies then also go with
-other targets than `Soft`, which `__post_init__` refuses today.
+Where the model is learned, `Algorithm.model` says how and how often (None: the task's prior).
+Gaussian policies then also go with other targets than `Soft`, which `__post_init__` refuses today.
 """
 
 from __future__ import annotations
@@ -29,7 +28,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gradlab.errors import InputError
+from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
+from gradlab.training.model_choice import LearnedModel
 from gradlab.training.weights import FixedWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
@@ -102,6 +103,9 @@ class Algorithm:
         policy_rate, value_rate: learning rates, from → to, linear in the iteration.
         clip: largest norm of a gradient; None: no limit.
         hidden, activation, batch, replay, tau: MPG Table VI unless said.
+        model: how the model is learned; None: the task's prior.
+        policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
+            policy's), or None.
     """
 
     name: str
@@ -120,6 +124,9 @@ class Algorithm:
     batch: int = 256
     replay: int = 500_000
     tau: float = 0.005
+    model: LearnedModel | None = None
+    policy_spectral: Which | None = None
+    critic_spectral: Which | None = None
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -140,6 +147,8 @@ class Algorithm:
                 raise InputError(
                     f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
                 )
+        if self.model is not None and not self.needs_model:
+            raise InputError(f"{self.name} uses no model: none is learned for it")
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -157,7 +166,8 @@ class Algorithm:
             kind = f"{self.target.steps}-step {self.target.system}"
         elif self.critics == 2:
             kind = f"clipped double {'soft ' if isinstance(self.target, Soft) else ''}Q"
-        return f"{self.policy} policy, gradient {mixture}, critic target: {kind}"
+        learned = "" if self.model is None else f", learned model: {self.model.name}"
+        return f"{self.policy} policy, gradient {mixture}, critic target: {kind}{learned}"
 
     @property
     def critics(self) -> int:

@@ -2,7 +2,8 @@
 
 NAME.resume.safetensors        everything the next iteration depends on, replaced as it ages
 NAME-checkpoints/000500/       seedK-policy.safetensors, seedK-critic.safetensors for
-                               `gradlab measure`, and states.h5: a sample of the states in replay
+                               `gradlab measure`, seedK-prediction.safetensors (and -gradient) of a
+                               learned model, and states.h5: a sample of the states in replay
 NAME-last-good/                policy and critic of a seed from before it diverged
 """
 
@@ -31,7 +32,7 @@ from gradlab.networks import checkpoint
 from gradlab.records import Array
 
 if TYPE_CHECKING:
-    from gradlab.training.loop import Run
+    from gradlab.training.run import Run
 
 KEY = "gradlab.training"
 SAMPLE = 1024  # states kept per seed
@@ -89,7 +90,7 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
 
     A state in which no seed is good replaces none that was.
     """
-    if not run.sound:
+    if not run.health.sound:
         return
     place = resume_file(path)
     tensors = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
@@ -151,7 +152,10 @@ def keep(path: Path, run: Run, iteration: int) -> None:
     _check_space(path, 3 * states.nbytes)  # HDF5 may crash a process that meets a full disk
     learner = run.learner
     for member in range(len(learner.seeds)):
-        _put(run, member, learner.policy_of(member), learner.critic_of(member), place)
+        networks = {"policy": learner.policy_of(member), "critic": learner.critic_of(member)}
+        if run.dynamics is not None and run.dynamics.fitted:
+            networks |= run.dynamics.ensembles_of(member)
+        _put(run, member, networks, place)
     rows, width = states.shape[1:]
     arrays = {
         "seed": Array(np.array(run.learner.seeds), ("seed",)),
@@ -165,17 +169,21 @@ def keep(path: Path, run: Run, iteration: int) -> None:
 
 def keep_good(path: Path, run: Run, member: int) -> Path:
     """Policy and critic of one seed as they last were good."""
-    place, (_, policy, critic) = good_folder(path), run.good
+    place, (_, policy, critic) = good_folder(path), run.health.good
     learner = run.learner
-    _put(run, member, learner.policy_of(member, policy), learner.critic_of(member, critic), place)
+    networks = {
+        "policy": learner.policy_of(member, policy),
+        "critic": learner.critic_of(member, critic),
+    }
+    _put(run, member, networks, place)
     return place
 
 
-def _put(run: Run, member: int, policy: nn.Module, critic: nn.Module, place: Path) -> None:
+def _put(run: Run, member: int, networks: Mapping[str, nn.Module], place: Path) -> None:
     seed = run.learner.seeds[member]
     try:
-        checkpoint.save(policy, place / f"seed{seed}-policy.safetensors")
-        checkpoint.save(critic, place / f"seed{seed}-critic.safetensors")
+        for kind, network in networks.items():
+            checkpoint.save(network, place / f"seed{seed}-{kind}.safetensors")
     except InputError as error:
         raise Failure(f"{error}; what was saved before is kept: free space, then resume") from error
 

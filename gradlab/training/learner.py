@@ -2,7 +2,7 @@
 
 The learner is the state of training: networks, targets and optimisers, all with a leading member
 axis [E] for seeds (critics [E · C], the C critics of a seed side by side). It knows no environment
-and no file. Gradients are clipped member by member, and their norms are taken before that.
+and no file.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.data.noise import child
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.networks.mlp import Policy, QCritic
-from gradlab.networks.policies import GaussianPolicy, log_normal, log_tanh_slope, split_normal
+from gradlab.networks.mlp import QCritic
+from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.tasks import Task
 from gradlab.training import targets
 from gradlab.training.actors import Objective, mixture_loss
 from gradlab.training.algorithms import Algorithm, OneStep, Soft
 from gradlab.training.draws import Draws
+from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
+from gradlab.training.seed_models import Model
 from gradlab.training.settings import Settings
+from gradlab.training.trained import Trained
 from gradlab.training.weights import Floats
 
 NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
-LOG_STD = (-5.0, 2.0)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,11 @@ class Update:
 
 @final
 class Learner:
-    """Networks and optimisers of E seeds."""
+    """Networks and optimisers of E seeds.
+
+    Attributes:
+        model: what rollouts use: the task's prior, or what was learned last (None before).
+    """
 
     def __init__(self, algorithm: Algorithm, task: Task, settings: Settings) -> None:
         check_fits(algorithm, task)
@@ -78,17 +83,30 @@ class Learner:
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         made = [networks(algorithm, task, seed) for seed in self.seeds]
         self.policy_module, self.critic_module = made[0][0], made[0][1][0]
-        self.policy = self._stacked([policy for policy, _ in made])
-        self.critic = self._stacked([critic for _, critics in made for critic in critics])
+        policies = self._stacked([policy for policy, _ in made])
+        critics = self._stacked([critic for _, critics in made for critic in critics])
+        clip, (policy_rate, value_rate) = algorithm.clip, self._rates(0)
+        self.trained_policy = Trained(policies, policy_rate, clip, algorithm.policy_spectral)
+        self.trained_critic = Trained(critics, value_rate, clip, algorithm.critic_spectral)
         self.target_policy, self.target_critic = self.policy.copied(), self.critic.copied()
-        self.policy_adam = _adam(self.policy.parameters, algorithm.policy_rate[0])
-        self.critic_adam = _adam(self.critic.parameters, algorithm.value_rate[0])
+        self.model: Model | None = None if algorithm.model is not None else task.prior
         self._cached: Tensor | None = None
+
+    @property
+    def policy(self) -> Network:
+        """As it acts, [E] members."""
+        return self.trained_policy.network
+
+    @property
+    def critic(self) -> Network:
+        """[E · C] members."""
+        return self.trained_critic.network
 
     def update(self, iteration: int, batch: Batch) -> Update:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
         begun = time.perf_counter()
-        self._set_rates(iteration)
+        for trained, rate in zip(self._trained.values(), self._rates(iteration), strict=True):
+            trained.set_rate(rate)
         fresh = iteration % self.algorithm.reuse == 0 or self._cached is None
         if fresh:
             self._cached = self._targets(iteration, batch)
@@ -156,40 +174,25 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, for `load`."""
-        found = {}
-        for name in ("policy", "critic", "target_policy", "target_critic"):
-            for k, tensor in enumerate(getattr(self, name).parameters):
-                found[f"{name}.{k}"] = tensor.detach()
-        for name in ("policy_adam", "critic_adam"):
-            states = getattr(self, name).state
-            for k, tensor in enumerate(getattr(self, name).param_groups[0]["params"]):
-                for key, value in states.get(tensor, {}).items():
-                    found[f"{name}.{k}.{key}"] = value
+        found: dict[str, Tensor] = {}
+        for name, trained in self._trained.items():
+            found |= trained.state(name)
+        for name, network in self._targets_named.items():
+            found |= {f"{name}.{k}": tensor for k, tensor in enumerate(network.parameters)}
         if self._cached is not None:
             found["cached_targets"] = self._cached
         return found
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        for name in ("policy", "critic", "target_policy", "target_critic"):
-            for k, tensor in enumerate(getattr(self, name).parameters):
-                with torch.no_grad():
-                    tensor.copy_(state[f"{name}.{k}"])
-        for name in ("policy_adam", "critic_adam"):
-            optimiser = getattr(self, name)
-            for k, tensor in enumerate(optimiser.param_groups[0]["params"]):
-                prefix = f"{name}.{k}."
-                own = {
-                    key[len(prefix) :]: v.clone()
-                    for key, v in state.items()
-                    if key.startswith(prefix)
-                }
-                if any(v.shape not in (tensor.shape, ()) for v in own.values()):
-                    raise InputError(f"saved {name} does not fit its networks")
-                if own:
-                    optimiser.state[tensor] = {
-                        key: value.to(tensor.device) if key == "step" else value.to(tensor)
-                        for key, value in own.items()
-                    }
+        """
+        Raises:
+            InputError, KeyError, RuntimeError: the numbers are of other networks.
+        """
+        for name, trained in self._trained.items():
+            trained.load(name, state)
+        for name, network in self._targets_named.items():
+            for k, tensor in enumerate(network.parameters):
+                tensor.copy_(state[f"{name}.{k}"])
         cached = state.get("cached_targets")
         size = len(self.seeds), self.algorithm.batch
         if cached is not None and cached.shape != size:
@@ -203,13 +206,20 @@ class Learner:
     def _squashed(self, latent: Tensor) -> Tensor:
         return latent if self.limit is None else self.limit * torch.tanh(latent)
 
-    def _set_rates(self, iteration: int) -> None:
+    @property
+    def _trained(self) -> dict[str, Trained]:
+        return {"policy": self.trained_policy, "critic": self.trained_critic}
+
+    @property
+    def _targets_named(self) -> dict[str, Network]:
+        return {"target_policy": self.target_policy, "target_critic": self.target_critic}
+
+    def _rates(self, iteration: int) -> tuple[float, float]:
+        """Of policy and critic."""
         done = min(iteration / self.settings.iterations, 1.0)
-        for optimiser, (first, last) in (
-            (self.policy_adam, self.algorithm.policy_rate),
-            (self.critic_adam, self.algorithm.value_rate),
-        ):
-            optimiser.param_groups[0]["lr"] = first + (last - first) * done
+        pairs = (self.algorithm.policy_rate, self.algorithm.value_rate)
+        policy, critic = (first + (last - first) * done for first, last in pairs)
+        return policy, critic
 
     def _least(self, state: Tensor, action: Tensor) -> Tensor:
         return self.values(self.target_critic, state, action).amin(dim=1)
@@ -228,7 +238,7 @@ class Learner:
             return targets.one_step(
                 target, batch, self.target_policy, self._least, smooth, self.limit, self.objective
             )
-        system = self.task.simulator if target.system == "simulator" else self.task.prior
+        system = self.task.simulator if target.system == "simulator" else self.model
         assert system is not None
         drawn = self._noise("target noise", iteration, system.noise_dim, target.steps, batch)
         return targets.n_step(
@@ -247,7 +257,7 @@ class Learner:
     def _update_critic(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value = self.values(self.critic, batch.state, batch.action)
         loss = 0.5 * (target[:, None] - value).square().mean(dim=2)
-        norm = self._step(self.critic_adam, self.critic, loss.sum(), self.algorithm.critics)
+        norm = self.trained_critic.step(loss.sum(), self.algorithm.critics)
         return loss.detach().sum(dim=1), value.detach().mean(dim=(1, 2)), norm
 
     def _update_policy(
@@ -260,8 +270,8 @@ class Learner:
             pairs = zip(self.algorithm.terms, weights, strict=True)
             kept = [(term, float(weight)) for term, weight in pairs if weight > NEGLIGIBLE]
             horizon = max(term.horizon for term, _ in kept)
-            model, first = self.task.prior, critic.every(self.algorithm.critics)
-            width = 0 if model is None else model.noise_dim
+            model, first = self.model, critic.every(self.algorithm.critics)
+            width = 0 if model is None or horizon == 0 else model.noise_dim
             noise = self._noise(
                 "model noise", iteration, width, max(self.algorithm.horizons), batch
             )
@@ -271,7 +281,7 @@ class Learner:
                 lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2),
                 model, batch.state, noise, self.objective,
             )  # fmt: skip
-        norm = self._step(self.policy_adam, self.policy, loss.sum(), 1)
+        norm = self.trained_policy.step(loss.sum())
         return loss.detach(), norm, horizon
 
     def _soft_loss(self, iteration: int, batch: Batch, critic: Network) -> Tensor:
@@ -280,79 +290,6 @@ class Learner:
         action, log_prob = self.draw(self.policy, batch.state, noise)
         value = self.values(critic, batch.state, action).amin(dim=1)
         return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
-
-    def _step(self, adam: torch.optim.Adam, network: Network, loss: Tensor, each: int) -> Tensor:
-        """One step down `loss`; the gradient norm of every seed before clipping, [E].
-
-        Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
-        of a seed is that of its `each` networks together.
-        """
-        parameters = network.parameters
-        gradients = torch.autograd.grad(loss, parameters)
-        norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
-        norm = torch.linalg.vector_norm(norms, dim=0)
-        if self.algorithm.clip is not None:
-            factor = (self.algorithm.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
-            gradients = tuple(g * factor[:, None, None] for g in gradients)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        adam.step()
-        total: Tensor = norm.view(-1, each).square().sum(dim=1).sqrt()
-        return total
-
-
-def usable_device(name: str) -> torch.device:
-    """
-    Raises:
-        InputError: no such device, or none on this machine.
-    """
-    if str(name).partition(":")[0] not in ("cpu", "cuda"):
-        raise InputError(f"device is {name!r}, expected 'cpu' or 'cuda'")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"device {name!r} cannot be used ({reason}): take 'cpu'") from error
-    return device
-
-
-def check_fits(algorithm: Algorithm, task: Task) -> None:
-    """Raises InputError where the algorithm needs a model that the task has not."""
-    if algorithm.needs_model and task.prior is None:
-        raise InputError(
-            f"{algorithm.name} needs a model, but {task.name} has no prior: give one in a task of "
-            f"your own (file.py:function that returns dataclasses.replace(task, prior=…) or "
-            f"gradlab.tasks.with_learned_prior), or take td3, sac, ddpg or n-step-dpg"
-        )
-    if max(algorithm.horizons) > 0 and task.prior is not None and not task.prior.differentiable:
-        raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
-
-
-def networks(
-    algorithm: Algorithm, task: Task, seed: int
-) -> tuple[Policy | GaussianPolicy, list[QCritic]]:
-    """Freshly initialised policy and critics of one seed; the global random state is left alone."""
-    ds, da = task.simulator.state_dim, task.simulator.action_dim
-    scale, limit = task.observation_scale, task.action_limit
-    shape: dict[str, Any] = {
-        "hidden": algorithm.hidden, "activation": algorithm.activation, "scale": scale,
-    }  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(child(seed, "training networks"))
-        policy: Policy | GaussianPolicy
-        if algorithm.policy == "gaussian":
-            policy = GaussianPolicy(
-                ds, da, **shape, squash=limit is not None, limit=limit, log_std_bounds=LOG_STD
-            )
-        else:
-            policy = Policy(ds, da, **shape, limit=limit)
-        critics = [QCritic(ds, da, **shape) for _ in range(algorithm.critics)]
-    return policy, critics
-
-
-def _adam(parameters: list[Tensor], rate: float) -> torch.optim.Adam:
-    return torch.optim.Adam(parameters, lr=rate, betas=(0.9, 0.999), fused=True)
 
 
 @torch.no_grad()

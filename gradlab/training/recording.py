@@ -17,13 +17,16 @@ from torch import Tensor
 from gradlab.journal_tables import Column, Table
 from gradlab.records import Attribute
 from gradlab.tasks import Task
+from gradlab.training import gradient_errors
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Ended, Evaluation
+from gradlab.training.dynamics import Fitted
 from gradlab.training.learner import Update
+from gradlab.training.model_choice import LearnedModel
 from gradlab.training.settings import Settings
 
 if TYPE_CHECKING:
-    from gradlab.training.loop import Run
+    from gradlab.training.run import Run
 
 SEED = ("seed",)
 CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
@@ -60,11 +63,40 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "seconds": Column(unit="s"),
     }
     coordinates = tuple(range(task.simulator.state_dim))
-    return {
+    found = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
         "evaluations": Table("iteration", evaluations, {"seed": seeds, "coordinate": coordinates}),
         "events": Table("number", {"message": Column(text=True)}),
     }
+    if algorithm.model is not None:
+        scales = {"seed": seeds, "output": tuple(range(len(coordinates) + 1))}
+        found["model"] = Table("iteration", _model_columns(algorithm.model), scales)
+    if gradient_errors.measured(algorithm, settings):
+        found["gradients"] = gradient_errors.table(algorithm, seeds)
+    return found
+
+
+def _model_columns(model: LearnedModel) -> dict[str, Column]:
+    """Outputs are the state's coordinates, then the reward."""
+    columns = {
+        "rows": Column(unit="transitions per seed"),
+        "steps": Column(unit="Adam's, all roles, since the run began"),
+        "seconds": Column(unit="s, all seeds"),
+    }
+    for role in model.roles:
+        columns[f"{role}_held_out"] = Column(SEED, "prediction loss")
+        columns[f"{role}_explained"] = Column(("seed", "output"), "share of the variance")
+        columns[f"{role}_restored"] = Column(SEED, "members")
+    return columns
+
+
+def model_row(iteration: int, fitted: Fitted) -> dict[str, Any]:
+    row: dict[str, Any] = {"iteration": iteration, "rows": fitted.rows}
+    row |= {"steps": fitted.steps, "seconds": fitted.seconds}
+    for role, report in fitted.reports.items():
+        for name in ("held_out", "explained", "restored"):
+            row[f"{role}_{name}"] = getattr(report, name).numpy()
+    return row
 
 
 def attributes(

@@ -30,6 +30,9 @@ class Settings:
         log_every: iterations that one row of the record sums up.
         checkpoint_every: iterations between two states from which a killed run goes on.
         keep: shares of the run after which policy, critics and sampled states are kept.
+        gradient_every: iterations between two measurements of the gradient that the policy follows;
+            0: never; None: where networks are kept, if the model is learned.
+        gradient_starts: from the task's law, of one measurement.
         precision: "float32", or "float64" for comparisons.
         device: "cpu" or "cuda".
     """
@@ -50,6 +53,8 @@ class Settings:
     log_every: int = 50
     checkpoint_every: int = 3000
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+    gradient_every: int | None = None
+    gradient_starts: int = 128
     precision: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 
@@ -71,6 +76,15 @@ class Settings:
             raise InputError(f"reward_scale is {self.reward_scale!r}, expected a positive number")
         if any(not 0 <= share <= 1 for share in self.keep):
             raise InputError(f"keep is {self.keep}, expected shares of the run between 0 and 1")
+        if self.gradient_every is not None and self.gradient_every < 0:
+            raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
+        if self.gradient_starts < 4:
+            raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
+
+    @property
+    def kept(self) -> set[int]:
+        """Iterations after which networks are kept."""
+        return {round(share * self.iterations) for share in self.keep}
 
 
 # MPG App. B-A and Table VI; the reward scale of path tracking is its published code's.

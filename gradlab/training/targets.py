@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from gradlab.data.replay import Batch
-from gradlab.systems.system import System
 from gradlab.training.actors import Act, Objective, Value, model_step
 from gradlab.training.algorithms import NStep, OneStep
+from gradlab.training.seed_models import Model
 
 
 def one_step(
@@ -40,7 +40,7 @@ def soft(
 
 
 def n_step(
-    target: NStep, batch: Batch, system: System, act: Act, target_act: Act, value: Value,
+    target: NStep, batch: Batch, system: Model, act: Act, target_act: Act, value: Value,
     noise: Tensor | None, objective: Objective,
 ) -> Tensor:  # fmt: skip
     """The batch's own action first, then the current policy; noise [n, E, N, noise_dim] or None."""

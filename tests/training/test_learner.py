@@ -20,7 +20,8 @@ from gradlab.training.algorithms import (
     published,
     with_horizons,
 )
-from gradlab.training.learner import Learner, networks
+from gradlab.training.first_networks import networks
+from gradlab.training.learner import Learner
 from gradlab.training.settings import Settings
 from gradlab.training.targets import n_step, one_step
 
@@ -204,9 +205,7 @@ def test_the_norm_is_taken_before_clipping_and_per_seed():
     learner = Learner(row, task(), settings(seeds=2))
     before = [p.detach().clone() for p in learner.policy.parameters]
     loss = torch.stack([(p**2).sum(dim=(1, 2)) for p in learner.policy.parameters]).sum(0)
-    norm = learner._step(
-        learner.policy_adam, learner.policy, (loss * torch.tensor([1.0, 3.0])).sum(), 1
-    )
+    norm = learner.trained_policy.step((loss * torch.tensor([1.0, 3.0])).sum())
     size = torch.stack([(p**2).sum(dim=(1, 2)) for p in before]).sum(0).sqrt()
     torch.testing.assert_close(norm, 2 * size * torch.tensor([1.0, 3.0]))
     clipped = torch.stack([(p.grad**2).sum(dim=(1, 2)) for p in learner.policy.parameters])
@@ -255,7 +254,7 @@ def test_twin_critics_are_clipped_apart():
     factor = torch.tensor([1e-3, 3.0], dtype=torch.float64)[:, None, None]
     loss = sum((p * factor).sum() for p in learner.critic.parameters)
     size = factor.flatten() * sum(p[0].numel() for p in learner.critic.parameters) ** 0.5
-    norm = learner._step(learner.critic_adam, learner.critic, loss, 2)
+    norm = learner.trained_critic.step(loss, 2)
     torch.testing.assert_close(norm, size.square().sum().sqrt()[None])
     clipped = sum((p.grad**2).sum(dim=(1, 2)) for p in learner.critic.parameters).sqrt()
     torch.testing.assert_close(clipped, size.clamp(max=1.0))

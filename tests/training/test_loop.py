@@ -19,8 +19,10 @@ from gradlab.networks import checkpoint
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
 from gradlab.training.algorithms import find
+from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
-from gradlab.training.loop import Diverged, Run, train
+from gradlab.training.loop import train
+from gradlab.training.run import Run
 from gradlab.training.settings import Settings
 
 SMALL = dict(

@@ -1,0 +1,53 @@
+"""What a run is: its algorithm and settings as they were asked for, and all of it as JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+from gradlab.errors import InputError
+from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.tasks import Task
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.settings import Settings, for_task
+from gradlab.training.weights import Weights
+
+
+def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
+    """All that decides what a run computes, as JSON."""
+    config = {
+        "algorithm": asdict(algorithm)
+        | {
+            "weights_rule": type(algorithm.weights).__name__,
+            "target_rule": type(algorithm.target).__name__,
+        },
+        "task": task.name,
+        "task_parameters": dict(task.parameters),
+        "state_names": list(task.state_names),
+        "discount": task.discount,
+        "settings": asdict(settings),
+    }
+    if algorithm.model is not None:
+        config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
+    plain: dict[str, object] = json.loads(json.dumps(config))
+    return plain
+
+
+def settings_of(task: Task, settings: Settings | None, changes: Mapping[str, object]) -> Settings:
+    unknown = set(changes) - set(Settings.__dataclass_fields__)
+    if unknown:
+        name = sorted(unknown)[0]
+        near = difflib.get_close_matches(name, Settings.__dataclass_fields__, n=3, cutoff=0.4)
+        raise InputError(f"setting {name!r} is not known: {' or '.join(near) or 'see Settings'}")
+    return for_task(task.name, **changes) if settings is None else replace(settings, **changes)  # type: ignore[arg-type]
+
+
+def scheduled(weights: Weights, settings: Settings) -> Weights:
+    """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
+    if isinstance(weights, MpgWeights):
+        return replace(weights, ramp=settings.ramp)
+    if isinstance(weights, MpgJournalWeights):
+        return replace(weights, iterations=settings.iterations)
+    return weights

@@ -1,0 +1,69 @@
+"""What a run begins with: is there a model and a device, and the networks of every seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gradlab.data.noise import child
+from gradlab.errors import InputError
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.policies import GaussianPolicy
+from gradlab.tasks import Task
+from gradlab.training.algorithms import Algorithm
+
+LOG_STD = (-5.0, 2.0)
+
+
+def usable_device(name: str) -> torch.device:
+    """
+    Raises:
+        InputError: no such device, or none on this machine.
+    """
+    if str(name).partition(":")[0] not in ("cpu", "cuda"):
+        raise InputError(f"device is {name!r}, expected 'cpu' or 'cuda'")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used ({reason}): take 'cpu'") from error
+    return device
+
+
+def check_fits(algorithm: Algorithm, task: Task) -> None:
+    """Raises InputError where the algorithm needs a model that the task has not."""
+    if algorithm.model is not None or not algorithm.needs_model:
+        return
+    if task.prior is None:
+        raise InputError(
+            f"{algorithm.name} needs a model, but {task.name} has no prior: learn one while it "
+            f"trains (--model learned), give one in a task of your own (file.py:function that "
+            f"returns dataclasses.replace(task, prior=…) or gradlab.tasks.with_learned_prior), or "
+            f"take td3, sac, ddpg or n-step-dpg"
+        )
+    if max(algorithm.horizons) > 0 and not task.prior.differentiable:
+        raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
+
+
+def networks(
+    algorithm: Algorithm, task: Task, seed: int
+) -> tuple[Policy | GaussianPolicy, list[QCritic]]:
+    """Freshly initialised policy and critics of one seed; the global random state is left alone."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    scale, limit = task.observation_scale, task.action_limit
+    shape: dict[str, Any] = {
+        "hidden": algorithm.hidden, "activation": algorithm.activation, "scale": scale,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child(seed, "training networks"))
+        policy: Policy | GaussianPolicy
+        if algorithm.policy == "gaussian":
+            policy = GaussianPolicy(
+                ds, da, **shape, squash=limit is not None, limit=limit, log_std_bounds=LOG_STD
+            )
+        else:
+            policy = Policy(ds, da, **shape, limit=limit)
+        critics = [QCritic(ds, da, **shape) for _ in range(algorithm.critics)]
+    return policy, critics

@@ -1,0 +1,89 @@
+"""How a model is learned while a policy trains: what `Algorithm.model` says.
+
+    every `every` iterations: `steps` steps of Adam on all rows in replay, from where it was
+    (MBPO and DDPPO refit every 250; the first fit takes `first_steps`)
+
+A trial differs from its baseline in one field: `loss`, `spectral`, `two_models`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.errors import InputError
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.losses import MultiStep, OneStep
+from gradlab.networks import spectral
+
+Loss = OneStep | DirectionalDerivative | MultiStep
+LossName = Literal["nll", "mse", "dd", "multistep"]
+# One neighbour a step, all of them in turn: a step costs two or three of the likelihood's, not ten.
+LOSSES: dict[LossName, Loss] = {
+    "nll": OneStep("nll"),
+    "mse": OneStep("mse"),
+    "dd": DirectionalDerivative(directions=1),
+    "multistep": MultiStep(),
+}
+LIKELIHOOD = LOSSES["nll"]
+
+
+@dataclass(frozen=True)
+class LearnedModel:
+    """A probabilistic ensemble per seed, fitted to that seed's replay.
+
+    Attributes:
+        loss: what it is fitted by.
+        two_models: states from a model fitted by likelihood, Jacobians from one fitted by `loss`
+            (DDPPO); False: one model for both.
+        spectral: layers held at norm 1 (RP-PGM: all but the last), or None.
+        members: per seed, one drawn for every step of a rollout.
+        hidden, activation: of every member.
+        every: iterations between two fits.
+        first_steps, steps: of Adam in the first fit and in each later one.
+        warm_start: go on from the last fit; False: from fresh networks, by `first_steps`.
+        rows: transitions per seed, the latest, that a fit uses; None: all in replay.
+        batch: rows per step and member.
+    """
+
+    loss: Loss = LIKELIHOOD
+    two_models: bool = False
+    spectral: spectral.Which | None = None
+    members: int = 5
+    hidden: tuple[int, ...] = (64, 64)
+    activation: str = "silu"
+    every: int = 250
+    first_steps: int = 2000
+    steps: int = 250
+    warm_start: bool = True
+    rows: int | None = None
+    batch: int = 256
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("members", "every", "first_steps", "steps", "batch"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"model has {name} {value!r}, expected an integer from 1")
+        if self.rows is not None and self.rows < 1:
+            raise InputError(f"model has rows {self.rows}, expected a positive number, or None")
+        if not 0 < self.learning_rate < math.inf:
+            got = self.learning_rate
+            raise InputError(f"model has learning_rate {got!r}, expected a positive number")
+        if not isinstance(self.loss, Loss):
+            known = ", ".join(LOSSES)
+            raise InputError(f"model has loss {self.loss!r}, expected one of {known}")
+
+    @property
+    def roles(self) -> dict[str, Loss]:
+        """What is fitted, by what: one model, or DDPPO's two."""
+        if self.two_models:
+            return {"prediction": LIKELIHOOD, "gradient": self.loss}
+        return {"prediction": self.loss}
+
+    @property
+    def name(self) -> str:
+        """Such as "dd", "nll, spectral norm", "two models (nll, dd)"."""
+        told = f"two models (nll, {self.loss.name})" if self.two_models else self.loss.name
+        return told + ("" if self.spectral is None else ", spectral norm")

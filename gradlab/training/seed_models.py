@@ -1,0 +1,109 @@
+"""One step of every seed's ensemble at once: E seeds of M members as one batched program.
+
+    s', r = μ_k(s, a) + σ_k(s, a) ξ,       k drawn anew in every step
+
+N rows of a seed are dealt to its M members by the rank of a column of noise, so that every member
+has N/M of them and a step is one product over [E·M, N/M] for each layer. Each row meets its members
+by the law of `systems.learned`: gradients have the expectation that is measured there.
+
+With two models (DDPPO) the second ones are dealt to the rows by a column of their own. Chained
+along given states, their Jacobians have the products of their means for expectation, which are
+those of `systems.two_models`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from gradlab.networks.gaussian_ensemble import Numbers, Prediction, predict
+from gradlab.systems.function import AliveFunction, survivors
+from gradlab.systems.system import Transition
+
+
+class Model(Protocol):
+    """What a rollout needs: every `System` is one."""
+
+    @property
+    def noise_dim(self) -> int: ...
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition: ...
+
+
+@dataclass(frozen=True, eq=False)
+class SeedModels:
+    """See above. States are [E · N, ds], seed after seed; noise is [E · N, out + 1].
+
+    Attributes:
+        numbers: of E · M members, those of a seed side by side.
+        seeds: E.
+        alive: the task's termination, or None.
+    """
+
+    numbers: Numbers
+    seeds: int
+    alive: AliveFunction | None = None
+
+    @property
+    def noise_dim(self) -> int:
+        return self.numbers.target_mean.shape[2] + 1
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        assert noise is not None  # whose last column deals the members
+        found = dealt(self.numbers, self.seeds, torch.cat([state, action], dim=1), noise[:, -1])
+        outputs = found.mean + found.std * noise[:, :-1]
+        after = outputs[:, : state.shape[1]]
+        return Transition(after, outputs[:, -1], survivors(self.alive, after))
+
+
+@dataclass(frozen=True, eq=False)
+class SeedTwoModels:
+    """States and rewards of one ensemble, Jacobians of another at its mean; noise [E · N, out + 2].
+
+    Attributes:
+        prediction: whose states; gradient: whose Jacobians.
+    """
+
+    prediction: SeedModels
+    gradient: SeedModels
+
+    @property
+    def noise_dim(self) -> int:
+        return self.prediction.noise_dim + 1
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        assert noise is not None
+        with torch.no_grad():
+            found = self.prediction.step(state.detach(), action.detach(), noise[:, :-1])
+        x, model = torch.cat([state, action], dim=1), self.gradient
+        slope = dealt(model.numbers, model.seeds, x, noise[:, -1]).mean
+        slope = slope - slope.detach()
+        return Transition(
+            found.state + slope[:, : state.shape[1]], found.reward + slope[:, -1], found.alive
+        )
+
+
+def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:
+    """μ and σ [E · N, out] of every row by the member that its rank among its seed's rows gives.
+
+    Args:
+        x: [E · N, ds + da]; rank: [E · N], any numbers without ties.
+    """
+    members, width = numbers.low.shape[0] // seeds, x.shape[1]
+    x, order = x.view(seeds, -1, width), rank.view(seeds, -1).argsort(dim=1)
+    n = x.shape[1]
+    spare = -n % members  # rows that fill up the last deal
+    x = x.gather(1, order[..., None].expand(-1, -1, width))
+    x = torch.nn.functional.pad(x, (0, 0, 0, spare))
+    hands = x.view(seeds, -1, members, width).transpose(1, 2).flatten(0, 1)
+    found, back = predict(numbers, hands), order.argsort(dim=1)
+
+    def collected(values: Tensor) -> Tensor:
+        outputs = values.shape[2]
+        rows = values.view(seeds, members, -1, outputs).transpose(1, 2).flatten(1, 2)
+        return rows.gather(1, back[..., None].expand(-1, -1, outputs)).flatten(0, 1)
+
+    return Prediction(collected(found.mean), collected(found.std))

@@ -1,0 +1,139 @@
+"""Networks that are trained: parameters, Adam, clipping, and spectral norms held while they train.
+
+    W ↦ W / (uᵀ W v),    u = Wv/‖Wv‖,  v ← Wᵀu/‖Wᵀu‖ once per step      (RP-PGM, appendix B.1)
+
+What everybody sees is `network`, with the weights after normalisation; Adam moves those before it.
+Every member has power iterations of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.networks.spectral import CHOICES, WARM_UP, Which
+from gradlab.training.members import Network
+
+
+@final
+class Trained:
+    """State: the parameters, their optimiser, and the vectors of the power iteration.
+
+    Args:
+        network: its tensors are the parameters; they ask for gradients.
+        rate: Adam's first learning rate.
+        clip: largest norm of one member's gradient, or None.
+        spectral: layers that are held at norm 1, or None.
+    """
+
+    def __init__(
+        self, network: Network, rate: float, clip: float | None, spectral: Which | None = None
+    ) -> None:
+        self.raw, self.clip = network, clip
+        self.adam = torch.optim.Adam(network.parameters, lr=rate, betas=(0.9, 0.999), fused=True)
+        weights = network.layers.weights
+        chosen = () if spectral is None else range(len(weights))[CHOICES[spectral]]
+        if spectral is not None and not chosen:
+            raise InputError(f"spectral is {spectral!r}, but the network has no such layer")
+        self._vectors = {k: _begun(weights[k]) for k in chosen}
+        self.network = self._normalised()
+
+    def set_rate(self, rate: float) -> None:
+        self.adam.param_groups[0]["lr"] = rate
+
+    def step(self, loss: Tensor, each: int = 1) -> Tensor:
+        """One step down `loss`; the gradient norm of every seed before clipping, [E].
+
+        Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
+        of a seed is that of its `each` networks together.
+        """
+        parameters = self.raw.parameters
+        gradients = torch.autograd.grad(loss, parameters)
+        norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
+        norm = torch.linalg.vector_norm(norms, dim=0)
+        if self.clip is not None:
+            factor = (self.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
+            gradients = tuple(g * factor[:, None, None] for g in gradients)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.adam.step()
+        for k, v in self._vectors.items():
+            self._vectors[k] = _iterated(self.raw.layers.weights[k].detach(), v)
+        self.network = self._normalised()
+        total: Tensor = norm.view(-1, each).square().sum(dim=1).sqrt()
+        return total
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """Everything that the next step depends on, for `load`."""
+        found = {}
+        for k, tensor in enumerate(self.raw.parameters):
+            found[f"{name}.{k}"] = tensor.detach()
+            for key, value in self.adam.state.get(tensor, {}).items():
+                found[f"{name}_adam.{k}.{key}"] = value
+        return found | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
+
+    def load(self, name: str, state: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            InputError, KeyError, RuntimeError: the numbers are of other networks.
+        """
+        for k, tensor in enumerate(self.raw.parameters):
+            with torch.no_grad():
+                tensor.copy_(state[f"{name}.{k}"])
+            own = under(state, f"{name}_adam.{k}.")
+            if any(v.shape not in (tensor.shape, ()) for v in own.values()):
+                raise InputError(f"saved optimiser of {name} does not fit its networks")
+            if own:
+                self.adam.state[tensor] = restored(own, tensor)
+        for k, v in self._vectors.items():
+            self._vectors[k] = state[f"{name}_power.{k}"].to(v).view(v.shape).clone()
+        self.network = self._normalised()
+
+    def _normalised(self) -> Network:
+        """The networks as they are used; gradients reach the parameters through it."""
+        if not self._vectors:
+            return self.raw
+        weights = list(self.raw.layers.weights)
+        for k, v in self._vectors.items():
+            u = _unit(torch.einsum("eio,eo->ei", weights[k].detach(), v))
+            norm = torch.einsum("ei,eio,eo->e", u, weights[k], v)
+            weights[k] = weights[k] / norm[:, None, None]
+        return replace(self.raw, layers=replace(self.raw.layers, weights=tuple(weights)))
+
+
+def under(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """The entries whose names begin with `start`, without it."""
+    return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
+
+
+def restored(own: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's memory of one parameter, from its saved entries; steps are counted on the CPU."""
+    return {
+        key: value.clone() if key == "step" else value.clone().to(parameter)
+        for key, value in own.items()
+    }
+
+
+def _begun(weight: Tensor) -> Tensor:
+    """v [E, out] after some iterations from one start."""
+    weight = weight.detach()
+    start = torch.randn(weight.shape[2], generator=stream(0, "power iteration")).to(weight)
+    v = _unit(start).repeat(len(weight), 1)
+    for _ in range(WARM_UP):
+        v = _iterated(weight, v)
+    return v
+
+
+def _iterated(weight: Tensor, v: Tensor) -> Tensor:
+    u = _unit(torch.einsum("eio,eo->ei", weight, v))
+    return _unit(torch.einsum("eio,ei->eo", weight, u))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=-1)
