@@ -16,7 +16,7 @@ from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.verdict import ORDER, Evidence, through_training, verdict
 from gradlab.verdict.learning import learning
-from gradlab.verdict.remedies import remedy
+from gradlab.verdict.remedies import OfProfiles, remedy
 from gradlab.verdict.sources import source
 from gradlab.verdict.weights import weights
 from tests.test_profile_comparison import profile as paired
@@ -317,7 +317,7 @@ def test_runs_without_steps_say_nothing_of_learning():
 
 def remedied(mse, noise=0.02, **config):
     without = paired(lambda n: 1.0, noise=noise)
-    return compared(without, paired(mse, noise=noise, **config))
+    return OfProfiles(compared(without, paired(mse, noise=noise, **config)))
 
 
 def test_a_remedy_that_helps_far_and_harms_near_is_said_so():
@@ -331,10 +331,11 @@ def test_parts_of_a_remedy_carry_their_intervals():
     with_variance = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 1 / 31)
     without = paired()
     second = replace(with_variance, config=without.config)
-    text = remedy(compared(without, second), "spectral normalisation").text
+    text = remedy(OfProfiles(compared(without, second)), "spectral normalisation").text
     assert "cuts variance 31× (CI" in text
     lost = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 0.0)
-    text = remedy(compared(without, replace(lost, config=without.config)), "pruning").text
+    pruned = OfProfiles(compared(without, replace(lost, config=without.config)))
+    text = remedy(pruned, "pruning").text
     assert text.startswith("Pruning changes the variance by -1 (CI")
 
 
@@ -342,9 +343,17 @@ def test_a_remedy_without_a_clear_effect_is_not_shown_to_matter():
     sentence = remedy(remedied(lambda n: 0.99, noise=1.0, starts_hash="t"), "the DD loss")
     assert not sentence.decided
     assert sentence.text.startswith("The DD loss leaves variance at ")
-    assert sentence.text.endswith("not shown to matter here.")
-    none = remedy(remedied(lambda n: 1.0), "the DD loss", name="mixed")
+    assert "not shown to matter here; " in sentence.text
+    assert sentence.text.endswith(("more samples would tell.", "number of samples would tell."))
+    none = remedy(OfProfiles(remedied(lambda n: 1.0).comparison, "mixed"), "the DD loss")
     assert none.text == "Undecided: the DD loss has no error to compare (N = 256)."
+
+
+def test_what_a_remedy_costs_stands_beside_its_gain():
+    text = remedy(
+        remedied(lambda n: 0.2), "spectral normalisation", "a fit takes 1.6× as long"
+    ).text
+    assert text.endswith("lower; a fit takes 1.6× as long.")
 
 
 # Order -------------------------------------------------------------------------------------------

@@ -25,6 +25,18 @@ ABOUT: Mapping[str, str] = {
     "more-data": "the baseline against itself on half the rows",
     "sobolev": "likelihood and Jacobians of the simulator: the ceiling of losses on derivatives",
 }
+# At the beginning of a sentence, in the singular.
+NAMES: Mapping[str, str] = {
+    "spectral": "spectral normalisation",
+    "dd": "the directional-derivative loss",
+    "two-model": "a second model for the Jacobians",
+    "multistep": "the multi-step loss",
+    "mse": "squared error",
+    "double-parameters": "twice the parameters",
+    "ensemble": "an ensemble",
+    "more-data": "doubling the rows",
+    "sobolev": "a loss on the simulator's Jacobians",
+}
 DEFAULT = ("spectral", "dd", "multistep", "two-model")
 
 

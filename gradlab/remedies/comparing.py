@@ -39,9 +39,9 @@ from gradlab.remedies.trial import Question, measured, system_of
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
-SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=60)
+SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
 DIRECTIONAL = DirectionalDerivative(directions=1)
-ROWS, STARTS, TRIALS = 3000, 64, 5
+ROWS, STARTS, TRIALS = 5000, 256, 5
 PLAN = "plan.json"  # in the folder of the models
 
 
@@ -260,4 +260,5 @@ def _with_trial(
         config={**config, "models": plans, "costs": dict(plan.costs)},
         environment=provenance.environment() | {"precision": "float64"},
         notes={"trials": told},
+        slices=before.slices if before else None,
     )

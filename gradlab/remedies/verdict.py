@@ -1,0 +1,177 @@
+"""What a test of remedies means: which one to take, and what each does at equal time.
+
+A gain that is there at equal steps and not at equal fitting time is an optimiser's: the baseline
+has it, too, when it is fitted for as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.judgement import LogRatio
+from gradlab.remedies.arms import NAMES, STEPS, TIME
+from gradlab.remedies.cells import Key, Pair
+from gradlab.remedies.run import Remedies
+from gradlab.statistics.comparison import log_ratio, more_samples
+from gradlab.statistics.moments import Estimate
+from gradlab.verdict.remedies import WIDE, best_horizon, by, remedy
+from gradlab.verdict.sentence import Sentence
+from gradlab.wording import rounded_up, times
+
+CEILING = "sobolev"  # needs what no method on data has
+GAIN = "gain"
+
+
+@dataclass(frozen=True, eq=False)
+class OfTrials:
+    """Errors of a pair of models over the trials of a run."""
+
+    run: Remedies
+    pair: Pair
+
+    @property
+    def count(self) -> int:
+        one = self.run.trials == 1
+        return int(self.run.config["starts"]) if one else self.run.trials
+
+    @property
+    def unit(self) -> str:
+        return "starts" if self.run.trials == 1 else "fits"
+
+    @property
+    def samples(self) -> str:
+        one = self.run.trials == 1
+        return f"1 fit, N = {self.count} starts" if one else f"{self.count} fits"
+
+    @property
+    def horizons(self) -> list[int]:
+        over = range(1, int(self.run.config["horizon"]) + 1)
+        return [h for h in over if self.known(Key("mse", at=h)) is not None]
+
+    def known(self, key: Key) -> tuple[Estimate, Estimate] | None:
+        """Without and with; None where no trial has both, or nothing can be left out."""
+        found = self.run.cells.estimates((self.pair.first, self.pair.second), key)
+        if found is None or not all(np.isfinite(each.left_out).all() for each in found):
+            return None
+        return found[0], found[1]
+
+    def estimates(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
+        found = self.known(Key(quantity, at=horizon))
+        if found is None:
+            unknown = Estimate(np.nan, np.full(2, np.nan))
+            return unknown, unknown
+        return found
+
+    def least(self) -> LogRatio | None:
+        found = self.known(Key("least_mse"))
+        return None if found is None else ratio(*found)
+
+
+def ratio(first: Estimate, second: Estimate) -> LogRatio | None:
+    """log(first / second); None where it says nothing."""
+    found = log_ratio(first, second)
+    if found is None or not found.high - found.low < WIDE:
+        return None
+    value = float(np.log(first.value / second.value))
+    return LogRatio(value, found.low, found.high, found.se)
+
+
+def verdict(run: Remedies) -> list[Sentence]:
+    """Which remedy to take, then one sentence for each at equal time."""
+    judged = [OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
+    return [_choice(run, judged), *(_judged(each) for each in judged)]
+
+
+def setting(run: Remedies) -> str:
+    """5 fits of 2×64 silu units to 3000 rows"""
+    settings = run.config["settings"]
+    widths = settings["hidden"]
+    network = "×".join(map(str, (len(widths), widths[0]) if len(set(widths)) == 1 else widths))
+    count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
+    return f"{count} of {network} {settings['activation']} units to {run.config['rows']} rows"
+
+
+def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
+    """The remedies that are shown to lower the least error at equal time, the best first."""
+    known = {each.pair.arm: ratio for each in judged if (ratio := each.least()) is not None}
+    where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
+    if not known:
+        text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
+        return Sentence(GAIN, False, text)
+    order = sorted(known, key=lambda arm: -known[arm].value)
+    shown = [arm for arm in order if known[arm].low > 0 and arm != CEILING]
+    ceiling = [arm for arm in order if arm == CEILING]
+    limit = "".join(f" The ceiling, {NAMES[arm]}, changes it {by(known[arm])}." for arm in ceiling)
+    if shown:
+        first, rest = shown[0], shown[1:]
+        more = "".join(f", then {NAMES[arm]} {by(known[arm])}" for arm in rest)
+        text = f"Take {NAMES[first]}: {where} it lowers the least error of the gradient "
+        return Sentence(GAIN, True, f"{text}{by(known[first])}{more}.{limit}")
+    return Sentence(GAIN, False, _none(judged, known, order, where) + limit)
+
+
+def _none(
+    judged: Sequence[OfTrials], known: dict[str, LogRatio], order: list[str], where: str
+) -> str:
+    """No remedy is shown to help, and the one that looks best."""
+    text = f"Take none yet: {where} no remedy is shown to lower the least error of the gradient"
+    best = next((arm for arm in order if arm != CEILING and known[arm].value > 0), None)
+    if best is None:
+        return f"{text}; none even looks better."
+    evidence = next(each for each in judged if each.pair.arm == best)
+    more = more_samples(known[best].value, known[best].se, evidence.count)
+    would = "no affordable number" if more is None else f"about {rounded_up(max(more, 1))} more"
+    looks = f"{NAMES[best]} looks best, {by(known[best])}"
+    return f"{text}; {looks}, and {would} {evidence.unit} would tell."
+
+
+def _why(run: Remedies) -> str:
+    reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]}
+    return f": {'; '.join(sorted(reasons))}" if reasons else ""
+
+
+def _judged(evidence: OfTrials) -> Sentence:
+    arm = evidence.pair.arm
+    clauses = [*_jacobians(evidence), *_price(evidence), *_optimiser(evidence)]
+    return remedy(evidence, f"{NAMES[arm]} ({arm})", "; ".join(clauses))
+
+
+def _jacobians(evidence: OfTrials) -> list[str]:
+    """Errors of ∂f/∂s and ∂f/∂a, with over without."""
+    told = []
+    for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
+        found = evidence.known(Key("jacobian_error", block))
+        change = None if found is None else ratio(found[1], found[0])
+        if change is not None:
+            told.append(f"{name} {by(change)}")
+    return [f"error of {' and '.join(told)}"] if told else []
+
+
+def _price(evidence: OfTrials) -> list[str]:
+    """Error of predictions, and time of a fit."""
+    told, over = [], evidence.horizons
+    if over:
+        at = best_horizon(evidence)
+        found = evidence.known(Key("prediction_error", at=at))
+        change = None if found is None else ratio(found[1], found[0])
+        if change is not None:
+            told.append(f"its predictions at step {at} err {by(change)} as much")
+    cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))
+    return [*told, f"a step of its fit takes {times(cost)} the time"]
+
+
+def _optimiser(evidence: OfTrials) -> list[str]:
+    """Said where only equal steps show a gain: what the baseline gains by as long a fit."""
+    run, (arm, _, longer, _) = evidence.run, evidence.pair
+    pairs = [pair for pair in run.pairs if pair.arm == arm and pair.budget == STEPS]
+    steps, time = OfTrials(run, pairs[0]).least(), evidence.least()
+    if steps is None or steps.low <= 0 or (time is not None and time.low > 0):
+        return []
+    gain = f"at equal steps the least error is {by(steps)} lower, at equal time that is not shown"
+    alone = OfTrials(run, Pair(arm, STEPS, pairs[0].first, longer)).least()
+    if alone is not None and alone.low > 0:
+        return [f"{gain}: the gain is an optimiser's, {by(alone)} by fitting for as long alone"]
+    return [f"{gain}: the gain may be an optimiser's"]
