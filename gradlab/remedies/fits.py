@@ -1,0 +1,168 @@
+"""Models of a trial, fitted once and kept: what each arm changes, and files that outlive a kill.
+
+A fit that another one only continues (the baseline for longer) goes on from its saved state, so
+that all lengths of one recipe cost what the longest does, to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gradlab.data import transitions
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import Failure, InputError
+from gradlab.files import placed
+from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
+from gradlab.fitting.fitted import Fit
+from gradlab.fitting.losses import Loss, MultiStep, OneStep
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
+from gradlab.fitting.two_models import doubled
+from gradlab.hooks import Progress
+from gradlab.networks import checkpoint
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.remedies.arms import BASELINE, HALF
+from gradlab.systems.system import System
+
+MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a model is fitted; `half`: to the first half of the rows."""
+
+    settings: ModelSettings
+    loss: Loss
+    half: bool = False
+
+    def rows(self, data: Trajectories) -> Trajectories:
+        return transitions.first(data, max(len(data) // 2, 1)) if self.half else data
+
+
+class Part(NamedTuple):
+    """A model by its recipe and the epochs that it was fitted for."""
+
+    recipe: str
+    epochs: int
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A fitted model, float64 and in eval mode, and what its fit told (see `_told`)."""
+
+    ensemble: GaussianEnsemble
+    told: Mapping[str, Any]
+
+
+def recipe(
+    name: str, settings: ModelSettings, gradient_loss: DirectionalDerivative, simulator: System
+) -> Recipe:
+    """The baseline's recipe with one thing changed.
+
+    Raises:
+        InputError: the baseline has what the arm would bring.
+    """
+    likelihood = OneStep("nll")
+    if name in (BASELINE, HALF):
+        return Recipe(settings, likelihood, half=name == HALF)
+    if name == "spectral":
+        if settings.spectral is not None:
+            raise InputError(
+                "arm spectral: the baseline's settings normalise layers already; take spectral=None"
+            )
+        return Recipe(replace(settings, spectral="all_but_last"), likelihood)
+    if name == "double-parameters":
+        ds, da = simulator.state_dim, simulator.action_dim
+        wider = doubled(settings.hidden, (ds + da, 2 * (ds + 1)))
+        return Recipe(replace(settings, hidden=wider), likelihood)
+    if name == "ensemble":
+        if settings.members != 1:
+            raise InputError(
+                f"arm ensemble: the baseline has {settings.members} members; take members=1"
+            )
+        return Recipe(replace(settings, members=MEMBERS), likelihood)
+    losses: Mapping[str, Loss] = {
+        "dd": replace(gradient_loss, prediction="nll"),
+        "multistep": MultiStep(),
+        "mse": OneStep("mse"),
+        "sobolev": Sobolev(simulator, prediction="nll"),
+    }
+    return Recipe(settings, losses[name])
+
+
+def made(
+    folder: Path, recipes: Mapping[str, Recipe], part: Part, data: Trajectories, progress: Progress
+) -> Made:
+    """The model of one part, from its file where it was fitted before.
+
+    Raises:
+        InputError: the data do not suit the arm. Failure: every member left the finite numbers.
+    """
+    path = _file(folder, part)
+    if not path.is_file():
+        fit = _fitted(folder, recipes[part.recipe], part, data, progress)
+        with placed(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(_told(fit)))
+        checkpoint.save(fit.ensemble, path)
+    return kept(folder, part)
+
+
+def kept(folder: Path, part: Part) -> Made:
+    """A model that was fitted before.
+
+    Raises:
+        InputError: its file is missing or damaged.
+    """
+    path = _file(folder, part)
+    ensemble = checkpoint.load(path)
+    if not isinstance(ensemble, GaussianEnsemble):
+        raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
+    told = json.loads(path.with_suffix(".json").read_text())
+    return Made(ensemble.double().eval().requires_grad_(False), told)
+
+
+def _file(folder: Path, part: Part) -> Path:
+    return folder / f"{_plain(part.recipe)}-{part.epochs}.safetensors"
+
+
+def _fitted(
+    folder: Path, recipe: Recipe, part: Part, data: Trajectories, progress: Progress
+) -> Fit:
+    saved = folder / f"{_plain(part.recipe)}.resume.safetensors"
+    settings = replace(recipe.settings, epochs=part.epochs)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return fit_model(
+            recipe.rows(data), settings, recipe.loss, saved=saved, resume=saved.is_file(),
+            progress=progress,
+        )  # fmt: skip
+    except (InputError, Failure) as error:
+        raise type(error)(f"arm {part.recipe}: {error}") from error
+
+
+def _told(fit: Fit) -> dict[str, Any]:
+    """What is not in the network: time, and what became of members and rows."""
+    return {
+        "seconds": float(fit.curves["seconds"][-1]),
+        "best_epoch": list(fit.best_epoch),
+        "dropped": {str(member): epoch for member, epoch in fit.dropped.items()},
+        "constant": list(fit.constant),
+        "repeated": fit.repeated,
+        "training_rows": fit.training_rows,
+        "held_out_rows": fit.held_out_rows,
+        "norms": {layer.name: max(layer.values) for layer in fit.norms},
+    }
+
+
+def forget_states(folder: Path) -> None:
+    """Drop the states that fits went on from: their trial is finished."""
+    for path in folder.glob("*.resume.safetensors"):
+        path.unlink()
+
+
+def _plain(name: str) -> str:
+    return name.replace(" ", "-")

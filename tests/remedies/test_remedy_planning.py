@@ -1,0 +1,124 @@
+"""Equal steps and equal time: who is fitted for how long."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.remedies import planning
+from gradlab.remedies.arms import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, longer
+from gradlab.remedies.cells import Pair
+from gradlab.remedies.fits import Part, recipe
+
+STEPS_PER_EPOCH = {BASELINE: 20, "dd": 20, "multistep": 16, "spectral": 20, HALF: 10}
+SETTINGS = ModelSettings(members=1, hidden=(8,), bootstrap=False, epochs=2)
+SIMULATOR = gradlab.tasks.double_integrator().simulator
+
+
+def plan(*arms, epochs=40, **costs):
+    return planning.planned(arms, epochs, STEPS_PER_EPOCH, {"two-model": 3.0} | costs)
+
+
+def made(name, settings=SETTINGS):
+    return recipe(name, settings, DirectionalDerivative(), SIMULATOR)
+
+
+def test_the_baseline_is_fitted_for_as_long_as_its_cost_says():
+    found = plan("dd", "spectral", dd=2.5, spectral=1.25)
+    assert found.models["dd"] == (Part("dd", 40),)
+    assert found.models[longer("dd")] == (Part(BASELINE, 100),)
+    assert found.models[longer("spectral")] == (Part(BASELINE, 50),)
+    assert Pair("dd", TIME, longer("dd"), "dd") in found.pairs
+    assert Pair("dd", STEPS, BASELINE, "dd") in found.pairs
+
+
+def test_an_arm_with_fewer_rows_runs_more_epochs_to_take_as_many_steps():
+    found = plan("multistep", multistep=3.0)
+    assert found.models["multistep"] == (Part("multistep", 50),)  # 40 · 20 = 50 · 16
+    assert found.models[longer("multistep")] == (Part(BASELINE, 120),)
+
+
+def test_two_models_share_their_fits_with_the_baseline_and_dd():
+    found = plan("dd", "two-model", dd=2.0)
+    assert found.models["two-model"] == (Part(BASELINE, 40), Part("dd", 40))
+    assert found.models[longer("two-model")] == (Part(BASELINE, 120),)
+    assert len(found.parts) == 4  # nll at 40, 80, 120; dd
+
+
+def test_more_data_is_the_baseline_against_half_the_rows_in_as_many_steps():
+    found = plan("more-data")
+    assert found.models[HALF] == (Part(HALF, 80),)
+    assert {pair.first for pair in found.pairs} == {HALF}
+    assert {pair.second for pair in found.pairs} == {BASELINE}
+
+
+def test_shorter_fits_of_a_recipe_come_first_so_that_longer_ones_go_on_from_them():
+    parts = plan("dd", "spectral", dd=3.0, spectral=0.5).parts
+    epochs = [part.epochs for part in parts if part.recipe == BASELINE]
+    assert epochs == sorted(epochs) == [20, 40, 120]
+
+
+def test_the_cost_of_an_arm_is_that_of_all_its_fits():
+    costs = planning.costs_of(["dd", "two-model", "more-data"], {"dd": 2.0, HALF: 1.0})
+    assert costs == {"dd": 2.0, "two-model": 3.0, "more-data": 1.0}
+
+
+def test_every_arm_has_a_recipe_a_line_and_a_name():
+    assert set(ABOUT) == set(NAMES)
+    for arm in ABOUT:
+        for name in planning.fits_of(arm):
+            assert made(name).settings.epochs == 2
+    with pytest.raises(InputError, match="arm 'magic' is unknown"):
+        planning.fits_of("magic")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("spectral", "spectral"), ("ensemble", "members"), ("double-parameters", "hidden")],
+)
+def test_an_arm_changes_one_setting_and_keeps_the_loss(name, change):
+    base, other = made(BASELINE), made(name)
+    differ = {k for k, v in vars(base.settings).items() if vars(other.settings)[k] != v}
+    assert differ == {change} and other.loss == base.loss
+
+
+@pytest.mark.parametrize("name", ["dd", "multistep", "mse", "sobolev"])
+def test_an_arm_changes_the_loss_and_keeps_the_settings(name):
+    base, other = made(BASELINE), made(name)
+    assert other.settings == base.settings and other.loss != base.loss
+
+
+def test_derivatives_stand_beside_the_likelihood():
+    assert made("dd").loss.prediction == made("sobolev").loss.prediction == "nll"
+
+
+def test_a_baseline_that_has_the_remedy_is_refused():
+    with pytest.raises(InputError, match="arm spectral: the baseline's settings normalise"):
+        made("spectral", ModelSettings(members=1, spectral="all"))
+    with pytest.raises(InputError, match="arm ensemble: the baseline has 7 members"):
+        made("ensemble", ModelSettings())
+
+
+def test_costs_are_measured_against_the_baseline():
+    data = collect(gradlab.tasks.double_integrator(), 600)
+    wide = ModelSettings(members=1, hidden=(256, 256, 256), bootstrap=False)
+    recipes = {BASELINE: made(BASELINE), "spectral": made(BASELINE, wide)}
+    found = planning.measured_costs(recipes, data)
+    assert found[BASELINE] == 1.0 and found["spectral"] > 2.0
+
+
+def test_what_the_data_cannot_serve_is_refused_with_the_arm_named():
+    few = collect(gradlab.tasks.double_integrator(), 12)
+    recipes = {"dd": recipe("dd", SETTINGS, DirectionalDerivative(50), SIMULATOR)}
+    with pytest.raises(InputError, match="^arm dd: "):
+        planning.steps_per_epoch(recipes, few)
+
+
+def test_half_the_rows_are_the_first_half():
+    data = collect(gradlab.tasks.double_integrator(), 51)
+    assert torch.equal(made(HALF).rows(data).state, data.state[:25])
