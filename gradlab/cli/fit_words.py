@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gradlab.errors import InputError
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.fitted import Fit
     from gradlab.fitting.nearness import Nearness
+    from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
 
 Told = list[tuple[bool, str]]
@@ -34,7 +36,8 @@ def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> Told:
         text = f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour."
         told.append((True, who + text))
     if fit.settings.spectral is not None:
-        told.append((True, f"{who}Spectral norms, largest of the members: {_norms(fit)}."))
+        text = f"Spectral norms, largest of the members: {listed_norms(fit.norms)}."
+        told.append((True, who + text))
     return told
 
 
@@ -58,10 +61,12 @@ def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
     )
 
 
-def _norms(fit: Fit) -> str:
+def listed_norms(norms: Sequence[LayerNorm]) -> str:
+    """Of every layer in turn; of a network that is normalised, which layers are not."""
+    mixed = any(layer.normalised for layer in norms)
     return ", ".join(
-        f"layer {k} {max(layer.values):.3g}{'' if layer.normalised else ' (free)'}"
-        for k, layer in enumerate(fit.norms, start=1)
+        f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
+        for k, layer in enumerate(norms, start=1)
     )
 
 

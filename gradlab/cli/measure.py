@@ -11,8 +11,10 @@ from tyro.conf import arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import asked_model
 from gradlab.cli.report import sentences
+from gradlab.errors import InputError
 from gradlab.progress import bars
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ class Measure:
     --two-model`)."""
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
+    spectral: Annotated[tuple[Literal["policy", "critic"], ...], arg(metavar="policy|critic")] = ()
+    """Which of the networks that are made have layers held at spectral norm 1 (RP-PGM): all of the
+    policy's, all but the last of the critic's."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon, in steps. Default: the task's."""
     starts: int = 2048
@@ -71,6 +76,7 @@ class Measure:
         check_arguments(horizon, self.starts, self.batch, self.truth, self.termination)
         files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
+        self._check_spectral(made)
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_networks(task, given.get("policy"), given.get("critic"))
@@ -96,12 +102,27 @@ class Measure:
         for kind in sorted(made):
             checkpoint.save(networks[kind], arguments.beside(run, kind))
         profile.save(run, overwrite=self.overwrite)
-        document: Document = {"verdict": sentences(profile), "run": str(run)}
+        told = [*sentences(profile), *self._norms(networks)]
+        document: Document = {"verdict": told, "run": str(run)}
         if not self.no_report:
             from gradlab.reporting import report
 
             document["report"] = str(report(run))
         return document | {"table": profile.table().to_dict("records")}
+
+    def _check_spectral(self, made: tuple[str, ...]) -> None:
+        for kind in self.spectral:
+            if kind not in made:
+                raise InputError(f"--spectral {kind}, but the {kind} is given: normalise that")
+
+    def _norms(self, networks: Mapping[str, nn.Module]) -> list[Document]:
+        from gradlab.networks import spectral
+
+        texts = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
+        return [
+            {"text": f"Spectral norms of the {kind} that was made: {text}.", "decided": True}
+            for kind, text in texts.items()
+        ]
 
     def _made(
         self, task: Task, given: Mapping[str, nn.Module], progress: Progress
@@ -111,12 +132,22 @@ class Measure:
         if "policy" not in given:
             from gradlab.fitting.policies import stabilising_policy
 
-            made["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
+            made["policy"] = stabilising_policy(
+                task,
+                spectral="all" if "policy" in self.spectral else None,
+                seed=self.seed,
+                progress=progress,
+            )
         if "critic" not in given:
             from gradlab.fitting.critics import fit_critic
 
             policy = given.get("policy") or made["policy"]
             made["critic"] = fit_critic(
-                task, policy, termination=self.termination, seed=self.seed, progress=progress
+                task,
+                policy,
+                termination=self.termination,
+                spectral="all_but_last" if "critic" in self.spectral else None,
+                seed=self.seed,
+                progress=progress,
             )
         return made

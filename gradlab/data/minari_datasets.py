@@ -64,10 +64,12 @@ def read(name: str | Path) -> Trajectories:
         episodes = [_rows(episode) for episode in found.iterate_episodes()]
         if not episodes:
             raise InputError("it holds no episodes")
-        columns = {key: torch.cat([each[key] for each in episodes]) for key in episodes[0]}
+        columns: dict[str, Any] = {
+            key: torch.cat([each[key] for each in episodes]) for key in episodes[0]
+        }
         lengths = torch.tensor([len(each["reward"]) for each in episodes])
         columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
-        return Trajectories(**columns, **_names(metadata))
+        return Trajectories(**columns | _names(metadata))
     except ImportError as error:
         raise InputError(f"{name} cannot be read: {error}") from error
     except DAMAGED as error:

@@ -22,6 +22,7 @@ from gradlab.gradients.starts import Starts, policy_noise_at
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act, check_policy
 from gradlab.networks.mlp import QCritic
+from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.tasks import Task
 
 TRAJECTORIES = 512
@@ -51,6 +52,8 @@ def fit_critic(
     *,
     steps: int = 25,
     termination: str = "ignore",
+    spectral: Which | None = None,
+    bound: float = 1.0,
     seed: int = 0,
     progress: Progress = silent,
 ) -> QCritic:
@@ -59,6 +62,7 @@ def fit_critic(
     Args:
         steps: n of the targets; 1 leans on the critic, 25 on the simulator.
         termination: as in the measurement: "ignore", or "mask" to stop returns at terminal states.
+        spectral, bound: layers held at a spectral norm (`networks.spectral`) while it learns.
 
     Raises:
         InputError: the policy does not fit the task, or its rollouts leave the finite numbers.
@@ -73,8 +77,10 @@ def fit_critic(
         critic = QCritic(
             task.simulator.state_dim, task.simulator.action_dim, scale=task.observation_scale
         )
+    if spectral is not None:
+        normalise(critic, spectral, bound)
     _train(critic, data, generator, progress)
-    return critic.eval()
+    return baked(critic.eval())
 
 
 def evaluation_data(

@@ -115,7 +115,7 @@ def finished(
     )
 
 
-def of_members(whole: Any, kept: list[int]) -> GaussianEnsemble:
+def of_members(whole: GaussianEnsemble, kept: list[int]) -> GaussianEnsemble:
     """Some of the members, in eval mode and without gradients."""
     arguments = {name: value for name, value in whole.architecture.items() if name != "kind"}
     with torch.random.fork_rng(devices=[]):

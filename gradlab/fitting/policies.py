@@ -21,6 +21,7 @@ from gradlab.errors import InputError
 from gradlab.fitting.posture import posture_gain
 from gradlab.hooks import Progress, silent
 from gradlab.networks.mlp import Policy
+from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.systems.ended import step_running
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
@@ -33,10 +34,22 @@ ROWS = 512
 SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
-def stabilising_policy(task: Task, *, seed: int = 0, progress: Progress = silent) -> Policy:
+def stabilising_policy(
+    task: Task,
+    *,
+    spectral: Which | None = None,
+    bound: float = 1.0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Policy:
     """The prior's (else the simulator's) discounted Riccati feedback as a 2×256 ELU network.
 
     For a MuJoCo environment without a prior: the feedback that holds its initial posture.
+
+    Args:
+        spectral, bound: layers held at a spectral norm (`networks.spectral`) while it learns. All
+            of L layers at `bound` leave slopes up to bound^L of the scaled state, which may be
+            too little to stabilise.
 
     Raises:
         InputError: the linearization at the reference state has no stabilising feedback.
@@ -48,7 +61,7 @@ def stabilising_policy(task: Task, *, seed: int = 0, progress: Progress = silent
         gain = posture_gain(model)
     else:
         gain = riccati_gain(model, reference, task.discount)
-    return distil(task, gain, reference, seed, progress)
+    return distil(task, gain, reference, seed, progress, spectral, bound)
 
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:
@@ -85,7 +98,15 @@ def _quadratic_model(model: System, reference: Tensor) -> tuple[Array, Array, Ar
     return A, B, ((hessian + hessian.T) / 2).numpy()
 
 
-def distil(task: Task, gain: Tensor, reference: Tensor, seed: int, progress: Progress) -> Policy:
+def distil(
+    task: Task,
+    gain: Tensor,
+    reference: Tensor,
+    seed: int,
+    progress: Progress,
+    spectral: Which | None = None,
+    bound: float = 1.0,
+) -> Policy:
     """A network that gives a = −K (s − s*) on the states that this feedback visits."""
     states = _visited(task, gain, reference, seed)
     targets = -(states - reference) @ gain.T
@@ -93,6 +114,8 @@ def distil(task: Task, gain: Tensor, reference: Tensor, seed: int, progress: Pro
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         policy = Policy(states.shape[1], targets.shape[1], scale=task.observation_scale)
+    if spectral is not None:
+        normalise(policy, spectral, bound)
     optimizer = torch.optim.Adam(policy.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES, eta_min=1e-6)
     states, targets = states.float(), targets.float()
@@ -125,7 +148,7 @@ def _visited(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
 
 
 def freeze(network: Policy) -> Policy:
-    """The finished network, in eval mode, without gradients left on it."""
+    """The finished network with plain weights, in eval mode, without gradients left on it."""
     network.eval()
     nn.Module.zero_grad(network, set_to_none=True)
-    return network
+    return baked(network)

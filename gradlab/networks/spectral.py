@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from gradlab.errors import InputError
 from gradlab.networks.ensemble import MemberLinear
 
 Which = Literal["all", "all_but_last", "hidden"]
+Network = TypeVar("Network", bound=nn.Module)
 # Layers of one network in order: RP-PGM's policy, its model, and its published code's actor.
 CHOICES: dict[Which, slice] = {
     "all": slice(None),
@@ -104,7 +105,7 @@ def normalise(network: nn.Module, which: Which = "all_but_last", bound: float = 
         parametrize.register_parametrization(layer, "weight", constraint)
 
 
-def baked(network: nn.Module) -> nn.Module:
+def baked(network: Network) -> Network:
     """A copy with plain weights, those that `network` has in eval mode.
 
     It is what `checkpoint.save` and every instrument take; training it further lets the norms go.

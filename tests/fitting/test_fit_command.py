@@ -9,7 +9,7 @@ import torch
 from gradlab import cli, records
 from gradlab.data import minari_datasets, trajectories
 from gradlab.fitting.collection import collect
-from gradlab.networks import checkpoint
+from gradlab.networks import checkpoint, spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.tasks import double_integrator, pendulum
 
@@ -136,6 +136,28 @@ def test_measure_and_jacobians_take_the_model_in_the_place_of_the_prior(
 def refused_measure(capsys: pytest.CaptureFixture[str], model: str) -> str:
     assert cli.main(["measure", "path_tracking", "--model", model, "--no-report"]) == 2
     return capsys.readouterr().err
+
+
+def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradlab.fitting import critics, policies
+
+    for module in (critics, policies):
+        monkeypatch.setattr(module, "UPDATES", 20)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 16)
+    run = tmp_path / "run.h5"
+    shared = ("measure", "linear_quadratic", "--output", str(run), "--no-report", "--json")
+    small = ("--starts", "16", "--batch", "4", "--horizon", "1", "--spectral", "policy", "critic")
+    assert cli.main([*shared, *small]) == 0
+    text = str(json.loads(capsys.readouterr().out)["verdict"])
+    assert "norms of the policy that was made: layer 1 1, layer 2 1, layer 3 1." in text
+    assert "norms of the critic that was made: layer 1 1, layer 2 1, layer 3 " in text
+    for kind, held in (("policy", 3), ("critic", 2)):
+        made = spectral.norms(checkpoint.load(tmp_path / f"run.{kind}.safetensors"))
+        assert [layer.values[0] for layer in made[:held]] == pytest.approx([1.0] * held, rel=1e-5)
+    assert cli.main([*shared, "--overwrite", *small, "--policy", "x.py:f"]) == 2
+    assert "--spectral policy, but the policy is given" in capsys.readouterr().err
 
 
 def test_minari_datasets_are_taken_and_given(

@@ -11,6 +11,8 @@ from gradlab.fitting import critics, policies
 from gradlab.fitting.posture import posture_gain
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
+from gradlab.networks import checkpoint
+from gradlab.networks.spectral import norms
 from gradlab.tasks import inverted_pendulum, linear_quadratic, mujoco
 
 
@@ -143,3 +145,18 @@ def test_bad_input_is_refused():
     )  # fmt: skip
     with pytest.raises(InputError, match="Riccati"):
         policies.stabilising_policy(hopeless)
+
+
+def test_made_networks_are_held_at_the_norms_that_were_asked():
+    task = linear_quadratic()
+    policy = policies.stabilising_policy(task, spectral="all", bound=2.0)
+    critic = critics.fit_critic(task, policy, steps=2, spectral="all_but_last")
+    held = [[layer.values[0] for layer in norms(network)] for network in (policy, critic)]
+    assert held[0] == pytest.approx([2, 2, 2], rel=1e-5)
+    assert held[1][:2] == pytest.approx([1, 1], rel=1e-5) and abs(held[1][2] - 1) > 0.1
+    assert checkpoint.architecture_of(policy)["kind"] == "policy"
+    # Layers are held while they learn, not cut off afterwards: the feedback is still there.
+    gain = policies.riccati_gain(task.prior, torch.zeros(2).double(), task.discount)
+    state = task.starts(256, torch.Generator().manual_seed(1))
+    wanted = -state @ gain.T
+    assert (policy.double()(state) - wanted).std() < 0.1 * wanted.std()
