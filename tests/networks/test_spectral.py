@@ -135,3 +135,13 @@ def test_what_cannot_be_normalised_is_refused() -> None:
         spectral.normalise(policy, "all")
     with pytest.raises(InputError, match="bound"):
         spectral.normalise(Policy(3, 2), "all", bound=0.0)
+
+
+def test_the_readmes_example_runs() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    printed = next(part for part in readme.split("```") if "spectral.normalise(policy" in part)
+    names = {"policy": Policy(3, 2, (8, 8))}
+    exec(compile(printed.removeprefix("python\n"), "README.md", "exec"), names)
+    assert [layer.values[0] for layer in spectral.norms(names["policy"])] == pytest.approx(
+        [1.0] * 3
+    )
