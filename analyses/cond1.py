@@ -75,29 +75,32 @@ def _rows(name: str, case: Case, count: int) -> Iterator[dict[str, object]]:
     begin = as_starts(task.starts(count, stream(SEED, "starts")), task.simulator.state_dim)
     for loop in LOOPS:
         for noise in NOISES:
-            gaps = differences(case, policy, begin, loop, noise)
-            distances = {NORM: gaps.norm(dim=2)} | {
-                label: gaps[:, :, j].abs() for j, label in enumerate(task.state_names)
-            }
-            for label, each in distances.items():
-                found = error_growth(each.numpy())
-                if found is not None:
-                    largest = (each / torch.arange(1, STEPS + 1)).max()
-                    yield {
-                        "task": name, "loop": loop, "noise": noise, "coordinate": label,
-                        "largest_c_m": float(largest),
-                    } | _values(found)  # fmt: skip
+            gaps = differences(case, policy, begin, loop, drawn=noise == NOISES[0])
+            for row in growth(gaps, task.state_names):
+                yield {"task": name, "loop": loop, "noise": noise} | row
 
 
-def differences(case: Case, policy: nn.Module, begin: Starts, loop: str, noise: str) -> Tensor:
-    """ŝ_i − s_i of steps 1 … 25, [N, 25, ds]."""
+def growth(gaps: Tensor, names: tuple[str, ...]) -> Iterator[dict[str, object]]:
+    """How the norm and every coordinate of ŝ_i − s_i [N, 25, ds] grow; nothing where none errs."""
+    distances = {NORM: gaps.norm(dim=2)} | {
+        label: gaps[:, :, j].abs() for j, label in enumerate(names)
+    }
+    for label, each in distances.items():
+        found = error_growth(each.numpy())
+        if found is not None:
+            largest = (each / torch.arange(1, STEPS + 1)).max()
+            yield {"coordinate": label, "largest_c_m": float(largest)} | _values(found)
+
+
+def differences(case: Case, policy: nn.Module, begin: Starts, loop: str, drawn: bool) -> Tensor:
+    """ŝ_i − s_i of steps 1 … 25, [N, 25, ds]; `drawn`: by the prior's noise, else `case.still`."""
     task = case.task
     assert task.prior is not None
     path = rollout(task.simulator, policy, begin, STEPS, SEED)
     state, gaps = begin.states, []
     for t in range(STEPS):
         xi = begin.dynamics_noise(task.prior, SEED, t)
-        xi = xi if noise == NOISES[0] else torch.full_like(xi, case.still)
+        xi = xi if drawn else torch.full_like(xi, case.still)
         with torch.no_grad():
             action = path.actions[t] if loop == "open" else policy(state)
             state = task.prior.step(state, action, xi).state

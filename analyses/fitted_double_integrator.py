@@ -9,6 +9,8 @@ optimisation; on data without reading error and noise both are exact.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients.lqr import lqr_gradient
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import System
 
 EXPLORATION = 1.0  # standard deviation of the data's actions around the policy, m/s²
 
@@ -34,22 +37,46 @@ def make_setting(gain: float) -> tuple[Setting, LinearQuadratic, Tensor]:
     return Setting(weight, system.Q, system.R, moment, noise, task.discount), system, truth
 
 
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """n transitions of a system, s' read with an error."""
+
+    state: Tensor
+    action: Tensor
+    reward: Tensor
+    after: Tensor
+
+
+def drawn(
+    system: System, weight: Tensor, noise: float, n: int, seed: int, spread: float = 1.0
+) -> Transitions:
+    """States of standard deviation `spread`, actions around a = W s, s' read with error `noise`."""
+    draw = stream(seed, "transitions", n)
+    state, misread = torch.randn(2, n, 2, generator=draw, dtype=torch.float64)
+    state = spread * state
+    tried = torch.randn(n, 1, generator=draw, dtype=torch.float64)
+    action = state @ weight.T + EXPLORATION * tried
+    out = system.step(state, action, system.sample_noise(n, draw))
+    return Transitions(state, action, out.reward, out.state + noise * misread)
+
+
 def fit(
     system: LinearQuadratic, setting: Setting, noise: float, n: int, seed: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Â, B̂ by least squares and C by LSTD from n transitions."""
-    draw = stream(seed, "transitions", n)
-    state, misread = torch.randn(2, n, 2, generator=draw, dtype=torch.float64)
-    tried = torch.randn(n, 1, generator=draw, dtype=torch.float64)
-    action = state @ setting.weight.T + EXPLORATION * tried
-    out = system.step(state, action, system.sample_noise(n, draw))
-    after = out.state + noise * misread
-    model = torch.linalg.lstsq(torch.cat([state, action], dim=1), after).solution.T
-    now, then = monomials(state, action), monomials(after, after @ setting.weight.T)
-    solved = torch.linalg.solve(now.T @ (now - setting.discount * then), now.T @ out.reward)
+    data = drawn(system, setting.weight, noise, n, seed)
+    model = torch.linalg.lstsq(torch.cat([data.state, data.action], dim=1), data.after).solution.T
+    return model[:, :2], model[:, 2:], temporal_differences(data, setting.weight, setting.discount)
+
+
+def temporal_differences(data: Transitions, weight: Tensor, discount: float) -> Tensor:
+    """C of the quadratic critic of a = W s by LSTD."""
+    now = monomials(data.state, data.action)
+    then = monomials(data.after, data.after @ weight.T)
+    solved = torch.linalg.solve(now.T @ (now - discount * then), now.T @ data.reward)
     triangle = torch.zeros(3, 3, dtype=torch.float64)
     triangle[tuple(torch.triu_indices(3, 3))] = -solved[:-1]
-    return model[:, :2], model[:, 2:], (triangle + triangle.T) / 2
+    return (triangle + triangle.T) / 2
 
 
 def monomials(state: Tensor, action: Tensor) -> Tensor:

@@ -8,7 +8,7 @@
 
     python -m analyses.sn_var [--small] [--output reports/remedies]
 
-Two swing-ups, 5 seeds of data, models and policies (`spectral_arms`), before and after 200 updates
+Two swing-ups, 5 seeds of data, models and policies (`spectral_arms`), before and after 100 updates
 by 5-step gradients through each arm's own model; judged after. θ in every action, 256 starts, no
 critic. All arms are compared by their plain weights V; beside it by W, V = W/σ(W), in which an
 optimiser sees them. The price: error of [A B] on fresh states, and the distance of the mean
@@ -46,8 +46,10 @@ from analyses.spectral_arms import (
 )
 from analyses.var_exp import HORIZONS, gradients, traces
 from analyses.verdicts import Verdict, save
-from gradlab.data.noise import child
+from gradlab.data.noise import child, stream
 from gradlab.fitting.collection import collect
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate
 from gradlab.systems.learned import LearnedSystem
@@ -60,7 +62,6 @@ FROM = 5
 LEAST = 10.0
 STAGES = ("at first", "improved")
 PLAIN, BOTH = "neither", "both"
-KEY = ["task", "stage", "arm", "seed"]
 Array = NDArray[np.float64]
 
 
@@ -90,8 +91,21 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
             "explained": float(fitted.explained.mean()),
         }
         for stage, policy in zip(STAGES, (alike.first, alike.improved), strict=True):
+            place = {"stage": stage} | behaviour(made, policy, samples)
             for h, numbers in moments(made, alike.model, policy, samples).items():
-                yield about | {"stage": stage, "h": h} | numbers
+                yield about | place | {"h": h} | numbers
+
+
+def behaviour(made: Trial, policy: nn.Module, samples: int) -> dict[str, float]:
+    """Return of 30 simulator steps, and the share of actions within 1% of their limit."""
+    system, seed = made.task.simulator, child(made.seed, "spectral gradients")
+    starts = as_starts(made.task.starts(samples, stream(seed, "starts")), system.state_dim)
+    path = rollout(system, plain(policy), starts, HORIZONS[-1], seed)
+    limit = torch.tensor(made.task.action_limit)
+    return {
+        "return": float(path.rewards.sum(0).mean()),
+        "saturated": float((path.actions.abs() > 0.99 * limit).double().mean()),
+    }
 
 
 def moments(
@@ -213,13 +227,16 @@ def _told(rows: pd.DataFrame, found: Mapping[str, float]) -> str:
     def said(name: str) -> str:
         return f"{found[name]:.3g}× [{found[f'{name}_low']:.2g}, {found[f'{name}_high']:.2g}]"
 
-    spread = rows[(rows["h"] == JUDGED)].groupby("arm")["distance"].median()
+    at = rows[rows["h"] == JUDGED].groupby("arm")[["distance", "return", "saturated"]].median()
     return (
         f"{said('ratio_both')} at h = {JUDGED} (model alone {said('ratio_model')}, policy alone "
         f"{said('ratio_policy')}; by W {said('ratio_raw_both')}; variance / |mean|² "
         f"{said('relative_both')}), lowest end from h = {FROM} on {found['lowest_end']:.2g}, slope "
         f"{found['slope_plain']:.3f} against {found['slope_both']:.3f} per step, distance from the "
-        f"simulator's gradient {spread[PLAIN]:.2g} against {spread[BOTH]:.2g} of its size"
+        f"simulator's gradient {at['distance'][PLAIN]:.2g} against {at['distance'][BOTH]:.2g} of "
+        f"its size; return of 30 true steps {at['return'][PLAIN]:.4g} against "
+        f"{at['return'][BOTH]:.4g}, actions at their limit {at['saturated'][PLAIN]:.0%} against "
+        f"{at['saturated'][BOTH]:.0%}"
     )
 
 

@@ -40,7 +40,7 @@ from gradlab.tasks import Task
 MODEL = replace(RP_PGM, hidden=(128, 128, 128, 128), patience=10)
 POLICY = (64, 64, 64)
 ROWS = 5000
-UPDATES, BATCH, RATE = 200, 128, 1e-3  # of a policy's improvement
+UPDATES, BATCH, RATE = 100, 128, 3e-4  # of a policy's improvement
 UNROLL = 5
 SEEDS = 5
 
@@ -130,6 +130,7 @@ def fitted(
     )
 
 
+@cache
 def treated(made: Trial, arm: Arm, updates: int = UPDATES) -> Treated:
     model = LearnedSystem(made.fits[arm.model].ensemble, made.reward)
     first = initial_policy(made.task, made.seed, arm.policy)
