@@ -8,6 +8,7 @@
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
+    Probe(policy, optimizer)                     the gradients of your own loop, while it runs
 
 Names are imported when they are first used, so that the command line answers --help at once.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gradlab.gradients.estimator import Estimator, Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement import measure
+    from gradlab.probe.probe import Probe
     from gradlab.profile import Profile, load
     from gradlab.remedies.comparing import compare_remedies
     from gradlab.reporting import report
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Estimator",
+    "Probe",
     "Profile",
     "Tail",
     "Task",
@@ -50,6 +53,7 @@ __all__ = [
 
 _HOMES = {
     "Estimator": "gradlab.gradients.estimator",
+    "Probe": "gradlab.probe.probe",
     "Profile": "gradlab.profile",
     "Tail": "gradlab.gradients.estimator",
     "Task": "gradlab.tasks",

@@ -1,0 +1,81 @@
+"""What the probe may spend: a share of the time that passes, measured on the probe itself.
+
+    own ≤ share · elapsed            own: seconds inside the probe, elapsed: since its first update
+
+A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
+time. What is looked at in every update keeps to a part of the share in the same way, and passes
+updates over where it does not; only the first few are looked at whatever they cost. On an
+accelerator these are seconds of the host's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import final
+
+Clock = Callable[[], float]
+
+GRACE = 10  # looks that are made before there is a price
+ALWAYS = 0.4  # of the share: 2% of the time by default
+
+
+@final
+class Budget:
+    """Seconds spent and seconds allowed.
+
+    Args:
+        share: of the elapsed time that the probe may take, in (0, 1].
+        clock: seconds, increasing; another one in tests.
+    """
+
+    def __init__(self, share: float, clock: Clock) -> None:
+        self.share, self.clock = share, clock
+        self.begun: float | None = None
+        self.own = 0.0
+        self._always = 0.0
+        self._looks = 0
+
+    @property
+    def elapsed(self) -> float:
+        return 0.0 if self.begun is None else self.clock() - self.begun
+
+    @property
+    def spent(self) -> float:
+        """The share taken so far."""
+        elapsed = self.elapsed
+        return self.own / elapsed if elapsed > 0 else 0.0
+
+    def begin(self) -> None:
+        """Called at every update: the first one starts the time that counts."""
+        if self.begun is None:
+            self.begun = self.clock()
+
+    def look(self) -> bool:
+        """May this update be looked at? Counts it where it may."""
+        if self._looks >= GRACE:
+            price = self._always / self._looks
+            if self._always + price > ALWAYS * self.share * (self.elapsed + price):
+                return False
+        self._looks += 1
+        return True
+
+    def pay(self, since: float) -> None:
+        """The always-on part was at work since `since`."""
+        seconds = self.clock() - since
+        self.own += seconds
+        self._always += seconds
+
+    @contextmanager
+    def paying(self) -> Iterator[list[float]]:
+        """Counts what is done inside; the list then holds its seconds."""
+        begun, price = self.clock(), [0.0]
+        try:
+            yield price
+        finally:
+            price[0] = self.clock() - begun
+            self.own += price[0]
+
+    def allows(self, price: float) -> bool:
+        """Would the share still hold after something that takes `price` seconds?"""
+        return self.own + price <= self.share * (self.elapsed + price)

@@ -1,0 +1,106 @@
+"""What a probe is given, checked once: each refusal names the argument and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+
+from gradlab.errors import InputError
+from gradlab.networks.interface import check_trainable
+from gradlab.tasks import Task
+
+SHARDED = ("DTensor", "FlatParameter")
+
+
+def check(
+    policy: object, optimizer: Any, task: object, critic: object, log: object, share: object
+) -> None:
+    """All arguments of a probe.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    check_policy(policy)
+    if optimizer is not None:
+        assert isinstance(policy, nn.Module)
+        check_optimizer(optimizer, policy)
+    check_question(task, critic)
+    check_log(log)
+    check_share(share)
+
+
+def check_policy(policy: object) -> None:
+    """Raises InputError for anything whose gradients cannot be read."""
+    if not isinstance(policy, nn.Module):
+        raise InputError(f"policy is a {type(policy).__name__}, expected a torch.nn.Module")
+    parameters = list(policy.parameters())
+    if any(isinstance(p, UninitializedParameter) for p in parameters):
+        raise InputError("policy has lazy parameters: run one forward pass before the probe begins")
+    sharded = {type(x).__name__ for p in parameters for x in (p, p.data)} & set(SHARDED)
+    if sharded:
+        raise InputError(
+            f"policy has sharded parameters ({', '.join(sorted(sharded))}), of which a process "
+            f"sees a part only: probe a replica, as with DistributedDataParallel"
+        )
+    check_trainable(policy)
+    places = {p.device for p in parameters if p.requires_grad}
+    if len(places) > 1:
+        names = ", ".join(sorted(map(str, places)))
+        raise InputError(f"policy is spread over {names}: probe one device's part of it")
+
+
+def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
+    """Raises InputError for an optimiser that cannot be watched or has nothing of the policy."""
+    kind = type(optimizer).__name__
+    hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
+    if not all(hasattr(optimizer, name) for name in hooks):
+        raise InputError(
+            f"optimizer is a {kind} without step hooks: give the torch.optim.Optimizer inside it, "
+            f"or leave it out and mark updates with `with probe(step)`"
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError(
+            "optimizer is LBFGS, which takes several gradients per step: leave it out, and mark "
+            "the closure's backward pass with `with probe(step)`"
+        )
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held:
+        raise InputError("optimizer has no parameters: give it the policy's")
+    if not any(id(p) in held for p in policy.parameters()):
+        raise InputError("optimizer has none of the policy's parameters: give the policy's own")
+
+
+def check_question(task: object, critic: object) -> None:
+    """Raises InputError for a task or critic of a wrong kind."""
+    if task is not None and not isinstance(task, Task):
+        raise InputError(f"task is a {type(task).__name__}, expected a gradlab.Task or None")
+    if critic is None:
+        return
+    if not isinstance(critic, nn.Module):
+        raise InputError(f"critic is a {type(critic).__name__}, expected a torch.nn.Module")
+    if task is None:
+        raise InputError("critic is given without a task, which it is judged on: give both")
+
+
+def check_share(overhead_budget: object) -> None:
+    """Raises InputError for anything but a share of the time."""
+    if not isinstance(overhead_budget, int | float) or not 0 < overhead_budget <= 1:
+        raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
+
+
+def check_log(log: object) -> None:
+    """Raises InputError for anything but a path, a function or None."""
+    if not (log is None or callable(log) or isinstance(log, str | Path)):
+        raise InputError(f"log is a {type(log).__name__}, expected a path, a function or None")
+
+
+def spectator() -> bool:
+    """A process of several that leaves writing to the first one."""
+    distributed = torch.distributed
+    if not distributed.is_available() or not distributed.is_initialized():
+        return False
+    return bool(distributed.get_rank() != 0)

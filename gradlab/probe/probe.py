@@ -1,0 +1,223 @@
+"""`gradlab.Probe`: are the gradients of a training loop any good? Asked while it runs.
+
+    probe = gradlab.Probe(policy, optimizer, log="run.h5")
+    for step in ...:
+        with probe(step): loss.backward()
+        optimizer.step()
+
+At every update: norms of gradients before clipping, |Δθ|/|θ|, what is not finite, saturated
+actions. Now and then, as the budget allows: products of successive gradients (signal against
+noise), and with a task and a critic, bias and variance by horizon. The loop computes the same bits
+as without a probe, and whatever fails in here is told once and costs the loop nothing more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from gradlab import provenance
+from gradlab.probe import doors, measured
+from gradlab.probe.alarms import Alarm
+from gradlab.probe.budget import Budget, Clock
+from gradlab.probe.desk import Desk
+from gradlab.probe.leaks import ModelGradients
+from gradlab.probe.origin import Finder
+from gradlab.probe.sampler import Measurements
+from gradlab.probe.schema import Book, Log, Nowhere, Told, Written, attributes
+from gradlab.probe.updates import Updates
+from gradlab.probe.watch import Watch, limits_of
+from gradlab.tasks import Task
+
+
+@final
+class Probe:
+    """Watches a policy's gradients from outside.
+
+    Args:
+        policy: the module whose gradients are looked at; frozen parameters are passed over.
+        optimizer: its updates are measured by its step hooks; None: no update ratios, and one
+            update is all that is marked with the same step.
+        task: adds bias and variance by horizon, Jacobians and growth, on copies.
+        critic: (state, action) → [N], the tail of these gradients; needs a task.
+        log: path of a run file (readable while it is written), a function that takes one dict of
+            plain numbers per row, or None.
+        overhead_budget: share of the time that the probe may take.
+        seed: of the probe's own starts and noise.
+        clock: seconds, for the budget.
+
+    Several backward passes before an optimiser's step are one update, whose last gradient counts.
+    With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        task: Task | None = None,
+        critic: nn.Module | None = None,
+        log: str | Path | Log | None = None,
+        overhead_budget: float = 0.05,
+        seed: int = 0,
+        *,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        doors.check(policy, optimizer, task, critic, log, overhead_budget)
+        self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
+        named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        names, parameters = [name for name, _ in named], [p for _, p in named]
+        question = None if task is None else measured.Question(task, critic, seed)
+        if question is not None:
+            measured.check(question, policy)
+        self.off = doors.spectator()
+        book: Book = Nowhere() if self.off else _book(log, names, question, self.budget, seed)
+        self.desk = Desk(book, names)
+        self._updates = Updates(
+            policy,
+            parameters,
+            self.desk,
+            self.budget,
+            Watch(limits_of(policy, task), self.budget),
+            ModelGradients(policy, optimizer, task),
+            None if question is None else Measurements(question, self.budget),
+            stepped=optimizer is not None,
+        )
+        self._handles = [] if self.off else self._attached(optimizer)
+        atexit.register(_close, weakref.ref(self))
+
+    def __call__(
+        self, step: int, scaler: torch.amp.GradScaler | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Marks the backward pass of update `step`.
+
+        Args:
+            scaler: what has multiplied the loss, if anything has.
+        """
+        return _Marked(self, step, scaler)
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        """What was told."""
+        return self.desk.alarms
+
+    @property
+    def spent(self) -> float:
+        """Share of the time that the probe has taken."""
+        return self.budget.spent
+
+    def close(self) -> None:
+        """Write what is open, finish the file and let go of policy and optimiser."""
+        self.attempt(self._updates.finish)
+        self._let_go()
+
+    def attempt(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Do something of the probe's; where it fails, say so once and switch the probe off."""
+        if self.off:
+            return None
+        try:
+            return work(*given)
+        except Exception as error:  # nothing in here may stop the user's training
+            self._let_go()
+            _warn(error)
+        return None
+
+    def _attached(self, optimizer: Any) -> list[Any]:
+        handles = [self.policy.register_forward_hook(self._updates.watch)]
+        if optimizer is not None:
+            handles.append(optimizer.register_step_pre_hook(self._before_step))
+            handles.append(optimizer.register_step_post_hook(self._after_step))
+        return handles
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.attempt(self._updates.before_step)
+
+    def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self.attempt(self._updates.over)
+
+    def _let_go(self) -> None:
+        self.off = True
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        with contextlib.suppress(Exception):
+            self.desk.close()
+
+    def enter(self) -> Finder | None:
+        found: Finder | None = self.attempt(self._updates.enter)
+        return found
+
+    def look(self, step: int, scaler: Any, finder: Finder | None) -> None:
+        self.attempt(self._updates.look, step, scaler, True, finder)
+
+
+@final
+class _Marked:
+    """One marked backward pass; an exception in it is the user's and passes through."""
+
+    def __init__(self, probe: Probe, step: int, scaler: Any) -> None:
+        self.probe, self.step, self.scaler = probe, step, scaler
+        self.finder: Finder | None = None
+
+    def __enter__(self) -> None:
+        self.finder = self.probe.enter()
+        if self.finder is not None:
+            self.finder.__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.finder is not None:
+            self.finder.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        if kind is None:
+            self.probe.look(self.step, self.scaler, self.finder)
+
+
+def _book(
+    log: str | Path | Log | None,
+    names: Sequence[str],
+    question: measured.Question | None,
+    budget: Budget,
+    seed: int,
+) -> Book:
+    if log is None:
+        return Nowhere()
+    if callable(log):
+        return Told(log, names)
+    config = {"seed": seed, "overhead_budget": budget.share, "parameters": list(names)}
+    task = "" if question is None else question.task.name
+    horizon = None if question is None else question.horizon
+    actions = 0 if question is None else question.task.simulator.action_dim
+    head = attributes(names, task, config, provenance.environment())
+    return Written(log, head, len(names), horizon, actions)
+
+
+def _close(probe: weakref.ref[Probe]) -> None:
+    found = probe()
+    if found is not None:
+        found.close()
+
+
+def _warn(error: Exception) -> None:
+    text = f"{type(error).__name__}: {error}"
+    with contextlib.suppress(Warning):  # a loop that turns warnings into errors goes on, too
+        warnings.warn(
+            f"gradlab's probe failed and is off; training goes on without it ({text})",
+            RuntimeWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,66 @@
+"""Work beside a training loop that the loop cannot notice.
+
+Random streams are put back as they were, whatever the user's modules draw in their forward pass;
+autocast, inference mode and default devices of the loop do not reach inside. Networks are float64
+copies without the loop's hooks, in eval mode: dropout off, statistics of batch norm fixed.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+# Hooks that make a module what it is, rather than look at it.
+ESSENTIAL = ("torch.nn.utils.weight_norm", "torch.nn.utils.spectral_norm")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Streams of torch, CUDA, numpy and python as before; gradients on, autocast off, CPU."""
+    ready = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    devices = list(range(torch.cuda.device_count())) if ready else []
+    python, numpy = random.getstate(), np.random.get_state()
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=devices))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(torch.device("cpu"))
+        for kind in {"cpu", *(["cuda"] if devices else [])}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A copy in eval mode, without hooks and gradients; dtype and device are the original's.
+
+    Raises:
+        RuntimeError: the module holds something that cannot be copied.
+    """
+    found = copy.deepcopy(getattr(module, "_orig_mod", module)).eval()  # torch.compile's original
+    for each in found.modules():
+        for name in HOOKS:
+            hooks = getattr(each, name)
+            for key in [k for k, hook in hooks.items() if not _essential(hook)]:
+                del hooks[key]
+    found.zero_grad(set_to_none=True)
+    return found
+
+
+def doubled(module: nn.Module) -> nn.Module:
+    """The same in float64 on the CPU."""
+    return copied(module).double().cpu()
+
+
+def _essential(hook: object) -> bool:
+    return (getattr(type(hook), "__module__", "") or "").startswith(ESSENTIAL)

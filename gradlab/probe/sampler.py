@@ -1,0 +1,85 @@
+"""The sampled tier: what is asked now and then, when the budget allows its price.
+
+A burst of successive gradients first tries a short one to learn its price; a measurement on the
+task is first priced from one step of the simulator. Afterwards each costs what it cost last time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from gradlab.probe.budget import Budget
+from gradlab.probe.measured import Question, first_price, measured
+from gradlab.probe.successive import FIRST, PAIRS, Burst
+
+
+@final
+class Bursts:
+    """Successive gradients, `PAIRS` pairs at a time."""
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], names: Sequence[str], budget: Budget
+    ) -> None:
+        self.parameters, self.names, self.budget = list(parameters), tuple(names), budget
+        self._burst: Burst | None = None
+        self._price: float | None = None  # seconds per pair
+
+    def see(self, scale: Tensor | None) -> None:
+        """The gradient as the backward pass left it."""
+        if self._burst is not None:
+            with self.budget.paying() as price:
+                self._burst.see(scale)
+            self._burst.seconds += price[0]
+
+    def commit(self) -> dict[str, Any] | None:
+        """The update is over; a row, where a burst is."""
+        if self._burst is None:
+            self._begin()
+            return None
+        with self.budget.paying() as price:
+            self._burst.commit()
+            row = self._burst.row() if self._burst.done else None
+        self._burst.seconds += price[0]
+        return None if row is None else self._ended(row | {"seconds": self._burst.seconds})
+
+    def _ended(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """The burst's price; the short one has served when that is known."""
+        pairs, self._burst = row["pairs"], None
+        self._price = row["seconds"] / pairs
+        return row if pairs == PAIRS else None
+
+    def _begin(self) -> None:
+        if self._price is None:
+            if self.budget.spent < self.budget.share:
+                self._burst = Burst(self.parameters, self.names, FIRST)
+        elif self.budget.allows(self._price * PAIRS):
+            self._burst = Burst(self.parameters, self.names, PAIRS)
+
+
+@final
+class Measurements:
+    """Bias and variance on the task."""
+
+    def __init__(self, question: Question, budget: Budget) -> None:
+        self.question, self.budget = question, budget
+        self.price: float | None = None
+        self._reward_max = 0.0
+
+    def due(self, policy: nn.Module) -> bool:
+        """May one be made now? Finds the price first, which costs a step of the simulator."""
+        if self.price is None:
+            if self.budget.spent >= self.budget.share:
+                return False
+            with self.budget.paying():
+                self.price = first_price(self.question, policy)
+        return self.budget.allows(self.price)
+
+    def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
+        with self.budget.paying() as price:
+            row = measured(self.question, policy, batch, update, self._reward_max)
+        self._reward_max = row["reward_max"]
+        self.price = price[0]
+        return row | {"seconds": price[0]}

@@ -1,0 +1,235 @@
+"""What the probe writes: the tables of its log, and where the rows go.
+
+vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
+successive   products of successive gradients: is there a signal in the noise?
+measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
+alarms       what was told, in words
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+
+from gradlab.errors import InputError
+from gradlab.journal import Journal, journal_of
+from gradlab.journal_tables import Column, Table
+from gradlab.records import Attribute, check_output
+
+KIND = "probe"
+ESTIMATORS = ("data", "model", "mixed", "true_dynamics")
+Row = Mapping[str, Any]
+Log = Callable[[dict[str, Any]], object]
+
+
+def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Table]:
+    """The schema of a probe's file; `horizon` None: nothing is measured on a task."""
+    layer, action = ("parameter",), ("action",)
+    vitals = {
+        "step": Column(unit="as the loop counts"),
+        "looked": Column(unit="updates"),
+        "grad_norm": Column(unit="loss per parameter unit, before clipping, window mean"),
+        "grad_norm_max": Column(unit="loss per parameter unit"),
+        "marked": Column(unit="1: gradients are those of `with probe(step)`, 0: the optimiser's"),
+        "update_ratio": Column(unit="|Δθ| / |θ|, mean over a quarter of the window"),
+        "layer_norm": Column(layer, "loss per parameter unit, window mean"),
+        "layer_ratio": Column(layer, "|Δθ| / |θ|, mean over a quarter of the window"),
+        "nonfinite": Column(layer, "updates"),
+        "nonfinite_updates": Column(unit="updates"),
+        "zero": Column(layer, "updates with a gradient of exactly 0"),
+        "saturation": Column(action, "share of actions at their limit"),
+        "watched": Column(unit="forward passes"),
+        "model_gradients": Column(unit="marked passes that left gradients on the prior model"),
+        "model_shared": Column(unit="tensors of the policy that the prior model holds, too"),
+        "own_seconds": Column(unit="s spent by the probe so far"),
+        "elapsed": Column(unit="s since the first update"),
+        "spent": Column(unit="share of the time"),
+    }
+    found = {
+        "vitals": Table(
+            "update",
+            vitals if actions else {k: v for k, v in vitals.items() if k != "saturation"},
+            {"parameter": tuple(range(parameters))}
+            | ({"action": tuple(range(actions))} if actions else {}),
+        ),
+        "successive": Table("update", SUCCESSIVE),
+        "alarms": Table("number", ALARMS),
+    }
+    if horizon is not None:
+        found["measured"] = measured_table(actions, horizon)
+    return found
+
+
+SUCCESSIVE = {
+    "step": Column(unit="as the loop counts"),
+    "pairs": Column(unit="pairs of successive gradients"),
+    "energy": Column(unit="mean |g|², (loss per parameter unit)²"),
+    "signal": Column(unit="mean g·g′, estimates |E g|²"),
+    "root_squares": Column(unit="√Σ (g·g′)², the size of Σ g·g′ where there is no signal"),
+    "signal_share": Column(unit="|E g|² / E |g|²"),
+    "share_se": Column(unit="standard error of signal_share"),
+    "snr": Column(unit="|E g|² / tr Cov(g), of one batch"),
+    "noise_scale": Column(unit="batches after which noise and signal are equal"),
+    "cosine": Column(unit="of one batch's gradient with the mean gradient"),
+    "dead_columns": Column(unit="columns of weights, exactly 0 at both ends"),
+    "columns": Column(unit="columns of weights"),
+    "dead_inputs": Column(unit="columns of the first layer's weights"),
+    "dead_where": Column(text=True),
+    "seconds": Column(unit="s"),
+}
+BY_PARAMETER = ("layer_norm", "layer_ratio", "nonfinite", "zero")
+ALARMS = {
+    "update": Column(unit="updates"),
+    "step": Column(unit="as the loop counts"),
+    "alarm": Column(text=True),
+    "message": Column(text=True),
+}
+
+
+def measured_table(actions: int, horizon: int) -> Table:
+    """Bias and variance on the task, and what follows from them."""
+    cells = ("estimator", "horizon")
+    columns = {
+        "step": Column(unit="as the loop counts"),
+        "starts": Column(unit="starts"),
+        "seconds": Column(unit="s"),
+        "bias2": Column(cells, "squared gradient norm"),
+        "bias2_se": Column(cells, "squared gradient norm"),
+        "variance": Column(cells, "squared gradient norm, one sample"),
+        "mse": Column(cells, "squared gradient norm, one batch"),
+        "snr": Column(cells, "|mean|² / variance, one sample"),
+        "batch": Column(unit="samples"),
+        "truth_norm": Column(unit="gradient norm"),
+        "chosen_estimator": Column(unit="index of estimator"),
+        "chosen_horizon": Column(unit="steps"),
+        "kept_low": Column(unit="steps, shortest horizon that may be best"),
+        "kept_high": Column(unit="steps, longest horizon that may be best"),
+        "weight_zero": Column(unit="weight of the horizon 0 in the pair with the longest one"),
+        "growth": Column(unit="ln variance per step"),
+        "growth_se": Column(unit="ln variance per step"),
+        "critic_gap": Column(unit="bias² of true_dynamics less half the model's, longest horizon"),
+        "critic_gap_se": Column(unit="squared gradient norm"),
+        "lyapunov": Column(unit="per step, closed loop of the simulator"),
+        "lyapunov_se": Column(unit="per step"),
+        "lyapunov_horizon": Column(unit="steps, 1/λ; inf where nothing grows"),
+        "jacobian_error": Column(unit="ln of the relative error of A and B"),
+        "jacobian_error_se": Column(unit="ln"),
+        "value": Column(unit="mean critic value at the starts"),
+        "value_se": Column(unit="reward"),
+        "reward_max": Column(unit="largest |reward| on the fresh paths"),
+        "return_bound": Column(unit="largest |reward| so far / (1 − γ)"),
+        "dead_action": Column(("action",), "1: ∂f/∂a and ∂r/∂a are exactly 0 everywhere"),
+    }
+    scales = {
+        "estimator": range(len(ESTIMATORS)),
+        "horizon": range(horizon + 1),
+        "action": range(actions),
+    }
+    return Table("update", columns, {name: tuple(each) for name, each in scales.items()})
+
+
+class Book(Protocol):
+    """Where rows go."""
+
+    def write(self, table: str, row: Row) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@final
+class Nowhere:
+    """No log."""
+
+    def write(self, table: str, row: Row) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class Told:
+    """Rows go to the user's function, as plain numbers by name."""
+
+    def __init__(self, log: Log, names: Sequence[str]) -> None:
+        self.log, self.names = log, tuple(names)
+
+    def write(self, table: str, row: Row) -> None:
+        self.log(flat(table, row, self.names))
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class Written:
+    """Rows go to a run's journal, opened with the first of them."""
+
+    def __init__(
+        self, path: str | Path, attributes: Mapping[str, Attribute], parameters: int,
+        horizon: int | None, actions: int,
+    ) -> None:  # fmt: skip
+        self.path, self.attributes = Path(path), dict(attributes)
+        self.shape = parameters, horizon, actions
+        self._journal: Journal | None = None
+        check_output(self.path)
+        if journal_of(self.path).exists():
+            raise InputError(f"log is {path}, which holds a run already: choose another name")
+
+    def write(self, table: str, row: Row) -> None:
+        if self._journal is None:
+            self._journal = self._opened(len(row.get("saturation", ())))
+        known = self._journal.tables[table]
+        kept = {k: v for k, v in row.items() if k in known.columns or k == known.index}
+        self._journal.append(table, kept)
+
+    def close(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    def _opened(self, seen: int) -> Journal:
+        parameters, horizon, actions = self.shape
+        return Journal(self.path, tables(parameters, actions or seen, horizon), self.attributes)
+
+
+def attributes(
+    names: Sequence[str], task: str, config: Mapping[str, Any], environment: Mapping[str, str]
+) -> dict[str, Attribute]:
+    return {
+        "kind": KIND,
+        "task": task,
+        "command": "gradlab.Probe",
+        "seed": int(config["seed"]),
+        "commit": environment.get("commit", ""),
+        "config": json.dumps(config),
+        "environment": json.dumps(environment),
+        "parameters": json.dumps(list(names)),
+        "estimators": json.dumps(list(ESTIMATORS)),
+    }
+
+
+def flat(table: str, row: Row, names: Sequence[str]) -> dict[str, Any]:
+    """Arrays by element, named after parameter, action, or estimator and horizon."""
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        name = key if key in ("step", "update") else f"{table}/{key}"
+        if isinstance(value, str):
+            found[name] = value
+            continue
+        array = np.asarray(value)
+        if array.ndim == 0:
+            found[name] = array.item()
+        elif array.ndim == 1:
+            labels = names if key in BY_PARAMETER else range(len(array))
+            found |= {f"{name}/{k}": float(v) for k, v in zip(labels, array, strict=True)}
+        else:
+            found |= {
+                f"{name}/{ESTIMATORS[e]}/{h}": float(array[e, h])
+                for e, h in np.ndindex(array.shape)
+            }
+    return found

@@ -1,0 +1,152 @@
+"""The events of an update, in their order, and what the probe does at each.
+
+    enter → look → (clipping, by the user) → before_step → over
+
+`look` finds the gradient as the backward pass left it; where the user marks nothing, the optimiser
+is about to step and the gradient may have been clipped (column `marked`). Without an optimiser an
+update is over when the next one is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, final
+
+from torch import Tensor, nn
+
+from gradlab.probe.alarms import Alarm
+from gradlab.probe.budget import Budget
+from gradlab.probe.desk import Desk
+from gradlab.probe.leaks import ModelGradients
+from gradlab.probe.origin import Finder, replayed
+from gradlab.probe.sampler import Bursts, Measurements
+from gradlab.probe.vitals import Vitals
+from gradlab.probe.watch import Watch
+
+ROW = 100  # updates between two rows
+BATCH = 256  # N′ where the loop's own is not seen
+STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
+WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
+
+
+@final
+class Updates:
+    """Counts updates, looks at them, and files rows. Its errors are the caller's to catch."""
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        parameters: Sequence[nn.Parameter],
+        desk: Desk,
+        budget: Budget,
+        watch: Watch,
+        models: ModelGradients,
+        measurements: Measurements | None,
+        stepped: bool,
+    ) -> None:
+        self.policy, self.desk, self.budget = policy, desk, budget
+        self.watch, self.models, self.measurements = watch, models, measurements
+        self.stepped = stepped
+        self.count, self.step = 0, 0
+        self._vitals, self._bursts = Vitals(parameters), Bursts(parameters, desk.names, budget)
+        self._open: Tensor | None = None  # |∂L/∂θ_l| of the update under way
+        self._seen = False  # whether the update under way was looked at or passed over
+        self._marked = False
+        self._batch = BATCH
+        self._watching = 0
+
+    def enter(self) -> Finder | None:
+        """A marked pass begins; its operations are watched where a gradient was lost before."""
+        self.models.before()
+        if not self._watching:
+            return None
+        self._watching -= 1
+        return Finder()
+
+    def look(self, step: int, scaler: Any, marked: bool, finder: Finder | None = None) -> None:
+        """The gradient is there."""
+        begun = self.budget.clock()
+        self.budget.begin()
+        if not self.stepped and self._seen and step != self.step:
+            self.over()
+        self.step, self._marked, self._seen = step, marked, True
+        scale = None if scaler is None else scaler._get_scale_async()
+        if self._open is not None or self.budget.look():
+            self._open = self._vitals.gradient(scale)
+            if scaler is None:
+                self._check_finite(self._open)
+        if marked:
+            self.models.after()
+        if finder is not None and finder.found:
+            self._tell_origin(f"{finder.found}, in the pass that was marked")
+        self.budget.pay(begun)
+        self._bursts.see(scale)
+
+    def before_step(self) -> None:
+        """The optimiser is about to move θ."""
+        if not self._seen:
+            self.look(self.count, None, marked=False)
+        begun = self.budget.clock()
+        if self._open is not None and self.count % STRIDE == 0:
+            self._vitals.before_step()
+        self.budget.pay(begun)
+
+    def over(self) -> None:
+        """The update is over: count it, and ask for more if there is time."""
+        begun = self.budget.clock()
+        if self._open is not None:
+            self._vitals.after_step()
+            self._vitals.add(self._open)
+        self._open, self._seen = None, False
+        self._batch = self.watch.batch or self._batch
+        self.watch.release()
+        self.count += 1
+        self.watch.counting = self.count % STRIDE == 0
+        if self.count % ROW == 0:
+            self.file_vitals()
+        self.budget.pay(begun)
+        self._sampled("successive", self._bursts.commit())
+        if self.measurements is not None and self.measurements.due(self.policy):
+            row = self.measurements.row(self.policy, self._batch, self.count)
+            self._sampled("measured", row)
+
+    def file_vitals(self) -> None:
+        """The window's row."""
+        if self.watch.error is not None:
+            raise self.watch.error
+        row = self._vitals.row() | self.watch.row() | self.models.row()
+        if not row["looked"]:
+            return
+        spent = {
+            "marked": int(self._marked),
+            "own_seconds": self.budget.own,
+            "elapsed": self.budget.elapsed,
+            "spent": self.budget.spent,
+        }
+        self._file("vitals", row | spent)
+
+    def finish(self) -> None:
+        """No more updates come."""
+        if self._seen:
+            self.over()
+        self.file_vitals()
+
+    def _sampled(self, table: str, row: dict[str, Any] | None) -> None:
+        if row is not None:
+            with self.budget.paying():
+                self._file(table, row)
+
+    def _file(self, table: str, row: dict[str, Any]) -> None:
+        self.desk.file(table, {"update": self.count, "step": self.step} | row)
+
+    def _check_finite(self, sizes: Tensor) -> None:
+        """At once where looking costs no waiting; an accelerator is asked once per row."""
+        if sizes.device.type != "cpu" or isfinite(sum(sizes.tolist())):
+            return
+        self._watching = WATCHED
+        self._tell_origin(replayed(self.policy, self.watch.inputs, self.watch.arrived))
+
+    def _tell_origin(self, words: str) -> None:
+        message = f"{words}; mend that operation, or leave the sample out"
+        self.desk.ring(Alarm("origin of a non-finite gradient", message), self.count, self.step)

@@ -1,0 +1,135 @@
+"""What the policy is asked and what it answers, by a forward hook that changes neither.
+
+    saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
+
+Only forward passes that are differentiated count, one in an update and not in every update: acting
+without gradients costs one comparison.
+The hook keeps the last input and the gradient that arrived at the last output until the update has
+been looked at, as references and without their graphs, so that an origin of NaN can be sought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.probe.budget import Budget
+from gradlab.tasks.task import Task
+
+NEAR = 1e-3  # of the limit
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where actions count as saturated: |a − centre| ≥ edge, per action or for all of them."""
+
+    centre: Tensor
+    edge: Tensor
+
+
+def limits_of(policy: nn.Module, task: Task | None) -> Limits | None:
+    """The task's action limit, else what the policy says of its own: `action_scale` and
+    `action_bias` (CleanRL), `limit` (gradlab), a tanh at its end; None: unknown."""
+    if task is not None and task.action_limit is not None:
+        return _limits(0.0, task.action_limit)
+    scale, bias = (getattr(policy, name, None) for name in ("action_scale", "action_bias"))
+    if isinstance(scale, Tensor) and isinstance(bias, Tensor):
+        return _limits(bias, scale)
+    limit = getattr(policy, "limit", None)
+    if isinstance(limit, float | int | tuple | list):
+        return _limits(0.0, limit)
+    if isinstance([*policy.modules()][-1], nn.Tanh):
+        return _limits(0.0, 1.0)
+    return None
+
+
+def _limits(centre: Any, half: Any) -> Limits:
+    middle, width = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (centre, half))
+    return Limits(middle, (1 - NEAR) * width)
+
+
+def inert(*_: object) -> None:
+    """What copies of a watched policy have in the place of the hook."""
+
+
+@final
+class Watch:
+    """The hook of one policy. Copies and pickles of the policy get an inert one."""
+
+    def __init__(self, limits: Limits | None, budget: Budget) -> None:
+        self.limits, self.budget = limits, budget
+        self.error: Exception | None = None
+        self.inputs: tuple[Tensor, ...] = ()
+        self.arrived: Tensor | None = None
+        self._saturated: list[Tensor] = []
+        self._rows = 0
+        self.counting = True  # whether the next pass is counted
+        self.off = False
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        begun = self.budget.clock()
+        try:
+            self._see(args, output)
+        except Exception as error:  # the user's forward pass goes on; the probe tells it later
+            self.error, self.off = error, True
+        self.budget.pay(begun)
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return _inert_hook, ()
+
+    @property
+    def batch(self) -> int | None:
+        """Rows of the last input."""
+        return len(self.inputs[0]) if self.inputs and self.inputs[0].ndim else None
+
+    def release(self) -> None:
+        """Let go of the last input: the update has been looked at."""
+        self.inputs, self.arrived = (), None
+
+    def row(self) -> dict[str, Any]:
+        """Share of saturated actions since the last row, [da]; nothing where no limit is known."""
+        if not self._rows:
+            return {}
+        count = torch.stack(self._saturated).double().sum(0).cpu().numpy()
+        row = {"saturation": count / self._rows, "watched": len(self._saturated)}
+        self._saturated, self._rows = [], 0
+        return row
+
+    def _see(self, args: Any, output: Any) -> None:
+        if not isinstance(output, Tensor) or _transformed(output):
+            return
+        self.inputs = tuple(each.detach() for each in args if isinstance(each, Tensor))
+        if output.requires_grad:
+            output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
+        if self.counting and self.limits is not None and output.ndim == 2:
+            self._count(output.detach())
+        self.counting = False
+
+    def _arrive(self, gradient: Tensor) -> None:
+        self.arrived = gradient.detach()
+
+    def _count(self, action: Tensor) -> None:
+        assert self.limits is not None
+        centre, edge = self.limits.centre, self.limits.edge
+        if edge.device != action.device or edge.dtype != action.dtype:
+            self.limits = Limits(centre.to(action), edge.to(action))
+            centre, edge = self.limits.centre, self.limits.edge
+        self._saturated.append(((action - centre).abs_() >= edge).sum(dim=0))
+        self._rows += len(action)
+
+
+def _inert_hook() -> Any:
+    return inert
+
+
+def _transformed(x: Tensor) -> bool:
+    """Inside torch.func: a value that must not outlive its transform."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))

@@ -1,0 +1,223 @@
+"""The page of a test of remedies: which one to take, what it changes, what it costs, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from gradlab import figures
+from gradlab.figures.style import SIZE
+from gradlab.remedies.arms import ABOUT
+from gradlab.remedies.batches import larger_batches
+from gradlab.remedies.run import Remedies
+from gradlab.reporting import shell
+from gradlab.reporting.numbers import folded
+from gradlab.reporting.panels import Panel, panel
+from gradlab.verdict import Sentence
+
+GAIN = "What each remedy changes, beside what it costs"
+HORIZON = "Over the horizon"
+MODEL = "The models themselves"
+SURFACE = "Slices of the return"
+QUANTITIES = {
+    "least_mse": "Least error of the gradient over the horizons",
+    "mse": "Mean squared error of the gradient of one batch",
+    "relative_mse": "The same over that of a zero gradient",
+    "bias2": "Squared bias of the gradient",
+    "variance": "Variance of the gradient of one sample",
+    "cosine": "Cosine of the mean gradient with the truth",
+    "usable_horizon": "Usable horizon",
+    "best_horizon": "Horizon of the least error",
+    "jacobian_error": "Relative error of the model's Jacobians",
+    "prediction_error": "Error of predicted states over that of predicting no change",
+    "lyapunov": "Lyapunov exponent of the closed loop",
+    "roughness": "Roughness of slices of the return",
+    "held_out_nll": "Held-out negative log-likelihood",
+    "held_out_mse": "Held-out squared error of one step",
+    "fit_seconds": "Seconds of fitting",
+    "step_cost": "Seconds per step of fitting, in those of the baseline",
+    "no_change": "Error of predicting no change",
+}
+HEADINGS = {
+    "arm": "remedy",
+    "budget": "budget",
+    "block": "block",
+    "at": "step or horizon",
+    "region": "samples",
+    "first": "without",
+    "second": "with",
+    "difference": "difference",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "ratio": "ratio",
+    "ratio_low": "95 % from",
+    "ratio_high": "to",
+    "n": "n",
+}
+LEVELS = {
+    "model": "model",
+    "block": "block",
+    "at": "step or horizon",
+    "region": "samples",
+    "value": "value",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "n": "n",
+}
+
+
+def panels(run: Remedies) -> list[Panel]:
+    """Gains beside prices, then what they are made of."""
+    table, levels = pd.concat([run.table(), larger_batches(run)], ignore_index=True), run.levels()
+    return [
+        *_gains(table, int(run.config["horizon"])),
+        *_horizons(table, levels),
+        *_models(table, levels),
+        *_slices(run, levels),
+    ]
+
+
+def render(run: Remedies, told: Sequence[Sentence], title: str, drawn: Sequence[Panel]) -> str:
+    """The whole page as text; `told` is its verdict."""
+    arms = {arm: ABOUT.get(arm, "") for arm in run.arms}
+    body = f"""{shell.verdict_box(told)}
+<section><h2>The remedies</h2>{shell.definitions(arms)}</section>
+{shell.figures(drawn)}
+<section><h2>Every number</h2>
+<p>Click a heading to sort. Every remedy against the baseline under both budgets:</p>
+{_tables(run.table(), HEADINGS)}
+<p>Every model by itself:</p>
+{_tables(run.levels(), LEVELS)}
+</section>
+{_method(run)}"""
+    return shell.document(title, "Which remedy helps, and what does it cost?", _facts(run), body)
+
+
+def _gains(table: pd.DataFrame, H: int) -> list[Panel]:
+    asked: list[tuple[str, int | None, str]] = [
+        ("least_mse", None, "Filled left of 1: worth its time. Only open: an optimiser's gain."),
+        ("mse", H, "The same at the longest horizon; a larger batch stands beside the remedies."),
+        ("bias2", H, "What no number of samples removes."),
+        ("variance", H, "What more samples divide: four times the batch, a quarter."),
+        ("held_out_mse", None, "The price in prediction: right of 1 the model predicts worse."),
+    ]
+    return [
+        panel(quantity, GAIN, caption,
+              partial(figures.remedy_effects, table, quantity=quantity, at=at))
+        for quantity, at, caption in asked
+        if (table["quantity"] == quantity).any()
+    ]  # fmt: skip
+
+
+def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
+    one = "zero gradient: worse than none above"
+    level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
+    usable = partial(
+        figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
+        beside="best_horizon",
+    )  # fmt: skip
+    ratios = {
+        "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
+        "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
+    }
+    return [
+        panel("levels-error", HORIZON, "Lower is better; above the line none is better.", level),
+        *(
+            panel(f"horizon-{name}", HORIZON, caption,
+                  partial(figures.remedy_horizons, table, quantity=name))
+            for name, caption in ratios.items()
+        ),
+        panel("usable", HORIZON, "How far each model may be unrolled; star: least error.", usable),
+    ]  # fmt: skip
+
+
+def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
+    blocks = "Derivatives on a clip or in contact are no better learned by more of the same loss."
+    figure = Figure(figsize=(SIZE[0], 1.4 * SIZE[1]), layout="constrained")
+    figures.remedy_jacobians(table, figure.add_subplot())
+    predicted = partial(
+        figures.remedy_levels, levels, quantity="prediction_error", along="steps predicted",
+        one="as wrong as predicting no change",
+    )  # fmt: skip
+    exponents = partial(figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step")
+    return [
+        Panel("jacobians", MODEL, blocks, figure),
+        panel("prediction", MODEL, "Open loop: the price of a remedy over many steps.", predicted),
+        panel("exponents", MODEL, "Right of the simulator's the model's chains grow too fast.",
+              exponents),
+    ]  # fmt: skip
+
+
+def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
+    if run.slices is None:
+        return []
+    lines, found = pd.DataFrame(dict(run.slices)), []
+    captions = {
+        ("simulator", "gradient"): "Rising to the right of 0: a step along this gradient helps.",
+        ("model", "gradient"): "Steeper than the true return above: the model promises too much.",
+        ("model", "random"): "Rough: its gradient tells little beyond the next bend.",
+    }
+    rough = levels[levels["quantity"] == "roughness"]
+    for (surface, direction), caption in captions.items():
+        told = rough[rough["block"] == direction].set_index("model")["value"].to_dict()
+        drawn = partial(
+            figures.loss_slices, lines, surface=surface, direction=direction,
+            roughness=told if surface == "model" else None,
+        )  # fmt: skip
+        found.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
+    return found
+
+
+def _facts(run: Remedies) -> dict[str, object]:
+    config = run.config
+    return {
+        "task": config.get("task"),
+        "policy": shell.short(config.get("policy_hash")),
+        "networks": _network(config.get("settings", {})),
+        "rows of data": config.get("rows"),
+        "trials": run.trials,
+        "starts per trial": config.get("starts"),
+        "horizon": config.get("horizon"),
+        "batch N′": config.get("batch"),
+        "seed": config.get("seed"),
+    }
+
+
+def _network(settings: Mapping[str, Any]) -> str:
+    """1 member of 64×64 silu units."""
+    members = settings.get("members")
+    widths = "×".join(str(each) for each in settings.get("hidden", ()))
+    return f"{members} member{'s' * (members != 1)} of {widths} {settings.get('activation')} units"
+
+
+def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
+    """A table per quantity, without the columns that say nothing there."""
+    found = []
+    for name, rows in table.groupby("quantity", sort=False):
+        kept = {
+            column: heading
+            for column, heading in headings.items()
+            if not rows[column].isin(["", "all"]).all() and not rows[column].isna().all()
+        }
+        found.append(folded(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
+    return "\n".join(found)
+
+
+def _method(run: Remedies) -> str:
+    rest = {key: value for key, value in run.config.items() if key != "command"}
+    trials = {
+        f"trial {int(each.get('trial', k)) + 1}": {x: y for x, y in each.items() if x != "trial"}
+        for k, each in enumerate(run.notes.get("trials", ()))
+    }
+    return f"""<section id="method"><h2>How this was computed</h2>
+{shell.reproduce(run.config.get("command"))}
+<div class="columns">
+<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
+<div><h3>Trials</h3>{shell.definitions(trials)}</div>
+<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
+</div>
+</section>"""

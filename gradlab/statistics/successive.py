@@ -1,0 +1,88 @@
+"""Signal and noise of a gradient from the products of successive minibatch gradients.
+
+    x_k = g_k · g_{k+1},   y_k = |g_k|²        E x = |μ|²,   E y = |μ|² + tr Σ_B
+
+where successive minibatches are drawn independently and θ hardly moves from one to the next: then
+μ is their common mean and Σ_B the covariance of one batch's gradient. Batches that partition one
+data set make x too small, a gradient seen twice makes it too large.
+
+    share = |μ|² / E |g|² = x̄ / ȳ        snr = share / (1 − share)        cosine = √share
+    noise scale = tr Σ_B / |μ|², in batches of this size (McCandlish et al. 2018, eq. 2.9)
+
+Where there is no signal, x_k are martingale differences: Σ x / √Σ x² is standard normal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.statistics.moments import Array
+
+FEWEST = 4  # pairs behind a standard error
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What n pairs of successive gradients say.
+
+    Attributes:
+        energy: mean |g|²; signal: mean g · g′; root_squares: √Σ x².
+        share, se: |μ|² / E |g|² and its standard error, NaN from fewer than `FEWEST` pairs.
+    """
+
+    pairs: int
+    energy: float
+    signal: float
+    root_squares: float
+    share: float
+    se: float
+
+    @property
+    def snr(self) -> float:
+        """Of one batch; negative where the products are."""
+        return self.share / (1 - self.share) if self.share < 1 else float("inf")
+
+    @property
+    def noise_scale(self) -> float:
+        """Batches whose mean has as much noise as signal."""
+        return 1 / self.snr if self.snr > 0 else float("inf")
+
+    @property
+    def cosine(self) -> float:
+        """Of one batch's gradient with the mean gradient, from their squared norms."""
+        return float(np.sqrt(max(self.share, 0.0)))
+
+    @property
+    def z(self) -> float:
+        """Σ x / √Σ x², standard normal where there is no signal."""
+        return self.pairs * self.signal / self.root_squares if self.root_squares > 0 else 0.0
+
+
+def signal(products: Array, squares: Array) -> Signal:
+    """From x [n] and y [n + 1] of n + 1 successive gradients.
+
+    Neighbouring products share a gradient, so that their covariance counts twice in the error.
+    """
+    n, energy = len(products), float(squares.mean())
+    centre = float(products.mean())
+    share = centre / energy if energy > 0 else 0.0
+    residual = products - share * (squares[:-1] + squares[1:]) / 2
+    own = float((residual**2).mean())
+    shared = 2 * float((residual[:-1] * residual[1:]).mean()) if n > 1 else 0.0
+    se = (
+        np.sqrt(max(own + shared, own) / (n - 1)) / energy if n >= FEWEST and energy > 0 else np.nan
+    )
+    return Signal(n, energy, centre, float(np.sqrt((products**2).sum())), share, float(se))
+
+
+def pooled(found: list[Signal]) -> Signal:
+    """Several bursts as one, each gradient counted once."""
+    n = sum(each.pairs for each in found)
+    energy = sum(each.pairs * each.energy for each in found) / n
+    centre = sum(each.pairs * each.signal for each in found) / n
+    error = np.sqrt(sum((each.pairs * each.energy * each.se) ** 2 for each in found)) / n
+    root = float(np.sqrt(sum(each.root_squares**2 for each in found)))
+    share, se = (centre / energy, error / energy) if energy > 0 else (0.0, np.nan)
+    return Signal(n, energy, centre, root, share, float(se))

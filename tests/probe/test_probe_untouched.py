@@ -1,0 +1,185 @@
+"""A loop with a probe computes the same bits as without one."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import random
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+
+UPDATES = 1000
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
+
+
+def dropped() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.3), nn.ReLU(), nn.Linear(16, 1))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+
+
+class Noisy(nn.Module):
+    """Draws from the global stream in its forward pass, in eval mode, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, state: Tensor) -> Tensor:
+        self.calls += 1
+        random.random(), np.random.random()
+        return self.layer(state) + 0.01 * torch.randn(len(state), 1, dtype=state.dtype)
+
+
+class Critic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.layer(torch.cat([state, action], 1))[:, 0]
+
+
+def run(
+    make: Callable[[], nn.Module],
+    probed: bool,
+    updates: int = UPDATES,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    **given: Any,
+) -> tuple[Any, gradlab.Probe | None]:
+    """All that a loop leaves behind, with a clip between backward pass and step."""
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+    policy, critic = make(), Critic()
+    optimiser = optimizer(policy.parameters(), 1e-2)
+    if given.get("critic"):
+        given["critic"] = critic
+    probe = gradlab.Probe(policy, optimiser, **given) if probed else None
+    gradients = []
+    for step in range(updates):
+        s = torch.randn(8, 2)
+        optimiser.zero_grad()
+        loss = -critic(s, policy(s)).mean() + 0.1 * (policy(s) ** 2).mean()
+        if probe is None:
+            loss.backward()
+        else:
+            with probe(step):
+                loss.backward()
+        gradients.append([p.grad.clone() for p in policy.parameters()])
+        nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+        optimiser.step()
+    left = {
+        "parameters": policy.state_dict(),
+        "grad": [p.grad for p in policy.parameters()],
+        "gradients": gradients,
+        "critic": critic.state_dict(),
+        "optimizer": optimiser.state_dict(),
+        "modes": [m.training for m in policy.modules()],
+        "torch": torch.get_rng_state(),
+        "numpy": np.random.get_state(),
+        "python": random.getstate(),
+    }
+    if probe is not None:
+        assert not probe.off
+        probe.close()
+    return left, probe
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+@pytest.mark.parametrize("make", [plain, dropped, normalised, Noisy])
+def test_a_thousand_updates_have_the_same_bits_with_a_probe(
+    make: Callable[[], nn.Module], tmp_path: Any
+) -> None:
+    without, _ = run(make, False)
+    with_one, probe = run(make, True, log=tmp_path / "p.h5", overhead_budget=1.0)
+    assert probe is not None and probe.desk.history["successive"]
+    assert same(without, with_one)
+
+
+def test_a_loop_without_an_optimiser_hook_has_the_same_bits() -> None:
+    without, _ = run(plain, False, 200, torch.optim.SGD)
+    with_one, _ = run(plain, True, 200, torch.optim.SGD, log=lambda row: None)
+    assert same(without, with_one)
+
+
+def double_integrator() -> gradlab.Task:
+    A = torch.tensor([[1.0, 0.1], [0.0, 0.9]], dtype=torch.float64)
+    B = torch.tensor([[0.0], [0.1]], dtype=torch.float64)
+    eye = torch.eye(2, dtype=torch.float64)
+    return gradlab.tasks.linear_quadratic(
+        A=A, B=B, Q=eye, R=torch.eye(1, dtype=torch.float64), noise_covariance=0.01 * eye,
+        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
+        prior=(1.05 * A, 0.9 * B),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [plain, Noisy])
+def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module]) -> None:
+    without, _ = run(make, False, 4)
+    task = double_integrator()
+    with_one, probe = run(make, True, 4, task=task, critic=True, overhead_budget=1.0)
+    assert probe is not None and len(probe.desk.history["measured"]) >= 2
+    assert same(without, with_one)
+
+
+def test_a_copy_of_a_watched_policy_is_not_watched() -> None:
+    policy = plain()
+    probe = gradlab.Probe(policy)
+    for copied in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
+        with probe(0):
+            copied(torch.zeros(3, 2)).sum().backward()
+        assert probe._updates.watch.inputs == ()
+        assert all(torch.equal(a, b) for a, b in zip(
+            policy.parameters(), copied.parameters(), strict=True))  # fmt: skip
+
+
+class Mark:
+    pass
+
+
+def test_no_graph_is_kept_alive() -> None:
+    policy = plain()
+    probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 1e-2))
+    out = policy(torch.zeros(3, 2, requires_grad=True))
+    mark = Mark()
+    held = weakref.ref(mark)
+    out.grad_fn.register_hook(lambda *_, mark=mark: None)
+    with probe(0):
+        out.sum().backward()
+    del out, mark
+    gc.collect()
+    assert held() is None
+
+
+def test_the_policy_is_free_again_when_the_probe_is_closed() -> None:
+    policy = plain()
+    optimizer = torch.optim.Adam(policy.parameters())
+    probe = gradlab.Probe(policy, optimizer)
+    probe.close()
+    assert not policy._forward_hooks
+    assert not optimizer._optimizer_step_pre_hooks and not optimizer._optimizer_step_post_hooks
