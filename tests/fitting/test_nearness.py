@@ -11,7 +11,9 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.losses import OneStep
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.fitting.nearness import nearness, target_errors
+from gradlab.fitting.nearness import by_group, nearness, target_errors
+from gradlab.fitting.standardising import split
+from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
 
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
@@ -60,6 +62,49 @@ def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
     assert found.verdict == "cannot help"
     assert found.gain[1] < found.gain[0] < found.gain[2] < 0
     assert found.target_error > found.model_error
+
+
+def test_states_and_reward_are_asked_apart() -> None:
+    """A reward of noise alone: its derivatives cannot be helped, those of the states can."""
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    loud = replace(data, reward=random(len(data), seed=5))
+    fit = fit_model(loud, SETTINGS, OneStep("mse"))
+    found = by_group(loud, fit, neighbours=5)
+    assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
+    assert found["state"].target_error < 1e-20 < found["state"].model_error
+    whole = nearness(loud, fit, neighbours=5)
+    for name in ("target_error", "model_error"):
+        parts = 2 * getattr(found["state"], name) + getattr(found["reward"], name)
+        assert getattr(whole, name) == pytest.approx(parts / 3)
+    assert whole.verdict == "cannot help"
+    assert nearness(loud, fit, neighbours=5, outputs="state") == found["state"]
+    headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStep("mse"))
+    assert list(by_group(loud, headless, neighbours=5)) == ["state"]
+    with pytest.raises(InputError, match="no head"):
+        nearness(loud, headless, neighbours=5, outputs="reward")
+
+
+def test_the_models_own_error_is_that_of_its_jacobian() -> None:
+    """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    fit = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
+    d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]
+    x = torch.cat([data.state, data.action], dim=1) / d
+    distance = torch.cdist(x[held], x)
+    distance[torch.arange(len(held)), held] = torch.inf
+    v = x[distance.topk(5, largest=False).indices] - x[held][:, None]
+    wrong = mean_jacobians(ensemble, data.state[held], data.action[held]) - true
+    moved = torch.einsum("eroi,rni->erno", wrong * d / f[:, None], v)
+    for divided in (True, False):
+        square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+        wanted = (moved.square() / square[None, ..., None]).mean()
+        found = nearness(data, fit, neighbours=5, divided=divided)
+        assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
+    assert found.rows == len(held)
 
 
 def test_too_few_points_are_refused() -> None:

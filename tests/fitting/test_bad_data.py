@@ -1,0 +1,165 @@
+"""`gradlab fit` on data that are wrong, poor or repeated: a clear error, or a counted remark."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab import cli, records
+from gradlab.data import minari_datasets
+from gradlab.data.trajectories import Trajectories
+from gradlab.data.transitions import from_rows
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.descent import Descent
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import prepared
+from gradlab.tasks import pendulum
+
+WORDS = ("--members", "3", "--hidden", "8", "--epochs", "3", "--neighbours", "3", "--json")
+
+
+@pytest.fixture(scope="module")
+def record() -> Trajectories:
+    return collect(pendulum(), 120)
+
+
+def fit(data: Trajectories | Path, folder: Path, *words: str) -> int:
+    file = data if isinstance(data, Path) else data.save(folder / "data.h5", overwrite=True)
+    place = ("--data", str(file), "--output", str(folder / "m.safetensors"), "--overwrite")
+    return cli.main(["fit", "pendulum", *place, *WORDS, *words])
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    verdict = json.loads(capsys.readouterr().out)["verdict"]
+    return " ".join(each["text"] for each in verdict if each["decided"])
+
+
+@pytest.mark.parametrize("column", ["state", "action", "reward"])
+def test_numbers_that_are_not_finite_are_refused_with_their_row(
+    column: str, record: Trajectories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = record.save(tmp_path / "nan.h5")
+    held = records.read(file)
+    table = dict(held.groups["trajectories"])
+    values = table[column].values.copy()
+    values[17] = np.nan
+    table[column] = records.Array(values, table[column].dims)
+    changed = records.Record(held.attributes, {"trajectories": table})
+    records.write(file, changed, overwrite=True)
+    assert fit(file, tmp_path) == 2
+    assert f"{column} is not finite in 1 rows (first: row 17)" in capsys.readouterr().err
+
+
+def test_data_of_other_widths_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zeros = torch.zeros(30, dtype=torch.float64)
+    wide = torch.randn(30, 3, dtype=torch.float64)
+    ended = zeros.bool()
+    assert fit(from_rows(wide, wide[:, :1], zeros, wide, ended), tmp_path) == 2
+    assert "states of width 3, expected 2" in capsys.readouterr().err
+    assert fit(from_rows(wide[:, :2], wide, zeros, wide[:, :2], ended), tmp_path) == 2
+    assert "actions of width 3, expected 1" in capsys.readouterr().err
+    file = minari_datasets.write(from_rows(wide, wide, zeros, wide, ended), tmp_path / "minari")
+    assert fit(file, tmp_path) == 2
+    assert "states of width 3, expected 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("loss", ["nll", "dd", "multistep", "sobolev"])
+def test_constant_dimensions_are_named_and_the_rest_is_learned(
+    loss: str, record: Trajectories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = replace(record, action=torch.full_like(record.action, 0.5))
+    assert fit(flat, tmp_path, "--loss", loss, "--steps", "2") == 0
+    text = said(capsys)
+    assert f"Constant in these data, so nothing is known of it: {record.action_names[0]}." in text
+    curves = records.read(tmp_path / "m.h5").groups["curves"]
+    assert np.isfinite(curves["held_out"].values).all()
+
+
+def test_too_few_points_for_the_neighbours_are_refused(
+    record: Trajectories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--loss", "dd", "--neighbours", "500")
+    assert fit(record, tmp_path, *words) == 2
+    assert "lower it, or record more" in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
+
+
+def repeated(record: Trajectories) -> Trajectories:
+    """Every row three times, each a trajectory of its own."""
+    rows = torch.arange(len(record)).repeat(3)
+
+    def of(value: Tensor) -> Tensor:
+        return value[rows]
+
+    columns = (record.state, record.action, record.reward, record.next_state, record.terminated)
+    return from_rows(*map(of, columns), state_names=record.state_names)
+
+
+@pytest.mark.parametrize("divided", [(), ("--divided",)])
+def test_repeated_points_are_counted_and_have_no_direction_of_length_zero(
+    divided: tuple[str, ...],
+    record: Trajectories,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert fit(repeated(record), tmp_path, "--loss", "dd", *divided) == 0
+    stored = records.read(tmp_path / "m.h5")
+    training = int(stored.attributes["training_rows"])  # type: ignore[call-overload]
+    count = int(stored.attributes["repeated"])  # type: ignore[call-overload]
+    assert training - 120 <= count < training
+    assert f"{count} rows repeat an earlier (s, a)" in said(capsys)
+    assert np.isfinite(stored.groups["curves"]["training"].values).all()
+
+
+def test_repeated_rows_change_no_directional_loss(record: Trajectories) -> None:
+    """The same rows once and three times: one loss per row, whoever is repeated."""
+    settings = ModelSettings(members=1, hidden=(8,), epochs=1, precision="float64")
+    loss = DirectionalDerivative(3, divided=True, prediction="mse")
+    once, thrice = (prepared(data, settings, loss)[0] for data in (record, repeated(record)))
+    values = []
+    for data, times in ((record, 1), (repeated(record), 3)):
+        at = torch.arange(len(record)).repeat(times)
+        inputs, targets = once.rows.inputs[at], once.rows.targets[at]
+        rows = replace(once.rows, record=data, inputs=inputs, targets=targets)
+        bound, _ = loss.bind(rows, torch.arange(len(at)), torch.arange(0))
+        values.append(bound.value(once.ensemble, bound.rows[None], 0))
+    torch.testing.assert_close(values[0], values[1])
+    assert thrice.training.repeated > 0 == once.training.repeated
+
+
+def test_members_that_diverge_are_dropped_and_reported(
+    record: Trajectories,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_epoch = Descent.run_epoch
+
+    def poisoned(descent: Descent) -> None:
+        run_epoch(descent)
+        if descent.epoch == 2:
+            with torch.no_grad():
+                descent.ensemble.network.linear[0].weight[1] = torch.nan  # type: ignore[index, operator]
+
+    monkeypatch.setattr(Descent, "run_epoch", poisoned)
+    assert fit(record, tmp_path, "--elites", "3") == 0
+    text = said(capsys)
+    assert "Dropped, since they left the finite numbers: member 1 in epoch 2." in text
+    members = records.read(tmp_path / "m.h5").groups["members"]
+    assert members["member"].values.tolist() == [0, 2]
+    assert members["dropped_member"].values.tolist() == [1]
+
+
+def test_numbers_beyond_the_precision_of_the_fit_are_refused(
+    record: Trajectories, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fit(replace(record, reward=record.reward * 1e100), tmp_path) == 2
+    assert "beyond torch.float32: rescale it" in capsys.readouterr().err
+    assert not (tmp_path / "m.safetensors").exists()
