@@ -1,0 +1,238 @@
+"""Models fitted with and without a remedy on the same record, and their paired differences.
+
+    baseline   one long fit, photographed when it has taken as many steps as the remedy ("equal
+               steps") and when it has been fitted for as long ("equal time")
+    trial      one seed of record and of fit: first weights, order of rows and record are shared
+
+Errors are held-out: on a record of its own, in standardised coordinates of the changes,
+
+    prediction  mean ((s' − ŝ')_j / f_j)²         jacobian  mean ((J − Ĵ)_jk d_k / f_j)²
+
+with d, f the deviations of (s, a) and of s' − s, r. Rows on the simulator's clip, whose derivative
+jumps, are counted apart. A ratio over trials is the geometric mean of the paired ratios.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from analyses.model_worlds import LONGEST, World, world
+from gradlab.data.trajectories import Trajectories
+from gradlab.fitting.fitted import Fit, finished
+from gradlab.fitting.losses import Loss
+from gradlab.fitting.model_settings import SMALL, ModelSettings
+from gradlab.fitting.models import prepared
+from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.remedies.cells import over_trials
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.moments import Estimate
+from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.system import Linearization, System
+
+HORIZONS = (1, 3, 5, 10)
+TEST_ROWS = 4000
+ALIKE = 1.25  # ratios within this of 1 do not matter
+COST_ROWS, COST_TURNS = 2000, 7
+TEST_SEED = 20_000  # of a record that no model is fitted to
+Row = dict[str, float | int | str]
+
+
+@dataclass(frozen=True, eq=False)
+class Test:
+    """Held-out rows: state [M, ds], action [M, da], change and reward [M, ds + 1].
+
+    Attributes:
+        jacobian: the simulator's [M, ds + 1, ds + da] of [s' − s, r].
+        clipped: [M] bool, rows that the simulator flags.
+        scale: (d [ds + da], f [ds + 1]).
+    """
+
+    state: Tensor
+    action: Tensor
+    jacobian: Tensor
+    target: Tensor
+    clipped: Tensor
+    scale: tuple[Tensor, Tensor]
+
+
+def held_out(world: World, rows: int = TEST_ROWS) -> Test:
+    """Rows that the same behaviour gives with another seed; targets are mean transitions."""
+    record = world.record(rows, TEST_SEED)
+    state, action = record.state, record.action
+    found = world.task.simulator.step(state, action)
+    target = torch.cat([found.state - state, found.reward[:, None]], dim=1)
+    linear = world.task.simulator.linearize(state, action)
+    inputs = torch.cat([state, action], dim=1)
+    return Test(
+        state, action, _whole(linear), target, linear.certificate.flags,
+        (inputs.std(dim=0), target.std(dim=0)),
+    )  # fmt: skip
+
+
+def _whole(linear: Linearization) -> Tensor:
+    """∂[s' − s, r]/∂[s, a] [M, ds + 1, ds + da]."""
+    eye = torch.eye(linear.A.shape[1]).to(linear.A)
+    by_state = torch.cat([linear.A - eye, linear.r_s[:, None]], dim=1)
+    return torch.cat([by_state, torch.cat([linear.B, linear.r_a[:, None]], dim=1)], dim=2)
+
+
+def errors(system: System, test: Test) -> Row:
+    """Held-out errors of a model's mean; the Jacobian's of s' and of r, and on the clip."""
+    with torch.no_grad():
+        found = system.step(test.state, test.action)
+    d, f = test.scale
+    moved = torch.cat([found.state - test.state, found.reward[:, None]], dim=1)
+    off = ((moved - test.target) / f).square()
+    wrong = _whole(system.linearize(test.state, test.action)) - test.jacobian
+    square = (wrong * d / f[:, None]).square()
+    smooth, ds = ~test.clipped, test.state.shape[1]
+    return {
+        "prediction": float(off[:, :ds].mean()),
+        "reward_prediction": float(off[:, ds].mean()),
+        "jacobian": float(square[smooth][:, :ds].mean()),
+        "jacobian_all": float(square[:, :ds].mean()),
+        "reward_jacobian": float(square[smooth][:, ds].mean()),
+        "clipped": float(test.clipped.double().mean()),
+    }
+
+
+def gradients(world: World, systems: Mapping[str, System]) -> dict[str, Row]:
+    """Squared bias, its standard error and cosine against the shared truth, for every model.
+
+    Squared biases are in units of the truth's squared norm.
+    """
+    tail = Tail(LONGEST, world.critic, world.task.discount)
+    estimators = {n: Estimator(each, each, "first", tail) for n, each in systems.items()}
+    profile = world.truth.profile(estimators)
+    size = world.truth.reference.first.norm**2
+    found: dict[str, Row] = {}
+    for name in systems:
+        row = found.setdefault(name, {})
+        for h in HORIZONS:
+            bias = profile.estimate(name, "bias2", h)
+            row[f"bias2_{h}"] = max(bias.value, spread(bias)) / size
+            row[f"cosine_{h}"] = float(np.clip(profile.estimate(name, "cosine", h).value, -1, 1))
+            row[f"variance_{h}"] = profile.estimate(name, "variance", h).value / size
+    return found
+
+
+def spread(estimate: Estimate) -> float:
+    """Jackknife standard error: a squared bias below it counts as that much."""
+    g = len(estimate.left_out)
+    return float(np.sqrt((g - 1) * estimate.left_out.var()))
+
+
+def learned(world: World, fit: Fit) -> LearnedSystem:
+    return LearnedSystem(fit.ensemble.double(), world.reward, world.task.alive)
+
+
+def settings(seed: int, **changes: object) -> ModelSettings:
+    """One member of 2×64 SiLU units, all rows, no early end but the best held-out epoch kept."""
+    plain = replace(SMALL, members=1, bootstrap=False, patience=None, reward=False, seed=seed)
+    return replace(plain, **changes)  # type: ignore[arg-type]
+
+
+def epochs_of(steps: int, rows: int, shape: ModelSettings) -> int:
+    """Epochs that take about so many optimiser steps."""
+    training = round(rows * (1 - shape.held_out))
+    return max(1, round(steps / -(-training // shape.batch)))
+
+
+def photographs(
+    data: Trajectories, shape: ModelSettings, loss: Loss, epochs: Iterable[int]
+) -> dict[int, Fit]:
+    """One descent, seen after each of these numbers of epochs as if it had ended there."""
+    descent, constant = prepared(data, shape, loss, None)
+    wanted, begun, found = sorted(set(epochs)), time.monotonic(), {}
+    while descent.epoch < wanted[-1]:
+        descent.run_epoch()
+        descent.judge(None, time.monotonic() - begun)
+        if descent.epoch in wanted:
+            now = copy.deepcopy(descent.ensemble.state_dict())
+            found[descent.epoch] = finished(descent, shape, loss, constant)
+            descent.ensemble.load_state_dict(now)
+    return found
+
+
+@cache
+def cost_ratio(name: str, noise: float, loss: Loss, baseline: Loss) -> float:
+    """Time of a step with `loss` over that of one with `baseline`: medians of epochs in turn."""
+    data, shape = world(name, noise).record(COST_ROWS, TEST_SEED), settings(0)
+    descents = [prepared(data, shape, each, None)[0] for each in (loss, baseline)]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(COST_TURNS):
+        for descent, taken in zip(descents, seconds, strict=True):
+            begun = time.perf_counter()
+            descent.run_epoch()
+            taken.append(time.perf_counter() - begun)
+    return float(np.median(seconds[0]) / np.median(seconds[1]))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Geometric mean of the paired ratios second/first, its 95% interval, share of ratios below 1.
+
+    One pair has no interval: its ends are NaN.
+    """
+
+    value: float
+    low: float
+    high: float
+    wins: float
+    n: int
+
+    @property
+    def decided(self) -> str:
+        """ "better" or "worse" than 1, "alike" within `ALIKE`, else "undecided"."""
+        if self.high < 1:
+            return "better"
+        if self.low > 1:
+            return "worse"
+        return "alike" if self.low >= 1 / ALIKE and self.high <= ALIKE else "undecided"
+
+    def __str__(self) -> str:
+        return f"{self.value:.2g} [{self.low:.2g}, {self.high:.2g}]"
+
+
+def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
+    """Of positive numbers, one pair per trial."""
+    one, other = (np.log(np.asarray(each, dtype=np.float64)) for each in (first, second))
+    gap = difference(over_trials(other), over_trials(one))
+    value, low, high = np.exp([other.mean() - one.mean(), gap.low, gap.high])
+    return Ratio(float(value), float(low), float(high), float((other < one).mean()), len(one))
+
+
+def kept(path: Path, cells: Sequence[Row], measure: Callable[[Row], list[Row]]) -> pd.DataFrame:
+    """Rows of all cells; those that the file has are read, the file grows with every cell."""
+    table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    for cell in cells:
+        if len(table) and _has(table, cell):
+            continue
+        rows = pd.DataFrame([cell | row for row in measure(cell)])
+        table = pd.concat([table, rows], ignore_index=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        table.to_csv(temporary, index=False)
+        temporary.replace(path)
+    mine = np.zeros(len(table), dtype=bool)
+    for cell in cells:
+        mine |= _at(table, cell)
+    return table[mine].reset_index(drop=True)
+
+
+def _has(table: pd.DataFrame, cell: Row) -> bool:
+    return bool(_at(table, cell).any())
+
+
+def _at(table: pd.DataFrame, cell: Row) -> np.ndarray:
+    return np.asarray(np.logical_and.reduce([table[name] == value for name, value in cell.items()]))
