@@ -103,8 +103,9 @@ def compare_remedies(
     plan = _plan(asked, folder, config, costs)
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
-        values, notes = measured(asked, k, plan, folder / f"trial-{k}", progress)
+        values, notes, lines = measured(asked, k, plan, folder / f"trial-{k}", progress)
         run = _with_trial(run, k, values, notes, plan, config | {"command": command})
+        run = replace(run, slices=run.slices or lines)
         run.save(output, overwrite=True)
     assert run is not None
     return run

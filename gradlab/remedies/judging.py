@@ -6,8 +6,9 @@
     growth       finite-time exponent of A + BK along the model's own closed loop
     gradients    θ in the first action, states and Jacobians of the model, against one shared truth
 
-Points on a clip, a limit or beyond a joint's limit stand apart from smooth ones; a Jacobian whose
-certificate fails, where a contact switches, is no derivative: masked, and counted.
+Points on a clip, a limit or beyond a joint's limit stand apart from smooth ones, and so does what
+the simulator flags. A flagged difference, inside whose stencil a contact switches, is no derivative
+at all: masked, and counted.
 """
 
 from __future__ import annotations
@@ -68,18 +69,23 @@ def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = sil
         simulator, truth.policy, truth.begin, truth.horizon, truth.seed
     )
     visited = visit(simulator, None, path, K, progress)
-    return Bench(truth, path, visited, regions(truth.task, visited), critic)
+    found = regions(truth.task, visited)
+    if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
+        trusted = replace(visited.true, flags=np.zeros_like(visited.true.flags))
+        visited = replace(visited, true=trusted)
+    return Bench(truth, path, visited, found, critic)
 
 
 def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
-    """All usable samples, and those off and on a clip or limit.
+    """All samples that are compared, and those off and on a clip or limit.
 
     A clip shows in the Jacobian: a state that stays whatever changes, an action without effect,
     where elsewhere there is one.
     """
-    J, ds, usable = visited.true.J, visited.states.shape[2], visited.true.usable
+    J, ds, exact = visited.true.J, visited.states.shape[2], visited.true.step is None
+    usable = visited.true.finite if exact else visited.true.usable
     still = np.concatenate([(J[..., :ds, :] == 0).all(3), (J[..., ds:] == 0).all(2)], axis=2)
-    clipped = np.asarray((still & ~np.all(still, axis=(0, 1))).any(axis=2))
+    clipped = visited.true.flags | (still & ~np.all(still, axis=(0, 1))).any(axis=2)
     if task.action_limit is not None:
         clipped |= (np.abs(visited.actions) >= np.array(task.action_limit)).any(axis=2)
     if isinstance(task.simulator, MujocoEnvironment):

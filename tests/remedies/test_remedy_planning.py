@@ -115,7 +115,7 @@ def test_costs_are_measured_against_the_baseline():
 def test_what_the_data_cannot_serve_is_refused_with_the_arm_named():
     few = collect(gradlab.tasks.double_integrator(), 12)
     recipes = {"dd": recipe("dd", SETTINGS, DirectionalDerivative(50), SIMULATOR)}
-    with pytest.raises(InputError, match="^arm dd: "):
+    with pytest.raises(InputError, match=r"^arm dd: "):
         planning.steps_per_epoch(recipes, few)
 
 

@@ -1,0 +1,227 @@
+"""Planted models: what is measured of them is what their closed forms say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.remedies import judging
+from gradlab.remedies.arms import TIME
+from gradlab.remedies.cells import Key, Pair, extended
+from gradlab.remedies.run import Remedies
+from gradlab.remedies.verdict import verdict
+from gradlab.shared_truth import shared_truth
+from gradlab.systems.two_models import TwoModels
+
+A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9
+BAD, BETTER = (0.6, 0.8), (0.85, 0.44)  # (A, B) of two models
+KEYS = ("prediction_error", "jacobian_error", "lyapunov")
+
+
+def scalar(a, b):
+    return gradlab.tasks.linear_quadratic(
+        [[a]], [[b]], [[Q]], [[R]], noise_covariance=[[0.0]], discount=DISCOUNT
+    )
+
+
+class Proportional(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        torch.nn.init.constant_(self.layer.weight, GAIN)
+
+    def forward(self, state):
+        return self.layer(state)
+
+
+@pytest.fixture(scope="module")
+def world():
+    truth = shared_truth(scalar(A, B), Proportional(), starts=40, horizon=4, batch=64, seed=3)
+    return judging.bench(truth, None)
+
+
+def value(values, key):
+    found = [each.value for each in values if each.key == key]
+    assert len(found) == 1
+    return found[0]
+
+
+def gradient(values, name):
+    return {each.key: each.value for each in values if each.model == name}
+
+
+def slope(a, b, steps):
+    """d/du of the return of `steps` steps in the first action, per unit of the start state."""
+    M = a + b * GAIN
+    later = sum((DISCOUNT * M**2) ** t for t in range(steps - 1))
+    return -2 * R * GAIN - 2 * DISCOUNT * b * M * (Q + GAIN**2 * R) * later
+
+
+def test_the_simulator_as_its_own_model_makes_no_error(world):
+    simulator = world.truth.task.simulator
+    values = judging.model_values("it", simulator, world)
+    for each in values:
+        if each.key.quantity != "lyapunov":
+            assert each.value == 0.0
+    twin = scalar(A, B).simulator
+    pair = judging.gradient_values({"it": simulator, "twin": twin}, world)
+    assert gradient(pair, "it") == pytest.approx(gradient(pair, "twin"), nan_ok=True)
+
+
+def test_jacobian_errors_are_those_of_the_matrices(world):
+    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    for block, true, wrong in (("A", A, BAD[0]), ("B", B, BAD[1])):
+        for region in ("all", "smooth"):
+            key = Key("jacobian_error", block, region=region)
+            assert value(values, key) == pytest.approx(abs(wrong - true) / true)
+    assert value(values, Key("jacobian_error", "r_s")) == pytest.approx(0.0, abs=1e-12)
+    assert not [each for each in values if each.key.region == judging.CLIPPED]
+
+
+def test_predictions_run_along_the_simulators_actions(world):
+    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    true = guess = 1.0
+    for t in range(1, 5):
+        action = GAIN * true
+        true, guess = A * true + B * action, BAD[0] * guess + BAD[1] * action
+        expected = abs(guess - true) / abs(1.0 - true)
+        assert value(values, Key("prediction_error", at=t)) == pytest.approx(expected)
+
+
+def test_the_exponent_is_that_of_the_closed_loop(world):
+    for a, b in (BAD, BETTER):
+        values = judging.model_values("it", scalar(a, b).simulator, world)
+        assert value(values, Key("lyapunov")) == pytest.approx(np.log(abs(a + b * GAIN)))
+    own = judging.simulator_values(world)
+    assert value(own, Key("lyapunov")) == pytest.approx(np.log(abs(A + B * GAIN)))
+
+
+def test_the_error_of_no_change_is_in_standard_deviations(world):
+    own = judging.simulator_values(world)
+    s = world.path.states[..., 0].numpy()
+    expected = np.sqrt(((s[0] - s[2]) ** 2).mean()) / s[:-1].std()
+    assert value(own, Key("no_change", at=2)) == pytest.approx(expected)
+
+
+def test_biases_of_planted_models_are_their_closed_forms(world):
+    systems = {"bad": scalar(*BAD).simulator, "better": scalar(*BETTER).simulator}
+    values = judging.gradient_values(systems, world)
+    s2 = world.truth.begin.states[:, 0].numpy() ** 2
+    n, infinite = len(s2), slope(A, B, 4000)
+    for name, (a, b) in (("bad", BAD), ("better", BETTER)):
+        found = gradient(values, name)
+        for h in (1, 2, 4):
+            y = s2 * (slope(a, b, h) - infinite)
+            u = (y.sum() ** 2 - (y**2).sum()) / (n * (n - 1))
+            assert found[Key("bias2", at=h)] == pytest.approx(u, rel=1e-3)
+        errors = [found[Key("mse", at=h)] for h in (1, 2, 3, 4)]
+        assert found[Key("least_mse")] == min(errors)
+        assert found[Key("best_horizon")] == 1 + int(np.argmin(errors))
+
+
+def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
+    """Ratios of squared biases are those of the slopes, and the verdict follows."""
+    values = judging.gradient_values(
+        {"nll": scalar(*BAD).simulator, "dd": scalar(*BETTER).simulator}, world
+    )
+    config = {
+        "task": "scalar", "horizon": 4, "starts": 40, "batch": 64, "rows": 9, "costs": {"dd": 2.0},
+        "settings": {"hidden": [64, 64], "activation": "silu"},
+    }  # fmt: skip
+    cells, infinite = extended(None, 0, values), slope(A, B, 4000)
+
+    def run(first, second):
+        pairs = tuple(Pair("dd", budget, first, second) for budget in ("equal steps", TIME))
+        return Remedies(cells, pairs, config, {}, {"trials": []})
+
+    good = run("nll", "dd")
+    table = good.table()
+    chosen = (table["quantity"] == "bias2") & (table["at"] == 4) & (table["budget"] == TIME)
+    expected = ((slope(*BETTER, 4) - infinite) / (slope(*BAD, 4) - infinite)) ** 2
+    assert table[chosen]["ratio"].item() == pytest.approx(expected, rel=1e-3)
+    first, second = verdict(good)
+    assert first.decided and first.text.startswith("Take the directional-derivative loss: ")
+    assert "better at h = " in second.text and "takes 2× the time" in second.text
+    first, second = verdict(run("dd", "nll"))
+    assert not first.decided and first.text.startswith("Take none yet: ")
+    assert "worse at h = " in second.text
+
+
+def test_two_models_predict_by_the_first_and_differentiate_the_second(world):
+    bad, better = scalar(*BAD).simulator, scalar(*BETTER).simulator
+    both = judging.model_values("both", TwoModels(bad, better), world)
+    parts = [judging.model_values("one", each, world) for each in (bad, better)]
+    key = Key("prediction_error", at=3)
+    assert value(both, key) == value(parts[0], key)
+    key = Key("jacobian_error", "B")
+    assert value(both, key) == value(parts[1], key)
+
+
+def test_left_out_values_are_those_of_the_other_starts(world):
+    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    error, size = np.random.default_rng(0).random((2, 12))
+    found, left_out = judging.root_ratio(error, size, np.arange(12))
+    assert found == pytest.approx((error.sum() / size.sum()) ** 0.5)
+    kept = np.arange(12) != 5
+    assert left_out[5] == pytest.approx((error[kept].sum() / size[kept].sum()) ** 0.5)
+    assert all(each.left_out.shape == (40,) for each in values)
+
+
+def test_points_on_a_clip_stand_apart():
+    """Pendulum's limits of velocity and torque."""
+    task = gradlab.tasks.pendulum()
+    policy = torch.nn.Sequential(torch.nn.Linear(task.simulator.state_dim, 1)).double()
+    with torch.no_grad():  # it pushes as it moves, until the pendulum spins
+        policy[0].weight.zero_()[0, -1] = 1.0
+        policy[0].bias.fill_(0.3)
+    truth = shared_truth(task, policy, starts=32, horizon=60)
+    found = judging.bench(truth, None)
+    limit = np.abs(found.visited.states[1:, :, -1]) >= 8.0 - 1e-12
+    torque = np.abs(found.visited.actions[..., 0]) >= task.action_limit[0]
+    assert limit.any() and not limit.all()
+    np.testing.assert_array_equal(found.regions[judging.CLIPPED], limit | torque)
+    together = found.regions[judging.SMOOTH] | found.regions[judging.CLIPPED]
+    np.testing.assert_array_equal(together, found.regions["all"])
+    counts = judging.counted(found)
+    assert counts["smooth"] + counts["contact or clip"] == counts["all"] == 32 * 60
+    assert counts["masked"] == 0
+
+
+def test_a_clip_shows_in_the_jacobians_of_a_system_that_flags_nothing():
+    def step(state, action):
+        after = (0.9 * state + action).clamp(-0.5, 0.5)
+        return after, -(state**2).sum(dim=1)
+
+    simulator = gradlab.systems.from_function(step, 1, 1)
+    task = gradlab.tasks.Task("clipped", simulator, None, lambda n, g: _uniform(n, g), 0.9, 3)
+    found = judging.bench(shared_truth(task, Proportional(), starts=50, horizon=3), None)
+    after = np.abs(found.visited.states[1:, :, 0])
+    np.testing.assert_array_equal(found.regions[judging.CLIPPED], after >= 0.5)
+    assert 0 < judging.counted(found)["contact or clip"] < 150
+
+
+def _uniform(n, generator):
+    return 4 * torch.rand(n, 1, generator=generator, dtype=torch.float64) - 2
+
+
+def test_jumps_over_a_step_of_differences_are_masked_and_counted(world):
+    flags = np.zeros_like(world.visited.true.flags)
+    flags[1, 3] = True
+    true = replace(world.visited.true, flags=flags, step=np.full(flags.shape, 1e-6))
+    found = judging.regions(world.truth.task, replace(world.visited, true=true))
+    assert not found["all"][1, 3] and found["all"].sum() == flags.size - 1
+    exact = judging.regions(world.truth.task, replace(world.visited, true=replace(true, step=None)))
+    assert exact[judging.CLIPPED][1, 3] and exact["all"].all()
+
+
+def test_a_model_that_leaves_the_finite_numbers_is_measured_all_the_same(world):
+    wild = scalar(1e100, 1.0).simulator
+    values = judging.model_values("wild", wild, world)
+    errors = [e.value for e in values if e.key.quantity == "prediction_error"]
+    assert np.isfinite(errors[0]) and not np.isfinite(errors[-1])
+    kept = [e.value for e in values if e.key.quantity == "jacobian_error"]
+    assert len(kept) == 8 and np.isfinite(kept).all()
