@@ -1,6 +1,10 @@
 """DDPPO's models and its ablations: who is fitted how."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
@@ -43,6 +47,30 @@ def test_recipes_differ_in_what_they_say_and_in_nothing_else() -> None:
         for name in ("single_model", "double_parameters")
     ]
     assert 2 <= counts[1] / counts[0] < 2.3
+
+
+def test_the_tasks_reward_and_termination_reach_every_model() -> None:
+    def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        return 7 + 0 * state[:, 0]
+
+    def alive(state: Tensor) -> Tensor:
+        return state[:, 0] > 0
+
+    given = replace(RECIPE, reward=reward, alive=alive)
+    state = torch.tensor([[3.0, 0.0], [-3.0, 0.0]])
+    for recipe in RECIPES.values():
+        found = recipe(given).system.step(state, torch.zeros(2, 1))
+        assert found.reward.tolist() == [7, 7] and found.alive.tolist() == [True, False]
+
+
+def test_states_are_of_the_prediction_and_slopes_of_the_gradient_model() -> None:
+    models = RECIPES["ddppo"](RECIPE)
+    parts = {role: LearnedSystem(fit.ensemble) for role, fit in models.fits.items()}
+    state, action = RECIPE.data.state[:9].float(), RECIPE.data.action[:9].float()
+    stepped = models.system.step(state, action).state
+    torch.testing.assert_close(stepped, parts["prediction"].step(state, action).state)
+    slopes = models.system.linearize(state, action).A
+    torch.testing.assert_close(slopes, parts["gradient"].linearize(state, action).A)
 
 
 @pytest.mark.parametrize("hidden", [(200, 200, 200, 200), (64, 64), (30, 10)])

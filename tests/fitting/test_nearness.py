@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.losses import OneStep
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.fitting.nearness import by_group, nearness, target_errors
+from gradlab.fitting.nearness import _Directional, _judged, by_group, nearness, target_errors
 from gradlab.fitting.standardising import split
 from gradlab.networks.ensemble_jacobians import mean_jacobians
 from gradlab.tasks import linear_quadratic
@@ -105,6 +106,21 @@ def test_the_models_own_error_is_that_of_its_jacobian() -> None:
         found = nearness(data, fit, neighbours=5, divided=divided)
         assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
     assert found.rows == len(held)
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.0, "undecided"), (1.0, "can help"), (-1.0, "cannot help")]
+)
+def test_the_answer_is_undecided_where_the_interval_holds_zero(shift: float, verdict: str) -> None:
+    """Planted: D = 2 T + shift ± 1, so that the gain is shift, ± 1 by row."""
+    sign = torch.tensor([1.0, -1.0]).double().repeat(50)[:, None]
+    target = torch.full_like(sign, 3.0)
+    errors = _Directional(target, 2 * target + shift + sign, 0.1, np.arange(100), 1)
+    found = _judged(errors, "all")
+    assert found.verdict == verdict and found.gain[0] == pytest.approx(shift)
+    assert found.gain[1] < shift < found.gain[2]
+    half = 1.96 * (100 / 99) ** 0.5 / 10
+    assert found.gain[2] - found.gain[1] == pytest.approx(2 * half, rel=0.05)
 
 
 def test_too_few_points_are_refused() -> None:

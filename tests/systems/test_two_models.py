@@ -45,6 +45,13 @@ def test_states_are_of_the_one_and_jacobians_of_the_other(noise: Tensor | None) 
         assert torch.equal(getattr(found, block), getattr(wanted, block))
 
 
+def test_states_end_where_the_prediction_model_says() -> None:
+    ends = LearnedSystem(PREDICTION.ensemble, alive=lambda state: state[:, 0] > 0)
+    never = LearnedSystem(GRADIENT.ensemble, alive=lambda state: state[:, 0] < torch.inf)
+    found = TwoModels(ends, never).step(STATE, ACTION, NOISE)
+    assert torch.equal(found.alive, found.state[:, 0] > 0) and not found.alive.all()
+
+
 def test_autodiff_through_a_step_gives_the_gradient_models_jacobians() -> None:
     leaves = [STATE.clone().requires_grad_(), ACTION.clone().requires_grad_()]
     out = BOTH.step(*leaves, NOISE)
