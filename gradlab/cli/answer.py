@@ -30,7 +30,7 @@ def answer(document: Document, as_json: bool) -> None:
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
-    for kind in ("tasks", "estimators", "named estimators", "algorithms"):
+    for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
         entries = document.get(kind)
         if isinstance(entries, dict):
             print(f"{kind}:")

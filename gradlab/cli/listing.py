@@ -1,4 +1,4 @@
-"""`gradlab list`: tasks and estimators by name."""
+"""`gradlab list`: tasks, estimators, algorithms and remedies by name."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ ESTIMATORS = {
 
 @dataclass(frozen=True)
 class List:
-    """List what can be measured, with which estimators, and what can be trained."""
+    """List what can be measured, with which estimators, what can be trained, which remedies
+    tested."""
 
-    what: Positional[Literal["all", "tasks", "estimators", "algorithms"]] = "all"
+    what: Positional[Literal["all", "tasks", "estimators", "algorithms", "remedies"]] = "all"
     """Which list."""
     json: bool = False
     """Print one JSON document."""
@@ -41,6 +42,10 @@ class List:
             from gradlab.training import ALGORITHMS
 
             document["algorithms"] = {name: row.summary for name, row in ALGORITHMS.items()}
+        if self.what in ("all", "remedies"):
+            from gradlab.remedies.arms import ABOUT
+
+            document["remedies"] = dict(ABOUT)
         return document
 
 

@@ -23,6 +23,7 @@ from gradlab.cli.fit import Fit
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
 from gradlab.cli.measure import Measure
+from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
 from gradlab.cli.train import Train
@@ -33,6 +34,7 @@ Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Fit, subcommand("fit")]
+    | Annotated[Remedies, subcommand("remedies")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Choose, subcommand("choose")]
@@ -47,7 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     asked: (
-        Measure | Jacobians | Fit | Train | Compare | Choose | Attribute | Report | List | Selftest
+        Measure
+        | Jacobians
+        | Fit
+        | Remedies
+        | Train
+        | Compare
+        | Choose
+        | Attribute
+        | Report
+        | List
+        | Selftest
     ) = tyro.cli(
         Command,
         prog="gradlab",

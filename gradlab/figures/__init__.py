@@ -30,6 +30,11 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
     product_growth, lyapunov, chain_error, model_error      how far one may chain
 
+Figures of a test of remedies take its own long tables (`gradlab.remedies.run`):
+
+    remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
+    remedy_levels, remedy_marks, loss_slices               every model by itself
+
 Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
 
     returns, training_curve, mixture_weights, update_times
@@ -48,6 +53,14 @@ from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
+from gradlab.figures.remedies import (
+    remedy_effects,
+    remedy_horizons,
+    remedy_jacobians,
+    remedy_levels,
+    remedy_marks,
+)
+from gradlab.figures.slices import loss_slices
 from gradlab.figures.spread import sample_norm
 from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
@@ -67,11 +80,17 @@ __all__ = [
     "jacobian_entries",
     "jacobian_time",
     "ledger",
+    "loss_slices",
     "lyapunov",
     "mixture_weights",
     "model_error",
     "mse",
     "product_growth",
+    "remedy_effects",
+    "remedy_horizons",
+    "remedy_jacobians",
+    "remedy_levels",
+    "remedy_marks",
     "returns",
     "sample_norm",
     "sign_agreement",

@@ -54,6 +54,7 @@ QUANTITIES = {
     "lyapunov": "Lyapunov exponent of the closed loop",
 }
 REACH = 1e4  # ratios beyond are drawn here
+STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
 PRICE = "right: seconds per step of the fit, in those of the baseline"
 
 
@@ -69,17 +70,14 @@ def remedy_effects(
     *,
     quantity: str = "least_mse",
     at: int | None = None,
-    block: str = "",
-    name: str | None = None,
 ) -> Axes:
     """A row per remedy: with over without, its 95% interval; 1 changes nothing.
 
     Args:
         at: step or horizon; None for a quantity that has none.
-        name: of the quantity, in the title.
     """
     ax = style.new_axes() if ax is None else ax
-    rows = _chosen(table, quantity, at, block)
+    rows = _chosen(table, quantity, at)
     arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
     known = np.isfinite(rows["ratio"].to_numpy(float)).any()
     if known:
@@ -90,8 +88,8 @@ def remedy_effects(
         ax.set_ylim(len(arms) - 0.4, -0.6)
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
-    where = "" if at is None else f" at h = {at}"
-    title = f"{(name or QUANTITIES.get(quantity, quantity)).capitalize()}{where}"
+    where = "" if at is None else f" at horizon {at}"
+    title = f"{_title(quantity)}{where}"
     style.dress(ax, title, "", ["left of 1: smaller with the remedy; bars: 95%", PRICE])
     ax.set_xlabel("with the remedy over without", color=INK)
     if known:
@@ -115,14 +113,16 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
         ax.plot([], [], marker=look.marker, color=look.colour, lw=1.6, ms=5, label=look.label)
     if places:
         _ratio_axis(ax, rows)
-        ax.set_ylim(len(places) - 0.4, -0.6)
+        for place in range(0, len(places), 2):
+            ax.axhspan(place - 0.5, place + 0.5, color=style.GRID, alpha=0.45, lw=0, zorder=0)
+        ax.set_ylim(len(places) - 0.5, -0.5)
     else:
         drawing.nothing(ax, "no Jacobians were compared")
     notes = [f"at {budget}; left of 1: smaller with the remedy; bars: 95%"]
     style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
-        ax.set_yticks(range(len(places)), [_place_name(*each, len(places)) for each in places])
+        ax.set_yticks(range(len(places)), [_place_name(*each) for each in places])
         ax.tick_params(axis="y", labelcolor=INK)
         _plain_ratios(ax)
     return ax
@@ -150,7 +150,7 @@ def remedy_horizons(
         ax.set_ylim(min(low, 0.8), max(high, 1.25))
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
-    title = f"{QUANTITIES.get(quantity, quantity).capitalize()} over the horizon"
+    title = f"{_title(quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%"]
     return style.dress(ax, title, "with the remedy over without", notes)
 
@@ -188,7 +188,7 @@ def remedy_levels(
         )
     else:
         drawing.nothing(ax, "not measured")
-    style.dress(ax, QUANTITIES.get(quantity, quantity).capitalize(), "", notes)
+    style.dress(ax, _title(quantity), "", notes)
     ax.set_xlabel(along, color=INK)
     return ax
 
@@ -219,7 +219,7 @@ def remedy_marks(
         ax.set_ylim(len(names) - 0.4, -0.6)
     else:
         drawing.nothing(ax, "not measured")
-    title = QUANTITIES.get(quantity, quantity).capitalize()
+    title = _title(quantity)
     style.dress(ax, title, "", ["bars: 95%; open: the baseline, fitted as long as the remedy"])
     ax.set_xlabel(unit, color=INK)
     if names:
@@ -235,10 +235,14 @@ RATIO = ("ratio", "ratio_low", "ratio_high")
 BESIDE = "horizon of the least error"
 
 
-def _chosen(table: pd.DataFrame, quantity: str, at: int | None, block: str) -> pd.DataFrame:
+def _title(quantity: str) -> str:
+    name = QUANTITIES.get(quantity, quantity)
+    return name[:1].upper() + name[1:]
+
+
+def _chosen(table: pd.DataFrame, quantity: str, at: int | None) -> pd.DataFrame:
     here = table["at"].isna() if at is None else table["at"] == at
-    chosen = (table["quantity"] == quantity) & here & (table["block"] == block)
-    return table[chosen]
+    return table[(table["quantity"] == quantity) & here]
 
 
 def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
@@ -246,9 +250,9 @@ def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
     for budget, shift in ((TIME, -0.17), (STEPS, 0.17), ("", 0.0)):
         _point(ax, rows[rows["budget"] == budget], place + shift, look, filled=budget != STEPS)
     if not np.isfinite(rows["ratio"].to_numpy(float)).any():
-        ax.annotate("no ratio: not clearly above 0", (0.5, place), (0, 0),
+        ax.annotate("no ratio: not clearly above 0", (0.02, place), (0, 0),
                     ("axes fraction", "data"), "offset points", fontsize=9, color=MUTED,
-                    ha="center", va="center")  # fmt: skip
+                    va="center")  # fmt: skip
 
 
 def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
@@ -279,15 +283,10 @@ def _ratio_axis(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _plain_ratios(ax: Axes) -> None:
-    """1, 2, 5, 10, … and 0.5, 0.2, … as plain text; powers of ten where these are many."""
+    """Plain text: powers of ten on a wide axis, finer steps the narrower it is."""
     low, high = ax.get_xlim()
-    wide = high / low > 500
-    ticks = [
-        m * 10.0**k
-        for k in range(-5, 6)
-        for m in ((1,) if wide else (1, 2, 5))
-        if low <= m * 10.0**k <= high
-    ]
+    steps = next(each for most, each in STEPS_OF_AXIS.items() if high / low <= most)
+    ticks = [m * 10.0**k for k in range(-5, 6) for m in steps if low <= m * 10.0**k <= high]
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
@@ -315,7 +314,7 @@ def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return found
 
 
-def _place_name(block: str, region: str, many: int) -> str:
+def _place_name(block: str, region: str) -> str:
     return BLOCKS[block] if region == "all" else f"{BLOCKS[block]}, {region}"
 
 

@@ -7,7 +7,7 @@ A larger batch leaves the bias, divides the variance by k, and costs k times the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from gradlab.remedies.cells import Key, over_trials
 from gradlab.remedies.run import Remedies
 from gradlab.remedies.tables import PAIRED, compared
 from gradlab.statistics.intervals import pseudo_values
-from gradlab.statistics.moments import Estimate, combine
+from gradlab.statistics.moments import Array, Estimate, combine
 
 FACTORS = (2, 4)
 
@@ -35,7 +35,7 @@ def _rows(run: Remedies) -> Iterator[tuple[object, ...]]:
     shared = [h for h in errors if h in variances and _paired(errors[h], variances[h])]
     for k in FACTORS if shared else ():
         name, less = f"batch × {k}", (1 - 1 / k) / int(run.config["batch"])
-        larger = {h: combine(lambda e, v: e - less * v, errors[h], variances[h]) for h in shared}
+        larger = {h: combine(_minus(less), errors[h], variances[h]) for h in shared}
         n = len(larger[shared[0]].left_out)
         for h in shared:
             numbers = compared(errors[h], larger[h], ratios=True)
@@ -46,6 +46,10 @@ def _rows(run: Remedies) -> Iterator[tuple[object, ...]]:
         numbers = compared(*both, ratios=True)
         yield (name, "", "least_mse", "", np.nan, "all", *numbers, n, "exact in N′")
         yield _exact(name, "step_cost", np.nan, float(k))
+
+
+def _minus(share: float) -> Callable[[Array, Array], Array]:
+    return lambda error, variance: error - share * variance
 
 
 def _over_horizons(run: Remedies, quantity: str) -> dict[int, Estimate]:

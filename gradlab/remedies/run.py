@@ -9,6 +9,8 @@ Reading needs neither the task nor torch. The quantities, per model and trial:
     bias2, variance, mse, relative_mse, cosine      of the policy gradient, at horizons 1 … H
     least_mse          the smallest of them over the horizons
     usable_horizon, best_horizon                    of the verdict; lyapunov: of the closed loop
+    roughness          of slices of the return on the model's surface at the largest horizon, along
+                       its gradient and at random (block)
     held_out_nll, held_out_mse, fit_seconds, step_cost      the price; costs relative to "nll"
 
 A trial is one fit (and one record, where data is not given). Intervals are over trials: paired
@@ -44,7 +46,8 @@ class Remedies:
         cells: the values, and what is compared with what.
         config: what was asked for; environment: what it ran on.
         notes: what a reader must know, by topic: dropped members, masked samples, epochs.
-        slices: loss slices by column, each [rows]: strings and numbers; None: none were made.
+        slices: of the return in the first trial, by column, each [rows] (`remedies.slicing`); None:
+            none were made.
     """
 
     cells: Cells

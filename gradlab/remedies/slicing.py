@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
@@ -46,6 +46,19 @@ class Lines:
 
     rows: tuple[Row, ...]
     roughness: tuple[Value, ...]
+
+
+def lines(
+    truth: SharedTruth, models: Mapping[str, System], critic: nn.Module | None, first: bool
+) -> Lines:
+    """Of one trial: each model's own surface, and in the first trial the simulator's, which costs
+    most."""
+    tail = Tail(truth.horizon, critic, truth.task.discount)
+    own = model_lines(truth, models, tail)
+    if not first:
+        return own
+    true = simulator_lines(truth, models, tail)
+    return Lines(own.rows + true.rows, own.roughness + true.roughness)
 
 
 def model_lines(truth: SharedTruth, models: Mapping[str, System], tail: Tail) -> Lines:

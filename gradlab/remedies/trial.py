@@ -10,6 +10,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import nn
 
 from gradlab.data.noise import child
@@ -18,7 +19,7 @@ from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.hooks import Progress
-from gradlab.remedies import fits, judging, planning
+from gradlab.remedies import fits, judging, planning, slicing
 from gradlab.remedies.arms import BASELINE
 from gradlab.remedies.cells import Value
 from gradlab.remedies.fits import Made, Part, Recipe
@@ -70,8 +71,8 @@ class Question:
 
 def measured(
     asked: Question, trial: int, plan: Plan, folder: Path, progress: Progress
-) -> tuple[list[Value], dict[str, Any]]:
-    """Every number of a trial, and what a reader must know of it.
+) -> tuple[list[Value], dict[str, Any], dict[str, NDArray[Any]]]:
+    """Every number of a trial, what a reader must know of it, and its slices by column.
 
     Raises:
         InputError, Failure: an arm cannot be fitted.
@@ -90,6 +91,9 @@ def measured(
         values += judging.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
     values += judging.gradient_values(systems, bench, progress)
+    sliced = {name: systems[name] for name in (BASELINE, *asked.arms) if name in systems}
+    lines = slicing.lines(truth, sliced, asked.critic, first=trial == 0)
+    values += lines.roughness
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
@@ -109,7 +113,7 @@ def measured(
         "lost": _lost(values),
         "seconds": round(time.monotonic() - begun, 1),
     }
-    return values, notes
+    return values, notes, slicing.columns(lines.rows)
 
 
 def system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:

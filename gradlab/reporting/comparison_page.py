@@ -10,7 +10,7 @@ import pandas as pd
 from gradlab.comparison import Comparison
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import QUANTITIES, number
+from gradlab.reporting.numbers import QUANTITIES, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.verdict.compared import comparison_verdict
 
@@ -79,29 +79,10 @@ def _facts(comparison: Comparison) -> dict[str, object]:
 
 
 def _tables(table: pd.DataFrame) -> str:
-    names = [str(name) for name in dict.fromkeys(table["quantity"])]
-    head = "".join(
-        f'<th scope="col"><button type="button">{heading}</button></th>'
-        for heading in HEADINGS.values()
+    return "\n".join(
+        folded(QUANTITIES.get(str(name), str(name)), rows, HEADINGS, str(name))
+        for name, rows in table.groupby("quantity", sort=False)
     )
-    found = []
-    for name in names:
-        rows = table[table["quantity"] == name]
-        columns = [rows[column].tolist() for column in HEADINGS]
-        body = "\n".join(_row(values) for values in zip(*columns, strict=True))
-        found.append(
-            f"<details><summary>{escape(QUANTITIES.get(name, name))} <code>{escape(name)}</code> "
-            f"<small>{len(rows)} rows</small></summary>\n"
-            f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
-            f"<tbody>\n{body}\n</tbody></table></div></details>"
-        )
-    return "\n".join(found)
-
-
-def _row(values: tuple[object, ...]) -> str:
-    cells = [f"<td>{escape(str(values[0]))}</td>"]
-    cells += [f'<td data-v="{value!r}">{number(value)}</td>' for value in values[1:]]
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _method(comparison: Comparison) -> str:

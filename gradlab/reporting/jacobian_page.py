@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from html import escape
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -18,7 +17,7 @@ from gradlab.figures.style import SIZE
 from gradlab.jacobians.run import JacobianRun
 from gradlab.jacobians.verdict import verdict
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import number
+from gradlab.reporting.numbers import folded
 from gradlab.reporting.panels import Panel, panel
 
 ERROR = "Where the model's derivatives are wrong"
@@ -127,25 +126,9 @@ def _tables(table: pd.DataFrame) -> str:
 
 
 def _table(title: str, rows: pd.DataFrame) -> str:
+    """Without the columns that say nothing here."""
     shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-    head = "".join(
-        f'<th scope="col"><button type="button">{HEADINGS[name]}</button></th>' for name in shown
-    )
-    body = "\n".join(
-        f"<tr>{''.join(_cell(each) for each in values)}</tr>"
-        for values in zip(*(rows[name].tolist() for name in shown), strict=True)
-    )
-    return (
-        f"<details><summary>{escape(title)} <small>{len(rows)} rows</small></summary>\n"
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{body}\n</tbody></table></div></details>"
-    )
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, int | float):
-        return f'<td data-v="{value!r}">{number(value)}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    return folded(title, rows, {name: HEADINGS[name] for name in shown})
 
 
 def _method(run: JacobianRun) -> str:

@@ -1,8 +1,9 @@
-"""Every number of a profile as HTML: one collapsible, sortable table per quantity."""
+"""Every number as HTML: collapsible, sortable tables, those of a profile one per quantity."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
 
 import pandas as pd
@@ -30,8 +31,6 @@ HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-_TEXT = ("estimator", "method")
-_WHOLE = ("horizon", "n")
 
 
 def tables(table: pd.DataFrame) -> str:
@@ -39,7 +38,10 @@ def tables(table: pd.DataFrame) -> str:
     found = [str(name) for name in dict.fromkeys(table["quantity"])]
     order = [name for name in QUANTITIES if name in found]
     order += [name for name in found if name not in QUANTITIES]
-    return "\n".join(_quantity(name, table[table["quantity"] == name]) for name in order)
+    return "\n".join(
+        folded(QUANTITIES.get(name, name), table[table["quantity"] == name], HEADINGS, name)
+        for name in order
+    )
 
 
 def number(value: object) -> str:
@@ -55,30 +57,30 @@ def number(value: object) -> str:
     return escape(str(value))
 
 
-def _quantity(name: str, rows: pd.DataFrame) -> str:
-    title = escape(QUANTITIES.get(name, name))
+def folded(title: str, rows: pd.DataFrame, headings: Mapping[str, str], code: str = "") -> str:
+    """<details> with a table that sorts by value, closed.
+
+    Args:
+        headings: column of `rows` → what the page calls it.
+        code: the quantity's name in files.
+    """
     head = "".join(
         f'<th scope="col"><button type="button">{heading}</button></th>'
-        for heading in HEADINGS.values()
+        for heading in headings.values()
     )
-    columns = [rows[name].tolist() for name in HEADINGS]
-    body = "\n".join(_row(values) for values in zip(*columns, strict=True))
+    body = "\n".join(
+        f"<tr>{''.join(_cell(value) for value in values)}</tr>"
+        for values in zip(*(rows[name].tolist() for name in headings), strict=True)
+    )
+    named = f" <code>{escape(code)}</code>" if code else ""
     return (
-        f"<details><summary>{title} <code>{escape(name)}</code> "
-        f"<small>{len(rows)} rows</small></summary>\n"
+        f"<details><summary>{escape(title)}{named} <small>{len(rows)} rows</small></summary>\n"
         f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div></details>"
     )
 
 
-def _row(values: tuple[object, ...]) -> str:
-    cells = (_cell(name, value) for name, value in zip(HEADINGS, values, strict=True))
-    return f"<tr>{''.join(cells)}</tr>"
-
-
-def _cell(name: str, value: object) -> str:
-    if name in _TEXT:
-        return f"<td>{escape(str(value))}</td>"
-    exact = float(value) if isinstance(value, int | float) else math.nan
-    shown = f"{exact:.0f}" if name in _WHOLE and math.isfinite(exact) else number(exact)
-    return f'<td data-v="{exact!r}">{shown}</td>'
+def _cell(value: object) -> str:
+    if isinstance(value, int | float):
+        return f'<td data-v="{value!r}">{number(value)}</td>'
+    return f"<td>{escape(str(value))}</td>"

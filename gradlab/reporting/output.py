@@ -16,7 +16,17 @@ from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.profile import load
 from gradlab.readings import readings
-from gradlab.reporting import comparison_page, jacobian_page, panels, series_page, training_page
+from gradlab.remedies.run import holds_remedies
+from gradlab.remedies.run import load as load_remedies
+from gradlab.remedies.verdict import verdict as remedies_verdict
+from gradlab.reporting import (
+    comparison_page,
+    jacobian_page,
+    panels,
+    remedies_page,
+    series_page,
+    training_page,
+)
 from gradlab.reporting.page import render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
@@ -46,6 +56,8 @@ def report(path: str | Path) -> Path:
         make = _training
     elif holds_jacobians(path):
         make = _jacobians
+    elif holds_remedies(path):
+        make = _remedies
     return _written(page, *make(path))
 
 
@@ -182,6 +194,13 @@ def _jacobians(path: Path) -> tuple[list[Panel], str]:
     run = load_jacobians(path)
     drawn = jacobian_page.panels(run)
     return drawn, jacobian_page.render(run, str(run.config.get("task") or path.stem), drawn)
+
+
+def _remedies(path: Path) -> tuple[list[Panel], str]:
+    run = load_remedies(path)
+    drawn = remedies_page.panels(run)
+    title = f"Remedies on {run.config.get('task') or path.stem}"
+    return drawn, remedies_page.render(run, remedies_verdict(run), title, drawn)
 
 
 def check_page(path: str | Path) -> Path:

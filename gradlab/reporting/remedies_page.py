@@ -163,7 +163,8 @@ def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
     }
     rough = levels[levels["quantity"] == "roughness"]
     for (surface, direction), caption in captions.items():
-        told = rough[rough["block"] == direction].set_index("model")["value"].to_dict()
+        mine = rough[rough["block"] == direction]
+        told = dict(zip(mine["model"], mine["value"].astype(float), strict=True))
         drawn = partial(
             figures.loss_slices, lines, surface=surface, direction=direction,
             roughness=told if surface == "model" else None,

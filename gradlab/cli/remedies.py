@@ -1,0 +1,202 @@
+"""`gradlab remedies TASK`: is a remedy worth it? Models with and without it, paired."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from tyro.conf import arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.data import named_data
+from gradlab.errors import InputError
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from gradlab.data.trajectories import Trajectories
+    from gradlab.fitting.model_settings import ModelSettings
+    from gradlab.hooks import Progress
+    from gradlab.remedies.run import Remedies as Run
+    from gradlab.tasks import Task
+
+
+@dataclass(frozen=True)
+class Remedies:
+    """Test remedies of a learned model as medicine is: paired fits, one thing changed.
+
+    Each trial fits the baseline and every remedy to one record of transitions, for as many steps
+    and for as long, and measures all models on the same starts and noise. Ctrl-C and kills cost at
+    most the trial in progress: the same command with --resume goes on.
+    """
+
+    task: arguments.TaskName
+    settings: arguments.Settings = ()
+    data: Annotated[str | None, arg(metavar="FILE.h5")] = None
+    """Recorded transitions, for every trial. Default: record some in each, with the policy and
+    exploration noise."""
+    rows: int | None = None
+    """Transitions to record per trial where there is no --data. Default: 3000."""
+    remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    """Of `gradlab list remedies`. Default: spectral dd multistep two-model."""
+    policy: arguments.PolicyFile = None
+    critic: arguments.CriticFile = None
+    trials: int = 5
+    """Seeds of fit and record, over which the intervals are; with 1, over its starts."""
+    network: Literal["small", "mbpo", "rp-pgm"] = "small"
+    """Of every model: 2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
+    members: int = 1
+    """Of every model but an ensemble's."""
+    hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
+    """Widths of the hidden layers. Default: the network's."""
+    epochs: int = 60
+    """Of the baseline at equal steps; each model is kept as it was at its best on held-out rows."""
+    horizon: Annotated[int | None, arg(metavar="H")] = None
+    """Largest horizon of gradients and predictions, in steps. Default: the task's."""
+    starts: int = 64
+    """Start states per trial."""
+    batch: int = 256
+    """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
+    seed: arguments.Seed = 0
+    output: Annotated[
+        Path | None,
+        arg(metavar="RUN.h5", help="Where the run is written. Default: runs/TASK-remedies.h5."),
+    ] = None
+    resume: bool = False
+    """Go on with a run that was stopped or killed; repeat its other arguments."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    json: bool = False
+    """Print one JSON document: verdict, table and paths."""
+
+    def run(self, command: str) -> Document:
+        """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
+        with arguments.undisturbed():
+            from gradlab.remedies.comparing import ROWS, compare_remedies
+
+        task = arguments.named_task(self.task, self.settings)
+        run = self.output or Path("runs") / f"{task.name}-remedies.h5"
+        made = tuple(kind for kind in ("policy", "critic") if getattr(self, kind) is None)
+        again = self.overwrite or self.resume
+        arguments.check_outputs(run, made, again, page=not self.no_report)
+        arms, settings, data = self._arms(), self._model(), self._data(task)
+        with bars() as progress:
+            try:
+                networks = self._networks(task, run, progress)
+                found = compare_remedies(
+                    task,
+                    networks["policy"],
+                    networks["critic"],
+                    run,
+                    arms,
+                    data=data,
+                    rows=ROWS if self.rows is None else self.rows,
+                    settings=settings,
+                    trials=self.trials,
+                    horizon=self.horizon,
+                    starts=self.starts,
+                    batch=self.batch,
+                    seed=self.seed,
+                    command=command,
+                    resume=self.resume,
+                    overwrite=self.overwrite,
+                    progress=progress,
+                )
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(_kept(run)) from None
+        told = [*sentences(found), *self._told(found)]
+        document: Document = {"verdict": told, "run": str(run)}
+        if not self.no_report:
+            from gradlab.reporting import report
+
+            document["report"] = str(report(run))
+        return document | {"table": found.table().to_dict("records")}
+
+    def _arms(self) -> tuple[str, ...]:
+        """Names after --remedies, by spaces or commas."""
+        from gradlab.remedies.arms import ABOUT, DEFAULT
+
+        named = [each for word in self.remedies for each in word.split(",") if each]
+        for name in named:
+            if name not in ABOUT:
+                raise InputError(
+                    f"--remedies names {name!r}, expected some of {', '.join(ABOUT)} "
+                    f"(gradlab list remedies)"
+                )
+        return tuple(named) or DEFAULT
+
+    def _model(self) -> ModelSettings:
+        """The baseline: the network's widths and activation, without what is a remedy."""
+        from gradlab.fitting.model_settings import PRESETS
+        from gradlab.remedies.comparing import SETTINGS
+
+        preset = PRESETS[self.network]
+        return replace(
+            SETTINGS,
+            members=self.members,
+            hidden=self.hidden or preset.hidden,
+            activation=preset.activation,
+            epochs=self.epochs,
+        )
+
+    def _data(self, task: Task) -> Trajectories | None:
+        if self.data is None:
+            return None
+        if self.rows is not None:
+            raise InputError(f"--rows is {self.rows} beside --data, which has its own: drop one")
+        return named_data(self.data, task)
+
+    def _networks(self, task: Task, run: Path, progress: Progress) -> dict[str, nn.Module]:
+        """Those that were named, or made and kept before the first fit, so that a run can go on."""
+        from gradlab.fitting.critics import fit_critic
+        from gradlab.fitting.policies import stabilising_policy
+        from gradlab.networks import checkpoint
+
+        files = {"policy": self.policy, "critic": self.critic}
+        for kind, file in files.items():
+            if file is None and self.resume and arguments.beside(run, kind).is_file():
+                files[kind] = str(arguments.beside(run, kind))
+        found = arguments.networks(**files)
+        if "policy" not in found:
+            found["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
+            checkpoint.save(found["policy"], arguments.beside(run, "policy"))
+        if "critic" not in found:
+            found["critic"] = fit_critic(task, found["policy"], seed=self.seed, progress=progress)
+            checkpoint.save(found["critic"], arguments.beside(run, "critic"))
+        return found
+
+    def _told(self, found: Run) -> list[Document]:
+        """What was chosen for a user who did not."""
+        settings = found.config["settings"]
+        data = (
+            f"each trial recorded {found.config['rows']} transitions with the policy and "
+            f"exploration noise"
+            if self.data is None
+            else f"{found.config['rows']} transitions of {self.data} in every trial"
+        )
+        fit = f"the baseline was fitted for {settings['epochs']} epochs"
+        return [{"text": f"Data: {data}; {fit}.", "decided": False}]
+
+
+def sentences(run: Run) -> list[Document]:
+    """The verdict as plain values."""
+    from gradlab.remedies.verdict import verdict
+
+    return [asdict(sentence) for sentence in verdict(run)]
+
+
+def _kept(run: Path) -> str:
+    """What an interrupted run leaves, and how to go on."""
+    from gradlab.remedies.comparing import PLAN, models_folder
+    from gradlab.remedies.run import load
+
+    if not (models_folder(run) / PLAN).is_file():
+        return "nothing was fitted yet"
+    if not run.is_file():
+        return "no trial is finished; models that were fitted are kept: go on with --resume"
+    done = load(run).trials
+    trials = f"{done} trial{'s' * (done != 1)}"
+    return f"{run} has {trials} (gradlab report shows them): go on with --resume"
