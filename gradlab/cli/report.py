@@ -26,6 +26,7 @@ class Report:
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
         from gradlab.jacobians.run import holds_jacobians
+        from gradlab.remedies.run import holds_remedies
         from gradlab.reporting import report
         from gradlab.training.results import holds_training
 
@@ -35,6 +36,8 @@ class Report:
             told = _training
         elif holds_jacobians(self.file):
             told = _comparison
+        elif holds_remedies(self.file):
+            told = _remedies
         return {"verdict": told(self.file), "report": str(page)}
 
 
@@ -55,6 +58,13 @@ def _training(file: Path) -> list[Document]:
     from gradlab.training.results import load, verdict
 
     return [asdict(sentence) for sentence in verdict(load(file))]
+
+
+def _remedies(file: Path) -> list[Document]:
+    from gradlab.cli import remedies
+    from gradlab.remedies.run import load
+
+    return remedies.sentences(load(file))
 
 
 def sentences(profile: Profile) -> list[Document]:
