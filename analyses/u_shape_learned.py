@@ -125,11 +125,16 @@ def gradients(
     policy = Policy(2, 1, hidden=(), bias=False).double()
     with torch.no_grad():
         next(policy.parameters()).copy_(setting.weight)
-    draw = torch.randn(STARTS, 2, generator=stream(0, "starts"), dtype=torch.float64)
-    begin = as_starts(setting.spread * draw, 2)
+    begin = as_starts(starts(setting), 2)
     estimator = Estimator(system, system, "all", Tail(horizons[-1], critic, DISCOUNT))
     found = carried(estimator, policy, begin, horizons, 0, "ignore")
     return path_mean_gradients(found.jacobian, found.costates, found.ends)
+
+
+def starts(setting: Setting) -> Tensor:
+    """[256, 2], the same for every seed."""
+    draw = torch.randn(STARTS, 2, generator=stream(0, "starts"), dtype=torch.float64)
+    return setting.spread * draw
 
 
 def learned(setting: Setting, data: fitted.Transitions, chosen: ModelSettings) -> LearnedSystem:
