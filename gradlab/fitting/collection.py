@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
@@ -144,6 +143,4 @@ def _rolled(
     path = rollout(task.simulator, policy, starts, length, child(seed, f"record {turn}"))
     if not torch.isfinite(path.states).all():
         raise InputError("policy leaves the finite numbers: pass a stabler one, or lower length")
-    # A path's `alive` starts at the start state, which may be terminal already.
-    path = replace(path, alive=path.alive | (torch.arange(length + 1) == 0)[:, None])
     return trajectories.from_path(path, task.state_names, task.action_names)

@@ -1,13 +1,15 @@
 """Transitions that gradlab records itself."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.fitting.collection import collect, exploring
+from gradlab.fitting.collection import Exploring, collect, exploring
 from gradlab.networks.mlp import Policy
-from gradlab.tasks import inverted_pendulum, linear_quadratic, pendulum
+from gradlab.tasks import Task, inverted_pendulum, linear_quadratic, pendulum
 
 
 def same(one: Trajectories, other: Trajectories) -> bool:
@@ -40,6 +42,41 @@ def test_trajectories_end_where_the_task_does() -> None:
     record = collect(task, 300)
     assert record.terminated.any()
     assert torch.equal(record.terminated, record.next_state[:, 1].abs() > 0.2)
+
+
+def test_no_two_trajectories_share_starts_or_noise() -> None:
+    """Short episodes are recorded in several turns."""
+    record = collect(inverted_pendulum(engine="analytic", slider="wide"), 300, length=400)
+    first = record.step == 0
+    count = int(first.sum())
+    assert count > 20
+    for values in (record.state[first], record.action[first]):
+        assert len(torch.unique(values, dim=0)) == count
+
+
+def test_exploration_is_the_tasks_own_a_tenth_of_its_limits_or_a_tenth() -> None:
+    def std(task: Task) -> tuple[float, ...]:
+        policy = exploring(task, Policy(task.simulator.state_dim, task.simulator.action_dim))
+        assert isinstance(policy, Exploring)
+        return policy.std
+
+    task = replace(pendulum(), exploration=None, action_limit=(3.0,))
+    assert std(task) == pytest.approx((0.3,))
+    assert std(replace(task, exploration=(0.7,))) == (0.7,)
+    assert std(replace(task, action_limit=None)) == pytest.approx((0.1,))
+
+
+def test_exploration_noise_is_none_of_the_policys_own() -> None:
+    class Noisy(torch.nn.Module):
+        noise_dim = 1
+
+        def forward(self, state: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+            return noise
+
+    policy = Exploring(Noisy(), (10.0,), None)
+    noise = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert policy.noise_dim == 2
+    assert policy(torch.zeros(2, 1), noise).tolist() == [[21.0], [43.0]]
 
 
 def test_explored_actions_are_recorded_as_applied() -> None:
