@@ -15,8 +15,10 @@ from gradlab.cli.arguments import Document
 class Compare:
     """Put two measurements of one policy, or several training runs of one task, side by side.
 
-    With --iterations, measurements at several checkpoints of one training: where the order of data
-    and model turns, and the weights that suit beside those of MPG's rule.
+    Training runs with the same seeds are paired with the first, seed by seed: differences of return
+    and ratios of the gradient's error. With --iterations, measurements at several checkpoints of
+    one training: where the order of data and model turns, and the weights that suit beside those of
+    MPG's rule.
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5")]
@@ -28,7 +30,7 @@ class Compare:
     ramp: int = 9000
     """T of MPG's rule for weights, in iterations, beside --iterations."""
     json: bool = False
-    """Print one JSON document: verdict, path, and for measurements the table of differences."""
+    """Print one JSON document: verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
@@ -51,10 +53,15 @@ class Compare:
         }
 
     def _training(self) -> Document:
-        from gradlab.training.results import loaded, verdict
+        from gradlab.training.pairs import paired_verdict, table
+        from gradlab.training.results import loaded
+        from gradlab.training.verdicts import verdict
 
-        sentences = [each for run in loaded(self.files).values() for each in verdict(run)]
-        return {"verdict": [asdict(each) for each in sentences]}
+        runs = loaded(self.files)
+        sentences = [each for name, run in runs.items() for each in verdict(run, name)]
+        sentences += paired_verdict(runs)
+        told = [asdict(each) for each in sentences]
+        return {"verdict": told, "table": table(runs).to_dict("records")}
 
     def _measurements(self) -> Document:
         from gradlab.reporting.output import two_profiles

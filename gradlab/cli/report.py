@@ -55,7 +55,8 @@ def _comparison(file: Path) -> list[Document]:
 
 
 def _training(file: Path) -> list[Document]:
-    from gradlab.training.results import load, verdict
+    from gradlab.training.results import load
+    from gradlab.training.verdicts import verdict
 
     return [asdict(sentence) for sentence in verdict(load(file))]
 

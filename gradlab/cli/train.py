@@ -10,10 +10,12 @@ from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.errors import InputError
 from gradlab.progress import bars
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import Algorithm
+    from gradlab.training.model_choice import LearnedModel
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,30 @@ class Train:
     """Factor on rewards inside training; returns are reported without it. Default: the task's."""
     termination: Literal["ignore", "mask"] | None = None
     """Are states beyond the terminal set valued? Default: the task's."""
+    model: Annotated[
+        Literal["prior", "learned"] | None,
+        arg(help="Of the task, or learned from replay while the policy trains. Default: prior."),
+    ] = None
+    loss: Literal["nll", "mse", "dd", "multistep"] | None = None
+    """What a learned model is fitted by: likelihood, squared error, directional derivatives to the
+    nearest points beside the likelihood (DDPPO), or squared error over several steps (RP-PGM).
+    Default: nll, and dd for the second of two models."""
+    two_model: bool = False
+    """States from a model fitted by likelihood, Jacobians from a second one fitted by --loss."""
+    spectral: str | None = None
+    """Whose layers are held at spectral norm 1, such as "model,policy": all but the last of the
+    model, all of the policy, all of the critic (RP-PGM)."""
+    members: int | None = None
+    """Of a learned model, per seed. Default: 5."""
+    fit_every: int | None = None
+    """Iterations between two fits of a learned model. Default: 250."""
+    fit_steps: int | None = None
+    """Adam's steps of a fit. Default: 1000."""
+    gradient_every: int | None = None
+    """Iterations between two measurements of the gradient against the truth; 0: never. Default:
+    where networks are kept, if the model is learned."""
+    gradient_starts: int = 128
+    """Starts of one measurement."""
     published: bool = False
     """Use the settings of MPG's published code where they differ from its paper."""
     device: str = "cpu"
@@ -70,7 +96,8 @@ class Train:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with arguments.undisturbed():
             from gradlab.training.loop import train
-            from gradlab.training.results import load, verdict
+            from gradlab.training.results import load
+            from gradlab.training.verdicts import verdict
 
         task = arguments.named_task(self.task, self.settings)
         row = self._row(task.name)
@@ -79,7 +106,8 @@ class Train:
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
             "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
-            "precision", "evaluate_every", "checkpoint_every",
+            "precision", "evaluate_every", "checkpoint_every", "gradient_every",
+            "gradient_starts",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -108,9 +136,45 @@ class Train:
         """The algorithm with what was changed."""
         from gradlab.training.algorithms import find, published, with_horizons
 
-        row = find(self.algorithm)
+        row = self._remedied(find(self.algorithm))
         if self.published:
             row = published(row, task)
         if self.horizons:
             row = with_horizons(row, self.horizons)
         return row if self.clip is None else replace(row, clip=self.clip)
+
+    def _remedied(self, row: Algorithm) -> Algorithm:
+        """The algorithm on a learned model, with spectral norms where they were asked for."""
+        held = [] if self.spectral is None else [name.strip() for name in self.spectral.split(",")]
+        unknown = sorted(set(held) - {"model", "policy", "critic"})
+        if unknown:
+            raise InputError(f"--spectral names {unknown[0]!r}, expected model, policy or critic")
+        learned = self.model == "learned"
+        if not learned:
+            given = {
+                "--loss": self.loss, "--two-model": self.two_model or None,
+                "--members": self.members, "--fit-every": self.fit_every,
+                "--fit-steps": self.fit_steps, "--spectral model": "model" in held or None,
+            }  # fmt: skip
+            for name, value in given.items():
+                if value is not None:
+                    raise InputError(f"{name} is for a learned model: add --model learned")
+        return replace(
+            row,
+            model=self._learned("model" in held) if learned else None,
+            policy_spectral="all" if "policy" in held else None,
+            critic_spectral="all" if "critic" in held else None,
+        )
+
+    def _learned(self, spectral: bool) -> LearnedModel:
+        from gradlab.training.model_choice import LOSSES, LearnedModel
+
+        default = LearnedModel()
+        return LearnedModel(
+            loss=LOSSES[self.loss or ("dd" if self.two_model else "nll")],
+            two_models=self.two_model,
+            spectral="all_but_last" if spectral else None,
+            members=default.members if self.members is None else self.members,
+            every=default.every if self.fit_every is None else self.fit_every,
+            steps=default.steps if self.fit_steps is None else self.fit_steps,
+        )

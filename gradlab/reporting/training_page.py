@@ -9,7 +9,8 @@ from html import escape
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.panels import Panel, panel
-from gradlab.training.results import GOALS, Training, first_reached, table, times, verdict
+from gradlab.training.results import GOALS, Training, first_reached, table, times
+from gradlab.training.verdicts import verdict
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"

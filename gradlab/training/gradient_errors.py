@@ -1,30 +1,39 @@
 """How far the gradient that a policy follows is from the true one, measured while it trains.
 
+    relative_mse, …           against the true gradient, the simulator's own unrolled to convergence
+    dynamics_relative_mse, …  against the same estimator on the simulator: same horizon, same
+                              critic, so that what remains is the model's doing alone
+
 Bias², variance per start, MSE of a batch and cosine at every horizon of the mixture whose first
-action carries θ, against the simulator's own gradient, in float64. Starts are drawn from the task's
-law, the same ones in every measurement of every run, so that runs are paired and a policy that has
-fallen is not judged by its falls. Nothing here draws from what training draws from.
+action carries θ, in float64. Starts are drawn from the task's law, the same ones in every
+measurement of every run, so that runs are paired and a policy that has fallen is not judged by its
+falls. Nothing here draws from what training draws from.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.journal_tables import Column, Table
-from gradlab.profile import Profile
-from gradlab.shared_truth import shared_truth
+from gradlab.shared_truth import SharedTruth, shared_truth
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates
 from gradlab.systems.system import System
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.settings import Settings
+from gradlab.training.weights import Floats
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
 
-MEASURED = ("bias2", "variance", "mse", "relative_mse", "cosine")
-UNITS = {"bias2": "scale of the gradient²"}
+QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
+ENDS = ("", "_low", "_high")
+DYNAMICS = "dynamics_"
 
 
 def measured(algorithm: Algorithm, settings: Settings) -> bool:
@@ -43,7 +52,8 @@ def horizons(algorithm: Algorithm) -> tuple[int, ...]:
 
 def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
     dims = ("seed", "horizon")
-    names = [f"{name}{end}" for name in MEASURED for end in ("", "_low", "_high")]
+    columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
+    names = [f"{column}{end}" for column in columns for end in ENDS]
     scales = {"seed": seeds, "horizon": horizons(algorithm)}
     return Table("iteration", {name: Column(dims) for name in names}, scales)
 
@@ -61,28 +71,67 @@ def due(run: Run) -> bool:
 def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
     chosen, finite = horizons(run.algorithm), run.learner.finite()
-    values = np.full((3, len(MEASURED), len(finite), len(chosen)), np.nan)
+    found: dict[str, Any] = {}
     for seed in np.flatnonzero(finite):
-        values[:, :, seed] = _of_seed(run, int(seed), chosen)
-    found: dict[str, Any] = {"iteration": run.iteration}
-    for k, name in enumerate(MEASURED):
-        found |= {name: values[0, k], f"{name}_low": values[1, k], f"{name}_high": values[2, k]}
+        for name, values in _of_seed(run, int(seed), chosen).items():
+            empty = np.full((len(finite), len(chosen)), np.nan)
+            found.setdefault(name, empty)[seed] = values
+    return found | {"iteration": run.iteration}
+
+
+def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[float]]:
+    """Column → its value at each horizon."""
+    learner, task, settings = run.learner, run.task, run.settings
+    policy, critic = (
+        network.double().cpu() for network in (learner.policy_of(seed), learner.critic_of(seed))
+    )
+    truth = shared_truth(
+        task, policy, settings.gradient_starts, max(chosen), run.algorithm.batch,
+        settings.termination,
+    )  # fmt: skip
+    tail, model = Tail(max(chosen), critic, task.discount), _model(run, seed)
+    profile = truth.profile({"model": Estimator(model, model, "first", tail)})
+    found: dict[str, list[float]] = {}
+    for h in chosen:
+        own = _against_simulator(run, model, replace(tail, horizon=h), truth)
+        for name in QUANTITIES:
+            intervals = {
+                name: _ends(name, profile.estimate("model", name, h)),
+                f"{DYNAMICS}{name}": _ends(name, own[name]),
+            }
+            for column, ends in intervals.items():
+                for end, number in zip(ENDS, ends, strict=True):
+                    found.setdefault(f"{column}{end}", []).append(number)
     return found
 
 
-def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> np.ndarray:
-    """Value, low and high, [3, quantities, horizons]."""
-    learner, task, longest = run.learner, run.task, max(chosen)
-    policy, critic = learner.policy_of(seed).double().cpu(), learner.critic_of(seed).double().cpu()
-    truth = shared_truth(
-        task, policy, run.settings.gradient_starts, longest, run.algorithm.batch,
-        run.settings.termination,
+def _against_simulator(
+    run: Run, model: System, tail: Tail, truth: SharedTruth
+) -> Mapping[str, Estimate]:
+    """The same gradient on the simulator in the truth's place."""
+    G, T = (
+        Estimator(system, system, "first", tail)
+        .gradients(truth.policy, truth.begin.states, truth.seed, truth.termination)
+        .numpy()
+        for system in (model, run.task.simulator)
+    )
+    size = np.ones(len(G))
+    moments = Moments(
+        size, (G * G).sum(axis=1), _products(G, G), _products(T, T), _products(G - T, G - T),
+        _products(G, T),
     )  # fmt: skip
-    model = _model(run, seed)
-    tail = Tail(longest, critic, task.discount)
-    found = truth.profile({"model": Estimator(model, model, "first", tail)})
-    return np.array([[[_number(found, part, name, h) for h in chosen] for name in MEASURED]
-                     for part in ("value", "ci_low", "ci_high")])  # fmt: skip
+    return estimates(moments, run.algorithm.batch)
+
+
+def _products(X: Floats, Z: Floats) -> PairSums:
+    """Of samples as groups of one, [N, P]."""
+    return PairSums((X * Z).sum(axis=1), X @ Z.sum(axis=0), Z @ X.sum(axis=0))
+
+
+def _ends(name: str, estimate: Estimate) -> tuple[float, float, float]:
+    """Value, low and high."""
+    found = interval(name, estimate)
+    return estimate.value, found.low, found.high
 
 
 def _model(run: Run, seed: int) -> System:
@@ -90,8 +139,3 @@ def _model(run: Run, seed: int) -> System:
         return run.dynamics.system_of(seed)
     assert run.task.prior is not None
     return run.task.prior
-
-
-def _number(found: Profile, part: str, name: str, horizon: int) -> float:
-    cell = 0, found.quantities.index(name), found.horizons.index(horizon)
-    return float(found.columns[part][cell])

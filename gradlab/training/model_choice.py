@@ -55,7 +55,7 @@ class LearnedModel:
     activation: str = "silu"
     every: int = 250
     first_steps: int = 2000
-    steps: int = 250
+    steps: int = 1000
     warm_start: bool = True
     rows: int | None = None
     batch: int = 256

@@ -16,7 +16,6 @@ from gradlab import journal, records
 from gradlab.errors import InputError
 from gradlab.records import Record
 from gradlab.statistics.seeds import aggregate
-from gradlab.verdict import Sentence
 
 Floats = NDArray[np.float64]
 
@@ -39,6 +38,10 @@ class Training:
         rms: root mean square of every state coordinate, [K, E, ds].
         updates: column → [R] or [R, E] or [R, horizons], with "iteration" [R].
         events: messages.
+        model: fits of a learned model: column → [F], [F, E] or [F, E, output] with "iteration" [F];
+            empty where none was learned.
+        gradients: measurements of the gradient: column → [G, E, horizon], with "iteration" [G] and
+            "horizon"; empty where there are none.
     """
 
     config: Mapping[str, Any]
@@ -54,6 +57,8 @@ class Training:
     updates: Mapping[str, NDArray[Any]]
     horizons: tuple[int, ...]
     events: tuple[str, ...]
+    model: Mapping[str, NDArray[Any]]
+    gradients: Mapping[str, NDArray[Any]]
 
     @property
     def name(self) -> str:
@@ -126,6 +131,8 @@ def from_record(record: Record, path: Path) -> Training:
             updates={name: array.values for name, array in updates.items()},
             horizons=tuple(int(each) for each in updates["horizon"].values),
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
+            model=_values(record, "model"),
+            gradients=_values(record, "gradients"),
         )
     except InputError:
         raise
@@ -133,53 +140,17 @@ def from_record(record: Record, path: Path) -> Training:
         raise InputError(f"{path} is not a complete training run ({error})") from error
 
 
+def _values(record: Record, group: str) -> dict[str, NDArray[Any]]:
+    """A table that not every run has, or nothing; without its rows nothing, too."""
+    found = {name: array.values for name, array in record.groups.get(group, {}).items()}
+    return found if len(found.get("iteration", ())) else {}
+
+
 def first_reached(run: Training, goal: float) -> Floats:
     """Iteration at which each seed's mean return first reaches `goal`, [E]; NaN: never."""
     met = run.returns >= goal
     first = run.iteration[met.argmax(axis=0)].astype(np.float64)
     return np.where(met.any(axis=0), first, np.nan)
-
-
-def verdict(run: Training, name: str = "") -> list[Sentence]:
-    """Final return, goals, and what went wrong; termination and reward scale beside the return.
-
-    Args:
-        name: what to call the run; default: its algorithm.
-    """
-    name = name or run.name
-    events = (Sentence("health", True, text) for text in run.events)
-    return [_final(run, name), *_goals(run, name), *events]
-
-
-def _final(run: Training, name: str) -> Sentence:
-    settings = run.config["settings"]
-    last, errors = run.returns[-1], run.errors[-1]
-    seeds = ", ".join(
-        f"{value:.3g} ± {error:.2g}" for value, error in zip(last, errors, strict=True)
-    )
-    middle = f"median {np.median(last):.3g} over {len(last)} seeds" if len(last) > 1 else "one seed"
-    return Sentence(
-        "return",
-        True,
-        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
-        f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
-        f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
-        f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
-    )
-
-
-def _goals(run: Training, name: str) -> list[Sentence]:
-    told = []
-    for goal in GOALS.get(run.task, ()):
-        reached = first_reached(run, goal)
-        count = int(np.isfinite(reached).sum())
-        when = ""
-        if count:
-            when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
-            if np.nanmax(reached) == run.iteration[0]:
-                when = ", before any update"
-        told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
-    return [Sentence("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
 
 
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:

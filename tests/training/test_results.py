@@ -16,7 +16,8 @@ from gradlab.journal_tables import Column, Table
 from gradlab.reporting import report
 from gradlab.reporting.output import compare
 from gradlab.statistics.seeds import aggregate, interquartile_mean
-from gradlab.training.results import first_reached, load, loaded, table, times, verdict
+from gradlab.training.results import first_reached, load, loaded, table, times
+from gradlab.training.verdicts import verdict
 
 SEEDS = (0, 1, 2, 3, 4)
 RETURNS = np.array(
