@@ -20,7 +20,7 @@ from gradlab.statistics.moments import Array, Estimate
 
 LABELS = ("model", "quantity", "block", "region")
 NUMBERS = ("at", "value")
-ALL = "all"
+ALL, SMOOTH, CLIPPED = "all", "smooth", "contact or clip"  # regions
 
 
 class Key(NamedTuple):

@@ -30,7 +30,7 @@ from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
 from gradlab.judgement import usable_horizon
 from gradlab.profile import Profile
 from gradlab.remedies.arms import SIMULATOR
-from gradlab.remedies.cells import ALL, Key, Value
+from gradlab.remedies.cells import ALL, CLIPPED, SMOOTH, Key, Value
 from gradlab.shared_truth import SharedTruth
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
@@ -41,7 +41,6 @@ from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
-SMOOTH, CLIPPED = "smooth", "contact or clip"
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,11 @@ import numpy as np
 
 from gradlab.judgement import LogRatio
 from gradlab.remedies.arms import NAMES, STEPS, TIME
-from gradlab.remedies.cells import Key, Pair
+from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair
 from gradlab.remedies.run import Remedies
 from gradlab.statistics.comparison import log_ratio, more_samples
 from gradlab.statistics.moments import Estimate
+from gradlab.verdict.phrases import inverse
 from gradlab.verdict.remedies import WIDE, best_horizon, by, remedy
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import rounded_up, times
@@ -103,14 +104,19 @@ def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
         return Sentence(GAIN, False, text)
     order = sorted(known, key=lambda arm: -known[arm].value)
     shown = [arm for arm in order if known[arm].low > 0 and arm != CEILING]
-    ceiling = [arm for arm in order if arm == CEILING]
-    limit = "".join(f" The ceiling, {NAMES[arm]}, changes it {by(known[arm])}." for arm in ceiling)
+    limit = _limit(known[CEILING]) if CEILING in known else ""
     if shown:
         first, rest = shown[0], shown[1:]
         more = "".join(f", then {NAMES[arm]} {by(known[arm])}" for arm in rest)
         text = f"Take {NAMES[first]}: {where} it lowers the least error of the gradient "
         return Sentence(GAIN, True, f"{text}{by(known[first])}{more}.{limit}")
     return Sentence(GAIN, False, _none(judged, known, order, where) + limit)
+
+
+def _limit(found: LogRatio) -> str:
+    """What a loss that knows the simulator would do."""
+    moved = f"lowers it {by(found)}" if found.value > 0 else f"raises it {by(inverse(found))}"
+    return f" The ceiling, {NAMES[CEILING]}, {moved}."
 
 
 def _none(
@@ -140,14 +146,17 @@ def _judged(evidence: OfTrials) -> Sentence:
 
 
 def _jacobians(evidence: OfTrials) -> list[str]:
-    """Errors of ∂f/∂s and ∂f/∂a, with over without."""
+    """Errors of ∂f/∂s and ∂f/∂a, with over without; where there are clips, away from them."""
+    keys = evidence.run.cells.keys(evidence.pair.second)
+    apart = any(key.region == CLIPPED for key in keys)
     told = []
     for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
-        found = evidence.known(Key("jacobian_error", block))
+        found = evidence.known(Key("jacobian_error", block, region=SMOOTH))
         change = None if found is None else ratio(found[1], found[0])
         if change is not None:
             told.append(f"{name} {by(change)}")
-    return [f"error of {' and '.join(told)}"] if told else []
+    where = " away from clips and limits" if apart else ""
+    return [f"errors of {' and '.join(told)}{where}"] if told else []
 
 
 def _price(evidence: OfTrials) -> list[str]:

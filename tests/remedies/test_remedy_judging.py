@@ -11,7 +11,7 @@ import torch
 import gradlab
 from gradlab.remedies import judging
 from gradlab.remedies.arms import TIME
-from gradlab.remedies.cells import Key, Pair, extended
+from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair, extended
 from gradlab.remedies.run import Remedies
 from gradlab.remedies.verdict import verdict
 from gradlab.shared_truth import shared_truth
@@ -79,7 +79,7 @@ def test_jacobian_errors_are_those_of_the_matrices(world):
             key = Key("jacobian_error", block, region=region)
             assert value(values, key) == pytest.approx(abs(wrong - true) / true)
     assert value(values, Key("jacobian_error", "r_s")) == pytest.approx(0.0, abs=1e-12)
-    assert not [each for each in values if each.key.region == judging.CLIPPED]
+    assert not [each for each in values if each.key.region == CLIPPED]
 
 
 def test_predictions_run_along_the_simulators_actions(world):
@@ -183,8 +183,8 @@ def test_points_on_a_clip_stand_apart():
     limit = np.abs(found.visited.states[1:, :, -1]) >= 8.0 - 1e-12
     torque = np.abs(found.visited.actions[..., 0]) >= task.action_limit[0]
     assert limit.any() and not limit.all()
-    np.testing.assert_array_equal(found.regions[judging.CLIPPED], limit | torque)
-    together = found.regions[judging.SMOOTH] | found.regions[judging.CLIPPED]
+    np.testing.assert_array_equal(found.regions[CLIPPED], limit | torque)
+    together = found.regions[SMOOTH] | found.regions[CLIPPED]
     np.testing.assert_array_equal(together, found.regions["all"])
     counts = judging.counted(found)
     assert counts["smooth"] + counts["contact or clip"] == counts["all"] == 32 * 60
@@ -200,7 +200,7 @@ def test_a_clip_shows_in_the_jacobians_of_a_system_that_flags_nothing():
     task = gradlab.tasks.Task("clipped", simulator, None, lambda n, g: _uniform(n, g), 0.9, 3)
     found = judging.bench(shared_truth(task, Proportional(), starts=50, horizon=3), None)
     after = np.abs(found.visited.states[1:, :, 0])
-    np.testing.assert_array_equal(found.regions[judging.CLIPPED], after >= 0.5)
+    np.testing.assert_array_equal(found.regions[CLIPPED], after >= 0.5)
     assert 0 < judging.counted(found)["contact or clip"] < 150
 
 
@@ -215,7 +215,7 @@ def test_jumps_over_a_step_of_differences_are_masked_and_counted(world):
     found = judging.regions(world.truth.task, replace(world.visited, true=true))
     assert not found["all"][1, 3] and found["all"].sum() == flags.size - 1
     exact = judging.regions(world.truth.task, replace(world.visited, true=replace(true, step=None)))
-    assert exact[judging.CLIPPED][1, 3] and exact["all"].all()
+    assert exact[CLIPPED][1, 3] and exact["all"].all()
 
 
 def test_a_model_that_leaves_the_finite_numbers_is_measured_all_the_same(world):
