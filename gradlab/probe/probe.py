@@ -83,14 +83,15 @@ class Probe:
         if question is not None:
             measured.check(question, policy)
         self.off = doors.spectator()
-        book: Book = Nowhere() if self.off else _book(log, names, question, self.budget, seed)
+        watch = Watch(limits_of(policy, task), self.budget)
+        book: Book = Nowhere() if self.off else _book(log, names, question, watch, seed)
         self.desk = Desk(book, names)
         self._updates = Updates(
             policy,
             parameters,
             self.desk,
             self.budget,
-            Watch(limits_of(policy, task), self.budget),
+            watch,
             ModelGradients(policy, optimizer, task),
             None if question is None else Measurements(question, self.budget),
             stepped=optimizer is not None,
@@ -192,17 +193,20 @@ def _book(
     log: str | Path | Log | None,
     names: Sequence[str],
     question: measured.Question | None,
-    budget: Budget,
+    watch: Watch,
     seed: int,
 ) -> Book:
     if log is None:
         return Nowhere()
     if callable(log):
         return Told(log, names)
-    config = {"seed": seed, "overhead_budget": budget.share, "parameters": list(names)}
+    config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}
     task = "" if question is None else question.task.name
     horizon = None if question is None else question.horizon
-    actions = 0 if question is None else question.task.simulator.action_dim
+
+    def actions() -> int:
+        return watch.actions if question is None else question.task.simulator.action_dim
+
     head = attributes(names, task, config, provenance.environment())
     return Written(log, head, len(names), horizon, actions)
 

@@ -167,7 +167,12 @@ class Told:
 
 @final
 class Written:
-    """Rows go to a run's journal, opened with the first of them."""
+    """Rows go to a run's journal, opened with the first of them.
+
+    Args:
+        parameters: how many; horizon: of measurements, None without a task.
+        actions: tells how many there are, which a policy shows by its first answer only.
+    """
 
     def __init__(
         self, path: str | Path, attributes: Mapping[str, Attribute], parameters: int,
@@ -182,7 +187,7 @@ class Written:
 
     def write(self, table: str, row: Row) -> None:
         if self._journal is None:
-            self._journal = self._opened(len(row.get("saturation", ())))
+            self._journal = self._opened()
         known = self._journal.tables[table]
         kept = {k: v for k, v in row.items() if k in known.columns or k == known.index}
         self._journal.append(table, kept)
@@ -192,9 +197,9 @@ class Written:
             self._journal.close()
             self._journal = None
 
-    def _opened(self, seen: int) -> Journal:
+    def _opened(self) -> Journal:
         parameters, horizon, actions = self.shape
-        return Journal(self.path, tables(parameters, actions or seen, horizon), self.attributes)
+        return Journal(self.path, tables(parameters, actions(), horizon), self.attributes)
 
 
 def attributes(

@@ -66,10 +66,10 @@ class Updates:
 
     def look(self, step: int, scaler: Any, marked: bool, finder: Finder | None = None) -> None:
         """The gradient is there."""
-        begun = self.budget.clock()
         self.budget.begin()
         if not self.stepped and self._seen and step != self.step:
             self.over()
+        begun = self.budget.clock()
         self.step, self._marked, self._seen = step, marked, True
         scale = None if scaler is None else scaler._get_scale_async()
         if self._open is not None or self.budget.look():

@@ -66,6 +66,7 @@ class Watch:
         self.arrived: Tensor | None = None
         self._saturated: list[Tensor] = []
         self._rows = 0
+        self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
         self.off = False
 
@@ -118,6 +119,7 @@ class Watch:
 
     def _count(self, action: Tensor) -> None:
         assert self.limits is not None
+        self.actions = action.shape[1]
         centre, edge = self.limits.centre, self.limits.edge
         if edge.device != action.device or edge.dtype != action.dtype:
             self.limits = Limits(centre.to(action), edge.to(action))

@@ -1,0 +1,164 @@
+"""The share of the time that a probe takes, on a planted clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.probe import sampler, vitals
+from gradlab.probe.budget import ALWAYS, GRACE, Budget
+from gradlab.probe.successive import FIRST, PAIRS
+
+
+class Clock:
+    """Stands still but for what the test lets pass."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def looped(probe: gradlab.Probe, clock: Clock, updates: int, host: float) -> list[float]:
+    """Updates of `host` seconds each; the share spent after every one."""
+    policy = probe.policy
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    del optimizer
+    shares = []
+    for step in range(updates):
+        clock.now += host
+        with probe(step):
+            policy(torch.randn(4, 2)).sum().backward()
+        shares.append(probe.spent)
+    return shares
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, price: float) -> list:
+    """Measurements that take `seconds`, priced at `price` before the first; when they were made."""
+    made: list[float] = []
+
+    def measured(question: Any, policy: Any, batch: int, update: int, top: float) -> dict[str, Any]:
+        made.append(clock.now)
+        clock.now += seconds
+        return {"starts": 64, "reward_max": 1.0, "variance": np.ones((4, 3))}
+
+    monkeypatch.setattr(sampler, "measured", measured)
+    monkeypatch.setattr(sampler, "first_price", lambda question, policy: price)
+    return made
+
+
+def task() -> gradlab.Task:
+    one = torch.eye(2, dtype=torch.float64)
+    return gradlab.tasks.linear_quadratic(
+        A=0.9 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
+        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=one, discount=0.9,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_measurements_are_spaced_out_to_keep_the_share(
+    monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    clock = Clock()
+    made = planted(monkeypatch, clock, seconds=3.0, price=3.0)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=share, clock=clock)
+    shares = looped(probe, clock, 4000, host=1.0)
+    assert max(shares) <= share + 1e-12
+    assert len(made) == pytest.approx(share * 4000 / 3.0 / (1 - share), abs=2)
+
+
+def test_a_price_that_was_too_low_is_paid_once_and_made_up_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    made = planted(monkeypatch, clock, seconds=20.0, price=0.5)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
+    shares = looped(probe, clock, 3000, host=1.0)
+    assert made[1] - made[0] > 20.0 / 0.05 - 50
+    second = int(made[1] - 100.0) - 20
+    assert max(shares[second:]) <= 0.05 + 1e-12
+
+
+def test_what_does_not_fit_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    made = planted(monkeypatch, clock, seconds=50.0, price=50.0)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
+    looped(probe, clock, 500, host=1.0)
+    assert made == []
+
+
+def test_looks_that_cost_too_much_pass_updates_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    original = vitals.Vitals.gradient
+
+    def slow(self: vitals.Vitals, scale: Any = None) -> torch.Tensor:
+        clock.now += 0.5
+        return original(self, scale)
+
+    monkeypatch.setattr(vitals.Vitals, "gradient", slow)
+    rows: list[dict[str, Any]] = []
+    probe = gradlab.Probe(nn.Linear(2, 2), log=rows.append, overhead_budget=0.1, clock=clock)
+    looped(probe, clock, 2000, host=1.0)
+    assert probe.spent <= ALWAYS * 0.1 + 0.01
+    seen = sum(row["vitals/looked"] for row in rows if "vitals/looked" in row)
+    assert seen == pytest.approx(ALWAYS * 0.1 * 2000 / 0.5, rel=0.1)
+
+
+def test_cheap_looks_pass_nothing_over() -> None:
+    clock, rows = Clock(), []
+    probe = gradlab.Probe(nn.Linear(2, 2), log=rows.append, clock=clock)
+    looped(probe, clock, 201, host=1.0)
+    assert [row["vitals/looked"] for row in rows if "vitals/looked" in row] == [100, 100]
+
+
+def test_the_first_burst_is_short_and_prices_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    lengths: list[int] = []
+    original = sampler.Burst
+
+    class Slow(original):  # type: ignore[misc, valid-type]
+        def __init__(self, parameters: Any, names: Any, pairs: int) -> None:
+            lengths.append(pairs)
+            super().__init__(parameters, names, pairs)
+
+        def commit(self) -> None:
+            clock.now += 0.2
+            super().commit()
+
+    monkeypatch.setattr(sampler, "Burst", Slow)
+    probe = gradlab.Probe(nn.Linear(2, 2), overhead_budget=0.05, clock=clock)
+    shares = looped(probe, clock, 3000, host=1.0)
+    assert lengths[0] == FIRST and set(lengths[1:]) == {PAIRS}
+    assert max(shares[100:]) <= 0.05 + 0.2 / 100
+    assert len(lengths) - 1 == pytest.approx(0.05 * 3000 / (0.2 * PAIRS), rel=0.2)
+
+
+def test_a_budget_allows_exactly_its_share() -> None:
+    clock = Clock()
+    budget = Budget(0.1, clock)
+    budget.begin()
+    clock.now += 90.0
+    assert budget.allows(10.0) and not budget.allows(10.01)
+    with budget.paying() as price:
+        clock.now += 10.0
+    assert price == [10.0] and budget.spent == pytest.approx(0.1)
+    assert not budget.allows(0.01)
+
+
+def test_the_first_looks_are_made_whatever_they_cost() -> None:
+    clock = Clock()
+    budget = Budget(0.01, clock)
+    budget.begin()
+    looks = 0
+    for _ in range(3 * GRACE):
+        if budget.look():
+            begun, looks = clock.now, looks + 1
+            clock.now += 1.0
+            budget.pay(begun)
+    assert looks == GRACE
