@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from analyses import remedy_claims
 from analyses.model_pairs import (
-    HORIZONS, Ratio, Row, cost_ratio, epochs_of, errors, gradients, held_out, kept, learned,
+    HORIZONS, Ratio, Row, cost_ratio, errors, gradients, held_out_of, kept, learned,
     photographs, ratio, settings,
 )  # fmt: skip
 from analyses.model_worlds import world
@@ -63,15 +63,14 @@ def one_trial(cell: Row) -> list[Row]:
     """The three models of one cell."""
     name, noise, rows = str(cell["world"]), float(cell["noise"]), int(cell["rows"])
     here, shape = world(name, noise), settings(int(cell["trial"]))
-    data, test = here.record(rows, int(cell["trial"])), held_out(here)
-    epochs = epochs_of(int(cell["steps"]), rows, shape)
-    times = cost_ratio(name, noise, LOSS, BASELINE)
-    longer = round(times * epochs)
-    plain = photographs(data, shape, BASELINE, (epochs, longer))
+    data, test = here.record(rows, int(cell["trial"])), held_out_of(here)
+    steps, times = int(cell["steps"]), cost_ratio(name, noise, LOSS, BASELINE)
+    longer = round(times * steps)
+    plain = photographs(data, shape, BASELINE, (steps, longer))
     fits = {
-        ("mse", "equal steps"): plain[epochs],
+        ("mse", "equal steps"): plain[steps],
         ("mse", "equal time"): plain[longer],
-        ("dd", "both"): photographs(data, shape, LOSS, (epochs,))[epochs],
+        ("dd", "both"): photographs(data, shape, LOSS, (steps,))[steps],
     }
     systems = {" ".join(key): learned(here, fit) for key, fit in fits.items()}
     biases = gradients(here, systems)

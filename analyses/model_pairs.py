@@ -28,6 +28,7 @@ from torch import Tensor
 
 from analyses.model_worlds import LONGEST, World, world
 from gradlab.data.trajectories import Trajectories
+from gradlab.fitting.descent import Descent
 from gradlab.fitting.fitted import Fit, finished
 from gradlab.fitting.losses import Loss
 from gradlab.fitting.model_settings import SMALL, ModelSettings
@@ -48,7 +49,7 @@ Row = dict[str, float | int | str]
 
 
 @dataclass(frozen=True, eq=False)
-class Test:
+class HeldOut:
     """Held-out rows: state [M, ds], action [M, da], change and reward [M, ds + 1].
 
     Attributes:
@@ -65,18 +66,22 @@ class Test:
     scale: tuple[Tensor, Tensor]
 
 
-def held_out(world: World, rows: int = TEST_ROWS) -> Test:
-    """Rows that the same behaviour gives with another seed; targets are mean transitions."""
-    record = world.record(rows, TEST_SEED)
+def held_out(simulator: System, record: Trajectories) -> HeldOut:
+    """Errors are asked at the record's states and actions, against mean transitions."""
     state, action = record.state, record.action
-    found = world.task.simulator.step(state, action)
+    found = simulator.step(state, action)
     target = torch.cat([found.state - state, found.reward[:, None]], dim=1)
-    linear = world.task.simulator.linearize(state, action)
+    linear = simulator.linearize(state, action)
     inputs = torch.cat([state, action], dim=1)
-    return Test(
+    return HeldOut(
         state, action, _whole(linear), target, linear.certificate.flags,
         (inputs.std(dim=0), target.std(dim=0)),
     )  # fmt: skip
+
+
+def held_out_of(world: World) -> HeldOut:
+    """Of a record that no model is fitted to."""
+    return held_out(world.task.simulator, world.record(TEST_ROWS, TEST_SEED))
 
 
 def _whole(linear: Linearization) -> Tensor:
@@ -86,7 +91,7 @@ def _whole(linear: Linearization) -> Tensor:
     return torch.cat([by_state, torch.cat([linear.B, linear.r_a[:, None]], dim=1)], dim=2)
 
 
-def errors(system: System, test: Test) -> Row:
+def errors(system: System, test: HeldOut) -> Row:
     """Held-out errors of a model's mean; the Jacobian's of s' and of r, and on the clip."""
     with torch.no_grad():
         found = system.step(test.state, test.action)
@@ -142,39 +147,47 @@ def settings(seed: int, **changes: object) -> ModelSettings:
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def epochs_of(steps: int, rows: int, shape: ModelSettings) -> int:
-    """Epochs that take about so many optimiser steps."""
-    training = round(rows * (1 - shape.held_out))
-    return max(1, round(steps / -(-training // shape.batch)))
-
-
 def photographs(
-    data: Trajectories, shape: ModelSettings, loss: Loss, epochs: Iterable[int]
+    data: Trajectories, shape: ModelSettings, loss: Loss, steps: Iterable[int]
 ) -> dict[int, Fit]:
-    """One descent, seen after each of these numbers of epochs as if it had ended there."""
+    """One descent, seen after each of these numbers of steps as if it had ended there.
+
+    Steps are rounded to whole epochs.
+    """
     descent, constant = prepared(data, shape, loss, None)
-    wanted, begun, found = sorted(set(epochs)), time.monotonic(), {}
-    while descent.epoch < wanted[-1]:
+    each = batches(descent)
+    wanted = {max(1, round(count / each)): count for count in sorted(steps)}
+    begun, found = time.monotonic(), {}
+    while descent.epoch < max(wanted):
         descent.run_epoch()
         descent.judge(None, time.monotonic() - begun)
         if descent.epoch in wanted:
             now = copy.deepcopy(descent.ensemble.state_dict())
-            found[descent.epoch] = finished(descent, shape, loss, constant)
+            found[wanted[descent.epoch]] = finished(descent, shape, loss, constant)
             descent.ensemble.load_state_dict(now)
     return found
 
 
+def batches(descent: Descent) -> int:
+    """Steps of an epoch."""
+    return -(-descent.sample.shape[1] // descent.batch)
+
+
 @cache
 def cost_ratio(name: str, noise: float, loss: Loss, baseline: Loss) -> float:
+    """`cost_of` on a record of a world."""
+    return cost_of(world(name, noise).record(COST_ROWS, TEST_SEED), loss, baseline)
+
+
+def cost_of(data: Trajectories, loss: Loss, baseline: Loss) -> float:
     """Time of a step with `loss` over that of one with `baseline`: medians of epochs in turn."""
-    data, shape = world(name, noise).record(COST_ROWS, TEST_SEED), settings(0)
-    descents = [prepared(data, shape, each, None)[0] for each in (loss, baseline)]
+    descents = [prepared(data, settings(0), each, None)[0] for each in (loss, baseline)]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(COST_TURNS):
         for descent, taken in zip(descents, seconds, strict=True):
             begun = time.perf_counter()
             descent.run_epoch()
-            taken.append(time.perf_counter() - begun)
+            taken.append((time.perf_counter() - begun) / batches(descent))
     return float(np.median(seconds[0]) / np.median(seconds[1]))
 
 

@@ -22,8 +22,7 @@ from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.collection import collect, exploring
-from gradlab.fitting.policies import distil, riccati_gain
-from gradlab.hooks import silent
+from gradlab.fitting.policies import riccati_gain
 from gradlab.networks.mlp import Policy
 from gradlab.shared_truth import SharedTruth, shared_truth
 from gradlab.systems.pendulum import wrap
@@ -118,24 +117,21 @@ class Noisy:
 
 def linear(noise: float) -> World:
     task = tasks.double_integrator(noise=0.0, start_mean=(1.0, 0.0))
-    policy = Policy(2, 1, hidden=(), bias=False).double()
-    with torch.no_grad():
-        gain = riccati_gain(task.simulator, torch.zeros(2, dtype=torch.float64), task.discount)
-        next(policy.parameters()).copy_(-DETUNED * gain)
+    gain = riccati_gain(task.simulator, torch.zeros(2).double(), task.discount)
+    policy = _feedback(DETUNED * gain)
     return _world("linear", noise, task, policy, None, ((0.0, 2.0), (-1.0, 1.0)))
 
 
 def pendulum(noise: float) -> World:
     task = tasks.pendulum(discount=DISCOUNT)
-    return _world("pendulum", noise, task, _network(task, HOLD), None, ((-0.1, 0.2), (-0.3, 0.3)))
+    return _world("pendulum", noise, task, _feedback(HOLD), None, ((-0.1, 0.2), (-0.3, 0.3)))
 
 
 def cart_pole(noise: float) -> World:
     task = tasks.inverted_pendulum(engine="analytic", slider="wide")
     task = replace(task, discount=DISCOUNT)
-    origin = torch.zeros(4, dtype=torch.float64)
-    gain = DETUNED * riccati_gain(task.simulator, origin, task.discount)
-    policy = _network(task, gain)
+    gain = riccati_gain(task.simulator, torch.zeros(4).double(), task.discount)
+    policy = _feedback(DETUNED * gain)
     return _world("cart-pole", noise, task, policy, exploring(task, policy), ((-0.05, 0.1),) * 4)
 
 
@@ -218,6 +214,11 @@ def _returns(task: Task, policy: nn.Module, state: Tensor, action: Tensor) -> Te
     return total
 
 
-def _network(task: Task, gain: Tensor) -> nn.Module:
-    """a = −K s as a 2×256 ELU network."""
-    return distil(task, gain, torch.zeros(gain.shape[1]).double(), 0, silent).double()
+def _feedback(gain: Tensor) -> nn.Module:
+    """a = −K s + b with b = 0: K and b are the parameters θ."""
+    policy = Policy(gain.shape[1], gain.shape[0], hidden=()).double()
+    weight, bias = policy.parameters()
+    with torch.no_grad():
+        weight.copy_(-gain)
+        bias.zero_()
+    return policy
