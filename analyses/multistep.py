@@ -10,7 +10,7 @@
     python -m analyses.multistep [--small] [--output reports/remedies] [--trials FILE]
 
 Pendulum (random actions) and cart-pole (exploring policy), 3,000 rows, 5 trials; one network of
-2×64 SiLU units, 2,000 steps of 256 windows by the mean squared error along h ∈ {3, 5, 10} steps,
+2×64 SiLU units, 1,000 steps of 256 windows by the mean squared error along h ∈ {3, 5, 10} steps,
 by that of one step and directional derivatives (n = 10, w = 1), and by that of one step, for as
 many steps and for as long as each of them. Product of Jacobians: ∂s_h/∂s_0 under the policy, each
 model along its own mean path from the measured starts, against the simulator's along its own;
@@ -22,6 +22,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+import tyro
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import Loss, MultiStep, OneStep
 from gradlab.systems.system import System
 
-ROWS, TRIALS, STEPS = 3000, 5, 2000
+ROWS, TRIALS, STEPS = 3000, 5, 1000
 BASELINE = OneStep("mse")
 LOSSES: dict[str, Loss] = {
     "3 steps": MultiStep(3),
@@ -118,3 +119,7 @@ def product_errors(found: Tensor, true: Tensor) -> Row:
     """Relative root mean square per horizon."""
     off, size = (x.square().mean(dim=(1, 2, 3)).sqrt() for x in (found - true, true))
     return {f"product_{h}": float(off[h - 1] / size[h - 1]) for h in HORIZONS}
+
+
+if __name__ == "__main__":
+    tyro.cli(measure)

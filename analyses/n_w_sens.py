@@ -10,7 +10,7 @@
     python -m analyses.n_w_sens [--small] [--output reports/remedies] [--trials FILE]
 
 s' = ½ s + G tanh(W s) + B a with random G, W, B, of 3, 10 and 30 dimensions (1, 3, 10 actions),
-2,000 rows of random actions, 3 trials of record and fit; one network of 2×64 SiLU units, 1,500
+2,000 rows of random actions, 3 trials of record and fit; one network of 2×64 SiLU units, 1,000
 steps of 256 rows by likelihood + w R as in GRADLOSS, one of the n neighbours per step in turn, so
 that every n costs the same; n ∈ {1, 5, 10, 25}, w ∈ {0.01, 0.1, 1, 10, 50}.
 """
@@ -23,6 +23,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+import tyro
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ from gradlab.systems.learned import LearnedSystem
 from gradlab.tasks import Task
 
 DIMENSIONS, NEIGHBOURS, WEIGHTS = (3, 10, 30), (1, 5, 10, 25), (0.01, 0.1, 1.0, 10.0, 50.0)
-ROWS, TRIALS, STEPS = 2000, 3, 1500
+ROWS, TRIALS, STEPS = 2000, 3, 1000
 PLAIN = OneStep("nll")
 
 
@@ -118,3 +119,7 @@ def loss(n: int, w: float) -> DirectionalDerivative:
 def times_of(dimension: int) -> float:
     data = collect(task(dimension), ROWS, seed=TEST_SEED)
     return cost_of(data, loss(10, 1.0), PLAIN)
+
+
+if __name__ == "__main__":
+    tyro.cli(measure)
