@@ -31,7 +31,7 @@ from gradlab.statistics.successive import Signal, pooled
 ALPHA = 0.01
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
 HALF = 0.5  # of the actions
-POOL = 16  # bursts that are judged together
+POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
 Row = Mapping[str, Any]
 

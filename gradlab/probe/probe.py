@@ -16,7 +16,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
+from gradlab.probe.quiet import warn
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.schema import Book, Log, Nowhere, Told, Written, attributes
 from gradlab.probe.updates import Updates
@@ -132,7 +132,7 @@ class Probe:
             return work(*given)
         except Exception as error:  # nothing in here may stop the user's training
             self._let_go()
-            _warn(error)
+            warn("is off", error)
         return None
 
     def _attached(self, optimizer: Any) -> list[Any]:
@@ -215,13 +215,3 @@ def _close(probe: weakref.ref[Probe]) -> None:
     found = probe()
     if found is not None:
         found.close()
-
-
-def _warn(error: Exception) -> None:
-    text = f"{type(error).__name__}: {error}"
-    with contextlib.suppress(Warning):  # a loop that turns warnings into errors goes on, too
-        warnings.warn(
-            f"gradlab's probe failed and is off; training goes on without it ({text})",
-            RuntimeWarning,
-            stacklevel=2,
-        )

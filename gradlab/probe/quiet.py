@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import random
+import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import torch
@@ -60,6 +61,13 @@ def copied(module: nn.Module) -> nn.Module:
 def doubled(module: nn.Module) -> nn.Module:
     """The same in float64 on the CPU."""
     return copied(module).double().cpu()
+
+
+def warn(what: str, error: Exception) -> None:
+    """Say what has failed, where warnings are errors, too: the loop goes on."""
+    text = f"gradlab's probe {what}; training goes on ({type(error).__name__}: {error})"
+    with suppress(Warning):
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
 def _essential(hook: object) -> bool:

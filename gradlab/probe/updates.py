@@ -20,6 +20,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder, replayed
+from gradlab.probe.quiet import warn
 from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.vitals import Vitals
 from gradlab.probe.watch import Watch
@@ -28,6 +29,7 @@ ROW = 100  # updates between two rows
 BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
+WATCHES = 30  # such passes in a run: each takes several times as long
 
 
 @final
@@ -54,14 +56,14 @@ class Updates:
         self._seen = False  # whether the update under way was looked at or passed over
         self._marked = False
         self._batch = BATCH
-        self._watching = 0
+        self._watching = self._watches = 0
 
     def enter(self) -> Finder | None:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
         self.models.before()
-        if not self._watching:
+        if not self._watching or self._watches >= WATCHES:
             return None
-        self._watching -= 1
+        self._watching, self._watches = self._watching - 1, self._watches + 1
         return Finder()
 
     def look(self, step: int, scaler: Any, marked: bool, finder: Finder | None = None) -> None:
@@ -79,7 +81,7 @@ class Updates:
         if marked:
             self.models.after()
         if finder is not None and finder.found:
-            self._tell_origin(f"{finder.found}, in the pass that was marked")
+            self._tell("first non-finite operation", f"{finder.found}, in the pass that was marked")
         self.budget.pay(begun)
         self._bursts.see(scale)
 
@@ -107,9 +109,8 @@ class Updates:
             self.file_vitals()
         self.budget.pay(begun)
         self._sampled("successive", self._bursts.commit())
-        if self.measurements is not None and self.measurements.due(self.policy):
-            row = self.measurements.row(self.policy, self._batch, self.count)
-            self._sampled("measured", row)
+        if self.measurements is not None:
+            self._sampled("measured", self._measurement(self.measurements))
 
     def file_vitals(self) -> None:
         """The window's row."""
@@ -132,6 +133,17 @@ class Updates:
             self.over()
         self.file_vitals()
 
+    def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
+        """A row, when one is due; where measuring fails, all else goes on without it."""
+        try:
+            if not measurements.due(self.policy):
+                return None
+            return measurements.row(self.policy, self._batch, self.count)
+        except Exception as error:
+            self.measurements = None
+            warn("measures no more on the task", error)
+        return None
+
     def _sampled(self, table: str, row: dict[str, Any] | None) -> None:
         if row is not None:
             with self.budget.paying():
@@ -145,8 +157,12 @@ class Updates:
         if sizes.device.type != "cpu" or isfinite(sum(sizes.tolist())):
             return
         self._watching = WATCHED
-        self._tell_origin(replayed(self.policy, self.watch.inputs, self.watch.arrived))
+        try:
+            words = replayed(self.policy, self.watch.inputs, self.watch.arrived)
+        except Exception as error:  # a policy that cannot be copied, or not called again
+            words = f"the policy's passes could not be made again ({type(error).__name__}: {error})"
+        self._tell("origin of a non-finite gradient", words)
 
-    def _tell_origin(self, words: str) -> None:
-        message = f"{words}; mend that operation, or leave the sample out"
-        self.desk.ring(Alarm("origin of a non-finite gradient", message), self.count, self.step)
+    def _tell(self, kind: str, words: str) -> None:
+        message = f"{words}: mend that operation, or leave the sample out"
+        self.desk.ring(Alarm(kind, message), self.count, self.step)

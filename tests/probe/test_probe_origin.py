@@ -1,0 +1,140 @@
+"""The first operation, module and sample that leave the finite numbers, planted and found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+
+ORIGIN = "origin of a non-finite gradient"
+
+
+class Root(nn.Module):
+    """√|x|: finite at 0, its derivative is not; below 0 √x is not."""
+
+    def __init__(self, signed: bool) -> None:
+        super().__init__()
+        self.signed = signed
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sqrt(x if self.signed else x * x)
+
+
+def policy(signed: bool) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), Root(signed), nn.Linear(2, 1))
+    with torch.no_grad():
+        net[0].weight.copy_(torch.eye(2))
+    return net
+
+
+def told(net: nn.Module, bad: Tensor, at: int = 3, after: Any = None) -> tuple[list[str], Any]:
+    """Five updates, the one numbered `at` with the state `bad` in row 5."""
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    for step in range(5):
+        optimizer.zero_grad()
+        state = torch.rand(8, 2) + 0.5
+        if step >= at:
+            state[5] = bad
+        with probe(step):
+            action = net(state)
+            (action.sum() if after is None else after(action, step)).backward()
+        optimizer.step()
+    assert not probe.off
+    return [each.message for each in probe.alarms if each.kind == ORIGIN], probe
+
+
+def test_a_forward_pass_names_operation_module_and_row() -> None:
+    messages, _ = told(policy(signed=True), torch.tensor([-1.0, 1.0]))
+    assert "NaN first out of sqrt (rows 5 of 8) in the forward pass of 1" in messages[0]
+
+
+def test_a_backward_pass_names_operation_module_and_row() -> None:
+    messages, _ = told(policy(signed=False), torch.tensor([0.0, 1.0]))
+    assert "(rows 5 of 8)" in messages[0] and "in the backward pass through 1" in messages[0]
+
+
+def test_sound_updates_have_no_origin() -> None:
+    messages, probe = told(policy(signed=False), torch.tensor([1.0, 1.0]))
+    assert messages == [] and probe.alarms == []
+
+
+def test_a_gradient_that_arrives_lost_comes_from_the_loss_and_names_its_rows() -> None:
+    def loss(action: Tensor, step: int) -> Tensor:
+        scale = torch.ones(8, 1)
+        scale[2] = torch.inf if step == 3 else 1.0
+        return (action * scale).sum()
+
+    messages, _ = told(policy(signed=False), torch.tensor([1.0, 1.0]), after=loss)
+    assert "when it reached the policy's output (rows 2 of 8)" in messages[0]
+    assert "the loss, the critic or the model" in messages[0]
+
+
+def test_an_input_that_is_lost_is_named() -> None:
+    messages, _ = told(policy(signed=False), torch.tensor([float("nan"), 1.0]))
+    assert "the policy's input is not finite (rows 5 of 8)" in messages[0]
+
+
+def test_a_spoilt_parameter_is_named() -> None:
+    net = policy(signed=False)
+    with torch.no_grad():
+        net[2].bias.fill_(float("nan"))
+    messages, _ = told(net, torch.tensor([1.0, 1.0]), after=lambda a, step: (a * a).sum())
+    assert "parameter 2.bias is not finite itself" in messages[0]
+
+
+def test_operations_of_later_marked_passes_are_watched() -> None:
+    net = policy(signed=False)
+    optimizer = torch.optim.SGD(net.parameters(), 1e-3)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    for step in range(6):
+        optimizer.zero_grad()
+        with probe(step):
+            action = net(torch.rand(8, 2) + 0.5)
+            margin = torch.ones(8, 1)
+            margin[3] = 0.0 if step >= 2 else 1.0
+            (action * margin).abs().log().sum().backward()
+        if step < 2:
+            optimizer.step()
+    told = [each.message for each in probe.alarms if each.kind == "first non-finite operation"]
+    assert "inf first out of log (rows 3 of 8)" in told[0] and "marked" in told[0]
+
+
+def test_watching_operations_changes_no_bit() -> None:
+    def run(probed: bool) -> list[Tensor]:
+        torch.manual_seed(3)
+        net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 1))
+        optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+        probe = gradlab.Probe(net, optimizer, overhead_budget=1.0) if probed else None
+        for step in range(40):
+            optimizer.zero_grad()
+            loss = net(torch.randn(8, 2)).square().mean()
+            if step % 5 == 0:
+                loss = loss * torch.inf
+            if probe is None:
+                loss.backward()
+            else:
+                with probe(step):
+                    loss.backward()
+            if all(bool(torch.isfinite(p.grad).all()) for p in net.parameters()):
+                optimizer.step()
+        assert probe is None or not probe.off
+        return [*(p.detach() for p in net.parameters()), torch.rand(3)]
+
+    assert all(torch.equal(a, b) for a, b in zip(run(False), run(True), strict=True))
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_scaler_that_searches_its_scale_is_no_origin(scaled: bool) -> None:
+    net = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    with probe(0, scaler if scaled else None):
+        (scaler.scale(net(torch.ones(1, 1)).sum()) * torch.inf).backward()
+    assert bool(probe.alarms) != scaled
