@@ -75,8 +75,9 @@ class Fit:
     """At most."""
     seconds: float | None = None
     """At most, where given; of each model."""
-    patience: int = 5
-    """Epochs without a lower held-out loss after which a member stops."""
+    patience: int = 20
+    """Epochs without a lower held-out loss after which a member stops (MBPO: 5, going on from an
+    earlier model; a first fit of few rows would stop too soon)."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="MODEL.safetensors")] = None
     """Where the model is written. Default: runs/TASK-model.safetensors."""

@@ -1,6 +1,7 @@
 """What models are fitted by, against values by hand, finite differences and known minimisers."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -16,11 +17,12 @@ from gradlab.fitting.derivative_losses import (
     pushed,
     true_jacobians,
 )
-from gradlab.fitting.losses import Bound, MultiStep, OneStep, Rows, outputs
+from gradlab.fitting.losses import Bound, MultiStep, OneStep, Rows, outputs, windows
 from gradlab.fitting.standardising import split, standardised
 from gradlab.networks.ensemble_jacobians import along, mean_jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems import LearnedSystem
+from gradlab.systems.system import Linearization
 from gradlab.tasks import double_integrator, linear_quadratic, pendulum
 
 A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
@@ -266,6 +268,76 @@ def test_the_multi_step_loss_of_a_perfect_model_is_zero_and_of_another_is_not() 
     torch.testing.assert_close(everywhere(one, made)[1], (2 * squared + reward) / 3)
 
 
+def test_the_multi_step_loss_goes_on_from_the_models_own_states() -> None:
+    record = collect(pendulum(), 60, length=12)
+    rows = rows_of(record)
+    made = model(rows, members=1)
+    bound, _ = MultiStep(3).bind(rows, torch.arange(48), torch.arange(48, 60))
+    system, scale = LearnedSystem(made), made.target_std[0, 0]
+    state, total = record.state[bound.rows], 0.0
+    for step in range(3):
+        at = bound.rows + step
+        out = system.step(state, record.action[at])
+        wanted = torch.cat([record.next_state[at], record.reward[at, None]], dim=1)
+        found = torch.cat([out.state, out.reward[:, None]], dim=1)
+        total += float(((found - wanted) / scale).square().mean()) / 3
+        state = out.state
+    assert everywhere(bound, made).item() == pytest.approx(total, rel=1e-12)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_windows_are_those_of_a_loop_over_rows(steps: int) -> None:
+    record = collect(pendulum(), 60, length=12)
+    part = torch.tensor([k for k in range(60) if k % 7 != 3])
+    inside, number = set(part.tolist()), record.trajectory.tolist()
+    wanted = [
+        k
+        for k in range(60 - steps + 1)
+        if set(range(k, k + steps)) <= inside and len(set(number[k : k + steps])) == 1
+    ]
+    assert windows(record, part, steps).tolist() == wanted
+
+
+@pytest.mark.parametrize(("metric", "wanted"), [("standardised", 6.0), ("raw", 34 / 3)])
+def test_neighbours_are_near_in_the_metric_that_was_asked(
+    metric: Literal["standardised", "raw"], wanted: float
+) -> None:
+    # As above, with actions 0, 50, 1 in units of 100. Raw: 0 → 3, 1 → 3, 3 → 0.
+    points = three_points()
+    action = torch.tensor([[0.0], [50.0], [1.0]]).double()
+    rows = plain_rows(replace(points, action=action))
+    rows = replace(rows, input_std=torch.tensor([1.0, 100.0]).double())
+    ensemble = model(plain_rows(points), hidden=(), members=1)
+    layer = ensemble.network.linear[0]
+    with torch.no_grad():
+        layer.weight.zero_()  # type: ignore[union-attr, operator]
+        layer.weight[0, 0, 0] = 3  # type: ignore[index]
+        layer.bias.zero_()  # type: ignore[union-attr, operator]
+    bound, _ = DirectionalDerivative(1, 1.0, prediction="mse", metric=metric).bind(
+        rows, torch.arange(3), torch.arange(0)
+    )
+    squared = torch.tensor([0.0, 1.0, 9.0]).mean()
+    assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
+
+
+def test_the_directional_loss_does_not_move_the_predicted_variance() -> None:
+    """A variance that it scaled down would buy a lower loss, not a better derivative."""
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    last = ensemble.network.linear[-1]
+    slopes = []
+    for weight in (0.0, 1.0):
+        bound, _ = DirectionalDerivative(4, weight).bind(rows, *parts)
+        given = [last.weight, last.bias, ensemble.low, ensemble.high]
+        total = everywhere(bound, ensemble).sum()
+        slopes.append(torch.autograd.grad(total, given))  # type: ignore[arg-type]
+    for k, (without, having) in enumerate(zip(*slopes, strict=True)):
+        columns = slice(None) if k > 1 else slice(3, None)
+        torch.testing.assert_close(having[..., columns], without[..., columns])
+    assert not torch.allclose(slopes[0][0], slopes[1][0])
+
+
 @pytest.mark.parametrize("residual", [False, True])
 def test_sobolev_targets_are_the_simulators_jacobians(residual: bool) -> None:
     task = pendulum()
@@ -300,6 +372,35 @@ def test_the_sobolev_loss_adds_the_squared_jacobian_error() -> None:
     error = mean_jacobians(ensemble, record.state[at], record.action[at]) - whole[at]
     scaled = error * rows.input_std / rows.target_std[:, None]
     torch.testing.assert_close(found, squared + 2 * scaled.square().mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("wrong", [1e6, torch.nan])
+def test_rows_that_the_simulator_flags_count_by_their_prediction_alone(wrong: float) -> None:
+    task = pendulum()
+    record = collect(task, 40)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    flags = torch.arange(40) % 3 == 0
+
+    class Doubtful:
+        def linearize(self, state: Tensor, action: Tensor) -> Linearization:
+            found = task.simulator.linearize(state, action)
+            A = torch.where(flags[:, None, None], wrong, found.A)
+            certificate = replace(found.certificate, flags=flags)
+            return replace(found, A=A, certificate=certificate)
+
+    everyone, none = torch.arange(40), torch.arange(0)
+    sound = (~flags).nonzero()[:, 0]
+
+    def of_slopes(simulator: object, at: Tensor) -> Tensor:
+        values = [
+            everywhere(Sobolev(simulator, weight).bind(rows, at, none)[0], ensemble)  # type: ignore[arg-type]
+            for weight in (0.0, 1.0)
+        ]
+        return values[1] - values[0]
+
+    found, wanted = of_slopes(Doubtful(), everyone), of_slopes(task.simulator, sound)
+    torch.testing.assert_close(found * 40 / len(sound), wanted)
 
 
 def test_what_cannot_be_a_loss_is_refused() -> None:

@@ -120,8 +120,26 @@ def test_members_are_kept_as_they_were_at_their_lowest_held_out_loss(record: Tra
         assert until.argmin() == best - 1 and fit.held_out_loss[k] == until.min()
         for name, value in seen[best - 1].state_dict().items():
             assert torch.equal(fit.ensemble.state_dict()[name][k], value[k])
+    assert len(curve) == max(fit.best_epoch) + 3
     order = np.argsort(fit.held_out_loss)
     assert fit.elites(2) == tuple(sorted(order[:2]))
+
+
+def test_the_error_of_what_is_explained_is_a_jackknife_over_trajectories() -> None:
+    data = collect(pendulum(), 400, length=10)
+    settings = replace(FAST, held_out=0.3)
+    fit = fit_model(data, settings, OneStep("mse"))
+    _, held = split(data, 0.3, settings.seed)
+    after = fit.ensemble(data.state[held], data.action[held]).mean
+    wanted = torch.cat([data.next_state, data.reward[:, None]], dim=1)[held]
+    square = ((after - wanted) / fit.ensemble.target_std).square().mean(dim=0).numpy()
+    number = data.trajectory[held].numpy()
+    left_out = np.array([1 - square[number != k].mean(axis=0) for k in np.unique(number)])
+    count = len(left_out)
+    error = np.sqrt((count - 1) * left_out.var(axis=0))
+    assert count == 12
+    np.testing.assert_allclose(fit.explained.mean(dim=0), 1 - square.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(fit.explained_error, error, rtol=1e-9)
 
 
 def test_members_that_diverge_are_dropped_and_named(record: Trajectories) -> None:
