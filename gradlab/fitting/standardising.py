@@ -117,7 +117,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def _converted(record: Trajectories, dtype: torch.dtype, device: str) -> Trajectories:
     for name in NUMBERS:
-        largest = float(getattr(record, name).abs().max())
+        largest = float(getattr(record, name).detach().abs().max())
         if largest > torch.finfo(dtype).max:
             raise InputError(f"{name} reaches {largest:.3g}, beyond {dtype}: rescale it")
     columns = {name: getattr(record, name).to(device) for name in DIMS}
