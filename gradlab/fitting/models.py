@@ -30,6 +30,7 @@ from gradlab.hooks import Progress, silent
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import mlp
+from gradlab.networks.products import fast_products
 from gradlab.provenance import tensors_hash
 
 SAVE_AFTER = 5.0  # seconds between saved states
@@ -151,7 +152,8 @@ def _descend(
 ) -> None:
     begun, kept = time.monotonic() - descent.seconds, time.monotonic()
     while not descent.stopped.all() and descent.epoch < settings.epochs:
-        descent.run_epoch()
+        with fast_products(settings.device):
+            descent.run_epoch()
         descent.judge(settings.patience, time.monotonic() - begun)
         if after_epoch is not None:
             after_epoch(descent.epoch, descent.ensemble)

@@ -46,7 +46,7 @@ def test_trajectories_end_where_the_task_does() -> None:
 
 def test_no_two_trajectories_share_starts_or_noise() -> None:
     """Short episodes are recorded in several turns."""
-    record = collect(inverted_pendulum(engine="analytic", slider="wide"), 300, length=400)
+    record = collect(inverted_pendulum(engine="analytic", slider="wide"), 500, length=20)
     first = record.step == 0
     count = int(first.sum())
     assert count > 20

@@ -1,0 +1,54 @@
+"""Faster products inside, none outside, and none where they are not accurate."""
+
+import pytest
+import torch
+
+from gradlab.fitting.collection import collect
+from gradlab.fitting.descent import Descent
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
+from gradlab.networks import products
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.tasks import pendulum
+
+
+@pytest.fixture(autouse=True)
+def highest() -> None:
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_products_inside_are_accurate() -> None:
+    generator = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(7, 256, 200, generator=generator).double() for _ in range(2))
+    with products.fast_products():
+        found = (a.float() @ b.float().mT).double()
+    assert (found - a @ b.mT).norm() / (a @ b.mT).norm() < products.ACCURATE
+
+
+def test_inaccurate_ones_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "product_error", lambda device: 1e-3)
+    with products.fast_products():
+        assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_setting_is_put_back_whatever_happens() -> None:
+    with pytest.raises(KeyboardInterrupt), products.fast_products():
+        raise KeyboardInterrupt
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_fit_descends_with_them_and_is_judged_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "product_error", lambda device: 0.0)
+    seen, run_epoch = [], Descent.run_epoch
+
+    def watched(descent: Descent) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+        run_epoch(descent)
+
+    def after(epoch: int, ensemble: GaussianEnsemble) -> None:
+        seen.append(torch.get_float32_matmul_precision())
+
+    monkeypatch.setattr(Descent, "run_epoch", watched)
+    settings = ModelSettings(members=1, hidden=(4,), epochs=2)
+    fit_model(collect(pendulum(), 40), settings, after_epoch=after)
+    assert seen == ["medium", "highest"] * 2
