@@ -39,7 +39,7 @@ class Remedies:
     """Recorded transitions, for every trial. Default: record some in each, with the policy and
     exploration noise."""
     rows: int | None = None
-    """Transitions to record per trial where there is no --data. Default: 3000."""
+    """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Of `gradlab list remedies`. Default: spectral dd multistep two-model."""
     policy: arguments.PolicyFile = None
@@ -52,11 +52,11 @@ class Remedies:
     """Of every model but an ensemble's."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of the hidden layers. Default: the network's."""
-    epochs: int = 60
+    epochs: int = 100
     """Of the baseline at equal steps; each model is kept as it was at its best on held-out rows."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon of gradients and predictions, in steps. Default: the task's."""
-    starts: int = 64
+    starts: int = 256
     """Start states per trial."""
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""

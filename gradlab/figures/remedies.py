@@ -39,6 +39,8 @@ LOOKS: Mapping[str, Look] = {
     "ensemble": Look("ensemble", style.BLUE, "-", "<"),
     "sobolev": Look("sobolev", style.VERMILION, "-", ">"),
     "more-data": Look("more-data", style.OCHRE, "-", "h"),
+    "batch × 2": Look("batch × 2", MUTED, "-", "d"),
+    "batch × 4": Look("batch × 4", MUTED, "-", "d"),
 }
 BLOCKS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
 QUANTITIES = {
@@ -53,9 +55,10 @@ QUANTITIES = {
     "usable_horizon": "usable horizon",
     "lyapunov": "Lyapunov exponent of the closed loop",
 }
-REACH = 1e4  # ratios beyond are drawn here
+CLIPPED = "contact or clip"
+REACH = 1e3  # ratios beyond are drawn here
 STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
-PRICE = "right: seconds per step of the fit, in those of the baseline"
+PRICE = "right: what a step of the fit costs (of a batch: its samples), the baseline's being 1"
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:
@@ -90,7 +93,8 @@ def remedy_effects(
         drawing.nothing(ax, "not known to be above 0 in both")
     where = "" if at is None else f" at horizon {at}"
     title = f"{_title(quantity)}{where}"
-    style.dress(ax, title, "", ["left of 1: smaller with the remedy; bars: 95%", PRICE])
+    notes = ["left of 1: smaller with the remedy; bars: 95%", PRICE, *_beyond(rows)]
+    style.dress(ax, title, "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if known:
         ax.set_yticks(range(len(arms)), [style.plain(arm) for arm in arms])
@@ -118,7 +122,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
         ax.set_ylim(len(places) - 0.5, -0.5)
     else:
         drawing.nothing(ax, "no Jacobians were compared")
-    notes = [f"at {budget}; left of 1: smaller with the remedy; bars: 95%"]
+    notes = [f"at {budget}; left of 1: smaller with the remedy; bars: 95%", *_beyond(rows)]
     style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
@@ -151,7 +155,7 @@ def remedy_horizons(
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
     title = f"{_title(quantity)} over the horizon"
-    notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%"]
+    notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
     return style.dress(ax, title, "with the remedy over without", notes)
 
 
@@ -269,6 +273,13 @@ def _mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) 
             mew=0.8 if filled else 1.3, ls="none", zorder=3)  # fmt: skip
 
 
+def _beyond(rows: pd.DataFrame) -> list[str]:
+    """Says that something is drawn at the end of the axis, where it is."""
+    ends = rows[list(RATIO)].to_numpy(float)
+    far = bool((ends > REACH).any() or (ends < 1 / REACH).any())
+    return [f"beyond {REACH:g}× or {1 / REACH:g}×: drawn there"] * far
+
+
 def _ratio_axis(ax: Axes, rows: pd.DataFrame) -> None:
     ax.axvline(1.0, color=MUTED, lw=1.0)
     ax.set_xscale("log")
@@ -308,9 +319,8 @@ def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
     found = []
     for block in BLOCKS:
         here = set(rows[rows["block"] == block]["region"])
-        apart = "contact or clip" in here
-        found += [(block, each) for each in ("smooth", "contact or clip") if apart and each in here]
-        found += [(block, "all")] if "all" in here and not apart else []
+        shown = ("smooth", CLIPPED) if CLIPPED in here or "all" not in here else ("all",)
+        found += [(block, region) for region in shown if region in here]
     return found
 
 

@@ -53,7 +53,7 @@ def loss_slices(
         ax.plot(x, y, color=look.colour, ls=look.dash, marker=look.marker, ms=4.5, label=label,
                 markevery=2, mec=PAPER, mew=0.7, lw=2.4 if name == SIMULATOR else 1.6)  # fmt: skip
         ax.fill_between(x, low, high, color=look.colour, alpha=0.1, lw=0)
-    notes = ["band: 95%, paired with α = 0"]
+    notes = ["band: 95%, paired with α = 0" + "; roughness of a parabola: 0.02" * bool(told)]
     if len(rows):
         ax.axhline(0.0, color=MUTED, lw=0.8)
         ax.axvline(0.0, color=MUTED, lw=0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -26,7 +27,7 @@ SURFACE = "Slices of the return"
 QUANTITIES = {
     "least_mse": "Least error of the gradient over the horizons",
     "mse": "Mean squared error of the gradient of one batch",
-    "relative_mse": "The same over that of a zero gradient",
+    "relative_mse": "Error of the gradient over that of a zero gradient",
     "bias2": "Squared bias of the gradient",
     "variance": "Variance of the gradient of one sample",
     "cosine": "Cosine of the mean gradient with the truth",
@@ -74,7 +75,7 @@ def panels(run: Remedies) -> list[Panel]:
     """Gains beside prices, then what they are made of."""
     table, levels = pd.concat([run.table(), larger_batches(run)], ignore_index=True), run.levels()
     return [
-        *_gains(table, int(run.config["horizon"])),
+        *_gains(table, levels, int(run.config["horizon"])),
         *_horizons(table, levels),
         *_models(table, levels),
         *_slices(run, levels),
@@ -97,7 +98,7 @@ def render(run: Remedies, told: Sequence[Sentence], title: str, drawn: Sequence[
     return shell.document(title, "Which remedy helps, and what does it cost?", _facts(run), body)
 
 
-def _gains(table: pd.DataFrame, H: int) -> list[Panel]:
+def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
     asked: list[tuple[str, int | None, str]] = [
         ("least_mse", None, "Filled left of 1: worth its time. Only open: an optimiser's gain."),
         ("mse", H, "The same at the longest horizon; a larger batch stands beside the remedies."),
@@ -105,38 +106,40 @@ def _gains(table: pd.DataFrame, H: int) -> list[Panel]:
         ("variance", H, "What more samples divide: four times the batch, a quarter."),
         ("held_out_mse", None, "The price in prediction: right of 1 the model predicts worse."),
     ]
-    return [
+    usable = partial(
+        figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
+        beside="best_horizon",
+    )  # fmt: skip
+    far = panel("usable", GAIN, "How far each model may be unrolled; star: least error.", usable)
+    effects = [
         panel(quantity, GAIN, caption,
               partial(figures.remedy_effects, table, quantity=quantity, at=at))
         for quantity, at, caption in asked
         if (table["quantity"] == quantity).any()
     ]  # fmt: skip
+    return [*effects, far]
 
 
 def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     one = "zero gradient: worse than none above"
     level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
-    usable = partial(
-        figures.remedy_marks, levels, quantity="usable_horizon", unit="steps",
-        beside="best_horizon",
-    )  # fmt: skip
     ratios = {
         "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
+        "bias2": "What no number of samples removes.",
         "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
     }
     return [
-        panel("levels-error", HORIZON, "Lower is better; above the line none is better.", level),
+        panel("levels-error", HORIZON, "Above the line a zero gradient is better.", level),
         *(
             panel(f"horizon-{name}", HORIZON, caption,
                   partial(figures.remedy_horizons, table, quantity=name))
             for name, caption in ratios.items()
         ),
-        panel("usable", HORIZON, "How far each model may be unrolled; star: least error.", usable),
     ]  # fmt: skip
 
 
 def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
-    blocks = "Derivatives on a clip or in contact are no better learned by more of the same loss."
+    blocks = "Points on a clip or in contact, often most of the error, stand apart."
     figure = Figure(figsize=(SIZE[0], 1.4 * SIZE[1]), layout="constrained")
     figures.remedy_jacobians(table, figure.add_subplot())
     predicted = partial(
@@ -145,10 +148,10 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     )  # fmt: skip
     exponents = partial(figures.remedy_marks, levels, quantity="lyapunov", unit="λ per step")
     return [
-        Panel("jacobians", MODEL, blocks, figure),
         panel("prediction", MODEL, "Open loop: the price of a remedy over many steps.", predicted),
         panel("exponents", MODEL, "Right of the simulator's the model's chains grow too fast.",
               exponents),
+        Panel("jacobians", MODEL, blocks, figure),
     ]  # fmt: skip
 
 
@@ -158,7 +161,7 @@ def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
     lines, found = pd.DataFrame(dict(run.slices)), []
     captions = {
         ("simulator", "gradient"): "Rising to the right of 0: a step along this gradient helps.",
-        ("model", "gradient"): "Steeper than the true return above: the model promises too much.",
+        ("model", "gradient"): "Steeper than the true return: the model promises too much.",
         ("model", "random"): "Rough: its gradient tells little beyond the next bend.",
     }
     rough = levels[levels["quantity"] == "roughness"]
@@ -197,8 +200,10 @@ def _network(settings: Mapping[str, Any]) -> str:
 
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """A table per quantity, without the columns that say nothing there."""
-    found = []
-    for name, rows in table.groupby("quantity", sort=False):
+    found, known = [], list(dict.fromkeys(table["quantity"]))
+    order = [name for name in QUANTITIES if name in known]
+    for name in [*order, *(name for name in known if name not in QUANTITIES)]:
+        rows = table[table["quantity"] == name]
         kept = {
             column: heading
             for column, heading in headings.items()
@@ -210,15 +215,21 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
 
 def _method(run: Remedies) -> str:
     rest = {key: value for key, value in run.config.items() if key != "command"}
-    trials = {
-        f"trial {int(each.get('trial', k)) + 1}": {x: y for x, y in each.items() if x != "trial"}
-        for k, each in enumerate(run.notes.get("trials", ()))
-    }
     return f"""<section id="method"><h2>How this was computed</h2>
 {shell.reproduce(run.config.get("command"))}
 <div class="columns">
 <div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
-<div><h3>Trials</h3>{shell.definitions(trials)}</div>
 <div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
 </div>
+{"".join(_trial(each) for each in run.notes.get("trials", ()))}
 </section>"""
+
+
+def _trial(notes: Mapping[str, Any]) -> str:
+    """Fits, samples and truth of one trial, one click away."""
+    told, truth = dict(notes), notes.get("truth", {})
+    name = f"Trial {int(told.pop('trial', 0)) + 1}: truth {truth.get('status')}"
+    return (
+        f"<details><summary>{escape(name)}</summary>"
+        f'<div class="wide">{shell.definitions(told)}</div></details>'
+    )
