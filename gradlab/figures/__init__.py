@@ -37,7 +37,7 @@ Figures of a test of remedies take its own long tables (`gradlab.remedies.run`):
 
 Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
 
-    returns, training_curve, mixture_weights, update_times
+    returns, training_curve, mixture_weights, gradient_errors, update_times
 
 and gradients measured at the checkpoints of a run, a row per iteration, estimator and quantity:
 
@@ -63,7 +63,13 @@ from gradlab.figures.remedies import (
 from gradlab.figures.slices import loss_slices
 from gradlab.figures.spread import sample_norm
 from gradlab.figures.through_training import errors_through_training, weights_through_training
-from gradlab.figures.training import mixture_weights, returns, training_curve, update_times
+from gradlab.figures.training import (
+    gradient_errors,
+    mixture_weights,
+    returns,
+    training_curve,
+    update_times,
+)
 
 __all__ = [
     "bias_variance",
@@ -76,6 +82,7 @@ __all__ = [
     "entries",
     "error_steps",
     "errors_through_training",
+    "gradient_errors",
     "jacobian_distance",
     "jacobian_entries",
     "jacobian_time",

@@ -16,7 +16,20 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gradlab.figures.drawing import nothing
-from gradlab.figures.style import BLUE, INK, MUTED, VERMILION, Look, dress, looks, new_axes, plain
+from gradlab.figures.style import (
+    BIAS,
+    BLUE,
+    INK,
+    MSE,
+    MUTED,
+    VERMILION,
+    Look,
+    dress,
+    looks,
+    new_axes,
+    plain,
+    variance_look,
+)
 
 Over = Literal["iteration", "seconds"]
 FEWEST = 5  # rows of a record that make a box
@@ -84,6 +97,30 @@ def training_curve(
     if (rows["value"] > 0).all():
         ax.set_yscale("log")
     dress(ax, title, unit, _notes(rows))
+    ax.set_xlabel(AXIS["iteration"])
+    return ax
+
+
+def gradient_errors(
+    table: pd.DataFrame, ax: Axes | None = None, *, start: str = "", batch: int, title: str
+) -> Axes:
+    """Bias², variance and MSE of a batch's gradient over iterations, of one run.
+
+    Args:
+        start: "" for errors against the truth, "dynamics_" for the model's own; batch: N′.
+    """
+    ax = ax or new_axes()
+    parts = {"bias2": BIAS, "variance": variance_look(batch), "mse": MSE}
+    rows = table[np.isfinite(table["value"]) & (table["value"] > 0)]
+    drawn = [rows[rows["quantity"] == f"gradient {start}{part}"] for part in parts]
+    if not any(len(own) for own in drawn):
+        nothing(ax, "not measured, or no true gradient")
+        return ax
+    for own, look in zip(drawn, parts.values(), strict=True):
+        # An estimate of bias² without bias may be negative: it is left out of a logarithmic axis.
+        _curve(ax, own[own["seed"] == "all"], "iteration", look)
+    ax.set_yscale("log", nonpositive="clip")
+    dress(ax, title, "gradient norm²", _notes(pd.concat(drawn)))
     ax.set_xlabel(AXIS["iteration"])
     return ax
 

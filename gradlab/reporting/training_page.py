@@ -6,16 +6,29 @@ from collections.abc import Mapping
 from functools import partial
 from html import escape
 
+import pandas as pd
+
 from gradlab import figures
 from gradlab.reporting import shell
 from gradlab.reporting.panels import Panel, panel
+from gradlab.training import pairs
 from gradlab.training.results import GOALS, Training, first_reached, table, times
 from gradlab.training.verdicts import verdict
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
 GRADIENT = "Gradients and critic"
+ERRORS = "Errors of the gradient and of the learned model"
 COST = "What it costs"
+PAIRED = {
+    "relative_mse": "gradient MSE / true gradient²",
+    "dynamics_relative_mse": "the model's part of it",
+    "mse": "gradient MSE",
+    "variance": "gradient variance per start",
+    "bias2": "gradient bias²",
+}
+TRUTH = "Against the simulator's own gradient, unrolled to convergence, at the task's starts."
+DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
 
 
 def panels(runs: Mapping[str, Training]) -> list[Panel]:
@@ -37,6 +50,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     if len(runs) == 1 and len(first.horizons) > 1:
         caption = "What the rule gives to the data (horizon 0) and to the model."
         found.append(panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
+    found += _learned(runs, rows)
     curves = {
         "policy_norm": ("Norm of the policy gradient", "norm before clipping"),
         "critic_norm": ("Norm of the critic's gradient", "norm before clipping"),
@@ -52,11 +66,46 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     return found
 
 
+def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
+    """The error of the gradient that is followed, and of the models that are learned."""
+    found, first = [], next(iter(runs.values()))
+    horizons = sorted({int(run.gradients["horizon"][-1]) for run in runs.values() if run.gradients})
+    where = f"h = {horizons[-1]}" if len(horizons) == 1 else "the longest horizon"
+    for start, whose in (("", ""), ("dynamics_", ", the model's part")) if horizons else ():
+        caption = DYNAMICS if start else TRUTH
+        title = f"Error of the gradient at {where}{whose}"
+        if len(runs) == 1:
+            batch = int(first.config["algorithm"]["batch"])
+            drawn = partial(figures.gradient_errors, rows, start=start, batch=batch, title=title)
+            found.append(panel(f"gradient-{start}parts", ERRORS, caption, drawn))
+        drawn = partial(
+            figures.training_curve, rows, name=f"gradient {start}relative_mse",
+            title=f"Relative MSE of the gradient at {where}{whose}",
+            unit="MSE / true gradient²",
+        )  # fmt: skip
+        found.append(panel(f"gradient-{start}relative", ERRORS, caption, drawn))
+    roles = dict.fromkeys(
+        role for run in runs.values() for role in run.config.get("model_losses", {})
+    )
+    for role in roles:
+        title = "Held-out error of the learned model"
+        title += " for Jacobians" if role == "gradient" else ""
+        drawn = partial(
+            figures.training_curve, rows, name=f"{role} unexplained", title=title,
+            unit="share of variance not explained",
+        )  # fmt: skip
+        caption = "One step, mean over next state and reward, after every fit."
+        found.append(panel(f"model-{role}", ERRORS, caption, drawn))
+    return found
+
+
 def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
     """The whole page as text."""
     sentences = [each for name, run in runs.items() for each in verdict(run, name)]
+    sentences = [*pairs.paired_verdict(runs), *sentences]
     body = f"""{shell.verdict_box(sentences)}
 {shell.figures(drawn)}
+{_pairs(runs)}
 {_table(runs)}
 {"".join(_method(name, run) for name, run in runs.items())}"""
     return shell.document(title, "Does it learn, and how fast?", _facts(runs), body)
@@ -99,6 +148,30 @@ def _table(runs: Mapping[str, Training]) -> str:
         '<section><h2>Every seed</h2><p>Click a heading to sort.</p><div class="wide">'
         f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
         "</table></div></section>"
+    )
+
+
+def _pairs(runs: Mapping[str, Training]) -> str:
+    """Every paired difference and ratio, where there are any."""
+    found = pairs.table(runs)
+    if not len(found):
+        return ""
+    heads = ["run", "against", "quantity", "without", "with", "change", "95% interval"]
+    heads += ["seeds", "measurements per seed"]
+    body = []
+    for _, pair in found.iterrows():
+        change = f"{pair['change']:.3g}×" if pair["ratio"] else f"{pair['change']:+.3g}"
+        cells = [pair["run"], pair["against"], PAIRED.get(pair["quantity"], pair["quantity"])]
+        cells += [f"{pair['first']:.3g}", f"{pair['second']:.3g}", change]
+        cells += [f"{pair['low']:.3g} to {pair['high']:.3g}", f"{pair['seeds']}"]
+        cells += [f"{pair['measurements']:.3g}"]
+        body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
+    head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
+    return (
+        "<section><h2>Paired over seeds</h2><p>Each run against the first; errors of the gradient "
+        "are ratios of geometric means at the longest horizon. Intervals leave a seed out in "
+        f'turn.</p><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div></section>"
     )
 
 

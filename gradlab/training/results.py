@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ GOALS: Mapping[str, tuple[float, ...]] = {
     "path_tracking": (-100.0, -30.0, -10.0, -5.0),
     "inverted_pendulum": (-20.0, -2.0, -0.1, -0.01),
 }
+PARTS = ("bias2", "variance", "mse", "relative_mse")
+GRADIENTS = (*PARTS, *(f"dynamics_{name}" for name in PARTS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +159,12 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     """One row per run, iteration, seed and quantity, for the figures.
 
     Quantities: return; rms of every state coordinate ("rms 0", …); critic_loss, value, critic_norm
-    and policy_norm; "weight n" of every horizon n. The seed "all" is the interquartile mean over
-    the seeds, with ci_low and ci_high by the bootstrap over them (NaN for one seed).
+    and policy_norm; "weight n" of every horizon n; of a learned model "prediction unexplained" (and
+    "gradient unexplained" of a second one), the mean over outputs; "gradient bias2", "gradient
+    variance" (of a batch), "gradient mse", "gradient relative_mse" at the longest horizon, and the
+    same with "dynamics_", the model's own part. The seed "all" is the interquartile mean over the
+    seeds, with ci_low and ci_high by the bootstrap over them (for one seed: of a gradient its own
+    interval, else NaN).
     """
     return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
 
@@ -200,7 +206,28 @@ def _rows(name: str, run: Training) -> pd.DataFrame:
     for k, horizon in enumerate(run.horizons):
         found[f"weight {horizon}"] = at, seconds, run.updates["weight"][:, k : k + 1]
     parts = [_long(quantity, *columns, run.seeds) for quantity, columns in found.items()]
+    parts += [*_model_rows(run), *_gradient_rows(run)]
     return pd.concat(parts, ignore_index=True).assign(run=name)
+
+
+def _model_rows(run: Training) -> Iterator[pd.DataFrame]:
+    for role in run.config.get("model_losses", {}) if run.model else ():
+        unexplained = 1 - run.model[f"{role}_explained"].mean(axis=2)
+        at = run.model["iteration"]
+        yield _long(f"{role} unexplained", at, np.full(len(at), np.nan), unexplained, run.seeds)
+
+
+def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:
+    """At the longest horizon; variances of a batch."""
+    found = run.gradients
+    for name in GRADIENTS if found else ():
+        scale = run.config["algorithm"]["batch"] if name.endswith("variance") else 1
+        value, low, high = (
+            found[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
+        )
+        at = found["iteration"]
+        rows = _long(f"gradient {name}", at, np.full(len(at), np.nan), value, run.seeds)
+        yield rows if len(run.seeds) > 1 else rows.assign(ci_low=low[:, 0], ci_high=high[:, 0])
 
 
 def _long(

@@ -20,8 +20,9 @@ import torch
 torch.set_num_threads(1)
 import gradlab
 from gradlab import journal
-from gradlab.training.algorithms import find
+from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
+from gradlab.training.model_choice import LOSSES, LearnedModel
 journal.SMALLEST, journal.SYNC = 2000, 0.01
 path = Path(sys.argv[1])
 eye = torch.eye(2, dtype=torch.float64)
@@ -30,13 +31,20 @@ task = gradlab.tasks.linear_quadratic(
     start_mean=torch.zeros(2).double(), start_covariance=eye, discount=0.9,
 )
 row = replace(find("mpg-v2"), hidden=(8, 8), batch=16)
+if sys.argv[2] == "learned":
+    model = LearnedModel(
+        LOSSES["dd"], two_models=True, spectral="all_but_last", members=2, hidden=(8,), every=50,
+        first_steps=10, steps=5, batch=16,
+    )
+    row = replace(with_horizons(row, (0, 3)), model=model, policy_spectral="all")
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
         told = os.open(line.strip(), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         train(
-            row, task, path, iterations=400, agents=4, interval=2, warmup=32, episode=20,
+            row, task, path, iterations=400, agents=4, interval=2, warmup=96, episode=20,
             evaluate_every=100, evaluation_starts=4, log_every=2, checkpoint_every=20, keep=(1.0,),
+            gradient_every=200, gradient_starts=8,
             resume=path.with_name(path.stem + ".resume.safetensors").exists(), overwrite=True,
             progress=lambda stage, done, total: os.write(told, b"%d\\n" % done),
         )
@@ -47,11 +55,14 @@ for line in sys.stdin:
 """
 
 
-def trained(path, kills, seed=0):
+LEARNED = {"prior": (), "learned": ("seed0-prediction", "seed0-gradient")}
+
+
+def trained(path, kills, model="prior", seed=0):
     """Kill the run `kills` times, then let it finish; returns its record."""
     generator, told = np.random.default_rng(seed), path.with_suffix(".told")
     nursery = subprocess.Popen(
-        [sys.executable, "-c", NURSERY, str(path)],
+        [sys.executable, "-c", NURSERY, str(path), model],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert nursery.stdin is not None and nursery.stdout is not None
@@ -73,14 +84,15 @@ def trained(path, kills, seed=0):
     return read(path)
 
 
-def compare(tmp_path, kills):
-    whole, killed = trained(tmp_path / "whole.h5", 0), trained(tmp_path / "killed.h5", kills)
+def compare(tmp_path, kills, model="prior"):
+    whole = trained(tmp_path / "whole.h5", 0, model)
+    killed = trained(tmp_path / "killed.h5", kills, model)
     assert killed.groups["updates"]["iteration"].values.tolist() == list(range(2, 401, 2))
-    for table in ("updates", "evaluations"):
+    for table in ("updates", "evaluations", "gradients", "model")[: 4 if model == "learned" else 3]:
         ours, theirs = (run.groups[table] for run in (whole, killed))
         for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
-    for name in ("seed0-policy", "seed0-critic"):
+    for name in ("seed0-policy", "seed0-critic", *LEARNED[model]):
         first, second = (
             (tmp_path / f"{run}-checkpoints" / "000400" / f"{name}.safetensors").read_bytes()
             for run in ("whole", "killed")
@@ -90,6 +102,10 @@ def compare(tmp_path, kills):
 
 def test_twenty_kills_change_no_bit(tmp_path):
     compare(tmp_path, kills=20)
+
+
+def test_six_kills_change_no_bit_of_a_run_that_learns_its_models(tmp_path):
+    compare(tmp_path, kills=6, model="learned")
 
 
 @pytest.mark.slow

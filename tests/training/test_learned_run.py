@@ -1,0 +1,235 @@
+"""Whole runs on a model that is learned meanwhile: seeds, resumption, measurements, files."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.journal import read
+from gradlab.networks import checkpoint, spectral
+from gradlab.systems import from_function
+from gradlab.systems.learned import LearnedSystem
+from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.loop import train
+from gradlab.training.model_choice import LOSSES, LearnedModel
+from gradlab.training.results import load
+from gradlab.training.verdicts import verdict
+
+SMALL = dict(
+    iterations=40, agents=12, interval=2, warmup=240, episode=25, evaluate_every=20,
+    evaluation_starts=8, log_every=10, checkpoint_every=15, termination="ignore",
+    at_end="restart", keep=(0.0, 1.0), precision="float64", gradient_every=0,
+)  # fmt: skip
+MODEL = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.2 * torch.sin(state.roll(1, 1)) + 0.05 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
+
+
+def task(prior=None):
+    world = from_function(push, state_dim=3, action_dim=2, noise_dim=3)
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, prior, starts, 0.9, 5, action_limit=(2.0, 1.0))
+
+
+def row(model=MODEL, horizons=(0, 3), **changes):
+    short = with_horizons(find("mpg-v2"), horizons)
+    return replace(short, hidden=(8, 8), batch=15, model=model, **changes)
+
+
+ARMS = {
+    "nll": row(),
+    "dd": row(replace(MODEL, loss=LOSSES["dd"])),
+    "multistep": row(replace(MODEL, loss=LOSSES["multistep"])),
+    "two models": row(replace(MODEL, loss=LOSSES["dd"], two_models=True)),
+    "spectral": row(
+        replace(MODEL, spectral="all_but_last"), policy_spectral="all", critic_spectral="all"
+    ),
+    "cold": row(replace(MODEL, warm_start=False, rows=200)),
+}
+
+
+def numbers(path, seed=0):
+    """All parameters that one seed's run kept at its end."""
+    folder = sorted(path.with_name(path.stem + "-checkpoints").iterdir())[-1]
+    files = sorted(folder.glob(f"seed{seed}-*.safetensors"))
+    assert len(files) >= 3
+    return torch.cat(
+        [p.double().flatten() for file in files for p in checkpoint.load(file).parameters()]
+    )
+
+
+def same_tables(first, second):
+    for table in ("updates", "evaluations", "model"):
+        ours, theirs = (read(path).groups[table] for path in (first, second))
+        for column in (name for name in ours if "seconds" not in name):
+            np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
+
+
+@pytest.mark.parametrize("arm", ["nll", "multistep", "two models", "spectral"])
+def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, arm):
+    together = train(ARMS[arm], task(), tmp_path / "all.h5", **SMALL, seeds=2)
+    fits = read(together).groups["model"]
+    for seed in range(2):
+        apart = train(ARMS[arm], task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
+        torch.testing.assert_close(
+            numbers(together, seed), numbers(apart, seed), rtol=1e-7, atol=1e-9
+        )
+        own = read(apart).groups["model"]
+        for name in ("prediction_held_out", "prediction_explained"):
+            np.testing.assert_allclose(
+                fits[name].values[:, seed], own[name].values[:, 0], rtol=1e-7
+            )
+    assert not torch.equal(numbers(together, 0), numbers(together, 1))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, arm):
+    options = SMALL | {"seeds": 2, "precision": "float32"}
+
+    def stop(stage, done, total):
+        if done >= 30:
+            raise Stop
+
+    whole = train(ARMS[arm], task(), tmp_path / "whole.h5", **options)
+    with pytest.raises(Stop):
+        train(ARMS[arm], task(), tmp_path / "cut.h5", **options, progress=stop)
+    torch.manual_seed(99)
+    cut = train(ARMS[arm], task(), tmp_path / "cut.h5", **options, resume=True)
+    for seed in range(2):
+        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
+    same_tables(whole, cut)
+
+
+def test_no_two_ways_to_learn_a_model_end_with_equal_policies(tmp_path):
+    ends = []
+    for arm, chosen in ARMS.items():
+        path = train(chosen, task(), tmp_path / f"{arm}.h5", **SMALL)
+        folder = sorted(path.with_name(path.stem + "-checkpoints").iterdir())[-1]
+        policy = checkpoint.load(folder / "seed0-policy.safetensors")
+        ends.append(torch.cat([p.flatten() for p in policy.parameters()]))
+    assert all(not torch.equal(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :])
+
+
+def test_measuring_gradients_changes_no_bit_of_training(tmp_path):
+    measured = SMALL | {"gradient_every": 10, "gradient_starts": 8, "seeds": 2}
+    first = train(ARMS["nll"], task(), tmp_path / "a.h5", **measured)
+    second = train(ARMS["nll"], task(), tmp_path / "b.h5", **SMALL, seeds=2)
+    assert all(torch.equal(numbers(first, seed), numbers(second, seed)) for seed in range(2))
+    same_tables(first, second)
+    gradients = read(first).groups["gradients"]
+    assert gradients["iteration"].values.tolist() == [10, 20, 30, 40]
+    assert gradients["horizon"].values.tolist() == [0, 3]
+    assert "gradients" not in read(second).groups
+
+
+def test_what_is_measured_is_what_gradlab_measure_says_of_the_kept_networks(tmp_path):
+    options = SMALL | {"gradient_every": None, "gradient_starts": 16}
+    path = train(ARMS["nll"], task(), tmp_path / "run.h5", **options)
+    found = read(path).groups["gradients"]
+    assert found["iteration"].values.tolist() == [40]  # at the beginning nothing is learned yet
+    folder = tmp_path / "run-checkpoints" / "000040"
+    policy, critic, ensemble = (
+        checkpoint.load(folder / f"seed0-{kind}.safetensors").double()
+        for kind in ("policy", "critic", "prediction")
+    )
+    model = LearnedSystem(ensemble)
+    tail = gradlab.Tail(3, critic, 0.9)
+    estimators = {"model": gradlab.Estimator(model, model, "first", tail)}
+    profile = gradlab.measure(task(), policy, critic, estimators, horizon=3, starts=16, batch=15)
+    for name in ("bias2", "variance", "mse", "relative_mse", "cosine"):
+        wanted = [profile.estimate("model", name, h).value for h in (0, 3)]
+        np.testing.assert_allclose(found[name].values[0, 0], wanted, rtol=1e-8, atol=1e-12)
+    assert (found["mse_low"].values <= found["mse"].values).all()
+
+
+def test_a_model_that_is_the_simulator_has_no_error_of_its_own(tmp_path):
+    still = from_function(
+        lambda state, action: push(state, action, torch.zeros_like(state)),
+        state_dim=3, action_dim=2,
+    )  # fmt: skip
+    calm = replace(task(still), simulator=still)
+    chosen = row(model=None, horizons=(0, 3))
+    options = SMALL | {"gradient_every": 40, "gradient_starts": 8}
+    found = read(train(chosen, calm, tmp_path / "run.h5", **options)).groups["gradients"]
+    assert found["iteration"].values.tolist() == [0, 40]  # a prior is there from the beginning
+    bias, error = (found[f"dynamics_{name}"].values for name in ("bias2", "mse"))
+    np.testing.assert_allclose(bias, 0, atol=1e-20)
+    np.testing.assert_allclose(error, found["variance"].values / 15, rtol=1e-8)
+    np.testing.assert_allclose(found["dynamics_cosine"].values, 1, rtol=1e-8)
+    assert (found["bias2"].values[:, :, 1] > 0).all()  # the critic's, which the truth sees
+
+
+def test_held_networks_have_norm_one_and_are_kept_with_plain_weights(tmp_path):
+    train(ARMS["spectral"], task(), tmp_path / "run.h5", **SMALL)
+    folder = tmp_path / "run-checkpoints" / "000040"
+    policy = checkpoint.load(folder / "seed0-policy.safetensors")
+    for layer in spectral.norms(policy):
+        assert layer.values[0] == pytest.approx(1, abs=2e-2)  # one power iteration an update
+    layers = spectral.norms(checkpoint.load(folder / "seed0-prediction.safetensors"))
+    np.testing.assert_allclose(layers[0].values, 1, rtol=1e-5)
+    assert not any(layer.normalised for layer in layers)
+
+
+def test_two_models_are_kept_and_recorded_by_role(tmp_path):
+    path = train(ARMS["two models"], task(), tmp_path / "run.h5", **SMALL)
+    fits = read(path).groups["model"]
+    assert fits["iteration"].values.tolist() == [0, 20]
+    assert fits["gradient_explained"].values.shape == (2, 1, 4)
+    assert fits["steps"].values.tolist() == [30, 50]
+    kept = {each.name for each in (tmp_path / "run-checkpoints" / "000040").iterdir()}
+    assert {"seed0-prediction.safetensors", "seed0-gradient.safetensors"} <= kept
+    told = " ".join(sentence.text for sentence in verdict(load(path)))
+    assert "gradient model (dd)" in told and "model (nll)" in told
+
+
+def test_a_learned_run_says_its_gradient_error_and_what_the_model_explains(tmp_path):
+    options = SMALL | {"gradient_every": 40, "gradient_starts": 8, "seeds": 2}
+    told = verdict(load(train(ARMS["nll"], task(), tmp_path / "run.h5", **options)))
+    sentences = {sentence.about: sentence.text for sentence in told}
+    assert "at h = 3, iteration 40 (median of 2 seeds, N = 8 starts" in sentences["gradient"]
+    assert "held-out variance explained after 360 rows" in sentences["model"]
+
+
+def test_models_learn_what_is_there_to_be_learned(tmp_path):
+    def linear(state, action):
+        moved = torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+        return 0.8 * state + moved, state[:, 0] + action[:, 1]
+
+    plain = replace(task(), simulator=from_function(linear, state_dim=3, action_dim=2))
+    chosen = row(replace(MODEL, hidden=(32,), first_steps=600, steps=200, batch=64))
+    path = train(chosen, plain, tmp_path / "run.h5", **SMALL)
+    explained = read(path).groups["model"]["prediction_explained"].values
+    assert (explained > 0.95).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"members": 0}, "model has members 0"),
+        ({"rows": 0}, "model has rows 0"),
+        ({"learning_rate": 0.0}, "model has learning_rate 0.0"),
+        ({"loss": "nll"}, "model has loss 'nll', expected one of nll, mse, dd, multistep"),
+    ],
+)
+def test_bad_models_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        replace(MODEL, **change)
+
+
+def test_what_uses_no_model_learns_none():
+    with pytest.raises(InputError, match="td3 uses no model"):
+        replace(find("td3"), model=MODEL)
