@@ -158,10 +158,11 @@ def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
         rows = table[table["task"] == task]
         for arm, (style, colour) in looks.items():
             median = rows[rows["arm"] == arm].groupby("h")["roughness"].median()
-            axes[4].semilogy(median, style, color=colour, ms=4, lw=1, label=arm)
+            axes[4].plot(median, style, color=colour, ms=4, lw=1, label=arm)
         axes[4].set_title("roughness, median of slices", fontsize=8)
+        axes[4].set_ylim(0, None)
         axes[4].set_xlabel("unroll h [steps]")
-    panels[0, 4].legend(frameon=False, fontsize=7, title="normalised", title_fontsize=7)
+    panels[0, 4].legend(frameon=False, fontsize=7, title="normalised", title_fontsize=7, ncols=2)
     return figure
 
 

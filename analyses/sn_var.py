@@ -18,6 +18,7 @@ has a small variance: variance / |mean|² says what of the gain is more than tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 
 from analyses import remedy_claims
@@ -50,8 +52,6 @@ from gradlab.data.noise import child, stream
 from gradlab.fitting.collection import collect
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
-from gradlab.statistics.comparison import difference
-from gradlab.statistics.moments import Estimate
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 
@@ -82,6 +82,7 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
     errors = {each: jacobian_error(made, each) for each in (False, True)}
     for arm, which in ARMS.items():
         alike, fitted = treated(made, which, updates), made.fits[which.model]
+        norms = [layer.values[0] for layer in fitted.norms]
         about = {
             "task": name,
             "arm": arm,
@@ -89,6 +90,8 @@ def rows_of(name: str, made: Trial, updates: int, samples: int) -> Iterator[dict
             "N": samples,
             "jacobian_error": errors[which.model],
             "explained": float(fitted.explained.mean()),
+            "last_norm": norms[-1],
+            "product_of_norms": math.prod(norms),
         }
         for stage, policy in zip(STAGES, (alike.first, alike.improved), strict=True):
             place = {"stage": stage} | behaviour(made, policy, samples)
@@ -151,11 +154,14 @@ def jacobian_error(made: Trial, normalised: bool) -> float:
 
 
 def ratio(first: Array, second: Array) -> tuple[float, float, float]:
-    """Geometric mean over trials of first / second, with its interval."""
-    parts = [np.log(each) for each in (first, second)]
-    gap = difference(*(Estimate(x.mean(), (x.sum() - x) / (len(x) - 1)) for x in parts))
-    value = parts[0].mean() - parts[1].mean()
-    return float(np.exp(value)), float(np.exp(gap.low)), float(np.exp(gap.high))
+    """Geometric mean over trials of first / second, paired, with Student's interval.
+
+    Five trials are too few to correct an interval for skewness.
+    """
+    logs = np.log(first) - np.log(second)
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+    value, low, high = np.exp(logs.mean() + np.array([0.0, -half, half]))
+    return float(value), float(low), float(high)
 
 
 def slopes(rows: pd.DataFrame) -> pd.Series:
@@ -250,9 +256,14 @@ def _price(table: pd.DataFrame) -> str:
         told.append(
             f"{task}: Jacobian error {error[PLAIN].median():.2g} → {error['model'].median():.2g} "
             f"({times[0]:.2g}× [{times[1]:.2g}, {times[2]:.2g}]), held-out squared error "
-            f"{worse[0]:.2g}× [{worse[1]:.2g}, {worse[2]:.2g}]"
+            f"{worse[0]:.2g}× [{worse[1]:.2g}, {worse[2]:.2g}], norm of the last layer "
+            f"{_change(each['last_norm'])}, product over layers {_change(each['product_of_norms'])}"
         )
     return f"The price of normalising the model: {'; '.join(told)}."
+
+
+def _change(values: pd.DataFrame) -> str:
+    return f"{values[PLAIN].median():.2g} → {values['model'].median():.2g}"
 
 
 def _figure(table: pd.DataFrame) -> Figure:
@@ -277,8 +288,8 @@ def _figure(table: pd.DataFrame) -> Figure:
             error = _wide(rows, arm, STAGES[1], "distance").median()
             axes[2].semilogy(error[error > 0], style, color=colour, ms=4, lw=1)
         axes[2].axhline(1, color="black", lw=0.6, ls=":")
-        axes[2].set_title(f"{task}, improved: the price", fontsize=9)
-        axes[0].set_ylabel("tr Cov of one gradient")
+        axes[2].set_title(f"{task}, policies improved: error of the mean", fontsize=9)
+        axes[0].set_ylabel("variance of one gradient (tr Cov)")
         axes[2].set_ylabel("|mean − simulator's| / |simulator's|")
     panels[0, 0].legend(frameon=False, fontsize=7)
     for ax in panels[-1]:

@@ -102,7 +102,7 @@ def test_a_slice_of_an_unchanged_policy_does_not_depend_on_the_change_being_name
     assert np.ptp(still[0]) == 0 < np.ptp(same[0])
 
 
-def test_the_ratio_over_trials_is_a_paired_students_interval_where_logs_are_symmetric():
+def test_the_ratio_over_trials_is_a_paired_students_interval_of_logs():
     gaps = np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
     second = np.exp(np.array([3.0, -2.0, 0.5, 1.0, 9.0]))
     value, low, high = sn_var.ratio(2 * np.exp(gaps) * second, second)
@@ -128,6 +128,7 @@ def planted(ratio, slope_both, tasks_=("pendulum", "cart-pole")):
                              "variance": variance, "variance_raw": 2 * variance, "simulator": 1.0,
                              "relative_variance": 1.0 + 0.01 * noise.standard_normal(),
                              "distance": 0.5, "jacobian_error": 0.1, "explained": 0.9,
+                             "last_norm": 2.0, "product_of_norms": 9.0,
                              "return": -1.0, "saturated": 0.0, "N": 256}
                         )  # fmt: skip
     return pd.DataFrame(rows)
