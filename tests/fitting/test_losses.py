@@ -280,7 +280,7 @@ def test_the_multi_step_loss_goes_on_from_the_models_own_states() -> None:
         out = system.step(state, record.action[at])
         wanted = torch.cat([record.next_state[at], record.reward[at, None]], dim=1)
         found = torch.cat([out.state, out.reward[:, None]], dim=1)
-        total += float(((found - wanted) / scale).square().mean()) / 3
+        total += ((found - wanted) / scale).square().mean().item() / 3
         state = out.state
     assert everywhere(bound, made).item() == pytest.approx(total, rel=1e-12)
 
