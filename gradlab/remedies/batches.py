@@ -38,12 +38,12 @@ def _rows(run: Remedies) -> Iterator[tuple[object, ...]]:
         larger = {h: combine(_minus(less), errors[h], variances[h]) for h in shared}
         n = len(larger[shared[0]].left_out)
         for h in shared:
-            numbers = compared(errors[h], larger[h], ratios=True)
+            numbers = compared(errors[h], larger[h], ratios=True, trials=run.trials > 1)
             yield (name, "", "mse", "", float(h), "all", *numbers, n, "exact in N′")
             for quantity, ratio in (("bias2", 1.0), ("variance", 1 / k)):
                 yield _exact(name, quantity, float(h), ratio)
         both = _least(run, {h: errors[h] for h in shared}), _least(run, larger)
-        numbers = compared(*both, ratios=True)
+        numbers = compared(*both, ratios=True, trials=run.trials > 1)
         yield (name, "", "least_mse", "", np.nan, "all", *numbers, n, "exact in N′")
         yield _exact(name, "step_cost", np.nan, float(k))
 

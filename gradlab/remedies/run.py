@@ -13,8 +13,8 @@ Reading needs neither the task nor torch. The quantities, per model and trial:
                        its gradient and at random (block)
     held_out_nll, held_out_mse, fit_seconds, step_cost      the price; costs relative to "nll"
 
-A trial is one fit (and one record, where data is not given). Intervals are over trials: paired
-jackknife; those of a single trial are over its starts.
+A trial is one fit (and one record, where data is not given). Intervals are over trials, paired;
+those of a single trial are over its starts.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Remedies:
 
     def table(self) -> pd.DataFrame:
         """One row per arm, budget, quantity, block, at and region: first (without), second (with
-        the remedy), difference with ci_low and ci_high, ratio with ratio_low and ratio_high, n
-        (trials, or starts of a single one) and method."""
+        the remedy), difference with ci_low and ci_high, ratio with ratio_low and ratio_high (over
+        trials: geometric means), n (trials, or starts of a single one) and method."""
         return tables.pairs(self.cells, self.pairs)
 
     def levels(self) -> pd.DataFrame:

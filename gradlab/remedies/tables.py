@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from gradlab.remedies.cells import Cells, Key, Pair
-from gradlab.statistics.comparison import difference, log_ratio
+from gradlab.remedies.ratios import ratio
+from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Estimate
 
@@ -38,7 +39,7 @@ def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]
             found = cells.estimates((pair.first, pair.second), key)
             if found is not None:
                 first, second = found
-                numbers = compared(first, second, key.quantity not in SIGNED)
+                numbers = compared(first, second, key.quantity not in SIGNED, cells.trials > 1)
                 yield (pair.arm, pair.budget, *_where(key), *numbers, *_samples(cells, second))
 
 
@@ -52,18 +53,21 @@ def _levels(cells: Cells) -> Iterator[tuple[object, ...]]:
                 yield (*where, found[0].value, low, high, *_samples(cells, found[0]))
 
 
-def compared(first: Estimate, second: Estimate, ratios: bool) -> tuple[float, ...]:
-    """first, second, second − first with its interval, second / first with its."""
+def compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> tuple[float, ...]:
+    """first, second, second − first with its interval, second / first with its.
+
+    Args:
+        trials: whether what is left out are trials: then the ratio is the geometric mean of theirs.
+    """
     found = (first.value, second.value, second.value - first.value)
     if not all(np.isfinite(each.left_out).all() for each in (first, second)):
         quotient = second.value / first.value if ratios and first.value > 0 else nan
         return (*found, nan, nan, quotient, nan, nan)
     gap = difference(second, first)
-    ratio = log_ratio(second, first) if ratios else None
-    if ratio is None or not np.isfinite([ratio.low, ratio.high]).all():
+    change = ratio(first, second, trials) if ratios else None
+    if change is None:
         return (*found, gap.low, gap.high, nan, nan, nan)
-    ends = (exp(min(each, 700.0)) for each in (ratio.low, ratio.high))
-    return (*found, gap.low, gap.high, second.value / first.value, *ends)
+    return (*found, gap.low, gap.high, *(exp(x) for x in (change.value, change.low, change.high)))
 
 
 def _where(key: Key) -> tuple[object, ...]:

@@ -14,16 +14,19 @@ import numpy as np
 from gradlab.judgement import LogRatio
 from gradlab.remedies.arms import NAMES, STEPS, TIME
 from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair
+from gradlab.remedies.ratios import ratio
 from gradlab.remedies.run import Remedies
-from gradlab.statistics.comparison import log_ratio, more_samples
+from gradlab.statistics.comparison import difference, more_samples
+from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.verdict.phrases import inverse
-from gradlab.verdict.remedies import WIDE, best_horizon, by, remedy
+from gradlab.verdict.remedies import best_horizon, by, remedy
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import rounded_up, times
 
 CEILING = "sobolev"  # needs what no method on data has
 GAIN = "gain"
+UNKNOWN = Estimate(np.nan, np.full(2, np.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,34 +53,36 @@ class OfTrials:
     @property
     def horizons(self) -> list[int]:
         over = range(1, int(self.run.config["horizon"]) + 1)
-        return [h for h in over if self.known(Key("mse", at=h)) is not None]
+        return [h for h in over if self.knows(Key("mse", at=h))]
 
-    def known(self, key: Key) -> tuple[Estimate, Estimate] | None:
-        """Without and with; None where no trial has both, or nothing can be left out."""
-        found = self.run.cells.estimates((self.pair.first, self.pair.second), key)
-        if found is None or not all(np.isfinite(each.left_out).all() for each in found):
-            return None
-        return found[0], found[1]
+    def error(self, horizon: int) -> float:
+        return self._pair(Key("mse", at=horizon))[0].value
 
-    def estimates(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
-        found = self.known(Key(quantity, at=horizon))
-        if found is None:
-            unknown = Estimate(np.nan, np.full(2, np.nan))
-            return unknown, unknown
-        return found
+    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
+        return self.ratio_of(Key(quantity, at=horizon))
+
+    def ratio_of(self, key: Key) -> LogRatio | None:
+        """log(with / without) of any number."""
+        return ratio(*self._pair(key), trials=self.run.trials > 1)
+
+    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
+        first, second = self._pair(Key(quantity, at=horizon))
+        return second.value - first.value, difference(second, first)
 
     def least(self) -> LogRatio | None:
-        found = self.known(Key("least_mse"))
-        return None if found is None else ratio(*found)
+        found = self.ratio_of(Key("least_mse"))
+        return None if found is None else inverse(found)
 
+    def knows(self, key: Key) -> bool:
+        """Do both have it, with an interval?"""
+        return all(np.isfinite(each.left_out).all() for each in self._pair(key))
 
-def ratio(first: Estimate, second: Estimate) -> LogRatio | None:
-    """log(first / second); None where it says nothing."""
-    found = log_ratio(first, second)
-    if found is None or not found.high - found.low < WIDE:
-        return None
-    value = float(np.log(first.value / second.value))
-    return LogRatio(value, found.low, found.high, found.se)
+    def _pair(self, key: Key) -> tuple[Estimate, Estimate]:
+        """Without and with; NaN where no trial has both."""
+        found = self.run.cells.estimates((self.pair.first, self.pair.second), key)
+        if found is None:
+            return UNKNOWN, UNKNOWN
+        return found[0], found[1]
 
 
 def verdict(run: Remedies) -> list[Sentence]:
@@ -97,7 +102,7 @@ def setting(run: Remedies) -> str:
 
 def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
     """The remedies that are shown to lower the least error at equal time, the best first."""
-    known = {each.pair.arm: ratio for each in judged if (ratio := each.least()) is not None}
+    known = {each.pair.arm: found for each in judged if (found := each.least()) is not None}
     where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
     if not known:
         text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
@@ -151,8 +156,7 @@ def _jacobians(evidence: OfTrials) -> list[str]:
     apart = any(key.region == CLIPPED for key in keys)
     told = []
     for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
-        found = evidence.known(Key("jacobian_error", block, region=SMOOTH))
-        change = None if found is None else ratio(found[1], found[0])
+        change = evidence.ratio_of(Key("jacobian_error", block, region=SMOOTH))
         if change is not None:
             told.append(f"{name} {by(change)}")
     where = " away from clips and limits" if apart else ""
@@ -164,8 +168,7 @@ def _price(evidence: OfTrials) -> list[str]:
     told, over = [], evidence.horizons
     if over:
         at = best_horizon(evidence)
-        found = evidence.known(Key("prediction_error", at=at))
-        change = None if found is None else ratio(found[1], found[0])
+        change = evidence.ratio("prediction_error", at)
         if change is not None:
             told.append(f"its predictions at step {at} err {by(change)} as much")
     cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import exp, log, sqrt
+from math import log
 from typing import Protocol
 
 import numpy as np
@@ -16,17 +16,18 @@ import numpy as np
 from gradlab.comparison import Comparison
 from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
+from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.verdict.phrases import capital, inverse, ratio_of, ratio_span, same
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import horizons, rounded_up, span, times, two
+from gradlab.wording import horizons, rounded_up, span, two
 
 ABOUT = "remedy"
 WIDE = log(1e6)  # a ratio's interval that says nothing of it
 
 
 class Evidence(Protocol):
-    """Errors without a remedy and with it."""
+    """Errors without a remedy and with it: mse, variance, bias2 at horizons."""
 
     @property
     def count(self) -> int:
@@ -44,8 +45,14 @@ class Evidence(Protocol):
     def horizons(self) -> Sequence[int]:
         """Those at which both errors are known."""
 
-    def estimates(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
-        """Without and with, on common groups: mse, variance or bias2."""
+    def error(self, horizon: int) -> float:
+        """Mean squared error without the remedy."""
+
+    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
+        """log(with / without); None where a number is not known to be above 0."""
+
+    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
+        """With less without."""
 
     def least(self) -> LogRatio | None:
         """log(least error over the horizons without / with); None where it cannot be told."""
@@ -78,14 +85,28 @@ class OfProfiles:
         return [
             h
             for h in found.measured(self.name, "mse")
-            if h and all(np.isfinite(e.left_out).all() for e in self.estimates("mse", h))
+            if h and all(np.isfinite(e.left_out).all() for e in self._pair("mse", h))
         ]
 
-    def estimates(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
+    def error(self, horizon: int) -> float:
+        return self._pair("mse", horizon)[0].value
+
+    def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
+        first, second = self._pair(quantity, horizon)
+        found = log_ratio(second, first)
+        if found is None:
+            return None
+        return LogRatio(log(second.value / first.value), found.low, found.high, found.se)
+
+    def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
+        first, second = self._pair(quantity, horizon)
+        return second.value - first.value, difference(second, first)
+
+    def _pair(self, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
         return self.comparison.estimates(self.name, quantity, horizon)
 
     def least(self) -> LogRatio | None:
-        pairs = [self.estimates("mse", h) for h in self.horizons]
+        pairs = [self._pair("mse", h) for h in self.horizons]
         return least_ratio([pair[0] for pair in pairs], [pair[1] for pair in pairs])
 
 
@@ -112,15 +133,23 @@ def remedy(evidence: Evidence, what: str, also: str = "") -> Sentence:
 
 def best_horizon(evidence: Evidence) -> int:
     """The horizon of least error without the remedy."""
-    errors = [evidence.estimates("mse", h)[0].value for h in evidence.horizons]
-    return evidence.horizons[int(np.argmin(errors))]
+    return min(evidence.horizons, key=evidence.error)
 
 
 def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
     """Horizons at which the error is clearly smaller, and clearly larger, with the remedy."""
-    gaps = {h: difference(*evidence.estimates("mse", h)) for h in evidence.horizons}
-    better = [h for h, gap in gaps.items() if gap.low > 0]
-    return better, [h for h, gap in gaps.items() if gap.high < 0]
+    ends = {h: _ends(evidence, h) for h in evidence.horizons}
+    better = [h for h, (_, high) in ends.items() if high < 0]
+    return better, [h for h, (low, _) in ends.items() if low > 0]
+
+
+def _ends(evidence: Evidence, horizon: int) -> tuple[float, float]:
+    """Of an interval with the sign of the change of the error."""
+    found = evidence.ratio("mse", horizon)
+    if found is not None:
+        return found.low, found.high
+    gap = evidence.change("mse", horizon)[1]
+    return gap.low, gap.high
 
 
 def _parts(evidence: Evidence) -> str:
@@ -146,22 +175,18 @@ def _missing(evidence: Evidence) -> str:
 
 def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
-    first, second = evidence.estimates(quantity, at)
-    found = log_ratio(second, first)
+    found = evidence.ratio(quantity, at)
     if found is None or not found.high - found.low < WIDE:
-        gap = difference(second, first)
-        return (
-            f"changes the {'squared ' if quantity == 'bias2' else ''}{word} by "
-            f"{two(second.value - first.value)} (CI {span(gap.low, gap.high)})"
-        )
+        value, gap = evidence.change(quantity, at)
+        squared = "squared " if quantity == "bias2" else ""
+        return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
     power = 0.5 if quantity == "bias2" else 1.0
-    ratio, low, high = (second.value / first.value, exp(found.low), exp(found.high))
-    ratio, low, high = (sqrt(each) if power == 0.5 else each for each in (ratio, low, high))
-    if low <= 1 <= high:
-        return f"leaves {word} at {times(ratio)} (CI {span(low, high)})"
-    if ratio < 1:
-        return f"cuts {word} {times(1 / ratio)} (CI {span(1 / high, 1 / low)})"
-    return f"raises {word} {times(ratio)} (CI {span(low, high)})"
+    change = LogRatio(*(power * each for each in (found.value, found.low, found.high, found.se)))
+    if change.low <= 0 <= change.high:
+        return f"leaves {word} at {by(change)}"
+    if change.value < 0:
+        return f"cuts {word} {by(inverse(change))}"
+    return f"raises {word} {by(change)}"
 
 
 def _least(evidence: Evidence) -> str:

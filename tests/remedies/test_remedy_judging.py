@@ -192,20 +192,23 @@ def test_points_on_a_clip_stand_apart():
 
 
 def test_a_clip_shows_in_the_jacobians_of_a_system_that_flags_nothing():
-    def step(state, action):
-        after = (0.9 * state + action).clamp(-0.5, 0.5)
-        return after, -(state**2).sum(dim=1)
+    """Whose second coordinate depends on nothing anywhere: that is no clip."""
 
-    simulator = gradlab.systems.from_function(step, 1, 1)
-    task = gradlab.tasks.Task("clipped", simulator, None, lambda n, g: _uniform(n, g), 0.9, 3)
-    found = judging.bench(shared_truth(task, Proportional(), starts=50, horizon=3), None)
+    def step(state, action):
+        moved = (0.9 * state[:, :1] + action).clamp(-0.5, 0.5)
+        return torch.cat([moved, 0 * moved], dim=1), -(state**2).sum(dim=1)
+
+    def starts(n, generator):
+        return 4 * torch.rand(n, 2, generator=generator, dtype=torch.float64) - 2
+
+    simulator = gradlab.systems.from_function(step, 2, 1)
+    task = gradlab.tasks.Task("clipped", simulator, None, starts, 0.9, 3)
+    policy = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(policy.weight, GAIN)
+    found = judging.bench(shared_truth(task, policy, starts=50, horizon=3), None)
     after = np.abs(found.visited.states[1:, :, 0])
     np.testing.assert_array_equal(found.regions[CLIPPED], after >= 0.5)
     assert 0 < judging.counted(found)["contact or clip"] < 150
-
-
-def _uniform(n, generator):
-    return 4 * torch.rand(n, 1, generator=generator, dtype=torch.float64) - 2
 
 
 def test_jumps_over_a_step_of_differences_are_masked_and_counted(world):

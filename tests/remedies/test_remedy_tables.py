@@ -57,6 +57,20 @@ def test_a_constant_factor_has_a_ratio_without_spread():
     assert [row["ratio"], row["ratio_low"], row["ratio_high"]] == pytest.approx([3, 3, 3])
 
 
+def test_a_ratio_over_trials_is_the_geometric_mean_with_the_interval_of_its_logarithms():
+    first, second = np.array([1.0, 10.0, 0.1, 2.0]), np.array([2.0, 15.0, 0.4, 1.0])
+    row = only(pair(first, second, Key("mse", at=1)).table())
+    logs = np.log(second / first)
+    test = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
+    expected = np.exp([logs.mean(), test.low, test.high])
+    assert [row["ratio"], row["ratio_low"], row["ratio_high"]] == pytest.approx(expected)
+
+
+def test_a_number_below_zero_in_one_trial_leaves_no_ratio():
+    row = only(pair([1.0, -0.1, 2.0], [2.0, 1.0, 3.0], Key("bias2", at=1)).table())
+    assert np.isnan(row["ratio"]) and np.isfinite([row["ci_low"], row["ci_high"]]).all()
+
+
 def test_equal_models_differ_by_exactly_nothing():
     row = only(pair([0.3, 0.7], [0.3, 0.7], Key("bias2", at=1)).table())
     assert row["difference"] == row["ci_low"] == row["ci_high"] == 0.0
