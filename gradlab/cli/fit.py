@@ -93,14 +93,14 @@ class Fit:
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with arguments.undisturbed():
-            from gradlab.data import minari_datasets
+            import gradlab.fitting.two_models  # noqa: F401  What `_fitted` needs is ready then.
 
         task = arguments.named_task(self.task, self.settings)
         models = self._places(task)
         settings, loss = self._settings(), self._loss(task)
         data, source = self._data(task, models["prediction"])
         if self.export is not None:
-            minari_datasets.write(data, self.export)
+            self._exported(data, self.export)
         if not self.resume:
             for model in models.values():
                 _saved(model).unlink(missing_ok=True)
@@ -130,7 +130,7 @@ class Fit:
             places.append(_recorded(model))
         for place in places:
             records.check_output(place, self.overwrite or self.resume)
-        if self.export is not None:
+        if self.export is not None and not self.resume:
             from gradlab.data import minari_datasets
 
             minari_datasets.check_output(self.export)
@@ -183,6 +183,13 @@ class Fit:
         data = collect(task, self.rows, policy, seed=self.seed)
         data.save(file, overwrite=True)
         return data, str(file)
+
+    def _exported(self, data: Trajectories, name: str) -> None:
+        """A fit that is gone on with may have written its data already."""
+        from gradlab.data import minari_datasets
+
+        if not (self.resume and minari_datasets.is_there(name)):
+            minari_datasets.write(data, name)
 
     def _fitted(
         self,

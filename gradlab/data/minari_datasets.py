@@ -42,6 +42,11 @@ def is_dataset(name: str | Path) -> bool:
     return str(name).startswith(PREFIX) or Path(name).is_dir()
 
 
+def is_there(name: str | Path) -> bool:
+    """Has this dataset been written?"""
+    return _place(name).is_dir()
+
+
 def read(name: str | Path) -> Trajectories:
     """A Minari dataset as a record, float64; an episode that breaks off is truncated there.
 
@@ -53,7 +58,7 @@ def read(name: str | Path) -> Trajectories:
             observations or actions are not vectors of numbers.
     """
     minari, place = _minari(), _place(name)
-    if not place.is_dir():
+    if not is_there(name):
         got = str(name).removeprefix(PREFIX)
         raise InputError(f"{name}: no such dataset; get it by `minari download {got}`")
     try:

@@ -190,7 +190,8 @@ def test_an_interrupted_fit_goes_on_to_the_same_model(
         run_epoch(descent)
 
     monkeypatch.setattr(Descent, "run_epoch", stopped)
-    again = ("fit", *words, str(tmp_path / "half.safetensors"), *SMALL)
+    exported = ("--export", str(tmp_path / "dataset"))
+    again = ("fit", *words, str(tmp_path / "half.safetensors"), *exported, *SMALL)
     assert cli.main(again) == 130
     assert "go on with --resume" in capsys.readouterr().err
     monkeypatch.setattr(Descent, "run_epoch", run_epoch)
