@@ -198,5 +198,5 @@ def _kept(run: Path) -> str:
     if not run.is_file():
         return "no trial is finished; models that were fitted are kept: go on with --resume"
     done = load(run).trials
-    trials = f"{done} trial{'s' * (done != 1)}"
-    return f"{run} has {trials} (gradlab report shows them): go on with --resume"
+    trials = "1 trial is" if done == 1 else f"{done} trials are"
+    return f"{trials} finished (gradlab report {run}): go on with --resume"
