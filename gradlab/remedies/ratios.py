@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 
 from gradlab.judgement import LogRatio
-from gradlab.statistics.comparison import log_ratio
+from gradlab.statistics.comparison import POWER, UNAFFORDABLE, log_ratio
 from gradlab.statistics.intervals import LEVEL, pseudo_values
 from gradlab.statistics.moments import Estimate
 
@@ -33,6 +33,20 @@ def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
     found = _of_trials(first, second) if trials else _of_starts(first, second)
     known = found is not None and np.isfinite([found.low, found.high]).all()
     return found if known and found is not None and max(-found.low, found.high) < WIDE else None
+
+
+def more_trials(found: LogRatio, trials: int) -> int | None:
+    """Further trials with which 1 is left out of the interval; None where no affordable number is.
+
+    Smallest n > K with (t_{97.5%} + t_{power}) se √(K/n) ≤ |log ratio|, n − 1 degrees of freedom.
+    """
+    if not np.isfinite([found.value, found.se]).all() or found.value == 0:
+        return None
+    n = np.unique(np.geomspace(trials + 1, UNAFFORDABLE, 500).astype(int))
+    n = np.union1d(n, np.arange(trials + 1, trials + 50))
+    reach = stats.t.ppf(LEVEL, n - 1) + stats.t.ppf(POWER, n - 1)
+    enough = n[reach * found.se * np.sqrt(trials / n) <= abs(found.value)]
+    return int(enough[0]) - trials if len(enough) else None
 
 
 def _of_trials(first: Estimate, second: Estimate) -> LogRatio | None:

@@ -14,15 +14,15 @@ import numpy as np
 from gradlab.judgement import LogRatio
 from gradlab.remedies.arms import NAMES, STEPS, TIME
 from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair
-from gradlab.remedies.ratios import ratio
+from gradlab.remedies.ratios import more_trials, ratio
 from gradlab.remedies.run import Remedies
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.verdict.phrases import inverse
-from gradlab.verdict.remedies import best_horizon, by, remedy
+from gradlab.verdict.remedies import best_horizon, by, further, remedy
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import rounded_up, times
+from gradlab.wording import times
 
 CEILING = "sobolev"  # needs what no method on data has
 GAIN = "gain"
@@ -37,18 +37,15 @@ class OfTrials:
     pair: Pair
 
     @property
-    def count(self) -> int:
-        one = self.run.trials == 1
-        return int(self.run.config["starts"]) if one else self.run.trials
-
-    @property
-    def unit(self) -> str:
-        return "starts" if self.run.trials == 1 else "fits"
-
-    @property
     def samples(self) -> str:
-        one = self.run.trials == 1
-        return f"1 fit, N = {self.count} starts" if one else f"{self.count} fits"
+        one = f"1 fit, N = {self.run.config['starts']} starts"
+        return one if self.run.trials == 1 else f"{self.run.trials} fits"
+
+    def more(self, ratio: LogRatio) -> str:
+        if self.run.trials == 1:
+            starts = int(self.run.config["starts"])
+            return further(more_samples(ratio.value, ratio.se, starts), "start")
+        return further(more_trials(ratio, self.run.trials), "fit")
 
     @property
     def horizons(self) -> list[int]:
@@ -133,10 +130,8 @@ def _none(
     if best is None:
         return f"{text}; none even looks better."
     evidence = next(each for each in judged if each.pair.arm == best)
-    more = more_samples(known[best].value, known[best].se, evidence.count)
-    would = "no affordable number" if more is None else f"about {rounded_up(max(more, 1))} more"
     looks = f"{NAMES[best]} looks best, {by(known[best])}"
-    return f"{text}; {looks}, and {would} {evidence.unit} would tell."
+    return f"{text}; {looks}, and {evidence.more(known[best])}."
 
 
 def _why(run: Remedies) -> str:

@@ -30,16 +30,11 @@ class Evidence(Protocol):
     """Errors without a remedy and with it: mse, variance, bias2 at horizons."""
 
     @property
-    def count(self) -> int:
-        """Independent samples behind every number."""
-
-    @property
-    def unit(self) -> str:
-        """What one more of them is called, in the plural."""
-
-    @property
     def samples(self) -> str:
         """How a sentence tells their number."""
+
+    def more(self, ratio: LogRatio) -> str:
+        """How many more of them would tell a ratio from 1."""
 
     @property
     def horizons(self) -> Sequence[int]:
@@ -66,16 +61,12 @@ class OfProfiles:
     name: str = "model"
 
     @property
-    def count(self) -> int:
-        return self.comparison.samples
-
-    @property
-    def unit(self) -> str:
-        return "samples"
-
-    @property
     def samples(self) -> str:
-        return f"N = {self.count}"
+        return f"N = {self.comparison.samples}"
+
+    def more(self, ratio: LogRatio) -> str:
+        count = more_samples(ratio.value, ratio.se, self.comparison.samples)
+        return further(count, "sample")
 
     @property
     def horizons(self) -> list[int]:
@@ -165,12 +156,15 @@ def _parts(evidence: Evidence) -> str:
 def _missing(evidence: Evidence) -> str:
     """How many more samples would tell the least errors apart, were they what they seem."""
     ratio = evidence.least()
-    if ratio is None or same(ratio):
-        return ""
-    more = more_samples(ratio.value, ratio.se, evidence.count)
-    if more is None:
-        return f"; no affordable number of {evidence.unit} would tell"
-    return f"; about {rounded_up(max(more, 1))} more {evidence.unit} would tell"
+    return "" if ratio is None or same(ratio) else f"; {evidence.more(ratio)}"
+
+
+def further(count: int | None, unit: str) -> str:
+    """about 12 more samples would tell"""
+    if count is None:
+        return f"no affordable number of {unit}s would tell"
+    shown = rounded_up(max(count, 1))
+    return f"about {shown} more {unit}{'s' * (shown > 1)} would tell"
 
 
 def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:

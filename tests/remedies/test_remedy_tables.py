@@ -9,8 +9,10 @@ import pytest
 from scipy import stats
 
 from gradlab.errors import InputError
+from gradlab.judgement import LogRatio
 from gradlab.remedies.arms import BASELINE, STEPS
 from gradlab.remedies.cells import Key, Pair, Value, extended
+from gradlab.remedies.ratios import more_trials
 from gradlab.remedies.run import Remedies, holds_remedies, load
 from gradlab.statistics.intervals import Z
 
@@ -64,6 +66,16 @@ def test_a_ratio_over_trials_is_the_geometric_mean_with_the_interval_of_its_loga
     test = stats.ttest_1samp(logs, 0.0).confidence_interval(0.95)
     expected = np.exp([logs.mean(), test.low, test.high])
     assert [row["ratio"], row["ratio_low"], row["ratio_high"]] == pytest.approx(expected)
+
+
+def test_further_trials_decide_with_the_power_that_is_asked_for():
+    """n trials of gap 1 and deviation 2: Student's test with the power of 80%."""
+    found = LogRatio(1.0, 0.0, 0.0, 2.0 / 4**0.5)
+    n = 4 + more_trials(found, 4)
+    power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, 0.5 * n**0.5)
+    assert power == pytest.approx(0.8, abs=0.02)
+    assert more_trials(LogRatio(0.0, -1.0, 1.0, 0.5), 4) is None
+    assert more_trials(LogRatio(1e-6, -1.0, 1.0, 0.5), 4) is None
 
 
 def test_a_number_below_zero_in_one_trial_leaves_no_ratio():
