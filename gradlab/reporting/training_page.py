@@ -24,6 +24,7 @@ PAIRED = {
     "relative_mse": "gradient MSE / true gradient²",
     "dynamics_relative_mse": "the model's part of it",
     "mse": "gradient MSE",
+    "dynamics_mse": "gradient MSE, the model's part",
     "variance": "gradient variance per start",
     "bias2": "gradient bias²",
 }

@@ -27,7 +27,7 @@ from gradlab.verdict import Sentence
 from gradlab.wording import span, times, two
 
 WHOLE, OWN = "relative_mse", "dynamics_relative_mse"
-ERRORS = (WHOLE, OWN, "mse", "variance", "bias2")
+ERRORS = (WHOLE, OWN, "mse", "dynamics_mse", "variance", "bias2")
 FEWEST = 3  # seeds that make an interval
 
 

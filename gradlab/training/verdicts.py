@@ -71,7 +71,10 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     where = f"h = {int(found['horizon'][-1])}, iteration {int(found['iteration'][-1])}"
     if not known.any():
         return [Sentence("gradient", False, f"{name}: no true gradient at {where}.")]
-    error, bias, mse, cosine = (np.median(each[known]) for each in last.values())
+    error, bias, mse = (np.median(last[name][known]) for name in ("relative_mse", "bias2", "mse"))
+    # Without a part that is known to be above noise a seed's gradient has no direction.
+    directions = last["cosine"][np.isfinite(last["cosine"])]
+    cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
     seeds = f"median of {int(known.sum())} seeds" if known.sum() > 1 else "one seed"
     return [
         Sentence(
@@ -80,7 +83,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
             f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} ({seeds}, "
             f"N = {run.config['settings']['gradient_starts']} starts of the task, batches of "
             f"{run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of it squared "
-            f"bias; cosine {two(cosine)}.",
+            f"bias{cosine}.",
         )
     ]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gradlab.training.pairs import paired_verdict, pairs, table
+from gradlab.training.pairs import ERRORS, paired_verdict, pairs, table
 from gradlab.training.results import Training
 
 ITERATION = np.array([0, 100, 300])
@@ -20,7 +20,7 @@ def run(returns, errors=None, seeds=(0, 1, 2, 3)):
     if errors is not None:
         errors = np.asarray(errors, dtype=float)
         both = np.stack([np.full_like(errors, 7.0), errors], axis=2)
-        names = ("relative_mse", "dynamics_relative_mse", "mse", "variance", "bias2")
+        names = ERRORS
         gradients = dict.fromkeys(names, both)
         gradients |= {"iteration": np.arange(len(errors)), "horizon": np.array([0, 5])}
     nothing = np.zeros((3, len(final)))
