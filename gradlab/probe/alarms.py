@@ -4,7 +4,8 @@ Every test has a false-alarm rate of at most `ALPHA` over a whole run, however o
 look k is tested at level α / (k (k + 1)), which sums to α over all k (a union bound, so that looks
 may depend on each other). One-sided, with estimates taken as normal unless said otherwise.
 
-    doubling      ln-variance slope b:  b − z se > ln 2 / H           doubles within the horizon
+    doubling      ln-variance slope b:  b − z se > ln 2 / H           doubles within the horizon H,
+                  exponential, not a power law, and H is not among what may be best (95%)
     noise         share + z se < 1%                                    cosine of a batch below 0.1
     critic        bias²(true dynamics) − ½ bias²(model) − z se > 0     the critic makes most of it
     bound         |mean Q| − z se > r_max / (1 − γ)                    promises what none can pay
@@ -26,12 +27,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.successive import Signal, pooled
 
 ALPHA = 0.01
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
 HALF = 0.5  # of the actions
 POOL = 64  # bursts that are judged together
+ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 PERSISTENT = 3  # bursts in which a column is dead
 Row = Mapping[str, Any]
 
@@ -184,7 +187,10 @@ def doubling(look: Look) -> Alarm | None:
     slope, se = look.at("growth"), look.at("growth_se")
     horizon = np.shape(look.new.get("variance", ((),)))[1] - 1
     low, high = slope - look.z * se, slope + look.z * se
-    if not (horizon > 0 and low * horizon > log(2)):
+    # Variance also grows as more rewards are summed: that is no fault where it is not exponential,
+    # nor while the longest horizon may still be best (NaN: no truth to choose a horizon by).
+    sound = look.at("kept_high") >= horizon or not look.at("growth_evidence") > DECISIVE
+    if not (horizon > 0 and low * horizon > log(2)) or sound:
         return None
     return Alarm(
         "variance doubling time",
@@ -229,7 +235,7 @@ def jacobian_drift(look: Look) -> Alarm | None:
     first, now = known[0], known[-1]
     gap = float(now["jacobian_error"] - first["jacobian_error"])
     se = sqrt(now["jacobian_error_se"] ** 2 + first["jacobian_error_se"] ** 2)
-    if now is not look.new or not gap - look.z * se > 0:
+    if now is not look.new or not gap - look.z * se > ROUNDING:
         return None
     low, high = (exp(gap + sign * look.z * se) for sign in (-1, 1))
     return Alarm(

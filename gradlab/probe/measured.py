@@ -20,8 +20,10 @@ import torch
 from torch import nn
 
 from gradlab.assembly import assembled, configuration, truth_values
-from gradlab.choice import choose
-from gradlab.data.noise import child, stream
+from gradlab.choice.best import best
+from gradlab.choice.field import Field, field
+from gradlab.choice.weights import pair_cells
+from gradlab.data.noise import child
 from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.rollout import (
@@ -42,6 +44,7 @@ from gradlab.shared_truth import shared_truth
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Z, jackknife_se
+from gradlab.statistics.mixing import mse_weights
 from gradlab.statistics.moments import Array, combine
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.tasks import Task
@@ -50,6 +53,8 @@ STARTS = 64
 LONGEST = 10  # horizon of the profile
 STEPS = 25  # of the path whose growth is measured
 CHECKS = 34.0  # rollouts of the simulator that a checked truth makes
+MARGIN = 2.0  # times that, for estimators, choice and the path
+REPEATS = 3
 CELLS = ("bias2", "variance", "mse", "snr")
 
 
@@ -80,44 +85,76 @@ def check(question: Question, policy: nn.Module) -> None:
 def first_price(
     question: Question, policy: nn.Module, clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Seconds that a measurement will take, from one step and one linearization."""
+    """Seconds that a measurement will take, from a few single steps and linearizations.
+
+    Running it on fewer starts would tell less: most of it is the truth's steps one after another,
+    which cost about the same for any few starts.
+    """
     task = question.task
     with undisturbed():
         copy = doubled(policy)
         begin = starts_of(task, STARTS, child(question.seed, "probe price"))
-        s, noise = begin.states, begin.policy_noise(copy, 0, 0)
-        begun = clock()
+        noise = begin.policy_noise(copy, 0, 0)
+
+        def step() -> None:
+            with torch.no_grad():
+                step_running(task.simulator, begin.states, act(copy, begin.states, noise), None)
+
         with torch.no_grad():
-            action = act(copy, s, noise)
-            step_running(task.simulator, s, action, None)
-        stepped = clock()
-        linearize_running(task.simulator, s, action, None)
-        linearized = clock()
-    T = effective_horizon(task.discount)
-    return T * (CHECKS * (stepped - begun) + (linearized - stepped))
+            action = act(copy, begin.states, noise)
+        stepped = _seconds(step, clock)
+        linearized = _seconds(
+            lambda: linearize_running(task.simulator, begin.states, action, None), clock
+        )
+    return MARGIN * effective_horizon(task.discount) * (CHECKS * stepped + linearized)
+
+
+def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """The shortest of a few times: the first one also loads what is not loaded yet."""
+    times = []
+    for _ in range(REPEATS):
+        begun = clock()
+        work()
+        times.append(clock() - begun)
+    return min(times)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier measurements have seen.
+
+    Attributes:
+        reward_max: the largest |reward|.
+        scale: [ds, ds + da], σ_j/σ_i of the first path, by which Jacobian errors are scaled ever
+            after: a new scale each time would look like a change of the model.
+    """
+
+    reward_max: float = 0.0
+    scale: Array | None = None
 
 
 def measured(
-    question: Question, policy: nn.Module, batch: int, update: int, reward_max: float
-) -> dict[str, Any]:
-    """One row of the table "measured".
+    question: Question, policy: nn.Module, batch: int, update: int, past: Past
+) -> tuple[dict[str, Any], Past]:
+    """One row of the table "measured", and what the next one has to know.
 
     Args:
         batch: N′ of the loop's own batches.
-        reward_max: the largest |reward| of earlier paths.
     """
     with undisturbed():
         task, seed = question.task, child(question.seed, f"probe {update}")
         copy = doubled(policy)
         critic = None if question.critic is None else doubled(question.critic)
-        begin = starts_of(task, task.starts(STARTS, stream(seed, "starts")), seed)
+        begin = starts_of(task, STARTS, seed)
         row: dict[str, Any] = {"starts": STARTS, "batch": batch}
         if critic is not None:
             profile = _profile(question, copy, critic, batch, seed)
             row |= _cells(profile, question.horizon) | _chosen(profile, batch)
             row |= _growth(profile) | _critic_gap(profile, question.horizon)
         linear = _path(task, copy, begin, seed)
-        return row | _along(task, linear, critic, reward_max)
+        scale = _scale(linear) if past.scale is None else past.scale
+        row |= _along(task, linear, critic, past.reward_max, scale)
+        return row, Past(row["reward_max"], scale)
 
 
 def _profile(
@@ -158,18 +195,33 @@ def _cells(profile: Profile, horizon: int) -> dict[str, Any]:
 
 
 def _chosen(profile: Profile, batch: int) -> dict[str, Any]:
-    found = choose(profile, batch)
-    if found.mse is None:
+    """The parts of `gradlab.choose` that a running loop can use; the rest costs more than these."""
+    if not profile.truth["admissible"]:
         return {}
-    name, horizon = found.mse.cell
-    kept = [h for each, h in found.mse.kept if each == name]
+    among = field(profile, None)
+    found = best(profile, among, "mse")
+    if found is None:
+        return {}
+    name, horizon = found.cell
+    kept = [h for _, h in found.kept]
     row = {
         "chosen_estimator": ESTIMATORS.index(name),
         "chosen_horizon": horizon,
-        "kept_low": min(kept, default=horizon),
-        "kept_high": max(kept, default=horizon),
+        "kept_low": min(kept),
+        "kept_high": max(kept),
     }
-    return row | ({} if found.pair is None else {"weight_zero": float(found.pair.mse.share[0])})
+    return row | _pair(profile, among, batch)
+
+
+def _pair(profile: Profile, among: Field, batch: int) -> dict[str, float]:
+    """MPG's two: horizon 0 and the longest one, weighed by their measured errors."""
+    two = pair_cells(profile, among)
+    if among.kernels is None or len(two) < 2:
+        return {}
+    weights = mse_weights(among.kernels.grams(two), batch)
+    names = ("weight_zero", "weight_zero_low", "weight_zero_high")
+    found = (weights.share[0], weights.low[0], weights.high[0])
+    return {name: float(value) for name, value in zip(names, found, strict=True)}
 
 
 def _growth(profile: Profile) -> dict[str, Any]:
@@ -177,7 +229,11 @@ def _growth(profile: Profile) -> dict[str, Any]:
     found = None if name is None else growth_of(profile, name)
     if found is None:
         return {}
-    return {"growth": found.slope, "growth_se": (found.high - found.low) / (2 * Z)}
+    return {
+        "growth": found.slope,
+        "growth_se": (found.high - found.low) / (2 * Z),
+        "growth_evidence": found.evidence,
+    }
 
 
 def _critic_gap(profile: Profile, horizon: int) -> dict[str, Any]:
@@ -200,7 +256,11 @@ def _path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> Linearized
 
 
 def _along(
-    task: Task, linear: LinearizedPath, critic: nn.Module | None, reward_max: float
+    task: Task,
+    linear: LinearizedPath,
+    critic: nn.Module | None,
+    reward_max: float,
+    scale: Array,
 ) -> dict[str, Any]:
     A, B, K = (each.numpy() for each in (linear.A, linear.B, linear.K[:-1]))
     skip = linear.flags.numpy() | ~np.isfinite(A).all((2, 3)) | ~np.isfinite(B).all((2, 3))
@@ -220,31 +280,35 @@ def _along(
     if task.prior is not None:
         xi = jacobian_noise(task.simulator, task.prior, linear.path)
         differentiated = linearize_path(linear.path, task.prior, linear.K, xi)
-        row |= _jacobian_error(linear, differentiated, skip)
+        row |= _jacobian_error(linear, differentiated, skip, scale)
     return row | _dead(differentiated) | _value(linear, critic)
 
 
+def _scale(linear: LinearizedPath) -> Array:
+    """Every state and action in its standard deviations along the path, [ds, ds + da]."""
+    states, actions = (
+        values[:-1].flatten(0, 1).numpy().std(0)
+        for values in (linear.path.states, linear.path.actions)
+    )
+    rows, columns = (np.where(x > 0, x, 1.0) for x in (states, np.concatenate([states, actions])))
+    return np.asarray(columns / rows[:, None])
+
+
 def _jacobian_error(
-    true: LinearizedPath, guess: LinearizedPath, skip: chains.Flags
+    true: LinearizedPath, guess: LinearizedPath, skip: chains.Flags, scale: Array
 ) -> dict[str, Any]:
-    """ln of |ΔJ| / |J| over [A B], every state and action in its standard deviations."""
-    states, actions = true.path.states[:-1].numpy(), true.path.actions[:-1].numpy()
-    rows = _spread(states)
-    columns = np.concatenate([rows, _spread(actions)])
+    """ln of |ΔJ| / |J| over [A B] in these units."""
     J, J_ = (np.concatenate([x.A.numpy(), x.B.numpy()], 3) for x in (true, guess))
     usable = (~skip & np.isfinite(J_).all((2, 3)))[..., None, None]
-    scale = columns / rows[:, None]
-    X, Z_ = (np.where(usable, (x * scale) ** 2, 0.0).sum((0, 2, 3))[:, None] for x in (J_ - J, J))
-    found = over_groups.root_ratio(X, Z_, np.array([usable.sum()]))
+    error, size = (
+        np.where(usable, (x * scale) ** 2, 0.0).sum((0, 2, 3))[:, None] for x in (J_ - J, J)
+    )
+    found = over_groups.root_ratio(error, size, np.array([usable.sum()]))
     value = float(found.value[0])
     if not value > 0:
         return {"jacobian_error": -np.inf, "jacobian_error_se": 0.0}
-    return {"jacobian_error": np.log(value), "jacobian_error_se": float(found.se[0]) / value}
-
-
-def _spread(values: Array) -> Array:
-    found = values.reshape(-1, values.shape[-1]).std(0)
-    return np.asarray(np.where(found > 0, found, 1.0))
+    se = float(found.se[0]) / value
+    return {"jacobian_error": float(np.log(value)), "jacobian_error_se": se}
 
 
 def _dead(linear: LinearizedPath) -> dict[str, Any]:

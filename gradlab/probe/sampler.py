@@ -12,7 +12,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from gradlab.probe.budget import Budget
-from gradlab.probe.measured import Question, first_price, measured
+from gradlab.probe.measured import Past, Question, first_price, measured
 from gradlab.probe.successive import FIRST, PAIRS, Burst
 
 
@@ -66,7 +66,7 @@ class Measurements:
     def __init__(self, question: Question, budget: Budget) -> None:
         self.question, self.budget = question, budget
         self.price: float | None = None
-        self._reward_max = 0.0
+        self._past = Past()
 
     def due(self, policy: nn.Module) -> bool:
         """May one be made now? Finds the price first, which costs a step of the simulator."""
@@ -79,7 +79,6 @@ class Measurements:
 
     def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
         with self.budget.paying() as price:
-            row = measured(self.question, policy, batch, update, self._reward_max)
-        self._reward_max = row["reward_max"]
+            row, self._past = measured(self.question, policy, batch, update, self._past)
         self.price = price[0]
         return row | {"seconds": price[0]}

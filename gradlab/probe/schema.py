@@ -109,8 +109,11 @@ def measured_table(actions: int, horizon: int) -> Table:
         "kept_low": Column(unit="steps, shortest horizon that may be best"),
         "kept_high": Column(unit="steps, longest horizon that may be best"),
         "weight_zero": Column(unit="weight of the horizon 0 in the pair with the longest one"),
+        "weight_zero_low": Column(unit="weight, lower end of 95%"),
+        "weight_zero_high": Column(unit="weight, upper end of 95%"),
         "growth": Column(unit="ln variance per step"),
         "growth_se": Column(unit="ln variance per step"),
+        "growth_evidence": Column(unit="AIC of a power law less that of the exponential"),
         "critic_gap": Column(unit="bias² of true_dynamics less half the model's, longest horizon"),
         "critic_gap_se": Column(unit="squared gradient norm"),
         "lyapunov": Column(unit="per step, closed loop of the simulator"),
@@ -176,7 +179,7 @@ class Written:
 
     def __init__(
         self, path: str | Path, attributes: Mapping[str, Attribute], parameters: int,
-        horizon: int | None, actions: int,
+        horizon: int | None, actions: Callable[[], int],
     ) -> None:  # fmt: skip
         self.path, self.attributes = Path(path), dict(attributes)
         self.shape = parameters, horizon, actions

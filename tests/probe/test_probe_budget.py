@@ -12,6 +12,7 @@ from torch import nn
 import gradlab
 from gradlab.probe import sampler, vitals
 from gradlab.probe.budget import ALWAYS, GRACE, Budget
+from gradlab.probe.measured import Past
 from gradlab.probe.successive import FIRST, PAIRS
 
 
@@ -43,10 +44,10 @@ def planted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, price
     """Measurements that take `seconds`, priced at `price` before the first; when they were made."""
     made: list[float] = []
 
-    def measured(question: Any, policy: Any, batch: int, update: int, top: float) -> dict[str, Any]:
+    def measured(question: Any, policy: Any, batch: int, update: int, past: Past) -> Any:
         made.append(clock.now)
         clock.now += seconds
-        return {"starts": 64, "reward_max": 1.0, "variance": np.ones((4, 3))}
+        return {"starts": 64, "variance": np.ones((4, 3))}, past
 
     monkeypatch.setattr(sampler, "measured", measured)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: price)

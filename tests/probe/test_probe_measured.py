@@ -1,0 +1,154 @@
+"""Measurements beside a loop: the numbers of `measure`, closed forms, alarms of real systems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab.data.noise import child
+from gradlab.probe.measured import Past, Question, first_price, measured
+from gradlab.probe.schema import ESTIMATORS
+from gradlab.tasks import Task
+
+A = torch.tensor([[0.9, 0.2], [0.0, 0.8]], dtype=torch.float64)
+B = torch.tensor([[0.0], [0.5]], dtype=torch.float64)
+EYE = torch.eye(2, dtype=torch.float64)
+GAIN = torch.tensor([[-0.05, -0.4]], dtype=torch.float64)
+
+
+def task(prior_b: Tensor = B) -> Task:
+    return gradlab.tasks.linear_quadratic(
+        A=A, B=B, Q=EYE, R=EYE[:1, :1], noise_covariance=0.01 * EYE,
+        start_mean=torch.ones(2, dtype=torch.float64), start_covariance=EYE, discount=0.8,
+        prior=(A, prior_b),
+    )  # fmt: skip
+
+
+def policy() -> nn.Module:
+    found = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        found.weight.copy_(GAIN)
+    return found
+
+
+def true_value() -> Tensor:
+    """P of V(s) = −sᵀ P s under the policy, noise left out."""
+    M, cost, P = A + B @ GAIN, EYE + GAIN.T @ GAIN, torch.zeros_like(EYE)
+    for _ in range(500):
+        P = cost + 0.8 * M.T @ P @ M
+    return P
+
+
+class Critic(nn.Module):
+    """`scale` times the true Q, plus `shift`."""
+
+    def __init__(self, scale: float = 1.0, shift: float = 0.0) -> None:
+        super().__init__()
+        self.scale, self.shift = scale, shift
+        self.register_buffer("P", true_value())
+
+    def forward(self, s: Tensor, a: Tensor) -> Tensor:
+        after = s @ A.to(s).T + a @ B.to(s).T
+        cost = (s**2).sum(1) + (a**2).sum(1) + 0.8 * ((after @ self.P.to(s)) * after).sum(1)
+        return -self.scale * cost + self.shift
+
+
+def test_a_measurement_has_the_numbers_of_measure() -> None:
+    question = Question(replace(task(0.8 * B), horizon=6), Critic(0.7), seed=3)
+    row, _ = measured(question, policy(), 128, 17, Past())
+    profile = gradlab.measure(
+        question.task, policy(), Critic(0.7), starts=64, batch=128, seed=child(3, "probe 17")
+    )
+    for quantity in ("bias2", "variance", "mse", "snr"):
+        q = profile.quantities.index(quantity)
+        for e, name in enumerate(ESTIMATORS):
+            want = profile.columns["value"][profile.estimators.index(name), q]
+            np.testing.assert_allclose(row[quantity][e], want, rtol=1e-12)
+    chosen = gradlab.choose(profile)
+    assert chosen.mse is not None and chosen.pair is not None
+    cell = ESTIMATORS[row["chosen_estimator"]], row["chosen_horizon"]
+    assert cell == chosen.mse.cell
+    assert row["weight_zero"] == pytest.approx(float(chosen.pair.mse.share[0]), abs=1e-9)
+
+
+def test_growth_and_errors_of_jacobians_are_those_of_the_matrices() -> None:
+    row, past = measured(Question(task(0.5 * B), None, seed=0), policy(), 256, 1, Past())
+    radius = float(torch.linalg.eigvals(A + B @ GAIN).abs().max())
+    assert row["lyapunov"] == pytest.approx(np.log(radius), abs=0.01)
+    assert row["lyapunov_horizon"] == np.inf
+    assert past.scale is not None
+    J = np.concatenate([A.numpy(), B.numpy()], 1) * past.scale
+    wrong = np.concatenate([0 * A.numpy(), 0.5 * B.numpy()], 1) * past.scale
+    want = np.log(np.linalg.norm(wrong) / np.linalg.norm(J))
+    assert row["jacobian_error"] == pytest.approx(want, abs=1e-9)
+    exact, _ = measured(Question(task(), None, seed=0), policy(), 256, 2, past)
+    assert exact["jacobian_error"] == -np.inf
+    better, _ = measured(Question(task(0.75 * B), None, seed=0), policy(), 256, 3, past)
+    assert row["jacobian_error"] - better["jacobian_error"] == pytest.approx(np.log(2), abs=1e-9)
+
+
+def test_measurements_are_new_draws_and_repeat_with_the_seed() -> None:
+    question = Question(task(0.8 * B), None, seed=1)
+    one, same, other = (measured(question, policy(), 256, k, Past())[0] for k in (5, 5, 6))
+    assert one["reward_max"] == same["reward_max"] != other["reward_max"]
+    later, past = measured(question, policy(), 256, 5, Past(reward_max=1e9))
+    assert later["return_bound"] == pytest.approx(5e9) and past.reward_max == 1e9
+
+
+def test_a_price_is_known_before_anything_is_measured() -> None:
+    ticks = iter(np.arange(0.0, 100.0, 0.001))
+    price = first_price(Question(task(), None, 0), policy(), lambda: float(next(ticks)))
+    assert price == pytest.approx(2 * 21 * 35 * 0.001, rel=1e-6)
+
+
+def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
+    """A loop of three updates; the probe's task becomes the next world with each of them."""
+    net = policy()
+    optimizer = torch.optim.SGD(net.parameters(), 0.0)
+    probe = gradlab.Probe(net, optimizer, task=worlds[0], critic=critic, overhead_budget=1.0)
+    measurements: Any = probe._updates.measurements
+    for step in range(3):
+        optimizer.zero_grad()
+        with probe(step):
+            net(torch.ones(4, 2, dtype=torch.float64)).sum().backward()
+        world = worlds[min(step, len(worlds) - 1)]
+        measurements.question = replace(measurements.question, task=world)
+        optimizer.step()
+    assert not probe.off and probe._updates.measurements is not None
+    return {each.kind for each in probe.alarms}
+
+
+def test_a_sound_loop_rings_nothing() -> None:
+    assert rung([task(0.9 * B)], Critic()) == set()
+
+
+def test_a_critic_that_is_wrong_is_told_before_the_model() -> None:
+    assert rung([task(0.999 * B)], Critic(0.2)) == {"critic-dominated bias"}
+
+
+def test_a_critic_that_promises_too_much_is_told() -> None:
+    assert rung([task(0.9 * B)], Critic(shift=1e4)) == {"critic beyond its bound"}
+
+
+def test_a_prior_that_gets_worse_is_told() -> None:
+    worlds = [task(0.9 * B), task(0.9 * B), task(0.3 * B)]
+    assert rung(worlds, Critic()) == {"drifting model Jacobian"}
+
+
+def test_an_action_that_the_model_does_not_feel_is_told() -> None:
+    world = task(0 * B)
+    prior = world.prior
+    assert prior is not None
+
+    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        return state @ A.to(state).T + 0 * action, -(state**2).sum(1)
+
+    deaf = gradlab.systems.from_function(step, state_dim=2, action_dim=1)
+    assert "dead action" in rung([replace(world, prior=deaf)], Critic())
