@@ -59,8 +59,9 @@ def read(name: str | Path) -> Trajectories:
     """
     minari, place = _minari(), _place(name)
     if not is_there(name):
-        got = str(name).removeprefix(PREFIX)
-        raise InputError(f"{name}: no such dataset; get it by `minari download {got}`")
+        own = str(name).removeprefix(PREFIX)
+        local = f"get it by `minari download {own}`" if own != str(name) else "name its folder"
+        raise InputError(f"{name}: no such Minari dataset; {local}")
     try:
         metadata = _metadata(place)
         found = minari.MinariDataset(place)
