@@ -99,8 +99,10 @@ def compare_remedies(
     )  # fmt: skip
     _check_rest(asked, trials)
     folder, config = models_folder(output), _config(asked, costs)
-    _prepare(output, folder, config, resume, overwrite)
-    plan = _plan(asked, folder, config, costs)
+    records.check_output(output, overwrite or resume)
+    if not resume:
+        _begin(asked, output, config, costs, overwrite)
+    plan = plan_from(_told_alike(folder, config))
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes, lines = measured(asked, k, plan, folder / f"trial-{k}", progress)
@@ -180,22 +182,47 @@ def _config(asked: Question, costs: Mapping[str, float] | None) -> dict[str, Any
     return found
 
 
-def _prepare(
-    output: Path, folder: Path, config: Mapping[str, Any], resume: bool, overwrite: bool
+def _begin(
+    asked: Question,
+    output: Path,
+    config: Mapping[str, Any],
+    given: Mapping[str, float] | None,
+    overwrite: bool,
 ) -> None:
-    """Make the folder for a new run, or see that it is that of this one."""
-    records.check_output(output, overwrite or resume)
-    if resume:
-        before = _told(folder)["config"]
-        changed = [name for name in config if before.get(name) != config[name]]
-        if changed:
-            raise InputError(f"{output} was begun with other {', '.join(changed)}: repeat them")
-        return
-    if folder.exists():
-        _told(folder)  # refuses a folder that is not of a run
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    """A folder with the plan of a new run, made once: costs that were measured again would differ.
+
+    What was there before goes when all else has been found to be in order.
+    """
+    folder = models_folder(output)
+    there = folder.exists() and any(folder.iterdir())
+    if there and _told(folder) and not overwrite:
+        raise InputError(
+            f"{folder} holds models of a run that was stopped: go on with it (resume), or allow to "
+            f"begin anew (overwrite)"
+        )
+    recipes, data = asked.recipes(0), asked.record(0)
+    steps = planning.steps_per_epoch(recipes, data)
+    costs = given
+    if costs is None:
+        costs = planning.costs_of(asked.arms, planning.measured_costs(recipes, data))
+    told = {
+        "config": config, "epochs": asked.settings.epochs, "steps": steps,
+        "costs": {arm: _cost(arm, costs) for arm in asked.arms},
+    }  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
     output.unlink(missing_ok=True)
+    folder.mkdir(parents=True)
+    with placed(folder / PLAN) as temporary:
+        temporary.write_text(json.dumps(told))
+
+
+def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder says of a run with this configuration."""
+    told = _told(folder)
+    changed = [name for name in config if told["config"].get(name) != config[name]]
+    if changed:
+        raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
+    return told
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -208,26 +235,6 @@ def _told(folder: Path) -> dict[str, Any]:
             f"without resuming"
         ) from error
     return found
-
-
-def _plan(
-    asked: Question, folder: Path, config: Mapping[str, Any], given: Mapping[str, float] | None
-) -> Plan:
-    """Made once, before anything is fitted: costs that were measured again would differ."""
-    if (folder / PLAN).is_file():
-        return plan_from(_told(folder))
-    recipes, data = asked.recipes(0), asked.record(0)
-    steps = planning.steps_per_epoch(recipes, data)
-    costs = given
-    if costs is None:
-        costs = planning.costs_of(asked.arms, planning.measured_costs(recipes, data))
-    told = {
-        "config": config, "epochs": asked.settings.epochs, "steps": steps,
-        "costs": {arm: _cost(arm, costs) for arm in asked.arms},
-    }  # fmt: skip
-    with placed(folder / PLAN) as temporary:
-        temporary.write_text(json.dumps(told))
-    return plan_from(told)
 
 
 def _cost(arm: str, costs: Mapping[str, float]) -> float:

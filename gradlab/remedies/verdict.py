@@ -167,7 +167,7 @@ def _price(evidence: OfTrials) -> list[str]:
         if change is not None:
             told.append(f"its predictions at step {at} err {by(change)} as much")
     cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))
-    return [*told, f"a step of its fit takes {times(cost)} the time"]
+    return [*told, f"fitting takes {times(cost)} the time per step"]
 
 
 def _optimiser(evidence: OfTrials) -> list[str]:

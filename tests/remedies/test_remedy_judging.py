@@ -145,7 +145,7 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     assert table[chosen]["ratio"].item() == pytest.approx(expected, rel=1e-3)
     first, second = verdict(good)
     assert first.decided and first.text.startswith("Take the directional-derivative loss: ")
-    assert "better at h = " in second.text and "takes 2× the time" in second.text
+    assert "better at h = " in second.text and "fitting takes 2× the time per step" in second.text
     first, second = verdict(run("dd", "nll"))
     assert not first.decided and first.text.startswith("Take none yet: ")
     assert "worse at h = " in second.text

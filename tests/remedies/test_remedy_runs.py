@@ -124,6 +124,30 @@ def test_nothing_to_resume_is_said(networks, tmp_path):
     assert (tmp_path / "mine-models" / "thesis.tex").exists()
 
 
+def test_models_of_a_stopped_run_are_not_thrown_away_unasked(networks, tmp_path):
+    def killed(stage, done, total):
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    output = tmp_path / "run.h5"
+    with pytest.raises(KeyboardInterrupt):
+        compared(networks, output, progress=killed)
+    assert not output.exists()
+    with pytest.raises(InputError, match="of a run that was stopped: go on with it"):
+        compared(networks, output)
+    assert compared(networks, output, resume=True, trials=1).trials == 1
+    assert compared(networks, output, overwrite=True, trials=1, rows=200).config["rows"] == 200
+
+
+def test_what_was_there_stays_where_the_new_run_is_refused(networks, tmp_path):
+    output = tmp_path / "run.h5"
+    before = compared(networks, output, ("spectral",), trials=1)
+    with pytest.raises(InputError, match="arm dd: "):
+        compared(networks, output, data=collect(TASK, 11), overwrite=True)
+    same(load(output), before)
+    assert models_of(output, TASK)
+
+
 def test_given_data_serve_every_trial_and_trials_still_differ(networks, tmp_path):
     data = collect(TASK, 300, seed=4)
     run = compared(networks, tmp_path / "run.h5", ("more-data", "spectral"), data=data)

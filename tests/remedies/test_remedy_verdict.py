@@ -67,7 +67,7 @@ def test_gains_and_prices_stand_in_one_sentence():
     assert " and cuts bias 2× (CI " in text and "(5 fits): better at h = 1–3; " in text
     assert "errors of ∂f/∂s 0.25× (CI 0.25–0.25); " in text
     assert text.endswith(
-        "its predictions at step 1 err 2× (CI 2–2) as much; a step of its fit takes 2× the time."
+        "its predictions at step 1 err 2× (CI 2–2) as much; fitting takes 2× the time per step."
     )
     assert (
         "∂f/∂s 0.25× (CI 0.25–0.25) away from clips"
