@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.journal import read
 from gradlab.networks import checkpoint, spectral
@@ -154,6 +155,15 @@ def test_what_is_measured_is_what_gradlab_measure_says_of_the_kept_networks(tmp_
         wanted = [profile.estimate("model", name, h).value for h in (0, 3)]
         np.testing.assert_allclose(found[name].values[0, 0], wanted, rtol=1e-8, atol=1e-12)
     assert (found["mse_low"].values <= found["mse"].values).all()
+    starts = task().starts(16, stream(0, "starts"))
+    mine, true = (
+        gradlab.Estimator(system, system, "first", tail).gradients(policy, starts, 0)
+        for system in (model, task().simulator)
+    )
+    gap = (mine - true).numpy()
+    square = ((gap.sum(axis=0) ** 2).sum() - (gap**2).sum()) / (16 * 15)
+    np.testing.assert_allclose(found["dynamics_bias2"].values[0, 0, 1], square, rtol=1e-8)
+    assert square > 0
 
 
 def test_a_model_that_is_the_simulator_has_no_error_of_its_own(tmp_path):

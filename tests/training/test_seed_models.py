@@ -3,15 +3,20 @@
 import pytest
 import torch
 
+import gradlab
 from gradlab.data.replay import Replay
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import windows
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, predict
+from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.two_models import TwoModels
+from gradlab.training.draws import Draws
+from gradlab.training.dynamics import Dynamics
 from gradlab.training.experience import PIECE, experience
 from gradlab.training.members import Network, stacked
+from gradlab.training.model_choice import LOSSES, LearnedModel
 from gradlab.training.nearest_rows import NearestRows
 from gradlab.training.seed_models import SeedModels, SeedTwoModels, dealt
 from gradlab.training.trained import Trained
@@ -211,19 +216,42 @@ def test_a_network_without_held_layers_is_its_parameters():
         Trained(network(), 1e-3, None, "hidden")  # two layers have none in between
 
 
-def test_members_that_diverge_are_put_back_and_counted(tmp_path):
-    import gradlab
-    from gradlab.systems import from_function
-    from gradlab.training.draws import Draws
-    from gradlab.training.dynamics import Dynamics
-    from gradlab.training.model_choice import LearnedModel
-
+def dynamics_of(loss="nll", **changes):
     world = from_function(lambda s, a: (s + a, s[:, 0]), state_dim=2, action_dim=1)
     task = gradlab.Task("walk", world, None, lambda n, g: torch.zeros(n, 2), 0.9, 5)
-    draws = Draws((0, 1), torch.float32, "cpu")
-    choice = LearnedModel(members=2, hidden=(8,), first_steps=5, steps=5, batch=16)
-    dynamics = Dynamics(choice, task, draws, agents=4)
-    replay = filled(60)
+    choice = LearnedModel(
+        LOSSES[loss], members=2, hidden=(8,), first_steps=5, steps=5, batch=16, **changes
+    )
+    return Dynamics(choice, task, Draws((0, 1), torch.float32, "cpu"), agents=4)
+
+
+def test_a_model_without_a_likelihood_draws_noise_as_large_as_its_held_out_error():
+    dynamics, found = dynamics_of("multistep"), experience(filled(60), agents=4)
+    dynamics.fit(filled(60))
+    ensemble, record = dynamics.ensembles_of(1)["prediction"], found.rows.record
+    rows = found.part(True)[found.part(True) // len(found.numbers) == 1]
+    said = ensemble(record.state[rows], record.action[rows])
+    wanted = torch.cat([record.next_state, record.reward[:, None]], dim=1)[rows]
+    error = (said.mean - wanted).square().mean(dim=1).sqrt()
+    # The report takes 1024 rows evenly spread over these 24: some count once more.
+    torch.testing.assert_close(said.std[:, 0], error, rtol=0.02, atol=1e-4)
+
+
+def test_cold_fits_begin_anew_and_warm_ones_go_on():
+    steps = []
+    for warm in (True, False):
+        dynamics, replay = dynamics_of(warm_start=warm), filled(60)
+        first = dynamics.fit(replay)
+        before = dynamics.ensembles_of(0)["prediction"].network.linear[0].weight.clone()
+        second = dynamics.fit(replay)
+        moved = dynamics.ensembles_of(0)["prediction"].network.linear[0].weight - before
+        assert (moved.abs().max() < 0.05) == warm  # five steps of 0.001
+        steps.append((first.steps, second.steps))
+    assert steps == [(5, 10), (5, 10)]
+
+
+def test_members_that_diverge_are_put_back_and_counted():
+    dynamics, replay = dynamics_of(), filled(60)
     assert dynamics.fit(replay).reports["prediction"].restored.tolist() == [0, 0]
     ensembles = dynamics.roles["prediction"]
     with torch.no_grad():

@@ -6,6 +6,8 @@ from gradlab.cli.train import Train
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import MultiStep, OneStep
+from gradlab.reporting import training_page
+from gradlab.training.results import load
 
 
 def row(**options):
@@ -63,12 +65,11 @@ def test_options_that_do_nothing_are_refused(options, message):
 def test_a_whole_run_on_a_learned_model_from_the_command_line(tmp_path):
     command = Train(
         "mpg-v2", "double_integrator", model="learned", spectral="policy", members=1,
-        horizons=(0, 2), iterations=2, gradient_starts=4,
+        horizons=(0, 2), iterations=2, gradient_starts=4, no_report=True,
         output=tmp_path / "run.h5",
     )  # fmt: skip
     document = command.run("gradlab train mpg-v2 double_integrator --model learned")
     about = {sentence["about"] for sentence in document["verdict"]}
     assert {"return", "gradient", "model"} <= about
-    page = (tmp_path / "run.html").read_text()
-    assert "Errors of the gradient and of the learned model" in page
-    assert "Held-out error of the learned model" in page
+    drawn = {panel.name for panel in training_page.panels({"run": load(tmp_path / "run.h5")})}
+    assert {"gradient-parts", "gradient-dynamics_parts", "model-prediction"} <= drawn
