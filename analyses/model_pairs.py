@@ -9,24 +9,23 @@ Errors are held-out: on a record of its own, in standardised coordinates of the 
     prediction  mean ((s' − ŝ')_j / f_j)²         jacobian  mean ((J − Ĵ)_jk d_k / f_j)²
 
 with d, f the deviations of (s, a) and of s' − s, r. Rows on the simulator's clip, whose derivative
-jumps, are counted apart. A ratio over trials is the geometric mean of the paired ratios.
+jumps, are counted apart.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from analyses.model_worlds import LONGEST, World, world
+from analyses.paired_trials import HORIZONS, Row, spread
 from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.descent import Descent
 from gradlab.fitting.fitted import Fit, finished
@@ -34,18 +33,12 @@ from gradlab.fitting.losses import Loss
 from gradlab.fitting.model_settings import SMALL, ModelSettings
 from gradlab.fitting.models import prepared
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.remedies.cells import over_trials
-from gradlab.statistics.comparison import difference
-from gradlab.statistics.moments import Estimate
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import Linearization, System
 
-HORIZONS = (1, 3, 5, 10)
 TEST_ROWS = 4000
-ALIKE = 1.25  # ratios within this of 1 do not matter
 COST_ROWS, COST_TURNS = 2000, 7
 TEST_SEED = 20_000  # of a record that no model is fitted to
-Row = dict[str, float | int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +124,6 @@ def gradients(world: World, systems: Mapping[str, System]) -> dict[str, Row]:
     return found
 
 
-def spread(estimate: Estimate) -> float:
-    """Jackknife standard error: a squared bias below it counts as that much."""
-    g = len(estimate.left_out)
-    return float(np.sqrt((g - 1) * estimate.left_out.var()))
-
-
 def learned(world: World, fit: Fit) -> LearnedSystem:
     return LearnedSystem(fit.ensemble.double(), world.reward, world.task.alive)
 
@@ -180,72 +167,12 @@ def cost_ratio(name: str, noise: float, loss: Loss, baseline: Loss) -> float:
 
 
 def cost_of(data: Trajectories, loss: Loss, baseline: Loss) -> float:
-    """Time of a step with `loss` over that of one with `baseline`: medians of epochs in turn."""
+    """Processor time of a step with `loss` over `baseline`'s: medians of epochs that take turns."""
     descents = [prepared(data, settings(0), each, None)[0] for each in (loss, baseline)]
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(COST_TURNS):
         for descent, taken in zip(descents, seconds, strict=True):
-            begun = time.perf_counter()
+            begun = time.process_time()
             descent.run_epoch()
-            taken.append((time.perf_counter() - begun) / batches(descent))
+            taken.append((time.process_time() - begun) / batches(descent))
     return float(np.median(seconds[0]) / np.median(seconds[1]))
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """Geometric mean of the paired ratios second/first, its 95% interval, share of ratios below 1.
-
-    One pair has no interval: its ends are NaN.
-    """
-
-    value: float
-    low: float
-    high: float
-    wins: float
-    n: int
-
-    @property
-    def decided(self) -> str:
-        """ "better" or "worse" than 1, "alike" within `ALIKE`, else "undecided"."""
-        if self.high < 1:
-            return "better"
-        if self.low > 1:
-            return "worse"
-        return "alike" if self.low >= 1 / ALIKE and self.high <= ALIKE else "undecided"
-
-    def __str__(self) -> str:
-        return f"{self.value:.2g} [{self.low:.2g}, {self.high:.2g}]"
-
-
-def ratio(first: Sequence[float], second: Sequence[float]) -> Ratio:
-    """Of positive numbers, one pair per trial."""
-    one, other = (np.log(np.asarray(each, dtype=np.float64)) for each in (first, second))
-    gap = difference(over_trials(other), over_trials(one))
-    value, low, high = np.exp([other.mean() - one.mean(), gap.low, gap.high])
-    return Ratio(float(value), float(low), float(high), float((other < one).mean()), len(one))
-
-
-def kept(path: Path, cells: Sequence[Row], measure: Callable[[Row], list[Row]]) -> pd.DataFrame:
-    """Rows of all cells; those that the file has are read, the file grows with every cell."""
-    table = pd.read_csv(path) if path.is_file() else pd.DataFrame()
-    for cell in cells:
-        if len(table) and _has(table, cell):
-            continue
-        rows = pd.DataFrame([cell | row for row in measure(cell)])
-        table = pd.concat([table, rows], ignore_index=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        table.to_csv(temporary, index=False)
-        temporary.replace(path)
-    mine = np.zeros(len(table), dtype=bool)
-    for cell in cells:
-        mine |= _at(table, cell)
-    return table[mine].reset_index(drop=True)
-
-
-def _has(table: pd.DataFrame, cell: Row) -> bool:
-    return bool(_at(table, cell).any())
-
-
-def _at(table: pd.DataFrame, cell: Row) -> np.ndarray:
-    return np.asarray(np.logical_and.reduce([table[name] == value for name, value in cell.items()]))

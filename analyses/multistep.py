@@ -22,27 +22,31 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import tyro
 import torch
+import tyro
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from analyses import remedy_claims
+from analyses.forest import forest
 from analyses.model_pairs import (
-    HORIZONS,
-    Row,
     cost_ratio,
     errors,
     gradients,
     held_out_of,
-    kept,
     learned,
     photographs,
     settings,
 )  # fmt: skip
 from analyses.model_worlds import LONGEST, World, world
+from analyses.paired_trials import HORIZONS, Row, as_numbers, comparison, kept, listed
+from analyses.verdicts import Verdict, save
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import Loss, MultiStep, OneStep
 from gradlab.systems.system import System
 
+FOLDER = Path("reports/remedies")
+WORLDS = ("pendulum", "cart-pole")
 ROWS, TRIALS, STEPS = 3000, 5, 1000
 BASELINE = OneStep("mse")
 LOSSES: dict[str, Loss] = {
@@ -59,7 +63,7 @@ def measure(trials: Path, small: bool = False) -> pd.DataFrame:
     cells: list[Row] = [
         {"world": name, "rows": rows, "trial": trial, "steps": steps}
         for trial in range(count)
-        for name in ("pendulum", "cart-pole")
+        for name in (WORLDS[1:] if small else WORLDS)
     ]
     return kept(trials, cells, one_trial)
 
@@ -121,5 +125,98 @@ def product_errors(found: Tensor, true: Tensor) -> Row:
     return {f"product_{h}": float(off[h - 1] / size[h - 1]) for h in HORIZONS}
 
 
+def judge(trials: pd.DataFrame) -> Verdict:
+    """The verdict from one row per world, trial and model."""
+    pairs = {
+        f"{each}, {budget}": (("1 step", key), (each, "both"))
+        for each in LOSSES
+        for budget, key in (("equal time", f"time of {each}"), ("equal steps", "equal steps"))
+    }
+    quantities = [f"{name}_{h}" for name in ("product", "bias2") for h in HORIZONS]
+    table = comparison(trials, ("world", "rows"), pairs, [*quantities, "jacobian", "prediction"])
+    decisive = pd.concat(_along(table, h, "equal time") for h in JUDGED)
+    times = trials[trials["arm"] != "1 step"].groupby("arm")["times"].median()
+    won, lost = int((decisive["ci_high"] < 1).sum()), int((decisive["ci_low"] > 1).sum())
+    sentence = (
+        f"h steps beat one in {won} of {len(decisive)} comparisons at equal time (worse in "
+        f"{lost}). {_told(table, 'equal time')} {_told(table, 'equal steps')} Directional "
+        f"derivatives, h = 10, equal time: {_directional(table)}. Time of a step over that of one "
+        f"step's loss: {', '.join(f'{name} {value:.2g}' for name, value in times.items())}. N = "
+        f"{int(table['n'].min())} trials, 2×64 SiLU."
+    )
+    return Verdict(
+        "MULTISTEP",
+        "RP-PGM, section 7 and Fig. 6",
+        "at h = 5 and 10, with a loss along h steps, error of the product of Jacobians and bias² "
+        "both below those with one step at equal time (whole 95% intervals), in both worlds",
+        won == len(decisive),
+        sentence,
+        as_numbers(table, ("quantity", "world", "pair"))
+        | {f"time {k}": v for k, v in times.items()},
+        table,
+        _figure(table),
+    )
+
+
+JUDGED = (5, 10)
+
+
+def _along(table: pd.DataFrame, h: int, budget: str) -> pd.DataFrame:
+    """The loss along h steps at the horizon h."""
+    at_h = table["quantity"].isin([f"product_{h}", f"bias2_{h}"])
+    return table[at_h & (table["pair"] == f"{h} steps, {budget}")]
+
+
+def _told(table: pd.DataFrame, budget: str) -> str:
+    parts = [
+        f"h = {h}, {what}: {listed(rows[rows['quantity'] == f'{name}_{h}'], ('world',))}"
+        for h in JUDGED
+        for rows in [_along(table, h, budget)]
+        for name, what in (("product", "product of Jacobians"), ("bias2", "bias²"))
+    ]
+    return f"Ratios at {budget}: {'; '.join(parts)}."
+
+
+def _directional(table: pd.DataFrame) -> str:
+    rows = table[table["pair"] == "directional, equal time"]
+    return "; ".join(
+        f"{what} {listed(rows[rows['quantity'] == f'{name}_10'], ('world',))}"
+        for name, what in (("product", "product of Jacobians"), ("bias2", "bias²"))
+    )
+
+
+def _figure(table: pd.DataFrame) -> Figure:
+    figure = Figure(figsize=(8.5, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    split = table["pair"].str.rsplit(", ", n=1, expand=True)
+    rows = table.assign(label=table["world"] + ", " + split[0], pair=split[1])
+    rows = rows.sort_values("label", kind="stable")
+    names = {"product_10": "error of the product of 10 Jacobians", "bias2_10": "bias² at h = 10"}
+    styles = {"equal time": "equal time", "equal steps": "equal steps"}
+    for axes, (quantity, name) in zip(panels, names.items(), strict=True):
+        forest(axes, rows[rows["quantity"] == quantity], f"{name}, over one step's loss", styles)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
+    """Fit, measure and judge.
+
+    Args:
+        small: the cart-pole alone, two trials.
+        output: folder of the verdict.
+        trials: file of single trials, which is gone on with; None: in the output.
+    """
+    table = measure(trials or output / "multistep-trials.csv", small)
+    save(judge(table), output, "python -m analyses.multistep")
+    remedy_claims.refresh(output)
+
+
 if __name__ == "__main__":
-    tyro.cli(measure)
+    tyro.cli(main)

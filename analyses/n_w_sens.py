@@ -5,7 +5,6 @@
     paper       DDPPO, Fig. 3 left and middle, Table 1
     criterion   at the best w, largest/smallest Jacobian MSE over n ≤ 1.5, and all below that of a
                 model without the loss; Spearman correlation of the best w with the dimension < 0
-                (whole 95% interval, bootstrap over trials)
 
     python -m analyses.n_w_sens [--small] [--output reports/remedies] [--trials FILE]
 
@@ -18,26 +17,32 @@ that every n costs the same; n ∈ {1, 5, 10, 25}, w ∈ {0.01, 0.1, 1, 10, 50}.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import cache
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-import tyro
 import torch
+import tyro
+from matplotlib.figure import Figure
+from scipy import stats
 from torch import Tensor
 
+from analyses import remedy_claims
+from analyses.forest import plain_ticks
 from analyses.model_pairs import (
     TEST_ROWS,
     TEST_SEED,
-    Row,
     cost_of,
     errors,
     held_out,
-    kept,
     photographs,
     settings,
 )  # fmt: skip
+from analyses.paired_trials import Paired, Row, kept, ratio
+from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
 from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
@@ -47,9 +52,11 @@ from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.tasks import Task
 
+FOLDER = Path("reports/remedies")
 DIMENSIONS, NEIGHBOURS, WEIGHTS = (3, 10, 30), (1, 5, 10, 25), (0.01, 0.1, 1.0, 10.0, 50.0)
 ROWS, TRIALS, STEPS = 2000, 3, 1000
 PLAIN = OneStep("nll")
+BOOTSTRAPS, SPREAD = 2000, 1.5
 
 
 @cache
@@ -121,5 +128,147 @@ def times_of(dimension: int) -> float:
     return cost_of(data, loss(10, 1.0), PLAIN)
 
 
+def judge(trials: pd.DataFrame) -> Verdict:
+    """The verdict from one row per dimension, trial and model."""
+    table = against_plain(trials)
+    sizes = sorted(table["dimension"].unique())
+    best = {d: best_weight(trials[trials["dimension"] == d]) for d in sizes}
+    span = {d: over_neighbours(trials, d, best[d]) for d in sizes}
+    at_best = table[
+        (table["w"] == table["dimension"].map(best)) & (table["budget"] == "equal steps")
+    ]
+    timed = table[(table["w"] == table["dimension"].map(best)) & (table["budget"] == "equal time")]
+    rho, low, high = correlation(trials)
+    helps = bool((at_best["ci_high"] < 1).all())
+    numbers = {"spearman": rho, "spearman low": low, "spearman high": high}
+    numbers |= {f"best w, d = {d}": best[d] for d in sizes}
+    numbers |= {f"largest/smallest over n, d = {d}": span[d] for d in sizes}
+    sentence = (
+        f"Best w (mean over n): {', '.join(f'd = {d} {best[d]:g}' for d in sizes)}; Spearman "
+        f"correlation of a trial's best w with d {rho:.2f} [{low:.2f}, {high:.2f}]. Jacobian MSE "
+        f"at the best w, largest/smallest over n = {', '.join(map(str, NEIGHBOURS))}: "
+        f"{', '.join(f'd = {d} {span[d]:.2f}' for d in sizes)}. With/without the loss at the best "
+        f"w, equal steps: {_by_dimension(at_best)}; equal time: {_by_dimension(timed)}. Over all w "
+        f"and n, equal time: lower in {int((_of(table)['ci_high'] < 1).sum())}, higher in "
+        f"{int((_of(table)['ci_low'] > 1).sum())} of {len(_of(table))}. N = "
+        f"{trials['trial'].nunique()} trials, 2×64 SiLU, {STEPS:,} steps."
+    )
+    return Verdict(
+        "N-W-SENS",
+        "DDPPO, Fig. 3 left and middle, Table 1",
+        "at the best w, largest/smallest Jacobian MSE over n ≤ 1.5 and every n below no loss at "
+        "equal steps (whole 95% interval) in every dimension; Spearman correlation of the best w "
+        "with the dimension below 0",
+        helps and max(span.values()) <= SPREAD and rho < 0,
+        sentence,
+        numbers,
+        table,
+        _figure(table, sizes),
+    )
+
+
+def against_plain(trials: pd.DataFrame) -> pd.DataFrame:
+    """Jacobian MSE with the loss over without, one row per dimension, n, w and budget."""
+    rows = []
+    for (d, n, w), cell in trials[trials["arm"] == "dd"].groupby(["dimension", "n", "w"]):
+        with_loss = cell.set_index("trial")["jacobian"].sort_index()
+        for budget in ("equal steps", "equal time"):
+            plain = trials[(trials["dimension"] == d) & (trials["budget"] == budget)]
+            found = ratio(plain.set_index("trial")["jacobian"][with_loss.index], with_loss)
+            rows.append({"dimension": d, "n": n, "w": w, "budget": budget} | _ends(found))
+    return pd.DataFrame(rows)
+
+
+def _ends(found: Paired) -> Row:
+    return {
+        "value": found.value, "ci_low": found.low, "ci_high": found.high, "trials": found.n
+    }  # fmt: skip
+
+
+def best_weight(trials: pd.DataFrame) -> float:
+    """w of the smallest geometric mean of the Jacobian MSE over n and trials."""
+    rows = trials[trials["arm"] == "dd"]
+    return float(np.log(rows["jacobian"]).groupby(rows["w"]).mean().idxmin())
+
+
+def over_neighbours(trials: pd.DataFrame, dimension: int, weight: float) -> float:
+    """Largest over smallest Jacobian MSE, geometric means over the trials."""
+    rows = trials[(trials["dimension"] == dimension) & (trials["w"] == weight)]
+    means = np.exp(np.log(rows["jacobian"]).groupby(rows["n"]).mean())
+    return float(means.max() / means.min())
+
+
+def correlation(trials: pd.DataFrame) -> tuple[float, float, float]:
+    """Spearman's, of each trial's best w with d; percentile bootstrap over trials."""
+    best = {
+        (d, trial): best_weight(rows) for (d, trial), rows in trials.groupby(["dimension", "trial"])
+    }
+    sizes, names = (sorted({key[k] for key in best}) for k in (0, 1))
+
+    def of(chosen: Iterable[int]) -> float:
+        pairs = [(d, best[d, trial]) for trial in chosen for d in sizes]
+        one, other = zip(*pairs, strict=True)
+        if len(set(one)) < 2 or len(set(other)) < 2:
+            return 0.0  # nothing varies: no relation
+        return float(stats.spearmanr(one, other).statistic)
+
+    draws = np.random.default_rng(0).choice(names, (BOOTSTRAPS, len(names)))
+    low, high = np.quantile([of(draw) for draw in draws], [0.025, 0.975])
+    return of(names), float(low), float(high)
+
+
+def _of(table: pd.DataFrame) -> pd.DataFrame:
+    return table[table["budget"] == "equal time"]
+
+
+def _by_dimension(rows: pd.DataFrame) -> str:
+    return ", ".join(
+        f"d = {d} {part['value'].min():.2g} to {part['value'].max():.2g} (below 1 in "
+        f"{int((part['ci_high'] < 1).sum())} of {len(part)} n)"
+        for d, part in rows.groupby("dimension")
+    )
+
+
+def _figure(table: pd.DataFrame, sizes: list[int]) -> Figure:
+    figure = Figure(figsize=(3.1 * len(sizes) + 0.4, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0]
+    for axes, d in zip(panels, sizes, strict=True):
+        for budget, line in (("equal steps", "--"), ("equal time", "-")):
+            rows = table[(table["dimension"] == d) & (table["budget"] == budget)]
+            for marker, n in zip("o^sD", NEIGHBOURS, strict=True):
+                part = rows[rows["n"] == n]
+                axes.plot(part["w"], part["value"], line, marker=marker, markersize=4, linewidth=1,
+                          color="black" if budget == "equal time" else "0.6",
+                          label=f"n = {n}" if budget == "equal time" else None)  # fmt: skip
+        axes.axhline(1, color="black", linewidth=0.6)
+        axes.set(xscale="log", yscale="log", xlabel="weight w")
+        plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
+        axes.set_title(f"{d} dimensions", fontsize=9)
+    panels[0].set_ylabel("Jacobian MSE, with / without the loss\n(black: equal time, grey: steps)",
+                         fontsize=8)  # fmt: skip
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=4,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def main(small: bool = False, output: Path = FOLDER, trials: Path | None = None) -> None:
+    """Fit, measure and judge.
+
+    Args:
+        small: three dimensions, two trials.
+        output: folder of the verdict.
+        trials: file of single trials, which is gone on with; None: in the output.
+    """
+    table = measure(trials or output / "n-w-sens-trials.csv", small)
+    save(judge(table), output, "python -m analyses.n_w_sens")
+    remedy_claims.refresh(output)
+
+
 if __name__ == "__main__":
-    tyro.cli(measure)
+    tyro.cli(main)
