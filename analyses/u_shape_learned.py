@@ -78,7 +78,7 @@ def settings() -> dict[str, Setting]:
         for given, system, _ in (fitted.make_setting(gain),)
     }
     rod = {
-        f"pendulum, gains {p:g} and {d:g}": Setting(Pendulum(), row(-p, -d), 0.2)
+        f"pendulum, gains {p:g} and {d:g}": Setting(Pendulum(), row(-p, -d), 0.1)
         for p, d in ((8.0, 2.0), (6.0, 1.0))
     }
     return mass | rod

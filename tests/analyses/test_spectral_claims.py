@@ -205,7 +205,8 @@ def test_every_pendulum_policy_of_the_u_is_stable_and_hardly_clipped():
             out = setting.system.linearize(torch.zeros(1, 2).double(), torch.zeros(1, 1).double())
             closed = out.A[0] + out.B[0] @ setting.weight
             assert torch.linalg.eigvals(closed).abs().max() < 1
-            assert float((setting.weight * setting.spread).norm()) < 2.0  # N m, the limit
+            first = u_shape_learned.starts(setting) @ setting.weight.T
+            assert (first.abs() < 2.0).double().mean() > 0.95  # N m, the limit
 
 
 def curves(learned):
