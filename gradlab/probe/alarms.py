@@ -33,6 +33,7 @@ from gradlab.statistics.successive import Signal, pooled
 ALPHA = 0.01
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
 HALF = 0.5  # of the actions
+FEWEST = 10  # looks: a head that begins at 0 blocks the first gradients only
 POOL = 64  # bursts that are judged together
 ROUNDING = 1e-6  # of a logarithm whose samples do not differ at all
 PERSISTENT = 3  # bursts in which a column is dead
@@ -105,8 +106,8 @@ def nonfinite(look: Look) -> Alarm | None:
 def dead_parameters(look: Look) -> Alarm | None:
     """Tensors whose gradient was exactly 0 in every update of the window."""
     looked = int(look.new.get("looked", 0))
-    dead = np.asarray(look.new.get("zero", ())) >= max(looked, 1)
-    if not dead.any():
+    dead = np.asarray(look.new.get("zero", ())) >= looked
+    if looked < FEWEST or not dead.any():
         return None
     return Alarm(
         "dead path",

@@ -37,10 +37,14 @@ class Desk:
         for alarm in examine(table, Look(list(rows), self._count[table], self.names)):
             self.ring(alarm, int(row["update"]), int(row["step"]))
 
+    def due(self, kind: str, update: int) -> bool:
+        """Would an alarm of this kind be told?"""
+        last = self._told.get(kind)
+        return last is None or update >= 2 * max(last, 1)
+
     def ring(self, alarm: Alarm, update: int, step: int) -> None:
         """Tell it, unless it was told lately."""
-        last = self._told.get(alarm.kind)
-        if last is not None and update < 2 * max(last, 1):
+        if not self.due(alarm.kind, update):
             return
         self._told[alarm.kind] = update
         number = len(self.alarms)

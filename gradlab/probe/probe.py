@@ -121,10 +121,10 @@ class Probe:
 
     def close(self) -> None:
         """Write what is open, finish the file and let go of policy and optimiser."""
-        self.attempt(self._updates.finish)
+        self._attempt(self._updates.finish)
         self._let_go()
 
-    def attempt(self, work: Callable[..., Any], *given: Any) -> Any:
+    def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
         """Do something of the probe's; where it fails, say so once and switch the probe off."""
         if self.off:
             return None
@@ -143,10 +143,10 @@ class Probe:
         return handles
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.attempt(self._updates.before_step)
+        self._attempt(self._updates.before_step, optimizer)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self.attempt(self._updates.over)
+        self._attempt(self._updates.over)
 
     def _let_go(self) -> None:
         self.off = True
@@ -156,12 +156,17 @@ class Probe:
         with contextlib.suppress(Exception):
             self.desk.close()
 
-    def enter(self) -> Finder | None:
-        found: Finder | None = self.attempt(self._updates.enter)
+    def _enter(self) -> Finder | None:
+        found: Finder | None = self._attempt(self._updates.enter)
         return found
 
-    def look(self, step: int, scaler: Any, finder: Finder | None) -> None:
-        self.attempt(self._updates.look, step, scaler, True, finder)
+    def _look(self, step: int, scaler: Any, finder: Finder | None) -> None:
+        self._attempt(self._marked, step, scaler, finder)
+
+    def _marked(self, step: int, scaler: Any, finder: Finder | None) -> None:
+        # The scale as a tensor where it is: asking for the number would wait for an accelerator.
+        scale = None if scaler is None else scaler._get_scale_async()
+        self._updates.look(step, scale, True, finder)
 
 
 @final
@@ -173,7 +178,7 @@ class _Marked:
         self.finder: Finder | None = None
 
     def __enter__(self) -> None:
-        self.finder = self.probe.enter()
+        self.finder = self.probe._enter()
         if self.finder is not None:
             self.finder.__enter__()  # type: ignore[no-untyped-call]
 
@@ -186,7 +191,7 @@ class _Marked:
         if self.finder is not None:
             self.finder.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         if kind is None:
-            self.probe.look(self.step, self.scaler, self.finder)
+            self.probe._look(self.step, self.scaler, self.finder)
 
 
 def _book(

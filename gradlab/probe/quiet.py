@@ -48,7 +48,7 @@ def copied(module: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: the module holds something that cannot be copied.
     """
-    found = copy.deepcopy(getattr(module, "_orig_mod", module)).eval()  # torch.compile's original
+    found = copy.deepcopy(_unwrapped(module)).eval()
     for each in found.modules():
         for name in HOOKS:
             hooks = getattr(each, name)
@@ -68,6 +68,14 @@ def warn(what: str, error: Exception) -> None:
     text = f"gradlab's probe {what}; training goes on ({type(error).__name__}: {error})"
     with suppress(Warning):
         warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """What torch.compile, DataParallel or DistributedDataParallel was given."""
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
+    found: nn.Module = getattr(module, "_orig_mod", module)
+    return found
 
 
 def _essential(hook: object) -> bool:

@@ -31,6 +31,9 @@ STRIDE = 4  # updates to one whose step and actions are looked at, which cost mo
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 WATCHES = 30  # such passes in a run: each takes several times as long
 
+ORIGIN = "origin of a non-finite gradient"
+OPERATION = "first non-finite operation"
+
 
 @final
 class Updates:
@@ -53,7 +56,8 @@ class Updates:
         self.count, self.step = 0, 0
         self._vitals, self._bursts = Vitals(parameters), Bursts(parameters, desk.names, budget)
         self._open: Tensor | None = None  # |∂L/∂θ_l| of the update under way
-        self._seen = False  # whether the update under way was looked at or passed over
+        self._seen = False  # whether its gradient is there
+        self._due = budget.look()  # whether it is looked at or passed over
         self._marked = False
         self._batch = BATCH
         self._watching = self._watches = 0
@@ -66,29 +70,31 @@ class Updates:
         self._watching, self._watches = self._watching - 1, self._watches + 1
         return Finder()
 
-    def look(self, step: int, scaler: Any, marked: bool, finder: Finder | None = None) -> None:
-        """The gradient is there."""
+    def look(
+        self, step: int, scale: Tensor | None, marked: bool, finder: Finder | None = None
+    ) -> None:
+        """The gradient is there, `scale` times too large."""
         self.budget.begin()
         if not self.stepped and self._seen and step != self.step:
             self.over()
         begun = self.budget.clock()
         self.step, self._marked, self._seen = step, marked, True
-        scale = None if scaler is None else scaler._get_scale_async()
-        if self._open is not None or self.budget.look():
+        if self._due:
             self._open = self._vitals.gradient(scale)
-            if scaler is None:
+            if scale is None:  # a scaler that searches its scale overflows now and then
                 self._check_finite(self._open)
         if marked:
             self.models.after()
         if finder is not None and finder.found:
-            self._tell("first non-finite operation", f"{finder.found}, in the pass that was marked")
+            self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
         self.budget.pay(begun)
         self._bursts.see(scale)
 
-    def before_step(self) -> None:
+    def before_step(self, optimizer: Any) -> None:
         """The optimiser is about to move θ."""
         if not self._seen:
-            self.look(self.count, None, marked=False)
+            # A fused optimiser under a scaler divides by itself, and says by what.
+            self.look(self.count, getattr(optimizer, "grad_scale", None), marked=False)
         begun = self.budget.clock()
         if self._open is not None and self.count % STRIDE == 0:
             self._vitals.before_step()
@@ -96,6 +102,12 @@ class Updates:
 
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
+        self._count()
+        self._sampled("successive", self._bursts.commit())
+        if self.measurements is not None:
+            self._sampled("measured", self._measurement(self.measurements))
+
+    def _count(self) -> None:
         begun = self.budget.clock()
         if self._open is not None:
             self._vitals.after_step()
@@ -104,13 +116,11 @@ class Updates:
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
-        self.watch.counting = self.count % STRIDE == 0
         if self.count % ROW == 0:
             self.file_vitals()
         self.budget.pay(begun)
-        self._sampled("successive", self._bursts.commit())
-        if self.measurements is not None:
-            self._sampled("measured", self._measurement(self.measurements))
+        self._due = self.watch.on = self.budget.look()
+        self.watch.counting = self.count % STRIDE == 0
 
     def file_vitals(self) -> None:
         """The window's row."""
@@ -130,7 +140,7 @@ class Updates:
     def finish(self) -> None:
         """No more updates come."""
         if self._seen:
-            self.over()
+            self._count()
         self.file_vitals()
 
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
@@ -157,11 +167,13 @@ class Updates:
         if sizes.device.type != "cpu" or isfinite(sum(sizes.tolist())):
             return
         self._watching = WATCHED
+        if not self.desk.due(ORIGIN, self.count):
+            return
         try:
             words = replayed(self.policy, self.watch.inputs, self.watch.arrived)
         except Exception as error:  # a policy that cannot be copied, or not called again
             words = f"the policy's passes could not be made again ({type(error).__name__}: {error})"
-        self._tell("origin of a non-finite gradient", words)
+        self._tell(ORIGIN, words)
 
     def _tell(self, kind: str, words: str) -> None:
         message = f"{words}: mend that operation, or leave the sample out"

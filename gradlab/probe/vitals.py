@@ -34,7 +34,7 @@ def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """|x_l| of every tensor, [len(tensors)], in float32 at least."""
-    half = tensors[0].dtype in (torch.float16, torch.bfloat16)
+    half = any(each.dtype in (torch.float16, torch.bfloat16) for each in tensors)
     kind = torch.float32 if half else None
     return torch.stack(list(torch._foreach_norm(list(tensors), 2, dtype=kind)))
 
@@ -45,7 +45,6 @@ class Vitals:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._theta = [p.detach() for p in self.parameters]
         self._before: list[Tensor] | None = None
         self._empty()
 
@@ -58,7 +57,7 @@ class Vitals:
         gradients = [p.grad for p in self.parameters]
         here = present(gradients)
         if not here:
-            return torch.zeros(len(gradients), device=self._theta[0].device)
+            return torch.zeros(len(gradients), device=self.parameters[0].device)
         found = norms(here)
         if len(here) < len(gradients):
             place = [k for k, each in enumerate(gradients) if each is not None]
@@ -73,9 +72,10 @@ class Vitals:
 
     def before_step(self) -> None:
         """Keep θ."""
+        theta = self._theta()
         if self._before is None:
-            self._before = [torch.empty_like(p) for p in self._theta]
-        torch._foreach_copy_(self._before, self._theta)
+            self._before = [torch.empty_like(p) for p in theta]
+        torch._foreach_copy_(self._before, theta)
         self._open = True
 
     def after_step(self) -> None:
@@ -83,7 +83,7 @@ class Vitals:
         if not self._open or self._before is None:
             return
         sizes = norms(self._before)
-        torch._foreach_sub_(self._before, self._theta)
+        torch._foreach_sub_(self._before, self._theta())
         self._moves.append(torch.stack([norms(self._before), sizes]))
         self._open = False
 
@@ -112,6 +112,10 @@ class Vitals:
         }
         self._empty()
         return row
+
+    def _theta(self) -> list[Tensor]:
+        """As it is now: a loop may have put other tensors into its parameters."""
+        return [p.detach() for p in self.parameters]
 
     def _empty(self) -> None:
         self._sizes: list[Tensor] = []

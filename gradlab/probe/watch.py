@@ -3,9 +3,9 @@
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
 
 Only forward passes that are differentiated count, one in an update and not in every update: acting
-without gradients costs one comparison.
-The hook keeps the last input and the gradient that arrived at the last output until the update has
-been looked at, as references and without their graphs, so that an origin of NaN can be sought.
+without gradients costs one comparison. The hook keeps the last input and the gradient that arrived
+at the last output until the update has been looked at, as references and without their graphs, so
+that an origin of NaN can be sought.
 """
 
 from __future__ import annotations
@@ -68,16 +68,16 @@ class Watch:
         self._rows = 0
         self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
-        self.off = False
+        self.on = True  # whether this update is looked at
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if not self.on or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         begun = self.budget.clock()
         try:
             self._see(args, output)
         except Exception as error:  # the user's forward pass goes on; the probe tells it later
-            self.error, self.off = error, True
+            self.error = error
         self.budget.pay(begun)
 
     def __deepcopy__(self, memo: object) -> Any:
@@ -105,7 +105,7 @@ class Watch:
         return row
 
     def _see(self, args: Any, output: Any) -> None:
-        if not isinstance(output, Tensor) or _transformed(output):
+        if self.error is not None or not isinstance(output, Tensor) or _transformed(output):
             return
         self.inputs = tuple(each.detach() for each in args if isinstance(each, Tensor))
         if output.requires_grad:

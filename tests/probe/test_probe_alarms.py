@@ -55,18 +55,20 @@ def rung(table: str, *rows: Mapping[str, Any]) -> set[str]:
     return {each.kind for each in examine(table, Look(list(rows), len(rows), ("0.weight", "b")))}
 
 
+EXPONENTIAL = {"growth": 0.3, "growth_se": 0.03, "growth_evidence": 20.0}
 QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("vitals", [vitals()]),
     ("vitals", [vitals(saturation=np.array([0.55, NAN]))]),
     ("vitals", [vitals(zero=np.array([99.0, NAN]))]),
+    ("vitals", [vitals(looked=1, zero=np.array([1.0, 0.0]))]),
     ("vitals", [vitals(model_gradients=0, model_shared=0)]),
     ("successive", [burst(4.0, k) for k in range(64)]),
     ("successive", [burst(0.0, 0)]),
     ("successive", [burst(4.0, k, dead_inputs=3) for k in range(2)]),
     ("measured", [measured()]),
     ("measured", [measured(growth=0.08, growth_se=0.03)]),
-    ("measured", [measured(growth=0.3, growth_se=0.03, growth_evidence=20.0, kept_high=10)]),
-    ("measured", [measured(growth=0.3, growth_se=0.03, growth_evidence=3.0)]),
+    ("measured", [measured(kept_high=10, **EXPONENTIAL)]),
+    ("measured", [measured(**EXPONENTIAL | {"growth_evidence": 3.0})]),
     ("measured", [measured(critic_gap=0.5, critic_gap_se=0.3)]),
     ("measured", [measured(value=10.1)]),
     ("measured", [measured(), measured(jacobian_error=-0.9)]),
@@ -81,7 +83,8 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("θ leaks into the model", "vitals", [vitals(model_shared=1)]),
     ("gradient no better than noise", "successive", [burst(0.0, k) for k in range(64)]),
     ("dead inputs", "successive", [burst(4.0, k, dead_inputs=3) for k in range(3)]),
-    ("variance doubling time", "measured", [measured(growth=0.3, growth_se=0.03, growth_evidence=20.0, kept_high=9)]),
+    ("variance doubling time", "measured", [measured(kept_high=9, **EXPONENTIAL)]),
+    ("variance doubling time", "measured", [measured(**EXPONENTIAL)]),
     ("critic-dominated bias", "measured", [measured(critic_gap=2.0, critic_gap_se=0.3)]),
     ("critic beyond its bound", "measured", [measured(value=-12.0)]),
     ("drifting model Jacobian", "measured", [measured(), measured(jacobian_error=0.0)]),

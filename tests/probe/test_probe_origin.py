@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab.probe import updates
 
 ORIGIN = "origin of a non-finite gradient"
 
@@ -127,6 +128,20 @@ def test_watching_operations_changes_no_bit() -> None:
         return [*(p.detach() for p in net.parameters()), torch.rand(3)]
 
     assert all(torch.equal(a, b) for a, b in zip(run(False), run(True), strict=True))
+
+
+def test_passes_are_made_again_only_for_an_alarm_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(updates, "replayed", lambda *_: str(made.append(1)))
+    net = policy(signed=False)
+    probe = gradlab.Probe(net, overhead_budget=1.0)
+    for step in range(100):
+        net.zero_grad()
+        with probe(step):
+            (net(torch.rand(8, 2)) * torch.nan).sum().backward()
+    assert len(made) == 7  # updates 0, 2, 4, 8, …, 64
 
 
 @pytest.mark.parametrize("scaled", [True, False])

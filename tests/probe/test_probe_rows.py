@@ -129,6 +129,20 @@ def test_steps_that_a_scaler_skips_are_no_updates() -> None:
     assert row["vitals/nonfinite_updates"] == 0 and probe.alarms == []
 
 
+def test_parameters_that_are_put_elsewhere_are_followed() -> None:
+    policy, rows = nn.Linear(1, 1, bias=False), []
+    optimizer = torch.optim.SGD(policy.parameters(), 0.1)
+    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    for step in range(100):
+        policy.weight.data = torch.ones(1, 1)
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.ones(1, 1)).sum().backward()
+        optimizer.step()
+    row = next(row for row in rows if "vitals/grad_norm" in row)
+    assert row["vitals/update_ratio"] == pytest.approx(0.1)
+
+
 def test_half_precision_gradients_do_not_overflow_their_norm() -> None:
     policy, rows = nn.Linear(64, 64, bias=False).to(torch.bfloat16), []
     probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0)
