@@ -70,6 +70,12 @@ def test_every_quantity_is_compared_for_every_arm_under_both_budgets(whole):
     assert all(sentence.text for sentence in verdict(run))
 
 
+def test_every_arm_takes_all_its_epochs(whole):
+    """Patience would stop arms at different steps."""
+    run, _ = whole
+    assert SETTINGS.patience is not None and run.config["settings"]["patience"] is None
+
+
 def test_two_models_predict_to_the_bit_as_the_baseline_does(whole):
     levels = whole[0].levels()
     for quantity in ("prediction_error", "held_out_nll"):
