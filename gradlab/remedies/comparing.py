@@ -83,7 +83,9 @@ def compare_remedies(
         starts: per trial, of gradients and of the path that Jacobians are compared on.
         batch: at which mean squared errors are stated.
         costs: a step of each arm in steps of the baseline; None: measured in turn.
+        command: recorded in the file, so that a reader can repeat the run.
         resume: go on with `output`; `trials` may have grown.
+        overwrite: begin anew where `output`, or models of a stopped run, are there.
 
     Raises:
         InputError: names the argument or the arm, what it got and what to do.
