@@ -227,6 +227,27 @@ def test_levels_are_of_the_models_at_equal_steps_and_the_baseline() -> None:
     assert not [each for each in labels if "as long" in each]
 
 
+def test_the_level_that_means_something_is_in_sight() -> None:
+    far = LEVELS.copy()
+    far[["value", "ci_low", "ci_high"]] *= 1e4
+    ax = figures.remedy_levels(far, quantity="relative_mse", one="zero gradient")
+    assert ax.get_ylim()[0] < 1 < ax.get_ylim()[1]
+
+
+def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(remedies_page, "panel", lambda name, section, caption, draw: draw())
+    monkeypatch.setattr(figures, "remedy_horizons", lambda table, quantity: None)
+    monkeypatch.setattr(
+        figures, "remedy_levels", lambda levels, quantity, one="": shown.append(quantity)
+    )
+    for levels in (LEVELS, LEVELS[LEVELS["quantity"] != "relative_mse"]):
+        remedies_page._horizons(TABLE, levels)
+    assert shown == ["relative_mse", "mse"]
+
+
 def test_a_model_that_diverges_does_not_press_the_others_into_one_line() -> None:
     wild = LEVELS.copy()
     wild.loc[wild["model"] == "dd", "value"] *= 1e30

@@ -185,6 +185,7 @@ def remedy_levels(
     if lines:
         if one is not None:
             ax.axhline(1.0, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=one)
+            floor = min(floor, 0.5)
         ax.set_yscale("log")
         ax.set_ylim(bottom=floor)
         notes += [f"beyond {top:g}: drawn there"] * any(

@@ -121,19 +121,23 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
 
 
 def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
-    one = "zero gradient: worse than none above"
-    level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
+    relative, caption = bool((levels["quantity"] == "relative_mse").any()), "Lower is better."
+    level = partial(figures.remedy_levels, levels, quantity="mse")
+    if relative:  # the truth's norm is known
+        one = "zero gradient: worse than none above"
+        level = partial(figures.remedy_levels, levels, quantity="relative_mse", one=one)
+        caption = "Above the line a zero gradient is better."
     ratios = {
         "mse": "Where the band is off 1, the remedy changes the error by more than chance.",
         "bias2": "What no number of samples removes.",
         "variance": "Exploding chains: a remedy that shortens them falls with the horizon.",
     }
     return [
-        panel("levels-error", HORIZON, "Above the line a zero gradient is better.", level),
+        panel("levels-error", HORIZON, caption, level),
         *(
-            panel(f"horizon-{name}", HORIZON, caption,
+            panel(f"horizon-{name}", HORIZON, told,
                   partial(figures.remedy_horizons, table, quantity=name))
-            for name, caption in ratios.items()
+            for name, told in ratios.items()
         ),
     ]  # fmt: skip
 
