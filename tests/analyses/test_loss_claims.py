@@ -1,0 +1,187 @@
+"""Claims on losses: verdicts that could have been others, from planted trials; runs made small."""
+
+import json
+import math
+import zlib
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import (
+    capacity,
+    dd_vs_mse,
+    gradloss,
+    multistep,
+    n_w_sens,
+    pred_cost,
+    remedy_claims,
+    two_model,
+    verdicts,
+)
+from analyses.paired_trials import HORIZONS
+
+
+def numbers(level, spread=0.05, seed=0):
+    """All columns of a model whose errors are at one level."""
+    wobble = np.random.default_rng(seed).normal(scale=spread, size=16)
+    names = ["prediction", "jacobian", "jacobian_all"]
+    names += [f"{what}_{h}" for what in ("bias2", "product") for h in HORIZONS]
+    found = {name: level * float(np.exp(w)) for name, w in zip(names, wobble, strict=False)}
+    return found | {f"cosine_{h}": 0.9 for h in HORIZONS} | {"clipped": 0.02, "times": 2.0}
+
+
+def rows(levels, cells, trials=5):
+    """Trials of models (arm, budget) → level, in every cell."""
+    return pd.DataFrame(
+        [
+            cell | {"trial": k, "arm": arm, "budget": budget}
+            | numbers(level, seed=zlib.crc32(repr((k, arm, budget, cell)).encode()))
+            for cell in cells
+            for k in range(trials)
+            for (arm, budget), level in levels.items()
+        ]
+    )  # fmt: skip
+
+
+SIZES = [{"world": w, "rows": r} for w in ("linear", "pendulum") for r in (1000, 3000)]
+FITS = {("nll", "equal steps"): 1.0, ("nll", "equal time"): 1.0, ("nll", "time of both"): 1.0}
+FITS |= {("double", "equal steps"): 1.0, ("double", "steps of both"): 1.0}
+
+
+@pytest.mark.parametrize(
+    ("linear", "pendulum", "holds"), [(0.8, 0.5, True), (0.5, 0.8, False), (1.0, 0.5, False)]
+)
+def test_gradloss_asks_for_both_worlds_and_for_more_on_the_pendulum(linear, pendulum, holds):
+    levels = {"linear": linear, "pendulum": pendulum}
+    table = pd.concat(
+        rows(FITS | {("dd", "both"): levels[cell["world"]]}, [cell]) for cell in SIZES
+    )
+    assert gradloss.judge(table).holds == holds
+
+
+@pytest.mark.parametrize(("level", "holds"), [(1.5, True), (1.0, False), (0.5, False)])
+def test_pred_cost_asks_for_worse_predictions_everywhere(level, holds):
+    assert pred_cost.judge(rows(FITS | {("dd", "both"): level}, SIZES)).holds == holds
+
+
+@pytest.mark.parametrize(
+    ("two", "single", "holds"), [(0.5, 0.8, True), (0.8, 0.5, False), (1.1, 1.3, False)]
+)
+def test_two_models_have_to_beat_both_single_ones(two, single, holds):
+    levels = FITS | {("dd", "both"): single, ("two-model", "both"): two}
+    assert two_model.judge(rows(levels, SIZES)).holds == holds
+
+
+@pytest.mark.parametrize(("level", "holds"), [(0.5, True), (1.0, False)])
+def test_capacity_asks_whether_the_pair_beats_twice_the_parameters(level, holds):
+    verdict = capacity.judge(rows(FITS | {("two-model", "both"): level}, SIZES))
+    assert verdict.holds == holds
+    assert verdict.numbers["jacobian linear equal steps"] == pytest.approx(level, rel=0.1)
+
+
+@pytest.mark.parametrize(("level", "holds"), [(0.5, True), (1.0, False), (1.5, False)])
+def test_multistep_is_judged_against_one_step_fitted_as_long(level, holds):
+    levels = {("1 step", "equal steps"): 3.0}
+    levels |= {("1 step", f"time of {each}"): 1.0 for each in multistep.LOSSES}
+    levels |= {(each, "both"): level for each in multistep.LOSSES}
+    cells = [{"world": name, "rows": 3000} for name in multistep.WORLDS]
+    assert multistep.judge(rows(levels, cells)).holds == holds
+
+
+CELLS = [{"world": w, "noise": n, "rows": r} for w, n in dd_vs_mse.WORLDS for r in (500, 2000)]
+
+
+def planted(level, spread_of_trials=0.05, said="can help"):
+    levels = {("mse", "equal steps"): 1.0, ("mse", "equal time"): 1.0, ("dd", "both"): level}
+    table = rows(levels, CELLS).assign(nearness=said)
+    shift = np.random.default_rng(1).normal(scale=spread_of_trials, size=len(table))
+    return table.assign(**{f"bias2_{h}": table[f"bias2_{h}"] * np.exp(shift) for h in HORIZONS})
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "holds", "word"),
+    [
+        (0.5, 0.05, True, "DDPPO is right"),
+        (2.0, 0.05, True, "state prediction suffices"),
+        (1.0, 0.01, True, "state prediction suffices"),
+        (1.0, 3.0, False, "undecided"),
+    ],
+)
+def test_every_size_has_an_answer_or_the_claim_is_open(level, spread, holds, word):
+    verdict = dd_vs_mse.judge(planted(level, spread))
+    assert verdict.holds == holds
+    assert word in verdict.sentence
+
+
+def test_what_the_data_foretold_is_counted_beside_what_came():
+    found = dd_vs_mse.judge(planted(0.5, said="cannot help")).numbers
+    assert found["trials where neighbours cannot help"] == 5 * len(CELLS)
+    assert found["jacobian lower where neighbours cannot help"] == 1.0
+
+
+def weights(best, span, helps=0.5):
+    """Trials of N-W-SENS: w's best value by dimension, span over n."""
+    made = []
+    for d, trial in ((d, trial) for d in (3, 10, 30) for trial in range(3)):
+        plain = {"dimension": d, "trial": trial, "n": 0, "w": 0.0, "arm": "nll"}
+        made += [plain | {"budget": b, "jacobian": 1.0} for b in ("equal steps", "equal time")]
+        for n in n_w_sens.NEIGHBOURS:
+            for w in n_w_sens.WEIGHTS:
+                level = helps * (1 + abs(math.log10(w / best[d]))) * span ** (n / 25)
+                wobble = 1 + 0.01 * trial
+                made.append(
+                    {"dimension": d, "trial": trial, "n": n, "w": w, "arm": "dd", "budget": "both",
+                     "jacobian": level * wobble}
+                )  # fmt: skip
+    return pd.DataFrame(made)
+
+
+FALLING = {3: 10.0, 10: 1.0, 30: 0.1}
+
+
+@pytest.mark.parametrize(
+    ("best", "span", "helps", "holds"),
+    [
+        (FALLING, 1.2, 0.5, True),
+        ({3: 0.1, 10: 1.0, 30: 10.0}, 1.2, 0.5, False),
+        (FALLING, 2.0, 0.4, False),
+        (FALLING, 1.2, 1.2, False),
+    ],
+)
+def test_n_and_w_are_judged_by_span_help_and_order(best, span, helps, holds):
+    verdict = n_w_sens.judge(weights(best, span, helps))
+    assert verdict.holds == holds
+    assert [verdict.numbers[f"best w, d = {d}"] for d in best] == list(best.values())
+
+
+def test_the_page_sorts_claims_into_sections(tmp_path):
+    verdict = pred_cost.judge(rows(FITS | {("dd", "both"): 1.5}, SIZES))
+    verdicts.save(verdict, tmp_path, "python -m analyses.pred_cost")
+    made = json.loads((tmp_path / "pred-cost.json").read_text())
+    for claim in ("SN-VAR", "VAR-EXP-LEARNED", "SOMETHING"):
+        (tmp_path / f"{claim.lower()}.json").write_text(json.dumps(made | {"claim": claim}))
+    (tmp_path / "made.json").write_text("{}")
+    remedy_claims.refresh(tmp_path)
+    page = (tmp_path / "README.md").read_text()
+    places = [page.index(f"| {claim} |") for claim in
+              ("PRED-COST", "SN-VAR", "VAR-EXP-LEARNED", "SOMETHING")]  # fmt: skip
+    assert places == sorted(places)
+    assert page.index("## Others") < places[-1]
+
+
+def test_data_by_data_the_loss_is_tried_and_judged(tmp_path):
+    dd_vs_mse.main(small=True, output=tmp_path)
+    made = json.loads((tmp_path / "dd-vs-mse.json").read_text())
+    assert "nan" not in made["sentence"]
+    assert len(pd.read_csv(tmp_path / "dd-vs-mse-trials.csv")) == 6
+    assert (tmp_path / "dd-vs-mse.png").stat().st_size < 300_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("analysis", [gradloss, multistep, n_w_sens])
+def test_small_runs_end_in_a_verdict(analysis, tmp_path):
+    analysis.main(small=True, output=tmp_path)
+    made = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert made["claim"] in remedy_claims.LOSSES
+    assert np.isfinite(list(made["numbers"].values())).all()
