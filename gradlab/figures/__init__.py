@@ -53,13 +53,8 @@ from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
-from gradlab.figures.remedies import (
-    remedy_effects,
-    remedy_horizons,
-    remedy_jacobians,
-    remedy_levels,
-    remedy_marks,
-)
+from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
+from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
 from gradlab.figures.spread import sample_norm
 from gradlab.figures.through_training import errors_through_training, weights_through_training

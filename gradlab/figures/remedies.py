@@ -3,12 +3,9 @@
     remedy_effects      one quantity: a ratio per remedy, at equal time and at equal steps
     remedy_jacobians    errors of the Jacobians, block by block, points on clips apart
     remedy_horizons     a ratio over the horizon
-    remedy_levels       a quantity of every model itself, over horizon or steps
-    remedy_marks        one number per model: usable horizon, exponent
 
-The first three take `Remedies.table()`: a row per arm, budget, quantity, block, at and region with
-first (without the remedy), second (with it), difference, ratio and their ends. The others take
-`Remedies.levels()`: a row per model with value, ci_low and ci_high.
+The table is `Remedies.table()`: a row per arm, budget, quantity, block, at and region with first
+(without the remedy), second (with it), difference, ratio and their ends.
 """
 
 from __future__ import annotations
@@ -21,12 +18,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.drawing import Curve
 from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 BASELINE, SIMULATOR = "nll", "simulator"
 TIME, STEPS = "equal time", "equal steps"
-LONGER = f"{BASELINE} as long as "
 LOOKS: Mapping[str, Look] = {
     BASELINE: Look("nll (baseline)", INK, "-", "o"),
     SIMULATOR: Look("simulator", MUTED, (0, (7, 2.5)), ""),
@@ -53,9 +49,11 @@ QUANTITIES = {
     "roughness": "roughness of the model's surface",
     "relative_mse": "error over that of a zero gradient",
     "usable_horizon": "usable horizon",
+    "best_horizon": "horizon of the least error",
     "lyapunov": "Lyapunov exponent of the closed loop",
 }
 CLIPPED = "contact or clip"
+RATIO = ("ratio", "ratio_low", "ratio_high")
 REACH = 1e3  # ratios beyond are drawn here
 STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
 PRICE = "right: what a step of the fit costs (of a batch: its samples), the baseline's being 1"
@@ -81,7 +79,7 @@ def remedy_effects(
     """
     ax = style.new_axes() if ax is None else ax
     rows = _chosen(table, quantity, at)
-    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    arms = _arms(rows)
     known = np.isfinite(rows["ratio"].to_numpy(float)).any()
     if known:
         for place, arm in enumerate(arms):
@@ -92,13 +90,12 @@ def remedy_effects(
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
     where = "" if at is None else f" at horizon {at}"
-    title = f"{_title(quantity)}{where}"
+    title = f"{title_of(quantity)}{where}"
     notes = ["left of 1: smaller with the remedy; bars: 95%", PRICE, *_beyond(rows)]
     style.dress(ax, title, "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if known:
-        ax.set_yticks(range(len(arms)), [style.plain(arm) for arm in arms])
-        ax.tick_params(axis="y", labelcolor=INK)
+        named_rows(ax, arms)
         _plain_ratios(ax)
     return ax
 
@@ -108,7 +105,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     ax = style.new_axes() if ax is None else ax
     rows = table[(table["quantity"] == "jacobian_error") & (table["budget"] == budget)]
     places = _places(rows)
-    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    arms = _arms(rows)
     shifts = np.linspace(-0.3, 0.3, len(arms)) if len(arms) > 1 else np.zeros(len(arms))
     for shift, (arm, look) in zip(shifts, looks(arms).items(), strict=True):
         for place, (block, region) in enumerate(places):
@@ -126,8 +123,7 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     style.dress(ax, "Error of the model's Jacobians along the policy's path", "", notes)
     ax.set_xlabel("with the remedy over without", color=INK)
     if places:
-        ax.set_yticks(range(len(places)), [_place_name(*each) for each in places])
-        ax.tick_params(axis="y", labelcolor=INK)
+        named_rows(ax, [_place_name(*each) for each in places])
         _plain_ratios(ax)
     return ax
 
@@ -142,9 +138,9 @@ def remedy_horizons(
     """With over without the remedy at every horizon, with its band; 1 changes nothing."""
     ax = style.new_axes() if ax is None else ax
     rows = table[(table["quantity"] == quantity) & (table["budget"] == budget)]
-    arms = drawing.estimators(rows.rename(columns={"arm": "estimator"}))
+    arms = _arms(rows)
     for arm, look in looks(arms).items():
-        line = _curve(rows[rows["arm"] == arm], ("ratio", "ratio_low", "ratio_high"))
+        line = curve(rows[rows["arm"] == arm], ("ratio", "ratio_low", "ratio_high"))
         if line is not None:
             drawing.draw(ax, line.clipped(1 / REACH, REACH), look, 1 / REACH / 3, band=0.1)
     if ax.lines:
@@ -154,95 +150,27 @@ def remedy_horizons(
         ax.set_ylim(min(low, 0.8), max(high, 1.25))
     else:
         drawing.nothing(ax, "not known to be above 0 in both")
-    title = f"{_title(quantity)} over the horizon"
+    title = f"{title_of(quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
     return style.dress(ax, title, "with the remedy over without", notes)
 
 
-def remedy_levels(
-    levels: pd.DataFrame,
-    ax: Axes | None = None,
-    *,
-    quantity: str,
-    along: str = "horizon n [steps]",
-    one: str | None = None,
-) -> Axes:
-    """A quantity of the baseline and every remedy's model on a logarithmic axis.
-
-    Args:
-        along: what the horizontal axis is; one: what the level 1 means, where it means anything.
-    """
-    ax = style.new_axes() if ax is None else ax
-    rows = levels[levels["quantity"] == quantity]
-    names = [str(m) for m in dict.fromkeys(rows["model"]) if m in LOOKS or m == BASELINE]
-    found = {name: _curve(rows[rows["model"] == name], VALUE) for name in names}
-    lines = {name: line for name, line in found.items() if line is not None}
-    floor = drawing.log_floor(list(lines.values()))
-    top = _top(list(lines.values()))
-    for name, line in lines.items():
-        drawing.draw(ax, line.clipped(-np.inf, top), looks([name])[name], floor, band=0.1)
-    notes = ["at equal steps; band: 95%"]
-    if lines:
-        if one is not None:
-            ax.axhline(1.0, color=style.PURPLE, lw=1.2, ls=(0, (2, 2)), label=one)
-            floor = min(floor, 0.5)
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=floor)
-        notes += [f"beyond {top:g}: drawn there"] * any(
-            bool(np.nanmax(line.value) > top) for line in lines.values()
-        )
-    else:
-        drawing.nothing(ax, "not measured")
-    style.dress(ax, _title(quantity), "", notes)
-    ax.set_xlabel(along, color=INK)
-    return ax
-
-
-def remedy_marks(
-    levels: pd.DataFrame, ax: Axes | None = None, *, quantity: str, unit: str, beside: str = ""
-) -> Axes:
-    """A row per model, fitted longer ones too; the simulator's own value as a line.
-
-    Args:
-        beside: a second quantity, as an open star.
-    """
-    ax = style.new_axes() if ax is None else ax
-    rows = levels[levels["quantity"] == quantity]
-    names = [str(name) for name in dict.fromkeys(rows["model"]) if name != SIMULATOR]
-    for place, name in enumerate(names):
-        own = rows[rows["model"] == name].iloc[0]
-        look = looks([name.removeprefix(LONGER)])[name.removeprefix(LONGER)]
-        filled = not name.startswith(LONGER)
-        _mark(ax, [float(own[c]) for c in VALUE], place, look, filled)
-        other = levels[(levels["quantity"] == beside) & (levels["model"] == name)]
-        for value in other["value"]:
-            ax.plot(value, place, marker="*", ms=11, color=INK, mfc=PAPER, ls="none", zorder=2)
-    if (levels["quantity"] == beside).any():
-        ax.plot([], [], marker="*", ms=11, color=INK, mfc=PAPER, ls="none", label=BESIDE)
-    _simulators(ax, rows[rows["model"] == SIMULATOR])
-    if names:
-        ax.set_ylim(len(names) - 0.4, -0.6)
-    else:
-        drawing.nothing(ax, "not measured")
-    title = _title(quantity)
-    style.dress(ax, title, "", ["bars: 95%; open: the baseline, fitted as long as the remedy"])
-    ax.set_xlabel(unit, color=INK)
-    if names:
-        ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
-        ax.tick_params(axis="y", labelcolor=INK)
-        ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-        ax.grid(False, axis="y")
-    return ax
-
-
-VALUE = ("value", "ci_low", "ci_high")
-RATIO = ("ratio", "ratio_low", "ratio_high")
-BESIDE = "horizon of the least error"
-
-
-def _title(quantity: str) -> str:
+def title_of(quantity: str) -> str:
+    """A quantity as a title."""
     name = QUANTITIES.get(quantity, quantity)
     return name[:1].upper() + name[1:]
+
+
+def named_rows(ax: Axes, names: Sequence[str]) -> None:
+    """A name per row, the first on top, and lines across the other way."""
+    ax.set_yticks(range(len(names)), [style.plain(name) for name in names])
+    ax.tick_params(axis="y", labelcolor=INK)
+    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
+    ax.grid(False, axis="y")
+
+
+def _arms(rows: pd.DataFrame) -> list[str]:
+    return [str(arm) for arm in dict.fromkeys(rows["arm"])]
 
 
 def _chosen(table: pd.DataFrame, quantity: str, at: int | None) -> pd.DataFrame:
@@ -263,10 +191,11 @@ def _effect(ax: Axes, rows: pd.DataFrame, place: int, look: Look) -> None:
 def _point(ax: Axes, rows: pd.DataFrame, y: float, look: Look, filled: bool) -> None:
     if len(rows) and np.isfinite(rows["ratio"].iloc[0]):
         ratio = np.clip([float(rows[c].iloc[0]) for c in RATIO], 1 / REACH, REACH)
-        _mark(ax, list(ratio), y, look, filled)
+        mark(ax, list(ratio), y, look, filled)
 
 
-def _mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) -> None:
+def mark(ax: Axes, value: Sequence[float], y: float, look: Look, filled: bool) -> None:
+    """A point with its interval (value, low, high) in row `y`."""
     middle, low, high = value
     ax.plot([low, high], [y, y], color=look.colour, lw=2.0 if filled else 1.2)
     ax.plot(middle, y, marker=look.marker or "o", color=look.colour, ms=7 if filled else 6,
@@ -303,8 +232,6 @@ def _plain_ratios(ax: Axes) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-    ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)
-    ax.grid(False, axis="y")
 
 
 def _prices(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
@@ -329,22 +256,8 @@ def _place_name(block: str, region: str) -> str:
     return BLOCKS[block] if region == "all" else f"{BLOCKS[block]}, {region}"
 
 
-def _curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
+def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
+    """Three columns (value, low, high) over `at`; None where nothing is known."""
     rows = rows[rows["region"] == "all"].sort_values("at")
     found = Curve(*(rows[name].to_numpy(float) for name in ("at", *columns)))
     return found if np.isfinite(found.value).any() else None
-
-
-def _top(lines: Sequence[Curve]) -> float:
-    """Where the axis ends above: a divergent model must not press the others into one line."""
-    values: Numbers = np.concatenate([line.value for line in lines]) if lines else np.ones(1)
-    usual = float(np.nanmedian(values[np.isfinite(values)])) if np.isfinite(values).any() else 1.0
-    return float(f"{REACH * max(usual, 1e-12):.0e}")
-
-
-def _simulators(ax: Axes, rows: pd.DataFrame) -> None:
-    for value, low, high in rows[list(VALUE)].to_numpy(float)[:1]:
-        look = LOOKS[SIMULATOR]
-        ax.axvline(value, color=look.colour, ls=look.dash, lw=1.6, label=look.label)
-        if np.isfinite([low, high]).all():
-            ax.axvspan(low, high, color=look.colour, alpha=0.14, lw=0)
