@@ -189,7 +189,7 @@ def judge(table: pd.DataFrame) -> Verdict:
             met.append(bool(found["met"]))
         told.append(f"{task}, policies {stage}: {_told(rows, found)}")
     sentence = (
-        f"{'Met' if all(met) else f'Met on {sum(met)} of {len(met)} tasks'}. Variance "
+        f"{'Met' if all(met) else f'Met in {sum(met)} of {len(met)} cases'}. Variance "
         f"plain / normalised, {'; '.join(told)}. {_price(table)} Geometric means over "
         f"{table['seed'].nunique()} seeds; N = {table['N'].iloc[0]} starts, θ in every action, "
         f"gradients by plain weights unless said."
@@ -288,7 +288,7 @@ def _figure(table: pd.DataFrame) -> Figure:
             error = _wide(rows, arm, STAGES[1], "distance").median()
             axes[2].semilogy(error[error > 0], style, color=colour, ms=4, lw=1)
         axes[2].axhline(1, color="black", lw=0.6, ls=":")
-        axes[2].set_title(f"{task}, policies improved: error of the mean", fontsize=9)
+        axes[2].set_title(f"{task}, improved: the mean", fontsize=9)
         axes[0].set_ylabel("variance of one gradient (tr Cov)")
         axes[2].set_ylabel("|mean − simulator's| / |simulator's|")
     panels[0, 0].legend(frameon=False, fontsize=7)
