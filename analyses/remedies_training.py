@@ -30,7 +30,7 @@ from gradlab.reporting.output import compare
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.loop import train
 from gradlab.training.model_choice import LOSSES, LearnedModel
-from gradlab.training.pairs import paired_verdict, table
+from gradlab.training.pairs import WORDS, paired_verdict, table
 from gradlab.training.results import Training, load
 
 FOLDER = Path("reports/remedies/training")
@@ -138,7 +138,12 @@ def differences(pairs: pd.DataFrame) -> str:
     lines.append(" | ".join(["---"] * 7))
     for _, pair in pairs.iterrows():
         form = "{:.3g}×" if pair["ratio"] else "{:+.3g}"
-        cells = [pair["run"], pair["quantity"], f"{pair['first']:.3g}", f"{pair['second']:.3g}"]
+        cells = [
+            pair["run"],
+            WORDS.get(pair["quantity"], pair["quantity"]),
+            f"{pair['first']:.3g}",
+            f"{pair['second']:.3g}",
+        ]
         cells += [form.format(pair["change"]), f"{pair['low']:.3g} to {pair['high']:.3g}"]
         cells += [f"{pair['seeds']:.0f}, {pair['measurements']:.0f}"]
         lines.append(" | ".join(cells))

@@ -20,14 +20,6 @@ TRACKING = "What the policy does with the state"
 GRADIENT = "Gradients and critic"
 ERRORS = "Errors of the gradient and of the learned model"
 COST = "What it costs"
-PAIRED = {
-    "relative_mse": "gradient MSE / true gradient²",
-    "dynamics_relative_mse": "the model's part of it",
-    "mse": "gradient MSE",
-    "dynamics_mse": "gradient MSE, the model's part",
-    "variance": "gradient variance per start",
-    "bias2": "gradient bias²",
-}
 TRUTH = "Against the simulator's own gradient, unrolled to convergence, at the task's starts."
 DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
 
@@ -162,7 +154,7 @@ def _pairs(runs: Mapping[str, Training]) -> str:
     body = []
     for _, pair in found.iterrows():
         change = f"{pair['change']:.3g}×" if pair["ratio"] else f"{pair['change']:+.3g}"
-        cells = [pair["run"], pair["against"], PAIRED.get(pair["quantity"], pair["quantity"])]
+        cells = [pair["run"], pair["against"], pairs.WORDS.get(pair["quantity"], pair["quantity"])]
         cells += [f"{pair['first']:.3g}", f"{pair['second']:.3g}", change]
         cells += [f"{pair['low']:.3g} to {pair['high']:.3g}", f"{pair['seeds']}"]
         cells += [f"{pair['measurements']:.3g}"]

@@ -27,7 +27,15 @@ from gradlab.verdict import Sentence
 from gradlab.wording import span, times, two
 
 WHOLE, OWN = "relative_mse", "dynamics_relative_mse"
-ERRORS = (WHOLE, OWN, "mse", "dynamics_mse", "variance", "bias2")
+WORDS = {
+    WHOLE: "gradient MSE / true gradient²",
+    OWN: "the model's part / the simulator's gradient²",
+    "mse": "gradient MSE",
+    "dynamics_mse": "the model's part",
+    "variance": "gradient variance per start",
+    "bias2": "gradient bias²",
+}
+ERRORS = tuple(WORDS)
 FEWEST = 3  # seeds that make an interval
 
 
@@ -90,12 +98,12 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
     """Every run against the first: return and gradient error, and what both say together."""
     base, *others = runs
-    told = (_sentence(name, base, pairs(runs[base], runs[name])) for name in others)
+    told = (_sentence(name, runs[name], base, runs[base]) for name in others)
     return [each for each in told if each is not None]
 
 
-def _sentence(name: str, base: str, found: list[Pair]) -> Sentence | None:
-    known = {pair.quantity: pair for pair in found}
+def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence | None:
+    known = {pair.quantity: pair for pair in pairs(first, run)}
     final, whole = (known.get(q) for q in ("final return", "mean return over the run"))
     if final is None or whole is None:
         return None
@@ -106,7 +114,9 @@ def _sentence(name: str, base: str, found: list[Pair]) -> Sentence | None:
         *_error("relative gradient MSE", whole_error),
         *_error("the model's own part of it", own_error),
     ]
-    says = f"{name} against {base}, paired over {final.seeds} seeds: {', '.join(parts)}"
+    shared = len(np.intersect1d(first.seeds, run.seeds))
+    lost = f" of {shared}, the others diverged" if final.seeds < shared else ""
+    says = f"{name} against {base}, paired over {final.seeds} seeds{lost}: {', '.join(parts)}"
     judged = {"the return": final.side}
     judged |= {"the gradient": -whole_error.side} if whole_error else {}
     judged |= {"the model's part": -own_error.side} if own_error else {}

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradlab.training.results import GOALS, Training, first_reached
 from gradlab.verdict import Sentence
-from gradlab.wording import percent, two
+from gradlab.wording import percent, span, two
 
 
 def verdict(run: Training, name: str = "") -> list[Sentence]:
@@ -75,15 +75,20 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     # Without a part that is known to be above noise a seed's gradient has no direction.
     directions = last["cosine"][np.isfinite(last["cosine"])]
     cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
-    seeds = f"median of {int(known.sum())} seeds" if known.sum() > 1 else "one seed"
+    each = last["relative_mse"][known]
+    if len(each) > 1:
+        spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
+    else:
+        ends = (found[f"relative_mse_{end}"][-1, known, -1][0] for end in ("low", "high"))
+        spread = f"one seed, 95% interval {span(*ends)}"
     return [
         Sentence(
             "gradient",
             bool(error < 1),
-            f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} ({seeds}, "
-            f"N = {run.config['settings']['gradient_starts']} starts of the task, batches of "
-            f"{run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of it squared "
-            f"bias{cosine}.",
+            f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
+            f"({spread}; N = {run.config['settings']['gradient_starts']} starts of the task, "
+            f"batches of {run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of "
+            f"it squared bias{cosine}.",
         )
     ]
 

@@ -210,7 +210,8 @@ def test_a_learned_run_says_its_gradient_error_and_what_the_model_explains(tmp_p
     options = SMALL | {"gradient_every": 40, "gradient_starts": 8, "seeds": 2}
     told = verdict(load(train(ARMS["nll"], task(), tmp_path / "run.h5", **options)))
     sentences = {sentence.about: sentence.text for sentence in told}
-    assert "at h = 3, iteration 40 (median of 2 seeds, N = 8 starts" in sentences["gradient"]
+    assert "at h = 3, iteration 40 (median of 2 seeds, " in sentences["gradient"]
+    assert "N = 8 starts of the task, batches of 15)" in sentences["gradient"]
     assert "held-out variance explained after 360 rows" in sentences["model"]
 
 

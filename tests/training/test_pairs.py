@@ -85,6 +85,8 @@ def test_seeds_are_matched_by_their_number_and_lost_ones_left_out():
     assert found.change == 10 and found.low == pytest.approx(10)
     lost = run([np.nan, 13.0, 12.0, 11.0], seeds=(3, 2, 1, 0))
     assert by_name(first, lost)["final return"].seeds == 3
+    (told,) = paired_verdict({"a": first, "b": lost})
+    assert "paired over 3 seeds of 4, the others diverged" in told.text
     assert pairs(first, run([1.0, 2.0, 3.0, 4.0], seeds=(2, 3, 4, 5))) == []
 
 
