@@ -114,6 +114,18 @@ def test_every_size_has_an_answer_or_the_claim_is_open(level, spread, holds, wor
     assert word in verdict.sentence
 
 
+def test_systems_together_weigh_alike():
+    """Half the error in one system and twice in another is no gain."""
+    table = planted(1.0, 0.0)
+    halved = (table["arm"] == "dd") & (table["world"] == "pendulum")
+    doubled = (table["arm"] == "dd") & (table["world"] == "cart-pole")
+    for name in ("jacobian", *(f"bias2_{h}" for h in HORIZONS)):
+        table[name] *= np.where(halved, 0.5, np.where(doubled, 2.0, 1.0))
+    found = dd_vs_mse.judge(table).numbers
+    assert found["all 0.0 500 equal time"] == pytest.approx(1.0, rel=0.1)
+    assert found["pendulum 0.0 500 equal time"] == pytest.approx(0.5, rel=0.1)
+
+
 def test_what_the_data_foretold_is_counted_beside_what_came():
     found = dd_vs_mse.judge(planted(0.5, said="cannot help")).numbers
     assert found["trials where neighbours cannot help"] == 5 * len(CELLS)
