@@ -190,7 +190,6 @@ def _figure(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, 2, sharey=True)
     split = table["pair"].str.rsplit(", ", n=1, expand=True)
     rows = table.assign(label=table["world"] + ", " + split[0], pair=split[1])
-    rows = rows.sort_values("label", kind="stable")
     names = {"product_10": "error of the product of 10 Jacobians", "bias2_10": "bias² at h = 10"}
     styles = {"equal time": "equal time", "equal steps": "equal steps"}
     for axes, (quantity, name) in zip(panels, names.items(), strict=True):
