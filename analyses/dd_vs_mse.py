@@ -14,7 +14,8 @@ Pendulum and cart-pole, without noise and with noise of a tenth of the spread of
 by squared error, against the same with w R beside it (DDPPO eq. 9, sign corrected; n = 10, w = 1,
 standardised, one of the ten neighbours per step in turn), and against squared error for as long as
 that took. The reward is known. The policy's gradient has θ in the first action, 1, 3, 5 and 10
-model steps, and a critic that is all but exact, so that its bias is the model's own.
+model steps, and a critic that is all but exact, so that its bias is the model's own; its square is
+averaged over five policies with rests and starts of their own, each over the truth's squared norm.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from analyses.dd_vs_mse_report import ALL, agreement, figure, sentence
 from analyses.model_pairs import (
     cost_ratio,
     errors,
-    gradients,
     held_out_of,
     learned,
+    over_views,
     photographs,
     settings,
 )  # fmt: skip
-from analyses.model_worlds import world
+from analyses.model_worlds import views, world
 from analyses.paired_trials import (
     ALIKE,
     HORIZONS,
@@ -95,7 +96,7 @@ def one_trial(cell: Row) -> list[Row]:
         ("dd", "both"): photographs(data, shape, LOSS, (steps,))[steps],
     }
     systems = {" ".join(key): learned(here, fit) for key, fit in fits.items()}
-    biases = gradients(here, systems)
+    biases = over_views((here, *views(here)), systems)
     near = nearness(data, plain[longer], LOSS.neighbours, LOSS.divided)
     foreseen: Row = {"times": times, "nearness": near.verdict, "distance": near.distance}
     foreseen |= {"target_error": near.target_error, "model_error": near.model_error}
