@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from gradlab.choice import Agreement, Choice, Contender, Mixing
 from gradlab.comparison import compared
 from gradlab.consequence import TRUTH, Consequence
 from gradlab.findings import EFFECT, EMPIRICAL, FINITE, Finding
+from gradlab.judgement import LogRatio
 from gradlab.ledger import CAUSES, Account, Entry, Ledger, Part
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
@@ -376,3 +377,36 @@ def test_what_is_undecided_and_calls_for_nothing_comes_last():
 def test_a_truth_that_is_not_whole_comes_first(status):
     facts = {"status": status, "reason": "r", "missing": 0, "standard_error": 0.5}
     assert verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))[0].about == "truth"
+
+
+def test_horizons_that_differ_by_chance_alone_are_rarely_named():
+    """25 horizons, 5 trials, no effect: any horizon is named in at most 5% of repetitions."""
+
+    @dataclass(frozen=True)
+    class Chance:
+        logs: np.ndarray  # [trials, horizons]
+
+        samples = "5 fits"
+        groups = 5
+        horizons = tuple(range(1, 26))
+
+        def ratio(self, quantity, horizon):
+            values = self.logs[:, horizon - 1]
+            mean, se = values.mean(), values.std(ddof=1) / 5**0.5
+            half = 2.776 * se
+            return LogRatio(mean, mean - half, mean + half, se)
+
+        def error(self, horizon):
+            return 1.0
+
+        def least(self):
+            return None
+
+    rng = np.random.default_rng(0)
+    named = 0
+    for _ in range(400):
+        noise = rng.standard_normal((5, 25)) + rng.standard_normal((5, 1))
+        named += remedy(Chance(noise), "a placebo").decided
+    assert named / 400 < 0.07
+    real = Chance(-3.0 + 0.3 * rng.standard_normal((5, 25)))
+    assert "better at h = 1–25" in remedy(real, "a cure").text

@@ -48,6 +48,10 @@ class OfTrials:
         return further(more_trials(ratio, self.run.trials), "fit")
 
     @property
+    def groups(self) -> int:
+        return len(self._pair(Key("mse", at=self.horizons[0]))[0].left_out)
+
+    @property
     def horizons(self) -> list[int]:
         over = range(1, int(self.run.config["horizon"]) + 1)
         return [h for h in over if self.knows(Key("mse", at=h))]
@@ -83,9 +87,9 @@ class OfTrials:
 
 
 def verdict(run: Remedies) -> list[Sentence]:
-    """Which remedy to take, then one sentence for each at equal time."""
+    """Which remedy to take, one sentence for each at equal time, and how far to trust them."""
     judged = [OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME]
-    return [_choice(run, judged), *(_judged(each) for each in judged)]
+    return [_choice(run, judged), *(_judged(each) for each in judged), *_truth(run)]
 
 
 def setting(run: Remedies) -> str:
@@ -135,8 +139,20 @@ def _none(
 
 
 def _why(run: Remedies) -> str:
-    reasons = {str(each["truth"]["reason"]) for each in run.notes["trials"]}
-    return f": {'; '.join(sorted(reasons))}" if reasons else ""
+    reasons = [str(each["truth"]["reason"]) for each in run.notes["trials"]]
+    return f": {reasons[0]}" if reasons else ""
+
+
+def _truth(run: Remedies) -> list[Sentence]:
+    """Said where the truth is not what it should be, with the first trial's reason."""
+    truths = [each["truth"] for each in run.notes["trials"]]
+    short = [each for each in truths if each["status"] != "converged"]
+    if not short:
+        return []
+    many = f"in {len(short)} of {len(truths)} trials" if len(truths) > 1 else "here"
+    states = " or ".join(sorted({str(each["status"]) for each in short}))
+    text = f"The truth is {states} {many}; in the first of them: {short[0]['reason']}."
+    return [Sentence("truth", True, text)]
 
 
 def _judged(evidence: OfTrials) -> Sentence:

@@ -12,6 +12,7 @@ from math import log
 from typing import Protocol
 
 import numpy as np
+from scipy import stats
 
 from gradlab.comparison import Comparison
 from gradlab.judgement import LogRatio, least_ratio
@@ -23,6 +24,7 @@ from gradlab.verdict.sentence import Sentence
 from gradlab.wording import horizons, rounded_up, span, two
 
 ABOUT = "remedy"
+FALSE = 0.05  # share of named horizons that chance may have named
 WIDE = log(1e6)  # a ratio's interval that says nothing of it
 
 
@@ -35,6 +37,10 @@ class Evidence(Protocol):
 
     def more(self, ratio: LogRatio) -> str:
         """How many more of them would tell a ratio from 1."""
+
+    @property
+    def groups(self) -> int:
+        """Independent samples behind each number."""
 
     @property
     def horizons(self) -> Sequence[int]:
@@ -67,6 +73,10 @@ class OfProfiles:
     def more(self, ratio: LogRatio) -> str:
         count = more_samples(ratio.value, ratio.se, self.comparison.samples)
         return further(count, "sample")
+
+    @property
+    def groups(self) -> int:
+        return len(self._pair("mse", self.horizons[0])[0].left_out)
 
     @property
     def horizons(self) -> list[int]:
@@ -128,19 +138,33 @@ def best_horizon(evidence: Evidence) -> int:
 
 
 def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
-    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy."""
-    ends = {h: _ends(evidence, h) for h in evidence.horizons}
-    better = [h for h, (_, high) in ends.items() if high < 0]
-    return better, [h for h, (low, _) in ends.items() if low > 0]
+    """Horizons at which the error is clearly smaller, and clearly larger, with the remedy.
+
+    Of many horizons some differ by chance: of those that are named at most 5% are expected to
+    (Benjamini and Hochberg, 1995; errors of neighbouring horizons go together, as it allows).
+    """
+    moved = {h: _moved(evidence, h) for h in evidence.horizons}
+    chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
+    adjusted = stats.false_discovery_control(chance)
+    sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= FALSE}
+    better = [h for h, each in sure.items() if each.high < 0]
+    return better, [h for h, each in sure.items() if each.low > 0]
 
 
-def _ends(evidence: Evidence, horizon: int) -> tuple[float, float]:
-    """Of an interval with the sign of the change of the error."""
+def _moved(evidence: Evidence, horizon: int) -> LogRatio:
+    """The change of the error: of its logarithm where that is known, else of itself."""
     found = evidence.ratio("mse", horizon)
     if found is not None:
-        return found.low, found.high
-    gap = evidence.change("mse", horizon)[1]
-    return gap.low, gap.high
+        return found
+    value, gap = evidence.change("mse", horizon)
+    return LogRatio(value, gap.low, gap.high, gap.se)
+
+
+def _chance(moved: LogRatio, freedom: int) -> float:
+    """How often no change at all would look as large."""
+    if not moved.se > 0:
+        return 1.0 if moved.value == 0 else 0.0
+    return float(2 * stats.t.sf(abs(moved.value) / moved.se, freedom))
 
 
 def _parts(evidence: Evidence) -> str:

@@ -13,7 +13,9 @@ H = 3
 NOISE = {0: 1.0, 1: 1.05, 2: 0.95, 3: 1.02, 4: 0.98}  # of a trial, common to all models
 
 
-def planted(errors, noise=0.01, trials=5, clipped=False, truth=True, longer_fits=None):
+def planted(
+    errors, noise=0.01, trials=5, clipped=False, truth=True, longer_fits=None, status="converged"
+):
     """errors: arm → its mse over the baseline's, which longer fits change by `longer_fits`."""
     scale = {BASELINE: 1.0} | errors
     scale |= {longer(arm): (longer_fits or {}).get(arm, 1.0) for arm in errors}
@@ -41,7 +43,7 @@ def planted(errors, noise=0.01, trials=5, clipped=False, truth=True, longer_fits
         "task": "planted", "horizon": H, "starts": 64, "rows": 3000, "costs": {"dd": 2.0},
         "settings": {"hidden": [64, 64], "activation": "silu"},
     }  # fmt: skip
-    notes = {"trials": [{"truth": {"reason": "λ = 0.9 outgrows 1/γ"}}]}
+    notes = {"trials": [{"truth": {"status": status, "reason": "λ = 0.9 outgrows 1/γ"}}] * trials}
     return Remedies(cells, tuple(pairs), config, {}, notes)
 
 
@@ -115,3 +117,11 @@ def test_without_a_truth_nothing_is_taken_and_the_reason_is_given():
 def test_a_single_fit_speaks_of_its_starts():
     text = texts(planted({"dd": 0.5}, trials=1))[1]
     assert "(1 fit, N = 64 starts)" in text
+
+
+def test_a_truth_that_is_not_what_it_should_be_is_said_once():
+    sound, cut = (planted({"dd": 0.25}, status=each) for each in ("converged", "cut"))
+    assert len(texts(cut)) == len(texts(sound)) + 1
+    assert texts(cut)[-1] == (
+        "The truth is cut in 5 of 5 trials; in the first of them: λ = 0.9 outgrows 1/γ."
+    )
