@@ -11,6 +11,8 @@ from analyses.forest import plain_ticks
 from analyses.paired_trials import ALIKE, told
 
 ALL = "all"  # the name under which all worlds are taken together
+MAIN = "w = 10, equal time"
+WHAT = {"bias2": "bias² of the policy gradient", "jacobian": "Jacobian MSE"}
 ANSWERS = ("better", "worse", "alike", "undecided")
 
 
@@ -20,32 +22,42 @@ def sentence(table: pd.DataFrame, near: pd.DataFrame, times: float) -> str:
     Args:
         table: of `comparison`; near: of `foreseen`; times: what a step with the loss costs.
     """
-    single = table[table["world"] != ALL]
-    timed = _of(single, "bias2", "equal time")
-    jacobian = {
-        pair: _counted(_of(single, "jacobian", pair)) for pair in ("equal time", "equal steps")
-    }
-    cosine = _of(single, "cosine_10", "equal time")
+    single, whole = table[table["world"] != ALL], table[table["world"] == ALL]
+    timed = _of(single, "bias2", MAIN)
+    cosine = _of(single, "cosine_10", MAIN)
     moved = cosine[(cosine["ci_low"] > 0) | (cosine["ci_high"] < 0)]
     return (
-        f"{_opening(timed)} At equal time the loss makes the gradient's squared bias "
-        f"{_counted(timed)}, the Jacobian MSE {jacobian['equal time']}; at equal steps, where "
-        f"it is given {times:.2g} times as long, {_counted(_of(single, 'bias2', 'equal steps'))}, "
-        f"{jacobian['equal steps']}. All four systems together, bias² with/without at equal time: "
-        f"{_by_size(_of(table[table['world'] == ALL], 'bias2', 'equal time'))}; Jacobian MSE: "
-        f"{_by_size(_of(table[table['world'] == ALL], 'jacobian', 'equal time'))}. Each: "
-        f"{_by_world(timed)}. Cosines at h = 10 differ beyond their interval in {len(moved)} of "
-        f"{len(cosine)} cells, by at most {cosine['value'].abs().max():.2g}. Foretold from the "
-        f"data: {_foretold(near)}.{_missing(timed)} N = {int(timed['n'].min())} trials; 2×64 SiLU, "
-        f"reward known."
+        f"{_opening(table)} {' '.join(_weight(single, whole, w) for w in ('10', '1'))} "
+        f"Each system, w = 10, equal time, bias²: {_by_world(timed)}. Cosines at h = 10 differ "
+        f"beyond their interval in {len(moved)} of {len(cosine)} cells, by at most "
+        f"{cosine['value'].abs().max():.2g}. Foretold from the data: {_foretold(near)}."
+        f"{_missing(timed)} A step with the loss took {times:.2g} times as long. N = "
+        f"{int(timed['n'].min())} trials; 2×64 SiLU, reward known."
+    )
+
+
+def _weight(single: pd.DataFrame, whole: pd.DataFrame, w: str) -> str:
+    """What one weight does, system by system and all together."""
+    counts = {
+        (name, budget): _counted(_of(single, name, f"w = {w}, {budget}"))
+        for name in ("bias2", "jacobian")
+        for budget in ("equal time", "equal steps")
+    }
+    together = {name: _by_size(_of(whole, name, f"w = {w}, equal time")) for name in WHAT}
+    return (
+        f"w = {w} at equal time: the gradient's squared bias is {counts['bias2', 'equal time']}, "
+        f"the Jacobian MSE {counts['jacobian', 'equal time']} (at equal steps "
+        f"{counts['bias2', 'equal steps']}, and {counts['jacobian', 'equal steps']}); all systems "
+        f"together, with/without, bias²: {together['bias2']}; Jacobian MSE: "
+        f"{together['jacobian']}."
     )
 
 
 def agreement(near: pd.DataFrame) -> dict[str, float]:
-    """How often the Jacobian's and the gradient's error fell, by what `nearness` had said."""
+    """How often errors fell at equal time, by what `nearness` had said, over both weights."""
     found: dict[str, float] = {}
     for word, rows in near.groupby("said"):
-        found[f"trials where neighbours {word}"] = len(rows)
+        found[f"trials where neighbours {word}"] = int((rows["w"] == rows["w"].max()).sum())
         for quantity in ("jacobian", "bias2"):
             found[f"{quantity} lower where neighbours {word}"] = (rows[quantity] < 1).mean()
     return found
@@ -55,14 +67,16 @@ def _of(table: pd.DataFrame, quantity: str, pair: str) -> pd.DataFrame:
     return table[(table["quantity"] == quantity) & (table["pair"] == pair)]
 
 
-def _opening(timed: pd.DataFrame) -> str:
-    count = timed["answer"].value_counts()
+def _opening(table: pd.DataFrame) -> str:
+    """Who is right, from all systems together at equal time under both weights."""
+    timed = table[table["pair"].str.endswith("equal time") & (table["quantity"] == "bias2")]
+    count = timed[timed["world"] == ALL]["answer"].value_counts()
     better, rest = count.get("better", 0), count.get("worse", 0) + count.get("alike", 0)
     if rest and not better:
         return "RP-PGM is right on these systems: state prediction suffices."
     if better and not rest:
         return "DDPPO is right on these systems."
-    return "Each is right somewhere." if better else "No size decides."
+    return "Each is right at some size." if better else "No size decides."
 
 
 def _counted(rows: pd.DataFrame) -> str:
@@ -108,31 +122,33 @@ def _named(name: str, noise: float) -> str:
 
 
 def figure(table: pd.DataFrame, near: pd.DataFrame) -> Figure:
-    """Above the ratio by data size, below the relative bias itself."""
+    """Ratios of bias² and of Jacobian MSE by data size, and the relative bias itself."""
     worlds = list(table.groupby(["world", "noise"], sort=False))
-    drawing = Figure(figsize=(2.9 * len(worlds) + 0.6, 6.2), layout="constrained")
-    panels = drawing.subplots(2, len(worlds), sharey="row", squeeze=False)
+    drawing = Figure(figsize=(2.7 * len(worlds) + 0.6, 7.8), layout="constrained")
+    panels = drawing.subplots(3, len(worlds), sharey="row", squeeze=False)
     for axes, ((name, noise), rows) in zip(panels.T, worlds, strict=True):
         axes[0].set_title(_named(name, noise), fontsize=9)
-        _ratios(axes[0], rows)
-        _biases(axes[1], rows)
+        for each, quantity in zip(axes, WHAT, strict=False):
+            _ratios(each, rows[rows["quantity"] == quantity])
+        _biases(axes[2], rows)
+        sizes = sorted(rows["rows"].unique())
         for each in axes:
             each.set_xscale("log")
-            sizes = sorted(rows["rows"].unique())
             each.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
             each.minorticks_off()
         mine = (near["world"] == name) & (near["noise"] == noise)
         _mark_foretold(axes[0], near if name == ALL else near[mine])
+    for axes, name in zip(panels[:, 0], WHAT.values(), strict=False):
+        axes.set_ylabel(f"{name}\nwith / without (below 1: it helps)", fontsize=8)
+    panels[2, 0].set_ylabel("bias of the policy gradient\n/ its true norm, h = 10", fontsize=8)
     for axes in panels[:, 0]:
         plain_ticks(axes.yaxis)
-    panels[0, 0].set_ylabel("with / without the loss\n(below 1: it helps)", fontsize=8)
-    panels[1, 0].set_ylabel("bias of the policy gradient\n/ its true norm, h = 10", fontsize=8)
     drawing.supxlabel(
         "recorded transitions        (+a −b: trials whose data say beforehand that neighbours can "
         "help, cannot help)",
         fontsize=8,
     )
-    handles = [h for axes in panels[:, 0] for h in axes.get_legend_handles_labels()[0]]
+    handles = [h for axes in panels[1:, 0] for h in axes.get_legend_handles_labels()[0]]
     drawing.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False, fontsize=8)
     return drawing
 
@@ -141,17 +157,16 @@ def _ratios(axes: Axes, rows: pd.DataFrame) -> None:
     axes.axhspan(1 / ALIKE, ALIKE, color="0.92", zorder=0)
     axes.axhline(1, color="black", linewidth=0.6)
     styles = {
-        ("bias2", "equal time"): ("o-", "black", "black", "bias², equal time", 1.0),
-        ("bias2", "equal steps"): ("o--", "black", "white", "bias², equal steps", 0.94),
-        ("jacobian", "equal time"): ("s:", "0.45", "0.45", "Jacobian MSE, equal time", 1.06),
+        "w = 10, equal time": ("o-", "black", "black", 1.0),
+        "w = 1, equal time": ("s:", "0.45", "0.45", 1.07),
+        "w = 10, equal steps": ("o--", "black", "white", 0.93),
     }
-    for (quantity, budget), (line, colour, face, label, shift) in styles.items():
-        part = rows[(rows["quantity"] == quantity) & (rows["pair"] == budget)]
-        part = part.sort_values("rows")
+    for pair, (line, colour, face, shift) in styles.items():
+        part = rows[rows["pair"] == pair].sort_values("rows")
         y = part["value"]
-        error = np.stack([y - part["ci_low"], part["ci_high"] - y])
+        error = np.abs([y - part["ci_low"], part["ci_high"] - y])
         axes.errorbar(
-            part["rows"] * shift, y, np.abs(error), fmt=line, color=colour, label=label,
+            part["rows"] * shift, y, error, fmt=line, color=colour, label=pair,
             markerfacecolor=face, markersize=4, linewidth=1, capsize=2,
         )  # fmt: skip
     axes.set_yscale("log")
@@ -160,18 +175,19 @@ def _ratios(axes: Axes, rows: pd.DataFrame) -> None:
 def _mark_foretold(axes: Axes, near: pd.DataFrame) -> None:
     """Under each size: in how many trials neighbours were near enough to help, or not."""
     sizes = sorted(near["rows"].unique())
-    said = [near[near["rows"] == size]["said"].value_counts() for size in sizes]
+    once = near[near["w"] == near["w"].max()]  # the data say one thing for every weight
+    said = [once[once["rows"] == size]["said"].value_counts() for size in sizes]
     counts = [f"+{one.get('can help', 0)} −{one.get('cannot help', 0)}" for one in said]
     labels = [f"{size:,}\n{count}" for size, count in zip(sizes, counts, strict=True)]
     axes.set_xticks(sizes, labels, fontsize=7)
 
 
 def _biases(axes: Axes, rows: pd.DataFrame) -> None:
-    part = rows[(rows["quantity"] == "bias2_10") & (rows["pair"] == "equal time")]
+    part = rows[(rows["quantity"] == "bias2_10") & (rows["pair"] == MAIN)]
     part = part.sort_values("rows")
     for column, line, label in (
-        ("without", "o-", "below: squared error alone"),
-        ("with", "s--", "below: with the loss beside it"),
+        ("without", "o-", "bottom: squared error alone"),
+        ("with", "s--", "bottom: with the loss, w = 10"),
     ):
         axes.plot(part["rows"], part[column] ** 0.5, line, color="black", label=label,
                   markerfacecolor="black" if column == "without" else "white",
