@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,6 @@ from gradlab.probe.schema import ESTIMATORS
 from gradlab.profile import Profile
 from gradlab.shared_truth import shared_truth
 from gradlab.statistics import chains, over_groups
-from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.mixing import mse_weights
 from gradlab.statistics.moments import Array, combine
@@ -173,7 +172,7 @@ def _profile(
     config |= {"actions": {name: each.actions for name, each in chosen.items()}}
     values = truth_values(truth.reference, "matched")
     profile = assembled(found.cells, H, batch, config, {}, values)
-    return Profile(**(vars(profile) | {"kernels": found.kernels}))
+    return replace(profile, kernels=found.kernels)
 
 
 def _cells(profile: Profile, horizon: int) -> dict[str, Any]:
@@ -243,11 +242,8 @@ def _critic_gap(profile: Profile, horizon: int) -> dict[str, Any]:
     critic, model = (
         profile.estimate(name, "bias2", horizon) for name in ("true_dynamics", "model")
     )
-    gap = difference(critic, combine(lambda b: b / 2, model))
-    return {
-        "critic_gap": critic.value - model.value / 2,
-        "critic_gap_se": gap.se,
-    }
+    gap = combine(lambda of_critic, whole: of_critic - whole / 2, critic, model)
+    return {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
 
 
 def _path(task: Task, policy: nn.Module, begin: Starts, seed: int) -> LinearizedPath:

@@ -1,13 +1,14 @@
 """Where a number left the finite ones first: the operation, the module, the sample.
 
-The policy's last forward pass is made again on a copy, then its backward pass with the gradient
-that arrived, each operation watched. A gradient that was lost before it arrived comes from the
-loss, the critic or the model: there the operations of later marked passes are watched as they run.
+The policy's last forward pass is made again on a copy in eval mode, then its backward pass with the
+gradient that arrived, each operation watched. A gradient that was lost before it arrived comes from
+the loss, the critic or the model: there the operations of later marked passes are watched as they
+run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -54,12 +55,14 @@ class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.nan: Lost | None = None
         self.inf: Lost | None = None
 
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        before = None if self.nan is not None else _kinds(args, kwargs)
+        before = None if self.nan is not None else _known(_kinds, (args, kwargs))
         out = func(*args, **kwargs)
-        if before is not None and func.overloadpacket.__name__ not in UNSET:
-            self._look(func, before, out)
+        if before is not None:
+            _known(self._look, func, before, out)
         return out
 
     @property
@@ -72,6 +75,8 @@ class Finder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return f"{self.inf}; {self.nan}"
 
     def _look(self, func: Any, before: tuple[bool, bool], out: Any) -> None:
+        if func.overloadpacket.__name__ in UNSET:
+            return
         for each in _floats(out):
             if not before[0] and bool(torch.isnan(each).any()):
                 self.nan = _lost("NaN", func, torch.isnan(each))
@@ -141,9 +146,17 @@ def _of_backward(
     return f"{finder.found} in the backward pass through {after}"
 
 
-def _kinds(args: Any, kwargs: Any) -> tuple[bool, bool]:
+def _known(work: Callable[..., Any], *given: Any) -> Any:
+    """None where an operation or a dtype cannot be looked at: it is the user's, and goes on."""
+    try:
+        return work(*given)
+    except Exception:
+        return None
+
+
+def _kinds(values: Any) -> tuple[bool, bool]:
     """Is there NaN, is there inf, among the inputs?"""
-    found = _floats((args, kwargs))
+    found = _floats(values)
     nan = any(bool(torch.isnan(x).any()) for x in found)
     return nan, any(bool(torch.isinf(x).any()) for x in found)
 

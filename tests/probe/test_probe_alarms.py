@@ -177,7 +177,7 @@ def test_a_detached_layer_in_a_loop_is_a_dead_path(detached: bool) -> None:
     torch.manual_seed(0)
     policy = Tanh(detached)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(100):
         optimizer.zero_grad()
         with probe(step):
@@ -193,7 +193,7 @@ def test_an_input_that_is_always_zero_is_told_with_its_column(planted: bool) -> 
     torch.manual_seed(0)
     policy = Tanh(detached=False)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(200):
         optimizer.zero_grad()
         state = torch.randn(8, 3)

@@ -98,7 +98,7 @@ def failing(row: dict[str, Any]) -> None:
 def test_a_probe_that_fails_warns_once_and_goes(strict: bool) -> None:
     policy = net()
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, log=failing, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, optimizer, log=failing, overhead_budget=1.0, clock=lambda: 0.0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("error" if strict else "always")
         looped(policy, probe, optimizer, 300)
@@ -137,7 +137,9 @@ def test_a_measurement_that_fails_leaves_the_rest_at_work(monkeypatch: pytest.Mo
     monkeypatch.setattr(sampler, "measured", broken)
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     with pytest.warns(RuntimeWarning, match="no measurement today") as caught:
         looped(policy, probe, optimizer)
     assert len(caught) == 1 and not probe.off
@@ -149,13 +151,15 @@ def test_a_compiled_policy_is_watched_and_one_compiled_later_is_left_alone() -> 
     rows: list[dict[str, Any]] = []
     policy = torch.compile(nn.Sequential(nn.Linear(2, 1), nn.Tanh()), backend="eager")
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     looped(policy, probe, optimizer, 100)
     assert not probe.off
     assert any("vitals/saturation/0" in row for row in rows)
     assert any("measured/lyapunov" in row for row in rows)
     original = nn.Sequential(nn.Linear(2, 1), nn.Tanh())
-    probe = gradlab.Probe(original, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(original, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
     later = torch.compile(original, backend="eager", fullgraph=True)
     looped(later, probe, torch.optim.SGD(original.parameters(), 1e-3), 5)
     assert not probe.off
@@ -181,7 +185,9 @@ def test_other_processes_of_a_group_stay_silent(monkeypatch: pytest.MonkeyPatch)
 def test_autocast_of_the_loop_does_not_reach_a_measurement() -> None:
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, task=task(), log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         looped(policy, probe, optimizer, 3)
     found = [row["measured/lyapunov"] for row in rows if "measured/lyapunov" in row]

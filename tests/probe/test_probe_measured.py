@@ -112,7 +112,9 @@ def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
     """A loop of three updates; the probe's task becomes the next world with each of them."""
     net = policy()
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    probe = gradlab.Probe(net, optimizer, task=worlds[0], critic=critic, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        net, optimizer, task=worlds[0], critic=critic, overhead_budget=1.0, clock=lambda: 0.0
+    )
     measurements: Any = probe._updates.measurements
     for step in range(3):
         optimizer.zero_grad()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.probe import updates
+from gradlab.probe.origin import Finder
 
 ORIGIN = "origin of a non-finite gradient"
 
@@ -36,7 +37,7 @@ def policy(signed: bool) -> nn.Module:
 def told(net: nn.Module, bad: Tensor, at: int = 3, after: Any = None) -> tuple[list[str], Any]:
     """Five updates, the one numbered `at` with the state `bad` in row 5."""
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(5):
         optimizer.zero_grad()
         state = torch.rand(8, 2) + 0.5
@@ -92,7 +93,7 @@ def test_a_spoilt_parameter_is_named() -> None:
 def test_operations_of_later_marked_passes_are_watched() -> None:
     net = policy(signed=False)
     optimizer = torch.optim.SGD(net.parameters(), 1e-3)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(6):
         optimizer.zero_grad()
         with probe(step):
@@ -106,12 +107,26 @@ def test_operations_of_later_marked_passes_are_watched() -> None:
     assert "inf first out of log (rows 3 of 8)" in told[0] and "marked" in told[0]
 
 
+def test_an_operation_is_no_origin_of_what_it_was_given() -> None:
+    spoilt = torch.tensor([1.0, torch.nan, torch.inf])
+    with Finder() as finder:
+        spoilt.mul(2).add(1)
+    assert finder.found == ""
+    with Finder() as finder:
+        torch.tensor([1.0, -1.0]).log().add(spoilt[0])
+    assert finder.found == "NaN first out of log (rows 1 of 2)"
+
+
 def test_watching_operations_changes_no_bit() -> None:
     def run(probed: bool) -> list[Tensor]:
         torch.manual_seed(3)
         net = nn.Sequential(nn.Linear(2, 8), nn.Dropout(0.5), nn.Tanh(), nn.Linear(8, 1))
         optimizer = torch.optim.Adam(net.parameters(), 1e-2)
-        probe = gradlab.Probe(net, optimizer, overhead_budget=1.0) if probed else None
+        probe = (
+            gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+            if probed
+            else None
+        )
         for step in range(40):
             optimizer.zero_grad()
             loss = net(torch.randn(8, 2)).square().mean()
@@ -136,7 +151,7 @@ def test_passes_are_made_again_only_for_an_alarm_that_is_told(
     made: list[int] = []
     monkeypatch.setattr(updates, "replayed", lambda *_: str(made.append(1)))
     net = policy(signed=False)
-    probe = gradlab.Probe(net, overhead_budget=1.0)
+    probe = gradlab.Probe(net, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(100):
         net.zero_grad()
         with probe(step):
@@ -149,7 +164,7 @@ def test_a_scaler_that_searches_its_scale_is_no_origin(scaled: bool) -> None:
     net = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(net.parameters(), 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0)
+    probe = gradlab.Probe(net, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
     with probe(0, scaler if scaled else None):
         (scaler.scale(net(torch.ones(1, 1)).sum()) * torch.inf).backward()
     assert bool(probe.alarms) != scaled

@@ -42,7 +42,9 @@ def looped(
 def test_norms_are_those_before_clipping_and_ratios_those_of_the_steps() -> None:
     policy, rows = net(), []
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     sizes, ratios = looped(policy, probe, optimizer, 100)
     row = next(row for row in rows if "vitals/grad_norm" in row)
     whole = (sizes**2).sum(1).sqrt()
@@ -56,7 +58,7 @@ def test_norms_are_those_before_clipping_and_ratios_those_of_the_steps() -> None
 def test_without_marks_the_gradient_is_what_the_optimiser_saw() -> None:
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
     for _ in range(100):
         optimizer.zero_grad()
         policy(torch.randn(16, 3)).sum().backward()
@@ -70,7 +72,9 @@ def test_without_marks_the_gradient_is_what_the_optimiser_saw() -> None:
 def test_of_several_backward_passes_the_accumulated_gradient_counts() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     for step in range(100):
         optimizer.zero_grad()
         for part in range(3):
@@ -84,7 +88,7 @@ def test_of_several_backward_passes_the_accumulated_gradient_counts() -> None:
 
 def test_without_an_optimiser_one_step_is_one_update() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
-    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(101):
         policy.zero_grad()
         for _ in range(2):
@@ -99,7 +103,9 @@ def test_a_gradient_scaler_is_divided_out() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=30)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     for step in range(100):
         optimizer.zero_grad()
         with probe(step, scaler):
@@ -116,7 +122,9 @@ def test_steps_that_a_scaler_skips_are_no_updates() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     for step in range(150):
         optimizer.zero_grad()
         factor = torch.inf if step % 3 == 0 else 1.0
@@ -132,7 +140,9 @@ def test_steps_that_a_scaler_skips_are_no_updates() -> None:
 def test_parameters_that_are_put_elsewhere_are_followed() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.1)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     for step in range(100):
         policy.weight.data = torch.ones(1, 1)
         optimizer.zero_grad()
@@ -145,7 +155,7 @@ def test_parameters_that_are_put_elsewhere_are_followed() -> None:
 
 def test_half_precision_gradients_do_not_overflow_their_norm() -> None:
     policy, rows = nn.Linear(64, 64, bias=False).to(torch.bfloat16), []
-    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
     for step in range(101):
         policy.weight.grad = torch.full_like(policy.weight, 2e4)
         with probe(step):
@@ -158,7 +168,9 @@ def test_frozen_parameters_are_passed_over() -> None:
     policy, rows = net(), []
     policy[0].requires_grad_(False)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     looped_frozen(policy, probe, optimizer)
     row = next(row for row in rows if "vitals/grad_norm" in row)
     names = {key.split("/")[-1] for key in row if key.startswith("vitals/layer_norm/")}
@@ -179,7 +191,9 @@ def test_saturated_actions_are_counted_by_action(gain: float, share: float) -> N
     with torch.no_grad():
         policy[0].weight.copy_(torch.tensor([[gain], [1e-3]]))
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     for step in range(100):
         with torch.no_grad():
             policy(torch.zeros(1000, 1))  # acting does not count
@@ -205,7 +219,7 @@ def test_limits_come_from_the_policy_itself() -> None:
 def test_a_run_file_is_readable_while_it_is_written(tmp_path: Path) -> None:
     policy, path = net(), tmp_path / "run.h5"
     optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
-    probe = gradlab.Probe(policy, optimizer, log=path, overhead_budget=1.0)
+    probe = gradlab.Probe(policy, optimizer, log=path, overhead_budget=1.0, clock=lambda: 0.0)
     looped(policy, probe, optimizer, 250)
     open_run = journal.read(path)
     assert open_run.groups["vitals"]["update"].values.tolist() == [100, 200]
@@ -223,7 +237,9 @@ def test_a_run_file_is_readable_while_it_is_written(tmp_path: Path) -> None:
 def test_successive_gradients_are_those_of_the_loop() -> None:
     policy, rows = nn.Linear(4, 1, bias=False), []
     optimizer = torch.optim.SGD(policy.parameters(), 0.0)
-    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    probe = gradlab.Probe(
+        policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+    )
     generator, gradients = torch.Generator().manual_seed(0), []
     for step in range(60):
         optimizer.zero_grad()

@@ -116,7 +116,7 @@ def test_a_thousand_updates_have_the_same_bits_with_a_probe(
     make: Callable[[], nn.Module], tmp_path: Any
 ) -> None:
     without, _ = run(make, False)
-    with_one, probe = run(make, True, log=tmp_path / "p.h5", overhead_budget=1.0)
+    with_one, probe = run(make, True, log=tmp_path / "p.h5", overhead_budget=1.0, clock=lambda: 0.0)
     assert probe is not None and probe.desk.history["successive"]
     assert same(without, with_one)
 
@@ -142,9 +142,36 @@ def double_integrator() -> gradlab.Task:
 def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module]) -> None:
     without, _ = run(make, False, 4)
     task = double_integrator()
-    with_one, probe = run(make, True, 4, task=task, critic=True, overhead_budget=1.0)
+    with_one, probe = run(
+        make, True, 4, task=task, critic=True, overhead_budget=1.0, clock=lambda: 0.0
+    )
     assert probe is not None and len(probe.desk.history["measured"]) >= 2
     assert same(without, with_one)
+
+
+def test_hooks_of_the_loop_do_not_hear_of_a_measurement() -> None:
+    policy, calls = plain().double(), []
+    policy.register_forward_hook(lambda *_: calls.append(1))
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    probe = gradlab.Probe(
+        policy, optimizer, task=double_integrator(), overhead_budget=1.0, clock=lambda: 0.0
+    )
+    for step in range(2):
+        with probe(step):
+            policy(torch.zeros(3, 2, dtype=torch.float64)).sum().backward()
+        optimizer.step()
+    assert probe.desk.history["measured"] and len(calls) == 2
+
+
+def test_the_last_input_is_let_go_with_the_update() -> None:
+    policy = plain()
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0)
+    with probe(0):
+        policy(torch.zeros(3, 2)).sum().backward()
+    assert probe._updates.watch.inputs[0].shape == (3, 2)
+    optimizer.step()
+    assert probe._updates.watch.inputs == () and probe._updates.watch.arrived is None
 
 
 def test_a_copy_of_a_watched_policy_is_not_watched() -> None:
@@ -165,13 +192,15 @@ class Mark:
 def test_no_graph_is_kept_alive() -> None:
     policy = plain()
     probe = gradlab.Probe(policy, torch.optim.SGD(policy.parameters(), 1e-2))
-    out = policy(torch.zeros(3, 2, requires_grad=True))
+    state = torch.zeros(3, 2, requires_grad=True) * 1.0  # states of a rollout have a graph, too
+    out = policy(state)
     mark = Mark()
     held = weakref.ref(mark)
-    out.grad_fn.register_hook(lambda *_, mark=mark: None)
+    for node in (out.grad_fn, state.grad_fn):
+        node.register_hook(lambda *_, mark=mark: None)
     with probe(0):
         out.sum().backward()
-    del out, mark
+    del out, state, node, mark
     gc.collect()
     assert held() is None
 
