@@ -120,14 +120,10 @@ def fitted(
         policy: whose transitions; None: random actions.
     """
     data = collect(task, rows, policy, seed=child(seed, "spectral data"))
-    plain = replace(settings, spectral=None, reward=reward is None, seed=seed)
-    chosen = {False: plain, True: replace(plain, spectral=settings.spectral)}
-    return Trial(
-        task,
-        reward,
-        seed,
-        {normalised: fit_model(data, each) for normalised, each in chosen.items()},
-    )
+    held = replace(settings, reward=reward is None, seed=seed)
+    chosen = {False: replace(held, spectral=None), True: held}
+    fits = {normalised: fit_model(data, each) for normalised, each in chosen.items()}
+    return Trial(task, reward, seed, fits)
 
 
 @cache
