@@ -124,7 +124,7 @@ def test_bias_is_that_of_gradients_taken_by_automatic_differentiation():
 
 
 def test_a_photograph_is_the_fit_that_ends_there():
-    """So large a learning rate that the best epoch is not the last one: descents go on from that."""
+    """Also where the best epoch is not the last one, as under so large a learning rate."""
     data, rough = world("linear").record(300, 0), {"learning_rate": 0.1}
     shape = model_pairs.settings(4, **rough)
     seen = model_pairs.photographs(data, shape, OneStep("mse"), (12, 20, 28))
