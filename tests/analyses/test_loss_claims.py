@@ -183,6 +183,7 @@ def test_the_page_sorts_claims_into_sections(tmp_path):
     assert page.index("## Others") < places[-1]
 
 
+@pytest.mark.slow
 def test_data_by_data_the_loss_is_tried_and_judged(tmp_path):
     dd_vs_mse.main(small=True, output=tmp_path)
     made = json.loads((tmp_path / "dd-vs-mse.json").read_text())
