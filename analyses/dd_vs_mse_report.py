@@ -28,6 +28,7 @@ def sentence(table: pd.DataFrame, near: pd.DataFrame, times: float) -> str:
     moved = cosine[(cosine["ci_low"] > 0) | (cosine["ci_high"] < 0)]
     return (
         f"{_opening(table)} {' '.join(_weight(single, whole, w) for w in ('10', '1'))} "
+        f"{_jacobian_alone(single)} "
         f"Each system, w = 10, equal time, bias²: {_by_world(timed)}. Cosines at h = 10 differ "
         f"beyond their interval in {len(moved)} of {len(cosine)} cells, by at most "
         f"{cosine['value'].abs().max():.2g}. Foretold from the data: {_foretold(near)}."
@@ -51,6 +52,15 @@ def _weight(single: pd.DataFrame, whole: pd.DataFrame, w: str) -> str:
         f"together, with/without, bias²: {together['bias2']}; Jacobian MSE: "
         f"{together['jacobian']}."
     )
+
+
+def _jacobian_alone(single: pd.DataFrame) -> str:
+    """Does the gradient gain where the Jacobian does?"""
+    cells = ["world", "noise", "rows"]
+    gained = _of(single, "jacobian", MAIN).set_index(cells)["answer"] == "better"
+    answers = _of(single, "bias2", MAIN).set_index(cells)["answer"][gained]
+    found = int((answers == "better").sum())
+    return f"Where w = 10 lowers the Jacobian error ({len(answers)} cells), bias² falls in {found}."
 
 
 def agreement(near: pd.DataFrame) -> dict[str, float]:
