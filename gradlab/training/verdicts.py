@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.training.results import GOALS, Training, first_reached
 from gradlab.verdict import Sentence
@@ -73,8 +74,9 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
         return [Sentence("gradient", False, f"{name}: no true gradient at {where}.")]
     error, bias, mse = (np.median(last[name][known]) for name in ("relative_mse", "bias2", "mse"))
     # Without a part that is known to be above noise a seed's gradient has no direction.
-    directions = last["cosine"][np.isfinite(last["cosine"])]
-    cosine = f"; cosine {two(np.median(directions))}" if len(directions) else ""
+    # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
+    directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
+    cosine = f"; {_cosines(directions)}" if len(directions) else ""
     each = last["relative_mse"][known]
     if len(each) > 1:
         spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
@@ -91,6 +93,12 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
             f"it squared bias{cosine}.",
         )
     ]
+
+
+def _cosines(values: NDArray[np.float64]) -> str:
+    """The seeds' median, and where they lie."""
+    among = f" ({span(values.min(), values.max())})" if len(values) > 1 else ""
+    return f"cosine {two(np.median(values))}{among}"
 
 
 def _model(run: Training, name: str) -> list[Sentence]:
