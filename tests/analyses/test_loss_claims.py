@@ -60,7 +60,9 @@ def test_gradloss_asks_for_both_worlds_and_for_more_on_the_pendulum(linear, pend
     assert gradloss.judge(table).holds == holds
 
 
-@pytest.mark.parametrize(("level", "holds"), [(1.5, True), (1.0, False), (0.5, False)])
+@pytest.mark.parametrize(
+    ("level", "holds"), [(1.5, True), (1.06, False), (1.0, False), (0.5, False)]
+)
 def test_pred_cost_asks_for_worse_predictions_everywhere(level, holds):
     assert pred_cost.judge(rows(FITS | {("dd", "both"): level}, SIZES)).holds == holds
 
@@ -113,6 +115,19 @@ def test_every_size_has_an_answer_or_the_claim_is_open(level, spread, holds, wor
     verdict = dd_vs_mse.judge(planted(level, spread))
     assert verdict.holds == holds
     assert word in verdict.sentence
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [lambda table: table["rows"] == 2000, lambda table: table["budget"] == "equal time"],
+    ids=["one size", "equal time alone"],
+)
+def test_what_is_lost_in_noise_leaves_the_claim_open(lost):
+    table = planted(0.5)
+    noise = np.exp(np.random.default_rng(3).normal(scale=4.0, size=len(table)))
+    for h in HORIZONS:
+        table[f"bias2_{h}"] *= np.where(lost(table), noise, 1.0)
+    assert not dd_vs_mse.judge(table).holds
 
 
 def test_systems_together_weigh_alike():
