@@ -162,7 +162,7 @@ def _figure(table: pd.DataFrame, shown: dict[tuple[str, str], Array]) -> Figure:
         axes[4].set_title("roughness, median of slices", fontsize=8)
         axes[4].set_ylim(0, None)
         axes[4].set_xlabel("unroll h [steps]")
-    panels[0, 4].legend(frameon=False, fontsize=7, title="normalised", title_fontsize=7, ncols=2)
+    panels[0, 4].legend(frameon=False, fontsize=6, title="normalised", title_fontsize=6, ncols=2)
     return figure
 
 
