@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from gradlab.remedies.run import Remedies as Run
     from gradlab.tasks import Task
 
+# Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
+SHARE = 0.5
+
 
 @dataclass(frozen=True)
 class Remedies:
@@ -42,7 +45,9 @@ class Remedies:
     """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Of `gradlab list remedies`. Default: spectral dd multistep two-model."""
-    policy: arguments.PolicyFile = None
+    policy: Annotated[str | None, arg(metavar="FILE")] = None
+    """Policy to judge: .safetensors file or file.py:function. Default: make one with half of the
+    stabilising feedback, which has something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
     """Seeds of fit and record, over which the intervals are; with 1, over its starts."""
@@ -161,7 +166,9 @@ class Remedies:
                 files[kind] = str(arguments.beside(run, kind))
         found = arguments.networks(**files)
         if "policy" not in found:
-            found["policy"] = stabilising_policy(task, seed=self.seed, progress=progress)
+            found["policy"] = stabilising_policy(
+                task, share=SHARE, seed=self.seed, progress=progress
+            )
             checkpoint.save(found["policy"], arguments.beside(run, "policy"))
         if "critic" not in found:
             found["critic"] = fit_critic(task, found["policy"], seed=self.seed, progress=progress)
@@ -178,7 +185,10 @@ class Remedies:
             else f"{found.config['rows']} transitions of {self.data} in every trial"
         )
         fit = f"the baseline was fitted for {settings['epochs']} epochs"
-        return [{"text": f"Data: {data}; {fit}.", "decided": False}]
+        made = ""
+        if self.policy is None:
+            made = f" No --policy: judged one with {SHARE:.0%} of the feedback that stabilises."
+        return [{"text": f"Data: {data}; {fit}.{made}", "decided": False}]
 
 
 def sentences(run: Run) -> list[Document]:

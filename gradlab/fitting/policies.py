@@ -37,6 +37,7 @@ SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is
 def stabilising_policy(
     task: Task,
     *,
+    share: float = 1.0,
     spectral: Which | None = None,
     bound: float = 1.0,
     seed: int = 0,
@@ -47,13 +48,20 @@ def stabilising_policy(
     For a MuJoCo environment without a prior: the feedback that holds its initial posture.
 
     Args:
+        share: of the feedback K. At 1 the gradient through the prior is close to 0; less leaves
+            something to learn.
         spectral, bound: layers held at a spectral norm (`networks.spectral`) while it learns. All
             of L layers at `bound` leave slopes up to bound^L of the scaled state, which may be
             too little to stabilise.
 
     Raises:
-        InputError: the linearization at the reference state has no stabilising feedback.
+        InputError: the linearization at the reference state has no stabilising feedback, or a
+            share that is not above 0.
     """
+    if not 0 < share < float("inf"):
+        raise InputError(
+            f"share is {share!r}, expected a positive number, 1 for the whole feedback"
+        )
     model = task.prior if task.prior is not None else task.simulator
     ds = task.simulator.state_dim
     reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
@@ -61,7 +69,7 @@ def stabilising_policy(
         gain = posture_gain(model)
     else:
         gain = riccati_gain(model, reference, task.discount)
-    return distil(task, gain, reference, seed, progress, spectral, bound)
+    return distil(task, share * gain, reference, seed, progress, spectral, bound)
 
 
 def riccati_gain(model: System, reference: Tensor, discount: float) -> Tensor:

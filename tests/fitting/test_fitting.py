@@ -6,6 +6,7 @@ import scipy.linalg
 import torch
 from torch import nn
 
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.fitting.posture import posture_gain
@@ -13,7 +14,7 @@ from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.spectral import norms
-from gradlab.tasks import inverted_pendulum, linear_quadratic, mujoco
+from gradlab.tasks import double_integrator, inverted_pendulum, linear_quadratic, mujoco
 
 
 @pytest.fixture(autouse=True)
@@ -160,3 +161,15 @@ def test_made_networks_are_held_at_the_norms_that_were_asked():
     state = task.starts(256, torch.Generator().manual_seed(1))
     wanted = -state @ gain.T
     assert (policy.double()(state) - wanted).std() < 0.1 * wanted.std()
+
+
+def test_a_share_of_the_feedback_leaves_something_to_learn():
+    task = double_integrator()
+    whole, half = (policies.stabilising_policy(task, share=each).double() for each in (1.0, 0.5))
+    states = 0.3 * torch.randn(64, 2, dtype=torch.float64, generator=stream(0, "shares"))
+    K = policies.riccati_gain(task.simulator, torch.zeros(2).double(), task.discount)
+    wanted = -0.5 * states @ torch.as_tensor(K).T
+    assert (half(states) - wanted).abs().max() < 0.1 * wanted.abs().max()
+    assert (whole(states) - 2 * wanted).abs().max() < 0.1 * wanted.abs().max()
+    with pytest.raises(InputError, match="share is 0"):
+        policies.stabilising_policy(task, share=0)
