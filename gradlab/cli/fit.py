@@ -50,7 +50,8 @@ class Fit:
     likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator.
     Default: nll, and dd for the gradient model of --two-model."""
     weight: float = 1.0
-    """Of the derivatives' loss (dd, sobolev)."""
+    """Of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task has no
+    noise."""
     neighbours: int = 10
     """Nearest points per row (dd)."""
     directions: int | None = None
