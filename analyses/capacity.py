@@ -23,7 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from analyses import gradloss, remedy_claims
-from analyses.forest import forest
+from analyses.forest import forest, legend_above
 from analyses.paired_trials import as_numbers, comparison, listed
 from analyses.verdicts import Verdict, save
 
@@ -75,13 +75,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     for axes, (quantity, name) in zip(panels, QUANTITIES.items(), strict=True):
         part = table[table["quantity"] == quantity]
         forest(axes, part.assign(label=part["world"]), f"{name}, pair / double parameters", styles)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    legend_above(figure, panels[0])
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from analyses.paired_trials import ALIKE
@@ -41,6 +42,12 @@ def forest(axes: Axes, table: pd.DataFrame, xlabel: str, styles: Mapping[str, st
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_xlabel(xlabel, fontsize=8)
+
+
+def legend_above(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, of what `axes` shows."""
+    shown = axes.get_legend_handles_labels()
+    figure.legend(*shown, loc="outside upper center", ncols=3, frameon=False, fontsize=8)
 
 
 def plain_ticks(axis: Axis) -> None:

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analyses import remedy_claims
-from analyses.forest import forest
+from analyses.forest import forest, legend_above
 from analyses.model_pairs import (
     cost_ratio,
     errors,
@@ -194,13 +194,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     styles = {"equal time": "equal time", "equal steps": "equal steps"}
     for axes, (quantity, name) in zip(panels, names.items(), strict=True):
         forest(axes, rows[rows["quantity"] == quantity], f"{name}, over one step's loss", styles)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    legend_above(figure, panels[0])
     return figure
 
 

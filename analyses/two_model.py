@@ -23,7 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from analyses import gradloss, remedy_claims
-from analyses.forest import forest
+from analyses.forest import forest, legend_above
 from analyses.paired_trials import as_numbers, comparison, listed
 from analyses.verdicts import Verdict, save
 
@@ -88,13 +88,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     }
     what = "squared bias of the policy gradient, two models / one"
     forest(axes, table.assign(label=label), what, styles)
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    legend_above(figure, axes)
     return figure
 
 
