@@ -26,6 +26,10 @@ TABLE = """
 |---|---|---|---|---|
 """
 TRAINING = """
+## Single tasks
+
+[What `gradlab remedies` says](trials/README.md) of two tasks.
+
 ## In full training
 
 [MPG on a model that is learned while it trains](training/README.md), with and without each remedy.

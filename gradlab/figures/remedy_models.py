@@ -99,6 +99,7 @@ def remedy_marks(
         ax, title_of(quantity), "", ["bars: 95%; open: the baseline, fitted as long as the remedy"]
     )
     ax.set_xlabel(unit, color=INK)
+    ax.locator_params(axis="x", nbins=5)  # exponents may need five digits each
     if names:
         named_rows(ax, names)
     return ax
