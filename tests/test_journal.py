@@ -305,10 +305,11 @@ def test_a_missing_or_foreign_run_says_so(tmp_path):
 WRITER = """
 import sys, numpy as np
 from gradlab import journal
+from gradlab.journal_tables import Column, Table
 journal.SMALLEST, journal.SYNC = 4000, 0.01
-tables = {"updates": journal.Table(
+tables = {"updates": Table(
     "iteration",
-    {"loss": journal.Column(("seed",), "reward²"), "rate": journal.Column()},
+    {"loss": Column(("seed",), "reward²"), "rate": Column()},
     {"seed": (0, 1, 2)},
 )}
 with journal.Journal(sys.argv[1], tables, {}) as writer:
