@@ -39,13 +39,7 @@ def ratio(
     ax = _drawn(table, ax, quantity, RATIO)
     A, B = (style.plain(each) for each in names)
     title = f"{NAMES[quantity].capitalize()}: {B} over {A}"
-    if ax.lines:
-        ax.axhline(1.0, color=MUTED, lw=1.0)
-        ax.set_yscale("log")
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, 0.8), max(high, 1.25))
-    else:
-        drawing.nothing(ax, "not known to be above 0 in both")
+    drawing.ratio_axis(ax)
     return style.dress(ax, title, "ratio", [f"below 1: {B} is smaller; band: 95%"])
 
 

@@ -138,6 +138,17 @@ def bent(ax: Axes, sizes: Numbers) -> list[str]:
     return [f"axis: linear within ± {bend:g}, logarithmic beyond"]
 
 
+def ratio_axis(ax: Axes) -> None:
+    """Logarithmic around a line at 1, with room on both sides; says so where nothing was drawn."""
+    if not ax.lines:
+        nothing(ax, "not known to be above 0 in both")
+        return
+    ax.axhline(1.0, color=MUTED, lw=1.0)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(low, 0.8), max(high, 1.25))
+
+
 def nothing(ax: Axes, why: str) -> None:
     """An axes without data says why."""
     ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color=MUTED)

@@ -143,13 +143,7 @@ def remedy_horizons(
         line = curve(rows[rows["arm"] == arm], ("ratio", "ratio_low", "ratio_high"))
         if line is not None:
             drawing.draw(ax, line.clipped(1 / REACH, REACH), look, 1 / REACH / 3, band=0.1)
-    if ax.lines:
-        ax.axhline(1.0, color=MUTED, lw=1.0)
-        ax.set_yscale("log")
-        low, high = ax.get_ylim()
-        ax.set_ylim(min(low, 0.8), max(high, 1.25))
-    else:
-        drawing.nothing(ax, "not known to be above 0 in both")
+    drawing.ratio_axis(ax)
     title = f"{title_of(quantity)} over the horizon"
     notes = [f"at {budget}; below 1: smaller with the remedy; band: 95%", *_beyond(rows)]
     return style.dress(ax, title, "with the remedy over without", notes)
