@@ -1,0 +1,1 @@
+"""A run in progress, live: in the terminal and on a local page."""
