@@ -37,6 +37,7 @@ from gradlab.hooks import silent
 from gradlab.judgement import growth_of, judged_estimator
 from gradlab.measurement import check_networks, estimators_at, starts_of
 from gradlab.networks.interface import act
+from gradlab.probe.measured_columns import CELLS, ENDS, STEPS
 from gradlab.probe.quiet import doubled, undisturbed
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.profile import Profile
@@ -50,11 +51,9 @@ from gradlab.tasks import Task
 
 STARTS = 64
 LONGEST = 10  # horizon of the profile
-STEPS = 25  # of the path whose growth is measured
 CHECKS = 34.0  # rollouts of the simulator that a checked truth makes
 MARGIN = 2.0  # times that, for estimators, choice and the path
 REPEATS = 3
-CELLS = ("bias2", "variance", "mse", "snr")
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,8 @@ def _profile(
 
 def _cells(profile: Profile, horizon: int) -> dict[str, Any]:
     shape = (len(ESTIMATORS), horizon + 1)
-    row = {name: np.full(shape, np.nan) for name in (*CELLS, "bias2_se")}
+    names = [*CELLS, *(f"{name}_{end}" for name in CELLS for end in ENDS), "bias2_se", "cosine_se"]
+    row = {name: np.full(shape, np.nan) for name in names}
     for e, name in enumerate(ESTIMATORS):
         if name not in profile.estimators:
             continue
@@ -185,11 +185,14 @@ def _cells(profile: Profile, horizon: int) -> dict[str, Any]:
         for quantity in CELLS:
             q = profile.quantities.index(quantity)
             row[quantity][e] = profile.columns["value"][at, q]
-        q = profile.quantities.index("bias2")
-        row["bias2_se"][e] = profile.columns["se"][at, q]
+            for end in ENDS:
+                row[f"{quantity}_{end}"][e] = profile.columns[f"ci_{end}"][at, q]
+            if f"{quantity}_se" in row:
+                row[f"{quantity}_se"][e] = profile.columns["se"][at, q]
     if not profile.truth["admissible"]:
-        for name in ("bias2", "mse", "bias2_se"):
-            row[name][:] = np.nan
+        for name in names:
+            if name.split("_")[0] not in ("variance", "snr", "mean"):
+                row[name][:] = np.nan
     return row | {"truth_norm": float(profile.truth.get("norm", np.nan))}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from gradlab.errors import InputError
 from gradlab.journal import Journal, journal_of
 from gradlab.journal_tables import Column, Table
+from gradlab.probe.measured_columns import CELLS, ENDS, MEASURED, STEPS
 from gradlab.records import Attribute, check_output
 
 KIND = "probe"
@@ -42,9 +43,11 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
         "nonfinite_updates": Column(unit="updates"),
         "zero": Column(layer, "updates with a gradient of exactly 0"),
         "saturation": Column(action, "share of actions at their limit"),
+        "attenuation": Column(action, "mean 1 − (a/limit)²: what a tanh at the end lets through"),
         "watched": Column(unit="forward passes"),
         "model_gradients": Column(unit="marked passes that left gradients on the prior model"),
         "model_shared": Column(unit="tensors of the policy that the prior model holds, too"),
+        "reaches": Column(text=True),
         "own_seconds": Column(unit="s spent by the probe so far"),
         "elapsed": Column(unit="s since the first update"),
         "spent": Column(unit="share of the time"),
@@ -52,7 +55,7 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
     found = {
         "vitals": Table(
             "update",
-            vitals if actions else {k: v for k, v in vitals.items() if k != "saturation"},
+            vitals if actions else {k: v for k, v in vitals.items() if v.dims != action},
             {"parameter": tuple(range(parameters))}
             | ({"action": tuple(range(actions))} if actions else {}),
         ),
@@ -67,6 +70,9 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
 SUCCESSIVE = {
     "step": Column(unit="as the loop counts"),
     "pairs": Column(unit="pairs of successive gradients"),
+    "fresh": Column(unit="of these: whose batches share the fewest samples, and which count"),
+    "overlap": Column(unit="share of samples that the batches of a pair share; NaN: not seen"),
+    "distinct": Column(unit="share of all samples of the burst that were seen once"),
     "energy": Column(unit="mean |g|², (loss per parameter unit)²"),
     "signal": Column(unit="mean g·g′, estimates |E g|²"),
     "root_squares": Column(unit="√Σ (g·g′)², the size of Σ g·g′ where there is no signal"),
@@ -81,6 +87,7 @@ SUCCESSIVE = {
     "dead_where": Column(text=True),
     "seconds": Column(unit="s"),
 }
+ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
 BY_PARAMETER = ("layer_norm", "layer_ratio", "nonfinite", "zero")
 ALARMS = {
     "update": Column(unit="updates"),
@@ -92,47 +99,13 @@ ALARMS = {
 
 def measured_table(actions: int, horizon: int) -> Table:
     """Bias and variance on the task, and what follows from them."""
-    cells = ("estimator", "horizon")
-    columns = {
-        "step": Column(unit="as the loop counts"),
-        "starts": Column(unit="starts"),
-        "seconds": Column(unit="s"),
-        "bias2": Column(cells, "squared gradient norm"),
-        "bias2_se": Column(cells, "squared gradient norm"),
-        "variance": Column(cells, "squared gradient norm, one sample"),
-        "mse": Column(cells, "squared gradient norm, one batch"),
-        "snr": Column(cells, "|mean|² / variance, one sample"),
-        "batch": Column(unit="samples"),
-        "truth_norm": Column(unit="gradient norm"),
-        "chosen_estimator": Column(unit="index of estimator"),
-        "chosen_horizon": Column(unit="steps"),
-        "kept_low": Column(unit="steps, shortest horizon that may be best"),
-        "kept_high": Column(unit="steps, longest horizon that may be best"),
-        "weight_zero": Column(unit="weight of the horizon 0 in the pair with the longest one"),
-        "weight_zero_low": Column(unit="weight, lower end of 95%"),
-        "weight_zero_high": Column(unit="weight, upper end of 95%"),
-        "growth": Column(unit="ln variance per step"),
-        "growth_se": Column(unit="ln variance per step"),
-        "growth_evidence": Column(unit="AIC of a power law less that of the exponential"),
-        "critic_gap": Column(unit="bias² of true_dynamics less half the model's, longest horizon"),
-        "critic_gap_se": Column(unit="squared gradient norm"),
-        "lyapunov": Column(unit="per step, closed loop of the simulator"),
-        "lyapunov_se": Column(unit="per step"),
-        "lyapunov_horizon": Column(unit="steps, 1/λ; inf where nothing grows"),
-        "jacobian_error": Column(unit="ln of the relative error of A and B"),
-        "jacobian_error_se": Column(unit="ln"),
-        "value": Column(unit="mean critic value at the starts"),
-        "value_se": Column(unit="reward"),
-        "reward_max": Column(unit="largest |reward| on the fresh paths"),
-        "return_bound": Column(unit="largest |reward| so far / (1 − γ)"),
-        "dead_action": Column(("action",), "1: ∂f/∂a and ∂r/∂a are exactly 0 everywhere"),
-    }
     scales = {
         "estimator": range(len(ESTIMATORS)),
         "horizon": range(horizon + 1),
         "action": range(actions),
+        "chain": range(STEPS + 1),
     }
-    return Table("update", columns, {name: tuple(each) for name, each in scales.items()})
+    return Table("update", MEASURED, {name: tuple(each) for name, each in scales.items()})
 
 
 class Book(Protocol):
@@ -152,6 +125,22 @@ class Nowhere:
 
     def close(self) -> None:
         pass
+
+
+@final
+class Together:
+    """Rows go to several logs."""
+
+    def __init__(self, books: Sequence[Book]) -> None:
+        self.books = tuple(books)
+
+    def write(self, table: str, row: Row) -> None:
+        for book in self.books:
+            book.write(table, row)
+
+    def close(self) -> None:
+        for book in self.books:
+            book.close()
 
 
 @final
@@ -222,10 +211,15 @@ def attributes(
 
 
 def flat(table: str, row: Row, names: Sequence[str]) -> dict[str, Any]:
-    """Arrays by element, named after parameter, action, or estimator and horizon."""
+    """Arrays by element, named after parameter, action, or estimator and horizon.
+
+    Ends of the intervals of cells, hundreds of numbers, are left to a run's file.
+    """
     found: dict[str, Any] = {}
     for key, value in row.items():
         name = key if key in ("step", "update") else f"{table}/{key}"
+        if key in ENDS_OF_CELLS:
+            continue
         if isinstance(value, str):
             found[name] = value
             continue
