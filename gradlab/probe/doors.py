@@ -93,9 +93,16 @@ def check_share(overhead_budget: object) -> None:
 
 
 def check_log(log: object) -> None:
-    """Raises InputError for anything but a path, a function or None."""
+    """Raises InputError for anything but a path, a function, several of these or None."""
+    if isinstance(log, list | tuple):
+        for each in log:
+            if each is None or isinstance(each, list | tuple):
+                raise InputError(f"log has {each!r} in it, expected paths and functions")
+            check_log(each)
+        return
     if not (log is None or callable(log) or isinstance(log, str | Path)):
-        raise InputError(f"log is a {type(log).__name__}, expected a path, a function or None")
+        kind = type(log).__name__
+        raise InputError(f"log is a {kind}, expected a path, a function, several of these or None")
 
 
 def spectator() -> bool:

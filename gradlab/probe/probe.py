@@ -34,9 +34,9 @@ from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.quiet import warn
 from gradlab.probe.sampler import Measurements
-from gradlab.probe.schema import Book, Log, Nowhere, Told, Written, attributes
+from gradlab.probe.schema import Book, Log, Nowhere, Together, Told, Written, attributes
 from gradlab.probe.updates import Updates
-from gradlab.probe.watch import Watch, limits_of
+from gradlab.probe.watch import Watch, Watched, limits_of
 from gradlab.tasks import Task
 
 
@@ -51,10 +51,12 @@ class Probe:
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
         critic: (state, action) → [N], the tail of these gradients; needs a task.
         log: path of a run file (readable while it is written), a function that takes one dict of
-            plain numbers per row, or None.
+            plain numbers per row, several of these, or None.
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         clock: seconds, for the budget.
+        watched: the module whose forward passes the loop makes, where it is not the policy: an
+            adapter, say, gives the task's actions, but the loop calls what is inside.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
     With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes.
@@ -69,11 +71,12 @@ class Probe:
         optimizer: torch.optim.Optimizer | None = None,
         task: Task | None = None,
         critic: nn.Module | None = None,
-        log: str | Path | Log | None = None,
+        log: str | Path | Log | Sequence[str | Path | Log] | None = None,
         overhead_budget: float = 0.05,
         seed: int = 0,
         *,
         clock: Clock = time.perf_counter,
+        watched: Watched | None = None,
     ) -> None:
         doors.check(policy, optimizer, task, critic, log, overhead_budget)
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
@@ -83,7 +86,7 @@ class Probe:
         if question is not None:
             measured.check(question, policy)
         self.off = doors.spectator()
-        watch = Watch(limits_of(policy, task), self.budget)
+        watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
         book: Book = Nowhere() if self.off else _book(log, names, question, watch, seed)
         self.desk = Desk(book, names)
         self._updates = Updates(
@@ -96,7 +99,8 @@ class Probe:
             None if question is None else Measurements(question, self.budget),
             stepped=optimizer is not None,
         )
-        self._handles = [] if self.off else self._attached(optimizer)
+        self._optimizer, self._closed = optimizer, False
+        self._handles = [] if self.off else self._attached()
         atexit.register(_close, weakref.ref(self))
 
     def __call__(
@@ -122,7 +126,14 @@ class Probe:
     def close(self) -> None:
         """Write what is open, finish the file and let go of policy and optimiser."""
         self._attempt(self._updates.finish)
+        self._closed = self._closed or not self.off
         self._let_go()
+
+    def resume(self) -> None:
+        """Go on after `close`: the next update, in the same file."""
+        if self._closed and not doors.spectator():
+            self.off, self._closed = False, False
+            self._handles = self._attached()
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
         """Do something of the probe's; where it fails, say so once and switch the probe off."""
@@ -135,8 +146,9 @@ class Probe:
             warn("is off", error)
         return None
 
-    def _attached(self, optimizer: Any) -> list[Any]:
-        handles = [self.policy.register_forward_hook(self._updates.watch)]
+    def _attached(self) -> list[Any]:
+        watch, optimizer = self._updates.watch, self._optimizer
+        handles = [watch.watched.module.register_forward_hook(watch)]
         if optimizer is not None:
             handles.append(optimizer.register_step_pre_hook(self._before_step))
             handles.append(optimizer.register_step_post_hook(self._after_step))
@@ -195,7 +207,7 @@ class _Marked:
 
 
 def _book(
-    log: str | Path | Log | None,
+    log: str | Path | Log | Sequence[str | Path | Log] | None,
     names: Sequence[str],
     question: measured.Question | None,
     watch: Watch,
@@ -203,6 +215,9 @@ def _book(
 ) -> Book:
     if log is None:
         return Nowhere()
+    if isinstance(log, list | tuple):
+        return Together([_book(each, names, question, watch, seed) for each in log])
+    assert callable(log) or isinstance(log, str | Path)  # the door has seen to it
     if callable(log):
         return Told(log, names)
     config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}

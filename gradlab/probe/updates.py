@@ -170,7 +170,7 @@ class Updates:
         if not self.desk.due(ORIGIN, self.count):
             return
         try:
-            words = replayed(self.policy, self.watch.inputs, self.watch.arrived)
+            words = replayed(self.watch.watched.module, self.watch.inputs, self.watch.arrived)
         except Exception as error:  # a policy that cannot be copied, or not called again
             words = f"the policy's passes could not be made again ({type(error).__name__}: {error})"
         self._tell(ORIGIN, words)

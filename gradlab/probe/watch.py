@@ -10,6 +10,7 @@ that an origin of NaN can be sought.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -34,21 +35,41 @@ def limits_of(policy: nn.Module, task: Task | None) -> Limits | None:
     """The task's action limit, else what the policy says of its own: `action_scale` and
     `action_bias` (CleanRL), `limit` (gradlab), a tanh at its end; None: unknown."""
     if task is not None and task.action_limit is not None:
-        return _limits(0.0, task.action_limit)
+        return limits(0.0, task.action_limit)
     scale, bias = (getattr(policy, name, None) for name in ("action_scale", "action_bias"))
     if isinstance(scale, Tensor) and isinstance(bias, Tensor):
-        return _limits(bias, scale)
+        return limits(bias, scale)
     limit = getattr(policy, "limit", None)
     if isinstance(limit, float | int | tuple | list):
-        return _limits(0.0, limit)
+        return limits(0.0, limit)
     if isinstance([*policy.modules()][-1], nn.Tanh):
-        return _limits(0.0, 1.0)
+        return limits(0.0, 1.0)
     return None
 
 
-def _limits(centre: Any, half: Any) -> Limits:
+def limits(centre: Any, half: Any) -> Limits:
+    """Actions are saturated near centre ± half, each one number or one per action."""
     middle, width = (torch.as_tensor(x, dtype=torch.float64).detach() for x in (centre, half))
     return Limits(middle, (1 - NEAR) * width)
+
+
+def as_it_is(answer: Any) -> Any:
+    return answer
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Whose forward passes are looked at: the policy's, or those of what a loop calls instead.
+
+    Attributes:
+        module: its inputs have one row per sample; of several outputs the first one is looked at.
+        limits: of the actions; None: unknown.
+        action: of the module's output, [N, da], in the units of the limits.
+    """
+
+    module: nn.Module
+    limits: Limits | None
+    action: Callable[[Tensor], Tensor] = as_it_is
 
 
 def inert(*_: object) -> None:
@@ -57,10 +78,10 @@ def inert(*_: object) -> None:
 
 @final
 class Watch:
-    """The hook of one policy. Copies and pickles of the policy get an inert one."""
+    """The hook of one module. Copies and pickles of the module get an inert one."""
 
-    def __init__(self, limits: Limits | None, budget: Budget) -> None:
-        self.limits, self.budget = limits, budget
+    def __init__(self, watched: Watched, budget: Budget) -> None:
+        self.watched, self.limits, self.budget = watched, watched.limits, budget
         self.error: Exception | None = None
         self.inputs: tuple[Tensor, ...] = ()
         self.arrived: Tensor | None = None
@@ -105,13 +126,14 @@ class Watch:
         return row
 
     def _see(self, args: Any, output: Any) -> None:
-        if self.error is not None or not isinstance(output, Tensor) or _transformed(output):
+        answer = output[0] if isinstance(output, tuple) and output else output
+        if self.error is not None or not isinstance(answer, Tensor) or _transformed(answer):
             return
         self.inputs = tuple(each.detach() for each in args if isinstance(each, Tensor))
-        if output.requires_grad:
+        if answer is output and output.requires_grad:
             output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
-        if self.counting and self.limits is not None and output.ndim == 2:
-            self._count(output.detach())
+        if self.counting and self.limits is not None and answer.ndim == 2:
+            self._count(self.watched.action(answer.detach()))
         self.counting = False
 
     def _arrive(self, gradient: Tensor) -> None:
