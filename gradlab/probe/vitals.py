@@ -90,26 +90,10 @@ class Vitals:
     def row(self) -> dict[str, Any]:
         """The window's numbers; begins the next one."""
         count = len(self.parameters)
-        sizes = _gathered(self._sizes, (count,))
-        moves = _gathered(self._moves, (2, count))
-        finite = np.isfinite(sizes)
-        whole = np.sqrt((sizes**2).sum(1))
-        sound = whole[np.isfinite(whole)]
         trained = np.array([p.requires_grad for p in self.parameters])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = np.sqrt((moves[:, 0] ** 2).sum(1) / (moves[:, 1] ** 2).sum(1))
-            by_layer = moves[:, 0] / moves[:, 1]
-        row: dict[str, Any] = {
-            "looked": len(sizes),
-            "grad_norm": _mean(sound),
-            "grad_norm_max": float(sound.max()) if len(sound) else np.nan,
-            "update_ratio": _mean(ratio[np.isfinite(ratio)]),
-            "layer_norm": _column_means(sizes),
-            "layer_ratio": _column_means(by_layer),
-            "nonfinite": (~finite).sum(0).astype(np.float64),
-            "nonfinite_updates": int((~finite).any(1).sum()),
-            "zero": np.where(trained, (sizes == 0).sum(0).astype(np.float64), np.nan),
-        }
+        row = summed_up(
+            _gathered(self._sizes, (count,)), _gathered(self._moves, (2, count)), trained
+        )
         self._empty()
         return row
 
@@ -121,6 +105,33 @@ class Vitals:
         self._sizes: list[Tensor] = []
         self._moves: list[Tensor] = []
         self._open = False
+
+
+def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[str, Any]:
+    """A window's numbers.
+
+    Args:
+        sizes: |∂L/∂θ_l| of every update, [updates, P].
+        moves: |Δθ_l| and |θ_l| of those whose step was looked at, [steps, 2, P].
+        trained: [P], False for frozen tensors.
+    """
+    finite = np.isfinite(sizes)
+    whole = np.sqrt((sizes**2).sum(1))
+    sound = whole[np.isfinite(whole)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.sqrt((moves[:, 0] ** 2).sum(1) / (moves[:, 1] ** 2).sum(1))
+        by_layer = moves[:, 0] / moves[:, 1]
+    return {
+        "looked": len(sizes),
+        "grad_norm": _mean(sound),
+        "grad_norm_max": float(sound.max()) if len(sound) else np.nan,
+        "update_ratio": _mean(ratio[np.isfinite(ratio)]),
+        "layer_norm": _column_means(sizes),
+        "layer_ratio": _column_means(by_layer),
+        "nonfinite": (~finite).sum(0).astype(np.float64),
+        "nonfinite_updates": int((~finite).any(1).sum()),
+        "zero": np.where(trained, (sizes == 0).sum(0).astype(np.float64), np.nan),
+    }
 
 
 def _gathered(kept: Sequence[Tensor], shape: tuple[int, ...]) -> Array:
