@@ -14,11 +14,42 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.vitals import present
-from gradlab.statistics.successive import signal
+from gradlab.statistics.successive import Signal, signal
 
 FIRST = 4  # pairs of the burst that finds the price
 PAIRS = 32
 SHOWN = 5  # columns named per layer
+
+
+def columns_of(found: Signal) -> dict[str, Any]:
+    """A signal as the table "successive" has it."""
+    return {
+        "pairs": found.pairs,
+        "energy": found.energy,
+        "signal": found.signal,
+        "root_squares": found.root_squares,
+        "signal_share": found.share,
+        "share_se": found.se,
+        "snr": found.snr,
+        "noise_scale": found.noise_scale,
+        "cosine": found.cosine,
+    }
+
+
+def columns_dead(dead: Sequence[Tensor], layers: Sequence[str]) -> dict[str, Any]:
+    """Inputs that no gradient reached, of each layer a mask [in], as the table has them."""
+    parts = []
+    for name, each in zip(layers, dead, strict=True):
+        columns = each.nonzero().flatten().tolist()
+        if columns:
+            shown = ", ".join(map(str, columns[:SHOWN]))
+            parts.append(f"{name}: {shown}{', …' if len(columns) > SHOWN else ''}")
+    return {
+        "dead_columns": sum(int(each.sum()) for each in dead),
+        "columns": sum(len(each) for each in dead),
+        "dead_inputs": int(dead[0].sum()) if len(dead) else 0,
+        "dead_where": "; ".join(parts),
+    }
 
 
 @final
@@ -74,19 +105,8 @@ class Burst:
         self._new = self._old
         dead = [a & b for a, b in zip(self._dead, self._zero_columns(), strict=True)]
         return {
-            "pairs": found.pairs,
-            "energy": found.energy,
-            "signal": found.signal,
-            "root_squares": found.root_squares,
-            "signal_share": found.share,
-            "share_se": found.se,
-            "snr": found.snr,
-            "noise_scale": found.noise_scale,
-            "cosine": found.cosine,
-            "dead_columns": sum(int(each.sum()) for each in dead),
-            "columns": sum(len(each) for each in dead),
-            "dead_inputs": int(dead[0].sum()) if dead else 0,
-            "dead_where": self._where(dead),
+            **columns_of(found),
+            **columns_dead(dead, self._layers()),
         }
 
     def _empty(self, size: int) -> Tensor:
@@ -101,12 +121,5 @@ class Burst:
             at += p.numel()
         return found
 
-    def _where(self, dead: Sequence[Tensor]) -> str:
-        layers = [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]
-        parts = []
-        for name, each in zip(layers, dead, strict=True):
-            columns = each.nonzero().flatten().tolist()
-            if columns:
-                shown = ", ".join(map(str, columns[:SHOWN]))
-                parts.append(f"{name}: {shown}{', …' if len(columns) > SHOWN else ''}")
-        return "; ".join(parts)
+    def _layers(self) -> list[str]:
+        return [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]
