@@ -1,0 +1,223 @@
+"""What both views show of a run: one value, made from its file and journal.
+
+    waiting → empty → running ⇄ silent → ended (its writer has closed it)
+                                       → stopped (its writer is gone and has not)
+
+A run is silent when its next row is five times later than rows have been of late, and at least ten
+seconds: an evaluation or a measurement may take that long.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, final
+
+import numpy as np
+
+from gradlab.errors import InputError
+from gradlab.journal import UNREADABLE
+from gradlab.records import Record
+from gradlab.watching import probe, training
+from gradlab.watching.curves import Chart, Curve
+from gradlab.watching.events import Event, Layer, Progress
+from gradlab.watching.following import Follower, Sight
+
+Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
+KINDS = {"training": training, "probe": probe}
+PREFIXES = {"training": training.PREFIX, "probe": ""}
+SILENT = 10.0  # seconds
+BEATS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """The numbers of a run.
+
+    Attributes:
+        kind: "training", "probe", or "" before there is anything.
+        lost: rows that are missing in the file, by their numbers.
+    """
+
+    kind: str = ""
+    title: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
+    charts: Sequence[Chart] = ()
+    events: Sequence[Event] = ()
+    layers: Sequence[Layer] = ()
+    lost: int = 0
+
+    @property
+    def rows(self) -> bool:
+        """Is there anything to show?"""
+        return bool(self.charts or self.events)
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run at a moment.
+
+    Attributes:
+        told: the phase in words.
+        written: when its last row was, in seconds of `time.time`; None before the first.
+    """
+
+    run: str
+    phase: Phase
+    told: str
+    written: float | None
+    view: View
+
+    def age(self, now: float) -> float:
+        """Seconds since the last row."""
+        return 0.0 if self.written is None else max(now - self.written, 0.0)
+
+
+@final
+class Watcher:
+    """States of one run, at the price of what is new."""
+
+    def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
+        self.path, self.clock = Path(path), clock
+        self._follower = Follower(path)
+        self._made: tuple[Record | None, View, str] = None, View(), ""
+
+    def state(self) -> State:
+        """The run as it stands."""
+        sight = self._follower.look()
+        if sight.record is not self._made[0]:
+            self._made = self._viewed(sight.record)
+        _, view, trouble = self._made
+        trouble = sight.trouble or trouble
+        phase: Phase = "unreadable" if trouble else _phase(sight, view, self.clock())
+        told = trouble or _told(phase, view, self.path)
+        return State(str(self.path), phase, told, sight.written, view)
+
+    def _viewed(self, record: Record | None) -> tuple[Record | None, View, str]:
+        """The view of a record, or the last one and why there is no new one."""
+        if record is None:
+            return None, View(), ""
+        try:
+            return record, view(record, self.path), ""
+        except InputError as error:
+            return record, self._made[1], str(error)
+
+
+def view(record: Record, path: Path) -> View:
+    """The numbers of a run of training or of a probe.
+
+    Raises:
+        InputError: it is of another kind, or foreign.
+    """
+    kind = str(record.attributes.get("kind"))
+    if kind not in KINDS:
+        raise InputError(f"{path} holds {kind!r}, which does not grow: see `gradlab report {path}`")
+    try:
+        of = KINDS[kind]
+        title, facts = of.head(record)
+        return View(
+            kind, title, facts, of.progress(record), of.charts(record), of.events(record),
+            probe.layers(record, PREFIXES[kind]), int(record.attributes.get("damaged_frames", 0)),
+        )  # fmt: skip
+    except UNREADABLE as error:
+        raise InputError(f"{path} is damaged or foreign ({error!r}): make the run again") from error
+
+
+def _phase(sight: Sight, view: View, now: float) -> Phase:
+    if sight.writer == "none":
+        return "waiting"
+    beat = 0.0 if view.progress is None else view.progress.beat
+    late = now - (sight.written or now) > max(SILENT, BEATS * beat)
+    if sight.writer == "closed":
+        return "ended"
+    if sight.writer == "gone" and late:  # not at once: a writer may be about to take it
+        return "stopped"
+    if not view.rows:
+        return "empty"
+    return "silent" if late else "running"
+
+
+def _told(phase: Phase, view: View, path: Path) -> str:
+    if phase == "waiting":
+        return f"no run at {path} yet: waiting for it"
+    if phase == "empty":
+        return "the run has begun and has no row yet: waiting for the first"
+    if phase == "ended":
+        return f"the run has ended{_open_end(view)}"
+    if phase == "stopped":
+        return f"the run is not being written any more, and was not closed{_open_end(view)}"
+    return "no row for long, but it is not closed" if phase == "silent" else "running"
+
+
+def _open_end(view: View) -> str:
+    """Of training: is it complete?"""
+    progress = view.progress
+    if progress is None or progress.total is None:
+        return ""
+    if progress.done >= progress.total:
+        return ", complete"
+    return f" before its last {progress.across}: the same command with --resume goes on"
+
+
+def document(state: State) -> dict[str, Any]:
+    """As JSON: numbers that are not finite are null. Does not change while no row comes."""
+    view, progress = state.view, state.view.progress
+    return {
+        "run": state.run,
+        "phase": state.phase,
+        "told": state.told,
+        "written": state.written,
+        "kind": view.kind,
+        "title": view.title,
+        "facts": dict(view.facts),
+        "progress": None if progress is None else _plain_progress(progress),
+        "latest": [_reading(chart, curve) for chart in view.charts for curve in chart.curves],
+        "charts": [_plain_chart(chart) for chart in view.charts],
+        "events": [vars(event) for event in view.events],
+        "layers": [{k: finite(v) for k, v in vars(layer).items()} for layer in view.layers],
+        "lost": view.lost,
+    }
+
+
+def _plain_progress(progress: Progress) -> dict[str, Any]:
+    found = vars(progress) | {"share": progress.share, "left": progress.left}
+    return {name: finite(value) for name, value in found.items()}
+
+
+def _reading(chart: Chart, curve: Curve) -> dict[str, Any]:
+    """The latest value of a curve."""
+    k = curve.latest
+    ends = [None if end is None or k is None else finite(end[k]) for end in (curve.low, curve.high)]
+    value, at = (None, None) if k is None else (finite(curve.value[k]), finite(curve.x[k]))
+    return {
+        "name": f"{chart.title}{', ' if curve.label else ''}{curve.label}",
+        "unit": chart.unit, "value": value, "low": ends[0], "high": ends[1], "at": at,
+    }  # fmt: skip
+
+
+def _plain_chart(chart: Chart) -> dict[str, Any]:
+    return vars(chart) | {
+        "levels": dict(chart.levels),
+        "curves": [
+            {
+                name: values if values is None or isinstance(values, str) else _listed(values)
+                for name, values in vars(curve).items()
+            }
+            for curve in chart.curves
+        ],
+    }
+
+
+def _listed(values: Any) -> list[float | None]:
+    """Six significant digits are what a page can show."""
+    return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]
+
+
+def finite(value: Any) -> Any:
+    """A number as JSON can say it."""
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

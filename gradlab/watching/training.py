@@ -1,0 +1,98 @@
+"""A run of training as a live view shows it: which columns, how far it is, what has happened."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gradlab.records import Array, Record
+from gradlab.watching import probe
+from gradlab.watching.curves import Chart, Curve
+from gradlab.watching.events import Event, Progress, paced
+from gradlab.watching.quantities import Quantity, chart
+
+PREFIX = "probe_"  # of the tables of a probe inside
+QUANTITIES = (
+    Quantity("evaluations", "return_mean", "return", "reward", error="return_se"),
+    Quantity("updates", "policy_norm", "policy gradient norm", "before clipping", "log"),
+    Quantity("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
+    Quantity("updates", "critic_loss", "critic loss", "scaled reward²", "log"),
+    Quantity("updates", "value", "mean critic value", "scaled reward"),
+    Quantity("updates", "weight", "weights of the mixture", "share", entry="h ="),
+    Quantity("updates", "realised_horizon", "realised horizon", "model steps"),
+    Quantity("updates", "nonfinite", "non-finite updates", "updates per row"),
+    Quantity("updates", "clipped", "clipped policy updates", "share"),
+    Quantity("updates", "broken", "non-finite transitions", "transitions per row"),
+    Quantity(
+        "gradients", "relative_mse", "gradient error, longest horizon", "of the true square", "log",
+        ends=("relative_mse_low", "relative_mse_high"), last=True,
+    ),
+    Quantity(
+        "model", "prediction_explained", "model: held-out variance explained", "share", entry="of"
+    ),
+    Quantity("evaluations", "ends", "terminal states", "per episode"),
+)  # fmt: skip
+
+
+def charts(record: Record) -> list[Chart]:
+    """What the run has of these, its pace, and what a probe inside has measured."""
+    found = [chart(record, wanted) for wanted in QUANTITIES]
+    return [
+        *(each for each in found if each is not None),
+        *_pace(record.groups.get("updates", {})),
+        *probe.charts(record, PREFIX),
+    ]
+
+
+def _pace(updates: Mapping[str, Array]) -> list[Chart]:
+    """Iterations per second, from row to row."""
+    if len(updates.get("seconds", EMPTY).values) < 3:
+        return []
+    x, seconds = (updates[name].values.astype(np.float64) for name in ("iteration", "seconds"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.diff(x) / np.diff(seconds)
+    about = "training alone, without the gradients that are measured beside it"
+    return [Chart("pace", "iterations per second", "1/s", [Curve("", x[1:], rate)], about=about)]
+
+
+EMPTY = Array(np.empty(0), ())
+
+
+def head(record: Record) -> tuple[str, dict[str, str]]:
+    """Title and facts."""
+    config = json.loads(str(record.attributes["config"]))
+    settings, name = config["settings"], str(config["algorithm"]["name"])
+    first, count = int(settings["first_seed"]), int(settings["seeds"])
+    seeds = str(first) if count == 1 else f"{first}–{first + count - 1}"
+    facts = {
+        "algorithm": name,
+        "task": str(config["task"]),
+        "seeds": seeds,
+        "returns over": f"{settings['evaluation_starts']} starts of {settings['episode']} steps",
+        "device": f"{settings['device']}, {settings['precision']}",
+    }
+    return f"{name} on {config['task']}", facts
+
+
+def progress(record: Record) -> Progress:
+    config = json.loads(str(record.attributes["config"]))
+    total = int(config["settings"]["iterations"])
+    rows = record.groups["updates"]
+    return paced("iteration", total, rows["iteration"].values, rows["seconds"].values)
+
+
+def events(record: Record) -> list[Event]:
+    """What the run has told, and the alarms of a probe inside, in their order."""
+    config = json.loads(str(record.attributes["config"]))
+    table: Mapping[str, Any] = record.groups.get("events", {})
+    per = 2 * int(config["settings"]["seeds"])  # numbers of the events of one iteration
+    told = [
+        Event(int(number) // per, "run", str(message))
+        for number, message in (
+            zip(table["number"].values, table["message"].values, strict=True) if table else ()
+        )
+    ]
+    return sorted([*told, *probe.events(record, PREFIX)], key=lambda event: event.at)
