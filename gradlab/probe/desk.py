@@ -19,10 +19,21 @@ KEPT = 256  # rows of each table
 
 @final
 class Desk:
-    """Files rows and rings alarms."""
+    """Files rows and rings alarms.
 
-    def __init__(self, book: Book, names: Sequence[str], ear: TextIO | None = None) -> None:
-        self.book, self.names, self.ear = book, tuple(names), ear
+    Args:
+        names: of the parameters; ear: where alarms are printed, default: standard error.
+        whose: with what a printed alarm begins.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        names: Sequence[str],
+        ear: TextIO | None = None,
+        whose: str = "gradlab probe",
+    ) -> None:
+        self.book, self.names, self.ear, self.whose = book, tuple(names), ear, whose
         self.history: dict[str, deque[Mapping[str, Any]]] = {}
         self.alarms: list[Alarm] = []
         self._count: Counter[str] = Counter()
@@ -51,7 +62,7 @@ class Desk:
         self.alarms.append(alarm)
         words = {"alarm": alarm.kind, "message": alarm.message}
         self.book.write("alarms", {"number": number, "update": update, "step": step, **words})
-        text = f"gradlab probe, step {step}: {alarm.kind}: {alarm.message}"
+        text = f"{self.whose}, step {step}: {alarm.kind}: {alarm.message}"
         print(text, file=self.ear or sys.stderr, flush=True)
 
     def close(self) -> None:

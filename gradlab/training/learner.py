@@ -8,7 +8,7 @@ and no file.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import final
 
@@ -23,7 +23,7 @@ from gradlab.networks.mlp import QCritic
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.tasks import Task
 from gradlab.training import targets
-from gradlab.training.actors import Objective, mixture_loss
+from gradlab.training.actors import Act, Objective, mixture_loss
 from gradlab.training.algorithms import Algorithm, OneStep, Soft
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
@@ -67,6 +67,7 @@ class Learner:
 
     Attributes:
         model: what rollouts use: the task's prior, or what was learned last (None before).
+        watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
     """
 
     def __init__(self, algorithm: Algorithm, task: Task, settings: Settings) -> None:
@@ -90,6 +91,7 @@ class Learner:
         self.trained_critic = Trained(critics, value_rate, clip, algorithm.critic_spectral)
         self.target_policy, self.target_critic = self.policy.copied(), self.critic.copied()
         self.model: Model | None = None if algorithm.model is not None else task.prior
+        self.watch: Callable[[Tensor], None] | None = None
         self._cached: Tensor | None = None
 
     @property
@@ -277,17 +279,31 @@ class Learner:
             )
             loss = mixture_loss(
                 [term for term, _ in kept], [weight for _, weight in kept],
-                self.policy, self.policy.frozen(),
+                self._watched(self.policy), self.policy.frozen(),
                 lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2),
                 model, batch.state, noise, self.objective,
             )  # fmt: skip
         norm = self.trained_policy.step(loss.sum())
         return loss.detach(), norm, horizon
 
+    def _watched(self, policy: Network) -> Act:
+        if self.watch is None:
+            return policy
+        watch = self.watch
+
+        def act(state: Tensor) -> Tensor:
+            action = policy(state)
+            watch(action.detach())
+            return action
+
+        return act
+
     def _soft_loss(self, iteration: int, batch: Batch, critic: Network) -> Tensor:
         assert isinstance(self.algorithm.target, Soft)
         noise = self.draws.normal("action", iteration, batch.action.shape[1:])
         action, log_prob = self.draw(self.policy, batch.state, noise)
+        if self.watch is not None:
+            self.watch(action.detach())
         value = self.values(critic, batch.state, action).amin(dim=1)
         return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
 

@@ -25,6 +25,10 @@ from gradlab.training.members import Network
 class Trained:
     """State: the parameters, their optimiser, and the vectors of the power iteration.
 
+    Attributes:
+        gradients: of the last step before clipping, as `raw.parameters`; norms: theirs, one per
+            tensor and network, [tensors, M].
+
     Args:
         network: its tensors are the parameters; they ask for gradients.
         rate: Adam's first learning rate.
@@ -43,6 +47,8 @@ class Trained:
             raise InputError(f"spectral is {spectral!r}, but the network has no such layer")
         self._vectors = {k: _begun(weights[k]) for k in chosen}
         self.network = self._normalised()
+        self.gradients: tuple[Tensor, ...] = ()
+        self.norms = torch.zeros(0)
 
     def set_rate(self, rate: float) -> None:
         self.adam.param_groups[0]["lr"] = rate
@@ -57,6 +63,7 @@ class Trained:
         gradients = torch.autograd.grad(loss, parameters)
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
+        self.gradients, self.norms = gradients, norms
         if self.clip is not None:
             factor = (self.clip / norm.clamp_min(1e-12)).clamp(max=1.0)
             gradients = tuple(g * factor[:, None, None] for g in gradients)
