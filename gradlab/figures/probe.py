@@ -1,0 +1,263 @@
+"""What a probe sees at every update: gradients, updates, actions, and what looking costs.
+
+The table (`gradlab.probe.tables.curves`) has a row per seed, step, quantity and place (a tensor, an
+action, a tier), with value, ci_low and ci_high. One seed has its intervals as bands, several are
+thin lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve, Numbers
+from gradlab.figures.style import INK, MUTED, PAPER, Look
+
+FEW = 40  # points up to which each has a marker
+NAMED = 40  # tensors up to which each has its name
+DECADES = 6  # of colours below the largest norm
+TIERS = (style.BLUE, style.OCHRE, style.GREEN)
+ACTIONS = (
+    Look("", style.BLUE, "-", "o"),
+    Look("", style.VERMILION, (0, (5, 1.6)), "s"),
+    Look("", style.GREEN, (0, (1.2, 1.4)), "^"),
+    Look("", style.PURPLE, (0, (6, 1.5, 1.2, 1.5)), "D"),
+)
+
+
+def probe_curve(
+    table: pd.DataFrame,
+    ax: Axes | None = None,
+    *,
+    quantity: str,
+    title: str,
+    unit: str,
+    log: bool = False,
+    level: tuple[float, str] | None = None,
+) -> Axes:
+    """One quantity over the steps of a loop, with its 95% intervals.
+
+    Args:
+        level: a height to compare with, and what it means.
+    """
+    ax = ax or style.new_axes()
+    lines = curves_of(table, quantity)
+    if not lines:
+        drawing.nothing(ax, "not measured")
+        return style.dress(ax, title, "")
+    floor = drawing.log_floor(lines) if log else None
+    if level is not None:
+        ax.axhline(level[0], color=MUTED, lw=1.2, ls=(0, (2, 2)), label=level[1])
+    draw_seeds(ax, lines, Look("", style.BLUE, "-", "o"), floor)
+    if log:
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=floor)
+    bounds = log and drawing.has_bounds(lines)
+    notes = [AT_MOST] if bounds else []
+    return over_steps(ax, title, unit, [*notes, *seed_notes(lines)])
+
+
+AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
+
+
+def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Mean and largest norm of a window's gradients; dotted where no mark says that they are those
+    before clipping."""
+    ax = ax or style.new_axes()
+    looks = {
+        "grad_norm_max": Look("largest of a window", style.VERMILION, (0, (1.2, 1.4)), "^"),
+        "grad_norm": Look("mean of a window", style.BLUE, "-", "o"),
+    }
+    drawn = {name: _positive(curves_of(table, name)) for name in looks}
+    if not any(drawn.values()):
+        drawing.nothing(ax, "no gradient that is finite and not 0")
+        return style.dress(ax, "Norm of the gradient", "")
+    for name, look in looks.items():
+        draw_seeds(ax, drawn[name], look, None)
+    ax.set_yscale("log")
+    marked = table[table["quantity"] == "marked"]["value"]
+    note = "as the backward pass left them, before any clipping"
+    if not (marked > 0).all():
+        some = "partly " if (marked > 0).any() else ""
+        note = f"{some}not marked by `with probe(step)`: perhaps clipped already"
+    notes = [note, *seed_notes(drawn["grad_norm"])]
+    return over_steps(ax, "Norm of the gradient", "loss per parameter unit", notes)
+
+
+def layer_norms(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "layer_norm"
+) -> Axes:
+    """Norms by tensor as a map, the input's layer on top; empty where exactly 0 or not finite.
+
+    Args:
+        quantity: "layer_norm" of gradients or "layer_ratio", |Δθ| / |θ|.
+    """
+    ax = ax or style.new_axes()
+    title = "Gradient by tensor" if quantity == "layer_norm" else "Update by tensor"
+    note = "norm of the gradient" if quantity == "layer_norm" else "|Δθ| / |θ|"
+    rows = table[table["quantity"] == quantity]
+    seeds = list(dict.fromkeys(rows["seed"]))
+    wide = rows.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
+    values = wide.to_numpy(float)
+    if not (values > 0).any():
+        drawing.nothing(ax, "no norm that is finite and not 0")
+        return _titled(ax, title, "")
+    _map(ax, values, wide.columns.to_numpy(float))
+    names = [style.plain(str(name)) for name in wide.index]
+    keep = range(0, len(names), 1 + (len(names) - 1) // NAMED)
+    ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
+    ax.tick_params(length=0, colors=INK)
+    several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
+    return _titled(ax, title, f"{note}, window means{several}; empty: exactly 0 or not finite")
+
+
+def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of a window's updates whose gradient was not finite."""
+    ax = ax or style.new_axes()
+    lost = table[table["quantity"] == "nonfinite"].groupby("step")["value"].sum()
+    looked = table[table["quantity"] == "looked"].groupby("step")["value"].sum()
+    title = "Gradients that are not finite"
+    share = (lost / looked).dropna()
+    if not (share > 0).any():
+        drawing.nothing(ax, f"none of {looked.sum():,.0f} that were looked at")
+        return style.dress(ax, title, "")
+    hit = share[share > 0]
+    step = hit.index.to_numpy(float)
+    ax.vlines(step, 0, hit.to_numpy(float), color=style.VERMILION, lw=2)
+    ax.plot(step, hit.to_numpy(float), "s", color=style.VERMILION, markersize=3.5)
+    ax.plot(looked.index.to_numpy(float), np.zeros(len(looked)), color=MUTED, lw=1)
+    _percent(ax)
+    ax.set_ylim(bottom=0)
+    note = f"{lost.sum():,.0f} of {looked.sum():,.0f} that were looked at"
+    return over_steps(ax, title, "share of a window", [note])
+
+
+def saturated_actions(
+    table: pd.DataFrame, ax: Axes | None = None, *, names: Sequence[str] = ()
+) -> Axes:
+    """Share of every action at its limit; a line at one half, beyond which an alarm rings."""
+    ax = ax or style.new_axes()
+    rows = table[table["quantity"] == "saturation"]
+    places = list(dict.fromkeys(rows["place"]))
+    drawn = [curves_of(table, "saturation", place) for place in places]
+    if not any(drawn):
+        drawing.nothing(ax, "no limit of the actions is known")
+        return style.dress(ax, "Saturated actions", "")
+    ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
+    for k, lines in enumerate(drawn):
+        look = ACTIONS[k % len(ACTIONS)]
+        label = style.plain(names[k]) if k < len(names) else str(places[k])
+        if k < MOST_ACTIONS:
+            draw_seeds(ax, lines, Look(label, look.colour, look.dash, look.marker), None)
+    ax.set_ylim(-0.03, 1.03)
+    _percent(ax)
+    more = len(places) - MOST_ACTIONS
+    notes = [f"the first {MOST_ACTIONS} of {len(places)} actions"] if more > 0 else []
+    return over_steps(
+        ax, "Saturated actions", "share at the limit", [*notes, *seed_notes(drawn[0])]
+    )
+
+
+MOST_ACTIONS = 8
+
+
+def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Share of the time that the probe took, tier on tier, under its budget."""
+    ax = ax or style.new_axes()
+    rows = table[(table["quantity"] == "share") & (table["seed"] == table["seed"].iloc[0])]
+    rows = rows[np.isfinite(rows["value"])]
+    budget = table[table["quantity"] == "budget"]["value"]
+    if rows.empty:
+        drawing.nothing(ax, "no row yet")
+        return style.dress(ax, "What the probe took", "")
+    below = np.zeros(rows["step"].nunique())
+    for place, colour in zip(dict.fromkeys(rows["place"]), TIERS, strict=True):
+        own = rows[rows["place"] == place].sort_values("step")
+        x, above = own["step"].to_numpy(float), below + own["value"].to_numpy(float)
+        ax.fill_between(x, below, above, color=colour, alpha=0.55, lw=0, label=str(place))
+        ax.plot(x, above, color=colour, lw=1.2)
+        below = above
+    limit = float(budget.iloc[-1])
+    ax.axhline(limit, color=INK, lw=1.4, ls=(0, (5, 2)), label=f"budget, {limit:.2g}")
+    ax.set_ylim(0, 1.25 * max(limit, float(np.median(below))))
+    _percent(ax)
+    note = f"{below[-1]:.2%} of the time so far"
+    return over_steps(ax, "What the probe took", "share of the time so far", [note])
+
+
+def draw_seeds(ax: Axes, lines: Sequence[Curve], look: Look, floor: float | None) -> None:
+    """One seed as a line with its band, several as thin lines of one look."""
+    for number, line in enumerate(lines):
+        marker = look.marker if len(line.horizon) <= FEW else ""
+        label = look.label if number == 0 else ""
+        width, band = (1.8, 0.2) if len(lines) == 1 else (0.9, 0.0)
+        drawing.draw(ax, line, Look(label, look.colour, look.dash, marker), floor, width, band)
+
+
+def over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Axes:
+    """Everything around curves over the steps of a loop."""
+    style.dress(ax, title, unit, notes)
+    ax.set_xlabel("step of the loop", color=INK)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    return ax
+
+
+def curves_of(table: pd.DataFrame, quantity: str, place: str = "") -> list[Curve]:
+    """A curve for every seed that has a finite value."""
+    rows = table[(table["quantity"] == quantity) & (table["place"] == place)]
+    rows = rows[np.isfinite(rows["value"])]
+    found = []
+    for _, own in rows.groupby("seed", sort=False):
+        own = own.sort_values("step")
+        columns = (own[name].to_numpy(float) for name in ("step", "value", "ci_low", "ci_high"))
+        found.append(Curve(*columns))
+    return found
+
+
+def _positive(lines: Sequence[Curve]) -> list[Curve]:
+    return [line for line in lines if (line.value > 0).any()]
+
+
+def seed_notes(lines: Sequence[Curve]) -> list[str]:
+    if len(lines) > 1:
+        return [f"one thin line for each of {len(lines)} seeds"]
+    banded = any(bool((line.high > line.low).any()) for line in lines)
+    return ["band: 95%"] if banded else []
+
+
+def _percent(ax: Axes) -> None:
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+
+
+def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
+    top = float(np.nanmax(values))
+    low = max(top / 10**DECADES, float(values[values > 0].min()))
+    colours = LinearSegmentedColormap.from_list("norm", [style.GRID, style.BLUE, INK])
+    shown = np.where(values > 0, np.maximum(values, low), np.nan)
+    # Windows as they are: the first one begins as long before its step as the second is wide.
+    width = steps[1] - steps[0] if len(steps) > 1 else 1.0
+    edges = np.concatenate([[steps[0] - width], steps])
+    norm = LogNorm(low, max(top, 1.0001 * low))
+    rows = np.arange(len(values) + 1) - 0.5
+    image = ax.pcolormesh(edges, rows, shown, cmap=colours, norm=norm, rasterized=True)
+    ax.invert_yaxis()
+    ax.set_facecolor(PAPER)
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
+    bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.tick_params(colors=MUTED, labelsize=8)
+    bar.outline.set_edgecolor(MUTED)
+
+
+def _titled(ax: Axes, title: str, note: str) -> Axes:
+    over_steps(ax, title, "", [note] if note else [])
+    ax.grid(False)
+    return ax

@@ -1,0 +1,129 @@
+"""What a probe measures on the task now and then: errors by horizon, choices, growth, critic.
+
+Curves are those of `gradlab.figures.probe`; profiles (`gradlab.probe.tables.profiles`) have a row
+per step, estimator, horizon and quantity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.error import UNIT
+from gradlab.figures.probe import curves_of, draw_seeds, over_steps, seed_notes
+from gradlab.figures.style import MUTED, Look
+
+LOOKS = (  # of measurements side by side, the newest last
+    Look("", style.OCHRE, (0, (1.2, 1.4)), "^"),
+    Look("", style.VERMILION, (0, (3, 1.2, 1, 1.2)), "v"),
+    Look("", style.PURPLE, (0, (5, 1.6)), "D"),
+    Look("", style.BLUE, (0, (9, 2)), "s"),
+    Look("", style.INK, "-", "o"),
+)
+
+
+def moved_profiles(
+    profiles: pd.DataFrame, ax: Axes | None = None, *, estimator: str, quantity: str = "mse"
+) -> Axes:
+    """One quantity of one estimator over the horizon at a few measurements, first to last."""
+    ax = ax or style.new_axes()
+    names = {"mse": "MSE", "bias2": "squared bias", "variance": "variance"}
+    title = f"How the {names[quantity]} of the {estimator} gradient moved"
+    chosen = (profiles["estimator"] == estimator) & (profiles["quantity"] == quantity)
+    rows = profiles[chosen]
+    steps = np.unique(rows["step"].to_numpy(float))
+    if not len(steps):
+        drawing.nothing(ax, "not measured: no admissible truth")
+        return style.dress(ax, title, "")
+    kept = steps[np.unique(np.linspace(0, len(steps) - 1, len(LOOKS)).round().astype(int))]
+    lines = {step: _curve(rows[rows["step"] == step]) for step in kept}
+    floor = drawing.log_floor(list(lines.values()))
+    for (step, line), look in zip(lines.items(), LOOKS[-len(kept) :], strict=True):
+        drawing.draw(ax, line, replace(look, label=f"step {step:,.0f}"), floor, band=0.12)
+    ax.set_yscale("log")
+    ax.set_ylim(bottom=floor)
+    count = f"{len(kept)} of {len(steps)} measurements; bands: 95%"
+    return style.dress(ax, title, f"squared error {UNIT}", [count])
+
+
+def chosen_horizons(
+    table: pd.DataFrame, ax: Axes | None = None, *, longest: int | None = None
+) -> Axes:
+    """Horizon of the smallest error at every measurement, with the horizons that may be best."""
+    ax = ax or style.new_axes()
+    lines = curves_of(table, "chosen_horizon")
+    if not lines:
+        drawing.nothing(ax, "nothing could be chosen: no admissible truth")
+        return style.dress(ax, "Horizon of the smallest error", "")
+    for line in lines:
+        ax.vlines(line.horizon, line.low, line.high, color=style.BLUE, lw=4.5, alpha=0.35)
+        ax.plot(line.horizon, line.value, "o-", color=style.BLUE, lw=1.2, markersize=5)
+    if longest is not None:
+        ax.axhline(longest, color=MUTED, lw=1.2, ls=(0, (2, 2)), label="longest that is measured")
+        ax.set_ylim(-0.4, longest + 0.6)
+    notes = ["bars: from the shortest to the longest horizon of the 95% set"]
+    over_steps(ax, "Horizon of the smallest error", "horizon [steps]", notes)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return ax
+
+
+def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Growth per step of the horizon: of the model gradient's variance, and of perturbations."""
+    ax = ax or style.new_axes()
+    looks = {
+        "growth": Look("ln variance of the model gradient", style.VERMILION, (0, (5, 1.6)), "s"),
+        "lyapunov": Look("Lyapunov exponent λ of the closed loop", style.BLUE, "-", "o"),
+    }
+    drawn = {name: curves_of(table, name) for name in looks}
+    if not any(drawn.values()):
+        drawing.nothing(ax, "not measured")
+        return style.dress(ax, "Growth per step of the horizon", "")
+    ax.axhline(0, color=MUTED, lw=0.9)
+    for name, look in looks.items():
+        draw_seeds(ax, drawn[name], look, None)
+    notes = ["above 0 errors grow with the horizon; bands: 95%"]
+    return over_steps(ax, "Growth per step of the horizon", "per step", notes)
+
+
+def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Mean value at the starts between ± the largest return that the rewards seen allow."""
+    ax = ax or style.new_axes()
+    lines = curves_of(table, "value")
+    if not lines:
+        drawing.nothing(ax, "no critic was given")
+        return style.dress(ax, "Critic against the bound of its return", "")
+    for k, bound in enumerate(curves_of(table, "return_bound")):
+        label = "± largest |reward| so far / (1 − γ)" if k == 0 else ""
+        for side, text in ((1, label), (-1, "")):
+            ax.plot(bound.horizon, side * bound.value, color=style.PURPLE, lw=1.4,
+                    ls=(0, (2, 2)), label=text)  # fmt: skip
+    draw_seeds(ax, lines, Look("mean critic value at the starts", style.BLUE, "-", "o"), None)
+    notes = drawing.bent(ax, np.abs(np.concatenate([line.value for line in lines])))
+    return over_steps(ax, "Critic against the bound of its return", "reward",
+                      [*notes, *seed_notes(lines)])  # fmt: skip
+
+
+def dead_columns(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Columns of weights whose gradient was exactly 0 at both ends of a burst."""
+    ax = ax or style.new_axes()
+    lines, of = curves_of(table, "dead_columns"), curves_of(table, "columns")
+    title = "Columns of weights without a gradient"
+    if not lines:
+        drawing.nothing(ax, "no burst of successive gradients yet")
+        return style.dress(ax, title, "")
+    draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
+    ax.set_ylim(bottom=-0.02 * max(1.0, ax.get_ylim()[1]))
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return over_steps(ax, title, "columns", [f"of {of[0].value[-1]:.0f} in linear layers"])
+
+
+def _curve(rows: pd.DataFrame) -> Curve:
+    rows = rows.sort_values("horizon")
+    columns = (rows[name].to_numpy(float) for name in ("horizon", "value", "ci_low", "ci_high"))
+    return Curve(*columns)
