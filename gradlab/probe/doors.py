@@ -96,8 +96,6 @@ def check_log(log: object) -> None:
     """Raises InputError for anything but a path, a function, several of these or None."""
     if isinstance(log, list | tuple):
         for each in log:
-            if each is None or isinstance(each, list | tuple):
-                raise InputError(f"log has {each!r} in it, expected paths and functions")
             check_log(each)
         return
     if not (log is None or callable(log) or isinstance(log, str | Path)):

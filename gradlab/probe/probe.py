@@ -39,6 +39,8 @@ from gradlab.probe.updates import Updates
 from gradlab.probe.watch import Watch, Watched, limits_of
 from gradlab.tasks import Task
 
+Logs = str | Path | Log | Sequence["Logs"] | None
+
 
 @final
 class Probe:
@@ -71,7 +73,7 @@ class Probe:
         optimizer: torch.optim.Optimizer | None = None,
         task: Task | None = None,
         critic: nn.Module | None = None,
-        log: str | Path | Log | Sequence[str | Path | Log] | None = None,
+        log: Logs = None,
         overhead_budget: float = 0.05,
         seed: int = 0,
         *,
@@ -207,7 +209,7 @@ class _Marked:
 
 
 def _book(
-    log: str | Path | Log | Sequence[str | Path | Log] | None,
+    log: Logs,
     names: Sequence[str],
     question: measured.Question | None,
     watch: Watch,
