@@ -1,0 +1,49 @@
+"""The end of a backward pass, heard without a line in the loop.
+
+    forward pass → a hook on its output's gradient → the engine's callback when all gradients are in
+
+Trainers clip gradients before the optimiser steps, so that a step hook comes too late to see them
+as they were. Here the gradient is as the pass left it, as with `with probe(step)`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from gradlab.probe.watch import inert
+
+
+def after_backward(module: nn.Module, told: Callable[[], None]) -> RemovableHandle:
+    """Calls `told` after every backward pass through the module's output; it must not raise."""
+    return module.register_forward_hook(_Passes(told))
+
+
+@final
+class _Passes:
+    """The forward hook. Copies and pickles of the module get an inert one."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self.told = told
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        answer = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(answer, Tensor) and answer.requires_grad:
+            answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return copy.copy, (inert,)
+
+    def _begun(self, gradient: Tensor) -> None:
+        engine: Any = torch.autograd.Variable._execution_engine
+        engine.queue_callback(self.told)

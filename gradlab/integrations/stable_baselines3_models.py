@@ -1,0 +1,212 @@
+"""Models of Stable-Baselines3 as the probe needs them: θ, its optimiser, policy and critic.
+
+    TD3, DDPG   a = scale(μ(s))                   θ: the actor, its own optimiser      Q: the first
+    SAC         a = scale(tanh(μ(s) + σ(s) ε))    θ: the actor, its own optimiser      Q: the least
+    PPO, A2C    a = clip(μ(s) + σ ε)              θ: what actions depend on            V: no tail
+
+PPO and A2C step actor and critic with one optimiser and one loss: the gradient looked at is that
+of the whole loss in the actor's parameters, where the value loss is absent unless features are
+shared. The modules here hold the model's own, so that they follow training; they are called on
+copies only. SAC's Q values the entropy, too, which a measurement counts as bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.integrations.extras import missing
+from gradlab.probe.watch import Watched, limits
+
+try:
+    from stable_baselines3 import SAC, TD3
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+except ImportError as error:
+    raise missing("stable-baselines3", "sb3") from error
+
+LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the probe is given of a model; the critic is None where it values states alone."""
+
+    policy: nn.Module
+    optimizer: torch.optim.Optimizer
+    critic: nn.Module | None
+    watched: Watched
+
+
+@final
+class Features(nn.Module):
+    """States → features, by VecNormalize's statistics of this moment and the model's extractor."""
+
+    def __init__(self, extractor: nn.Module, normalizer: Any) -> None:
+        super().__init__()
+        self.extractor = extractor
+        shown = normalizer is not None and normalizer.norm_obs
+        self.statistics = normalizer.obs_rms if shown else None
+        self.epsilon = float(normalizer.epsilon) if shown else 0.0
+        self.clip = float(normalizer.clip_obs) if shown else 0.0
+
+    def forward(self, state: Tensor) -> Tensor:
+        if self.statistics is not None:
+            mean, var = (torch.as_tensor(x).to(state) for x in
+                         (self.statistics.mean, self.statistics.var))  # fmt: skip
+            state = ((state - mean) / (var + self.epsilon).sqrt()).clamp(-self.clip, self.clip)
+        found: Tensor = self.extractor(state)
+        return found
+
+
+@final
+class Box(nn.Module):
+    """The action space: environment units ↔ [−1, 1]."""
+
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        super().__init__()
+        bounded = isinstance(space, spaces.Box)
+        for name in ("low", "high"):
+            bound = torch.as_tensor(getattr(space, name)).flatten() if bounded else torch.zeros(0)
+            self.register_buffer(name, bound)
+
+    def scaled(self, action: Tensor) -> Tensor:
+        return 2 * (action - self.low) / (self.high - self.low) - 1
+
+    def unscaled(self, scaled: Tensor) -> Tensor:
+        return self.low + (scaled + 1) / 2 * (self.high - self.low)
+
+    def clipped(self, action: Tensor) -> Tensor:
+        return action.clamp(self.low, self.high)
+
+
+@final
+class Deterministic(nn.Module):
+    """TD3's and DDPG's actor."""
+
+    def __init__(self, actor: Any, features: Features, box: Box) -> None:
+        super().__init__()
+        self.features, self.mu, self.box = features, actor.mu, box
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.box.unscaled(self.mu(self.features(state)))
+
+
+@final
+class Squashed(nn.Module):
+    """SAC's actor, its noise an argument."""
+
+    def __init__(self, actor: Any, features: Features, box: Box) -> None:
+        super().__init__()
+        self.features, self.latent_pi = features, actor.latent_pi
+        self.mu, self.log_std, self.box = actor.mu, actor.log_std, box
+        self.noise_dim = len(box.low)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        latent = self.latent_pi(self.features(state))
+        sigma = self.log_std(latent).clamp(*LOG_STD).exp()
+        return self.box.unscaled((self.mu(latent) + sigma * noise).tanh())
+
+
+@final
+class Gaussian(nn.Module):
+    """The actor in PPO's and A2C's policy."""
+
+    def __init__(self, policy: Any, features: Features, box: Box) -> None:
+        super().__init__()
+        self.features, self.policy_net = features, policy.mlp_extractor.policy_net
+        self.action_net, self.log_std = policy.action_net, getattr(policy, "log_std", None)
+        self.box, self.noise_dim = box, len(box.low)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        assert self.log_std is not None
+        mean = self.action_net(self.policy_net(self.features(state)))
+        return self.box.clipped(mean + self.log_std.exp() * noise)
+
+
+@final
+class Q(nn.Module):
+    """The critic that the actor's loss asks, in the environment's units of action and reward."""
+
+    def __init__(
+        self, critic: Any, count: int, features: Features, box: Box, normalizer: Any
+    ) -> None:
+        super().__init__()
+        self.features, self.box = features, box
+        self.networks = nn.ModuleList(critic.q_networks[:count])
+        paid = normalizer is not None and normalizer.norm_reward
+        self.statistics = normalizer.ret_rms if paid else None
+        self.epsilon = normalizer.epsilon if paid else 0.0
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        inputs = torch.cat([self.features(state), self.box.scaled(action)], dim=1)
+        value = torch.cat([network(inputs) for network in self.networks], dim=1).amin(dim=1)
+        if self.statistics is None:
+            return value
+        return value * float((self.statistics.var + self.epsilon) ** 0.5)
+
+
+def parts_of(model: BaseAlgorithm) -> Parts:
+    """What to watch of a model.
+
+    Raises:
+        InputError: the model has no policy gradient, or one that is not known here.
+    """
+    normalizer = model.get_vec_normalize_env()
+    box = Box(model.action_space)
+    if isinstance(model, TD3 | SAC):
+        return _off_policy(model, normalizer, box)
+    if isinstance(model, OnPolicyAlgorithm) and hasattr(model.policy.mlp_extractor, "policy_net"):
+        policy: Any = model.policy
+        actor = Gaussian(policy, Features(policy.pi_features_extractor, normalizer), box)
+        watched = _first(policy.mlp_extractor.policy_net, policy.action_net)
+        return Parts(actor, policy.optimizer, None, Watched(watched, None))
+    raise InputError(
+        f"model is a {type(model).__name__}, expected TD3, DDPG, SAC, PPO or A2C: only these "
+        f"policy gradients are known; for another actor use gradlab.Probe(actor, its optimizer)"
+    )
+
+
+def _off_policy(model: Any, normalizer: Any, box: Box) -> Parts:
+    actor, critic = model.actor, model.critic
+    seen, valued = (Features(x.features_extractor, normalizer) for x in (actor, critic))
+    unit = limits(0.0, 1.0)
+    if isinstance(model, TD3):
+        q = Q(critic, 1, valued, box, normalizer)
+        return Parts(Deterministic(actor, seen, box), actor.optimizer, q, Watched(actor, unit))
+    q = Q(critic, len(critic.q_networks), valued, box, normalizer)
+    first = _first(actor.latent_pi, actor.mu)
+    watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
+    return Parts(Squashed(actor, seen, box), actor.optimizer, q, watched)
+
+
+def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:
+    """The part of the policy that sees the features."""
+    return hidden if len(hidden) else last
+
+
+@torch.no_grad()
+def _mean_action(mu: nn.Module | None, answer: Tensor) -> Tensor:
+    """In [−1, 1], of SAC's hidden layers or of what μ has made of them."""
+    return torch.tanh(answer if mu is None else mu(answer))
+
+
+def check_measurable(model: BaseAlgorithm) -> None:
+    """Raises InputError where a task cannot be measured by this model's policy."""
+    if not isinstance(model.action_space, spaces.Box):
+        kind = type(model.action_space).__name__
+        raise InputError(f"task is given, but actions are {kind}: leave the task out")
+    if getattr(model, "use_sde", False):
+        raise InputError(
+            "task is given, but the policy explores with gSDE, whose noise lasts over several "
+            "steps: use use_sde=False, or leave the task out"
+        )
