@@ -46,10 +46,12 @@ class Budget:
         elapsed = self.elapsed
         return self.own / elapsed if elapsed > 0 else 0.0
 
-    def begin(self) -> None:
-        """Called at every update: the first one starts the time that counts."""
+    def begin(self) -> float:
+        """Called at every update: the first one starts the time that counts. What time it is."""
+        now = self.clock()
         if self.begun is None:
-            self.begun = self.clock()
+            self.begun = now
+        return now
 
     def look(self) -> bool:
         """May this update be looked at? Counts it where it may."""

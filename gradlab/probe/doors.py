@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import operator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_trainable
 from gradlab.tasks import Task
 
-SHARDED = ("DTensor", "FlatParameter")
+SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
 
 def check(
@@ -40,13 +42,19 @@ def check_policy(policy: object) -> None:
     parameters = list(policy.parameters())
     if any(isinstance(p, UninitializedParameter) for p in parameters):
         raise InputError("policy has lazy parameters: run one forward pass before the probe begins")
-    sharded = {type(x).__name__ for p in parameters for x in (p, p.data)} & set(SHARDED)
+    parts = [*policy.modules(), *parameters, *(p.data for p in parameters)]
+    sharded = {type(part).__name__ for part in parts} & set(SHARDED)
     if sharded:
         raise InputError(
             f"policy has sharded parameters ({', '.join(sorted(sharded))}), of which a process "
             f"sees a part only: probe a replica, as with DistributedDataParallel"
         )
     check_trainable(policy)
+    if any(p.is_complex() for p in parameters):
+        raise InputError(
+            "policy has complex parameters: hold their real and imaginary parts "
+            "(torch.view_as_real) as the parameters"
+        )
     places = {p.device for p in parameters if p.requires_grad}
     if len(places) > 1:
         names = ", ".join(sorted(map(str, places)))
@@ -101,6 +109,40 @@ def check_log(log: object) -> None:
     if not (log is None or callable(log) or isinstance(log, str | Path)):
         kind = type(log).__name__
         raise InputError(f"log is a {kind}, expected a path, a function, several of these or None")
+
+
+def step_of(step: Any) -> int:
+    """The loop's count, as a number of Python's.
+
+    Raises:
+        InputError: it is none.
+    """
+    if isinstance(step, float | np.floating) and step.is_integer():
+        return int(step)
+    try:
+        return operator.index(step)
+    except TypeError:
+        raise InputError(f"step is {step!r}, expected an integer: probe(step)") from None
+
+
+def scale_of(scaler: Any, optimizer: Any) -> Tensor | None:
+    """By what the loss was multiplied; None where nothing is left of it in the gradients.
+
+    A tensor where it is: asking for the number would wait for an accelerator.
+
+    Raises:
+        InputError: not a gradient scaler.
+    """
+    if scaler is None:
+        return None
+    if not isinstance(scaler, torch.amp.GradScaler):
+        kind = type(scaler).__name__
+        raise InputError(f"scaler is a {kind}, expected a torch.amp.GradScaler")
+    if not scaler.is_enabled():
+        return None
+    state = scaler._per_optimizer_states.get(id(optimizer), {})
+    divided = getattr(state.get("stage"), "name", "") == "UNSCALED"
+    return None if divided else scaler._get_scale_async()
 
 
 def spectator() -> bool:

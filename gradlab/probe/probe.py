@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -47,7 +48,8 @@ class Probe:
     """Watches a policy's gradients from outside.
 
     Args:
-        policy: the module whose gradients are looked at; frozen parameters are passed over.
+        policy: the module whose gradients are looked at; frozen parameters are passed over until
+            they are thawed.
         optimizer: its updates are measured by its step hooks; None: no update ratios, and one
             update is all that is marked with the same step.
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
@@ -61,7 +63,8 @@ class Probe:
             adapter, say, gives the task's actions, but the loop calls what is inside.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
-    With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes.
+    With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes;
+    a process that is forked from this one has no probe, and a copy of this object does nothing.
 
     Raises:
         InputError: names the argument, what it got and what to do.
@@ -82,7 +85,7 @@ class Probe:
     ) -> None:
         doors.check(policy, optimizer, task, critic, log, overhead_budget)
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
-        named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        named = list(policy.named_parameters())
         names, parameters = [name for name, _ in named], [p for _, p in named]
         question = None if task is None else measured.Question(task, critic, seed)
         if question is not None:
@@ -103,12 +106,12 @@ class Probe:
         )
         self._optimizer, self._closed = optimizer, False
         self._handles = [] if self.off else self._attached()
-        atexit.register(_close, weakref.ref(self))
+        _ALIVE.add(self)
 
     def __call__(
         self, step: int, scaler: torch.amp.GradScaler | None = None
     ) -> contextlib.AbstractContextManager[None]:
-        """Marks the backward pass of update `step`.
+        """Marks the backward pass of update `step`, an integer.
 
         Args:
             scaler: what has multiplied the loss, if anything has.
@@ -144,9 +147,13 @@ class Probe:
         try:
             return work(*given)
         except Exception as error:  # nothing in here may stop the user's training
-            self._let_go()
+            self.off = True
             warn("is off", error)
+            self._let_go()
         return None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Unplugged, ()
 
     def _attached(self) -> list[Any]:
         watch, optimizer = self._updates.watch, self._optimizer
@@ -157,30 +164,36 @@ class Probe:
         return handles
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._attempt(self._updates.before_step, optimizer)
+        # args[0] is the optimiser itself.
+        closure = (len(args) > 1 and args[1] is not None) or kwargs.get("closure") is not None
+        self._attempt(self._updates.before_step, optimizer, closure)
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
-        self._attempt(self._updates.over)
+        self._attempt(self._updates.after_step, optimizer)
 
     def _let_go(self) -> None:
         self.off = True
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            with contextlib.suppress(Exception):
+                handle.remove()
         with contextlib.suppress(Exception):
             self.desk.close()
 
+    def _forked(self) -> None:
+        """This is the child of a fork: the file is the parent's."""
+        self.desk.book = Nowhere()
+        self._let_go()
+
     def _enter(self) -> Finder | None:
-        found: Finder | None = self._attempt(self._updates.enter)
+        found = self._updates.enter()
+        if found is not None:
+            found.__enter__()  # type: ignore[no-untyped-call]
         return found
 
-    def _look(self, step: int, scaler: Any, finder: Finder | None) -> None:
-        self._attempt(self._marked, step, scaler, finder)
-
-    def _marked(self, step: int, scaler: Any, finder: Finder | None) -> None:
-        # The scale as a tensor where it is: asking for the number would wait for an accelerator.
-        scale = None if scaler is None else scaler._get_scale_async()
-        self._updates.look(step, scale, True, finder)
+    def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
+        scale = doors.scale_of(scaler, self._optimizer)
+        self._updates.look(doors.step_of(step), scale, True, finder)
 
 
 @final
@@ -192,9 +205,7 @@ class _Marked:
         self.finder: Finder | None = None
 
     def __enter__(self) -> None:
-        self.finder = self.probe._enter()
-        if self.finder is not None:
-            self.finder.__enter__()  # type: ignore[no-untyped-call]
+        self.finder = self.probe._attempt(self.probe._enter)
 
     def __exit__(
         self,
@@ -205,7 +216,25 @@ class _Marked:
         if self.finder is not None:
             self.finder.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
         if kind is None:
-            self.probe._look(self.step, self.scaler, self.finder)
+            self.probe._attempt(self.probe._look, self.step, self.scaler, self.finder)
+
+
+@final
+class Unplugged:
+    """A probe's copy or pickle, of an agent that holds one: it may be asked, and does nothing."""
+
+    off, spent, alarms = True, 0.0, ()
+
+    def __call__(
+        self, step: int, scaler: torch.amp.GradScaler | None = None
+    ) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def close(self) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
 
 
 def _book(
@@ -233,7 +262,18 @@ def _book(
     return Written(log, head, len(names), horizon, actions)
 
 
-def _close(probe: weakref.ref[Probe]) -> None:
-    found = probe()
-    if found is not None:
-        found.close()
+_ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for probe in list(_ALIVE):
+        probe.close()
+
+
+def _forked() -> None:
+    for probe in list(_ALIVE):
+        probe._forked()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_forked)

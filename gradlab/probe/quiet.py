@@ -32,7 +32,8 @@ def undisturbed() -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=devices))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.device("cpu"))
+        if torch.get_default_device().type != "cpu":  # the mode slows down every operation
+            stack.enter_context(torch.device("cpu"))
         for kind in {"cpu", *(["cuda"] if devices else [])}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         try:
@@ -63,11 +64,15 @@ def doubled(module: nn.Module) -> nn.Module:
     return copied(module).double().cpu()
 
 
+def say(what: str) -> None:
+    """Warn without raising, where warnings are errors, too: the loop goes on."""
+    with suppress(Exception):
+        warnings.warn(f"gradlab's probe {what}", RuntimeWarning, stacklevel=2)
+
+
 def warn(what: str, error: Exception) -> None:
-    """Say what has failed, where warnings are errors, too: the loop goes on."""
-    text = f"gradlab's probe {what}; training goes on ({type(error).__name__}: {error})"
-    with suppress(Warning):
-        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    """Say what has failed."""
+    say(f"{what}; training goes on ({type(error).__name__}: {error})")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -54,9 +54,15 @@ class Bursts:
     def _begin(self) -> None:
         if self._price is None:
             if self.budget.spent < self.budget.share:
-                self._burst = Burst(self.parameters, self.names, FIRST)
+                self._burst = self._of(FIRST)
         elif self.budget.allows(self._price * PAIRS):
-            self._burst = Burst(self.parameters, self.names, PAIRS)
+            self._burst = self._of(PAIRS)
+
+    def _of(self, pairs: int) -> Burst | None:
+        """A burst of what is trained now."""
+        named = zip(self.names, self.parameters, strict=True)
+        live = [(name, p) for name, p in named if p.requires_grad]
+        return Burst([p for _, p in live], [name for name, _ in live], pairs) if live else None
 
 
 @final

@@ -1,28 +1,31 @@
 """The events of an update, in their order, and what the probe does at each.
 
-    enter → look → (clipping, by the user) → before_step → over
+    enter → look → (clipping, by the user) → before_step → after_step: over
 
 `look` finds the gradient as the backward pass left it; where the user marks nothing, the optimiser
-is about to step and the gradient may have been clipped (column `marked`). Without an optimiser an
-update is over when the next one is looked at.
+is about to step (or, where a closure makes the gradient, has stepped) and the gradient may have
+been clipped (column `marked`). Without an optimiser an update is over when the next one is looked
+at. Steps that a gradient scaler skips are no updates; whether a fused optimiser skips one is known
+on its device only, so that on an accelerator these count, but their gradients do not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from itertools import zip_longest
 from typing import Any, final
 
 from torch import Tensor, nn
 
+from gradlab.errors import InputError
 from gradlab.probe.alarms import Alarm
 from gradlab.probe.budget import Budget
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder, replayed
-from gradlab.probe.quiet import warn
+from gradlab.probe.quiet import say, warn
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.vitals import Vitals
+from gradlab.probe.vitals import Numbers, Vitals, finite
 from gradlab.probe.watch import Watch
 
 ROW = 100  # updates between two rows
@@ -30,9 +33,19 @@ BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 WATCHES = 30  # such passes in a run: each takes several times as long
+PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
 ORIGIN = "origin of a non-finite gradient"
 OPERATION = "first non-finite operation"
+ENDLESS = (
+    f"has seen {PATIENCE} marked passes and no update end: give it the optimiser that steps now "
+    f"(a new probe, where it was replaced), or count steps up where it has none; a scaler that "
+    f"skips every step looks the same"
+)
+REPLACED = (
+    "the policy's parameters are others than when the probe began: make a new probe when layers "
+    "are replaced"
+)
 
 
 @final
@@ -55,8 +68,10 @@ class Updates:
         self.stepped = stepped
         self.count, self.step = 0, 0
         self._vitals, self._bursts = Vitals(parameters), Bursts(parameters, desk.names, budget)
-        self._open: Tensor | None = None  # |∂L/∂θ_l| of the update under way
+        self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = False  # whether its gradient is there
+        self._scaled = False  # whether a scaler had multiplied it
+        self._waiting = 0  # marked passes since an update ended
         self._due = budget.look()  # whether it is looked at or passed over
         self._marked = False
         self._batch = BATCH
@@ -74,31 +89,40 @@ class Updates:
         self, step: int, scale: Tensor | None, marked: bool, finder: Finder | None = None
     ) -> None:
         """The gradient is there, `scale` times too large."""
-        self.budget.begin()
+        begun = self.budget.begin()
         if not self.stepped and self._seen and step != self.step:
             self.over()
-        begun = self.budget.clock()
-        self.step, self._marked, self._seen = step, marked, True
+            begun = self.budget.clock()
+        self.step, self._marked, self._seen, self._scaled = step, marked, True, scale is not None
         if self._due:
             self._open = self._vitals.gradient(scale)
-            if scale is None:  # a scaler that searches its scale overflows now and then
-                self._check_finite(self._open)
+            # A scaler that searches its scale overflows now and then.
+            if scale is None and not finite(self._open):
+                self._lost()
         if marked:
-            self.models.after()
-        if finder is not None and finder.found:
-            self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
+            self._mark(finder)
         self.budget.pay(begun)
         self._bursts.see(scale)
 
-    def before_step(self, optimizer: Any) -> None:
-        """The optimiser is about to move θ."""
-        if not self._seen:
-            # A fused optimiser under a scaler divides by itself, and says by what.
-            self.look(self.count, getattr(optimizer, "grad_scale", None), marked=False)
-        begun = self.budget.clock()
-        if self._open is not None and self.count % STRIDE == 0:
+    def before_step(self, optimizer: Any, closure: bool = False) -> None:
+        """The optimiser is about to move θ, or to ask a closure for the gradient first."""
+        begun = self.budget.begin()
+        if self._due and self.count % STRIDE == 0:
             self._vitals.before_step()
         self.budget.pay(begun)
+        if not self._seen and not closure:
+            # A fused optimiser under a scaler divides by itself, and says by what.
+            self.look(self.count, getattr(optimizer, "grad_scale", None), marked=False)
+
+    def after_step(self, optimizer: Any) -> None:
+        """The optimiser has moved θ, unless its step was one to skip."""
+        if _skipped(optimizer):
+            self._vitals.forget_step()
+            self._open, self._seen = None, False
+            return
+        if not self._seen:
+            self.look(self.count, None, marked=False)
+        self.over()
 
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
@@ -107,12 +131,20 @@ class Updates:
         if self.measurements is not None:
             self._sampled("measured", self._measurement(self.measurements))
 
+    def _mark(self, finder: Finder | None) -> None:
+        self.models.after()
+        if finder is not None and finder.found:
+            self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
+        self._waiting += 1
+        if self._waiting == PATIENCE:
+            say(ENDLESS)
+
     def _count(self) -> None:
         begun = self.budget.clock()
         if self._open is not None:
             self._vitals.after_step()
-            self._vitals.add(self._open)
-        self._open, self._seen = None, False
+            self._vitals.add(self._open, self._scaled)
+        self._open, self._seen, self._waiting = None, False, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
@@ -126,6 +158,9 @@ class Updates:
         """The window's row."""
         if self.watch.error is not None:
             raise self.watch.error
+        held = self._vitals.parameters
+        if any(a is not b for a, b in zip_longest(self.policy.parameters(), held)):
+            raise InputError(REPLACED)
         row = self._vitals.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
             return
@@ -162,10 +197,8 @@ class Updates:
     def _file(self, table: str, row: dict[str, Any]) -> None:
         self.desk.file(table, {"update": self.count, "step": self.step} | row)
 
-    def _check_finite(self, sizes: Tensor) -> None:
-        """At once where looking costs no waiting; an accelerator is asked once per row."""
-        if sizes.device.type != "cpu" or isfinite(sum(sizes.tolist())):
-            return
+    def _lost(self) -> None:
+        """A gradient that is not finite; an accelerator is asked once per row only."""
         self._watching = WATCHED
         if not self.desk.due(ORIGIN, self.count):
             return
@@ -178,3 +211,9 @@ class Updates:
     def _tell(self, kind: str, words: str) -> None:
         message = f"{words}: mend that operation, or leave the sample out"
         self.desk.ring(Alarm(kind, message), self.count, self.step)
+
+
+def _skipped(optimizer: Any) -> bool:
+    """A fused optimiser skips by itself, by a tensor that its scaler has left it."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and found.is_cpu and bool(found.item())

@@ -1,15 +1,18 @@
-"""What every update shows: sizes of gradients and of steps, on the device until a row is due.
+"""What every update shows: sizes of gradients and of steps.
 
     |∂L/∂θ_l|,   |Δθ_l| / |θ_l|        for every parameter tensor l, and for all of them together
 
 Gradients are taken as the backward pass left them, before they are clipped, wherever the user
 marks that place with `with probe(step)`. Nothing is copied but θ before a step, and what is kept of
-an update is a few numbers per tensor.
+an update is a few numbers per tensor: plain ones where the tensors are on the CPU, and elsewhere
+tensors, which nobody waits for until a row is due. Frozen tensors keep their place, so that they
+are followed when they are thawed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from math import nan
 from typing import Any, final
 
 import numpy as np
@@ -18,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Array = NDArray[np.float64]
+Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
+HALF = (torch.float16, torch.bfloat16)
 
 
 def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
@@ -26,17 +31,34 @@ def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
     Raises:
         ValueError: one is sparse.
     """
-    found = [each.detach() for each in gradients if each is not None]
-    if any(each.layout != torch.strided for each in found):
-        raise ValueError("a gradient is sparse: the probe reads dense gradients only")
+    found = []
+    for each in gradients:
+        if each is None:
+            continue
+        if each.layout is not torch.strided:
+            raise ValueError(
+                "a gradient is sparse: the probe reads dense ones; say sparse=False to the layer"
+            )
+        found.append(each.detach() if each.requires_grad else each)
     return found
 
 
-def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """|x_l| of every tensor, [len(tensors)], in float32 at least."""
-    half = any(each.dtype in (torch.float16, torch.bfloat16) for each in tensors)
-    kind = torch.float32 if half else None
-    return torch.stack(list(torch._foreach_norm(list(tensors), 2, dtype=kind)))
+def norms(tensors: Sequence[Tensor]) -> Numbers:
+    """|x_l| of every tensor, in float32 at least."""
+    if not tensors:
+        return []
+    if any(each.dtype in HALF for each in tensors):
+        # One by one: float64 among them cannot be summed up in float32.
+        found = [torch.linalg.vector_norm(x, dtype=_sum_type(x)) for x in tensors]
+    else:
+        found = list(torch._foreach_norm(list(tensors), 2))
+    return [each.item() for each in found] if tensors[0].is_cpu else found
+
+
+def finite(sizes: Numbers) -> bool:
+    """Is every number finite? Not asked where an answer has to be waited for."""
+    # A sum that overflows without an inf in it: gradients of 10³⁰⁸, which are no less lost.
+    return not sizes or isinstance(sizes[0], Tensor) or sum(sizes) - sum(sizes) == 0
 
 
 @final
@@ -45,66 +67,80 @@ class Vitals:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._before: list[Tensor] | None = None
+        self._before: list[Tensor] = []
         self._empty()
 
-    def gradient(self, scale: Tensor | None = None) -> Tensor:
-        """|∂L/∂θ_l| as it stands, [P]; 0 where nothing arrived.
+    def gradient(self, scale: Tensor | None = None) -> Numbers:
+        """|∂L/∂θ_l| as it stands, P of them; 0 where nothing arrived.
 
         Args:
             scale: of the loss, which a gradient scaler has multiplied; None: 1.
         """
         gradients = [p.grad for p in self.parameters]
         here = present(gradients)
-        if not here:
-            return torch.zeros(len(gradients), device=self.parameters[0].device)
-        found = norms(here)
-        if len(here) < len(gradients):
-            place = [k for k, each in enumerate(gradients) if each is not None]
-            found = found.new_zeros(len(gradients)).index_copy_(
-                0, torch.tensor(place, device=found.device), found
-            )
-        return found if scale is None else found / scale
+        found = _divided(norms(here), scale)
+        if len(here) == len(gradients):
+            return found
+        zero = here[0].new_zeros(()) if here and isinstance(found[0], Tensor) else 0.0
+        arrived: Iterator[Any] = iter(found)
+        whole: list[Any] = [zero if each is None else next(arrived) for each in gradients]
+        return whole
 
-    def add(self, sizes: Tensor) -> None:
-        """One more update, with the `gradient` that it used."""
+    def add(self, sizes: Numbers, scaled: bool) -> None:
+        """One more update, with the `gradient` that it used.
+
+        Args:
+            scaled: a scaler had multiplied it; where it has overflown, its step was skipped.
+        """
         self._sizes.append(sizes)
+        self._scaled.append(scaled)
 
     def before_step(self) -> None:
         """Keep θ."""
         theta = self._theta()
-        if self._before is None:
+        if not theta:
+            return
+        if not _alike(self._before, theta):
             self._before = [torch.empty_like(p) for p in theta]
         torch._foreach_copy_(self._before, theta)
         self._open = True
 
     def after_step(self) -> None:
         """How far the step went."""
-        if not self._open or self._before is None:
+        if not self._open:
             return
         sizes = norms(self._before)
         torch._foreach_sub_(self._before, self._theta())
-        self._moves.append(torch.stack([norms(self._before), sizes]))
+        self._moves.append([*norms(self._before), *sizes])
+        self._open = False
+
+    def forget_step(self) -> None:
+        """The step was none."""
         self._open = False
 
     def row(self) -> dict[str, Any]:
         """The window's numbers; begins the next one."""
-        count = len(self.parameters)
+        count, live = len(self.parameters), np.array(self._live, dtype=np.intp)
+        moves = np.zeros((len(self._moves), 2, count))
+        moves[:, :, live] = _gathered(self._moves, (2, len(live)))
         trained = np.array([p.requires_grad for p in self.parameters])
-        row = summed_up(
-            _gathered(self._sizes, (count,)), _gathered(self._moves, (2, count)), trained
-        )
+        sizes = _gathered(self._sizes, (count,))
+        stepped = np.isfinite(sizes).all(1) | ~np.array(self._scaled, dtype=bool)
+        row = summed_up(sizes[stepped], moves, trained)
         self._empty()
         return row
 
     def _theta(self) -> list[Tensor]:
         """As it is now: a loop may have put other tensors into its parameters."""
-        return [p.detach() for p in self.parameters]
+        return [self.parameters[k].detach() for k in self._live]
 
     def _empty(self) -> None:
-        self._sizes: list[Tensor] = []
-        self._moves: list[Tensor] = []
+        self._sizes: list[Numbers] = []
+        self._moves: list[Numbers] = []
+        self._scaled: list[bool] = []
         self._open = False
+        # Steps of tensors that are frozen as a window begins are not looked at.
+        self._live = [k for k, p in enumerate(self.parameters) if p.requires_grad]
 
 
 def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[str, Any]:
@@ -126,7 +162,7 @@ def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[st
         "grad_norm": _mean(sound),
         "grad_norm_max": float(sound.max()) if len(sound) else np.nan,
         "update_ratio": _mean(ratio[np.isfinite(ratio)]),
-        "layer_norm": _column_means(sizes),
+        "layer_norm": np.where(trained, _column_means(sizes), np.nan),
         "layer_ratio": _column_means(by_layer),
         "nonfinite": (~finite).sum(0).astype(np.float64),
         "nonfinite_updates": int((~finite).any(1).sum()),
@@ -134,11 +170,35 @@ def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[st
     }
 
 
-def _gathered(kept: Sequence[Tensor], shape: tuple[int, ...]) -> Array:
-    """One transfer for a whole window, [updates, …]."""
-    if not kept:
-        return np.zeros((0, *shape))
-    return np.asarray(torch.stack(list(kept)).double().cpu().numpy())
+def _gathered(kept: Sequence[Numbers], shape: tuple[int, ...]) -> Array:
+    """[updates, …], what an accelerator holds in one transfer for the whole window."""
+    numbers: list[Any] = [x for each in kept for x in each]
+    there = [k for k, x in enumerate(numbers) if isinstance(x, Tensor)]
+    if there:
+        brought = torch.stack([numbers[k].double() for k in there]).tolist()
+        for k, x in zip(there, brought, strict=True):
+            numbers[k] = x
+    return np.array(numbers, dtype=np.float64).reshape(len(kept), *shape)
+
+
+def _divided(sizes: Numbers, scale: Tensor | None) -> Numbers:
+    if scale is None or not sizes:
+        return sizes
+    if isinstance(sizes[0], Tensor):
+        return list(torch._foreach_div(sizes, scale.to(sizes[0].device)))
+    factor = scale.item() or nan  # a scale that has fallen to 0 leaves nothing to tell
+    return [x / factor for x in sizes]
+
+
+def _sum_type(x: Tensor) -> torch.dtype | None:
+    return torch.float32 if x.dtype in HALF else None
+
+
+def _alike(kept: Sequence[Tensor], theta: Sequence[Tensor]) -> bool:
+    """The same tensors; a module moves whole between devices and types."""
+    if len(kept) != len(theta) or not kept:
+        return False
+    return kept[0].device == theta[0].device and kept[0].dtype == theta[0].dtype
 
 
 def _mean(values: Array) -> float:

@@ -92,14 +92,15 @@ class Watch:
         self.on = True  # whether this update is looked at
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not self.on or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        # A compiler asks first, so that it need not guard what comes after.
+        if torch.compiler.is_compiling() or not self.on or not torch.is_grad_enabled():
             return
-        begun = self.budget.clock()
         try:
+            begun = self.budget.clock()
             self._see(args, output)
+            self.budget.pay(begun)
         except Exception as error:  # the user's forward pass goes on; the probe tells it later
             self.error = error
-        self.budget.pay(begun)
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert
@@ -127,9 +128,9 @@ class Watch:
 
     def _see(self, args: Any, output: Any) -> None:
         answer = output[0] if isinstance(output, tuple) and output else output
-        if self.error is not None or not isinstance(answer, Tensor) or _transformed(answer):
+        if self.error is not None or not isinstance(answer, Tensor) or _passing(answer):
             return
-        self.inputs = tuple(each.detach() for each in args if isinstance(each, Tensor))
+        self.inputs = tuple(_alone(each) for each in args if isinstance(each, Tensor))
         if answer is output and output.requires_grad:
             output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
         if self.counting and self.limits is not None and answer.ndim == 2:
@@ -137,7 +138,10 @@ class Watch:
         self.counting = False
 
     def _arrive(self, gradient: Tensor) -> None:
-        self.arrived = gradient.detach()
+        try:
+            self.arrived = _alone(gradient)
+        except Exception as error:  # in the middle of the user's backward pass
+            self.error = error
 
     def _count(self, action: Tensor) -> None:
         assert self.limits is not None
@@ -154,6 +158,13 @@ def _inert_hook() -> Any:
     return inert
 
 
-def _transformed(x: Tensor) -> bool:
-    """Inside torch.func: a value that must not outlive its transform."""
+def _passing(x: Tensor) -> bool:
+    """Inside torch.func or a trace: a value that must not outlive it."""
+    if torch._C._get_tracing_state() is not None:
+        return True
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
+def _alone(x: Tensor) -> Tensor:
+    """Without its graph."""
+    return x.detach() if x.requires_grad else x

@@ -164,7 +164,7 @@ def test_half_precision_gradients_do_not_overflow_their_norm() -> None:
     assert row["vitals/grad_norm"] == pytest.approx(64 * 2e4, rel=0.01)
 
 
-def test_frozen_parameters_are_passed_over() -> None:
+def test_frozen_parameters_are_passed_over_until_they_are_thawed() -> None:
     policy, rows = net(), []
     policy[0].requires_grad_(False)
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
@@ -172,9 +172,22 @@ def test_frozen_parameters_are_passed_over() -> None:
         policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
     )
     looped_frozen(policy, probe, optimizer)
-    row = next(row for row in rows if "vitals/grad_norm" in row)
-    names = {key.split("/")[-1] for key in row if key.startswith("vitals/layer_norm/")}
-    assert names == {"2.weight", "2.bias"} and probe.alarms == []
+    policy[0].requires_grad_(True)
+    looped_frozen(policy, probe, optimizer)
+    looped_frozen(policy, probe, optimizer)
+    policy[2].requires_grad_(False)
+    looped_frozen(policy, probe, optimizer)
+    found = [row for row in rows if "vitals/grad_norm" in row]
+    first, last = (
+        [np.isfinite([row[f"vitals/{kind}/{k}.weight"] for row in found]) for kind in KINDS]
+        for k in (0, 2)
+    )
+    assert np.array(first).T.tolist() == [[False, False], [True, False], [True, True], [True, True]]
+    assert np.array(last).T.tolist() == [[True, True], [True, True], [True, True], [False, True]]
+    assert probe.alarms == [] and not probe.off
+
+
+KINDS = ("layer_norm", "layer_ratio")
 
 
 def looped_frozen(policy: nn.Module, probe: gradlab.Probe, optimizer: Any) -> None:
