@@ -14,6 +14,8 @@ def answer(document: Document, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=False))
         return
+    if "text" in document:
+        print(document["text"])
     _print_verdict(document.get("verdict"))
     checks = document.get("checks")
     if isinstance(checks, list):

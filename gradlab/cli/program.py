@@ -27,6 +27,7 @@ from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
 from gradlab.cli.train import Train
+from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError
 
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
@@ -36,6 +37,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Remedies, subcommand("remedies")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Watch, subcommand("watch")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Choose, subcommand("choose")]
     | Annotated[Attribute, subcommand("attribute")]
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         | Fit
         | Remedies
         | Train
+        | Watch
         | Compare
         | Choose
         | Attribute

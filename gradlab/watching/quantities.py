@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -34,7 +35,7 @@ class Quantity:
         error: column of its standard errors; ends: columns of its interval; "" and (): none.
         also: further columns on the same chart, with their labels; label: of the first.
         entry: what an entry of a further dimension is called; last: show its last entry alone.
-        convert: applied to value and ends alike, increasing.
+        convert: applied to value and ends alike, monotone.
     """
 
     table: str
@@ -99,10 +100,11 @@ def _curves(
         if ends is not None:
             low, high = ends[0][:, 0, k], ends[1][:, 0, k]
         rows = kept(line, low, high)
-        shown = (wanted.convert(part[rows]) for part in (line, low, high))
-        curve = Curve(names[k], x[rows], *shown)
-        banded = ends is not None or value.shape[1] > 1
-        yield curve if banded else Curve(names[k], curve.x, curve.value)
+        line, low, high = (wanted.convert(part[rows]) for part in (line, low, high))
+        if ends is None and value.shape[1] == 1:
+            yield Curve(names[k], x[rows], line)
+        else:
+            yield Curve(names[k], x[rows], line, np.minimum(low, high), np.maximum(low, high))
 
 
 def by_seed(array: Array, in_turn: bool) -> Floats:
@@ -112,7 +114,7 @@ def by_seed(array: Array, in_turn: bool) -> Floats:
         values = np.moveaxis(values, array.dims.index(SEED), 1)
     else:
         values = values[:, None]
-    found = values.reshape(*values.shape[:2], -1)
+    found = values.reshape(*values.shape[:2], prod(values.shape[2:]))
     return carried(found) if in_turn and found.shape[1] > 1 else found
 
 

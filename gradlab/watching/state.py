@@ -148,7 +148,7 @@ def _told(phase: Phase, view: View, path: Path) -> str:
     if phase == "ended":
         return f"the run has ended{_open_end(view)}"
     if phase == "stopped":
-        return f"the run is not being written any more, and was not closed{_open_end(view)}"
+        return f"nobody writes the run, and it was not closed{_open_end(view)}"
     return "no row for long, but it is not closed" if phase == "silent" else "running"
 
 
@@ -159,7 +159,7 @@ def _open_end(view: View) -> str:
         return ""
     if progress.done >= progress.total:
         return ", complete"
-    return f" before its last {progress.across}: the same command with --resume goes on"
+    return f" before its last {progress.across} (--resume goes on)"
 
 
 def document(state: State) -> dict[str, Any]:

@@ -10,11 +10,17 @@ import numpy as np
 
 from gradlab.records import Array, Record
 from gradlab.watching import probe
-from gradlab.watching.curves import Chart, Curve
+from gradlab.watching.curves import Chart, Curve, Floats
 from gradlab.watching.events import Event, Progress, paced
 from gradlab.watching.quantities import Quantity, chart
 
 PREFIX = "probe_"  # of the tables of a probe inside
+
+
+def _unexplained(explained: Floats) -> Floats:
+    return 1 - explained
+
+
 QUANTITIES = (
     Quantity("evaluations", "return_mean", "return", "reward", error="return_se"),
     Quantity("updates", "policy_norm", "policy gradient norm", "before clipping", "log"),
@@ -31,7 +37,8 @@ QUANTITIES = (
         ends=("relative_mse_low", "relative_mse_high"), last=True,
     ),
     Quantity(
-        "model", "prediction_explained", "model: held-out variance explained", "share", entry="of"
+        "model", "prediction_explained", "model error", "share of held-out variance", "log",
+        entry="output", convert=_unexplained,
     ),
     Quantity("evaluations", "ends", "terminal states", "per episode"),
 )  # fmt: skip
@@ -68,11 +75,9 @@ def head(record: Record) -> tuple[str, dict[str, str]]:
     first, count = int(settings["first_seed"]), int(settings["seeds"])
     seeds = str(first) if count == 1 else f"{first}–{first + count - 1}"
     facts = {
-        "algorithm": name,
-        "task": str(config["task"]),
         "seeds": seeds,
         "returns over": f"{settings['evaluation_starts']} starts of {settings['episode']} steps",
-        "device": f"{settings['device']}, {settings['precision']}",
+        "on": f"{settings['device']} in {settings['precision']}",
     }
     return f"{name} on {config['task']}", facts
 

@@ -1,0 +1,99 @@
+"""`gradlab watch RUN.h5`: a run in progress, on the terminal or as a local page."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gradlab.watching.state import Watcher
+
+LEFT = "gradlab: the view has ended, the run has not been touched"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Watch a run while it is written: of `gradlab train`, or of a probe in a loop of your own.
+
+    Reads beside the writer, which notices nothing. Waits for a run that is not there yet. On a
+    terminal the view is redrawn until Ctrl-C; into a pipe it is a line now and then until the run
+    has ended.
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
+    """The run, RUN.h5, there or about to be."""
+    once: bool = False
+    """Print the present state, all of it, and leave."""
+    web: bool = False
+    """Show it as a page on this machine; whoever is logged in here can see it, and nobody else."""
+    port: Annotated[int | None, arg(metavar="PORT")] = None
+    """Of the page. Default: a free one."""
+    open: bool = False
+    """Open the page in a browser."""
+    json: bool = False
+    """Print one JSON document of the present state, and leave."""
+
+    def run(self, command: str) -> Document:
+        """Show the run until Ctrl-C, or once."""
+        self._check()
+        with arguments.undisturbed():
+            from rich.console import Console
+
+            from gradlab.watching.state import Watcher, document
+
+        watcher = Watcher(self.file)
+        state = watcher.state()
+        if state.phase == "unreadable":
+            raise InputError(state.told)
+        if self.json:
+            return document(state)
+        # The command line has put standard error in the place of standard output for a while.
+        console = Console(file=sys.__stdout__, highlight=False)
+        if self.once:
+            return {"text": _printed(watcher, console)}
+        try:
+            self._follow(watcher, console)
+        except KeyboardInterrupt:
+            return {"text": LEFT}
+        except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+            sys.__stdout__ = None  # type: ignore[misc]
+        return {}
+
+    def _check(self) -> None:
+        if self.file.suffix not in (".h5", ".hdf5"):
+            raise InputError(f"RUN.h5 is {self.file}: name the run, a file that ends in .h5")
+        if self.web and (self.once or self.json):
+            raise InputError("--web goes on and --once and --json do not: give one of them")
+        if not self.web and (self.port is not None or self.open):
+            raise InputError("--port and --open are for the page: add --web")
+        if self.port is not None and not 0 <= self.port < 1 << 16:
+            raise InputError(f"--port is {self.port}, expected a number up to 65535")
+
+    def _follow(self, watcher: Watcher, console: Console) -> None:
+        from gradlab.watching import showing
+
+        if self.web:
+            showing.page(watcher, self.port or 0, self.open, console)
+        elif console.is_terminal:
+            showing.redraw(watcher, console)
+        else:
+            showing.lines(watcher, console.file)
+
+
+def _printed(watcher: Watcher, console: Console) -> str:
+    """The state without regard to the height of the screen."""
+    from gradlab.watching.terminal import room, screen
+
+    with console.capture() as captured:
+        console.print(screen(watcher.state(), watcher.clock(), room(console, None)))
+    return captured.get().rstrip("\n")

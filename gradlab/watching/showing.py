@@ -1,0 +1,71 @@
+"""Views that go on: a screen that is redrawn, plain lines where there is none, or a page."""
+
+from __future__ import annotations
+
+import time
+import webbrowser
+from collections.abc import Callable
+from typing import IO
+
+from rich.console import Console
+from rich.live import Live
+
+from gradlab.watching import words
+from gradlab.watching.state import State, Watcher
+from gradlab.watching.terminal import room, screen
+
+EVERY = 1.0  # seconds between two looks
+LINES = 10.0  # seconds between two lines
+FOOT = "Ctrl-C ends this view, not the run."
+OVER = ("ended", "stopped")
+
+
+def redraw(watcher: Watcher, console: Console) -> None:
+    """The whole screen, once a second, until Ctrl-C; what it showed last stays."""
+
+    def drawn() -> object:
+        return screen(watcher.state(), watcher.clock(), room(console, console.height), FOOT)
+
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            live.update(drawn(), refresh=True)  # type: ignore[arg-type]
+            time.sleep(EVERY)
+
+
+def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
+    """A line when there are new rows, at most every ten seconds, until the run has ended; events
+    and changes of phase at once."""
+    shown, told, due = "", 0, 0.0
+    while True:
+        state, now = watcher.state(), watcher.clock()
+        told = _events(state, told, out)
+        if state.phase != shown or (now >= due and state.phase == "running"):
+            print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {words.line(state, now)}",
+                  file=out, flush=True)  # fmt: skip
+            shown, due = state.phase, now + LINES
+        if state.phase in OVER:
+            return
+        sleep(EVERY)
+
+
+def _events(state: State, told: int, out: IO[str]) -> int:
+    """What has happened since; returns how much has happened in all."""
+    events = state.view.events
+    for each in events[told:]:
+        print(f"  ! {words.event(state, each)}", file=out, flush=True)
+    return len(events)
+
+
+def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
+    """A page on this machine until Ctrl-C.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    from gradlab.watching.server import Server
+
+    with Server(watcher, port) as server:
+        console.print(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)", soft_wrap=True)
+        if opened:
+            webbrowser.open(server.url)
+        server.serve_forever()
