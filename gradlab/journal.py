@@ -251,6 +251,31 @@ def read(path: str | Path) -> Record:
         raise _damaged(path, error) from error
 
 
+def kind(path: str | Path) -> str:
+    """What the run at `path` is of, finished or being written, without its rows.
+
+    Raises:
+        InputError: there is no such run, or it cannot be read at all.
+    """
+    path = Path(path)
+    opened = _opened_as(journal_of(path))
+    if path.is_file() or opened is None:
+        return str(records.attributes(path).get("kind"))
+    return opened
+
+
+def _opened_as(place: Path) -> str | None:
+    """The kind that the first frame of a journal names; None without one."""
+    try:
+        found = frames.decode(place.read_bytes())
+    except FileNotFoundError:
+        return None
+    headers = (frame.header for _, frame in found)
+    first = next((each for each in headers if each.get("kind") == "open"), {})
+    named = first.get("attributes")
+    return str(named.get("kind")) if isinstance(named, dict) else None
+
+
 def discard(path: str | Path) -> None:
     """Remove the run at `path`, journal and file.
 

@@ -26,6 +26,7 @@ class Report:
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
         from gradlab.jacobians.run import holds_jacobians
+        from gradlab.probe.results import holds_probe
         from gradlab.remedies.run import holds_remedies
         from gradlab.reporting import report
         from gradlab.training.results import holds_training
@@ -34,6 +35,8 @@ class Report:
         told = _measurement
         if holds_training(self.file):
             told = _training
+        elif holds_probe(self.file):
+            told = _probe
         elif holds_jacobians(self.file):
             told = _comparison
         elif holds_remedies(self.file):
@@ -57,6 +60,13 @@ def _comparison(file: Path) -> list[Document]:
 def _training(file: Path) -> list[Document]:
     from gradlab.training.results import load
     from gradlab.training.verdicts import verdict
+
+    return [asdict(sentence) for sentence in verdict(load(file))]
+
+
+def _probe(file: Path) -> list[Document]:
+    from gradlab.probe.results import load
+    from gradlab.probe.verdict import verdict
 
     return [asdict(sentence) for sentence in verdict(load(file))]
 

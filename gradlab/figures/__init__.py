@@ -42,6 +42,12 @@ Figures of training runs take a row per evaluation and seed (`gradlab.training.r
 and gradients measured at the checkpoints of a run, a row per iteration, estimator and quantity:
 
     errors_through_training, weights_through_training
+
+Figures of a probe take a row per seed, step, quantity and place (`gradlab.probe.tables.curves`):
+
+    probe_curve, gradient_norms, layer_norms, lost_gradients, saturated_actions, dead_columns
+    chosen_horizons, growth_rates, critic_values, probe_cost
+    moved_profiles      errors by horizon at several steps (`gradlab.probe.tables.profiles`)
 """
 
 from gradlab.figures.bounds import bounds
@@ -53,6 +59,21 @@ from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
+from gradlab.figures.probe import (
+    gradient_norms,
+    layer_norms,
+    lost_gradients,
+    probe_cost,
+    probe_curve,
+    saturated_actions,
+)
+from gradlab.figures.probe_measured import (
+    chosen_horizons,
+    critic_values,
+    dead_columns,
+    growth_rates,
+    moved_profiles,
+)
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
@@ -72,21 +93,31 @@ __all__ = [
     "chain_error",
     "choice_horizon",
     "choice_weights",
+    "chosen_horizons",
     "contest",
     "cosine",
+    "critic_values",
+    "dead_columns",
     "entries",
     "error_steps",
     "errors_through_training",
     "gradient_errors",
+    "gradient_norms",
+    "growth_rates",
     "jacobian_distance",
     "jacobian_entries",
     "jacobian_time",
+    "layer_norms",
     "ledger",
     "loss_slices",
+    "lost_gradients",
     "lyapunov",
     "mixture_weights",
     "model_error",
+    "moved_profiles",
     "mse",
+    "probe_cost",
+    "probe_curve",
     "product_growth",
     "remedy_effects",
     "remedy_horizons",
@@ -95,6 +126,7 @@ __all__ = [
     "remedy_marks",
     "returns",
     "sample_norm",
+    "saturated_actions",
     "sign_agreement",
     "snr",
     "step_gains",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab import journal, records
+from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.probe.schema import KIND
 from gradlab.records import Record
@@ -99,9 +99,7 @@ def holds_probe(path: str | Path) -> bool:
     Raises:
         InputError: it cannot be read at all.
     """
-    if journal.journal_of(path).is_file():
-        return journal.read(path).attributes.get("kind") == KIND
-    return records.attributes(path).get("kind") == KIND
+    return journal.kind(path) == KIND
 
 
 def from_record(record: Record, path: Path) -> ProbeRun:

@@ -23,8 +23,6 @@ Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]
 WINDOWS = 240  # rows of vitals that a figure can show
 BURSTS = 60  # bursts that a figure can show
-COSINE = 0.9  # of a mean of batches, below which a direction is poor
-NEEDED = COSINE**2 / (1 - COSINE**2)  # times the noise scale: batches for this cosine
 CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 TIERS = ("every update", "successive gradients", "measurements")
 

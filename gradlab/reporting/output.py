@@ -8,12 +8,14 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 
-from gradlab import records
+from gradlab import journal
 from gradlab.comparison import Comparison, compared
 from gradlab.errors import InputError
 from gradlab.files import placed
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
+from gradlab.probe.results import holds_probe
+from gradlab.probe.results import load as load_probe
 from gradlab.profile import load
 from gradlab.readings import readings
 from gradlab.remedies.run import holds_remedies
@@ -23,6 +25,8 @@ from gradlab.reporting import (
     comparison_page,
     jacobian_page,
     panels,
+    probe_page,
+    probe_panels,
     remedies_page,
     series_page,
     training_page,
@@ -35,7 +39,7 @@ from gradlab.training.results import holds_training, loaded
 from gradlab.training.results import load as load_training
 from gradlab.verdict import Sentence, evidence, through_training, verdict
 
-PROFILE, TRAINING = "profile", "training"
+PROFILE, TRAINING, PROBE = "profile", "training", "probe"
 
 
 def report(path: str | Path) -> Path:
@@ -54,6 +58,8 @@ def report(path: str | Path) -> Path:
     make = _measurement
     if holds_training(path):
         make = _training
+    elif holds_probe(path):
+        make = _probe
     elif holds_jacobians(path):
         make = _jacobians
     elif holds_remedies(path):
@@ -119,21 +125,19 @@ def kind_of(paths: Sequence[str | Path]) -> str:
     Raises:
         InputError: names two files of different kinds, or a kind that is not compared.
     """
-    kinds = {str(path): _kind(path) for path in paths}
+    kinds = {str(path): journal.kind(path) for path in paths}
     if len(set(kinds.values())) > 1:
         told = ", ".join(f"{path}: {what}" for path, what in kinds.items())
         raise InputError(f"runs are of different kinds ({told}): compare runs of one kind")
     found = next(iter(kinds.values()), TRAINING)
+    if found == PROBE:
+        raise InputError(
+            f"{paths[0]} is a probe's run, of one loop at its own steps: look at each with "
+            f"`gradlab report`, and compare what `gradlab measure` finds of their policies"
+        )
     if found not in (PROFILE, TRAINING):
         raise InputError(f"{paths[0]} is a run of {found}: compare training runs or measurements")
     return found
-
-
-def _kind(path: str | Path) -> str:
-    """What a run is of; one that is being written is of training."""
-    if holds_training(path):
-        return TRAINING
-    return str(records.attributes(path).get("kind"))
 
 
 def two_profiles(paths: Sequence[str | Path]) -> Comparison:
@@ -188,6 +192,12 @@ def _measurement(path: Path) -> tuple[list[Panel], str]:
     title = str(profile.config.get("task") or path.stem)
     told = verdict(profile, known)
     return drawn, render(profile, told, title, drawn, known, readings(profile))
+
+
+def _probe(path: Path) -> tuple[list[Panel], str]:
+    run = load_probe(path)
+    drawn = probe_panels.panels(run)
+    return drawn, probe_page.render(run, run.task or path.stem, drawn)
 
 
 def _jacobians(path: Path) -> tuple[list[Panel], str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab import journal, records
+from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.records import Record
 from gradlab.statistics.seeds import aggregate
@@ -86,9 +86,7 @@ def holds_training(path: str | Path) -> bool:
     Raises:
         InputError: it cannot be read at all.
     """
-    if journal.journal_of(path).is_file():
-        return True
-    return records.attributes(path).get("kind") == KIND
+    return journal.kind(path) == KIND
 
 
 def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:

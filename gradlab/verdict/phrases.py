@@ -35,12 +35,17 @@ def inverse(ratio: LogRatio) -> LogRatio:
 
 def more(profile: Profile, gap: float, se: float) -> str:
     """How many more samples would tell a quantity with this gap from what it is compared with."""
+    return enough(gap, se, int(profile.config["starts"]))
+
+
+def enough(gap: float, se: float, samples: int, of: str = "samples") -> str:
+    """The same where `samples` of something are behind the quantity."""
     if not np.isfinite(gap) or not np.isfinite(se) or gap <= 0:
-        return "more samples would"
-    missing = more_samples(gap, se, int(profile.config["starts"]))
+        return f"more {of} would"
+    missing = more_samples(gap, se, samples)
     if missing is None:
-        return "no affordable number of samples would"
-    return f"about {rounded_up(missing)} more samples would" if missing else "a few more would"
+        return f"no affordable number of {of} would"
+    return f"about {rounded_up(missing)} more {of} would" if missing else "a few more would"
 
 
 def capital(text: str) -> str:
