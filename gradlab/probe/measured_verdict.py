@@ -1,0 +1,210 @@
+"""The sentences of a probe's verdict that rest on the task, by its newest measurement."""
+
+from __future__ import annotations
+
+from math import exp, inf, log
+
+import numpy as np
+
+from gradlab.judgement import COSINE, EXCESS
+from gradlab.probe.alarms import HALF
+from gradlab.probe.results import ProbeRun
+from gradlab.probe.schema import ESTIMATORS
+from gradlab.probe.tables import jacobian_ratio
+from gradlab.statistics.growth import DECISIVE
+from gradlab.statistics.intervals import Z
+from gradlab.verdict import Sentence
+from gradlab.verdict.phrases import capital, enough
+from gradlab.wording import gradient, span, steps, two
+
+MODEL = ESTIMATORS.index("model")
+
+
+def on_the_task(run: ProbeRun) -> list[Sentence]:
+    """What to set, what to mend, and why; nothing without a measurement."""
+    if not run.measured:
+        return []
+    parts = (_horizon, _weights, _source, _bound, _jacobians, _variance, _exponent)
+    return [each for part in parts if (each := part(run)) is not None]
+
+
+def _horizon(run: ProbeRun) -> Sentence | None:
+    """Form 1: the horizon of the smallest error, its 95% set, and how far one may unroll."""
+    if not np.isfinite(run.measured["variance"][-1]).any():
+        return None  # no critic, no gradient
+    at = _newest(run, "chosen_horizon")
+    if not np.isfinite(at):
+        text = "Undecided which horizon is best: no admissible truth at the newest measurement"
+        return Sentence("horizon", False, f"{text} ({_starts(run)}).")
+    low, high = int(_newest(run, "kept_low")), int(_newest(run, "kept_high"))
+    name = run.estimators[int(_newest(run, "chosen_estimator"))]
+    who = gradient(name) if name == "data" else f"{gradient(name)} at h = {at:.0f}"
+    told = (
+        f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set of "
+        f"horizons: {_range(low, high)}; {_starts(run)}){_before(run, low, high)}"
+    )
+    usable = _usable(run)
+    yours = "The horizon of your own loop is not known to the probe: compare it with this."
+    if (low, high) == (0, run.horizon):
+        text = f"Undecided which horizon is best, all from 0 to {high} may be: {told}; more starts "
+        return Sentence("horizon", False, f"{text}tell (gradlab.measure).{usable}")
+    return Sentence("horizon", True, f"{capital(told)}.{usable} {yours}")
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _before(run: ProbeRun, low: int, high: int) -> str:
+    """Where the choice was at first, if that is certainly another."""
+    known = np.flatnonzero(np.isfinite(run.measured["chosen_horizon"]))
+    first = {k: int(run.measured[k][known[0]]) for k in ("kept_low", "kept_high", "step")}
+    if first["kept_low"] <= high and low <= first["kept_high"]:
+        return ""
+    ends = _range(first["kept_low"], first["kept_high"])
+    return f"; at step {first['step']:,} it was {ends}"
+
+
+def _usable(run: ProbeRun) -> str:
+    """The largest h with every cosine ≥ .7 up to it, surely and perhaps, of the model gradient."""
+    if "cosine_low" not in run.measured:
+        return ""
+    cells = {k: run.measured[k][-1, MODEL, 1:] for k in ("cosine_low", "cosine_high", "mse")}
+    if not all(np.isfinite(each).any() for each in cells.values()):
+        return ""
+    small = cells["mse"] <= EXCESS * np.nanmin(run.measured["mse"][-1, MODEL])
+    sure, perhaps = (
+        int(np.logical_and.accumulate((cells[k] >= COSINE) & small).sum())
+        for k in ("cosine_low", "cosine_high")
+    )
+    if perhaps == 0:
+        return f" No horizon of {gradient('model')} is usable (cosine ≥ {COSINE:g}, 95%)."
+    ends = steps(sure) if sure == perhaps else f"{sure} to {steps(perhaps)}"
+    return f" Usable horizon of {gradient('model')}: {ends} (cosine ≥ {COSINE:g}, 95%)."
+
+
+def _weights(run: ProbeRun) -> Sentence | None:
+    """Form 5: the weight of the data gradient beside the longest horizon."""
+    value, low, high = (_newest(run, f"weight_zero{end}") for end in ("", "_low", "_high"))
+    if not np.isfinite([value, low, high]).all():
+        return None
+    text = f"w_0 = {two(value)} (CI {span(low, high)}, {_starts(run)}), w_{run.horizon} the rest"
+    if low > HALF or high < HALF:
+        more = "less" if high < HALF else "more"
+        return Sentence("weights", True, f"Measured optimal weights: {text}: {more} than half on "
+                        f"the critic's own gradient.")  # fmt: skip
+    missing = enough(abs(value - HALF), (high - low) / (2 * Z), _count(run), "starts")
+    text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; {missing}."
+    return Sentence("weights", False, text)
+
+
+def _source(run: ProbeRun) -> Sentence | None:
+    """Form 3: does the critic or the model make the bias of the longest gradient?"""
+    gap, se = _newest(run, "critic_gap"), _newest(run, "critic_gap_se")
+    if not np.isfinite([gap, se]).all():
+        return None
+    low, high = gap - Z * se, gap + Z * se
+    told = (
+        f"the squared bias that stays with the simulator's own dynamics, less half of the model "
+        f"gradient's, is {two(gap)} (CI {span(low, high)}, h = {run.horizon}, {_starts(run)})"
+    )
+    if low > 0:
+        return Sentence("source", True, f"The critic makes most of the bias: {told}.")
+    if high < 0:
+        return Sentence(
+            "source", True, f"The model makes most of the bias, not the critic: {told}."
+        )
+    missing = enough(abs(gap), se, _count(run), "starts")
+    text = f"Undecided whether critic or model makes most of the bias: {told}; {missing}."
+    return Sentence("source", False, text)
+
+
+def _bound(run: ProbeRun) -> Sentence | None:
+    """The critic against the largest return that the rewards seen allow."""
+    value, se, bound = (_newest(run, name) for name in ("value", "value_se", "return_bound"))
+    if not np.isfinite([value, se, bound]).all():
+        return None
+    low, high = value - Z * se, value + Z * se
+    told = f"its mean value is {two(value)} (CI {span(low, high)}, {_starts(run)}), "
+    told += f"the largest |reward| so far allows ± {two(bound)}"
+    if max(low, -high) > bound:
+        return Sentence("critic", True, f"The critic is beyond its bound: {told}.")
+    if max(-low, high) < bound:
+        return Sentence("critic", True, f"The critic is within its bound: {told}.")
+    missing = enough(abs(abs(value) - bound), se, _count(run), "starts")
+    return Sentence("critic", False, f"Undecided if the critic is within its bound: {told}; "
+                    f"{missing}.")  # fmt: skip
+
+
+def _jacobians(run: ProbeRun) -> Sentence | None:
+    """How the prior's Jacobians fare where the policy goes now."""
+    error, se = _newest(run, "jacobian_error"), _newest(run, "jacobian_error_se")
+    if error == -inf:
+        return Sentence("jacobians", True, f"The model's Jacobians are exact ({_starts(run)}).")
+    if not np.isfinite([error, se]).all():
+        return None
+    ends = span(exp(error - Z * se), exp(error + Z * se))
+    now = f"{two(exp(error))} of their size (CI {ends}, {_starts(run)})"
+    ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
+    if not np.isfinite([low, high]).all():
+        return Sentence(
+            "jacobians", True, f"The model's Jacobians on fresh states are off by {now}."
+        )
+    text = f"The model's Jacobians on fresh states are off by {now}: {two(ratio)}× the first "
+    text += f"measurement's error (CI {span(low, high)})"
+    if low > 1 or high < 1:
+        worse = "worse than at first; refit the model there" if low > 1 else "better than at first"
+        return Sentence("jacobians", True, f"{text}, {worse}.")
+    missing = enough(abs(log(ratio)), (log(high) - log(low)) / (2 * Z), _count(run), "starts")
+    return Sentence("jacobians", False, f"{text}; undecided if they drift: {missing}.")
+
+
+def _variance(run: ProbeRun) -> Sentence | None:
+    """Form 2: does the variance explode with the horizon?"""
+    slope, se = _newest(run, "growth"), _newest(run, "growth_se")
+    if not np.isfinite([slope, se]).all():
+        return None
+    low, high = slope - Z * se, slope + Z * se
+    n = f"slope of its logarithm {two(slope)} per step, CI {span(low, high)}, {_starts(run)}"
+    who, evidence = gradient("model"), _newest(run, "growth_evidence")
+    if low <= 0:
+        text = f"No exponential growth of the variance of {who} detected up to h = {run.horizon}"
+        return Sentence("variance", high < 0, f"{text} ({n}).")
+    if evidence < -DECISIVE:
+        text = f"The variance of {who} grows with h, but like a power of it ({n})."
+        return Sentence("variance", True, text)
+    ends = span(log(2) / high, log(2) / low)
+    text = f"The variance of {who} doubles every {two(log(2) / slope)} steps of the horizon "
+    doubt = "" if evidence > DECISIVE else "; a power law fits as well, so do not extrapolate"
+    return Sentence("variance", True, f"{text}(CI {ends}, {_starts(run)}){doubt}.")
+
+
+def _exponent(run: ProbeRun) -> Sentence | None:
+    """Do perturbations of the closed loop grow?"""
+    rate, se = _newest(run, "lyapunov"), _newest(run, "lyapunov_se")
+    if not np.isfinite([rate, se]).all():
+        return None
+    low, high = rate - Z * se, rate + Z * se
+    told = f"λ = {two(rate)} per step (CI {span(low, high)}, {_starts(run)})"
+    if low > 0:
+        grown = f"e-fold in {two(1 / rate)} steps (CI {span(1 / high, 1 / low)})"
+        text = f"Perturbations of the closed loop grow, {grown}: {told}."
+        return Sentence("growth", True, text)
+    if high < 0:
+        return Sentence("growth", True, f"Perturbations of the closed loop die out: {told}.")
+    missing = enough(abs(rate), se, _count(run), "starts")
+    return Sentence("growth", False, f"Undecided if perturbations of the closed loop grow: {told}; "
+                    f"{missing}.")  # fmt: skip
+
+
+def _newest(run: ProbeRun, name: str) -> float:
+    """A number of the newest measurement; NaN where it has none."""
+    return float(run.measured[name][-1]) if name in run.measured else float("nan")
+
+
+def _count(run: ProbeRun) -> int:
+    return int(_newest(run, "starts"))
+
+
+def _starts(run: ProbeRun) -> str:
+    return f"N = {_count(run)} starts, step {run.measured['step'][-1]:,.0f}"
