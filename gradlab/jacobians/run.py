@@ -17,23 +17,17 @@ Reading needs neither the task nor torch. The sections of the table:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab import records
-from gradlab.errors import InputError
+from gradlab import long_table, records
 
 KIND = "jacobians"
-LABELS = ("section", "block", "output", "input")
-NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
-COLUMNS = (*LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
 UNITS = {"step": "steps", "x": "standard deviations of the data", "n": "samples"}
 
 
@@ -57,15 +51,11 @@ class JacobianRun:
 
     def table(self) -> pd.DataFrame:
         """One row per number; see the module for the sections."""
-        return pd.DataFrame({name: self.columns[name] for name in COLUMNS})
+        return long_table.frame(self.columns)
 
     def rows(self, section: str, **where: object) -> pd.DataFrame:
         """The rows of one section, where columns have given values."""
-        table = self.table()
-        chosen = table["section"] == section
-        for name, wanted in where.items():
-            chosen &= table[name] == wanted
-        return table[chosen]
+        return long_table.rows(self.columns, section, where)
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one HDF5 file, complete or not at all.
@@ -73,7 +63,7 @@ class JacobianRun:
         Raises:
             InputError: the file exists (and `overwrite` is off) or cannot be written.
         """
-        records.write(path, _to_record(self), overwrite)
+        records.write(path, long_table.to_record(self, KIND, UNITS), overwrite)
         return Path(path)
 
 
@@ -83,7 +73,7 @@ def load(path: str | Path) -> JacobianRun:
     Raises:
         InputError: the file is missing, foreign, damaged, or of another kind.
     """
-    return _from_record(records.read(path), Path(path))
+    return JacobianRun(**long_table.fields(Path(path), KIND, "a comparison of Jacobians"))
 
 
 def holds_jacobians(path: str | Path) -> bool:
@@ -93,62 +83,3 @@ def holds_jacobians(path: str | Path) -> bool:
         InputError: it cannot be read at all.
     """
     return records.attributes(path).get("kind") == KIND
-
-
-def _to_record(run: JacobianRun) -> records.Record:
-    rows = np.arange(len(run.columns["value"]))
-    table = {"row": records.Array(rows, ("row",))}
-    for name in COLUMNS:
-        table[name] = records.Array(run.columns[name], ("row",), UNITS.get(name, ""))
-    names = {
-        name: records.Array(np.array(getattr(run, name), dtype=object), (name,))
-        for name in ("state_names", "action_names")
-    }
-    attributes: dict[str, records.Attribute] = {
-        "kind": KIND,
-        "command": str(run.config.get("command", "")),
-        "seed": int(run.config.get("seed", 0)),
-        "commit": run.environment.get("commit", ""),
-    }
-    for name in ("config", "environment", "notes"):
-        attributes[name] = json.dumps(getattr(run, name))
-    return records.Record(attributes, {"jacobians": table, "coordinates": names})
-
-
-def _from_record(record: records.Record, path: Path) -> JacobianRun:
-    try:
-        if record.attributes["kind"] != KIND:
-            kind = record.attributes["kind"]
-            raise InputError(f"{path} holds {kind!r}, expected a comparison of Jacobians")
-        table, names = record.groups["jacobians"], record.groups["coordinates"]
-        told = {
-            name: _json_object(str(record.attributes[name]))
-            for name in ("config", "environment", "notes")
-        }
-        return JacobianRun(
-            columns={name: _column(name, table[name]) for name in COLUMNS},
-            state_names=tuple(str(each) for each in names["state_names"].values),
-            action_names=tuple(str(each) for each in names["action_names"].values),
-            config=told["config"],
-            environment={key: str(value) for key, value in told["environment"].items()},
-            notes=told["notes"],
-        )
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a complete comparison ({error}): make it again") from error
-
-
-def _column(name: str, array: records.Array) -> NDArray[Any]:
-    if array.dims != ("row",):
-        raise ValueError(f"column {name} has dims {array.dims}")
-    if name == "n":
-        return np.asarray(array.values, dtype=np.int64)
-    return np.asarray(array.values, dtype=np.float64 if name in NUMBERS else object)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("its configuration is not a JSON object")
-    return value

@@ -1,1 +1,21 @@
-"""Recorded trajectories and a learned model, without a simulator: what can still be said."""
+"""Recorded trajectories and a learned model, without a simulator: what can still be said.
+
+measure_logs(data, policy, model, critic, discount=0.99) → LogsRun
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.logged.measuring import measure_logs
+    from gradlab.logged.run import LogsRun, load
+
+__all__ = ["LogsRun", "load", "measure_logs"]
+
+_HOMES = {"measure_logs": "measuring", "LogsRun": "run", "load": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"gradlab.logged.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'gradlab.logged' has no attribute {name!r}")
