@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gradlab.probe.watch import inert
+from gradlab.probe.watch import inert, passing
 
 
 def after_backward(module: nn.Module, told: Callable[[], None]) -> RemovableHandle:
@@ -35,7 +35,7 @@ class _Passes:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
         answer = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(answer, Tensor) and answer.requires_grad:
+        if isinstance(answer, Tensor) and answer.requires_grad and not passing(answer):
             answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: object) -> Any:

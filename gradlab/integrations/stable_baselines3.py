@@ -16,6 +16,7 @@ from typing import Any
 from gradlab.errors import InputError
 from gradlab.integrations.extras import missing
 from gradlab.integrations.headline import headline
+from gradlab.integrations.parts import Parts
 from gradlab.integrations.passes import after_backward
 from gradlab.integrations.states import check_widths, compare
 from gradlab.probe.budget import Clock
@@ -25,7 +26,7 @@ from gradlab.tasks import Task
 try:
     from stable_baselines3.common.callbacks import BaseCallback
 
-    from gradlab.integrations.stable_baselines3_models import Parts, check_measurable, parts_of
+    from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
 except ImportError as error:
     raise missing("stable-baselines3", "sb3") from error
 

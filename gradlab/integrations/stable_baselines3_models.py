@@ -12,7 +12,6 @@ copies only. SAC's Q values the entropy, too, which a measurement counts as bias
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, final
 
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.integrations.extras import missing
+from gradlab.integrations.parts import Parts
 from gradlab.probe.watch import Watched, limits
 
 try:
@@ -32,16 +32,6 @@ except ImportError as error:
     raise missing("stable-baselines3", "sb3") from error
 
 LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the probe is given of a model; the critic is None where it values states alone."""
-
-    policy: nn.Module
-    optimizer: torch.optim.Optimizer
-    critic: nn.Module | None
-    watched: Watched
 
 
 @final

@@ -144,22 +144,6 @@ class Together:
 
 
 @final
-class Together:
-    """Rows go to several logs."""
-
-    def __init__(self, books: Sequence[Book]) -> None:
-        self.books = tuple(books)
-
-    def write(self, table: str, row: Row) -> None:
-        for book in self.books:
-            book.write(table, row)
-
-    def close(self) -> None:
-        for book in self.books:
-            book.close()
-
-
-@final
 class Told:
     """Rows go to the user's function, as plain numbers by name."""
 

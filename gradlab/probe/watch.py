@@ -128,7 +128,7 @@ class Watch:
 
     def _see(self, args: Any, output: Any) -> None:
         answer = output[0] if isinstance(output, tuple) and output else output
-        if self.error is not None or not isinstance(answer, Tensor) or _passing(answer):
+        if self.error is not None or not isinstance(answer, Tensor) or passing(answer):
             return
         self.inputs = tuple(_alone(each) for each in args if isinstance(each, Tensor))
         if answer is output and output.requires_grad:
@@ -158,7 +158,7 @@ def _inert_hook() -> Any:
     return inert
 
 
-def _passing(x: Tensor) -> bool:
+def passing(x: Tensor) -> bool:
     """Inside torch.func or a trace: a value that must not outlive it."""
     if torch._C._get_tracing_state() is not None:
         return True

@@ -1,0 +1,139 @@
+"""The probe as a hook of TorchRL's Trainer: the optional extra gradlab[torchrl].
+
+    ProbeHook(log="run.h5", task=task).register(trainer)
+
+Every backward pass through the actor is marked, every step of its optimiser is an update, and steps
+count collected frames. In a loop without a Trainer say `with probe(step): loss.backward()`, as in
+any other.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from gradlab.errors import InputError
+from gradlab.integrations.extras import missing
+from gradlab.integrations.headline import headline
+from gradlab.integrations.passes import after_backward
+from gradlab.integrations.states import compare
+from gradlab.probe.budget import Clock
+from gradlab.probe.probe import Logs, Probe
+from gradlab.tasks import Task
+
+try:
+    from torchrl.trainers import Trainer
+    from torchrl.trainers.trainers import TrainerHookBase
+
+    from gradlab.integrations.torchrl_models import discount_of, parts_of
+except ImportError as error:
+    raise missing("torchrl", "torchrl") from error
+
+
+class ProbeHook(TrainerHookBase):  # type: ignore[misc]
+    """Watches the actor of a trainer's loss while it trains.
+
+    Args:
+        log: path of a run file, a function of one dict per row, several of these, or None.
+        task: adds bias and variance by horizon; its discount is replaced by the loss's.
+        overhead_budget: share of the time that the probe may take.
+        seed: of the probe's own starts and noise.
+        clock: seconds, for the budget.
+
+    A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
+    `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it: training does not
+    depend on it, and a resumed run writes a log of its own.
+    """
+
+    def __init__(
+        self,
+        log: Logs = None,
+        task: Task | None = None,
+        overhead_budget: float = 0.05,
+        seed: int = 0,
+        *,
+        clock: Clock = time.perf_counter,
+    ) -> None:
+        self.log, self.task, self.clock = log, task, clock
+        self.overhead_budget, self.seed = overhead_budget, seed
+        self.probe: Probe | None = None
+        self._trainer: Any = None
+        self._passes: Any = None
+        self._shown: dict[str, float] = {}
+        self._compared = False
+
+    def register(self, trainer: Trainer, name: str = "gradlab_probe") -> None:
+        """Raises InputError for a learner in other processes, or a hook with a trainer."""
+        if getattr(trainer, "learner_backend", "local") != "local":
+            raise InputError(
+                "trainer's learner runs in other processes, where no hook can look: use "
+                "learner_backend='local'"
+            )
+        if self._trainer is not None:
+            raise InputError("hook is registered already: make one ProbeHook per trainer")
+        self._trainer = trainer
+        trainer.register_op("setup", self._begin)
+        trainer.register_op("batch_process", self._compare)
+        trainer.register_op("post_steps_log", self._show)
+        trainer.register_op("shutdown", self._end)
+        trainer.register_module(name, self)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing was kept."""
+
+    def _begin(self) -> None:
+        parts, task = parts_of(self._trainer), self.task
+        if self.probe is None:
+            discount = discount_of(self._trainer.loss_module)
+            if task is not None and discount is not None:
+                task = replace(task, discount=discount)
+            self.probe = Probe(
+                parts.policy,
+                parts.optimizer,
+                task,
+                None if task is None else parts.critic,
+                log=[self.log, self._record],
+                overhead_budget=self.overhead_budget,
+                seed=self.seed,
+                clock=self.clock,
+                watched=parts.watched,
+            )
+        self.probe.resume()
+        self._passes = after_backward(parts.watched.module, self._mark)
+
+    def _end(self) -> None:
+        if self._passes is not None:
+            self._passes.remove()
+        if self.probe is not None:
+            self.probe.close()
+
+    def _mark(self) -> None:
+        if self.probe is not None:
+            with self.probe(int(self._trainer.collected_frames)):
+                pass  # the backward pass is over
+
+    def _record(self, row: dict[str, Any]) -> None:
+        self._shown |= headline(row)
+
+    def _show(self, batch: Any) -> dict[str, float] | None:
+        shown, self._shown = self._shown, {}
+        return shown or None
+
+    def _compare(self, batch: Any) -> Any:
+        """The first step of the first batch, made again by the task's simulator."""
+        if self.task is not None and not self._compared:
+            self._compared = True
+            compare(self.task, lambda: self._transition(batch))
+        return batch
+
+    def _transition(self, batch: Any) -> tuple[Any, Any, Any] | None:
+        loss = self._trainer.loss_module
+        observed, acted = loss.actor_network.in_keys[0], loss.tensor_keys.action
+        first = batch.reshape(-1)[0].cpu()
+        if bool(first["next", "done"].any()):
+            return None
+        return first[observed].numpy(), first[acted].numpy(), first["next", observed].numpy()
