@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import subprocess
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,8 +30,10 @@ def environment() -> dict[str, str]:
     }
 
 
+@cache
 def commit() -> str:
-    """Commit of gradlab's own checkout, "+changes" where it has any; "unknown" outside of one."""
+    """Commit of gradlab's own checkout when first asked, "+changes" where it has any; "unknown"
+    outside of one."""
     package = Path(__file__).parent
     try:
         head = _git(package, "rev-parse", "--short=12", "HEAD")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -49,9 +49,17 @@ class SharedTruth:
     seed: int
 
     def profile(
-        self, estimators: Mapping[str, Estimator], *, command: str = "", progress: Progress = silent
+        self,
+        estimators: Mapping[str, Estimator],
+        *,
+        kernels: bool = False,
+        command: str = "",
+        progress: Progress = silent,
     ) -> Profile:
         """Moments of each estimator at every horizon, as `measure` has them.
+
+        Args:
+            kernels: keep inner products between cells, too, which weights of mixtures need.
 
         Raises:
             InputError: there is none, or one is no `Estimator`.
@@ -72,7 +80,8 @@ class SharedTruth:
             "wall_seconds": f"{time.monotonic() - begun:.1f}",
         }
         truth = truth_values(self.reference, "matched")
-        return assembled(measured.cells, self.horizon, self.batch, config, environment, truth)
+        found = assembled(measured.cells, self.horizon, self.batch, config, environment, truth)
+        return replace(found, kernels=measured.kernels) if kernels else found
 
 
 def shared_truth(
@@ -84,9 +93,13 @@ def shared_truth(
     termination: str = "ignore",
     seed: int = 0,
     *,
+    check: bool = True,
     progress: Progress = silent,
 ) -> SharedTruth:
     """The truth for `policy` at the task's starts; arguments as in `measure`.
+
+    Args:
+        check: False: without the comparison with finite differences (`matched_truth`).
 
     Raises:
         InputError: names the argument, what it got and what to do.
@@ -97,6 +110,6 @@ def shared_truth(
     policy, begin = copy.deepcopy(policy).double(), starts_of(task, starts, seed)
     reference = matched_truth(
         task.simulator, policy, begin, task.discount, H, kinds=["first"], termination=termination,
-        seed=seed, progress=progress,
+        seed=seed, check=check, progress=progress,
     )  # fmt: skip
     return SharedTruth(task, policy, begin, reference, H, batch, termination, seed)

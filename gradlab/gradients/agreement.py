@@ -100,13 +100,18 @@ class Judged:
 
 
 def judge_first(
-    sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences
+    sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences | None
 ) -> Judged:
-    """Action gradients [T, N, da] of every truncation, weights not included."""
+    """Action gradients [T, N, da] of every truncation, weights not included; without differences
+    nothing is known against them, and their distance is NaN."""
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
     whole, own = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
     norm, error = _norm_and_error(whole, own, len(starts.states), group_count(starts.group))
+    if differences is None:
+        unknown = torch.full_like(norm, torch.nan)
+        pair = unknown, unknown
+        return Judged(sweep, norm, error, torch.zeros_like(norm), pair, pair)
     slope = gram.along(jacobian, differences.directions)
     along = torch.einsum("dna,tna->tdn", slope, weighted)
     return _judged(sweep, norm, error, along, differences, starts)

@@ -67,6 +67,7 @@ class Truth:
             also where it leaves no truth; boundary_se: its standard error. NaN where termination
             is ignored.
         reason: one sentence.
+        checked: was it compared with finite differences?
     """
 
     status: Status
@@ -79,6 +80,7 @@ class Truth:
     boundary: float
     boundary_se: float
     reason: str
+    checked: bool = True
 
     @property
     def admissible(self) -> bool:
@@ -95,6 +97,7 @@ def matched_truth(
     kinds: Collection[str] = ("first",),
     termination: str = "ignore",
     seed: int = 0,
+    check: bool = True,
     progress: Progress = silent,
 ) -> Truth:
     """E_d[J_θπᵀ ∂_a Q^π] for kind "first" and ∇_θ E_d[V^π] for kind "all".
@@ -104,6 +107,9 @@ def matched_truth(
 
     Args:
         horizon: H, the longest horizon to be judged; a cut truth is never shorter.
+        check: False leaves out the comparison with finite differences, most of the price, where
+            it can be: not for gradients of all actions, ends of episodes, or a truth that must be
+            cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
     asked = _Question(simulator, policy, starts, discount, horizon, termination, seed, progress)
     unrolled = unroll_first_action(
@@ -112,7 +118,8 @@ def matched_truth(
     )  # fmt: skip
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
-    sweep = _first(asked, unrolled.gradients[:reach]) if "first" in kinds else None
+    check |= "all" in kinds or termination == "mask" or not unrolled.converged
+    sweep = _first(asked, unrolled.gradients[:reach], check) if "first" in kinds else None
     good = torch.ones(reach, dtype=torch.bool) if sweep is None else sweep.good
     T = _truncation(good, horizon)
     whole, every = unrolled.converged and reach == T, None
@@ -127,7 +134,8 @@ def matched_truth(
     kept = status != "none"
     worst = max(found, key=lambda each: each.boundary)
     flagged = unrolled.flagged / (unrolled.horizon * len(starts.states))
-    reason = _reason(status, T, unrolled, discount, found) + _beyond(status, T, sweep)
+    judgement = "agrees with" if check else "was not compared with"
+    reason = _reason(status, T, unrolled, discount, found, judgement) + _beyond(status, T, sweep)
     return Truth(
         status=status,
         horizon=T,
@@ -139,6 +147,7 @@ def matched_truth(
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
         reason=reason + (f"; {flagged:.2%} of its Jacobians are flagged" if flagged else ""),
+        checked=check,
     )
 
 
@@ -178,11 +187,12 @@ class _Every:
     remainder: float
 
 
-def _first(asked: _Question, sweep: Tensor) -> Judged:
+def _first(asked: _Question, sweep: Tensor, check: bool) -> Judged:
     """First-action gradients of every truncation, judged."""
     noise = asked.starts.policy_noise(asked.policy, asked.seed, 0)
     jacobian = policy_jacobian(asked.policy, asked.starts.states, noise)
-    return judge_first(sweep, jacobian, asked.starts, asked.differences(len(sweep), "first"))
+    differences = asked.differences(len(sweep), "first") if check else None
+    return judge_first(sweep, jacobian, asked.starts, differences)
 
 
 def _truncation(good: Tensor, horizon: int) -> int:
@@ -251,7 +261,12 @@ def _status(found: list[Reference], whole: bool) -> Status:
 
 
 def _reason(
-    status: Status, T: int, unrolled: Unrolled, discount: float, found: list[Reference]
+    status: Status,
+    T: int,
+    unrolled: Unrolled,
+    discount: float,
+    found: list[Reference],
+    judgement: str,
 ) -> str:
     lyapunov = float(unrolled.lyapunov.max())
     exponents = f"λ = {lyapunov:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
@@ -259,7 +274,7 @@ def _reason(
         return f"no truth here: {_obstacle(unrolled, exponents, found)}"
     worst = max(found, key=lambda each: each.relative_se)
     if status == "converged":
-        text = f"the simulator unrolled for {T} steps converges and agrees with finite differences"
+        text = f"the simulator unrolled for {T} steps converges and {judgement} finite differences"
     elif status == "cut":
         text = (
             f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "

@@ -28,6 +28,7 @@ QUESTION = {
     "starts": Column(unit="starts"),
     "seconds": Column(unit="s"),
     "batch": Column(unit="samples"),
+    "discount": Column(unit="γ"),
     "truth_norm": Column(unit="gradient norm"),
     "truth_checked": Column(unit="1: the truth was compared with finite differences this time"),
 }
@@ -49,6 +50,8 @@ CHOICE = {
     "weight_low": Column(("horizon",), "weight, lower end of 95%"),
     "weight_high": Column(("horizon",), "weight, upper end of 95%"),
     "sign_reliable": Column(unit="steps, up to which every cosine of the model is surely above 0"),
+    "over_data": Column(unit="ln MSE of the model at the longest horizon over that of the data"),
+    "over_data_se": Column(unit="ln"),
 }
 GROWTH = {
     "growth": Column(unit="ln variance per step"),

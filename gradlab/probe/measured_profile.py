@@ -1,0 +1,187 @@
+"""What a row of "measured" says about gradients: cells, choice, weights, growth, the critic's part.
+
+shared truth → data, model, mixed, true_dynamics by horizon → the parts of `choose` and of the
+verdict that a running loop can use; the rest costs more than these and is left to `measure`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gradlab.choice.best import best
+from gradlab.choice.field import Field, field
+from gradlab.choice.values import Cell
+from gradlab.choice.weights import pair_cells, several_cells
+from gradlab.gradients.estimator import Estimator
+from gradlab.judgement import growth_of, horizons_of, judged_estimator
+from gradlab.probe.measured_columns import CELLS, ENDS
+from gradlab.profile import Profile
+from gradlab.sanity.precision import in_float32
+from gradlab.shared_truth import SharedTruth
+from gradlab.statistics.comparison import log_ratio
+from gradlab.statistics.intervals import Z, jackknife_se
+from gradlab.statistics.mixing import mse_weights
+from gradlab.statistics.moments import combine
+
+WITHOUT_TRUTH = ("variance", "snr", "mean_norm")
+
+
+def gradients(
+    truth: SharedTruth, chosen: Mapping[str, Estimator], names: Sequence[str]
+) -> dict[str, Any]:
+    """Everything that follows from bias and variance.
+
+    Args:
+        names: of the estimators, the first axis of cells.
+    """
+    profile = truth.profile(chosen, kernels=True)
+    H, batch = truth.horizon, truth.batch
+    row = _cells(profile, names, H) | {
+        "truth_norm": float(profile.truth.get("norm", np.nan)),
+        "truth_checked": int(truth.reference.checked),
+    }
+    row |= _growth(profile) | _sampling(profile, H, batch)
+    if not profile.truth["admissible"]:
+        return row
+    row |= _chosen(profile, names, H, batch) | _critic_gap(profile, H)
+    return row | _sign(profile) | _over_data(profile, H)
+
+
+def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, float]:
+    """float32 against float64; nothing where the system cannot compute in float32."""
+    name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
+    try:
+        found = in_float32(chosen[name], truth.policy, truth.begin, truth.seed)
+    except Exception:  # a user's system or critic may refuse it in any way
+        return {}
+    return {"float32_cosine": found.cosine, "float32_error": found.error}
+
+
+def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for quantity in CELLS:
+        known = profile.truth["admissible"] or quantity in WITHOUT_TRUTH
+        for column, source in _sources(quantity):
+            row[column] = np.full((len(names), horizon + 1), np.nan)
+            for e, name in enumerate(names):
+                if known and name in profile.estimators:
+                    at = profile.estimators.index(name), profile.quantities.index(quantity)
+                    row[column][e] = profile.columns[source][at]
+    return row
+
+
+def _sources(quantity: str) -> list[tuple[str, str]]:
+    """Columns of the row and of the profile."""
+    found = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
+    return [*found, (f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else found
+
+
+def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
+    among = field(profile, None)
+    found = best(profile, among, "mse")
+    if found is None:
+        return {}
+    kept = np.zeros((len(names), horizon + 1))
+    for name, h in found.kept:
+        kept[list(names).index(name), h] = 1.0
+    horizons = [h for _, h in found.kept]
+    row = {
+        "chosen_estimator": list(names).index(found.cell[0]),
+        "chosen_horizon": found.cell[1],
+        "kept_low": min(horizons),
+        "kept_high": max(horizons),
+        "kept": kept,
+    }
+    return row | _pair(profile, among, batch) | _mixture(profile, among, found.cell, batch)
+
+
+def _pair(profile: Profile, among: Field, batch: int) -> dict[str, float]:
+    """MPG's two: horizon 0 and the longest one, weighed by their measured errors."""
+    two = pair_cells(profile, among)
+    if among.kernels is None or len(two) < 2:
+        return {}
+    weights = mse_weights(among.kernels.grams(two), batch)
+    names = ("weight_zero", "weight_zero_low", "weight_zero_high")
+    found = (weights.share[0], weights.low[0], weights.high[0])
+    return {name: float(value) for name, value in zip(names, found, strict=True)}
+
+
+def _mixture(profile: Profile, among: Field, best_cell: Cell, batch: int) -> dict[str, Any]:
+    """J_0 and the horizons 1, 2, 4, … of the judged estimator, weighed by their errors."""
+    several = [
+        (name, h)
+        for name, h in several_cells(profile, among, best_cell)
+        if h == 0 or name == among.judged
+    ]
+    if among.kernels is None or len(several) < 2:
+        return {}
+    weights = mse_weights(among.kernels.grams(several), batch)
+    row = {}
+    for name, values in (
+        ("weight", weights.share),
+        ("weight_low", weights.low),
+        ("weight_high", weights.high),
+    ):
+        row[name] = np.full(len(profile.horizons), np.nan)
+        row[name][[h for _, h in several]] = values
+    return row
+
+
+def _growth(profile: Profile) -> dict[str, Any]:
+    name = judged_estimator(profile)
+    found = None if name is None else growth_of(profile, name)
+    if found is None:
+        return {}
+    return {
+        "growth": found.slope,
+        "growth_se": (found.high - found.low) / (2 * Z),
+        "growth_evidence": found.evidence,
+    }
+
+
+def _sampling(profile: Profile, horizon: int, batch: int) -> dict[str, float]:
+    """Standard error of one batch's gradient over its norm, at the longest horizon."""
+    name = judged_estimator(profile)
+    if name is None:
+        return {}
+    variance, norm = (
+        profile.estimate(name, each, horizon).value for each in ("variance", "mean_norm")
+    )
+    return {"sampling_error": float(np.sqrt(variance / batch) / norm)} if norm > 0 else {}
+
+
+def _critic_gap(profile: Profile, horizon: int) -> dict[str, Any]:
+    """How far the critic's bias exceeds half of the model gradient's, paired."""
+    if "model" not in profile.estimators:
+        return {}
+    critic, model = (
+        profile.estimate(name, "bias2", horizon) for name in ("true_dynamics", "model")
+    )
+    gap = combine(lambda of_critic, whole: of_critic - whole / 2, critic, model)
+    return {"critic_gap": gap.value, "critic_gap_se": jackknife_se(gap.left_out)}
+
+
+def _sign(profile: Profile) -> dict[str, int]:
+    """The longest horizon up to which every interval of the cosine is above 0."""
+    name = judged_estimator(profile)
+    if name is None:
+        return {}
+    e, q = profile.estimators.index(name), profile.quantities.index("cosine")
+    over = [h for h in horizons_of(profile, name) if h > 0]
+    sound = np.append(profile.columns["ci_low"][e, q, over] > 0, False)
+    return {"sign_reliable": int(sound.argmin())}
+
+
+def _over_data(profile: Profile, horizon: int) -> dict[str, float]:
+    """What the longest horizon loses against no derivative of any dynamics, paired."""
+    name = judged_estimator(profile)
+    if name is None or "data" not in profile.estimators or horizon == 0:
+        return {}
+    model, data = profile.estimate(name, "mse", horizon), profile.estimate("data", "mse", 0)
+    found = log_ratio(model, data)
+    if found is None:
+        return {}
+    return {"over_data": float(np.log(model.value / data.value)), "over_data_se": found.se}
