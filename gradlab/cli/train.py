@@ -68,6 +68,9 @@ class Train:
     where networks are kept, if the model is learned."""
     gradient_starts: int = 128
     """Starts of one measurement."""
+    probe_budget: float | None = None
+    """Share of the time that a probe may take, such as 0.05: are the gradients of every seed any
+    good? Its rows and alarms are in the run and its report. Default: no probe."""
     published: bool = False
     """Use the settings of MPG's published code where they differ from its paper."""
     device: str = "cpu"
@@ -107,7 +110,7 @@ class Train:
         names = (
             "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
             "precision", "evaluate_every", "checkpoint_every", "gradient_every",
-            "gradient_starts",
+            "gradient_starts", "probe_budget",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}

@@ -16,7 +16,7 @@ from gradlab import provenance
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
 from gradlab.tasks import Task
-from gradlab.training import checkpoints
+from gradlab.training import checkpoints, probing
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.precision import precision
@@ -64,6 +64,7 @@ def train(
     else:
         checkpoints.clear(path)
     about = attributes(config, command, provenance.environment())
+    about |= probing.attributes(run.learner)
     with Journal(path, tables(row, task, chosen), about) as journal, precision(chosen):
         if resume:
             progress("training", run.iteration, chosen.iterations)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn, final
 
@@ -25,6 +26,7 @@ from gradlab.training.dynamics import Dynamics
 from gradlab.training.health import Health
 from gradlab.training.interruption import between_iterations
 from gradlab.training.learner import Learner
+from gradlab.training.probing import Probing
 from gradlab.training.recording import Window, evaluation_row, model_row
 from gradlab.training.settings import Settings
 from gradlab.training.trained import under
@@ -68,19 +70,22 @@ class Run:
         """From the present iteration to the last."""
         self._begun = time.monotonic() - self.seconds
         self.health.note_good()
-        with between_iterations() as interrupted:
+        with between_iterations() as interrupted, closing(Probing(self, journal)) as probing:
             while not self._visit(path, journal, config):
                 if interrupted():
                     self._leave(path, config)
                 self._collect()
                 self._fit(journal)
-                self.window.add(self.learner.update(self.iteration, self._batch(self.iteration)))
+                probing.before()
+                update = self.learner.update(self.iteration, self._batch(self.iteration))
+                self.window.add(update)
                 self.iteration += 1
                 if self.iteration % self.settings.log_every == 0 or self._done:
                     row = self.window.row(self.iteration, time.monotonic() - self._begun)
                     journal.append("updates", row)
                     self.health.report(path, journal, row["value"])
                     progress("training", self.iteration, self.settings.iterations)
+                probing.over(update)
 
     def _visit(self, path: Path, journal: Journal, config: dict[str, object]) -> bool:
         """What is due before an iteration: evaluation, networks to keep, the saved state; done?"""

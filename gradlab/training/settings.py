@@ -33,6 +33,8 @@ class Settings:
         gradient_every: iterations between two measurements of the gradient that the policy follows;
             0: never; None: where networks are kept, if the model is learned.
         gradient_starts: from the task's law, of one measurement.
+        probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
+            is none.
         precision: "float32", or "float64" for comparisons.
         device: "cpu" or "cuda".
     """
@@ -55,6 +57,7 @@ class Settings:
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     gradient_every: int | None = None
     gradient_starts: int = 128
+    probe_budget: float | None = None
     precision: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 
@@ -80,6 +83,8 @@ class Settings:
             raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
         if self.gradient_starts < 4:
             raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
+        if self.probe_budget is not None and not 0 < self.probe_budget <= 1:
+            raise InputError(f"probe_budget is {self.probe_budget!r}, expected a share in (0, 1]")
 
     @property
     def kept(self) -> set[int]:

@@ -1,0 +1,65 @@
+"""What is measured of one seed at a time while it trains, in turn, as the budget allows.
+
+The instrument is `gradlab.probe.measured`, on the policy, the critic and the model of the seed as
+they are: the task's prior, or the ensemble that the seed has learned last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, final
+
+from gradlab.probe.budget import Budget
+from gradlab.probe.measured import Past, Question, first_price, measured
+
+if TYPE_CHECKING:
+    from gradlab.training.run import Run
+
+
+@final
+class SeedMeasurements:
+    """Whose turn it is, what a measurement costs, and what each seed's earlier ones have seen."""
+
+    def __init__(self, run: Run, budget: Budget) -> None:
+        self.run, self.budget = run, budget
+        self.seconds = 0.0
+        self._price: float | None = None
+        self._past = [Past()] * run.settings.seeds
+        self._turn = 0
+
+    def row(self) -> tuple[int, dict[str, Any]] | None:
+        """A seed's place and its row, where there is time for one."""
+        member = self._next()
+        if member is None or not self._affordable(member):
+            return None
+        run, self._turn = self.run, member + 1
+        with self.budget.paying() as price:
+            row, self._past[member] = measured(
+                self._question(member), run.learner.policy_of(member), run.algorithm.batch,
+                run.iteration, self._past[member],
+            )  # fmt: skip
+        self._price = self.seconds = price[0]
+        return member, row
+
+    def _next(self) -> int | None:
+        """The next seed that is not lost."""
+        lost, seeds = self.run.health.lost, len(self._past)
+        turns = [(self._turn + k) % seeds for k in range(seeds)]
+        return next((member for member in turns if not lost[member]), None)
+
+    def _affordable(self, member: int) -> bool:
+        """May one be made now? Finds the price first, which costs a few steps of the simulator."""
+        if self._price is None:
+            if self.budget.spent >= self.budget.share:
+                return False
+            with self.budget.paying():
+                policy = self.run.learner.policy_of(member)
+                self._price = first_price(self._question(member), policy)
+        return self.budget.allows(self._price)
+
+    def _question(self, member: int) -> Question:
+        run = self.run
+        task = run.task
+        if run.dynamics is not None and run.dynamics.fitted:
+            task = replace(task, prior=run.dynamics.system_of(member))
+        return Question(task, run.learner.critic_of(member), run.learner.seeds[member])

@@ -1,0 +1,219 @@
+"""The probe of a training run: are the gradients of every seed any good, at a stated cost?
+
+The instrument of `gradlab.Probe` for policies that are trained side by side: what every update
+shows is read for all seeds in one pass, products of successive gradients now and then for all of
+them, and bias and variance by horizon for one seed after the other. Budget, alarms and columns are
+those of `gradlab.probe`; every alarm names its seed.
+
+The run computes the same bits with it as without. What it writes depends on the clock: a run that
+is resumed goes on with a new account of time, and measures at other iterations than one that was
+never stopped. What was written before stays. Where anything in here fails, it says so once and
+the training goes on without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
+
+from gradlab.journal import Journal
+from gradlab.journal_tables import Table
+from gradlab.probe.budget import Budget, Clock
+from gradlab.probe.measured import Question
+from gradlab.probe.quiet import warn
+from gradlab.records import Attribute
+from gradlab.tasks import Task
+from gradlab.training import probe_horizons, probe_tables
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.learner import Learner, Update
+from gradlab.training.probe_bursts import SeedBursts
+from gradlab.training.probe_desks import Rows, SeedDesks
+from gradlab.training.probe_measures import SeedMeasurements
+from gradlab.training.probe_vitals import SeedVitals
+from gradlab.training.settings import Settings
+
+if TYPE_CHECKING:
+    from gradlab.training.run import Run
+
+ROW = 10  # rows of the run's own record to one of vitals
+
+
+def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Table]:
+    """What a probed run writes beside its own tables; nothing where no budget is given."""
+    if settings.probe_budget is None:
+        return {}
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    tensors = 2 * (len(algorithm.hidden) + 1)
+    longest = Question(task, None, 0).horizon
+    return probe_tables.tables(
+        seeds, tensors, task.simulator.action_dim, longest, algorithm.horizons
+    )
+
+
+def attributes(learner: Learner) -> dict[str, Attribute]:
+    """What readers of these tables need; nothing where no budget is given."""
+    if learner.settings.probe_budget is None:
+        return {}
+    return probe_tables.attributes(names(learner))
+
+
+def names(learner: Learner) -> list[str]:
+    """Of the policy's tensors, in the order of `Network.parameters`: weights, then biases."""
+    found = [name for name, _ in learner.policy_module.named_parameters()]
+    kinds = ("weight", "bias")
+    return [name for kind in kinds for name in found if name.endswith(kind)]
+
+
+@final
+class Probing:
+    """The probe of one run; without a budget it does nothing.
+
+    Args:
+        clock: seconds, for the budget.
+    """
+
+    def __init__(self, run: Run, journal: Journal, clock: Clock = time.perf_counter) -> None:
+        self.run, self.off = run, run.settings.probe_budget is None
+        self._instruments: _Instruments | None = None
+        if run.settings.probe_budget is not None:
+            budget = Budget(run.settings.probe_budget, clock)
+            self._instruments = self._attempt(_Instruments, run, journal, budget)
+            run.learner.watch = None if self.off else self._see
+
+    def before(self) -> None:
+        """An update is about to be made."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.before)
+
+    def over(self, update: Update) -> None:
+        """It has been made and counted, and its row, where one was due, is written."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.over, update)
+
+    def close(self) -> None:
+        """Write what is open; no more updates come."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.file_window, True)
+        self._let_go()
+
+    def _see(self, action: Tensor) -> None:
+        if self._instruments is not None:
+            self._attempt(self._instruments.see, action)
+
+    def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Do something of the probe's; where it fails, say so once and switch the probe off."""
+        try:
+            return work(*given)
+        except Exception as error:  # nothing in here may stop the training
+            self._let_go()
+            warn("is off", error)
+        return None
+
+    def _let_go(self) -> None:
+        self.off, self._instruments, self.run.learner.watch = True, None, None
+
+
+@final
+class _Instruments:
+    """What looks, and when. Its errors are the caller's to catch."""
+
+    def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
+        self.run, self.budget = run, budget
+        self.vitals = SeedVitals(run.learner)
+        self.made = probe_horizons.Made(run.algorithm.horizons)
+        tensors = names(run.learner)
+        self.desks = SeedDesks(run, journal, tensors)
+        self.bursts = SeedBursts([name for name in tensors if name.endswith("weight")], budget)
+        self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
+        self._due = False
+        self._paths: float | None = None  # at most the seconds that following model paths takes
+
+    def before(self) -> None:
+        self.budget.begin()
+        algorithm, k = self.run.algorithm, self.run.iteration
+        if k % algorithm.delay:
+            return
+        self._due = self.budget.look()
+        if self._due:
+            begun = self.budget.clock()
+            self.vitals.before(k // algorithm.reuse)
+            self.budget.pay(begun)
+
+    def see(self, action: Tensor) -> None:
+        if self._due:
+            begun = self.budget.clock()
+            self.vitals.see(action)
+            self.budget.pay(begun)
+
+    def over(self, update: Update) -> None:
+        if update.policy_norm is not None:
+            begun = self.budget.clock()
+            if self._due:
+                self.vitals.after()
+            self.made.add(update)
+            self._paths = self._paths or update.policy_seconds
+            self.budget.pay(begun)
+            self._successive()
+        self._due = False
+        settings, k = self.run.settings, self.run.iteration
+        if k % (ROW * settings.log_every) == 0 or k % settings.checkpoint_every == 0:
+            # Also where a state is saved: what is written again after a kill is whole.
+            self.file_window()
+        if k % settings.log_every == 0:
+            self._measured()
+
+    def file_window(self, last: bool = False) -> None:
+        """The rows of the updates since the last ones."""
+        if not self.vitals.looked:
+            return
+        begun = self.budget.clock()
+        together, own = self.vitals.rows()
+        self.budget.pay(begun)
+        together |= {"own_seconds": self.budget.own, "elapsed": self.budget.elapsed}
+        together["spent"] = self.budget.spent
+        with self.budget.paying():
+            self.desks.file("vitals", dict(enumerate(own)), together)
+        self._file_horizons(last)
+
+    def _file_horizons(self, last: bool) -> None:
+        run, together = self.run, self.made.row()
+        own: Rows = {}
+        if not last and probe_horizons.can_end(run) and self.budget.allows(self._paths or 0.0):
+            with self.budget.paying() as seconds:
+                found = probe_horizons.reached(run)
+            own = {member: {"reached": share} for member, share in enumerate(found)}
+            self._paths = seconds[0]
+            together |= {"starts": run.algorithm.batch, "seconds": self._paths}
+        with self.budget.paying():
+            self.desks.file("horizons", own, together)
+            never = probe_horizons.never_made(self.made, run.iteration, run.settings.iterations)
+            if never is not None:
+                self.desks.ring(never)
+
+    def _successive(self) -> None:
+        learner, reuse = self.run.learner, self.run.algorithm.reuse
+        batch = (self.run.iteration - 1) // reuse
+        rows = self.bursts.see(learner.trained_policy.gradients, batch)
+        if rows is not None:
+            with self.budget.paying():
+                together = {"seconds": self.bursts.seconds}
+                self.desks.file("successive", dict(enumerate(rows)), together)
+
+    def _measured(self) -> None:
+        """A row, when one is due; where measuring fails, all else goes on without it."""
+        if self.measurements is None:
+            return
+        try:
+            found = self.measurements.row()
+        except Exception as error:
+            self.measurements = None
+            warn("measures no more on the task", error)
+            return
+        if found is not None:
+            member, row = found
+            with self.budget.paying():
+                together = {"seconds": self.measurements.seconds}
+                self.desks.file("measured", {member: row}, together)
