@@ -13,11 +13,13 @@ Every number is a U-statistic over pairs of trajectories, with the jackknife's i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 
 import numpy as np
 
 from gradlab.logged.gradients import Cell, Products, weighted
-from gradlab.statistics.comparison import difference
+from gradlab.logged.reading import TOLERANCE
+from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import (
     Estimate,
@@ -27,8 +29,6 @@ from gradlab.statistics.moments import (
     estimates,
     pair_mean,
 )
-
-TOLERANCE = 0.5  # largest difference, relative to the reference, that is called agreement
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,22 @@ def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:
         Number("relative_bias2", relative, interval("relative_mse", relative)),
         Number("excess", excess, difference(excess, zero)),
         Number("cosine", every["cosine"], interval("cosine", every["cosine"])),
+        *_variance_ratio(found, model, score),
     ]
+
+
+def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Number]:
+    """Of the model's gradient over the score's, where both are known to be above 0."""
+    both = [
+        estimates(Moments(found.size, found.squares[cell], found.pair(cell, cell)), 1)["variance"]
+        for cell in (model, score)
+    ]
+    span = log_ratio(*both)
+    if span is None:
+        return []
+    ratio = combine(lambda a, b: a / b, *both)
+    ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
+    return [Number("variance_ratio", ratio, ends)]
 
 
 def _across(found: Products, cells: tuple[Cell, ...]) -> PairSums:
