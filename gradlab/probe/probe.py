@@ -131,6 +131,7 @@ class Probe:
     def close(self) -> None:
         """Write what is open, finish the file and let go of policy and optimiser."""
         self._attempt(self._updates.finish)
+        self._attempt(self.desk.close)
         self._closed = self._closed or not self.off
         self._let_go()
 
@@ -148,7 +149,8 @@ class Probe:
             return work(*given)
         except Exception as error:  # nothing in here may stop the user's training
             self.off = True
-            warn("is off", error)
+            with contextlib.suppress(Exception):
+                warn("is off", error)
             self._let_go()
         return None
 

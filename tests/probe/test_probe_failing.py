@@ -1,0 +1,206 @@
+"""Whatever breaks inside a probe, the loop around it goes on with the same bits.
+
+Every function and method of the probe's is made to raise in its turn.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab import probe as package
+from gradlab.probe import sampler, updates
+
+UPDATES = 45
+LOST = 14  # the update whose gradient is not finite
+APART = ("results", "verdict")  # modules that read a run, no part of one
+# What a user calls outside of the loop, and what catches: a guard cannot guard itself.
+NOT_PLANTED = {
+    "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
+    "Probe._attempt", "Probe._let_go", "_Marked.__enter__", "_Marked.__exit__",
+    "Watch.__call__", "Watch._arrive", "origin._known",
+}  # fmt: skip
+
+
+class Planted(Exception):
+    """What is raised."""
+
+
+def modules() -> Iterator[Any]:
+    for found in pkgutil.iter_modules(package.__path__):
+        if found.name not in APART:
+            yield importlib.import_module(f"gradlab.probe.{found.name}")
+
+
+def callables() -> list[tuple[Any, str]]:
+    """(module or class, name) of all that can run once a probe has begun."""
+    places: list[tuple[Any, str]] = []
+    for module in modules():
+        for name, value in vars(module).items():
+            if inspect.isclass(value) and value.__module__ == module.__name__:
+                places += [(value, method) for method in vars(value) if _runs(value, method)]
+            elif inspect.isfunction(value) and value.__module__.startswith("gradlab.probe"):
+                places.append((module, name))
+    return [place for place in places if label(place) not in NOT_PLANTED]
+
+
+def _runs(kind: type, name: str) -> bool:
+    value = vars(kind)[name]
+    special = name.startswith("__") and name not in ("__call__", "__enter__", "__exit__")
+    return (inspect.isfunction(value) or isinstance(value, property)) and not special
+
+
+def label(place: tuple[Any, str]) -> str:
+    owner, name = place
+    return f"{owner.__name__.removeprefix('gradlab.probe.')}.{name}"
+
+
+def task() -> gradlab.Task:
+    eye = torch.eye(2, dtype=torch.float64)
+    return gradlab.tasks.linear_quadratic(
+        A=0.9 * eye, B=eye[:, :1], Q=eye, R=eye[:1, :1], noise_covariance=0.01 * eye,
+        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
+    )  # fmt: skip
+
+
+def run(
+    between: Callable[[], None] | None, probe_of: Callable[..., gradlab.Probe] | None = None
+) -> tuple[list[Tensor], gradlab.Probe | None]:
+    """θ after every update; `between` runs once the probe is there."""
+    torch.manual_seed(0)
+    policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Tanh())
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
+    probe = None if probe_of is None else probe_of(policy, optimizer)
+    if between is not None:
+        between()
+    found = []
+    for step in range(UPDATES):
+        optimizer.zero_grad()
+        loss = (policy(torch.randn(8, 2)) * (torch.nan if step == LOST else 1.0)).sum()
+        if probe is None:
+            loss.backward()
+        else:
+            with probe(step):
+                loss.backward()
+        if step != LOST:
+            optimizer.step()
+        found.append(torch.cat([p.detach().flatten() for p in policy.parameters()]).clone())
+    if probe is not None:
+        probe.close()
+    return [*found, torch.get_rng_state()], probe
+
+
+@pytest.fixture(scope="module")
+def bare() -> list[Tensor]:
+    return run(None)[0]
+
+
+@pytest.fixture(scope="module")
+def reached(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """Labels of what runs in the loop when nothing fails."""
+    found: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        quick(patch)
+
+        def listen() -> None:
+            for place in callables():
+                _wrap(patch, place, found)
+
+        run(listen, probed(tmp_path_factory.mktemp("reached") / "run.h5"))
+    return found
+
+
+def _wrap(patch: pytest.MonkeyPatch, place: tuple[Any, str], found: set[str]) -> None:
+    owner, name = place
+    old = inspect.getattr_static(owner, name)
+    work = old.fget if isinstance(old, property) else old
+
+    def heard(*given: Any, **named: Any) -> Any:
+        found.add(label(place))
+        return work(*given, **named)
+
+    patch.setattr(owner, name, property(heard) if isinstance(old, property) else heard)
+
+
+def probed(path: Path) -> Callable[[nn.Module, Any], gradlab.Probe]:
+    return lambda policy, optimizer: gradlab.Probe(
+        policy, optimizer, task(), log=[path, lambda row: None],
+        overhead_budget=1.0, clock=lambda: 0.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("place", callables(), ids=label)
+def test_training_goes_on_when_this_fails(
+    place: tuple[Any, str],
+    bare: list[Tensor],
+    reached: set[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    if label(place) not in reached:
+        return  # of other loops than this one
+    owner, name = place
+    quick(monkeypatch)
+
+    def raising(*_: Any, **__: Any) -> Any:
+        raise Planted("on purpose")
+
+    def plant() -> None:
+        old = inspect.getattr_static(owner, name)
+        monkeypatch.setattr(
+            owner, name, property(raising) if isinstance(old, property) else raising
+        )
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found, _ = run(plant, probed(tmp_path / "run.h5"))
+        monkeypatch.undo()
+    assert all(torch.equal(a, b) for a, b in zip(bare, found, strict=True))
+    words = [str(each.message) for each in caught if "gradlab's probe" in str(each.message)]
+    # Two where measuring goes first and the rest after it.
+    assert 1 <= len(words) <= 2 or label(place).startswith(SILENT)
+    assert len(set(words)) == len(words)
+
+
+# Nothing is said where saying fails, nor about the origin of a NaN that could not be found.
+SILENT = ("quiet.say", "updates.replayed", "Finder._look", "origin.")
+
+
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything a probe does happens within the loop's few updates."""
+    monkeypatch.setattr(updates, "ROW", 10)
+    monkeypatch.setattr(sampler, "PAIRS", 6)
+    monkeypatch.setattr(sampler, "first_price", lambda question, policy: 0.0)
+    made = {"starts": 64, "seconds": 0.0, "variance": np.ones((4, 3))}
+    monkeypatch.setattr(sampler, "measured", lambda *given: (dict(made), given[-1]))
+
+
+def test_all_of_a_probe_is_at_work_in_this_loop(
+    bare: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the test above would say nothing."""
+    rows: list[dict[str, Any]] = []
+    quick(monkeypatch)
+    found, probe = run(
+        None,
+        lambda policy, optimizer: gradlab.Probe(
+            policy, optimizer, task(), log=rows.append, overhead_budget=1.0, clock=lambda: 0.0
+        ),
+    )
+    assert all(torch.equal(a, b) for a, b in zip(bare, found, strict=True))
+    assert probe is not None
+    keys = {key.split("/")[0] for row in rows for key in row}
+    assert keys >= {"vitals", "successive", "measured", "alarms"}
+    kinds = {alarm.kind for alarm in probe.alarms}
+    assert updates.ORIGIN in kinds
