@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class Watch:
             return document(state)
         # The command line has put standard error in the place of standard output for a while.
         console = Console(file=sys.__stdout__, highlight=False)
+        if isinstance(sys.__stdout__, io.TextIOWrapper):  # not every terminal knows every sign
+            sys.__stdout__.reconfigure(errors="replace")
         if self.once:
             return {"text": _printed(watcher, console)}
         try:

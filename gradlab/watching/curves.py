@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Scale = Literal["linear", "log"]
 MOST = 400  # points of a curve
 STRETCHES = 98  # four rows each; beside them the first row, the last, and the last with a value
 
@@ -31,8 +32,8 @@ class Curve:
 
     @property
     def latest(self) -> int | None:
-        """Row of the last value that is finite."""
-        found = np.flatnonzero(np.isfinite(self.value))
+        """Row of the last value, which may be infinite."""
+        found = np.flatnonzero(~np.isnan(self.value))
         return int(found[-1]) if len(found) else None
 
 
@@ -43,7 +44,7 @@ class Chart:
     Attributes:
         name: by which a page knows it again; title, unit, about: for readers, the last says what
             line and band are.
-        across: what x counts, with its unit.
+        across: what x counts: the run's steps, or "horizon" in the last measurement.
         levels: fixed values to compare with, by their names.
     """
 
@@ -51,10 +52,14 @@ class Chart:
     title: str
     unit: str
     curves: Sequence[Curve]
-    scale: Literal["linear", "log"] = "linear"
+    scale: Scale = "linear"
     across: str = "iteration"
     about: str = ""
     levels: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def through_run(self) -> bool:
+        return self.across != "horizon"
 
 
 def kept(value: Floats, low: Floats, high: Floats) -> NDArray[np.int64]:
@@ -62,8 +67,8 @@ def kept(value: Floats, low: Floats, high: Floats) -> NDArray[np.int64]:
     count = len(value)
     if count <= MOST:
         return np.arange(count)
-    finite = np.flatnonzero(np.isfinite(value))
-    edges = [0, count - 1, int(finite[-1]) if len(finite) else 0]
+    known = np.flatnonzero(~np.isnan(value))
+    edges = [0, count - 1, int(known[-1]) if len(known) else 0]
     return np.unique([*edges, *(row for part in _extremes(value, low, high) for row in part)])
 
 
@@ -93,9 +98,8 @@ def carried(values: Floats) -> Floats:
 
 def spread(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Median, smallest and largest of the seeds, [K, E] → [K] each, NaN where none has a value."""
-    sound = np.where(np.isfinite(values), values, np.nan)
-    empty = np.isnan(sound).all(axis=1)
-    sound[empty] = 0.0
-    parts = np.nanmedian(sound, axis=1), np.nanmin(sound, axis=1), np.nanmax(sound, axis=1)
+    empty = np.asarray(np.isnan(values).all(axis=1))
+    known = np.where(empty[:, None], 0.0, values)
+    parts = np.nanmedian(known, axis=1), np.nanmin(known, axis=1), np.nanmax(known, axis=1)
     median, low, high = (np.where(empty, np.nan, part) for part in parts)
     return median, low, high

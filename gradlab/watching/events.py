@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any
@@ -20,6 +22,19 @@ class Event:
     at: int
     kind: str
     text: str
+
+
+def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
+    """The last event of each kind of alarm and how many there were, in order; all that are none."""
+    last, often = {}, Counter(_kind(each) for each in events)
+    for each in events:
+        last.pop(_kind(each), None)
+        last[_kind(each)] = each
+    return [(each, often[kind]) for kind, each in last.items()]
+
+
+def _kind(event: Event) -> str:
+    return event.text if event.kind == "run" else event.kind
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 "use strict";
 // Asks for the state once a second and shows it. Whatever comes from a run is set as text.
-const EVERY = 1000, HIDDEN = 5000, W = 480, H = 250;
+const EVERY = 1000, HIDDEN = 5000, W = 480, H = 250, BANDS = 3;
 const EDGE = { left: 58, right: 14, top: 10, bottom: 38 };
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "5 2 1 2 1 2", "12 4"];
 const byId = (id) => document.getElementById(id);
@@ -10,7 +10,8 @@ let mark = "", state = null, skew = 0;
 const number = (v) => {
   if (v === null || v === undefined) return "–";
   const size = Math.abs(v);
-  if (size !== 0 && (size >= 1e5 || size < 1e-3)) return v.toExponential(2).replace("-", "−").replace("e+", "e");
+  if (size === 0) return "0";
+  if (size >= 1e5 || size < 1e-3) return Number(v.toPrecision(3)).toExponential().replace("-", "−").replace("e-", "e−").replace("e+", "e");
   return String(Number(v.toPrecision(4))).replace("-", "−");
 };
 const whole = (v) => Number.isInteger(v) ? v.toLocaleString("en-US") : number(v);
@@ -20,7 +21,7 @@ const lasting = (s) => {
   }
   return `${Math.round(s)} s`;
 };
-const ends = (low, high) => low === null || high === null ? "" : `${number(low)} … ${number(high)}`;
+const ends = (low, high) => low === null || high === null || low === high ? "" : `${number(low)} … ${number(high)}`;
 
 // ---- elements
 function element(name, text, attributes = {}) {
@@ -84,8 +85,8 @@ function showLatest() {
   byId("latest").replaceChildren(...state.latest.map((reading) => {
     const box = element("div");
     box.append(element("dt", `${reading.name}${reading.unit ? ` [${reading.unit}]` : ""}`),
-      element("dd", number(reading.value), { class: "value" }),
-      element("dd", ends(reading.low, reading.high), { class: "ends" }));
+      element("dd", reading.shown, { class: "value" }),
+      element("dd", [reading.ends, reading.old ? `at ${whole(reading.at)}` : ""].filter(Boolean).join(", "), { class: "ends" }));
     return box;
   }));
 }
@@ -104,7 +105,7 @@ function steps(low, high, most) {
   const raw = (high - low) / most, size = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].map((k) => k * size).find((each) => each >= raw);
   const found = [];
-  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step);
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k++) found.push(k * step + 0);  // + 0: never −0
   return found;
 }
 function decades(low, high) {
@@ -130,8 +131,9 @@ function vertical(chart) {
   return { log, ticks: log ? decades(low, high) : steps(low, high, 5),
     place: (v) => H - EDGE.bottom - inner * (f(v) - f(low)) / span };
 }
-function horizontal(chart) {
-  const all = chart.curves.flatMap((c) => [c.x[0], c.x[c.x.length - 1]]);
+function horizontal(chart) {  // one axis for all charts that count the same, so that they can be compared
+  const all = state.charts.filter((other) => other.across === chart.across)
+    .flatMap((other) => other.curves.flatMap((c) => [c.x[0], c.x[c.x.length - 1]]));
   let low = Math.min(...all), high = Math.max(...all);
   if (high === low) [low, high] = [low - 0.5, high + 0.5];
   const inner = W - EDGE.left - EDGE.right;
@@ -147,16 +149,16 @@ function pieces(curve, shown) {
   });
   return found.filter((piece) => piece.length);
 }
-function addCurve(svg, curve, k, x, y) {
+function addCurve(svg, curve, k, x, y, banded) {
   const shown = (v) => !y.log || v > 0, bottom = H - EDGE.bottom;
   const at = (j, v) => `${x.place(curve.x[j]).toFixed(1)},${(shown(v) ? y.place(v) : bottom).toFixed(1)}`;
   const colour = `c${k % 6}`;
-  for (const piece of pieces(curve, () => true)) {
-    const banded = curve.low === null ? [] : piece.filter((j) => curve.low[j] !== null && curve.high[j] !== null && shown(curve.high[j]));
-    if (!banded.length) continue;
-    const path = banded.map((j) => at(j, curve.high[j])).concat(banded.toReversed().map((j) => at(j, curve.low[j])));
+  for (const piece of banded && curve.low !== null ? pieces(curve, () => true) : []) {
+    const inside = piece.filter((j) => curve.low[j] !== null && curve.high[j] !== null && shown(curve.high[j]));
+    if (!inside.length) continue;
+    const path = inside.map((j) => at(j, curve.high[j])).concat(inside.toReversed().map((j) => at(j, curve.low[j])));
     svg.append(drawn("path", { class: `band ${colour}`, d: `M${path.join("L")}Z` }));
-    if (banded.length === 1) svg.append(drawn("path", { class: colour, d: `M${at(banded[0], curve.low[banded[0]])}L${at(banded[0], curve.high[banded[0]])}` }));
+    if (inside.length === 1) svg.append(drawn("path", { class: colour, d: `M${at(inside[0], curve.low[inside[0]])}L${at(inside[0], curve.high[inside[0]])}` }));
   }
   const few = curve.value.filter((v) => v !== null).length <= 40;
   for (const piece of pieces(curve, shown)) {
@@ -180,7 +182,8 @@ function addAxes(svg, chart, x, y) {
   }
   for (const v of x.ticks) {
     svg.append(drawn("path", { class: "axis", d: `M${x.place(v)},${bottom}v4` }));
-    svg.append(drawn("text", { x: x.place(v), y: bottom + 17, "text-anchor": "middle" }, whole(v)));
+    const anchor = x.place(v) > right - 20 ? "end" : "middle";
+    svg.append(drawn("text", { x: anchor === "end" ? right + 4 : x.place(v), y: bottom + 17, "text-anchor": anchor }, whole(v)));
   }
   svg.append(drawn("path", { class: "axis", d: `M${EDGE.left},${bottom}H${right}` }));
   svg.append(drawn("text", { x: (EDGE.left + right) / 2, y: H - 5, "text-anchor": "middle" }, chart.across));
@@ -208,10 +211,18 @@ function figureOf(name) {
   return figures.get(name);
 }
 function showCharts() {
-  const made = state.charts.map((chart) => Object.assign(figureOf(chart.name), { chart }));
-  const there = [...byId("charts").children];
+  const flat = state.charts.filter(constant);
+  byId("constant").textContent = flat.length ? `Constant so far: ${flat.map((chart) =>
+    `${chart.title} ${chart.curves.map((c) => `${c.label} ${number(last(c))}`.trim()).join(", ")}`).join("; ")}.` : "";
+  const drawn = state.charts.filter((chart) => !constant(chart));
+  place("charts", drawn.filter((chart) => chart.across !== "horizon"));
+  place("horizons", drawn.filter((chart) => chart.across === "horizon"));
+}
+function place(id, charts) {
+  const made = charts.map((chart) => Object.assign(figureOf(chart.name), { chart })), there = [...byId(id).children];
+  byId(id).parentElement.hidden = made.length === 0 && id === "horizons";
   if (there.length !== made.length || made.some((each, k) => each.box !== there[k])) {
-    byId("charts").replaceChildren(...made.map((each) => each.box));
+    byId(id).replaceChildren(...made.map((each) => each.box));
   }
   made.forEach(show);
 }
@@ -221,12 +232,14 @@ function show(made) {
   made.head.replaceChildren(`${chart.title} `, element("span", chart.unit ? `[${chart.unit}]` : ""));
   svg.replaceChildren();
   addAxes(svg, chart, x, y);
-  chart.curves.forEach((curve, k) => addCurve(svg, curve, k, x, y));
+  chart.curves.forEach((curve, k) => addCurve(svg, curve, k, x, y, chart.curves.length <= BANDS));
   svg.setAttribute("aria-label", `${chart.title}: ${chart.curves.map((c) => `${c.label} ${number(last(c))}`.trim()).join(", ")}`);
   made.keys.replaceChildren(...(chart.curves.length > 1 ? chart.curves.map(key) : []));
   made.about.textContent = chart.about;
   choose(made, made.at);
 }
+const constant = (chart) => chart.curves.every((curve) =>
+  new Set([...curve.value, ...(curve.low || []), ...(curve.high || [])].filter((v) => v !== null)).size === 1);
 const last = (curve) => curve.value.findLast((v) => v !== null);
 function key(curve, k) {
   const box = element("span", undefined, { class: "key" }), swatch = drawn("svg", { class: "swatch", viewBox: "0 0 34 10", "aria-hidden": "true" });

@@ -36,15 +36,18 @@ def document() -> str:
 <span id="count"></span></p>
 </section>
 <section aria-label="Alarms and events"><h2>Alarms and events</h2>
-<p id="quiet">None so far.</p><ol id="events" reversed></ol></section>
+<p id="quiet">None so far.</p>
+<ol id="events" reversed tabindex="0" aria-label="Latest first"></ol></section>
 <section aria-label="Latest values"><h2>Latest values</h2><dl id="latest"></dl></section>
 <section aria-label="Through the run"><h2>Through the run</h2>
 <p class="hint">Point at a curve, or focus a chart and use the arrow keys, to read values.</p>
-<div class="figures" id="charts"></div></section>
+<div class="figures" id="charts"></div><p class="hint" id="constant"></p></section>
+<section aria-label="By horizon" hidden><h2>By horizon, as last measured</h2>
+<div class="figures" id="horizons"></div></section>
 <section id="tensors" aria-label="Tensors of the policy" hidden><h2>Tensors of the policy</h2>
-<div class="wide"><table><thead><tr><th scope="col">tensor</th><th scope="col">gradient norm</th>
-<th scope="col">update ratio</th><th scope="col">non-finite updates</th>
-<th scope="col">updates with gradient 0</th></tr></thead><tbody id="layers"></tbody></table></div>
+<div class="wide" tabindex="0"><table><thead><tr><th scope="col">tensor</th>
+<th scope="col">gradient norm</th><th scope="col">update ratio</th>
+<th scope="col">non-finite updates</th><th scope="col">updates with gradient 0</th></tr></thead><tbody id="layers"></tbody></table></div>
 </section>
 <noscript><p>This page draws itself by a script of its own, which is switched off here:
 <code>gradlab watch</code> without --web shows the same on a terminal.</p></noscript>

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from gradlab.records import Record
-from gradlab.statistics.intervals import Z
-from gradlab.watching.curves import Chart, Curve, Floats
+from gradlab.watching.curves import Chart, Curve, Floats, Scale
 from gradlab.watching.events import Event, Layer, Progress, paced
-from gradlab.watching.quantities import SEED, Quantity, by_seed, chart
+from gradlab.watching.quantities import SEED, Arrays, Quantity, by_seed, chart
 
-SPENT = "share of the time spent by the probe"
+SPENT = "time spent by the probe"
 QUANTITIES = (
     Quantity(
         "vitals", "grad_norm", "gradient norm", "before clipping", "log", label="mean",
@@ -31,6 +30,8 @@ QUANTITIES = (
     Quantity("vitals", "nonfinite_updates", "non-finite gradients", "updates per row"),
     Quantity("vitals", "saturation", "saturated actions", "share at their limit", entry="action"),
     Quantity("vitals", "spent", SPENT, "share"),
+    Quantity("measured", "over_data", "model error over data error", "longest horizon", "log",
+             error="over_data_se", convert=np.exp),
     Quantity("measured", "growth", "growth of the variance", "ln per step", error="growth_se"),
     Quantity("measured", "lyapunov", "Lyapunov exponent", "per step", error="lyapunov_se"),
     Quantity("measured", "jacobian_error", "Jacobian error of the prior", "of their size", "log",
@@ -38,6 +39,13 @@ QUANTITIES = (
     Quantity("measured", "value", "critic's value", "reward", error="value_se", label="value",
              also=(("return_bound", "bound"),)),
 )  # fmt: skip
+
+
+PROFILES: tuple[tuple[str, str, str, Scale], ...] = (
+    ("mse", "error of one batch, by horizon", "squared gradient norm", "log"),
+    ("bias2", "squared bias, by horizon", "squared gradient norm", "log"),
+    ("cosine", "cosine with the true gradient, by horizon", "", "linear"),
+)
 
 
 def charts(record: Record, prefix: str = "") -> list[Chart]:
@@ -58,48 +66,50 @@ def _budget(record: Record) -> float:
 
 
 def _profiles(record: Record, prefix: str) -> list[Chart]:
-    """Bias and error over the horizon in the last measurement, one curve per estimator."""
+    """Errors over the horizon in the last measurement that found any, a curve per estimator."""
     table = record.groups.get(f"{prefix}measured", {})
-    if not {"bias2", "bias2_se", "mse", "horizon"} <= table.keys() or not len(table["mse"].values):
-        return []
-    row = {name: _newest(table[name].values) for name in ("bias2", "bias2_se", "mse")}
-    if not np.isfinite(row["mse"]).any():
-        return []
-    at = int(table[table["mse"].dims[0]].values[-1])
-    starts = int(np.nanmax(table["starts"].values[-1])) if "starts" in table else 0
-    about = f"last measured at {at}, {starts} starts"
-    error = Z * row["bias2_se"]
-    low, high = row["bias2"] - error, row["bias2"] + error
-    names, x = estimators(record), table["horizon"].values.astype(np.float64)
-    unit = "squared gradient norm"
-    return [
-        Chart(f"{prefix}profile-mse", "error of one batch, by horizon", unit,
-              _lines(names, x, row["mse"]), "log", "horizon", about),
-        Chart(f"{prefix}profile-bias2", "squared bias, by horizon", unit,
-              _lines(names, x, row["bias2"], low, high), "log", "horizon",
-              f"{about}; band: 95% interval"),
-    ]  # fmt: skip
+    found = (_profile(record, table, prefix, *each) for each in PROFILES)
+    return [each for each in found if each is not None]
 
 
-def _newest(values: Floats) -> Floats:
-    """The last row, [estimators, horizons]; with seeds, of the one that was measured in it."""
-    row = values[-1]
-    if row.ndim == 2:
-        return np.asarray(row)
-    known = np.isfinite(row).any(axis=(1, 2))
-    return np.asarray(row[int(known.argmax())])
-
-
-def _lines(
-    names: tuple[str, ...], x: Floats, value: Floats,
-    low: Floats | None = None, high: Floats | None = None,
-) -> list[Curve]:  # fmt: skip
-    ends = low, high
-    return [
-        Curve(name.replace("_", " "), x, value[k], *(None if p is None else p[k] for p in ends))
-        for k, name in enumerate(names[: len(value)])
+def _profile(
+    record: Record, table: Arrays, prefix: str, column: str, title: str, unit: str, scale: Scale
+) -> Chart | None:
+    if column not in table:
+        return None
+    row, seed = _newest(table[column].values)
+    if row is None:
+        return None
+    columns = [name for name in (column, f"{column}_low", f"{column}_high") if name in table]
+    parts = [_of_seed(table[name].values[row], seed) for name in columns]
+    value, *sides = (np.clip(part, -1, 1) if column == "cosine" else part for part in parts)
+    x = table["horizon"].values.astype(np.float64)
+    names = estimators(record)
+    curves = [
+        Curve(names[k].replace("_", " "), x, value[k], *(side[k] for side in sides))
+        for k in range(min(len(value), len(names)))
         if np.isfinite(value[k]).any()
     ]
+    at = int(table[table[column].dims[0]].values[row])
+    who = "" if seed is None else f", seed {int(table[SEED].values[seed])}"
+    starts = by_seed(table["starts"], False)[row].max()
+    about = f"measured at {at:,}{who}, {starts:.0f} starts; 95% interval where you point"
+    return Chart(f"{prefix}profile-{column}", title, unit, curves, scale, "horizon", about)
+
+
+def _newest(values: Floats) -> tuple[int | None, int | None]:
+    """The last row [estimators, horizons] with a value, and of seeds the one that has it."""
+    rows = np.flatnonzero(np.isfinite(values).any(axis=tuple(range(1, values.ndim))))
+    if not len(rows):
+        return None, None
+    row = int(rows[-1])
+    if values.ndim == 3:
+        return row, None
+    return row, int(np.isfinite(values[row]).any(axis=(1, 2)).argmax())
+
+
+def _of_seed(row: Floats, seed: int | None) -> Floats:
+    return np.asarray(row if seed is None else row[seed])
 
 
 def estimators(record: Record) -> tuple[str, ...]:

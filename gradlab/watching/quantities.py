@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
 
 import numpy as np
 
 from gradlab.records import Array, Record
 from gradlab.statistics.intervals import Z
-from gradlab.watching.curves import Chart, Curve, Floats, carried, kept, spread
+from gradlab.watching.curves import Chart, Curve, Floats, Scale, carried, kept, spread
 
 Arrays = Mapping[str, Array]
 MOST_CURVES = 6
+MOST_BANDS = 3  # curves whose bands a page draws: more would hide each other
 SEED = "seed"
 
 
@@ -42,7 +42,7 @@ class Quantity:
     column: str
     title: str
     unit: str = ""
-    scale: Literal["linear", "log"] = "linear"
+    scale: Scale = "linear"
     error: str = ""
     ends: tuple[str, ...] = ()
     label: str = ""
@@ -141,10 +141,10 @@ def _about(arrays: Arrays, wanted: Quantity, curves: int) -> str:
     """What line and band are, and what is left out."""
     dims = arrays[wanted.column].dims
     seeds = len(arrays[SEED].values) if SEED in dims else 1
-    told = ""
-    if seeds > 1:
-        told = f"median of {seeds} seeds, band from the smallest to the largest"
-    elif wanted.error in arrays or (wanted.ends and wanted.ends[0] in arrays):
-        told = "band: 95% interval"
-    hidden = curves - MOST_CURVES
-    return "; ".join(filter(None, [told, f"{hidden} more not drawn" if hidden > 0 else ""]))
+    told = [f"median of {seeds} seeds"] if seeds > 1 else []
+    what = "from the smallest to the largest" if seeds > 1 else "95% interval"
+    if seeds > 1 or {wanted.error, *wanted.ends} & arrays.keys():
+        told.append(f"band: {what}" if curves <= MOST_BANDS else f"{what} where you point")
+    if curves > MOST_CURVES:
+        told.append(f"{curves - MOST_CURVES} more not drawn")
+    return "; ".join(told)

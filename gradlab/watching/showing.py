@@ -52,7 +52,7 @@ def _events(state: State, told: int, out: IO[str]) -> int:
     """What has happened since; returns how much has happened in all."""
     events = state.view.events
     for each in events[told:]:
-        print(f"  ! {words.event(state, each)}", file=out, flush=True)
+        print(f"  {words.event(state, each)}", file=out, flush=True)
     return len(events)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -21,15 +22,17 @@ from gradlab.errors import InputError
 from gradlab.journal import UNREADABLE
 from gradlab.records import Record
 from gradlab.watching import probe, training
-from gradlab.watching.curves import Chart, Curve
+from gradlab.watching.curves import Chart
 from gradlab.watching.events import Event, Layer, Progress
 from gradlab.watching.following import Follower, Sight
+from gradlab.watching.readings import readings
 
 Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
 KINDS = {"training": training, "probe": probe}
 PREFIXES = {"training": training.PREFIX, "probe": ""}
 SILENT = 10.0  # seconds
 BEATS = 5
+EVENTS = 200  # the last ones, which a page shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,28 +177,16 @@ def document(state: State) -> dict[str, Any]:
         "title": view.title,
         "facts": dict(view.facts),
         "progress": None if progress is None else _plain_progress(progress),
-        "latest": [_reading(chart, curve) for chart in view.charts for curve in chart.curves],
+        "latest": [_finite(vars(reading)) for reading in readings(view.charts)],
         "charts": [_plain_chart(chart) for chart in view.charts],
-        "events": [vars(event) for event in view.events],
-        "layers": [{k: finite(v) for k, v in vars(layer).items()} for layer in view.layers],
+        "events": [vars(event) for event in view.events[-EVENTS:]],
+        "layers": [_finite(vars(layer)) for layer in view.layers],
         "lost": view.lost,
     }
 
 
 def _plain_progress(progress: Progress) -> dict[str, Any]:
-    found = vars(progress) | {"share": progress.share, "left": progress.left}
-    return {name: finite(value) for name, value in found.items()}
-
-
-def _reading(chart: Chart, curve: Curve) -> dict[str, Any]:
-    """The latest value of a curve."""
-    k = curve.latest
-    ends = [None if end is None or k is None else finite(end[k]) for end in (curve.low, curve.high)]
-    value, at = (None, None) if k is None else (finite(curve.value[k]), finite(curve.x[k]))
-    return {
-        "name": f"{chart.title}{', ' if curve.label else ''}{curve.label}",
-        "unit": chart.unit, "value": value, "low": ends[0], "high": ends[1], "at": at,
-    }  # fmt: skip
+    return _finite(vars(progress) | {"share": progress.share, "left": progress.left})
 
 
 def _plain_chart(chart: Chart) -> dict[str, Any]:
@@ -216,8 +207,9 @@ def _listed(values: Any) -> list[float | None]:
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]
 
 
-def finite(value: Any) -> Any:
-    """A number as JSON can say it."""
-    if isinstance(value, float | np.floating):
-        return float(value) if np.isfinite(value) else None
-    return value
+def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON can say it."""
+    return {
+        name: None if isinstance(value, float) and not isfinite(value) else value
+        for name, value in values.items()
+    }

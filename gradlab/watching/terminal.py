@@ -6,6 +6,7 @@ important first.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,18 +16,21 @@ from rich.text import Text
 
 from gradlab.watching import words
 from gradlab.watching.curves import Chart, Curve
+from gradlab.watching.events import last_of_each_kind
+from gradlab.watching.readings import Reading, readings, through_run
 from gradlab.watching.sparkline import sparkline
 from gradlab.watching.state import State
 
 WIDEST = 60  # characters of a sparkline
 NARROWEST = 8
-NAME = 31
+NAME, VALUE, RANGE, AT = 31, 10, 21, 12  # widths of columns
 BAR = 30
-EVENTS = 3  # at least, where there are as many
+EVENTS = 20  # where there is room for all that a reader wants to see
 FEWEST = 4  # quantities
 SPACES = 4  # lines: around the table, its head, and the cursor
 STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
           "unreadable": "bold red"}  # fmt: skip
+Row = tuple[Chart, Curve, Reading]
 
 
 @dataclass(frozen=True)
@@ -44,31 +48,30 @@ def room(console: Console, height: int | None) -> Room:
 
 def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
     """Everything that fits into the room."""
-    head, told = _head(state, now, room), _events(state, room)
-    rows = [(chart, curve) for chart in state.view.charts for curve in chart.curves]
+    head = _head(state, now, room)
+    curves, found = through_run(state.view.charts), readings(state.view.charts)
+    rows = [(chart, curve, each) for (chart, curve), each in zip(curves, found, strict=True)]
     below = [Text(foot, style="dim")] if foot else []
-    hidden = 0
+    free = None
     if room.height is not None:
         free = room.height - len(head) - len(below) - SPACES
-        told = told[-max(EVENTS, free - len(rows)) :]
-        shown = max(free - len(told), FEWEST)
-        if len(rows) > shown:
-            rows, hidden = rows[: shown - 1], len(rows) - shown + 1
+    told = _events(state, room, free, len(rows))
+    shown = len(rows) if free is None else max(free - len(told), FEWEST)
+    hidden = 0 if len(rows) <= shown else len(rows) - shown + 1
     parts: list[Text | Table] = [*head]
     if rows:
-        parts += [Text(), _table(rows, room)]
+        parts += [Text(), _table(rows[: len(rows) - hidden], state, room)]
     if hidden:
         parts.append(Text(f"… {hidden} more: taller window, --once or --web", style="dim"))
     return Group(*parts, *([Text(), *told] if told else []), *below)
 
 
 def _head(state: State, now: float, room: Room) -> list[Text]:
-    """Title and phase, facts, progress."""
-    view, mark = state.view, words.MARKS[state.phase]
-    mark = mark if not room.ascii_only or mark.isascii() else "."
-    title = Text(words.printable(view.title or state.run), style="bold")
-    told = Text(f"{mark} {words.phase(state, now)}", style=STYLES.get(state.phase, "bold"))
-    found = [title, told]
+    """Title and phase, progress, facts."""
+    view = state.view
+    phase = f"{words.MARKS[state.phase]} {words.phase(state, now)}"
+    found = [Text(words.printable(view.title or state.run), style="bold")]
+    found.append(Text(phase, style=STYLES.get(state.phase, "bold")))
     if view.progress is not None:
         found.append(Text(_bar(state, room) + words.how_far(state, view.progress)))
     if view.facts:
@@ -90,28 +93,41 @@ def _bar(state: State, room: Room) -> str:
     return f"{full * done}{empty * (BAR - done)} "
 
 
-def _table(rows: Sequence[tuple[Chart, Curve]], room: Room) -> Table:
-    """Name, latest value, interval or range, and the course so far."""
-    ranged = room.width >= 64
-    across = min(NAME, max(len(words.name(*row)) for row in rows))
-    spark = min(WIDEST, max(NARROWEST, room.width - across - 12 - (22 if ranged else 0)))
+def _table(rows: Sequence[Row], state: State, room: Room) -> Table:
+    """Name, latest value, interval or range, where it is from, and the course so far."""
+    ranged, placed = room.width >= 64, room.width >= 110
+    name = min(NAME, max(len(reading.name) for _, _, reading in rows))
+    taken = name + VALUE + 3 + (RANGE + 1) * ranged + (AT + 1) * placed
+    spark = min(WIDEST, max(NARROWEST, room.width - taken))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("", width=across, no_wrap=True, overflow="ellipsis")
-    table.add_column("latest", justify="right", width=10, no_wrap=True)
+    table.add_column("", width=name, no_wrap=True, overflow="ellipsis")
+    table.add_column("latest", justify="right", width=VALUE, no_wrap=True)
     if ranged:
-        table.add_column("interval or range", width=21, no_wrap=True)
+        table.add_column("interval or range", width=RANGE, no_wrap=True)
+    if placed:
+        across = "" if state.view.progress is None else state.view.progress.across
+        table.add_column(f"at {across}", justify="right", width=AT, no_wrap=True)
     table.add_column("so far", width=spark, no_wrap=True)
-    for chart, curve in rows:
-        ends = [Text(words.ends(curve), style="dim")] if ranged else []
+    for chart, curve, reading in rows:
+        more = [Text(reading.ends, style="dim")] if ranged else []
+        more += [Text(f"{reading.at:,.0f}", style="dim")] if placed else []
         course = sparkline(curve, spark, chart.scale, room.ascii_only)
-        name = Text(words.name(chart, curve))
-        table.add_row(name, Text(words.latest(curve), style="bold"), *ends, Text(course))
+        shown = Text(reading.shown, style="bold")
+        table.add_row(Text(words.printable(reading.name)), shown, *more, Text(course))
     return table
 
 
-def _events(state: State, room: Room) -> list[Text]:
-    """The last events, each in a line where lines are scarce."""
-    found = [Text(f"! {words.event(state, each)}") for each in state.view.events]
-    for each in found:
-        each.no_wrap, each.overflow = room.height is not None, "ellipsis"
-    return found
+def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]:
+    """The last events; where lines are scarce the last of each kind, and only the very last whole."""
+    events = state.view.events
+    if free is None:
+        earlier = len(events) - EVENTS
+        more = [f"… {earlier} earlier"] if earlier > 0 else []
+        return [Text(each) for each in more + [words.event(state, e) for e in events[-EVENTS:]]]
+    if not events:
+        return []
+    told = [words.event(state, each, often) for each, often in last_of_each_kind(events)]
+    last = [Text(line) for line in textwrap.wrap(told[-1], max(room.width, 20))[:4]]
+    others = max(free - min(rows, free // 2) - len(last), 0)
+    before = [Text(each, no_wrap=True, overflow="ellipsis") for each in told[:-1]]
+    return [*(before[-others:] if others else []), *last]

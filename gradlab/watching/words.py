@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from math import isfinite
 
-from gradlab.watching.curves import Chart, Curve
 from gradlab.watching.events import Event, Progress
-from gradlab.watching.state import State, finite
+from gradlab.watching.readings import readings
+from gradlab.watching.state import State
 from gradlab.wording import two
 
 MARKS = {
@@ -26,11 +26,6 @@ def lasting(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{two(seconds / size)} {unit}"
     return f"{seconds:.0f} s"
-
-
-def number(value: float | None) -> str:
-    """Four significant digits; a dash for what is not there."""
-    return "–" if value is None or not isfinite(value) else f"{value:.4g}"
 
 
 def phase(state: State, now: float) -> str:
@@ -54,28 +49,12 @@ def how_far(state: State, progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def name(chart: Chart, curve: Curve) -> str:
-    return printable(f"{chart.title}, {curve.label}" if curve.label else chart.title)
-
-
-def latest(curve: Curve) -> str:
-    k = curve.latest
-    return number(None if k is None else float(curve.value[k]))
-
-
-def ends(curve: Curve) -> str:
-    """Both ends of the interval or range at the latest value; "" without one."""
-    k = curve.latest
-    if k is None or curve.low is None or curve.high is None:
-        return ""
-    low, high = finite(curve.low[k]), finite(curve.high[k])
-    return "" if low is None or high is None else f"{low:.3g} … {high:.3g}"
-
-
-def event(state: State, told: Event) -> str:
+def event(state: State, told: Event, often: int = 1) -> str:
+    """When, how often, what kind, and what was said."""
     across = "" if state.view.progress is None else state.view.progress.across
     kind = "" if told.kind == "run" else f"{told.kind}: "
-    return printable(f"{across} {told.at:,}: {kind}{told.text}")
+    times = f", {often} times" if often > 1 else ""
+    return printable(f"! {across} {told.at:,}{times}: {kind}{told.text}")
 
 
 def line(state: State, now: float) -> str:
@@ -83,9 +62,6 @@ def line(state: State, now: float) -> str:
     progress = state.view.progress
     if progress is None or not state.view.rows:
         return phase(state, now)
-    values = [
-        f"{name(chart, chart.curves[0])} {latest(chart.curves[0])}"
-        for chart in state.view.charts[:4]
-    ]
+    values = [printable(f"{each.name} {each.shown}") for each in readings(state.view.charts)][:4]
     parts = [how_far(state, progress), *values]
     return ", ".join(parts if state.phase == "running" else [phase(state, now), *parts])
