@@ -26,7 +26,7 @@ try:
     from torchrl.trainers import Trainer
     from torchrl.trainers.trainers import TrainerHookBase
 
-    from gradlab.integrations.torchrl_models import discount_of, parts_of
+    from gradlab.integrations.torchrl_models import action_key, discount_of, parts_of
 except ImportError as error:
     raise missing("torchrl", "torchrl") from error
 
@@ -132,7 +132,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
     def _transition(self, batch: Any) -> tuple[Any, Any, Any] | None:
         loss = self._trainer.loss_module
-        observed, acted = loss.actor_network.in_keys[0], loss.tensor_keys.action
+        observed, acted = loss.actor_network.in_keys[0], action_key(loss)
         first = batch.reshape(-1)[0].cpu()
         if bool(first["next", "done"].any()):
             return None

@@ -10,7 +10,7 @@ loss's own, so that they follow training; they are called on copies only.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,11 @@ from gradlab.probe.watch import Limits, Watched, as_it_is, limits, limits_of
 
 try:
     from tensordict import TensorDict
-    from tensordict.nn import ProbabilisticTensorDictModule, TensorDictModule
+    from tensordict.nn import (
+        ProbabilisticTensorDictModule,
+        TensorDictModule,
+        TensorDictSequential,
+    )
     from torchrl.envs.utils import ExplorationType, set_exploration_type
     from torchrl.modules import TanhDelta, TanhModule, TanhNormal
     from torchrl.objectives import DDPGLoss, TD3Loss
@@ -81,16 +85,21 @@ def parts_of(trainer: Any) -> Parts:
         InputError: its loss has no actor, or no optimiser steps it here.
     """
     loss = trainer.loss_module
-    actor: Any = getattr(loss, "actor_network", None)
+    actor = getattr(loss, "actor_network", None)
     if not isinstance(actor, nn.Module):
         raise InputError(
             f"trainer's loss is a {type(loss).__name__} without an actor_network: there is no "
             f"policy gradient to look at"
         )
-    keys = list(actor.in_keys)
-    policy = Acting(actor, keys[0], loss.tensor_keys.action)
+    keys = list(cast(Any, actor).in_keys)
+    policy = Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
     return Parts(policy, _optimizer(trainer, actor), critic, _watched(actor))
+
+
+def action_key(loss: Any) -> Any:
+    """Where actions are; DDPG's loss has no name for them."""
+    return getattr(loss.tensor_keys, "action", "action")
 
 
 def discount_of(loss: Any) -> float | None:
@@ -118,7 +127,7 @@ def _critic(loss: Any, observed: Any) -> nn.Module | None:
     value = getattr(loss.tensor_keys, "state_action_value", None)
     if value is None:
         return None
-    keys = (observed, loss.tensor_keys.action, value)
+    keys = (observed, action_key(loss), value)
     if isinstance(loss, DDPGLoss):
         return Q(loss.value_network, None, 1, keys)
     network = getattr(loss, "qvalue_network", None)
@@ -132,10 +141,11 @@ def _critic(loss: Any, observed: Any) -> nn.Module | None:
 def _watched(actor: Any) -> Watched:
     """The plain network inside, which sees observations and answers in tensors."""
     for each in actor.modules():
-        plain = isinstance(each, TensorDictModule) and isinstance(each.module, nn.Module)
-        if plain and list(each.in_keys) == list(actor.in_keys):
-            bound, action = _bounds(actor, each.module)
-            return Watched(each.module, bound, action)
+        single = isinstance(each, TensorDictModule) and not isinstance(each, TensorDictSequential)
+        network = each.module if single else None
+        if isinstance(network, nn.Module) and list(each.in_keys) == list(actor.in_keys):
+            bound, action = _bounds(actor, network)
+            return Watched(network, bound, action)
     return Watched(actor, None)
 
 
