@@ -47,7 +47,7 @@ Figures of a probe take a row per seed, step, quantity and place (`gradlab.probe
 
     probe_curve, gradient_norms, layer_norms, lost_gradients, saturated_actions, dead_columns
     chosen_horizons, growth_rates, critic_values, probe_cost
-    moved_profiles      errors by horizon at several steps (`gradlab.probe.tables.profiles`)
+    moved_profiles, moved_chains      over the horizon at several steps (`profiles`, `chains`)
 """
 
 from gradlab.figures.bounds import bounds
@@ -72,6 +72,7 @@ from gradlab.figures.probe_measured import (
     critic_values,
     dead_columns,
     growth_rates,
+    moved_chains,
     moved_profiles,
 )
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
@@ -114,6 +115,7 @@ __all__ = [
     "lyapunov",
     "mixture_weights",
     "model_error",
+    "moved_chains",
     "moved_profiles",
     "mse",
     "probe_cost",

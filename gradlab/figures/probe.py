@@ -49,16 +49,16 @@ def probe_curve(
     ax = ax or style.new_axes()
     lines = curves_of(table, quantity)
     if not lines:
-        drawing.nothing(ax, "not measured")
-        return style.dress(ax, title, "")
+        return empty(ax, title, "not measured")
     floor = drawing.log_floor(lines) if log else None
     if level is not None:
         ax.axhline(level[0], color=MUTED, lw=1.2, ls=(0, (2, 2)), label=level[1])
     draw_seeds(ax, lines, Look("", style.BLUE, "-", "o"), floor)
+    bounds = log and drawing.has_bounds(lines)
     if log:
         ax.set_yscale("log")
+    if bounds:
         ax.set_ylim(bottom=floor)
-    bounds = log and drawing.has_bounds(lines)
     notes = [AT_MOST] if bounds else []
     return over_steps(ax, title, unit, [*notes, *seed_notes(lines)])
 
@@ -76,8 +76,7 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     }
     drawn = {name: _positive(curves_of(table, name)) for name in looks}
     if not any(drawn.values()):
-        drawing.nothing(ax, "no gradient that is finite and not 0")
-        return style.dress(ax, "Norm of the gradient", "")
+        return empty(ax, "Norm of the gradient", "no gradient that is finite and not 0")
     for name, look in looks.items():
         draw_seeds(ax, drawn[name], look, None)
     ax.set_yscale("log")
@@ -106,15 +105,16 @@ def layer_norms(
     wide = rows.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
     values = wide.to_numpy(float)
     if not (values > 0).any():
-        drawing.nothing(ax, "no norm that is finite and not 0")
-        return _titled(ax, title, "")
+        return empty(ax, title, "no norm that is finite and not 0")
     _map(ax, values, wide.columns.to_numpy(float))
     names = [style.plain(str(name)) for name in wide.index]
     keep = range(0, len(names), 1 + (len(names) - 1) // NAMED)
     ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    return _titled(ax, title, f"{note}, window means{several}; empty: exactly 0 or not finite")
+    note = f"{note}, window means{several}; empty: exactly 0 or not finite"
+    over_steps(ax, title, "", [note]).grid(False)
+    return ax
 
 
 def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -125,8 +125,7 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     title = "Gradients that are not finite"
     share = (lost / looked).dropna()
     if not (share > 0).any():
-        drawing.nothing(ax, f"none of {looked.sum():,.0f} that were looked at")
-        return style.dress(ax, title, "")
+        return empty(ax, title, f"none of {looked.sum():,.0f} that were looked at")
     hit = share[share > 0]
     step = hit.index.to_numpy(float)
     ax.vlines(step, 0, hit.to_numpy(float), color=style.VERMILION, lw=2)
@@ -147,8 +146,7 @@ def saturated_actions(
     places = list(dict.fromkeys(rows["place"]))
     drawn = [curves_of(table, "saturation", place) for place in places]
     if not any(drawn):
-        drawing.nothing(ax, "no limit of the actions is known")
-        return style.dress(ax, "Saturated actions", "")
+        return empty(ax, "Saturated actions", "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
     for k, lines in enumerate(drawn):
         look = ACTIONS[k % len(ACTIONS)]
@@ -174,8 +172,7 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = rows[np.isfinite(rows["value"])]
     budget = table[table["quantity"] == "budget"]["value"]
     if rows.empty:
-        drawing.nothing(ax, "no row yet")
-        return style.dress(ax, "What the probe took", "")
+        return empty(ax, "What the probe took", "no row yet")
     below = np.zeros(rows["step"].nunique())
     for place, colour in zip(dict.fromkeys(rows["place"]), TIERS, strict=True):
         own = rows[rows["place"] == place].sort_values("step")
@@ -206,6 +203,14 @@ def over_steps(ax: Axes, title: str, unit: str, notes: Sequence[str] = ()) -> Ax
     ax.set_xlabel("step of the loop", color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    return ax
+
+
+def empty(ax: Axes, title: str, why: str) -> Axes:
+    """No data, and why."""
+    drawing.nothing(ax, why)
+    over_steps(ax, title, "").set_xlabel("")
+    ax.set_xticks([])
     return ax
 
 
@@ -255,9 +260,3 @@ def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(colors=MUTED, labelsize=8)
     bar.outline.set_edgecolor(MUTED)
-
-
-def _titled(ax: Axes, title: str, note: str) -> Axes:
-    over_steps(ax, title, "", [note] if note else [])
-    ax.grid(False)
-    return ax

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.error import UNIT
-from gradlab.figures.probe import curves_of, draw_seeds, over_steps, seed_notes
-from gradlab.figures.style import MUTED, Look
+from gradlab.figures.probe import curves_of, draw_seeds, empty, over_steps, seed_notes
+from gradlab.figures.style import INK, MUTED, Look
 
 LOOKS = (  # of measurements side by side, the newest last
     Look("", style.OCHRE, (0, (1.2, 1.4)), "^"),
@@ -37,19 +37,37 @@ def moved_profiles(
     title = f"How the {names[quantity]} of the {estimator} gradient moved"
     chosen = (profiles["estimator"] == estimator) & (profiles["quantity"] == quantity)
     rows = profiles[chosen]
-    steps = np.unique(rows["step"].to_numpy(float))
-    if not len(steps):
-        drawing.nothing(ax, "not measured: no admissible truth")
-        return style.dress(ax, title, "")
-    kept = steps[np.unique(np.linspace(0, len(steps) - 1, len(LOOKS)).round().astype(int))]
-    lines = {step: _curve(rows[rows["step"] == step]) for step in kept}
-    floor = drawing.log_floor(list(lines.values()))
-    for (step, line), look in zip(lines.items(), LOOKS[-len(kept) :], strict=True):
-        drawing.draw(ax, line, replace(look, label=f"step {step:,.0f}"), floor, band=0.12)
+    if rows.empty:
+        return empty(ax, title, "not measured: no admissible truth")
+    floor = drawing.log_floor([_curve(own) for _, own in rows.groupby("step")])
+    notes = _draw_moved(ax, rows, floor)
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
-    count = f"{len(kept)} of {len(steps)} measurements; bands: 95%"
-    return style.dress(ax, title, f"squared error {UNIT}", [count])
+    return style.dress(ax, title, f"squared error {UNIT}", notes)
+
+
+def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Size of the chained Jacobians over the steps chained, at a few measurements."""
+    ax = ax or style.new_axes()
+    title = "Growth of the closed loop's chained Jacobians"
+    if chains.empty:
+        return empty(ax, title, "not measured")
+    ax.axhline(0, color=MUTED, lw=0.9)
+    notes = _draw_moved(ax, chains, None)
+    style.dress(ax, title, "log₁₀ |∂s_t / ∂s_0|, mean over starts", notes)
+    ax.set_xlabel("steps chained, t", color=INK)
+    return ax
+
+
+def _draw_moved(ax: Axes, rows: pd.DataFrame, floor: float | None) -> list[str]:
+    """First, last and some between; says how many."""
+    steps = np.unique(rows["step"].to_numpy(float))
+    shown = steps[np.unique(np.linspace(0, len(steps) - 1, len(LOOKS)).round().astype(int))]
+    for step, look in zip(shown, LOOKS[-len(shown) :], strict=True):
+        line, label = _curve(rows[rows["step"] == step]), f"step {step:,.0f}"
+        drawing.draw(ax, line, replace(look, label=label), floor, band=0.12)
+    bands = "; bands: 95%" if np.isfinite(rows["ci_low"]).any() else ""
+    return [f"{len(shown)} of {len(steps)} measurements{bands}"]
 
 
 def chosen_horizons(
@@ -59,8 +77,9 @@ def chosen_horizons(
     ax = ax or style.new_axes()
     lines = curves_of(table, "chosen_horizon")
     if not lines:
-        drawing.nothing(ax, "nothing could be chosen: no admissible truth")
-        return style.dress(ax, "Horizon of the smallest error", "")
+        return empty(
+            ax, "Horizon of the smallest error", "nothing could be chosen: no admissible truth"
+        )
     for line in lines:
         ax.vlines(line.horizon, line.low, line.high, color=style.BLUE, lw=4.5, alpha=0.35)
         ax.plot(line.horizon, line.value, "o-", color=style.BLUE, lw=1.2, markersize=5)
@@ -77,13 +96,12 @@ def growth_rates(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Growth per step of the horizon: of the model gradient's variance, and of perturbations."""
     ax = ax or style.new_axes()
     looks = {
-        "growth": Look("ln variance of the model gradient", style.VERMILION, (0, (5, 1.6)), "s"),
+        "growth": Look("log of the model gradient's variance", style.VERMILION, (0, (5, 1.6)), "s"),
         "lyapunov": Look("Lyapunov exponent λ of the closed loop", style.BLUE, "-", "o"),
     }
     drawn = {name: curves_of(table, name) for name in looks}
     if not any(drawn.values()):
-        drawing.nothing(ax, "not measured")
-        return style.dress(ax, "Growth per step of the horizon", "")
+        return empty(ax, "Growth per step of the horizon", "not measured")
     ax.axhline(0, color=MUTED, lw=0.9)
     for name, look in looks.items():
         draw_seeds(ax, drawn[name], look, None)
@@ -96,8 +114,7 @@ def critic_values(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or style.new_axes()
     lines = curves_of(table, "value")
     if not lines:
-        drawing.nothing(ax, "no critic was given")
-        return style.dress(ax, "Critic against the bound of its return", "")
+        return empty(ax, "Critic against the bound of its return", "no critic was given")
     for k, bound in enumerate(curves_of(table, "return_bound")):
         label = "± largest |reward| so far / (1 − γ)" if k == 0 else ""
         for side, text in ((1, label), (-1, "")):
@@ -115,10 +132,9 @@ def dead_columns(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     lines, of = curves_of(table, "dead_columns"), curves_of(table, "columns")
     title = "Columns of weights without a gradient"
     if not lines:
-        drawing.nothing(ax, "no burst of successive gradients yet")
-        return style.dress(ax, title, "")
+        return empty(ax, title, "no burst of successive gradients yet")
     draw_seeds(ax, lines, Look("", style.VERMILION, "-", "o"), None)
-    ax.set_ylim(bottom=-0.02 * max(1.0, ax.get_ylim()[1]))
+    ax.set_ylim(0, 1.1 * max(1.0, *(float(line.value.max()) for line in lines)))
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return over_steps(ax, title, "columns", [f"of {of[0].value[-1]:.0f} in linear layers"])
 

@@ -2,6 +2,7 @@
 
     curves      a row per step, quantity and place (a tensor, an action, a tier)
     profiles    a row per step, estimator, horizon and quantity, as `Profile.table` has them
+    chains      a row per step and number of Jacobians chained
 
 Long runs are thinned: windows of updates are put together (means weighted by updates, largest
 values, counts added), bursts of successive gradients are pooled as one sample.
@@ -51,6 +52,21 @@ def profiles(run: ProbeRun) -> pd.DataFrame:
     parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
     columns = ["step", "estimator", "horizon", "quantity", "value", "ci_low", "ci_high"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def chains(run: ProbeRun) -> pd.DataFrame:
+    """Growth of the chained Jacobians at every measurement.
+
+    Returns:
+        step, horizon (steps chained), value: mean log₁₀ of the largest singular value.
+    """
+    value = run.measured.get("chain_norm", np.empty((0, 0)))
+    row, chained = (each.ravel() for each in np.indices(value.shape))
+    step = run.measured["step"][row] if len(row) else np.empty(0)
+    table = {"step": step, "horizon": chained, "value": value.ravel()}
+    known = np.isfinite(value.ravel())
+    found = pd.DataFrame({name: each[known] for name, each in table.items()})
+    return found.assign(ci_low=np.nan, ci_high=np.nan)
 
 
 def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:

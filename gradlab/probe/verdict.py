@@ -39,7 +39,7 @@ def _alarms(run: ProbeRun) -> Sentence:
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     if not kinds:
         risk = f"each would ring with {percent(ALPHA)} over a whole run without a fault"
-        return Sentence("alarms", False, f"No alarm rang in {run.updates:,} updates ({risk}).")
+        return Sentence("alarms", True, f"No alarm rang in {run.updates:,} updates ({risk}).")
     names, at = run.alarms["alarm"], run.alarms["step"]
     first = {kind: int(at[list(names).index(kind)]) for kind in kinds}
     told = ", ".join(
@@ -60,7 +60,7 @@ def _lost(run: ProbeRun) -> Sentence | None:
         return Sentence("health", True, text)
     most = 1 - RISK ** (1 / max(looked, 1))
     text = f"All {looked:,} gradients that were looked at are finite (at most {percent(most)} of "
-    return Sentence("health", False, f"{text}all are not, 95%).")
+    return Sentence("health", True, f"{text}all are not, 95%).")
 
 
 def _saturation(run: ProbeRun) -> Sentence | None:
@@ -74,8 +74,9 @@ def _saturation(run: ProbeRun) -> Sentence | None:
     j, margin = int(np.argmax(mean)), sqrt(log(2 / RISK) / (2 * n))
     low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
     told = (
-        f"{percent(mean[j])} of action {j} at its limit, the most of all (CI {percent(low)} to "
-        f"{percent(high)}, N = {n} passes up to step {run.vitals['step'][known[-1]]:,.0f})"
+        f"action {j}, at its limit most often, is there in {percent(mean[j])} of its values (CI "
+        f"{percent(low)} to {percent(high)}, N = {n} passes up to step "
+        f"{run.vitals['step'][known[-1]]:,.0f})"
     )
     if low > HALF:
         return Sentence("saturation", True, f"The actor is saturated: {told}.")

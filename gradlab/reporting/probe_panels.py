@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.probe.results import ProbeRun
-from gradlab.probe.tables import curves, profiles
+from gradlab.probe.tables import chains, curves, profiles
 from gradlab.reporting.panels import Panel, panel
 
 SIGNAL = "Is there a signal in the noise?"
@@ -27,6 +27,40 @@ TASK = (
     "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…) measures bias and "
     "variance by horizon, the best horizon and its weights, Jacobians, growth and the critic."
 )
+CAPTIONS = {
+    "signal_share": "Near 1 every batch points the same way; the root is the cosine of one batch "
+    "with the mean gradient. From products of successive gradients, whose batches are taken as "
+    "independent.",
+    "signal_to_noise": "One over it is the noise scale: the mean of so many batches has as much "
+    "signal as noise. Falling through training is normal; at the bottom only larger batches help.",
+    "grad_norm": "A largest norm far above the mean: single batches throw the policy; clip, or "
+    "look at them. Falling to 0: nothing is learned any more.",
+    "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; at next "
+    "to nothing the policy stands still. The learning rate sets the level.",
+    "layer_norm": "A row much paler than its neighbours hardly learns; an empty one is cut off; "
+    "all rows darkening together is an explosion.",
+    "nonfinite": "Any bar is a fault: an alarm above names the sample and the first operation.",
+    "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
+    "stuck.",
+    "dead_columns": "Inputs that are always 0, or units that never fire; those of the first layer "
+    "ring an alarm.",
+    "errors": "Whose gradient is nearest to the true one, and at which horizon?",
+    "parts": "Where squared bias and variance / N′ cross, the error is near its least.",
+    "cosine": "1 is the true direction; at 0 a step along the gradient gains nothing.",
+    "moved": "The same through training: a least that moves asks for another horizon.",
+    "chosen_horizon": "Set your horizon inside the bars; a bar over everything: these starts do "
+    "not tell.",
+    "weight_zero": "1: all on the critic's own gradient; 0: all on the longest horizon.",
+    "jacobian_ratio": "On states that the policy visits now. Rising: the model is wrong where the "
+    "policy goes; refit it there.",
+    "lyapunov": "Above 0, errors multiply with every step of the horizon: shorten it, or stabilise "
+    "the policy.",
+    "chain": "A straight rise is an explosion of what flows back through so many steps.",
+    "value": "Beyond the dotted lines the critic promises more than all rewards together: refit "
+    "it.",
+    "share": "The probe's own seconds over all that have passed. Above the budget only where the "
+    "first looks or a first measurement cost more than was foreseen.",
+}
 
 
 def panels(run: ProbeRun) -> list[Panel]:
@@ -35,42 +69,54 @@ def panels(run: ProbeRun) -> list[Panel]:
 
 
 def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
-    """The same for several seeds of one training, whose curves are drawn thin; profiles by horizon
-    are those of a single run only."""
+    """The same for several seeds of one training, whose curves are drawn thin; over the horizon
+    only a single run is shown."""
     table = curves(runs)
-    have = set(table[np.isfinite(table["value"])]["quantity"])
-    found = [*_signal(table, have), *_health(table, have, _tensors(runs))]
-    if len(runs) == 1:
-        found += _errors(next(iter(runs.values())))
-    return [*found, *_choices(table, have, runs), *_drift(table, have), *_cost(table, have)]
+    found = [*_signal(table), *_health(table, max(len(run.parameters) for run in runs.values()))]
+    alone = next(iter(runs.values())) if len(runs) == 1 else None
+    found += _errors(alone) if alone is not None else []
+    found += _choices(table, next(iter(runs.values())).horizon) + _drift(table)
+    found += _chains(alone) if alone is not None else []
+    return [*found, *_having(COST, table, {"share": partial(figures.probe_cost, table)})]
 
 
 def absent(run: ProbeRun) -> dict[str, list[str]]:
-    """Section → a line for each thing that is missing, with how to get it."""
+    """Section → a line for each thing that has no panel: because all is well, or how to get it."""
     found: dict[str, list[str]] = {name: [] for name in ORDER}
     if not run.vitals:
         why = "No row yet: the first comes after 100 updates."
-        return found | {HEALTH: [why], COST: [why]}
+        found |= {HEALTH: [why], COST: [why]}
+    else:
+        found[HEALTH] = _sound(run)
     if not run.successive:
-        found[SIGNAL].append(
-            f"No burst of successive gradients yet: {_waits(run)} Products of successive "
-            f"gradients tell signal from noise."
-        )
+        found[SIGNAL] = [f"No burst of successive gradients yet{_waits(run)}"]
+    elif not np.isfinite(run.successive["share_se"]).any():
+        found[SIGNAL] = ["No burst of successive gradients was finite."]
+    return found | _absent_on_the_task(run)
+
+
+def _sound(run: ProbeRun) -> list[str]:
+    """What was looked for and not found, and what could not be looked at."""
+    found = []
+    if not run.vitals["nonfinite_updates"].any():
+        found.append("Every gradient that was looked at is finite.")
+    if run.successive and not run.successive["dead_columns"].any():
+        found.append("No column of weights was without a gradient through a burst.")
     if not np.isfinite(run.vitals["update_ratio"]).any():
-        found[HEALTH].append("No sizes of updates: give the probe the policy's optimizer.")
+        found.append("No sizes of updates: give the probe the policy's optimizer.")
     if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
-        found[HEALTH].append(
+        found.append(
             "No saturation: no limit of the actions is known. The probe takes it from the task's "
             "action_limit, from the policy's action_scale or limit, or from a tanh at its end."
         )
-    return found | _absent_on_the_task(run)
+    return found
 
 
 def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
     if run.horizon is None:
-        return {ERROR: [TASK], DRIFT: []}
+        return {ERROR: [TASK]}
     if not run.measured:
-        return {ERROR: [f"No measurement yet: {_waits(run)}"], DRIFT: []}
+        return {ERROR: [f"No measurement yet{_waits(run)}"]}
     error, drift = [], []
     if not np.isfinite(run.measured["variance"]).any():
         error.append("No gradients were measured: give the probe a critic, the tail of theirs.")
@@ -89,152 +135,107 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
 
 
 def _waits(run: ProbeRun) -> str:
+    if not np.isfinite(run.seconds):
+        return "."
     return (
-        f"the budget of {run.budget:.2g} has not allowed one in {run.seconds:.0f} s and "
+        f": the budget of {run.budget:.2g} has not allowed one in {run.seconds:.0f} s and "
         f"{run.updates:,} updates; a larger overhead_budget would."
     )
 
 
-def _signal(table: pd.DataFrame, have: set[str]) -> list[Panel]:
+def _signal(table: pd.DataFrame) -> list[Panel]:
     draw = partial(figures.probe_curve, table)
-    share = partial(
-        draw, quantity="signal_share", title="Share of signal in a batch's gradient",
-        unit="|E g|² / E |g|²", level=(0.01, "cosine 0.1: no better than noise below"),
-    )  # fmt: skip
-    ratio = partial(
-        draw, quantity="signal_to_noise", title="Signal to noise of one batch", log=True,
-        unit="|E g|² / tr Cov(g)", level=(1.0, "signal = noise"),
-    )  # fmt: skip
-    captions = {
-        "signal_share": (
-            "Near 1 every batch points the same way; its root is the cosine of one batch with the "
-            "mean gradient. From products of successive gradients, whose batches are taken as "
-            "independent.", share),
-        "signal_to_noise": (
-            "One over it is the noise scale: so many batches have as much signal as noise together."
-            " Falling through training is normal; at the bottom only larger batches help.", ratio),
+    drawn = {
+        "signal_share": partial(
+            draw, quantity="signal_share", title="Share of signal in a batch's gradient",
+            unit="|E g|² / E |g|²", level=(0.01, "cosine 0.1: no better than noise below"),
+        ),
+        "signal_to_noise": partial(
+            draw, quantity="signal_to_noise", title="Signal to noise of one batch", log=True,
+            unit="|E g|² / tr Cov(g)", level=(1.0, "signal = noise"),
+        ),
     }  # fmt: skip
-    return _having(SIGNAL, have, captions)
+    return _having(SIGNAL, table, drawn)
 
 
-def _health(table: pd.DataFrame, have: set[str], tensors: int) -> list[Panel]:
-    norms = "A largest norm far above the mean: single batches throw the policy; clip, or look at "
-    norms += "them. Falling to 0: nothing is learned any more."
-    ratio = "How far a step moves θ, relative to θ. Far above 1e-2 steps are wild, far below 1e-5 "
-    ratio += "nothing moves: the learning rate sets it."
-    layers = "A row much paler than its neighbours hardly learns; an empty one is cut off; all "
-    layers += "rows darkening together is an explosion."
-    lost = "Any bar is a fault: the alarm beside it names the sample and the first operation."
-    actions = "At its limit an action passes no gradient on. Above one half the actor is stuck."
-    dead = "Inputs that are always 0, or units that never fire; those of the first layer ring."
-    draw = partial(
+def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
+    ratio = partial(
         figures.probe_curve, table, quantity="update_ratio", title="Size of an update", log=True,
         unit="|Δθ| / |θ|",
     )  # fmt: skip
-    found = {
-        "grad_norm": (norms, partial(figures.gradient_norms, table)),
-        "update_ratio": (ratio, draw),
-    }
-    drawn = _having(HEALTH, have, found)
-    if "layer_norm" in have:
-        drawn.append(_map("layer_norm", layers, table, tensors))
+    first = {"grad_norm": partial(figures.gradient_norms, table), "update_ratio": ratio}
     more = {
-        "nonfinite": (lost, partial(figures.lost_gradients, table)),
-        "saturation": (actions, partial(figures.saturated_actions, table)),
-        "dead_columns": (dead, partial(figures.dead_columns, table)),
+        "nonfinite": partial(figures.lost_gradients, table),
+        "saturation": partial(figures.saturated_actions, table),
+        "dead_columns": partial(figures.dead_columns, table),
     }
-    return [*drawn, *_having(HEALTH, have, more)]
+    seen = table[(table["value"] > 0) | ~table["quantity"].isin(["nonfinite", "dead_columns"])]
+    maps = [_map(table, tensors)] if (table["quantity"] == "layer_norm").any() else []
+    return [*_having(HEALTH, table, first), *maps, *_having(HEALTH, seen, more)]
 
 
-def _map(quantity: str, caption: str, table: pd.DataFrame, tensors: int) -> Panel:
+def _map(table: pd.DataFrame, tensors: int) -> Panel:
     """As high as its tensors need."""
     height = max(SIZE[1], min(1.6 + ROW * tensors, 2 * SIZE[1]))
     figure = Figure(figsize=(SIZE[0], height), layout="constrained")
-    figures.layer_norms(table, figure.add_subplot(), quantity=quantity)
-    return Panel(quantity, HEALTH, caption, figure)
+    figures.layer_norms(table, figure.add_subplot())
+    return Panel("layer_norm", HEALTH, CAPTIONS["layer_norm"], figure)
 
 
 def _errors(run: ProbeRun) -> list[Panel]:
-    """Profiles by horizon: at the newest measurement, and how they moved."""
+    """Over the horizon: at the newest measurement, and how that moved."""
     rows = profiles(run)
     if rows.empty:
         return []
-    step = rows["step"].max()
-    newest = rows[rows["step"] == step]
-    estimator = next((e for e in ("model", "true_dynamics") if e in set(rows["estimator"])), "data")
+    kinds, names = set(rows["quantity"]), set(rows["estimator"])
+    newest = rows[rows["step"] == rows["step"].max()]
+    name = next((each for each in ("model", "true_dynamics") if each in names), "data")
     batch = int(run.measured["batch"][-1])
-    told = f"At step {step:,.0f}, {run.measured['starts'][-1]:.0f} starts"
-    parts = partial(figures.bias_variance, newest, estimator=estimator, batch=batch)
-    found = {
-        "errors": (f"{told}: whose gradient is nearest to the true one, and at which horizon?",
-                   partial(figures.mse, newest)),
-        "parts": (f"{told}: where squared bias and variance / N′ cross, the error is near its "
-                  f"least.", parts),
-    }  # fmt: skip
-    drawn = {name: panel(name, ERROR, *each) for name, each in found.items()}
-    kinds = set(rows["quantity"])
-    moved = next((quantity for quantity in ("mse", "variance") if quantity in kinds), None)
-    if moved is not None:
-        caption = "The same at several steps: a least that moves asks for another horizon."
-        draw = partial(figures.moved_profiles, rows, estimator=estimator, quantity=moved)
-        drawn["moved"] = panel("moved", ERROR, caption, draw)
-    if "mse" not in kinds:
-        del drawn["errors"]
-    return list(drawn.values())
+    moved = "mse" if "mse" in kinds else "variance"
+    drawn = {"errors": partial(figures.mse, newest)} if "mse" in kinds else {}
+    drawn["parts"] = partial(figures.bias_variance, newest, estimator=name, batch=batch)
+    drawn["moved"] = partial(figures.moved_profiles, rows, estimator=name, quantity=moved)
+    if "cosine" in kinds:
+        drawn["cosine"] = partial(figures.cosine, newest)
+    when = f"Step {newest['step'].iloc[0]:,.0f}, {run.measured['starts'][-1]:.0f} starts."
+    dated = {each: f"{CAPTIONS[each]} {'' if each == 'moved' else when}".strip() for each in drawn}
+    return [panel(each, ERROR, dated[each], draw) for each, draw in drawn.items()]
 
 
-def _choices(table: pd.DataFrame, have: set[str], runs: Mapping[str, ProbeRun]) -> list[Panel]:
-    longest = next(iter(runs.values())).horizon
-    horizons = "Set your horizon inside the bars; a bar over everything: these starts do not tell."
-    weight = "1: all on the critic's own gradient; 0: all on the longest horizon."
-    draw = partial(
+def _choices(table: pd.DataFrame, longest: int | None) -> list[Panel]:
+    weight = partial(
         figures.probe_curve, table, quantity="weight_zero", unit="weight", level=(0.5, "half"),
         title=f"Measured weight of horizon 0 beside horizon {longest}",
     )  # fmt: skip
-    found = {
-        "chosen_horizon": (horizons, partial(figures.chosen_horizons, table, longest=longest)),
-        "weight_zero": (weight, draw),
-    }
-    return _having(ERROR, have, found)
+    horizon = partial(figures.chosen_horizons, table, longest=longest)
+    return _having(ERROR, table, {"chosen_horizon": horizon, "weight_zero": weight})
 
 
-def _drift(table: pd.DataFrame, have: set[str]) -> list[Panel]:
-    jacobians = "On states that the policy visits now. Rising: the model is wrong where the policy "
-    jacobians += "goes; refit it there."
-    growth = "Where a curve is above 0, its quantity multiplies with every step of the horizon: "
-    growth += "shorten it, or stabilise the policy."
-    value = "Beyond the dotted lines the critic promises more than all rewards together: refit it."
-    draw = partial(
+def _drift(table: pd.DataFrame) -> list[Panel]:
+    jacobians = partial(
         figures.probe_curve, table, quantity="jacobian_ratio", log=True,
         title="Error of the model's Jacobians", unit="× the first measurement's",
         level=(1.0, "as at first"),
     )  # fmt: skip
-    found = {
-        "jacobian_ratio": (jacobians, draw),
-        "lyapunov": (growth, partial(figures.growth_rates, table)),
-        "value": (value, partial(figures.critic_values, table)),
+    drawn = {
+        "jacobian_ratio": jacobians,
+        "value": partial(figures.critic_values, table),
+        "lyapunov": partial(figures.growth_rates, table),
     }
-    return _having(DRIFT, have, found)
+    return _having(DRIFT, table, drawn)
 
 
-def _cost(table: pd.DataFrame, have: set[str]) -> list[Panel]:
-    caption = (
-        "The probe's own seconds over all that have passed. Above the budget only where the first "
-        "looks or a first measurement cost more than was foreseen."
-    )
-    return _having(COST, have, {"share": (caption, partial(figures.probe_cost, table))})
+def _chains(run: ProbeRun) -> list[Panel]:
+    rows = chains(run)
+    draw = partial(figures.moved_chains, rows)
+    return [] if rows.empty else [panel("chain", DRIFT, CAPTIONS["chain"], draw)]
 
 
 def _having(
-    section: str, have: set[str], drawn: Mapping[str, tuple[str, Callable[..., Axes]]]
+    section: str, table: pd.DataFrame, drawn: Mapping[str, Callable[..., Axes]]
 ) -> list[Panel]:
-    """Panels of the quantities that there are."""
+    """Panels of the quantities that the table has."""
+    have = set(table[np.isfinite(table["value"])]["quantity"])
     return [
-        panel(name, section, caption, draw)
-        for name, (caption, draw) in drawn.items()
-        if name in have
+        panel(name, section, CAPTIONS[name], draw) for name, draw in drawn.items() if name in have
     ]
-
-
-def _tensors(runs: Mapping[str, ProbeRun]) -> int:
-    return max(len(run.parameters) for run in runs.values())
