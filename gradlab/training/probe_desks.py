@@ -73,7 +73,7 @@ class SeedDesks:
         if table == "horizons":
             self._looks[member] += 1
             look = Look([row], self._looks[member])
-            early = ended_early(look, self.run.algorithm.horizons)
+            early = ended_early(look, max(self.run.algorithm.horizons))
             if early is not None:
                 desk.ring(early, row["update"], row["step"])
 

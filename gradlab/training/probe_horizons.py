@@ -3,6 +3,7 @@
     made_n      share of policy updates that rolled the horizon n out: its weight was not negligible
     reached_n   share of the model's paths, from the states of a batch, that do not end before n
                 steps; where training looks beyond terminal states, none does
+    lasted      Σ_n reached_n over all n = 1 … H: the mean horizon that is really realised
 
 A rule whose ramp outlasts the run never gives some horizons a weight, and a path that ends early is
 a shorter one, whatever the horizon is called: neither shows in a loss.
@@ -22,7 +23,6 @@ from gradlab.data.noise import stream
 from gradlab.probe.alarms import HALF, Alarm, Look
 from gradlab.training.actors import model_step
 from gradlab.training.learner import NEGLIGIBLE, Update
-from gradlab.training.weights import Floats
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
@@ -69,19 +69,18 @@ def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
     )
 
 
-def ended_early(look: Look, horizons: Sequence[int]) -> Alarm | None:
+def ended_early(look: Look, longest: int) -> Alarm | None:
     """Most paths end before the longest horizon (Hoeffding's inequality, paths as independent)."""
     share = float(np.asarray(look.new.get("reached", np.nan)).reshape(-1)[-1])
     n = int(look.new.get("starts", 0))
     if not n or not share + sqrt(log(1 / look.level) / (2 * n)) < HALF:
         return None
-    reached = np.asarray(look.new["reached"])
-    passed = max(h for h, s in zip(horizons, reached, strict=True) if s >= HALF or h == 0)
     return Alarm(
         "model paths end early",
-        f"{share:.0%} of the model's paths last for the horizon {horizons[-1]} that is asked for "
-        f"({n} paths; certainly fewer than half), most of them not beyond {passed} steps: the "
-        f"gradient is that of a shorter horizon; shorten it, or value states beyond terminal ones",
+        f"{share:.0%} of the model's paths last for the horizon {longest} that is asked for ({n} "
+        f"paths; certainly fewer than half), the mean one {look.at('lasted'):.2g} steps: what is "
+        f"followed is a shorter horizon's gradient; shorten it, or value states beyond terminal "
+        f"ones",
     )
 
 
@@ -91,22 +90,23 @@ def can_end(run: Run) -> bool:
 
 
 @torch.no_grad()
-def reached(run: Run) -> Floats:
-    """Of the paths from the states of the present batch, [E, horizons of the mixture]."""
+def followed(run: Run) -> list[dict[str, Any]]:
+    """The paths from the states of the present batch: `reached` and `lasted` of every seed."""
     assert run.batch is not None
-    horizons, learner = run.algorithm.horizons, run.learner
-    model, policy, state = learner.model, learner.policy.frozen(), run.batch.state
+    learner, state, longest = run.learner, run.batch.state, max(run.algorithm.horizons)
+    model, policy = learner.model, learner.policy.frozen()
     assert model is not None
-    noise = _noise(run, max(horizons), model.noise_dim)
+    noise = _noise(run, longest, model.noise_dim)
     alive = torch.ones_like(state[..., 0])
     shares = [alive.mean(dim=1)]
-    for t in range(max(horizons)):
+    for t in range(longest):
         action = learner.act(policy, state)
         state, _, still = model_step(model, state, action, None if noise is None else noise[t])
         alive = alive * still
         shares.append(alive.mean(dim=1))
-    found = torch.stack(shares, dim=1)[:, list(horizons)]
-    return np.asarray(found.double().cpu().numpy())
+    found = torch.stack(shares, dim=1).double().cpu().numpy()
+    chosen = list(run.algorithm.horizons)
+    return [{"reached": each[chosen], "lasted": float(each[1:].sum())} for each in found]
 
 
 def _noise(run: Run, steps: int, width: int) -> Tensor | None:

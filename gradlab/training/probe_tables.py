@@ -50,6 +50,7 @@ HORIZONS = {
     "made": Column(HORIZON, "share of policy updates that rolled the horizon out"),
     "updates": Column(unit="policy updates so far"),
     "reached": Column(("seed", "horizon"), "share of model paths that do not end before"),
+    "lasted": Column(SEED, "model steps, mean over paths, at most the longest horizon"),
     "starts": Column(unit="paths, of the batch"),
     "seconds": Column(unit="s"),
 }

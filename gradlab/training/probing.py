@@ -159,14 +159,15 @@ class _Instruments:
             self._successive()
         self._due = False
         settings, k = self.run.settings, self.run.iteration
-        if k % (ROW * settings.log_every) == 0 or k % settings.checkpoint_every == 0:
-            # Also where a state is saved: what is written again after a kill is whole.
+        # Also where a state is saved: what is written again after a kill is whole.
+        whole = (ROW * settings.log_every, settings.checkpoint_every, settings.iterations)
+        if any(k % each == 0 for each in whole):
             self.file_window()
         if k % settings.log_every == 0:
             self._measured()
 
     def file_window(self, last: bool = False) -> None:
-        """The rows of the updates since the last ones."""
+        """The rows of the updates since the last ones; `last`: training stops here."""
         if not self.vitals.looked:
             return
         begun = self.budget.clock()
@@ -183,8 +184,7 @@ class _Instruments:
         own: Rows = {}
         if not last and probe_horizons.can_end(run) and self.budget.allows(self._paths or 0.0):
             with self.budget.paying() as seconds:
-                found = probe_horizons.reached(run)
-            own = {member: {"reached": share} for member, share in enumerate(found)}
+                own = dict(enumerate(probe_horizons.followed(run)))
             self._paths = seconds[0]
             together |= {"starts": run.algorithm.batch, "seconds": self._paths}
         with self.budget.paying():

@@ -83,8 +83,9 @@ class Settings:
             raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
         if self.gradient_starts < 4:
             raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
-        if self.probe_budget is not None and not 0 < self.probe_budget <= 1:
-            raise InputError(f"probe_budget is {self.probe_budget!r}, expected a share in (0, 1]")
+        budget = self.probe_budget
+        if budget is not None and not (isinstance(budget, int | float) and 0 < budget <= 1):
+            raise InputError(f"probe_budget is {budget!r}, expected a share in (0, 1]")
 
     @property
     def kept(self) -> set[int]:

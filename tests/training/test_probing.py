@@ -1,0 +1,453 @@
+"""The probe of a training run: what it writes is right, and the run is the same without it."""
+
+import math
+import shutil
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import gradlab
+from gradlab.cli.train import Train
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.journal import read
+from gradlab.probe.budget import Budget
+from gradlab.systems import from_function
+from gradlab.training import probe_desks, probe_horizons, probing
+from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.model_choice import LearnedModel
+from gradlab.training.probe_bursts import PAIRS, SeedBursts
+from gradlab.training.probe_vitals import SeedVitals
+from gradlab.training.settings import Settings
+from gradlab.training.weights import FixedWeights
+
+SMALL = dict(
+    iterations=60, agents=8, interval=4, warmup=128, episode=20, evaluate_every=1000,
+    evaluation_starts=4, log_every=5, checkpoint_every=40, termination="mask",
+    at_end="restart", keep=(0.0, 1.0), seeds=2, gradient_every=0,
+)  # fmt: skip
+MODEL = LearnedModel(members=2, hidden=(8,), every=400, first_steps=15, steps=5, batch=16)
+TABLES = ("updates", "evaluations", "events", "model")
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.2 * torch.sin(state.roll(1, 1)) + 0.1 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
+
+
+def task(far=4.0):
+    world = from_function(
+        push, state_dim=3, action_dim=2, noise_dim=3, alive=lambda state: state[:, 0].abs() < far
+    )
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, world, starts, 0.9, 3, action_limit=(2.0, 1.0))
+
+
+def row(name, **changes):
+    found = find(name)
+    if max(found.horizons):
+        found = with_horizons(found, (0, 3))
+    return replace(found, hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3), **changes)
+
+
+ARMS = {
+    "mpg-v2": row("mpg-v2"),
+    "learned": row("mpg-v2", model=MODEL),
+    "td3": row("td3", clip=0.5),
+    "sac": row("sac"),
+}
+
+
+@pytest.fixture
+def unhurried(monkeypatch):
+    """A clock that stands still: everything is free, but for measurements, which are not made."""
+    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probing.SeedMeasurements, "row", lambda self: None)
+
+
+def state_of(path):
+    """All that a run's next update would depend on, but for what a clock has said."""
+    found = safetensors.torch.load_file(path.with_name(path.stem + ".resume.safetensors"))
+    return {k: v for k, v in found.items() if k not in ("run/seconds", "window/taken")}
+
+
+def same_runs(first, second):
+    ours, theirs = state_of(first), state_of(second)
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value.nan_to_num(7.5), theirs[name].nan_to_num(7.5)), name
+    ours, theirs = read(first).groups, read(second).groups
+    for table in (each for each in TABLES if each in ours):
+        for column in (name for name in ours[table] if "seconds" not in name):
+            np.testing.assert_array_equal(
+                ours[table][column].values, theirs[table][column].values, column
+            )
+
+
+@pytest.mark.parametrize("arm", list(ARMS))
+def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, arm):
+    options = SMALL | {"iterations": 1000, "log_every": 50, "checkpoint_every": 500}
+    plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
+    probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=0.4)
+    same_runs(plain, probed)
+    groups = read(probed).groups
+    assert groups["probe_vitals"]["looked"].values.sum() == 1000 / ARMS[arm].delay
+    assert len(groups["probe_successive"]["update"].values) > 0
+    assert len(groups["probe_measured"]["update"].values) > 0
+    assert not any(name.startswith("probe") for name in read(plain).groups)
+
+
+def learner_and_batch(clip, **settings):
+    learner = Learner(row("td3", clip=clip), task(), Settings(seeds=2, **settings))
+    generator = torch.Generator().manual_seed(3)
+    parts = [torch.randn(2, 16, n, generator=generator) for n in (3, 2, 1, 3)]
+    ended = torch.zeros(2, 16)
+    return learner, Batch(parts[0], parts[1], parts[2][..., 0], parts[3], ended)
+
+
+def test_vitals_are_those_of_each_policy_on_its_own():
+    learner, batch = learner_and_batch(clip=1e-3, precision="float64")
+    batch = replace(batch, **{k: v.double() for k, v in vars(batch).items()})
+    with torch.no_grad():  # half of the first action beyond its limit
+        learner.policy.parameters[2][:, :, 0] *= 40
+    before = [learner.policy_of(seed).double() for seed in range(2)]
+    theta = learner.policy.copied().parameters
+    vitals = SeedVitals(learner)
+    learner.watch = vitals.see
+    vitals.before(0)
+    learner.update(0, batch)
+    vitals.after()
+    together, rows = vitals.rows()
+    assert together["looked"] == together["watched"] == 1
+    for seed, policy in enumerate(before):
+        critic = learner.critic_of(seed).double()
+        action = policy(batch.state[seed])
+        (-critic(batch.state[seed], action).mean()).backward()
+        named = dict(policy.named_parameters())
+        order = [named[name] for name in probing.names(learner)]
+        norms = np.array([p.grad.norm().item() for p in order])
+        np.testing.assert_allclose(rows[seed]["layer_norm"], norms, rtol=1e-6)
+        assert rows[seed]["grad_norm"] == pytest.approx(math.hypot(*norms), rel=1e-6)
+        assert rows[seed]["grad_norm"] > 1e-2  # not the clipped one
+        pairs = zip(learner.policy.parameters, theta, strict=True)
+        ratios = [float((p.detach()[seed] - q[seed]).norm() / q[seed].norm()) for p, q in pairs]
+        np.testing.assert_allclose(rows[seed]["layer_ratio"], ratios, rtol=1e-8)
+        limit = torch.tensor([2.0, 1.0])
+        share = (action.abs() >= 0.999 * limit).double().mean(0)
+        np.testing.assert_allclose(rows[seed]["saturation"], share, rtol=1e-12)
+        assert 0 < share[0] < 1
+
+
+def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
+    learner, batch = learner_and_batch(clip=None)
+    vitals = SeedVitals(learner)
+    learner.watch = vitals.see
+    for iteration in range(8):
+        if iteration % 2 == 0:
+            vitals.before(iteration // 4)
+        learner.update(iteration, batch)
+        if iteration % 2 == 0:
+            vitals.after()
+    together, _ = vitals.rows()
+    assert (together["looked"], together["watched"]) == (4, 2)
+
+
+def noise_gradients(k, mean, generator):
+    """Two weights and their biases of 3 seeds, |μ|² = mean² · P."""
+    shapes = [(3, 4, 6), (3, 6, 2), (3, 1, 6), (3, 1, 2)]
+    return [mean + torch.randn(*shape, generator=generator) for shape in shapes]
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5])
+def test_gradients_of_one_batch_do_not_pass_for_signal(mean):
+    bursts = SeedBursts(["one", "two"], Budget(1.0, lambda: 0.0))
+    generator = torch.Generator().manual_seed(1)
+    seen, rows = [], None
+    for batch in range(200):
+        gradients = noise_gradients(batch, mean, generator)
+        for _ in range(5):  # the same batch, used again
+            rows = bursts.see(gradients, batch)
+            if rows is not None:
+                break
+        seen.append(torch.cat([g.flatten(1) for g in gradients], 1).double())
+        if rows is not None:
+            break
+    assert rows is not None and rows[0]["pairs"] == PAIRS
+    last = torch.stack(seen[-PAIRS - 1 :])
+    x = (last[:-1] * last[1:]).sum(2).numpy()
+    y = last.square().sum(2).numpy()
+    for seed in range(3):
+        assert rows[seed]["signal"] == pytest.approx(x[:, seed].mean(), rel=1e-9)
+        assert rows[seed]["energy"] == pytest.approx(y[:, seed].mean(), rel=1e-9)
+        share = mean**2 / (1 + mean**2)
+        assert abs(rows[seed]["signal_share"] - share) < 4 * rows[seed]["share_se"]
+        assert rows[seed]["dead_columns"] == 0 and rows[seed]["columns"] == 10
+
+
+def test_inputs_without_a_gradient_are_found_in_their_seed():
+    bursts = SeedBursts(["one", "two"], Budget(1.0, lambda: 0.0))
+    generator, rows = torch.Generator().manual_seed(1), None
+    for batch in range(100):
+        gradients = noise_gradients(batch, 0.1, generator)
+        gradients[0][1, 2] = 0.0
+        rows = rows or bursts.see(gradients, batch)
+    assert [each["dead_inputs"] for each in rows] == [0, 1, 0]
+    assert rows[1]["dead_where"] == "one: 2"
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_seeds_together_show_what_seeds_apart_show(tmp_path):
+    options = SMALL | {"precision": "float64", "iterations": 400, "probe_budget": 1.0}
+    together = read(train(ARMS["mpg-v2"], task(), tmp_path / "all.h5", **options)).groups
+    for seed in range(2):
+        alone = options | {"seeds": 1, "first_seed": seed}
+        apart = read(train(ARMS["mpg-v2"], task(), tmp_path / f"{seed}.h5", **alone)).groups
+        for table, column in (
+            ("vitals", "layer_norm"), ("vitals", "layer_ratio"), ("vitals", "saturation"),
+            ("successive", "signal_share"), ("horizons", "reached"),
+        ):  # fmt: skip
+            ours, theirs = (groups[f"probe_{table}"][column].values for groups in (together, apart))
+            assert len(ours) and np.isfinite(ours).all()
+            np.testing.assert_allclose(ours[:, seed], theirs[:, 0], rtol=1e-6, atol=1e-12)
+
+
+def test_seeds_are_measured_in_turn_on_the_model_that_they_have_learned(tmp_path):
+    options = SMALL | {"iterations": 30, "warmup": 300, "log_every": 15}
+    path = train(
+        ARMS["learned"], replace(task(), prior=None), tmp_path / "run.h5", **options,
+        probe_budget=1.0,
+    )  # fmt: skip
+    found = read(path).groups["probe_measured"]
+    error = found["jacobian_error"].values
+    assert np.isfinite(error).tolist() == [[True, False], [False, True]]
+    assert (error[np.isfinite(error)] > math.log(1e-3)).all()  # it is no copy of the world
+    assert np.isfinite(found["bias2"].values[0, 0, 1]).all()  # "model", all horizons
+    assert np.isfinite(found["lyapunov"].values).sum() == 2
+
+
+def wild(monkeypatch, seed, change):
+    """Another beginning for the policy of one seed."""
+    from gradlab.training import learner
+
+    made = learner.networks
+
+    def changed(algorithm, chosen, number):
+        policy, critics = made(algorithm, chosen, number)
+        if number == seed:
+            with torch.no_grad():
+                change(policy)
+        return policy, critics
+
+    monkeypatch.setattr(learner, "networks", changed)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_an_alarm_names_its_seed_and_is_told_on_the_terminal(tmp_path, monkeypatch, capsys):
+    def saturate(policy):
+        last = [m for m in policy.network if isinstance(m, torch.nn.Linear)][-1]
+        last.bias[1] = 50.0
+
+    wild(monkeypatch, 1, saturate)
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    alarms = read(path).groups["probe_alarms"]
+    told = [
+        message
+        for kind, message in zip(alarms["alarm"].values, alarms["message"].values, strict=True)
+        if kind == "saturated actor"
+    ]
+    assert told and all("100% of action 1 is at its limit" in each for each in told)
+    seeds = alarms["seed"].values[alarms["alarm"].values == "saturated actor"]
+    assert (seeds == 1).all()
+    assert "gradlab probe, td3, seed 1, step 40: saturated actor" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_horizon_that_is_never_rolled_out_is_told_of_the_run_not_of_a_seed(tmp_path):
+    lazy = replace(row("mpg-v2"), weights=FixedWeights((1.0, 0.0)))
+    groups = read(train(lazy, task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)).groups
+    np.testing.assert_array_equal(groups["probe_horizons"]["made"].values[-1], [1.0, 0.0])
+    alarms = groups["probe_alarms"]
+    at = alarms["alarm"].values.tolist().index("horizon never rolled out")
+    assert np.isnan(alarms["seed"].values[at]) and alarms["update"].values[at] == 40
+    assert "horizon 3 is asked for, but none of 20" in alarms["message"].values[at]
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_mixture_that_is_rolled_out_gives_no_such_alarm(tmp_path):
+    groups = read(train(row("mpg-v2"), task(), tmp_path / "r.h5", **SMALL, probe_budget=1.0)).groups
+    assert "horizon never rolled out" not in groups["probe_alarms"]["alarm"].values.tolist()
+    assert groups["probe_horizons"]["updates"].values[-1] == 30
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize(("far", "early"), [(0.4, True), (50.0, False)])
+def test_model_paths_that_end_early_are_told(tmp_path, far, early):
+    wide = replace(row("mpg-v2"), batch=256)
+    path = train(wide, task(far), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    groups = read(path).groups
+    reached = groups["probe_horizons"]["reached"].values
+    lasted = groups["probe_horizons"]["lasted"].values
+    assert (reached[:, :, 0] == 1).all()
+    assert (reached[:, :, 1] < 0.4).all() if early else (reached[:, :, 1] == 1).all()
+    assert (lasted < 2).all() if early else (lasted == 3).all()
+    assert (lasted >= 3 * reached[:, :, 1] - 1e-6).all()
+    kinds = groups["probe_alarms"]["alarm"].values.tolist()
+    assert ("model paths end early" in kinds) is early
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_where_ends_are_not_valued_no_path_is_followed(tmp_path):
+    options = SMALL | {"termination": "ignore"}
+    groups = read(train(row("mpg-v2"), task(), tmp_path / "r.h5", **options, probe_budget=1)).groups
+    assert np.isnan(groups["probe_horizons"]["reached"].values).all()
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_what_an_event_of_the_run_tells_is_not_told_twice(tmp_path, monkeypatch):
+    wild(monkeypatch, 1, lambda policy: next(policy.parameters()).fill_(float("nan")))
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    groups = read(path).groups
+    assert any("seed 1 diverged" in text for text in groups["events"]["message"].values)
+    assert (groups["probe_vitals"]["nonfinite_updates"].values[:, 1] > 0).all()
+    assert (groups["probe_vitals"]["nonfinite_updates"].values[:, 0] == 0).all()
+    assert not (groups["probe_alarms"]["seed"].values == 1).any()
+
+
+def measured_once(value):
+    def row_of(self):
+        found = dict(starts=64.0, value=value, value_se=0.1, return_bound=1.0, reward_max=0.1)
+        return 0, found
+
+    return row_of
+
+
+@pytest.mark.parametrize("excessive", [True, False])
+def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive):
+    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probing.SeedMeasurements, "row", measured_once(30.0))
+    if excessive:
+        report = probing.Probing.before
+
+        def before(self):
+            self.run.health.excessive[0] = True
+            report(self)
+
+        monkeypatch.setattr(probing.Probing, "before", before)
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    kinds = read(path).groups["probe_alarms"]["alarm"].values.tolist()
+    assert ("critic beyond its bound" in kinds) is not excessive
+
+
+BROKEN = [
+    (probing._Instruments, "__init__"), (probing._Instruments, "before"),
+    (probing._Instruments, "see"), (probing._Instruments, "over"), (SeedVitals, "see"),
+    (probing._Instruments, "file_window"), (SeedVitals, "rows"), (SeedBursts, "see"),
+    (probe_desks.SeedDesks, "file"), (probe_desks.SeedDesks, "write"),
+    (probe_horizons.Made, "add"), (probing.SeedMeasurements, "row"), (Budget, "look"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    return train(row("td3"), task(), tmp_path_factory.mktemp("plain") / "run.h5", **SMALL)
+
+
+@pytest.mark.parametrize(("place", "name"), BROKEN)
+def test_a_probe_that_fails_says_so_once_and_training_goes_on(
+    tmp_path, monkeypatch, untouched, place, name
+):
+    def fails(*given, **more):
+        raise ZeroDivisionError("planted")
+
+    if name == "write":  # an alarm is needed to see it fail
+        saturated = lambda policy: policy.network[-3].bias.fill_(50.0)  # noqa: E731
+        wild(monkeypatch, 0, saturated)
+        untouched = train(row("td3"), task(), tmp_path / "plain.h5", **SMALL)
+    if place is not probing.SeedMeasurements:
+        monkeypatch.setattr(probing.SeedMeasurements, "row", lambda self: None)
+    monkeypatch.setattr(place, name, fails)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    ours = [str(each.message) for each in told if "planted" in str(each.message)]
+    assert len(ours) == 1 and "training goes on" in ours[0]
+    same_runs(untouched, path)
+    if place is probing.SeedMeasurements:  # all else goes on
+        assert read(path).groups["probe_vitals"]["looked"].values.sum() == 30
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_row_of_a_wrong_shape_switches_the_probe_off_and_leaves_the_run_readable(
+    tmp_path, monkeypatch, untouched
+):
+    rows = SeedVitals.rows
+
+    def misshapen(self):
+        together, own = rows(self)
+        return together, [each | {"layer_norm": np.zeros(3)} for each in own]
+
+    monkeypatch.setattr(SeedVitals, "rows", misshapen)
+    with pytest.warns(RuntimeWarning, match="gradlab's probe is off"):
+        path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    same_runs(untouched, path)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_killed_run_goes_on_and_loses_nothing_that_was_logged(tmp_path, monkeypatch):
+    wild(monkeypatch, 1, lambda policy: policy.network[-3].bias.fill_(50.0))
+    options = SMALL | {"iterations": 120, "probe_budget": 1.0}
+
+    def copy(stage, done, total):  # what a kill after iteration 115 would leave
+        if done == 115:
+            for end in (".h5.journal", ".resume.safetensors"):
+                shutil.copy(tmp_path / f"whole{end}", tmp_path / f"dead{end}")
+
+    whole = train(row("td3"), task(), tmp_path / "whole.h5", **options, progress=copy)
+    dead = tmp_path / "dead.h5"
+    before = read(dead).groups
+    assert before["probe_vitals"]["update"].values.tolist() == [40, 50, 80, 100]
+    train(row("td3"), task(), dead, **options, resume=True)
+    same_runs(whole, dead)
+    after = read(dead).groups
+    for table in ("vitals", "successive", "horizons"):
+        numbers, kept = (
+            groups[f"probe_{table}"]["update"].values.tolist() for groups in (after, before)
+        )
+        assert set(kept) <= set(numbers)
+    looked = dict(
+        zip(
+            after["probe_vitals"]["update"].values.tolist(),
+            after["probe_vitals"]["looked"].values.tolist(),
+            strict=True,
+        )
+    )
+    assert looked == {40: 20, 50: 5, 80: 15, 100: 10, 120: 10}
+    first, second = (groups["probe_alarms"] for groups in (before, after))
+    count = len(first["number"].values)
+    assert count and second["number"].values.tolist()[:count] == list(range(count))
+    assert second["message"].values.tolist()[:count] == first["message"].values.tolist()
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5, math.nan, "0.1"])
+def test_a_budget_is_a_share(share):
+    with pytest.raises(InputError, match=r"probe_budget is .*, expected a share in"):
+        Settings(probe_budget=share)
+
+
+def test_the_command_line_takes_a_budget(tmp_path):
+    command = Train(
+        "td3", "double_integrator", iterations=2, probe_budget=0.05, no_report=True,
+        output=tmp_path / "run.h5",
+    )  # fmt: skip
+    command.run("gradlab train td3 double_integrator --probe-budget 0.05")
+    assert read(tmp_path / "run.h5").groups["probe_vitals"]["looked"].values.tolist() == [1]
