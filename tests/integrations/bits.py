@@ -1,0 +1,90 @@
+"""What the tests of integrations share: a small world, its task, and all that a run leaves."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab.probe.sampler import Measurements
+
+A = np.array([[1.0, 0.1], [0.0, 0.9]])
+B = np.array([0.0, 0.1])
+
+
+class Integrator(gymnasium.Env):
+    """s' = A s + B a, reward −|s|² − a², 20 steps; starts by the environment's own stream."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gymnasium.spaces.Box(-2.0, 2.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.state, self.steps = self.np_random.normal(size=2), 0
+        return self.state.astype(np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        u = float(np.asarray(action).reshape(-1)[0])
+        reward = -float(self.state @ self.state) - u**2
+        self.state, self.steps = A @ self.state + B * u, self.steps + 1
+        return self.state.astype(np.float32), reward, False, self.steps >= 20, {}
+
+
+def integrator_task(factor: float = 1.0) -> gradlab.Task:
+    """The environment's system without noise; its step to the right times `factor`."""
+    eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    a, b = torch.as_tensor(A), factor * torch.as_tensor(B)[:, None]
+    return gradlab.tasks.linear_quadratic(
+        A=a, B=b, Q=eye, R=eye[:1, :1], noise_covariance=0 * eye, start_mean=zero,
+        start_covariance=eye, discount=0.5, prior=(1.05 * a, 0.9 * b),
+    )  # fmt: skip
+
+
+def seeded() -> None:
+    torch.manual_seed(0), np.random.seed(0), random.seed(0)
+
+
+def streams() -> dict[str, Any]:
+    """Where the global random streams stand; torch's is that of the CPU and of all devices."""
+    found = {"torch": torch.get_rng_state(), "numpy": np.random.get_state()}
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return found | {"python": random.getstate(), "devices": devices}
+
+
+def trained(*modules: Any) -> list[Any]:
+    """Parameters, gradients, buffers and modes."""
+    return [
+        (m.state_dict(), [p.grad for p in m.parameters()], [x.training for x in m.modules()])
+        for m in modules
+    ]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Bit for bit."""
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def often(monkeypatch: Any, every: int = 250) -> dict[str, Any]:
+    """Arguments of a probe that looks at everything and measures every so many updates."""
+    asked = iter(range(10**9))
+    monkeypatch.setattr(Measurements, "due", lambda self, policy: next(asked) % every == 5)
+    return {"overhead_budget": 1.0, "clock": lambda: 0.0}
+
+
+def tables(rows: list[dict[str, Any]]) -> dict[str, int]:
+    """How many rows of each table a log function was given."""
+    names = [next(k for k in row if "/" in k).split("/")[0] for row in rows]
+    return {name: names.count(name) for name in names}

@@ -1,0 +1,70 @@
+"""A model of Stable-Baselines3 learns the same bits with a probe as without one."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stable_baselines3 import PPO, SAC, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from gradlab import journal
+from gradlab.integrations.stable_baselines3 import ProbeCallback
+from tests.integrations.bits import Integrator, integrator_task, often, same, seeded, streams
+from tests.integrations.bits import trained as modules_of
+
+SMALL = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "gamma": 0.5}
+REPLAYED = {"learning_starts": 20, "batch_size": 16, "buffer_size": 2000}
+CASES: dict[str, tuple[Any, dict[str, Any], int, bool]] = {
+    "TD3": (TD3, SMALL | REPLAYED | {"policy_delay": 1}, 1025, True),
+    "SAC": (SAC, SMALL | REPLAYED, 1025, False),
+    "PPO": (PPO, SMALL | {"n_steps": 64, "batch_size": 8, "n_epochs": 5}, 26 * 64, True),
+}
+
+
+def left(model: Any) -> dict[str, Any]:
+    """All that a run leaves: networks, optimisers, buffers, environment, streams."""
+    stored = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    arrays = {k: v for k, v in vars(stored).items() if isinstance(v, np.ndarray | int | bool)}
+    environment = model.get_env().unwrapped.envs[0].unwrapped
+    normalizer = model.get_vec_normalize_env()
+    owners = [model.policy, *(getattr(model, k, None) for k in ("actor", "critic"))]
+    optimizers = [getattr(each, "optimizer", None) for each in owners]
+    optimizers.append(getattr(model, "ent_coef_optimizer", None))
+    return {
+        "modules": modules_of(model.policy),
+        "optimizers": [each.state_dict() for each in optimizers if each],
+        "stored": arrays,
+        "environment": [environment.state, environment.np_random.bit_generator.state],
+        "normalizer": None if normalizer is None else
+        [vars(normalizer.obs_rms), vars(normalizer.ret_rms)],
+        "counted": [model.num_timesteps, model._n_updates],
+        "streams": streams(),
+    }  # fmt: skip
+
+
+def learned(name: str, callback: ProbeCallback | None) -> dict[str, Any]:
+    kind, given, steps, normalised = CASES[name]
+    environment: Any = DummyVecEnv([Integrator])
+    if normalised:
+        environment = VecNormalize(environment)
+    seeded()
+    model = kind("MlpPolicy", environment, **copy.deepcopy(given))  # models write into it
+    model.learn(steps, callback=callback)
+    return left(model)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_a_model_learns_the_same_bits_with_a_probe(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    callback = ProbeCallback(tmp_path / "run.h5", integrator_task(), **often(monkeypatch))
+    without, with_one = learned(name, None), learned(name, callback)
+    assert same(without, with_one)
+    tables = journal.read(tmp_path / "run.h5").groups
+    assert tables["vitals"]["update"].values[-1] >= 1000
+    assert len(tables["successive"]["update"].values) > 10
+    assert len(tables["measured"]["update"].values) >= 4
