@@ -1,6 +1,6 @@
 """What a probe sees of a plain DDPG loop: on two tasks as it should be, and with planted faults.
 
-    python -m analyses.probe_runs [--only NAME] [--updates 8000] [--output reports/probe]
+    python -m analyses.probe_runs [--only NAME] [--updates 20000] [--output reports/probe]
 
 The loop is the user's: torch alone, two lines of gradlab. Faults of the third run, which its page
 has to name: an input that is always 0, an actor that begins at its limit, a critic a hundred times
@@ -27,7 +27,7 @@ RUNS = {
     "inverted-pendulum": (gradlab.tasks.inverted_pendulum, False),
     "faults": (gradlab.tasks.path_tracking, True),
 }
-UPDATES = 8_000
+UPDATES = 20_000
 BATCH, ROWS, AGENTS, EPISODE = 256, 100_000, 16, 200
 TAU, CLIP = 0.005, 10.0
 BUDGET = 0.4

@@ -13,7 +13,7 @@ from math import inf, log, sqrt
 import numpy as np
 
 from gradlab.judgement import DIRECTION
-from gradlab.probe.alarms import ALPHA, HALF, NOISE, POOL
+from gradlab.probe.alarms import ALPHA, HALF, NOISE
 from gradlab.probe.measured_verdict import on_the_task
 from gradlab.probe.results import ProbeRun
 from gradlab.probe.tables import signals
@@ -24,7 +24,7 @@ from gradlab.verdict.phrases import enough
 from gradlab.wording import batches, cosine, duration, percent, span, two
 
 RISK = 0.05  # of an interval
-RECENT = 10  # windows of vitals
+RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
 NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for this cosine
 
 
@@ -88,13 +88,14 @@ def _saturation(run: ProbeRun) -> Sentence | None:
 
 
 def _signal(run: ProbeRun) -> Sentence | None:
-    """Form 6: how much of one batch's gradient is signal, and how many batches it takes."""
+    """Form 6: how much of one batch's gradient is signal lately, and how many batches it takes."""
     at, found = signals(run)
     if not found:
         return None
-    whole = pooled(found[-POOL:])
+    whole = pooled(found[-RECENT:])
     low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
-    n = f"N = {whole.pairs:,} pairs of successive batches, steps {_stretch(at[-POOL:])}"
+    n = f"N = {whole.pairs:,} pairs of successive batches, {_stretch(at[-RECENT:])}"
+    n += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
     if low > 0:
         return Sentence("signal", True, _clear_signal(whole, low, high, n))
     share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)}, {n})"
@@ -124,7 +125,7 @@ def _batches(share: float) -> float:
 
 
 def _stretch(at: np.ndarray) -> str:
-    return f"{at[0]:,.0f}–{at[-1]:,.0f}" if len(at) > 1 else f"up to {at[0]:,.0f}"
+    return f"steps {at[0]:,.0f}–{at[-1]:,.0f}" if len(at) > 1 else f"step {at[0]:,.0f}"
 
 
 def _cost(run: ProbeRun) -> Sentence | None:

@@ -5,6 +5,7 @@ A section says in one line each what this run has no numbers for, and how to get
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -29,24 +30,24 @@ def render(run: ProbeRun, title: str, drawn: list[Panel]) -> str:
 
 
 def _alarms(run: ProbeRun) -> str:
-    """In the order of time; of a kind that rang again, every time that was told."""
+    """Every kind in the order in which they first rang, with what was told last."""
     if not run.alarms:
         return ""
     kinds = [str(each) for each in run.alarms["alarm"]]
-    seen: dict[str, int] = {}
-    body = []
-    for step, kind, message in zip(run.alarms["step"], kinds, run.alarms["message"], strict=True):
-        seen[kind] = seen.get(kind, 0) + 1
-        often = f"{seen[kind]} of {kinds.count(kind)}"
-        cells = (f"{step:,.0f}", kind, often, str(message))
-        body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("step", "alarm", "told", "message"))
+    items = "".join(_alarm(run, kind, kinds) for kind in dict.fromkeys(kinds))
     return (
-        '<section id="alarms"><h2>Alarms</h2><p>An alarm of a kind is told when it first rings and '
-        'then only when twice as many updates have passed.</p><div class="wide">'
-        f'<table class="prose"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-        "</div></section>"
+        '<section id="alarms"><h2>Alarms</h2><p>By the step at which a kind first rang; it is told '
+        "again only when twice as many updates have passed.</p>"
+        f'<dl class="list">{items}</dl></section>'
     )
+
+
+def _alarm(run: ProbeRun, kind: str, kinds: Sequence[str]) -> str:
+    told = [k for k, each in enumerate(kinds) if each == kind]
+    first, last = (f"{run.alarms['step'][k]:,.0f}" for k in (told[0], told[-1]))
+    often = "" if len(told) == 1 else f" (told {len(told)} times, last at step {last})"
+    text = escape(str(run.alarms["message"][told[-1]]))
+    return f"<dt>step {first}</dt><dd><strong>{escape(kind)}</strong>{often}: {text}</dd>"
 
 
 def _facts(run: ProbeRun) -> dict[str, object]:
