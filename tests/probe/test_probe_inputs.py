@@ -1,0 +1,318 @@
+"""Policies, optimisers and arguments that are out of the ordinary: supported, or told in words."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import journal
+from gradlab.errors import InputError
+from gradlab.journal import Journal
+from gradlab.probe import updates
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def probed(
+    policy: nn.Module, optimizer: torch.optim.Optimizer | None, rows: list[dict[str, Any]]
+) -> gradlab.Probe:
+    return gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
+
+
+def looped(policy: Any, optimizer: Any, probe: gradlab.Probe, count: int = 100) -> None:
+    kind = next(policy.parameters()).dtype
+    for step in range(count):
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 2).to(kind)).sum().backward()
+        optimizer.step()
+
+
+def vitals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if "vitals/grad_norm" in row]
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_precisions_are_read(kind: torch.dtype) -> None:
+    policy, rows = net().to(kind), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    looped(policy, optimizer, probe)
+    assert vitals(rows)[0]["vitals/looked"] == 100 and not probe.off
+    assert 0 < vitals(rows)[0]["vitals/update_ratio"] < 1
+
+
+def test_precisions_may_be_mixed() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(2, 3, dtype=torch.bfloat16)
+            self.b = nn.Linear(3, 1, dtype=torch.float64)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.b(self.a(x).double())
+
+    policy, rows = Mixed(), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    looped(policy, optimizer, probe)
+    assert vitals(rows)[0]["vitals/looked"] == 100 and not probe.off
+
+
+def test_a_policy_that_changes_its_precision_is_followed() -> None:
+    policy, rows = net(), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 0.0), rows)
+    looped(policy, optimizer, probe, 50)
+    policy.double()
+    looped(policy, optimizer, probe, 50)
+    assert not probe.off and vitals(rows)[0]["vitals/update_ratio"] == 0.0
+
+
+def test_complex_parameters_are_refused() -> None:
+    policy = nn.Linear(2, 2, dtype=torch.complex64)
+    with pytest.raises(InputError, match="policy has complex parameters: hold their real"):
+        gradlab.Probe(policy)
+
+
+class FullyShardedDataParallel(nn.Linear):
+    """By its name: real ones need a process group."""
+
+
+def test_sharded_policies_are_refused() -> None:
+    with pytest.raises(InputError, match=r"policy has sharded parameters .*probe a replica"):
+        gradlab.Probe(nn.Sequential(FullyShardedDataParallel(2, 2)))
+
+
+def test_several_optimisers_in_the_place_of_one_are_refused() -> None:
+    policy = net()
+    two = [torch.optim.SGD(policy[0].parameters()), torch.optim.SGD(policy[2].parameters())]
+    with pytest.raises(InputError, match="optimizer is a list without step hooks"):
+        gradlab.Probe(policy, two)  # type: ignore[arg-type]
+
+
+def test_of_two_optimisers_the_one_given_counts_updates() -> None:
+    policy, rows = net(), []
+    head = torch.optim.SGD(policy[2].parameters(), 1e-2)
+    trunk = torch.optim.SGD(policy[0].parameters(), 1e-2)
+    probe = probed(policy, head, rows)
+    for step in range(100):
+        policy.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 2)).sum().backward()
+        head.step(), trunk.step()
+    row = vitals(rows)[0]
+    assert row["update"] == 100 and row["vitals/layer_ratio/0.weight"] == 0.0
+    assert row["vitals/layer_ratio/2.weight"] > 0 and row["vitals/layer_norm/0.weight"] > 0
+
+
+def test_parameters_that_join_the_optimiser_later_are_followed() -> None:
+    policy, rows = net(), []
+    optimizer = torch.optim.SGD(policy[2].parameters(), 1e-2)
+    policy[0].requires_grad_(False)
+    probe = probed(policy, optimizer, rows)
+    looped(policy, optimizer, probe)
+    policy[0].requires_grad_(True)
+    optimizer.add_param_group({"params": policy[0].parameters(), "lr": 1e-3})
+    looped(policy, optimizer, probe, 200)
+    ratio = [row["vitals/layer_ratio/0.weight"] for row in vitals(rows)]
+    assert np.isnan(ratio[0]) and ratio[2] > 0 and not probe.off
+
+
+def test_an_optimiser_that_was_replaced_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, rows = net(), []
+    probe = probed(policy, torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    with pytest.warns(RuntimeWarning, match="no update end: give it the optimiser") as caught:
+        looped(policy, torch.optim.SGD(policy.parameters(), 1e-2), probe, 2 * updates.PATIENCE)
+    assert len(caught) == 1
+
+
+def test_layers_that_were_replaced_are_told() -> None:
+    policy, rows = net(), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    policy[0] = nn.Linear(2, 8)
+    with pytest.warns(RuntimeWarning, match="make a new probe when layers are replaced"):
+        looped(policy, optimizer, probe)
+    assert probe.off
+
+
+def test_a_policy_without_a_forward_pass_is_watched() -> None:
+    policy = nn.ParameterDict({"gain": nn.Parameter(torch.ones(2))})
+    rows: list[dict[str, Any]] = []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    for step in range(100):
+        optimizer.zero_grad()
+        with probe(step):
+            (policy["gain"] ** 2).sum().backward()
+        optimizer.step()
+    assert vitals(rows)[0]["vitals/layer_norm/gain"] > 0 and not probe.off
+
+
+def test_a_policy_in_data_parallel_is_watched() -> None:
+    policy, rows = nn.DataParallel(net()), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    looped(policy, optimizer, probe)
+    assert vitals(rows)[0]["vitals/grad_norm"] > 0 and not probe.off
+
+
+def test_two_probes_on_one_policy_say_the_same() -> None:
+    policy, one, other = net(), [], []
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    probes = probed(policy, optimizer, one), probed(policy, optimizer, other)
+    for step in range(100):
+        optimizer.zero_grad()
+        with probes[0](step), probes[1](step):
+            policy(torch.randn(8, 2)).sum().backward()
+        optimizer.step()
+    assert str(one) == str(other) and vitals(one)
+
+
+def test_a_probe_is_closed_as_often_as_one_likes(tmp_path: Path) -> None:
+    policy = net()
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    probe = gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5")
+    looped(policy, optimizer, probe)
+    probe.close()
+    written = (tmp_path / "run.h5").read_bytes()
+    probe.close()
+    looped(policy, optimizer, probe, 3)
+    assert (tmp_path / "run.h5").read_bytes() == written
+
+
+def test_copies_of_a_probe_do_nothing() -> None:
+    policy = net()
+    probe = gradlab.Probe(policy)
+    for found in (copy.deepcopy(probe), pickle.loads(pickle.dumps(probe))):
+        with found(0):
+            policy(torch.zeros(1, 2)).sum().backward()
+        found.close(), found.resume()
+        assert found.off and found.spent == 0 and not found.alarms
+    assert not probe.off
+
+
+@pytest.mark.parametrize("step", [7, 7.0, True, np.int64(7), np.float32(7), torch.tensor(7)])
+def test_every_whole_number_is_a_step(step: Any) -> None:
+    policy, rows = net(), []
+    probe = probed(policy, None, rows)
+    with probe(step):
+        policy(torch.zeros(1, 2)).sum().backward()
+    assert type(probe._updates.step) is int and not probe.off
+
+
+@pytest.mark.parametrize("step", [7.5, float("nan"), float("inf"), "7", None, torch.zeros(2)])
+def test_what_is_no_step_is_told_and_the_loop_goes_on(step: Any) -> None:
+    policy = net()
+    probe = gradlab.Probe(policy)
+    with pytest.warns(RuntimeWarning, match="expected an integer") as caught:
+        for _ in range(3):
+            with probe(step):
+                policy(torch.zeros(1, 2)).sum().backward()
+    assert len(caught) == 1 and probe.off
+
+
+def test_steps_may_fall_and_repeat() -> None:
+    policy, rows = net(), []
+    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
+    for step in [5, 5, 3, -1] * 25:
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 2)).sum().backward()
+        optimizer.step()
+    assert vitals(rows)[0]["update"] == 100 and vitals(rows)[0]["step"] == -1
+
+
+def test_a_step_that_never_changes_is_told_where_nothing_else_ends_an_update() -> None:
+    policy = net()
+    probe = gradlab.Probe(policy, clock=lambda: 0.0)
+    with pytest.warns(RuntimeWarning, match="count steps up") as caught:
+        for _ in range(updates.PATIENCE + 5):
+            with probe(0):
+                pass
+    assert len(caught) == 1 and not probe.off
+
+
+def test_scalers_that_are_off_or_none_at_all() -> None:
+    policy, rows = net(), []
+    probe = probed(policy, None, rows)
+    with probe(0, torch.amp.GradScaler("cpu", enabled=False)):
+        policy(torch.zeros(1, 2)).sum().backward()
+    assert not probe.off
+    wrong: Any = 1024.0
+    with pytest.warns(RuntimeWarning, match=r"scaler is a float, expected"), probe(1, wrong):
+        pass
+    assert probe.off
+
+
+def test_a_sparse_gradient_is_told_with_the_way_out() -> None:
+    policy = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 1))
+    probe = gradlab.Probe(policy)
+    with pytest.warns(RuntimeWarning, match="say sparse=False to the layer"), probe(0):
+        policy(torch.tensor([1, 2])).sum().backward()
+    assert probe.off
+
+
+def test_tracing_records_nothing_of_a_probe() -> None:
+    policy = net()
+    bare = str(torch.jit.trace(policy, torch.zeros(3, 2)).graph)
+    probe = gradlab.Probe(policy)
+    watched = str(torch.jit.trace(policy, torch.zeros(3, 2)).graph)
+    assert watched.count("aten::") == bare.count("aten::")
+    assert probe._updates.watch.inputs == ()
+
+
+def test_a_compiled_loop_is_not_compiled_again_for_a_probe_that_passes_updates_over() -> None:
+    policy = net()
+    probe = gradlab.Probe(policy)
+    later = torch.compile(policy, backend="eager")
+    torch._dynamo.utils.counters.clear()
+    for on in (True, False, True):
+        probe._updates.watch.on = on
+        later(torch.zeros(3, 2))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 1
+
+
+def test_a_full_disk_costs_the_log_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    policy = net()
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    probe = gradlab.Probe(
+        policy, optimizer, log=tmp_path / "run.h5", overhead_budget=1.0, clock=lambda: 0.0
+    )
+    looped(policy, optimizer, probe)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    with pytest.warns(RuntimeWarning, match="No space left on device") as caught:
+        looped(policy, optimizer, probe, 300)
+    assert len(caught) == 1 and probe.off
+    assert journal.read(tmp_path / "run.h5").groups["vitals"]["update"].values.tolist() == [100]
+
+
+def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match="cannot be written"):
+        gradlab.Probe(net(), log=tmp_path / "file" / "run.h5")
+    with pytest.raises(InputError, match="is a folder: name a file in it"):
+        gradlab.Probe(net(), log=tmp_path)
+
+
+def test_strict_warnings_do_not_stop_the_loop_either() -> None:
+    policy = net()
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = gradlab.Probe(policy, optimizer)
+        with probe("a"):  # type: ignore[arg-type]
+            policy(torch.zeros(1, 2)).sum().backward()
+    assert probe.off
