@@ -26,7 +26,8 @@ class Event:
 
 def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
     """The last event of each kind of alarm and how many there were, in order; all that are none."""
-    last, often = {}, Counter(_kind(each) for each in events)
+    last: dict[str, Event] = {}
+    often = Counter(_kind(each) for each in events)
     for each in events:
         last.pop(_kind(each), None)
         last[_kind(each)] = each

@@ -111,8 +111,8 @@ class Follower:
 
     def _merged(self) -> Record | None:
         stamp, base = self._base
-        if stamp is None and not self._frames:
-            return None
+        if not self._frames:
+            return None if stamp is None else base
         try:
             return merged(base, self._frames, self.path)
         except UNREADABLE as error:

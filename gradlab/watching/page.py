@@ -47,7 +47,8 @@ def document() -> str:
 <section id="tensors" aria-label="Tensors of the policy" hidden><h2>Tensors of the policy</h2>
 <div class="wide" tabindex="0"><table><thead><tr><th scope="col">tensor</th>
 <th scope="col">gradient norm</th><th scope="col">update ratio</th>
-<th scope="col">non-finite updates</th><th scope="col">updates with gradient 0</th></tr></thead><tbody id="layers"></tbody></table></div>
+<th scope="col">non-finite updates</th><th scope="col">updates with gradient 0</th></tr></thead>
+<tbody id="layers"></tbody></table></div>
 </section>
 <noscript><p>This page draws itself by a script of its own, which is switched off here:
 <code>gradlab watch</code> without --web shows the same on a terminal.</p></noscript>

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gradlab.records import Record
-from gradlab.watching.curves import Chart, Curve, Floats, Scale
+from gradlab.watching.curves import Chart, Curve, Floats, Scale, spread
 from gradlab.watching.events import Event, Layer, Progress, paced
 from gradlab.watching.quantities import SEED, Arrays, Quantity, by_seed, chart
 
@@ -157,7 +157,7 @@ def layers(record: Record, prefix: str = "") -> list[Layer]:
     names = ("layer_norm", "layer_ratio", "nonfinite", "zero")
     if not table or not all(name in table for name in names) or not len(table["zero"].values):
         return []
-    columns = [np.nanmedian(by_seed(table[name], False)[-1], axis=0) for name in names]
+    columns = [spread(by_seed(table[name], False)[-1].T)[0] for name in names]
     known = parameters(record)
     return [
         Layer(known[k] if k < len(known) else f"tensor {k}", *map(float, values))

@@ -91,7 +91,7 @@ class Watcher:
     def state(self) -> State:
         """The run as it stands."""
         sight = self._follower.look()
-        if sight.record is not self._made[0]:
+        if not sight.trouble and sight.record is not self._made[0]:
             self._made = self._viewed(sight.record)
         _, view, trouble = self._made
         trouble = sight.trouble or trouble

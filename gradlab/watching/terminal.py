@@ -118,7 +118,7 @@ def _table(rows: Sequence[Row], state: State, room: Room) -> Table:
 
 
 def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]:
-    """The last events; where lines are scarce the last of each kind, and only the very last whole."""
+    """The last events; where lines are scarce the last of each kind, only the very last whole."""
     events = state.view.events
     if free is None:
         earlier = len(events) - EVENTS

@@ -1,0 +1,214 @@
+"""A reader beside a writer: every acknowledged row is seen, at the price of what is new."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from gradlab import frames, journal, records
+from gradlab.journal import discard, journal_of, read
+from gradlab.watching import following, writers
+from gradlab.watching.following import Follower
+from gradlab.watching.state import SILENT, Watcher
+from tests.watching import grown
+
+
+def iterations(sight):
+    return sight.record.groups["updates"]["iteration"].values.tolist()
+
+
+def same(ours, theirs):
+    assert ours.attributes == theirs.attributes
+    for group, arrays in theirs.groups.items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(ours.groups[group][name].values, array.values, name)
+
+
+def test_every_row_is_there_at_every_look_while_the_journal_is_folded_again_and_again(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(journal, "SMALLEST", 2000)
+    monkeypatch.setattr(journal, "SYNC", 0.0)
+    path, seen = tmp_path / "run.h5", set()
+    follower = Follower(path)
+    with grown.training(path) as writer:
+        for k in range(240):
+            writer.append("updates", grown.update_row(k))
+            if k % 80 == 79:
+                time.sleep(0.8)  # a fold ends
+            if k % 8 == 0:
+                assert iterations(follower.look()) == [10 * j for j in range(k + 1)]
+            seen.add(path.stat().st_ino if path.exists() else None)
+    assert len(seen) > 2
+    assert follower.look().writer == "closed"
+    same(follower.look().record, read(path))
+
+
+def test_only_what_is_new_is_read(tmp_path, monkeypatch):
+    taken, whole = [], frames.decode
+    monkeypatch.setattr(
+        following.frames, "decode", lambda data: taken.append(len(data)) or whole(data)
+    )
+    with grown.training(tmp_path / "run.h5") as writer:
+        follower = Follower(writer.path)
+        for k in range(50):
+            writer.append("updates", grown.update_row(k))
+        taken.clear()
+        first = follower.look()
+        assert follower.look() is first
+        writer.append("updates", grown.update_row(50))
+        assert iterations(follower.look())[-1] == 500
+    size = taken[0] / 51
+    assert taken[1] == 0 and 0 < taken[2] < 2 * size
+
+
+def test_a_run_that_is_replaced_is_followed_into_the_new_one(tmp_path):
+    path = tmp_path / "run.h5"
+    with grown.training(path) as writer:
+        writer.append("updates", grown.update_row(7))
+    follower = Follower(path)
+    assert iterations(follower.look()) == [70]
+    discard(path)
+    assert follower.look().writer == "none" and follower.look().record is None
+    with grown.training(path) as writer:
+        writer.append("updates", grown.update_row(1))
+        assert iterations(follower.look()) == [10]
+
+
+def test_a_journal_of_the_same_size_in_the_place_of_the_old_one_is_noticed(tmp_path):
+    path = tmp_path / "run.h5"
+    follower = Follower(path)
+    for k in (3, 4, 5):
+        writer = grown.training(path)
+        writer.append("updates", grown.update_row(k))
+        writer._file.close()
+        assert iterations(follower.look()) == [10 * k]
+        journal_of(path).unlink()
+
+
+def test_a_torn_row_counts_when_it_is_whole(tmp_path):
+    path = tmp_path / "run.h5"
+    writer = grown.training(path)
+    for k in range(3):
+        writer.append("updates", grown.update_row(k))
+    writer._file.close()
+    whole = journal_of(path).read_bytes()
+    journal_of(path).write_bytes(whole[:-5])
+    follower = Follower(path)
+    assert iterations(follower.look()) == [0, 10]
+    with journal_of(path).open("ab") as file:
+        file.write(whole[-5:])
+    assert iterations(follower.look()) == [0, 10, 20]
+
+
+def test_looking_takes_no_lock_and_changes_no_byte(tmp_path):
+    path = tmp_path / "run.h5"
+    grown.killed(path)
+    before = journal_of(path).read_bytes()
+    follower = Follower(path)
+    assert follower.look().writer == "gone"
+    assert journal_of(path).read_bytes() == before
+    with grown.training(path) as writer:  # would refuse to begin if somebody held the lock
+        assert follower.look().writer == "writing"
+        writer.append("updates", grown.update_row(9))
+        assert iterations(follower.look())[-1] == 90
+
+
+def test_locks_are_read_from_the_systems_table(tmp_path):
+    table = tmp_path / "locks"
+    table.write_text(
+        "1: FLOCK  ADVISORY  WRITE 617 fe:00:2146306 0 EOF\n"
+        "2: -> FLOCK  ADVISORY  WRITE 618 fe:00:777 0 EOF\n"
+    )
+    assert writers.locked(2146306, table) is True
+    assert writers.locked(6306, table) is False
+    assert writers.locked(777, table) is False  # waits for it
+    assert writers.locked(1, tmp_path / "none") is None
+
+
+def test_the_phase_says_what_the_writer_does(tmp_path):
+    path, now = tmp_path / "run.h5", [time.time()]
+    watcher = Watcher(path, clock=lambda: now[0])
+    assert (watcher.state().phase, "waiting for it" in watcher.state().told) == ("waiting", True)
+    with grown.training(path) as writer:
+        assert watcher.state().phase == "empty"
+        for k in range(3):
+            writer.append("updates", grown.update_row(k))
+        assert watcher.state().phase == "running"
+        now[0] += SILENT + 5
+        assert watcher.state().phase == "silent"
+        assert watcher.state().age(now[0]) > SILENT
+    assert watcher.state().phase == "ended"
+    assert "before its last iteration (--resume" in watcher.state().told
+
+
+def test_slow_rows_are_no_silence(tmp_path):
+    now = [time.time()]
+    with grown.training(tmp_path / "run.h5") as writer:
+        watcher = Watcher(writer.path, clock=lambda: now[0])
+        for k in range(6):
+            writer.append("updates", grown.update_row(k) | {"seconds": 60.0 * k})
+        now[0] += 100
+        assert watcher.state().phase == "running"
+        now[0] += 250
+        assert watcher.state().phase == "silent"
+
+
+def test_a_killed_writer_is_told_from_one_that_has_ended(tmp_path):
+    path = tmp_path / "run.h5"
+    grown.killed(path)
+    watcher = Watcher(path, clock=lambda: time.time() + SILENT + 1)
+    assert watcher.state().phase == "stopped"
+    assert "was not closed" in watcher.state().told
+
+
+def test_a_complete_run_is_called_complete(tmp_path):
+    with grown.training(tmp_path / "run.h5") as writer:
+        writer.append("updates", grown.update_row(grown.TOTAL // 10))
+    assert Watcher(writer.path).state().told == "the run has ended, complete"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"no HDF5 at all", "not a readable HDF5 file"), (b"GLJ\x01", "not a readable")],
+)
+def test_a_file_that_is_no_run_is_no_end_of_the_view(tmp_path, content, words):
+    path = tmp_path / "run.h5"
+    path.write_bytes(content)
+    watcher = Watcher(path)
+    assert watcher.state().phase == "unreadable" and words in watcher.state().told
+    path.unlink()
+    with grown.training(path) as writer:
+        writer.append("updates", grown.update_row(0))
+        assert watcher.state().phase == "running"
+
+
+def test_what_was_read_stays_when_the_file_becomes_unreadable(tmp_path):
+    with grown.training(tmp_path / "run.h5") as writer:
+        writer.append("updates", grown.update_row(0))
+    watcher = Watcher(writer.path)
+    assert watcher.state().view.rows
+    os.truncate(writer.path, 100)
+    assert watcher.state().phase == "unreadable"
+    assert watcher.state().view.rows
+
+
+def test_a_measurement_is_sent_to_the_report(tmp_path):
+    path = tmp_path / "run.h5"
+    records.write(path, records.Record({"kind": "profile"}, {}))
+    state = Watcher(path).state()
+    assert state.phase == "unreadable" and "gradlab report" in state.told
+
+
+def test_rows_that_are_lost_are_counted(tmp_path):
+    path = tmp_path / "run.h5"
+    writer = grown.training(path)
+    for k in range(4):
+        writer.append("updates", grown.update_row(k))
+    writer._file.close()
+    data = bytearray(journal_of(path).read_bytes())
+    data[len(data) * 3 // 4 - 40] ^= 0xFF
+    journal_of(path).write_bytes(bytes(data))
+    state = Watcher(path).state()
+    assert state.view.lost == 1
