@@ -15,7 +15,7 @@ from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.verdict import Sentence
 from gradlab.verdict.phrases import capital, enough
-from gradlab.wording import gradient, span, steps, two
+from gradlab.wording import gradient, horizons, span, steps, times, two
 
 MODEL = ESTIMATORS.index("model")
 
@@ -24,7 +24,9 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
     """What to set, what to mend, and why; nothing without a measurement."""
     if not run.measured:
         return []
-    parts = (_horizon, _weights, _source, _bound, _jacobians, _variance, _exponent)
+    parts = (
+        _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance, _exponent,
+    )  # fmt: skip
     return [each for part in parts if (each := part(run)) is not None]
 
 
@@ -40,15 +42,28 @@ def _horizon(run: ProbeRun) -> Sentence | None:
     name = run.estimators[int(_newest(run, "chosen_estimator"))]
     who = gradient(name) if name == "data" else f"{gradient(name)} at h = {at:.0f}"
     told = (
-        f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set of "
-        f"horizons: {_range(low, high)}; {_starts(run)}){_before(run, low, high)}"
+        f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set: "
+        f"{_set(run)}; {_starts(run)}){_before(run, low, high)}"
     )
-    usable = _usable(run)
-    yours = "The horizon of your own loop is not known to the probe: compare it with this."
     if (low, high) == (0, run.horizon):
-        text = f"Undecided which horizon is best, all from 0 to {high} may be: {told}; more starts "
-        return Sentence("horizon", False, f"{text}tell (gradlab.measure).{usable}")
-    return Sentence("horizon", True, f"{capital(told)}.{usable} {yours}")
+        text = (
+            f"Undecided which horizon is best, 0 and {high} may both be: {told}; more starts tell "
+        )
+        return Sentence("horizon", False, f"{text}(gradlab.measure).{_usable(run)}")
+    yours = "The horizon of your own loop is not known to the probe: compare it with this."
+    return Sentence("horizon", True, f"{capital(told)}.{_usable(run)} {yours}")
+
+
+def _set(run: ProbeRun) -> str:
+    """Every estimator with its horizons that may be best."""
+    kept = {
+        name: np.flatnonzero(row == 1).tolist()
+        for name, row in zip(run.estimators, run.measured["kept"][-1], strict=True)
+    }
+    named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
+    if not named:  # files of older versions say the ends only
+        return _range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")))
+    return "; ".join("data" if each == "data 0" else each for each in named)
 
 
 def _range(low: int, high: int) -> str:
@@ -62,13 +77,11 @@ def _before(run: ProbeRun, low: int, high: int) -> str:
     if first["kept_low"] <= high and low <= first["kept_high"]:
         return ""
     ends = _range(first["kept_low"], first["kept_high"])
-    return f"; at step {first['step']:,} it was {ends}"
+    return f"; at step {first['step']:,} it was at h = {ends}"
 
 
 def _usable(run: ProbeRun) -> str:
     """The largest h with every cosine ≥ .7 up to it, surely and perhaps, of the model gradient."""
-    if "cosine_low" not in run.measured:
-        return ""
     cells = {k: run.measured[k][-1, MODEL, 1:] for k in ("cosine_low", "cosine_high", "mse")}
     if not all(np.isfinite(each).any() for each in cells.values()):
         return ""
@@ -96,6 +109,24 @@ def _weights(run: ProbeRun) -> Sentence | None:
     missing = enough(abs(value - HALF), (high - low) / (2 * Z), _count(run), "starts")
     text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; {missing}."
     return Sentence("weights", False, text)
+
+
+def _rivals(run: ProbeRun) -> Sentence | None:
+    """Form 4: the model gradient at the longest horizon against the data gradient."""
+    gap, se = (run.measured[name] for name in ("over_data", "over_data_se"))
+    low, high = gap - Z * se, gap + Z * se
+    if not np.isfinite([low[-1], high[-1]]).all():
+        return None
+    ratio = f"{times(exp(gap[-1]))} (CI {span(exp(low[-1]), exp(high[-1]))}, {_starts(run)})"
+    text = f"one batch of {gradient('model')} at h = {run.horizon} has {ratio} the error of one of "
+    text += gradient("data")
+    if low[-1] <= 0 <= high[-1]:
+        missing = enough(abs(gap[-1]), se[-1], _count(run), "starts")
+        text = f"Undecided if model or data is nearer to the truth: {text}; {missing}."
+        return Sentence("rivals", False, text)
+    turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
+    at = f"; at step {turned[-1]:,.0f} it was the other way round" if len(turned) else ""
+    return Sentence("rivals", True, f"{capital(text)}{at}.")
 
 
 def _source(run: ProbeRun) -> Sentence | None:
@@ -157,6 +188,18 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
         return Sentence("jacobians", True, f"{text}, {worse}.")
     missing = enough(abs(log(ratio)), (log(high) - log(low)) / (2 * Z), _count(run), "starts")
     return Sentence("jacobians", False, f"{text}; undecided if they drift: {missing}.")
+
+
+def _lost(run: ProbeRun) -> Sentence | None:
+    """Form 8: states whose Jacobians are not finite; nothing to say where there are none."""
+    lost, of = _newest(run, "jacobian_nonfinite"), _newest(run, "jacobian_states")
+    if not lost > 0:
+        return None
+    dropped = f"{_newest(run, 'starts_lost'):.0f} of {_count(run)} starts"
+    where = str(run.measured["nonfinite_where"][-1])
+    text = f"{lost:.0f} of {of:.0f} states have Jacobians that are not finite ({where}): leaving "
+    text += f"them out drops {dropped} (step {run.measured['step'][-1]:,.0f})."
+    return Sentence("lost jacobians", True, text)
 
 
 def _variance(run: ProbeRun) -> Sentence | None:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from gradlab import journal
 from gradlab.errors import InputError
-from gradlab.probe.schema import KIND
+from gradlab.journal_tables import Column, Table
+from gradlab.probe.schema import KIND, tables
 from gradlab.records import Record
 
 Columns = Mapping[str, NDArray[Any]]
@@ -112,27 +113,61 @@ def from_record(record: Record, path: Path) -> ProbeRun:
             name: json.loads(str(record.attributes[name]))
             for name in ("config", "environment", "parameters", "estimators")
         }
-        horizons = record.groups.get("measured", {}).get("horizon")
+        parameters = tuple(str(each) for each in told["parameters"])
+        estimators = tuple(str(each) for each in told["estimators"])
+        scales = {name: _scale(record, name) for name in ("action", "horizon")}
+        horizon = scales["horizon"] - 1 if scales["horizon"] else None
+        known = tables(len(parameters), scales["action"], horizon)
         return ProbeRun(
             attributes=record.attributes,
-            config=dict(told["config"]) | {"overhead_budget": told["config"]["overhead_budget"]},
+            config=dict(told["config"]) | {"overhead_budget": _budget(told["config"])},
             environment={str(k): str(v) for k, v in told["environment"].items()},
-            parameters=tuple(str(each) for each in told["parameters"]),
-            estimators=tuple(str(each) for each in told["estimators"]),
-            horizon=None if horizons is None else int(horizons.values[-1]),
-            **{name: _columns(record, name) for name in TABLES},
+            parameters=parameters,
+            estimators=estimators,
+            horizon=horizon,
+            **{name: _columns(record, name, known.get(name)) for name in TABLES},
         )
     except UNREADABLE as error:
         raise InputError(f"{path} is not a complete run of a probe ({error})") from error
 
 
-TABLES = {"vitals": "update", "successive": "update", "measured": "update", "alarms": "number"}
+TABLES = ("vitals", "successive", "measured", "alarms")
 
 
-def _columns(record: Record, name: str) -> Columns:
-    """A table by column, or nothing where it has no rows."""
-    found = {key: array.values for key, array in record.groups.get(name, {}).items()}
-    return found if len(found.get(TABLES[name], ())) else {}
+def _budget(config: Mapping[str, Any]) -> float:
+    budget = float(config["overhead_budget"])
+    if not 0 < budget <= 1:
+        raise ValueError(f"a budget of {budget:g}")
+    return budget
+
+
+def _scale(record: Record, name: str) -> int:
+    """How many entries a dimension has; 0 where no table has it."""
+    found = (group[name] for group in record.groups.values() if name in group)
+    return max((len(array.values) for array in found), default=0)
+
+
+def _columns(record: Record, name: str, known: Table | None) -> Columns:
+    """A table by column, or nothing where it has no rows.
+
+    Columns that this version does not know are left out, those that the file does not have, as one
+    of an older version, are unknown at every row.
+    """
+    found = record.groups.get(name, {})
+    if known is None or not len(found[known.index].values if known.index in found else ()):
+        return {}
+    index = found[known.index].values
+    columns = {known.index: index}
+    for key, column in known.columns.items():
+        shape = (len(index), *(len(known.scales[dim]) for dim in column.dims))
+        columns[key] = found[key].values if key in found else _unknown(column, shape)
+        if columns[key].shape != shape or (columns[key].dtype.kind in "OU") != column.text:
+            raise ValueError(f"{name}/{key} is {columns[key].dtype} {columns[key].shape}")
+    return columns
+
+
+def _unknown(column: Column, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
 
 
 def last(columns: Columns, name: str) -> float:
