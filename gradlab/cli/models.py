@@ -30,7 +30,7 @@ def asked_model(task: Task, model: str | None, gradient_model: str | None = None
     return TwoModels(states, named_model(gradient_model, task, "--gradient-model"))
 
 
-def named_model(name: str, task: Task, option: str = "--model") -> System:
+def named_model(name: str, task: Task | None, option: str = "--model") -> System:
     """A learned model from a checkpoint, or what a function of the user's own returns.
 
     Raises:
@@ -45,7 +45,7 @@ def named_model(name: str, task: Task, option: str = "--model") -> System:
     own = name.rpartition(":")[0].endswith(".py")
     found: object = load_function(name)() if own else load(name)
     if isinstance(found, GaussianEnsemble):
-        found = LearnedSystem(found, alive=task.alive)
+        found = LearnedSystem(found, alive=None if task is None else task.alive)
     if not isinstance(found, System):
         kind = type(found).__name__
         raise InputError(f"{option} {name} is a {kind}, expected a System (step, linearize, …)")

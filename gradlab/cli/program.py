@@ -22,6 +22,7 @@ from gradlab.cli.compare import Compare
 from gradlab.cli.fit import Fit
 from gradlab.cli.jacobians import Jacobians
 from gradlab.cli.listing import List
+from gradlab.cli.logs import Logs
 from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
@@ -35,6 +36,7 @@ Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
     | Annotated[Fit, subcommand("fit")]
+    | Annotated[Logs, subcommand("logs")]
     | Annotated[Remedies, subcommand("remedies")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Watch, subcommand("watch")]
@@ -54,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Measure
         | Jacobians
         | Fit
+        | Logs
         | Remedies
         | Train
         | Watch

@@ -26,6 +26,7 @@ class Report:
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
         from gradlab.jacobians.run import holds_jacobians
+        from gradlab.logged.run import holds_logs
         from gradlab.probe.results import holds_probe
         from gradlab.remedies.run import holds_remedies
         from gradlab.reporting import report
@@ -41,6 +42,8 @@ class Report:
             told = _comparison
         elif holds_remedies(self.file):
             told = _remedies
+        elif holds_logs(self.file):
+            told = _logs
         return {"verdict": told(self.file), "report": str(page)}
 
 
@@ -76,6 +79,13 @@ def _remedies(file: Path) -> list[Document]:
     from gradlab.remedies.run import load
 
     return remedies.sentences(load(file))
+
+
+def _logs(file: Path) -> list[Document]:
+    from gradlab.cli import logs
+    from gradlab.logged.run import load
+
+    return logs.sentences(load(file))
 
 
 def sentences(profile: Profile) -> list[Document]:

@@ -35,6 +35,11 @@ Figures of a test of remedies take its own long tables (`gradlab.remedies.run`):
     remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
     remedy_levels, remedy_marks, loss_slices               every model by itself
 
+Figures of logs take their own long table (`gradlab.logged.run`):
+
+    logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
+    logged_direction, logged_prediction                                 the model by itself
+
 Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
 
     returns, training_curve, mixture_weights, gradient_errors, update_times
@@ -59,6 +64,14 @@ from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
+from gradlab.figures.logged import (
+    logged_agreement,
+    logged_critics,
+    logged_direction,
+    logged_noise,
+    logged_prediction,
+    logged_referee,
+)
 from gradlab.figures.probe import (
     gradient_norms,
     layer_norms,
@@ -110,6 +123,12 @@ __all__ = [
     "jacobian_time",
     "layer_norms",
     "ledger",
+    "logged_agreement",
+    "logged_critics",
+    "logged_direction",
+    "logged_noise",
+    "logged_prediction",
+    "logged_referee",
     "loss_slices",
     "lost_gradients",
     "lyapunov",

@@ -122,6 +122,7 @@ def _residual_variance(x: Tensor, y: Tensor) -> Tensor:
     return variance
 
 
+@torch.no_grad()
 def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
     """(J_m − I_s) v in the units of the states, [R, L, ds]."""
     ds = record.state.shape[1]

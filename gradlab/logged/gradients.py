@@ -105,7 +105,9 @@ def _rows(
     begin = as_starts(path, estimator.states.state_dim)
 
     def rows(part: slice) -> Carried:
-        return carried(estimator, policy, begin.block(part), horizons, seed, "mask")
+        found = carried(estimator, policy, begin.block(part), horizons, seed, "mask")
+        # A model of the user's own may hold parameters of its own: their graph is not wanted.
+        return replace(found, costates=found.costates.detach())
 
     return rows
 

@@ -14,6 +14,8 @@ from gradlab.errors import InputError
 from gradlab.files import placed
 from gradlab.jacobians.run import holds_jacobians
 from gradlab.jacobians.run import load as load_jacobians
+from gradlab.logged.run import holds_logs
+from gradlab.logged.run import load as load_logs
 from gradlab.probe.results import holds_probe
 from gradlab.probe.results import load as load_probe
 from gradlab.profile import load
@@ -24,6 +26,7 @@ from gradlab.remedies.verdict import verdict as remedies_verdict
 from gradlab.reporting import (
     comparison_page,
     jacobian_page,
+    logged_page,
     panels,
     probe_page,
     probe_panels,
@@ -64,6 +67,8 @@ def report(path: str | Path) -> Path:
         make = _jacobians
     elif holds_remedies(path):
         make = _remedies
+    elif holds_logs(path):
+        make = _logs
     return _written(page, *make(path))
 
 
@@ -211,6 +216,13 @@ def _remedies(path: Path) -> tuple[list[Panel], str]:
     drawn = remedies_page.panels(run)
     title = f"Remedies on {run.config.get('task') or path.stem}"
     return drawn, remedies_page.render(run, remedies_verdict(run), title, drawn)
+
+
+def _logs(path: Path) -> tuple[list[Panel], str]:
+    run = load_logs(path)
+    drawn = logged_page.panels(run)
+    title = str(run.config.get("task") or path.stem)
+    return drawn, logged_page.render(run, title, drawn)
 
 
 def check_page(path: str | Path) -> Path:

@@ -1,0 +1,144 @@
+"""`gradlab logs DATA`: what recorded trajectories say of a policy gradient, without a simulator."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.models import asked_model, named_model
+from gradlab.errors import InputError
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from gradlab.data.trajectories import Trajectories
+    from gradlab.logged.run import LogsRun
+    from gradlab.systems.system import System
+    from gradlab.tasks import Task
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Judge a model's policy gradient by trajectories that the policy recorded; no simulator."""
+
+    data: Annotated[Positional[str], arg(metavar="DATA")]
+    """Recorded on-policy trajectories: NAME.h5 of gradlab, NAME.npz, minari:ID or a folder. Not
+    those that the model was fitted to."""
+    policy: Annotated[str, arg(metavar="FILE")]
+    """The policy that recorded them: .safetensors file or file.py:function."""
+    model: Annotated[str | None, arg(metavar="FILE|prior")] = None
+    """The model whose gradient is judged: a .safetensors file of `gradlab fit`, file.py:function
+    that returns a System, or "prior" of the --task. Default: the score alone."""
+    critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
+    """Critic Q(s, a) of the tail; name several times for how much they disagree."""
+    noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
+    """Standard deviation of the noise that was added to a deterministic policy's actions."""
+    task: Annotated[str | None, arg(metavar="TASK")] = None
+    """A task of `gradlab list tasks`, for its discount, horizon, names and prior only."""
+    settings: arguments.Settings = ()
+    discount: float | None = None
+    """γ of the return. Default: the task's."""
+    horizon: Annotated[int | None, arg(metavar="H")] = None
+    """Longest horizon of the model's gradient. Default: the task's, else 25."""
+    reach: Annotated[int | None, arg(metavar="T")] = None
+    """Steps of the whole return that a score sees. Default: as many as the data allow."""
+    every: Annotated[int | None, arg(metavar="STEPS")] = None
+    """Begin a window every so many steps, not with each trajectory alone: for few long ones."""
+    seed: arguments.Seed = 0
+    output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
+    """Where the run is written (.h5). Default: runs/DATA-logs.h5."""
+    overwrite: arguments.Overwrite = False
+    no_report: arguments.NoReport = False
+    json: bool = False
+    """Print one JSON document: verdict, table and paths."""
+
+    def run(self, command: str) -> Document:
+        """Judge and write RUN.h5 and RUN.html."""
+        with arguments.undisturbed():
+            from gradlab.logged.data import read
+            from gradlab.logged.measuring import HORIZON, measure_logs
+            from gradlab.networks.checkpoint import load
+
+        run = self.output or Path("runs") / f"{_stem(self.data)}-logs.h5"
+        arguments.check_outputs(run, (), self.overwrite, page=not self.no_report)
+        task = None if self.task is None else arguments.named_task(self.task, self.settings)
+        discount, horizon = self.discount, self.horizon
+        if discount is None:
+            if task is None:
+                raise InputError("--discount is missing: give it, or --task to take its own")
+            discount = task.discount
+        if horizon is None:
+            horizon = HORIZON if task is None else max(task.horizon, 1)
+        data, model = _named(read(self.data), task), self._model(task)
+        policy, critics = load(self.policy), [load(each) for each in self.critic]
+        with bars() as progress:
+            found = measure_logs(
+                data,
+                policy,
+                model,
+                critics or None,
+                discount=discount,
+                horizon=horizon,
+                reach=self.reach,
+                every=self.every,
+                noise_std=self.noise_std,
+                seed=self.seed,
+                settings={
+                    "task": None if task is None else task.name,
+                    "data": self.data,
+                    "model_file": self.model,
+                    "command": command,
+                },
+                progress=progress,
+            )
+        found.save(run, overwrite=self.overwrite)
+        document: Document = {"verdict": sentences(found), "run": str(run)}
+        if not self.no_report:
+            from gradlab.reporting import report
+
+            document["report"] = str(report(run))
+        return document | {"table": found.table().to_dict("records")}
+
+    def _model(self, task: Task | None) -> System | None:
+        if self.model is None:
+            return None
+        if task is not None:
+            return asked_model(task, self.model)
+        if self.model == "prior":
+            raise InputError("--model prior needs a --task whose prior it is")
+        return named_model(self.model, None)
+
+
+def sentences(found: LogsRun) -> list[Document]:
+    """The verdict as plain values."""
+    from gradlab.logged.verdict import verdict
+
+    return [asdict(sentence) for sentence in verdict(found)]
+
+
+def _stem(data: str) -> str:
+    """A file name from a record's: minari:mujoco/hopper/mine-v0 → mine-v0."""
+    return Path(data.partition(":")[2] or data).stem
+
+
+def _named(data: Trajectories, task: Task | None) -> Trajectories:
+    """The record with the task's names of its coordinates.
+
+    Raises:
+        InputError: it has other widths.
+    """
+    if task is None:
+        return data
+    from dataclasses import replace
+
+    from gradlab.data.transitions import check_widths
+
+    check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
+    names = {
+        name: getattr(task, name) for name in ("state_names", "action_names") if getattr(task, name)
+    }
+    return replace(data, **names)

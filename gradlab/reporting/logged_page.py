@@ -1,0 +1,126 @@
+"""The page of logs and a model: what the data support, how noisy they are, what to mend."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pandas as pd
+
+from gradlab import figures
+from gradlab.logged.run import LogsRun
+from gradlab.logged.verdict import verdict
+from gradlab.reporting import shell
+from gradlab.reporting.numbers import folded
+from gradlab.reporting.panels import Panel, panel
+
+SUPPORT = "What the data support"
+NOISE = "How much the data can tell"
+MODEL = "The model by itself, on these data"
+SECTIONS = {
+    "agreement": "The model's gradient against scores",
+    "gradient": "Every gradient by itself",
+    "policy": "The policy's own noise in the recorded actions",
+    "critic": "Critics",
+    "direction": "Derivatives against neighbours",
+    "prediction": "Prediction errors",
+}
+HEADINGS = {
+    "block": "gradient",
+    "output": "coordinate",
+    "step": "horizon or step",
+    "quantity": "quantity",
+    "value": "value",
+    "ci_low": "95 % from",
+    "ci_high": "to",
+    "n": "n",
+    "method": "interval by",
+}
+WORDS = """<section><h2>How to read it</h2>
+<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
+<em>score</em> (likelihood ratio) differentiates the policy's density and nothing else: its mean is
+the gradient of the recorded return, whatever model and critic are worth, and its noise is large.
+The <em>model's</em> gradient follows the recorded states and takes the model's Jacobians there, so
+its difference from the score of the same return is the doing of these Jacobians. What the model
+would do along its own predictions, and what the policy would earn after a step, these data cannot
+tell.</p></section>"""
+
+
+def panels(run: LogsRun) -> list[Panel]:
+    """The figures, those without numbers left out."""
+    table, found = run.table(), []
+    if run.config["stochastic"] and run.config["model"] is not None:
+        caption = "Up to where the upper end stays below the line, the data support the model."
+        agree = partial(figures.logged_agreement, table)
+        found.append(panel("agreement", SUPPORT, caption, agree))
+    if run.config["stochastic"] or run.config["model"] is not None:
+        referee = "Below the line the mean of these trajectories is too noisy to judge by."
+        noise = "The score's price for being unbiased; a straight rise is an explosion."
+        found += [
+            panel("referee", NOISE, referee, partial(figures.logged_referee, table)),
+            panel("noise", NOISE, noise, partial(figures.logged_noise, table)),
+        ]
+    if run.config["model"] is None:
+        return found
+    if int(run.config["critics"]) > 1:
+        critics = "What another critic would have made of the same data."
+        found.append(panel("critics", NOISE, critics, partial(figures.logged_critics, table)))
+    direction = "Of the model's slopes, per output; grey: how much of the evidence is noise."
+    ahead = "States that differ have other Jacobians: beyond 100 % predictions say nothing."
+    return [
+        *found,
+        panel("direction", MODEL, direction, partial(figures.logged_direction, table)),
+        panel("prediction", MODEL, ahead, partial(figures.logged_prediction, table)),
+    ]
+
+
+def render(run: LogsRun, title: str, drawn: list[Panel]) -> str:
+    """The whole page as text."""
+    body = f"""{shell.verdict_box(verdict(run))}
+{shell.figures(drawn)}
+{WORDS}
+<section><h2>Numbers</h2>
+<p>Click a heading to sort.</p>
+{_tables(run.table())}
+</section>
+{_method(run)}"""
+    question = "What do logs say of this policy gradient?"
+    return shell.document(title, question, _facts(run), body)
+
+
+def _facts(run: LogsRun) -> dict[str, object]:
+    config, environment = run.config, run.environment
+    return {
+        "task": config.get("task"),
+        "policy": shell.short(config.get("policy_hash")),
+        "model": config.get("model_file") or config.get("model") or "none",
+        "critics": config.get("critics"),
+        "trajectories": config.get("trajectories"),
+        "transitions": config.get("transitions"),
+        "discount": config.get("discount"),
+        "seed": config.get("seed"),
+        "precision": environment.get("precision"),
+        "wall time": shell.seconds(environment.get("wall_seconds")),
+    }
+
+
+def _tables(table: pd.DataFrame) -> str:
+    parts = []
+    for section, title in SECTIONS.items():
+        rows = table[table["section"] == section]
+        if rows.empty:
+            continue
+        shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
+        parts.append(folded(title, rows, {name: HEADINGS[name] for name in shown}))
+    return "\n".join(parts)
+
+
+def _method(run: LogsRun) -> str:
+    rest = {key: value for key, value in run.config.items() if key != "command"}
+    return f"""<section id="method"><h2>How this was computed</h2>
+{shell.reproduce(run.config.get("command"))}
+<div class="columns">
+<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
+<div><h3>What was left out</h3>{shell.definitions(run.notes)}</div>
+<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
+</div>
+</section>"""
