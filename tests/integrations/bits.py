@@ -36,13 +36,25 @@ class Integrator(gymnasium.Env):
 
 
 def integrator_task(factor: float = 1.0) -> gradlab.Task:
-    """The environment's system without noise; its step to the right times `factor`."""
-    eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    a, b = torch.as_tensor(A), factor * torch.as_tensor(B)[:, None]
-    return gradlab.tasks.linear_quadratic(
-        A=a, B=b, Q=eye, R=eye[:1, :1], noise_covariance=0 * eye, start_mean=zero,
-        start_covariance=eye, discount=0.5, prior=(1.05 * a, 0.9 * b),
-    )  # fmt: skip
+    """The environment's system, its actions `factor` times as strong; the prior is a bit wrong."""
+    a, b = torch.as_tensor(A), torch.as_tensor(B)[:, None]
+
+    def system(a_: Tensor, b_: Tensor) -> Any:
+        def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+            reward = -(state**2).sum(-1) - (action**2).sum(-1)
+            return state @ a_.T + action @ b_.T, reward
+
+        return gradlab.systems.from_function(step, 2, 1)
+
+    return gradlab.Task(
+        name="integrator",
+        simulator=system(a, factor * b),
+        prior=system(1.05 * a, 0.9 * factor * b),
+        starts=lambda n, generator: torch.randn(n, 2, generator=generator, dtype=torch.float64),
+        discount=0.5,
+        horizon=5,
+        action_limit=(2.0,),
+    )
 
 
 def seeded() -> None:
