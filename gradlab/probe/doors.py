@@ -117,7 +117,7 @@ def step_of(step: Any) -> int:
     Raises:
         InputError: it is none.
     """
-    if isinstance(step, float | np.floating) and step.is_integer():
+    if isinstance(step, (float, np.floating)) and step.is_integer():
         return int(step)
     try:
         return operator.index(step)

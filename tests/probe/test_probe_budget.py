@@ -11,7 +11,7 @@ from torch import nn
 
 import gradlab
 from gradlab.probe import sampler, vitals
-from gradlab.probe.budget import ALWAYS, GRACE, Budget
+from gradlab.probe.budget import ALWAYS, GRACE, UNSEEN, Budget
 from gradlab.probe.measured import Past
 from gradlab.probe.successive import FIRST, PAIRS
 
@@ -108,7 +108,7 @@ def test_looks_that_cost_too_much_pass_updates_over(monkeypatch: pytest.MonkeyPa
     looped(probe, clock, 2000, host=1.0)
     assert probe.spent <= ALWAYS * 0.1 + 0.01
     seen = sum(row["vitals/looked"] for row in rows if "vitals/looked" in row)
-    assert seen == pytest.approx(ALWAYS * 0.1 * 2000 / 0.5, rel=0.1)
+    assert seen == pytest.approx(ALWAYS * 0.1 * 2000 / (UNSEEN * 0.5), rel=0.1)
 
 
 def test_cheap_looks_pass_nothing_over() -> None:
