@@ -60,9 +60,10 @@ def moved_chains(chains: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def _draw_moved(ax: Axes, rows: pd.DataFrame, floor: float | None) -> list[str]:
-    """First, last and some between; says how many."""
+    """First, last and those nearest to even steps between; says how many."""
     steps = np.unique(rows["step"].to_numpy(float))
-    shown = steps[np.unique(np.linspace(0, len(steps) - 1, len(LOOKS)).round().astype(int))]
+    even = np.linspace(steps[0], steps[-1], len(LOOKS))
+    shown = steps[np.unique(np.abs(steps[:, None] - even).argmin(axis=0))]
     for step, look in zip(shown, LOOKS[-len(shown) :], strict=True):
         line, label = _curve(rows[rows["step"] == step]), f"step {step:,.0f}"
         drawing.draw(ax, line, replace(look, label=label), floor, band=0.12)
@@ -71,23 +72,25 @@ def _draw_moved(ax: Axes, rows: pd.DataFrame, floor: float | None) -> list[str]:
 
 
 def chosen_horizons(
-    table: pd.DataFrame, ax: Axes | None = None, *, longest: int | None = None
+    choices: pd.DataFrame, ax: Axes | None = None, *, longest: int | None = None
 ) -> Axes:
-    """Horizon of the smallest error at every measurement, with the horizons that may be best."""
+    """At every measurement the gradients that may have the smallest error, the smallest ringed."""
     ax = ax or style.new_axes()
-    lines = curves_of(table, "chosen_horizon")
-    if not lines:
-        return empty(
-            ax, "Horizon of the smallest error", "nothing could be chosen: no admissible truth"
-        )
-    for line in lines:
-        ax.vlines(line.horizon, line.low, line.high, color=style.BLUE, lw=4.5, alpha=0.35)
-        ax.plot(line.horizon, line.value, "o-", color=style.BLUE, lw=1.2, markersize=5)
+    title = "Which gradient has the smallest error?"
+    if choices.empty:
+        return empty(ax, title, "nothing could be chosen: no admissible truth")
+    names = [str(name) for name in dict.fromkeys(choices["estimator"])]
+    for k, (name, look) in enumerate(style.looks(names).items()):
+        own = choices[choices["estimator"] == name]
+        height = own["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
+        ax.plot(own["step"], height, look.marker or "s", color=look.colour, label=look.label,
+                markersize=5, alpha=0.75, lw=0)  # fmt: skip
+        best = own["chosen"].to_numpy(bool)
+        ax.plot(own["step"][best], height[best], "o", color=INK, markersize=10, lw=0,
+                markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
     if longest is not None:
-        ax.axhline(longest, color=MUTED, lw=1.2, ls=(0, (2, 2)), label="longest that is measured")
-        ax.set_ylim(-0.4, longest + 0.6)
-    notes = ["bars: from the shortest to the longest horizon of the 95% set"]
-    over_steps(ax, "Horizon of the smallest error", "horizon [steps]", notes)
+        ax.set_ylim(-0.6, longest + 0.6)
+    over_steps(ax, title, "horizon [steps]", ["marks: the 95% set; rings: the smallest estimate"])
     ax.yaxis.set_major_locator(MaxNLocator(integer=True))
     return ax
 

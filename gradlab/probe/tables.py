@@ -3,6 +3,7 @@
     curves      a row per step, quantity and place (a tensor, an action, a tier)
     profiles    a row per step, estimator, horizon and quantity, as `Profile.table` has them
     chains      a row per step and number of Jacobians chained
+    choices     a row per step and gradient that may have the smallest error
 
 Long runs are thinned: windows of updates are put together (means weighted by updates, largest
 values, counts added), bursts of successive gradients are pooled as one sample.
@@ -67,6 +68,29 @@ def chains(run: ProbeRun) -> pd.DataFrame:
     known = np.isfinite(value.ravel())
     found = pd.DataFrame({name: each[known] for name, each in table.items()})
     return found.assign(ci_low=np.nan, ci_high=np.nan)
+
+
+def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
+    """The gradients that may have the smallest error, at every measurement that has a truth.
+
+    Returns:
+        seed, step, estimator, horizon, chosen (whether it is the smallest estimate).
+    """
+    columns = ["seed", "step", "estimator", "horizon", "chosen"]
+    parts = [_kept(run).assign(seed=seed) for seed, run in runs.items() if run.measured]
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return found[columns]
+
+
+def _kept(run: ProbeRun) -> pd.DataFrame:
+    names, found = np.array(run.estimators, dtype=object), run.measured
+    kept = found["kept"] == 1
+    best = found["chosen_estimator"][:, None, None], found["chosen_horizon"][:, None, None]
+    _, estimator, horizon = np.indices(kept.shape)
+    chosen = (estimator == best[0]) & (horizon == best[1])
+    row, e, h = np.nonzero(kept | chosen)
+    told = {"step": found["step"][row], "estimator": names[e], "horizon": h}
+    return pd.DataFrame({**told, "chosen": chosen[row, e, h]})
 
 
 def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:
@@ -203,8 +227,6 @@ def _measured(run: ProbeRun) -> Iterator[pd.DataFrame]:
     if not found:
         return
     step = found["step"]
-    kept = found["kept_low"], found["kept_high"]
-    yield _rows(step, "chosen_horizon", found["chosen_horizon"], kept)
     weight = found["weight_zero_low"], found["weight_zero_high"]
     yield _rows(step, "weight_zero", found["weight_zero"], weight)
     for name in ("growth", "lyapunov", "value"):

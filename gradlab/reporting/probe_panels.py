@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.probe.results import ProbeRun
-from gradlab.probe.tables import chains, curves, profiles
+from gradlab.probe.tables import chains, choices, curves, profiles
 from gradlab.reporting.panels import Panel, panel
 
 SIGNAL = "Is there a signal in the noise?"
@@ -48,8 +48,7 @@ CAPTIONS = {
     "parts": "Where squared bias and variance / N′ cross, the error is near its least.",
     "cosine": "1 is the true direction; at 0 a step along the gradient gains nothing.",
     "moved": "The same through training: a least that moves asks for another horizon.",
-    "chosen_horizon": "Set your horizon inside the bars; a bar over everything: these starts do "
-    "not tell.",
+    "chosen": "Set your horizon where the marks are; marks everywhere: these starts do not tell.",
     "weight_zero": "1: all on the critic's own gradient; 0: all on the longest horizon.",
     "jacobian_ratio": "On states that the policy visits now. Rising: the model is wrong where the "
     "policy goes; refit it there.",
@@ -75,7 +74,7 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     found = [*_signal(table), *_health(table, max(len(run.parameters) for run in runs.values()))]
     alone = next(iter(runs.values())) if len(runs) == 1 else None
     found += _errors(alone) if alone is not None else []
-    found += _choices(table, next(iter(runs.values())).horizon) + _drift(table)
+    found += [*_choices(runs), *_having(ERROR, table, _weights(runs, table)), *_drift(table)]
     found += _chains(alone) if alone is not None else []
     return [*found, *_having(COST, table, {"share": partial(figures.probe_cost, table)})]
 
@@ -202,13 +201,19 @@ def _errors(run: ProbeRun) -> list[Panel]:
     return [panel(each, ERROR, dated[each], draw) for each, draw in drawn.items()]
 
 
-def _choices(table: pd.DataFrame, longest: int | None) -> list[Panel]:
-    weight = partial(
+def _choices(runs: Mapping[str, ProbeRun]) -> list[Panel]:
+    rows, longest = choices(runs), next(iter(runs.values())).horizon
+    draw = partial(figures.chosen_horizons, rows, longest=longest)
+    return [] if rows.empty else [panel("chosen", ERROR, CAPTIONS["chosen"], draw)]
+
+
+def _weights(runs: Mapping[str, ProbeRun], table: pd.DataFrame) -> dict[str, Callable[..., Axes]]:
+    longest = next(iter(runs.values())).horizon
+    draw = partial(
         figures.probe_curve, table, quantity="weight_zero", unit="weight", level=(0.5, "half"),
         title=f"Measured weight of horizon 0 beside horizon {longest}",
     )  # fmt: skip
-    horizon = partial(figures.chosen_horizons, table, longest=longest)
-    return _having(ERROR, table, {"chosen_horizon": horizon, "weight_zero": weight})
+    return {"weight_zero": draw}
 
 
 def _drift(table: pd.DataFrame) -> list[Panel]:
