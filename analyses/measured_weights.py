@@ -32,7 +32,7 @@ from tyro.conf import subcommand
 
 from analyses.mpg_table_1 import task_of
 from gradlab.progress import bars
-from gradlab.training.algorithms import Algorithm, Term, find
+from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.loop import train
 from gradlab.training.results import load
 from gradlab.training.weights import FixedWeights
@@ -46,6 +46,7 @@ FIXED: Mapping[str, tuple[int, ...]] = {
     "equal-pair": SETS["pair"], "equal-four": SETS["four"],
 }  # fmt: skip
 RULES = tuple(f"rule-{name}" for name in SETS)
+MEASURED = tuple(f"{what}-{name}" for what in ("weights", "horizon") for name in SETS)
 ITERATIONS, SEEDS, HIDDEN = 10_000, 6, (64, 64)
 
 
@@ -56,7 +57,9 @@ def row_of(arm: str, task: str) -> Algorithm:
         horizons = FIXED[arm]
         share = (1 / len(horizons),) * len(horizons)
         return replace(base, terms=tuple(map(Term, horizons)), weights=FixedWeights(share))
-    return replace(base, terms=tuple(map(Term, SETS[arm.split("-")[1]])))
+    what, horizons = arm.split("-")
+    row = replace(base, terms=tuple(map(Term, SETS[horizons])))
+    return row if what == "rule" else measured(row, **{what: "measured"})
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Train:
     """Train arms on one task; what is finished is kept, what was killed goes on."""
 
     task: str
-    arm: tuple[str, ...] = (*RULES, *FIXED)
+    arm: tuple[str, ...] = (*RULES, *FIXED, *MEASURED)
     iterations: int = ITERATIONS
     seeds: int = SEEDS
     folder: Path = FOLDER / "runs"
@@ -85,7 +88,7 @@ class Train:
         with bars() as progress:
             train(
                 row_of(arm, self.task), task_of(self.task), path, resume=resume, progress=progress,
-                seeds=self.seeds, iterations=self.iterations, evaluate_every=500,
+                seeds=self.seeds, iterations=self.iterations, evaluate_every=500, measure_every=500,
                 checkpoint_every=1000, keep=(0.0, 0.1, 0.25, 0.5, 1.0),
                 command=f"python -m analyses.measured_weights train --task {self.task} --arm {arm}",
             )  # fmt: skip

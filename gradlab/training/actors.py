@@ -4,7 +4,9 @@
 
 "first": a_0 alone carries θ, later actions come from a frozen copy with their state path kept, so
 that ∇X_n is the unified gradient of eq. 6. "all": every action carries θ (eq. 5). All horizons
-share one rollout. `Estimator.mean_gradient` gives the same gradients, one seed at a time.
+share one rollout; a seed without weight on the longer ones rests at its first states while others
+go on, so that steps it does not ask for cannot harm it. `Estimator.mean_gradient` gives the same
+gradients, one seed at a time.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradlab.training.algorithms import Term
 from gradlab.training.seed_models import Model
+from gradlab.training.weights import Floats
 
 Act = Callable[[Tensor], Tensor]  # state [E, N, ds] → action [E, N, da]
 Value = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, N]
@@ -33,7 +37,7 @@ class Objective:
 
 def mixture_loss(
     terms: Sequence[Term],
-    weights: Sequence[float],
+    weights: Sequence[float] | Floats,
     act: Act,
     later: Act,
     value: Value,
@@ -46,13 +50,15 @@ def mixture_loss(
 
     Args:
         act, later: the live policy, and its frozen copy (for terms of the first action).
+        weights: of the terms, [terms], or of each seed, [E, terms].
         state: [E, N, ds]; noise: of the model, [H, E, N, noise_dim] or None.
     """
     total = state.new_zeros(state.shape[0])
+    shares = np.broadcast_to(np.asarray(weights), (len(total), len(terms))).T
     for actions in dict.fromkeys(term.actions for term in terms):
         chosen = {
             term.horizon: weight
-            for term, weight in zip(terms, weights, strict=True)
+            for term, weight in zip(terms, shares, strict=True)
             if term.actions == actions
         }
         then = later if actions == "first" else act
@@ -61,7 +67,7 @@ def mixture_loss(
 
 
 def _weighted_return(
-    chosen: dict[int, float],
+    chosen: dict[int, Floats],
     act: Act,
     then: Act,
     value: Value,
@@ -70,25 +76,37 @@ def _weighted_return(
     noise: Tensor | None,
     objective: Objective,
 ) -> Tensor:
-    """Σ_n w_n mean X_n [E] of the horizons n → w_n in `chosen`, along one rollout."""
+    """Σ_n w_n mean X_n [E] of the horizons n → w_n [E] in `chosen`, along one rollout."""
     last, discount = max(chosen), objective.discount
     total = state.new_zeros(state.shape[0])
     rewards = state.new_zeros(state.shape[:2])
     alive = torch.ones_like(rewards)
     action = act(state)
+    home, asked = (state, action.detach()), _longest(chosen)
     for t in range(last + 1):
         if t in chosen:
             tail = rewards + discount**t * alive * value(state, action)
-            total = total + chosen[t] * tail.mean(dim=1)
+            total = total + state.new_tensor(chosen[t]) * tail.mean(dim=1)
         if t == last:
             break
         assert model is not None
+        if (asked <= t).any():
+            resting = torch.from_numpy(asked <= t).to(state.device)[:, None, None]
+            state, action = (
+                torch.where(resting, begin, now)
+                for begin, now in zip(home, (state, action), strict=True)
+            )
         state, reward, still = model_step(model, state, action, None if noise is None else noise[t])
         rewards = rewards + discount**t * objective.reward_scale * alive * reward
         if objective.masked:
             alive = alive * still
         action = then(state)
     return total
+
+
+def _longest(chosen: dict[int, Floats]) -> Floats:
+    """The longest horizon to which each seed gives a weight, [E]."""
+    return np.asarray(np.max([n * (weight > 0) for n, weight in chosen.items()], axis=0))
 
 
 def model_step(

@@ -31,7 +31,7 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.training.model_choice import LearnedModel
-from gradlab.training.weights import FixedWeights, Weights
+from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
 
@@ -93,7 +93,7 @@ class Algorithm:
     """One row of the table.
 
     Attributes:
-        terms, weights: the mixture of policy gradients and how it is weighted.
+        terms, weights: the mixture of policy gradients and how it is weighted (`measured`).
         target: what the critic is fitted to.
         policy: "deterministic", limit · tanh of a network, or "gaussian", squashed likewise.
         exploration: std of the noise on collected actions, in units of the limit (a Gaussian
@@ -135,6 +135,8 @@ class Algorithm:
             raise InputError(f"{self.name} has terms {self.horizons}: horizons start at 0")
         if isinstance(self.weights, FixedWeights):
             self.weights(0, self.horizons)
+        if isinstance(self.weights, MeasuredWeights):
+            self._check_measured(self.weights.follow)
         soft = isinstance(self.target, Soft)
         if soft != (self.policy == "gaussian") or (soft and self.horizons != (0,)):
             raise InputError(
@@ -149,6 +151,21 @@ class Algorithm:
                 )
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")
+
+    def _check_measured(self, follow: str) -> None:
+        if len(self.terms) < 2:
+            raise InputError(
+                f"{follow} are 'measured', but {self.name} follows one gradient: mixtures are "
+                f"mpg-v1, mpg-v2 and mpg-general, of any horizons, or terms of your own"
+                if follow == "weights"
+                else f"horizon is 'measured', but {self.name} has one horizon: take mpg-v1, mpg-v2 "
+                f"or mpg-general, with the horizons to choose from"
+            )
+        if any(term.actions != "first" for term in self.terms):
+            raise InputError(
+                f"{follow} is 'measured', but {self.name} has terms with θ in every action, whose "
+                f"truth is another: only terms of the first action can be weighed"
+            )
 
     @property
     def horizons(self) -> tuple[int, ...]:
@@ -237,6 +254,29 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
         )
     kind = max(algorithm.terms, key=lambda term: term.horizon).actions
     return replace(algorithm, terms=tuple(Term(n, kind if n else "first") for n in horizons))
+
+
+def measured(algorithm: Algorithm, weights: str = "rule", horizon: str = "rule") -> Algorithm:
+    """The row with weights, or the horizon, that measurements have shown to be better.
+
+    Args:
+        weights, horizon: "rule", the row's own, or "measured"; one of the two.
+
+    Raises:
+        InputError: another word, both, or a row without a mixture of first-action gradients.
+    """
+    for name, value in (("weights", weights), ("horizon", horizon)):
+        if value not in ("rule", "measured"):
+            raise InputError(f"{name} is {value!r}, expected 'rule' or 'measured'")
+    if weights == horizon == "measured":
+        raise InputError(
+            "weights and horizon are both 'measured': measured weights mix all horizons, a "
+            "measured horizon is followed alone: choose one"
+        )
+    if weights == horizon == "rule" or isinstance(algorithm.weights, MeasuredWeights):
+        return algorithm
+    follow = "weights" if weights == "measured" else "horizon"
+    return replace(algorithm, weights=MeasuredWeights(follow, algorithm.weights))  # type: ignore[arg-type]
 
 
 def published(algorithm: Algorithm, task: str) -> Algorithm:

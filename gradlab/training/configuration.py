@@ -12,7 +12,7 @@ from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.settings import Settings, for_task
-from gradlab.training.weights import Weights
+from gradlab.training.weights import MeasuredWeights, Rule, Weights
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
@@ -46,6 +46,12 @@ def settings_of(task: Task, settings: Settings | None, changes: Mapping[str, obj
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:
     """The rule with the ramp of the task (MPG) or the length of the run (MPG-J)."""
+    if isinstance(weights, MeasuredWeights):
+        return replace(weights, rule=_scheduled(weights.rule, settings))
+    return _scheduled(weights, settings)
+
+
+def _scheduled(weights: Rule, settings: Settings) -> Rule:
     if isinstance(weights, MpgWeights):
         return replace(weights, ramp=settings.ramp)
     if isinstance(weights, MpgJournalWeights):

@@ -89,7 +89,7 @@ def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[flo
         task, policy, settings.gradient_starts, max(chosen), run.algorithm.batch,
         settings.termination,
     )  # fmt: skip
-    tail, model = Tail(max(chosen), critic, task.discount), _model(run, seed)
+    tail, model = Tail(max(chosen), critic, task.discount), model_of(run, seed)
     profile = truth.profile({"model": Estimator(model, model, "first", tail)})
     found: dict[str, list[float]] = {}
     for h in chosen:
@@ -134,7 +134,8 @@ def _ends(name: str, estimate: Estimate) -> tuple[float, float, float]:
     return estimate.value, found.low, found.high
 
 
-def _model(run: Run, seed: int) -> System:
+def model_of(run: Run, seed: int) -> System:
+    """What the rollouts of one seed, by its position, use: its own model, or the task's prior."""
     if run.dynamics is not None:
         return run.dynamics.system_of(seed)
     assert run.task.prior is not None

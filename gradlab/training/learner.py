@@ -45,7 +45,8 @@ class Update:
         value: mean critic value on the batch, in scaled rewards.
         critic_norm, policy_norm: gradient norms before clipping.
         policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
-        weights: [terms]; horizon: the longest rollout made.
+        weights: [terms], over seeds with weights of their own the mean; horizon: the longest
+            rollout made.
         critic_seconds, policy_seconds: what either took, all seeds together (on a GPU: until it was
             queued).
     """
@@ -67,6 +68,7 @@ class Learner:
 
     Attributes:
         model: what rollouts use: the task's prior, or what was learned last (None before).
+        in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
     """
 
@@ -91,6 +93,7 @@ class Learner:
         self.trained_critic = Trained(critics, value_rate, clip, algorithm.critic_spectral)
         self.target_policy, self.target_critic = self.policy.copied(), self.critic.copied()
         self.model: Model | None = None if algorithm.model is not None else task.prior
+        self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
         self.watch: Callable[[Tensor], None] | None = None
         self._cached: Tensor | None = None
 
@@ -115,7 +118,7 @@ class Learner:
         assert self._cached is not None
         critic_loss, value, critic_norm = self._update_critic(batch, self._cached)
         middle = time.perf_counter()
-        weights = self.algorithm.weights(iteration, self.algorithm.horizons)
+        weights = self.weights(iteration)
         policy_norm = policy_loss = None
         horizon = 0
         if iteration % self.algorithm.delay == 0:
@@ -123,9 +126,14 @@ class Learner:
             _blend(self.target_policy, self.policy, self.algorithm.tau)
             _blend(self.target_critic, self.critic, self.algorithm.tau)
         return Update(
-            critic_loss, value, critic_norm, policy_norm, policy_loss, weights, horizon,
+            critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
         )  # fmt: skip
+
+    def weights(self, iteration: int) -> Floats:
+        """What is in force, [E, terms]."""
+        rule = self.algorithm.weights(iteration, self.algorithm.horizons)
+        return np.where(np.isnan(self.in_force), rule, self.in_force)
 
     def act(self, network: Network, state: Tensor, noise: Tensor | None = None) -> Tensor:
         """Action [E, N, da]; of a Gaussian policy at `noise`, or at its median without."""
@@ -157,6 +165,15 @@ class Learner:
         parameters = [*self.policy.parameters, *self.critic.parameters]
         sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
         return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())
+
+    def policy_gradients(self, iteration: int, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
+        """What an update of the policy on this batch would follow now, before clipping, as
+        `trained_policy.gradients`; changes nothing."""
+        loss, _ = self._policy_loss(iteration, batch, self.weights(iteration), draws)
+        # What normalises the weights is a graph that the next update needs.
+        return torch.autograd.grad(
+            loss.sum(), self.trained_policy.raw.parameters, retain_graph=True
+        )
 
     def policy_of(self, member: int, policy: Network | None = None) -> nn.Module:
         """The policy of one seed, of now or of then, as a network that `gradlab measure` takes."""
@@ -242,18 +259,20 @@ class Learner:
             )
         system = self.task.simulator if target.system == "simulator" else self.model
         assert system is not None
-        drawn = self._noise("target noise", iteration, system.noise_dim, target.steps, batch)
+        drawn = self._noise(
+            "target noise", iteration, system.noise_dim, target.steps, batch, self.draws
+        )
         return targets.n_step(
             target, batch, system, self.policy, self.target_policy, self._least, drawn,
             self.objective,
         )  # fmt: skip
 
     def _noise(
-        self, name: str, iteration: int, width: int, steps: int, batch: Batch
+        self, name: str, iteration: int, width: int, steps: int, batch: Batch, draws: Draws
     ) -> Tensor | None:
         if width == 0 or steps == 0:
             return None
-        drawn = self.draws.normal(name, iteration, (steps, batch.state.shape[1], width))
+        drawn = draws.normal(name, iteration, (steps, batch.state.shape[1], width))
         return drawn.transpose(0, 1)
 
     def _update_critic(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -265,26 +284,32 @@ class Learner:
     def _update_policy(
         self, iteration: int, batch: Batch, weights: Floats
     ) -> tuple[Tensor, Tensor, int]:
+        loss, horizon = self._policy_loss(iteration, batch, weights, self.draws)
+        norm = self.trained_policy.step(loss.sum())
+        return loss.detach(), norm, horizon
+
+    def _policy_loss(
+        self, iteration: int, batch: Batch, weights: Floats, draws: Draws
+    ) -> tuple[Tensor, int]:
         critic = self.critic.frozen()
         if isinstance(self.algorithm.target, Soft):
-            loss, horizon = self._soft_loss(iteration, batch, critic), 0
+            loss, horizon = self._soft_loss(iteration, batch, critic, draws), 0
         else:
-            pairs = zip(self.algorithm.terms, weights, strict=True)
-            kept = [(term, float(weight)) for term, weight in pairs if weight > NEGLIGIBLE]
-            horizon = max(term.horizon for term, _ in kept)
+            shares = np.where(weights > NEGLIGIBLE, weights, 0.0)
+            kept = np.flatnonzero(shares.any(axis=0))
+            terms = [self.algorithm.terms[k] for k in kept]
+            horizon = max(term.horizon for term in terms)
             model, first = self.model, critic.every(self.algorithm.critics)
             width = 0 if model is None or horizon == 0 else model.noise_dim
             noise = self._noise(
-                "model noise", iteration, width, max(self.algorithm.horizons), batch
+                "model noise", iteration, width, max(self.algorithm.horizons), batch, draws
             )
             loss = mixture_loss(
-                [term for term, _ in kept], [weight for _, weight in kept],
-                self._watched(self.policy), self.policy.frozen(),
+                terms, shares[:, kept], self._watched(self.policy), self.policy.frozen(),
                 lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2),
                 model, batch.state, noise, self.objective,
             )  # fmt: skip
-        norm = self.trained_policy.step(loss.sum())
-        return loss.detach(), norm, horizon
+        return loss, horizon
 
     def _watched(self, policy: Network) -> Act:
         if self.watch is None:
@@ -298,14 +323,19 @@ class Learner:
 
         return act
 
-    def _soft_loss(self, iteration: int, batch: Batch, critic: Network) -> Tensor:
+    def _soft_loss(self, iteration: int, batch: Batch, critic: Network, draws: Draws) -> Tensor:
         assert isinstance(self.algorithm.target, Soft)
-        noise = self.draws.normal("action", iteration, batch.action.shape[1:])
+        noise = draws.normal("action", iteration, batch.action.shape[1:])
         action, log_prob = self.draw(self.policy, batch.state, noise)
         if self.watch is not None:
             self.watch(action.detach())
         value = self.values(critic, batch.state, action).amin(dim=1)
         return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
+
+
+def _common(weights: Floats) -> Floats:
+    """Of all seeds, [terms]: theirs where they are the same, else the mean."""
+    return weights[0] if (weights == weights[0]).all() else np.asarray(weights.mean(axis=0))
 
 
 @torch.no_grad()

@@ -16,8 +16,8 @@ from gradlab import provenance
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, probing
-from gradlab.training.algorithms import Algorithm, find
+from gradlab.training import checkpoints, measured_weights, probing
+from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.precision import precision
 from gradlab.training.recording import attributes, tables
@@ -31,6 +31,8 @@ def train(
     output: str | Path | None = None,
     settings: Settings | None = None,
     *,
+    weights: str = "rule",
+    horizon: str = "rule",
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -43,6 +45,8 @@ def train(
         algorithm: a name of `ALGORITHMS`, or a row of your own.
         output: run file; default "ALGORITHM-TASK.h5" in the current folder.
         settings: all settings; default: those of the papers for this task.
+        weights, horizon: "rule", the algorithm's, or "measured" (one of the two): what measurements
+            against the simulator's own gradient have shown to be better than the rule.
         resume: go on with the run at `output`; overwrite: replace it.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
@@ -54,6 +58,8 @@ def train(
     """
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(task, settings, changes)
+    row = measured(row, weights, horizon)
+    measured_weights.check(row, task)
     row = replace(row, weights=scheduled(row.weights, chosen))
     path = Path(output) if output is not None else Path(f"{row.name}-{task.name}.h5")
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)

@@ -26,6 +26,7 @@ from gradlab.training.dynamics import Dynamics
 from gradlab.training.health import Health
 from gradlab.training.interruption import between_iterations
 from gradlab.training.learner import Learner
+from gradlab.training.measured_weights import Measuring
 from gradlab.training.probing import Probing
 from gradlab.training.recording import Window, evaluation_row, model_row
 from gradlab.training.settings import Settings
@@ -57,6 +58,7 @@ class Run:
             if algorithm.model is None
             else Dynamics(algorithm.model, task, draws, settings.agents)
         )
+        self.measuring = Measuring(self)
         self.window = Window(algorithm)
         self.batch: Batch | None = None
         self.health = Health(self)
@@ -97,6 +99,8 @@ class Run:
             checkpoints.keep(path, self, k)
         if gradient_errors.due(self):
             self._measure(journal)
+        if self.measuring.due:
+            journal.append("weights", self.measuring.row())
         if k % settings.checkpoint_every == 0 or self._done:
             checkpoints.save(path, self, config)
         return self._done
@@ -126,6 +130,7 @@ class Run:
                 "lost": torch.from_numpy(self.health.lost),
                 "excessive": torch.from_numpy(self.health.excessive),
             },
+            "weights": self.measuring.state(),
             "window": self.window.state(),
             "batch": {} if self.batch is None else dict(vars(self.batch)),
         }
@@ -147,6 +152,7 @@ class Run:
         self.environments.load(under(state, "environments/"))
         self.replay.load(under(state, "replay/"))
         self.window.load(under(state, "window/"))
+        self.measuring.load(under(state, "weights/"))
         if self.dynamics is not None:
             self.dynamics.load(under(state, "dynamics/"))
             self.learner.model = self.dynamics.rollout() if self.dynamics.fitted else None

@@ -33,6 +33,8 @@ class Settings:
         gradient_every: iterations between two measurements of the gradient that the policy follows;
             0: never; None: where networks are kept, if the model is learned.
         gradient_starts: from the task's law, of one measurement.
+        measure_every: iterations between two measurements of the weights of a mixture, where they
+            are measured; measure_starts: from the replay of each seed, of one measurement.
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
             is none.
         precision: "float32", or "float64" for comparisons.
@@ -57,6 +59,8 @@ class Settings:
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     gradient_every: int | None = None
     gradient_starts: int = 128
+    measure_every: int = 1000
+    measure_starts: int = 128
     probe_budget: float | None = None
     precision: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
@@ -64,7 +68,7 @@ class Settings:
     def __post_init__(self) -> None:
         for name in (
             "seeds", "iterations", "agents", "interval", "warmup", "episode", "ramp",
-            "evaluate_every", "evaluation_starts", "log_every", "checkpoint_every",
+            "evaluate_every", "evaluation_starts", "log_every", "checkpoint_every", "measure_every",
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
@@ -83,6 +87,8 @@ class Settings:
             raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
         if self.gradient_starts < 4:
             raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
+        if not isinstance(self.measure_starts, int) or self.measure_starts < 8:
+            raise InputError(f"measure_starts is {self.measure_starts!r}, expected an integer ≥ 8")
         budget = self.probe_budget
         if budget is not None and not (isinstance(budget, int | float) and 0 < budget <= 1):
             raise InputError(f"probe_budget is {budget!r}, expected a share in (0, 1]")

@@ -1,9 +1,10 @@
-"""The weights that a mixture of horizons may have: fixed ones, or a rule of the papers."""
+"""The weights that a mixture of horizons may have: fixed, a rule of the papers, or measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,4 +27,23 @@ class FixedWeights:
         return np.array(self.values)
 
 
-Weights = FixedWeights | MpgWeights | MpgJournalWeights
+Rule = FixedWeights | MpgWeights | MpgJournalWeights
+
+
+@dataclass(frozen=True)
+class MeasuredWeights:
+    """What measurements have shown to be better than the rule (`training.measured_weights`).
+
+    Attributes:
+        follow: "weights", the mixture of least mean squared error, or "horizon", the single one.
+        rule: what is followed until then.
+    """
+
+    follow: Literal["weights", "horizon"]
+    rule: Rule
+
+    def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
+        return self.rule(iteration, horizons)
+
+
+Weights = Rule | MeasuredWeights
