@@ -1,0 +1,202 @@
+"""The server of a live page answers two questions of this machine, and refuses everything else."""
+
+import hashlib
+import http.client
+import json
+import re
+import socket
+import threading
+import time
+from base64 import b64encode
+
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.watching import server as serving
+from gradlab.watching.server import Server
+from gradlab.watching.state import Watcher
+from tests.watching import grown
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    with grown.training(tmp_path_factory.mktemp("server") / "run.h5", grown.ATTACK) as writer:
+        writer.append("updates", grown.update_row(1))
+        yield writer
+
+
+@pytest.fixture(scope="module")
+def server(writer):
+    (writer.path.parent / "secret.txt").write_text("secret")
+    with Server(Watcher(writer.path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def asked(server, path="/", method="GET", host="127.0.0.1", **headers):
+    """Status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+    if host is not None:
+        connection.putheader("Host", host)
+    for name, value in headers.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), body
+
+
+def raw(server, data, wait=True):
+    """What comes back for bytes as they are."""
+    with socket.create_connection(server.server_address[:2], timeout=10) as connection:
+        connection.sendall(data)
+        return connection.makefile("rb").read() if wait else b""
+
+
+def test_it_listens_on_loopback_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert server.url == f"http://127.0.0.1:{server.server_address[1]}/"
+    others = {each[4][0] for each in socket.getaddrinfo(socket.gethostname(), None)}
+    for address in others - {"127.0.0.1", "::1"}:
+        with pytest.raises(OSError):
+            socket.create_connection((address, server.server_address[1]), timeout=1).close()
+
+
+def test_the_state_is_the_runs(server):
+    status, headers, body = asked(server, "/state.json")
+    state = json.loads(body)
+    assert status == 200 and headers["Content-Type"] == "application/json"
+    assert state["phase"] == "running" and state["progress"]["done"] == 10
+    assert state["title"] == f"mpg-v2 on {grown.ATTACK}"
+
+
+def test_what_has_not_changed_is_not_sent_again(server, writer):
+    _, headers, _ = asked(server, "/state.json")
+    status, again, body = asked(server, "/state.json", If_None_Match=headers["ETag"])
+    assert (status, body, again["ETag"]) == (304, b"", headers["ETag"])
+    writer.append("updates", grown.update_row(2))
+    time.sleep(serving.FRESH)
+    status, later, body = asked(server, "/state.json", If_None_Match=headers["ETag"])
+    assert status == 200 and later["ETag"] != headers["ETag"]
+    assert json.loads(body)["progress"]["done"] == 20
+
+
+@pytest.mark.parametrize("path", ["/", "/state.json", "/none"])
+def test_every_answer_forbids_what_a_page_could_do(server, path):
+    _, headers, _ = asked(server, path)
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert not [name for name in headers if name.startswith("Access-Control")]
+    assert headers["Server"] == "gradlab "
+
+
+def test_the_page_runs_its_own_script_and_style_alone(server):
+    _, headers, body = asked(server)
+    policy = headers["Content-Security-Policy"]
+    for tag in ("script", "style"):
+        (text,) = re.findall(f"<{tag}>(.*?)</{tag}>", body.decode(), re.DOTALL)
+        digest = b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(rb"https?://(?!www.w3.org/2000/svg)|@import|src=|url\(|innerHTML", body)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"])
+def test_nothing_can_be_sent_or_changed(server, method):
+    status, headers, _ = asked(server, "/state.json", method)
+    assert status == 405 and headers["Allow"] == "GET, HEAD"
+
+
+def test_head_is_get_without_a_body(server):
+    status, headers, body = asked(server, "/", "HEAD")
+    assert (status, body) == (200, b"") and "Content-Security-Policy" in headers
+
+
+PATHS = (
+    "/secret.txt", "/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/./state.json",
+    "/x//state.json", "/state.json/", "/state.json?x=1", "/state.json%00", "/%00", "/run.h5",
+    "/run.h5.journal", "/etc/passwd", "//etc/passwd", "/..\\..\\etc\\passwd", "/page.py",
+    "http://127.0.0.1/state.json", "http://evil.example/", "*", "state.json", "file:///etc/passwd",
+    "/" + "a" * 20_000, "/%ff%fe", "/index.html", "/favicon.ico", "/live.js",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
+def test_there_are_two_addresses_and_no_path(server, path):
+    status, _, body = asked(server, path)
+    assert status == 404 and body == b"Not Found\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /\x00 HTTP/1.0", b"GET /state.json\x00 HTTP/1.0", b"GET " + b"/a" * 40_000,
+        b"\x00\xff\x16\x03\x01", b"GET", b"GET / HTTP/9.9", b"GET / FTP/1.0", b"/ / / /",
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_nonsense_is_refused_and_says_nothing_of_the_run(server, line):
+    answer = raw(server, line + b"\r\nHost: 127.0.0.1\r\n\r\n")
+    assert b"200" not in answer.split(b"\r\n")[0] and b"pendulum" not in answer
+    assert b"mpg" not in answer and b"<" not in answer
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "evil.example:80", "localhost.evil.example", "",
+     "127.0.0.1@evil.example", "0.0.0.0", "127.0.0.1:80:80", "127.0.0.1 evil", None],
+)  # fmt: skip
+def test_a_page_from_elsewhere_whose_name_leads_here_gets_nothing(server, host):
+    for path in ("/", "/state.json"):
+        status, _, body = asked(server, path, host=host)
+        assert status == 421 and b"mpg" not in body
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:99"])
+def test_a_name_of_this_machine_with_the_port_of_a_tunnel_is_answered(server, host):
+    assert asked(server, "/state.json", host=host)[0] == 200
+
+
+def test_two_hosts_are_none(server):
+    answer = raw(server, b"GET / HTTP/1.0\r\nHost: localhost\r\nHost: localhost\r\n\r\n")
+    assert b" 421 " in answer.split(b"\r\n")[0]
+
+
+def test_slow_clients_hold_up_nobody_and_are_dropped(server, monkeypatch):
+    monkeypatch.setattr(serving, "LONGEST", 1.0)
+    slow = [socket.create_connection(server.server_address[:2]) for _ in range(serving.MOST - 1)]
+    for each in slow:
+        each.sendall(b"GET /state.json HT")
+    begun = time.monotonic()
+    assert asked(server, "/state.json")[0] == 200
+    assert time.monotonic() - begun < 1.0
+    more = socket.create_connection(server.server_address[:2])
+    more.sendall(b"GET")
+    time.sleep(0.1)
+    with socket.create_connection(server.server_address[:2], timeout=5) as refused:
+        assert refused.recv(10) == b""  # no place left: closed at once
+    for each in [*slow, more]:
+        each.settimeout(5)
+        assert each.recv(10) in (b"", b"HTTP/1.0 4"[:10])
+        each.close()
+    assert asked(server, "/state.json")[0] == 200
+
+
+def test_a_port_that_is_taken_is_refused(server, writer):
+    with pytest.raises(InputError, match="cannot be had"):
+        Server(Watcher(writer.path), server.server_address[1])
+
+
+def test_nothing_is_logged(server, capfd):
+    asked(server, "/none")
+    raw(server, b"\x00\r\n\r\n")
+    raw(server, b"GET /state.json HTTP/1.0\r\nHost: localhost\r\n\r\n", wait=False)
+    time.sleep(0.2)
+    assert capfd.readouterr() == ("", "")

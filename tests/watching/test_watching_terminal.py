@@ -1,0 +1,198 @@
+"""What `gradlab watch` prints: it fits, says what matters in words, and steers no terminal."""
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from rich.console import Console
+
+from gradlab.cli import main
+from gradlab.journal import journal_of
+from gradlab.watching import showing
+from gradlab.watching.state import SILENT, Watcher
+from gradlab.watching.terminal import room, screen
+from tests.watching import grown
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with grown.training(tmp_path_factory.mktemp("terminal") / "run.h5", grown.ATTACK) as writer:
+        for k in range(41):
+            writer.append("updates", grown.update_row(k))
+        writer.append("evaluations", grown.evaluation_row(40))
+        writer.append("events", {"number": 4, "message": grown.ATTACK})
+    return writer.path
+
+
+def printed(path, width, height=None, **console):
+    out = io.StringIO()
+    console = Console(file=out, width=width, height=height, **console)
+    watcher = Watcher(path)
+    console.print(screen(watcher.state(), time.time(), room(console, height), "Ctrl-C ends it."))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 20), (120, 40), (250, 70)])
+def test_the_screen_fits_and_keeps_head_values_events_and_foot(run, width, height):
+    lines = printed(run, width, height).splitlines()
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    text = "\n".join(lines)
+    assert "the run has ended before its last iteration" in text
+    assert "policy gradient norm" in text and "42" in text
+    assert "iteration 400 of 1,000 (40%)" in text and "Ctrl-C ends it." in text
+    assert "! iteration 1" in text
+
+
+def test_values_ranges_and_courses_stand_in_a_row(run):
+    lines = printed(run, 80).splitlines()
+    norm = next(line for line in lines if line.startswith("policy gradient norm"))
+    assert norm.split()[3:7] == ["42", "41", "…", "43"] and "▁" in norm and "█" in norm
+
+
+def test_what_does_not_fit_is_counted(tmp_path):
+    with grown.probed(tmp_path / "run.h5") as writer:
+        writer.append("vitals", grown.vitals_row(1))
+        writer.append("measured", grown.measured_row(1))
+        for k in range(9):
+            writer.append("alarms", grown.alarm_row(k, 10 * k, f"kind {k}", "do this. " * 30))
+    lines = printed(writer.path, 80, 20).splitlines()
+    assert len(lines) <= 20
+    assert any("more: taller window" in line for line in lines)
+    assert any("update 80: kind 8" in line for line in lines)
+    assert any("update 80: kind 8" in line for line in printed(writer.path, 80).splitlines())
+
+
+def test_names_from_a_run_steer_no_terminal(run):
+    text = printed(run, 200)
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
+    assert "<img src=x" in text  # as it stands
+
+
+def test_nothing_is_told_by_colour_alone(run):
+    plain = printed(run, 80, 24)
+    coloured = printed(run, 80, 24, force_terminal=True, color_system="truecolor")
+    assert "\x1b[" in coloured
+    stripped = "".join(part.split("m", 1)[-1] for part in coloured.split("\x1b["))
+    assert stripped == plain
+
+
+def test_a_terminal_of_ascii_gets_ascii_courses(run):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="replace")
+    console = Console(file=out, width=80)
+    console.print(screen(Watcher(run).state(), 0.0, room(console, None)))
+    out.seek(0)
+    assert "_" in out.read()
+
+
+def test_once_prints_the_state_and_json_is_one_document(run, capfd):
+    assert main(["watch", str(run), "--once"]) == 0
+    out, err = capfd.readouterr()
+    assert "policy gradient norm" in out and "\x1b" not in out and err == ""
+    assert max(map(len, out.splitlines())) <= 80
+    assert main(["watch", str(run), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["phase"] == "ended" and document["progress"]["done"] == 400
+    norm = next(each for each in document["latest"] if each["name"] == "policy gradient norm")
+    assert (norm["value"], norm["low"], norm["high"]) == (42.0, 41.0, 43.0)
+
+
+def test_a_run_that_is_not_there_yet_is_waited_for(tmp_path, capfd):
+    assert main(["watch", str(tmp_path / "run.h5"), "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["phase"] == "waiting" and document["charts"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run.h5.journal"], "ends in .h5"),
+        (["run.h5", "--port", "80"], "add --web"),
+        (["run.h5", "--web", "--once"], "give one"),
+        (["run.h5", "--web", "--port", "70000"], "65535"),
+    ],
+)
+def test_wrong_usage_is_refused_in_a_line(words, said, capfd):
+    assert main(["watch", *words]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_a_foreign_file_is_refused_before_the_view(tmp_path, capfd):
+    (tmp_path / "run.h5").write_bytes(b"no run")
+    assert main(["watch", str(tmp_path / "run.h5")]) == 2
+    assert "not a readable HDF5 file" in capfd.readouterr().err
+
+
+def test_lines_come_when_rows_do_and_end_with_the_run(tmp_path):
+    path, now, out = tmp_path / "run.h5", [time.time()], io.StringIO()
+    writer = grown.training(path)
+    story = iter(range(40))
+
+    def sleep(seconds):
+        now[0] += seconds
+        k = next(story)
+        if k == 12:
+            writer.append("events", {"number": 4, "message": "seed 0 diverged"})
+        if k == 30:
+            writer.close()
+        elif k < 30:
+            writer.append("updates", grown.update_row(k))
+            os.utime(journal_of(path), (now[0], now[0]))
+
+    showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
+    lines = out.getvalue().splitlines()
+    assert "has no row yet" in lines[0]
+    assert [line for line in lines if "policy gradient norm 2," in line]
+    assert "  ! iteration 1: seed 0 diverged" in lines
+    assert "the run has ended" in lines[-1]
+    assert len(lines) == 6  # empty, one every ten seconds of thirty, the event, the end
+    assert "\x1b" not in out.getvalue()
+
+
+def test_lines_say_when_a_run_is_silent_and_when_its_writer_is_gone(tmp_path):
+    path, now, out = tmp_path / "run.h5", [time.time()], io.StringIO()
+    grown.killed(path)
+
+    def sleep(seconds):
+        now[0] += SILENT
+
+    showing.lines(Watcher(path, clock=lambda: now[0]), out, sleep)
+    assert "was not closed" in out.getvalue().splitlines()[-1]
+
+
+def screens(process, descriptor, until, limit=20.0):
+    """What a terminal gets until a text is there."""
+    text, end = "", time.monotonic() + limit
+    while until not in text and time.monotonic() < end:
+        if select.select([descriptor], [], [], 0.1)[0]:
+            text += os.read(descriptor, 65536).decode(errors="replace")
+    assert until in text, text[-2000:]
+    return text
+
+
+def test_a_terminal_is_redrawn_until_ctrl_c_which_is_no_failure(tmp_path):
+    path = tmp_path / "run.h5"
+    outside, inside = pty.openpty()
+    environment = os.environ | {"COLUMNS": "80", "LINES": "24", "TERM": "xterm", "NO_COLOR": "1"}
+    with grown.training(path) as writer:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gradlab", "watch", str(path)],
+            stdout=inside, stderr=subprocess.PIPE, env=environment,
+        )  # fmt: skip
+        screens(process, outside, "has no row yet")
+        writer.append("updates", grown.update_row(4))
+        text = screens(process, outside, "iteration 40 of 1,000")
+        assert "\x1b[3" not in text  # NO_COLOR
+        process.send_signal(signal.SIGINT)
+        text += screens(process, outside, "the run has not been touched")
+        assert process.wait(10) == 0
+        assert process.stderr is not None and process.stderr.read() == b""
+        process.stderr.close()
+    os.close(inside)
+    os.close(outside)
