@@ -87,22 +87,20 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
     def _begin(self) -> None:
         parts, task = parts_of(self._trainer), self.task
-        if self.probe is None:
-            discount = discount_of(self._trainer.loss_module)
-            if task is not None and discount is not None:
-                task = replace(task, discount=discount)
-            self.probe = Probe(
-                parts.policy,
-                parts.optimizer,
-                task,
-                None if task is None else parts.critic,
-                log=[self.log, self._record],
-                overhead_budget=self.overhead_budget,
-                seed=self.seed,
-                clock=self.clock,
-                watched=parts.watched,
-            )
-        self.probe.resume()
+        discount = discount_of(self._trainer.loss_module)
+        if task is not None and discount is not None:
+            task = replace(task, discount=discount)
+        self.probe = Probe(
+            parts.policy,
+            parts.optimizer,
+            task,
+            None if task is None else parts.critic,
+            log=[self.log, self._record],
+            overhead_budget=self.overhead_budget,
+            seed=self.seed,
+            clock=self.clock,
+            watched=parts.watched,
+        )
         self._passes = after_backward(parts.watched.module, self._mark)
 
     def _end(self) -> None:
@@ -124,16 +122,20 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         return shown or None
 
     def _compare(self, batch: Any) -> Any:
-        """The first step of the first batch, made again by the task's simulator."""
+        """A step of the first batch, made again by the task's simulator."""
         if self.task is not None and not self._compared:
             self._compared = True
             compare(self.task, lambda: self._transition(batch))
         return batch
 
     def _transition(self, batch: Any) -> tuple[Any, Any, Any] | None:
+        """(s, a, s') of the batch; None where it has ends of episodes only."""
         loss = self._trainer.loss_module
         observed, acted = loss.actor_network.in_keys[0], action_key(loss)
-        first = batch.reshape(-1)[0].cpu()
-        if bool(first["next", "done"].any()):
+        flat = batch.reshape(-1).cpu()
+        whole = (~flat["next", "done"].flatten()).nonzero().flatten()
+        if not len(whole):
             return None
-        return first[observed].numpy(), first[acted].numpy(), first["next", observed].numpy()
+        # The last one: a seed set after the first reset leaves the first step without its state.
+        row = flat[int(whole[-1])]
+        return row[observed].numpy(), row[acted].numpy(), row["next", observed].numpy()
