@@ -83,7 +83,7 @@ def chosen_horizons(
     for k, (name, look) in enumerate(style.looks(names).items()):
         own = choices[choices["estimator"] == name]
         height = own["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
-        ax.plot(own["step"], height, look.marker or "s", color=look.colour, label=look.label,
+        ax.plot(own["step"], height, look.marker or "X", color=look.colour, label=look.label,
                 markersize=5, alpha=0.75, lw=0)  # fmt: skip
         best = own["chosen"].to_numpy(bool)
         ax.plot(own["step"][best], height[best], "o", color=INK, markersize=10, lw=0,

@@ -185,13 +185,14 @@ def _means(values: Floats, looked: Floats, begin: NDArray[np.intp]) -> Floats:
 def shares(run: ProbeRun) -> dict[str, Floats]:
     """Share of the time that went into each tier, from the beginning to every row of vitals.
 
-    The first one is what is left of all, finding prices included.
+    The first one is what is left of all, finding prices included. Bursts and measurements that end
+    at an update are paid after its row.
     """
     at, elapsed = run.vitals["update"], run.vitals["elapsed"]
     found = {"": run.vitals["own_seconds"]}
     for place, table in zip(TIERS[1:], (run.successive, run.measured), strict=True):
         paid = np.concatenate([[0.0], np.cumsum(table.get("seconds", np.empty(0)))])
-        found[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at, side="right")]
+        found[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
     rest = found.pop("") - sum(found.values())
     parts = {TIERS[0]: np.maximum(rest, 0.0), **found}
     with np.errstate(invalid="ignore", divide="ignore"):
