@@ -2,8 +2,8 @@
 
     ρ² = |E M − E S|² / |E S|²          M the model's gradient, S the score's, of the same windows
 
-    agree      the upper end of |E M − E S|² − TOLERANCE² |E S|² is below 0: they differ by less
-               than half of the reference, so that the angle between them is at most 30°
+    agree      the upper ends of ρ² and of |E M − E S|² − TOLERANCE² |E S|² say that they differ by
+               less than half of a reference that is known to be there: at most 30° between them
     disagree   the lower end of |E M − E S|² is above 0, and they are not known to agree
     undecided  neither: the sentence says how many trajectories would tell
 
@@ -12,6 +12,7 @@ Every number is a U-statistic over pairs of trajectories, with the jackknife's i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import exp
 
@@ -20,8 +21,9 @@ import numpy as np
 from gradlab.logged.gradients import Cell, Products, weighted
 from gradlab.logged.reading import TOLERANCE
 from gradlab.statistics.comparison import difference, log_ratio
-from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected
+from gradlab.statistics.intervals import Interval, interval, jackknife_se
 from gradlab.statistics.moments import (
+    Array,
     Estimate,
     Moments,
     PairSums,
@@ -41,7 +43,7 @@ class Number:
 
 
 def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Number]:
-    """mean_norm, variance, snr, `cosine_self`; variance_critics where there are others.
+    """mean_norm, variance, cosine_self; variance_critics where there are others.
 
     Args:
         others: the same gradient with other critics.
@@ -50,21 +52,35 @@ def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list
     gradient = found.pair(cell, cell)
     moments = Moments(found.size, found.squares[cell], gradient, critics=critics)
     every = estimates(moments, 1)
-    numbers = [Number(name, each, interval(name, each)) for name, each in every.items()]
-    return [*numbers, _cosine_self(found, cell)]
+    square = pair_mean(gradient, found.size)
+    told = [name for name in ("variance", "variance_critics") if name in every]
+    plain = [Number(name, every[name], interval(name, every[name])) for name in told]
+    # The ends of the square hold where it is estimated below 0, too.
+    ends = interval("bias2", square)
+    noise = float(gradient.left.sum() / found.size.sum() ** 2) - square.value  # tr Cov / N
+    return [
+        _of_square("mean_norm", square, ends, lambda u: np.sqrt(np.maximum(u, 0.0))),
+        *plain,
+        _of_square("cosine_self", square, ends, lambda u: _share(u, noise)),
+    ]
 
 
-def _cosine_self(found: Products, cell: Cell) -> Number:
-    """√(|μ|² / E |mean|²): of the mean of these windows with what it estimates; 0 where |μ|² is
-    estimated below 0."""
-    sums, size = found.pair(cell, cell), found.size
-    n, total = size.sum(), sums.left.sum()
-    energy = Estimate(float(total / n**2), (total - 2 * sums.left + sums.own) / (n - size) ** 2)
-    signal = pair_mean(sums, size)
-    share = combine(lambda u, e: np.sqrt(np.maximum(u, 0.0) / e), signal, energy)
-    low, high = np.clip(skewness_corrected(share), 0.0, 1.0)
-    spread = Interval(float(low), float(high), jackknife_se(share.left_out), "jackknife")
-    return Number("cosine_self", share, spread)
+def _of_square(
+    quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
+) -> Number:
+    """A rising function of |E G|², its ends those of the square."""
+    estimate = combine(function, square)
+    low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
+    return Number(
+        quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
+    )
+
+
+def _share(square: Array, noise: float) -> Array:
+    """√(|μ|² / (|μ|² + tr Cov/N)): the cosine of the mean of N with what it estimates."""
+    signal = np.maximum(square, 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(signal / (signal + noise)))
 
 
 def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:

@@ -64,6 +64,9 @@ def _beyond(judged: Sequence[Agreement], longest: int) -> str:
         worst = max(refuted, key=lambda each: each.gap.value)
         where = horizons([each.horizon for each in refuted])
         told += f" Refuted: h = {where} (at h = {worst.horizon} by {_gap(worst)})."
+    again = [each.horizon for each in later if each.status == "agree"]
+    if again:
+        told += f" Agrees beyond, too: h = {horizons(again)}."
     if open_:
         where = horizons([each.horizon for each in open_])
         told += f" Undecided: h = {where}; {_enough(open_)}."
@@ -105,7 +108,7 @@ def _enough(found: Sequence[Agreement]) -> str:
 
 def _gap(each: Agreement) -> str:
     """42% (CI 31–55%), cosine 0.97 (CI 0.95–0.99), N = 400 trajectories"""
-    n, turn = f"N = {each.cosine.n or each.gap.n} trajectories", each.cosine
+    n, turn = f"N = {each.n} trajectories", each.cosine
     angle = f"cosine {cosine(turn.value)} (CI {span(turn.low, turn.high)})"
     if not isfinite(each.gap.value):
         return f"an unknown share of a score that is lost in noise ({n})"

@@ -45,6 +45,8 @@ def add_gradients(rows: Rows, what: Asked, cut: Windows, progress: Progress) -> 
         own = noise_of(found, (MODEL, h), tuple((name, h) for name in rivals))
         add_numbers(rows, "gradient", MODEL, h, own, n)
         every.append({each.quantity: each for each in own})
+        if not found.squares[MODEL, h].any():
+            continue  # no action reaches a reward in so few steps: nothing to agree about
         for block, cell in _references(sources, what, h):
             add_numbers(rows, "agreement", block, h, agreement(found, (MODEL, h), cell), n)
     _add_growth(rows, what.horizons, every, n)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Any, Literal
 
 from gradlab.logged.run import LogsRun
@@ -36,7 +36,9 @@ class Agreement:
     """The model's gradient against a score at one horizon.
 
     Attributes:
-        gap: relative difference |E M − E S| / |E S|, squared; cosine: of the means.
+        gap: relative difference |E M − E S| / |E S|, squared; cosine: of the means; NaN where the
+            score is lost in noise.
+        n: trajectories.
         more: trajectories that would tell, where undecided; None: no affordable number.
     """
 
@@ -44,6 +46,7 @@ class Agreement:
     status: Status
     gap: Number
     cosine: Number
+    n: int
     more: int | None
 
 
@@ -67,22 +70,28 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
         numbers(run, "agreement", quantity, block)
         for quantity in ("excess", "bias2", "relative_bias2", "cosine")
     )
-    nothing = Number(float("nan"), float("nan"), float("nan"), float("nan"), 0)
-    return [
-        Agreement(
-            horizon=h,
-            status=_status(excess[h], bias2[h]),
-            gap=gap.get(h, nothing),
-            cosine=cosine.get(h, nothing),
-            more=_more(excess[h], bias2[h]),
+    name = "score" if block == "same" else block
+    norms = numbers(run, "gradient", "mean_norm", name)
+    lost = Number(nan, nan, nan, nan, 0)
+    found = []
+    for h in sorted(excess.keys() & bias2.keys()):
+        known = norms[h if block == "same" else int(run.config["reach"])].low > 0
+        parts = excess[h], bias2[h], gap.get(h, lost)
+        found.append(
+            Agreement(
+                horizon=h,
+                status=_status(*parts) if known else "undecided",
+                gap=parts[2],
+                cosine=cosine.get(h, lost),
+                n=excess[h].n,
+                more=_more(excess[h], bias2[h]),
+            )
         )
-        for h in sorted(excess)
-        if h in bias2
-    ]
+    return found
 
 
-def _status(excess: Number, bias2: Number) -> Status:
-    if excess.high < 0:
+def _status(excess: Number, bias2: Number, gap: Number) -> Status:
+    if excess.high < 0 and gap.high < TOLERANCE**2:
         return "agree"
     return "disagree" if bias2.low > 0 else "undecided"
 

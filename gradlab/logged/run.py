@@ -4,11 +4,12 @@ Reading needs neither the data nor torch. `block` names whose number it is, `ste
 step, `output` a coordinate. The sections:
 
     policy      are the actions the policy's own? Standardised residuals, per action
-    gradient    of "score" and "model" at every horizon: mean_norm, variance, snr, cosine of the
-                mean with its own expectation; of the model also variance_critics; of "whole" the
-                score of the whole recorded return
+    gradient    of "score" and "model" at every horizon: mean_norm, variance, cosine_self (of the
+                mean with its own expectation); of the model also variance_critics and, where it
+                sets in, variance_slope per step; of "whole" the score of the whole recorded return
     agreement   the model's gradient less the score's, of one and the same return ("same"), and of
-                the whole recorded return ("whole"): bias2, relative_bias2, excess, cosine
+                the whole recorded return ("whole"): bias2, relative_bias2, excess over what is
+                called agreement, cosine, variance_ratio; none where the model's is exactly 0
     critic      per critic: Bellman residual, calibration against observed returns, values beyond
                 the return bound
     direction   the model's directional derivatives against held-out neighbours, per output

@@ -13,6 +13,7 @@ from gradlab.wording import cosine, percent, rounded_up, span, steps, times, two
 
 FIT = 0.05  # of a critic's spread: residuals within it are called small
 BEYOND = 0.01  # share of values outside of the return bound that is worth a word
+LEAST = 0.001  # share that is worth its digits
 NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
 
 
@@ -177,12 +178,16 @@ def _direction(run: LogsRun) -> list[Sentence]:
     text = (
         f"Held against differences between neighbours, the model's directional derivatives are off "
         f"by {_root(all_)} over all outputs, most in {worst}: {_root(known[worst])}; "
-        f"{percent(floor.value)} of what neighbours show is noise (N = {all_.n} trajectories)."
+        f"{_small(floor.value)} of what neighbours show is noise (N = {all_.n} trajectories)."
     )
     decided = floor.low < NOISY and isfinite(all_.low) and all_.high - all_.low < 1.0
     if not decided:
         text = f"Undecided: {text[0].lower()}{text[1:]}"
     return [Sentence("direction", decided, text)]
+
+
+def _small(share: float) -> str:
+    return percent(share) if share >= LEAST else f"less than {percent(LEAST)}"
 
 
 def _root(square: Number) -> str:
