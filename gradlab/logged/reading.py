@@ -1,8 +1,7 @@
 """Numbers of a run of logs as sentences and figures need them; no torch.
 
-status of a horizon    agree     the excess over tolerance is below 0 (`logged.agreement`)
-                       disagree  else, where the squared difference is above 0
-                       undecided else
+A horizon's status is agree, disagree or undecided (`logged.agreement`); none agrees where the score's
+own norm is not known to be above 0.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
         found.append(
             Agreement(
                 horizon=h,
-                status=_status(*parts) if known else "undecided",
+                status=_status(*parts, known),
                 gap=parts[2],
                 cosine=cosine.get(h, lost),
                 n=excess[h].n,
@@ -90,8 +89,8 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
     return found
 
 
-def _status(excess: Number, bias2: Number, gap: Number) -> Status:
-    if excess.high < 0 and gap.high < TOLERANCE**2:
+def _status(excess: Number, bias2: Number, gap: Number, known: bool) -> Status:
+    if known and excess.high < 0 and gap.high < TOLERANCE**2:
         return "agree"
     return "disagree" if bias2.low > 0 else "undecided"
 
