@@ -9,7 +9,7 @@ from html import escape
 import pandas as pd
 
 from gradlab import figures
-from gradlab.reporting import shell
+from gradlab.reporting import shell, training_probe
 from gradlab.reporting.panels import Panel, panel
 from gradlab.training import pairs
 from gradlab.training.results import GOALS, Training, first_reached, table, times
@@ -53,6 +53,8 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     for name, (title, unit) in curves.items():
         drawn = partial(figures.training_curve, rows, name=name, title=title, unit=unit)
         found.append(panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
+    if len(runs) == 1:
+        found += training_probe.panels(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn = partial(figures.update_times, times(runs))
     found.append(panel("update-times", COST, caption, drawn))
@@ -97,6 +99,7 @@ def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
     sentences = [each for name, run in runs.items() for each in verdict(run, name)]
     sentences = [*pairs.paired_verdict(runs), *sentences]
     body = f"""{shell.verdict_box(sentences)}
+{training_probe.alarms(runs)}
 {shell.figures(drawn)}
 {_pairs(runs)}
 {_table(runs)}

@@ -20,10 +20,22 @@ BLOCK = 64  # iterations
 
 @final
 class Draws:
-    """Draws [E, *shape] for E seeds; remembers one block per name."""
+    """Draws [E, *shape] for E seeds; remembers one block per name.
 
-    def __init__(self, seeds: Sequence[int], dtype: torch.dtype, device: Any) -> None:
-        self.seeds = tuple(seeds)
+    Args:
+        use: what they are for: those of different uses are independent.
+        block: iterations that are drawn at once.
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[int],
+        dtype: torch.dtype,
+        device: Any,
+        use: str = "training",
+        block: int = BLOCK,
+    ) -> None:
+        self.seeds, self.use, self.block = tuple(seeds), use, block
         self.dtype, self.device = dtype, device
         self._blocks: dict[tuple[str, tuple[int, ...]], tuple[int, Tensor]] = {}
 
@@ -42,14 +54,14 @@ class Draws:
         shape: tuple[int, ...],
         exact: bool = False,
     ) -> Tensor:
-        number, at = divmod(iteration, BLOCK)
+        number, at = divmod(iteration, self.block)
         known = self._blocks.get((name, shape))
         if known is None or known[0] != number:
             members = [
                 law(
-                    BLOCK,
+                    self.block,
                     *shape,
-                    generator=stream(seed, f"training {name}", number),
+                    generator=stream(seed, f"{self.use} {name}", number),
                     dtype=torch.float64,
                 )
                 for seed in self.seeds

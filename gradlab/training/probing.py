@@ -29,9 +29,9 @@ from gradlab.tasks import Task
 from gradlab.training import probe_horizons, probe_tables
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, Update
-from gradlab.training.probe_bursts import SeedBursts
 from gradlab.training.probe_desks import Rows, SeedDesks
 from gradlab.training.probe_measures import SeedMeasurements
+from gradlab.training.probe_signal import SeedSignals
 from gradlab.training.probe_vitals import SeedVitals
 from gradlab.training.settings import Settings
 
@@ -126,10 +126,11 @@ class _Instruments:
         self.made = probe_horizons.Made(run.algorithm.horizons)
         tensors = names(run.learner)
         self.desks = SeedDesks(run, journal, tensors)
-        self.bursts = SeedBursts([name for name in tensors if name.endswith("weight")], budget)
+        weights = [name for name in tensors if name.endswith("weight")]
+        self.signals = SeedSignals(run, weights, budget)
         self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
         self._due = False
-        self._paths: float | None = None  # at most the seconds that following model paths takes
+        self._paths = self._update = 0.0  # seconds: following model paths, an update of the policy
 
     def before(self) -> None:
         self.budget.begin()
@@ -154,9 +155,8 @@ class _Instruments:
             if self._due:
                 self.vitals.after()
             self.made.add(update)
-            self._paths = self._paths or update.policy_seconds
+            self._update = update.policy_seconds
             self.budget.pay(begun)
-            self._successive()
         self._due = False
         settings, k = self.run.settings, self.run.iteration
         # Also where a state is saved: what is written again after a kill is whole.
@@ -164,6 +164,7 @@ class _Instruments:
         if any(k % each == 0 for each in whole):
             self.file_window()
         if k % settings.log_every == 0:
+            self._successive()
             self._measured()
 
     def file_window(self, last: bool = False) -> None:
@@ -182,7 +183,11 @@ class _Instruments:
     def _file_horizons(self, last: bool) -> None:
         run, together = self.run, self.made.row()
         own: Rows = {}
-        if not last and probe_horizons.can_end(run) and self.budget.allows(self._paths or 0.0):
+        if (
+            not last
+            and probe_horizons.can_end(run)
+            and self.budget.allows(self._paths or self._update)
+        ):
             with self.budget.paying() as seconds:
                 own = dict(enumerate(probe_horizons.followed(run)))
             self._paths = seconds[0]
@@ -194,12 +199,10 @@ class _Instruments:
                 self.desks.ring(never)
 
     def _successive(self) -> None:
-        learner, reuse = self.run.learner, self.run.algorithm.reuse
-        batch = (self.run.iteration - 1) // reuse
-        rows = self.bursts.see(learner.trained_policy.gradients, batch)
+        rows = self.signals.rows(self._update)
         if rows is not None:
             with self.budget.paying():
-                together = {"seconds": self.bursts.seconds}
+                together = {"seconds": self.signals.seconds}
                 self.desks.file("successive", dict(enumerate(rows)), together)
 
     def _measured(self) -> None:

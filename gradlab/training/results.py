@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from gradlab import journal
 from gradlab.errors import InputError
+from gradlab.probe.results import ProbeRun
 from gradlab.records import Record
 from gradlab.statistics.seeds import aggregate
+from gradlab.training import probe_results
 
 Floats = NDArray[np.float64]
 
@@ -44,6 +46,8 @@ class Training:
             empty where none was learned.
         gradients: measurements of the gradient: column → [G, E, horizon], with "iteration" [G] and
             "horizon"; empty where there are none.
+        probes: what the probe of the run saw of each seed, by its number; empty without one.
+        paths: how long the model's paths lasted, for the figures.
     """
 
     config: Mapping[str, Any]
@@ -61,6 +65,8 @@ class Training:
     events: tuple[str, ...]
     model: Mapping[str, NDArray[Any]]
     gradients: Mapping[str, NDArray[Any]]
+    probes: Mapping[str, ProbeRun] = field(default_factory=dict)
+    paths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def name(self) -> str:
@@ -133,6 +139,8 @@ def from_record(record: Record, path: Path) -> Training:
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
             model=_values(record, "model"),
             gradients=_values(record, "gradients"),
+            probes=probe_results.probes(record),
+            paths=probe_results.paths(record),
         )
     except InputError:
         raise

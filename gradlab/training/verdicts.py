@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.training.probe_verdict import probed
 from gradlab.training.results import GOALS, Training, first_reached
 from gradlab.verdict import Sentence
 from gradlab.wording import percent, span, two
@@ -23,6 +24,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *_goals(run, name),
         *_gradient(run, name),
         *_model(run, name),
+        *probed(run, name),
         *events,
     ]
 

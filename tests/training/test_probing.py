@@ -14,16 +14,19 @@ import gradlab
 from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.journal import read
+from gradlab.hooks import silent
+from gradlab.journal import Journal, read
 from gradlab.probe.budget import Budget
 from gradlab.systems import from_function
-from gradlab.training import probe_desks, probe_horizons, probing
+from gradlab.training import probe_desks, probe_horizons, probe_signal, probing
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.model_choice import LearnedModel
-from gradlab.training.probe_bursts import PAIRS, SeedBursts
+from gradlab.training.probe_signal import PAIRS, SeedSignals
 from gradlab.training.probe_vitals import SeedVitals
+from gradlab.training.recording import tables
+from gradlab.training.run import Run
 from gradlab.training.settings import Settings
 from gradlab.training.weights import FixedWeights
 
@@ -65,6 +68,7 @@ ARMS = {
     "learned": row("mpg-v2", model=MODEL),
     "td3": row("td3", clip=0.5),
     "sac": row("sac"),
+    "spectral": row("mpg-v2", policy_spectral="all", critic_spectral="all"),
 }
 
 
@@ -72,6 +76,7 @@ ARMS = {
 def unhurried(monkeypatch):
     """A clock that stands still: everything is free, but for measurements, which are not made."""
     monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probe_signal, "PART", 1.0)
     monkeypatch.setattr(probing.SeedMeasurements, "row", lambda self: None)
 
 
@@ -96,12 +101,13 @@ def same_runs(first, second):
 
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, arm):
-    options = SMALL | {"iterations": 1000, "log_every": 50, "checkpoint_every": 500}
+    updates = 200 if arm == "spectral" else 1000
+    options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": 500}
     plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
     probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=0.4)
     same_runs(plain, probed)
     groups = read(probed).groups
-    assert groups["probe_vitals"]["looked"].values.sum() == 1000 / ARMS[arm].delay
+    assert groups["probe_vitals"]["looked"].values.sum() == updates / ARMS[arm].delay
     assert len(groups["probe_successive"]["update"].values) > 0
     assert len(groups["probe_measured"]["update"].values) > 0
     assert not any(name.startswith("probe") for name in read(plain).groups)
@@ -162,52 +168,77 @@ def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
     assert (together["looked"], together["watched"]) == (4, 2)
 
 
-def noise_gradients(k, mean, generator):
-    """Two weights and their biases of 3 seeds, |μ|² = mean² · P."""
-    shapes = [(3, 4, 6), (3, 6, 2), (3, 1, 6), (3, 1, 2)]
-    return [mean + torch.randn(*shape, generator=generator) for shape in shapes]
+def filled(tmp_path, name="td3", **settings):
+    """A run with a replay, somewhat trained."""
+    chosen = Settings(**(SMALL | {"precision": "float64"} | settings))
+    run = Run(row(name), task(), chosen)
+    with Journal(tmp_path / "run.h5", tables(run.algorithm, run.task, chosen), {}) as journal:
+        run.go(tmp_path / "run.h5", journal, {}, silent)
+    return run
 
 
-@pytest.mark.parametrize("mean", [0.0, 0.5])
-def test_gradients_of_one_batch_do_not_pass_for_signal(mean):
-    bursts = SeedBursts(["one", "two"], Budget(1.0, lambda: 0.0))
-    generator = torch.Generator().manual_seed(1)
-    seen, rows = [], None
-    for batch in range(200):
-        gradients = noise_gradients(batch, mean, generator)
-        for _ in range(5):  # the same batch, used again
-            rows = bursts.see(gradients, batch)
-            if rows is not None:
-                break
-        seen.append(torch.cat([g.flatten(1) for g in gradients], 1).double())
-        if rows is not None:
-            break
-    assert rows is not None and rows[0]["pairs"] == PAIRS
-    last = torch.stack(seen[-PAIRS - 1 :])
-    x = (last[:-1] * last[1:]).sum(2).numpy()
-    y = last.square().sum(2).numpy()
-    for seed in range(3):
-        assert rows[seed]["signal"] == pytest.approx(x[:, seed].mean(), rel=1e-9)
-        assert rows[seed]["energy"] == pytest.approx(y[:, seed].mean(), rel=1e-9)
-        share = mean**2 / (1 + mean**2)
-        assert abs(rows[seed]["signal_share"] - share) < 4 * rows[seed]["share_se"]
-        assert rows[seed]["dead_columns"] == 0 and rows[seed]["columns"] == 10
+def test_the_signal_is_that_of_the_mean_gradient_over_replay(tmp_path):
+    run = filled(tmp_path)
+    everything = run.replay.sample(
+        (torch.arange(len(run.replay)) + 0.5).expand(2, -1) / len(run.replay)
+    )
+    mean = run.learner.policy_gradients(60, everything, run.learner.draws)
+    true = torch.cat([g.flatten(1) for g in mean], 1).square().sum(1).numpy()
+    signals = SeedSignals(run, ["one", "two", "three"], Budget(1.0, lambda: 0.0))
+    found = []
+    for iteration in range(60):
+        run.iteration = iteration
+        found.append([each["signal"] for each in signals.rows(0.0)])
+    found = np.array(found)
+    error = found.std(0) / math.sqrt(len(found))
+    assert (abs(found.mean(0) - true) < 4 * error).all()
+    assert (error < 0.2 * true).all()
 
 
-def test_inputs_without_a_gradient_are_found_in_their_seed():
-    bursts = SeedBursts(["one", "two"], Budget(1.0, lambda: 0.0))
-    generator, rows = torch.Generator().manual_seed(1), None
-    for batch in range(100):
-        gradients = noise_gradients(batch, 0.1, generator)
+def test_a_signal_is_worked_out_from_each_seeds_own_products(tmp_path, monkeypatch):
+    run, generator = filled(tmp_path), torch.Generator().manual_seed(1)
+    shapes = [(2, 4, 6), (2, 6, 2), (2, 1, 6), (2, 1, 2)]
+    fed = [
+        [0.3 + torch.randn(*shape, generator=generator) for shape in shapes]
+        for _ in range(PAIRS + 1)
+    ]
+    for gradients in fed:
         gradients[0][1, 2] = 0.0
-        rows = rows or bursts.see(gradients, batch)
-    assert [each["dead_inputs"] for each in rows] == [0, 1, 0]
+    queue = iter(fed)
+    monkeypatch.setattr(SeedSignals, "_gradients", lambda self, j: next(queue))
+    rows = SeedSignals(run, ["one", "two"], Budget(1.0, lambda: 0.0)).rows(0.0)
+    flat = torch.stack([torch.cat([g.flatten(1) for g in each], 1).double() for each in fed])
+    x, y = (flat[:-1] * flat[1:]).sum(2).mean(0), flat.square().sum(2).mean(0)
+    for seed in range(2):
+        assert rows[seed]["signal"] == pytest.approx(float(x[seed]), rel=1e-9)
+        assert rows[seed]["energy"] == pytest.approx(float(y[seed]), rel=1e-9)
+        assert (rows[seed]["pairs"], rows[seed]["columns"]) == (PAIRS, 10)
+    assert [each["dead_inputs"] for each in rows] == [0, 1]
     assert rows[1]["dead_where"] == "one: 2"
+
+
+def test_no_more_than_its_part_of_the_budget_goes_into_signals(tmp_path, monkeypatch):
+    run, now = filled(tmp_path), [0.0]
+    budget = Budget(0.1, lambda: now[0])
+    budget.begin()
+    signals = SeedSignals(run, ["one", "two"], budget)
+
+    def gradients(self, j):
+        now[0] += 0.5 / (PAIRS + 1)
+        return [torch.ones(2, 2, 2)] * 2
+
+    monkeypatch.setattr(SeedSignals, "_gradients", gradients)
+    asked = 0
+    for _ in range(2000):
+        now[0] += 0.1
+        asked += signals.rows(0.5 / (PAIRS + 1)) is not None
+        assert signals.own <= 0.25 * 0.1 * now[0] + 1e-9
+    assert asked == 10  # of 0.5 s, in 205 s
 
 
 @pytest.mark.usefixtures("unhurried")
 def test_seeds_together_show_what_seeds_apart_show(tmp_path):
-    options = SMALL | {"precision": "float64", "iterations": 400, "probe_budget": 1.0}
+    options = SMALL | {"precision": "float64", "probe_budget": 1.0}
     together = read(train(ARMS["mpg-v2"], task(), tmp_path / "all.h5", **options)).groups
     for seed in range(2):
         alone = options | {"seeds": 1, "first_seed": seed}
@@ -351,7 +382,7 @@ def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive
 BROKEN = [
     (probing._Instruments, "__init__"), (probing._Instruments, "before"),
     (probing._Instruments, "see"), (probing._Instruments, "over"), (SeedVitals, "see"),
-    (probing._Instruments, "file_window"), (SeedVitals, "rows"), (SeedBursts, "see"),
+    (probing._Instruments, "file_window"), (SeedVitals, "rows"), (SeedSignals, "rows"),
     (probe_desks.SeedDesks, "file"), (probe_desks.SeedDesks, "write"),
     (probe_horizons.Made, "add"), (probing.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
