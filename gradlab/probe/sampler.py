@@ -27,11 +27,11 @@ class Bursts:
         self._burst: Burst | None = None
         self._price: float | None = None  # seconds per pair
 
-    def see(self, scale: Tensor | None) -> None:
-        """The gradient as the backward pass left it."""
+    def see(self, scale: Tensor | None, inputs: Sequence[Tensor]) -> None:
+        """The gradient as the backward pass left it, and what the policy was asked."""
         if self._burst is not None:
             with self.budget.paying() as price:
-                self._burst.see(scale)
+                self._burst.see(scale, inputs)
             self._burst.seconds += price[0]
 
     def commit(self) -> dict[str, Any] | None:

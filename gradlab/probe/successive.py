@@ -1,7 +1,8 @@
 """Bursts of successive gradients: their inner products, without a second backward pass.
 
 Two float64 copies of the gradient live as long as a burst; what is kept of an update is one product
-and one square, on the device until the burst ends (`gradlab.statistics.successive`).
+and one square, on the device until the burst ends (`gradlab.statistics.successive`), and one number
+per sample, by which samples are known again in the next batch.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.probe.repeats import Repeats, marks
 from gradlab.probe.vitals import present
-from gradlab.statistics.successive import Signal, signal
+from gradlab.statistics.successive import Signal, fresh, signal
 
 FIRST = 4  # pairs of the burst that finds the price
 PAIRS = 32
@@ -25,6 +27,7 @@ def columns_of(found: Signal) -> dict[str, Any]:
     """A signal as the table "successive" has it."""
     return {
         "pairs": found.pairs,
+        "fresh": found.pairs,
         "energy": found.energy,
         "signal": found.signal,
         "root_squares": found.root_squares,
@@ -66,14 +69,21 @@ class Burst:
         self._squares: list[Tensor] = []
         self._products: list[Tensor] = []
         self._dead: list[Tensor] = []
+        self._samples: list[Tensor | None] = []
+        self._batch: Tensor | None = None
         self._seen = False
 
     @property
     def done(self) -> bool:
         return len(self._products) >= self.pairs
 
-    def see(self, scale: Tensor | None) -> None:
-        """The gradient as it stands; the last one before `commit` counts."""
+    def see(self, scale: Tensor | None, inputs: Sequence[Tensor] = ()) -> None:
+        """The gradient as it stands; the last one before `commit` counts.
+
+        Args:
+            inputs: of the policy, one row per sample.
+        """
+        self._batch = marks(inputs)
         at = 0
         for p in self.parameters:
             part = self._new[at : at + p.numel()]
@@ -95,17 +105,23 @@ class Burst:
         else:
             self._dead = self._zero_columns()
         self._squares.append(self._new @ self._new)
+        self._samples.append(self._batch)
         self._old, self._new, self._seen = self._new, self._old, False
 
     def row(self) -> dict[str, Any]:
         """What the burst found."""
         x = torch.stack(self._products).cpu().numpy()
         y = torch.stack(self._squares).cpu().numpy()
-        found = signal(np.asarray(x), np.asarray(y))
+        again = Repeats.of([None if each is None else each.cpu().numpy() for each in self._samples])
+        kept = fresh(again.shared)
+        found = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
         self._new = self._old
         dead = [a & b for a, b in zip(self._dead, self._zero_columns(), strict=True)]
         return {
             **columns_of(found),
+            "pairs": len(x),
+            "overlap": float(again.overlap[kept].mean()),
+            "distinct": again.distinct,
             **columns_dead(dead, self._layers()),
         }
 

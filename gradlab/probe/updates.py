@@ -102,7 +102,7 @@ class Updates:
         if marked:
             self._mark(finder)
         self.budget.pay(begun)
-        self._bursts.see(scale)
+        self._bursts.see(scale, self.watch.inputs)
 
     def before_step(self, optimizer: Any, closure: bool = False) -> None:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""

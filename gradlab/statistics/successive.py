@@ -3,8 +3,14 @@
     x_k = g_k · g_{k+1},   y_k = |g_k|²        E x = |μ|²,   E y = |μ|² + tr Σ_B
 
 where successive minibatches are drawn independently and θ hardly moves from one to the next: then
-μ is their common mean and Σ_B the covariance of one batch's gradient. Batches that partition one
-data set make x too small, a gradient seen twice makes it too large.
+μ is their common mean and Σ_B the covariance of one batch's gradient. Otherwise
+    samples in common, a share ρ of the batch     E x = |μ|² + ρ tr Σ_B      too large
+    a step −η g_k in between, Hessian H           E x = |μ|² − η (μᵀHμ + tr HΣ_B)      too small:
+        gradients that undo each other are what is seen once SGD no longer gains (Pflug 1990)
+    K batches that partition fresh samples        unbiased, |μ|² that of the samples' law; of the
+        samples' own mean they are short by V/(K − 1), V the variance between the batches
+so pairs whose batches share more samples than others are left out (`fresh`), and where samples
+return within a burst, an error counts the different ones only.
 
     share = |μ|² / E |g|² = x̄ / ȳ        snr = share / (1 − share)        cosine = √share
     noise scale = tr Σ_B / |μ|², in batches of this size (McCandlish et al. 2018, eq. 2.9)
@@ -17,10 +23,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.statistics.moments import Array
 
 FEWEST = 4  # pairs behind a standard error
+CHANCE = 5.0  # standard deviations of a Poisson number: batches that happen to share more
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -60,21 +69,42 @@ class Signal:
         return self.pairs * self.signal / self.root_squares if self.root_squares > 0 else 0.0
 
 
-def signal(products: Array, squares: Array) -> Signal:
+def fresh(shared: Array) -> Mask:
+    """Pairs to keep: those that share no more samples than the least one, chance allowed for.
+
+    Args:
+        shared: [n], samples in common of each pair's batches; NaN where they were not seen.
+    """
+    known = np.isfinite(shared)
+    if not known.any():
+        return np.full(len(shared), True)
+    least = float(shared[known].min())
+    return np.asarray(known & (np.nan_to_num(shared) <= least + CHANCE * (least**0.5 + 1)))
+
+
+def signal(
+    products: Array, squares: Array, kept: Mask | None = None, distinct: float = 1.0
+) -> Signal:
     """From x [n] and y [n + 1] of n + 1 successive gradients.
 
     Neighbouring products share a gradient, so that their covariance counts twice in the error.
+
+    Args:
+        kept: [n], the pairs that count; None: all.
+        distinct: different samples over all samples of the gradients.
     """
-    n, energy = len(products), float(squares.mean())
-    centre = float(products.mean())
+    kept = np.full(len(products), True) if kept is None else kept
+    x = products[kept]
+    n, energy = len(x), float(squares.mean())
+    centre = float(x.mean())
     share = centre / energy if energy > 0 else 0.0
-    residual = products - share * (squares[:-1] + squares[1:]) / 2
-    own = float((residual**2).mean())
-    shared = 2 * float((residual[:-1] * residual[1:]).mean()) if n > 1 else 0.0
-    se = (
-        np.sqrt(max(own + shared, own) / (n - 1)) / energy if n >= FEWEST and energy > 0 else np.nan
-    )
-    return Signal(n, energy, centre, float(np.sqrt((products**2).sum())), share, float(se))
+    residual = np.where(kept, products - share * (squares[:-1] + squares[1:]) / 2, 0.0)
+    own = float((residual**2).sum()) / n
+    twice = 2 * float((residual[:-1] * residual[1:]).sum()) / max(n - 1, 1)
+    se = np.nan
+    if n >= FEWEST and energy > 0:
+        se = np.sqrt(max(own + twice, own) / (n - 1) / distinct) / energy
+    return Signal(n, energy, centre, float(np.sqrt((x**2).sum())), share, float(se))
 
 
 def pooled(found: list[Signal]) -> Signal:
