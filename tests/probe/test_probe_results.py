@@ -72,7 +72,7 @@ def test_a_journal_cut_anywhere_gives_the_rows_before_the_cut(tmp_path: Path) ->
         counts.append(len(load(cut).vitals.get("update", ())))
     assert counts[0] == 0 and counts[-1] == 5 and counts == sorted(counts)
     journal_of(tmp_path / "head.h5").write_bytes(data[: begun // 2])
-    with pytest.raises(InputError, match="holds no tables|no such"):
+    with pytest.raises(InputError, match=r"holds no tables|no such"):
         load(tmp_path / "head.h5")
     writer.close()
 
@@ -119,7 +119,7 @@ def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[
 def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     path = changed(tmp_path / "run.h5", kind="profile")
     assert not holds_probe(path)
-    with pytest.raises(InputError, match="'profile', expected a run of gradlab.Probe"):
+    with pytest.raises(InputError, match=r"'profile', expected a run of gradlab\.Probe"):
         load(path)
     with pytest.raises(InputError, match="no such"):
         holds_probe(tmp_path / "nothing.h5")
