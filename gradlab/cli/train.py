@@ -38,6 +38,15 @@ class Train:
     """Critic updates. Default: 100000, as in the papers."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
+    weights: Literal["rule", "measured"] = "rule"
+    """Of the mixture: by the algorithm's rule, or those of least measured error, where they are
+    shown to be better than the rule's."""
+    horizon: Literal["rule", "measured"] = "rule"
+    """A mixture by the rule, or the one of its horizons whose measured error is least."""
+    measure_every: int | None = None
+    """Iterations between two measurements of weights or horizon. Default: 1000."""
+    measure_starts: int | None = None
+    """Starts of each, from the replay of each seed. Default: 128."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
@@ -110,7 +119,7 @@ class Train:
         names = (
             "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
             "precision", "evaluate_every", "checkpoint_every", "gradient_every",
-            "gradient_starts", "probe_budget",
+            "gradient_starts", "measure_every", "measure_starts", "probe_budget",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -121,6 +130,8 @@ class Train:
                 run,
                 resume=self.resume,
                 overwrite=self.overwrite,
+                weights=self.weights,
+                horizon=self.horizon,
                 command=command,
                 progress=progress,
                 **changes,

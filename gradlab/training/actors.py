@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.training.algorithms import Term
@@ -90,18 +91,24 @@ def _weighted_return(
         if t == last:
             break
         assert model is not None
-        if (asked <= t).any():
-            resting = torch.from_numpy(asked <= t).to(state.device)[:, None, None]
-            state, action = (
-                torch.where(resting, begin, now)
-                for begin, now in zip(home, (state, action), strict=True)
-            )
+        over = asked <= t
+        state, action = _at_rest(over, home, state, action)
         state, reward, still = model_step(model, state, action, None if noise is None else noise[t])
         rewards = rewards + discount**t * objective.reward_scale * alive * reward
         if objective.masked:
             alive = alive * still
-        action = then(state)
+        state, action = _at_rest(over, home, state, then(state))
     return total
+
+
+def _at_rest(
+    over: NDArray[np.bool_], home: tuple[Tensor, Tensor], state: Tensor, action: Tensor
+) -> tuple[Tensor, Tensor]:
+    """State and action, those of seeds that ask for no further step at home."""
+    if not over.any():
+        return state, action
+    resting = torch.from_numpy(over).to(state.device)[:, None, None]
+    return torch.where(resting, home[0], state), torch.where(resting, home[1], action)
 
 
 def _longest(chosen: dict[int, Floats]) -> Floats:

@@ -1,0 +1,355 @@
+"""Measured weights and horizons in whole runs: known answers, hysteresis, resumption, refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.cli.train import Train
+from gradlab.errors import InputError
+from gradlab.journal import read
+from gradlab.networks import checkpoint
+from gradlab.systems import from_function
+from gradlab.training import measured_weights
+from gradlab.training.actors import Objective, mixture_loss
+from gradlab.training.algorithms import Term, find, measured, with_horizons
+from gradlab.training.loop import train
+from gradlab.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
+from gradlab.training.run import Run
+from gradlab.training.settings import Settings
+from gradlab.training.weights import FixedWeights
+
+GAMMA = 0.8
+SMALL = dict(
+    iterations=40, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
+    evaluation_starts=8, log_every=10, checkpoint_every=15, termination="ignore",
+    at_end="restart", keep=(0.0, 1.0), precision="float64", measure_every=20, measure_starts=16,
+)  # fmt: skip
+
+
+def push(state, action, pull=0.9):
+    moved = pull * state + 0.2 * torch.sin(state.roll(1, 1))
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
+
+
+def wrong(state, action):
+    moved, reward = push(state, action, pull=0.2)
+    return -moved, reward
+
+
+def task(model=push):
+    world, prior = (from_function(each, state_dim=3, action_dim=2) for each in (push, model))
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, prior, starts, GAMMA, 5, action_limit=(2.0, 1.0))
+
+
+def row(name="mpg-v2", horizons=(0, 5)):
+    return replace(with_horizons(find(name), horizons), hidden=(8, 8), batch=16)
+
+
+class Unrolled(nn.Module):
+    """Q^π of the simulator by summing its rewards: an exact critic of whatever policy."""
+
+    def __init__(self, policy):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, state, action):
+        total = 0.0
+        for t in range(60):
+            state, reward = push(state, action)
+            total = total + GAMMA**t * reward
+            action = self.policy(state)
+        return total
+
+
+def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5)):
+    """One measurement of a fresh run, in one dictionary."""
+    settings = Settings(**SMALL | {"iterations": 100, "measure_starts": 64})
+    run = Run(measured(row(name, horizons), **{follow: "measured"}), task(model), settings)
+    run._collect()
+    run.iteration = 20
+    if exact:
+        policy = run.learner.policy_of(0).double()
+        monkeypatch.setattr(run.learner, "critic_of", lambda seed: Unrolled(policy))
+    return run, run.measuring.row()
+
+
+def test_an_exact_critic_and_a_wrong_model_leave_the_weight_on_the_data(monkeypatch):
+    run, found = first_row("mpg-v2", "weights", wrong, True, monkeypatch)
+    assert found["outcome"][0] == SWITCHED  # the rule has 1 − w_25 ≈ 0 here
+    assert found["measured"][0, 0] > 0.9
+    # J_0 of an exact critic is the truth itself: what is left is the variance of a batch.
+    assert found["mse"][0, 0] < 0.2 * found["mse"][0, 1]
+    np.testing.assert_array_equal(run.learner.weights(21)[0], found["measured"][0])
+
+
+def test_a_wrong_critic_and_an_exact_model_leave_it_on_the_longest(monkeypatch):
+    _, found = first_row("mpg-general", "weights", push, False, monkeypatch, (0, 2, 5, 25))
+    assert found["measured"][0].argmax() == 3
+    assert found["measured"][0, 3] > 0.9
+    _, single = first_row("mpg-general", "horizon", push, False, monkeypatch, (0, 2, 5, 25))
+    # The rule has all but 3e-6 on J_25: nothing is better than that.
+    assert single["outcome"][0] == KEPT and single["measured"][0].tolist() == [0, 0, 0, 1]
+
+
+def test_the_truth_is_that_of_the_states_in_replay(monkeypatch):
+    run, found = first_row("mpg-v2", "weights", push, False, monkeypatch)
+    policy = run.learner.policy_of(0).double()
+    states = run.replay.rows[0, : len(run.replay), :3].double()
+    action = policy(states)  # θ is wanted in the first action alone
+    held = action.detach().requires_grad_()
+    slope = torch.autograd.grad(Unrolled(policy)(states, held).sum(), held)[0] / len(states)
+    gradient = torch.autograd.grad(action, list(policy.parameters()), slope)
+    size = sum(float(part.square().sum()) for part in gradient)
+    assert found["truth2"][0] == pytest.approx(size, rel=0.5)
+
+
+@pytest.mark.parametrize("follow", ["weights", "horizon"])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow):
+    chosen, options = row(), SMALL | {"seeds": 2, follow: "measured"}
+
+    class Stop(Exception):
+        pass
+
+    def stop(stage, done, total):
+        if done >= 30:
+            raise Stop
+
+    whole = train(chosen, task(wrong), tmp_path / "whole.h5", **options)
+    with pytest.raises(Stop):
+        train(chosen, task(wrong), tmp_path / "cut.h5", **options, progress=stop)
+    cut = train(chosen, task(wrong), tmp_path / "cut.h5", **options, resume=True)
+    for seed in range(2):
+        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
+    for table in ("updates", "evaluations", "weights"):
+        same_rows(read(whole).groups[table], read(cut).groups[table])
+
+
+def test_a_state_saved_at_a_measurement_tells_the_same_row_again(tmp_path):
+    # Checkpoints at 20, where there is a measurement, too: it is made twice, and must not see its
+    # own outcome as what was in force before.
+    options = SMALL | {"checkpoint_every": 20, "weights": "measured"}
+
+    class Stop(Exception):
+        pass
+
+    def stop(stage, done, total):
+        if done >= 30:
+            raise Stop
+
+    whole = train(row(), task(wrong), tmp_path / "whole.h5", **options)
+    with pytest.raises(Stop):
+        train(row(), task(wrong), tmp_path / "cut.h5", **options, progress=stop)
+    cut = train(row(), task(wrong), tmp_path / "cut.h5", **options, resume=True)
+    same_rows(read(whole).groups["weights"], read(cut).groups["weights"])
+    assert torch.equal(numbers(whole, 0), numbers(cut, 0))
+
+
+def same_rows(ours, theirs):
+    for name in (name for name in ours if "seconds" not in name and name != "share"):
+        np.testing.assert_array_equal(ours[name].values, theirs[name].values, name)
+
+
+def numbers(path, seed):
+    """All parameters of one seed's kept policy and critic at the end."""
+    folder = sorted(path.with_name(path.stem + "-checkpoints").iterdir())[-1]
+    files = [folder / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
+    parts = [p.detach().flatten() for file in files for p in checkpoint.load(file).parameters()]
+    return torch.cat(parts)
+
+
+@pytest.mark.parametrize("follow", ["weights", "horizon"])
+def test_seeds_measured_together_are_seeds_measured_apart(tmp_path, follow):
+    chosen, options = row(horizons=(0, 2, 5)), SMALL | {follow: "measured"}
+    together = train(chosen, task(wrong), tmp_path / "all.h5", **options, seeds=2)
+    rows = read(together).groups["weights"]
+    followed = rows["in_force"].values
+    assert not np.array_equal(followed[:, 0], followed[:, 1])  # seeds have weights of their own
+    for seed in range(2):
+        apart = train(chosen, task(wrong), tmp_path / f"{seed}.h5", **options, first_seed=seed)
+        assert torch.equal(numbers(together, seed), numbers(apart, seed))
+        alone = read(apart).groups["weights"]
+        for name in ("measured", "in_force", "mse", "gain", "outcome"):
+            np.testing.assert_array_equal(
+                alone[name].values[:, 0], rows[name].values[:, seed], name
+            )
+
+
+def test_measuring_alone_changes_nothing(tmp_path, monkeypatch):
+    # With proposals that are never better, the run is the rule's, bit for bit.
+    rule = train(row(), task(wrong), tmp_path / "rule.h5", **SMALL, seeds=2)
+    never = measured_weights.propose_weights
+    monkeypatch.setattr(
+        measured_weights, "propose_weights", lambda m, w: replace(never(m, w), better=False)
+    )
+    chosen = train(row(), task(wrong), tmp_path / "m.h5", **SMALL, seeds=2, weights="measured")
+    for seed in range(2):
+        assert torch.equal(numbers(rule, seed), numbers(chosen, seed))
+    for table in ("updates", "evaluations"):
+        same_rows(read(rule).groups[table], read(chosen).groups[table])
+    assert "weights" not in read(rule).groups
+
+
+def test_what_is_written_adds_up(tmp_path):
+    path = train(row(), task(wrong), tmp_path / "run.h5", **SMALL, seeds=2, weights="measured")
+    rows = {name: array.values for name, array in read(path).groups["weights"].items()}
+    assert rows["iteration"].tolist() == [20, 40]
+    np.testing.assert_allclose(rows["measured"].sum(axis=2), 1)
+    np.testing.assert_allclose(rows["in_force"].sum(axis=2), 1)
+    switched = rows["outcome"] == SWITCHED
+    assert switched.any() and ((rows["gain_least"] > 0) == switched).all()
+    np.testing.assert_array_equal(rows["in_force"][switched], rows["measured"][switched])
+    assert (rows["mse_rule_low"] <= rows["mse_rule"]).all()
+    assert (rows["mse_rule"] <= rows["mse_rule_high"]).all()
+    assert (rows["seconds"] > 0).all() and ((rows["share"] > 0) & (rows["share"] < 1)).all()
+    assert rows["checked"].tolist() == [1, 0] and (rows["starts"] == 16).all()
+    # What was in force before is judged on starts that did not choose it.
+    first = rows["mse_in_force"][0] / rows["mse_rule"][0]
+    np.testing.assert_allclose(first, 1)
+
+
+def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force(monkeypatch):
+    settings = Settings(**SMALL, seeds=2)
+    run = Run(measured(row(), weights="measured"), task(wrong), settings)
+    run._collect()
+    run.iteration = 20
+    with torch.no_grad():
+        run.learner.policy.parameters[0][1].fill_(torch.nan)
+    found = run.measuring.row()
+    assert found["outcome"][1] == LOST and np.isnan(found["mse"][1]).all()
+    np.testing.assert_array_equal(found["in_force"][1], found["rule"])
+    before = run.learner.in_force.copy()
+
+    def no_truth(*args, **options):
+        truth = shared(*args, **options)
+        return replace(truth, reference=replace(truth.reference, status="none", first=None))
+
+    shared = measured_weights.shared_truth
+    monkeypatch.setattr(measured_weights, "shared_truth", no_truth)
+    run.iteration = 40
+    found = run.measuring.row()
+    assert found["outcome"].tolist() == [NO_TRUTH, LOST] and len(OUTCOMES) == 4
+    np.testing.assert_array_equal(run.learner.in_force, before)
+
+
+def test_a_gradient_that_is_not_finite_is_left_at_once():
+    def explodes(state, action):
+        moved, reward = push(state, action, pull=1e80)
+        return moved, reward
+
+    run = Run(measured(row(), weights="measured"), task(explodes), Settings(**SMALL))
+    run._collect()
+    run.iteration = 20
+    found = run.measuring.row()
+    assert found["outcome"][0] == SWITCHED
+    assert found["in_force"][0].tolist() == [1.0, 0.0]
+    assert np.isnan(found["mse"][0, 1]) and np.isfinite(found["mse"][0, 0])
+
+
+def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
+    # Seed 1 gives its weight to J_0 alone: the model's explosion must not reach it.
+    def explodes(state, action):
+        return 1e200 * (state + action.sum(1, keepdim=True)), -(state**2).sum(1)
+
+    model = from_function(explodes, state_dim=3, action_dim=2)
+    policy = torch.full((2, 3, 2), 0.1, dtype=torch.float64, requires_grad=True)
+    state = torch.ones(2, 4, 3, dtype=torch.float64)
+
+    def act(states):
+        return states @ policy
+
+    def value(states, actions):
+        return states.sum(2) + actions.square().sum(2)
+
+    def loss(weights, terms):
+        found = mixture_loss(
+            terms, np.array(weights), act, lambda s: s @ policy.detach(), value, model, state,
+            None, Objective(GAMMA),
+        )  # fmt: skip
+        return found, torch.autograd.grad(found.sum(), policy)[0]
+
+    both = [Term(0), Term(6)]
+    together, gradient = loss([[0.3, 0.7], [1.0, 0.0]], both)
+    alone, wanted = loss([[1.0], [1.0]], both[:1])
+    assert not gradient[0].isfinite().all()
+    assert torch.equal(together[1], alone[1]) and torch.equal(gradient[1], wanted[1])
+
+
+def test_the_learned_model_of_each_seed_is_measured(tmp_path):
+    from gradlab.training.model_choice import LearnedModel
+
+    model = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
+    options = SMALL | {"warmup": 200, "agents": 10, "gradient_every": 0, "weights": "measured"}
+    chosen = replace(row(horizons=(0, 3)), model=model)
+    path = train(chosen, replace(task(), prior=None), tmp_path / "run.h5", **options, seeds=2)
+    rows = read(path).groups["weights"]
+    assert rows["iteration"].values.tolist() == [20, 40]
+    assert np.isfinite(rows["mse"].values).all()
+    assert not np.array_equal(rows["mse"].values[:, 0], rows["mse"].values[:, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("td3", {"weights": "measured"}, "td3 follows one gradient: mixtures are mpg-v1"),
+        ("sac", {"horizon": "measured"}, "sac has one horizon: take mpg-v1"),
+        ("n-step-adp", {"weights": "measured"}, "follows one gradient"),
+        ("mpg-v2", {"weights": "measured", "horizon": "measured"}, "choose one"),
+        ("mpg-v2", {"weights": "best"}, "weights is 'best', expected 'rule' or 'measured'"),
+        ("mpg-v2", {"weights": "measured", "measure_every": 0}, "measure_every is 0"),
+        ("mpg-v2", {"weights": "measured", "measure_starts": 3}, "measure_starts is 3"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(tmp_path, name, options, message):
+    with pytest.raises(InputError, match=message):
+        train(name, task(), tmp_path / "run.h5", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_terms_of_every_action_have_another_truth():
+    mixed = replace(
+        row(), terms=(Term(0), Term(5, "all")), weights=FixedWeights((0.5, 0.5)), name="mixed"
+    )
+    with pytest.raises(InputError, match="only terms of the first action can be weighed"):
+        measured(mixed, weights="measured")
+
+
+def test_a_mixture_needs_a_model_and_a_simulator_with_jacobians(tmp_path):
+    with pytest.raises(InputError, match="has no prior"):
+        train("mpg-v2", replace(task(), prior=None), tmp_path / "a.h5", weights="measured")
+
+    class Opaque:
+        state_dim, action_dim, noise_dim, differentiable = 3, 2, 0, False
+
+        def linearize(self, state, action, noise=None):
+            raise NotImplementedError("a black box")
+
+    blind = replace(task(), simulator=Opaque())
+    with pytest.raises(InputError, match=r"of push gives no Jacobians.*a black box.*take 'rule'"):
+        train("mpg-v2", blind, tmp_path / "a.h5", weights="measured")
+
+
+def test_a_run_is_not_resumed_under_other_weights(tmp_path):
+    path = train(row(), task(), tmp_path / "run.h5", **SMALL)
+    with pytest.raises(InputError, match="weights"):
+        train(row(), task(), path, **SMALL, weights="measured", resume=True)
+
+
+def test_the_command_line_has_both(tmp_path):
+    command = Train(
+        "mpg-v2", "double_integrator", weights="measured", iterations=8, evaluate_every=8,
+        measure_every=4, measure_starts=8, horizons=(0, 2), output=tmp_path / "run.h5",
+        no_report=True,
+    )  # fmt: skip
+    document = command.run("gradlab train …")
+    rows = read(document["run"]).groups["weights"]
+    assert rows["iteration"].values.tolist() == [4, 8]
+    assert rows["horizon"].values.tolist() == [0, 2]
