@@ -58,7 +58,7 @@ class States:
     def now(self) -> tuple[bytes, str]:
         """JSON and ETag."""
         with self._lock:
-            if time.monotonic() - self._looked >= FRESH:
+            if time.monotonic() - self._looked >= max(FRESH, self.watcher.rest):
                 state = self.watcher.state()
                 if self._shown is None or vars(state) != vars(self._shown):
                     self._body = json.dumps(document(state), allow_nan=False).encode()

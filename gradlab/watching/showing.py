@@ -29,7 +29,7 @@ def redraw(watcher: Watcher, console: Console) -> None:
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             live.update(drawn(), refresh=True)  # type: ignore[arg-type]
-            time.sleep(EVERY)
+            time.sleep(max(EVERY, watcher.rest))
 
 
 def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
@@ -45,7 +45,7 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
             shown, due = state.phase, now + LINES
         if state.phase in OVER:
             return
-        sleep(EVERY)
+        sleep(max(EVERY, watcher.rest))
 
 
 def _events(state: State, told: int, out: IO[str]) -> int:

@@ -32,6 +32,7 @@ KINDS = {"training": training, "probe": probe}
 PREFIXES = {"training": training.PREFIX, "probe": ""}
 SILENT = 10.0  # seconds
 BEATS = 5
+SHARE = 0.05  # of a core, for looking
 EVENTS = 200  # the last ones, which a page shows
 
 
@@ -87,9 +88,16 @@ class Watcher:
         self.path, self.clock = Path(path), clock
         self._follower = Follower(path)
         self._made: tuple[Record | None, View, str] = None, View(), ""
+        self.rest = 0.0  # seconds to leave alone before the next look
 
     def state(self) -> State:
-        """The run as it stands."""
+        """The run as it stands; says how long to rest, so that looks keep to their share."""
+        begun = time.thread_time()
+        found = self._state()
+        self.rest = (time.thread_time() - begun) / SHARE
+        return found
+
+    def _state(self) -> State:
         sight = self._follower.look()
         if not sight.trouble and sight.record is not self._made[0]:
             self._made = self._viewed(sight.record)

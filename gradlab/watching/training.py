@@ -10,7 +10,7 @@ import numpy as np
 
 from gradlab.records import Array, Record
 from gradlab.watching import probe
-from gradlab.watching.curves import Chart, Curve, Floats
+from gradlab.watching.curves import Chart, Curve, Floats, kept
 from gradlab.watching.events import Event, Progress, paced
 from gradlab.watching.quantities import Quantity, chart
 
@@ -61,8 +61,17 @@ def _pace(updates: Mapping[str, Array]) -> list[Chart]:
     x, seconds = (updates[name].values.astype(np.float64) for name in ("iteration", "seconds"))
     with np.errstate(divide="ignore", invalid="ignore"):
         rate = np.diff(x) / np.diff(seconds)
+    rows = kept(rate, rate, rate)
     about = "training alone, without the gradients that are measured beside it"
-    return [Chart("pace", "iterations per second", "1/s", [Curve("", x[1:], rate)], about=about)]
+    return [
+        Chart(
+            "pace",
+            "iterations per second",
+            "1/s",
+            [Curve("", x[1:][rows], rate[rows])],
+            about=about,
+        )
+    ]
 
 
 EMPTY = Array(np.empty(0), ())

@@ -21,7 +21,7 @@ HASTE = "const later = setTimeout; window.setTimeout = (call, time) => later(cal
 def shown(browser, path, scheme="light", width=1200):
     """The page, and everything it asked for from elsewhere or complained about."""
     with Server(Watcher(path)) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
+        threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
         tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
         tab.add_init_script(HASTE)
         seen = []
@@ -106,7 +106,7 @@ def test_values_can_be_read_by_keyboard_alone(browser, trained):
 
 
 def test_a_row_that_is_appended_is_shown_without_a_reload(browser, tmp_path, monkeypatch):
-    monkeypatch.setattr(state, "SILENT", 2.0)
+    monkeypatch.setattr(state, "SILENT", 1.0)
     monkeypatch.setattr(server, "FRESH", 0.05)
     path = tmp_path / "run.h5"
     with shown(browser, path) as (tab, _):
@@ -122,7 +122,7 @@ def test_a_row_that_is_appended_is_shown_without_a_reload(browser, tmp_path, mon
         assert tab.locator("#charts figure").count() > 0
         tab.wait_for_selector("#phase:has-text('No row for long')", timeout=8000)
         age = tab.locator("#age").inner_text()
-        assert int(re.search(r"last row (\d+) s ago", age)[1]) >= 2
+        assert int(re.search(r"last row (\d+) s ago", age)[1]) >= 1
         tab.wait_for_function("age => document.querySelector('#age').textContent !== age", arg=age)
         writer.close()
         tab.wait_for_selector("#phase:has-text('The run has ended')")
@@ -135,7 +135,7 @@ def test_a_row_that_is_appended_is_shown_without_a_reload(browser, tmp_path, mon
 
 def test_the_page_says_when_the_view_has_ended(browser, trained):
     with Server(Watcher(trained)) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
+        threading.Thread(target=served.serve_forever, args=(0.02,), daemon=True).start()
         tab = browser.new_page()
         tab.goto(served.url)
         tab.wait_for_selector("#charts figure")

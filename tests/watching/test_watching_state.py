@@ -7,6 +7,7 @@ import pytest
 
 from gradlab.journal import Journal
 from gradlab.training import probe_tables
+from gradlab.watching import state
 from gradlab.watching.curves import MOST, Curve, carried, kept, spread
 from gradlab.watching.events import Event, Progress, last_of_each_kind, paced
 from gradlab.watching.readings import number, readings
@@ -203,6 +204,26 @@ def test_a_sparkline_rises_with_its_curve_and_leaves_gaps():
     gap = Curve("", line.x, np.where((line.x >= 40) & (line.x < 50), np.nan, line.x))
     assert sparkline(gap, 8)[4] == " "
     assert sparkline(Curve("", line.x, np.full(80, np.nan)), 8) == " " * 8
+
+
+def test_no_curve_of_a_long_run_is_longer_than_a_screen_can_show(tmp_path):
+    with grown.training(tmp_path / "run.h5") as writer:
+        for k in range(1000):
+            writer.append("updates", grown.update_row(k))
+    shown = Watcher(writer.path).state().view
+    assert {each.title for each in shown.charts} >= {
+        "policy gradient norm",
+        "iterations per second",
+    }
+    assert all(len(curve.x) <= MOST for chart in shown.charts for curve in chart.curves)
+
+
+def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch):
+    clock = iter((7.0, 7.3))
+    monkeypatch.setattr(state.time, "thread_time", lambda: next(clock))
+    watcher = Watcher(tmp_path / "run.h5")
+    watcher.state()
+    assert watcher.rest == pytest.approx(6.0)
 
 
 def test_a_rate_needs_two_rows():
