@@ -1,6 +1,8 @@
 """A reader beside a writer: every acknowledged row is seen, at the price of what is new."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -43,6 +45,40 @@ def test_every_row_is_there_at_every_look_while_the_journal_is_folded_again_and_
     assert len(seen) > 2
     assert follower.look().writer == "closed"
     same(follower.look().record, read(path))
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from gradlab import journal
+from tests.watching import grown
+journal.SMALLEST, journal.SYNC = 4000, 0.01
+with grown.training(Path(sys.argv[1])) as writer:
+    for k in range(10**9):
+        writer.append("updates", grown.update_row(k))
+        time.sleep(1e-3)
+"""
+
+
+def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_path):
+    path, counts, files = tmp_path / "run.h5", [], set()
+    follower = Follower(path)
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
+    end = time.monotonic() + 30
+    while (len(counts) < 80 or len(files) < 3) and time.monotonic() < end:
+        record = follower.look().record
+        files.add(path.stat().st_ino if path.exists() else None)
+        if record is None or not len(rows := record.groups["updates"]["iteration"].values):
+            continue
+        counts.append(len(rows))
+        assert rows.tolist() == [10 * k for k in range(len(rows))]
+        norms = record.groups["updates"]["policy_norm"].values
+        np.testing.assert_array_equal(norms, np.arange(len(rows))[:, None] + [1.0, 3.0])
+        assert not record.attributes.get("damaged_frames", 0)
+        time.sleep(0.02)
+    writer.kill()
+    writer.wait()
+    assert counts == sorted(counts) and counts[-1] > counts[0] and len(files) > 2
 
 
 def test_only_what_is_new_is_read(tmp_path, monkeypatch):

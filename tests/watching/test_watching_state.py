@@ -7,7 +7,7 @@ import pytest
 
 from gradlab.journal import Journal
 from gradlab.training import probe_tables
-from gradlab.watching import state
+from gradlab.watching import state as states
 from gradlab.watching.curves import MOST, Curve, carried, kept, spread
 from gradlab.watching.events import Event, Progress, last_of_each_kind, paced
 from gradlab.watching.readings import number, readings
@@ -220,7 +220,7 @@ def test_no_curve_of_a_long_run_is_longer_than_a_screen_can_show(tmp_path):
 
 def test_looks_rest_for_twenty_times_as_long_as_they_take(tmp_path, monkeypatch):
     clock = iter((7.0, 7.3))
-    monkeypatch.setattr(state.time, "thread_time", lambda: next(clock))
+    monkeypatch.setattr(states.time, "thread_time", lambda: next(clock))
     watcher = Watcher(tmp_path / "run.h5")
     watcher.state()
     assert watcher.rest == pytest.approx(6.0)
