@@ -72,6 +72,7 @@ function showAge() {
 }
 function showEvents() {
   const across = state.progress ? state.progress.across : "";
+  byId("number").textContent = state.events.length ? ` (${state.events.length})` : "";
   byId("quiet").hidden = state.events.length > 0;
   byId("events").replaceChildren(...state.events.toReversed().map((event) => {
     const item = element("li"), told = element("span");
@@ -198,7 +199,7 @@ const figures = new Map();
 function figureOf(name) {
   if (!figures.has(name)) {
     const box = element("figure"), svg = drawn("svg", { viewBox: `0 0 ${W} ${H}`, tabindex: "0", role: "img" });
-    const made = { box, svg, head: element("h3"), keys: element("span"), about: element("span"), said: element("output"), at: null, chart: null };
+    const made = { box, svg, head: element("h3"), keys: element("span"), about: element("span", undefined, { class: "about" }), said: element("output"), at: null, chart: null };
     const caption = element("figcaption");
     caption.append(made.keys, made.about, made.said);
     box.append(made.head, svg, caption);

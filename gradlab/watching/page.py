@@ -35,7 +35,7 @@ def document() -> str:
 <p id="far" hidden><progress id="bar" max="1" aria-label="Share of the run"></progress>
 <span id="count"></span></p>
 </section>
-<section aria-label="Alarms and events"><h2>Alarms and events</h2>
+<section aria-label="Alarms and events"><h2>Alarms and events<span id="number"></span></h2>
 <p id="quiet">None so far.</p>
 <ol id="events" reversed tabindex="0" aria-label="Latest first"></ol></section>
 <section aria-label="Latest values"><h2>Latest values</h2><dl id="latest"></dl></section>

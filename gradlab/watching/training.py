@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ QUANTITIES = (
     Quantity("updates", "critic_loss", "critic loss", "scaled reward²", "log"),
     Quantity("updates", "value", "mean critic value", "scaled reward"),
     Quantity("updates", "weight", "weights of the mixture", "share", entry="h ="),
+    Quantity("weights", "in_force", "measured weights in force", "share", entry="h ="),
+    Quantity("weights", "over_rule", "their error over the rule's", "MSE of one batch", "log",
+             ends=("over_rule_low", "over_rule_high")),
+    Quantity("weights", "share", "time spent by measuring weights", "share"),
     Quantity("updates", "realised_horizon", "realised horizon", "model steps"),
     Quantity("updates", "nonfinite", "non-finite updates", "updates per row"),
     Quantity("updates", "clipped", "clipped policy updates", "share"),
@@ -50,8 +55,13 @@ def charts(record: Record) -> list[Chart]:
     return [
         *(each for each in found if each is not None),
         *_pace(record.groups.get("updates", {})),
-        *probe.charts(record, PREFIX),
+        *(_counted(each) for each in probe.charts(record, PREFIX)),
     ]
+
+
+def _counted(chart: Chart) -> Chart:
+    """A chart of the probe's on the axis of all others: its updates are the run's iterations."""
+    return replace(chart, across="iteration") if chart.through_run else chart
 
 
 def _pace(updates: Mapping[str, Array]) -> list[Chart]:
@@ -63,15 +73,8 @@ def _pace(updates: Mapping[str, Array]) -> list[Chart]:
         rate = np.diff(x) / np.diff(seconds)
     rows = kept(rate, rate, rate)
     about = "training alone, without the gradients that are measured beside it"
-    return [
-        Chart(
-            "pace",
-            "iterations per second",
-            "1/s",
-            [Curve("", x[1:][rows], rate[rows])],
-            about=about,
-        )
-    ]
+    curve = Curve("", x[1:][rows], rate[rows])
+    return [Chart("pace", "iterations per second", "1/s", [curve], about=about)]
 
 
 EMPTY = Array(np.empty(0), ())

@@ -145,6 +145,7 @@ def test_a_probe_inside_training_is_shown_by_seeds_measured_in_turn(tmp_path):
     assert (found["chosen horizon"].value, found["chosen horizon"].ends) == (2.5, "2 … 3")
     chart = next(each for each in state.view.charts if each.name == "probe_profile-mse")
     assert chart.curves[0].value.tolist() == [9.0] * 5 and "seed 0" in chart.about
+    assert {each.across for each in state.view.charts} == {"iteration", "horizon"}
     assert state.view.events[-1] == Event(20, "saturated actor", "seed 1: lower the gain")
 
 
