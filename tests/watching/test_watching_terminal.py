@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 
 import pytest
 from rich.console import Console
@@ -196,3 +197,34 @@ def test_a_terminal_is_redrawn_until_ctrl_c_which_is_no_failure(tmp_path):
         process.stderr.close()
     os.close(inside)
     os.close(outside)
+
+
+def test_a_page_is_served_until_ctrl_c_which_is_no_failure(run):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gradlab", "watch", str(run), "--web"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stderr is not None
+    said = process.stdout.readline()
+    url = said.split(" at ")[1].split()[0]
+    assert url.startswith("http://127.0.0.1:") and "Ctrl-C" in said
+    with urllib.request.urlopen(f"{url}state.json", timeout=10) as answer:
+        assert json.load(answer)["progress"]["done"] == 400
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, "") and "has not been touched" in out
+
+
+def test_a_reader_of_a_pipe_that_has_seen_enough_is_no_failure(tmp_path):
+    with grown.training(tmp_path / "run.h5") as writer:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gradlab", "watch", str(writer.path)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stdout is not None and process.stderr is not None
+        assert "no row yet" in process.stdout.readline()
+        process.stdout.close()
+        writer.append("updates", grown.update_row(1))
+        assert process.wait(15) == 0
+        assert process.stderr.read() == ""
+        process.stderr.close()
