@@ -92,7 +92,7 @@ def _profile(
     ]
     at = int(table[table[column].dims[0]].values[row])
     who = "" if seed is None else f", seed {int(table[SEED].values[seed])}"
-    starts = by_seed(table["starts"], False)[row].max()
+    starts = spread(by_seed(table["starts"], False)[row].T)[0][0]
     about = f"measured at {at:,}{who}, {starts:.0f} starts; 95% interval where you point"
     return Chart(f"{prefix}profile-{column}", title, unit, curves, scale, "horizon", about)
 

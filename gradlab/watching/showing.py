@@ -65,7 +65,8 @@ def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
     from gradlab.watching.server import Server
 
     with Server(watcher, port) as server:
-        console.print(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)", soft_wrap=True)
+        told = words.printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
+        console.print(told, markup=False, soft_wrap=True)
         if opened:
             webbrowser.open(server.url)
         server.serve_forever()

@@ -133,7 +133,7 @@ def view(record: Record, path: Path) -> View:
             kind, title, facts, of.progress(record), of.charts(record), of.events(record),
             probe.layers(record, PREFIXES[kind]), int(record.attributes.get("damaged_frames", 0)),
         )  # fmt: skip
-    except UNREADABLE as error:
+    except (*UNREADABLE, ArithmeticError) as error:
         raise InputError(f"{path} is damaged or foreign ({error!r}): make the run again") from error
 
 

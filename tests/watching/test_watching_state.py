@@ -132,7 +132,7 @@ def test_a_probe_inside_training_is_shown_by_seeds_measured_in_turn(tmp_path):
             writer.append("updates", grown.update_row(k))
             writer.append(
                 "probe_measured",
-                {"update": 10 * k, "step": 10 * k, "starts": np.full(2, 64.0),
+                {"update": 10 * k, "step": 10 * k, "starts": 32 * chosen / (2 + seed),
                  "chosen_horizon": chosen, "mse": cells},
             )  # fmt: skip
             row = {"update": 10 * k, "update_ratio": np.array([1e-3, 3e-3]), "spent": 0.04}
@@ -144,9 +144,26 @@ def test_a_probe_inside_training_is_shown_by_seeds_measured_in_turn(tmp_path):
     assert found["update ratio"].value == pytest.approx(2e-3)
     assert (found["chosen horizon"].value, found["chosen horizon"].ends) == (2.5, "2 … 3")
     chart = next(each for each in state.view.charts if each.name == "probe_profile-mse")
-    assert chart.curves[0].value.tolist() == [9.0] * 5 and "seed 0" in chart.about
+    assert chart.curves[0].value.tolist() == [9.0] * 5 and "at 20, seed 0, 32 starts" in chart.about
     assert {each.across for each in state.view.charts} == {"iteration", "horizon"}
     assert state.view.events[-1] == Event(20, "saturated actor", "seed 1: lower the gain")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"seeds": 0}, {"iterations": 1e400}, {"iterations": "many"}, {"first_seed": None}],
+)
+def test_a_foreign_configuration_is_told_and_stops_nothing(tmp_path, broken):
+    about = grown.training_attributes()
+    config = json.loads(about["config"])
+    config["settings"] |= broken
+    with Journal(
+        tmp_path / "run.h5", grown.training_tables(), about | {"config": json.dumps(config)}
+    ) as writer:
+        writer.append("updates", grown.update_row(1))
+        writer.append("events", {"number": 1, "message": "hello"})
+    state = Watcher(writer.path).state()
+    assert state.phase == "unreadable" and "damaged or foreign" in state.told
 
 
 def test_a_run_without_a_row_is_empty_and_not_damaged(tmp_path):
