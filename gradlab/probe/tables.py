@@ -25,6 +25,7 @@ Floats = NDArray[np.float64]
 Ends = tuple[Floats, Floats]
 WINDOWS = 240  # rows of vitals that a figure can show
 BURSTS = 60  # bursts that a figure can show
+NUMBERS = ("value", "ci_low", "ci_high")
 CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 TIERS = ("every update", "successive gradients", "measurements")
 
@@ -40,8 +41,7 @@ def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
         for seed, run in runs.items()
         for rows in (*_vitals(run), *_successive(run), *_measured(run))
     ]
-    columns = ["seed", "step", "quantity", "place", "value", "ci_low", "ci_high"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return _together(parts, ["seed", "step", "quantity", "place", *NUMBERS])
 
 
 def profiles(run: ProbeRun) -> pd.DataFrame:
@@ -51,8 +51,15 @@ def profiles(run: ProbeRun) -> pd.DataFrame:
         step, estimator, horizon, quantity, value, ci_low, ci_high.
     """
     parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
-    columns = ["step", "estimator", "horizon", "quantity", "value", "ci_low", "ci_high"]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+    return _together(parts, ["step", "estimator", "horizon", "quantity", *NUMBERS])
+
+
+def _together(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """All rows; without any a table that figures find empty."""
+    if parts:
+        return pd.concat(parts, ignore_index=True)[columns]
+    nothing = pd.DataFrame(columns=columns)
+    return nothing.astype({name: float for name in NUMBERS if name in columns})
 
 
 def chains(run: ProbeRun) -> pd.DataFrame:
@@ -76,10 +83,8 @@ def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
     Returns:
         seed, step, estimator, horizon, chosen (whether it is the smallest estimate).
     """
-    columns = ["seed", "step", "estimator", "horizon", "chosen"]
     parts = [_kept(run).assign(seed=seed) for seed, run in runs.items() if run.measured]
-    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-    return found[columns]
+    return _together(parts, ["seed", "step", "estimator", "horizon", "chosen"])
 
 
 def _kept(run: ProbeRun) -> pd.DataFrame:
