@@ -48,24 +48,33 @@ def _paths(run: Training) -> list[Panel]:
 
 
 def alarms(runs: Mapping[str, Training]) -> str:
-    """Every alarm of every seed in the order of the iterations."""
-    told = [row for name, run in runs.items() for row in _told(run, name if len(runs) > 1 else "")]
+    """Every kind of every seed by the iteration at which it first rang, with what was told last."""
+    told: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for name, run in runs.items():
+        for at, whose, kind, message in _told(run, name if len(runs) > 1 else ""):
+            told.setdefault((kind, whose), []).append((at, message))
     if not told:
         return ""
-    items = "".join(
-        f"<dt>iteration {at:,}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}: "
-        f"{escape(message)}</dd>"
-        for at, whose, kind, message in sorted(told, key=lambda row: row[0])
-    )
+    order = sorted(told, key=lambda each: told[each][0][0])
+    items = "".join(_alarm(kind, whose, told[kind, whose]) for kind, whose in order)
     return (
-        '<section id="alarms"><h2>Alarms while it trained</h2><p>Of one kind and seed the next is '
-        "told when twice as many iterations have passed.</p>"
+        '<section id="alarms"><h2>Alarms while it trained</h2><p>By the iteration at which a kind '
+        "first rang for a seed; it is told again only when twice as many have passed.</p>"
         f'<dl class="list">{items}</dl></section>'
     )
 
 
+def _alarm(kind: str, whose: str, told: list[tuple[int, str]]) -> str:
+    first, last = f"{told[0][0]:,}", f"{told[-1][0]:,}"
+    often = f" (told {len(told)} times, last at iteration {last})" if len(told) > 1 else ""
+    return (
+        f"<dt>iteration {first}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}{often}: "
+        f"{escape(told[-1][1])}</dd>"
+    )
+
+
 def _told(run: Training, name: str) -> list[tuple[int, str, str, str]]:
-    """Iteration, whose, kind, message; what is about the run counts once."""
+    """Iteration, whose, kind, message, in their order; what is about the run counts once."""
     found = {}
     for seed, probe in run.probes.items():
         columns = (probe.alarms.get(c, ()) for c in ("number", "step", "seed", "alarm", "message"))
@@ -74,4 +83,4 @@ def _told(run: Training, name: str) -> list[tuple[int, str, str, str]]:
             words += [f"seed {seed}"] if about == about else []
             whose = f" ({', '.join(words)})" if words else ""
             found[int(number)] = int(step), whose, str(kind), str(message)
-    return list(found.values())
+    return [found[number] for number in sorted(found)]

@@ -68,7 +68,7 @@ def _signal(known: dict[str, ProbeRun], name: str) -> list[Sentence]:
             undecided.append(f"seed {seed} (at most {cosine(sqrt(max(high, 0.0)))})")
     if not told and not undecided:
         return []
-    n = f"N = {pairs:,} pairs of successive batches of each seed"
+    n = f"N = {pairs:,} pairs of batches of each seed"
     text = f"{name}: the cosine of one batch's policy gradient with the mean over replay is "
     text += ", ".join(told) if told else "not known to be above 0"
     if undecided:
