@@ -73,7 +73,7 @@ def _style() -> str:
 
 
 def _script() -> str:
-    return _asset("watching", "live.js")
+    return '"use strict";\n' + _asset("watching", "charts.js") + _asset("watching", "live.js")
 
 
 def _asset(package: str, name: str) -> str:
