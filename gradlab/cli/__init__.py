@@ -4,6 +4,7 @@
     gradlab measure TASK → RUN.h5 + RUN.html      gradlab jacobians TASK → RUN.h5 + RUN.html
     gradlab train ALGORITHM TASK → RUN.h5 + RUN.html, and checkpoints beside it
     gradlab report RUN.h5 → RUN.html              gradlab compare A.h5 B.h5 → one page
+    gradlab watch RUN.h5 → the terminal, or a page of this machine, while it is written
     gradlab list        gradlab selftest
 
 A command is a frozen dataclass that says what may be asked; its `run` makes the calls that answer.

@@ -30,7 +30,7 @@ QUANTITIES = (
     Quantity("updates", "value", "mean critic value", "scaled reward"),
     Quantity("updates", "weight", "weights of the mixture", "share", entry="h ="),
     Quantity("weights", "in_force", "measured weights in force", "share", entry="h ="),
-    Quantity("weights", "over_rule", "their error over the rule's", "MSE of one batch", "log",
+    Quantity("weights", "over_rule", "measured weights: error over rule's", "MSE", "log",
              ends=("over_rule_low", "over_rule_high")),
     Quantity("weights", "share", "time spent by measuring weights", "share"),
     Quantity("updates", "realised_horizon", "realised horizon", "model steps"),

@@ -1,6 +1,8 @@
 """The numbers of a view are the rows' own: medians, ranges, intervals, extremes, what is told."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -258,3 +260,12 @@ def test_alarms_that_repeat_are_told_once_with_their_number():
 def test_numbers_are_short_and_say_what_is_missing():
     assert number(float("nan")) == "–" and number(float("inf")) == "∞"
     assert number(-float("inf")) == "−∞" and number(-1.23456e-5) == "−1.235e−05"
+
+
+def test_a_view_starts_without_what_trains_and_draws():
+    code = (
+        "import sys, gradlab.watching.server, gradlab.watching.showing\n"
+        "print([each for each in ('torch', 'pandas', 'matplotlib') if each in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
