@@ -5,8 +5,8 @@
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
 time. What is looked at in every update keeps to a part of the share in the same way, and passes
 updates over where it does not; only the first few are looked at whatever they cost. A clock inside
-a hook does not see the hook being called, nor the caches it leaves cold: in the probe's own hooks a
-second counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
+an update does not see hooks being called, nor the caches that they leave cold: a second of it
+counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
 accelerator these are seconds of the host's thread.
 """
 
@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
-UNSEEN = 1.4  # what a loop loses to hooks, over what their own clock says
+UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
 
 @final
@@ -30,11 +30,10 @@ class Budget:
     Args:
         share: of the elapsed time that the probe may take, in (0, 1].
         clock: seconds, increasing; another one in tests.
-        weight: of a second in the always-on part; `UNSEEN` where hooks call it.
     """
 
-    def __init__(self, share: float, clock: Clock, weight: float = 1.0) -> None:
-        self.share, self.clock, self.weight = share, clock, weight
+    def __init__(self, share: float, clock: Clock) -> None:
+        self.share, self.clock = share, clock
         self.begun: float | None = None
         self.own = 0.0
         self._always = 0.0
@@ -68,7 +67,7 @@ class Budget:
 
     def pay(self, since: float) -> None:
         """The always-on part was at work since `since`."""
-        seconds = self.weight * (self.clock() - since)
+        seconds = UNSEEN * (self.clock() - since)
         self.own += seconds
         self._always += seconds
 

@@ -29,7 +29,7 @@ from torch import nn
 from gradlab import provenance
 from gradlab.probe import doors, measured
 from gradlab.probe.alarms import Alarm
-from gradlab.probe.budget import UNSEEN, Budget, Clock
+from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
@@ -84,7 +84,7 @@ class Probe:
         watched: Watched | None = None,
     ) -> None:
         doors.check(policy, optimizer, task, critic, log, overhead_budget)
-        self.policy, self.budget = policy, Budget(float(overhead_budget), clock, UNSEEN)
+        self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
         named = list(policy.named_parameters())
         names, parameters = [name for name, _ in named], [p for _, p in named]
         question = None if task is None else measured.Question(task, critic, seed)
