@@ -58,6 +58,10 @@ def _cross_fitted(phi: Tensor, y: Tensor, fold: Tensor) -> Tensor:
         x = phi[:, fold == each].flatten(0, 1)
         gram.append(x.T @ x)
         moment.append(x.T @ y[:, fold == each].flatten())
-    grams, moments = torch.stack(gram), torch.stack(moment)
-    weights = solved(grams.sum(dim=0) - grams, moments.sum(dim=0) - moments)
+    # Summed without one's own: a sum less one's own would keep its rounding.
+    others = 1 - torch.eye(FOLDS, dtype=phi.dtype)
+    weights = solved(
+        torch.einsum("ek,kij->eij", others, torch.stack(gram)),
+        torch.einsum("ek,ki->ei", others, torch.stack(moment)),
+    )
     return torch.einsum("tnf,nf->tn", phi, weights[fold])

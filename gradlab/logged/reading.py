@@ -1,7 +1,7 @@
 """Numbers of a run of logs as sentences and figures need them; no torch.
 
-A horizon's status is agree, disagree or undecided (`logged.agreement`); none agrees where the score's
-own norm is not known to be above 0.
+A horizon's status is agree, disagree or undecided (`logged.agreement`); none agrees where the
+score's own norm is not known to be above 0.
 """
 
 from __future__ import annotations
