@@ -10,7 +10,9 @@ too large (as the probe is told it), and from half-way on a sample that is not a
 from __future__ import annotations
 
 import copy
+import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.data.noise import child, stream
+from gradlab.journal import journal_of
+from gradlab.probe.results import load
+from gradlab.probe.verdict import verdict
 from gradlab.tasks import Task
 
 RUNS = {
@@ -189,14 +194,30 @@ def main(
     Args:
         only: one of the runs; default: all.
         updates: of each run.
-        output: folder that gets a run file and a page for each.
+        output: folder that gets a run file, a page and what it says for each.
     """
     for name in RUNS if only is None else (only,):
         make, faulty = RUNS[name]
-        folder = output / name
-        shutil.rmtree(folder, ignore_errors=True)
-        train(make(), folder / "run.h5", updates, faulty)
-        gradlab.report(folder / "run.h5")
+        run = output / f"{name}.h5"
+        for old in (run, journal_of(run)):
+            old.unlink(missing_ok=True)
+        train(make(), run, updates, faulty)
+        freeze(run)
+
+
+def freeze(run: Path) -> None:
+    """The page without its figures, which it holds, and its sentences beside it."""
+    gradlab.report(run)
+    shutil.rmtree(run.with_name(f"{run.stem}_figures"))
+    found = load(run)
+    made = {
+        "command": f"python -m analyses.probe_runs --only {run.stem} --updates {found.updates}",
+        "commit": found.environment["commit"],
+        "verdict": [sentence.text for sentence in verdict(found)],
+        "alarms": dict(Counter(map(str, found.alarms.get("alarm", ())))),
+    }
+    text = json.dumps(made, indent=1, ensure_ascii=False)
+    run.with_suffix(".json").write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -207,12 +207,15 @@ def shares(run: ProbeRun) -> dict[str, Floats]:
 def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
     if not run.successive:
         return
+    bursts = run.successive["step"]
+    begin = [group[0] for group in _groups(len(bursts))]
     for name in ("dead_columns", "columns"):
-        yield _rows(run.successive["step"], name, run.successive[name])
+        most = np.fmax.reduceat(run.successive[name], begin)
+        yield _rows(bursts[[*(k - 1 for k in begin[1:]), -1]], name, most)
     at, found = signals(run)
     if not found:
         return
-    groups = np.array_split(np.arange(len(found)), min(len(found), BURSTS))
+    groups = _groups(len(found))
     step = np.array([at[group[-1]] for group in groups])
     together = [pooled([found[k] for k in group]) for group in groups]
     share = np.array([each.share for each in together])
@@ -220,6 +223,11 @@ def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
     low, high = share - margin, np.minimum(share + margin, 1.0)
     yield _rows(step, "signal_share", share, (low, high))
     yield _rows(step, "signal_to_noise", _odds(share), (_odds(low), _odds(high)))
+
+
+def _groups(count: int) -> list[NDArray[np.intp]]:
+    """Neighbouring bursts that are shown as one."""
+    return np.array_split(np.arange(count), min(count, BURSTS))
 
 
 def _odds(share: Floats) -> Floats:

@@ -60,7 +60,8 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
     return {
         "update": 100 * k, "step": 100 * k - 1, "looked": 100, "grad_norm": 1.0 + 1 / k,
         "grad_norm_max": 3.0, "marked": 1, "update_ratio": 1e-3,
-        "layer_norm": np.arange(layers) + k, "layer_ratio": np.full(layers, 1e-3), "nonfinite": np.zeros(layers),
+        "layer_norm": np.arange(layers) + k,
+        "layer_ratio": np.full(layers, 1e-3), "nonfinite": np.zeros(layers),
         "nonfinite_updates": 0, "zero": np.zeros(layers), "saturation": np.array([0.1, 0.2]),
         "watched": 25, "model_gradients": 0, "model_shared": 0, "own_seconds": 4.0 * k,
         "elapsed": 100.0 * k, "spent": 0.04,

@@ -1,0 +1,305 @@
+"""What a reader of a probe's report sees, and what a hostile or half-written file cannot do."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+import gradlab
+from gradlab import cli, figures
+from gradlab.errors import InputError
+from gradlab.journal import journal_of
+from gradlab.probe.results import ProbeRun, load
+from gradlab.probe.tables import chains, choices, curves, profiles
+from gradlab.probe.verdict import verdict
+from gradlab.reporting import output, probe_page, probe_panels
+from gradlab.reporting.panels import Panel
+from tests.probe.planted_probe import (
+    NAMES,
+    alarm,
+    burst,
+    everything,
+    measurement,
+    opened,
+    window,
+    written,
+)
+
+ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> ProbeRun:
+    return load(written(tmp_path_factory.mktemp("probe") / "run.h5", everything()))
+
+
+@pytest.fixture(scope="module")
+def whole(run: ProbeRun) -> list[Panel]:
+    return probe_panels.panels(run)
+
+
+@pytest.fixture(scope="module")
+def page(run: ProbeRun, whole: list[Panel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    path.write_text(probe_page.render(run, "planted", whole), encoding="utf-8")
+    return path
+
+
+def page_of(run: ProbeRun, title: str = "planted") -> str:
+    return probe_page.render(run, title, probe_panels.panels(run))
+
+
+def names(run: ProbeRun) -> set[str]:
+    return {each.name for each in probe_panels.panels(run)}
+
+
+def opened_in(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> Any:
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    tab.goto(path.as_uri(), wait_until="networkidle")
+    return tab
+
+
+def test_the_page_leads_from_verdict_to_price(browser: Any, run: ProbeRun, page: Path) -> None:
+    tab = opened_in(browser, page)
+    assert [each.inner_text() for each in tab.locator("h2").all()] == [
+        "Verdict", "Alarms", *probe_panels.ORDER, "How this was computed",
+    ]  # fmt: skip
+    for sentence in verdict(run):
+        assert sentence.text in tab.locator("#verdict").inner_text()
+    facts = tab.locator(".facts").inner_text()
+    for fact in ("planted", "2,999", "3,000", "0.05 of the time", "4.00%", "3000 s", "2.13.0"):
+        assert fact in facts
+    assert tab.locator("figure svg").count() == len(probe_panels.CAPTIONS) - 2
+    narrow = opened_in(browser, page, width=390)
+    assert narrow.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(browser: Any, page: Path) -> None:
+    text = opened_in(browser, page).locator("#alarms").inner_text()
+    first, second = text.index("dead inputs (told 2 times"), text.index("saturated actor: ")
+    assert first < second
+    assert "step 499" in text and "last at step 999" in text and "step 1,199" in text
+
+
+def test_curves_take_the_colours_of_the_page(browser: Any, page: Path) -> None:
+    strokes = opened_in(browser, page, "dark").evaluate(
+        """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
+            .map((e) => e.getAttribute("style") || "").filter((s) => s.includes("stroke: "))"""
+    )
+    fixed = [each for each in strokes if re.search(r"stroke: #(?!000000)", each)]
+    assert len(strokes) > 50 and fixed == []  # every one is a variable of the palette
+
+
+def test_everything_that_was_measured_has_a_panel_with_a_caption(
+    run: ProbeRun, whole: list[Panel]
+) -> None:
+    assert {each.name for each in whole} == set(probe_panels.CAPTIONS) - {
+        "nonfinite", "dead_columns",
+    }  # fmt: skip
+    for each in whole:
+        assert len(each.caption) > 20 and each.section in probe_panels.ORDER
+    assert sum(map(len, probe_panels.absent(run).values())) == 2  # what is sound
+
+
+def test_a_run_without_a_task_says_how_to_measure(tmp_path: Path) -> None:
+    rows = {k: v for k, v in everything().items() if k in ("vitals", "successive")}
+    found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
+    assert names(found) == {
+        "signal_share", "signal_to_noise", "grad_norm", "update_ratio", "layer_norm", "saturation",
+        "share",
+    }  # fmt: skip
+    text = page_of(found)
+    assert "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…)" in text
+    assert "none given" in text and "What the error comes from" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({k: np.full((4, 5), np.nan) for k in ("variance", "bias2", "mse", "cosine")},
+         "give the probe a critic"),
+        ({k: np.full((4, 5), np.nan) for k in ("bias2", "mse", "cosine")}, "admissible at no"),
+        ({"weight_zero": np.nan}, "No weights"),
+        ({"jacobian_error": np.nan}, "the task has no prior model"),
+        ({"value": np.nan}, "no critic was given"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_says_why(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    rows = {"measured": [measurement(400, **changes)]}
+    lines = probe_panels.absent(load(written(tmp_path / "run.h5", rows)))
+    assert said in " ".join(line for each in lines.values() for line in each)
+
+
+def test_without_optimiser_limits_or_budget_the_page_says_so(tmp_path: Path) -> None:
+    rows = {"vitals": [window(1, update_ratio=np.nan, layer_ratio=np.full(len(NAMES), np.nan))]}
+    found = load(written(tmp_path / "run.h5", rows, actions=0))
+    text = html.unescape(page_of(found))
+    for said in ("give the probe the policy's optimizer", "no limit of the actions is known",
+                 "No burst of successive gradients yet", "No measurement yet",
+                 "budget of 0.05 has not allowed one in 100 s"):  # fmt: skip
+        assert said in text, said
+
+
+def test_an_empty_run_makes_a_page(tmp_path: Path) -> None:
+    text = page_of(load(written(tmp_path / "run.h5", {})))
+    assert "No row yet: the first comes after 100 updates." in text
+    shown = text[text.index("<main>") : text.index("<script>")]
+    assert "<figure>" not in shown and not re.search(r"\bnan\b", shown.lower())
+
+
+def test_faults_have_their_panels(tmp_path: Path) -> None:
+    rows = {
+        "vitals": [window(1), window(2, nonfinite_updates=14, grad_norm=np.nan)],
+        "successive": [burst(40) | {"dead_columns": 3, "dead_inputs": 1}],
+    }
+    found = load(written(tmp_path / "run.h5", rows, horizon=None))
+    assert {"nonfinite", "dead_columns"} <= names(found)
+    table = curves({"": found})
+    ax = figures.lost_gradients(table)
+    assert "14 of 200" in " ".join(text.get_text() for text in ax.texts)
+    assert ax.get_ylim()[1] > 0.14
+
+
+def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
+    written(tmp_path / "run.h5", {"successive": [burst(40), burst(80)]})
+    place = journal_of(tmp_path / "run.h5")
+    place.write_bytes(place.read_bytes()[:-100])
+    made = gradlab.report(tmp_path / "run.h5")
+    assert "N = 32 pairs" in made.read_text()
+    assert {path.suffix for path in (tmp_path / "run_figures").iterdir()} == {".png", ".pdf"}
+
+
+def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+    rows = {k: v for k, v in everything().items() if k != "successive"}
+    rows["alarms"] = [alarm(0, 100, ATTACK, ATTACK), alarm(1, 200, "$\\frac{", "$x^2$")]
+    found = load(
+        written(tmp_path / "run.h5", rows, names=(ATTACK, "$\\frac{", "_hidden", "x" * 500),
+                task=ATTACK, environment=json.dumps({ATTACK: ATTACK, "created": ATTACK}),
+                estimators=json.dumps([ATTACK, "$\\frac{", "mixed", "_true"]))
+    )  # fmt: skip
+    path = tmp_path / "run.html"
+    path.write_text(page_of(found, found.task), encoding="utf-8")
+    tab = opened_in(browser, path)
+    assert tab.locator("img").count() == 0 and tab.locator("script").count() == 1
+    assert tab.title() != "broken"
+    assert ATTACK in tab.locator("#alarms").inner_text()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
+
+
+def test_the_command_says_what_the_page_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {k: v for k, v in everything().items() if k in ("successive", "alarms")}
+    path = written(tmp_path / "run.h5", rows)
+    assert cli.main(["report", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    told = [each.text for each in verdict(load(path))]
+    assert [each["text"] for each in document["verdict"]] == told
+    assert document["report"] == str(path.with_suffix(".html"))
+
+
+def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    paths = [written(tmp_path / f"{name}.h5", everything(3)) for name in "ab"]
+    with pytest.raises(InputError, match=r"a probe's run.*gradlab report"):
+        output.compare(paths, tmp_path / "page.html")
+    opened(paths[0]).close()
+    with pytest.raises(InputError, match=r"of kind 'probe'.*gradlab report.* shows runs of every"):
+        gradlab.load(paths[0])
+
+
+def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
+    table, rows = curves({"": run}), profiles(run)
+    return {
+        "curve": lambda: figures.probe_curve(
+            table, quantity="signal_share", title="t", unit="u", level=(0.5, "half")
+        ),
+        "norms": lambda: figures.gradient_norms(table),
+        "layers": lambda: figures.layer_norms(table),
+        "actions": lambda: figures.saturated_actions(table),
+        "cost": lambda: figures.probe_cost(table),
+        "moved": lambda: figures.moved_profiles(rows, estimator="model"),
+        "chains": lambda: figures.moved_chains(chains(run)),
+        "chosen": lambda: figures.chosen_horizons(choices({"": run}), longest=4),
+        "growth": lambda: figures.growth_rates(table),
+        "critic": lambda: figures.critic_values(table),
+        "dead": lambda: figures.dead_columns(table),
+    }
+
+
+@pytest.mark.parametrize("name", ["curve", "norms", "layers", "actions", "cost", "moved", "chains",
+                                  "chosen", "growth", "critic", "dead"])  # fmt: skip
+def test_no_text_covers_another_and_none_is_cut_off(run: ProbeRun, name: str) -> None:
+    ax = drawn(run)[name]()
+    figure = ax.figure
+    figure.canvas.draw()
+    legend = ax.get_legend()
+    parts = [ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+    parts += list(legend.get_texts()) if legend else []
+    boxes = {part: part.get_window_extent() for part in parts if part.get_text()}
+    for part, box in boxes.items():
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.x1 + 1, part.get_text()
+        assert box.y0 >= -1 and box.y1 <= figure.bbox.y1 + 1, part.get_text()
+        assert not any(box.overlaps(other) for p, other in boxes.items() if p is not part)
+
+
+def test_what_is_drawn_is_what_the_table_says(run: ProbeRun) -> None:
+    ax = figures.gradient_norms(curves({"": run}))
+    (mean,) = [line for line in ax.lines if line.get_label() == "mean of a window"]
+    np.testing.assert_allclose(mean.get_ydata(), 1 + 1 / np.arange(1, 31))
+    moved = figures.moved_profiles(profiles(run), estimator="model")
+    lines = [line for line in moved.lines if str(line.get_label()).startswith("step")]
+    assert [line.get_label() for line in lines] == ["step 399", "step 799", "step 1,199"]
+    np.testing.assert_allclose(lines[0].get_ydata(), measurement(1)["mse"][1])
+    cost = figures.probe_cost(curves({"": run}))
+    np.testing.assert_allclose(np.asarray(cost.lines[2].get_ydata()), 0.04)
+
+
+def test_gradients_that_are_not_marked_are_said_to_be_perhaps_clipped(tmp_path: Path) -> None:
+    rows = {"vitals": [window(1, marked=0)]}
+    ax = figures.gradient_norms(curves({"": load(written(tmp_path / "run.h5", rows))}))
+    assert "perhaps clipped" in " ".join(text.get_text() for text in ax.texts)
+
+
+def test_several_seeds_are_thin_lines_of_one_look(run: ProbeRun) -> None:
+    runs = {"0": run, "1": run, "2": run}
+    ax = figures.gradient_norms(curves(runs))
+    labels = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
+    assert len(ax.lines) == 6 and sorted(labels) == ["largest of a window", "mean of a window"]
+    assert "each of 3 seeds" in " ".join(text.get_text() for text in ax.texts)
+    found = {each.name for each in probe_panels.several(runs)}
+    assert {"signal_share", "chosen", "share"} <= found and "moved" not in found
+
+
+def test_thirty_tensors_and_many_actions_stay_readable(tmp_path: Path) -> None:
+    tensors = tuple(f"layers.{k}.weight" for k in range(30))
+    wide = {k: np.ones(30) for k in ("layer_norm", "layer_ratio", "nonfinite", "zero")}
+    rows = {"vitals": [window(k, saturation=np.full(17, 0.1), **wide) for k in range(1, 4)]}
+    found = load(written(tmp_path / "run.h5", rows, names=tensors, actions=17))
+    (map_,) = [each for each in probe_panels.panels(found) if each.name == "layer_norm"]
+    labels = [each.get_text() for each in map_.figure.axes[0].get_yticklabels()]
+    assert labels == list(tensors)
+    ax = figures.saturated_actions(curves({"": found}))
+    assert "the first 8 of 17 actions" in " ".join(text.get_text() for text in ax.texts)
+
+
+def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
+    dead = {"dead_columns": 3}
+    rows = {"successive": [burst(40 * k) | (dead if k % 2 else {}) for k in range(1, 1001)]}
+    text = page_of(load(written(tmp_path / "run.h5", rows)))
+    assert len(text.encode()) < 100_000
+    assert not re.search(r"https?://|@import|src=", text)
