@@ -1,0 +1,167 @@
+"""What is read from inner products, neighbours, residuals and critics, against what is known."""
+
+import numpy as np
+import pytest
+import torch
+from carts import STD, linear, noisy, recorded, task
+from torch import nn
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.gradients.lqr import ExactCritic
+from gradlab.logged.agreement import agreement, noise_of
+from gradlab.logged.critic import judged, return_bound
+from gradlab.logged.direction import directional
+from gradlab.logged.gradients import Products, _pair
+from gradlab.logged.on_policy import LEVEL, described, refuse_far, residuals
+from gradlab.logged.prediction import prediction
+from gradlab.logged.windows import windows
+from gradlab.networks.policies import Gaussian
+
+DISCOUNT = task().discount
+
+
+def planted(G: dict[str, torch.Tensor]) -> Products:
+    """Products of explicit gradients [N, P], one group each."""
+    cells = {name: (name, 1) for name in G}
+    pairs = {
+        (cells[a], cells[b]): _pair(G[a], G[b], G[a].sum(dim=0), G[b].sum(dim=0))
+        for k, a in enumerate(G)
+        for b in list(G)[k:]
+    }
+    squares = {cells[name]: (x * x).sum(dim=1).numpy() for name, x in G.items()}
+    return Products(np.ones(len(next(iter(G.values())))), squares, pairs)
+
+
+def draws(n: int, mean: float, seed: int, dims: int = 3) -> torch.Tensor:
+    noise = torch.randn(n, dims, generator=stream(seed, "planted"), dtype=torch.float64)
+    return mean + noise
+
+
+def u_statistic(X: torch.Tensor) -> float:
+    """Mean inner product of different rows, by the double sum."""
+    n = len(X)
+    return float(((X @ X.T).sum() - (X * X).sum()) / (n * (n - 1)))
+
+
+def test_numbers_are_u_statistics_of_explicit_gradients() -> None:
+    M, S = draws(30, 0.5, 0), draws(30, 0.2, 1)
+    found = planted({"model": M, "score": S})
+    told = {e.quantity: e.estimate.value for e in agreement(found, ("model", 1), ("score", 1))}
+    bias2, reference = u_statistic(M - S), u_statistic(S)
+    assert told["bias2"] == pytest.approx(bias2, rel=1e-10)
+    assert told["relative_bias2"] == pytest.approx(bias2 / reference, rel=1e-10)
+    assert told["excess"] == pytest.approx(bias2 - 0.25 * reference, rel=1e-10)
+    traces = [float(x.var(dim=0).sum()) for x in (M, S)]
+    assert told["variance_ratio"] == pytest.approx(traces[0] / traces[1], rel=1e-10)
+
+
+def test_a_mean_of_noise_says_nothing_of_what_it_estimates() -> None:
+    norms, cosines = [], []
+    for seed in range(100):
+        found = {e.quantity: e for e in noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))}
+        norms.append(found["mean_norm"].interval)
+        cosines.append(found["cosine_self"])
+    # A norm that is 0: it must be inside, and no interval may shrink to a point there.
+    assert sum(each.low == 0.0 for each in norms) >= 92
+    assert min(each.high for each in norms) > 0.05
+    assert all(each.interval.high > 0 for each in cosines)
+
+
+def test_the_cosine_of_a_mean_is_that_with_its_expectation() -> None:
+    mean, n = 0.4, 50
+    found = {e.quantity: e for e in noise_of(planted({"x": draws(n, mean, 3)}), ("x", 1))}
+    known = [
+        float(
+            torch.cosine_similarity(draws(n, mean, k).mean(0), torch.full((3,), mean).double(), 0)
+        )
+        for k in range(300)
+    ]
+    span = found["cosine_self"].interval
+    assert span.low < np.sqrt(np.mean(np.square(known))) < span.high
+
+
+def test_critics_differ_by_what_their_means_differ() -> None:
+    one, two, three = draws(2000, 0.5, 0), draws(2000, 0.5, 0) + 0.3, draws(2000, 0.5, 0) - 0.1
+    found = planted({"a": one, "b": two, "c": three})
+    told = {e.quantity: e for e in noise_of(found, ("a", 1), (("b", 1), ("c", 1)))}
+    shifts = np.array([0.0, 0.3, -0.1])
+    assert told["variance_critics"].estimate.value == pytest.approx(3 * shifts.var(ddof=1))
+
+
+def test_the_policy_that_recorded_passes_and_others_do_not() -> None:
+    data = recorded(300, 12)
+    found = residuals(noisy(), data.state, data.action)
+    assert found is not None and found.on_policy and not found.far
+    wider = residuals(noisy(1.1 * STD), data.state, data.action)
+    assert wider is not None and not wider.on_policy and not wider.far
+    older = linear()
+    with torch.no_grad():
+        older.network[0].weight += torch.tensor([[0.03, 0.0]])
+    moved = residuals(Gaussian(older, STD), data.state, data.action)
+    assert moved is not None and not moved.on_policy and not moved.far
+    refuse_far(moved, ("push",))
+    far = residuals(noisy(0.1 * STD), data.state, data.action)
+    assert far is not None and far.far
+    with pytest.raises(InputError, match=r"push: mean .*, spread 10"):
+        refuse_far(far, ("push",))
+    assert residuals(linear(), data.state, data.action) is None
+
+
+def test_own_noise_is_called_foreign_no_oftener_than_it_says() -> None:
+    known = torch.cat([torch.ones(500, 1), draws(500, 0.0, 9)], dim=1).numpy()
+    p = [described(draws(500, 0.0, k, 2).numpy(), known).p_value for k in range(400)]
+    assert np.mean(np.array(p) < 0.05) < 0.08
+    assert np.mean(np.array(p) < LEVEL) < 0.01
+
+
+def test_derivatives_are_as_wrong_as_neighbours_say() -> None:
+    data = recorded(300, 30)
+    right, wrong = (directional(data, each) for each in (task().simulator, task(0.6).prior))
+    assert right is not None and wrong is not None
+    (ratio, span), (known, ends) = right.error[-1], wrong.error[1]
+    assert span.low < 0 < span.high and abs(ratio.value) < 0.05
+    # Only the push moves the velocity: (1 − 0.6)² of its derivative.
+    assert ends.low < 0.16 < ends.high and ends.high - ends.low < 0.15
+    assert 0.3 < wrong.noise[1][0].value < 0.9 and known.value > 0
+
+
+def test_too_few_trajectories_have_no_neighbourhood() -> None:
+    assert directional(recorded(5, 40), task().simulator) is None
+
+
+def test_the_exact_model_predicts_up_to_its_noise() -> None:
+    path = windows(recorded(50, 12), 12).path
+    exact, none = prediction(path, task().simulator), prediction(path, task(0.0).prior)
+    assert exact.lost is None and (exact.error.value < 0.2).all()
+    assert none.error.value[-1] > 3 * exact.error.value[-1]
+
+
+class Shifted(nn.Module):
+    """A critic, scaled and shifted."""
+
+    def __init__(self, critic: nn.Module, scale: float, shift: float) -> None:
+        super().__init__()
+        self.critic, self.scale, self.shift = critic, scale, shift
+
+    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        value: torch.Tensor = self.critic(state, action)
+        return self.scale * value + self.shift
+
+
+def test_a_critic_is_judged_by_its_equation_and_by_returns() -> None:
+    world, path = task(), windows(recorded(300, 60), 60).path
+    weight = linear().network[0].weight
+    exact = ExactCritic(world.simulator, weight, DISCOUNT)
+    good, steep = (judged(each, path, DISCOUNT) for each in (exact, Shifted(exact, 2.0, 0.0)))
+    assert good["slope"][0].value == pytest.approx(1.0, abs=0.05)
+    assert steep["slope"][0].value < 0.6
+    # A constant c leaves (1 − γ) c in the residual, over the critic's spread.
+    low, high = Shifted(exact, 1.0, 0.0), Shifted(exact, 1.0, 10.0)
+    first, second = (judged(each, path, DISCOUNT)["residual"][0].value for each in (low, high))
+    actions = path.actions[:-1].flatten(0, 1)
+    spread = float(exact(path.states[:-1].flatten(0, 1), actions).std(correction=0))
+    assert second - first == pytest.approx(-(1 - DISCOUNT) * 10.0 / spread, rel=1e-6)
+    least, most = return_bound(path, DISCOUNT)
+    assert least < 20 * float(path.rewards.min()) + 1 and most <= 0
+    assert judged(Shifted(exact, 1.0, 1e4), path, DISCOUNT)["beyond"][0].value == 1.0
