@@ -22,21 +22,19 @@ def _unexplained(explained: Floats) -> Floats:
     return 1 - explained
 
 
-QUANTITIES = (
+FIRST = (
     Quantity("evaluations", "return_mean", "return", "reward", error="return_se"),
     Quantity("updates", "policy_norm", "policy gradient norm", "before clipping", "log"),
-    Quantity("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
     Quantity("updates", "critic_loss", "critic loss", "scaled reward²", "log"),
     Quantity("updates", "value", "mean critic value", "scaled reward"),
+    Quantity("updates", "nonfinite", "non-finite updates", "updates per row"),
     Quantity("updates", "weight", "weights of the mixture", "share", entry="h ="),
     Quantity("weights", "in_force", "measured weights in force", "share", entry="h ="),
+)
+MORE = (
     Quantity("weights", "over_rule", "measured weights: error over rule's", "MSE", "log",
              ends=("over_rule_low", "over_rule_high")),
     Quantity("weights", "share", "time spent by measuring weights", "share"),
-    Quantity("updates", "realised_horizon", "realised horizon", "model steps"),
-    Quantity("updates", "nonfinite", "non-finite updates", "updates per row"),
-    Quantity("updates", "clipped", "clipped policy updates", "share"),
-    Quantity("updates", "broken", "non-finite transitions", "transitions per row"),
     Quantity(
         "gradients", "relative_mse", "gradient error, longest horizon", "of the true square", "log",
         ends=("relative_mse_low", "relative_mse_high"), last=True,
@@ -45,18 +43,22 @@ QUANTITIES = (
         "model", "prediction_explained", "model error", "share of held-out variance", "log",
         entry="output", convert=_unexplained,
     ),
+    Quantity("updates", "realised_horizon", "realised horizon", "model steps"),
+    Quantity("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
+    Quantity("updates", "clipped", "clipped policy updates", "share"),
+    Quantity("updates", "broken", "non-finite transitions", "transitions per row"),
     Quantity("evaluations", "ends", "terminal states", "per episode"),
 )  # fmt: skip
 
 
 def charts(record: Record) -> list[Chart]:
-    """What the run has of these, its pace, and what a probe inside has measured."""
-    found = [chart(record, wanted) for wanted in QUANTITIES]
-    return [
-        *(each for each in found if each is not None),
-        *_pace(record.groups.get("updates", {})),
-        *(_counted(each) for each in probe.charts(record, PREFIX)),
-    ]
+    """What matters most, what a probe inside has measured, the rest, and the run's pace."""
+    first, more = (
+        [each for wanted in group if (each := chart(record, wanted)) is not None]
+        for group in (FIRST, MORE)
+    )
+    inside = [_counted(each) for each in probe.charts(record, PREFIX)]
+    return [*first, *inside, *more, *_pace(record.groups.get("updates", {}))]
 
 
 def _counted(chart: Chart) -> Chart:
