@@ -92,7 +92,7 @@ class ProbeCallback(BaseCallback):
         self.probe.close()
         if self.verbose:
             told = len(self.probe.alarms)
-            print(f"gradlab probe: {self.probe.spent:.1%} of the time, {told} alarms")
+            print(f"gradlab probe: {self.probe.spent:.1%} of the time, alarms: {told}")
 
     def _begin(self) -> None:
         model: Any = self.model

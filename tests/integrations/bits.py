@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -100,3 +103,14 @@ def tables(rows: list[dict[str, Any]]) -> dict[str, int]:
     """How many rows of each table a log function was given."""
     names = [next(k for k in row if "/" in k).split("/")[0] for row in rows]
     return {name: names.count(name) for name in names}
+
+
+def example(name: str) -> Any:
+    """A script of examples/ as a module."""
+    place = Path(__file__).parents[2] / "examples" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"example_{name}", place)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,121 @@
+"""The example scripts run on their real tasks, and CleanRL's loop computes the same bits."""
+
+from __future__ import annotations
+
+import csv
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradlab
+from gradlab import journal
+from gradlab.probe import measured
+from tests.integrations.bits import (
+    Integrator,
+    example,
+    integrator_task,
+    often,
+    same,
+    streams,
+    trained,
+)
+
+RARELY = 10**6  # one measurement, which takes seconds on a real task
+
+
+class Nothing:
+    """In the probe's place."""
+
+    spent, alarms = 0.0, ()
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __call__(self, step: int) -> Any:
+        return nullcontext()
+
+    def close(self) -> None:
+        pass
+
+
+def cleanrl(log: Path | None) -> dict[str, Any]:
+    script, world = example("cleanrl_td3"), Integrator()
+    args = script.Args(
+        steps=1025, log=log and str(log), width=8, batch_size=16, buffer_size=2000,
+        learning_starts=20, policy_frequency=1, gamma=0.5,
+    )  # fmt: skip
+    left = script.train(args, world, integrator_task())
+    return {
+        "networks": trained(*left["networks"]),
+        "optimizers": [each.state_dict() for each in left["optimizers"]],
+        "buffer": left["buffer"],
+        "environment": [world.state, world.np_random.bit_generator.state],
+        "streams": streams(),
+    }
+
+
+def test_cleanrls_loop_computes_the_same_bits_with_its_two_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, Probe = tmp_path / "run.h5", gradlab.Probe
+    with monkeypatch.context() as patched:
+        patched.setattr(gradlab, "Probe", Nothing)
+        without = cleanrl(None)
+    given = often(monkeypatch)
+
+    def always(*parts: Any, overhead_budget: float, **more: Any) -> gradlab.Probe:
+        return Probe(*parts, **more, **given)
+
+    monkeypatch.setattr(gradlab, "Probe", always)
+    assert same(without, cleanrl(log))
+    groups = journal.read(log).groups
+    assert groups["vitals"]["update"].values[-1] >= 1000
+    assert len(groups["successive"]["update"].values) > 10
+    assert len(groups["measured"]["update"].values) >= 4
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
+    often(monkeypatch, RARELY)
+    monkeypatch.setattr(measured, "STARTS", 16)
+    monkeypatch.setattr(measured, "LONGEST", 3)
+
+
+def check_written(log: Path) -> None:
+    groups = journal.read(log).groups
+    assert groups["measured"]["lyapunov"].values.shape == (1,)
+    assert (groups["measured"]["variance"].values[0, 3] > 0).all()  # true dynamics
+    assert len(groups["vitals"]["grad_norm"].values)
+
+
+def test_the_callback_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+    script = example("stable_baselines3_td3")
+    args = script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20, verbose=0)
+    script.main(args)
+    check_written(tmp_path / "a.h5")
+
+
+def test_cleanrls_lines_run_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+    script = example("cleanrl_td3")
+    script.main(script.Args(steps=160, log=str(tmp_path / "a.h5"), learning_starts=20))
+    check_written(tmp_path / "a.h5")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_the_hook_runs_on_the_inverted_pendulum(tmp_path: Path, once: None) -> None:
+    script = example("torchrl_ddpg")
+    script.main(script.Args(steps=150, log=str(tmp_path / "a.h5")))
+    check_written(tmp_path / "a.h5")
+
+
+def test_rows_go_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example("anywhere").main(tmp_path, steps=250)
+    vitals = journal.read(tmp_path / "run.h5").groups["vitals"]
+    with open(tmp_path / "norms.csv") as file:
+        rows = [(int(step), float(norm)) for step, norm in csv.reader(file)]
+    assert rows == list(zip(vitals["step"].values, vitals["grad_norm"].values, strict=True))
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert "the probe took" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""TensorBoard gets the rows that a function gets, and the loop does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.integrations.headline import headline
+from gradlab.integrations.tensorboard import log_to
+from gradlab.probe.alarms import Alarm
+from gradlab.probe.desk import Desk
+from gradlab.probe.schema import Told
+from tests.integrations.bits import (
+    integrator_task,
+    often,
+    same,
+    seeded,
+    streams,
+    tables,
+    trained,
+)
+
+
+class Critic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.cat([state, action], 1))[:, 0]
+
+
+def climbed(logs: Sequence[Any], updates: int, **given: Any) -> dict[str, Any]:
+    """A plain loop, and all that it leaves; without logs there is no probe."""
+    seeded()
+    policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Tanh())
+    critic = Critic()
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    task = integrator_task()
+    probe = None
+    if logs:
+        probe = gradlab.Probe(policy, optimizer, task, critic, log=list(logs), **given)
+    for step in range(updates):
+        state = torch.randn(16, 2)
+        optimizer.zero_grad()
+        loss = -critic(state, policy(state)).mean()
+        if probe is None:
+            loss.backward()
+        else:
+            with probe(10 * step):
+                loss.backward()
+        optimizer.step()
+    if probe is not None:
+        assert not probe.off
+        probe.close()
+    return {
+        "modules": trained(policy, critic),
+        "optimizer": optimizer.state_dict(),
+        "streams": streams(),
+    }
+
+
+def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = climbed((), 1000)
+    rows: list[dict[str, Any]] = []
+    with SummaryWriter(tmp_path) as writer:
+        found = climbed((log_to(writer), rows.append), 1000, **often(monkeypatch))
+    assert same(without, found)
+    assert {"vitals": 10, "measured": 4}.items() <= tables(rows).items()
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    for table, name in (("vitals", "grad_norm"), ("measured", "bias2/model/3")):
+        expected = [
+            (row["step"], torch.tensor(row[f"{table}/{name}"]).float().item())
+            for row in rows if f"{table}/{name}" in row
+        ]  # fmt: skip
+        drawn = events.Scalars(f"gradlab/{table}/{name}")
+        assert [(each.step, each.value) for each in drawn] == expected
+
+
+def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[dict[str, Any]] = []
+    with SummaryWriter(tmp_path) as writer:
+        climbed((log_to(writer), rows.append), 120, **often(monkeypatch, 50))
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    tags = events.Tags()["scalars"]
+    given = {
+        f"gradlab/{name}" for row in rows if "alarms/alarm" not in row
+        for name, value in row.items()
+        if name not in ("step", "update") and not isinstance(value, str) and isfinite(value)
+    }  # fmt: skip
+    assert set(tags) == given  # TensorBoard would have put _ for what it does not take
+    assert any(not isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
+    assert all(isfinite(each.value) for tag in tags for each in events.Scalars(tag))
+    steps = [row["step"] for row in rows]
+    assert steps == sorted(steps)
+
+
+class Remembering:
+    """A writer that only remembers."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Any, ...]] = []
+
+    def add_scalar(self, *given: Any) -> None:
+        self.said.append(given)
+
+    def add_text(self, *given: Any) -> None:
+        self.said.append(given)
+
+
+def test_alarms_are_text() -> None:
+    writer = Remembering()
+    Desk(Told(log_to(writer, "mine"), ()), ()).ring(Alarm("dead path", "look for a detach"), 3, 40)
+    assert writer.said == [("mine/alarms/dead path", "look for a detach", 40)]
+
+
+def test_what_cannot_write_is_refused_with_the_remedy() -> None:
+    with pytest.raises(InputError, match=r"writer is a str, .*pip install 'gradlab\[tensorboard\]"):
+        log_to("runs/mine")  # type: ignore[arg-type]
+
+
+def test_headlines_are_finite_and_few() -> None:
+    row = {
+        "step": 3,
+        "vitals/grad_norm": 0.5,
+        "vitals/update_ratio": float("nan"),
+        "vitals/saturation/0": 0.1,
+        "vitals/saturation/1": 0.4,
+        "vitals/layer_norm/a": 1.0,
+    }
+    assert headline(row) == {"gradlab/grad_norm": 0.5, "gradlab/saturation": 0.4}
