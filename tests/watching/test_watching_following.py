@@ -81,6 +81,29 @@ def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_p
     assert counts == sorted(counts) and counts[-1] > counts[0] and len(files) > 2
 
 
+def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
+    path, real = tmp_path / "run.h5", records.read
+    with grown.training(path) as writer:
+        writer.append("updates", grown.update_row(0))
+    with grown.training(path) as writer:
+        writer.append("updates", grown.update_row(1))
+
+        def read_while_folding(place):
+            found = real(place)
+            for name in ("SMALLEST", "SHARE", "SYNC"):
+                monkeypatch.setattr(journal, name, 0)
+            writer.append("updates", grown.update_row(2))
+            writer._child.wait()
+            writer.append("updates", grown.update_row(3))
+            monkeypatch.undo()
+            return found
+
+        monkeypatch.setattr(records, "read", read_while_folding)
+        follower = Follower(path)
+        assert iterations(follower.look()) == [0, 10]
+        assert iterations(follower.look()) == [0, 10, 20, 30]
+
+
 def test_only_what_is_new_is_read(tmp_path, monkeypatch):
     taken, whole = [], frames.decode
     monkeypatch.setattr(
