@@ -50,7 +50,7 @@ and gradients measured at the checkpoints of a run, a row per iteration, estimat
 
 Figures of a probe take a row per seed, step, quantity and place (`gradlab.probe.tables.curves`):
 
-    probe_curve, gradient_norms, layer_norms, lost_gradients, saturated_actions, dead_columns
+    probe_curve, gradient_norms, layer_norms, lost_gradients, action_shares, dead_columns
     chosen_horizons, growth_rates, critic_values, probe_cost
     moved_profiles, moved_chains      over the horizon at several steps (`profiles`, `chains`)
 """
@@ -73,12 +73,12 @@ from gradlab.figures.logged import (
     logged_referee,
 )
 from gradlab.figures.probe import (
+    action_shares,
     gradient_norms,
     layer_norms,
     lost_gradients,
     probe_cost,
     probe_curve,
-    saturated_actions,
 )
 from gradlab.figures.probe_measured import (
     chosen_horizons,
@@ -102,6 +102,7 @@ from gradlab.figures.training import (
 )
 
 __all__ = [
+    "action_shares",
     "bias_variance",
     "bounds",
     "chain_error",
@@ -147,7 +148,6 @@ __all__ = [
     "remedy_marks",
     "returns",
     "sample_norm",
-    "saturated_actions",
     "sign_agreement",
     "snr",
     "step_gains",

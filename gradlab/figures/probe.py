@@ -8,6 +8,7 @@ thin lines.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from gradlab.figures.style import INK, MUTED, PAPER, Look
 FEW = 40  # points up to which each has a marker
 NAMED = 40  # tensors up to which each has its name
 DECADES = 6  # of colours below the largest norm
+MOST_ACTIONS = 8
 TIERS = (style.BLUE, style.OCHRE, style.GREEN)
 ACTIONS = (
     Look("", style.BLUE, "-", "o"),
@@ -67,8 +69,7 @@ AT_MOST = "open marker with arrow: at most so much (upper end of 95%)"
 
 
 def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Mean and largest norm of a window's gradients; dotted where no mark says that they are those
-    before clipping."""
+    """Mean and largest norm of a window's gradients, and whether they may have been clipped."""
     ax = ax or style.new_axes()
     looks = {
         "grad_norm_max": Look("largest of a window", style.VERMILION, (0, (1.2, 1.4)), "^"),
@@ -89,18 +90,10 @@ def gradient_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return over_steps(ax, "Norm of the gradient", "loss per parameter unit", notes)
 
 
-def layer_norms(
-    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str = "layer_norm"
-) -> Axes:
-    """Norms by tensor as a map, the input's layer on top; empty where exactly 0 or not finite.
-
-    Args:
-        quantity: "layer_norm" of gradients or "layer_ratio", |Δθ| / |θ|.
-    """
-    ax = ax or style.new_axes()
-    title = "Gradient by tensor" if quantity == "layer_norm" else "Update by tensor"
-    note = "norm of the gradient" if quantity == "layer_norm" else "|Δθ| / |θ|"
-    rows = table[table["quantity"] == quantity]
+def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Norms by tensor as a map, the input's layer on top; empty where exactly 0 or not finite."""
+    ax, title = ax or style.new_axes(), "Gradient by tensor"
+    rows = table[table["quantity"] == "layer_norm"]
     seeds = list(dict.fromkeys(rows["seed"]))
     wide = rows.groupby(["place", "step"], sort=False)["value"].mean().unstack("step")
     values = wide.to_numpy(float)
@@ -112,7 +105,7 @@ def layer_norms(
     ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    note = f"{note}, window means{several}; empty: exactly 0 or not finite"
+    note = f"norms, window means{several}; empty: exactly 0 or not finite"
     over_steps(ax, title, "", [note]).grid(False)
     return ax
 
@@ -137,32 +130,23 @@ def lost_gradients(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return over_steps(ax, title, "share of a window", [note])
 
 
-def saturated_actions(
-    table: pd.DataFrame, ax: Axes | None = None, *, names: Sequence[str] = ()
+def action_shares(
+    table: pd.DataFrame, ax: Axes | None = None, *, quantity: str, title: str, unit: str
 ) -> Axes:
-    """Share of every action at its limit; a line at one half, beyond which an alarm rings."""
+    """Saturation or attenuation of every action, between 0 and 1 around a line at one half."""
     ax = ax or style.new_axes()
-    rows = table[table["quantity"] == "saturation"]
-    places = list(dict.fromkeys(rows["place"]))
-    drawn = [curves_of(table, "saturation", place) for place in places]
-    if not any(drawn):
-        return empty(ax, "Saturated actions", "no limit of the actions is known")
+    places = list(dict.fromkeys(table[table["quantity"] == quantity]["place"]))
+    drawn = {str(place): curves_of(table, quantity, place) for place in places}
+    if not any(drawn.values()):
+        return empty(ax, title, "no limit of the actions is known")
     ax.axhline(0.5, color=MUTED, lw=1.2, ls=(0, (2, 2)))
-    for k, lines in enumerate(drawn):
-        look = ACTIONS[k % len(ACTIONS)]
-        label = style.plain(names[k]) if k < len(names) else str(places[k])
-        if k < MOST_ACTIONS:
-            draw_seeds(ax, lines, Look(label, look.colour, look.dash, look.marker), None)
+    for k, (place, lines) in enumerate([*drawn.items()][:MOST_ACTIONS]):
+        draw_seeds(ax, lines, replace(ACTIONS[k % len(ACTIONS)], label=place), None)
     ax.set_ylim(-0.03, 1.03)
     _percent(ax)
-    more = len(places) - MOST_ACTIONS
-    notes = [f"the first {MOST_ACTIONS} of {len(places)} actions"] if more > 0 else []
-    return over_steps(
-        ax, "Saturated actions", "share at the limit", [*notes, *seed_notes(drawn[0])]
-    )
-
-
-MOST_ACTIONS = 8
+    more = len(places) > MOST_ACTIONS
+    notes = [f"the first {MOST_ACTIONS} of {len(places)} actions"] if more else []
+    return over_steps(ax, title, unit, [*notes, *seed_notes(drawn[str(places[0])])])
 
 
 def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, inf, log
+from math import inf, log
 
 import numpy as np
 
@@ -46,10 +46,9 @@ def _horizon(run: ProbeRun) -> Sentence | None:
         f"{_set(run)}; {_starts(run)}){_before(run, low, high)}"
     )
     if (low, high) == (0, run.horizon):
-        text = (
-            f"Undecided which horizon is best, 0 and {high} may both be: {told}; more starts tell "
-        )
-        return Sentence("horizon", False, f"{text}(gradlab.measure).{_usable(run)}")
+        text = f"Undecided which horizon is best, 0 and {high} may both be: {told}"
+        more = "more starts tell (gradlab.measure)"
+        return Sentence("horizon", False, f"{text}; {more}.{_usable(run)}")
     yours = "The horizon of your own loop is not known to the probe: compare it with this."
     return Sentence("horizon", True, f"{capital(told)}.{_usable(run)} {yours}")
 
@@ -142,9 +141,8 @@ def _source(run: ProbeRun) -> Sentence | None:
     if low > 0:
         return Sentence("source", True, f"The critic makes most of the bias: {told}.")
     if high < 0:
-        return Sentence(
-            "source", True, f"The model makes most of the bias, not the critic: {told}."
-        )
+        text = f"The model makes most of the bias, not the critic: {told}."
+        return Sentence("source", True, text)
     missing = enough(abs(gap), se, _count(run), "starts")
     text = f"Undecided whether critic or model makes most of the bias: {told}; {missing}."
     return Sentence("source", False, text)
@@ -175,14 +173,12 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
     if not np.isfinite([error, se]).all():
         return None
     ends = span(exp(error - Z * se), exp(error + Z * se))
-    now = f"{two(exp(error))} of their size (CI {ends}, {_starts(run)})"
+    text = f"The model's Jacobians on fresh states are off by {two(exp(error))} of their size "
+    text += f"(CI {ends}, {_starts(run)})"
     ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
     if not np.isfinite([low, high]).all():
-        return Sentence(
-            "jacobians", True, f"The model's Jacobians on fresh states are off by {now}."
-        )
-    text = f"The model's Jacobians on fresh states are off by {now}: {two(ratio)}× the first "
-    text += f"measurement's error (CI {span(low, high)})"
+        return Sentence("jacobians", True, f"{text}.")
+    text += f": {times(ratio)} the first measurement's error (CI {span(low, high)})"
     if low > 1 or high < 1:
         worse = "worse than at first; refit the model there" if low > 1 else "better than at first"
         return Sentence("jacobians", True, f"{text}, {worse}.")
@@ -238,6 +234,12 @@ def _exponent(run: ProbeRun) -> Sentence | None:
     missing = enough(abs(rate), se, _count(run), "starts")
     return Sentence("growth", False, f"Undecided if perturbations of the closed loop grow: {told}; "
                     f"{missing}.")  # fmt: skip
+
+
+def exp(x: float) -> float:
+    """e^x, and infinite where that is no number: intervals of logarithms may be as wide."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(x))
 
 
 def _newest(run: ProbeRun, name: str) -> float:

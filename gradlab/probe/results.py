@@ -24,6 +24,7 @@ from gradlab.records import Record
 Columns = Mapping[str, NDArray[Any]]
 # What a foreign file can raise where its content is taken apart.
 UNREADABLE = (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError)
+LARGEST = 1e15  # a count
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +119,7 @@ def from_record(record: Record, path: Path) -> ProbeRun:
         scales = {name: _scale(record, name) for name in ("action", "horizon")}
         horizon = scales["horizon"] - 1 if scales["horizon"] else None
         known = tables(len(parameters), scales["action"], horizon)
-        return ProbeRun(
+        found = ProbeRun(
             attributes=record.attributes,
             config=dict(told["config"]) | {"overhead_budget": _budget(told["config"])},
             environment={str(k): str(v) for k, v in told["environment"].items()},
@@ -127,11 +128,31 @@ def from_record(record: Record, path: Path) -> ProbeRun:
             horizon=horizon,
             **{name: _columns(record, name, known.get(name)) for name in TABLES},
         )
+        _check_numbers(found)
+        return found
     except UNREADABLE as error:
         raise InputError(f"{path} is not a complete run of a probe ({error})") from error
 
 
 TABLES = ("vitals", "successive", "measured", "alarms")
+
+
+def _check_numbers(run: ProbeRun) -> None:
+    """Counts and choices that sentences rest on; a probe never leaves them out."""
+    counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
+    counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
+    counts += [each["step"] for each in (run.vitals, run.successive, run.measured) if each]
+    if not all((np.abs(each) < LARGEST).all() for each in counts):
+        raise ValueError("a count is not finite")
+    if not run.measured:
+        return
+    chosen = np.isfinite(run.measured["chosen_horizon"])
+    limits = {"chosen_estimator": len(run.estimators) - 1}
+    limits |= dict.fromkeys(("chosen_horizon", "kept_low", "kept_high"), run.horizon or 0)
+    for name, most in limits.items():
+        value = run.measured[name][chosen]
+        if not ((value >= 0) & (value <= most)).all():
+            raise ValueError(f"{name} is not within 0 … {most}")
 
 
 def _budget(config: Mapping[str, Any]) -> float:

@@ -102,8 +102,11 @@ def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:
     """Step and finding of every burst of successive gradients that was finite."""
     if not run.successive:
         return np.empty(0), []
-    names = ("pairs", "energy", "signal", "root_squares", "signal_share", "share_se")
-    columns = np.stack([run.successive[name] for name in names], axis=1)
+    names = ("energy", "signal", "root_squares", "signal_share", "share_se")
+    # Pairs that share samples do not count; files of older versions do not tell them apart.
+    all_pairs = run.successive["pairs"]
+    pairs = np.where(np.isfinite(counted := run.successive["fresh"]), counted, all_pairs)
+    columns = np.stack([pairs, *(run.successive[name] for name in names)], axis=1)
     known = np.isfinite(columns).all(axis=1)
     found = [Signal(int(n), *map(float, rest)) for n, *rest in columns[known]]
     return run.successive["step"][known], found
@@ -143,9 +146,8 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
         yield _rows(step, name, found[name])
     yield _rows(step, "nonfinite", found["nonfinite_updates"])
-    for name in ("layer_norm", "layer_ratio"):
-        for k, place in enumerate(run.parameters):
-            yield _rows(step, name, found[name][:, k], place=place)
+    for k, place in enumerate(run.parameters):
+        yield _rows(step, "layer_norm", found["layer_norm"][:, k], place=place)
     for name in ("saturation", "attenuation"):
         values = found.get(name, np.empty((len(step), 0)))
         for k in range(values.shape[1]):

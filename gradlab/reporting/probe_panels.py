@@ -42,6 +42,8 @@ CAPTIONS = {
     "nonfinite": "Any bar is a fault: an alarm above names the sample and the first operation.",
     "saturation": "At its limit an action passes no gradient on. Above one half the actor is "
     "stuck.",
+    "attenuation": "The factor of every gradient that comes back through a tanh at the end: near "
+    "0 the actor hardly learns, even though no action is at its limit.",
     "dead_columns": "Inputs that are always 0, or units that never fire; those of the first layer "
     "ring an alarm.",
     "errors": "Whose gradient is nearest to the true one, and at which horizon?",
@@ -165,9 +167,16 @@ def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
     first = {"grad_norm": partial(figures.gradient_norms, table), "update_ratio": ratio}
     more = {
         "nonfinite": partial(figures.lost_gradients, table),
-        "saturation": partial(figures.saturated_actions, table),
+        "saturation": partial(
+            figures.action_shares, table, quantity="saturation", title="Saturated actions",
+            unit="share at the limit",
+        ),
+        "attenuation": partial(
+            figures.action_shares, table, quantity="attenuation", title="Gradient that passes a "
+            "tanh", unit="mean of 1 − (a / limit)²",
+        ),
         "dead_columns": partial(figures.dead_columns, table),
-    }
+    }  # fmt: skip
     seen = table[(table["value"] > 0) | ~table["quantity"].isin(["nonfinite", "dead_columns"])]
     maps = [_map(table, tensors)] if (table["quantity"] == "layer_norm").any() else []
     return [*_having(HEALTH, table, first), *maps, *_having(HEALTH, seen, more)]

@@ -63,6 +63,7 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
         "layer_norm": np.arange(layers) + k,
         "layer_ratio": np.full(layers, 1e-3), "nonfinite": np.zeros(layers),
         "nonfinite_updates": 0, "zero": np.zeros(layers), "saturation": np.array([0.1, 0.2]),
+        "attenuation": np.array([0.9, 0.8]),
         "watched": 25, "model_gradients": 0, "model_shared": 0, "own_seconds": 4.0 * k,
         "elapsed": 100.0 * k, "spent": 0.04,
     } | changes  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_run_without_a_task_says_how_to_measure(tmp_path: Path) -> None:
     found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
     assert names(found) == {
         "signal_share", "signal_to_noise", "grad_norm", "update_ratio", "layer_norm", "saturation",
-        "share",
+        "attenuation", "share",
     }  # fmt: skip
     text = page_of(found)
     assert "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…)" in text
@@ -230,7 +230,7 @@ def drawn(run: ProbeRun) -> dict[str, Callable[[], Axes]]:
         ),
         "norms": lambda: figures.gradient_norms(table),
         "layers": lambda: figures.layer_norms(table),
-        "actions": lambda: figures.saturated_actions(table),
+        "actions": lambda: figures.action_shares(table, quantity="saturation", title="t", unit="u"),
         "cost": lambda: figures.probe_cost(table),
         "moved": lambda: figures.moved_profiles(rows, estimator="model"),
         "chains": lambda: figures.moved_chains(chains(run)),
@@ -293,7 +293,7 @@ def test_thirty_tensors_and_many_actions_stay_readable(tmp_path: Path) -> None:
     (map_,) = [each for each in probe_panels.panels(found) if each.name == "layer_norm"]
     labels = [each.get_text() for each in map_.figure.axes[0].get_yticklabels()]
     assert labels == list(tensors)
-    ax = figures.saturated_actions(curves({"": found}))
+    ax = figures.action_shares(curves({"": found}), quantity="saturation", title="t", unit="u")
     assert "the first 8 of 17 actions" in " ".join(text.get_text() for text in ax.texts)
 
 

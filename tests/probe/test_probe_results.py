@@ -116,6 +116,17 @@ def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[
         load(changed(tmp_path / "run.h5", **broken))
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [{"starts": np.nan}, {"step": np.inf}, {"chosen_estimator": 9}, {"kept_low": np.nan},
+     {"kept_high": -1}, {"chosen_horizon": 99}],
+)  # fmt: skip
+def test_numbers_that_no_probe_writes_are_refused(tmp_path: Path, broken: dict[str, Any]) -> None:
+    path = written(tmp_path / "run.h5", {"measured": [measurement(400, **broken)]})
+    with pytest.raises(InputError, match="is not a complete run of a probe"):
+        load(path)
+
+
 def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     path = changed(tmp_path / "run.h5", kind="profile")
     assert not holds_probe(path)

@@ -181,6 +181,16 @@ def test_the_model_is_compared_with_the_data(
     assert found.decided is decided is not found.text.startswith("Undecided")
 
 
+def test_an_interval_beyond_all_numbers_is_infinite(path: Path) -> None:
+    found = measured(path, "rivals", over_data=5.0, over_data_se=1000.0)
+    assert not found.decided and "inf" in found.text
+
+
+def test_pairs_that_share_samples_do_not_count(path: Path) -> None:
+    found = said(path, "signal", successive=[burst(40) | {"fresh": 16}])
+    assert "N = 16 pairs" in found.text
+
+
 def test_an_order_that_reversed_says_when(path: Path) -> None:
     early = [measurement(k, over_data=log(3)) for k in (100, 200)]
     found = said(path, "rivals", measured=[*early, measurement(400)])
