@@ -44,6 +44,10 @@ Figures of training runs take a row per evaluation and seed (`gradlab.training.r
 
     returns, training_curve, mixture_weights, gradient_errors, update_times
 
+and where measurements drive the mixture (`gradlab.training.measured_results.table`):
+
+    weights_against_rule, error_over_rule
+
 and gradients measured at the checkpoints of a run, a row per iteration, estimator and quantity:
 
     errors_through_training, weights_through_training
@@ -72,6 +76,7 @@ from gradlab.figures.logged import (
     logged_prediction,
     logged_referee,
 )
+from gradlab.figures.measured_weights import error_over_rule, weights_against_rule
 from gradlab.figures.probe import (
     action_shares,
     gradient_norms,
@@ -114,6 +119,7 @@ __all__ = [
     "critic_values",
     "dead_columns",
     "entries",
+    "error_over_rule",
     "error_steps",
     "errors_through_training",
     "gradient_errors",
@@ -155,6 +161,7 @@ __all__ = [
     "training_curve",
     "update_times",
     "variance_sources",
+    "weights_against_rule",
     "weights_through_training",
     "what_if_grid",
 ]

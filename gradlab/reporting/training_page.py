@@ -11,13 +11,14 @@ import pandas as pd
 from gradlab import figures
 from gradlab.reporting import shell, training_probe
 from gradlab.reporting.panels import Panel, panel
-from gradlab.training import pairs
+from gradlab.training import measured_results, pairs
 from gradlab.training.results import GOALS, Training, first_reached, table, times
 from gradlab.training.verdicts import verdict
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
 GRADIENT = "Gradients and critic"
+WEIGHTS = "Weights through training: rule and measured"
 ERRORS = "Errors of the gradient and of the learned model"
 COST = "What it costs"
 TRUTH = "Against the simulator's own gradient, unrolled to convergence, at the task's starts."
@@ -42,6 +43,9 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         found.append(panel(f"rms-{k}", TRACKING, caption, drawn))
     if len(runs) == 1 and len(first.horizons) > 1:
         caption = "What the rule gives to the data (horizon 0) and to the model."
+        if first.weights:
+            caption = "What is in force, the mean over the seeds; each of them above."
+            found += _measured(first)
         found.append(panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
     found += _learned(runs, rows)
     curves = {
@@ -59,6 +63,22 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     drawn = partial(figures.update_times, times(runs))
     found.append(panel("update-times", COST, caption, drawn))
     return found
+
+
+def _measured(run: Training) -> list[Panel]:
+    """What measurements put in force, beside the rule, and what it was worth."""
+    table = measured_results.table(run)
+    follow = run.config["algorithm"]["weights"]["follow"]
+    starts = int(run.weights["starts"][-1])
+    caption = (
+        f"Measured on {starts} states of each seed's replay; other {follow} than those in force "
+        f"are followed only where they are shown to have the smaller error."
+    )
+    judged = "Measured on starts that did not choose what was in force then."
+    return [
+        panel("weights-rule", WEIGHTS, caption, partial(figures.weights_against_rule, table)),
+        panel("weights-error", WEIGHTS, judged, partial(figures.error_over_rule, table)),
+    ]
 
 
 def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:

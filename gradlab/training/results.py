@@ -46,6 +46,8 @@ class Training:
             empty where none was learned.
         gradients: measurements of the gradient: column → [G, E, horizon], with "iteration" [G] and
             "horizon"; empty where there are none.
+        weights: measurements that drive the mixture (`training.measured_weights`): column → [M],
+            [M, E] or [M, E, horizon], with "iteration" [M]; empty where the rule does.
         probes: what the probe of the run saw of each seed, by its number; empty without one.
         paths: how long the model's paths lasted, for the figures.
     """
@@ -65,6 +67,7 @@ class Training:
     events: tuple[str, ...]
     model: Mapping[str, NDArray[Any]]
     gradients: Mapping[str, NDArray[Any]]
+    weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     probes: Mapping[str, ProbeRun] = field(default_factory=dict)
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -139,6 +142,7 @@ def from_record(record: Record, path: Path) -> Training:
             events=tuple(str(text) for text in record.groups["events"]["message"].values),
             model=_values(record, "model"),
             gradients=_values(record, "gradients"),
+            weights=_values(record, "weights"),
             probes=probe_results.probes(record),
             paths=probe_results.paths(record),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab.training.measured_results import measured
 from gradlab.training.probe_verdict import probed
 from gradlab.training.results import GOALS, Training, first_reached
 from gradlab.verdict import Sentence
@@ -22,6 +23,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
     return [
         _final(run, name),
         *_goals(run, name),
+        *measured(run, name),
         *_gradient(run, name),
         *_model(run, name),
         *probed(run, name),
