@@ -23,7 +23,7 @@ class SeedMeasurements:
     def __init__(self, run: Run, budget: Budget) -> None:
         self.run, self.budget = run, budget
         self.seconds = 0.0
-        self._price: float | None = None
+        self._prices: dict[bool, float] = {}  # by whether the truth is checked
         self._past = [Past()] * run.settings.seeds
         self._turn = 0
 
@@ -33,12 +33,13 @@ class SeedMeasurements:
         if member is None or not self._affordable(member):
             return None
         run, self._turn = self.run, member + 1
+        checked = self._past[member].checks
         with self.budget.paying() as price:
             row, self._past[member] = measured(
                 self._question(member), run.learner.policy_of(member), run.algorithm.batch,
                 run.iteration, self._past[member],
             )  # fmt: skip
-        self._price = self.seconds = price[0]
+        self._prices[checked] = self.seconds = price[0]
         return member, row
 
     def _next(self) -> int | None:
@@ -49,13 +50,15 @@ class SeedMeasurements:
 
     def _affordable(self, member: int) -> bool:
         """May one be made now? Finds the price first, which costs a few steps of the simulator."""
-        if self._price is None:
+        checked = self._past[member].checks
+        if not self._prices:
             if self.budget.spent >= self.budget.share:
                 return False
             with self.budget.paying():
                 policy = self.run.learner.policy_of(member)
-                self._price = first_price(self._question(member), policy)
-        return self.budget.allows(self._price)
+                self._prices[checked] = first_price(self._question(member), policy)
+        # A seed's first one is checked, and no other costs more.
+        return self.budget.allows(self._prices.get(checked, max(self._prices.values())))
 
     def _question(self, member: int) -> Question:
         run = self.run

@@ -18,7 +18,7 @@ from gradlab.hooks import silent
 from gradlab.journal import Journal, read
 from gradlab.probe.budget import Budget
 from gradlab.systems import from_function
-from gradlab.training import probe_desks, probe_horizons, probe_signal, probing
+from gradlab.training import probe_desks, probe_horizons, probe_measures, probe_signal, probing
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
@@ -264,6 +264,31 @@ def test_seeds_are_measured_in_turn_on_the_model_that_they_have_learned(tmp_path
     assert (error[np.isfinite(error)] > math.log(1e-3)).all()  # it is no copy of the world
     assert np.isfinite(found["bias2"].values[0, 0, 1]).all()  # "model", all horizons
     assert np.isfinite(found["lyapunov"].values).sum() == 2
+
+
+def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkeypatch):
+    run, now = filled(tmp_path, seeds=3), [0.0]
+    budget = Budget(0.1, lambda: now[0])
+    budget.begin()
+    run.health.lost[1] = True
+
+    def slow(question, policy, batch, update, past):
+        now[0] += 2.0 if past.checks else 1.0
+        return {"starts": 64.0}, replace(past, count=past.count + 1, sound=True)
+
+    monkeypatch.setattr(probe_measures, "first_price", lambda question, policy: 2.0)
+    monkeypatch.setattr(probe_measures, "measured", slow)
+    measurements = probe_measures.SeedMeasurements(run, budget)
+    made = []
+    for _ in range(1000):
+        now[0] += 0.1
+        found = measurements.row()
+        assert budget.own <= 0.1 * now[0] + 1e-9
+        if found is not None:
+            made.append((round(now[0]), found[0], measurements.seconds))
+    assert [member for _, member, _ in made] == [0, 2] * 3
+    # Both seeds' first two are checked, the third is not: 2 s are a tenth of 20 s, 1 s of 10 s.
+    assert [at for at, _, _ in made] == [20, 40, 60, 80, 90, 100]
 
 
 def wild(monkeypatch, seed, change):
