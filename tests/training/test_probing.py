@@ -287,8 +287,10 @@ def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkey
         if found is not None:
             made.append((round(now[0]), found[0], measurements.seconds))
     assert [member for _, member, _ in made] == [0, 2] * 3
-    # Both seeds' first two are checked, the third is not: 2 s are a tenth of 20 s, 1 s of 10 s.
-    assert [at for at, _, _ in made] == [20, 40, 60, 80, 90, 100]
+    # The first two of either seed are checked, 2 s, a tenth of 20; the next is expected to cost as
+    # much, the one after it 1 s.
+    assert [at for at, _, _ in made] == [20, 40, 60, 80, 99, 100]
+    assert [seconds for *_, seconds in made] == pytest.approx([2.0] * 4 + [1.0] * 2)
 
 
 def wild(monkeypatch, seed, change):
