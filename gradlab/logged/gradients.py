@@ -32,7 +32,8 @@ from gradlab.hooks import Progress, silent
 from gradlab.logged.baseline import baselines
 from gradlab.statistics.moments import Array, PairSums
 
-SAMPLES = 64  # windows whose explicit gradients are held at once
+STEPS = 1 << 15  # of windows whose layer factors are held at once
+EXPLICIT = 1 << 22  # numbers of explicit gradients that are held at once
 NUMBERS = 1 << 24  # of group sums that are held at once
 
 Cell = tuple[str, int]  # name of a source, horizon
@@ -88,7 +89,7 @@ def score_source(
     plain = _rows(estimator, policy, path, horizons, seed)
     if not baseline:
         return Source(horizons, plain)
-    parts = _parts(slice(0, path.states.shape[1]), SAMPLES)
+    parts = _parts(slice(0, path.states.shape[1]), STEPS // (path.horizon + 1))
     returns = torch.cat([plain(part).costates[..., 0] for part in parts], dim=2)
     less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
 
@@ -131,11 +132,12 @@ def products(
     label, counts = grouping(as_starts(path, path.states.shape[2]))
     cells = [(name, n) for name, source in sources.items() for n in source.horizons]
     most = max(1, NUMBERS // (len(cells) * size))
+    part = min(STEPS // (path.horizon + 1), EXPLICIT // size)
     blocks = list(_whole_groups(label, most))
 
     def block_sums(k: int) -> dict[Cell, tuple[Tensor, Tensor]]:
         progress("gradients", k, len(blocks))
-        return _group_sums(sources, blocks[k], label, size)
+        return _group_sums(sources, blocks[k], label, size, part)
 
     found = cache(block_sums) if len(blocks) == 1 else block_sums
     total: dict[Cell, Tensor] = {}
@@ -164,7 +166,7 @@ def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:
 
 
 def _group_sums(
-    sources: Mapping[str, Source], block: slice, label: Tensor, size: int
+    sources: Mapping[str, Source], block: slice, label: Tensor, size: int, step: int
 ) -> dict[Cell, tuple[Tensor, Tensor]]:
     """Cell → sums [g, P] and sums of squares [g] over the groups of a block."""
     first, last = int(label[block.start]), int(label[block.stop - 1])
@@ -173,7 +175,7 @@ def _group_sums(
         for n in source.horizons:
             shape = (last - first + 1, size)
             found[name, n] = torch.zeros(shape).double(), torch.zeros(shape[0]).double()
-        for part in _parts(block, SAMPLES):
+        for part in _parts(block, step):
             here, group = source.rows(part), label[part] - first
             for k, n in enumerate(source.horizons):
                 G = gram.path_gradients(*here.until_end(k))
@@ -192,7 +194,8 @@ def _whole_groups(label: Tensor, most: int) -> Iterator[slice]:
 
 
 def _parts(block: slice, size: int) -> list[slice]:
-    return [slice(k, min(k + size, block.stop)) for k in range(block.start, block.stop, size)]
+    step = max(1, size)
+    return [slice(k, min(k + step, block.stop)) for k in range(block.start, block.stop, step)]
 
 
 def _pair(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:

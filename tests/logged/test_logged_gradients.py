@@ -120,7 +120,7 @@ def _begin(data: Trajectories) -> Path:
 @pytest.mark.parametrize("numbers", [1 << 24, 40])
 def test_products_are_those_of_explicit_gradients(monkeypatch, numbers) -> None:
     monkeypatch.setattr(gradients, "NUMBERS", numbers)
-    monkeypatch.setattr(gradients, "SAMPLES", 3)
+    monkeypatch.setattr(gradients, "EXPLICIT", 6)
     path, policy = windows(recorded(7, 10), 4, every=3).path, noisy()
     model = Estimator(Recorded(2, 1), task(0.5).prior, "all", Tail(4, None, DISCOUNT))
     sources = {
