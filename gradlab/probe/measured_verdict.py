@@ -14,7 +14,7 @@ from gradlab.probe.tables import jacobian_ratio
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.verdict import Sentence
-from gradlab.verdict.phrases import capital, enough
+from gradlab.verdict.phrases import SAME, capital, enough
 from gradlab.wording import gradient, horizons, span, steps, times, two
 
 MODEL = ESTIMATORS.index("model")
@@ -80,19 +80,24 @@ def _before(run: ProbeRun, low: int, high: int) -> str:
 
 
 def _usable(run: ProbeRun) -> str:
-    """The largest h with every cosine ≥ .7 up to it, surely and perhaps, of the model gradient."""
-    cells = {k: run.measured[k][-1, MODEL, 1:] for k in ("cosine_low", "cosine_high", "mse")}
-    if not all(np.isfinite(each).any() for each in cells.values()):
-        return ""
-    small = cells["mse"] <= EXCESS * np.nanmin(run.measured["mse"][-1, MODEL])
-    sure, perhaps = (
-        int(np.logical_and.accumulate((cells[k] >= COSINE) & small).sum())
-        for k in ("cosine_low", "cosine_high")
+    """The largest h up to which every cosine of the model gradient is at least .7 and every error
+    at most twice the least, by the lower ends of both intervals and by the upper ones."""
+    cosine, error = (
+        {end: run.measured[f"{name}_{end}"][-1, MODEL] for end in ("low", "high")}
+        for name in ("cosine", "mse")
     )
-    if perhaps == 0:
-        return f" No horizon of {gradient('model')} is usable (cosine ≥ {COSINE:g}, 95%)."
-    ends = steps(sure) if sure == perhaps else f"{sure} to {steps(perhaps)}"
-    return f" Usable horizon of {gradient('model')}: {ends} (cosine ≥ {COSINE:g}, 95%)."
+    if not all(np.isfinite(each["low"][1:]).any() for each in (cosine, error)):
+        return ""
+    mse = run.measured["mse"][-1, MODEL]
+    surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
+    perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
+    low, high = (int(np.logical_and.accumulate(each[1:]).sum()) for each in (surely, perhaps))
+    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95%"
+    if high == 0:
+        return f" No horizon of {gradient('model')} is usable ({rule})."
+    ends = f"up to {steps(high)}, perhaps none" if low == 0 else f"{low} to {steps(high)}"
+    ends = steps(high) if low >= high else ends
+    return f" Usable horizon of {gradient('model')}: {ends} ({rule})."
 
 
 def _weights(run: ProbeRun) -> Sentence | None:
@@ -179,6 +184,8 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
     if not np.isfinite([low, high]).all():
         return Sentence("jacobians", True, f"{text}.")
     text += f": {times(ratio)} the first measurement's error (CI {span(low, high)})"
+    if low > 1 / SAME and high < SAME:
+        return Sentence("jacobians", True, f"{text}, the same.")
     if low > 1 or high < 1:
         worse = "worse than at first; refit the model there" if low > 1 else "better than at first"
         return Sentence("jacobians", True, f"{text}, {worse}.")

@@ -135,7 +135,7 @@ def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(path: Path) -
     assert found.decided
     assert "smallest for the model gradient at h = 2 (95% set: model 2–3; " + WHERE in found.text
     # cosine 1 − bias/10 ≥ .7 everywhere, but at h = 4 the error is beyond twice the least.
-    assert "Usable horizon of the model gradient: 3 steps (cosine ≥ 0.7, 95%)" in found.text
+    assert "Usable horizon of the model gradient: 3 steps (cosine ≥ 0.7" in found.text
     assert "not known to the probe" in found.text
 
 
@@ -143,14 +143,20 @@ def test_a_usable_horizon_is_between_what_is_sure_and_what_may_be(path: Path) ->
     cosine = np.full((4, 5), 0.9)
     low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
     mse = np.ones((4, 5))
-    changes = dict(cosine=cosine, cosine_low=low, cosine_high=cosine + 0.05, mse=mse)
+    ends = dict(cosine_low=low, cosine_high=cosine + 0.05, mse_low=0.9 * mse, mse_high=1.1 * mse)
+    changes = dict(cosine=cosine, mse=mse, **ends)
     assert (
         "Usable horizon of the model gradient: 2 to 4 steps"
         in measured(path, "horizon", **changes).text
     )
-    mse[1, 3] = 2.5
+    mse[1, 3], ends["mse_low"][1, 3] = 2.5, 2.3
     found = measured(path.with_name("b.h5"), "horizon", **changes)
     assert "Usable horizon of the model gradient: 2 steps" in found.text
+    ends["cosine_low"][:] = 0.5
+    none = measured(path.with_name("c.h5"), "horizon", **changes)
+    assert "up to 2 steps, perhaps none" in none.text
+    ends["cosine_high"][:] = 0.6
+    assert "No horizon" in measured(path.with_name("d.h5"), "horizon", **changes).text
 
 
 def test_a_choice_that_moved_says_from_where(path: Path) -> None:
@@ -238,7 +244,9 @@ def test_jacobians_are_judged_against_the_first_measurement(path: Path) -> None:
     alone = measured(path.with_name("b.h5"), "jacobians", error=0.2)
     assert alone.decided and "first" not in alone.text
     same = [measurement(100, error=0.2), measurement(400, error=0.2)]
-    assert not said(path.with_name("c.h5"), "jacobians", measured=same).decided
+    assert "(CI 0.97–1), the same." in said(path.with_name("c.h5"), "jacobians", measured=same).text
+    vague = [each | {"jacobian_error_se": 0.1} for each in same]
+    assert not said(path.with_name("f.h5"), "jacobians", measured=vague).decided
     exact = measured(path.with_name("d.h5"), "jacobians", jacobian_error=-np.inf)
     assert "are exact" in exact.text
     none = load(written(path.with_name("e.h5"), {"measured": [measurement(
