@@ -31,10 +31,10 @@ import tyro
 from tyro.conf import subcommand
 
 from analyses.mpg_table_1 import task_of
+from analyses.verdicts import put, save
 from gradlab.progress import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.loop import train
-from gradlab.training.results import load
 from gradlab.training.weights import FixedWeights
 
 FOLDER = Path("reports/measured-weights")
@@ -96,14 +96,24 @@ class Train:
 
 @dataclass(frozen=True)
 class Table:
-    """What the runs of a folder came to, arm by arm."""
+    """The tables of README.md, every number behind them, and the verdict, from the runs."""
 
     folder: Path = FOLDER / "runs"
+    output: Path = FOLDER
 
     def run(self) -> None:
-        for path in sorted(self.folder.glob("*.h5")):
-            found = load(path)
-            print(path.stem, found.iteration[-1], *(f"{value:.3g}" for value in found.returns[-1]))
+        from analyses import measured_weights_report as told
+
+        tasks = told.loaded(self.folder)
+        page = self.output / "README.md"
+        for task, runs in tasks.items():
+            put(page, task, told.arms(runs))
+        verdict = told.judge(tasks)
+        save(verdict, self.output, "python -m analyses.measured_weights table")
+        put(page, "verdict", verdict.sentence + "\n")
+        put(page, "pairs", told.compared(verdict.table))
+        put(page, "errors", told.errors(tasks))
+        told.curves(tasks).to_csv(self.output / "curves.csv", index=False, float_format="%.6g")
 
 
 def main() -> None:
