@@ -241,7 +241,7 @@ def robot(environment: str) -> Case:
     """A MuJoCo task through an ensemble that was fitted to a record of its own."""
     task = tasks.mujoco(environment)
     policy = _noisy(task)
-    model = fitted(task, policy, 20_000)
+    model = fitted(task, policy, 10_000)
     return Case(f"{environment}, ensemble", task, policy, model, 1000, 1024)
 
 
@@ -260,7 +260,7 @@ def fitted(task: Task, policy: nn.Module, rows: int) -> System:
     """An ensemble of five, fitted to a record of its own."""
     starts = task.starts(rows // STEPS, stream(11, "fitting starts"))
     data = record(task.simulator, policy, starts, STEPS, seed=11)
-    settings = replace(SMALL, members=5, epochs=60)
+    settings = replace(SMALL, members=5, epochs=25)
     return LearnedSystem(fit_model(data, settings).ensemble.double())
 
 
