@@ -25,9 +25,8 @@ from gradlab.integrations.parts import Parts
 from gradlab.probe.watch import Watched, limits
 
 try:
-    from stable_baselines3 import SAC, TD3
+    from stable_baselines3 import A2C, PPO, SAC, TD3
     from stable_baselines3.common.base_class import BaseAlgorithm
-    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 except ImportError as error:
     raise missing("stable-baselines3", "sb3") from error
 
@@ -155,11 +154,8 @@ def parts_of(model: BaseAlgorithm) -> Parts:
     box = Box(model.action_space)
     if isinstance(model, TD3 | SAC):
         return _off_policy(model, normalizer, box)
-    if isinstance(model, OnPolicyAlgorithm) and hasattr(model.policy.mlp_extractor, "policy_net"):
-        policy: Any = model.policy
-        actor = Gaussian(policy, Features(policy.pi_features_extractor, normalizer), box)
-        watched = _first(policy.mlp_extractor.policy_net, policy.action_net)
-        return Parts(actor, policy.optimizer, None, Watched(watched, None))
+    if isinstance(model, PPO | A2C):
+        return _on_policy(model.policy, normalizer, box)
     raise InputError(
         f"model is a {type(model).__name__}, expected TD3, DDPG, SAC, PPO or A2C: only these "
         f"policy gradients are known; for another actor use gradlab.Probe(actor, its optimizer)"
@@ -179,6 +175,18 @@ def _off_policy(model: Any, normalizer: Any, box: Box) -> Parts:
     return Parts(Squashed(actor, seen, box), actor.optimizer, q, watched)
 
 
+def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:
+    hidden = getattr(policy.mlp_extractor, "policy_net", None)
+    if not isinstance(hidden, nn.Sequential):
+        kind = type(policy.mlp_extractor).__name__
+        raise InputError(
+            f"model's policy has a {kind} without an nn.Sequential called policy_net, where the "
+            f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
+        )
+    actor = Gaussian(policy, Features(policy.pi_features_extractor, normalizer), box)
+    return Parts(actor, policy.optimizer, None, Watched(_first(hidden, policy.action_net), None))
+
+
 def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:
     """The part of the policy that sees the features."""
     return hidden if len(hidden) else last
@@ -192,9 +200,10 @@ def _mean_action(mu: nn.Module | None, answer: Tensor) -> Tensor:
 
 def check_measurable(model: BaseAlgorithm) -> None:
     """Raises InputError where a task cannot be measured by this model's policy."""
-    if not isinstance(model.action_space, spaces.Box):
-        kind = type(model.action_space).__name__
-        raise InputError(f"task is given, but actions are {kind}: leave the task out")
+    for what, space in (("observations", model.observation_space), ("actions", model.action_space)):
+        if not isinstance(space, spaces.Box):
+            kind = type(space).__name__
+            raise InputError(f"task is given, but {what} are {kind}: leave the task out")
     if getattr(model, "use_sde", False):
         raise InputError(
             "task is given, but the policy explores with gSDE, whose noise lasts over several "

@@ -26,7 +26,12 @@ try:
     from torchrl.trainers import Trainer
     from torchrl.trainers.trainers import TrainerHookBase
 
-    from gradlab.integrations.torchrl_models import action_key, discount_of, parts_of
+    from gradlab.integrations.torchrl_models import (
+        action_key,
+        check_measurable,
+        discount_of,
+        parts_of,
+    )
 except ImportError as error:
     raise missing("torchrl", "torchrl") from error
 
@@ -87,9 +92,10 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
 
     def _begin(self) -> None:
         parts, task = parts_of(self._trainer), self.task
-        discount = discount_of(self._trainer.loss_module)
-        if task is not None and discount is not None:
-            task = replace(task, discount=discount)
+        if task is not None:
+            check_measurable(self._trainer)
+            discount = discount_of(self._trainer.loss_module)
+            task = task if discount is None else replace(task, discount=discount)
         self.probe = Probe(
             parts.policy,
             parts.optimizer,

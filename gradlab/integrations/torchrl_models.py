@@ -97,6 +97,16 @@ def parts_of(trainer: Any) -> Parts:
     return Parts(policy, _optimizer(trainer, actor), critic, _watched(actor))
 
 
+def check_measurable(trainer: Any) -> None:
+    """Raises InputError where a task cannot be measured by this trainer's actor."""
+    keys = list(trainer.loss_module.actor_network.in_keys)
+    if len(keys) != 1:
+        raise InputError(
+            f"task is given, but the actor sees {', '.join(map(str, keys))}, where a task has one "
+            f"state: leave the task out"
+        )
+
+
 def action_key(loss: Any) -> Any:
     """Where actions are; DDPG's loss has no name for them."""
     return getattr(loss.tensor_keys, "action", "action")

@@ -7,6 +7,7 @@ import pickle
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -16,13 +17,14 @@ import torch
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import gradlab
 from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.integrations.stable_baselines3 import ProbeCallback
-from gradlab.integrations.stable_baselines3_models import parts_of
+from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
 from gradlab.probe.alarms import Alarm
 from tests.integrations.bits import Integrator, integrator_task, same, seeded
 
@@ -260,6 +262,23 @@ def test_what_cannot_be_done_is_said_before_training(words: str, model: Any, tas
     with pytest.raises(InputError, match=words) as caught:
         model().learn(10, callback=ProbeCallback(task=task))
     assert "\n" not in str(caught.value)
+
+
+def test_policies_of_another_make_are_refused() -> None:
+    other, own = made(A2C), made(A2C)
+    other.__class__ = type("TRPO", (OnPolicyAlgorithm,), {})
+    with pytest.raises(InputError, match="model is a TRPO, expected"):
+        parts_of(other)
+    own.policy.mlp_extractor.policy_net = torch.nn.Identity()
+    with pytest.raises(InputError, match=r"without an nn\.Sequential called policy_net"):
+        parts_of(own)
+
+
+def test_observations_of_several_parts_are_no_state() -> None:
+    parts = gymnasium.spaces.Dict({"camera": Integrator.observation_space})
+    model = SimpleNamespace(observation_space=parts, action_space=Integrator.action_space)
+    with pytest.raises(InputError, match="observations are Dict: leave the task out"):
+        check_measurable(model)
 
 
 def test_discrete_actions_and_gsde_are_watched_without_a_task() -> None:

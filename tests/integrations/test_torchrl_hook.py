@@ -213,13 +213,20 @@ def without_an_optimizer() -> Any:
     return trainer
 
 
+def with_two_inputs() -> Any:
+    trainer = trainer_of(DDPGLoss)
+    trainer.loss_module.actor_network.in_keys = ["observation", "pixels"]
+    return trainer
+
+
 @pytest.mark.parametrize("words, trainer", [
     ("trainer's loss is a DQNLoss without an actor_network", without_an_actor),
     ("trainer has no optimizer that steps its loss's actor_network", without_an_optimizer),
+    ("task is given, but the actor sees observation, pixels", with_two_inputs),
 ])  # fmt: skip
 def test_what_cannot_be_watched_is_said(words: str, trainer: Any) -> None:
     made = trainer()
-    ProbeHook().register(made)
+    ProbeHook(task=integrator_task()).register(made)
     with pytest.raises(InputError, match="^" + words):
         made.train()
 
