@@ -53,9 +53,10 @@ class SeedDesks:
             if not self.run.health.lost[member]:  # that it diverged has been told
                 self._look(table, member, {**at, **together, **each})
 
-    def ring(self, alarm: Alarm) -> None:
-        """One that is about all seeds."""
-        self.whole.ring(alarm, self.run.iteration, self.run.iteration)
+    def ring(self, alarm: Alarm, member: int | None = None) -> None:
+        """One about a seed, by its place, or about all."""
+        desk = self.whole if member is None else self.seeds[member]
+        desk.ring(alarm, self.run.iteration, self.run.iteration)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """An alarm; numbers go on where an earlier part of the run has stopped."""

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from gradlab.journal import Journal
 from gradlab.journal_tables import Table
+from gradlab.probe.alarms import Alarm
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.measured import Question
 from gradlab.probe.quiet import warn
+from gradlab.probe.updates import ORIGIN
 from gradlab.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training import probe_horizons, probe_tables
@@ -31,9 +33,11 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, Update
 from gradlab.training.probe_desks import Rows, SeedDesks
 from gradlab.training.probe_measures import SeedMeasurements
+from gradlab.training.probe_origin import Origins
 from gradlab.training.probe_signal import SeedSignals
 from gradlab.training.probe_vitals import SeedVitals
 from gradlab.training.settings import Settings
+from gradlab.training.weights import MeasuredWeights
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
@@ -96,7 +100,7 @@ class Probing:
     def close(self) -> None:
         """Write what is open; no more updates come."""
         if self._instruments is not None:
-            self._attempt(self._instruments.file_window, True)
+            self._attempt(self._instruments.finish)
         self._let_go()
 
     def _see(self, action: Tensor) -> None:
@@ -129,6 +133,7 @@ class _Instruments:
         weights = [name for name in tensors if name.endswith("weight")]
         self.signals = SeedSignals(run, weights, budget)
         self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
+        self.origins, self._lost = Origins(run), run.health.lost.copy()
         self._due = False
         self._paths = self._update = 0.0  # seconds: following model paths, an update of the policy
 
@@ -159,6 +164,7 @@ class _Instruments:
             self.budget.pay(begun)
         self._due = False
         settings, k = self.run.settings, self.run.iteration
+        self._remember(k)
         # Also where a state is saved: what is written again after a kill is whole.
         whole = (ROW * settings.log_every, settings.checkpoint_every, settings.iterations)
         if any(k % each == 0 for each in whole):
@@ -166,6 +172,30 @@ class _Instruments:
         if k % settings.log_every == 0:
             self._successive()
             self._measured()
+
+    def _remember(self, k: int) -> None:
+        """What an origin would be sought with."""
+        begun = self.budget.clock()
+        self.origins.add(k - 1)
+        self.budget.pay(begun)
+        if k % self.run.settings.log_every == 0:
+            self._find_origins()
+            begun = self.budget.clock()
+            self.origins.remember()
+            self.budget.pay(begun)
+
+    def finish(self) -> None:
+        """No more updates come."""
+        self._find_origins()  # of the last seed, whose loss has ended the run
+        self.file_window(last=True)
+
+    def _find_origins(self) -> None:
+        """Of the seeds that are lost since the last window."""
+        for member in (self.run.health.lost & ~self._lost).nonzero()[0]:
+            with self.budget.paying():
+                words = f"{self.origins.of(int(member))}: mend that operation, or what is fed to it"
+                self.desks.ring(Alarm(ORIGIN, words), int(member))
+        self._lost = self.run.health.lost.copy()
 
     def file_window(self, last: bool = False) -> None:
         """The rows of the updates since the last ones; `last`: training stops here."""
@@ -195,7 +225,7 @@ class _Instruments:
         with self.budget.paying():
             self.desks.file("horizons", own, together)
             never = probe_horizons.never_made(self.made, run.iteration, run.settings.iterations)
-            if never is not None:
+            if never is not None and not isinstance(run.algorithm.weights, MeasuredWeights):
                 self.desks.ring(never)
 
     def _successive(self) -> None:
