@@ -288,7 +288,8 @@ def test_several_seeds_are_thin_lines_of_one_look(run: ProbeRun) -> None:
 def test_thirty_tensors_and_many_actions_stay_readable(tmp_path: Path) -> None:
     tensors = tuple(f"layers.{k}.weight" for k in range(30))
     wide = {k: np.ones(30) for k in ("layer_norm", "layer_ratio", "nonfinite", "zero")}
-    rows = {"vitals": [window(k, saturation=np.full(17, 0.1), **wide) for k in range(1, 4)]}
+    wide |= {k: np.full(17, 0.1) for k in ("saturation", "attenuation")}
+    rows = {"vitals": [window(k, **wide) for k in range(1, 4)]}
     found = load(written(tmp_path / "run.h5", rows, names=tensors, actions=17))
     (map_,) = [each for each in probe_panels.panels(found) if each.name == "layer_norm"]
     labels = [each.get_text() for each in map_.figure.axes[0].get_yticklabels()]
