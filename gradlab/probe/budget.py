@@ -65,6 +65,12 @@ class Budget:
         self._looks += 1
         return True
 
+    @property
+    def wait(self) -> float:
+        """Seconds that must pass before another update may be looked at."""
+        price = self._always / max(self._looks, 1)
+        return (self._always + price) / (ALWAYS * self.share) - price - self.elapsed
+
     def pay(self, since: float) -> None:
         """The always-on part was at work since `since`."""
         seconds = UNSEEN * (self.clock() - since)

@@ -4,8 +4,8 @@
     simulator under the policy → Lyapunov exponent, the model's Jacobian error, the critic's size
 
 Each measurement draws starts and noise of its own from (seed, number of the update), so that rows
-are independent given the policy. Its price is known before it is made: first from one step and one
-linearization, then from the last measurement of its kind.
+are independent given the policy. Its price is known before it is made: `prices`, then from the last
+measurement of its kind.
 
 The truth is compared with finite differences, which is most of its price, in measurements number
 1, 2, 4, 8, …, and in each that follows a truth which did not stand. What they can find, Jacobians
@@ -15,32 +15,23 @@ that are visited, and these move little between two measurements.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from gradlab.data.noise import child
-from gradlab.gradients.oracles import effective_horizon
 from gradlab.measurement import check_networks, estimators_at, starts_of
-from gradlab.networks.interface import act
 from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
 from gradlab.probe.quiet import doubled, undisturbed
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.shared_truth import SharedTruth, shared_truth
 from gradlab.statistics.moments import Array
-from gradlab.systems.ended import linearize_running, step_running
 from gradlab.tasks import Task
 
 STARTS = 64
 LONGEST = 10  # horizon of the profile
-CHECKS = 34.0  # rollouts of the simulator that a checked truth makes
-MARGIN = 2.0  # times that, for estimators, choice and the path
-REPEATS = 3
 SOUND = ("converged", "imprecise")
 
 
@@ -66,43 +57,6 @@ def check(question: Question, policy: nn.Module) -> None:
     with undisturbed():
         critic = None if question.critic is None else doubled(question.critic)
         check_networks(question.task, doubled(policy), critic)
-
-
-def first_price(
-    question: Question, policy: nn.Module, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Seconds that a measurement will take, from a few single steps and linearizations.
-
-    Running it on fewer starts would tell less: most of it is the truth's steps one after another,
-    which cost about the same for any few starts.
-    """
-    task = question.task
-    with undisturbed():
-        copy = doubled(policy)
-        begin = starts_of(task, STARTS, child(question.seed, "probe price"))
-        noise = begin.policy_noise(copy, 0, 0)
-
-        def step() -> None:
-            with torch.no_grad():
-                step_running(task.simulator, begin.states, act(copy, begin.states, noise), None)
-
-        with torch.no_grad():
-            action = act(copy, begin.states, noise)
-        stepped = _seconds(step, clock)
-        linearized = _seconds(
-            lambda: linearize_running(task.simulator, begin.states, action, None), clock
-        )
-    return MARGIN * effective_horizon(task.discount) * (CHECKS * stepped + linearized)
-
-
-def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """The shortest of a few times: the first one also loads what is not loaded yet."""
-    times = []
-    for _ in range(REPEATS):
-        begun = clock()
-        work()
-        times.append(clock() - begun)
-    return min(times)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The sampled tier: what is asked now and then, when the budget allows its price.
 
 A burst of successive gradients first tries a short one to learn its price; a measurement on the
-task is first priced from one step of the simulator. Afterwards each costs what it cost last time.
+task is first priced from single steps of the simulator (`prices`). Afterwards each costs what it
+cost last time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from gradlab.probe.budget import Budget
-from gradlab.probe.measured import Past, Question, first_price, measured
+from gradlab.probe.measured import Past, Question, measured
+from gradlab.probe.prices import first_price, trial_price
 from gradlab.probe.successive import FIRST, PAIRS, Burst
 
 
@@ -26,6 +28,11 @@ class Bursts:
         self.parameters, self.names, self.budget = list(parameters), tuple(names), budget
         self._burst: Burst | None = None
         self._price: float | None = None  # seconds per pair
+
+    @property
+    def open(self) -> bool:
+        """Is a burst under way? It needs every update."""
+        return self._burst is not None
 
     def see(self, scale: Tensor | None, inputs: Sequence[Tensor]) -> None:
         """The gradient as the backward pass left it, and what the policy was asked."""
@@ -72,17 +79,26 @@ class Measurements:
     def __init__(self, question: Question, budget: Budget) -> None:
         self.question, self.budget = question, budget
         self.price: float | None = None
+        self._trial: float | None = None  # of finding the first one
         self._past = Past()
         self._prices: dict[bool, float] = {}  # by whether the truth is checked
 
     def due(self, policy: nn.Module) -> bool:
-        """May one be made now? Finds the price first, which costs a step of the simulator."""
+        """May one be made now? Finds the price first, when the budget allows that."""
         if self.price is None:
+            self.price = self._found(policy)
+        return self.price is not None and self.budget.allows(self.price)
+
+    def _found(self, policy: nn.Module) -> float | None:
+        if self._trial is None:
             if self.budget.spent >= self.budget.share:
-                return False
+                return None
             with self.budget.paying():
-                self.price = first_price(self.question, policy)
-        return self.budget.allows(self.price)
+                self._trial = trial_price(self.question, policy)
+        if not self.budget.allows(self._trial):
+            return None
+        with self.budget.paying():
+            return first_price(self.question, policy)
 
     def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
         checks = self._past.checks

@@ -29,6 +29,7 @@ from gradlab.probe.vitals import Numbers, Vitals, finite
 from gradlab.probe.watch import Watch
 
 ROW = 100  # updates between two rows
+LEAST = 10  # looks in a row, where updates are passed over: a row costs more than these
 BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
@@ -76,6 +77,7 @@ class Updates:
         self._marked = False
         self._batch = BATCH
         self._watching = self._watches = 0
+        self._looks, self._row, self._rest = 0, ROW, 0  # looks; next row; updates to pass over
 
     def enter(self) -> Finder | None:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
@@ -93,6 +95,9 @@ class Updates:
         if not self.stepped and self._seen and step != self.step:
             self.over()
             begun = self.budget.clock()
+        if self._rest:
+            self.step, self._seen = step, True
+            return
         self.step, self._marked, self._seen, self._scaled = step, marked, True, scale is not None
         if self._due:
             self._open = self._vitals.gradient(scale)
@@ -106,8 +111,10 @@ class Updates:
 
     def before_step(self, optimizer: Any, closure: bool = False) -> None:
         """The optimiser is about to move θ, or to ask a closure for the gradient first."""
+        if self._rest:
+            return
         begun = self.budget.begin()
-        if self._due and self.count % STRIDE == 0:
+        if self._due and self._looks % STRIDE == 0:
             self._vitals.before_step()
         self.budget.pay(begun)
         if not self._seen and not closure:
@@ -120,12 +127,15 @@ class Updates:
             self._vitals.forget_step()
             self._open, self._seen = None, False
             return
-        if not self._seen:
+        if not self._seen and not self._rest:
             self.look(self.count, None, marked=False)
         self.over()
 
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
+        if self._rest:
+            self._pass_over()
+            return
         self._count()
         self._sampled("successive", self._bursts.commit())
         if self.measurements is not None:
@@ -144,15 +154,31 @@ class Updates:
         if self._open is not None:
             self._vitals.after_step()
             self._vitals.add(self._open, self._scaled)
+            self._looks += 1
         self._open, self._seen, self._waiting = None, False, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
-        if self.count % ROW == 0:
+        if self.count >= self._row and self._vitals.looked >= LEAST:
+            self._row = self.count - self.count % ROW + ROW
             self.file_vitals()
         self.budget.pay(begun)
         self._due = self.watch.on = self.budget.look()
-        self.watch.counting = self.count % STRIDE == 0
+        self.watch.counting = self._looks % STRIDE == 0
+        if not (self._due or self._bursts.open or self._watching):
+            self._rest = self._wait()
+
+    def _wait(self) -> int:
+        """Updates until there is time to look again, which are counted and nothing else."""
+        elapsed = self.budget.elapsed
+        updates = self.budget.wait * self.count / elapsed if elapsed > 0 else 0.0
+        return min(max(int(updates), 0), ROW)
+
+    def _pass_over(self) -> None:
+        self._seen, self._waiting = False, 0
+        self.count, self._rest = self.count + 1, self._rest - 1
+        if not self._rest:
+            self._due = self.watch.on = self.budget.look()
 
     def file_vitals(self) -> None:
         """The window's row."""

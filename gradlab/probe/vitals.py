@@ -86,6 +86,11 @@ class Vitals:
         whole: list[Any] = [zero if each is None else next(arrived) for each in gradients]
         return whole
 
+    @property
+    def looked(self) -> int:
+        """Updates so far."""
+        return len(self._sizes)
+
     def add(self, sizes: Numbers, scaled: bool) -> None:
         """One more update, with the `gradient` that it used.
 

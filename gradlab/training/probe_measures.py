@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 from gradlab.probe.budget import Budget
-from gradlab.probe.measured import Past, Question, first_price, measured
+from gradlab.probe.measured import Past, Question, measured
+from gradlab.probe.prices import first_price
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run

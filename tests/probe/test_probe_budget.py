@@ -50,6 +50,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, clock: Clock, seconds: float, price
         return {"starts": 64, "variance": np.ones((4, 3))}, past
 
     monkeypatch.setattr(sampler, "measured", measured)
+    monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: price)
     return made
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.data.noise import child
-from gradlab.probe.measured import Past, Question, first_price, measured
+from gradlab.probe.measured import Past, Question, measured
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.tasks import Task
 
@@ -100,12 +100,6 @@ def test_measurements_are_new_draws_and_repeat_with_the_seed() -> None:
     assert one["reward_max"] == same["reward_max"] != other["reward_max"]
     later, past = measured(question, policy(), 256, 5, Past(reward_max=1e9))
     assert later["return_bound"] == pytest.approx(5e9) and past.reward_max == 1e9
-
-
-def test_a_price_is_known_before_anything_is_measured() -> None:
-    ticks = iter(np.arange(0.0, 100.0, 0.001))
-    price = first_price(Question(task(), None, 0), policy(), lambda: float(next(ticks)))
-    assert price == pytest.approx(2 * 21 * 35 * 0.001, rel=1e-6)
 
 
 def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
