@@ -4,6 +4,7 @@ import contextlib
 import math
 import re
 import shutil
+import signal
 import warnings
 from dataclasses import replace
 
@@ -540,6 +541,26 @@ def test_a_killed_run_goes_on_and_loses_nothing_that_was_logged(tmp_path, monkey
     count = len(first["number"].values)
     assert count and second["number"].values.tolist()[:count] == list(range(count))
     assert second["message"].values.tolist()[:count] == first["message"].values.tolist()
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_ctrl_c_keeps_the_open_window_and_the_run_goes_on(tmp_path, monkeypatch, untouched):
+    update = Learner.update
+
+    def pressed(self, iteration, batch):
+        if iteration == 44:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, iteration, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "update", pressed)
+        with pytest.raises(KeyboardInterrupt, match="after 45 iterations is saved"):
+            train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0)
+    cut = train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0, resume=True)
+    same_runs(untouched, cut)
+    found = read(cut).groups["probe_vitals"]
+    assert found["update"].values.tolist() == [40, 45, 50, 60]
+    assert found["looked"].values.tolist() == [20, 3, 2, 5]
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, math.nan, "0.1"])
