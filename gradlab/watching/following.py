@@ -61,8 +61,7 @@ class Follower:
         try:
             fresh = self._take_journal()
             fresh = self._take_file() or fresh
-            record = self._sight.record if self._sight and not fresh else self._merged()
-            trouble = self._sight.trouble if self._sight and not fresh else ""
+            record, trouble = self._record(fresh), ""
         except InputError as error:
             record, trouble = None, str(error)
         except OSError as error:
@@ -71,6 +70,12 @@ class Follower:
         if self._sight is None or vars(sight) != vars(self._sight):
             self._sight = sight
         return self._sight
+
+    def _record(self, fresh: bool) -> Record | None:
+        """What was there, unless something is new or could not be read."""
+        if self._sight is not None and not fresh and not self._sight.trouble:
+            return self._sight.record
+        return self._merged()
 
     def _take_journal(self) -> bool:
         """Whole frames that were not there; says whether anything has changed."""
@@ -82,6 +87,7 @@ class Follower:
             return had
         same = had and os.path.samestat(os.fstat(self._journal.fileno()), there)
         if not same or there.st_size < self._end:
+            same = False
             self._drop_journal()
             self._journal = open(place, "rb", buffering=0)  # noqa: SIM115 (kept open on purpose)
         descriptor = self._journal.fileno()
