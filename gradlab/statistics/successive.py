@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from gradlab.statistics.moments import Array
 
 FEWEST = 4  # pairs behind a standard error
-CHANCE = 5.0  # standard deviations of a Poisson number: batches that happen to share more
+CHANCE = 3.0  # standard deviations of a Poisson number: batches that happen to share more
 Mask = NDArray[np.bool_]
 
 
@@ -79,7 +79,7 @@ def fresh(shared: Array) -> Mask:
     if not known.any():
         return np.full(len(shared), True)
     least = float(shared[known].min())
-    return np.asarray(known & (np.nan_to_num(shared) <= least + CHANCE * (least**0.5 + 1)))
+    return np.asarray(known & (np.nan_to_num(shared) <= least + CHANCE * least**0.5 + 1))
 
 
 def signal(

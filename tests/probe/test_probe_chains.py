@@ -1,0 +1,136 @@
+"""Growth, lost Jacobians, float32 and mixtures in a measurement, against closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.probe.alarms import Look, examine
+from gradlab.probe.measured import Past, Question, measured
+from gradlab.tasks import Task
+from gradlab.tasks.learned import with_learned_prior
+
+EYE = torch.eye(2, dtype=torch.float64)
+STILL = Past(count=4, sound=True)  # the next truth is not checked
+
+
+def task(A: Tensor, discount: float = 0.8) -> Task:
+    found = gradlab.tasks.linear_quadratic(
+        A=A, B=EYE[:, :1], Q=EYE, R=EYE[:1, :1], noise_covariance=0.01 * EYE,
+        start_mean=torch.ones(2, dtype=torch.float64), start_covariance=EYE, discount=discount,
+    )  # fmt: skip
+    return replace(found, horizon=6)
+
+
+def policy() -> nn.Module:
+    found = nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    with torch.no_grad():
+        found.weight.zero_()
+    return found
+
+
+class Square(nn.Module):
+    def forward(self, s: Tensor, a: Tensor) -> Tensor:
+        return -(s**2).sum(1) - (a**2).sum(1)
+
+
+@pytest.mark.parametrize("factor", [1.2, 0.9])
+def test_a_chain_of_multiples_of_one_matrix_grows_as_its_powers(factor: float) -> None:
+    A = torch.diag(torch.tensor([factor, 0.5 * factor], dtype=torch.float64))
+    row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
+    steps = np.arange(26)
+    np.testing.assert_allclose(row["chain_norm"], steps * np.log10(factor), atol=1e-9)
+    assert row["chain_condition"] == pytest.approx(25 * np.log10(2), rel=1e-9)
+    grows = factor > 1
+    tenfold = 1 / np.log10(factor) if grows else np.inf
+    assert row["tenfold"] == pytest.approx(tenfold)
+    beyond = np.ceil(np.log10(float(np.finfo(np.float32).max)) * tenfold) if grows else np.inf
+    assert row["float32_step"] == beyond
+
+
+def test_a_loop_that_outgrows_its_discount_is_told_with_its_tenfold_steps() -> None:
+    for factor, loud in ((1.3, True), (1.2, False)):  # ln 1/γ = ln 1.25
+        A = torch.diag(torch.tensor([factor, 0.5], dtype=torch.float64))
+        row, _ = measured(Question(task(A), None, 0), policy(), 256, 1, Past())
+        look = Look([row | {"step": 1}], 1)
+        told = examine("measured", look)
+        assert [x.kind for x in told] == ["diverging sensitivities"] * loud
+        assert all(f"every {1 / np.log10(1.3):.2g} steps" in x.message for x in told)
+
+
+def holed(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    inside = (state[:, :1] - 0.5) * (state[:, :1] > 0.5)  # the derivative of √0, times 0, is NaN
+    after = 0.5 * state + torch.cat([action + 0.0 * torch.sqrt(inside), 0 * action], 1)
+    return after, -(state**2).sum(1)
+
+
+def test_lost_jacobians_are_counted_and_the_first_is_named_with_a_neighbour() -> None:
+    world = task(0.5 * EYE)
+    prior = gradlab.systems.from_function(holed, state_dim=2, action_dim=1)
+    row, _ = measured(Question(replace(world, prior=prior), None, 0), policy(), 256, 1, Past())
+    lost, states = row["jacobian_nonfinite"], row["jacobian_states"]
+    assert 0 < lost < states == 64 * 25
+    assert row["starts_lost"] == 64  # every path ends near 0
+    where = row["nonfinite_where"]
+    assert "first at step 0 of start" in where and "∂s′0/∂s0" in where
+    assert "standard deviations of the states away" in where
+    look = Look([row | {"step": 1}], 1)
+    told = {x.kind: x.message for x in examine("measured", look)}
+    assert "would drop 100.00% of the batch" in told["non-finite Jacobian"]
+
+
+def test_float32_is_asked_when_the_truth_is_checked() -> None:
+    question = Question(task(0.9 * EYE), Square(), 0)
+    row, past = measured(question, policy(), 256, 1, Past())
+    assert row["truth_checked"] == 1 and 0 < row["float32_error"] < 1e-5
+    assert row["float32_cosine"] == pytest.approx(1.0)
+    row, past = measured(question, policy(), 256, 2, past)
+    assert row["truth_checked"] == 1  # numbers 1, 2, 4, …
+    row, past = measured(question, policy(), 256, 3, past)
+    assert row["truth_checked"] == 0 and "float32_error" not in row
+    assert past.checks  # number 4
+
+
+def test_an_unchecked_truth_has_the_numbers_of_a_checked_one() -> None:
+    question = Question(task(0.9 * EYE), Square(), 0)
+    checked, _ = measured(question, policy(), 256, 7, Past())
+    unchecked, _ = measured(question, policy(), 256, 7, STILL)
+    for name in ("bias2", "mse", "cosine", "weight", "truth_norm", "over_data"):
+        np.testing.assert_array_equal(checked[name], unchecked[name])
+
+
+def test_a_truth_that_does_not_stand_is_checked_again() -> None:
+    diverging = Question(task(1.5 * EYE), Square(), 0)
+    row, past = measured(diverging, policy(), 256, 1, STILL)
+    assert row["truth_checked"] == 1 and not past.sound and past.checks
+
+
+def test_weights_of_a_mixture_sum_to_one_over_the_horizons_that_it_has() -> None:
+    row, _ = measured(Question(task(0.9 * EYE), Square(), 0), policy(), 256, 3, STILL)
+    weight = row["weight"]
+    known = np.flatnonzero(np.isfinite(weight))
+    assert {0, 1, 2, 4, 6} <= set(known.tolist())
+    assert weight[known].sum() == pytest.approx(1.0)
+    assert (row["weight_low"][known] <= weight[known]).all()
+    assert (row["weight_high"][known] >= weight[known]).all()
+    assert row["kept"][row["chosen_estimator"], row["chosen_horizon"]] == 1
+
+
+def test_a_learned_model_is_compared_on_fresh_paths_while_it_trains() -> None:
+    torch.manual_seed(0)
+    ensemble = GaussianEnsemble(2, 1, hidden=(8,), members=2, reward=True)
+    world = with_learned_prior(task(0.9 * EYE), ensemble)
+    question = Question(world, None, 0)
+    before, past = measured(question, policy(), 256, 1, Past())
+    assert np.isfinite(before["jacobian_error"]) and before["jacobian_error_se"] > 0
+    with torch.no_grad():
+        for p in ensemble.parameters():
+            p.mul_(3.0)
+    after, _ = measured(question, policy(), 256, 2, past)
+    assert after["jacobian_error"] != before["jacobian_error"]
