@@ -35,6 +35,8 @@ class Logs:
     that returns a System, or "prior" of the --task. Default: the score alone."""
     critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
     """Critic Q(s, a) of the tail; name several times for how much they disagree."""
+    fit_critics: int = 0
+    """Without --critic, how many to fit to every other trajectory; the rest is judged."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
     """Standard deviation of the noise that was added to a deterministic policy's actions."""
     task: Annotated[str | None, arg(metavar="TASK")] = None
@@ -86,6 +88,7 @@ class Logs:
                 reach=self.reach,
                 every=self.every,
                 noise_std=self.noise_std,
+                fit_critics=self.fit_critics,
                 seed=self.seed,
                 settings={
                     "task": None if task is None else task.name,

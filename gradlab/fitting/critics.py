@@ -10,6 +10,7 @@ correction is needed. Q̄ is a slowly moving copy.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,6 +82,21 @@ def fit_critic(
         normalise(critic, spectral, bound)
     _train(critic, data, generator, progress)
     return baked(critic.eval())
+
+
+def fit_to(
+    data: Evaluation, scale: Sequence[float] | None, seed: int, progress: Progress = silent
+) -> QCritic:
+    """A critic like `fit_critic`'s, fitted to given transitions.
+
+    Args:
+        scale: [ds], factors of the state in its first layer.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(child(seed, "critic") >> 1)
+        critic = QCritic(data.state.shape[1], data.action.shape[1], scale=scale)
+    _train(critic, data, stream(seed, "critic"), progress)
+    return critic.eval()
 
 
 def evaluation_data(

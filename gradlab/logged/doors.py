@@ -68,11 +68,7 @@ def asked(
     Raises:
         InputError: names the argument, what it got and what to do.
     """
-    if not isinstance(data, Trajectories):
-        raise InputError(
-            f"data is a {type(data).__name__}, expected Trajectories: see gradlab.data.trajectories"
-            f".load, gradlab.data.transitions.from_rows"
-        )
+    _check_data(data)
     if not 0.0 < discount <= 1.0:
         raise InputError(f"discount is {discount!r}, expected a number in (0, 1]")
     for name, value in (("horizon", horizon), ("reach", horizon if reach is None else reach)):
@@ -98,6 +94,26 @@ def asked(
         every=every,
         seed=seed,
     )
+
+
+def check_fitting(data: Trajectories, critic: Critics, count: int) -> None:
+    """
+    Raises:
+        InputError: a critic is given too, or a count that is no positive integer.
+    """
+    _check_data(data)
+    if not isinstance(count, int) or count < 1:
+        raise InputError(f"fit_critics is {count!r}, expected an integer ≥ 0")
+    if critic is not None:
+        raise InputError("fit_critics is given, and a critic too: keep one of them")
+
+
+def _check_data(data: Trajectories) -> None:
+    if not isinstance(data, Trajectories):
+        raise InputError(
+            f"data is a {type(data).__name__}, expected Trajectories: see gradlab.data.trajectories"
+            f".load, gradlab.data.transitions.from_rows"
+        )
 
 
 def _check_model(model: System | None, data: Trajectories) -> None:

@@ -20,10 +20,11 @@ from gradlab.hooks import Progress, silent
 from gradlab.jacobians.rows import Rows
 from gradlab.logged.critic import judged, return_bound
 from gradlab.logged.direction import directional
-from gradlab.logged.doors import Asked, asked
+from gradlab.logged.doors import Asked, asked, check_fitting
 from gradlab.logged.judging import add_gradients
 from gradlab.logged.on_policy import refuse_far, residuals
 from gradlab.logged.prediction import prediction
+from gradlab.logged.refits import halves, refitted
 from gradlab.logged.run import LogsRun
 from gradlab.logged.tabled import add_critic, add_directions, add_policy, add_prediction
 from gradlab.logged.windows import Windows, windows
@@ -43,6 +44,7 @@ def measure_logs(
     reach: int | None = None,
     every: int | None = None,
     noise_std: float | Sequence[float] | None = None,
+    fit_critics: int = 0,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
     progress: Progress = silent,
@@ -63,6 +65,8 @@ def measure_logs(
             start law is that of the episodes.
         noise_std: standard deviation of the Gaussian noise that was added to a deterministic
             policy's actions, in action units.
+        fit_critics: without a critic, how many to fit to every other trajectory; the rest is
+            judged (see `logged.refits`).
         settings: recorded in the file.
         progress: called as progress(stage, done, total).
 
@@ -70,6 +74,10 @@ def measure_logs(
         InputError: names the argument, what it got and what to do; data of another policy.
     """
     begun = time.monotonic()
+    if fit_critics:
+        check_fitting(data, critic, fit_critics)
+        known, data = halves(data)
+        critic = refitted(known, discount, fit_critics, seed, progress)
     what = asked(data, policy, model, critic, discount, horizon, reach, every, noise_std, seed)
     rows = Rows()
     notes = _on_policy(rows, what)
@@ -87,7 +95,11 @@ def measure_logs(
         "policy": type(policy).__name__,
         "policy_hash": provenance.network_hash(policy),
     }
-    told |= {"noise_std": noise_std, "model": None if model is None else type(model).__name__}
+    told |= {
+        "fitted_critics": fit_critics,
+        "noise_std": noise_std,
+        "model": None if model is None else type(model).__name__,
+    }
     environment = provenance.environment() | {
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",

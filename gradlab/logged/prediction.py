@@ -50,7 +50,7 @@ def prediction(path: Path, model: System) -> Prediction:
     moved = ((path.states[1:] - path.states[0]) / scale).square().sum(dim=2)
     # The step into a terminal state was recorded too.
     counted = path.alive[:-1]
-    error = torch.stack(wrong)
+    error = torch.where(counted, torch.stack(wrong), 0.0)
     finite = torch.isfinite(error).all(dim=1)
     lost = None if finite.all() else int((~finite).nonzero()[0]) + 1
     last = path.horizon if lost is None else lost - 1

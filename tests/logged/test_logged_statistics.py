@@ -3,18 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from carts import STD, linear, noisy, recorded, task
+from carts import STD, fallen, linear, noisy, recorded, task
 from torch import nn
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
+from gradlab.fitting import critics as fitting
 from gradlab.gradients.lqr import ExactCritic
 from gradlab.logged.agreement import agreement, noise_of
 from gradlab.logged.critic import judged, return_bound
 from gradlab.logged.direction import directional
 from gradlab.logged.gradients import Products, _pair
+from gradlab.logged.measuring import measure_logs
 from gradlab.logged.on_policy import LEVEL, described, refuse_far, residuals
 from gradlab.logged.prediction import prediction
+from gradlab.logged.refits import evaluation
 from gradlab.logged.windows import windows
 from gradlab.networks.policies import Gaussian
 
@@ -165,3 +168,43 @@ def test_a_critic_is_judged_by_its_equation_and_by_returns() -> None:
     least, most = return_bound(path, DISCOUNT)
     assert least < 20 * float(path.rewards.min()) + 1 and most <= 0
     assert judged(Shifted(exact, 1.0, 1e4), path, DISCOUNT)["beyond"][0].value == 1.0
+
+
+def test_targets_of_refitted_critics_are_returns_of_the_recorded_actions() -> None:
+    data = recorded(4, 30)
+    found, number = evaluation(data, DISCOUNT)
+    assert len(found.returns) == 4 * 29 and number.tolist() == [
+        k for k in range(4) for _ in range(29)
+    ]
+    reward = data.reward.reshape(4, 30)
+    gamma = DISCOUNT ** torch.arange(25, dtype=torch.float64)
+    torch.testing.assert_close(found.returns.reshape(4, 29)[:, 2], (reward[:, 2:27] * gamma).sum(1))
+    assert torch.equal(
+        found.last_state.reshape(4, 29, 2)[:, 2], data.state.reshape(4, 30, 2)[:, 27]
+    )
+    torch.testing.assert_close(found.returns.reshape(4, 29)[:, 28], reward[:, 28])
+    assert float(found.bootstrap[2]) == pytest.approx(DISCOUNT**25)
+
+
+def test_targets_stop_where_a_trajectory_fell() -> None:
+    data, _ = fallen()
+    found, number = evaluation(data, DISCOUNT)
+    which = int(data.trajectory[data.terminated][0])
+    own = number == which
+    rewards = data.reward[data.trajectory == which]
+    gamma = DISCOUNT ** torch.arange(len(rewards), dtype=torch.float64)
+    assert not found.bootstrap[own].any() and int(own.sum()) == len(rewards)
+    assert float(found.returns[own][0]) == pytest.approx(float((gamma * rewards).sum()))
+
+
+def test_refitted_critics_differ_and_leave_half_of_the_data(monkeypatch) -> None:
+    monkeypatch.setattr(fitting, "UPDATES", 30)
+    data = recorded(20, 10)
+    found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=3, fit_critics=2)
+    assert found.config["trajectories"] == 10 and found.config["critics"] == 2
+    between = found.rows("gradient", quantity="variance_critics")
+    assert (between["ci_high"] > 0).all() and len(between) == 4
+    slopes = found.rows("critic", quantity="slope")["value"].tolist()
+    assert len(slopes) == 2 and slopes[0] != slopes[1]
+    with pytest.raises(InputError, match="7 trajectories, expected at least 8"):
+        measure_logs(recorded(7, 5), noisy(), discount=DISCOUNT, fit_critics=2)
