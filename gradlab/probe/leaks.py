@@ -15,6 +15,11 @@ from torch import nn
 from gradlab.tasks import Task
 
 DEPTH = 3  # systems inside systems
+# States, Jacobians and tail of what is measured on a task.
+MODELLED = (
+    "model = states and Jacobians of the prior, mixed = the simulator's states, its Jacobians"
+)
+SIMULATED = "true_dynamics = both the simulator's, data = the critic alone; tail: the critic"
 
 
 @final
@@ -29,6 +34,7 @@ class ModelGradients:
         stepped = {id(p) for group in groups for p in group["params"]}
         self.shared = len(shared)
         self.watched = [p for p in model if id(p) in stepped and id(p) not in shared]
+        self.reaches = _path(policy, stepped, self.shared, len(self.watched), task)
         self.count = 0
         self._before: list[tuple[int, int]] = []
 
@@ -40,14 +46,30 @@ class ModelGradients:
         if self.watched and self._state() != self._before:
             self.count += 1
 
-    def row(self) -> dict[str, int]:
+    def row(self) -> dict[str, Any]:
+        """Counts since the last row, and once the computational path in words."""
         found = {"model_gradients": self.count, "model_shared": self.shared}
-        self.count = 0
-        return found
+        words, self.count, self.reaches = self.reaches, 0, ""
+        return found | {"reaches": words}
 
     def _state(self) -> list[tuple[int, int]]:
         """Which tensor each gradient is and how often it was written to."""
         return [(0, 0) if p.grad is None else (id(p.grad), p.grad._version) for p in self.watched]
+
+
+def _path(policy: nn.Module, stepped: set[int], shared: int, model: int, task: Task | None) -> str:
+    """What the updates reach, and which states, Jacobians, actions and tail are measured."""
+    own = [p for p in policy.parameters() if p.requires_grad]
+    moved = len(own) if not stepped else sum(id(p) in stepped for p in own)
+    others = len(stepped - {id(p) for p in own})
+    text = f"updates move {moved} of {len([*policy.parameters()])} tensors of the policy"
+    text += f" and {others} others" if others else ""
+    if task is None:
+        return f"{text}; no task, so nothing is known of a model"
+    if task.prior is None:
+        return f"{text}; the task has no model; measured: θ in the first action, {SIMULATED}"
+    apart = "apart" if not shared + model else f"{shared} tensors shared, {model} stepped with θ"
+    return f"{text}; prior model: {apart}; measured: θ in the first action, {MODELLED}, {SIMULATED}"
 
 
 def _parameters(holder: object, depth: int) -> Iterator[nn.Parameter]:

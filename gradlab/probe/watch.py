@@ -1,6 +1,7 @@
 """What the policy is asked and what it answers, by a forward hook that changes neither.
 
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
+    attenuation: mean of 1 − ((a_j − centre_j) / limit_j)²   what a tanh passes on
 
 Only forward passes that are differentiated count, one in an update and not in every update: acting
 without gradients costs one comparison. The hook keeps the last input and the gradient that arrived
@@ -86,6 +87,7 @@ class Watch:
         self.inputs: tuple[Tensor, ...] = ()
         self.arrived: Tensor | None = None
         self._saturated: list[Tensor] = []
+        self._passed: list[Tensor] = []
         self._rows = 0
         self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
@@ -122,8 +124,13 @@ class Watch:
         if not self._rows:
             return {}
         count = torch.stack(self._saturated).double().sum(0).cpu().numpy()
-        row = {"saturation": count / self._rows, "watched": len(self._saturated)}
-        self._saturated, self._rows = [], 0
+        passed = torch.stack(self._passed).double().sum(0).cpu().numpy()
+        row = {
+            "saturation": count / self._rows,
+            "attenuation": passed / self._rows,
+            "watched": len(self._saturated),
+        }
+        self._saturated, self._passed, self._rows = [], [], 0
         return row
 
     def _see(self, args: Any, output: Any) -> None:
@@ -150,7 +157,10 @@ class Watch:
         if edge.device != action.device or edge.dtype != action.dtype:
             self.limits = Limits(centre.to(action), edge.to(action))
             centre, edge = self.limits.centre, self.limits.edge
-        self._saturated.append(((action - centre).abs_() >= edge).sum(dim=0))
+        size = (action - centre).abs_()
+        self._saturated.append((size >= edge).sum(dim=0))
+        # The derivative of l tanh(x / l) is 1 − (a / l)²; beyond the limit nothing gets through.
+        self._passed.append((1 - ((1 - NEAR) * size / edge).square_()).clamp_min_(0).sum(dim=0))
         self._rows += len(action)
 
 
