@@ -119,14 +119,16 @@ def _noise(run: LogsRun) -> list[Sentence]:
 
 
 def _disagreement(run: LogsRun) -> list[Sentence]:
-    """Between-critic standard deviation of the mean gradient, relative to its norm."""
+    """Between-critic standard deviation of the mean gradient, relative to its norm: the largest,
+    and that of the longest horizon."""
     between = numbers(run, "gradient", "variance_critics", "model")
     norms = numbers(run, "gradient", "mean_norm", "model")
     known = {h: each for h, each in between.items() if norms.get(h) and norms[h].value > 0}
     if not known:
         return []
     told = []
-    for h in dict.fromkeys((min(known), max(known))):
+    worst = max(known, key=lambda h: known[h].value / norms[h].value ** 2)
+    for h in sorted({worst, max(known)}):
         value, low, high = (
             percent(sqrt(max(x, 0.0)) / norms[h].value)
             for x in (known[h].value, known[h].low, known[h].high)
