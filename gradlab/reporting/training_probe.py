@@ -17,6 +17,10 @@ PATHS = (
     "Paths end at terminal states: below the dotted line the gradient is that of a shorter horizon "
     "than was asked for."
 )
+SIGNAL = (
+    "Near 1 every batch points the same way; the root is the cosine of one batch's gradient with "
+    "the mean over replay. From products of gradients of batches drawn for this, at one policy."
+)
 
 
 def panels(run: Training) -> list[Panel]:
@@ -25,9 +29,12 @@ def panels(run: Training) -> list[Panel]:
     if not known:
         return []
     found = [
-        replace(each, name=f"probe-{each.name}", section=_section(each.section))
+        replace(
+            each, name=f"probe-{each.name}", section=_section(each.section),
+            caption=SIGNAL if each.name == "signal_share" else each.caption,
+        )
         for each in probe_panels.several(known)
-    ]
+    ]  # fmt: skip
     return found + _paths(run)
 
 

@@ -6,6 +6,7 @@ from its last bursts; and the share of the time that the probe took.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import sqrt
 
 from gradlab.probe.alarms import ALPHA
@@ -24,8 +25,7 @@ def probed(run: Training, name: str) -> list[Sentence]:
     known = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
     if not known:
         return []
-    first = next(iter(known.values()))
-    return [_alarms(run, name), *_signal(known, name), _cost(first, name)]
+    return [_alarms(run, name), *_signal(known, name), _cost(known, name)]
 
 
 def _alarms(run: Training, name: str) -> Sentence:
@@ -52,7 +52,7 @@ def _seeds(about: tuple[str, ...], count: int) -> str:
     return f"seed{'' if len(about) == 1 else 's'} {', '.join(about)}"
 
 
-def _signal(known: dict[str, ProbeRun], name: str) -> list[Sentence]:
+def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
     told, undecided, pairs = [], [], 0
     for seed, probe in known.items():
         _, found = signals(probe)
@@ -76,9 +76,12 @@ def _signal(known: dict[str, ProbeRun], name: str) -> list[Sentence]:
     return [Sentence("signal", not undecided, f"{text} ({n}).")]
 
 
-def _cost(probe: ProbeRun, name: str) -> Sentence:
+def _cost(known: Mapping[str, ProbeRun], name: str) -> Sentence:
+    """The share of the time; what was too dear is said, since the page cannot show it."""
+    probe = next(iter(known.values()))
     within = "within" if probe.spent <= probe.budget else "above"
-    return Sentence(
-        "cost", True, f"{name}: the probe took {percent(probe.spent)} of "
-        f"{duration(probe.seconds)}, {within} its budget of {percent(probe.budget)}.",
-    )  # fmt: skip
+    text = f"{name}: the probe took {percent(probe.spent)} of {duration(probe.seconds)}, {within} "
+    text += f"its budget of {percent(probe.budget)}"
+    if not any(each.measured for each in known.values()):
+        text += ", which allowed no measurement on the task in this time"
+    return Sentence("cost", True, f"{text}.")

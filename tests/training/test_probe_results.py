@@ -164,6 +164,7 @@ def test_the_verdict_has_the_seeds_signals_with_their_intervals(run):
     assert "0.9 (seed 4, CI 0.86–0.94), 0.5 (seed 5, CI 0.49–0.51)" in text
     assert "N = 32 pairs" in text and told["signal"].decided
     assert "6% of 30 s, within its budget of 10%" in told["cost"].text
+    assert "measurement" not in told["cost"].text
     text = told["alarms"].text
     assert "saturated actor (seed 5, first at iteration 100)" in text
     assert "horizon never rolled out (every seed, first at iteration 200)" in text
@@ -175,6 +176,13 @@ def test_a_signal_that_may_be_nothing_is_undecided(tmp_path):
     assert not told["signal"].decided
     assert "undecided for seed 5 (at most 0.34)" in told["signal"].text
     assert "no alarm rang" in told["alarms"].text
+
+
+def test_a_budget_that_allowed_no_measurement_is_told(run):
+    found = training(run)
+    bare = {seed: replace(probe, measured={}) for seed, probe in found.probes.items()}
+    told = sentences(replace(found, probes=bare))
+    assert "allowed no measurement on the task in this time" in told["cost"].text
 
 
 def test_the_page_shows_the_probe_in_sections_of_its_own(run):
