@@ -16,6 +16,7 @@ the records, at any horizon; wrong ones are never called right beyond the tolera
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -112,13 +113,12 @@ def recorded(repetitions: int, kept: Path, seconds: float) -> pd.DataFrame:
     """
     begun = time.monotonic()
     known = pd.read_csv(kept) if kept.is_file() else pd.DataFrame({"model": [], "record": []})
-    for case in linear_cases(0):
-        done = set(known[known["model"] == case.name]["record"])
-        for k in range(repetitions):
-            if k in done or time.monotonic() - begun > seconds:
-                continue
-            known = pd.concat([known, pd.DataFrame(one_record(case, k))], ignore_index=True)
-            known.to_csv(kept, index=False, float_format="%.8g")
+    done = set(zip(known["model"], known["record"], strict=True))
+    for k, case in itertools.product(range(repetitions), list(linear_cases(0))):
+        if (case.name, k) in done or time.monotonic() - begun > seconds:
+            continue
+        known = pd.concat([known, pd.DataFrame(one_record(case, k))], ignore_index=True)
+        known.to_csv(kept, index=False, float_format="%.8g")
     return known
 
 
