@@ -206,7 +206,13 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `load` reads as the planted profile."""
-    for other in ("holds_jacobians", "holds_probe", "holds_remedies", "holds_training"):
+    for other in (
+        "holds_jacobians",
+        "holds_logs",
+        "holds_probe",
+        "holds_remedies",
+        "holds_training",
+    ):
         monkeypatch.setattr(output, other, lambda path: False)
     monkeypatch.setattr(output, "load", lambda path: planted.Profile())
     monkeypatch.setattr(output, "verdict", lambda profile, known: planted.VERDICT)

@@ -70,7 +70,7 @@ def names(run: ProbeRun) -> set[str]:
 
 def opened_in(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> Any:
     tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    tab.goto(path.as_uri(), wait_until="networkidle")
+    tab.goto(path.as_uri(), wait_until="load")
     return tab
 
 

@@ -141,6 +141,9 @@ def test_the_kind_of_a_run_is_told_by_file_and_by_journal(tmp_path: Path) -> Non
     assert journal.kind(tmp_path / "a.h5") == "training"
     writer.close()
     assert journal.kind(tmp_path / "a.h5") == "training"
+    opened(tmp_path / "c.h5", kind="other")  # a journal that is not of the file beside it
+    journal_of(tmp_path / "c.h5").rename(journal_of(tmp_path / "a.h5"))
+    assert journal.kind(tmp_path / "a.h5") == "training"
     journal_of(tmp_path / "b.h5").write_bytes(b"GLJ\x01 nonsense")
     with pytest.raises(InputError, match="no such"):
         journal.kind(tmp_path / "b.h5")
