@@ -186,6 +186,7 @@ def figure(tasks: Mapping[str, Runs]) -> Figure:
             _curves(ax, runs, name)
             ax.set_title(f"{task}, horizons {', '.join(map(str, horizons))}", fontsize=10)
             ax.set_yscale("symlog", linthresh=10 if task == "path_tracking" else 0.1)
+            ax.set_yticks([-300, -100, -30, -10] if task == "path_tracking" else [-10, -1, -0.1])
             ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.grid(alpha=0.3)
         row[0].set_ylabel("return, median of the seeds")
