@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import gradlab
 from analyses import probe_runs
 from gradlab.probe.results import load
 
 
+@pytest.mark.slow
 def test_planted_faults_ring_and_are_kept_with_the_page(tmp_path: Path) -> None:
     run = tmp_path / "faults.h5"
     probe_runs.train(gradlab.tasks.path_tracking(), run, updates=120, faulty=True)
