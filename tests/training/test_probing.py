@@ -105,16 +105,22 @@ def same_runs(first, second):
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, arm):
+def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm):
+    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probe_signal, "PART", 1.0)
+    two = iter([True, True])  # one of each seed, whatever they cost
+    monkeypatch.setattr(
+        probing.SeedMeasurements, "_affordable", lambda self, member: next(two, False)
+    )
     updates = 200 if arm == "spectral" else 1000
     options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": 500}
     plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
-    probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=0.4)
+    probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=1.0)
     same_runs(plain, probed)
     groups = read(probed).groups
     assert groups["probe_vitals"]["looked"].values.sum() == updates / ARMS[arm].delay
-    assert len(groups["probe_successive"]["update"].values) > 0
-    assert len(groups["probe_measured"]["update"].values) > 0
+    assert len(groups["probe_successive"]["update"].values) == updates / 50
+    assert len(groups["probe_measured"]["update"].values) == 2
     assert not any(name.startswith("probe") for name in read(plain).groups)
 
 
