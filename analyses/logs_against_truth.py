@@ -52,6 +52,7 @@ PUSHES = {"exact": 1.0, "push 0.8": 0.8, "push 0.4": 0.4}  # of the models
 HORIZON, STEPS = 10, 12
 STATUSES = ("agree", "disagree", "undecided")
 SHARE = 0.8  # of the feedback: leaves the gradient something to learn
+PENDULUM, HOPPER = "MuJoCo inverted pendulum, ensemble", "Hopper-v5, ensemble"
 REFERENCE = 40_000  # paths behind a difference that is called true
 
 
@@ -237,12 +238,11 @@ def pendulum(small: bool) -> Case:
     return Case("inverted pendulum, prior", task, _noisy(task), task.prior, *sizes)
 
 
-def robot(environment: str) -> Case:
+def robot(name: str, task: Task) -> Case:
     """A MuJoCo task through an ensemble that was fitted to a record of its own."""
-    task = tasks.mujoco(environment)
     policy = _noisy(task)
     model = fitted(task, policy, 10_000)
-    return Case(f"{environment}, ensemble", task, policy, model, 1000, 1024)
+    return Case(name, task, policy, model, 1000, 1024)
 
 
 def _noisy(task: Task) -> nn.Module:
@@ -251,8 +251,8 @@ def _noisy(task: Task) -> nn.Module:
 
 ROBOTS = {
     "inverted pendulum, prior": pendulum,
-    "InvertedPendulum-v5, ensemble": lambda small: robot("InvertedPendulum-v5"),
-    "Hopper-v5, ensemble": lambda small: robot("Hopper-v5"),
+    PENDULUM: lambda small: robot(PENDULUM, tasks.inverted_pendulum()),
+    HOPPER: lambda small: robot(HOPPER, tasks.mujoco("Hopper-v5")),
 }
 
 
