@@ -34,8 +34,8 @@ SHARES = (0.0, 0.002, 0.01)  # 1%: the border of the noise alarm
 SATURATED = (0.5, 0.55, 0.65, 0.8)  # ½: the border of "saturated actor"
 STEPS = (0.0, 0.02, 0.1, 0.5)  # η h, of a step in between
 FAULTS: dict[str, tuple[str, tuple[float, ...]]] = {
-    "drift": ("drifting model Jacobian", (1.0, 1.1, 1.3, 2.0)),
-    "critic": ("critic-dominated bias", (0.95, 0.9, 0.7, 0.4)),
+    "drift": ("drifting model Jacobian", (1.0, 1.2, 1.5, 3.0)),
+    "critic": ("critic-dominated bias", (0.9, 0.8, 0.6, 0.2)),
     "bound": ("critic beyond its bound", (1.0, 1.05, 1.2, 2.0)),
     "sign": ("wrong direction", (1.0, 0.3, -0.3, -1.0)),
     "growth": ("diverging sensitivities", (1.0, 1.02, 1.05, 1.2)),
@@ -127,10 +127,10 @@ def main(small: bool = False, output: Path = Path("reports/alarms"), part: str =
     """
     torch.set_num_threads(1)
     parts: dict[str, Callable[[], pd.DataFrame]] = {
-        "noise": lambda: noise(*((2, 140) if small else (40, 280))),
-        "border": lambda: border(*((2, 3) if small else (400, 20))),
-        "saturation": lambda: saturation(*((2, 110) if small else (30, 300))),
-        "measured": lambda: measured(*((1, 3) if small else (10, 4))),
+        "noise": lambda: noise(*((2, 140) if small else (20, 280))),
+        "border": lambda: border(*((2, 3) if small else (300, 20))),
+        "saturation": lambda: saturation(*((2, 110) if small else (20, 300))),
+        "measured": lambda: measured(*((1, 3) if small else (6, 4))),
     }
     output.mkdir(parents=True, exist_ok=True)
     for name, work in parts.items():

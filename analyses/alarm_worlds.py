@@ -181,7 +181,7 @@ GAIN = torch.tensor([[-0.05, -0.4]], dtype=torch.float64)
 DISCOUNT = 0.8
 
 
-def task(A: Tensor = A, prior_b: Tensor = 0.9 * B) -> Task:
+def task(A: Tensor = A, prior_b: Tensor = 0.97 * B) -> Task:
     found = gradlab.tasks.linear_quadratic(
         A=A, B=B, Q=EYE, R=EYE[:1, :1], noise_covariance=0.01 * EYE,
         start_mean=torch.ones(2, dtype=torch.float64), start_covariance=EYE, discount=DISCOUNT,
@@ -193,7 +193,7 @@ def task(A: Tensor = A, prior_b: Tensor = 0.9 * B) -> Task:
 class Critic(nn.Module):
     """`scale` times the true Q of GAIN (noise left out), plus `shift`."""
 
-    def __init__(self, scale: float = 0.98, shift: float = 0.0) -> None:
+    def __init__(self, scale: float = 0.9, shift: float = 0.0) -> None:
         super().__init__()
         M, cost, P = A + B @ GAIN, EYE + GAIN.T @ GAIN, torch.zeros_like(EYE)
         for _ in range(200):
@@ -232,7 +232,7 @@ def _faulty(fault: str, size: float) -> tuple[Task, Task, Critic]:
     """The task at first, the task later, and the critic."""
     sound = task()
     if fault == "drift":  # of the model's error in B, `size` times as large
-        return sound, task(prior_b=(1 - 0.1 * size) * B), Critic()
+        return sound, task(prior_b=(1 - 0.03 * size) * B), Critic()
     if fault == "critic":
         return sound, sound, Critic(scale=size)
     if fault == "bound":

@@ -19,6 +19,7 @@ from __future__ import annotations
 from math import ceil, exp, log, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.probe.look import Alarm, Look
 from gradlab.statistics.growth import DECISIVE
@@ -72,13 +73,24 @@ def wrong_direction(look: Look) -> Alarm | None:
     bad = np.flatnonzero(top < 0)
     if not len(bad):
         return None
-    h = int(bad[0]) + 1
+    h = int(bad[-1]) + 1
     return Alarm(
         "wrong direction",
         f"at horizon {h} the model gradient points away from the true one (cosine "
-        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(look)}): use shorter horizons "
-        f"(the sign is certain up to {look.at('sign_reliable'):.0f}), or refit the model",
+        f"{cosine[h - 1]:.2f}, at most {top[h - 1]:.2f}, {_starts(look)}; the sign is certain up "
+        f"to horizon {look.at('sign_reliable'):.0f}): {_back(bad + 1, len(cosine))}",
     )
+
+
+def _back(bad: NDArray[np.int64], longest: int) -> str:
+    """The way back from horizons that point away: long ones lose to the model, short ones to the
+    critic."""
+    if bad[-1] < longest:
+        return f"improve the critic, or use horizons above {bad[-1]}"
+    sound = np.setdiff1d(np.arange(1, longest + 1), bad)
+    if not len(sound):
+        return "refit the model before any update follows it"
+    return f"use horizons up to {sound[-1]}, or refit the model"
 
 
 def worse_than_data(look: Look) -> Alarm | None:

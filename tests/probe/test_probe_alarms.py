@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -126,6 +127,23 @@ def test_a_planted_cause_rings_its_alarm_alone(
     assert rung(table, *rows) == {kind}
     (alarm,) = examine(table, Look(rows, len(rows), ("0.weight", "b")))
     assert "nan" not in alarm.message and ":" in alarm.message
+
+
+@pytest.mark.parametrize(
+    "away, words",
+    [
+        (slice(6, None), "at horizon 10 .* use horizons up to 5, or refit the model$"),
+        (slice(1, 4), "at horizon 3 .* improve the critic, or use horizons above 3$"),
+        (slice(0, None), "refit the model before any update follows it$"),
+    ],
+)
+def test_the_way_back_from_a_wrong_direction_depends_on_where_it_is(
+    away: slice, words: str
+) -> None:
+    cosine = np.full((4, 11), 0.5)
+    cosine[:, away] = -0.8
+    (alarm,) = examine("measured", Look([measured(cosine=cosine)], 1))
+    assert re.search(words, alarm.message)
 
 
 def test_every_alarm_has_a_planted_cause() -> None:
