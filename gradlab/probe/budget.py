@@ -20,6 +20,7 @@ Clock = Callable[[], float]
 
 GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
+PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
 
@@ -90,3 +91,11 @@ class Budget:
     def allows(self, price: float) -> bool:
         """Would the share still hold after something that takes `price` seconds?"""
         return self.own + price <= self.share * (self.elapsed + price)
+
+    def rested(self, price: float, since: float) -> bool:
+        """Has enough time passed `since` the last measurement?
+
+        Where prices were feared too high there are savings: spent at once, they would buy a dozen
+        measurements of one and the same policy.
+        """
+        return self.clock() - since >= PACE * price / self.share

@@ -82,12 +82,15 @@ class Measurements:
         self._trial: float | None = None  # of finding the first one
         self._past = Past()
         self._prices: dict[bool, float] = {}  # by whether the truth is checked
+        self._last = float("-inf")  # when the last one ended
 
     def due(self, policy: nn.Module) -> bool:
         """May one be made now? Finds the price first, when the budget allows that."""
         if self.price is None:
             self.price = self._found(policy)
-        return self.price is not None and self.budget.allows(self.price)
+        if self.price is None or not self.budget.rested(self.price, self._last):
+            return False
+        return self.budget.allows(self.price)
 
     def _found(self, policy: nn.Module) -> float | None:
         if self._trial is None:
@@ -104,6 +107,7 @@ class Measurements:
         checks = self._past.checks
         with self.budget.paying() as price:
             row, self._past = measured(self.question, policy, batch, update, self._past)
+        self._last = self.budget.clock()
         self._prices[checks] = price[0]
         # The first one is checked, and no other costs more.
         self.price = self._prices.get(self._past.checks, price[0])

@@ -87,6 +87,19 @@ def test_a_price_that_was_too_low_is_paid_once_and_made_up_for(
     assert max(shares[second:]) <= 0.05 + 1e-12
 
 
+def test_savings_from_a_price_that_was_too_high_are_not_spent_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    made = planted(monkeypatch, clock, seconds=1.0, price=40.0)
+    probe = gradlab.Probe(nn.Linear(2, 2), task=task(), overhead_budget=0.05, clock=clock)
+    shares = looped(probe, clock, 3000, host=1.0)
+    assert made[0] > 700
+    assert min(np.diff(made)) >= 0.5 * 1.0 / 0.05
+    assert max(shares) <= 0.05 + 1e-12
+    assert shares[-1] > 0.045
+
+
 def test_what_does_not_fit_is_never_made(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     made = planted(monkeypatch, clock, seconds=50.0, price=50.0)
