@@ -96,7 +96,8 @@ def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
     return [
         Number("bias2", bias2, interval("bias2", bias2)),
-        Number("relative_bias2", relative, interval("relative_mse", relative)),
+        # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
+        Number("relative_bias2", relative, interval("bias2", relative)),
         Number("excess", excess, difference(excess, zero)),
         Number("cosine", every["cosine"], interval("cosine", every["cosine"])),
         *_variance_ratio(found, model, score),
