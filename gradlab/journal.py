@@ -86,7 +86,8 @@ class Journal:
         """Store one row; once this returns, no kill can lose it.
 
         Raises:
-            InputError: an unknown table or column, or a row without its number.
+            InputError: an unknown table or column, a row without its number, or values of another
+                shape than their column's: stored, they would make the whole run unreadable.
             Failure: the disk is full; the row is not stored, everything before it is.
         """
         known = self.tables.get(table)
@@ -99,6 +100,9 @@ class Journal:
             name: str(row[name]) for name in row if name != known.index and known.columns[name].text
         }
         numbers = {name: np.asarray(row[name]) for name in row if name not in text}
+        for name, values in numbers.items():
+            if values.ndim and not known.takes(name, values.shape):
+                raise InputError(f"{name!r} of {table!r} has shape {values.shape}: check the row")
         self._write({"kind": "row", "table": table, "text": text}, numbers)
         self._settle()
 

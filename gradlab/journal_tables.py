@@ -41,6 +41,18 @@ class Table:
     columns: Mapping[str, Column]
     scales: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
+    def shape(self, column: str) -> tuple[int, ...]:
+        """Of one row's values."""
+        return tuple(len(self.scales[dim]) for dim in self.columns[column].dims)
+
+    def takes(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Can values of this shape be one row's of a column, or its number?"""
+        wanted = () if name == self.index else self.shape(name)
+        try:
+            return np.broadcast_shapes(shape, wanted) == wanted
+        except ValueError:
+            return False
+
 
 def merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
     """`base` with every frame that it does not hold yet.
@@ -97,7 +109,7 @@ def _table_arrays(
         },
     }
     for name, column in table.columns.items():
-        shape = tuple(len(table.scales[dim]) for dim in column.dims)
+        shape = table.shape(name)
         if column.text:
             new: list[Any] = [str(row.header["text"].get(name, "")) for row in rows]
             kept = before[name].values.tolist() if before else []

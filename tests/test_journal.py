@@ -57,6 +57,19 @@ def test_rows_come_back_before_and_after_closing(tmp_path):
     assert run.groups["updates"]["loss"].unit == "reward²"
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"loss": np.zeros(4)}, {"rate": np.zeros(3)}, {"iteration": np.arange(2)}]
+)
+def test_a_row_of_another_shape_is_refused_before_it_spoils_the_run(tmp_path, wrong):
+    path = tmp_path / "run.h5"
+    with Journal(path, TABLES, ABOUT) as writer:
+        writer.append("updates", row(0))
+        with pytest.raises(InputError, match=f"{next(iter(wrong))}.*shape"):
+            writer.append("updates", row(1) | wrong)
+        writer.append("updates", {"iteration": 1, "loss": 1.0, "rate": np.float64(0.5)})
+    assert read(path).groups["updates"]["iteration"].values.tolist() == [0, 1]
+
+
 def test_a_column_left_out_is_not_a_number(tmp_path):
     with Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer:
         writer.append("updates", {"iteration": 0, "rate": 2.0})

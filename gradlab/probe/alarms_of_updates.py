@@ -20,6 +20,7 @@ from gradlab.statistics.successive import Signal, pooled
 NOISE = 0.01  # share of a gradient's energy that is signal, below which its cosine is under 0.1
 HALF = 0.5  # of the actions
 FEWEST = 10  # looks: a head that begins at 0 blocks the first gradients only
+RECENT = 16  # rows whose passes are judged together
 POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
 SHARED = 0.05  # of a batch, from which on the sentence mentions it
@@ -52,11 +53,16 @@ def dead_parameters(look: Look) -> Alarm | None:
 
 
 def saturated(look: Look) -> Alarm | None:
-    """Most actions at their limits."""
-    n = int(look.new.get("watched", 0))
-    share = np.asarray(look.new.get("saturation", ()), dtype=np.float64)
-    if not n or not len(share):
+    """Most actions at their limits, by the last rows together: late in a run one row has too few
+    passes for the level that is left."""
+    if not np.size(look.new.get("saturation", ())):
         return None
+    rows = [row for row in look.rows[-RECENT:] if row.get("watched") and "saturation" in row]
+    n = sum(int(row["watched"]) for row in rows)
+    if not n:
+        return None
+    passes = np.array([[row["watched"]] for row in rows], dtype=np.float64)
+    share = (passes * np.array([row["saturation"] for row in rows])).sum(axis=0) / n
     margin = sqrt(log(len(share) / look.level) / (2 * n))
     j = int(np.nanargmax(share)) if np.isfinite(share).any() else 0
     if not share[j] - margin > HALF:

@@ -173,8 +173,15 @@ def test_saturation_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
     for _ in range(500):
         shares = generator.binomial(100, 0.5, size=(40, 1)) / 100
         rows = [vitals(saturation=share) for share in shares]
-        false += any(saturated(Look([row], k + 1)) for k, row in enumerate(rows))
+        false += any(saturated(Look(rows[: k + 1], k + 1)) for k in range(len(rows)))
     assert false <= 12
+
+
+def test_an_actor_that_saturates_late_in_a_long_run_rings() -> None:
+    """Each row has 25 passes: alone, none could ring at the level of its ten-thousandth look."""
+    rows = [vitals(saturation=np.array([0.1, 0.97]), watched=25)] * 16
+    assert saturated(Look(rows[:1], 10_000)) is None
+    assert saturated(Look(rows, 10_000)) is not None
 
 
 def test_drift_rings_falsely_in_at_most_the_stated_share_of_runs() -> None:
