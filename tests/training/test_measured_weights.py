@@ -124,7 +124,7 @@ def test_the_truth_is_that_of_the_states_in_replay(monkeypatch):
     assert found["truth2"][0] == pytest.approx(size, rel=0.5)
 
 
-@pytest.mark.parametrize("follow", ["weights", "horizon"])
+@pytest.mark.parametrize("follow", FOLLOWED)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow):
     options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12}
     options, chosen = options | {follow: "measured"}, misled()
@@ -182,7 +182,7 @@ def numbers(path, seed):
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("follow", ["weights", "horizon"])
+@pytest.mark.parametrize("follow", FOLLOWED)
 def test_seeds_measured_together_are_seeds_measured_apart(tmp_path, follow):
     chosen, options = row(horizons=(0, 2, 5)), SMALL | {follow: "measured"}
     together = train(chosen, task(wrong), tmp_path / "all.h5", **options, seeds=2)
