@@ -28,6 +28,7 @@ SMALL = dict(
     evaluation_starts=8, log_every=10, checkpoint_every=15, termination="ignore",
     at_end="restart", keep=(0.0, 1.0), precision="float64", measure_every=20, measure_starts=16,
 )  # fmt: skip
+FOLLOWED = ["weights", pytest.param("horizon", marks=pytest.mark.slow)]
 
 
 def push(state, action, pull=0.9):
