@@ -73,13 +73,33 @@ class Bursts:
 
 
 @final
+class FirstPrice:
+    """What a first measurement will cost, found as soon as the budget allows finding it."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self._trial: float | None = None  # of finding it
+
+    def found(self, question: Question, policy: nn.Module) -> float | None:
+        if self._trial is None:
+            if self.budget.spent >= self.budget.share:
+                return None
+            with self.budget.paying():
+                self._trial = trial_price(question, policy)
+        if not self.budget.allows(self._trial):
+            return None
+        with self.budget.paying():
+            return first_price(question, policy)
+
+
+@final
 class Measurements:
     """Bias and variance on the task."""
 
     def __init__(self, question: Question, budget: Budget) -> None:
         self.question, self.budget = question, budget
         self.price: float | None = None
-        self._trial: float | None = None  # of finding the first one
+        self._first = FirstPrice(budget)
         self._past = Past()
         self._prices: dict[bool, float] = {}  # by whether the truth is checked
         self._last = float("-inf")  # when the last one ended
@@ -87,21 +107,10 @@ class Measurements:
     def due(self, policy: nn.Module) -> bool:
         """May one be made now? Finds the price first, when the budget allows that."""
         if self.price is None:
-            self.price = self._found(policy)
+            self.price = self._first.found(self.question, policy)
         if self.price is None or not self.budget.rested(self.price, self._last):
             return False
         return self.budget.allows(self.price)
-
-    def _found(self, policy: nn.Module) -> float | None:
-        if self._trial is None:
-            if self.budget.spent >= self.budget.share:
-                return None
-            with self.budget.paying():
-                self._trial = trial_price(self.question, policy)
-        if not self.budget.allows(self._trial):
-            return None
-        with self.budget.paying():
-            return first_price(self.question, policy)
 
     def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
         checks = self._past.checks

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from gradlab.probe.budget import Budget
 from gradlab.probe.measured import Past, Question, measured
-from gradlab.probe.prices import first_price
+from gradlab.probe.sampler import FirstPrice
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run
@@ -25,8 +25,10 @@ class SeedMeasurements:
         self.run, self.budget = run, budget
         self.seconds = 0.0
         self._prices: dict[bool, float] = {}  # by whether the truth is checked
+        self._first = FirstPrice(budget)
         self._past = [Past()] * run.settings.seeds
         self._turn = 0
+        self._last = [float("-inf")] * run.settings.seeds  # when each one's last one ended
 
     def row(self) -> tuple[int, dict[str, Any]] | None:
         """A seed's place and its row, where there is time for one."""
@@ -41,6 +43,7 @@ class SeedMeasurements:
                 run.iteration, self._past[member],
             )  # fmt: skip
         self._prices[checked] = self.seconds = price[0]
+        self._last[member] = self.budget.clock()
         return member, row
 
     def _next(self) -> int | None:
@@ -50,16 +53,16 @@ class SeedMeasurements:
         return next((member for member in turns if not lost[member]), None)
 
     def _affordable(self, member: int) -> bool:
-        """May one be made now? Finds the price first, which costs a few steps of the simulator."""
+        """May one be made now? Finds the price first, when the budget allows that."""
         checked = self._past[member].checks
         if not self._prices:
-            if self.budget.spent >= self.budget.share:
+            price = self._first.found(self._question(member), self.run.learner.policy_of(member))
+            if price is None:
                 return False
-            with self.budget.paying():
-                policy = self.run.learner.policy_of(member)
-                self._prices[checked] = first_price(self._question(member), policy)
+            self._prices[checked] = price
         # A seed's first one is checked, and no other costs more.
-        return self.budget.allows(self._prices.get(checked, max(self._prices.values())))
+        price = self._prices.get(checked, max(self._prices.values()))
+        return self.budget.rested(price, self._last[member]) and self.budget.allows(price)
 
     def _question(self, member: int) -> Question:
         run = self.run

@@ -56,17 +56,18 @@ class Origins:
         self._since.append(_Made(iteration, self.run.batch, self.run.learner.model))
 
     def of(self, member: int) -> str:
-        """In words, where the seed was lost since then."""
+        """In words, where the seed was lost since then; empty where nothing of that is found, such
+        as for networks that were not finite before."""
         last = self._lost_in(member)
         if last is None:
-            return "trained again from the last window on its own it stays finite"
+            return ""
         single, finder = self._alone(member), Finder()
         for made in self._since[:last]:
             self._update(single, member, made)
         with finder:
             self._update(single, member, self._since[last])
-        found = finder.found.replace(ALONE, "") or "no operation that was watched"
-        return f"{found}, in update {self._since[last].iteration}"
+        found = finder.found.replace(ALONE, "")
+        return f"{found}, in update {self._since[last].iteration}" if found else ""
 
     def _lost_in(self, member: int) -> int | None:
         """The place of the first update that is not finite."""

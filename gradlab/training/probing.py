@@ -193,7 +193,9 @@ class _Instruments:
         """Of the seeds that are lost since the last window."""
         for member in (self.run.health.lost & ~self._lost).nonzero()[0]:
             with self.budget.paying():
-                words = f"{self.origins.of(int(member))}: mend that operation, or what is fed to it"
+                found = self.origins.of(int(member))
+            if found:
+                words = f"{found}: mend that operation, or what is fed to it"
                 self.desks.ring(Alarm(ORIGIN, words), int(member))
         self._lost = self.run.health.lost.copy()
 

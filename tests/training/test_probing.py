@@ -19,6 +19,7 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.hooks import silent
 from gradlab.journal import Journal, read
+from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.systems import from_function
 from gradlab.training import probe_desks, probe_horizons, probe_measures, probe_signal, probing
@@ -288,7 +289,8 @@ def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkey
         now[0] += 2.0 if past.checks else 1.0
         return {"starts": 64.0}, replace(past, count=past.count + 1, sound=True)
 
-    monkeypatch.setattr(probe_measures, "first_price", lambda question, policy: 2.0)
+    monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
+    monkeypatch.setattr(sampler, "first_price", lambda question, policy: 2.0)
     monkeypatch.setattr(probe_measures, "measured", slow)
     measurements = probe_measures.SeedMeasurements(run, budget)
     made = []
