@@ -36,7 +36,7 @@ STEPS = (0.0, 0.02, 0.1, 0.5)  # η h, of a step in between
 FAULTS: dict[str, tuple[str, tuple[float, ...]]] = {
     "drift": ("drifting model Jacobian", (1.0, 1.2, 1.5, 3.0)),
     "critic": ("critic-dominated bias", (0.9, 0.8, 0.6, 0.2)),
-    "bound": ("critic beyond its bound", (1.0, 1.05, 1.2, 2.0)),
+    "bound": ("critic beyond its bound", (0.3, 0.6, 1.0, 2.0)),
     "sign": ("wrong direction", (1.0, 0.3, -0.3, -1.0)),
     "growth": ("diverging sensitivities", (1.0, 1.02, 1.05, 1.2)),
 }
@@ -129,7 +129,7 @@ def main(small: bool = False, output: Path = Path("reports/alarms"), part: str =
     parts: dict[str, Callable[[], pd.DataFrame]] = {
         "noise": lambda: noise(*((2, 140) if small else (20, 280))),
         "border": lambda: border(*((2, 3) if small else (300, 20))),
-        "saturation": lambda: saturation(*((2, 110) if small else (20, 300))),
+        "saturation": lambda: saturation(*((2, 110) if small else (20, 900))),
         "measured": lambda: measured(*((1, 3) if small else (6, 4))),
     }
     output.mkdir(parents=True, exist_ok=True)

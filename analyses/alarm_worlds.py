@@ -246,5 +246,6 @@ def _faulty(fault: str, size: float) -> tuple[Task, Task, Critic]:
 
 
 def _bound() -> float:
-    """About the largest reward that paths of these starts have, over 1 − γ."""
+    """More than paths of these starts can have: 30 is about the largest of 10,000 first rewards,
+    of a few thousand rewards it is about 20."""
     return 30.0 / (1 - DISCOUNT)

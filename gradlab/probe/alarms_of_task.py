@@ -50,7 +50,7 @@ def doubling(look: Look) -> Alarm | None:
 def diverging(look: Look) -> Alarm | None:
     """A closed loop whose sensitivities outgrow the discount."""
     rate, margin = look.at("lyapunov"), _reach(look) * look.at("lyapunov_se")
-    if not rate - margin > -log(look.at("discount")):
+    if not rate - margin > ROUNDING - log(look.at("discount")):
         return None
     low, high = log(10) / (rate + margin), log(10) / (rate - margin)
     return Alarm(

@@ -80,6 +80,7 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("measured", [measured(kept_high=10, **EXPONENTIAL)]),
     ("measured", [measured(**SHORT | EXPONENTIAL | {"growth_evidence": 3.0})]),
     ("measured", [measured(lyapunov=0.2, lyapunov_se=0.05)]),
+    ("measured", [measured(lyapunov=-float(np.log(0.9)) + 1e-9, lyapunov_se=0.0)]),
     ("measured", [measured(value=-12.0, lyapunov=0.05)]),
     ("measured", [measured(cosine=AWAY, cosine_se=np.full((4, 11), 0.5))]),
     ("measured", [measured(**SHORT | {"over_data": 0.2})]),
