@@ -77,6 +77,7 @@ class Server(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 2 * MOST  # with fewer, connections at one time wait for a second
     block_on_close = False
     allow_reuse_address = False  # else two views could share a port, and one be never seen
 
