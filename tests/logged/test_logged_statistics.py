@@ -12,7 +12,7 @@ from gradlab.fitting import critics as fitting
 from gradlab.gradients.lqr import ExactCritic
 from gradlab.logged.agreement import agreement, noise_of
 from gradlab.logged.critic import judged, return_bound
-from gradlab.logged.direction import directional
+from gradlab.logged.direction import _neighbours, directional
 from gradlab.logged.gradients import Products, _pair
 from gradlab.logged.measuring import measure_logs
 from gradlab.logged.on_policy import LEVEL, described, refuse_far, residuals
@@ -65,6 +65,12 @@ def test_a_mean_of_noise_says_nothing_of_what_it_estimates() -> None:
         found = {e.quantity: e for e in noise_of(planted({"x": draws(20, 0.0, seed)}), ("x", 1))}
         norms.append(found["mean_norm"].interval)
         cosines.append(found["cosine_self"])
+    found = [
+        {e.quantity: e for e in noise_of(planted({"x": draws(30, 0.4, seed)}), ("x", 1))}
+        for seed in range(100)
+    ]
+    spans = [each["mean_norm"].interval for each in found]
+    assert sum(span.low <= 0.4 * 3**0.5 <= span.high for span in spans) >= 90
     # A norm that is 0: it must be inside, and no interval may shrink to a point there.
     assert sum(each.low == 0.0 for each in norms) >= 92
     assert min(each.high for each in norms) > 0.05
@@ -127,6 +133,21 @@ def test_derivatives_are_as_wrong_as_neighbours_say() -> None:
     # Only the push moves the velocity: (1 − 0.6)² of its derivative.
     assert ends.low < 0.16 < ends.high and ends.high - ends.low < 0.15
     assert 0.3 < wrong.noise[1][0].value < 0.9 and known.value > 0
+
+
+def test_neighbours_are_the_nearest_of_other_trajectories() -> None:
+    unit, number = draws(60, 0.0, 4), torch.arange(60) // 6
+    rows = torch.tensor([0, 17, 59])
+    index, distance = _neighbours(unit, number, rows, 5)
+    for row, near, far in zip(rows.tolist(), index, distance, strict=True):
+        gaps = (unit - unit[row]).norm(dim=1)
+        best = sorted(
+            (float(gaps[number == k].min()), int(gaps.masked_fill(number != k, 9e9).argmin()))
+            for k in range(10)
+            if k != row // 6
+        )[:5]
+        assert near.tolist() == [each for _, each in best]
+        torch.testing.assert_close(far, torch.tensor([each for each, _ in best]).double())
 
 
 def test_too_few_trajectories_have_no_neighbourhood() -> None:
