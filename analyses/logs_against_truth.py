@@ -287,10 +287,10 @@ def page(covered: pd.DataFrame, robots: pd.DataFrame) -> str:
         _markdown(covered.drop(columns=["records"])),
         "",
         f"Criterion: 92% of the intervals, met on average and missed in {missed} of {cells} cells; "
-        f"the exact model refuted in at most 5%, {'met' if wrong <= 0.05 else 'missed'}; a wrong one "
-        f"never called right, {'met' if fooled == 0 else f'missed by {fooled:.1%}'}. `agree`, "
-        "`disagree`, `undecided` are shares of the records, `gap_lost` of those whose score is lost "
-        "in noise, which hold everything.",
+        f"the exact model refuted in at most 5%, {'met' if wrong <= 0.05 else 'missed'}; a wrong "
+        f"one never called right, {'met' if fooled == 0 else f'missed by {fooled:.1%}'}. `agree`, "
+        "`disagree`, `undecided` are shares of the records, `gap_lost` of those whose score is "
+        "lost in noise, which hold everything.",
         "",
         "One record of each task (`logs`, with its 95% interval), beside the difference between "
         "model and simulator along many simulated paths (`simulator`; `inf` where the simulator's "

@@ -3,8 +3,8 @@
     python examples/logs_and_a_model.py [FOLDER]
 
 A cart is pushed along a rail; the policy that pushed it and its noise are known, and what happened
-was logged. Half of the episodes are for fitting a small torch network, the other half for judging
-the policy gradient through it. The page of documentation is logs-and-a-model.md beside this file.
+was logged. A quarter of the episodes is for fitting a small torch network, the rest for judging the
+policy gradient through it. The page of documentation is logs-and-a-model.md beside this file.
 """
 
 import sys
@@ -21,7 +21,7 @@ from gradlab.logged.verdict import verdict
 from gradlab.networks.policies import Gaussian
 
 NOISE = 0.3  # standard deviation that was added to the policy's actions [m/s²]
-EPISODES, STEPS, DISCOUNT = 400, 40, 0.95
+EPISODES, STEPS, DISCOUNT = 800, 40, 0.95
 
 
 def logged(policy: nn.Module) -> dict[str, np.ndarray]:
@@ -72,7 +72,7 @@ def main(folder: Path) -> None:
     policy = nn.Linear(2, 1, bias=False).double()
     nn.init.constant_(policy.weight, -0.8)
     rows = logged(policy)
-    train = rows["episode"] < EPISODES // 2
+    train = rows["episode"] < EPISODES // 4
     network = fitted({name: each[train] for name, each in rows.items()})
     np.savez(folder / "judged.npz", **{name: each[~train] for name, each in rows.items()})
 
