@@ -17,9 +17,12 @@ from gradlab.logged.gradients import Products, _pair
 from gradlab.logged.measuring import measure_logs
 from gradlab.logged.on_policy import LEVEL, described, refuse_far, residuals
 from gradlab.logged.prediction import prediction
+from gradlab.logged.reading import Number, _status
 from gradlab.logged.refits import evaluation
 from gradlab.logged.windows import windows
 from gradlab.networks.policies import Gaussian
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import Estimate
 
 DISCOUNT = task().discount
 
@@ -75,6 +78,36 @@ def test_a_mean_of_noise_says_nothing_of_what_it_estimates() -> None:
     assert sum(each.low == 0.0 for each in norms) >= 92
     assert min(each.high for each in norms) > 0.05
     assert all(each.interval.high > 0 for each in cosines)
+
+
+def test_a_norm_has_the_ends_of_its_square() -> None:
+    X = draws(12, 0.0, 3)
+    found = {e.quantity: e for e in noise_of(planted({"x": X}), ("x", 1))}
+    rows = torch.arange(12)
+    left_out = np.array([u_statistic(X[rows != k]) for k in range(12)])
+    ends = interval("bias2", Estimate(u_statistic(X), left_out))
+    assert u_statistic(X) < 0 and ends.high > 0
+    span = found["mean_norm"].interval
+    assert (span.low, span.high) == pytest.approx((ends.low**0.5, ends.high**0.5))
+
+
+@pytest.mark.parametrize(
+    ("excess", "bias2", "gap", "known", "status"),
+    [
+        ((-3, -1), (0, 1), (0, 0.2), True, "agree"),
+        ((-3, -1), (0.1, 1), (0, 0.2), True, "agree"),  # known to differ, by less than half
+        ((-3, -1), (0, 1), (0, 0.2), False, "undecided"),
+        ((-3, -1), (0, 1), (0, 0.3), True, "undecided"),
+        ((-3, 1), (0, 9), (0, 9), True, "undecided"),
+        ((1, 3), (0.1, 9), (0.3, 9), True, "disagree"),
+        ((1, 3), (0.1, 9), (np.nan, np.nan), False, "disagree"),
+    ],
+)
+def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, status) -> None:
+    def number(ends):
+        return Number(float(np.mean(ends)), 1.0, *ends, n=9)
+
+    assert _status(number(excess), number(bias2), number(gap), known) == status
 
 
 def test_the_cosine_of_a_mean_is_that_with_its_expectation() -> None:
