@@ -122,11 +122,12 @@ def dead_inputs(look: Look) -> Alarm | None:
     counts = [int(row.get("dead_inputs", 0)) for row in last]
     if len(last) < PERSISTENT or not min(counts):
         return None
+    columns = "column" if min(counts) == 1 else "columns"
     return Alarm(
         "dead inputs",
-        f"{min(counts)} columns of the first layer's weights had a gradient of exactly 0 in "
-        f"{PERSISTENT} bursts ({look.new.get('dead_where', '')}): these inputs are always 0, or "
-        f"cut off; look at what the policy is given",
+        f"{min(counts)} {columns} of the first layer's weights had a gradient of exactly 0 in "
+        f"{PERSISTENT} bursts ({look.new.get('dead_where', '')}): always 0, or cut off; look at "
+        f"what the policy is given",
     )
 
 
