@@ -115,7 +115,7 @@ def _squared_ends(estimate: Estimate, se: float) -> tuple[float, float]:
 
 
 def _norm(estimate: Estimate, se: float) -> Interval:
-    square = Estimate(estimate.value**2, estimate.left_out**2)
+    square = Estimate(estimate.value**2, estimate.left_out * np.abs(estimate.left_out))
     low, high = _squared_ends(square, jackknife_se(square.left_out))
     return Interval(low**0.5, high**0.5, se, "jackknife with skewness, of the square")
 

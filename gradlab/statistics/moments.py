@@ -131,6 +131,12 @@ def combine(function: Callable[..., Array], *parts: Estimate) -> Estimate:
     return Estimate(float(value), np.asarray(left_out, dtype=np.float64))
 
 
+def _root_of(square: Estimate) -> Estimate:
+    """√U, 0 where U < 0; values left out keep their sign there, else no spread would be seen."""
+    root = combine(lambda u: np.sign(u) * np.sqrt(np.abs(u)), square)
+    return Estimate(max(root.value, 0.0), root.left_out)
+
+
 def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     """All quantities of one estimator at one horizon.
 
@@ -146,7 +152,7 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
     norm2 = pair_mean(moments.gradient, moments.size)
     variance = combine(lambda m, u: m - u, second_moment(moments), norm2)
     result = {
-        "mean_norm": combine(lambda u: np.sqrt(np.maximum(u, 0.0)), norm2),
+        "mean_norm": _root_of(norm2),
         "variance": variance,
         "snr": combine(lambda u, v: u / v, norm2, variance),
     }

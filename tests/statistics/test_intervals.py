@@ -52,6 +52,18 @@ def test_ends_are_ordered_and_clipped():
                 assert found.low >= 0
 
 
+def test_a_norm_whose_square_is_estimated_below_zero_is_not_known_to_be_zero():
+    rng, hits, below = np.random.default_rng(5), [], 0
+    for _ in range(400):
+        data = planted(rng, 64, ratio=0.0, size=0.1)  # |mean|² = 0.64 of the noise of the mean
+        norm = estimates(moments(data.G), batch=64)["mean_norm"]
+        found = interval("mean_norm", norm)
+        below += norm.value == 0
+        hits.append(found.low <= data.known["mean_norm"] <= found.high)
+    assert below > 40
+    assert np.mean(hits) > 0.9
+
+
 def test_a_cosine_lost_in_noise_is_anything():
     lost = Estimate(float("nan"), np.full(8, np.nan))
     found = interval("cosine", lost)
