@@ -183,7 +183,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampler, "PAIRS", 6)
     monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: 0.0)
-    made = {"starts": 64, "seconds": 0.0, "variance": np.ones((4, 3))}
+    made = {"starts": 64, "seconds": 0.0, "variance": np.ones((4, 11))}
     monkeypatch.setattr(sampler, "measured", lambda *given: (dict(made), given[-1]))
 
 
