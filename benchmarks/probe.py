@@ -1,4 +1,4 @@
-"""What the probe costs: `python -m benchmarks.probe [--rounds 50] [--threads 1]`, five minutes.
+"""What the probe costs: `python -m benchmarks.probe [--rounds 50] [--threads 1]`, ten minutes.
 
 The same loop with and without a probe takes turns of ten updates in one process, in random order;
 nothing but the probe's hooks differs between turns. A round is `TURNS` turns of each, and the ratio
