@@ -41,8 +41,8 @@ def explicit_moments(
     T: Tensor | None,
     seed: int,
     termination: str,
-) -> dict[int, Moments]:
-    """Moments of every horizon.
+) -> tuple[dict[int, Moments], Tensor]:
+    """Moments of every horizon, and the mean gradients of those horizons, [K, P].
 
     Args:
         several: the estimator, and the same with other critics.
@@ -77,7 +77,7 @@ def explicit_moments(
             plain = replace(plain, truth=reference, difference=error, cross=cross)
         across = _concatenated([[each] for each in critics[k]])[0] if critics[k] else None
         cells[n] = replace(plain, critics=across)
-    return cells
+    return cells, sums[0] / len(begin.states)
 
 
 def _first_pass(

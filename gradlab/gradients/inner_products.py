@@ -53,15 +53,24 @@ from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
 Cells = dict[tuple[str, int], Moments]
+Means = dict[tuple[str, int], Tensor]
 Rivals = Mapping[str, Sequence[Estimator]]
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """Moments of every cell, and for each truth what yields inner products between cells."""
+    """Moments of every cell, and for each truth what yields inner products between cells.
+
+    Attributes:
+        means: mean ascent gradient [P] of every cell over all samples, weights included.
+        truth_mean: of the truth, the one with θ in every action where there are two; None where
+            there is none.
+    """
 
     cells: Cells
     kernels: tuple[Kernels, ...]
+    means: Means
+    truth_mean: Tensor | None
 
 
 def estimator_moments(
@@ -85,16 +94,19 @@ def estimator_moments(
     for name, others in rivals.items():
         everyone |= {_rival(name, k): each for k, each in enumerate(others)}
     first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
-    cells, kernels = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
+    cells, kernels, means, true = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
     explicit = {name: each for name, each in chosen.items() if name not in first}
-    cells |= explicit_cells(explicit, policy, begin, truth, termination, seed, progress, rivals)
+    found = explicit_cells(explicit, policy, begin, truth, termination, seed, progress, rivals)
+    cells, means = cells | found[0], means | found[1]
+    if truth.every is not None:
+        true = truth.every.gradients.mean(dim=0)
     if explicit:
         sources = explicit_sources(explicit, policy, begin, horizon, seed, termination)
         T = None if truth.every is None else truth.every.gradients
         kernels.append(explicit_kernels("all", sources, begin, T))
     progress("estimators", len(chosen), len(chosen))
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
-    return Measured(ordered, tuple(kernels))
+    return Measured(ordered, tuple(kernels), {key: means[key] for key in ordered}, true)
 
 
 def explicit_cells(
@@ -106,16 +118,18 @@ def explicit_cells(
     seed: int,
     progress: Progress,
     rivals: Rivals,
-) -> Cells:
-    """Moments of estimators with θ in every action."""
+) -> tuple[Cells, Means]:
+    """Moments and means of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
     cells: Cells = {}
+    means: Means = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
         several = (estimator, *rivals.get(name, ()))
-        for n, moments in explicit_moments(several, policy, begin, T, seed, termination).items():
-            cells[name, n] = moments
-    return cells
+        moments, mean = explicit_moments(several, policy, begin, T, seed, termination)
+        cells |= {(name, n): each for n, each in moments.items()}
+        means |= {(name, n): each for n, each in zip(moments, mean, strict=True)}
+    return cells, means
 
 
 def explicit_sources(
@@ -211,11 +225,12 @@ def _kernel_moments(
     truth: Truth,
     seed: int,
     rivals: Rivals,
-) -> tuple[Cells, list[Kernels]]:
-    """Moments of all first-action estimators by one pass over the Gram kernel."""
+) -> tuple[Cells, list[Kernels], Means, Tensor | None]:
+    """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
+    their gradients and of the truth."""
     keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
     if not keys:
-        return {}, []
+        return {}, [], {}, None
     noise = begin.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
     weight = begin.weight[:, None]
@@ -243,7 +258,10 @@ def _kernel_moments(
     }
     if len(T):
         cells = _against_truth(cells, G, T, total, within, label)
-    return _sketched(cells, jacobian, G, T, label, sketch_for(policy)), [kernels]
+    cells = _sketched(cells, jacobian, G, T, label, sketch_for(policy))
+    means = gram.mean_gradients(jacobian, every[:kept])
+    true = means[-1] if len(T) else None
+    return cells, [kernels], dict(zip(keys, means, strict=False)), true
 
 
 def _against_truth(

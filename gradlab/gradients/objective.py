@@ -76,7 +76,7 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    cells = explicit_cells(staying, policy, begin, truth, termination, seed, progress, {})
+    cells, means = explicit_cells(staying, policy, begin, truth, termination, seed, progress, {})
     sources = explicit_sources(
         staying, policy, begin, horizon, seed, termination, among=len(chosen)
     )
@@ -90,13 +90,17 @@ def objective_moments(
         jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
         G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
         targets = None if T is None else _targets(T, begin)
-        moments = _sketched(_moments(G, jacobian, at, targets), G, jacobian, at, policy, targets)
+        mean = gram.mean_gradients(jacobian, G)
+        moments = _moments(G, jacobian, at, targets, mean)
+        moments = _sketched(moments, G, jacobian, at, policy, targets)
         cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
         kept = kept_horizons(horizon, len(chosen))
         sources.append(_visiting_source(keys, kept, G, jacobian))
     kernels = explicit_kernels("objective", sources, begin, T, SAMPLES if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
-    return Measured(ordered, (kernels,))
+    true = None if T is None else T.mean(dim=0)
+    return Measured(ordered, (kernels,), {key: means[key] for key in ordered}, true)
 
 
 def _visiting_source(
@@ -115,9 +119,10 @@ def _visiting_source(
 
 
 def _moments(
-    G: Tensor, jacobian: PolicyJacobian, at: Starts, targets: Tensor | None
+    G: Tensor, jacobian: PolicyJacobian, at: Starts, targets: Tensor | None, mean: Tensor
 ) -> list[Moments]:
-    """Of the gradients J_iᵀ g_i for K sets of action gradients [K, N, da], weights included."""
+    """Of the gradients J_iᵀ g_i for K sets of action gradients [K, N, da], weights included, whose
+    means are [K, P]."""
     label, size = grouping(at)
     squares = by_group(gram.squared_norms(jacobian, G), label)
     total, within = gram.products(jacobian, G, at.group)
@@ -125,7 +130,7 @@ def _moments(
     if targets is None:
         return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
     reference = _explicit(targets, targets.sum(dim=0))
-    cross = _cross(G, jacobian, targets, label)
+    cross = _cross(G, jacobian, targets, label, mean)
     difference = _difference(gradient, cross, reference)
     return [
         Moments(size, squares[k], row(gradient, k), reference, row(difference, k), row(cross, k))
@@ -165,17 +170,18 @@ def _explicit(targets: Tensor, total: Tensor) -> PairSums:
     return PairSums(own, side, side)
 
 
-def _cross(G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor) -> PairSums:
+def _cross(
+    G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor, mean: Tensor
+) -> PairSums:
     """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
     n = jacobian.samples
     everybody = gram.along(jacobian, targets.sum(dim=0)[None])
     blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
     own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
-    sums = n * gram.mean_gradients(jacobian, G)
     return PairSums(
         by_group((G * own).sum(dim=2), label),
         by_group((G * everybody).sum(dim=2), label),
-        _array(sums @ targets.T),
+        _array(n * mean @ targets.T),
     )
 
 

@@ -10,7 +10,7 @@ from worlds import Critic, nonlinear
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients import gram, kernels
+from gradlab.gradients import explicit_moments, gram, kernels
 from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.kernels import kept_horizons
 from gradlab.gradients.objective import SAMPLES, objective_moments
@@ -68,9 +68,7 @@ class World:
 
     def measured(self, truth):
         chosen = self.first | self.every
-        return estimator_moments(
-            chosen, self.policy, self.starts, truth, H, "ignore", 0, silent
-        ).kernels
+        return estimator_moments(chosen, self.policy, self.starts, truth, H, "ignore", 0, silent)
 
 
 def assert_same(found, want):
@@ -90,7 +88,7 @@ def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monk
         monkeypatch.setattr(kernels, "BYTES", 1.0)
     world = World(group)
     truth = world.truth(("first", "all"))
-    first, every = world.measured(truth)
+    first, every = world.measured(truth).kernels
     noise = world.starts.policy_noise(world.policy, 0, 0)
     J = policy_jacobian(world.policy, world.starts.states, noise)
     weighted = truth.first.gradients * world.starts.weight[:, None]
@@ -104,6 +102,32 @@ def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monk
     some = [("mixed", 2), ("data", 0)]
     X = torch.stack([world.gradients(*cell) for cell in (*some, ("model", 3))], dim=1)
     assert_same(first.grams(some, truth=("model", 3)), explicit_grams(X.numpy(), group.numpy()))
+
+
+@pytest.mark.parametrize("group", [ALONE, APART], ids=["alone", "groups"])
+def test_means_are_those_of_the_explicit_gradients(group, monkeypatch):
+    monkeypatch.setattr(explicit_moments, "SAMPLES", 5)
+    world = World(group)
+    truth = world.truth(("first", "all"))
+    found = world.measured(truth)
+    assert list(found.means) == list(found.cells)
+    for cell, mean in found.means.items():
+        torch.testing.assert_close(mean, world.gradients(*cell).mean(dim=0), rtol=0, atol=1e-13)
+    assert torch.equal(found.truth_mean, truth.every.gradients.mean(dim=0))
+
+
+def test_means_under_one_truth_are_taken_where_the_gradients_are():
+    world = World(APART)
+    truth = world.truth(("all",))
+    given = world.simulator, world.policy, world.starts, truth, H, "ignore", 0, silent
+    found = objective_moments(world.first | world.every, *given)
+    at = visits(world.simulator, world.policy, world.starts, GAMMA, SAMPLES, truth.horizon)
+    path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
+    assert list(found.means) == list(found.cells)
+    for cell, mean in found.means.items():
+        want = world.gradients(*cell, path if cell[0] in world.first else None).mean(dim=0)
+        torch.testing.assert_close(mean, want, rtol=0, atol=1e-12)
+    assert torch.equal(found.truth_mean, truth.every.gradients.mean(dim=0))
 
 
 @pytest.mark.parametrize("group", [ALONE, APART], ids=["alone", "groups"])
@@ -145,7 +169,7 @@ def test_a_single_cell_has_the_moments_that_were_measured():
 def test_without_a_truth_another_cell_takes_its_place():
     world = World(ALONE)
     none = dataclasses.replace(world.truth(("first", "all")), first=None, every=None)
-    first, every = world.measured(none)
+    first, every = world.measured(none).kernels
     for each in (first, every):
         assert not each.truth
         with pytest.raises(InputError, match="no truth"):
