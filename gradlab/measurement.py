@@ -37,10 +37,12 @@ from gradlab.gradients.objective import SAMPLES, objective_moments
 from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.rollout import noise_mode
+from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.judgement import judged_cells
+from gradlab.laws import Law, TruthKind, resolved
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.profile import Profile
@@ -49,7 +51,6 @@ from gradlab.systems.recorded import Recorded
 from gradlab.tasks import Task
 
 FEWEST = 4  # groups that a jackknife needs
-TRUTHS = ("matched", "objective")
 MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
@@ -61,8 +62,9 @@ def measure(
     horizon: int | None = None,
     starts: int | Tensor | Path = 256,
     batch: int = 256,
-    truth: Literal["matched", "objective"] = "matched",
+    truth: TruthKind | None = None,
     termination: Literal["ignore", "mask"] = "ignore",
+    law: Law | None = None,
     seed: int = 0,
     *,
     attribute: bool | Sequence[int] = False,
@@ -79,16 +81,21 @@ def measure(
             adds `variance_critics`, across the mean gradients with each of them (truth="matched");
             all else is measured with the first, or with the estimators' own.
         estimators: named estimators; the horizon of each tail is replaced by 0 … H. By default
-            data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics, all
-            with actions="first".
+            data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics with
+            actions="first"; under the objective's truth also model_all, mixed_all and
+            true_dynamics_all, the same with θ in every action.
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], or a path.
         batch: N′ at which the mean squared error is stated.
-        truth: "matched": every kind of gradient has its own (see `gradlab.gradients.truth`).
-            "objective": ∇_θ E_ζ[V^π] is the one truth of all, with ζ the law of the starts;
-            estimators with actions="first" are evaluated at states visited from these starts,
-            times 1/(1 − γ) (see `gradlab.gradients.objective`).
+        truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
+            ζ the law of the starts; estimators with actions="first" are evaluated at states
+            visited from these starts, times 1/(1 − γ) (see `gradlab.gradients.objective`).
+            "matched": every kind of gradient has its own (see `gradlab.gradients.truth`). None:
+            "objective" at visited states, else "matched".
         termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
+        law: "visited": gradients are judged at states that the policy visits from the starts, as
+            an update takes them; "start": at the starts themselves. None: "visited" for a number
+            of starts, "start" for a tensor or a path (see `gradlab.laws`).
         attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
             part made the error (see `gradlab.attributing`); takes several times as long.
         consequence: step along every gradient and keep what each step does to the return
@@ -101,15 +108,16 @@ def measure(
     """
     begun = time.monotonic()
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, truth, termination)
+    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
     check_horizons(attribute, H)
+    law, truth = resolved(starts, law, truth)
     given, policy = policy, copy.deepcopy(policy).double()
-    begin = starts_of(task, starts, seed)
     critics = listed(critic)
     for each in critics or (None,):
         check_networks(task, policy, each)
+    begin = _judged_at(task, policy, starts, law, truth, termination, seed)
     first = critics[0] if critics else None
-    chosen = estimators_at(task, first, estimators, H)
+    chosen = estimators_at(task, first, estimators, H, every=truth == "objective")
     for name, estimator in chosen.items():
         _check_estimator(name, estimator, task, begin, truth)
     _check_memory(task, policy, chosen, H, len(begin.states), truth)
@@ -149,6 +157,7 @@ def measure(
         task, original, first, begin, H, batch, truth, termination, seed, command
     )
     config |= {
+        "law": law,
         "critics": len(critics),
         "entropy": alpha,
         "actions": {name: each.actions for name, each in chosen.items()},
@@ -219,7 +228,7 @@ def _check_memory(
         )
 
 
-def check_arguments(horizon: int, starts: int, batch: int, truth: str, termination: str) -> None:
+def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:
     """What can be refused before anything is computed.
 
     Raises:
@@ -233,8 +242,6 @@ def check_arguments(horizon: int, starts: int, batch: int, truth: str, terminati
         )
     if not isinstance(batch, int) or batch < 1:
         raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
-    if truth not in TRUTHS:
-        raise InputError(f"truth is {truth!r}, expected one of {TRUTHS}")
     if termination not in TERMINATIONS:
         raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
 
@@ -251,6 +258,21 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
         check_trainable(policy)
     if critic is not None:
         check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
+
+
+def _judged_at(
+    task: Task,
+    policy: nn.Module,
+    starts: int | Tensor | Path,
+    law: Law,
+    truth: TruthKind,
+    termination: str,
+    seed: int,
+) -> Starts:
+    """The starts; under a matched truth at visited states these states, each a start of its own."""
+    if isinstance(starts, int) and law == "visited" and truth == "matched":
+        starts = visitation(task, policy, starts, seed, termination=termination)
+    return starts_of(task, starts, seed)
 
 
 def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
@@ -270,9 +292,17 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
 
 
 def estimators_at(
-    task: Task, critic: nn.Module | None, given: Mapping[str, Estimator] | None, horizon: int
+    task: Task,
+    critic: nn.Module | None,
+    given: Mapping[str, Estimator] | None,
+    horizon: int,
+    every: bool = False,
 ) -> dict[str, Estimator]:
-    """The estimators at horizon H, with float64 copies of their critics."""
+    """The estimators at horizon H, with float64 copies of their critics.
+
+    Args:
+        every: whether the default ones are there with θ in every action, too.
+    """
     if given is not None:
         if not given:
             raise InputError("estimators is empty: name at least one, or leave it out")
@@ -285,11 +315,14 @@ def estimators_at(
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
     tail = Tail(horizon, copy.deepcopy(critic).double(), task.discount)
     simulator, prior = task.simulator, task.prior
-    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))}
+    unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
     if prior is not None:
-        chosen["model"] = Estimator(prior, prior, "first", tail)
-        chosen["mixed"] = Estimator(simulator, prior, "first", tail)
-    return chosen | {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
+        model = Estimator(prior, prior, "first", tail)
+        unrolled = {"model": model, "mixed": replace(model, states=simulator)} | unrolled
+    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
+    if not every:
+        return chosen
+    return chosen | {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
 
 
 def _lengthened(estimator: Estimator, horizon: int) -> Estimator:

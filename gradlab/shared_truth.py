@@ -74,7 +74,7 @@ class SharedTruth:
             self.task, self.policy, None, self.begin, self.horizon, self.batch, "matched",
             self.termination, self.seed, command,
         )  # fmt: skip
-        config |= {"actions": {name: each.actions for name, each in chosen.items()}}
+        config |= {"law": "start", "actions": {name: each.actions for name, each in chosen.items()}}
         environment = provenance.environment() | {
             "precision": "float64",
             "wall_seconds": f"{time.monotonic() - begun:.1f}",
@@ -105,7 +105,7 @@ def shared_truth(
         InputError: names the argument, what it got and what to do.
     """
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts if isinstance(starts, int) else 4, batch, "matched", termination)
+    check_arguments(H, starts if isinstance(starts, int) else 4, batch, termination)
     check_networks(task, policy, None)
     policy, begin = copy.deepcopy(policy).double(), starts_of(task, starts, seed)
     reference = matched_truth(

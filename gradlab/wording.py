@@ -11,6 +11,9 @@ _NAMES = {
     "model": "the model gradient",
     "mixed": "the mixed gradient (simulator states, model Jacobians)",
     "true_dynamics": "the gradient through the true dynamics",
+    "model_all": "the model gradient with θ in all actions",
+    "mixed_all": "the mixed gradient with θ in all actions",
+    "true_dynamics_all": "the gradient through the true dynamics with θ in all actions",
 }
 
 

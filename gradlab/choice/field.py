@@ -17,7 +17,7 @@ from gradlab.judgement import horizons_of, judged_estimator
 from gradlab.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
-CONTROL = "true_dynamics"
+CONTROLS = ("true_dynamics", "true_dynamics_all")
 TRUTHS = {
     "first": "the gradient of the first action",
     "all": "the gradient of all actions",
@@ -110,13 +110,10 @@ def _everybody(profile: Profile) -> tuple[list[str], dict[str, str]]:
         if kind_of(profile, name) != kind
     }
     names = [name for name in profile.estimators if name not in excluded]
-    others = [name for name in names if name not in ("data", CONTROL)]
-    if CONTROL in names and others:
-        names.remove(CONTROL)
-        excluded[CONTROL] = (
-            "a control arm that needs a differentiable simulator; name it among the estimators to "
-            "let it compete"
-        )
+    if any(name not in ("data", *CONTROLS) for name in names):
+        control = "a control arm that needs a differentiable simulator; name it among the "
+        excluded |= {n: f"{control}estimators to let it compete" for n in names if n in CONTROLS}
+        names = [name for name in names if name not in CONTROLS]
     return names, excluded
 
 

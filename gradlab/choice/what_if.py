@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab.choice.batches import Singles, at_batch
 from gradlab.choice.best import best
-from gradlab.choice.field import CONTROL, Field
+from gradlab.choice.field import CONTROLS, Field
 from gradlab.choice.values import Cell, Trial, WhatIf
 from gradlab.errors import InputError
 from gradlab.judgement import needed_batch
@@ -70,20 +70,26 @@ def _errors(profile: Profile, among: Field) -> tuple[tuple[Trial, ...], tuple[st
     kernels = among.kernels
     if kernels is None:
         return (), ("smaller errors: this file has no kernels; measure again",)
-    names = [name for name in among.names if name not in ("data", CONTROL)]
-    twins = {h for name, h in kernels.cells if name == CONTROL}
-    if not twins or not names:
-        why = f"{CONTROL} was not measured beside a model against the same truth"
+    names = [name for name in among.names if name not in ("data", *CONTROLS)]
+    measured = {name for name, _ in kernels.cells}
+    names = [name for name in names if _control(name) in measured]
+    if not names:
+        why = f"{CONTROLS[0]} was not measured beside a model against the same truth"
         return (), (f"smaller errors of model and critic: {why}",)
     tried = [_changed(profile, kernels, name, change) for name in names for change in CHANGES]
     return tuple(each for each in tried if each is not None), ()
+
+
+def _control(name: str) -> str:
+    """The simulator's own gradient, with θ in the same actions."""
+    return CONTROLS[name.endswith("_all")]
 
 
 def _changed(profile: Profile, kernels: Kernels, name: str, change: str) -> Trial | None:
     """The least MSE of one estimator over its horizons with one error smaller."""
     found = {}
     for h in range(max(profile.horizons) + 1):
-        cells = (name, h), (CONTROL, h)
+        cells = (name, h), (_control(name), h)
         if not all(cell in kernels.cells for cell in cells):
             continue
         with_error = _mixture(profile, kernels, cells, change)

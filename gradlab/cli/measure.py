@@ -43,15 +43,19 @@ class Measure:
     policy's, all but the last of the critic's."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon, in steps. Default: the task's."""
-    starts: int = 2048
-    """Number of start states, one gradient sample each."""
+    starts: int = 512
+    """Number of starts; gradients with θ in the first action are taken at states visited from
+    them."""
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
     termination: Literal["ignore", "mask"] = "ignore"
     """What happens at terminal states: go on as in the papers' model rollouts, or stop there."""
-    truth: Literal["matched", "objective"] = "matched"
-    """Reference of every bias: the gradient that each estimator aims at, or the objective's, one
-    for all, first-action gradients then being taken at visited states and times 1/(1 − γ)."""
+    law: Literal["visited", "start"] = "visited"
+    """Where gradients are judged: at states that the policy visits, as an update takes them,
+    against the gradient of the return; or at the start states, against the gradients there."""
+    truth: Literal["objective", "matched"] | None = None
+    """Reference of every bias: the gradient of the return, one for all, or the gradient that each
+    estimator aims at. Default: the return's at visited states, matched at start states."""
     attribute: bool = False
     """Keep what `gradlab attribute` needs to say which part made the error, and which noise the
     variance; takes several times as long."""
@@ -67,13 +71,15 @@ class Measure:
     def run(self, command: str) -> Document:
         """Measure and write RUN.h5, RUN.html and the networks that were made."""
         with arguments.undisturbed():
+            from gradlab.laws import resolved
             from gradlab.measurement import check_arguments, check_networks, measure
             from gradlab.networks import checkpoint
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
-        check_arguments(horizon, self.starts, self.batch, self.truth, self.termination)
+        check_arguments(horizon, self.starts, self.batch, self.termination)
+        law, truth = resolved(self.starts, self.law, self.truth)
         files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
         self._check_spectral(made)
@@ -91,8 +97,9 @@ class Measure:
                 horizon=horizon,
                 starts=self.starts,
                 batch=self.batch,
-                truth=self.truth,
+                truth=truth,
                 termination=self.termination,
+                law=law,
                 seed=self.seed,
                 attribute=self.attribute,
                 consequence=self.consequence,

@@ -66,6 +66,9 @@ _KNOWN = {
     "model": Look("model", BLUE, "-", "o"),
     "mixed": Look("mixed (simulator states, model Jacobians)", VERMILION, (0, (5, 1.6)), "s"),
     "true_dynamics": Look("true dynamics", GREEN, (0, (1.2, 1.4)), "^"),
+    "model_all": Look("model, θ in all actions", CYAN, "-", "o"),
+    "mixed_all": Look("mixed, θ in all actions", OCHRE, (0, (5, 1.6)), "s"),
+    "true_dynamics_all": Look("true dynamics, θ in all actions", PURPLE, (0, (1.2, 1.4)), "^"),
 }
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)

@@ -94,7 +94,7 @@ def compare_remedies(
         Failure: every member of an arm left the finite numbers.
     """
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts, batch, "matched", "ignore")
+    check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)
     asked = Question(
         task, copy.deepcopy(policy).double(), None if critic is None else

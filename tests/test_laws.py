@@ -1,0 +1,47 @@
+"""Law, truth and starts of a measurement: defaults, and what contradicts."""
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.gradients.start_laws import initial
+from gradlab.laws import resolved
+
+TENSOR = torch.zeros(8, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("starts", "law", "truth", "expected"),
+    [
+        (64, None, None, ("visited", "objective")),
+        (64, "start", None, ("start", "matched")),
+        (64, None, "matched", ("visited", "matched")),
+        (TENSOR, None, None, ("start", "matched")),
+        (TENSOR, "visited", None, ("visited", "objective")),
+        (TENSOR, None, "objective", ("visited", "objective")),
+        (TENSOR, "start", None, ("start", "matched")),
+    ],
+)
+def test_defaults_follow_from_what_is_given(starts, law, truth, expected):
+    assert resolved(starts, law, truth) == expected
+
+
+@pytest.mark.parametrize(
+    ("starts", "law", "truth", "message"),
+    [
+        (64, "visits", None, "law is 'visits'"),
+        (64, None, "return", "truth is 'return'"),
+        (64, "start", "objective", "leave law out"),
+        (TENSOR, "visited", "matched", "starts is a tensor"),
+    ],
+)
+def test_contradictions_are_refused_with_the_way_out(starts, law, truth, message):
+    with pytest.raises(InputError, match=message):
+        resolved(starts, law, truth)
+
+
+def test_a_path_is_a_law_of_its_own():
+    task = gradlab.tasks.double_integrator()
+    with pytest.raises(InputError, match="starts is a Path"):
+        resolved(initial(task, 8), "visited", None)
