@@ -17,7 +17,10 @@ from gradlab.gradients.truth import Truth
 from gradlab.profile import COLUMNS, Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
+from gradlab.statistics.quantities import TABLE
 from gradlab.tasks import Task
+
+OF_THE_RETURN = {each.name for each in TABLE if each.needs == "return"}
 
 
 def assembled(
@@ -28,7 +31,11 @@ def assembled(
     environment: Mapping[str, str],
     truth: Mapping[str, Any],
 ) -> Profile:
-    """Every quantity of every cell with its interval and left-out values."""
+    """Every quantity of every cell with its interval and left-out values.
+
+    What needs the gradient of the return is kept only where the truth is that gradient.
+    """
+    unknown = set() if truth.get("kind") == "objective" else OF_THE_RETURN
     names = tuple(dict.fromkeys(name for name, _ in cells))
     groups = len(next(iter(cells.values())).size)
     shape = (len(names), len(QUANTITIES), horizon + 1)
@@ -38,6 +45,8 @@ def assembled(
     left_out = np.full((*shape, groups), np.nan)
     for (name, n), moments in cells.items():
         for quantity, estimate in estimates(moments, batch).items():
+            if quantity in unknown:
+                continue
             cell = names.index(name), QUANTITIES.index(quantity), n
             found = interval(quantity, estimate)
             lost = int((~np.isfinite(moments.squares)).sum())

@@ -14,6 +14,7 @@ QUANTITIES = {
     "bias2": "Squared bias",
     "variance": "Variance of one sample (trace of the covariance)",
     "variance_critics": "Variance of the mean across critics",
+    "gain": "Gain of one small step, as a share of the best step of its length",
     "cosine": "Cosine of the mean with the truth",
     "cosine_batch": "Expected cosine of one batch with the truth",
     "sign_agreement": "Share of parameters whose sign agrees with the truth",

@@ -9,7 +9,7 @@ covers best (`reports/coverage`):
     bias2, variance_critics   lower end as it is, upper end on the scale of the norm (see below)
     mean_norm                 the root of such an interval
     variance                  as it is          mse, relative_mse, snr   in the square root
-    cosine, cosine_batch      1 − |cosine| as a squared norm, which it is near 0
+    gain, cosine, cosine_batch  1 − |cosine| as a squared norm, which it is near 0
     sign_agreement            normal, and unknown signs either way
     tail_index                normal in the logarithm
 
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.quantities import QUANTITIES
 
 Z = 1.959963984540054
 REPLICATES = 1999
@@ -60,13 +61,15 @@ def pseudo_values(estimate: Estimate) -> Array:
 def interval(quantity: str, estimate: Estimate) -> Interval:
     """The 95% interval of one quantity."""
     if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
-        low, high = RANGES.get(quantity, (np.nan, np.nan))
+        low, high = QUANTITIES[quantity].range
+        if not np.isfinite((low, high)).all():
+            low = high = np.nan
         return Interval(low, high, np.nan, "undefined: lost in noise")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         se = jackknife_se(estimate.left_out)
         if not np.isfinite(se):
             return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
-        return METHODS[quantity](estimate, se)
+        return METHODS[QUANTITIES[quantity].interval](estimate, se)
 
 
 def skewness_corrected(estimate: Estimate) -> tuple[float, float]:
@@ -160,19 +163,14 @@ def _logarithm(estimate: Estimate, se: float) -> Interval:
     return Interval(low, high, se, "jackknife of the logarithm")
 
 
-RANGES = {"cosine": (-1.0, 1.0), "cosine_batch": (-1.0, 1.0), "sign_agreement": (0.0, 1.0)}
 METHODS: Mapping[str, Callable[[Estimate, float], Interval]] = {
-    "bias2": _squared_norm,
-    "variance_critics": _squared_norm,
-    "mean_norm": _norm,
-    "variance": _variance,
-    "mse": _root,
-    "relative_mse": _root,
-    "snr": _root,
-    "cosine": _cosine,
-    "cosine_batch": _cosine,
-    "sign_agreement": _share,
-    "tail_index": _logarithm,
+    "squared norm": _squared_norm,
+    "norm": _norm,
+    "plain": _variance,
+    "root": _root,
+    "direction": _cosine,
+    "share": _share,
+    "logarithm": _logarithm,
 }
 
 

@@ -23,22 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.statistics.batch_cosine import batch_cosine
+from gradlab.statistics.quantities import TABLE
 
 Array = NDArray[np.float64]
-QUANTITIES = (
-    "mean_norm",
-    "variance",
-    "variance_critics",
-    "bias2",
-    "mse",
-    "relative_mse",
-    "cosine",
-    "cosine_batch",
-    "sign_agreement",
-    "snr",
-    "tail_index",
-)
-WITHOUT_TRUTH = ("mean_norm", "variance", "variance_critics", "snr", "tail_index")
+QUANTITIES = tuple(each.name for each in TABLE)
+WITHOUT_TRUTH = tuple(each.name for each in TABLE if each.needs == "nothing")
 
 
 @dataclass(frozen=True)
@@ -145,9 +134,10 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
 
     Returns:
         mean_norm, variance, snr, and where they were measured variance_critics and tail_index;
-        with a truth also bias2, mse, cosine, cosine_batch, sign_agreement and relative_mse, the
-        error over that of a zero gradient, |E T|². bias2 and variance_critics may be negative and
-        cosine may exceed 1: they are noise-corrected and unclipped.
+        with a truth also bias2, mse, gain, cosine, cosine_batch, sign_agreement and relative_mse,
+        the error over that of a zero gradient, |E T|². bias2 and variance_critics may be negative
+        and cosine and gain may exceed 1: they are noise-corrected and unclipped. gain is the cosine
+        with the truth and has its meaning only where the truth is the gradient of the return.
     """
     norm2 = pair_mean(moments.gradient, moments.size)
     variance = combine(lambda m, u: m - u, second_moment(moments), norm2)
@@ -183,11 +173,13 @@ def _against_truth(
         bias2 = pair_mean(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(crossed, truth, moments.size)
+    cosine = combine(lambda c, u, t: c / (np.sqrt(u) * np.sqrt(t)), cross, norm2, truth2)
     return {
         "bias2": bias2,
         "mse": mse,
         "relative_mse": combine(lambda e, t: np.where(t > 0, e / t, np.nan), mse, truth2),
-        "cosine": combine(lambda c, u, t: c / (np.sqrt(u) * np.sqrt(t)), cross, norm2, truth2),
+        "gain": cosine,
+        "cosine": cosine,
         "cosine_batch": combine(
             lambda c, t, a, u, v: batch_cosine(c, t, a, u, v, batch),
             cross, truth2, along, norm2, variance,

@@ -131,6 +131,39 @@ def test_first_action_estimators_have_the_known_bias_under_the_objective(measure
     assert wrong.norm() > 0.1 * truth.norm(), "the wrong prior has a bias to be found"
 
 
+def turned(angle):
+    angle = torch.tensor(angle)
+    return matrix((angle.cos(), -angle.sin()), (angle.sin(), angle.cos()))
+
+
+def test_the_gain_of_a_step_is_the_known_cosine_with_the_gradient_of_the_return():
+    """Through a prior whose actions push 70° beside where they do."""
+    two, mean = torch.eye(2, dtype=torch.float64), torch.tensor([0.6, -0.3], dtype=torch.float64)
+    task = linear_quadratic(
+        A=0.9 * turned(0.3), B=0.5 * two, Q=two, R=0.1 * two, noise_covariance=0.1 * two,
+        start_mean=mean, start_covariance=0.5 * two, discount=GAMMA,
+        prior=(0.9 * turned(0.3), 0.5 * turned(1.2)),
+    )  # fmt: skip
+    sim, prior, weight = task.simulator, task.prior, -0.1 * two
+    critic = ExactCritic(sim, weight, GAMMA)
+    estimator = gradlab.Estimator(sim, prior, "first", gradlab.Tail(0, critic, GAMMA))
+    profile = gradlab.measure(
+        task, feedback(weight), None, {"mixed": estimator}, horizon=4, starts=2000,
+        truth="objective",
+    )  # fmt: skip
+    moment = second_moment(mean, 0.5 * two)
+    truth = lqr_gradient(sim, weight, moment, GAMMA, "all")
+    visited = moments(sim, weight, moment, 400)
+    visited = torch.einsum("t,tij->ij", discounted(400), visited)
+    rows = profile.table().query("quantity == 'gain'").set_index("horizon")
+    gains = []
+    for n in range(5):
+        expected, row = known_first(sim, prior, weight, critic, visited, n), rows.loc[n]
+        gains.append(float(expected @ truth / expected.norm() / truth.norm()))
+        assert abs(row.value - gains[-1]) < 4 * row.se + 1e-3
+    assert min(gains) < 0.6 < max(gains)
+
+
 def test_gradients_with_all_actions_miss_what_follows_the_tail(measured):
     """full_n with the exact critic leaves out Σ_{t>n} γᵗ J_θᵀQ_a(s_t), known in closed form."""
     profile, task, weight, moment, *_ = measured
@@ -227,6 +260,8 @@ def test_from_visited_starts_matched_and_objective_differ_by_the_sum_of_discount
     path = dataclasses.replace(repeated(at.states, 1), group=at.group)
     matched = gradlab.measure(task, policy, critic, horizon=2, starts=path)
     factor = float(at.weight[0])
+    assert "gain" in set(objective.table().quantity)
+    assert "gain" not in set(matched.table().quantity), "it says nothing about the return"
     for name in ("data", "model", "mixed", "true_dynamics"):
         for quantity, power in (("mean_norm", 1), ("variance", 2)):
             ours, theirs = (each.estimate(name, quantity, 0).value for each in (objective, matched))

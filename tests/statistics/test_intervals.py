@@ -6,6 +6,7 @@ import pytest
 from analyses.synthetic import moments, planted
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, estimates
+from gradlab.statistics.quantities import QUANTITIES
 
 CELLS = [(0.0, 1.0), (1.0, 1.0), (30.0, 1.0), (1.0, 0.3)]
 
@@ -48,8 +49,9 @@ def test_ends_are_ordered_and_clipped():
         for name, estimate in estimates(moments(data.G, data.T), batch=16).items():
             found = interval(name, estimate)
             assert found.low <= found.high or np.isnan(found.low)
-            if "cosine" not in name and not np.isnan(found.low):
-                assert found.low >= 0
+            lowest, highest = QUANTITIES[name].range
+            assert np.isnan(found.low) or lowest <= found.low
+            assert np.isnan(found.high) or found.high <= highest
 
 
 def test_a_norm_whose_square_is_estimated_below_zero_is_not_known_to_be_zero():

@@ -1,0 +1,99 @@
+"""What is measured of a gradient: one row per quantity, read by everything that names quantities.
+
+G_i are an estimator's gradients, T_i the truth's, N′ the size of a batch; E runs over samples.
+Every value is estimated from pairs of different groups (`statistics.moments`) and its interval by
+the method that its row names (`statistics.intervals`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+NORM, SQUARE = "return / parameter", "(return / parameter)²"
+ANY, POSITIVE = (float("-inf"), float("inf")), (0.0, float("inf"))
+DIRECTION, SHARE = (-1.0, 1.0), (0.0, 1.0)
+MOMENTS = "gradlab/statistics/moments.py"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One column of a measurement.
+
+    Attributes:
+        name: as in tables and files; title: for readers; unit: "" for a plain number.
+        formula: what is estimated; source: where it is defined, a paper's equation or a file.
+        interval: name of the method in `statistics.intervals`.
+        range: values that the quantity can have; estimates, noise-corrected, may leave it.
+        needs: "nothing", a "truth", or a truth that is the gradient of the "return".
+        per_batch: it is stated for a batch of N′.
+    """
+
+    name: str
+    title: str
+    unit: str
+    formula: str
+    source: str
+    interval: str
+    range: tuple[float, float]
+    needs: Literal["nothing", "truth", "return"]
+    per_batch: bool = False
+
+
+TABLE = (
+    Quantity(
+        "mean_norm", "Norm of the mean", NORM,
+        "|E G|", MOMENTS, "norm", POSITIVE, "nothing",
+    ),
+    Quantity(
+        "variance", "Variance of one sample (trace of the covariance)", SQUARE,
+        "tr Cov G = E |G|² − |E G|²", MOMENTS, "plain", POSITIVE, "nothing",
+    ),
+    Quantity(
+        "variance_critics", "Variance of the mean across critics", SQUARE,
+        "Σ_c |E G(c) − mean over critics|² / (C − 1)", MOMENTS, "squared norm", POSITIVE,
+        "nothing",
+    ),
+    Quantity(
+        "bias2", "Squared bias", SQUARE,
+        "|E G − E T|²", MOMENTS, "squared norm", POSITIVE, "truth",
+    ),
+    Quantity(
+        "mse", "Mean squared error of one batch", SQUARE,
+        "|E G − E T|² + tr Cov G / N′", MOMENTS, "root", POSITIVE, "truth", per_batch=True,
+    ),
+    Quantity(
+        "relative_mse", "Mean squared error over that of a zero gradient", "",
+        "(|E G − E T|² + tr Cov G / N′) / |E T|²", MOMENTS, "root", POSITIVE, "truth",
+        per_batch=True,
+    ),
+    Quantity(
+        "gain", "Gain of one small step, as a share of the best step of its length", "",
+        "⟨E G, ∇J⟩ / (|E G| |∇J|), ∇J the gradient of the return", MOMENTS, "direction",
+        DIRECTION, "return",
+    ),
+    Quantity(
+        "cosine", "Cosine of the mean with the truth", "",
+        "⟨E G, E T⟩ / (|E G| |E T|)", MOMENTS, "direction", DIRECTION, "truth",
+    ),
+    Quantity(
+        "cosine_batch", "Expected cosine of one batch with the truth", "",
+        "E ⟨Ḡ, E T⟩ / (|Ḡ| |E T|), Ḡ the mean of N′ samples",
+        "gradlab/statistics/batch_cosine.py", "direction", DIRECTION, "truth", per_batch=True,
+    ),
+    Quantity(
+        "sign_agreement", "Share of parameters whose sign agrees with the truth", "",
+        "mean over parameters of [sign E G_p = sign E T_p]", "gradlab/statistics/signs.py",
+        "share", SHARE, "truth",
+    ),
+    Quantity(
+        "snr", "Signal-to-noise ratio of one sample", "",
+        "|E G|² / tr Cov G", MOMENTS, "root", POSITIVE, "nothing",
+    ),
+    Quantity(
+        "tail_index", "Heaviness of the tails of one sample (1: Gaussian, above 1.2: heavy)", "",
+        "mean over directions v of E (v·x)⁴ / (3 (E (v·x)²)²), x = G − E G",
+        "gradlab/statistics/tails.py", "logarithm", POSITIVE, "nothing",
+    ),
+)  # fmt: skip
+QUANTITIES = {each.name: each for each in TABLE}
