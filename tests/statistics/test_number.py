@@ -1,0 +1,74 @@
+"""Numbers decide what their intervals exclude, and say how many samples would exclude the rest."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from gradlab.statistics.number import Number, decide
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "guess"),
+    [
+        (Number(0.5, 0.1, 0.9, 64), "above", "above"),
+        (Number(-0.5, -0.9, -0.1, 64), "below", "below"),
+        (Number(0.5, 0.0, 0.9, 64), "undecided", "above"),  # an end on the threshold excludes none
+        (Number(-0.5, -0.9, 0.0, 64), "undecided", "below"),
+        (Number(0.0, -0.1, 0.1, 64), "undecided", "unknown"),
+        (Number(NAN, -1.0, 1.0, 64), "undecided", "unknown"),
+        (Number(1.3, 0.2, 1.0, 64), "above", "above"),  # a noise-corrected cosine beyond its range
+    ],
+)
+def test_an_interval_decides_what_it_excludes(number, kind, guess):
+    found = decide(number, 0.0)
+    assert (found.kind, found.guess, found.decided) == (kind, guess, kind != "undecided")
+    assert (found.more == 0) == found.decided
+    mirror = decide(Number(-number.value, -number.high, -number.low, number.n), 0.0)
+    sides = {"above": "below", "below": "above"}
+    assert (mirror.kind, mirror.guess) == (sides.get(kind, kind), sides.get(guess, guess))
+    assert mirror.more == found.more
+
+
+def test_a_shift_of_number_and_threshold_changes_nothing():
+    for value, low, high in ((0.4, -0.2, 0.8), (0.3, 0.1, 0.5)):
+        moved = Number(value + 7, low + 7, high + 7, 100)
+        assert decide(moved, 7.0) == decide(Number(value, low, high, 100), 0.0)
+
+
+def test_the_promised_samples_decide_in_the_promised_share_of_repetitions():
+    rng, mean, n, z = np.random.default_rng(0), 0.2, 64, stats.norm.ppf(0.975)
+
+    def known(value, n):
+        return Number(value, value - z / n**0.5, value + z / n**0.5, n)
+
+    for power in (0.6, 0.8, 0.95):
+        more = decide(known(mean, n), 0.0, power).more
+        values = mean + rng.normal(size=20_000) / (n + more) ** 0.5
+        share = np.mean([decide(known(value, n + more), 0.0).kind == "above" for value in values])
+        assert share == pytest.approx(power, abs=0.01)
+
+
+def test_only_the_end_that_faces_the_threshold_prices_the_decision():
+    near = decide(Number(0.5, -0.1, 0.6, 64), 0.0).more
+    assert decide(Number(0.5, -0.1, 50.0, 64), 0.0).more == near
+    assert decide(Number(0.5, -0.4, 0.6, 64), 0.0).more > near
+    assert decide(Number(1e-9, -1.0, 1.0, 64), 0.0).more is None  # nobody can afford it
+
+
+@pytest.mark.parametrize(
+    ("number", "unknown"),
+    [
+        (Number(1.0, 0.2, 1.9, 64), False),
+        (Number(1.0, 0.1, 1.1, 64), True),
+        (Number(-1.0, -1.1, -0.1, 64), True),
+        (Number(1.0, 2.8e-14, 2.7e5, 64), True),
+        (Number(0.1, -0.2, 0.4, 64), False),
+        (Number(0.001, 0.0, 0.003, 64), False),  # a bound from above
+        (Number(NAN, -1.0, 1.0, 64), True),
+        (Number(1.0, 0.5, float("inf"), 64), True),
+    ],
+)
+def test_intervals_over_more_than_a_decade_are_no_results(number, unknown):
+    assert number.spans_decades is unknown
