@@ -13,7 +13,8 @@ Two gradients are meant by "true" (matched truths), with d the law of the starts
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,14 +22,10 @@ from torch import Tensor, nn
 
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
+from gradlab.gradients.continued import piece
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
-from gradlab.gradients.rollout import (
-    LinearizedPath,
-    linearize_path,
-    rollout_with_jacobians,
-    tail_gradient,
-)
+from gradlab.gradients.rollout import LinearizedPath, tail_gradient
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
@@ -39,7 +36,7 @@ OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
 LARGEST_LOG = 700.0  # of a float64
 AT_MOST = 1000  # steps that a truth is unrolled for
 TOLERANCE = 0.01  # remainder over the norm of a converged truth
-STEPS = 25  # steps whose policy Jacobians are held at once
+STEPS, ROWS = 25, 6400  # policy Jacobians held at once: per start, and in all
 
 
 def effective_horizon(discount: float) -> int:
@@ -85,30 +82,35 @@ def unroll_first_action(
     at_most: int = AT_MOST,
     tolerance: float = TOLERANCE,
     progress: Progress = silent,
+    keep: list[LinearizedPath] | None = None,
 ) -> Unrolled:
     """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
 
     The tolerance is relative to the norm of the mean gradient, or to its standard error where
     that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250),
     where after two effective horizons most chains still outgrow the discount, or at `at_most`.
+
+    Args:
+        keep: filled with the pieces of the path, where given.
     """
     noise = starts.policy_noise(policy, seed, 0)
     jacobian = policy_jacobian(policy, starts.states, noise)
     terms: list[Tensor] = []
     logs: list[Tensor] = []
-    flagged, D = 0, None
-    now, alive = starts, torch.ones_like(starts.group, dtype=torch.bool)
+    flagged, D, before = 0, None, None
     while True:
         done = BLOCK * len(terms)
-        path, K = rollout_with_jacobians(simulator, policy, now, BLOCK, seed, first=done)
-        path = replace(path, alive=path.alive & alive)
-        linear = linearize_path(path, simulator, K, path.dynamics_noise, termination)
+        linear = piece(
+            simulator, policy, starts, BLOCK, first=done, before=before, termination=termination,
+            seed=seed,
+        )  # fmt: skip
+        if keep is not None:
+            keep.append(linear)
         block = sensitivities(linear, D)
         terms.append(_reward_terms(linear, block, D, discount, done))
         logs.append(_log_norm(block))
         flagged += int(linear.flags.sum())
-        D, alive = block[-1], path.alive[-1]
-        now = replace(starts, states=path.states[-1])
+        D, before = block[-1], linear.path
         result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
         outgrown = float(result.lyapunov.median()) > -float(np.log(discount))
@@ -192,64 +194,60 @@ def unroll_all_actions(
     seed: int = 0,
 ) -> Tensor:
     """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
-    linear = unrolled_path(simulator, policy, starts, horizon, termination=termination, seed=seed)
+    linear = piece(simulator, policy, starts, horizon, termination=termination, seed=seed)
     return all_action_gradients(linear, policy, horizon, discount)
-
-
-def unrolled_path(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    horizon: int,
-    *,
-    termination: str = "ignore",
-    seed: int = 0,
-) -> LinearizedPath:
-    """The simulator's path with its own Jacobians."""
-    path, K = rollout_with_jacobians(simulator, policy, starts, horizon, seed)
-    return linearize_path(path, simulator, K, path.dynamics_noise, termination)
 
 
 def all_action_gradients(
     linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
 ) -> Tensor:
     """Σ_{t<T} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return along a path of at least T steps, [N, P]."""
-    costates = _costates(linear, horizon, discount)
-    total = costates.new_zeros(1)
-    for begin in range(0, horizon, STEPS):
-        steps = slice(begin, min(begin + STEPS, horizon))
-        total = total + gram.path_gradients(_jacobian(linear, policy, steps), costates[steps])
-    return total
+    costates = _costates(linear, (horizon,), discount)[0]
+    blocks = _jacobians(linear, policy, horizon)
+    return torch.cat([gram.path_gradients(J, costates[:horizon, rows]) for rows, J in blocks])
 
 
 def all_action_remainder(
     linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
-) -> float:
-    """What more steps would add to the mean gradient: |g_T − g_m| γᵀ⁻ᵐ/(1 − γᵀ⁻ᵐ), m = 3T/4.
+) -> tuple[Tensor, float]:
+    """Those gradients [N, P], and what more steps would add to their mean:
+
+        |g_T − g_m| γᵀ⁻ᵐ/(1 − γᵀ⁻ᵐ),   m = 3T/4
 
     A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
     point or in process noise the sum goes on to grow like 1 − γᵀ, which this extrapolates.
     """
-    m = 3 * horizon // 4
-    long, short = (
-        all_action_gradients(linear, policy, T, discount).mean(dim=0) for T in (horizon, m)
-    )
-    left = discount ** (horizon - m)
-    return float((long - short).norm()) * left / (1 - left)
+    m, n = 3 * horizon // 4, len(linear.path.group)
+    long, short = _costates(linear, (horizon, m), discount)
+    parts, mean = [], long.new_zeros(1)
+    for rows, jacobian in _jacobians(linear, policy, horizon):
+        parts.append(gram.path_gradients(jacobian, long[:horizon, rows]))
+        some = short[:m, rows].reshape(1, -1, short.shape[2])
+        mean = mean + gram.mean_gradients(jacobian.rows(slice(0, some.shape[1])), some)[0] * (
+            some.shape[1] / n
+        )
+    G, left = torch.cat(parts), discount ** (horizon - m)
+    return G, float((G.mean(dim=0) - mean).norm()) * left / (1 - left)
 
 
-def _costates(linear: LinearizedPath, horizon: int, discount: float) -> Tensor:
-    """γᵗ λ_t of the T-step return, [H + 1, N, da], importance weights included."""
+def _costates(linear: LinearizedPath, horizons: tuple[int, ...], discount: float) -> Tensor:
+    """γᵗ λ_t of each T-step return, [K, H + 1, N, da], importance weights included."""
     tail = tail_gradient(linear.path, None, "Q")
-    costates: Tensor = discounted_costates(linear, tail, discount, (horizon,))[0]
+    costates = discounted_costates(linear, tail, discount, horizons)
     return costates * linear.path.weight[:, None]
 
 
-def _jacobian(linear: LinearizedPath, policy: nn.Module, steps: slice) -> PolicyJacobian:
-    path = linear.path
-    return policy_jacobian(
-        policy, path.states[steps].flatten(0, 1), path.policy_noise[steps].flatten(0, 1)
-    )
+def _jacobians(
+    linear: LinearizedPath, policy: nn.Module, horizon: int
+) -> Iterator[tuple[slice, PolicyJacobian]]:
+    """The policy's Jacobian along the path, all steps of some starts at a time: a sum over steps
+    is then one product, and is written once."""
+    path, n = linear.path, len(linear.path.group)
+    size = max(1, min(ROWS, STEPS * n) // max(horizon, 1))
+    for begin in range(0, n, size):
+        rows = slice(begin, min(begin + size, n))
+        states, noise = path.states[:horizon, rows], path.policy_noise[:horizon, rows]
+        yield rows, policy_jacobian(policy, states.flatten(0, 1), noise.flatten(0, 1))
 
 
 def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:

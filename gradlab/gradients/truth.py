@@ -31,6 +31,7 @@ from gradlab.gradients.agreement import (
     judge_first,
 )
 from gradlab.gradients.common_random import Differences, common_random_differences
+from gradlab.gradients.continued import joined, piece, shortened
 from gradlab.gradients.oracles import (
     AT_MOST,
     TOLERANCE,
@@ -39,7 +40,6 @@ from gradlab.gradients.oracles import (
     all_action_remainder,
     effective_horizon,
     unroll_first_action,
-    unrolled_path,
 )
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
@@ -112,9 +112,10 @@ def matched_truth(
             cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
     asked = _Question(simulator, policy, starts, discount, horizon, termination, seed, progress)
+    pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
         simulator, policy, starts, discount,
-        termination=termination, seed=seed, at_least=horizon, progress=progress,
+        termination=termination, seed=seed, at_least=horizon, progress=progress, keep=pieces,
     )  # fmt: skip
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
@@ -124,8 +125,8 @@ def matched_truth(
     T = _truncation(good, horizon)
     whole, every = unrolled.converged and reach == T, None
     remainder = unrolled.remainder
-    if "all" in kinds:
-        every = _every(asked, good, T, whole)
+    if pieces is not None:
+        every = _every(asked, shortened(joined(pieces), T), good, whole)
         T, whole, remainder = every.horizon, every.whole, max(remainder, every.remainder)
     first = None if sweep is None else sweep.at(min(T, reach))
     judged = (first, None if every is None else every.reference)
@@ -170,11 +171,14 @@ class _Question:
             termination=self.termination, seed=self.seed, progress=self.progress,
         )  # fmt: skip
 
-    def path(self, T: int) -> LinearizedPath:
-        return unrolled_path(
-            self.simulator, self.policy, self.starts, T,
+    def extended(self, linear: LinearizedPath, T: int) -> LinearizedPath:
+        """The path, continued up to T steps."""
+        H = linear.path.horizon
+        more = piece(
+            self.simulator, self.policy, self.starts, T - H, first=H, before=linear.path,
             termination=self.termination, seed=self.seed,
         )  # fmt: skip
+        return joined([linear, more])
 
 
 @dataclass(frozen=True)
@@ -202,46 +206,47 @@ def _truncation(good: Tensor, horizon: int) -> int:
     return int(found[-1]) if len(found) else len(good)
 
 
-def _every(asked: _Question, good: Tensor, T: int, whole: bool) -> _Every:
+def _every(asked: _Question, linear: LinearizedPath, good: Tensor, whole: bool) -> _Every:
     """The gradient with all actions at the longest T where it, and `good`, are admissible.
 
     Args:
+        linear: the simulator's path, where to begin with T.
         good: [reach], where the first-action gradient is admissible, if it is asked for.
-        T: where to begin; `whole`: nothing is cut there, so go on until this one converges too.
+        whole: nothing is cut there, so go on until this one converges too.
     """
-    linear, remainder = asked.path(T), float("nan")
+    remainder, T = float("nan"), linear.path.horizon
     if whole:
-        linear, remainder, whole = _until_converged(asked, linear)
+        linear, G, remainder, whole = _until_converged(asked, linear)
+    else:
+        G = all_action_gradients(linear, asked.policy, T, asked.discount)
     longest = linear.path.horizon
     differences = asked.differences(longest, "all")
-
-    def at(t: int) -> Reference:
-        G = all_action_gradients(linear, asked.policy, t, asked.discount)
-        return judge_every(G, asked.starts, differences.at(t)).at(1)
-
-    best = at(longest)
+    best = judge_every(G, asked.starts, differences.at(longest)).at(1)
     if best.good:
         return _Every(best, longest, whole, remainder)
     for t in _shorter(longest, asked.horizon):
-        if good[min(t, len(good)) - 1] and (found := at(t)).good:
-            return _Every(found, t, False, float("nan"))
+        if good[min(t, len(good)) - 1]:
+            G = all_action_gradients(linear, asked.policy, t, asked.discount)
+            found = judge_every(G, asked.starts, differences.at(t)).at(1)
+            if found.good:
+                return _Every(found, t, False, float("nan"))
     return _Every(best, longest, whole, remainder)
 
 
 def _until_converged(
     asked: _Question, linear: LinearizedPath
-) -> tuple[LinearizedPath, float, bool]:
-    """A path so long that the gradient with all actions leaves out less than the tolerance."""
+) -> tuple[LinearizedPath, Tensor, float, bool]:
+    """A path so long that the gradient with all actions leaves out less than the tolerance, and
+    that gradient [N, P]."""
     while True:
         T, discount = linear.path.horizon, asked.discount
-        G = all_action_gradients(linear, asked.policy, T, discount)
+        G, remainder = all_action_remainder(linear, asked.policy, T, discount)
         error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
         room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
-        remainder = all_action_remainder(linear, asked.policy, T, discount)
         if not remainder > room or T >= AT_MOST:
-            return linear, remainder, remainder <= room
+            return linear, G, remainder, remainder <= room
         missing = np.log(max(room, 1e-300) / remainder) / np.log(discount)
-        linear = asked.path(min(T + int(np.ceil(missing)) + 1, AT_MOST))
+        linear = asked.extended(linear, min(T + int(np.ceil(missing)) + 1, AT_MOST))
 
 
 def _shorter(T: int, horizon: int) -> Iterator[int]:

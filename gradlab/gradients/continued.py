@@ -1,0 +1,76 @@
+"""One path of the simulator with its Jacobians, made piece by piece on its own noise streams.
+
+Noise belongs to a step's number, so a path that is continued equals the path made at once: the
+truths of first and of all actions share one, and make it only as long as they turn out to need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.path import Path
+from gradlab.gradients.rollout import LinearizedPath, linearize_path, rollout_with_jacobians
+from gradlab.gradients.starts import Starts
+from gradlab.systems.system import System
+
+
+def piece(
+    system: System,
+    policy: nn.Module,
+    starts: Starts,
+    steps: int,
+    *,
+    first: int = 0,
+    before: Path | None = None,
+    termination: str = "ignore",
+    seed: int = 0,
+) -> LinearizedPath:
+    """`steps` steps of the simulator's path with its own Jacobians.
+
+    Args:
+        first: number of the first step; before: a path that ends there, None where `first` is 0.
+    """
+    now = starts if before is None else replace(starts, states=before.states[-1])
+    path, K = rollout_with_jacobians(system, policy, now, steps, seed, first=first)
+    if before is not None:
+        path = replace(path, alive=path.alive & before.alive[-1])
+    return linearize_path(path, system, K, path.dynamics_noise, termination)
+
+
+def joined(pieces: Sequence[LinearizedPath]) -> LinearizedPath:
+    """The whole path of pieces that follow one another."""
+    if len(pieces) == 1:
+        return pieces[0]
+    paths = [each.path for each in pieces]
+    path = Path(
+        states=_at_states([each.states for each in paths]),
+        actions=_at_states([each.actions for each in paths]),
+        rewards=torch.cat([each.rewards for each in paths]),
+        policy_noise=_at_states([each.policy_noise for each in paths]),
+        dynamics_noise=torch.cat([each.dynamics_noise for each in paths]),
+        alive=_at_states([each.alive for each in paths]),
+        weight=paths[0].weight,
+        group=paths[0].group,
+    )
+    A, B, r_s, r_a, flags = (
+        torch.cat([getattr(each, name) for each in pieces])
+        for name in ("A", "B", "r_s", "r_a", "flags")
+    )
+    return LinearizedPath(path, A, B, r_s, r_a, _at_states([each.K for each in pieces]), flags)
+
+
+def shortened(linear: LinearizedPath, steps: int) -> LinearizedPath:
+    """The first steps of a path."""
+    A, B, r_s, r_a, flags = (
+        each[:steps] for each in (linear.A, linear.B, linear.r_s, linear.r_a, linear.flags)
+    )
+    return LinearizedPath(linear.path.cut(steps), A, B, r_s, r_a, linear.K[: steps + 1], flags)
+
+
+def _at_states(parts: Sequence[Tensor]) -> Tensor:
+    """H steps have H + 1 states: each piece begins with the last one of the piece before."""
+    return torch.cat([*(each[:-1] for each in parts[:-1]), parts[-1]])
