@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from gradlab import cli, measurement, records
-from gradlab import profile as profiles
+from gradlab import cli, journal, measurement, records
 from gradlab import verdict as verdicts
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.reporting import output
-from gradlab.verdict import Evidence
+from gradlab.reporting import kinds, profile_page
+from gradlab.verdict.screen import first_sentence
 from tests import planted
 
 OWN = """
@@ -64,12 +63,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return QCritic(4, 1, (4,))
 
     monkeypatch.setattr(measurement, "measure", measure)
-    for module in (profiles, output):
-        monkeypatch.setattr(module, "load", lambda path: Saved())
-    for module in (verdicts, output):
-        monkeypatch.setattr(module, "verdict", lambda profile, known=None: planted.VERDICT)
-    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None, {}))
-    monkeypatch.setattr(output, "readings", lambda profile: ())
+    screen = first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(Saved(), screen, "inverted_pendulum")
+    kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: screen)
+    monkeypatch.setattr(journal, "kind", lambda path: "profile")
+    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
+    monkeypatch.setattr(verdicts, "first_screen", lambda profile: screen)
     monkeypatch.setattr(policies, "stabilising_policy", make_policy)
     monkeypatch.setattr(critics, "fit_critic", make_critic)
     return seen
@@ -103,7 +102,8 @@ def test_measure_hands_on_what_was_asked(
     networks = {"run.policy.safetensors", "run.critic.safetensors"}
     assert names == {"run.h5", "run.html", "run_figures"} | networks
     out = capsys.readouterr().out
-    assert " ".join(planted.VERDICT[1].text.split()) in " ".join(out.split())
+    assert " ".join(planted.VERDICT[0].text.split()) in " ".join(out.split())
+    assert " ".join(planted.VERDICT[1].text.split()) not in " ".join(out.split())
 
 
 def test_the_horizon_is_the_tasks_unless_asked(calls: dict[str, Any], tmp_path: Path) -> None:

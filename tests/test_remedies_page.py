@@ -21,7 +21,7 @@ from gradlab.remedies.batches import larger_batches
 from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair, Value, extended
 from gradlab.remedies.run import Remedies
 from gradlab.remedies.verdict import verdict
-from gradlab.reporting import remedies_page
+from gradlab.reporting import remedies_page, render
 from gradlab.reporting.numbers import number
 
 H, BATCH, ARMS = 6, 256, ("spectral", "dd", "two-model")
@@ -402,9 +402,7 @@ def test_without_errors_there_is_nothing_to_say_of_batches() -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("remedies") / "run.html"
-    drawn = remedies_page.panels(RUN)
-    text = remedies_page.render(RUN, verdict(RUN), "Remedies on planted", drawn)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(render(remedies_page.page(RUN)), encoding="utf-8")
     return path
 
 
@@ -420,16 +418,16 @@ def opened(browser: Any, page: Path, **settings: Any) -> tuple[Any, list[str]]:
 
 def test_the_page_opens_with_the_verdict_and_asks_for_nothing(browser: Any, page: Path) -> None:
     tab, seen = opened(browser, page)
-    told = tab.locator("#verdict").inner_text()
+    told = tab.locator("#why").text_content()
     for sentence in verdict(RUN):
         assert sentence.text in told
     assert tab.locator("#verdict").bounding_box()["y"] < 400
     assert tab.locator("figure svg").count() == 16
     assert seen == [page.as_uri()]
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1200
-    header = tab.locator("header").inner_text()
+    header = tab.locator("h1, .facts").all_inner_texts()
     for fact in ("planted", "1 member of 64×64 silu units", "3000", "4", "256"):
-        assert fact in header
+        assert fact in " ".join(header)
 
 
 def test_every_number_of_both_tables_is_on_the_page_and_sorts(browser: Any, page: Path) -> None:
@@ -438,7 +436,8 @@ def test_every_number_of_both_tables_is_on_the_page_and_sorts(browser: Any, page
     for value in (*TABLE["ratio"].dropna(), *TABLE["ci_high"].dropna(), *LEVELS["value"]):
         assert repr(float(value)) in shown
     tab, _ = opened(browser, page)
-    first = tab.locator("details:has(.sortable)").first
+    first = tab.locator("details details:has(.sortable)").first
+    tab.locator("summary", has_text="Every number").click()
     first.locator("summary").click()
     names = [each.inner_text() for each in first.locator("th").all()]
     place = names.index("ratio") + 1
@@ -456,7 +455,7 @@ def test_a_hostile_task_is_text(browser: Any, tmp_path: Path) -> None:
     }
     hostile = planted(trials=1, task=attack, notes=notes, environment={attack: attack})
     path = tmp_path / "run.html"
-    path.write_text(remedies_page.render(hostile, verdict(hostile), attack, []), encoding="utf-8")
+    path.write_text(render(remedies_page.page(hostile)), encoding="utf-8")
     tab, seen = opened(browser, path)
     assert attack in tab.locator("h1").inner_text()
     assert tab.locator("img").count() == 0 and tab.title() != "broken"

@@ -1,6 +1,7 @@
 """The page stands alone, in both colour schemes, whatever the file says."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from gradlab import journal
 from gradlab.consequence import TRUTH, Consequence
 from gradlab.errors import InputError
 from gradlab.findings import Bound, Finding, Theory
-from gradlab.reporting import output, render, report
-from gradlab.verdict import SHOWN, Evidence, Sentence
+from gradlab.reporting import kinds, profile_page, render, report
+from gradlab.verdict import Sentence
+from gradlab.verdict.screen import first_sentence
 from tests import planted
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -23,9 +26,13 @@ ATTACK = "</script></svg><script>document.title='broken'</script><img src=x oner
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "run.html"
     path.write_text(
-        render(planted.Profile(), planted.VERDICT, "inverted_pendulum"), encoding="utf-8"
+        shown(planted.Profile(), planted.VERDICT, "inverted_pendulum"), encoding="utf-8"
     )
     return path
+
+
+def shown(profile: Any, verdict: Sequence[Sentence], title: str, **known: Any) -> str:
+    return render(profile_page.shown(profile, first_sentence(verdict, "mse"), title, **known))
 
 
 def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> tuple[Any, list]:
@@ -53,12 +60,10 @@ def contrast(one: str, other: str) -> float:
 
 def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, page: Path) -> None:
     tab, seen = opened(browser, page)
-    verdict = tab.locator("#verdict").inner_text()
+    verdict = tab.locator("#why").text_content()
     for sentence in planted.VERDICT:
         assert sentence.text in verdict
-    assert tab.locator("#verdict").bounding_box()["y"] < 400
-    for summary in tab.locator("summary").all():
-        summary.click()
+    assert tab.locator("#verdict").bounding_box()["y"] < 200
     assert tab.locator("figure svg").count() == 10
     assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
 
@@ -102,7 +107,8 @@ def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) ->
         '() => [...document.querySelectorAll(".sortable td:nth-child(3)")].map(e => +e.dataset.v)'
     )
     assert sorted(shown) == sorted(table["value"].tolist())
-    first = tab.locator("details:has(.sortable)").first
+    tab.locator("summary", has_text="Every number").click()
+    first = tab.locator("details details:has(.sortable)").first
     first.locator("summary").click()
     first.locator("th button").nth(2).click()
     ordered = first.evaluate(
@@ -116,8 +122,8 @@ def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) ->
 
 def test_the_page_says_how_to_make_it_again(browser: Any, page: Path) -> None:
     tab, _ = opened(browser, page)
-    assert tab.locator("#command").inner_text() == planted.Profile().config["command"]
-    method = tab.locator("#method").inner_text()
+    assert tab.locator("#command").text_content() == planted.Profile().config["command"]
+    method = tab.locator("#method").text_content()
     for fact in ("torch", "2.13.0", "0123abc", "admissible", "relative se", "seed"):
         assert fact in method
 
@@ -135,7 +141,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
         theory=Theory((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
     )
     path = tmp_path / "run.html"
-    path.write_text(render(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
     tab, seen = opened(browser, path)
     assert ATTACK in tab.locator("#verdict").inner_text()
     assert tab.locator("img").count() == 0
@@ -147,7 +153,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
 def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
     none = dict(sanity=None, theory=None)
     bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False}, **none)
-    text = render(bare, (), "bare")
+    text = shown(bare, (), "bare")
     assert "no verdict" in text
     assert "none admissible" in text
     assert "Not recorded: this run was measured without checks" in text
@@ -160,9 +166,9 @@ def hostile_bound() -> Bound:
 
 def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) -> None:
     tab, _ = opened(browser, page)
-    headings = [each.inner_text() for each in tab.locator("h2").all()]
+    headings = tab.locator("h2, .absent b").all_inner_texts()
     assert headings == [
-        "Verdict", "Sanity", "Bias, variance and error", "Direction and noise",
+        "Why", "Sanity", "Bias, variance and error", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
         "Weights through training", "Consequence of a step", "Theory", "Every number",
         "How this was computed",
@@ -177,13 +183,13 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
     assert "1 of 3 checks asks for attention" in sanity.inner_text()
     assert sanity.get_by_text("steer 81 %").is_visible()
     assert not sanity.get_by_text("relative error 1e-9").is_visible()
-    sanity.locator("summary").click()
+    sanity.locator("details summary").click()
     assert sanity.get_by_text("relative error 1e-9").is_visible()
 
 
 def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(browser: Any, page: Path) -> None:
     tab, _ = opened(browser, page)
-    rows = [each.inner_text() for each in tab.locator("#theory tbody tr").all()]
+    rows = tab.locator("#theory tbody tr").all_text_contents()
     assert len(rows) == 5
     assert "variance" in rows[4] and "0 at h = 0, where it is no bound" in rows[4]
     assert "times the variance at h = " in rows[4]
@@ -206,18 +212,11 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `load` reads as the planted profile."""
-    for other in (
-        "holds_jacobians",
-        "holds_logs",
-        "holds_probe",
-        "holds_remedies",
-        "holds_training",
-    ):
-        monkeypatch.setattr(output, other, lambda path: False)
-    monkeypatch.setattr(output, "load", lambda path: planted.Profile())
-    monkeypatch.setattr(output, "verdict", lambda profile, known: planted.VERDICT)
-    monkeypatch.setattr(output, "evidence", lambda profile: Evidence(None, None, {}))
-    monkeypatch.setattr(output, "readings", lambda profile: ())
+    screen = first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
+    kind = kinds.Kind(lambda path: planted.Profile(), lambda *_: page, lambda run: screen)
+    monkeypatch.setattr(journal, "kind", lambda path: "profile")
+    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
     path = tmp_path / "run.h5"
     path.touch()
     return path
@@ -252,26 +251,26 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
 
 def test_equal_profiles_make_equal_pages() -> None:
     profile = planted.Profile()
-    assert render(profile, (), "t") == render(replace(profile), (), "t")
+    assert shown(profile, (), "t") == shown(replace(profile), (), "t")
 
 
 def test_what_a_file_lacks_is_said_with_the_way_to_get_it(browser: Any, page: Path) -> None:
     tab, _ = opened(browser, page)
-    told = tab.locator("main").inner_text()
+    told = tab.locator("main").text_content()
     for way in ("gradlab attribute RUN.h5", "measure with --consequence", "several checkpoints"):
         assert way in told
 
 
 def test_sentences_beyond_the_fold_are_one_click_away(browser: Any, tmp_path: Path) -> None:
-    many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(SHOWN + 2)]
+    many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"
-    path.write_text(render(planted.Profile(), many, "t"), encoding="utf-8")
+    path.write_text(shown(planted.Profile(), many, "t"), encoding="utf-8")
     tab, _ = opened(browser, path)
-    box = tab.locator("#verdict")
-    assert box.get_by_text(f"Sentence number {SHOWN - 1}.").is_visible()
-    assert not box.get_by_text(f"Sentence number {SHOWN}.").is_visible()
+    box = tab.locator("#why")
+    assert tab.locator("#verdict").get_by_text("Sentence number 0.").is_visible()
+    assert not box.get_by_text("Sentence number 7.").is_visible()
     box.locator("summary").click()
-    assert box.get_by_text(f"Sentence number {SHOWN + 1}.").is_visible()
+    assert box.get_by_text("Sentence number 7.").is_visible()
 
 
 def stepped() -> Consequence:
@@ -284,7 +283,7 @@ def stepped() -> Consequence:
 
 def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
     profile = planted.Profile(consequence=stepped())
-    text = render(profile, (), "t")
+    text = shown(profile, (), "t")
     assert "Consequence: one step along each gradient" in text
     assert ">100%<" in text and ">50%<" in text
     assert "measure with --consequence" not in text
@@ -292,5 +291,5 @@ def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
 
 def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
     found = Finding("signs of the model gradient", "reliable up to h = 7", "then not", False)
-    text = render(planted.Profile(), (), "t", read=(found,))
+    text = shown(planted.Profile(), (), "t", read=(found,))
     assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

@@ -4,19 +4,98 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from gradlab.cli.arguments import Document
+from gradlab.progress import bars
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gradlab.verdict.screen import Screen
+
+LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 
-def answer(document: Document, as_json: bool) -> None:
-    """Print the document of a command on standard output."""
+def of_screen(screen: Screen) -> Document:
+    """A first screen as plain values; "verdict" holds every sentence."""
+    return {
+        "recommendation": screen.headline,
+        "light": screen.light,
+        "sure": screen.sure,
+        "numbers": [asdict(fact) for fact in screen.numbers],
+        "verdict": [asdict(sentence) for sentence in screen.rest],
+    }
+
+
+def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
+    """The first screen of a run that was just written, and its page where it is wanted.
+
+    Args:
+        more: sentences about what the command chose, below those of the verdict.
+    """
+    from gradlab.reporting.kinds import page_of, screen_of
+    from gradlab.reporting.output import check_page, write
+
+    document: Document = {"run": str(run)}
+    if page:
+        shown = page_of(run)
+        with bars() as progress:
+            document["report"] = str(write(check_page(run), shown, progress))
+        screen = shown.screen
+    else:
+        screen = screen_of(run)
+    found = of_screen(screen)
+    verdict = [*(asdict(sentence) for sentence in screen.rest), *more]
+    return found | {"verdict": verdict} | document
+
+
+def answer(document: Document, as_json: bool, explain: bool = False) -> None:
+    """Print the document of a command on standard output.
+
+    Args:
+        explain: print what stands below the recommendation, too.
+    """
     if as_json:
         print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=False))
         return
     if "text" in document:
         print(document["text"])
-    _print_verdict(document.get("verdict"))
+    if "recommendation" in document:
+        _print_screen(document)
+    if explain or "recommendation" not in document:
+        _print_verdict(document.get("verdict"))
+        _print_tables(document)
+    for kind in ("run", "report"):
+        if kind in document:
+            print(f"{kind + ':':8}{document[kind]}")
+    for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
+        entries = document.get(kind)
+        if isinstance(entries, dict):
+            print(f"{kind}:")
+            for name, line in entries.items():
+                print(f"  {name:21}{line}")
+    if "recommendation" in document and not explain:
+        print("--explain prints the rest.")
+
+
+def _print_screen(document: Document) -> None:
+    """The recommendation, how sure it is, and its numbers."""
+    console = _console()
+    console.print(str(document["recommendation"]), style="bold")
+    console.print(f"{LIGHTS.get(str(document['light']), '')}: {document['sure']}")
+    numbers = document["numbers"]
+    facts = numbers if isinstance(numbers, list) else []
+    width = max((len(fact["text"]) for fact in facts), default=0)
+    for fact in facts:
+        console.print(f"  {fact['text']:>{width}}  {fact['label']}")
+    console.print()
+
+
+def _print_tables(document: Document) -> None:
     checks = document.get("checks")
     if isinstance(checks, list):
         _print_checks(checks)
@@ -29,23 +108,20 @@ def answer(document: Document, as_json: bool) -> None:
         from gradlab.cli.choice_tables import print_choice
 
         print_choice(document)
-    for kind in ("run", "report"):
-        if kind in document:
-            print(f"{kind + ':':8}{document[kind]}")
-    for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
-        entries = document.get(kind)
-        if isinstance(entries, dict):
-            print(f"{kind}:")
-            for name, line in entries.items():
-                print(f"  {name:21}{line}")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(soft_wrap=False, highlight=False, markup=False)
 
 
 def _print_verdict(verdict: object) -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=False, highlight=False, markup=False)
+    """Sentences with a blank line between them, those that are decided in bold."""
+    console = _console()
     for sentence in verdict if isinstance(verdict, list) else []:
         console.print(f"• {sentence['text']}", style="bold" if sentence["decided"] else None)
+        console.print()
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:

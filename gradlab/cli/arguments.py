@@ -55,6 +55,7 @@ Output = Annotated[
     arg(metavar="RUN.h5", help="Where the run is written (.h5). Default: runs/TASK.h5."),
 ]
 Overwrite = Annotated[bool, arg(help="Replace an earlier run of that name.")]
+Explain = Annotated[bool, arg(help="Print every sentence below the recommendation, too.")]
 NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
 
 

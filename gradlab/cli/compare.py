@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from gradlab.cli import arguments
+from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
+from gradlab.progress import bars
 
 
 @dataclass(frozen=True)
@@ -29,44 +32,21 @@ class Compare:
     """Iterations of the checkpoints that were measured, one per file."""
     ramp: int = 9000
     """T of MPG's rule for weights, in iterations, beside --iterations."""
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, path, and the table of differences."""
+    """Print one JSON document: recommendation, verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
-        from gradlab.reporting.output import PROFILE, compare, kind_of
+        from gradlab.reporting.output import follow, named, side_by_side, write
 
-        if self.iterations:
-            return self._through_training()
-        page = compare(self.files, self.output)
-        told = self._measurements if kind_of(self.files) == PROFILE else self._training
-        return told() | {"report": str(page)}
-
-    def _through_training(self) -> Document:
-        from gradlab.reporting.output import follow
-
-        told, table = follow(self.files, self.iterations, self.ramp, self.output)
-        return {
-            "verdict": [asdict(told)],
-            "table": table.to_dict("records"),
-            "report": str(self.output),
-        }
-
-    def _training(self) -> Document:
-        from gradlab.training.pairs import paired_verdict, table
-        from gradlab.training.results import loaded
-        from gradlab.training.verdicts import verdict
-
-        runs = loaded(self.files)
-        sentences = [each for name, run in runs.items() for each in verdict(run, name)]
-        sentences += paired_verdict(runs)
-        told = [asdict(each) for each in sentences]
-        return {"verdict": told, "table": table(runs).to_dict("records")}
-
-    def _measurements(self) -> Document:
-        from gradlab.reporting.output import two_profiles
-        from gradlab.verdict.compared import comparison_verdict
-
-        comparison = two_profiles(self.files)
-        sentences = [asdict(each) for each in comparison_verdict(comparison)]
-        return {"verdict": sentences, "table": comparison.table().to_dict("records")}
+        target = named(self.output)
+        page, table = (
+            follow(self.files, self.iterations, self.ramp)
+            if self.iterations
+            else side_by_side(self.files)
+        )
+        with bars() as progress:
+            write(target, page, progress)
+        differences = {"table": table.to_dict("records"), "report": str(target)}
+        return of_screen(page.screen) | differences

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.cli.models import asked_model
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from gradlab.hooks import Progress
-    from gradlab.jacobians.run import JacobianRun
     from gradlab.profile import Profile
     from gradlab.tasks import Task
 
@@ -50,8 +50,9 @@ class Jacobians:
     """Where the run is written (.h5). Default: runs/TASK-jacobians.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, table and paths."""
+    """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
         """Compare and write RUN.h5, RUN.html and the policy that was made."""
@@ -102,11 +103,7 @@ class Jacobians:
         if not given:
             checkpoint.save(policy, arguments.beside(run, "policy"))
         found.save(run, overwrite=self.overwrite)
-        document: Document = {"verdict": sentences(found), "run": str(run)}
-        if not self.no_report:
-            from gradlab.reporting import report
-
-            document["report"] = str(report(run))
+        document = of_run(run, page=not self.no_report)
         return document | {"table": found.table().to_dict("records")}
 
     def _data(self, task: Task) -> tuple[Tensor, Tensor] | None:
@@ -121,13 +118,6 @@ class Jacobians:
         from gradlab.profile import load
 
         return load(self.profile)
-
-
-def sentences(found: JacobianRun) -> list[Document]:
-    """The verdict as plain values."""
-    from gradlab.jacobians.verdict import verdict
-
-    return [asdict(sentence) for sentence in verdict(found)]
 
 
 def _stabilising(task: Task, seed: int, progress: Progress) -> nn.Module:

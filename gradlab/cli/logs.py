@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.models import asked_model, named_model
 from gradlab.errors import InputError
@@ -16,7 +17,6 @@ from gradlab.progress import bars
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
-    from gradlab.logged.run import LogsRun
     from gradlab.systems.system import System
     from gradlab.tasks import Task
 
@@ -55,8 +55,9 @@ class Logs:
     """Where the run is written (.h5). Default: runs/DATA-logs.h5."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, table and paths."""
+    """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
         """Judge and write RUN.h5 and RUN.html."""
@@ -99,11 +100,7 @@ class Logs:
                 progress=progress,
             )
         found.save(run, overwrite=self.overwrite)
-        document: Document = {"verdict": sentences(found), "run": str(run)}
-        if not self.no_report:
-            from gradlab.reporting import report
-
-            document["report"] = str(report(run))
+        document = of_run(run, page=not self.no_report)
         return document | {"table": found.table().to_dict("records")}
 
     def _model(self, task: Task | None) -> System | None:
@@ -114,13 +111,6 @@ class Logs:
         if self.model == "prior":
             raise InputError("--model prior needs a --task whose prior it is")
         return named_model(self.model, None)
-
-
-def sentences(found: LogsRun) -> list[Document]:
-    """The verdict as plain values."""
-    from gradlab.logged.verdict import verdict
-
-    return [asdict(sentence) for sentence in verdict(found)]
 
 
 def _stem(data: str) -> str:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import asked_model
-from gradlab.cli.report import sentences
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -65,8 +65,9 @@ class Measure:
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, table and paths."""
+    """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
         """Measure and write RUN.h5, RUN.html and the networks that were made."""
@@ -109,12 +110,7 @@ class Measure:
         for kind in sorted(made):
             checkpoint.save(networks[kind], arguments.beside(run, kind))
         profile.save(run, overwrite=self.overwrite)
-        told = [*sentences(profile), *self._norms(networks)]
-        document: Document = {"verdict": told, "run": str(run)}
-        if not self.no_report:
-            from gradlab.reporting import report
-
-            document["report"] = str(report(run))
+        document = of_run(run, page=not self.no_report, more=self._norms(networks))
         return document | {"table": profile.table().to_dict("records")}
 
     def _check_spectral(self, made: tuple[str, ...]) -> None:

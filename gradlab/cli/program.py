@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gradlab: interrupted; {told}", file=sys.stderr)
         return 130
     try:
-        answer(document, asked.json)
+        answer(document, asked.json, getattr(asked, "explain", False))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stdout = None

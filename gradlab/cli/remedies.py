@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.errors import InputError
@@ -74,8 +75,9 @@ class Remedies:
     """Go on with a run that was stopped or killed; repeat its other arguments."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict, table and paths."""
+    """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
@@ -112,12 +114,7 @@ class Remedies:
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
-        told = [*sentences(found), *self._told(found)]
-        document: Document = {"verdict": told, "run": str(run)}
-        if not self.no_report:
-            from gradlab.reporting import report
-
-            document["report"] = str(report(run))
+        document = of_run(run, page=not self.no_report, more=self._told(found))
         return document | {"table": found.table().to_dict("records")}
 
     def _arms(self) -> tuple[str, ...]:
@@ -189,13 +186,6 @@ class Remedies:
         if self.policy is None:
             made = f" No --policy: judged one with {SHARE:.0%} of the feedback that stabilises."
         return [{"text": f"Data: {data}; {fit}.{made}", "decided": False}]
-
-
-def sentences(run: Run) -> list[Document]:
-    """The verdict as plain values."""
-    from gradlab.remedies.verdict import verdict
-
-    return [asdict(sentence) for sentence in verdict(run)]
 
 
 def _kept(run: Path) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from gradlab.cli import arguments
+from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
-
-if TYPE_CHECKING:
-    from gradlab.profile import Profile
+from gradlab.progress import bars
 
 
 @dataclass(frozen=True)
@@ -20,76 +20,16 @@ class Report:
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5."""
+    explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: verdict and paths."""
+    """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
         """Write the page and say what it says."""
-        from gradlab.jacobians.run import holds_jacobians
-        from gradlab.logged.run import holds_logs
-        from gradlab.probe.results import holds_probe
-        from gradlab.remedies.run import holds_remedies
-        from gradlab.reporting import report
-        from gradlab.training.results import holds_training
+        from gradlab.reporting.kinds import page_of
+        from gradlab.reporting.output import check_page, write
 
-        page = report(self.file)
-        told = _measurement
-        if holds_training(self.file):
-            told = _training
-        elif holds_probe(self.file):
-            told = _probe
-        elif holds_jacobians(self.file):
-            told = _comparison
-        elif holds_remedies(self.file):
-            told = _remedies
-        elif holds_logs(self.file):
-            told = _logs
-        return {"verdict": told(self.file), "report": str(page)}
-
-
-def _measurement(file: Path) -> list[Document]:
-    from gradlab.profile import load
-
-    return sentences(load(file))
-
-
-def _comparison(file: Path) -> list[Document]:
-    from gradlab.cli import jacobians
-    from gradlab.jacobians.run import load
-
-    return jacobians.sentences(load(file))
-
-
-def _training(file: Path) -> list[Document]:
-    from gradlab.training.results import load
-    from gradlab.training.verdicts import verdict
-
-    return [asdict(sentence) for sentence in verdict(load(file))]
-
-
-def _probe(file: Path) -> list[Document]:
-    from gradlab.probe.results import load
-    from gradlab.probe.verdict import verdict
-
-    return [asdict(sentence) for sentence in verdict(load(file))]
-
-
-def _remedies(file: Path) -> list[Document]:
-    from gradlab.cli import remedies
-    from gradlab.remedies.run import load
-
-    return remedies.sentences(load(file))
-
-
-def _logs(file: Path) -> list[Document]:
-    from gradlab.cli import logs
-    from gradlab.logged.run import load
-
-    return logs.sentences(load(file))
-
-
-def sentences(profile: Profile) -> list[Document]:
-    """The verdict as plain values."""
-    from gradlab.verdict import verdict
-
-    return [asdict(sentence) for sentence in verdict(profile)]
+        target, page = check_page(self.file), page_of(self.file)
+        with bars() as progress:
+            write(target, page, progress)
+        return of_screen(page.screen) | {"report": str(target)}

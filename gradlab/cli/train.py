@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.errors import InputError
 from gradlab.progress import bars
@@ -101,6 +102,7 @@ class Train:
     """Go on with a run that was stopped or killed; repeat its other arguments."""
     overwrite: arguments.Overwrite = False
     no_report: arguments.NoReport = False
+    explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: returns and paths."""
 
@@ -108,8 +110,6 @@ class Train:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with arguments.undisturbed():
             from gradlab.training.loop import train
-            from gradlab.training.results import load
-            from gradlab.training.verdicts import verdict
 
         task = arguments.named_task(self.task, self.settings)
         row = self._row(task.name)
@@ -136,15 +136,7 @@ class Train:
                 progress=progress,
                 **changes,
             )
-        document: Document = {
-            "verdict": [asdict(sentence) for sentence in verdict(load(run))],
-            "run": str(run),
-        }
-        if not self.no_report:
-            from gradlab.reporting import report
-
-            document["report"] = str(report(run))
-        return document
+        return of_run(run, page=not self.no_report)
 
     def _row(self, task: str) -> Algorithm:
         """The algorithm with what was changed."""

@@ -12,6 +12,7 @@ import pandas as pd
 from gradlab.jacobians.run import JacobianRun
 from gradlab.statistics.intervals import Z
 from gradlab.verdict import Sentence
+from gradlab.verdict.screen import Screen, first_sentence
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -28,6 +29,12 @@ class Number:
     low: float
     high: float
     n: int
+
+
+def screen(run: JacobianRun) -> Screen:
+    """The first screen of a comparison."""
+    figure = "entries-size" if run.config.get("model") is None else "entries-effect"
+    return first_sentence(verdict(run), figure)
 
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:

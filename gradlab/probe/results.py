@@ -95,15 +95,6 @@ def load(path: str | Path) -> ProbeRun:
     return from_record(journal.read(path), Path(path))
 
 
-def holds_probe(path: str | Path) -> bool:
-    """Did a probe write the run at `path`, finished or being written?
-
-    Raises:
-        InputError: it cannot be read at all.
-    """
-    return journal.kind(path) == KIND
-
-
 def from_record(record: Record, path: Path) -> ProbeRun:
     """As `load`, from what was read at `path`."""
     kind = record.attributes.get("kind")

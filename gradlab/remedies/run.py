@@ -98,15 +98,6 @@ def load(path: str | Path) -> Remedies:
     return _from_record(records.read(path), Path(path))
 
 
-def holds_remedies(path: str | Path) -> bool:
-    """Is the run at `path` a test of remedies, or another kind?
-
-    Raises:
-        InputError: it cannot be read at all.
-    """
-    return records.attributes(path).get("kind") == KIND
-
-
 def _to_record(run: Remedies) -> records.Record:
     attributes: dict[str, records.Attribute] = {
         "kind": KIND,

@@ -1,4 +1,4 @@
-"""One self-contained page from a run: verdict, figures, every number, how it was computed."""
+"""One self-contained page from a run: the first screen, figures, every number, how it was made."""
 
 from gradlab.reporting.output import report
 from gradlab.reporting.page import render

@@ -10,9 +10,12 @@ import pandas as pd
 from gradlab.comparison import Comparison
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import QUANTITIES, folded
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import QUANTITIES
+from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
-from gradlab.verdict.compared import comparison_verdict
+from gradlab.verdict.compared import screen
 
 ERROR = "Error"
 PARTS = "What it is made of"
@@ -52,17 +55,21 @@ def panels(comparison: Comparison) -> list[Panel]:
     ]
 
 
-def render(comparison: Comparison, title: str, drawn: list[Panel]) -> str:
-    """The whole page as text."""
+def page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:
+    """What the page of two measurements shows."""
     A, B = (escape(each) for each in comparison.names)
-    body = f"""{shell.verdict_box(comparison_verdict(comparison))}
-{shell.figures(drawn)}
-<section><h2>Every number</h2>
-<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>
-{_tables(comparison.table())}
-</section>
-{_method(comparison)}"""
-    return shell.document(title, "What did the change do?", _facts(comparison), body)
+    drawn = tuple(panels(comparison))
+    numbers = (
+        f"<p>Click a heading to sort. first: {A}, second: {B}; difference: second less first.</p>"
+        + _tables(comparison.table())
+    )
+    sections = (
+        *folded("Figures", drawn),
+        Section("Every number", body=numbers),
+        _method(comparison),
+    )
+    question = "What did the change do?"
+    return Page(title, question, _facts(comparison), screen(comparison), drawn, sections, source)
 
 
 def _facts(comparison: Comparison) -> dict[str, object]:
@@ -80,20 +87,18 @@ def _facts(comparison: Comparison) -> dict[str, object]:
 
 def _tables(table: pd.DataFrame) -> str:
     return "\n".join(
-        folded(QUANTITIES.get(str(name), str(name)), rows, HEADINGS, str(name))
+        table_of(QUANTITIES.get(str(name), str(name)), rows, HEADINGS, str(name))
         for name, rows in table.groupby("quantity", sort=False)
     )
 
 
-def _method(comparison: Comparison) -> str:
-    columns = (
+def _method(comparison: Comparison) -> Section:
+    columns = "".join(
         f"<div><h3>{escape(name)}</h3>{shell.reproduce(profile.config.get('command'))}"
         f"{shell.definitions({k: v for k, v in profile.config.items() if k != 'command'})}</div>"
         for name, profile in zip(
             comparison.names, (comparison.first, comparison.second), strict=True
         )
     )
-    return (
-        f'<section id="method"><h2>How both were measured</h2>'
-        f'<div class="columns">{"".join(columns)}</div></section>'
-    )
+    body = f'<div class="columns">{columns}</div>'
+    return Section("How both were measured", body=body, name="method")

@@ -15,14 +15,17 @@ from matplotlib.figure import Figure
 from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.jacobians.run import JacobianRun
-from gradlab.jacobians.verdict import verdict
+from gradlab.jacobians.verdict import screen
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import folded
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 
 ERROR = "Where the model's derivatives are wrong"
 SIMULATOR = "The simulator's derivatives"
 GROWTH = "How far they can be chained"
+NUMBERS = "Numbers"
 TABLES = {
     "block": "Errors of blocks",
     "certificate": "Certificate of the simulator's Jacobians",
@@ -80,17 +83,17 @@ def panels(run: JacobianRun) -> list[Panel]:
     return [*errors, *found[1:], *chains]
 
 
-def render(run: JacobianRun, title: str, drawn: list[Panel]) -> str:
-    """The whole page as text."""
-    body = f"""{shell.verdict_box(verdict(run))}
-{shell.figures(drawn)}
-<section><h2>Numbers</h2>
-<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>
-{_tables(run.table())}
-</section>
-{_method(run)}"""
+def page(run: JacobianRun, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of a comparison shows; `name` is its title where no task is known."""
+    drawn = tuple(panels(run))
+    numbers = (
+        "<p>Click a heading to sort. Every entry, step and singular value is in the file.</p>"
+        + _tables(run.table())
+    )
+    sections = (*folded(NUMBERS, drawn), Section(NUMBERS, body=numbers), _method(run))
+    title = str(run.config.get("task") or name)
     question = "How good are these Jacobians?"
-    return shell.document(title, question, _facts(run), body)
+    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
 
 
 def _facts(run: JacobianRun) -> dict[str, object]:
@@ -128,16 +131,14 @@ def _tables(table: pd.DataFrame) -> str:
 def _table(title: str, rows: pd.DataFrame) -> str:
     """Without the columns that say nothing here."""
     shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-    return folded(title, rows, {name: HEADINGS[name] for name in shown})
+    return table_of(title, rows, {name: HEADINGS[name] for name in shown})
 
 
-def _method(run: JacobianRun) -> str:
+def _method(run: JacobianRun) -> Section:
     rest = {key: value for key, value in run.config.items() if key != "command"}
-    return f"""<section id="method"><h2>How this was computed</h2>
-{shell.reproduce(run.config.get("command"))}
-<div class="columns">
-<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
-<div><h3>What was masked</h3>{shell.definitions(run.notes)}</div>
-<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
-</div>
-</section>"""
+    columns = {
+        "Samples and settings": rest,
+        "What was masked": run.notes,
+        "Versions and machine": run.environment,
+    }
+    return method(run.config.get("command"), columns)

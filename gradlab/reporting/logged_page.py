@@ -8,14 +8,17 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.logged.run import LogsRun
-from gradlab.logged.verdict import verdict
+from gradlab.logged.verdict import screen
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import folded
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 
 SUPPORT = "What the data support"
 NOISE = "How much the data can tell"
 MODEL = "The model by itself, on these data"
+NUMBERS = "Numbers"
 SECTIONS = {
     "agreement": "The model's gradient against scores",
     "gradient": "Every gradient by itself",
@@ -35,14 +38,13 @@ HEADINGS = {
     "n": "n",
     "method": "interval by",
 }
-WORDS = """<section><h2>How to read it</h2>
-<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
+WORDS = """<p>There is no simulator here, so there is no truth and no bias of the whole gradient. A
 <em>score</em> (likelihood ratio) differentiates the policy's density and nothing else: its mean is
 the gradient of the recorded return, whatever model and critic are worth, and its noise is large.
 The <em>model's</em> gradient follows the recorded states and takes the model's Jacobians there, so
 its difference from the score of the same return is the doing of these Jacobians. What the model
 would do along its own predictions, and what the policy would earn after a step, these data cannot
-tell.</p></section>"""
+tell.</p>"""
 
 
 def panels(run: LogsRun) -> list[Panel]:
@@ -73,18 +75,18 @@ def panels(run: LogsRun) -> list[Panel]:
     ]
 
 
-def render(run: LogsRun, title: str, drawn: list[Panel]) -> str:
-    """The whole page as text."""
-    body = f"""{shell.verdict_box(verdict(run))}
-{shell.figures(drawn)}
-{WORDS}
-<section><h2>Numbers</h2>
-<p>Click a heading to sort.</p>
-{_tables(run.table())}
-</section>
-{_method(run)}"""
+def page(run: LogsRun, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of logs shows; `name` is its title where no task is known."""
+    drawn = tuple(panels(run))
+    sections = (
+        *folded(NUMBERS, drawn),
+        Section("How to read it", body=WORDS),
+        Section(NUMBERS, body=f"<p>Click a heading to sort.</p>{_tables(run.table())}"),
+        _method(run),
+    )
+    title = str(run.config.get("task") or name)
     question = "What do logs say of this policy gradient?"
-    return shell.document(title, question, _facts(run), body)
+    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
 
 
 def _facts(run: LogsRun) -> dict[str, object]:
@@ -110,17 +112,15 @@ def _tables(table: pd.DataFrame) -> str:
         if rows.empty:
             continue
         shown = [name for name in HEADINGS if not (rows[name].isna() | (rows[name] == "")).all()]
-        parts.append(folded(title, rows, {name: HEADINGS[name] for name in shown}))
+        parts.append(table_of(title, rows, {name: HEADINGS[name] for name in shown}))
     return "\n".join(parts)
 
 
-def _method(run: LogsRun) -> str:
+def _method(run: LogsRun) -> Section:
     rest = {key: value for key, value in run.config.items() if key != "command"}
-    return f"""<section id="method"><h2>How this was computed</h2>
-{shell.reproduce(run.config.get("command"))}
-<div class="columns">
-<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
-<div><h3>What was left out</h3>{shell.definitions(run.notes)}</div>
-<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
-</div>
-</section>"""
+    columns = {
+        "Samples and settings": rest,
+        "What was left out": run.notes,
+        "Versions and machine": run.environment,
+    }
+    return method(run.config.get("command"), columns)

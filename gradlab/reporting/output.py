@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -12,37 +12,18 @@ from gradlab import journal
 from gradlab.comparison import Comparison, compared
 from gradlab.errors import InputError
 from gradlab.files import placed
-from gradlab.jacobians.run import holds_jacobians
-from gradlab.jacobians.run import load as load_jacobians
-from gradlab.logged.run import holds_logs
-from gradlab.logged.run import load as load_logs
-from gradlab.probe.results import holds_probe
-from gradlab.probe.results import load as load_probe
+from gradlab.hooks import Progress, silent
+from gradlab.probe.schema import KIND as PROBE
 from gradlab.profile import load
-from gradlab.readings import readings
-from gradlab.remedies.run import holds_remedies
-from gradlab.remedies.run import load as load_remedies
-from gradlab.remedies.verdict import verdict as remedies_verdict
-from gradlab.reporting import (
-    comparison_page,
-    jacobian_page,
-    logged_page,
-    panels,
-    probe_page,
-    probe_panels,
-    remedies_page,
-    series_page,
-    training_page,
-)
-from gradlab.reporting.page import render
+from gradlab.reporting import comparison_page, series_page, training_page
+from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
+from gradlab.reporting.page import Page, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.series import series
-from gradlab.training.results import holds_training, loaded
-from gradlab.training.results import load as load_training
-from gradlab.verdict import Sentence, evidence, through_training, verdict
-
-PROFILE, TRAINING, PROBE = "profile", "training", "probe"
+from gradlab.training import pairs
+from gradlab.training.results import Training, loaded
+from gradlab.verdict import through_training
 
 
 def report(path: str | Path) -> Path:
@@ -56,20 +37,7 @@ def report(path: str | Path) -> Path:
     Raises:
         InputError: the run cannot be read, or its folder not written.
     """
-    path = Path(path)
-    page = check_page(path)
-    make = _measurement
-    if holds_training(path):
-        make = _training
-    elif holds_probe(path):
-        make = _probe
-    elif holds_jacobians(path):
-        make = _jacobians
-    elif holds_remedies(path):
-        make = _remedies
-    elif holds_logs(path):
-        make = _logs
-    return _written(page, *make(path))
+    return write(check_page(path), page_of(Path(path)))
 
 
 def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
@@ -79,12 +47,20 @@ def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
         InputError: runs of different kinds, tasks, policies or truths, the wrong number of them,
             or a file that cannot be written.
     """
-    page = _named(page)
-    make = _two_measurements if kind_of(paths) == PROFILE else _several_runs
-    return _placed(page, *make(paths))
+    target = named(page)
+    return write(target, side_by_side(paths)[0])
 
 
-def _named(page: str | Path) -> Path:
+def side_by_side(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
+    """The page of several training runs, or of two measurements, and the table of differences.
+
+    Raises:
+        InputError: as `compare`.
+    """
+    return _two(paths) if kind_of(paths) == PROFILE else _several(loaded(paths))
+
+
+def named(page: str | Path) -> Path:
     """Where the user wants a page."""
     page = Path(page)
     if page.suffix != ".html":
@@ -93,35 +69,42 @@ def _named(page: str | Path) -> Path:
     return page
 
 
-def _placed(page: Path, drawn: list[Panel], text: str) -> Path:
+def write(target: Path, page: Page, progress: Progress = silent) -> Path:
+    """Writes a page and its figures; the figures first, whose layout is that of the page, too.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{page.parent} cannot be made ({error.strerror})") from error
-    return _written(page, drawn, text)
+        raise InputError(f"{target.parent} cannot be made ({error.strerror})") from error
+    try:
+        _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
+        with placed(target) as temporary:
+            temporary.write_text(render(page), encoding="utf-8", errors="replace")
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{target.parent} cannot be written ({reason}): copy the run") from error
+    return target
 
 
 def follow(
-    paths: Sequence[str | Path], iterations: Sequence[int], ramp: int, page: str | Path
-) -> tuple[Sentence, pd.DataFrame]:
-    """Writes one page of measurements at several checkpoints of a training, and its figures.
+    paths: Sequence[str | Path], iterations: Sequence[int], ramp: int
+) -> tuple[Page, pd.DataFrame]:
+    """The page of measurements at several checkpoints of a training, and the table behind it.
 
     Args:
         iterations: of the checkpoints, one per path; ramp: T of MPG's rule for weights.
 
-    Returns:
-        Its verdict and the table behind it.
-
     Raises:
         InputError: as `compare`, or iterations that do not fit.
     """
-    page = _named(page)
     found = series([load(path) for path in paths], iterations, ramp)
-    table, told = found.table(), through_training(found.profiles, found.data_weight)
-    drawn = series_page.panels(found, table)
+    table = found.table()
+    told = through_training(found.profiles, found.data_weight)
     title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
-    _placed(page, drawn, series_page.render(found, table, told, title, drawn))
-    return told, table
+    return series_page.page(found, table, told, title), table
 
 
 def kind_of(paths: Sequence[str | Path]) -> str:
@@ -158,71 +141,15 @@ def two_profiles(paths: Sequence[str | Path]) -> Comparison:
     return compared(load(first), load(second), names)
 
 
-def _two_measurements(paths: Sequence[str | Path]) -> tuple[list[Panel], str]:
+def _two(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     comparison = two_profiles(paths)
-    drawn = comparison_page.panels(comparison)
     title = f"{comparison.names[0]} and {comparison.names[1]}"
-    return drawn, comparison_page.render(comparison, title, drawn)
+    return comparison_page.page(comparison, title), comparison.table()
 
 
-def _several_runs(paths: Sequence[str | Path]) -> tuple[list[Panel], str]:
-    runs = loaded(paths)
-    drawn = training_page.panels(runs)
+def _several(runs: Mapping[str, Training]) -> tuple[Page, pd.DataFrame]:
     title = f"{' and '.join(runs)} on {next(iter(runs.values())).task}"
-    return drawn, training_page.render(runs, title, drawn)
-
-
-def _written(page: Path, drawn: list[Panel], text: str) -> Path:
-    try:
-        _save_figures(drawn, page.with_name(f"{page.stem}_figures"))
-        with placed(page) as temporary:
-            temporary.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"{page.parent} cannot be written ({reason}): copy the run") from error
-    return page
-
-
-def _training(path: Path) -> tuple[list[Panel], str]:
-    run = load_training(path)
-    runs = {run.name: run}
-    drawn = training_page.panels(runs)
-    return drawn, training_page.render(runs, f"{run.name} on {run.task}", drawn)
-
-
-def _measurement(path: Path) -> tuple[list[Panel], str]:
-    profile = load(path)
-    known = evidence(profile)
-    drawn = panels.panels(profile, known)
-    title = str(profile.config.get("task") or path.stem)
-    told = verdict(profile, known)
-    return drawn, render(profile, told, title, drawn, known, readings(profile))
-
-
-def _probe(path: Path) -> tuple[list[Panel], str]:
-    run = load_probe(path)
-    drawn = probe_panels.panels(run)
-    return drawn, probe_page.render(run, run.task or path.stem, drawn)
-
-
-def _jacobians(path: Path) -> tuple[list[Panel], str]:
-    run = load_jacobians(path)
-    drawn = jacobian_page.panels(run)
-    return drawn, jacobian_page.render(run, str(run.config.get("task") or path.stem), drawn)
-
-
-def _remedies(path: Path) -> tuple[list[Panel], str]:
-    run = load_remedies(path)
-    drawn = remedies_page.panels(run)
-    title = f"Remedies on {run.config.get('task') or path.stem}"
-    return drawn, remedies_page.render(run, remedies_verdict(run), title, drawn)
-
-
-def _logs(path: Path) -> tuple[list[Panel], str]:
-    run = load_logs(path)
-    drawn = logged_page.panels(run)
-    title = str(run.config.get("task") or path.stem)
-    return drawn, logged_page.render(run, title, drawn)
+    return training_page.several(runs, title), pairs.table(runs)
 
 
 def check_page(path: str | Path) -> Path:
@@ -245,9 +172,10 @@ def _is_ours(page: Path) -> bool:
         return False
 
 
-def _save_figures(drawn: list[Panel], folder: Path) -> None:
+def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
     folder.mkdir(exist_ok=True)
     with matplotlib.rc_context({"pdf.fonttype": 42}):
-        for panel in drawn:
+        for number, panel in enumerate(drawn, 1):
             panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
             panel.figure.savefig(folder / f"{panel.name}.pdf", metadata={"CreationDate": None})
+            progress("drawing", number, len(drawn))

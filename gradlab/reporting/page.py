@@ -1,102 +1,119 @@
-"""The page a reader decides from: verdict, checks, error, direction, theory, numbers, method."""
+"""One page for every kind of run: what it holds, and the one function that makes HTML of it.
+
+    header     the question and the title
+    screen     the recommendation, how sure, one figure, three numbers: above the fold
+    facts      samples, law, step, truth, precision: once, in one line
+    sections   everything else in order of use, folded; an empty one is a line that names the way
+               to fill it
+
+Text of a run is hostile and escaped without exception; a section's `body` is HTML already.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
-from gradlab.choice.words import statements
-from gradlab.findings import Finding
-from gradlab.profile import Profile
-from gradlab.reporting import panels, shell
-from gradlab.reporting.numbers import tables
+from gradlab.reporting import first_fold, shell
 from gradlab.reporting.panels import Panel
-from gradlab.reporting.promises import theory
-from gradlab.reporting.soundness import sanity
-from gradlab.verdict import SHOWN, Evidence, Sentence
+from gradlab.verdict.screen import Screen
 
 
-def render(
-    profile: Profile,
-    verdict: Sequence[Sentence],
-    title: str,
-    drawn: Sequence[Panel] | None = None,
-    known: Evidence = panels.NOTHING,
-    read: Sequence[Finding] = (),
-) -> str:
-    """The whole page as text.
+@dataclass(frozen=True)
+class Section:
+    """One heading below the first screen. Panels belong to the section that they name.
 
-    Args:
-        drawn: the panels, where they have been drawn already.
-        known: choice and ledger of the profile; read: checks read from its numbers.
+    Attributes:
+        lines: sentences below its figures.
+        body: HTML below them.
+        note: beside the heading, in sight while the section is folded.
+        name: its id; missing: in place of all, where there is nothing to show.
+        opened: shown unfolded, as what asks for attention is.
     """
-    drawn = panels.panels(profile, known) if drawn is None else drawn
-    bounds = [panel for panel in drawn if panel.section == panels.THEORY]
-    checks = None if profile.sanity is None else (*profile.sanity, *read)
-    body = f"""{shell.verdict_box(verdict, SHOWN)}
-{sanity(checks)}
-{_sections(drawn, panels.absent(profile, known), known)}
-{theory(profile, bounds)}
-<section><h2>Every number</h2>
-<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>
-{tables(profile.table())}
-</section>
-{_method(profile)}"""
-    return shell.document(title, "How good is this policy gradient?", _facts(profile), body)
+
+    title: str
+    lines: tuple[str, ...] = ()
+    body: str = ""
+    note: str = ""
+    name: str = ""
+    missing: str = ""
+    opened: bool = False
 
 
-def _sections(drawn: Sequence[Panel], absent: Mapping[str, str], known: Evidence) -> str:
-    """The panels in their order; a section without numbers says how to get them."""
-    found: list[str] = []
-    for section in panels.ORDER:
-        mine = [panel for panel in drawn if panel.section == section]
-        lines = [absent[section]] if section in absent else []
-        folded = []
-        if section == panels.CONTEST and known.choice is not None:
-            folded = [each.text for each in statements(known.choice)]
-        found.append(shell.section(section, mine, lines, folded, first=len(found) * 20))
-    return "\n".join(found)
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What a page shows, whatever the kind of run.
+
+    Attributes:
+        facts: name → value, in one line; None and "" are left out.
+        panels: every figure, in order of use.
+        source: the run's file and the command that makes it again, beside every number.
+    """
+
+    title: str
+    question: str
+    facts: Mapping[str, object]
+    screen: Screen
+    panels: tuple[Panel, ...] = ()
+    sections: tuple[Section, ...] = ()
+    source: first_fold.Source = first_fold.NOWHERE
 
 
-def _facts(profile: Profile) -> dict[str, object]:
-    """The header line: what was measured, on how much, how exactly."""
-    config, environment, truth = profile.config, profile.environment, profile.truth
-    error = _float(truth.get("relative_se"))
-    method = str(truth.get("method", ""))
-    if error is not None:
-        method += f" ± {error:.1%}" if math.isfinite(error) else ", lost in its own noise"
-    return {
-        "task": config.get("task"),
-        "policy": shell.short(config.get("policy_hash")),
-        "iteration": config.get("iteration"),
-        "gradients": config.get("starts"),
-        "batch N′": profile.batch,
-        "seed": config.get("seed"),
-        "truth": method if truth.get("admissible", True) else "none admissible",
-        "precision": environment.get("precision"),
-        "wall time": shell.seconds(environment.get("wall_seconds")),
-    }
+def render(page: Page) -> str:
+    """The whole page as text."""
+    first = next((each for each in page.panels if each.name == page.screen.figure), None)
+    numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
+    figure = "" if first is None else shell.figure(page.panels.index(first), first)
+    parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(page.facts)]
+    parts += [first_fold.sentences(page.screen.rest)]
+    parts += [_section(each, numbered) for each in _complete(page)]
+    return shell.document(page.title, page.question, "\n".join(parts))
 
 
-def _method(profile: Profile) -> str:
-    again = shell.reproduce(profile.config.get("command"))
-    truth = profile.truth
-    reason = str(truth.get("reason", ""))
-    admissible = {True: "The truth is admissible", False: "No admissible truth"}
-    verdict = admissible.get(bool(truth.get("admissible", True)), "")
-    why = f"<p>{escape(verdict)}{escape(f': {reason}' if reason else '')}.</p>" if truth else ""
-    rest = {key: value for key, value in profile.config.items() if key != "command"}
-    told = {key: value for key, value in truth.items() if key not in ("reason", "admissible")}
-    return f"""<section id="method"><h2>How this was computed</h2>
-{again}
-<div class="columns">
-<div><h3>Truth and its error</h3>{why}{shell.definitions(told)}</div>
-<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
-<div><h3>Versions and machine</h3>{shell.definitions(profile.environment)}</div>
-</div>
-</section>"""
+def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:
+    """A section for every one that the panels name, in their order; `title` for those of none."""
+    return tuple(Section(name or title) for name in dict.fromkeys(each.section for each in panels))
 
 
-def _float(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def method(command: object, columns: Mapping[str, Mapping[str, object]], more: str = "") -> Section:
+    """How the run was made: the command, and lists of names and values side by side."""
+    lists = "".join(
+        f"<div><h3>{escape(title)}</h3>{shell.definitions(values)}</div>"
+        for title, values in columns.items()
+    )
+    body = f'{shell.reproduce(command)}<div class="columns">{lists}</div>{more}'
+    return Section("How this was computed", body=body, name="method")
+
+
+def _complete(page: Page) -> list[Section]:
+    """The page's sections, and one for panels whose section it does not name."""
+    named = {each.title for each in page.sections}
+    return [*page.sections, *(each for each in folded("Figures", page.panels)
+                              if each.title not in named)]  # fmt: skip
+
+
+def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
+    own = [(k, each) for k, each in panels if each.section == section.title]
+    if not own and not section.lines and not section.body:
+        return _absent(section)
+    pictures = "\n".join(shell.figure(k, each) for k, each in own)
+    figures = f'<div class="figures">{pictures}</div>' if own else ""
+    note = f" <small>{escape(section.note)}</small>" if section.note else ""
+    return (
+        f'<details class="section"{_id(section)}{" open" if section.opened else ""}>'
+        f"<summary><h2>{escape(section.title)}</h2>{note}</summary>"
+        f'<div class="inside">{figures}{shell.told(section.lines)}{section.body}</div></details>'
+    )
+
+
+def _absent(section: Section) -> str:
+    """One line; nothing where nobody says how to fill it."""
+    if not section.missing:
+        return ""
+    line = shell.with_commands(section.missing)
+    return f'<p class="absent"{_id(section)}><b>{escape(section.title)}</b> {line}</p>'
+
+
+def _id(section: Section) -> str:
+    return f' id="{escape(section.name)}"' if section.name else ""

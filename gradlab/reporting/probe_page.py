@@ -11,35 +11,36 @@ from html import escape
 import numpy as np
 
 from gradlab.probe.results import ProbeRun
-from gradlab.probe.verdict import verdict
+from gradlab.probe.verdict import screen
 from gradlab.reporting import shell
-from gradlab.reporting.panels import Panel
-from gradlab.reporting.probe_panels import ORDER, absent
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.page import Page, Section, method
+from gradlab.reporting.probe_panels import ORDER, absent, panels
 
 
-def render(run: ProbeRun, title: str, drawn: list[Panel]) -> str:
-    """The whole page as text."""
-    missing, sections, first = absent(run), [], 0
-    for name in ORDER:
-        own = [each for each in drawn if each.section == name]
-        if own or missing[name]:
-            sections.append(shell.section(name, own, missing[name], (), first))
-        first += len(own)
-    body = "\n".join([shell.verdict_box(verdict(run)), _alarms(run), *sections, _method(run)])
-    return shell.document(title, "Are the gradients of this loop any good?", _facts(run), body)
+def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of a probe shows; `name` is its title where no task was given."""
+    missing = absent(run)
+    sections = (
+        _alarms(run),
+        *(Section(each, lines=tuple(missing[each])) for each in ORDER),
+        _method(run),
+    )
+    question, drawn = "Are the gradients of this loop any good?", tuple(panels(run))
+    return Page(run.task or name, question, _facts(run), screen(run), drawn, sections, source)
 
 
-def _alarms(run: ProbeRun) -> str:
+def _alarms(run: ProbeRun) -> Section:
     """Every kind in the order in which they first rang, with what was told last."""
     if not run.alarms:
-        return ""
+        return Section("Alarms")
     kinds = [str(each) for each in run.alarms["alarm"]]
     items = "".join(_alarm(run, kind, kinds) for kind in dict.fromkeys(kinds))
-    return (
-        '<section id="alarms"><h2>Alarms</h2><p>By the step at which a kind first rang; it is told '
-        "again only when twice as many updates have passed.</p>"
-        f'<dl class="list">{items}</dl></section>'
+    body = (
+        "<p>By the step at which a kind first rang; it is told again only when twice as many "
+        f'updates have passed.</p><dl class="list">{items}</dl>'
     )
+    return Section("Alarms", body=body, name="alarms", opened=True)
 
 
 def _alarm(run: ProbeRun, kind: str, kinds: Sequence[str]) -> str:
@@ -67,7 +68,7 @@ def _facts(run: ProbeRun) -> dict[str, object]:
     }
 
 
-def _method(run: ProbeRun) -> str:
+def _method(run: ProbeRun) -> Section:
     rest = {key: value for key, value in run.config.items() if key != "parameters"}
     rest["tensors"] = list(run.parameters)
     counted = {
@@ -76,10 +77,9 @@ def _method(run: ProbeRun) -> str:
         "measurements on the task": len(run.measured.get("update", ())),
         "alarms": len(run.alarms.get("number", ())),
     }
-    return f"""<section id="method"><h2>How this was computed</h2>
-<div class="columns">
-<div><h3>Settings</h3>{shell.definitions(rest)}</div>
-<div><h3>Rows in the file</h3>{shell.definitions(counted)}</div>
-<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
-</div>
-</section>"""
+    columns = {
+        "Settings": rest,
+        "Rows in the file": counted,
+        "Versions and machine": run.environment,
+    }
+    return method(None, columns)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 
 from gradlab.profile import Profile
 from gradlab.reporting import shell
-from gradlab.reporting.panels import Panel
+from gradlab.reporting.page import Section
+from gradlab.reporting.panels import THEORY
 from gradlab.theory import Promise, absence, promises
 
 HEADINGS = (
@@ -16,24 +17,22 @@ HEADINGS = (
 )  # fmt: skip
 
 
-def theory(profile: Profile, drawn: Sequence[Panel]) -> str:
-    """<section> with the figures, a row per bound, and the constants; or why there are none."""
+def theory(profile: Profile) -> Section:
+    """The figures, a row per bound, and the constants; or why there are none."""
     if profile.theory is None or not profile.theory.bounds:
-        return f'<section id="theory"><h2>Theory</h2><p>{escape(absence(profile))}</p></section>'
+        return Section(THEORY, name="theory", missing=absence(profile))
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
     rows = "\n".join(_row(each) for each in promises(profile))
-    return f"""<section id="theory"><h2>Theory</h2>
-<p>Bounds on the norm of the bias and on the variance of one gradient, from constants measured along
-{profile.theory.starts} paths: the largest value that was seen is a lower estimate of the supremum
-that a theorem asks for.</p>
-<div class="figures">{shell.figure_list(drawn)}</div>
+    body = f"""<p>Bounds on the norm of the bias and on the variance of one gradient, from constants
+measured along {profile.theory.starts} paths: the largest value that was seen is a lower estimate of
+the supremum that a theorem asks for.</p>
 <div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>
 <tbody>
 {rows}
 </tbody></table></div>
 <details><summary>{len(profile.theory.constants)} constants</summary>
-<div class="columns">{_constants(profile.theory.constants)}</div></details>
-</section>"""
+<div class="columns">{_constants(profile.theory.constants)}</div></details>"""
+    return Section(THEORY, body=body, name="theory")
 
 
 def _constants(constants: Mapping[str, float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from html import escape
 from typing import Any
@@ -15,10 +15,12 @@ from gradlab.figures.style import SIZE
 from gradlab.remedies.arms import ABOUT
 from gradlab.remedies.batches import larger_batches
 from gradlab.remedies.run import Remedies
+from gradlab.remedies.verdict import screen
 from gradlab.reporting import shell
-from gradlab.reporting.numbers import folded
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
-from gradlab.verdict import Sentence
 
 GAIN = "What each remedy changes, beside what it costs"
 HORIZON = "Over the horizon"
@@ -82,20 +84,24 @@ def panels(run: Remedies) -> list[Panel]:
     ]
 
 
-def render(run: Remedies, told: Sequence[Sentence], title: str, drawn: Sequence[Panel]) -> str:
-    """The whole page as text; `told` is its verdict."""
+def page(run: Remedies, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of a test of remedies shows; `name` stands for a task that is not known."""
+    drawn = tuple(panels(run))
     arms = {arm: ABOUT.get(arm, "") for arm in run.arms}
-    body = f"""{shell.verdict_box(told)}
-<section><h2>The remedies</h2>{shell.definitions(arms)}</section>
-{shell.figures(drawn)}
-<section><h2>Every number</h2>
-<p>Click a heading to sort. Every remedy against the baseline under both budgets:</p>
+    numbers = f"""<p>Click a heading to sort. Every remedy against the baseline under both
+budgets:</p>
 {_tables(run.table(), HEADINGS)}
 <p>Every model by itself:</p>
-{_tables(run.levels(), LEVELS)}
-</section>
-{_method(run)}"""
-    return shell.document(title, "Which remedy helps, and what does it cost?", _facts(run), body)
+{_tables(run.levels(), LEVELS)}"""
+    sections = (
+        *folded("Figures", drawn),
+        Section("The remedies", body=shell.definitions(arms)),
+        Section("Every number", body=numbers),
+        _method(run),
+    )
+    title = f"Remedies on {run.config.get('task') or name}"
+    question = "Which remedy helps, and what does it cost?"
+    return Page(title, question, _facts(run), screen(run), drawn, sections, source)
 
 
 def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
@@ -213,20 +219,15 @@ def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
             for column, heading in headings.items()
             if not rows[column].isin(["", "all"]).all() and not rows[column].isna().all()
         }
-        found.append(folded(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
+        found.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
     return "\n".join(found)
 
 
-def _method(run: Remedies) -> str:
+def _method(run: Remedies) -> Section:
     rest = {key: value for key, value in run.config.items() if key != "command"}
-    return f"""<section id="method"><h2>How this was computed</h2>
-{shell.reproduce(run.config.get("command"))}
-<div class="columns">
-<div><h3>Samples and settings</h3>{shell.definitions(rest)}</div>
-<div><h3>Versions and machine</h3>{shell.definitions(run.environment)}</div>
-</div>
-{"".join(_trial(each) for each in run.notes.get("trials", ()))}
-</section>"""
+    columns = {"Samples and settings": rest, "Versions and machine": run.environment}
+    trials = "".join(_trial(each) for each in run.notes.get("trials", ()))
+    return method(run.config.get("command"), columns, trials)
 
 
 def _trial(notes: Mapping[str, Any]) -> str:

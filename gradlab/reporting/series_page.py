@@ -9,10 +9,13 @@ import pandas as pd
 
 from gradlab import figures
 from gradlab.reporting import shell
+from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import number
+from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.series import Series
 from gradlab.verdict import Sentence
+from gradlab.verdict.screen import first_sentence
 
 SECTION = "Data or model through training"
 HEADINGS = ("iteration", "estimator", "horizon", "quantity", "value", "95 % from", "to")
@@ -35,15 +38,14 @@ def panels(series: Series, table: pd.DataFrame) -> list[Panel]:
     return [panel(name, SECTION, caption, draw) for name, (caption, draw) in drawn.items()]
 
 
-def render(
-    series: Series, table: pd.DataFrame, verdict: Sentence, title: str, drawn: list[Panel]
-) -> str:
-    """The whole page as text."""
-    body = f"""{shell.verdict_box([verdict])}
-{shell.figures(drawn)}
-{_numbers(table)}
-{_method(series)}"""
-    return shell.document(title, "When data, when model?", _facts(series), body)
+def page(
+    series: Series, table: pd.DataFrame, verdict: Sentence, title: str, source: Source = NOWHERE
+) -> Page:
+    """What the page of several checkpoints shows."""
+    drawn = tuple(panels(series, table))
+    sections = (*folded(SECTION, drawn), _numbers(table), _method(series))
+    found = first_sentence([verdict], "mse-through-training")
+    return Page(title, "When data, when model?", _facts(series), found, drawn, sections, source)
 
 
 def _facts(series: Series) -> dict[str, object]:
@@ -58,18 +60,18 @@ def _facts(series: Series) -> dict[str, object]:
     }
 
 
-def _numbers(table: pd.DataFrame) -> str:
+def _numbers(table: pd.DataFrame) -> Section:
     """Every number that was measured; the rule's curve is left to its figure."""
     rows = table[table["quantity"] != "weight_rule"]
     head = "".join(
         f'<th scope="col"><button type="button">{heading}</button></th>' for heading in HEADINGS
     )
     body = "\n".join(_row(values) for values in rows.itertuples(index=False))
-    return (
-        '<section><h2>Every number</h2><p>Click a heading to sort.</p><div class="wide">'
-        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div></section>"
+    shown = (
+        '<p>Click a heading to sort.</p><div class="wide"><table class="sortable">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+    return Section("Every number", body=shown)
 
 
 def _row(values: tuple[object, ...]) -> str:
@@ -78,9 +80,10 @@ def _row(values: tuple[object, ...]) -> str:
     return f"<tr>{texts}{numbers}</tr>"
 
 
-def _method(series: Series) -> str:
+def _method(series: Series) -> Section:
     columns = "".join(
         f"<div><h3>Iteration {k}</h3>{shell.reproduce(profile.config.get('command'))}</div>"
         for k, profile in series.profiles.items()
     )
-    return f'<section><h2>How they were measured</h2><div class="columns">{columns}</div></section>'
+    body = f'<div class="columns">{columns}</div>'
+    return Section("How they were measured", body=body, name="method")

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from html import escape
 
 from gradlab.findings import Finding
+from gradlab.reporting.page import Section
 
+TITLE = "Sanity"
 HEADINGS = ("check", "result", "what it means", "")
 
 
-def sanity(findings: Sequence[Finding] | None) -> str:
-    """<section> with every check; says so where none was recorded."""
+def sanity(findings: Sequence[Finding] | None) -> Section:
+    """Every check, those that need attention in sight; says so where none was recorded."""
     if not findings:
-        body = "<p>Not recorded: this run was measured without checks.</p>"
-        return f'<section id="sanity"><h2>Sanity</h2>{body}</section>'
+        missing = "Not recorded: this run was measured without checks."
+        return Section(TITLE, name="sanity", missing=missing)
     attention = [each for each in findings if not each.passed]
     passed = [each for each in findings if each.passed]
-    return (
-        f'<section id="sanity"><h2>Sanity</h2>{_headline(len(attention), len(findings))}'
-        f"{_table(attention) if attention else ''}{_folded(passed) if passed else ''}</section>"
+    body = (
+        f"{_headline(len(attention), len(findings))}"
+        f"{_table(attention) if attention else ''}{_folded(passed) if passed else ''}"
     )
+    note = f"{len(passed)} of {len(findings)} passed"
+    return Section(TITLE, body=body, note=note, name="sanity", opened=bool(attention))
 
 
 def _headline(attention: int, total: int) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from html import escape
 
 import pandas as pd
 
 from gradlab import figures
-from gradlab.reporting import shell, training_probe
+from gradlab.reporting import training_probe
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.training import measured_results, pairs
 from gradlab.training.results import GOALS, Training, first_reached, table, times
-from gradlab.training.verdicts import verdict
+from gradlab.training.verdicts import screen
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
@@ -114,17 +117,23 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
     return found
 
 
-def render(runs: Mapping[str, Training], title: str, drawn: list[Panel]) -> str:
-    """The whole page as text."""
-    sentences = [each for name, run in runs.items() for each in verdict(run, name)]
-    sentences = [*pairs.paired_verdict(runs), *sentences]
-    body = f"""{shell.verdict_box(sentences)}
-{training_probe.alarms(runs)}
-{shell.figures(drawn)}
-{_pairs(runs)}
-{_table(runs)}
-{"".join(_method(name, run) for name, run in runs.items())}"""
-    return shell.document(title, "Does it learn, and how fast?", _facts(runs), body)
+def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of one training run shows."""
+    return several({run.name: run}, f"{run.name} on {run.task}", source)
+
+
+def several(runs: Mapping[str, Training], title: str, source: Source = NOWHERE) -> Page:
+    """What the page of training runs side by side shows."""
+    drawn = tuple(panels(runs))
+    sections = (
+        training_probe.alarms(runs),
+        *folded("Figures", drawn),
+        _pairs(runs),
+        _table(runs),
+        *(_method(name, run) for name, run in runs.items()),
+    )
+    question = "Does it learn, and how fast?"
+    return Page(title, question, _facts(runs), screen(runs), drawn, sections, source)
 
 
 def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
@@ -144,7 +153,7 @@ def _facts(runs: Mapping[str, Training]) -> dict[str, object]:
     }
 
 
-def _table(runs: Mapping[str, Training]) -> str:
+def _table(runs: Mapping[str, Training]) -> Section:
     """Final return of every seed, and the iteration at which it reached each goal."""
     goals = GOALS.get(next(iter(runs.values())).task, ())
     heads = ["run", "seed", "final return", "standard error", "ends per episode"]
@@ -160,18 +169,18 @@ def _table(runs: Mapping[str, Training]) -> str:
     head = "".join(
         f'<th scope="col"><button type="button">{escape(each)}</button></th>' for each in heads
     )
-    return (
-        '<section><h2>Every seed</h2><p>Click a heading to sort.</p><div class="wide">'
-        f'<table class="sortable"><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody>'
-        "</table></div></section>"
+    table = (
+        '<p>Click a heading to sort.</p><div class="wide"><table class="sortable">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
+    return Section("Every seed", body=table)
 
 
-def _pairs(runs: Mapping[str, Training]) -> str:
+def _pairs(runs: Mapping[str, Training]) -> Section:
     """Every paired difference and ratio, where there are any."""
     found = pairs.table(runs)
     if not len(found):
-        return ""
+        return Section("Paired over seeds")
     heads = ["run", "against", "quantity", "without", "with", "change", "95% interval"]
     heads += ["seeds", "measurements per seed"]
     body = []
@@ -183,26 +192,20 @@ def _pairs(runs: Mapping[str, Training]) -> str:
         cells += [f"{pair['measurements']:.3g}"]
         body.append(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>")
     head = "".join(f'<th scope="col">{escape(each)}</th>' for each in heads)
-    return (
-        "<section><h2>Paired over seeds</h2><p>Each run against the first; errors of the gradient "
-        "are ratios of geometric means at the longest horizon. Intervals leave a seed out in "
-        f'turn.</p><div class="wide"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div></section>"
+    table = (
+        "<p>Each run against the first; errors of the gradient are ratios of geometric means at "
+        "the longest horizon. Intervals leave a seed out in turn.</p>"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+    return Section("Paired over seeds", body=table)
 
 
-def _method(name: str, run: Training) -> str:
+def _method(name: str, run: Training) -> Section:
     columns = {
         "Algorithm": run.config["algorithm"],
         "Settings": run.config["settings"],
         "Versions and machine": run.environment,
     }
-    told = "".join(
-        f"<div><h3>{title}</h3>{shell.definitions(values)}</div>"
-        for title, values in columns.items()
-    )
-    return (
-        f"<section><h2>How {escape(name)} was trained</h2>"
-        f"{shell.reproduce(run.attributes.get('command'))}"
-        f'<div class="columns">{told}</div></section>'
-    )
+    found = method(run.attributes.get("command"), columns)
+    return replace(found, title=f"How {name} was trained", name="")

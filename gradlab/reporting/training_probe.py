@@ -9,10 +9,12 @@ from html import escape
 
 from gradlab import figures
 from gradlab.reporting import probe_panels
+from gradlab.reporting.page import Section
 from gradlab.reporting.panels import Panel, panel
 from gradlab.training.results import Training
 
 SECTION = "Gradients while it trained"
+ALARMS = "Alarms while it trained"
 PATHS = (
     "Paths end at terminal states: below the dotted line the gradient is that of a shorter horizon "
     "than was asked for."
@@ -54,21 +56,21 @@ def _paths(run: Training) -> list[Panel]:
     return [panel("probe-paths", _section(probe_panels.HEALTH), PATHS, draw)]
 
 
-def alarms(runs: Mapping[str, Training]) -> str:
+def alarms(runs: Mapping[str, Training]) -> Section:
     """Every kind of every seed by the iteration at which it first rang, with what was told last."""
     told: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for name, run in runs.items():
         for at, whose, kind, message in _told(run, name if len(runs) > 1 else ""):
             told.setdefault((kind, whose), []).append((at, message))
     if not told:
-        return ""
+        return Section(ALARMS)
     order = sorted(told, key=lambda each: told[each][0][0])
     items = "".join(_alarm(kind, whose, told[kind, whose]) for kind, whose in order)
-    return (
-        '<section id="alarms"><h2>Alarms while it trained</h2><p>By the iteration at which a kind '
-        "first rang for a seed; it is told again only when twice as many have passed.</p>"
-        f'<dl class="list">{items}</dl></section>'
+    body = (
+        "<p>By the iteration at which a kind first rang for a seed; it is told again only when "
+        f'twice as many have passed.</p><dl class="list">{items}</dl>'
     )
+    return Section(ALARMS, body=body, note=f"{len(told)} kinds", name="alarms")
 
 
 def _alarm(kind: str, whose: str, told: list[tuple[int, str]]) -> str:

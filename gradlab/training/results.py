@@ -89,15 +89,6 @@ def load(path: str | Path) -> Training:
     return from_record(journal.read(path), Path(path))
 
 
-def holds_training(path: str | Path) -> bool:
-    """Is the run at `path` a training run, finished or being written?
-
-    Raises:
-        InputError: it cannot be read at all.
-    """
-    return journal.kind(path) == KIND
-
-
 def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
     """Several runs by name: the algorithm's, or the file's where two share one.
 

@@ -24,6 +24,7 @@ from gradlab.verdict.horizon import horizon, paired_horizon
 from gradlab.verdict.learning import learning
 from gradlab.verdict.rivalry import ABOUT, data_against, through_training
 from gradlab.verdict.sampling import batch, tails
+from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.verdict.sentence import Sentence
 from gradlab.verdict.soundness import checks, empirical, health, lost
 from gradlab.verdict.sources import source
@@ -31,7 +32,9 @@ from gradlab.verdict.spread import variance
 from gradlab.verdict.theorems import theorems
 from gradlab.verdict.weights import weights
 
-__all__ = ["SHOWN", "Evidence", "Sentence", "evidence", "through_training", "verdict"]
+__all__ = [
+    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "through_training", "verdict",
+]  # fmt: skip
 
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
@@ -89,6 +92,11 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         told += lost(profile, name) or variance(profile, name)
         told += theorems(profile, known.choice, name) + tails(profile, name)
     return tuple(sorted(told, key=lambda each: _place(profile, each)))
+
+
+def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
+    """The first screen of a measurement; `found` is its evidence, where it is known already."""
+    return first_sentence(verdict(profile, found), figure="mse")
 
 
 def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:

@@ -9,6 +9,7 @@ from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.verdict.phrases import SAME, capital, ratio_of, ratio_span, same
+from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import gradient, horizons, percent, rounded_up
 
@@ -17,6 +18,11 @@ PARTS = {
     "variance": "variance",
     "cosine": "cosine",
 }
+
+
+def screen(comparison: Comparison) -> Screen:
+    """The first screen of two measurements."""
+    return first_sentence(comparison_verdict(comparison), "mse-ratio")
 
 
 def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:

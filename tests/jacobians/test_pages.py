@@ -247,7 +247,7 @@ def test_the_command_compares_a_model_and_rebuilds_its_page(own, tmp_path, capsy
     assert document["verdict"][0]["text"] == verdict(found)[0].text
     assert len(document["table"]) == len(found.table())
     assert not (tmp_path / "run.html").exists()
-    assert cli.main(["report", str(run)]) == 0
+    assert cli.main(["report", str(run), "--explain"]) == 0
     assert (tmp_path / "run.html").exists()
     assert "11.1%" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["jacobians", *LQR, *given, *sizes]) == 2
@@ -301,7 +301,7 @@ def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own, capsys):
     given = ["--policy", f"{own}:policy"]
     measure = ["--critic", f"{critic}:critic", "--horizon", "6", "--starts", "32", "--no-report"]
     assert cli.main(["measure", *LQR, *given, *measure, "--output", str(run)]) == 0
-    compare = ["--profile", str(run), "--starts", "8", "--no-report"]
+    compare = ["--profile", str(run), "--starts", "8", "--no-report", "--explain"]
     out = tmp_path / "jacobians.h5"
     assert cli.main(["jacobians", *LQR, *given, *compare, "--output", str(out)]) == 0
     assert not load(out).rows("horizon", quantity="measured doubling of the variance").empty

@@ -21,7 +21,7 @@ from gradlab.journal import journal_of
 from gradlab.probe.results import ProbeRun, load
 from gradlab.probe.tables import chains, choices, curves, profiles
 from gradlab.probe.verdict import verdict
-from gradlab.reporting import output, probe_page, probe_panels
+from gradlab.reporting import output, probe_page, probe_panels, render
 from gradlab.reporting.panels import Panel
 from tests.probe.planted_probe import (
     NAMES,
@@ -54,14 +54,14 @@ def whole(run: ProbeRun) -> list[Panel]:
 
 
 @pytest.fixture(scope="module")
-def page(run: ProbeRun, whole: list[Panel], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(run: ProbeRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "run.html"
-    path.write_text(probe_page.render(run, "planted", whole), encoding="utf-8")
+    path.write_text(page_of(run), encoding="utf-8")
     return path
 
 
-def page_of(run: ProbeRun, title: str = "planted") -> str:
-    return probe_page.render(run, title, probe_panels.panels(run))
+def page_of(run: ProbeRun) -> str:
+    return render(probe_page.page(run))
 
 
 def names(run: ProbeRun) -> set[str]:
@@ -77,10 +77,10 @@ def opened_in(browser: Any, path: Path, scheme: str = "light", width: int = 1200
 def test_the_page_leads_from_verdict_to_price(browser: Any, run: ProbeRun, page: Path) -> None:
     tab = opened_in(browser, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
-        "Verdict", "Alarms", *probe_panels.ORDER, "How this was computed",
+        "Why", "Alarms", *probe_panels.ORDER, "How this was computed",
     ]  # fmt: skip
     for sentence in verdict(run):
-        assert sentence.text in tab.locator("#verdict").inner_text()
+        assert sentence.text in tab.locator("#why").text_content()
     facts = tab.locator(".facts").inner_text()
     for fact in ("planted", "2,999", "3,000", "0.05 of the time", "4.00%", "3000 s", "2.13.0"):
         assert fact in facts
@@ -193,7 +193,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
                 estimators=json.dumps([ATTACK, "$\\frac{", "mixed", "_true"]))
     )  # fmt: skip
     path = tmp_path / "run.html"
-    path.write_text(page_of(found, found.task), encoding="utf-8")
+    path.write_text(page_of(found), encoding="utf-8")
     tab = opened_in(browser, path)
     assert tab.locator("img").count() == 0 and tab.locator("script").count() == 1
     assert tab.title() != "broken"

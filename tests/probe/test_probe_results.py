@@ -12,10 +12,9 @@ import pytest
 from gradlab import journal, records
 from gradlab.errors import InputError
 from gradlab.journal import journal_of
-from gradlab.probe.results import ProbeRun, holds_probe, load
+from gradlab.probe.results import ProbeRun, load
 from gradlab.probe.tables import chains, choices, curves, jacobian_ratio, profiles, shares, windows
 from gradlab.statistics.intervals import Z
-from gradlab.training.results import holds_training
 from tests.probe.planted_probe import (
     NAMES,
     burst,
@@ -50,7 +49,7 @@ def test_a_run_that_is_being_written_reads_like_a_finished_one(tmp_path: Path) -
         for table, each in rows.items():
             for row in each:
                 writer.append(table, row)
-        assert holds_probe(tmp_path / "run.h5") and not holds_training(tmp_path / "run.h5")
+        assert journal.kind(tmp_path / "run.h5") == "probe"
         now = load(tmp_path / "run.h5")
     done = load(tmp_path / "run.h5")
     assert not journal_of(tmp_path / "run.h5").exists()
@@ -129,11 +128,11 @@ def test_numbers_that_no_probe_writes_are_refused(tmp_path: Path, broken: dict[s
 
 def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     path = changed(tmp_path / "run.h5", kind="profile")
-    assert not holds_probe(path)
+    assert journal.kind(path) == "profile"
     with pytest.raises(InputError, match=r"'profile', expected a run of gradlab\.Probe"):
         load(path)
     with pytest.raises(InputError, match="no such"):
-        holds_probe(tmp_path / "nothing.h5")
+        journal.kind(tmp_path / "nothing.h5")
 
 
 def test_the_kind_of_a_run_is_told_by_file_and_by_journal(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from gradlab import journal
 from gradlab.journal import Journal
 from gradlab.journal_tables import Table
 from gradlab.records import Array, Record
-from gradlab.reporting import training_page, training_probe
+from gradlab.reporting import render, training_page, training_probe
 from gradlab.training import probe_tables
 from gradlab.training.probe_results import PREFIX, probes
 from gradlab.training.results import from_record, load
@@ -150,7 +150,7 @@ def test_a_run_without_a_probe_has_none(run):
     assert not about & {"alarms", "signal", "cost"}
     names = [each.name for each in training_page.panels({"plain": plain})]
     assert names and not any(name.startswith("probe") for name in names)
-    assert training_probe.alarms({"plain": plain}) == ""
+    assert training_probe.alarms({"plain": plain}).body == ""
 
 
 def sentences(found):
@@ -192,7 +192,7 @@ def test_the_page_shows_the_probe_in_sections_of_its_own(run):
     assert {"probe-signal_share", "probe-grad_norm", "probe-saturation", "probe-share"} <= set(ours)
     assert "probe-paths" in ours and len({each.name for each in drawn}) == len(drawn)
     assert all(each.section.startswith("Gradients while it trained: ") for each in ours.values())
-    page = training_page.render({"mpg-v2": found}, "title", drawn)
+    page = render(training_page.several({"mpg-v2": found}, "title"))
     often = "(told 2 times, last at iteration 200)"
     told = f"saturated actor</strong> (seed 5) {often}: saturated actor &lt;b&gt;"
     assert page.count(told) == 1
@@ -204,7 +204,7 @@ def test_runs_side_by_side_tell_whose_alarm_it_is(run):
     found = training(run)
     runs = {"a": found, "b": replace(found, probes={})}
     assert not any(each.name.startswith("probe") for each in training_page.panels(runs))
-    assert "</strong> (a, seed 5) (told 2 times" in training_probe.alarms(runs)
+    assert "</strong> (a, seed 5) (told 2 times" in training_probe.alarms(runs).body
 
 
 def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):

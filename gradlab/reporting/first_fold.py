@@ -1,0 +1,63 @@
+"""The first screen as HTML: one recommendation, a light with a word, one figure, three numbers.
+
+Each number opens to its formula, the run's file and the command that makes it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from gradlab.reporting.glossary import marked
+from gradlab.verdict.screen import LIGHTS, Fact, Screen
+from gradlab.verdict.sentence import Sentence
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a page's numbers come from; empty where nobody knows."""
+
+    file: str = ""
+    command: str = ""
+
+
+NOWHERE = Source()
+
+
+def screen(found: Screen, figure: str, source: Source) -> str:
+    """<section> with everything above the fold; `figure` is HTML, or empty."""
+    numbers = "".join(_fact(each, source) for each in found.numbers)
+    listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
+    return (
+        f'<section id="verdict" class="light-{found.light}" aria-label="Recommendation">'
+        f'<p class="headline">{marked(found.headline)}</p>'
+        f'<p class="light"><span class="dot" aria-hidden="true"></span>'
+        f"<b>{LIGHTS[found.light]}</b> · {marked(found.sure)}</p>"
+        f'<div class="first">{figure}{listed}</div></section>'
+    )
+
+
+def sentences(rest: Sequence[Sentence]) -> str:
+    """Every sentence of the verdict, one click away."""
+    if not rest:
+        return ""
+    items = "".join(
+        f'<li class="{"decided" if each.decided else "undecided"}">{marked(each.text)}</li>'
+        for each in rest
+    )
+    count = "1 sentence" if len(rest) == 1 else f"{len(rest)} sentences"
+    return (
+        f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
+        f'<ul class="inside">{items}</ul></details>'
+    )
+
+
+def _fact(fact: Fact, source: Source) -> str:
+    lines = [f"<p>{escape(fact.how)}</p>"] if fact.how else []
+    lines += [f"<p>File: <code>{escape(source.file)}</code></p>"] if source.file else []
+    lines += [f"<p>Again: <code>{escape(source.command)}</code></p>"] if source.command else []
+    return (
+        f'<details class="number"><summary><span class="value">{escape(fact.text)}</span> '
+        f"<span>{marked(fact.label)}</span></summary>{''.join(lines)}</details>"
+    )

@@ -1,0 +1,54 @@
+"""What the words of a page mean, each in at most 15 words, shown where a word stands first.
+
+A term is looked for as a whole word, longer terms first, and marked once in a text. The mark can
+be reached by keyboard; a reader of screens hears its title.
+"""
+
+from __future__ import annotations
+
+import re
+from html import escape
+
+TERMS = {
+    "data gradient": "The critic alone, no model step: its gradient in the first action (h = 0).",
+    "model gradient": "Backpropagation through steps of a model, then the critic.",
+    "mixed gradient": "States from the simulator, derivatives from the model.",
+    "true dynamics": "States and derivatives from the simulator: what no learned model can beat.",
+    "squared bias": "The part of the error that no batch size removes.",
+    "variance": "The part of the error that a larger batch divides.",
+    "gain": "What one small step adds to the return, in % of the best step.",
+    "cosine": "1: the true direction; 0: a step gains nothing; below 0: it harms.",
+    "horizon": "Model steps before the critic takes over.",
+    "usable horizon": "Longest horizon whose direction is reliable at every shorter one, too.",
+    "Jacobian": "Derivatives of the next state and the reward in state and action.",
+    "Jacobians": "Derivatives of the next state and the reward in state and action.",
+    "Lyapunov exponent": "Growth of a small disturbance per step; above 0 it grows.",
+    "saturated": "At its limit: no gradient passes.",
+    "median": "Half of the seeds lie above, half below.",
+    "replay": "The transitions that training has stored and draws its batches from.",
+    "score": "Likelihood-ratio gradient: unbiased without any model, and noisy.",
+    "critic": "The network that values states and actions.",
+    "truth": "The reference of every bias, from the simulator, with its own error.",
+    "MSE": "Mean squared error of one batch's gradient: squared bias + variance / batch.",
+    "shown": "Its 95% interval excludes the contrary.",
+}
+_ANY = re.compile(r"(?<![\w-])(" + "|".join(sorted(map(re.escape, TERMS), key=len, reverse=True))
+                  + r")(?![\w-])")  # fmt: skip
+
+
+def marked(text: str) -> str:
+    """`text` as HTML, the first of each term with its meaning."""
+    met: set[str] = set()
+    parts, end = [], 0
+    for found in _ANY.finditer(text):
+        parts.append(escape(text[end : found.start()]))
+        parts.append(_mark(found.group(), met))
+        end = found.end()
+    return "".join([*parts, escape(text[end:])])
+
+
+def _mark(term: str, met: set[str]) -> str:
+    if term in met:
+        return escape(term)
+    met.add(term)
+    return f'<abbr title="{escape(TERMS[term])}" tabindex="0">{escape(term)}</abbr>'

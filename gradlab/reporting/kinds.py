@@ -1,0 +1,106 @@
+"""Every kind of run: how its file is read, which page it has, which screen heads it.
+
+    KINDS[journal.kind(path)]   a run of a new kind is a row here
+
+The kind is an attribute of the file and costs no read of its rows, so that a run is opened once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gradlab import journal
+from gradlab.errors import InputError
+from gradlab.jacobians import run as jacobians_run
+from gradlab.jacobians.verdict import screen as jacobians_screen
+from gradlab.logged import run as logged_run
+from gradlab.logged.verdict import screen as logs_screen
+from gradlab.probe import results as probe_results
+from gradlab.probe.schema import KIND as PROBE
+from gradlab.probe.verdict import screen as probe_screen
+from gradlab.profile import load as load_profile
+from gradlab.remedies import run as remedies_run
+from gradlab.remedies.verdict import screen as remedies_screen
+from gradlab.reporting import (
+    jacobian_page,
+    logged_page,
+    probe_page,
+    profile_page,
+    remedies_page,
+    training_page,
+)
+from gradlab.reporting.first_fold import Source
+from gradlab.reporting.page import Page
+from gradlab.training import results as training_results
+from gradlab.training.verdicts import screen as training_screen
+from gradlab.verdict import first_screen
+from gradlab.verdict.screen import Screen
+
+PROFILE, TRAINING = "profile", training_results.KIND
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a run of one kind is read and shown.
+
+    Attributes:
+        load: the run of a path.
+        page: the page of a run, its source, and a name for it.
+        screen: the first screen of a run, without its figures.
+    """
+
+    load: Callable[[str | Path], Any]
+    page: Callable[[Any, Source, str], Page]
+    screen: Callable[[Any], Screen]
+
+
+KINDS: Mapping[str, Kind] = {
+    PROFILE: Kind(load_profile, profile_page.page, first_screen),
+    TRAINING: Kind(
+        training_results.load, training_page.page, lambda run: training_screen({run.name: run})
+    ),
+    PROBE: Kind(probe_results.load, probe_page.page, probe_screen),
+    jacobians_run.KIND: Kind(jacobians_run.load, jacobian_page.page, jacobians_screen),
+    remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
+    logged_run.KIND: Kind(logged_run.load, logged_page.page, logs_screen),
+}
+
+
+def page_of(path: Path) -> Page:
+    """The page of the run at `path`.
+
+    Raises:
+        InputError: the run cannot be read, or is of a kind that has no page.
+    """
+    kind = _kind(path)
+    run = kind.load(path)
+    return kind.page(run, Source(str(path), _command(run)), path.stem)
+
+
+def screen_of(path: Path) -> Screen:
+    """The first screen of the run at `path`.
+
+    Raises:
+        InputError: as `page_of`.
+    """
+    kind = _kind(path)
+    return kind.screen(kind.load(path))
+
+
+def _kind(path: Path) -> Kind:
+    kind = KINDS.get(found := journal.kind(path))
+    if kind is None:
+        raise InputError(
+            f"{path} holds {found!r}, expected a run of gradlab: one of {', '.join(KINDS)}"
+        )
+    return kind
+
+
+def _command(run: Any) -> str:
+    """The command that makes the run again; empty where the file does not know it."""
+    config = getattr(run, "config", {})
+    attributes = getattr(run, "attributes", {})
+    return str(config.get("command") or attributes.get("command") or "")

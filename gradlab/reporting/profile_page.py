@@ -1,0 +1,105 @@
+"""The page of a measurement: the recommendation, then checks, error, direction, theory, numbers."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from gradlab.choice.words import statements
+from gradlab.findings import Finding
+from gradlab.profile import Profile
+from gradlab.readings import readings
+from gradlab.reporting import panels, shell
+from gradlab.reporting.first_fold import NOWHERE, Source
+from gradlab.reporting.numbers import tables
+from gradlab.reporting.page import Page, Section, method
+from gradlab.reporting.promises import theory
+from gradlab.reporting.soundness import sanity
+from gradlab.verdict import Evidence, evidence, first_screen
+from gradlab.verdict.screen import Screen
+
+
+def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
+    """What the page of a measurement shows; `name` is its title where no task is known."""
+    known, read = evidence(profile), readings(profile)
+    found = first_screen(profile, known)
+    title = str(profile.config.get("task") or name)
+    return shown(profile, found, title, known, read, source)
+
+
+def shown(
+    profile: Profile,
+    found: Screen,
+    title: str,
+    known: Evidence = panels.NOTHING,
+    read: tuple[Finding, ...] = (),
+    source: Source = NOWHERE,
+) -> Page:
+    """The page of a measurement whose first screen is known.
+
+    Args:
+        known: choice and ledger of the profile; read: checks read from its numbers.
+    """
+    drawn = tuple(panels.panels(profile, known))
+    absent = panels.absent(profile, known)
+    checks = None if profile.sanity is None else (*profile.sanity, *read)
+    numbers = (
+        "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
+        + tables(profile.table())
+    )
+    sections = (
+        sanity(checks),
+        *(_section(name, absent.get(name, ""), known) for name in panels.ORDER),
+        theory(profile),
+        Section("Every number", body=numbers),
+        _method(profile),
+    )
+    question = "How good is this policy gradient?"
+    return Page(title, question, _facts(profile), found, drawn, sections, source)
+
+
+def _section(name: str, missing: str, known: Evidence) -> Section:
+    lines: tuple[str, ...] = ()
+    if name == panels.CONTEST and known.choice is not None:
+        lines = tuple(each.text for each in statements(known.choice))
+    return Section(name, lines=lines, missing=missing)
+
+
+def _facts(profile: Profile) -> dict[str, object]:
+    """The header line: what was measured, on how much, how exactly."""
+    config, environment, truth = profile.config, profile.environment, profile.truth
+    error = _float(truth.get("relative_se"))
+    method = str(truth.get("method", ""))
+    if error is not None:
+        method += f" ± {error:.1%}" if math.isfinite(error) else ", lost in its own noise"
+    return {
+        "task": config.get("task"),
+        "policy": shell.short(config.get("policy_hash")),
+        "iteration": config.get("iteration"),
+        "gradients": config.get("starts"),
+        "batch N′": profile.batch,
+        "seed": config.get("seed"),
+        "truth": method if truth.get("admissible", True) else "none admissible",
+        "precision": environment.get("precision"),
+        "wall time": shell.seconds(environment.get("wall_seconds")),
+    }
+
+
+def _method(profile: Profile) -> Section:
+    truth = profile.truth
+    reason = str(truth.get("reason", ""))
+    admissible = {True: "The truth is admissible", False: "No admissible truth"}
+    verdict = admissible.get(bool(truth.get("admissible", True)), "")
+    why = f"<p>{escape(verdict)}{escape(f': {reason}' if reason else '')}.</p>" if truth else ""
+    rest = {key: value for key, value in profile.config.items() if key != "command"}
+    told = {key: value for key, value in truth.items() if key not in ("reason", "admissible")}
+    columns = {
+        "Truth and its error": told,
+        "Samples and settings": rest,
+        "Versions and machine": profile.environment,
+    }
+    return method(profile.config.get("command"), columns, why)
+
+
+def _float(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
