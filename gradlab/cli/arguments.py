@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab import records
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -106,16 +104,3 @@ def check_outputs(run: Path, made: tuple[str, ...], overwrite: bool, page: bool)
         from gradlab.reporting.output import check_page
 
         check_page(run)
-
-
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Ctrl-C waits until the imports inside are done: interrupted C extensions fail strangely."""
-    pressed: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -62,7 +63,7 @@ class Attribute:
 
 def _again(profile: Profile, run: Path) -> Profile:
     """The substitutions of a run whose command says how it was made."""
-    with arguments.undisturbed():
+    with undisturbed():
         from gradlab.reattributed import attributed_again
 
     made = _made(shlex.split(str(profile.config.get("command", ""))), run)

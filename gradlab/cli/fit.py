@@ -14,6 +14,7 @@ from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.cli.fit_words import fit_sentences, nearness_sentences
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -93,7 +94,7 @@ class Fit:
 
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
-        with arguments.undisturbed():
+        with undisturbed():
             import gradlab.fitting.two_models  # noqa: F401  What `_fitted` needs is ready then.
 
         task = arguments.named_task(self.task, self.settings)

@@ -13,6 +13,7 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.cli.models import asked_model
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -56,7 +57,7 @@ class Jacobians:
 
     def run(self, command: str) -> Document:
         """Compare and write RUN.h5, RUN.html and the policy that was made."""
-        with arguments.undisturbed():
+        with undisturbed():
             from gradlab.data.noise import stream
             from gradlab.jacobians.comparison import (
                 FEWEST,

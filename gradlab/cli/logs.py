@@ -12,6 +12,7 @@ from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.models import asked_model, named_model
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -61,7 +62,7 @@ class Logs:
 
     def run(self, command: str) -> Document:
         """Judge and write RUN.h5 and RUN.html."""
-        with arguments.undisturbed():
+        with undisturbed():
             from gradlab.logged.data import read
             from gradlab.logged.measuring import HORIZON, measure_logs
             from gradlab.networks.checkpoint import load

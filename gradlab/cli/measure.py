@@ -14,6 +14,7 @@ from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import asked_model
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -71,7 +72,7 @@ class Measure:
 
     def run(self, command: str) -> Document:
         """Measure and write RUN.h5, RUN.html and the networks that were made."""
-        with arguments.undisturbed():
+        with undisturbed():
             from gradlab.laws import resolved
             from gradlab.measurement import check_arguments, check_networks, measure
             from gradlab.networks import checkpoint

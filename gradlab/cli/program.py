@@ -1,7 +1,8 @@
 """From words to one command, from its document to an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted.
-With --json, standard output is one JSON document; progress and messages go to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted, 143
+terminated. With --json, standard output is one JSON document; progress and messages go to standard
+error.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
+from gradlab.cli.signals import terminable
 from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError
+from gradlab.progress import standard_error
+
+INTERRUPTED, TERMINATED = 130, 143
 
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
 Command = (
@@ -73,20 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=words,
         config=(FlagCreatePairsOff,),
     )
-    try:
-        # Whatever a simulator or a user's file prints must not mix with the answer.
-        with contextlib.redirect_stdout(sys.stderr):
-            document = asked.run(shlex.join(["gradlab", *words]))
-    except InputError as error:
-        print(f"gradlab: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except Failure as error:
-        print(f"gradlab: failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as stop:
-        told = str(stop) or "no file was left half-written"
-        print(f"gradlab: interrupted; {told}", file=sys.stderr)
-        return 130
+    with terminable() as received:
+        try:
+            # Whatever a simulator or a user's file prints must not mix with the answer.
+            with contextlib.redirect_stdout(sys.stderr):
+                document = asked.run(shlex.join(["gradlab", *words]))
+        except InputError as error:
+            standard_error(f"gradlab: error: {' '.join(str(error).split())}")
+            return 2
+        except Failure as error:
+            standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
+            return 1
+        except KeyboardInterrupt as stop:
+            word, code = ("terminated", TERMINATED) if received else ("interrupted", INTERRUPTED)
+            standard_error(f"gradlab: {word}; {str(stop) or 'no file was left half-written'}")
+            return code
     try:
         answer(document, asked.json, getattr(asked, "explain", False))
         sys.stdout.flush()

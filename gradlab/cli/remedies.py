@@ -12,6 +12,7 @@ from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -81,7 +82,7 @@ class Remedies:
 
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
-        with arguments.undisturbed():
+        with undisturbed():
             from gradlab.remedies.comparing import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)

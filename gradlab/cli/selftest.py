@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from gradlab.cli.arguments import Document, undisturbed
+from gradlab.cli.arguments import Document
+from gradlab.cli.signals import undisturbed
 from gradlab.progress import bars
 
 

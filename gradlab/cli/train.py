@@ -11,6 +11,7 @@ from tyro.conf import Positional, arg
 from gradlab.cli import arguments
 from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
 
@@ -108,7 +109,7 @@ class Train:
 
     def run(self, command: str) -> Document:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
-        with arguments.undisturbed():
+        with undisturbed():
             from gradlab.training.loop import train
 
         task = arguments.named_task(self.task, self.settings)

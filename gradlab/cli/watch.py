@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
-from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
+from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Watch:
     def run(self, command: str) -> Document:
         """Show the run until Ctrl-C, or once."""
         self._check()
-        with arguments.undisturbed():
+        with undisturbed():
             from rich.console import Console
 
             from gradlab.watching.state import Watcher, document
