@@ -150,7 +150,7 @@ def measure(case: Case, starts: int, horizon: int, progress: Progress) -> Profil
         "early true": Estimator(simulator, simulator, "first", early),
     }
     return gradlab.measure(
-        task, policy, None, estimators, horizon, starts, BATCH, seed=SEED,
+        task, policy, None, estimators, horizon, starts, BATCH, law="start", seed=SEED,
         progress=progress, command="python -m analyses.bias_variance",
     )  # fmt: skip
 

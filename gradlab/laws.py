@@ -5,6 +5,11 @@
     start     the starts themselves, ζ (or those that are given); the truth of each kind of gradient
               is its own, E_ζ[J_θπᵀ ∂_a Q^π] or ∇_θ E_ζ[V^π]
 
+`gradlab.shared_truth` records a third word where its caller brings the states:
+
+    given     states of the caller's own, such as replayed ones (`--weights measured`), with the
+              matched truths of "start"
+
 A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how
 good an estimator is at those states, never whether a step along it helps.
 """

@@ -115,7 +115,7 @@ def measure(
     critics = listed(critic)
     for each in critics or (None,):
         check_networks(task, policy, each)
-    begin = _judged_at(task, policy, starts, law, truth, termination, seed)
+    begin = judged_at(task, policy, starts, law, truth, termination, seed)
     first = critics[0] if critics else None
     chosen = estimators_at(task, first, estimators, H, every=truth == "objective")
     for name, estimator in chosen.items():
@@ -260,7 +260,7 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
         check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
 
 
-def _judged_at(
+def judged_at(
     task: Task,
     policy: nn.Module,
     starts: int | Tensor | Path,

@@ -15,7 +15,7 @@ from gradlab import provenance
 from gradlab.attributing import World, attributed
 from gradlab.errors import InputError
 from gradlab.hooks import Progress, silent
-from gradlab.measurement import estimators_at, starts_of
+from gradlab.measurement import estimators_at, judged_at
 from gradlab.profile import Profile
 from gradlab.tasks import Task
 
@@ -34,12 +34,21 @@ def attributed_again(
         task, policy, critic: those that were measured, with the default estimators and starts.
 
     Raises:
-        InputError: they are others, or the run measured estimators or starts of the user's own.
+        InputError: they are others, the run measured estimators or starts of the user's own, or
+            its truth is the gradient of the return, which is not substituted.
     """
     config = profile.config
+    if config.get("truth") == "objective":
+        raise InputError(
+            "the run's truth is the gradient of the return, which cannot be put in the place of an "
+            "estimator's parts: measure with law='start' (--law start) and attribute that run"
+        )
     policy = copy.deepcopy(policy).double()
     chosen = estimators_at(task, critic, None, config["horizon"])
-    begin = starts_of(task, config["starts"], config["seed"])
+    begin = judged_at(
+        task, policy, config["starts"], config.get("law", "start"), "matched",
+        config["termination"], config["seed"],
+    )  # fmt: skip
     now = {
         "policy_hash": provenance.network_hash(policy),
         "critic_hash": provenance.network_hash(critic),

@@ -96,7 +96,7 @@ def _exactly(name: str, known: float, measured: float, relative: float) -> Check
 
 def _biases() -> list[Check]:
     """Squared biases of J_n against second moments in closed form."""
-    profile = measure(_task(), _policy(), Quadratic(), horizon=4, starts=2048)
+    profile = measure(_task(), _policy(), Quadratic(), horizon=4, starts=2048, law="start")
     simulator = _task().simulator
     assert isinstance(simulator, LinearQuadratic)
     weight = -GAIN * ONE

@@ -37,6 +37,7 @@ class SharedTruth:
         policy: a float64 copy.
         horizon, batch, termination, seed: as in `measure`.
         reference: the truth itself.
+        law: "start", or "given" for states that the caller drew (see `gradlab.laws`).
     """
 
     task: Task
@@ -47,6 +48,7 @@ class SharedTruth:
     batch: int
     termination: str
     seed: int
+    law: str
 
     def profile(
         self,
@@ -74,7 +76,10 @@ class SharedTruth:
             self.task, self.policy, None, self.begin, self.horizon, self.batch, "matched",
             self.termination, self.seed, command,
         )  # fmt: skip
-        config |= {"law": "start", "actions": {name: each.actions for name, each in chosen.items()}}
+        config |= {
+            "law": self.law,
+            "actions": {name: each.actions for name, each in chosen.items()},
+        }
         environment = provenance.environment() | {
             "precision": "float64",
             "wall_seconds": f"{time.monotonic() - begun:.1f}",
@@ -96,7 +101,7 @@ def shared_truth(
     check: bool = True,
     progress: Progress = silent,
 ) -> SharedTruth:
-    """The truth for `policy` at the task's starts; arguments as in `measure`.
+    """The truth for `policy` at the task's starts, or at given states; arguments as in `measure`.
 
     Args:
         check: False: without the comparison with finite differences (`matched_truth`).
@@ -112,4 +117,5 @@ def shared_truth(
         task.simulator, policy, begin, task.discount, H, kinds=["first"], termination=termination,
         seed=seed, check=check, progress=progress,
     )  # fmt: skip
-    return SharedTruth(task, policy, begin, reference, H, batch, termination, seed)
+    law = "start" if isinstance(starts, int) else "given"
+    return SharedTruth(task, policy, begin, reference, H, batch, termination, seed, law)

@@ -360,7 +360,7 @@ def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):
     task = gradlab.tasks.linear_quadratic()
     policy = Linear(torch.tensor([[-0.5, -0.8]]))
     critic = Quadratic(torch.eye(3, dtype=torch.float64))
-    profile = gradlab.measure(task, policy, critic, horizon=4, starts=32)
+    profile = gradlab.measure(task, policy, critic, horizon=4, starts=32, law="start")
     again = gradlab.load(profile.save(tmp_path / "run.h5"))
     assert again.sanity == profile.sanity and profile.sanity
     assert profile.theory is not None and again.theory is not None

@@ -379,7 +379,7 @@ def test_numbers_out_of_range_are_refused(given):
 @pytest.fixture(scope="module")
 def quadratic() -> Profile:
     task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE), noise=0.0)
-    return gradlab.measure(task, scalar_policy(), Quadratic(), horizon=6, starts=1000)
+    return gradlab.measure(task, scalar_policy(), Quadratic(), horizon=6, starts=1000, law="start")
 
 
 def test_the_set_holds_the_best_horizon_known_in_closed_form(quadratic):

@@ -19,6 +19,7 @@ from gradlab.gradients.lqr import ExactCritic
 from gradlab.ledger import CANCELLING, CAUSES, SOURCES
 from gradlab.ledger_words import sentences
 from gradlab.networks.mlp import QCritic
+from gradlab.reattributed import attributed_again
 from gradlab.statistics.shapley import shares
 from gradlab.tasks import linear_quadratic
 
@@ -46,7 +47,14 @@ def policy(weight=WEIGHT):
 def measured(task, weight=WEIGHT, critic=None, starts=40, attribute=(1, H), **rest):
     critic = ExactCritic(task.simulator, weight, GAMMA) if critic is None else critic
     return gradlab.measure(
-        task, policy(weight), critic, horizon=H, starts=starts, attribute=attribute, **rest
+        task,
+        policy(weight),
+        critic,
+        horizon=H,
+        starts=starts,
+        law="start",
+        attribute=attribute,
+        **rest,
     )
 
 
@@ -248,6 +256,7 @@ def test_a_file_gives_the_same_ledger_without_torch(wrong_mass, tmp_path):
 OWN = """
 import torch
 from gradlab.networks.mlp import QCritic
+from gradlab.reattributed import attributed_again
 def policy():
     network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(network.weight, -0.3)
@@ -259,11 +268,12 @@ def critic():
 LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
 
 
-def test_the_command_line_attributes_kept_and_forgotten_runs_alike(tmp_path, capsys):
+@pytest.mark.parametrize("law", ["start", "visited"])
+def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path, capsys):
     own = tmp_path / "own.py"
     own.write_text(OWN)
     words = [*LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
-    words += ["--starts", "24", "--no-report", "--output"]
+    words += ["--starts", "24", "--law", law, "--truth", "matched", "--no-report", "--output"]
     kept, forgotten = (str(tmp_path / name) for name in ("kept.h5", "forgotten.h5"))
     assert cli.main(["measure", *words, kept, "--attribute"]) == 0
     assert cli.main(["measure", *words, forgotten]) == 0
@@ -283,3 +293,11 @@ def test_the_command_line_attributes_kept_and_forgotten_runs_alike(tmp_path, cap
     replace(gradlab.load(kept), attribution=None).save(kept, overwrite=True)
     assert cli.main(["attribute", kept]) == 2
     assert "measured another policy" in capsys.readouterr().err
+
+
+def test_a_run_against_the_gradient_of_the_return_is_not_attributed(tmp_path):
+    quadratic = task((A, B))
+    critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)
+    default = gradlab.measure(quadratic, policy(), critic, horizon=1, starts=8)
+    with pytest.raises(InputError, match=r"gradient of the return.*law='start'"):
+        attributed_again(default, quadratic, policy(), critic)

@@ -9,6 +9,7 @@ from torch import nn
 import gradlab
 from gradlab import records
 from gradlab.errors import InputError
+from gradlab.gradients.objective import SAMPLES
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +39,13 @@ def test_the_table_has_a_row_per_measured_cell(profile):
     assert list(table.columns) == [
         "estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"
     ]  # fmt: skip
-    assert len(table.query("estimator == 'data'")) == 10
-    assert len(table.query("estimator == 'mixed'")) == 10 * 4
-    assert (table.n == 32).all()
+    assert len(table.query("estimator == 'data'")) == 11
+    for name in ("model", "mixed", "true_dynamics"):
+        assert len(table.query("estimator == @name")) == 11 * 4
+        assert len(table.query(f"estimator == '{name}_all'")) == 11 * 4
+    everywhere = table.estimator.str.endswith("_all")
+    assert (table.n[everywhere] == 32).all()
+    assert (table.n[~everywhere] == 32 * SAMPLES).all()  # visited states of each start
     assert table.method.str.len().min() > 0
 
 

@@ -37,7 +37,7 @@ def profiles():
     policy = torch.nn.Linear(1, 1, bias=False).double()
     torch.nn.init.constant_(policy.weight, -0.1)
     return [
-        gradlab.measure(task, policy, Exact(slope), horizon=4, starts=64, batch=16)
+        gradlab.measure(task, policy, Exact(slope), horizon=4, starts=64, batch=16, law="start")
         for slope in (30.0, 1.0)
     ]
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import gradlab
 from gradlab.errors import InputError
@@ -23,7 +24,7 @@ def test_values_are_those_of_a_measurement(world):
         "model": gradlab.Estimator(task.prior, task.prior, "first", tail),
         "mixed": gradlab.Estimator(task.simulator, task.prior, "first", tail),
     }
-    whole = gradlab.measure(task, policy, critic, estimators, horizon=5, starts=32)
+    whole = gradlab.measure(task, policy, critic, estimators, horizon=5, starts=32, law="start")
     truth = shared_truth(task, policy, 32, 5)
     for name, estimator in estimators.items():  # one at a time
         part = truth.profile({name: estimator})
@@ -32,6 +33,17 @@ def test_values_are_those_of_a_measurement(world):
                 ours, theirs = (p.estimate(name, quantity, h) for p in (part, whole))
                 assert ours.value == pytest.approx(theirs.value, rel=1e-10, nan_ok=True)
                 np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-9)
+
+
+def test_states_that_the_caller_brings_are_recorded_as_given(world):
+    task, policy, critic = world
+    tail = gradlab.Tail(1, critic.double(), task.discount)
+    model = {"model": gradlab.Estimator(task.prior, task.prior, "first", tail)}
+    states = task.starts(8, torch.Generator().manual_seed(0))
+    laws = [
+        shared_truth(task, policy, starts, 1).profile(model).config["law"] for starts in (8, states)
+    ]
+    assert laws == ["start", "given"]
 
 
 def test_no_estimator_is_refused(world):

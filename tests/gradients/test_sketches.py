@@ -70,7 +70,9 @@ def test_variance_across_critics_is_that_of_exact_mean_gradients(actions):
     critics = [Tilted(tilt) for tilt in (0.0, 1.0, 3.0)]
     tail = gradlab.Tail(1, critics[0], task.discount)
     mine = gradlab.Estimator(task.simulator, task.simulator, actions, tail)
-    measured = gradlab.measure(task, policy, critics, {"mine": mine}, horizon=1, starts=128)
+    measured = gradlab.measure(
+        task, policy, critics, {"mine": mine}, horizon=1, starts=128, law="start"
+    )
     row = measured.table().query("quantity == 'variance_critics' and horizon == 1").iloc[0]
     starts = task.starts(128, gradlab.measurement.stream(0, "starts"))
     means = [
@@ -87,11 +89,12 @@ def test_variance_across_critics_is_that_of_exact_mean_gradients(actions):
 
 def test_equal_critics_have_no_variance_and_one_critic_none_to_tell():
     task, policy = scalar_task(), scalar_policy()
-    same = gradlab.measure(task, policy, [Tilted(1.0), Tilted(1.0)], horizon=2, starts=16).table()
+    given = dict(horizon=2, starts=16, law="start")
+    same = gradlab.measure(task, policy, [Tilted(1.0), Tilted(1.0)], **given).table()
     across = same.query("quantity == 'variance_critics'")
     assert set(across.estimator) == {"data", "model", "mixed", "true_dynamics"}
     assert (across.value.abs() < 1e-20).all()
-    alone = gradlab.measure(task, policy, Tilted(1.0), horizon=2, starts=16).table()
+    alone = gradlab.measure(task, policy, Tilted(1.0), **given).table()
     assert "variance_critics" not in set(alone.quantity)
     rest = same.query("quantity != 'variance_critics'").reset_index(drop=True)
     np.testing.assert_allclose(rest.value, alone.value, rtol=1e-9, atol=1e-12)

@@ -305,7 +305,7 @@ def test_measured_and_predicted_doubling_agree_where_the_chain_is_all_there_is()
         def forward(self, s, a):
             return -2 * s[:, 0] ** 2 - a[:, 0] ** 2
 
-    profile = gradlab.measure(task, policy, Critic(), horizon=14, starts=256)
+    profile = gradlab.measure(task, policy, Critic(), horizon=14, starts=256, law="start")
     run = gradlab.compare_jacobians(
         system, system, starts(16, 1), policy, discount=0.9, profile=profile
     )

@@ -150,7 +150,9 @@ def test_what_is_measured_is_what_gradlab_measure_says_of_the_kept_networks(tmp_
     model = LearnedSystem(ensemble)
     tail = gradlab.Tail(3, critic, 0.9)
     estimators = {"model": gradlab.Estimator(model, model, "first", tail)}
-    profile = gradlab.measure(task(), policy, critic, estimators, horizon=3, starts=16, batch=15)
+    profile = gradlab.measure(
+        task(), policy, critic, estimators, horizon=3, starts=16, batch=15, law="start"
+    )
     for name in ("bias2", "variance", "mse", "relative_mse", "cosine"):
         wanted = [profile.estimate("model", name, h).value for h in (0, 3)]
         np.testing.assert_allclose(found[name].values[0, 0], wanted, rtol=1e-8, atol=1e-12)
