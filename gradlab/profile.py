@@ -28,6 +28,8 @@ from gradlab.findings import (
     theory_from_group,
     theory_group,
 )
+from gradlab.realised import Realised
+from gradlab.realised_record import realised_from_group, realised_group
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
 from gradlab.stored_kernels import kernel_groups, kernels_from_groups
@@ -55,6 +57,8 @@ class Profile:
             of older versions.
         attribution: what substitutions of the truth found; None: `attribute` was off.
         consequence: what one step along each gradient did; None: `consequence` was off.
+        realised: what steps along some of the mean gradients add to the return of fresh starts;
+            None: starts that no law can be drawn from again, another truth, or an older file.
     """
 
     estimators: tuple[str, ...]
@@ -72,6 +76,7 @@ class Profile:
     kernels: tuple[Kernels, ...] = ()
     attribution: Attribution | None = None
     consequence: Consequence | None = None
+    realised: Realised | None = None
 
     @property
     def batch(self) -> int:
@@ -165,6 +170,8 @@ def _to_record(profile: Profile) -> records.Record:
         groups |= attribution_groups(profile.attribution)
     if profile.consequence is not None:
         groups["consequence"] = consequence_group(profile.consequence)
+    if profile.realised is not None:
+        groups["realised"] = realised_group(profile.realised)
     return records.Record(attributes, groups)
 
 
@@ -204,6 +211,7 @@ def _from_record(record: records.Record, path: Path) -> Profile:
             consequence=(
                 consequence_from_group(groups["consequence"]) if "consequence" in groups else None
             ),
+            realised=realised_from_group(groups["realised"]) if "realised" in groups else None,
         )
     except (KeyError, ValueError, TypeError, IndexError) as error:
         if isinstance(error, InputError):

@@ -72,18 +72,18 @@ def interval(quantity: str, estimate: Estimate) -> Interval:
         return METHODS[QUANTITIES[quantity].interval](estimate, se)
 
 
-def skewness_corrected(estimate: Estimate) -> tuple[float, float]:
-    """The ends on the scale of the estimate itself."""
-    se, (below, above) = jackknife_se(estimate.left_out), _t_quantiles(estimate.left_out)
+def skewness_corrected(estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
+    """The ends on the scale of the estimate itself, each of them at this level."""
+    se, (below, above) = jackknife_se(estimate.left_out), _t_quantiles(estimate.left_out, level)
     return estimate.value - above * se, estimate.value - below * se
 
 
-def _t_quantiles(left_out: Array) -> tuple[float, float]:
-    """Quantiles of (θ̂ − θ)/se at 2.5% and 97.5% given the skewness of the pseudo-values."""
+def _t_quantiles(left_out: Array, level: float = LEVEL) -> tuple[float, float]:
+    """Quantiles of (θ̂ − θ)/se, 2.5% and 97.5%, given the skewness of the pseudo-values."""
     groups = len(left_out)
     psi = left_out.mean() - left_out
     scale = float(np.abs(psi).max())
-    z = _student(groups - 1)
+    z = student(groups - 1, level)
     if not (np.isfinite(scale) and scale > 0):
         return -z, z
     psi = psi / scale
@@ -97,8 +97,9 @@ def _inverse(a: float, z: float) -> float:
 
 
 @lru_cache(maxsize=64)
-def _student(freedom: int) -> float:
-    return float(stats.t.ppf(LEVEL, freedom))
+def student(freedom: int, level: float = LEVEL) -> float:
+    """Student's quantile."""
+    return float(stats.t.ppf(level, freedom))
 
 
 def _squared_norm(estimate: Estimate, se: float) -> Interval:

@@ -1,0 +1,118 @@
+"""Which steps are taken, how far and from how many starts: decided by counting simulator steps.
+
+A judged direction is rolled out at two lengths from n starts for T steps, the truth along −η, too.
+Rollouts are paid for in simulator steps, whose number is known before anything is run: a clock
+would make a seed give other numbers on another day. All cells at once come first; where they do
+not fit, the first ones from fewer starts. Read without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from gradlab.realised import Cell
+
+LADDER = (256, 128, 64, 32, 16)  # starts that returns are of
+ENOUGH = 64  # starts beyond which more cells are worth more than more starts
+FEWEST = 5  # cells that are worth more than more starts
+MOST = 10  # cells
+GRID = (1, 2, 5, 10)  # horizons, and the longest, where no gain says which
+LENGTHS = 2  # of a step along each direction
+PROBED = 16  # starts on which the linear range is looked for
+PROBES = 12  # rollouts of each of them
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is rolled out: cells, starts, steps of an episode, and how many steps that makes."""
+
+    cells: tuple[Cell, ...]
+    judges: int
+    horizon: int
+    steps: int
+
+
+def planned(
+    cells: Sequence[Cell],
+    horizons: Sequence[int],
+    budget: float,
+    truth: bool,
+    judges: int | None = None,
+) -> Plan:
+    """The most that the budget buys, at least `FEWEST` cells from 16 starts.
+
+    Args:
+        cells: the first ones first.
+        horizons: T that will do, the best one first.
+        budget: simulator steps.
+        truth: are the truth's own steps to be taken, too, and their linear range found?
+        judges: as many starts, instead; every cell is then taken.
+    """
+    if judges is not None:
+        horizon = horizons[0]
+        return Plan(tuple(cells), judges, horizon, _steps(len(cells), judges, horizon, truth))
+    fewest = min(FEWEST, len(cells))
+    for horizon in horizons:
+        for n in LADDER:
+            fitting = [
+                k for k in range(fewest, len(cells) + 1) if _steps(k, n, horizon, truth) <= budget
+            ]
+            if fitting and (fitting[-1] == len(cells) or n <= ENOUGH):
+                k = fitting[-1]
+                return Plan(tuple(cells[:k]), n, horizon, _steps(k, n, horizon, truth))
+    n, horizon = LADDER[-1], horizons[-1]
+    return Plan(tuple(cells[:fewest]), n, horizon, _steps(fewest, n, horizon, truth))
+
+
+def _steps(cells: int, judges: int, horizon: int, truth: bool) -> int:
+    rollouts = 1 + LENGTHS * cells
+    if not truth:
+        return horizon * judges * rollouts
+    return horizon * (judges * (rollouts + 2 * LENGTHS) + PROBED * PROBES)
+
+
+def chosen_cells(
+    measured: Iterable[Cell], gains: pd.DataFrame | None, most: int = MOST
+) -> tuple[Cell, ...]:
+    """The cells whose steps are worth their price, the first ones first.
+
+    With gains to first order: the data gradient, each estimator's best horizon, the shortest that
+    is shown to harm, the longest. Without: the data gradient and a geometric grid of horizons,
+    whose middle comes first.
+
+    Args:
+        measured: every cell that has a mean gradient.
+        gains: rows of a profile's table with quantity "gain"; None or empty: there is no truth.
+    """
+    by_name: dict[str, list[int]] = {}
+    for name, horizon in measured:
+        by_name.setdefault(name, []).append(horizon)
+    data = [(name, 0) for name, over in by_name.items() if max(over) == 0]
+    over = {name: sorted(h for h in each if h) for name, each in by_name.items() if max(each)}
+    chosen = _grid(over) if gains is None or not len(gains) else _telling(over, gains)
+    return tuple(dict.fromkeys([*data, *chosen]))[:most]
+
+
+def _telling(over: dict[str, list[int]], gains: pd.DataFrame) -> list[Cell]:
+    best, harming, longest = [], [], []
+    for name, horizons in over.items():
+        rows = gains[(gains["estimator"] == name) & gains["horizon"].isin(horizons)]
+        rows = rows[np.isfinite(rows["value"])].sort_values("horizon")
+        if len(rows):
+            best.append((name, int(rows["horizon"].iloc[int(rows["value"].argmax())])))
+            harming += [(name, int(h)) for h in rows["horizon"][rows["ci_high"] < 0][:1]]
+        longest.append((name, horizons[-1]))
+    return [*best, *harming, *longest]
+
+
+def _grid(over: dict[str, list[int]]) -> list[Cell]:
+    found = []
+    for place in (2, 0, 3, 4, 1):
+        for name, horizons in over.items():
+            wanted = (*GRID, horizons[-1])[place]
+            found.append((name, min(horizons, key=lambda h: abs(h - wanted))))
+    return found

@@ -1,0 +1,56 @@
+"""Intervals of means over few groups, and of ratios of two of them, alone or several together.
+
+    mean    on each side the wider end of Student's interval and of Hall's (`intervals`): of 16
+            skewed groups the one misses in 7 to 11 cases of 100, the other in 6 to 9, both in 6
+    ratio   all ρ with |ā − ρ b̄| ≤ t se(a − ρ b)       (Fieller 1954, J. R. Stat. Soc. B 16)
+
+The latter's linear combination has less skewness than either mean: Student's quantile covers from
+16 groups on. Of `among` intervals that hold together each is at 1 − 5%/among (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.statistics.intervals import (
+    LEVEL,
+    Interval,
+    jackknife_se,
+    pseudo_values,
+    skewness_corrected,
+    student,
+)
+from gradlab.statistics.moments import Estimate
+
+
+def level_of(among: int) -> float:
+    """Of each end of one of `among` 95% intervals that hold together."""
+    return 1 - (1 - LEVEL) / max(among, 1)
+
+
+def mean_interval(mean: Estimate, among: int = 1) -> Interval:
+    """Of a mean over groups."""
+    level = level_of(among)
+    se = jackknife_se(mean.left_out)
+    half = student(len(mean.left_out) - 1, level) * se
+    low, high = skewness_corrected(mean, level)
+    ends = min(low, mean.value - half), max(high, mean.value + half)
+    return Interval(*ends, se, "wider end of Student's and the skewness-corrected jackknife")
+
+
+def ratio_of_means(above: Estimate, below: Estimate, among: int = 1) -> Interval | None:
+    """Of above / below on the same groups; None where the sign of the latter is not known."""
+    groups = len(below.left_out)
+    z2 = student(groups - 1, level_of(among)) ** 2
+    psi = np.stack([pseudo_values(above), pseudo_values(below)])
+    (aa, ab), (_, bb) = np.cov(psi) / groups
+    a, b = above.value, below.value
+    square, linear, rest = b**2 - z2 * bb, a * b - z2 * ab, a**2 - z2 * aa
+    if not square > 0:
+        return None
+    root = np.sqrt(max(linear**2 - square * rest, 0.0))
+    ratio = a / b
+    se = float(np.sqrt(max(aa - 2 * ratio * ab + ratio**2 * bb, 0.0)) / abs(b))
+    return Interval(
+        float((linear - root) / square), float((linear + root) / square), se, "Fieller, Student"
+    )
