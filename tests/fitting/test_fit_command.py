@@ -126,7 +126,7 @@ def test_measure_and_jacobians_take_the_model_in_the_place_of_the_prior(
         assert cli.main(["measure", "double_integrator", *words]) == 0
         tables.append(json.loads(capsys.readouterr().out)["table"])
     apart = {row["estimator"] for row, other in zip(*tables, strict=True) if row != other}
-    assert apart == {"model", "mixed"}
+    assert apart == {"model", "mixed", "model_all", "mixed_all"}
     words = (*shared, "--starts", "64", "--output", str(tmp_path / "j.h5"), "--no-report", "--json")
     assert cli.main(["jacobians", "double_integrator", *words]) == 0
     assert "model" in capsys.readouterr().out

@@ -114,7 +114,12 @@ def test_measure_and_jacobians_take_both(
         assert cli.main([*words, *place]) == 0
         tables[name] = json.loads(capsys.readouterr().out)["table"]
     pairs = zip(tables["one"], tables["two"], strict=True)
-    assert {row["estimator"] for row, other in pairs if row != other} == {"model", "mixed"}
+    assert {row["estimator"] for row, other in pairs if row != other} == {
+        "model",
+        "mixed",
+        "model_all",
+        "mixed_all",
+    }
     # What is compared with the simulator's Jacobians is the gradient model's, at its mean.
     found = []
     for states in (first, second):

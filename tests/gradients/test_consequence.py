@@ -192,13 +192,13 @@ def test_a_file_holds_every_number_of_it(found):
     assert again.table().equals(steps.table())
 
 
-@pytest.mark.parametrize("truth", ["matched", pytest.param("objective", marks=pytest.mark.slow)])
-def test_a_measurement_takes_the_steps_of_its_cells_and_keeps_them(truth, tmp_path):
+@pytest.mark.parametrize("law", ["start", pytest.param("visited", marks=pytest.mark.slow)])
+def test_a_measurement_takes_the_steps_of_its_cells_and_keeps_them(law, tmp_path):
     task = tasks.double_integrator()
     policy = nn.Linear(2, 1, bias=False).double()
     policy.weight.data = -matrix((2.0, 2.0))
     critic = ExactCritic(task.simulator, policy.weight.detach(), task.discount)
-    found = measure(task, policy, critic, horizon=3, starts=64, truth=truth, consequence=True)
+    found = measure(task, policy, critic, horizon=3, starts=64, law=law, consequence=True)
     steps = found.consequence
     assert steps is not None and steps.cells[0] == (TRUTH, 0)
     assert steps.cells[1][0] == "model" and steps.sliced[1] == steps.cells[1]

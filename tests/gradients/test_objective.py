@@ -300,7 +300,7 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     np.testing.assert_allclose(found.size, 2 * SAMPLES)
 
 
-def test_an_unstable_loop_has_no_bias_under_either_truth_and_says_why():
+def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
     from gradlab.verdict import verdict
 
     one = ONE
@@ -310,8 +310,8 @@ def test_an_unstable_loop_has_no_bias_under_either_truth_and_says_why():
     )  # fmt: skip
     policy = feedback(-0.1 * one)
     critic = ExactCritic(task.simulator, -1.0 * one, GAMMA)
-    for truth in ("matched", "objective"):
-        profile = gradlab.measure(task, policy, critic, horizon=60, starts=64, truth=truth)
+    for law in ("start", "visited"):
+        profile = gradlab.measure(task, policy, critic, horizon=60, starts=64, law=law)
         assert profile.truth["status"] == "none"
         assert not profile.truth["admissible"]
         measured = set(profile.table().quantity)
@@ -320,7 +320,7 @@ def test_an_unstable_loop_has_no_bias_under_either_truth_and_says_why():
         said = verdict(profile)[0]
         assert not said.decided
         assert said.text.startswith("No truth here: λ = 0.223 per step against ln 1/γ = 0.105")
-        short = gradlab.measure(task, policy, critic, horizon=3, starts=2048, truth=truth)
+        short = gradlab.measure(task, policy, critic, horizon=3, starts=2048, law=law)
         assert short.truth["status"] == "cut"
         assert 3 <= short.truth["horizon"] <= 44  # where γᵀ is 1%
 
