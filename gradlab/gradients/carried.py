@@ -11,7 +11,7 @@ so means, norms, kernels and variances are written once for all three kinds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -55,11 +55,45 @@ class Carried:
     jacobian: PolicyJacobian
     ends: tuple[int, ...]
 
+    def some(self, chosen: list[int]) -> Carried:
+        """Some of the horizons."""
+        ends = tuple(self.ends[k] for k in chosen)
+        return Carried(self.costates[chosen], self.jacobian, ends)
+
+    @property
+    def bytes(self) -> int:
+        """What λ and J take."""
+        parts = [each for f in self.jacobian.factors for each in (f.signals, f.inputs)]
+        held = [self.costates, *(each for each in parts if each is not None)]
+        return sum(each.numel() * each.element_size() for each in held)
+
     def until_end(self, k: int) -> tuple[PolicyJacobian, Tensor]:
         """J and λ [T, N, width] of the k-th horizon, without the steps that it does not reach."""
         steps = self.ends[k] + 1
         samples = slice(0, steps * self.costates.shape[2])
         return self.jacobian.rows(samples), self.costates[k, :steps]
+
+
+@dataclass(frozen=True)
+class Course:
+    """A path with K = ∂π/∂s along it, and J = ∂π/∂θ at its states."""
+
+    path: Path
+    K: Tensor
+    jacobian: PolicyJacobian
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Paths and linearizations from one block of starts, made once for all estimators.
+
+    Attributes:
+        courses: by the system that makes the states, and the horizon.
+        linear: by those, and the system that is differentiated.
+    """
+
+    courses: dict[tuple[int, int], Course] = field(default_factory=dict)
+    linear: dict[tuple[int, int, int], LinearizedPath] = field(default_factory=dict)
 
 
 class LogDensity(nn.Module):
@@ -87,23 +121,56 @@ def carried(
     horizons: tuple[int, ...],
     seed: int,
     termination: str,
+    shared: Shared | None = None,
 ) -> Carried:
-    """λ and J of an estimator (without entropy: see `softened`) for some of its horizons."""
+    """λ and J of an estimator (without entropy: see `softened`) for some of its horizons.
+
+    Args:
+        shared: what other estimators made from the same starts, seed and termination.
+    """
     if estimator.actions == "score":
         return _score(estimator, policy, starts, horizons, seed, termination)
+    if estimator.actions == "all":
+        shared = Shared() if shared is None else shared
+        return _every(estimator, policy, starts, horizons, seed, termination, shared)
     tail = estimator.tail
-    traces: list[Trace] | None = [] if estimator.actions == "all" else None
-    linear = linearized(estimator, policy, starts, seed, traces, termination)
+    linear = linearized(estimator, policy, starts, seed, None, termination)
     gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
+    g = action_gradients(linear, gradient, tail.discount)
     weight = starts.weight[:, None]
-    if traces is None:
-        g = action_gradients(linear, gradient, tail.discount)
-        jacobian = policy_jacobian(policy, starts.states, linear.path.policy_noise[0])
-        return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
+    jacobian = policy_jacobian(policy, starts.states, linear.path.policy_noise[0])
+    return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
+
+
+def _every(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    horizons: tuple[int, ...],
+    seed: int,
+    termination: str,
+    shared: Shared,
+) -> Carried:
+    """θ in every action."""
+    states, tail = estimator.states, estimator.tail
+    model = states if estimator.jacobians is None else estimator.jacobians
+    key = id(states), tail.horizon
+    if key not in shared.courses:
+        traces: list[Trace] = []
+        path, K = path_with_jacobians(states, policy, starts, tail.horizon, seed, traces)
+        shared.courses[key] = Course(path, K, joined_factors(policy, traces, path))
+    course = shared.courses[key]
+    if (*key, id(model)) not in shared.linear:
+        noise = jacobian_noise(states, model, course.path)
+        shared.linear[*key, id(model)] = linearize_path(
+            course.path, model, course.K, noise, termination
+        )
+    linear = shared.linear[*key, id(model)]
+    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
     costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
-    jacobian = joined_factors(policy, traces, linear.path)
     counted = linear.path.alive if termination == "mask" else None
-    return _isolated(Carried(costates * weight, jacobian, horizons), counted)
+    found = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
+    return _isolated(found, counted)
 
 
 def _isolated(found: Carried, counted: Tensor | None) -> Carried:

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients import gram
-from gradlab.gradients.carried import carried
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.groups import Floats, group_sums, grouping
+from gradlab.gradients.held import Held, group_blocks
 from gradlab.gradients.sketches import (
     Sketch,
     explicit_sketch,
@@ -25,7 +25,6 @@ from gradlab.gradients.sketches import (
     tails_and_signs,
     true_sketch,
 )
-from gradlab.gradients.starts import Starts
 from gradlab.statistics.moments import Moments, PairSums
 
 SAMPLES = 128  # whose explicit gradients are held at once
@@ -35,28 +34,23 @@ Rows = Callable[[slice], Iterator[tuple[int, list[Tensor], Tensor]]]
 
 
 def explicit_moments(
-    several: Sequence[Estimator],
-    policy: nn.Module,
-    begin: Starts,
-    T: Tensor | None,
-    seed: int,
-    termination: str,
-) -> tuple[dict[int, Moments], Tensor]:
+    several: Sequence[Estimator], held: Held, T: Tensor | None
+) -> tuple[list[Moments], Tensor]:
     """Moments of every horizon, and the mean gradients of those horizons, [K, P].
 
     Args:
         several: the estimator, and the same with other critics.
         T: true gradients of the same samples, [N, P].
     """
+    policy, begin = held.policy, held.begin
     horizons = tuple(range(first_horizon(several[0]), several[0].tail.horizon + 1))
-    blocks = list(_group_blocks(begin.group))
+    blocks = list(group_blocks(begin.group, SAMPLES))
 
     def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
-        part = begin.block(rows)
-        found = [carried(each, policy, part, horizons, seed, termination) for each in several]
+        found = [held.rows(each, rows, horizons) for each in several]
         for k in range(len(horizons)):
             every = [gram.path_gradients(*each.until_end(k)) for each in found]
-            yield k, every, grouping(part)[0]
+            yield k, every, grouping(begin.block(rows))[0]
 
     sketch = sketch_for(policy)
     P = sum(p.numel() for p in policy.parameters())
@@ -67,8 +61,8 @@ def explicit_moments(
     truth = None
     if T is not None:
         truth = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
-    cells = {}
-    for k, n in enumerate(horizons):
+    cells = []
+    for k in range(len(horizons)):
         tails, signs = tails_and_signs(np.concatenate(sketches[k]), size, truth)
         gradient, *against = _concatenated(pairs[k])
         plain = Moments(size, torch.cat(squares[k]).numpy(), gradient, signs=signs, tails=tails)
@@ -76,7 +70,7 @@ def explicit_moments(
             reference, error, cross = against
             plain = replace(plain, truth=reference, difference=error, cross=cross)
         across = _concatenated([[each] for each in critics[k]])[0] if critics[k] else None
-        cells[n] = replace(plain, critics=across)
+        cells.append(replace(plain, critics=across))
     return cells, sums[0] / len(begin.states)
 
 
@@ -135,21 +129,6 @@ def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
         for name in ("own", "left", "right")
     )
     return PairSums(own, left, right)
-
-
-def _group_blocks(group: Tensor) -> Iterator[slice]:
-    """Blocks of rows that cut no group in two; one block where labels are not in order."""
-    change = torch.ones(len(group), dtype=torch.bool)
-    change[1:] = group[1:] != group[:-1]
-    starts = change.nonzero().flatten().tolist()
-    if bool((group[1:] < group[:-1]).any()):
-        yield slice(0, len(group))
-        return
-    begin = 0
-    for edge in [*starts[1:], len(group)]:
-        if edge - begin >= SAMPLES or edge == len(group):
-            yield slice(begin, edge)
-            begin = edge
 
 
 def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:

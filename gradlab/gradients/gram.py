@@ -11,6 +11,8 @@ memory is O(N) and no parameter-sized vector exists.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,22 +23,60 @@ PAIRS = 1 << 21  # entries of Θ held at once
 KERNEL = 8192  # N · da up to which Θ is formed: beyond, sums in θ are cheaper than N² products
 
 
-def path_gradients(jacobian: PolicyJacobian, costates: Tensor) -> Tensor:
-    """Σ_t J(s_t,i)ᵀ λ_t,i for costates [T, N, da] → [N, P]; the Jacobian's samples are (t, i)."""
+def path_gradients(jacobian: PolicyJacobian, costates: Tensor, part: slice | None = None) -> Tensor:
+    """Σ_t J(s_t,i)ᵀ λ_t,i for costates [T, N, da] → [N, P]; the Jacobian's samples are (t, i).
+
+    Args:
+        part: one of `parameter_blocks`, where only these parameters are wanted.
+    """
     t, n, _ = costates.shape
-    result = costates.new_zeros(n, jacobian.size)
+    part = slice(0, jacobian.size) if part is None else part
+    result = costates.new_zeros(n, part.stop - part.start)
     for factor in jacobian.factors:
         signals = factor.signals.reshape(t, n, *factor.signals.shape[1:])
         if factor.inputs is None:
-            result += torch.einsum("tna,tnap->np", costates, signals)
+            result += torch.einsum("tna,tnap->np", costates, signals[..., part])
             continue
-        signal = torch.einsum("tna,tnao->tno", costates, signals)
         inputs = factor.inputs.reshape(t, n, -1)
-        if factor.weight is not None:
-            result[:, factor.weight] = torch.einsum("tno,tni->noi", signal, inputs).flatten(1)
-        if factor.bias is not None:
-            result[:, factor.bias] = signal.sum(dim=0)
+        if (found := _overlap(factor.weight, part)) is not None:
+            into, own = found
+            width = inputs.shape[2]
+            out = slice(own.start // width, own.stop // width)
+            signal = torch.einsum("tna,tnao->tno", costates, signals[..., out])
+            result[:, into] = torch.einsum("tno,tni->noi", signal, inputs).flatten(1)
+        if (found := _overlap(factor.bias, part)) is not None:
+            into, own = found
+            result[:, into] = torch.einsum("tna,tnao->no", costates, signals[..., own])
     return result
+
+
+def _overlap(whole: slice | None, part: slice) -> tuple[slice, slice] | None:
+    """What a layer's parameters and a block share: its place in the block, and in the layer."""
+    if whole is None or whole.stop <= part.start or part.stop <= whole.start:
+        return None
+    begin, end = max(whole.start, part.start), min(whole.stop, part.stop)
+    return (
+        slice(begin - part.start, end - part.start),
+        slice(begin - whole.start, end - whole.start),
+    )
+
+
+def parameter_blocks(jacobians: Sequence[PolicyJacobian], most: float) -> list[slice]:
+    """All parameters in blocks of at most `most`, but at least one, that cut no row of a weight."""
+    layers: dict[int, tuple[int, int]] = {}
+    for factor in (each for jacobian in jacobians for each in jacobian.factors):
+        if factor.inputs is not None and factor.weight is not None:
+            layers[factor.weight.start] = factor.weight.stop, factor.inputs.shape[1]
+    size, begin, blocks = jacobians[0].size, 0, []
+    while begin < size:
+        if begin in layers:
+            end, row = layers[begin]
+        else:
+            end, row = min((start for start in layers if start > begin), default=size), 1
+        step = max(1, int(most) // row) * row
+        blocks += [slice(k, min(k + step, end)) for k in range(begin, end, step)]
+        begin = end
+    return blocks
 
 
 def along(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
@@ -72,6 +112,27 @@ def along_each(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
         if factor.bias is not None:
             moved = moved + directions[:, factor.bias]
         result += torch.einsum("nao,no->na", factor.signals, moved)
+    return result
+
+
+def along_own(jacobian: PolicyJacobian, directions: Tensor) -> Tensor:
+    """J_t,i v_i with one direction for each start, [n, P] → [T, n, da]; samples are (t, i)."""
+    n = len(directions)
+    t = jacobian.samples // n
+    result = directions.new_zeros(t, n, jacobian.action_dim)
+    for factor in jacobian.factors:
+        signals = factor.signals.reshape(t, n, *factor.signals.shape[1:])
+        if factor.inputs is None:
+            result += torch.einsum("tnap,np->tna", signals, directions)
+            continue
+        moved = directions.new_zeros(n, t, signals.shape[3])
+        if factor.weight is not None:
+            weight = directions[:, factor.weight].reshape(n, moved.shape[2], -1)
+            inputs = factor.inputs.reshape(t, n, -1).transpose(0, 1)
+            moved = inputs @ weight.transpose(1, 2)
+        if factor.bias is not None:
+            moved = moved + directions[:, None, factor.bias]
+        result += torch.einsum("tnao,nto->tna", signals, moved)
     return result
 
 

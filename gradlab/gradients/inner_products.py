@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
-from gradlab.gradients.carried import Carried, carried, path_with_jacobians
+from gradlab.gradients.carried import Carried, path_with_jacobians
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.explicit_moments import explicit_moments
+from gradlab.gradients.explicit_moments import SAMPLES, explicit_moments
 from gradlab.gradients.first_action import action_gradients
-from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.held import Held, group_blocks
 from gradlab.gradients.kernels import (
     FOLDS,
     Source,
@@ -28,6 +29,7 @@ from gradlab.gradients.kernels import (
     folds_of,
     kept_horizons,
 )
+from gradlab.gradients.path_moments import path_moments
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -51,6 +53,8 @@ from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
+
+WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
 
 Cells = dict[tuple[str, int], Moments]
 Means = dict[tuple[str, int], Tensor]
@@ -96,12 +100,13 @@ def estimator_moments(
     first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
     cells, kernels, means, true = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
     explicit = {name: each for name, each in chosen.items() if name not in first}
-    found = explicit_cells(explicit, policy, begin, truth, termination, seed, progress, rivals)
+    held = Held(policy, begin, seed, termination, _count(explicit, rivals))
+    found = explicit_cells(explicit, held, truth, progress, rivals)
     cells, means = cells | found[0], means | found[1]
     if truth.every is not None:
         true = truth.every.gradients.mean(dim=0)
     if explicit:
-        sources = explicit_sources(explicit, policy, begin, horizon, seed, termination)
+        sources = explicit_sources(explicit, held, horizon)
         T = None if truth.every is None else truth.every.gradients
         kernels.append(explicit_kernels("all", sources, begin, T))
     progress("estimators", len(chosen), len(chosen))
@@ -110,14 +115,7 @@ def estimator_moments(
 
 
 def explicit_cells(
-    chosen: Mapping[str, Estimator],
-    policy: nn.Module,
-    begin: Starts,
-    truth: Truth,
-    termination: str,
-    seed: int,
-    progress: Progress,
-    rivals: Rivals,
+    chosen: Mapping[str, Estimator], held: Held, truth: Truth, progress: Progress, rivals: Rivals
 ) -> tuple[Cells, Means]:
     """Moments and means of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
@@ -125,21 +123,33 @@ def explicit_cells(
     means: Means = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
-        several = (estimator, *rivals.get(name, ()))
-        moments, mean = explicit_moments(several, policy, begin, T, seed, termination)
-        cells |= {(name, n): each for n, each in moments.items()}
-        means |= {(name, n): each for n, each in zip(moments, mean, strict=True)}
+        moments, mean = _explicit((estimator, *rivals.get(name, ())), held, T)
+        keys = [(name, n) for n in horizons_of(estimator)]
+        cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
     return cells, means
 
 
+def _explicit(
+    several: Sequence[Estimator], held: Held, T: Tensor | None
+) -> tuple[list[Moments], Tensor]:
+    """Moments and means of an estimator, and the same with other critics, the cheaper way."""
+    begin, estimator = held.begin, several[0]
+    P = sum(p.numel() for p in held.policy.parameters())
+    if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
+        horizons = tuple(horizons_of(estimator))
+        blocks = list(group_blocks(begin.group, SAMPLES))
+
+        def rows(block: slice) -> Carried:
+            return held.rows(estimator, block, horizons)
+
+        if (found := path_moments(rows, blocks, held.policy, begin, T)) is not None:
+            return found
+    return explicit_moments(several, held, T)
+
+
 def explicit_sources(
-    chosen: Mapping[str, Estimator],
-    policy: nn.Module,
-    begin: Starts,
-    horizon: int,
-    seed: int,
-    termination: str,
-    among: int | None = None,
+    chosen: Mapping[str, Estimator], held: Held, horizon: int, among: int | None = None
 ) -> list[Source]:
     """Their gradients at the horizons whose inner products are kept.
 
@@ -152,11 +162,15 @@ def explicit_sources(
         horizons = tuple(n for n in kept if n in horizons_of(estimator))
 
         def rows(block: slice) -> Carried:
-            return carried(estimator, policy, begin.block(block), horizons, seed, termination)
+            return held.rows(estimator, block, horizons)
 
         return Source(tuple((name, n) for n in horizons), rows)
 
     return [source(name, each) for name, each in chosen.items()]
+
+
+def _count(chosen: Mapping[str, Estimator], rivals: Rivals) -> int:
+    return sum(1 + len(rivals.get(name, ())) for name in chosen)
 
 
 def _rival(name: str, k: int) -> str:

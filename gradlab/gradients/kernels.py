@@ -20,7 +20,8 @@ from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.carried import Carried
-from gradlab.gradients.groups import grouping
+from gradlab.gradients.groups import group_sums, grouping
+from gradlab.gradients.held import group_blocks
 from gradlab.gradients.starts import Starts
 from gradlab.statistics.kernels import ActionProducts, Cell, GroupProducts, Kernels
 
@@ -28,7 +29,7 @@ FOLDS = 2
 HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
 CELLS = 32  # of all of them together: what is kept grows with their square
 SAMPLES = 128  # whose costates are held at once
-BYTES = 3e8  # of explicit gradients that are held at once
+BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
 
 
 def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
@@ -109,7 +110,7 @@ def _fold_sums(
     for source in sources:
         parts = [
             torch.stack([_sums(each, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
-            for rows in _blocks(len(fold), SAMPLES)
+            for rows in group_blocks(begin.group, SAMPLES)
             for each in [source.rows(rows)]
         ]
         found.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
@@ -132,41 +133,44 @@ def _sums(found: Carried, rows: Tensor) -> Tensor:
 def _products(
     sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """own, within [G, M, M] and total [folds, G, M, M]."""
+    """own, within [G, M, M] and total [folds, G, M, M].
+
+    Some starts and some parameters at a time: inner products are sums over parameters, and a block
+    that stays in cache is formed, multiplied by itself and by the sums, and forgotten.
+    """
     label, size = grouping(begin)
-    M, P = sums.shape[1:]
+    M = sums.shape[1]
     own, within = sums.new_zeros(2, len(size), M, M)
     total = sums.new_zeros(FOLDS, len(size), M, M)
-    last = {int(g): i for i, g in enumerate(label)}
-    unfinished: dict[int, Tensor] = {}
-    for block in _blocks(len(label), SAMPLES):
-        carried = [each.rows(block) for each in sources]
-        length = block.stop - block.start
-        for rows in _blocks(length, max(1, int(BYTES / (8 * M * P)))):
-            here = slice(block.start + rows.start, block.start + rows.stop)
+    for rows in group_blocks(begin.group, SAMPLES):
+        carried = [each.rows(rows) for each in sources]
+        groups, here = torch.unique(label[rows], return_inverse=True)
+        n = rows.stop - rows.start
+        alone = torch.equal(here, torch.arange(n))
+        inner, squares = sums.new_zeros(n, M, M), sums.new_zeros(len(groups), M, M)
+        along = sums.new_zeros(len(groups) * M, FOLDS * M)
+        for part in gram.parameter_blocks([each.jacobian for each in carried], BYTES / (8 * M * n)):
             parts = [
-                _explicit(each, rows) * (1 if source.visits else repeats)
+                _explicit(each, part) * (1 if source.visits else repeats)
                 for source, each in zip(sources, carried, strict=True)
             ]
             if truth is not None:
-                parts.append(repeats * truth[here, None])
+                parts.append(repeats * truth[rows, None, part])
             U = torch.cat(parts, dim=1)
-            inner = U @ U.transpose(1, 2) / repeats
-            _among_visits(inner, sources, carried, rows)
-            within.index_add_(0, label[here], inner)
-            for i, u in zip(label[here].tolist(), U, strict=True):
-                unfinished[i] = unfinished[i] + u if i in unfinished else u
-            done = [g for g in unfinished if last[g] < here.stop]
-            if done:
-                X = torch.stack([unfinished.pop(g) for g in done])
-                own[done] = X @ X.transpose(1, 2)
-                total[:, done] = X @ sums[:, None].transpose(2, 3)
+            pairs = U @ U.transpose(1, 2)
+            inner += pairs
+            X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
+            squares += pairs if alone else X @ X.transpose(1, 2)
+            along += X.flatten(0, 1) @ sums[:, :, part].flatten(0, 1).T
+        inner /= repeats
+        _among_visits(inner, sources, carried)
+        within.index_add_(0, label[rows], inner)
+        own[groups] = squares
+        total[:, groups] = along.reshape(len(groups), M, FOLDS, M).permute(2, 0, 1, 3)
     return own.numpy(), within.numpy(), total.numpy()
 
 
-def _among_visits(
-    inner: Tensor, sources: Sequence[Source], carried: Sequence[Carried], rows: slice
-) -> None:
+def _among_visits(inner: Tensor, sources: Sequence[Source], carried: Sequence[Carried]) -> None:
     """Puts Σ_visits x_ik · Θ_ii x_il in the place of the products of sums over visits."""
     # All visiting sources share one J, and stand together.
     visiting = [k for k, source in enumerate(sources) if source.visits]
@@ -174,25 +178,20 @@ def _among_visits(
         return
     at = np.cumsum([0, *(len(source.cells) for source in sources)])
     place = slice(int(at[visiting[0]]), int(at[visiting[-1] + 1]))
-    x = torch.cat([carried[k].costates[:, :, rows] for k in visiting])
-    theta = gram.diagonal(_some(carried[visiting[0]], rows).jacobian)
+    x = torch.cat([carried[k].costates for k in visiting])
+    theta = gram.diagonal(carried[visiting[0]].jacobian)
     theta = theta.reshape(*x.shape[1:3], *theta.shape[1:])
     inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
 
 
-def _explicit(found: Carried, rows: slice) -> Tensor:
-    """Gradients of some of the starts, [n, K, P]."""
-    part = _some(found, rows)
-    each = [gram.path_gradients(*part.until_end(k)) for k in range(len(part.costates))]
+def _explicit(found: Carried, part: slice) -> Tensor:
+    """Some parameters of the gradients, [n, K, p]."""
+    each = [gram.path_gradients(*found.until_end(k), part) for k in range(len(found.costates))]
     return torch.stack(each, dim=1)
 
 
-def _some(found: Carried, rows: slice | Tensor) -> Carried:
+def _some(found: Carried, rows: Tensor) -> Carried:
     """Some of the starts; the Jacobian's samples are (t, i)."""
     T, n = found.costates.shape[1:3]
     samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()
     return Carried(found.costates[:, :, rows], found.jacobian.rows(samples), found.ends)
-
-
-def _blocks(n: int, size: int) -> list[slice]:
-    return [slice(k, min(k + size, n)) for k in range(0, n, size)]

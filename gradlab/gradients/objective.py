@@ -27,6 +27,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.carried import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.held import Held
 from gradlab.gradients.inner_products import (
     Measured,
     explicit_cells,
@@ -37,6 +38,7 @@ from gradlab.gradients.inner_products import (
     row,
 )
 from gradlab.gradients.kernels import Source, explicit_kernels, kept_horizons
+from gradlab.gradients.path_moments import difference
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.sketches import (
     explicit_sketch,
@@ -76,10 +78,9 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    cells, means = explicit_cells(staying, policy, begin, truth, termination, seed, progress, {})
-    sources = explicit_sources(
-        staying, policy, begin, horizon, seed, termination, among=len(chosen)
-    )
+    held = Held(policy, begin, seed, termination, len(staying))
+    cells, means = explicit_cells(staying, held, truth, progress, {})
+    sources = explicit_sources(staying, held, horizon, among=len(chosen))
     T = None if truth.every is None else truth.every.gradients
     if visiting:
         discount = next(iter(visiting.values())).tail.discount
@@ -131,9 +132,9 @@ def _moments(
         return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
     reference = _explicit(targets, targets.sum(dim=0))
     cross = _cross(G, jacobian, targets, label, mean)
-    difference = _difference(gradient, cross, reference)
+    error = difference(gradient, cross, reference)
     return [
-        Moments(size, squares[k], row(gradient, k), reference, row(difference, k), row(cross, k))
+        Moments(size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k))
         for k in range(len(G))
     ]
 
@@ -183,12 +184,6 @@ def _cross(
         by_group((G * everybody).sum(dim=2), label),
         _array(n * mean @ targets.T),
     )
-
-
-def _difference(gradient: PairSums, cross: PairSums, reference: PairSums) -> PairSums:
-    """Pair sums of G − T with itself."""
-    side = gradient.left - cross.left - cross.right + reference.left
-    return PairSums(gradient.own - 2 * cross.own + reference.own, side, side)
 
 
 def _array(x: Tensor) -> NDArray[np.float64]:

@@ -85,7 +85,7 @@ def test_kernels_hold_the_inner_products_of_explicit_gradients(group, many, monk
     if many:
         monkeypatch.setattr(gram, "KERNEL", 0)
         monkeypatch.setattr(kernels, "SAMPLES", 5)
-        monkeypatch.setattr(kernels, "BYTES", 1.0)
+        monkeypatch.setattr(kernels, "BYTES", 1.0)  # one row of a weight at a time
     world = World(group)
     truth = world.truth(("first", "all"))
     first, every = world.measured(truth).kernels
