@@ -47,6 +47,7 @@ FIXED: Mapping[str, tuple[int, ...]] = {
 }  # fmt: skip
 RULES = tuple(f"rule-{name}" for name in SETS)
 MEASURED = tuple(f"{what}-{name}" for what in ("weights", "horizon") for name in SETS)
+GAIN = tuple(f"gain-{name}" for name in SETS)
 ITERATIONS, SEEDS, HIDDEN = 10_000, 6, (64, 64)
 
 
@@ -59,6 +60,8 @@ def row_of(arm: str, task: str) -> Algorithm:
         return replace(base, terms=tuple(map(Term, horizons)), weights=FixedWeights(share))
     what, horizons = arm.split("-")
     row = replace(base, terms=tuple(map(Term, SETS[horizons])))
+    if what == "gain":
+        return measured(row, weights="measured", by="gain")
     return row if what == "rule" else measured(row, **{what: "measured"})
 
 

@@ -41,14 +41,17 @@ class Train:
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
     weights: Literal["rule", "measured"] = "rule"
-    """Of the mixture: by the algorithm's rule, or those of least measured error, where they are
-    shown to be better than the rule's."""
+    """Of the mixture: by the algorithm's rule, or those that are measured and shown to be better
+    than the rule's (see --by)."""
     horizon: Literal["rule", "measured"] = "rule"
-    """A mixture by the rule, or the one of its horizons whose measured error is least."""
+    """A mixture by the rule, or the one of its horizons that is measured to be best (see --by)."""
+    by: Literal["mse", "gain"] = "mse"
+    """What measured weights or horizon are best by: the error of the gradient at replayed states,
+    or what a step along it gains of the return, at visited states."""
     measure_every: int | None = None
     """Iterations between two measurements of weights or horizon. Default: 1000."""
     measure_starts: int | None = None
-    """Starts of each, from the replay of each seed. Default: 128."""
+    """States of each, of each seed: replayed, or visited with --by gain. Default: 128."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
@@ -133,6 +136,7 @@ class Train:
                 overwrite=self.overwrite,
                 weights=self.weights,
                 horizon=self.horizon,
+                by=self.by,
                 command=command,
                 progress=progress,
                 **changes,

@@ -15,7 +15,7 @@ G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -69,12 +69,15 @@ def objective_moments(
     termination: str,
     seed: int,
     progress: Progress,
+    kept: Sequence[int] | None = None,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, all against one truth, and kernels.
 
     Args:
         truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
             are visited for as many steps as there are horizons.
+        kept: horizons of gradients with θ in the first action whose inner products are kept; None:
+            some of them, spread evenly.
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
@@ -96,7 +99,7 @@ def objective_moments(
         moments = _sketched(moments, G, jacobian, at, policy, targets)
         cells |= dict(zip(keys, moments, strict=True))
         means |= dict(zip(keys, mean, strict=True))
-        kept = kept_horizons(horizon, len(chosen))
+        kept = kept_horizons(horizon, len(chosen)) if kept is None else kept
         sources.append(_visiting_source(keys, kept, G, jacobian))
     kernels = explicit_kernels("objective", sources, begin, T, SAMPLES if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
@@ -105,7 +108,7 @@ def objective_moments(
 
 
 def _visiting_source(
-    keys: list[tuple[str, int]], kept: list[int], G: Tensor, jacobian: PolicyJacobian
+    keys: list[tuple[str, int]], kept: Sequence[int], G: Tensor, jacobian: PolicyJacobian
 ) -> Source:
     """First-action gradients at the visits of some starts, as (visit, start): [K, 8, n, da]."""
     chosen = [k for k, (_, n) in enumerate(keys) if n in kept]

@@ -9,6 +9,15 @@ what mixing seems to gain is that shrinkage. Minimised over the scale alone the 
 batch (its length taken in the mean square): what counts where the optimiser, as Adam, drops the
 scale.
 
+Of plain weights, whose scale does not count, the largest gain of one batch is
+
+    gain        argmax b·w / √(wᵀ V w)                  over w ≥ 0, Σ w = 1
+                b_k = ⟨E g_k, t⟩,  V_kl = ⟨E g_k, E g_l⟩ + tr Cov(g_k, g_l)/N′
+
+that is w ∝ V⁻¹b where no weight is bounded, and the same w as by direction where a mixture points
+along the truth at all. Where none does the ratio has its maximum at a single estimator: it is
+quasi-convex there.
+
 F is estimated without bias but indefinite, and minimising it as it is chases its noise. It is
 projected to the nearest positive semi-definite matrix, half of the noise that was taken out is put
 back, and E gets a ridge; all with each estimator in units of its own error, so that one that
@@ -85,6 +94,25 @@ def scaled_weights(F: Array) -> Array:
     return np.asarray(nnls(A / length, b / size)[0] * size / length) if size > 0 else 0 * length
 
 
+def gain_shares(F: Array) -> Array:
+    """argmax b·w / √(wᵀ V w) over w ≥ 0, Σ w = 1, for positive semi-definite F: [K]."""
+    v = scaled_weights(F)
+    if v.any() and points_along(F, v):
+        return np.asarray(v / v.sum())
+    one = np.eye(len(F) - 1)
+    return np.asarray(one[int(np.argmax([_least_harm(F, each) for each in one]))])
+
+
+def points_along(F: Array, w: Array) -> bool:
+    """Is Σ w_k g_k more than what rounding leaves of no gradient at all?"""
+    return _along(F, w)[0] > NONE**2 * float(F[-1, -1])
+
+
+def _least_harm(F: Array, w: Array) -> float:
+    both, along = _along(F, w)
+    return along / float(np.sqrt(both)) if both > 0 else 0.0
+
+
 def optimal_scale(F: Array, w: Array) -> float:
     """s ≥ 0 of least MSE of s · Σ w_k g_k: E g·t / E |g|², below 1 for an unbiased g."""
     both, along = _along(F, w)
@@ -140,7 +168,7 @@ def _direction(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]; a ridge would shrink the scale, so it decides on shares only."""
     cautious = regularised(F, found, caution)
     v = scaled_weights(cautious)
-    if not _along(cautious, v)[0] > NONE**2 * cautious[-1, -1]:
+    if not points_along(cautious, v):
         return np.zeros(len(F))
     share = v / v.sum()
     return np.append(share, optimal_scale(projected(F, found.scale), share))

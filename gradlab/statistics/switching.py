@@ -1,25 +1,30 @@
 """Do other weights of a mixture replace those in force? Only where the samples show them better.
 
-    D(w) = MSE(w) − MSE(w₀) = wᵀE w − w₀ᵀE w₀         w₀ in force, E of `grams`, without bias
+    D(w) = loss(w) − loss(w₀)                           w₀ in force, F of `grams`, without bias
+    "mse"     loss(w) = wᵀE w, the mean squared error
+    "gain"    loss(w) = −E ĝ·t / √E |ĝ|²,  ĝ = Σ w_k ĝ_k of one batch: what a step of unit length
+              adds to the return, to first order, where t is the gradient of the return
 
 on one and the same groups, each left out in turn, so that what w and w₀ have in common cancels.
 
-    weights   ŵ = argmin wᵀE w replaces w₀ where D(ŵ) + c se < 0, c Scheffé's bound
-    horizon   the one of least MSE replaces w₀ where w₀ is not in the 95% set of the K and w₀
+    weights   ŵ = argmin loss replaces w₀ where D(ŵ) + c se < 0, c Scheffé's bound
+    horizon   the one of least loss replaces w₀ where w₀ is not in the 95% set of the K and w₀
 
 Where every true D ≥ 0 either happens in at most α = 5% of measurements, although ŵ is chosen on the
 groups that judge it. D is linear where errors are equal: then no direction ŵ − w₀ among K − 1 of
 them has a statistic beyond c = √((K − 1)(G − 1)/(G − K + 1) F_{K−1, G−K+1}(1 − α)), Hotelling's. A
-curved D adds to D(ŵ) what its direction gains, and is further on the safe side.
+curved D adds to D(ŵ) what its direction gains, and is further on the safe side. The gain does not
+depend on the scale of w, which leaves it K − 1 directions, too.
 
 Weights keep a floor, (1 − s) ŵ + s/K: s is the largest share up to α, the rate at which a
-measurement may be wrong, whose price is at most one standard error of MSE(ŵ). So no estimator is
+measurement may be wrong, whose price is at most one standard error of loss(ŵ). So no estimator is
 given up on one measurement, and one that explodes is not kept at any price.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +32,13 @@ from scipy import stats
 
 from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix
 from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.mixing import regularised, simplex_weights
+from gradlab.statistics.mixing import gain_shares, regularised, simplex_weights
 from gradlab.statistics.moments import Array, Estimate
-from gradlab.statistics.selection import smallest
+from gradlab.statistics.selection import RankSet, smallest
 
 ALPHA = 0.05
+HALVINGS = 60  # of the floor, until its price is small enough
+By = Literal["mse", "gain"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +55,24 @@ class Errors:
         w = np.asarray(weights, dtype=np.float64)
         return Estimate(float(w @ self.value @ w), (self.left_out @ w) @ w)
 
+    def gain(self, weights: Array) -> Estimate:
+        """E ĝ·t / √E |ĝ|² of one batch; not finite where |ĝ| is not distinguishable from 0."""
+        z = np.append(weights, np.sum(weights))
+        value = _rate(self.found.value, z)
+        return Estimate(float(value), np.asarray(_rate(self.found.left_out, z)))
+
+    def loss(self, weights: Array, by: By) -> Estimate:
+        """What a better mixture has less of."""
+        if by == "mse":
+            return self.mse(weights)
+        gain = self.gain(weights)
+        return Estimate(-gain.value, -gain.left_out)
+
+
+def _rate(F: Array, z: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((F[..., -1] @ z) / np.sqrt(F @ z @ z))
+
 
 def errors(grams: Grams, batch: int) -> Errors:
     found = error_matrix(grams, batch)
@@ -61,8 +86,8 @@ class Proposal:
     Attributes:
         weights: [K].
         better: are they shown to be better?
-        gain: MSE in force − MSE proposed; least: the smallest gain that the samples allow.
-        kept: [K], the horizons that may have the least MSE (95%).
+        gain: loss in force − loss proposed; least: the smallest gain that the samples allow.
+        kept: [K], the horizons that may have the least loss (95%).
     """
 
     weights: Array
@@ -72,21 +97,30 @@ class Proposal:
     kept: NDArray[np.bool_]
 
 
-def propose_weights(measured: Errors, in_force: Array) -> Proposal:
-    """The mixture of least MSE, with its floor."""
-    E = regularised(measured.found.value, measured.found)[:-1, :-1]
-    weights = floored(simplex_weights(E), measured, E)
-    gain, least = _gain(measured, weights, in_force)
-    return Proposal(weights, least > 0, gain, least, smallest(_singles(measured)).kept)
+def propose_weights(measured: Errors, in_force: Array, by: By = "mse") -> Proposal:
+    """The mixture of least loss, with its floor."""
+    F = regularised(measured.found.value, measured.found)
+    if by == "mse":
+        weights = floored(simplex_weights(F[:-1, :-1]), measured, F[:-1, :-1])
+    else:
+        weights = _floored_gain(gain_shares(F), measured, F)
+    gain, least = _gain(measured, weights, in_force, by)
+    ranks = _ranked(_singles(measured, by))
+    kept = np.ones(len(weights), dtype=bool) if ranks is None else ranks.kept
+    return Proposal(weights, least > 0, gain, least, kept)
 
 
-def propose_horizon(measured: Errors, in_force: Array) -> Proposal:
-    """The single estimator of least MSE."""
-    singles = _singles(measured)
-    ranks = smallest([*singles, measured.mse(in_force)])
-    weights = np.eye(len(singles))[int(np.argmin([each.value for each in singles]))]
-    gain, least = _gain(measured, weights, in_force)
-    return Proposal(weights, not ranks.kept[-1], gain, least, smallest(singles).kept)
+def propose_horizon(measured: Errors, in_force: Array, by: By = "mse") -> Proposal:
+    """The single estimator of least loss."""
+    singles = _singles(measured, by)
+    ranks, among = _ranked(singles), _ranked([*singles, measured.loss(in_force, by)])
+    if ranks is None or among is None:
+        K = len(singles)
+        return Proposal(np.eye(K)[0], False, np.nan, np.nan, np.ones(K, dtype=bool))
+    weights = np.eye(len(singles))[ranks.best]
+    gain, least = _gain(measured, weights, in_force, by)
+    better = not among.kept[-1] and not among.unknown[-1]
+    return Proposal(weights, better, gain, least, ranks.kept)
 
 
 def floored(weights: Array, measured: Errors, E: Array) -> Array:
@@ -101,9 +135,21 @@ def floored(weights: Array, measured: Errors, E: Array) -> Array:
     return np.asarray(weights + share * v)
 
 
-def _gain(measured: Errors, weights: Array, in_force: Array) -> tuple[float, float]:
+def _floored_gain(weights: Array, measured: Errors, F: Array) -> Array:
+    """The same for gains, by halving s; F [K + 1, K + 1] positive semi-definite."""
+    allowed = jackknife_se(measured.gain(weights).left_out)
+    before = _rate(F, np.append(weights, 1.0))
+    for halving in range(HALVINGS):
+        share = ALPHA / 2**halving
+        kept = (1 - share) * weights + share / len(weights)
+        if before - _rate(F, np.append(kept, 1.0)) <= allowed:
+            return np.asarray(kept)
+    return weights
+
+
+def _gain(measured: Errors, weights: Array, in_force: Array, by: By) -> tuple[float, float]:
     """The gain, and its limit by Scheffé's bound."""
-    new, old = measured.mse(weights), measured.mse(in_force)
+    new, old = measured.loss(weights, by), measured.loss(in_force, by)
     gain, groups = old.value - new.value, len(old.left_out)
     return gain, gain - _scheffe(len(weights) - 1, groups) * jackknife_se(
         old.left_out - new.left_out
@@ -119,5 +165,11 @@ def _scheffe(directions: int, groups: int) -> float:
     return float(np.sqrt(ratio * stats.f.isf(ALPHA, directions, free)))
 
 
-def _singles(measured: Errors) -> list[Estimate]:
-    return [measured.mse(each) for each in np.eye(len(measured.value))]
+def _singles(measured: Errors, by: By) -> list[Estimate]:
+    return [measured.loss(each, by) for each in np.eye(len(measured.value))]
+
+
+def _ranked(candidates: list[Estimate]) -> RankSet | None:
+    """None where the loss of no candidate is a number."""
+    finite = [np.isfinite(each.value) and np.isfinite(each.left_out).all() for each in candidates]
+    return smallest(candidates) if any(finite) else None

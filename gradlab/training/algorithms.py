@@ -25,11 +25,12 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
+from gradlab.statistics.switching import By
 from gradlab.training.model_choice import LearnedModel
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
@@ -256,15 +257,20 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     return replace(algorithm, terms=tuple(Term(n, kind if n else "first") for n in horizons))
 
 
-def measured(algorithm: Algorithm, weights: str = "rule", horizon: str = "rule") -> Algorithm:
+def measured(
+    algorithm: Algorithm, weights: str = "rule", horizon: str = "rule", by: str = "mse"
+) -> Algorithm:
     """The row with weights, or the horizon, that measurements have shown to be better.
 
     Args:
         weights, horizon: "rule", the row's own, or "measured"; one of the two.
+        by: "mse" or "gain", what is better (`MeasuredWeights`).
 
     Raises:
         InputError: another word, both, or a row without a mixture of first-action gradients.
     """
+    if by not in get_args(By):
+        raise InputError(f"by is {by!r}, expected one of {get_args(By)}")
     for name, value in (("weights", weights), ("horizon", horizon)):
         if value not in ("rule", "measured"):
             raise InputError(f"{name} is {value!r}, expected 'rule' or 'measured'")
@@ -276,7 +282,7 @@ def measured(algorithm: Algorithm, weights: str = "rule", horizon: str = "rule")
     if weights == horizon == "rule" or isinstance(algorithm.weights, MeasuredWeights):
         return algorithm
     follow = "weights" if weights == "measured" else "horizon"
-    return replace(algorithm, weights=MeasuredWeights(follow, algorithm.weights))  # type: ignore[arg-type]
+    return replace(algorithm, weights=MeasuredWeights(follow, algorithm.weights, by))  # type: ignore[arg-type]
 
 
 def published(algorithm: Algorithm, task: str) -> Algorithm:

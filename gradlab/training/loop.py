@@ -33,6 +33,7 @@ def train(
     *,
     weights: str = "rule",
     horizon: str = "rule",
+    by: str = "mse",
     resume: bool = False,
     overwrite: bool = False,
     command: str = "",
@@ -47,6 +48,8 @@ def train(
         settings: all settings; default: those of the papers for this task.
         weights, horizon: "rule", the algorithm's, or "measured" (one of the two): what measurements
             against the simulator's own gradient have shown to be better than the rule.
+        by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
+            the larger gain of return by a step along it, at visited states.
         resume: go on with the run at `output`; overwrite: replace it.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
@@ -58,7 +61,7 @@ def train(
     """
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
     chosen = settings_of(task, settings, changes)
-    row = measured(row, weights, horizon)
+    row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
     row = replace(row, weights=scheduled(row.weights, chosen))
     path = Path(output) if output is not None else Path(f"{row.name}-{task.name}.h5")

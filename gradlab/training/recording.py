@@ -17,7 +17,7 @@ from torch import Tensor
 from gradlab.journal_tables import Column, Table
 from gradlab.records import Attribute
 from gradlab.tasks import Task
-from gradlab.training import gradient_errors, measured_weights, probing
+from gradlab.training import gradient_errors, measured_columns, probing
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Ended, Evaluation
 from gradlab.training.dynamics import Fitted
@@ -73,7 +73,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         found["model"] = Table("iteration", _model_columns(algorithm.model), scales)
     if gradient_errors.measured(algorithm, settings):
         found["gradients"] = gradient_errors.table(algorithm, seeds)
-    found |= measured_weights.tables(algorithm, seeds)
+    found |= measured_columns.tables(algorithm, seeds)
     return found | probing.tables(algorithm, task, settings)
 
 

@@ -34,7 +34,7 @@ class Settings:
             0: never; None: where networks are kept, if the model is learned.
         gradient_starts: from the task's law, of one measurement.
         measure_every: iterations between two measurements of the weights of a mixture, where they
-            are measured; measure_starts: from the replay of each seed, of one measurement.
+            are measured; measure_starts: states of each seed, replayed or visited, of each one.
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
             is none.
         precision: "float32", or "float64" for comparisons.

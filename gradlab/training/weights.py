@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.statistics.switching import By
 
 Floats = NDArray[np.float64]
 
@@ -35,12 +36,15 @@ class MeasuredWeights:
     """What measurements have shown to be better than the rule (`training.measured_weights`).
 
     Attributes:
-        follow: "weights", the mixture of least mean squared error, or "horizon", the single one.
+        follow: "weights", the best mixture, or "horizon", the best single one.
         rule: what is followed until then.
+        by: whose error against the true gradient at replayed states is least ("mse"), or whose step
+            at visited states gains most of the return ("gain").
     """
 
     follow: Literal["weights", "horizon"]
     rule: Rule
+    by: By = "mse"
 
     def __call__(self, iteration: int, horizons: Sequence[int]) -> Floats:
         return self.rule(iteration, horizons)

@@ -13,7 +13,7 @@ from gradlab.errors import InputError
 from gradlab.journal import read
 from gradlab.networks import checkpoint
 from gradlab.systems import from_function
-from gradlab.training import measured_weights
+from gradlab.training import measured_samples, measured_weights
 from gradlab.training.actors import Objective, mixture_loss
 from gradlab.training.algorithms import Term, find, measured, with_horizons
 from gradlab.training.loop import train
@@ -83,10 +83,11 @@ class Unrolled(nn.Module):
         return total
 
 
-def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5)):
+def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5), by="mse"):
     """One measurement of a fresh run, in one dictionary."""
     settings = Settings(**SMALL | {"iterations": 100, "measure_starts": 64})
-    run = Run(measured(row(name, horizons), **{follow: "measured"}), task(model), settings)
+    chosen = measured(row(name, horizons), **{follow: "measured"}, by=by)
+    run = Run(chosen, task(model), settings)
     run._collect()
     run.iteration = 20
     if exact:
@@ -125,9 +126,27 @@ def test_the_truth_is_that_of_the_states_in_replay(monkeypatch):
     assert found["truth2"][0] == pytest.approx(size, rel=0.5)
 
 
+def test_by_gain_the_truth_is_the_gradient_of_the_return(monkeypatch):
+    run, found = first_row("mpg-v2", "weights", wrong, True, monkeypatch, by="gain")
+    policy = run.learner.policy_of(0).double()
+    state = torch.randn(4096, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    returns = 0.0
+    for t in range(60):  # θ in every action
+        state, reward = push(state, policy(state))
+        returns = returns + GAMMA**t * reward.mean()
+    gradient = torch.autograd.grad(returns, list(policy.parameters()))
+    size = sum(float(part.square().sum()) for part in gradient)
+    assert found["truth2"][0] == pytest.approx(size, rel=0.5)
+    # J_0 of an exact critic is that gradient, but for the noise of a batch; the model's is not.
+    assert found["gain_each"][0, 0] > 0.95 > found["gain_each_high"][0, 1]
+    assert found["measured"][0, 0] > 0.9
+    assert found["gain_measured"][0] > found["gain_in_force"][0] == found["gain_rule"][0]
+
+
+@pytest.mark.parametrize("by", ["mse", "gain"])
 @pytest.mark.parametrize("follow", FOLLOWED)
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow):
-    options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12}
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow, by):
+    options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12, "by": by}
     options, chosen = options | {follow: "measured"}, misled()
 
     class Stop(Exception):
@@ -205,7 +224,7 @@ def test_measuring_alone_changes_nothing(tmp_path, monkeypatch):
     rule = train(row(), task(wrong), tmp_path / "rule.h5", **SMALL, seeds=2)
     never = measured_weights.propose_weights
     monkeypatch.setattr(
-        measured_weights, "propose_weights", lambda m, w: replace(never(m, w), better=False)
+        measured_weights, "propose_weights", lambda m, w, by: replace(never(m, w, by), better=False)
     )
     chosen = train(row(), task(wrong), tmp_path / "m.h5", **SMALL, seeds=2, weights="measured")
     for seed in range(2):
@@ -249,8 +268,8 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
         truth = shared(*args, **options)
         return replace(truth, reference=replace(truth.reference, status="none", first=None))
 
-    shared = measured_weights.shared_truth
-    monkeypatch.setattr(measured_weights, "shared_truth", no_truth)
+    shared = measured_samples.shared_truth
+    monkeypatch.setattr(measured_samples, "shared_truth", no_truth)
     run.iteration = 40
     found = run.measuring.row()
     assert found["outcome"].tolist() == [NO_TRUTH, LOST] and len(OUTCOMES) == 4
