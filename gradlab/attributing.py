@@ -9,14 +9,16 @@ them in the place of its nearest (never of the first or last).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import nn
 
+from gradlab.assembly import truth_values
 from gradlab.attributed import Attribution, Cell, Draws, Games, Label, rows_of
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.substitution import (
     CAUSES,
@@ -27,6 +29,7 @@ from gradlab.gradients.substitution import (
 )
 from gradlab.gradients.substitution_detail import detail
 from gradlab.gradients.total_variance import DRAWS, added_variance
+from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import Progress
 from gradlab.profile import Profile
 from gradlab.statistics.moments import Estimate
@@ -39,6 +42,7 @@ RULE = (
     f"at most {MOST_HORIZONS} horizons, 1 … H in equal ratios, the estimator's MSE-best in the "
     f"place of its nearest"
 )
+VISITED = "one visited state per start"
 MEMORY = 8e9  # bytes of the truth's Jacobians, on its own path and on the model's
 ASKED = "the horizons that were asked for"
 NONE_ASKED = "it has none of the horizons that were asked for"
@@ -62,6 +66,8 @@ class World:
 
 def attributed(profile: Profile, world: World, progress: Progress) -> Attribution:
     """Everything that a ledger of this profile needs."""
+    if profile.truth["kind"] == "objective":
+        profile, world = _at_visited_states(profile, world, progress)
     skipped: dict[str, str] = {}
     games: list[tuple[Cell, Game]] = []
     rows: list[tuple[Label, Estimate]] = []
@@ -96,6 +102,25 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Attributio
         skipped=skipped,
         rule=RULE if world.horizons is None else ASKED,
     )
+
+
+def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tuple[Profile, World]:
+    """The same first-action gradients against their matched truth, at one state per start.
+
+    Its expectation at visited states, weights included, is the gradient of the return, so that
+    the causes are those of the same bias; the truth of a start cannot be substituted into.
+    """
+    config, simulator = profile.config, world.simulator
+    at = visits(
+        simulator, world.policy, world.begin, config["discount"], 1, int(profile.truth["horizon"]),
+        config["seed"], config["termination"],
+    )  # fmt: skip
+    reference = matched_truth(
+        simulator, world.policy, at, config["discount"], config["horizon"],
+        termination=config["termination"], seed=config["seed"], check=False, progress=progress,
+    )  # fmt: skip
+    there = replace(profile, truth={**truth_values(reference, "matched"), "law": VISITED})
+    return there, replace(world, begin=at)
 
 
 def check_horizons(asked: bool | Sequence[int], longest: int) -> None:
@@ -146,8 +171,6 @@ def _horizons(
 def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> str:
     """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
     truth, simulator = profile.truth, world.simulator
-    if truth["kind"] != "matched":
-        return "the objective's truth is not substituted: measure with truth='matched'"
     if not truth["admissible"]:
         return "there is no truth to put in the place of its parts"
     if estimator.actions != "first":
@@ -167,8 +190,8 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> st
 
 def _no_redraw(profile: Profile, estimator: Estimator) -> str:
     """Why the noise of this estimator cannot be drawn again; "": it can."""
-    if profile.truth["kind"] != "matched":
-        return "its samples are taken at visited states: measure with truth='matched'"
+    if profile.truth.get("law") == VISITED:
+        return "its samples are taken at visited states: measure with law='start'"
     if isinstance(estimator.states, Recorded):
         return "its noise was recorded and cannot be drawn again"
     return ""

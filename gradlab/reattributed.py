@@ -34,19 +34,14 @@ def attributed_again(
         task, policy, critic: those that were measured, with the default estimators and starts.
 
     Raises:
-        InputError: they are others, the run measured estimators or starts of the user's own, or
-            its truth is the gradient of the return, which is not substituted.
+        InputError: they are others, or the run measured estimators or starts of the user's own.
     """
     config = profile.config
-    if config.get("truth") == "objective":
-        raise InputError(
-            "the run's truth is the gradient of the return, which cannot be put in the place of an "
-            "estimator's parts: measure with law='start' (--law start) and attribute that run"
-        )
     policy = copy.deepcopy(policy).double()
-    chosen = estimators_at(task, critic, None, config["horizon"])
+    kind = config.get("truth", "matched")
+    chosen = estimators_at(task, critic, None, config["horizon"], every=kind == "objective")
     begin = judged_at(
-        task, policy, config["starts"], config.get("law", "start"), "matched",
+        task, policy, config["starts"], config.get("law", "start"), kind,
         config["termination"], config["seed"],
     )  # fmt: skip
     now = {
