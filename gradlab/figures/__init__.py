@@ -1,5 +1,6 @@
 """Figures of a profile's table. Each takes the long table and an Axes, and returns the Axes.
 
+    gain            what one step along every gradient gains: does it help?
     bias_variance   one estimator: squared bias, variance / N′ and MSE over the horizon
     mse             every estimator's MSE over the horizon
     cosine          every estimator's direction against the truth
@@ -12,6 +13,7 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
     sample_norm     size of one sample's gradient: does it explode?
     bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
+    realised_gains              what steps really did to the return, from `Realised.table()`
     step_gains, step_slices     what one step did to the return, from `Consequence.table()`
 
     contest                     errors of weights and single gradients, `choice.tables`
@@ -65,6 +67,7 @@ from gradlab.figures.consequence import step_gains, step_slices
 from gradlab.figures.contest import contest
 from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
+from gradlab.figures.gain import gain
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
 from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
@@ -93,6 +96,7 @@ from gradlab.figures.probe_measured import (
     moved_chains,
     moved_profiles,
 )
+from gradlab.figures.realised import realised_gains
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
@@ -122,6 +126,7 @@ __all__ = [
     "error_over_rule",
     "error_steps",
     "errors_through_training",
+    "gain",
     "gradient_errors",
     "gradient_norms",
     "growth_rates",
@@ -147,6 +152,7 @@ __all__ = [
     "probe_cost",
     "probe_curve",
     "product_growth",
+    "realised_gains",
     "remedy_effects",
     "remedy_horizons",
     "remedy_jacobians",

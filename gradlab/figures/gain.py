@@ -1,0 +1,148 @@
+"""What one small step along each gradient gains, in % of the best possible step of its length.
+
+    above 0 the step helps, below it harms; 100% is the direction of the true gradient
+    lines   to first order, with 95% bands, labelled at their ends
+    dots    realised: the same steps taken, returns on fresh starts
+
+The table is `Profile.table()` (rows with quantity "gain"), the dots are `Realised.table()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gradlab.figures import drawing, style
+from gradlab.figures.drawing import Curve
+from gradlab.figures.style import INK, MUTED, PAPER, Look
+
+LOW, HIGH = -112.0, 112.0
+APART = 13.0  # % between labels at the ends of lines
+SHORT = {
+    "model": "model, first action",
+    "mixed": "mixed, first action",
+    "true_dynamics": "true dynamics, first",
+    "model_all": "model, all actions",
+    "mixed_all": "mixed, all actions",
+    "true_dynamics_all": "true dynamics, all",
+    "data": "critic alone",
+}
+
+
+def gain(
+    table: pd.DataFrame,
+    realised: pd.DataFrame | None = None,
+    chosen: tuple[str, Sequence[int]] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Gain over the horizon of every estimator.
+
+    Args:
+        realised: dots of the shortest step; None: no steps were taken.
+        chosen: the recommended estimator and its horizons, marked.
+    """
+    ax = style.new_axes() if ax is None else ax
+    names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
+    looks = style.looks(names)
+    if not names:
+        drawing.nothing(ax, "no gains: they need the gradient of the return")
+        return style.dress(ax, "Gain of one step", "")
+    end = drawing.last_horizon(table[table["estimator"].isin(names)])
+    ends = {name: _line(ax, table, name, looks[name], end) for name in names}
+    _zones(ax)
+    if chosen is not None:
+        _mark(ax, table, chosen)
+    if realised is not None:
+        _dots(ax, realised, looks)
+    _label(ax, ends, looks, end)
+    notes = ["lines and bands: to first order, 95%; dots: realised by one step on fresh starts"]
+    style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
+    legend = ax.get_legend()
+    if legend is not None:
+        legend.remove()
+    ax.set_xlabel("steps through the model before the critic takes over", color=INK)
+    ax.set_xlim(-0.03 * max(end, 1), 1.42 * max(end, 1))
+    ax.set_ylim(LOW, HIGH)
+    levels = range(-100, 101, 50)
+    ax.set_yticks(levels, [f"{each}%".replace("-", "−") for each in levels])
+    ticks = [tick for tick in ax.get_xticks() if 0 <= tick <= end]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    return ax
+
+
+def _curve(table: pd.DataFrame, name: str) -> Curve | None:
+    found = drawing.curve(table, name, "gain")
+    return None if found is None else found.clipped(-1.0, 1.0).scaled(100.0)
+
+
+def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> float:
+    """Draws one estimator; returns the height of its end. The critic alone is one level."""
+    line = _curve(table, name)
+    assert line is not None
+    if len(line.horizon) == 1:
+        drawing.level(ax, line, look, end)
+        return float(line.value[0])
+    drawing.draw(ax, line, look, band=0.15)
+    known = np.flatnonzero(np.isfinite(line.value))
+    return float(line.value[known[-1]])
+
+
+def _zones(ax: Axes) -> None:
+    ax.axhline(0.0, color=INK, lw=1.1, zorder=1.5)
+    ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
+
+
+def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> None:
+    """A ring band behind the recommended part of a line."""
+    name, over = chosen
+    line = _curve(table, name)
+    if line is None or not over:
+        return
+    here = np.isin(line.horizon, list(over))
+    x, y = line.horizon[here], line.value[here]
+    ax.plot(x, y, color=INK, lw=9, alpha=0.16, solid_capstyle="round", zorder=1.2)
+    if len(x) == 1:
+        ax.plot(x, y, marker="o", ms=15, color=INK, alpha=0.16, zorder=1.2)
+    middle = len(x) // 2
+    ax.annotate("recommended", (x[middle], y[middle]), (0, -17), textcoords="offset points",
+                ha="center", va="top", fontsize=9, color=INK, fontweight="bold")  # fmt: skip
+
+
+def _dots(ax: Axes, realised: pd.DataFrame, looks: dict[str, Look]) -> None:
+    """The share that the shortest step realised, with its interval."""
+    rows = realised[realised["estimator"].isin(list(looks)) & np.isfinite(realised["share"])]
+    rows = rows.sort_values("step").drop_duplicates(["estimator", "horizon"])
+    for row in rows.itertuples():
+        look, x = looks[str(row.estimator)], float(row.horizon)
+        value, low, high = (
+            100 * float(np.clip(each, -1.1, 1.1))
+            for each in (row.share, row.share_low, row.share_high)
+        )
+        ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4)
+        ax.plot(x, value, marker="o", ms=8, color=look.colour, mec=PAPER, mew=1.4, zorder=5)
+
+
+def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float) -> None:
+    """Names at the ends of the lines, moved apart where they would cover one another."""
+    names = sorted(ends, key=lambda name: ends[name])
+    places = _apart([ends[name] for name in names])
+    for name, place in zip(names, places, strict=True):
+        x, look = max(end, 1), looks[name]
+        ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=look.colour, lw=0.9, clip_on=False)
+        ax.annotate(SHORT.get(name, look.label), (1.05 * x, place), fontsize=9.5,
+                    color=look.colour, va="center", annotation_clip=False)  # fmt: skip
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Heights in rising order, moved so that neighbours are `APART` from one another."""
+    places = [float(np.clip(each, LOW + 8, HIGH - 8)) for each in heights]
+    top = HIGH - 8
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + APART)
+    for k in reversed(range(len(places))):
+        places[k] = min(places[k], top)
+        top = places[k] - APART
+    return places

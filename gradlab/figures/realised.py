@@ -1,0 +1,47 @@
+"""What one step along each gradient really did to the return, over the horizon.
+
+The table is `Realised.table()`: estimator, horizon, step, value, ci_low, ci_high in units of the
+discounted return; the shortest step is drawn.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from gradlab.consequence import TRUTH
+from gradlab.figures import drawing, style
+from gradlab.figures.style import INK, MUTED, PAPER
+
+SIDE = 0.12  # steps between estimators that share a horizon
+
+
+def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """One dot with its 95% interval for every step taken, those of one estimator joined."""
+    ax = style.new_axes() if ax is None else ax
+    known = table[np.isfinite(table["value"])] if len(table) else table
+    if not len(known):
+        drawing.nothing(ax, "no steps were taken")
+        return style.dress(ax, "Realised gain of one step", "")
+    rows = known[known["step"] == known["step"].min()]
+    names = [name for name in drawing.estimators(rows) if name != TRUTH]
+    looks = style.looks(names)
+    for place, name in enumerate(names):
+        own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
+        x = own["horizon"].to_numpy(float) + SIDE * (place - (len(names) - 1) / 2)
+        value, low, high = (own[each].to_numpy(float) for each in ("value", "ci_low", "ci_high"))
+        ax.vlines(x, low, high, color=look.colour, lw=1.8)
+        ax.plot(x, value, color=look.colour, ls=look.dash, lw=1.0, alpha=0.6)
+        ax.plot(x, value, color=look.colour, ls="", marker=look.marker or "D", ms=7, mec=PAPER,
+                mew=0.8, label=look.label)  # fmt: skip
+    ax.axhline(0.0, color=INK, lw=1.1)
+    ax.axhspan(min(ax.get_ylim()[0], 0.0), 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
+    starts = int(rows["n"].iloc[0])
+    notes = [f"dot and bar: estimate and 95%, {starts} fresh starts; the best possible is unknown"]
+    style.dress(ax, "Realised gain of one step", "harms  ←  change of the return  →  helps", notes)
+    ax.set_xlabel("steps through the model before the critic takes over", color=INK)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    return ax

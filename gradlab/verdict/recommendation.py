@@ -1,0 +1,287 @@
+"""The first screen of a measurement: which gradient, how far, what not, what to mend first.
+
+    use         the own gradient of largest gain, with the horizons that gain nine tenths of it
+    not         its horizons that lower the return, and the critic alone where that does
+    beyond      what the simulator's states would add
+    light       "act" where no other action may be better, "choose" where one may, "none" where
+                there is no truth, no gain is shown, or a check contradicts
+
+Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from gradlab.realised import Disagreement
+from gradlab.statistics.number import Number, decide
+from gradlab.verdict.facts import CONTROLS, STATES, Cell, Facts
+from gradlab.verdict.gain_words import (
+    LIKELY,
+    ahead,
+    alone,
+    change,
+    gain_text,
+    named,
+    range_text,
+    share,
+    step_along,
+    until,
+)
+from gradlab.verdict.screen import Fact, Light, Screen
+from gradlab.verdict.sentence import Sentence
+from gradlab.wording import duration, rounded_up
+
+FIGURE, RETURNS = "gain", "realised_gains"
+REASONS = {
+    "step": "the step leaves the range in which the return is a line",
+    "boundary": "episodes end, which no derivative along a path sees",
+    "law": "gradients and returns are of different problems",
+}
+
+
+def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
+    """What to do, from the gains to first order, or from realised ones where there is no truth."""
+    if facts.disagreements:
+        return _contradicted(facts, facts.disagreements[0], rest)
+    if facts.gains and facts.best is not None:
+        return _by_gain(facts, rest)
+    if facts.realised is not None and facts.realised.stepped:
+        return _by_returns(facts, rest)
+    return Screen(_nothing(facts), "none", _unknown(facts), (), None, rest)
+
+
+def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    assert facts.best is not None
+    best = facts.gains[facts.best]
+    if not best.low > 0:
+        return _not_shown(facts, best, rest)
+    parts = [_use(facts, best), _harmful(facts), _critic(facts), _with_states(facts, best)]
+    headline = " ".join(each for each in parts if each)
+    return Screen(headline, _light(facts), _sure(facts), _facts(facts), FIGURE, rest)
+
+
+def _use(facts: Facts, best: Number) -> str:
+    assert facts.best is not None
+    return f"{step_along(facts.best[0], facts.close())}: {gain_text(best)} of the possible gain."
+
+
+def _harmful(facts: Facts) -> str:
+    """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
+    assert facts.best is not None
+    name = facts.best[0]
+    found = [h for h in facts.harmful(name) if h]
+    if found:
+        first = min(h for h in facts.horizons(name) if h)
+        what = until(found, first)
+        return f"{what} the return."
+    twin = name.removesuffix("_all")
+    other = facts.best_of([twin]) if twin != name else None
+    if other is None or not facts.gains[other].high < facts.gains[facts.best].low:
+        return ""
+    return f"θ in the first action alone gains {share(facts.gains[other].clipped)} at most."
+
+
+def _critic(facts: Facts) -> str:
+    """What the critic alone is worth, where it is not the recommendation itself."""
+    alone_at = facts.gains.get(("data", 0))
+    if alone_at is None or facts.best == ("data", 0):
+        return ""
+    return alone(alone_at)
+
+
+def _with_states(facts: Facts, best: Number) -> str:
+    """What the simulator's states, or its derivatives, would add beyond any doubt."""
+    for names, words in ((STATES, "the simulator's states"), (CONTROLS, "the simulator itself")):
+        found = facts.best_of([name for name in names if name not in facts.own])
+        if found is not None and facts.gains[found].low > best.high:
+            return f"With {words}: {share(facts.gains[found].clipped)}."
+    return ""
+
+
+def _light(facts: Facts) -> Light:
+    if facts.truth == "imprecise" or not facts.sure >= LIKELY:
+        return "choose"
+    assert facts.best is not None
+    others = [cell for cell in facts.kept if cell[0] != facts.best[0]]
+    return "choose" if others else "act"
+
+
+def _sure(facts: Facts) -> str:
+    """A word with its number; what is not excluded, and what would decide."""
+    assert facts.best is not None
+    word = ahead(facts.sure)
+    others = sorted({cell[0] for cell in facts.kept if cell[0] != facts.best[0]})
+    if not others:
+        return word
+    return f"{word}; not excluded: {' and '.join(map(named, others[:2]))}{_more(facts)}"
+
+
+def _more(facts: Facts) -> str:
+    if facts.more is None:
+        return ""
+    return f"; {rounded_up(facts.more)} more starts decide ({duration(facts.seconds_for_more)})"
+
+
+def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen:
+    """No own gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
+    assert facts.best is not None
+    name, at = facts.best
+    harmful = [each for each in facts.own if facts.harmful(each)]
+    safe = "Keep the policy: no gradient here is shown to raise the return."
+    if best.high < 0:
+        text = f"{safe} All of them lower it: mend the critic and the model first."
+        return Screen(text, "none", ahead(1.0), _facts(facts), FIGURE, rest)
+    guess = f"Best guess: {step_along(name, [at], small=True)}, {gain_text(best)} of the possible."
+    lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
+    decision = decide(best, 0.0)
+    enough = ""
+    if decision.more:
+        seconds = facts.seconds * (1 + decision.more / facts.samples)
+        enough = f"{rounded_up(decision.more)} more starts decide ({duration(seconds)})"
+    text = " ".join(each for each in (safe, lowered, guess) if each)
+    return Screen(text, "choose", enough or "open", _facts(facts), FIGURE, rest)
+
+
+def _lower(names: list[str]) -> str:
+    return "lower" if len(names) > 1 else "lowers"
+
+
+def _listed(names: list[str]) -> str:
+    text = " and ".join(map(named, names[:2]))
+    return text[0].upper() + text[1:]
+
+
+def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
+    """Returns contradict gradients: nothing is recommended from either before that is mended."""
+    who = "the true gradient" if found.cell[0] not in facts.own else named(found.cell[0])
+    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
+    text = (
+        f"Believe no gain here yet: a step along {who}{at} realised {share(found.realised)} of the "
+        f"possible gain where its direction promised {share(found.predicted)}. Likely reason: "
+        f"{REASONS[found.reason]}."
+    )
+    return Screen(text, "none", "a check failed", _facts(facts), FIGURE, rest)
+
+
+def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    """Without a truth: what steps really did to the return."""
+    taken = facts.realised
+    assert taken is not None
+    best, tried = taken.best(), len(taken.stepped)
+    helping = [cell for cell in taken.stepped if taken.helps(cell)]
+    end = "The best possible is unknown: no true gradient here."
+    if best is None or not helping:
+        harming = [cell for cell in taken.stepped if taken.harms(cell)]
+        how = f", {len(harming)} lower it" if harming else ""
+        text = (
+            f"Keep the policy: no gradient tried here is shown to raise the return ({tried} tried"
+            f"{how}). Mend the critic first, or measure more starts. {end}"
+        )
+        return Screen(text, "none", f"{taken.judges} starts", _returns(facts), RETURNS, rest)
+    chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
+    parts = [
+        f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
+        f"{change(taken, chosen)}, the most of {tried} tried.",
+        _harming(facts),
+        end,
+    ]
+    others = [cell for cell in taken.not_excluded() if cell != chosen]
+    sure = f"shown on {taken.judges} starts"
+    if others:
+        sure += f"; {len(others)} others are not excluded as best"
+    return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), RETURNS, rest)
+
+
+def _harming(facts: Facts) -> str:
+    taken = facts.realised
+    assert taken is not None
+    found = [cell for cell in taken.stepped if taken.harms(cell)]
+    if not found:
+        return ""
+    if ("data", 0) in found:
+        return "The critic alone lowers it: mend it."
+    name = found[0][0]
+    return f"{range_text([h for each, h in found if each == name])} through {named(name)} lower it."
+
+
+def _returns(facts: Facts) -> tuple[Fact, ...]:
+    """The three numbers where gains are in units of return."""
+    taken = facts.realised
+    assert taken is not None
+    how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
+    found = [
+        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell), how)
+        for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
+    ]
+    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in found):
+        found.append(Fact("the critic alone", change(taken, ("data", 0)), how))
+    return tuple(found)
+
+
+def _facts(facts: Facts) -> tuple[Fact, ...]:
+    """Realised gain of the recommended step, what one batch gains, and the costliest error."""
+    if facts.best is None:
+        return ()
+    found = [_realised(facts, facts.best), _one_batch(facts, facts.best), _mend(facts, facts.best)]
+    return tuple(each for each in found if each is not None)
+
+
+def _realised(facts: Facts, cell: Cell) -> Fact | None:
+    taken = facts.realised
+    if taken is None or cell not in taken.stepped or (found := taken.share(cell)) is None:
+        return None
+    value, ends = found
+    how = (
+        f"return before and after one step, {taken.judges} fresh starts, {taken.horizon} steps, "
+        f"over that of the true gradient's step of the same length"
+    )
+    text = f"{share(value)} ({share(ends.low)} to {share(ends.high)})"
+    return Fact("realised by that step", text, how)
+
+
+def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
+    found = facts.batch_gains.get(cell)
+    if found is None:
+        return None
+    how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
+    return Fact(f"one batch of {facts.batch} gains", gain_text(found), how)
+
+
+def _mend(facts: Facts, cell: Cell) -> Fact | None:
+    """Which of states, derivatives and critic costs the most gain at the recommended cell."""
+    name, h = cell
+    actions = "_all" if name.endswith("_all") else ""
+    chain = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)]
+    causes = ["the model's states", "the model's derivatives", "the critic's tail"]
+    if name == "data":
+        chain, causes = [cell], ["the critic"]
+    elif name.startswith("true_dynamics"):
+        chain, causes = [cell], causes[2:]
+    if any(each not in facts.gains for each in chain):
+        return None
+    reached = [*(min(facts.gains[each].clipped, 1.0) for each in chain), 1.0]
+    gained = [after - before for before, after in pairwise(reached)]
+    losses = dict(zip(causes, gained, strict=True))
+    cause = max(losses, key=lambda each: losses[each])
+    if not losses[cause] > 0.01:
+        return None
+    how = "gain with the simulator in its place, less the gain without, at the same horizon"
+    return Fact(f"mending {cause} adds", f"{100 * losses[cause]:.0f} points", how)
+
+
+def _nothing(facts: Facts) -> str:
+    """Neither gains nor steps: what was judged, and how to get an answer."""
+    if facts.law == "visited":
+        return (
+            f"No gain can be measured here: {facts.why or 'there is no true gradient'}. Variance "
+            f"and agreement of the gradients follow."
+        )
+    return (
+        "These gradients were judged where the starts are, not where an update takes them: whether "
+        "a step raises the return is not measured. Measure without a start law of its own."
+    )
+
+
+def _unknown(facts: Facts) -> str:
+    return "no truth" if facts.truth == "none" else "another question"

@@ -1,0 +1,136 @@
+"""The first screen of a measurement: planted gains, and what must be recommended from them."""
+
+import numpy as np
+import pytest
+
+from gradlab.profile import COLUMNS, Profile
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import QUANTITIES, Estimate
+from gradlab.verdict.facts import facts
+from gradlab.verdict.recommendation import recommendation
+from gradlab.verdict.screen import NUMBERS, WORDS, counted
+
+GROUPS, H = 64, 5
+PAPER = {  # path tracking with a critic that points backwards
+    "data": [-0.95],
+    "model": [-0.95, -0.7, -0.1, 0.05, 0.05, 0.03],
+    "mixed": [-0.95, -0.4, 0.65, 0.8, 0.97, 0.98],
+    "true_dynamics": [-0.95, 0.3, 0.7, 0.97, 0.98, 0.99],
+    "model_all": [-0.2, -0.4, -0.6, 0.6, 0.74, 0.77],
+    "mixed_all": [-0.2, -0.5, -0.7, 0.9, 0.95, 0.98],
+    "true_dynamics_all": [-0.2, -0.6, -0.7, 0.95, 0.98, 0.99],
+}
+
+
+def planted(gains, se=0.015, *, admissible=True, status="converged", law="visited", seed=0):
+    """A profile with these gains; every cell has noise of its own over the groups."""
+    rng = np.random.default_rng(seed)
+    names = tuple(gains)
+    shape = len(names), len(QUANTITIES), H + 1
+    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
+    count, method = np.zeros(shape, dtype=np.int64), np.full(shape, "", dtype=object)
+    left_out = np.full((*shape, GROUPS), np.nan)
+    for e, name in enumerate(names):
+        for h, value in enumerate(gains[name]):
+            psi = rng.normal(size=GROUPS)
+            psi = (psi - psi.mean()) / psi.std() * se * np.sqrt(GROUPS)
+            for quantity in ("gain", "cosine_batch", "mse"):
+                at = e, QUANTITIES.index(quantity), h
+                level = value if quantity != "mse" else 2 - value
+                estimate = Estimate(level, level - psi / (GROUPS - 1))
+                found = interval("mse", estimate)
+                half = 1.96 * se
+                numbers = (level, found.se, level - half, level + half)
+                for column, number in zip(COLUMNS, numbers, strict=True):
+                    columns[column][at] = number
+                count[at], method[at], left_out[at] = 512, "planted", estimate.left_out
+    truth = {"kind": "objective", "admissible": admissible, "status": status, "reason": "planted"}
+    config = {"starts": 512, "batch": 256, "law": law, "truth": "objective", "discount": 0.98}
+    environment = {"wall_seconds": "20"}
+    return Profile(
+        names, QUANTITIES, tuple(range(H + 1)), columns, count, method, left_out, config,
+        environment, truth,
+    )  # fmt: skip
+
+
+def screen(gains, **changes):
+    return recommendation(facts(planted(gains, **changes)))
+
+
+def test_the_papers_case_is_told_in_one_sentence_each():
+    found = screen(PAPER)
+    assert found.headline == (
+        "Backpropagate 4–5 steps through the model, θ in all actions: 77% (CI 74–80%) of the "
+        "possible gain. Up to 2 steps lower the return. The critic alone points backwards: mend "
+        "it. With the simulator's states: 98%."
+    )
+    assert found.light == "act" and found.sure.startswith("sure (")
+    assert found.figure == "gain"
+
+
+@pytest.mark.parametrize("se", [0.005, 0.03, 0.1, 0.4, 2.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_before_the_figure_stand_few_words_and_numbers(se, sign):
+    gains = {name: [sign * each for each in values] for name, values in PAPER.items()}
+    found = screen(gains, se=se)
+    words, numbers = counted(f"{found.headline} {found.sure}")
+    assert words <= WORDS and numbers <= NUMBERS, f"{found.headline} {found.sure}"
+    assert not found.headline.startswith("Undecided")
+
+
+def test_a_critic_that_points_right_is_recommended_itself():
+    found = screen(PAPER | {"data": [0.97], "model": [0.97, 0.5, 0.4, 0.3, 0.2, 0.1]})
+    assert found.headline.startswith("Use the critic alone (the data gradient): 97%")
+    assert "mend" not in found.headline
+
+
+def test_two_that_cannot_be_told_apart_leave_a_choice_with_one_number_of_starts():
+    found = screen({"data": [0.6], "model_all": [0.6, 0.55, 0.57, 0.5, 0.4, 0.3]}, se=0.05)
+    assert found.light == "choose"
+    assert "not excluded" in found.sure
+
+
+def test_nothing_that_helps_says_what_is_safe_meanwhile():
+    found = screen({"data": [-0.5], "model_all": [-0.5, 0.01, 0.0, 0.01, 0.0, 0.0]}, se=0.05)
+    assert found.headline.startswith("Keep the policy: no gradient here is shown to raise")
+    assert found.light in ("choose", "none")
+    harmful = screen({"data": [-0.5], "model_all": [-0.5] * 6})
+    assert harmful.light == "none" and "All of them lower it" in harmful.headline
+
+
+def test_without_a_model_the_simulator_itself_is_what_may_be_unrolled():
+    found = screen(
+        {"data": [0.2], "true_dynamics": [0.2] * 6, "true_dynamics_all": PAPER["model_all"]}
+    )
+    assert "through the simulator, θ in all actions" in found.headline
+
+
+def test_own_estimators_are_recommended_by_their_names():
+    found = screen({"data": [0.1], "mine": [0.1, 0.2, 0.9, 0.9, 0.9, 0.2]})
+    assert found.headline.startswith("Use the gradient mine at h = 2–4: 90%")
+
+
+def test_an_imprecise_truth_is_never_a_green_light():
+    assert screen(PAPER, status="imprecise").light == "choose"
+
+
+def test_start_states_and_missing_truths_promise_no_gain():
+    for changes in ({"admissible": False, "status": "none"}, {"law": "start"}):
+        profile = planted(PAPER, **changes)
+        if changes.get("law") == "start":
+            profile.count[:, QUANTITIES.index("gain")] = 0
+        found = recommendation(facts(profile))
+        assert found.light == "none" and "%" not in found.headline
+
+
+def test_a_gain_that_is_shown_goes_before_a_larger_one_that_is_not():
+    profile = planted({"data": [0.3], "model_all": [0.3, 0.3, 0.3, 0.3, 0.3, 0.8]})
+    at = 1, QUANTITIES.index("gain"), 5
+    profile.columns["ci_low"][at] = -0.4
+    found = facts(profile)
+    assert found.best != ("model_all", 5) and found.gains[found.best].low > 0
+
+
+def test_sureness_is_the_share_of_resamples_that_choose_alike():
+    sure, open_ = screen(PAPER, se=0.01).sure, screen(PAPER, se=0.9).sure
+    assert sure == "sure (99%)" and not open_.startswith("sure")
