@@ -13,10 +13,15 @@ from gradlab.findings import Finding
 from gradlab.judgement import growth_of, horizons_of, judged_estimator
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.wording import gradient, samples, span, two
+from gradlab.wording import gradient, percent, samples, span, two
 
 CHANCE = 0.5
 FLOAT32 = 3.4e38
+WHY = {
+    "step": "the step leaves the range in which the return is a line: no error of the gradients",
+    "boundary": "episodes end, which derivatives along a path do not see",
+    "law": "gradients and returns are of different problems: look at law and truth first",
+}
 
 
 def readings(profile: Profile) -> tuple[Finding, ...]:
@@ -24,8 +29,26 @@ def readings(profile: Profile) -> tuple[Finding, ...]:
     name = judged_estimator(profile)
     if name is None:
         return ()
-    found = _signs(profile, name), _norm(profile, name)
+    found = _steps(profile), _signs(profile, name), _norm(profile, name)
     return tuple(each for each in found if each is not None)
+
+
+def _steps(profile: Profile) -> Finding | None:
+    """Whether realised gains are those to first order, within their intervals."""
+    taken = getattr(profile, "realised", None)
+    if taken is None or not taken.best_is_known:
+        return None
+    check, n = "realised gains against first order", f"{taken.judges} fresh starts"
+    apart = taken.disagreements(profile.table())
+    if not apart:
+        shown = f"agree at {len(taken.stepped)} gradients ({n})"
+        return Finding(check, shown, "a step does what its direction promises", True)
+    worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
+    result = (
+        f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
+        f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
+    )
+    return Finding(check, result, WHY[worst.reason], False)
 
 
 def _signs(profile: Profile, name: str) -> Finding | None:

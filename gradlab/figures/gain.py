@@ -52,7 +52,7 @@ def gain(
         return style.dress(ax, "Gain of one step", "")
     end = drawing.last_horizon(table[table["estimator"].isin(names)])
     ends = {name: _line(ax, table, name, looks[name], end) for name in names}
-    _zones(ax)
+    _zones(ax, end)
     if chosen is not None:
         _mark(ax, table, chosen)
     if realised is not None:
@@ -90,8 +90,9 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
     return float(line.value[known[-1]])
 
 
-def _zones(ax: Axes) -> None:
-    ax.axhline(0.0, color=INK, lw=1.1, zorder=1.5)
+def _zones(ax: Axes, end: float) -> None:
+    """A line at 0 as far as the curves go, so that it crosses no label, and shade below."""
+    ax.plot([-0.03 * max(end, 1), end], [0.0, 0.0], color=INK, lw=1.1, zorder=1.5)
     ax.axhspan(LOW, 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
 
 

@@ -20,7 +20,9 @@ from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
 from gradlab.profile import Profile
 from gradlab.verdict import Evidence
+from gradlab.verdict.facts import Facts
 
+GAIN = "Gain of a step"
 ERROR = "Bias, variance and error"
 DIRECTION = "Direction and noise"
 SOURCE = "Where the error comes from"
@@ -29,7 +31,7 @@ CONTEST = "Estimators and weights"
 SERIES = "Weights through training"
 CONSEQUENCE = "Consequence of a step"
 THEORY = "Theory"
-ORDER = (ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
+ORDER = (GAIN, ERROR, DIRECTION, SOURCE, GROWTH, CONTEST, SERIES, CONSEQUENCE)
 NOTHING = Evidence(None, None, {})
 
 
@@ -54,6 +56,7 @@ def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections, bounds last."""
     table = profile.table()
     return [
+        *_gain(profile, table, known.facts),
         *_error(profile, table, known),
         *_direction(profile, table),
         *_source(known),
@@ -70,6 +73,11 @@ def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
         SERIES: "This file is of one policy: `gradlab compare` with --iterations puts those of "
         "several checkpoints beside the weights of a rule.",
     }
+    if known.facts is None or not (known.facts.gains or known.facts.realised):
+        found[GAIN] = (
+            "No gain: these gradients were judged against matched truths at given states. "
+            "`gradlab measure TASK` judges them where the policy goes."
+        )
     if known.ledger is None or not known.ledger.bias:
         found[SOURCE] = (
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
@@ -81,6 +89,26 @@ def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
             "No weights: they need an admissible truth, a data gradient and another estimator "
             "under the same truth, measured by this version of gradlab."
         )
+    return found
+
+
+def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Panel]:
+    """Gains to first order with realised ones on them; alone where there is no truth."""
+    found = []
+    realised = None if profile.realised is None else profile.realised.table()
+    if facts is not None and facts.gains:
+        best = facts.best
+        helps = best is not None and facts.gains[best].low > 0
+        chosen = (best[0], facts.close()) if best is not None and helps else None
+        drawn = partial(figures.gain, table, realised, chosen)
+        caption = (
+            "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
+        )
+        found.append(panel("gain", GAIN, caption, drawn))
+    elif realised is not None:
+        caption = "Returns before and after one step of equal length along each gradient."
+        drawn = partial(figures.realised_gains, realised)
+        found.append(panel("realised_gains", GAIN, caption, drawn))
     return found
 
 

@@ -19,6 +19,9 @@ from gradlab.verdict import Evidence, evidence, first_screen
 from gradlab.verdict.screen import Screen
 
 
+LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
+
+
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
     known, read = evidence(profile), readings(profile)
@@ -76,7 +79,8 @@ def _facts(profile: Profile) -> dict[str, object]:
         "task": config.get("task"),
         "policy": shell.short(config.get("policy_hash")),
         "iteration": config.get("iteration"),
-        "gradients": config.get("starts"),
+        "starts": config.get("starts"),
+        "judged at": LAWS.get(str(config.get("law", "start")), config.get("law")),
         "batch N′": profile.batch,
         "seed": config.get("seed"),
         "truth": method if truth.get("admissible", True) else "none admissible",

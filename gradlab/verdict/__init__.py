@@ -20,11 +20,13 @@ from gradlab.judgement import best_horizons, judged_estimator, judged_horizons
 from gradlab.ledger import Ledger
 from gradlab.profile import Profile
 from gradlab.truth_words import admissible_truth, imprecise_truth, no_truth
+from gradlab.verdict.facts import Facts, facts
 from gradlab.verdict.horizon import horizon, paired_horizon
 from gradlab.verdict.learning import learning
+from gradlab.verdict.recommendation import recommendation
 from gradlab.verdict.rivalry import ABOUT, data_against, through_training
 from gradlab.verdict.sampling import batch, tails
-from gradlab.verdict.screen import Screen, first_sentence
+from gradlab.verdict.screen import Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.verdict.soundness import checks, empirical, health, lost
 from gradlab.verdict.sources import source
@@ -53,21 +55,24 @@ class Evidence:
         choice: None where there is nothing to choose from, as under several truths.
         ledger: None where no substitutions are stored.
         sets: of each estimator the horizons that may have its smallest error.
+        facts: what decides the next step.
     """
 
     choice: Choice | None
     ledger: Ledger | None
     sets: Mapping[str, tuple[int, ...]]
+    facts: Facts | None = None
 
 
 def evidence(profile: Profile) -> Evidence:
     """The choice, the ledger and the sets of horizons of a profile."""
     ledger = None if profile.attribution is None else attribute(profile)
     sets = {name: _set(profile, name) for name in profile.estimators}
+    read = facts(profile)
     try:
-        return Evidence(choose(profile), ledger, sets)
+        return Evidence(choose(profile), ledger, sets, read)
     except InputError:
-        return Evidence(None, ledger, sets)
+        return Evidence(None, ledger, sets, read)
 
 
 def _set(profile: Profile, name: str) -> tuple[int, ...]:
@@ -96,7 +101,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
 
 def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     """The first screen of a measurement; `found` is its evidence, where it is known already."""
-    return first_sentence(verdict(profile, found), figure="mse")
+    known = evidence(profile) if found is None else found
+    return recommendation(known.facts or facts(profile), verdict(profile, known))
 
 
 def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:

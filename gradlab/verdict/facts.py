@@ -40,7 +40,8 @@ class Facts:
         law, truth: of the measurement, and the status of its truth; why: its reason.
         own: names among which the choice is; data: the name without a horizon, if there is one.
         gains: to first order, of every cell with a finite one; {} without a truth.
-        batch_gains: the expected gain of one batch.
+        batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
+            truth, whichever it is.
         best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
         more: further starts that would exclude the nearest rival of another kind; None: no
             affordable number, or there is none.
@@ -59,6 +60,8 @@ class Facts:
     own: tuple[str, ...]
     gains: Mapping[Cell, Number]
     batch_gains: Mapping[Cell, Number]
+    errors: Mapping[Cell, Number]
+    cosines: Mapping[Cell, Number]
     best: Cell | None
     kept: tuple[Cell, ...]
     more: int | None
@@ -113,7 +116,7 @@ def facts(profile: Profile) -> Facts:
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
     best = None if ranks is None else _best(gains, cells, ranks)
-    realised = getattr(profile, "realised", None)
+    realised = profile.realised
     table = profile.table()
     return Facts(
         samples=int(profile.config["starts"]),
@@ -125,6 +128,8 @@ def facts(profile: Profile) -> Facts:
         own=own,
         gains=gains,
         batch_gains=batch_gains if gains else {},
+        errors=_numbers(profile, "relative_mse"),
+        cosines=_numbers(profile, "cosine"),
         best=best,
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
         more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),

@@ -30,7 +30,7 @@ from gradlab.verdict.gain_words import (
 )
 from gradlab.verdict.screen import Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import duration, rounded_up
+from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 
 FIGURE, RETURNS = "gain", "realised_gains"
 REASONS = {
@@ -48,7 +48,9 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
         return _by_gain(facts, rest)
     if facts.realised is not None and facts.realised.stepped:
         return _by_returns(facts, rest)
-    return Screen(_nothing(facts), "none", _unknown(facts), (), None, rest)
+    if facts.errors and facts.law != "visited":
+        return _at_given_states(facts, rest)
+    return Screen(_nothing(facts), "none", "no truth", (), None, rest)
 
 
 def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
@@ -270,18 +272,36 @@ def _mend(facts: Facts, cell: Cell) -> Fact | None:
     return Fact(f"mending {cause} adds", f"{100 * losses[cause]:.0f} points", how)
 
 
+def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
+    own = [cell for cell in facts.errors if cell[0] in facts.own]
+    name, h = cell = min(own, key=lambda each: facts.errors[each].value)
+    where = "" if name == "data" else f" after {steps(h)}"
+    text = f"At these states {named(name)}{where} is nearest to the true gradient there."
+    if not facts.errors[cell].high < 1:
+        text = "At these states no gradient is shown to be better than not moving at all."
+    how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
+    numbers = [Fact("error", _level(facts.errors[cell]), how)]
+    if cell in facts.cosines:
+        numbers.append(Fact("cosine", _direction(facts.cosines[cell]), "⟨g, truth⟩/(|g||truth|)"))
+    text += " Whether a step raises the return was not measured: leave the start law out for that."
+    return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
+
+
+def _level(found: Number) -> str:
+    if found.spans_decades:
+        return f"unknown ({found.n} starts)"
+    return f"{two(found.value)} (CI {span(found.low, found.high)})"
+
+
+def _direction(found: Number) -> str:
+    return f"{cosine(found.clipped)} (CI {cosine(found.low)} to {cosine(found.high)})"
+
+
 def _nothing(facts: Facts) -> str:
     """Neither gains nor steps: what was judged, and how to get an answer."""
-    if facts.law == "visited":
-        return (
-            f"No gain can be measured here: {facts.why or 'there is no true gradient'}. Variance "
-            f"and agreement of the gradients follow."
-        )
+    why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
     return (
-        "These gradients were judged where the starts are, not where an update takes them: whether "
-        "a step raises the return is not measured. Measure without a start law of its own."
+        f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement of "
+        f"the gradients follow."
     )
-
-
-def _unknown(facts: Facts) -> str:
-    return "no truth" if facts.truth == "none" else "another question"
