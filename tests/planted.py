@@ -142,6 +142,7 @@ class Profile:
     theory: Theory | None = field(default_factory=theory)
     attribution: None = None
     consequence: Consequence | None = None
+    realised: None = None
 
     @property
     def estimators(self) -> tuple[str, ...]:

@@ -295,9 +295,15 @@ def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path
     assert "measured another policy" in capsys.readouterr().err
 
 
-def test_a_run_against_the_gradient_of_the_return_is_not_attributed(tmp_path):
-    quadratic = task((A, B))
+def test_a_run_against_the_gradient_of_the_return_is_attributed_again_alike():
+    quadratic, first = task((A, [[0.4, 0.1], [0.2, 0.4]])), {"horizon": 1, "starts": 8}
     critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)
-    default = gradlab.measure(quadratic, policy(), critic, horizon=1, starts=8)
-    with pytest.raises(InputError, match=r"gradient of the return.*law='start'"):
-        attributed_again(default, quadratic, policy(), critic)
+    kept = gradlab.measure(quadratic, policy(), critic, attribute=(1,), **first)
+    again = attributed_again(
+        gradlab.measure(quadratic, policy(), critic, **first), quadratic, policy(), critic
+    )
+    assert kept.truth["kind"] == "objective"
+    pairs = zip(gradlab.attribute(kept).bias, gradlab.attribute(again).bias, strict=True)
+    for one, other in pairs:
+        assert one.total.value == other.total.value
+        assert [part.value for part in one.shapley] == [part.value for part in other.shapley]

@@ -168,7 +168,7 @@ def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) ->
     tab, _ = opened(browser, page)
     headings = tab.locator("h2, .absent b").all_inner_texts()
     assert headings == [
-        "Why", "Sanity", "Bias, variance and error", "Direction and noise",
+        "Why", "Sanity", "Gain of a step", "Bias, variance and error", "Direction and noise",
         "Where the error comes from", "Growth with the horizon", "Estimators and weights",
         "Weights through training", "Consequence of a step", "Theory", "Every number",
         "How this was computed",

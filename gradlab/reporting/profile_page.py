@@ -18,7 +18,6 @@ from gradlab.reporting.soundness import sanity
 from gradlab.verdict import Evidence, evidence, first_screen
 from gradlab.verdict.screen import Screen
 
-
 LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
 
 
