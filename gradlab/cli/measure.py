@@ -62,6 +62,9 @@ class Measure:
     variance; takes several times as long."""
     consequence: bool = False
     """Take one step along every gradient, too, and say what it does to the return."""
+    judges: int | None = None
+    """Fresh starts from which steps along some of the gradients are rolled out. Default: what 15%
+    of the measurement buys."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -76,11 +79,13 @@ class Measure:
             from gradlab.laws import resolved
             from gradlab.measurement import check_arguments, check_networks, measure
             from gradlab.networks import checkpoint
+            from gradlab.realising import check_judges
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, self.termination)
+        check_judges(self.judges)
         law, truth = resolved(self.starts, self.law, self.truth)
         files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
@@ -105,6 +110,7 @@ class Measure:
                 seed=self.seed,
                 attribute=self.attribute,
                 consequence=self.consequence,
+                judges=self.judges,
                 progress=progress,
                 command=command,
             )

@@ -39,9 +39,9 @@ TOLERANCE = 0.01  # remainder over the norm of a converged truth
 STEPS, ROWS = 25, 6400  # policy Jacobians held at once: per start, and in all
 
 
-def effective_horizon(discount: float) -> int:
-    """Steps after which γᵀ is below 1%."""
-    return int(np.ceil(np.log(0.01) / np.log(discount)))
+def effective_horizon(discount: float, left: float = 0.01) -> int:
+    """Steps after which γᵀ is below what may be left of it."""
+    return int(np.ceil(np.log(left) / np.log(discount)))
 
 
 @dataclass(frozen=True)

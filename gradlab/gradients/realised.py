@@ -93,7 +93,7 @@ def realise(
     steps = [eta * unit[cell] for cell in sound for eta in lengths]
     if TRUE_CELL in unit:
         steps += [-eta * unit[TRUE_CELL] for eta in lengths]
-    found = rolling.returns(judging, steps)
+    found = rolling.returns(judging, steps, "realised gains")
     label, size = grouping(judging)
     before = found.returns[0]
     change = by_group(found.returns[1:] - before, label).reshape(-1, LENGTHS, len(size))
@@ -140,7 +140,7 @@ def _lengths(
     if TRUE_CELL in unit:
         few = judging.block(slice(0, min(PROBED, len(judging.states))))
         signed = [sign * eta * unit[TRUE_CELL] for sign in (1, -1) for eta in grid]
-        probed = rolling.returns(few, signed)
+        probed = rolling.returns(few, signed, "step lengths")
         up, down = (probed.returns[1:] - probed.returns[0]).sum(dim=1).reshape(2, -1)
         ratio = (up + down).abs() / (up - down).abs().clamp(min=1e-300)
         straight = int((ratio.nan_to_num(nan=torch.inf) <= LINEAR).cumprod(dim=0).sum())
@@ -171,7 +171,7 @@ class _Rolling:
     seed: int
     progress: Progress
 
-    def returns(self, judging: Starts, moved: list[Tensor]) -> _Rolled:
+    def returns(self, judging: Starts, moved: list[Tensor], stage: str) -> _Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
         policies = [self.policy, *(perturbed(self.policy, step) for step in moved)]
         copies, n = len(policies), len(judging.states)
@@ -183,7 +183,7 @@ class _Rolling:
             reward = torch.where(alive, out.reward, 0.0) if self._masked else out.reward
             total += self.discount**t * reward
             state, alive, steps = out.state, alive & out.alive, steps + running
-            self.progress("realised gains", t + 1, self.horizon)
+            self.progress(stage, t + 1, self.horizon)
         weighted = judging.weight * total.reshape(copies, n)
         return _Rolled(weighted, alive.reshape(copies, n), steps)
 
