@@ -44,14 +44,18 @@ Row = dict[str, object]
 
 
 def table(
-    checkpoints: Path, tasks: Sequence[str] = TASKS, seeds: int | None = None
+    checkpoints: Path,
+    tasks: Sequence[str] = TASKS,
+    seeds: int | None = None,
+    laws: Sequence[str] = ("visited", "starts"),
 ) -> pd.DataFrame:
-    """All places that have been measured, of the first `seeds` seeds."""
+    """All places of these laws that have been measured, of the first `seeds` seeds."""
     found = [
         errors(load(folder / place.name), policy_at(place, checkpoints))
         for place, _, folder in places()
         if (folder / place.name).exists()
         and place.task in tasks
+        and place.law in laws
         and (seeds is None or place.seed < seeds)
     ]
     return pd.concat(found, ignore_index=True)

@@ -9,9 +9,12 @@ product, and with it every bias, variance and mixture, without measuring again (
     python -m analyses.checkpoint_samples [--small] [--checkpoints reports/mpg-table-1/runs]
 
 Starts: "visited", the states that training kept of its replay, where MPG takes its gradients
-(eq. 9); "starts", the task's own law. Before training they are the same. Policy and critic of one
-seed are measured in full, those of the others as replicates with fewer starts. What is there is
-not measured again; checkpoints that do not exist yet are named and left out.
+(eq. 9); "starts", the task's own law; "return", the discounted visitation ν of the checkpoint's
+own policy from the task's starts. At ν the mean of the truth is the gradient of the return times
+1 − γ, so that errors over |truth|², weights and cosines are those of the step that training makes:
+`gradlab.measure`'s law "visited". Before training "visited" and "starts" are the same. Policy and
+critic of one seed are measured in full, those of the others as replicates with fewer starts. What
+is there is not measured again; checkpoints that do not exist yet are named and left out.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.inner_products import first_action_gradients
 from gradlab.gradients.oracles import effective_horizon, unroll_first_action
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import silent
@@ -50,7 +54,8 @@ ITERATIONS = tuple(round(20_000 * share) for share in SHARES)
 RAMPS = {"path_tracking": 9000, "inverted_pendulum": 4000}  # T of MPG's weights (Table VI)
 HORIZON, BATCH = 25, 256
 SEEDS = 5
-FULL = {"visited": 1024, "starts": 512}  # starts of the seed that is measured in full
+RETURN = "return"
+FULL = {"visited": 1024, "starts": 512, RETURN: 512}  # starts of the seed that is measured in full
 MANY = 4096  # where a few starts carry most of the truth: path tracking before training
 FEW = 256
 
@@ -112,6 +117,9 @@ class Samples:
 def starts_of(place: Place, n: int, checkpoints: Path) -> Starts:
     """Up to n states of the law."""
     task = task_of(place.task)
+    if place.law == RETURN:
+        path = visitation(task, policy_at(place, checkpoints), n, place.seed)
+        return as_starts(path, task.simulator.state_dim)
     drawn = task.starts(n, stream(place.seed, "starts"))
     if place.law == "visited" and place.iteration > 0:
         kept = records.read(place.folder(checkpoints) / "states.h5").groups["states"]
@@ -247,9 +255,9 @@ def places() -> Iterator[tuple[Place, int, Path]]:
     for law, n in FULL.items():
         for iteration in ITERATIONS:
             for task in TASKS:
-                tailed = task == "path_tracking" and iteration == 0
-                if law == "visited" or iteration > 0:
-                    folder = KEPT if law == "visited" else REPLICATES
+                tailed = task == "path_tracking" and iteration == 0 and law != RETURN
+                if law != "starts" or iteration > 0:
+                    folder = REPLICATES if law == "starts" else KEPT
                     yield Place(task, iteration, 0, law), MANY if tailed else n, folder
     for seed in range(1, SEEDS):
         for iteration in ITERATIONS:
@@ -257,19 +265,22 @@ def places() -> Iterator[tuple[Place, int, Path]]:
                 yield Place(task, iteration, seed, "visited"), FEW, REPLICATES
 
 
-def main(small: bool = False, checkpoints: Path = CHECKPOINTS) -> None:
+def main(
+    small: bool = False, checkpoints: Path = CHECKPOINTS, laws: Sequence[str] = tuple(FULL)
+) -> None:
     """Measure what is missing.
 
     Args:
         small: few starts of the first checkpoint alone, written nowhere.
         checkpoints: folder of the runs of `analyses.mpg_table_1 train`.
+        laws: visited, starts, return.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if small:
         print(measured(Place(TASKS[0], 0, 0, "visited"), 8, checkpoints, 3).about["reason"])
         return
     for place, n, folder in places():
-        if (folder / place.name).exists():
+        if place.law not in laws or (folder / place.name).exists():
             continue
         if not place.file("critic", checkpoints).exists():
             print(f"{place.name}: no checkpoint yet")

@@ -6,7 +6,11 @@
     weights     weights of all of these of least MSE
     direction   the mixture of all of them of best direction, at its best scale
 
-    python -m analyses.choice_regret [--small] [--output reports/choice]
+    python -m analyses.choice_regret [--small] [--law visited] [--output reports/choice]
+
+At --law visited gradients are taken where MPG takes them, at replayed states; at --law return at
+the states that the policy visits, where the truth is the gradient of the return: same candidates,
+same criteria, files named "…-return".
 
 Chosen on one half of the starts and judged on the other, 20 random halvings ("seeds of sampling")
 of `checkpoint_samples`, batch 256; the truth is the longest that is precise. Rivals: the rule at
@@ -22,6 +26,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -158,15 +163,17 @@ def hindsight(means: pd.DataFrame) -> str:
     return str(fixed.loc[fixed["rival_mse"].idxmin(), "rival"])
 
 
-def places(tasks: Sequence[str]) -> Iterator[Place]:
+def places(tasks: Sequence[str], law: str) -> Iterator[Place]:
     for task in tasks:
-        yield from (Place(task, iteration, 0, "visited") for iteration in ITERATIONS)
+        yield from (Place(task, iteration, 0, law) for iteration in ITERATIONS)
 
 
-def measure(checkpoints: Path, tasks: Sequence[str], splits: int) -> tuple[pd.DataFrame, dict]:
+def measure(
+    checkpoints: Path, tasks: Sequence[str], splits: int, law: str = "visited"
+) -> tuple[pd.DataFrame, dict]:
     """Every place of the seed that was measured in full."""
     found, counts = [], {}
-    for place in places(tasks):
+    for place in places(tasks, law):
         if not (KEPT / place.name).exists():
             print(f"{place.name}: not measured yet")
             continue
@@ -218,9 +225,9 @@ def _by_place(regret: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield f"{task} {iteration}", rows
 
 
-def drawn(errors: pd.DataFrame, task: str) -> Figure:
+def drawn(errors: pd.DataFrame, task: str, law: str = "visited") -> Figure:
     """Bias, MSE and weights of one task through training."""
-    own = errors[(errors["task"] == task) & (errors["seed"] == 0) & (errors["law"] == "visited")]
+    own = errors[(errors["task"] == task) & (errors["seed"] == 0) & (errors["law"] == law)]
     data = own[(own["estimator"] == "model") & (own["horizon"] == 0)].assign(estimator="data")
     model = own[(own["estimator"] == "model") & (own["horizon"] == HORIZON)]
     steps = range(0, max(ITERATIONS) + 1, RULE_STEP)
@@ -271,6 +278,7 @@ def main(
     checkpoints: Path = CHECKPOINTS,
     output: Path = FOLDER,
     tasks: Sequence[str] = TASKS,
+    law: Literal["visited", "return"] = "visited",
 ) -> None:
     """Judge choices on what `checkpoint_samples` has measured.
 
@@ -279,29 +287,33 @@ def main(
         checkpoints: folder of the training runs, whose policies are needed.
         output: folder of tables and figures.
         tasks: path_tracking, inverted_pendulum.
+        law: of the states at which gradients are taken.
     """
     output.mkdir(parents=True, exist_ok=True)
+    which = "" if law == "visited" else f"-{law}"
     chosen = TASKS[1:] if small else tasks
-    regret, counts = measure(checkpoints, chosen, 2 if small else SPLITS)
-    errors = table(checkpoints, chosen, seeds=1)
-    regret.to_csv(output / "regret.csv", index=False, float_format="%.5g")
-    errors.to_csv(output / "errors.csv", index=False, float_format="%.5g")
+    regret, counts = measure(checkpoints, chosen, 2 if small else SPLITS, law)
+    laws = ("visited", "starts") if law == "visited" else (law,)
+    errors = table(checkpoints, chosen, seeds=1, laws=laws)
+    regret.to_csv(output / f"regret{which}.csv", index=False, float_format="%.5g")
+    errors.to_csv(output / f"errors{which}.csv", index=False, float_format="%.5g")
     lines = [_line(rows, counts[name]) for name, rows in _by_place(regret)]
-    put(output / "README.md", "numbers", "\n".join([HEADS, RULE, *lines]))
+    put(output / "README.md", f"numbers{which}", "\n".join([HEADS, RULE, *lines]))
     for task in chosen:
         for name, figure in (
-            (f"{task}.png", drawn(errors, task)),
-            (f"{task}-regret.png", regret_figure(regret, task)),
+            (f"{task}{which}.png", drawn(errors, task, law)),
+            (f"{task}{which}-regret.png", regret_figure(regret, task)),
         ):
             FigureCanvasAgg(figure)
             figure.savefig(output / name.replace("_", "-"), dpi=100)
     made = {
-        "command": "python -m analyses.choice_regret",
+        "command": "python -m analyses.choice_regret" + (f" --law {law}" if which else ""),
+        "law": law,
         "chosen_horizons": counts,
         "rule_crossing": {task: RAMPS[task] / 2 for task in chosen},
         "environment": environment(),
     }
-    (output / "made.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    (output / f"made{which}.json").write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

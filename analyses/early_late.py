@@ -7,19 +7,22 @@
                 gradient: below 1 at the first checkpoint (upper end of the interval), above 1 at
                 the last (lower end), on path tracking; where it crosses 1 against the rule's T/2
 
-    python -m analyses.early_late [--small] [--output reports/horizon-claims]
+    python -m analyses.early_late [--small] [--law visited] [--output reports/horizon-claims]
 
 MPG-v2, five seeds, checkpoints at 0, 5, 10, 25, 50 and 100% of 20,000 iterations; starts are the
 visited states where MPG takes its gradients (`checkpoint_samples`). Within a seed the interval is
 the paired jackknife over starts, judged by the sign of bias² of J_25 less that of J_0, which also
 decides where the truth's own size is lost in its heavy tails. Where the truth converges too late
-to be precise, the same against the longest precise return stands beside it ("cut").
+to be precise, the same against the longest precise return stands beside it ("cut"). With
+--law return the states are those that the policy visits, where the truth is the gradient of the
+return, and the same criterion is the claim EARLY-LATE-RETURN, of one seed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -37,13 +40,13 @@ GAMMA = 0.98
 SIGNS = {1: "above 1", -1: "below 1", 0: "undecided"}
 
 
-def judge(errors: pd.DataFrame) -> Verdict:
-    """The verdict from `checkpoint_errors.table`."""
+def judge(errors: pd.DataFrame, law: str = "visited") -> Verdict:
+    """The verdict from `checkpoint_errors.table`, at states of one law."""
     model = errors[(errors["estimator"] == "model") & (errors["horizon"] > 0)]
     gaps = model[(model["quantity"] == "bias_gap") & (model["horizon"] == HORIZON)]
     ratios = model[model["quantity"] == "bias_ratio"]
     tasks = [task for task in TASKS if (errors["task"] == task).any()]
-    found = {task: _task(task, gaps[gaps["task"] == task], ratios[ratios["task"] == task])
+    found = {task: _task(gaps[gaps["task"] == task], ratios[ratios["task"] == task], law)
              for task in tasks}  # fmt: skip
     first, last = ITERATIONS[0], ITERATIONS[-1]
     met = {
@@ -58,7 +61,7 @@ def judge(errors: pd.DataFrame) -> Verdict:
         model["quantity"].isin(["bias_ratio", "bias_gap"]) & model["horizon"].isin(HORIZONS)
     ]
     return Verdict(
-        "EARLY-LATE",
+        "EARLY-LATE" if law == "visited" else f"EARLY-LATE-{law.upper()}",
         "MPG, section III-B, IV-A; MPG-J, section III-B",
         "path tracking: bias(25)/bias(0) below 1 at the first checkpoint and above 1 at the last, "
         "95% intervals",
@@ -66,7 +69,7 @@ def judge(errors: pd.DataFrame) -> Verdict:
         sentence,
         _numbers(found),
         shown,
-        _figure(ratios, tasks),
+        _figure(ratios, tasks, law),
     )
 
 
@@ -86,20 +89,18 @@ def _numbers(found: Mapping[str, dict[str, dict]]) -> dict[str, float]:
     return numbers
 
 
-def _task(task: str, gaps: pd.DataFrame, ratios: pd.DataFrame) -> dict[str, dict]:
+def _task(gaps: pd.DataFrame, ratios: pd.DataFrame, law: str) -> dict[str, dict]:
     """Signs and ratios of the first seed, how many seeds agree, and where each seed crosses."""
-    own = gaps[(gaps["seed"] == 0) & (gaps["law"] == "visited")]
-    long = ratios[(ratios["horizon"] == HORIZON) & (ratios["law"] == "visited")]
+    own = gaps[(gaps["seed"] == 0) & (gaps["law"] == law)]
+    long = ratios[(ratios["horizon"] == HORIZON) & (ratios["law"] == law)]
     first = long[long["seed"] == 0].set_index("iteration")
     return {
         "signs": {int(r.iteration): sign(r.ci_low, r.ci_high) for r in own.itertuples()},
         "values": {int(i): float(x) for i, x in first["value"].items()},
         "ends": {int(i): (r["ci_low"], r["ci_high"]) for i, r in first.iterrows()},
-        "seeds": {
-            int(i): _signs(x) for i, x in gaps[gaps["law"] == "visited"].groupby("iteration")
-        },
-        "other": _signs_by_law(gaps),
-        "profile": {int(i): _profile(x) for i, x in _visited(ratios).groupby("iteration")},
+        "seeds": {int(i): _signs(x) for i, x in gaps[gaps["law"] == law].groupby("iteration")},
+        "other": _signs_by_law(gaps, law),
+        "profile": {int(i): _profile(x) for i, x in _of_law(ratios, law).groupby("iteration")},
         "crossings": {int(seed): crossing(x) for seed, x in long.groupby("seed")},
     }
 
@@ -121,13 +122,13 @@ def _signs(rows: pd.DataFrame) -> str:
     return f"{found.count(-1)} below, {found.count(1)} above, {found.count(0)} open"
 
 
-def _signs_by_law(gaps: pd.DataFrame) -> dict[str, int]:
-    own = gaps[(gaps["seed"] == 0) & (gaps["law"] != "visited")]
+def _signs_by_law(gaps: pd.DataFrame, law: str) -> dict[str, int]:
+    own = gaps[(gaps["seed"] == 0) & (gaps["law"] != law)]
     return {f"{r.law}, {int(r.iteration)}": sign(r.ci_low, r.ci_high) for r in own.itertuples()}
 
 
-def _visited(ratios: pd.DataFrame) -> pd.DataFrame:
-    return ratios[(ratios["law"] == "visited") & (ratios["seed"] == 0)]
+def _of_law(ratios: pd.DataFrame, law: str) -> pd.DataFrame:
+    return ratios[(ratios["law"] == law) & (ratios["seed"] == 0)]
 
 
 def _profile(rows: pd.DataFrame) -> str:
@@ -165,11 +166,11 @@ def _sentence(task: str, each: dict[str, dict]) -> str:
     )
 
 
-def _figure(ratios: pd.DataFrame, tasks: list[str]) -> Figure:
+def _figure(ratios: pd.DataFrame, tasks: list[str], law: str) -> Figure:
     figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
-        own = _visited(ratios[ratios["task"] == task])
+        own = _of_law(ratios[ratios["task"] == task], law)
         steps = sorted(own["iteration"].unique())
         for k, step in enumerate(steps):
             rows = own[own["iteration"] == step].sort_values("horizon")
@@ -189,16 +190,24 @@ def _figure(ratios: pd.DataFrame, tasks: list[str]) -> Figure:
     return figure
 
 
-def main(small: bool = False, checkpoints: Path = CHECKPOINTS, output: Path = FOLDER) -> None:
+def main(
+    small: bool = False,
+    checkpoints: Path = CHECKPOINTS,
+    output: Path = FOLDER,
+    law: Literal["visited", "return"] = "visited",
+) -> None:
     """Judge what `checkpoint_samples` has measured.
 
     Args:
         small: the pendulum's first seed alone.
         checkpoints: folder of the training runs, whose policies are needed.
         output: folder of the verdict.
+        law: of the states at which gradients are taken.
     """
-    errors = table(checkpoints, TASKS[1:] if small else TASKS, seeds=1 if small else None)
-    save(judge(errors), output, "python -m analyses.early_late")
+    laws = ("visited", "starts") if law == "visited" else (law,)
+    errors = table(checkpoints, TASKS[1:] if small else TASKS, 1 if small else None, laws)
+    which = "" if law == "visited" else f" --law {law}"
+    save(judge(errors, law), output, f"python -m analyses.early_late{which}")
 
 
 if __name__ == "__main__":

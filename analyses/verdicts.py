@@ -83,13 +83,15 @@ def put(page: Path, mark: str, text: str) -> None:
 
 
 def main(output: Path = FOLDER) -> None:
-    """Write README.md from the verdicts in the folder.
+    """Write README.md from the verdicts in the folder; its sections below the table stay.
 
     Args:
         output: folder of the .json files.
     """
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
-    (output / "README.md").write_text(HEADER + "".join(row(each) for each in rows))
+    page = output / "README.md"
+    _, heading, more = (page.read_text() if page.is_file() else "").partition("\n## ")
+    page.write_text(HEADER + "".join(row(each) for each in rows) + heading + more)
 
 
 def row(made: Mapping[str, object]) -> str:

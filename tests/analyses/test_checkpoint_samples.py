@@ -5,11 +5,12 @@ import pytest
 import torch
 
 from analyses import checkpoint_samples, critic_samples
-from analyses.checkpoint_samples import Place, starts_of
+from analyses.checkpoint_samples import RETURN, Place, starts_of
 from analyses.mpg_table_1 import task_of
 from gradlab import records
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Tail
+from gradlab.gradients.start_laws import visitation
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 
@@ -47,6 +48,19 @@ def test_visited_states_are_those_of_the_seed(checkpoints):
 def test_elsewhere_starts_follow_the_tasks_law(checkpoints, place):
     found = starts_of(place, 6, checkpoints).states
     torch.testing.assert_close(found, task_of(TASK).starts(6, stream(0, "starts")).double())
+
+
+def test_states_of_the_return_are_those_that_the_checkpoint_visits(checkpoints):
+    """From the task's own starts, some of them later than at the start."""
+    place = Place(TASK, 1000, 0, RETURN)
+    policy = checkpoint_samples.policy_at(place, checkpoints)
+    found = starts_of(place, 6, checkpoints)
+    want = visitation(task_of(TASK), policy, 6, 0)
+    assert torch.equal(found.states, want.states[0])
+    at_starts = task_of(TASK).starts(6, stream(0, "starts")).double()
+    assert int((found.states != at_starts).any(dim=1).sum()) > 0
+    kept = {name: folder for name, _, folder in checkpoint_samples.places() if name.law == RETURN}
+    assert len(kept) == 12 and set(kept.values()) == {checkpoint_samples.KEPT}
 
 
 def test_critics_before_training_differ_and_are_remade_alike():

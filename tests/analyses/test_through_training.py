@@ -172,6 +172,15 @@ def test_only_below_one_first_and_above_one_last_passes(ratios, holds, opening):
     assert "nan" not in verdict.sentence
 
 
+def test_other_laws_have_a_claim_of_their_own():
+    other = checkpoints((2.0, 2.0, 2.0, 2.0, 2.0, 0.5)).assign(law="return")
+    both = pd.concat([checkpoints((0.5, 0.6, 0.7, 0.8, 1.5, 3.0)), other])
+    visited, back = early_late.judge(both), early_late.judge(both, "return")
+    assert (visited.claim, visited.holds) == ("EARLY-LATE", True)
+    assert (back.claim, back.holds) == ("EARLY-LATE-RETURN", False)
+    assert "return, 0: above 1" in visited.sentence and "visited, 0: below 1" in back.sentence
+
+
 def test_the_crossing_is_interpolated_in_the_logarithm():
     verdict = early_late.judge(checkpoints((0.5, 0.5, 0.5, 0.5, 2.0, 3.0)))
     assert verdict.numbers["crossing_path_tracking_seed0"] == pytest.approx(7500)
