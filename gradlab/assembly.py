@@ -15,6 +15,7 @@ from gradlab.gradients.inner_products import Cells
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.profile import COLUMNS, Profile
+from gradlab.statistics import quantities
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, estimates
 from gradlab.statistics.quantities import TABLE
@@ -50,7 +51,8 @@ def assembled(
             cell = names.index(name), QUANTITIES.index(quantity), n
             found = interval(quantity, estimate)
             lost = int((~np.isfinite(moments.squares)).sum())
-            numbers = (estimate.value, found.se, found.low, found.high)
+            value = quantities.QUANTITIES[quantity].reported(estimate.value)
+            numbers = (value, found.se, found.low, found.high)
             for column, number in zip(COLUMNS, numbers, strict=True):
                 columns[column][cell] = number
             count[cell] = int(moments.size.sum())

@@ -5,6 +5,7 @@ import torch
 
 import gradlab
 from gradlab.errors import InputError
+from gradlab.gradients.lqr import ExactCritic
 from gradlab.gradients.start_laws import initial
 from gradlab.laws import resolved
 
@@ -45,3 +46,16 @@ def test_a_path_is_a_law_of_its_own():
     task = gradlab.tasks.double_integrator()
     with pytest.raises(InputError, match="starts is a Path"):
         resolved(initial(task, 8), "visited", None)
+
+
+def test_a_gain_is_reported_within_its_range_and_its_interval():
+    A, B = [[0.9, 0.2], [0.0, 0.8]], [[0.0], [0.5]]
+    task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
+    policy = torch.nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = torch.tensor([[-0.1, -0.2]], dtype=torch.float64)
+    critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
+    profile = gradlab.measure(task, policy, critic, horizon=3, starts=16)
+    gains = profile.table().query("quantity == 'gain'")
+    assert (gains["value"] <= 1).all() and (gains["value"] >= -1).all()
+    assert (gains["ci_low"] <= gains["value"]).all()
+    assert (gains["value"] <= gains["ci_high"]).all()

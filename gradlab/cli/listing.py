@@ -11,10 +11,13 @@ from tyro.conf import Positional
 from gradlab.cli.arguments import Document
 
 ESTIMATORS = {
-    "data": "the critic alone at the start state: no derivative of any dynamics",
+    "data": "the critic alone: no derivative of any dynamics",
     "model": "states and Jacobians of the task's prior model",
     "mixed": "the simulator's states, the prior model's Jacobians",
     "true_dynamics": "states and Jacobians of the simulator",
+    "model_all": "model with θ in every action, not in the first alone (law visited only)",
+    "mixed_all": "mixed with θ in every action",
+    "true_dynamics_all": "true_dynamics with θ in every action",
 }
 
 

@@ -27,6 +27,7 @@ class Quantity:
         range: values that the quantity can have; estimates, noise-corrected, may leave it.
         needs: "nothing", a "truth", or a truth that is the gradient of the "return".
         per_batch: it is stated for a batch of N′.
+        clipped: an estimate beyond the range is reported at its end.
     """
 
     name: str
@@ -38,6 +39,12 @@ class Quantity:
     range: tuple[float, float]
     needs: Literal["nothing", "truth", "return"]
     per_batch: bool = False
+    clipped: bool = False
+
+    def reported(self, value: float) -> float:
+        """The estimate as tables and files have it; values with a group left out stay raw."""
+        low, high = self.range
+        return min(max(value, low), high) if self.clipped and value == value else value
 
 
 TABLE = (
@@ -70,7 +77,7 @@ TABLE = (
     Quantity(
         "gain", "Gain of one small step, as a share of the best step of its length", "",
         "⟨E G, ∇J⟩ / (|E G| |∇J|), ∇J the gradient of the return", MOMENTS, "direction",
-        DIRECTION, "return",
+        DIRECTION, "return", clipped=True,
     ),
     Quantity(
         "cosine", "Cosine of the mean with the truth", "",
