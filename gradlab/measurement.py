@@ -48,6 +48,7 @@ from gradlab.networks.interface import check_critic, check_policy, check_trainab
 from gradlab.profile import Profile
 from gradlab.realising import Stepping, check_judges, realised_gains
 from gradlab.sanity import examine
+from gradlab.stages import Stage, completed
 from gradlab.systems.recorded import Recorded
 from gradlab.tasks import Task
 
@@ -110,6 +111,7 @@ def measure(
 
     Raises:
         InputError: names the argument, what it got and what to do.
+        Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
     """
     begun = time.monotonic()
     H = task.horizon if horizon is None else horizon
@@ -152,13 +154,6 @@ def measure(
         measured = estimator_moments(
             chosen, policy, begin, reference, H, termination, seed, progress, rivals
         )
-    moments = measured.cells
-    progress("checks", 0, 1)
-    examined = list(critics) if critics else _given_critics(estimators)
-    sanity = examine(task, given, examined, chosen, policy, begin, moments, termination, seed)
-    steps = reference.horizon if reference.admissible and truth == "matched" else None
-    bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
-    progress("checks", 1, 1)
     config = configuration(
         task, original, first, begin, H, batch, truth, termination, seed, command
     )
@@ -171,30 +166,52 @@ def measure(
             name: noise_mode(each.states, each.jacobians) for name, each in chosen.items()
         },
     }
-    environment = provenance.environment() | {
-        "precision": "float64",
-        "wall_seconds": f"{time.monotonic() - begun:.1f}",
-    }
-    profile = assembled(moments, H, batch, config, environment, truth_values(reference, truth))
-    profile = replace(profile, sanity=sanity, theory=bounds, kernels=measured.kernels)
-    if isinstance(starts, int) and truth == "objective":
+    environment = provenance.environment() | {"precision": "float64"}
+    profile = assembled(
+        measured.cells, H, batch, config, environment, truth_values(reference, truth)
+    )
+    profile = replace(profile, kernels=measured.kernels)
+
+    def gains(profile: Profile) -> Profile:
         stepping = Stepping(
             task, simulator, policy, chosen, measured, reference, profile.table(),
             len(begin.states), H, termination, seed,
         )  # fmt: skip
-        profile = replace(profile, realised=realised_gains(stepping, judges, progress))
-    if consequence:
-        asked_of = Question(
+        return replace(profile, realised=realised_gains(stepping, judges, progress))
+
+    def checks(profile: Profile) -> Profile:
+        progress("checks", 0, 1)
+        examined = list(critics) if critics else _given_critics(estimators)
+        sanity = examine(
+            task, given, examined, chosen, policy, begin, measured.cells, termination, seed
+        )
+        steps = reference.horizon if reference.admissible and truth == "matched" else None
+        bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
+        progress("checks", 1, 1)
+        return replace(profile, sanity=sanity, theory=bounds)
+
+    def steps_made(profile: Profile) -> Profile:
+        asked = Question(
             simulator, policy, begin, reference, task.discount, truth == "objective", termination,
             seed,
         )  # fmt: skip
-        steps_made = stepped(asked_of, chosen, judged_cells(profile), progress)
-        profile = replace(profile, consequence=steps_made)
-    if attribute is False:
-        return profile
-    asked = None if attribute is True else tuple(attribute)
-    world = World(task, simulator, policy, begin, chosen, asked)
-    return replace(profile, attribution=attributed(profile, world, progress))
+        found = stepped(asked, chosen, judged_cells(profile), progress)
+        return replace(profile, consequence=found)
+
+    def attribution(profile: Profile) -> Profile:
+        asked = None if isinstance(attribute, bool) else tuple(attribute)
+        world = World(task, simulator, policy, begin, chosen, asked)
+        return replace(profile, attribution=attributed(profile, world, progress))
+
+    stages: dict[str, Stage] = {}
+    if isinstance(starts, int) and truth == "objective":
+        stages["realised gains"] = gains
+    stages["checks"] = checks
+    if consequence:
+        stages["steps"] = steps_made
+    if attribute is not False:
+        stages["attribution"] = attribution
+    return completed(profile, stages, begun)
 
 
 def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:

@@ -22,7 +22,8 @@ LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 def of_screen(screen: Screen) -> Document:
     """A first screen as plain values; "verdict" holds every sentence."""
-    return {
+    notice: Document = {"notice": screen.notice} if screen.notice else {}
+    return notice | {
         "recommendation": screen.headline,
         "light": screen.light,
         "sure": screen.sure,
@@ -85,6 +86,8 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
 def _print_screen(document: Document) -> None:
     """The recommendation, how sure it is, and its numbers."""
     console = _console()
+    if "notice" in document:
+        console.print(str(document["notice"]), style="bold red")
     console.print(str(document["recommendation"]), style="bold")
     console.print(f"{LIGHTS.get(str(document['light']), '')}: {document['sure']}")
     numbers = document["numbers"]

@@ -25,9 +25,15 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
+NOTHING = "no estimator was measured yet: nothing was written"
+
+
 @dataclass(frozen=True)
 class Measure:
-    """Measure bias, variance and direction of a task's policy gradients over the horizon."""
+    """Measure bias, variance and direction of a task's policy gradients over the horizon.
+
+    Ctrl-C or SIGTERM leave what was measured so far in RUN.partial.h5, with its report.
+    """
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
@@ -80,6 +86,7 @@ class Measure:
             from gradlab.measurement import check_arguments, check_networks, measure
             from gradlab.networks import checkpoint
             from gradlab.realising import check_judges
+            from gradlab.stages import Interrupted
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
@@ -97,27 +104,35 @@ class Measure:
         judged = task if model is None else replace(task, prior=model)
         with bars() as progress:
             networks = given | self._made(task, given, progress)
-            profile = measure(
-                judged,
-                networks["policy"],
-                networks["critic"],
-                horizon=horizon,
-                starts=self.starts,
-                batch=self.batch,
-                truth=truth,
-                termination=self.termination,
-                law=law,
-                seed=self.seed,
-                attribute=self.attribute,
-                consequence=self.consequence,
-                judges=self.judges,
-                progress=progress,
-                command=command,
-            )
+            try:
+                profile = measure(
+                    judged,
+                    networks["policy"],
+                    networks["critic"],
+                    horizon=horizon,
+                    starts=self.starts,
+                    batch=self.batch,
+                    truth=truth,
+                    termination=self.termination,
+                    law=law,
+                    seed=self.seed,
+                    attribute=self.attribute,
+                    consequence=self.consequence,
+                    judges=self.judges,
+                    progress=progress,
+                    command=command,
+                )
+            except Interrupted as stop:
+                profile, run = stop.profile, partial(run)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(NOTHING) from None
+        stopped = "interrupted" in profile.config
         for kind in sorted(made):
             checkpoint.save(networks[kind], arguments.beside(run, kind))
-        profile.save(run, overwrite=self.overwrite)
+        profile.save(run, overwrite=self.overwrite or stopped)
         document = of_run(run, page=not self.no_report, more=self._norms(networks))
+        if stopped:
+            document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
 
     def _check_spectral(self, made: tuple[str, ...]) -> None:
@@ -161,3 +176,8 @@ class Measure:
                 progress=progress,
             )
         return made
+
+
+def partial(run: Path) -> Path:
+    """Where an interrupted measurement is kept: never in the place of a complete one."""
+    return run.with_name(f"{run.stem}.partial{run.suffix}")

@@ -90,12 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
             return 1
         except KeyboardInterrupt as stop:
-            word, code = ("terminated", TERMINATED) if received else ("interrupted", INTERRUPTED)
+            word = "terminated" if received else "interrupted"
             standard_error(f"gradlab: {word}; {str(stop) or 'no file was left half-written'}")
-            return code
+            return TERMINATED if received else INTERRUPTED
     try:
         answer(document, asked.json, getattr(asked, "explain", False))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         sys.stdout = None
+    if "interrupted" in document:
+        return TERMINATED if received else INTERRUPTED
     return 0 if document.get("passed", True) else 1

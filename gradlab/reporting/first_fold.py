@@ -29,8 +29,10 @@ def screen(found: Screen, figure: str, source: Source) -> str:
     """<section> with everything above the fold; `figure` is HTML, or empty."""
     numbers = "".join(_fact(each, source) for each in found.numbers)
     listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
+    notice = f'<p class="notice" role="status">{escape(found.notice)}</p>' if found.notice else ""
     return (
         f'<section id="verdict" class="light-{found.light}" aria-label="Recommendation">'
+        f"{notice}"
         f'<p class="headline">{marked(found.headline)}</p>'
         f'<p class="light"><span class="dot" aria-hidden="true"></span>'
         f"<b>{LIGHTS[found.light]}</b> · {marked(found.sure)}</p>"

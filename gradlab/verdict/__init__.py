@@ -10,7 +10,7 @@ its interval and N. The numbers are those of `judgement`, `choice` and the ledge
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gradlab.accounting import attribute
 from gradlab.choice import Choice, choose
@@ -19,6 +19,7 @@ from gradlab.errors import InputError
 from gradlab.judgement import best_horizons, judged_estimator, judged_horizons
 from gradlab.ledger import Ledger
 from gradlab.profile import Profile
+from gradlab.stages import notice
 from gradlab.truth_words import admissible_truth, imprecise_truth, no_truth
 from gradlab.verdict.facts import Facts, facts
 from gradlab.verdict.horizon import horizon, paired_horizon
@@ -102,7 +103,8 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
 def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
     """The first screen of a measurement; `found` is its evidence, where it is known already."""
     known = evidence(profile) if found is None else found
-    return recommendation(known.facts or facts(profile), verdict(profile, known))
+    screen = recommendation(known.facts or facts(profile), verdict(profile, known))
+    return replace(screen, notice=notice(profile.config))
 
 
 def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:

@@ -43,6 +43,7 @@ class Screen:
         numbers: at most three.
         figure: name of the panel that is shown first; None where no panel is.
         rest: every sentence of the verdict, in order of use.
+        notice: what stands before all else, such as that the run was interrupted; may be empty.
     """
 
     headline: str
@@ -51,6 +52,7 @@ class Screen:
     numbers: tuple[Fact, ...] = ()
     figure: str | None = None
     rest: tuple[Sentence, ...] = ()
+    notice: str = ""
 
     def __post_init__(self) -> None:
         if len(self.numbers) > FACTS:
