@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from gradlab.consequence import LINEAR, TRUTH, Consequence
 from gradlab.gradients import gram
-from gradlab.gradients.common_random import own_size, perturbed_rewards
+from gradlab.gradients.common_random import own_size
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.moved_returns import Rolling
 from gradlab.gradients.objective import SAMPLES
-from gradlab.gradients.oracles import perturbed
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
@@ -178,13 +178,11 @@ def _grid(asked: Question, judging: Starts, direction: Tensor) -> Tensor:
 
 def _changes(asked: Question, judging: Starts, moved: list[Tensor], progress: Progress) -> Tensor:
     """J(θ + step) − J(θ) of each step and start, importance weights included, [steps, n]."""
-    policies = [asked.policy, *(perturbed(asked.policy, step) for step in moved)]
-    rewards, alive = perturbed_rewards(
-        asked.simulator, asked.policy, policies, judging, asked.truth.horizon, asked.discount,
-        "all", asked.seed, progress, "steps",
+    rolling = Rolling(
+        asked.simulator, asked.policy, asked.discount, asked.truth.horizon, asked.termination,
+        asked.seed, progress,
     )  # fmt: skip
-    counted = torch.where(alive, rewards, 0.0) if asked.termination == "mask" else rewards
-    returns = judging.weight * counted.sum(dim=0).reshape(len(policies), -1)
+    returns = rolling.returns(judging, moved, "steps").returns
     return returns[1:] - returns[:1]
 
 

@@ -25,14 +25,12 @@ from gradlab.consequence import LINEAR
 from gradlab.data.noise import child, stream
 from gradlab.gradients.common_random import own_size
 from gradlab.gradients.groups import by_group, grouping
-from gradlab.gradients.oracles import perturbed
+from gradlab.gradients.moved_returns import Rolling
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.hooks import Progress, silent
-from gradlab.networks.interface import act
 from gradlab.realised import TRUE_CELL, Cell, Realised, Status
 from gradlab.realised_plan import LENGTHS, PROBED
-from gradlab.systems.ended import step_running
-from gradlab.systems.system import System, Transition
+from gradlab.systems.system import System
 from gradlab.tasks import Task
 
 MOVES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # by which share of their size actions are moved
@@ -86,7 +84,7 @@ def realise(
     status = {cell: _status(directions[cell].mean) for cell in cells}
     sound = [cell for cell in cells if status[cell] == "stepped"]
     unit = {cell: directions[cell].mean / directions[cell].mean.norm() for cell in sound}
-    rolling = _Rolling(
+    rolling = Rolling(
         simulator, policy, discount, horizon, termination, child(seed, STREAM), progress
     )
     lengths, place, probed = _lengths(rolling, judging, unit)
@@ -129,7 +127,7 @@ def _status(direction: Tensor) -> Status:
 
 
 def _lengths(
-    rolling: _Rolling, judging: Starts, unit: Mapping[Cell, Tensor]
+    rolling: Rolling, judging: Starts, unit: Mapping[Cell, Tensor]
 ) -> tuple[list[float], int, int]:
     """Norms of the steps in θ, the first one's place among `MOVES`, and steps taken to find it."""
     along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
@@ -148,60 +146,3 @@ def _lengths(
     if rolling.termination == "mask":
         place = max(place, ENDING)
     return grid[place : place + LENGTHS], place, taken
-
-
-@dataclass(frozen=True)
-class _Rolled:
-    """Discounted returns [1 + steps, n], weights included, what is alive at T, steps taken."""
-
-    returns: Tensor
-    alive: Tensor
-    steps: int
-
-
-@dataclass(frozen=True)
-class _Rolling:
-    """Rollouts of a policy and of copies moved in θ."""
-
-    simulator: System
-    policy: nn.Module
-    discount: float
-    horizon: int
-    termination: str
-    seed: int
-    progress: Progress
-
-    def returns(self, judging: Starts, moved: list[Tensor], stage: str) -> _Rolled:
-        """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
-        policies = [self.policy, *(perturbed(self.policy, step) for step in moved)]
-        copies, n = len(policies), len(judging.states)
-        state = judging.states.repeat(copies, 1)
-        alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
-        total, steps = torch.zeros_like(state[:, 0]), 0
-        for t in range(self.horizon):
-            out, running = self._step(policies, judging, state, alive, t)
-            reward = torch.where(alive, out.reward, 0.0) if self._masked else out.reward
-            total += self.discount**t * reward
-            state, alive, steps = out.state, alive & out.alive, steps + running
-            self.progress(stage, t + 1, self.horizon)
-        weighted = judging.weight * total.reshape(copies, n)
-        return _Rolled(weighted, alive.reshape(copies, n), steps)
-
-    @property
-    def _masked(self) -> bool:
-        return self.termination == "mask"
-
-    def _step(
-        self, policies: list[nn.Module], judging: Starts, state: Tensor, alive: Tensor, t: int
-    ) -> tuple[Transition, int]:
-        """All copies one step on, and how many of them were stepped."""
-        e = judging.policy_noise(self.policy, self.seed, t)
-        xi = judging.dynamics_noise(self.simulator, self.seed, t).repeat(len(policies), 1)
-        with torch.no_grad():
-            pieces = zip(policies, state.chunk(len(policies)), strict=True)
-            action = torch.cat([act(each, rows, e) for each, rows in pieces])
-            # What has left the finite numbers, or under "mask" has ended, is not stepped.
-            running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
-            running = running & alive if self._masked else running
-            state = torch.where(running[:, None], state, torch.nan)
-            return step_running(self.simulator, state, action, xi), int(running.sum())
