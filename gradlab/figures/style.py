@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -117,7 +116,7 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     ax.tick_params(which="minor", left=False)
     if ax.get_yscale() == "log":
         _label_decades(ax)
-    seaborn.despine(ax=ax)
+    ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_color(MUTED)
     _legend(ax)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
 import pandas as pd
+from matplotlib.figure import Figure
 
 from gradlab import journal
 from gradlab.comparison import Comparison, compared
@@ -16,6 +18,7 @@ from gradlab.hooks import Progress, silent
 from gradlab.probe.schema import KIND as PROBE
 from gradlab.profile import load
 from gradlab.reporting import comparison_page, series_page, training_page
+from gradlab.reporting.fonts import cut_down
 from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
 from gradlab.reporting.page import Page, render
 from gradlab.reporting.panels import Panel
@@ -173,9 +176,24 @@ def _is_ours(page: Path) -> bool:
 
 
 def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
+    """As images for slides and as PDF files with text that can be edited."""
     folder.mkdir(exist_ok=True)
-    with matplotlib.rc_context({"pdf.fonttype": 42}):
+    figures = [panel.figure for panel in drawn]
+    for number, panel in enumerate(drawn, 1):
+        _lay_out(panel.figure)
+        panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
+        progress("figures", number, len(drawn))
+    with (
+        matplotlib.rc_context({"pdf.fonttype": 42}),
+        tempfile.TemporaryDirectory() as fonts,
+        cut_down(figures, Path(fonts)),
+    ):
         for number, panel in enumerate(drawn, 1):
-            panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
             panel.figure.savefig(folder / f"{panel.name}.pdf", metadata={"CreationDate": None})
-            progress("drawing", number, len(drawn))
+            progress("as PDF", number, len(drawn))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Once: the layout takes as long as the drawing, which comes three times."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
