@@ -82,3 +82,10 @@ def duration(seconds: float) -> str:
     if not isfinite(seconds):
         return "time unknown"
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """a, b and 3 more"""
+    shown, rest = list(names[:most]), len(names) - most
+    parts = [*shown, f"{rest} more"] if rest > 0 else shown
+    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else "".join(parts)

@@ -13,10 +13,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from gradlab.figures import drawing, style
-from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, VERMILION, Look
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, PAPER, PURPLE, TICKS, VERMILION, Look
 
 Numbers = drawing.Numbers
 QUANTITY = {"mse": "mse", "direction": "cosine_batch"}
@@ -170,7 +169,7 @@ def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "What if: least error, and where", "", notes)
     ax.set_xscale("log")
     # Plain text: a formula would not survive as text in an SVG.
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(TICKS)
     ax.set_xlim(floor, float(np.nanmax(high)) * 30)
     ax.set_yticks(rows, [str(each) for each in table["change"]], fontsize=8)
     ax.invert_yaxis()

@@ -12,11 +12,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Numbers
-from gradlab.figures.style import INK, MUTED, PURPLE, Look
+from gradlab.figures.style import INK, MUTED, PURPLE, TICKS, Look
 
 TRUTH = "truth"
 _TRUE = Look("true gradient", INK, "-", "D")
@@ -48,7 +48,7 @@ def step_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.dress(ax, "Consequence: one step along each gradient", "", notes)
     ax.set_xlabel(UNIT, color=INK)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(TICKS)
     ends = rows["horizon"].to_numpy(int)
     ax.set_yticks(range(len(rows)), [_name(*each, looks) for each in zip(names, ends, strict=True)])
     ax.grid(True, axis="x", color=style.GRID, linewidth=0.8)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
-from gradlab.figures.style import MUTED, PAPER, Look
+from gradlab.figures.style import MUTED, PAPER, TICKS, Look
 
 Numbers = NDArray[np.float64]
 SPREAD = 30.0  # largest over median size from which an axis is bent
@@ -134,7 +133,7 @@ def bent(ax: Axes, sizes: Numbers) -> list[str]:
         return []
     bend = float(f"{np.median(known):.0e}")
     ax.set_yscale("symlog", linthresh=bend)
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(TICKS)
     return [f"axis: linear within ± {bend:g}, logarithmic beyond"]
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
-from gradlab.figures.style import INK, MUTED, Look
+from gradlab.figures.style import INK, MUTED, TICKS, Look
 
 LOOPS = {
     "closed": Look("closed loop, A + B K", style.BLUE, "-", "o"),
@@ -158,4 +158,4 @@ def _plain_steps(ax: Axes, last: float) -> None:
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_minor_locator(MaxNLocator(1))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(TICKS)

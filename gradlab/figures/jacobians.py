@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.style import INK, MUTED, PAPER, Look
+from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
 
 LOOKS = {
     "A": Look("A = ∂s'/∂s", style.BLUE, "-", "o"),
@@ -165,7 +165,7 @@ def _map(ax: Axes, values: Numbers) -> None:
     image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
     bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_major_formatter(TICKS)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(colors=MUTED, labelsize=8)
     bar.outline.set_edgecolor(MUTED)

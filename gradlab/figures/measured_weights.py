@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import NullFormatter
 
 from gradlab.figures.drawing import nothing
-from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, Dash, dress, new_axes
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, TICKS, VERMILION, Dash, dress, new_axes
 
 LOOKS: tuple[tuple[str, Dash, str], ...] = (
     (VERMILION, "-", "s"), (BLUE, "-", "o"), (GREEN, "-", "^"), (INK, "-", "D"),
@@ -75,7 +75,7 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     # Intervals of errors that are lost in noise span decades: the values decide on the axis.
     reach = max(float(np.abs(np.log(rows["value"])).max()), np.log(2)) * 1.15
     ax.set_ylim(np.exp(-reach), np.exp(reach))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(TICKS)
     ax.yaxis.set_minor_formatter(NullFormatter())
     notes = ["below 1: better than the rule's weights"]
     dress(ax, "Error of the weights in force", "MSE / MSE of the rule's weights", notes)

@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.style import INK, MUTED, PAPER, Look
+from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
 
 FEW = 40  # points up to which each has a marker
 NAMED = 40  # tensors up to which each has its name
@@ -240,7 +240,7 @@ def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     ax.set_facecolor(PAPER)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
     bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bar.ax.yaxis.set_major_formatter(TICKS)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.ax.tick_params(colors=MUTED, labelsize=8)
     bar.outline.set_edgecolor(MUTED)

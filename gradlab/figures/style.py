@@ -123,10 +123,25 @@ def dress(ax: Axes, title: str, ylabel: str, notes: Sequence[str] = ()) -> Axes:
     return ax
 
 
+def tick(value: float, _: object = None) -> str:
+    """A tick's label as plain text, since a formula would not survive as text in an SVG."""
+    size = abs(value)
+    if value == 0 or 1e-3 <= size < 1e5:
+        return f"{value:g}".replace("-", "−")
+    power = math.floor(math.log10(size) + 1e-9)
+    front = float(f"{value / 10.0**power:.3g}")
+    ten = f"10{str(power).translate(_RAISED)}"
+    return ten if front == 1 else f"−{ten}" if front == -1 else f"{front:g}·{ten}"
+
+
+TICKS = FuncFormatter(tick)
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def _label_decades(ax: Axes) -> None:
-    """Labels as plain text, since a formula would not survive as text in an SVG."""
+    """Labels as plain text; between decades only where there are few."""
     bottom, top = ax.get_ylim()
-    label = FuncFormatter(lambda value, _: f"{value:g}")
+    label = TICKS
     ax.yaxis.set_major_formatter(label)
     decades = math.floor(math.log10(top)) - math.ceil(math.log10(bottom)) + 1
     if decades < 3:

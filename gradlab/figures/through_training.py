@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from gradlab.figures import drawing
 from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.style import BLUE, GREEN, INK, MUTED, VERMILION, Look, dress, new_axes
+from gradlab.figures.style import BLUE, GREEN, INK, MUTED, TICKS, VERMILION, Look, dress, new_axes
 
 NAMES = {"bias2": "Squared bias", "mse": "Mean squared error"}
 DATA = Look("data, J_0", VERMILION, (0, (5, 1.6)), "s")
@@ -142,5 +142,5 @@ def _iterations(ax: Axes, table: pd.DataFrame) -> None:
         ax.set_xlim(min(float(steps.min()), 0.0) - 0.15 * first, 1.15 * float(steps.max()))
     ax.set_xticks(steps)
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(TICKS)
     ax.set_xlabel("iteration of the checkpoint", color=INK)

@@ -1,27 +1,28 @@
 """Curves of training: returns, weights and tracking errors over iterations or over wall time.
 
 The table (`gradlab.training.results.table`) has a row per run, iteration, seed and quantity; the
-seed "all" is the interquartile mean over the seeds with its 95% interval, drawn as line and band.
-Where there is one run its seeds are drawn thin.
+seed "all" is the interquartile mean over the seeds with its 95% interval. One run is drawn by its
+seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.figures.drawing import nothing
+from gradlab.figures.multiples import AXIS, Over, bend_returns, note_of, seeds_of
 from gradlab.figures.style import (
     BIAS,
     BLUE,
     INK,
     MSE,
     MUTED,
+    TICKS,
     VERMILION,
     Look,
     dress,
@@ -31,9 +32,7 @@ from gradlab.figures.style import (
     variance_look,
 )
 
-Over = Literal["iteration", "seconds"]
 FEWEST = 5  # rows of a record that make a box
-AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 PARTS = {
     "policy": Look("an update of the policy", VERMILION, "-", ""),
     "critic": Look("an update of the critic, with its target", BLUE, "-", ""),
@@ -59,11 +58,7 @@ def returns(
             ax.annotate(f"{goal:g}", place, (2, 0), ("axes fraction", "data"), "offset points",
                         fontsize=8, color=MUTED, va="center")  # fmt: skip
     _curves(ax, rows, over)
-    # Returns of these tasks are negative and span decades: what matters lies near zero.
-    if len(rows) and low < -50 and rows["value"].max() > low / 20:
-        ax.set_yscale("symlog", linthresh=max(0.1, -float(rows["value"].max())))
-        # Plain text, since a formula would not survive as text in an SVG.
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    bend_returns(ax, rows)
     title = f"Return over {'iterations' if over == 'iteration' else 'wall time'}"
     dress(ax, title, "return of an episode", _notes(rows))
     ax.set_xlabel(AXIS[over])
@@ -149,7 +144,7 @@ def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     dress(ax, "Time of an update", "", notes)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_formatter(TICKS)
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_yticks(range(len(groups)), list(groups))
     ax.invert_yaxis()
@@ -167,23 +162,25 @@ def _box(ax: Axes, values: pd.Series[float], place: float, look: Look) -> None:
 
 
 def _curves(ax: Axes, rows: pd.DataFrame, over: Over) -> None:
+    """One run: its seeds and their median; several: a line each, whose bands would overlap."""
     names = list(dict.fromkeys(rows["run"]))
     for name, look in looks(names).items():
         own = rows[rows["run"] == name]
-        _curve(ax, own[own["seed"] == "all"], over, look)
         if len(names) == 1:
-            for _, seed in own[own["seed"] != "all"].groupby("seed"):
-                ax.plot(seed[over], seed["value"], color=look.colour, linewidth=0.6, alpha=0.5)
+            seeds_of(ax, own, over, look.colour)
+        else:
+            _curve(ax, own[own["seed"] == "all"], over, look, band=False)
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look, band: bool = True) -> None:
     x, value, low, high = (
         rows[name].to_numpy(float) for name in (over, "value", "ci_low", "ci_high")
     )
     every = max(1, len(x) // 12)
     ax.plot(x, value, color=look.colour, linestyle=look.dash, label=look.label,
             marker=look.marker, markevery=every, markersize=4.5, linewidth=1.8)  # fmt: skip
-    ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
+    if band:
+        ax.fill_between(x, low, high, color=look.colour, alpha=0.17, linewidth=0)
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:
@@ -193,4 +190,6 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         return ["one seed"]
     few, many = int(own.min()), int(own.max())
     counts = f"{many}" if few == many else f"{few} to {many}"
-    return [f"interquartile mean over {counts} seeds; band: 95% bootstrap over seeds"]
+    if len(own) == 1:
+        return [note_of(many)]
+    return [f"interquartile means over {counts} seeds"]

@@ -35,7 +35,7 @@ from gradlab.reporting import (
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
 from gradlab.training import results as training_results
-from gradlab.training.verdicts import screen as training_screen
+from gradlab.training.first_screen import screen as training_screen
 from gradlab.verdict import first_screen
 from gradlab.verdict.screen import Screen
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from gradlab import figures
-from gradlab.reporting import training_probe
+from gradlab.figures.multiples import Over, several_quantities, several_returns
+from gradlab.reporting import shell, training_probe
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.training import measured_results, pairs
+from gradlab.training.first_screen import screen
 from gradlab.training.results import GOALS, Training, first_reached, table, times
-from gradlab.training.verdicts import screen
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
@@ -25,6 +27,12 @@ WEIGHTS = "Weights through training: rule and measured"
 ERRORS = "Errors of the gradient and of the learned model"
 COST = "What it costs"
 TRUTH = "Against the simulator's own gradient, unrolled to convergence, at the task's starts."
+UPDATES = {
+    "policy_norm": "norm of the policy gradient",
+    "critic_norm": "norm of the critic's gradient",
+    "critic_loss": "critic loss [scaled reward²]",
+    "value": "critic value, mean [scaled reward]",
+}
 DYNAMICS = "Against the same estimator on the simulator: same horizon, same critic."
 
 
@@ -32,18 +40,12 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
-    draw = partial(figures.returns, rows, goals=goals)
     found = [
-        panel("returns", LEARNING, "Dotted: goals of MPG's Table I.", draw),
-        panel("returns-time", LEARNING, "The same over time on this machine.",
-               partial(draw, over="seconds")),
+        _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
+        _returns("returns-time", "The same over time on this machine.", rows, "seconds", goals),
+        _cells("tracking", TRACKING, rows, _coordinates(first), "Root mean square of the state",
+               "Over all states of the evaluation episodes."),
     ]  # fmt: skip
-    names = first.config.get("state_names") or [f"s{k}" for k in range(first.rms.shape[2])]
-    for k, name in enumerate(names):
-        title = f"Root mean square of {name}"
-        caption = "Over all states of the evaluation episodes."
-        drawn = partial(figures.training_curve, rows, name=f"rms {k}", title=title, unit=str(name))
-        found.append(panel(f"rms-{k}", TRACKING, caption, drawn))
     if len(runs) == 1 and len(first.horizons) > 1:
         caption = "What the rule gives to the data (horizon 0) and to the model."
         if first.weights:
@@ -51,21 +53,42 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
             found += _measured(first)
         found.append(panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
     found += _learned(runs, rows)
-    curves = {
-        "policy_norm": ("Norm of the policy gradient", "norm before clipping"),
-        "critic_norm": ("Norm of the critic's gradient", "norm before clipping"),
-        "critic_loss": ("Critic loss", "half squared error [scaled reward²]"),
-        "value": ("Mean critic value on the batch", "value [scaled reward]"),
-    }
-    for name, (title, unit) in curves.items():
-        drawn = partial(figures.training_curve, rows, name=name, title=title, unit=unit)
-        found.append(panel(name, GRADIENT, "Means over the updates between two rows.", drawn))
+    found.append(
+        _cells("updates", GRADIENT, rows, UPDATES, "Gradients and critic",
+               "Means over the updates between two rows; norms before clipping.")
+    )  # fmt: skip
     if len(runs) == 1:
         found += training_probe.panels(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn = partial(figures.update_times, times(runs))
     found.append(panel("update-times", COST, caption, drawn))
     return found
+
+
+def _returns(
+    name: str, caption: str, rows: pd.DataFrame, over: Over, goals: Sequence[float]
+) -> Panel:
+    """One run: its seeds on one axes; several: a small axes each."""
+    if rows["run"].nunique() == 1:
+        return panel(
+            name, LEARNING, caption, partial(figures.returns, rows, goals=goals, over=over)
+        )
+    figure = Figure(layout="constrained")
+    several_returns(figure, rows, over, goals)
+    return Panel(name, LEARNING, caption, figure)
+
+
+def _cells(
+    name: str, section: str, rows: pd.DataFrame, shown: Mapping[str, str], title: str, caption: str
+) -> Panel:
+    figure = Figure(layout="constrained")
+    several_quantities(figure, rows, shown, title)
+    return Panel(name, section, caption, figure)
+
+
+def _coordinates(run: Training) -> dict[str, str]:
+    names = run.config.get("state_names") or [f"s{k}" for k in range(run.rms.shape[2])]
+    return {f"rms {k}": str(name) for k, name in enumerate(names)}
 
 
 def _measured(run: Training) -> list[Panel]:
@@ -130,7 +153,7 @@ def several(runs: Mapping[str, Training], title: str, source: Source = NOWHERE) 
         *folded("Figures", drawn),
         _pairs(runs),
         _table(runs),
-        *(_method(name, run) for name, run in runs.items()),
+        *_methods(runs),
     )
     question = "Does it learn, and how fast?"
     return Page(title, question, _facts(runs), screen(runs), drawn, sections, source)
@@ -201,11 +224,48 @@ def _pairs(runs: Mapping[str, Training]) -> Section:
     return Section("Paired over seeds", body=table)
 
 
-def _method(name: str, run: Training) -> Section:
-    columns = {
-        "Algorithm": run.config["algorithm"],
-        "Settings": run.config["settings"],
-        "Versions and machine": run.environment,
+def _methods(runs: Mapping[str, Training]) -> list[Section]:
+    """How one run was trained, or in what several differ, and then what they share."""
+    if len(runs) == 1:
+        ((name, run),) = runs.items()
+        columns = {
+            "Algorithm": run.config["algorithm"],
+            "Settings": run.config["settings"],
+            "Versions and machine": run.environment,
+        }
+        found = method(run.attributes.get("command"), columns)
+        return [replace(found, title=f"How {name} was trained")]
+    settings = {name: _flat(run) for name, run in runs.items()}
+    keys = dict.fromkeys(key for each in settings.values() for key in each)
+    rows = {key: [each.get(key, "–") for each in settings.values()] for key in keys}
+    differ = {key: values for key, values in rows.items() if len(set(values)) > 1}
+    common = {key: values[0] for key, values in rows.items() if key not in differ}
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ("setting", *settings))
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in (key, *values))}</tr>"
+        for key, values in differ.items()
+    )
+    table = f'<div class="wide"><table class="prose"><thead><tr>{head}</tr></thead><tbody>{body}'
+    shared = f"<details><summary>{len(common)} settings are the same</summary>"
+    text = f"{table}</tbody></table></div>{shared}{shell.definitions(common)}</details>"
+    note = f"{len(differ)} settings differ"
+    return [Section("How they were trained", body=text, note=note, name="method")]
+
+
+def _flat(run: Training) -> dict[str, str]:
+    """Every setting by its path: algorithm.critic.hidden → 2×256."""
+    whole = {
+        "command": run.attributes.get("command", ""),
+        "algorithm": run.config["algorithm"],
+        "settings": run.config["settings"],
+        "versions": run.environment,
     }
-    found = method(run.attributes.get("command"), columns)
-    return replace(found, title=f"How {name} was trained", name="")
+    return dict(_leaves(whole, ""))
+
+
+def _leaves(value: object, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, each in value.items():
+            yield from _leaves(each, f"{path}.{key}" if path else str(key))
+    else:
+        yield path.removeprefix("settings."), str(value)

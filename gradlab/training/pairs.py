@@ -84,6 +84,11 @@ def pairs(first: Training, second: Training) -> list[Pair]:
     return [each for each in found if each is not None]
 
 
+def paired_returns(first: Training, second: Training) -> Pair | None:
+    """Final return of the second less the first's; None where fewer than three seeds are shared."""
+    return next((each for each in pairs(first, second) if each.quantity == "final return"), None)
+
+
 def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     """One row per quantity and run after the first, each against the first."""
     base, *others = runs

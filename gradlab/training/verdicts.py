@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.training.measured_results import measured
-from gradlab.training.pairs import paired_verdict
 from gradlab.training.probe_verdict import probed
 from gradlab.training.results import GOALS, Training, first_reached
 from gradlab.verdict import Sentence
-from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.wording import percent, span, two
-
-
-def screen(runs: Mapping[str, Training]) -> Screen:
-    """The first screen of training runs side by side, the pairs' comparison first."""
-    told = [each for name, run in runs.items() for each in verdict(run, name)]
-    return first_sentence([*paired_verdict(runs), *told], "returns")
 
 
 def verdict(run: Training, name: str = "") -> list[Sentence]:

@@ -1,0 +1,163 @@
+"""Small multiples: one small axes per run on common axes, the others in grey behind it.
+
+Overlapping bands of several runs cannot be told apart; side by side they can. The table is that of
+`gradlab.training.results.table`. Up to `SINGLE` seeds are drawn one by one beside their median;
+more, as the median with a band from the first to the third quartile of the seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+from numpy.typing import NDArray
+
+from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
+
+Numbers = NDArray[np.float64]
+Over = Literal["iteration", "seconds"]
+AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
+SINGLE = 6  # seeds up to which each is a line
+COLUMNS = 3
+CELL = (2.6, 2.1)  # inches
+
+
+def several_returns(
+    figure: Figure, table: pd.DataFrame, over: Over = "iteration", goals: Sequence[float] = ()
+) -> Figure:
+    """Return over iterations or time: a cell per run, the best median first in the reader's eye."""
+    rows = table[table["quantity"] == "return"]
+    names = list(dict.fromkeys(rows["run"]))
+    own = {name: rows[rows["run"] == name] for name in names}
+    cells = _grid(figure, len(names), shared=True)
+    low = float(rows["value"].min())
+    for name, ax in zip(names, cells, strict=True):
+        for goal in goals:
+            if goal > low:
+                ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
+        behind(ax, {other: own[other] for other in names if other != name}, over)
+        seeds_of(ax, own[name], over)
+        dress_cell(ax, name)
+    bend_returns(cells[0], rows)
+    _around(figure, rows, "Return of an episode", AXIS[over])
+    return figure
+
+
+def several_quantities(
+    figure: Figure, table: pd.DataFrame, shown: Mapping[str, str], title: str
+) -> Figure:
+    """One cell per quantity (name → title of its cell): of one run the seeds, of several medians."""
+    cells = _grid(figure, len(shown), shared=False)
+    names = list(dict.fromkeys(table["run"]))
+    for (quantity, label), ax in zip(shown.items(), cells, strict=True):
+        rows = table[(table["quantity"] == quantity) & np.isfinite(table["value"])]
+        for name, look in looks(names).items():
+            own = rows[rows["run"] == name]
+            if own.empty:
+                continue
+            if len(names) == 1:
+                seeds_of(ax, own)
+            else:
+                x, y = _median(own, "iteration")
+                ax.plot(
+                    x, y, color=look.colour, linestyle=look.dash, linewidth=1.4, label=look.label
+                )
+        dress_cell(ax, label)
+        if len(rows) and (rows["value"] > 0).all():
+            ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(TICKS)
+            ax.yaxis.set_minor_formatter(NullFormatter())
+    _around(figure, table, title, AXIS["iteration"])
+    if len(names) > 1:
+        handles, labels = cells[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False,
+                      fontsize=8, labelcolor=INK)  # fmt: skip
+    return figure
+
+
+def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
+    """Returns that are negative and span decades: what matters lies near zero."""
+    if len(rows) == 0:
+        return
+    low, high = float(rows["value"].min()), float(rows["value"].max())
+    if low < -50 and high > low / 20:
+        ax.set_yscale("symlog", linthresh=max(0.1, -high))
+        ax.yaxis.set_major_formatter(TICKS)
+
+
+def _grid(figure: Figure, count: int, shared: bool) -> list[Axes]:
+    """`count` axes, at most three in a row; the figure takes their size."""
+    columns = min(count, COLUMNS) if count != 4 else 2
+    rows = ceil(count / columns)
+    figure.set_size_inches(max(SIZE[0], CELL[0] * columns), max(SIZE[1], CELL[1] * rows + 0.6))
+    made = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()
+    for spare in made[count:]:
+        spare.set_visible(False)
+    return list(made[:count])
+
+
+def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
+    """Title, a note on the lines, and the name of the common axis."""
+    counted = rows[rows["seed"] != "all"]["seed"].nunique()
+    note = note_of(max(int(counted), 1))
+    if rows["run"].nunique() > 1:
+        note += "; grey: the other runs" if "Return" in title else "; medians over seeds"
+    figure.suptitle(f"{title} ({note})", x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
+    figure.supxlabel(along, fontsize=9, color=INK)
+
+
+def _median(rows: pd.DataFrame, over: str) -> tuple[Numbers, Numbers]:
+    """The seeds' median by iteration, or the one seed."""
+    own = rows[rows["seed"] != "all"] if (rows["seed"] != "all").any() else rows
+    median = own.groupby("iteration")[[over, "value"]].median()
+    return median[over].to_numpy(float), median["value"].to_numpy(float)
+
+
+def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str = BLUE) -> None:
+    """The seeds of one run and one quantity, and their median."""
+    own = rows[rows["seed"] != "all"]
+    if own.empty:
+        one = rows.sort_values(over)
+        ax.plot(one[over], one["value"], color=colour, linewidth=1.8)
+        return
+    table = own.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
+    x = own.groupby("iteration")[over].first().to_numpy(float)
+    values = table.to_numpy(float)
+    if values.shape[1] <= SINGLE:
+        ax.plot(x, values, color=colour, linewidth=0.7, alpha=0.6)
+    else:
+        low, high = np.nanquantile(values, [0.25, 0.75], axis=1)
+        ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.plot(x, np.nanmedian(values, axis=1), color=colour, linewidth=1.9)
+
+
+def behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:
+    """The medians of the other runs, in grey."""
+    for rows in others.values():
+        ax.plot(*_median(rows, over), color=MUTED, linewidth=0.7, alpha=0.45, zorder=1)
+
+
+def dress_cell(ax: Axes, name: str) -> None:
+    """A small axes: its run above it, few ticks."""
+    ax.set_title(plain(name), loc="left", fontsize=9.5, color=INK)
+    ax.grid(True, axis="y", color=GRID, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.tick_params(colors=MUTED, labelsize=8, width=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_color(MUTED)
+
+
+def note_of(seeds: int) -> str:
+    """How a reader takes the lines."""
+    if seeds <= 1:
+        return "one seed"
+    if seeds <= SINGLE:
+        return f"thin: each of {seeds} seeds; thick: their median"
+    return f"median of {seeds} seeds; band: their middle half"
