@@ -52,7 +52,7 @@ def several_returns(
 def several_quantities(
     figure: Figure, table: pd.DataFrame, shown: Mapping[str, str], title: str
 ) -> Figure:
-    """One cell per quantity (name → title of its cell): of one run the seeds, of several medians."""
+    """One cell per quantity (name → its title): of one run the seeds, of several their medians."""
     cells = _grid(figure, len(shown), shared=False)
     names = list(dict.fromkeys(table["run"]))
     for (quantity, label), ax in zip(shown.items(), cells, strict=True):

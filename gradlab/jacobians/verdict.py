@@ -12,7 +12,6 @@ import pandas as pd
 from gradlab.jacobians.run import JacobianRun
 from gradlab.statistics.intervals import Z
 from gradlab.verdict import Sentence
-from gradlab.verdict.screen import Screen, first_sentence
 
 BLOCKS = ("A", "B", "r_s", "r_a")
 MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -29,12 +28,6 @@ class Number:
     low: float
     high: float
     n: int
-
-
-def screen(run: JacobianRun) -> Screen:
-    """The first screen of a comparison."""
-    figure = "entries-size" if run.config.get("model") is None else "entries-effect"
-    return first_sentence(verdict(run), figure)
 
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
@@ -55,11 +48,11 @@ def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
 def _certificate(run: JacobianRun) -> Sentence:
     notes = run.notes
     exact = notes.get("derivatives") == "exact"
-    share = _number(run, "certificate", "flagged share")
+    share = number(run, "certificate", "flagged share")
     known = [
         (found.value, block)
         for block in BLOCKS
-        if (found := _number(run, "certificate", "95th percentile", block=block)) is not None
+        if (found := number(run, "certificate", "95th percentile", block=block)) is not None
     ]
     if not known:
         samples = f"{notes.get('samples')} steps from {run.config.get('starts')} starts"
@@ -94,7 +87,7 @@ def _losses(run: JacobianRun) -> str:
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
-    found = {block: _number(run, "block", "relative error", block=block) for block in BLOCKS}
+    found = {block: number(run, "block", "relative error", block=block) for block in BLOCKS}
     known = {block: each for block, each in found.items() if each is not None}
     if not known:
         return None
@@ -103,7 +96,7 @@ def _blocks(run: JacobianRun) -> Sentence | None:
     clipped = [
         f"{MEANING[block]} ({100 * share.value:.0f}%)"
         for block in known
-        if (share := _number(run, "block", WORST, block=block)) is not None
+        if (share := number(run, "block", WORST, block=block)) is not None
         and share.value > CONCENTRATED
     ]
     warning = ""
@@ -123,16 +116,16 @@ WORST = "share of the squared error in the worst 5%"
 
 def _entry(run: JacobianRun) -> Sentence | None:
     """The entry whose error moves the gradient most, and the largest error where it is another."""
-    effects, errors = (_largest(run, quantity) for quantity in ("effect", "error"))
+    effects, errors = (largest(run, quantity) for quantity in ("effect", "error"))
     if effects is None or errors is None:
         return None
     text = (
-        f"What moves the gradient most is the error of {_name(effects)}: by "
+        f"What moves the gradient most is the error of {named(effects)}: by "
         f"{100 * effects['value']:.3g}% of its norm "
         f"(CI {_span(100 * effects['ci_low'], 100 * effects['ci_high'])}, first action, "
         f"{run.config['horizon']} steps, no critic)."
     )
-    where = "it is also" if _name(effects) == _name(errors) else f"that of {_name(errors)} is"
+    where = "it is also" if named(effects) == named(errors) else f"that of {named(errors)} is"
     text += (
         f" Standardised by what the path varies, {where} the largest error: "
         f"{errors['value']:.2g} (CI {_span(errors['ci_low'], errors['ci_high'])})."
@@ -140,13 +133,15 @@ def _entry(run: JacobianRun) -> Sentence | None:
     return Sentence("entry", True, text)
 
 
-def _largest(run: JacobianRun, quantity: str) -> pd.Series | None:
+def largest(run: JacobianRun, quantity: str) -> pd.Series | None:
+    """The entry with the largest value, if any is above 0."""
     rows = run.rows("entry", quantity=quantity)
     known = rows[rows["value"] > 0]
     return None if known.empty else known.sort_values("value").iloc[-1]
 
 
-def _name(row: pd.Series) -> str:
+def named(row: pd.Series) -> str:
+    """Output by input."""
     return f"{row['output']} by {row['input']}"
 
 
@@ -174,7 +169,7 @@ def _distance(run: JacobianRun) -> Sentence | None:
 
 
 def _product(run: JacobianRun) -> Sentence | None:
-    found = _number(run, "horizon", "model's product informs")
+    found = number(run, "horizon", "model's product informs")
     if found is None or run.notes.get("compared") == 0:
         return None
     H, n = int(run.config["horizon"]), f"N = {found.n}"
@@ -195,7 +190,7 @@ def _product(run: JacobianRun) -> Sentence | None:
 
 
 def _growth(run: JacobianRun) -> Sentence:
-    closed, open_ = _exponent(run, "closed"), _exponent(run, "open")
+    closed, open_ = lyapunov(run, "closed"), lyapunov(run, "open")
     loops = ("closed",) if closed == open_ else ("closed", "open")
     parts = [_one_growth(run, loop) for loop in loops]
     n = "" if closed is None else f" (N = {closed.n}, second half of {run.config['horizon']} steps)"
@@ -204,13 +199,13 @@ def _growth(run: JacobianRun) -> Sentence:
 
 
 def _one_growth(run: JacobianRun, loop: str) -> str:
-    rate, what = _exponent(run, loop), "in open loop it"
+    rate, what = lyapunov(run, loop), "in open loop it"
     if loop == "closed":
         what = "In closed loop the product of Jacobians"
     if rate is None or not isfinite(rate.value):
         return f"{what} is singular or lost"
     exponent = f"λ = {rate.value:.3g} per step, CI {_span(rate.low, rate.high)}"
-    decade = _number(run, "horizon", "steps per factor of ten", block=loop)
+    decade = number(run, "horizon", "steps per factor of ten", block=loop)
     if rate.low <= 0 <= rate.high:
         return f"{what} shows neither growth nor decay ({exponent})"
     if decade is None or abs(decade.value) > SLOW:
@@ -218,14 +213,14 @@ def _one_growth(run: JacobianRun, loop: str) -> str:
     steps = f"10 every {abs(decade.value):.3g} steps ({exponent})"
     if rate.value < 0:
         return f"{what} is divided by {steps}"
-    leaves = _number(run, "horizon", "product leaves float32", block=loop)
+    leaves = number(run, "horizon", "product leaves float32", block=loop)
     end = "" if leaves is None else f" and leaves float32 at about step {leaves.value:.0f}"
     return f"{what} is multiplied by {steps}{end}"
 
 
 def _doubling(run: JacobianRun) -> Sentence | None:
     predicted = [
-        _number(run, "horizon", "predicted doubling of the variance", block=block)
+        number(run, "horizon", "predicted doubling of the variance", block=block)
         for block in ("typical start", "mean square")
     ]
     measured = run.rows("horizon", quantity="measured doubling of the variance")
@@ -256,11 +251,11 @@ def _pace(found: Number, verbs: tuple[str, str]) -> str:
 
 
 def _condition(run: JacobianRun) -> Sentence | None:
-    k = _number(run, "horizon", "exponent of the model's error")
+    k = number(run, "horizon", "exponent of the model's error")
     if k is None:
         return None
     law = run.notes.get("condition_1")
-    rate = _number(run, "horizon", "rate of the model's error")
+    rate = number(run, "horizon", "rate of the model's error")
     exponent = f"exponent {k.value:.2g}, CI {_span(k.low, k.high)}, N = {k.n}"
     told = {
         "linear": f"Condition 1 of MPG holds: the model's error grows linearly ({exponent}).",
@@ -274,11 +269,13 @@ def _condition(run: JacobianRun) -> Sentence | None:
     return Sentence("condition", law in told, text if text.endswith(".") else text + ".")
 
 
-def _exponent(run: JacobianRun, loop: str) -> Number | None:
-    return _number(run, "exponent", "λ", block=loop, output="1")
+def lyapunov(run: JacobianRun, loop: str) -> Number | None:
+    """Growth of the product per step, closed or open loop."""
+    return number(run, "exponent", "λ", block=loop, output="1")
 
 
-def _number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
+def number(run: JacobianRun, section: str, quantity: str, **where: str) -> Number | None:
+    """The first row that fits; None without one, or where it is lost."""
     return _first(run.rows(section, quantity=quantity, **where).itertuples())
 
 

@@ -9,18 +9,12 @@ from gradlab.logged.agreement_words import agreement_sentences
 from gradlab.logged.reading import SUPPORTED, Number, by_output, critics, numbers, referee
 from gradlab.logged.run import LogsRun
 from gradlab.verdict import Sentence
-from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.wording import cosine, percent, rounded_up, span, steps, times, two
 
 FIT = 0.05  # of a critic's spread: residuals within it are called small
 BEYOND = 0.01  # share of values outside of the return bound that is worth a word
 LEAST = 0.001  # share that is worth its digits
 NOISY = 0.95  # share of noise from which neighbours are not asked about derivatives
-
-
-def screen(run: LogsRun) -> Screen:
-    """The first screen of logs."""
-    return first_sentence(verdict(run), "agreement")
 
 
 def verdict(run: LogsRun) -> tuple[Sentence, ...]:

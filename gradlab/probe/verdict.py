@@ -21,17 +21,11 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdict import Sentence
 from gradlab.verdict.phrases import enough
-from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.wording import batches, cosine, duration, percent, span, two
 
 RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
 NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for this cosine
-
-
-def screen(run: ProbeRun) -> Screen:
-    """The first screen of a probe."""
-    return first_sentence(verdict(run), "signal_share")
 
 
 def verdict(run: ProbeRun) -> list[Sentence]:

@@ -21,7 +21,6 @@ from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
 from gradlab.verdict.phrases import inverse
 from gradlab.verdict.remedies import best_horizon, by, further, remedy
-from gradlab.verdict.screen import Screen, first_sentence
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import times
 
@@ -85,11 +84,6 @@ class OfTrials:
         if found is None:
             return UNKNOWN, UNKNOWN
         return found[0], found[1]
-
-
-def screen(run: Remedies) -> Screen:
-    """The first screen of a test of remedies."""
-    return first_sentence(verdict(run), "least_mse")
 
 
 def verdict(run: Remedies) -> list[Sentence]:

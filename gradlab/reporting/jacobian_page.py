@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
+from gradlab.jacobians.first_screen import screen
 from gradlab.jacobians.run import JacobianRun
-from gradlab.jacobians.verdict import screen
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of

@@ -15,15 +15,15 @@ from typing import Any
 from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.jacobians import run as jacobians_run
-from gradlab.jacobians.verdict import screen as jacobians_screen
+from gradlab.jacobians.first_screen import screen as jacobians_screen
 from gradlab.logged import run as logged_run
-from gradlab.logged.verdict import screen as logs_screen
+from gradlab.logged.first_screen import screen as logs_screen
 from gradlab.probe import results as probe_results
+from gradlab.probe.first_screen import screen as probe_screen
 from gradlab.probe.schema import KIND as PROBE
-from gradlab.probe.verdict import screen as probe_screen
 from gradlab.profile import load as load_profile
 from gradlab.remedies import run as remedies_run
-from gradlab.remedies.verdict import screen as remedies_screen
+from gradlab.remedies.first_screen import screen as remedies_screen
 from gradlab.reporting import (
     jacobian_page,
     logged_page,

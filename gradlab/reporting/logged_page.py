@@ -7,8 +7,8 @@ from functools import partial
 import pandas as pd
 
 from gradlab import figures
+from gradlab.logged.first_screen import screen
 from gradlab.logged.run import LogsRun
-from gradlab.logged.verdict import screen
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of

@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
+from gradlab.probe.first_screen import screen
 from gradlab.probe.results import ProbeRun
-from gradlab.probe.verdict import screen
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, method

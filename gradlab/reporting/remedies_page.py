@@ -14,8 +14,8 @@ from gradlab import figures
 from gradlab.figures.style import SIZE
 from gradlab.remedies.arms import ABOUT
 from gradlab.remedies.batches import larger_batches
+from gradlab.remedies.first_screen import screen
 from gradlab.remedies.run import Remedies
-from gradlab.remedies.verdict import screen
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of
