@@ -260,7 +260,7 @@ def test_the_command_writes_a_run(tmp_path, capsys) -> None:
 
 def test_a_report_shows_every_figure_and_says_the_verdict(run, tmp_path, capsys) -> None:
     path = run.save(tmp_path / "logs.h5")
-    assert main(["report", str(path)]) == 0
+    assert main(["report", str(path), "--explain"]) == 0
     assert "recorded actions" in " ".join(capsys.readouterr().out.split())
     text = (tmp_path / "logs.html").read_text()
     assert text.count("<figure>") == 6 and "How to read it" in text
