@@ -15,7 +15,7 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(policies, "UPDATES", 200)
     monkeypatch.setattr(critics, "UPDATES", 50)
     first = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[0]
-    exec(compile(first.replace("starts=1024", "starts=64"), "README.md", "exec"), {})
+    exec(compile(first.replace("starts=512", "starts=64"), "README.md", "exec"), {})
     assert (tmp_path / "run.h5").exists()
     assert (tmp_path / "run.html").exists()
 
