@@ -117,7 +117,7 @@ def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
         return UsableHorizon(0, 0, 0, 0, 0, 0)
     mse = [profile.estimate(name, "mse", int(h)) for h in over]
     cosine = [profile.estimate(name, "cosine", int(h)) for h in over]
-    low = np.array([interval("cosine", each).low for each in cosine])
+    low = np.array([profile.interval(name, "cosine", int(h)).low for h in over])
     error, direction = _bootstrap(mse), _bootstrap(cosine, low)
     values = np.array([each.value for each in mse])
     usable = _usable(over, values[None], low[None])[0]
@@ -134,7 +134,7 @@ def longest_pass(profile: Profile, name: str) -> list[int]:
     over = np.array(judged_horizons(profile, name), dtype=int)
     mse = np.array([profile.estimate(name, "mse", int(h)).value for h in over])
     direction, relative = (
-        [interval(quantity, profile.estimate(name, quantity, int(h))) for h in over]
+        [profile.interval(name, quantity, int(h)) for h in over]
         for quantity in ("cosine", "relative_mse")
     )
     passes = _passes(mse[None], np.array([each.low for each in direction])[None])[0]
@@ -240,7 +240,7 @@ def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | Non
     cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
     if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
         return None
-    found = interval("cosine", cosine)
+    found = profile.interval(name, "cosine", horizon)
     batch: Interval | None = None
     needed = combine(lambda c, s: 1 / (s * (c**2 / DIRECTION**2 - 1)), cosine, snr)
     if found.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():

@@ -30,6 +30,7 @@ from gradlab.findings import (
 )
 from gradlab.realised import Realised
 from gradlab.realised_record import realised_from_group, realised_group
+from gradlab.statistics.intervals import Interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
 from gradlab.stored_kernels import kernel_groups, kernels_from_groups
@@ -116,6 +117,16 @@ class Profile:
             self.horizons.index(horizon),
         )
         return Estimate(float(self.columns["value"][cell]), self.left_out[cell])
+
+    def interval(self, estimator: str, quantity: str, horizon: int) -> Interval:
+        """The interval of one value, as it was made with everything known."""
+        cell = (
+            self.estimators.index(estimator),
+            self.quantities.index(quantity),
+            self.horizons.index(horizon),
+        )
+        low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
+        return Interval(low, high, se, str(self.method[cell]))
 
     def save(self, path: str | Path, overwrite: bool = False) -> Path:
         """Write one HDF5 file, complete or not at all.

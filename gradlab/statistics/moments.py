@@ -17,7 +17,7 @@ and each group of either sample is left out in turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,11 +36,13 @@ class Estimate:
 
     Attributes:
         slack: share of what is asked for that no sample says anything about (`statistics.signs`).
+        length: of a cosine, the |E G||E T| it was divided by, whose error `intervals` needs, too.
     """
 
     value: float
     left_out: Array
     slack: float = 0.0
+    length: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ def _against_truth(
         bias2 = pair_mean(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(crossed, truth, moments.size)
-    cosine = combine(lambda c, u, t: c / (np.sqrt(u) * np.sqrt(t)), cross, norm2, truth2)
+    length = combine(lambda u, t: np.sqrt(u) * np.sqrt(t), norm2, truth2)
+    cosine = replace(combine(lambda c, r: c / r, cross, length), length=length)
     return {
         "bias2": bias2,
         "mse": mse,

@@ -108,7 +108,7 @@ def _against_zero(profile: Profile, name: str, at: int) -> str:
     if not found.low > 1:
         return ""
     remedy = "a smaller scale would do better"
-    if interval("cosine", profile.estimate(name, "cosine", at)).high < 0:
+    if profile.interval(name, "cosine", at).high < 0:
         remedy = "it points backwards"
     return (
         f", where it is still {times(relative.value)} (CI {span(found.low, found.high)}) that of "
@@ -159,7 +159,7 @@ def _rival(profile: Profile, name: str) -> str:
 def _obstacle(profile: Profile, name: str, at: int) -> str:
     """Which of the two conditions fails at a horizon, with its number."""
     measured = profile.estimate(name, "cosine", at)
-    found = interval("cosine", measured)
+    found = profile.interval(name, "cosine", at)
     if not found.low >= COSINE:
         shown = cosine(measured.value) if np.isfinite(measured.value) else "lost in noise"
         return (
@@ -176,7 +176,10 @@ def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
     over = judged_horizons(profile, name)
     at = min(found.value + 1, max(over))
     measured = profile.estimate(name, "cosine", at)
-    ends, ratio = interval("cosine", measured), ratio_to_best(profile, (name, at), name, over)
+    ends, ratio = (
+        profile.interval(name, "cosine", at),
+        ratio_to_best(profile, (name, at), name, over),
+    )
     if ratio is not None and not ends.low < COSINE <= ends.high:
         return more(profile, abs(ratio.value - log(EXCESS)), ratio.se)
     return more(profile, abs(measured.value - COSINE), jackknife_se(measured.left_out))

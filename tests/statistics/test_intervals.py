@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from analyses import quadratic_gradients as lq
 from analyses.synthetic import moments, planted
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, estimates
@@ -71,6 +72,30 @@ def test_a_cosine_lost_in_noise_is_anything():
     found = interval("cosine", lost)
     assert (found.low, found.high) == (-1.0, 1.0)
     assert "noise" in found.method
+
+
+def test_cosines_of_products_of_states_are_covered_and_missed_on_either_side():
+    """Gradients (M z) s₀ᵀ of a linear-quadratic world: where the gap is small, so is its error."""
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(3, 3)), 0.5 * rng.normal(size=(3, 2))
+    A *= 0.8 / np.abs(np.linalg.eigvals(A)).max()
+    prior = A + 0.2 * rng.normal(size=(3, 3)), B + 0.2 * rng.normal(size=(3, 2))
+    world = lq.World("", A, B, *prior, 0.1 * rng.normal(size=(2, 3)), noise=0.1, steps=20)
+    M = lq.action_gradients(world, (1, 5))
+    true, missed = lq.mean_of(world, M["truth"]), []
+    for k, name in enumerate(("data", "model 1", "mixed 1", "model 5")):
+        mean, rng = lq.mean_of(world, M[name]), np.random.default_rng(k)
+        known = mean @ true / np.linalg.norm(mean) / np.linalg.norm(true)
+        assert 0.5 < abs(known) < 0.98
+        for _ in range(300):
+            data = lq.drawn(world, {"G": M[name], "T": M["truth"]}, 64, rng)
+            found = interval("gain", estimates(moments(data["G"], data["T"]), 64)["gain"])
+            better, worse = found.low > known, found.high < known
+            missed.append((better, worse) if known > 0 else (worse, better))
+    too_good, too_bad = np.mean(missed, axis=0)
+    assert too_good + too_bad < 0.055  # 1200 repetitions: 0.05 and 0.8 standard errors
+    assert 0 < too_bad < 0.035
+    assert 0 < too_good < 0.045
 
 
 def test_intervals_draw_from_nobodys_random_stream():
