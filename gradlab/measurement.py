@@ -37,7 +37,7 @@ from gradlab.gradients.objective import SAMPLES, objective_moments
 from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.rollout import noise_mode
-from gradlab.gradients.start_laws import visitation
+from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import Progress, silent
@@ -183,8 +183,9 @@ def measure(
         progress("checks", 0, 1)
         examined = list(critics) if critics else _given_critics(estimators)
         sanity = examine(
-            task, given, examined, chosen, policy, begin, measured.cells, termination, seed
-        )
+            task, given, examined, chosen, policy, begin, measured.at, measured.cells,
+            termination, seed,
+        )  # fmt: skip
         steps = reference.horizon if reference.admissible and truth == "matched" else None
         bounds = theory(simulator, policy, chosen, begin, steps, H, termination, seed)
         progress("checks", 1, 1)
@@ -301,6 +302,8 @@ def judged_at(
     """The starts; under a matched truth at visited states these states, each a start of its own."""
     if isinstance(starts, int) and law == "visited" and truth == "matched":
         starts = visitation(task, policy, starts, seed, termination=termination)
+        if termination == "mask":
+            check_alive(as_starts(starts, task.simulator.state_dim))
     return starts_of(task, starts, seed)
 
 

@@ -69,12 +69,14 @@ class Measured:
         means: mean ascent gradient [P] of every cell over all samples, weights included.
         truth_mean: of the truth, the one with θ in every action where there are two; None where
             there is none.
+        at: where gradients with θ in the first action were taken.
     """
 
     cells: Cells
     kernels: tuple[Kernels, ...]
     means: Means
     truth_mean: Tensor | None
+    at: Starts
 
 
 def estimator_moments(
@@ -111,7 +113,7 @@ def estimator_moments(
         kernels.append(explicit_kernels("all", sources, begin, T))
     progress("estimators", len(chosen), len(chosen))
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
-    return Measured(ordered, tuple(kernels), {key: means[key] for key in ordered}, true)
+    return Measured(ordered, tuple(kernels), {key: means[key] for key in ordered}, true, begin)
 
 
 def explicit_cells(

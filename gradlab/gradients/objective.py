@@ -48,7 +48,7 @@ from gradlab.gradients.sketches import (
     tails_and_signs,
     true_sketch,
 )
-from gradlab.gradients.start_laws import visits
+from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import Progress
@@ -89,6 +89,8 @@ def objective_moments(
         discount = next(iter(visiting.values())).tail.discount
         steps = max(horizon, 1) if truth.every is None else truth.horizon
         at = visits(simulator, policy, begin, discount, SAMPLES, steps, seed, termination)
+        if termination == "mask":
+            check_alive(at)
         first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
         keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
         jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
@@ -104,7 +106,8 @@ def objective_moments(
     kernels = explicit_kernels("objective", sources, begin, T, SAMPLES if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
     true = None if T is None else T.mean(dim=0)
-    return Measured(ordered, (kernels,), {key: means[key] for key in ordered}, true)
+    means = {key: means[key] for key in ordered}
+    return Measured(ordered, (kernels,), means, true, at if visiting else begin)
 
 
 def _visiting_source(

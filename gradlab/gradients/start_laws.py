@@ -32,6 +32,8 @@ from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
+FEWEST = 4  # groups that a jackknife needs
+
 
 def initial(task: Task, n: int, seed: int = 0) -> Path:
     """n independent starts of the task, ζ: those that `measure(task, …, starts=n)` takes."""
@@ -125,6 +127,27 @@ def visits(
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight
     return Starts(states, weight, starts.group.repeat_interleave(samples))
+
+
+def alive_counts(at: Starts) -> tuple[int, int, int]:
+    """States that weigh anything, groups that have such a state, and all groups."""
+    alive = at.weight != 0
+    every, some = (len(torch.unique(each)) for each in (at.group, at.group[alive]))
+    return int(alive.sum()), some, every
+
+
+def check_alive(at: Starts) -> None:
+    """
+    Raises:
+        InputError: fewer groups than a jackknife needs have a state that weighs anything.
+    """
+    alive, some, every = alive_counts(at)
+    if some < FEWEST:
+        raise InputError(
+            f"{alive} of {len(at.states)} visited states are alive, in {some} of {every} groups of "
+            f"starts, fewer than {FEWEST}: the policy leaves the task at once; take more starts, "
+            f"termination='ignore', law='start', or a policy that stays"
+        )
 
 
 def repeated(starts: Tensor | Path, samples: int) -> Path:

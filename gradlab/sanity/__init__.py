@@ -7,6 +7,7 @@
     scale       the size of each term over the horizon, critics, saturated actions
     smoothing   the pathwise gradient against one without derivatives
     switches    contacts and limits inside the stencil of Jacobians by differences
+    states      states where gradients are taken: alive ones, which learned models have seen
 
 A check never stops a measurement: one that fails to run is itself a finding.
 """
@@ -29,6 +30,7 @@ from gradlab.sanity.precision import precision
 from gradlab.sanity.probe import FEW, Probe
 from gradlab.sanity.scale import scale
 from gradlab.sanity.smoothing import smoothing
+from gradlab.sanity.states import states
 from gradlab.sanity.switches import switches
 from gradlab.statistics.moments import Moments
 from gradlab.systems.entropy import Entropic
@@ -46,6 +48,7 @@ def examine(
     chosen: Mapping[str, Estimator],
     copied: nn.Module,
     begin: Starts,
+    at: Starts,
     cells: Mapping[tuple[str, int], Moments],
     termination: str,
     seed: int,
@@ -55,7 +58,8 @@ def examine(
     Args:
         policy, critics: the user's own, before they were copied.
         chosen, copied: estimators and policy as they were measured (without entropy).
-        begin, cells: all starts, and the moments of every estimator and horizon.
+        begin, at: all starts, and the states at which first-action gradients were taken.
+        cells: the moments of every estimator and horizon.
     """
     names = {id(task.simulator): "simulator"}
     if task.prior is not None:
@@ -73,6 +77,7 @@ def examine(
         "scale": partial(scale, probe, task.discount),
         "smoothing": partial(smoothing, probe, task.simulator, task.discount),
         "switches": partial(switches, probe),
+        "states": partial(states, probe, at, task.state_names),
     }
     return tuple(each for name, check in checks.items() for each in _run(name, check))
 

@@ -61,6 +61,12 @@ class Task:
             raise InputError(f"discount is {self.discount!r}, expected a number between 0 and 1")
         if not isinstance(self.horizon, int) or self.horizon < 0:
             raise InputError(f"horizon is {self.horizon!r}, expected an integer from 0")
+        if not callable(self.starts):
+            got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
+            raise InputError(
+                f"starts is {got}, expected a function (n, generator) -> [n, {ds}]: what "
+                f"a policy visits, and what it earns, is said of a law of starts"
+            )
         self._check_widths(ds, da)
 
     def _check_widths(self, ds: int, da: int) -> None:
