@@ -8,7 +8,7 @@ not fit, the first ones from fewer starts. Read without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,37 +76,48 @@ def _steps(cells: int, judges: int, horizon: int, truth: bool) -> int:
 
 
 def chosen_cells(
-    measured: Iterable[Cell], gains: pd.DataFrame | None, most: int = MOST
+    measured: Iterable[Cell],
+    gains: pd.DataFrame | None,
+    controls: Collection[str] = (),
+    most: int = MOST,
 ) -> tuple[Cell, ...]:
     """The cells whose steps are worth their price, the first ones first.
 
     With gains to first order: the data gradient, each estimator's best horizon, the shortest that
-    is shown to harm, the longest. Without: the data gradient and a geometric grid of horizons,
-    whose middle comes first.
+    is shown to harm, those of controls, the longest. Without: the data gradient and a geometric
+    grid of horizons, whose middle comes first.
 
     Args:
         measured: every cell that has a mean gradient.
         gains: rows of a profile's table with quantity "gain"; None or empty: there is no truth.
+        controls: estimators that are made like the truth: what they gain is seldom news.
     """
     by_name: dict[str, list[int]] = {}
     for name, horizon in measured:
         by_name.setdefault(name, []).append(horizon)
     data = [(name, 0) for name, over in by_name.items() if max(over) == 0]
     over = {name: sorted(h for h in each if h) for name, each in by_name.items() if max(each)}
-    chosen = _grid(over) if gains is None or not len(gains) else _telling(over, gains)
-    return tuple(dict.fromkeys([*data, *chosen]))[:most]
+    if gains is None or not len(gains):
+        return tuple(dict.fromkeys([*data, *_grid(over)]))[:most]
+    chosen = [_telling(name, horizons, gains) for name, horizons in over.items()]
+    judged = [each for name, each in zip(over, chosen, strict=True) if name not in controls]
+    control = [each for name, each in zip(over, chosen, strict=True) if name in controls]
+    ordered = [each[k] for some in (judged, control) for k in (0, 1) for each in some]
+    longest = [(name, horizons[-1]) for name, horizons in over.items()]
+    return tuple(dict.fromkeys(cell for cell in (*data, *ordered, *longest) if cell))[:most]
 
 
-def _telling(over: dict[str, list[int]], gains: pd.DataFrame) -> list[Cell]:
-    best, harming, longest = [], [], []
-    for name, horizons in over.items():
-        rows = gains[(gains["estimator"] == name) & gains["horizon"].isin(horizons)]
-        rows = rows[np.isfinite(rows["value"])].sort_values("horizon")
-        if len(rows):
-            best.append((name, int(rows["horizon"].iloc[int(rows["value"].argmax())])))
-            harming += [(name, int(h)) for h in rows["horizon"][rows["ci_high"] < 0][:1]]
-        longest.append((name, horizons[-1]))
-    return [*best, *harming, *longest]
+def _telling(
+    name: str, horizons: list[int], gains: pd.DataFrame
+) -> tuple[Cell | None, Cell | None]:
+    """The horizon of largest gain and the shortest one that is shown to harm."""
+    rows = gains[(gains["estimator"] == name) & gains["horizon"].isin(horizons)]
+    rows = rows[np.isfinite(rows["value"])].sort_values("horizon")
+    if not len(rows):
+        return None, None
+    over, harming = rows["horizon"].to_numpy(), rows["ci_high"].to_numpy() < 0
+    best = int(over[int(rows["value"].to_numpy().argmax())])
+    return (name, best), (name, int(over[harming][0])) if harming.any() else None
 
 
 def _grid(over: dict[str, list[int]]) -> list[Cell]:

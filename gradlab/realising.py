@@ -74,7 +74,7 @@ def realised_gains(
     if true is None:
         horizons = tuple(effective_horizon(task.discount, left) for left in (0.01, LEAST_LEFT))
     plan = planned(
-        chosen_cells(means, gains if true is not None else None),
+        chosen_cells(means, gains if true is not None else None, _controls(stepping)),
         horizons, SHARE * measured_steps(stepping), true is not None, judges,
     )  # fmt: skip
     norms = _norms(stepping.table)
@@ -103,6 +103,15 @@ def measured_steps(stepping: Stepping) -> int:
         along += states * stepping.horizon * bool(unrolled)
     steps = along + (stepping.truth.horizon if stepping.truth.admissible else 0)
     return stepping.starts * steps * per_jacobian
+
+
+def _controls(stepping: Stepping) -> list[str]:
+    """Estimators with the simulator's own states and Jacobians, as the truth has."""
+    simulator = stepping.simulator
+    return [
+        name for name, each in stepping.chosen.items()
+        if each.states is simulator and each.jacobians is simulator
+    ]  # fmt: skip
 
 
 def check_judges(judges: int | None) -> None:

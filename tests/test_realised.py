@@ -141,14 +141,17 @@ def test_a_profile_keeps_it_and_files_without_it_have_none(tmp_path):
 
 
 def test_cells_are_the_best_the_harmful_and_the_longest():
-    over = [("data", 0)] + [(name, h) for name in ("model", "mixed") for h in range(13)]
+    over = [("data", 0)] + [(name, h) for name in ("true", "model", "mixed") for h in range(13)]
     values = {("data", 0): -0.5}
+    values |= {("true", h): 1 - 0.01 * h for h in range(13)}
     values |= {("model", h): -0.4 + 0.05 * h for h in range(13)}
     values |= {("mixed", h): 0.9 - 0.01 * abs(h - 7) for h in range(13)}
     table = gains(values)
-    chosen = chosen_cells(over, table[table["quantity"] == "gain"])
-    assert chosen == (("data", 0), ("model", 12), ("mixed", 7), ("model", 1), ("mixed", 12))
-    assert chosen_cells(over, table[table["quantity"] == "gain"], most=2) == chosen[:2]
+    rows = table[table["quantity"] == "gain"]
+    chosen = chosen_cells(over, rows, controls=["true"])
+    assert chosen[:4] == (("data", 0), ("model", 12), ("mixed", 7), ("model", 1))
+    assert chosen[4:] == (("true", 1), ("true", 12), ("mixed", 12))
+    assert chosen_cells(over, rows, ["true"], most=2) == chosen[:2]
 
 
 def test_without_gains_cells_are_a_grid_whose_middle_comes_first():
