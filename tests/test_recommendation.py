@@ -60,9 +60,9 @@ def screen(gains, **changes):
 def test_the_papers_case_is_told_in_one_sentence_each():
     found = screen(PAPER)
     assert found.headline == (
-        "Backpropagate 4–5 steps through the model, θ in all actions: 77% (CI 74–80%) of the "
-        "possible gain. Up to 2 steps lower the return. The critic alone points backwards: mend "
-        "it. With the simulator's states: 98%."
+        "Backpropagate 4–5 steps through the model, θ in all actions: up to 77% (CI 74–80%) of "
+        "the possible gain. Unrolled up to 2 steps it lowers the return. The critic alone points "
+        "backwards. Mend the model's states first: with the simulator's, 98%."
     )
     assert found.light == "act" and found.sure.startswith("sure (")
     assert found.figure == "gain"
@@ -107,7 +107,7 @@ def test_without_a_model_the_simulator_itself_is_what_may_be_unrolled():
 
 def test_own_estimators_are_recommended_by_their_names():
     found = screen({"data": [0.1], "mine": [0.1, 0.2, 0.9, 0.9, 0.9, 0.2]})
-    assert found.headline.startswith("Use the gradient mine at h = 2–4: 90%")
+    assert found.headline.startswith("Use the gradient mine at h = 2–4: up to 90%")
 
 
 def test_an_imprecise_truth_is_never_a_green_light():
@@ -133,4 +133,4 @@ def test_a_gain_that_is_shown_goes_before_a_larger_one_that_is_not():
 
 def test_sureness_is_the_share_of_resamples_that_choose_alike():
     sure, open_ = screen(PAPER, se=0.01).sure, screen(PAPER, se=0.9).sure
-    assert sure == "sure (99%)" and not open_.startswith("sure")
+    assert sure.startswith("sure (99%)") and not open_.startswith("sure")

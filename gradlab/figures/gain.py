@@ -10,6 +10,7 @@ The table is `Profile.table()` (rows with quantity "gain"), the dots are `Realis
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,11 +25,11 @@ APART = 13.0  # % between labels at the ends of lines
 SHORT = {
     "model": "model, first action",
     "mixed": "mixed, first action",
-    "true_dynamics": "true dynamics, first",
+    "true_dynamics": "simulator, first action",
     "model_all": "model, all actions",
     "mixed_all": "mixed, all actions",
-    "true_dynamics_all": "true dynamics, all",
-    "data": "critic alone",
+    "true_dynamics_all": "simulator, all actions",
+    "data": "critic alone (0 steps)",
 }
 
 
@@ -46,7 +47,7 @@ def gain(
     """
     ax = style.new_axes() if ax is None else ax
     names = [name for name in drawing.estimators(table) if _curve(table, name) is not None]
-    looks = style.looks(names)
+    looks = _looks(names)
     if not names:
         drawing.nothing(ax, "no gains: they need the gradient of the return")
         return style.dress(ax, "Gain of one step", "")
@@ -58,13 +59,17 @@ def gain(
     if realised is not None:
         _dots(ax, realised, looks)
     _label(ax, ends, looks, end)
-    notes = ["lines and bands: to first order, 95%; dots: realised by one step on fresh starts"]
+    notes = [
+        "lines: to first order, with 95% bands (solid: θ in all actions, dashed: in the first)"
+    ]
+    if realised is not None:
+        notes.append("dots: steps that were taken, on fresh starts, 95% bars (open: first action)")
     style.dress(ax, "Gain of one step", "harms  ←  % of the best possible step  →  helps", notes)
     legend = ax.get_legend()
     if legend is not None:
         legend.remove()
     ax.set_xlabel("steps through the model before the critic takes over", color=INK)
-    ax.set_xlim(-0.03 * max(end, 1), 1.42 * max(end, 1))
+    ax.set_xlim(-0.03 * max(end, 1), 1.47 * max(end, 1))
     ax.set_ylim(LOW, HIGH)
     levels = range(-100, 101, 50)
     ax.set_yticks(levels, [f"{each}%".replace("-", "−") for each in levels])
@@ -85,9 +90,25 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
     if len(line.horizon) == 1:
         drawing.level(ax, line, look, end)
         return float(line.value[0])
-    drawing.draw(ax, line, look, band=0.15)
+    # Horizon 0 is the critic alone, which has a level of its own.
+    later = line.horizon > 0
+    line = Curve(*(each[later] for each in (line.horizon, line.value, line.low, line.high)))
+    drawing.draw(ax, line, look, band=0.13, width=2.3 if name.endswith("_all") else 1.5)
     known = np.flatnonzero(np.isfinite(line.value))
     return float(line.value[known[-1]])
+
+
+def _looks(names: Sequence[str]) -> dict[str, Look]:
+    """A colour for each family; solid with θ in all actions, dashed in the first. No markers:
+    dots are steps."""
+    found = {}
+    for name, look in style.looks(names).items():
+        base = name.removesuffix("_all")
+        if name in SHORT and name != "data":
+            dash: style.Dash = "-" if name != base else (0, (5, 1.8))
+            look = replace(look, colour=style.looks([base])[base].colour, dash=dash)
+        found[name] = replace(look, marker="")
+    return found
 
 
 def _zones(ax: Axes, end: float) -> None:
@@ -104,9 +125,9 @@ def _mark(ax: Axes, table: pd.DataFrame, chosen: tuple[str, Sequence[int]]) -> N
         return
     here = np.isin(line.horizon, list(over))
     x, y = line.horizon[here], line.value[here]
-    ax.plot(x, y, color=INK, lw=9, alpha=0.16, solid_capstyle="round", zorder=1.2)
+    ax.plot(x, y, color=INK, lw=13, alpha=0.22, solid_capstyle="round", zorder=1.2)
     if len(x) == 1:
-        ax.plot(x, y, marker="o", ms=15, color=INK, alpha=0.16, zorder=1.2)
+        ax.plot(x, y, marker="o", ms=17, color=INK, alpha=0.22, zorder=1.2)
     middle = len(x) // 2
     ax.annotate("recommended", (x[middle], y[middle]), (0, -17), textcoords="offset points",
                 ha="center", va="top", fontsize=9, color=INK, fontweight="bold")  # fmt: skip
@@ -123,7 +144,9 @@ def _dots(ax: Axes, realised: pd.DataFrame, looks: dict[str, Look]) -> None:
             for each in (row.share, row.share_low, row.share_high)
         )
         ax.plot([x, x], [low, high], color=look.colour, lw=1.6, zorder=4)
-        ax.plot(x, value, marker="o", ms=8, color=look.colour, mec=PAPER, mew=1.4, zorder=5)
+        first = row.estimator in SHORT and not str(row.estimator).endswith("_all")
+        face, edge = (PAPER, look.colour) if first else (look.colour, PAPER)
+        ax.plot(x, value, marker="o", ms=8, mfc=face, mec=edge, mew=1.7, zorder=5)
 
 
 def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float) -> None:
@@ -132,7 +155,7 @@ def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float)
     places = _apart([ends[name] for name in names])
     for name, place in zip(names, places, strict=True):
         x, look = max(end, 1), looks[name]
-        ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=look.colour, lw=0.9, clip_on=False)
+        ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
         ax.annotate(SHORT.get(name, look.label), (1.05 * x, place), fontsize=9.5,
                     color=look.colour, va="center", annotation_clip=False)  # fmt: skip
 

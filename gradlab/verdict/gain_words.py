@@ -14,6 +14,7 @@ WHERE = {
     "true_dynamics": "the simulator",
 }
 SURE, LIKELY = 0.975, 0.8
+WIDE = 0.5  # both ends beyond this say nothing
 
 
 def share(value: float) -> str:
@@ -25,9 +26,11 @@ def share(value: float) -> str:
 
 
 def gain_text(found: Number) -> str:
-    """77% (CI 74–80%)"""
+    """77% (CI 74–80%); unknown where anything between harm and help is possible."""
+    if found.low < -WIDE and found.high > WIDE:
+        return f"unknown ({found.n} starts)"
     low, high = share(found.low), share(found.high)
-    joint = " to " if found.low < 0 or "9 9" in low else "–"
+    joint = " to " if found.low < 0 else "–"
     low = low.removesuffix("%") if joint == "–" else low
     return f"{share(found.clipped)} (CI {low}{joint}{high})"
 
@@ -75,23 +78,24 @@ def step_along(name: str, over: Sequence[int], small: bool = False) -> str:
 
 
 def until(harmful: Sequence[int], first: int) -> str:
-    """Up to 5 steps lower …; 3–5 steps lower … where shorter ones do not."""
+    """Unrolled up to 5 steps it lowers the return; 3–5 where shorter ones do not."""
     run = [h for k, h in enumerate(harmful) if h == first + k]
-    if run and len(run) == len(harmful):
-        return f"Up to {steps(run[-1])} lower" if run[-1] > 1 else "1 step lowers"
-    return f"{range_text(harmful)[0].upper()}{range_text(harmful)[1:]} lower"
+    whole = run and len(run) == len(harmful) and run[-1] > 1
+    how_far = f"up to {steps(run[-1])}" if whole else range_text(harmful)
+    return f"Unrolled {how_far} it lowers the return."
 
 
 def alone(data: Number) -> str:
     """What the critic by itself is worth."""
     if data.high < 0:
-        return "The critic alone points backwards: mend it."
+        return "The critic alone points backwards."
     if data.low > 0:
         return f"The critic alone gains {share(data.clipped)}."
     return "The critic alone is not shown to help."
 
 
 def ahead(certainty: float) -> str:
-    """sure (98%); a share that no resample contradicts is not certainty."""
+    """sure (98%) …; a share that no resample contradicts is not certainty."""
     word = "sure" if certainty >= SURE else "likely" if certainty >= LIKELY else "open"
-    return f"{word} ({min(max(round(100 * certainty), 1), 99)}%)"
+    percent = min(max(round(100 * certainty), 1), 99)
+    return f"{word} ({percent}%) that this step helps most here"

@@ -2,7 +2,7 @@
 
     use         the own gradient of largest gain, with the horizons that gain nine tenths of it
     not         its horizons that lower the return, and the critic alone where that does
-    beyond      what the simulator's states would add
+    mend        the costliest of states, derivatives and critic, and what is gained without it
     light       "act" where no other action may be better, "choose" where one may, "none" where
                 there is no truth, no gain is shown, or a check contradicts
 
@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from gradlab.realised import Disagreement
 from gradlab.statistics.number import Number, decide
-from gradlab.verdict.facts import CONTROLS, STATES, Cell, Facts
+from gradlab.verdict.facts import Cell, Facts
 from gradlab.verdict.gain_words import (
     LIKELY,
     ahead,
@@ -32,7 +32,11 @@ from gradlab.verdict.screen import Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 
+NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
 FIGURE, RETURNS = "gain", "realised_gains"
+CRITIC = "the critic"
+CAUSES = ("the model's states", "the model's derivatives", CRITIC)  # in the order of replacement
+WORTH = 0.1  # of the possible gain, from which on mending something comes first
 REASONS = {
     "step": "the step leaves the range in which the return is a line",
     "boundary": "episodes end, which no derivative along a path sees",
@@ -58,14 +62,16 @@ def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     best = facts.gains[facts.best]
     if not best.low > 0:
         return _not_shown(facts, best, rest)
-    parts = [_use(facts, best), _harmful(facts), _critic(facts), _with_states(facts, best)]
+    parts = [_use(facts, best), _harmful(facts), _critic(facts), _first_to_mend(facts, best)]
     headline = " ".join(each for each in parts if each)
     return Screen(headline, _light(facts), _sure(facts), _facts(facts), FIGURE, rest)
 
 
 def _use(facts: Facts, best: Number) -> str:
     assert facts.best is not None
-    return f"{step_along(facts.best[0], facts.close())}: {gain_text(best)} of the possible gain."
+    over = facts.close()
+    most = "up to " if len(over) > 1 else ""
+    return f"{step_along(facts.best[0], over)}: {most}{gain_text(best)} of the possible gain."
 
 
 def _harmful(facts: Facts) -> str:
@@ -74,9 +80,7 @@ def _harmful(facts: Facts) -> str:
     name = facts.best[0]
     found = [h for h in facts.harmful(name) if h]
     if found:
-        first = min(h for h in facts.horizons(name) if h)
-        what = until(found, first)
-        return f"{what} the return."
+        return until(found, min(h for h in facts.horizons(name) if h))
     twin = name.removesuffix("_all")
     other = facts.best_of([twin]) if twin != name else None
     if other is None or not facts.gains[other].high < facts.gains[facts.best].low:
@@ -92,13 +96,19 @@ def _critic(facts: Facts) -> str:
     return alone(alone_at)
 
 
-def _with_states(facts: Facts, best: Number) -> str:
-    """What the simulator's states, or its derivatives, would add beyond any doubt."""
-    for names, words in ((STATES, "the simulator's states"), (CONTROLS, "the simulator itself")):
-        found = facts.best_of([name for name in names if name not in facts.own])
-        if found is not None and facts.gains[found].low > best.high:
-            return f"With {words}: {share(facts.gains[found].clipped)}."
-    return ""
+def _first_to_mend(facts: Facts, best: Number) -> str:
+    """The costliest error of the recommended gradient, and what would be gained without it."""
+    assert facts.best is not None
+    found = losses(facts, facts.best)
+    if not found:
+        return ""
+    cause = max(found, key=lambda each: found[each])
+    reached = facts.gains[facts.best].clipped + found[cause]
+    if found[cause] < WORTH or not reached > best.high:
+        return ""
+    if cause == CRITIC:
+        return f"Mend {cause} first."
+    return f"Mend {cause} first: with the simulator's, {share(reached)}."
 
 
 def _light(facts: Facts) -> Light:
@@ -134,7 +144,7 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
     if best.high < 0:
         text = f"{safe} All of them lower it: mend the critic and the model first."
         return Screen(text, "none", ahead(1.0), _facts(facts), FIGURE, rest)
-    guess = f"Best guess: {step_along(name, [at], small=True)}, {gain_text(best)} of the possible."
+    guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
     lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
     decision = decide(best, 0.0)
     enough = ""
@@ -222,10 +232,12 @@ def _returns(facts: Facts) -> tuple[Fact, ...]:
 
 
 def _facts(facts: Facts) -> tuple[Fact, ...]:
-    """Realised gain of the recommended step, what one batch gains, and the costliest error."""
+    """What the recommended step realised, what a batch or the critic gains, what mending adds."""
     if facts.best is None:
         return ()
-    found = [_realised(facts, facts.best), _one_batch(facts, facts.best), _mend(facts, facts.best)]
+    cell = facts.best
+    second = _one_batch(facts, cell) or _critic_alone(facts)
+    found = [_realised(facts, cell), second, _mend(facts, cell)]
     return tuple(each for each in found if each is not None)
 
 
@@ -238,38 +250,54 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
         f"return before and after one step, {taken.judges} fresh starts, {taken.horizon} steps, "
         f"over that of the true gradient's step of the same length"
     )
-    text = f"{share(value)} ({share(ends.low)} to {share(ends.high)})"
-    return Fact("realised by that step", text, how)
+    text = gain_text(Number(value, ends.low, ends.high, taken.judges))
+    return Fact("realised on fresh starts", text, how)
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
     found = facts.batch_gains.get(cell)
-    if found is None:
+    if found is None or found.clipped > facts.gains[cell].clipped - NOTABLE:
         return None
     how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
-    return Fact(f"one batch of {facts.batch} gains", gain_text(found), how)
+    return Fact(f"by a single batch of {facts.batch}", gain_text(found), how)
+
+
+def _critic_alone(facts: Facts) -> Fact | None:
+    data = facts.gains.get(("data", 0))
+    if data is None or facts.best == ("data", 0):
+        return None
+    return Fact(
+        "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
+    )
 
 
 def _mend(facts: Facts, cell: Cell) -> Fact | None:
-    """Which of states, derivatives and critic costs the most gain at the recommended cell."""
+    """The costliest error of a gradient, as a number."""
+    found = losses(facts, cell)
+    if not found:
+        return None
+    cause = max(found, key=lambda each: found[each])
+    how = "gain with the simulator in its place, less the gain without, at the same horizon"
+    return Fact(f"more by mending {cause}", f"{100 * found[cause]:.0f} points", how)
+
+
+def losses(facts: Facts, cell: Cell) -> dict[str, float]:
+    """What states, derivatives and critic cost a gradient, as shares of the possible gain.
+
+    The simulator takes the place of one after the other; only losses above 1% are here.
+    """
     name, h = cell
     actions = "_all" if name.endswith("_all") else ""
-    chain = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)]
-    causes = ["the model's states", "the model's derivatives", "the critic's tail"]
-    if name == "data":
-        chain, causes = [cell], ["the critic"]
-    elif name.startswith("true_dynamics"):
+    chain, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
+    if name == "data" or name.startswith("true_dynamics"):
         chain, causes = [cell], causes[2:]
+    elif name.startswith("mixed"):
+        chain, causes = chain[1:], causes[1:]
     if any(each not in facts.gains for each in chain):
-        return None
+        return {}
     reached = [*(min(facts.gains[each].clipped, 1.0) for each in chain), 1.0]
-    gained = [after - before for before, after in pairwise(reached)]
-    losses = dict(zip(causes, gained, strict=True))
-    cause = max(losses, key=lambda each: losses[each])
-    if not losses[cause] > 0.01:
-        return None
-    how = "gain with the simulator in its place, less the gain without, at the same horizon"
-    return Fact(f"mending {cause} adds", f"{100 * losses[cause]:.0f} points", how)
+    lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
+    return {cause: loss for cause, loss in lost.items() if loss > 0.01}
 
 
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
