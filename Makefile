@@ -4,31 +4,30 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO := runs/demo/inverted_pendulum.h5
+DEMO := runs/demo/path_tracking.h5
+# The policy and the critic that reports/path-tracking is about.
+NETWORKS := reports/path-tracking/path_tracking
 
 .PHONY: demo test clean
+.SILENT:
 
 demo: $(VENV)/.installed
-	$(BIN)/gradlab measure inverted_pendulum --output $(DEMO) --overwrite
+	echo "Measuring policy gradients on path tracking (about a minute)"
+	$(BIN)/gradlab measure path_tracking --policy $(NETWORKS).policy.safetensors \
+		--critic $(NETWORKS).critic.safetensors --starts 128 --output $(DEMO) --overwrite
 
 test: $(VENV)/.installed-dev
 	bash tests/ensure_chromium.sh $(BIN)/python
+	echo "Running the tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-# An interrupted `venv` leaves a python without pip, so pip is what is asked for.
-define create_venv
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-endef
-
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(create_venv)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
-	@touch $@
+	$(PYTHON) install.py $(VENV)
+	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt
-	$(create_venv)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
-	@touch $@ $(VENV)/.installed
+	$(PYTHON) install.py $(VENV) dev
+	touch $@ $(VENV)/.installed
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

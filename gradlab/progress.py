@@ -73,7 +73,7 @@ class Lines:
         self._start = clock()
         self._prices: tuple[Price, ...] = ()
         self._stage: str | None = None  # the one that has begun and not ended
-        self._begun = self._written = self._start
+        self._begun = self._written = self._start  # of the stage, or of the work after one
         self._done, self._total = 0, 0
         self._lock = threading.RLock()
 
@@ -96,9 +96,12 @@ class Lines:
                 self.beat()
 
     def beat(self) -> None:
-        """Write where the stage is, if the last line is long ago."""
+        """Write where the work is, if the last line is long ago."""
         with self._lock:
-            if self._stage is None or self._clock() - self._written < self._every:
+            if self._clock() - self._written < self._every:
+                return
+            if self._stage is None:
+                self._line(f"at work, {duration(self._clock() - self._begun)} so far")
                 return
             so_far = self._clock() - self._begun
             text = f"{self._stage}: {duration(so_far)} so far"
@@ -116,6 +119,7 @@ class Lines:
                 return
             stage, self._stage = self._stage, None
             text = f"{stage}: ended after {duration(self._clock() - self._begun)}"
+            self._begun = self._clock()
             left = left_after(self._prices, stage)
             self._line(text + (f"; about {duration(left)} left" if isfinite(left) else ""))
 
