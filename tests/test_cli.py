@@ -230,6 +230,15 @@ def gradlab(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
+def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on() -> None:
+    script = (
+        "import os, sys\nfrom gradlab.cli import main\nassert 'torch' not in sys.modules\n"
+        "main(['list', 'estimators'])\nprint(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "passive", done.stderr
+
+
 @pytest.mark.parametrize("words", [(), ("measure",), ("report",), ("list",)])
 def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
     done = gradlab(*words, "--help")
