@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from gradlab.data.noise import child
+from gradlab.gradients.start_laws import visitation
 from gradlab.measurement import check_networks, estimators_at, starts_of
 from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
@@ -97,8 +98,10 @@ def measured(
         row: dict[str, Any] = {"starts": STARTS, "batch": batch, "discount": task.discount}
         sound = True
         if critic is not None:
+            # Where updates take their gradients: the matched truth there is that of the return.
+            states = visitation(task, copy, STARTS, seed)
             truth = shared_truth(
-                task, copy, STARTS, question.horizon, batch, seed=seed, check=past.checks
+                task, copy, states, question.horizon, batch, seed=seed, check=past.checks
             )
             sound = truth.reference.status in SOUND
             row |= _of_gradients(truth, critic, question.horizon, past.checks)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from gradlab.journal_tables import Column
 
+LAW = "visited"  # states at which gradients are judged; before, it was the starts
 STEPS = 25  # of the fresh path whose growth is measured
 CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
 ENDS = ("low", "high")

@@ -8,6 +8,7 @@ import numpy as np
 
 from gradlab.judgement import COSINE, EXCESS
 from gradlab.probe.alarms import HALF
+from gradlab.probe.gains import facts_of
 from gradlab.probe.results import ProbeRun
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.probe.tables import jacobian_ratio
@@ -15,6 +16,7 @@ from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.verdict import Sentence
 from gradlab.verdict.phrases import SAME, capital, enough
+from gradlab.verdict.recommendation import recommendation
 from gradlab.wording import gradient, horizons, span, steps, times, two
 
 MODEL = ESTIMATORS.index("model")
@@ -25,9 +27,20 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
     if not run.measured:
         return []
     parts = (
-        _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance, _exponent,
+        _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
+        _exponent,
     )  # fmt: skip
     return [each for part in parts if (each := part(run)) is not None]
+
+
+def _step(run: ProbeRun) -> Sentence | None:
+    """The step that the newest measurement recommends, from the facts that a report reads."""
+    found = facts_of(run)
+    if found is None or found.best is None:
+        return None
+    screen = recommendation(found)
+    text = f"{screen.headline} This is {screen.sure} ({_starts(run)}, at visited states)."
+    return Sentence("gain", screen.light == "act", text)
 
 
 def _horizon(run: ProbeRun) -> Sentence | None:

@@ -32,6 +32,7 @@ from gradlab.probe.alarms import Alarm
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
+from gradlab.probe.measured_columns import LAW
 from gradlab.probe.origin import Finder
 from gradlab.probe.quiet import warn
 from gradlab.probe.sampler import Measurements
@@ -254,6 +255,7 @@ def _book(
     if callable(log):
         return Told(log, names)
     config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}
+    config["law"] = LAW
     task = "" if question is None else question.task.name
     horizon = None if question is None else question.horizon
 

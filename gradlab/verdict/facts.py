@@ -111,7 +111,7 @@ def facts(profile: Profile) -> Facts:
     gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
     admissible = bool(profile.truth["admissible"])
     gains = gains if admissible else {}
-    own = _own(profile)
+    own = own_names(profile.estimators)
     cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
@@ -204,11 +204,10 @@ def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
     return found
 
 
-def _own(profile: Profile) -> tuple[str, ...]:
+def own_names(names: Sequence[str]) -> tuple[str, ...]:
     """Whose step may be recommended: those that need no simulator, where there are such."""
-    names = profile.estimators
     plain = tuple(name for name in names if name not in (*STATES, *CONTROLS))
-    return plain if set(plain) - {"data"} else names
+    return plain if set(plain) - {"data"} else tuple(names)
 
 
 def _seconds(profile: Profile) -> float:

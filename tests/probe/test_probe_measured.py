@@ -64,7 +64,7 @@ def test_a_measurement_has_the_numbers_of_measure() -> None:
     question = Question(replace(task(0.8 * B), horizon=6), Critic(0.7), seed=3)
     row, _ = measured(question, policy(), 128, 17, Past())
     profile = gradlab.measure(
-        question.task, policy(), Critic(0.7), starts=64, batch=128, law="start",
+        question.task, policy(), Critic(0.7), starts=64, batch=128, truth="matched",
         seed=child(3, "probe 17"),
     )  # fmt: skip
     for quantity in ("bias2", "variance", "mse", "snr"):
@@ -136,7 +136,7 @@ def test_a_critic_that_promises_too_much_is_told() -> None:
 
 
 def test_a_prior_that_gets_worse_is_told() -> None:
-    worlds = [task(0.9 * B), task(0.9 * B), task(0.3 * B)]
+    worlds = [task(0.9 * B), task(0.9 * B), task(0.1 * B)]
     consequences = {"wrong direction", "worse than without a model"}
     assert rung(worlds, Critic()) == {"drifting model Jacobian"} | consequences
 

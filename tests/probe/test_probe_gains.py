@@ -1,0 +1,59 @@
+"""The step that a probe recommends, from cosines at visited states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gradlab.probe.gains import facts_of
+from gradlab.probe.results import ProbeRun, load
+from gradlab.probe.schema import ESTIMATORS
+from gradlab.probe.verdict import verdict
+from tests.probe.planted_probe import H, measurement, written
+
+SE = 0.02
+
+
+def run(path: Path, cosines: dict[str, list[float]], law: str = "visited") -> ProbeRun:
+    value = np.full((len(ESTIMATORS), H + 1), np.nan)
+    for name, over in cosines.items():
+        value[ESTIMATORS.index(name), : len(over)] = over
+    row = measurement(
+        400, cosine=value, cosine_low=value - 2 * SE, cosine_high=value + 2 * SE,
+        cosine_se=np.full_like(value, SE),
+    )  # fmt: skip
+    found = load(written(path, {"measured": [row]}))
+    return replace(found, config={**found.config, "law": law})
+
+
+BACKWARDS = {
+    "data": [-0.8],
+    "model": [-0.8, -0.5, 0.2, 0.7, 0.75],
+    "mixed": [-0.8, 0.9, 0.9, 0.9, 0.9],
+}
+
+
+def test_the_newest_measurement_recommends_a_step(tmp_path: Path) -> None:
+    found = run(tmp_path / "run.h5", BACKWARDS)
+    facts = facts_of(found)
+    assert facts is not None
+    assert facts.best == ("model", 4) and facts.close() == [3, 4]
+    assert facts.gains["data", 0].high < 0 and ("model", 0) not in facts.gains
+    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    assert told.decided and "3–4 steps" in told.text and "visited states" in told.text
+
+
+def test_two_that_cannot_be_told_apart_are_not_decided(tmp_path: Path) -> None:
+    found = run(tmp_path / "run.h5", {"data": [0.7], "model": [0.7, 0.69, 0.71, 0.7, 0.7]})
+    (told,) = [each for each in verdict(found) if each.about == "gain"]
+    assert not told.decided
+
+
+@pytest.mark.parametrize("law", ["start", None])
+def test_cosines_at_the_starts_are_no_gains(tmp_path: Path, law: str | None) -> None:
+    found = run(tmp_path / "run.h5", BACKWARDS, law=law)  # type: ignore[arg-type]
+    assert facts_of(found) is None
+    assert not [each for each in verdict(found) if each.about == "gain"]
