@@ -119,13 +119,18 @@ def judge_first(
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
     """Gradients [N, P] of one truncation, weights included, and the differences at it."""
+    norm, error = (each[None] for each in norm_and_error(G, starts))
+    along = (G @ differences.directions.T).T[None]
+    return _judged(G[None], norm, error, along, differences, starts)
+
+
+def norm_and_error(G: Tensor, starts: Starts) -> tuple[Tensor, Tensor]:
+    """Of the mean of gradients [N, P]: its norm, noise-corrected, and its standard error."""
     _, inverse = np.unique(starts.group.cpu().numpy(), return_inverse=True)
     groups = group_count(starts.group)
     sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
     whole, own = sums.sum(dim=0).square().sum(), sums.square().sum()
-    norm, error = _norm_and_error(whole[None], own[None], len(G), groups)
-    along = (G @ differences.directions.T).T[None]
-    return _judged(G[None], norm, error, along, differences, starts)
+    return _norm_and_error(whole, own, len(G), groups)
 
 
 def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:

@@ -70,6 +70,8 @@ class Measured:
         truth_mean: of the truth, the one with θ in every action where there are two; None where
             there is none.
         at: where gradients with θ in the first action were taken.
+        starts: how many of the starts were used; visits: states visited from each, for gradients
+            with θ in the first action.
     """
 
     cells: Cells
@@ -77,6 +79,8 @@ class Measured:
     means: Means
     truth_mean: Tensor | None
     at: Starts
+    starts: int
+    visits: int = 1
 
 
 def estimator_moments(
@@ -113,7 +117,8 @@ def estimator_moments(
         kernels.append(explicit_kernels("all", sources, begin, T))
     progress("estimators", len(chosen), len(chosen))
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
-    return Measured(ordered, tuple(kernels), {key: means[key] for key in ordered}, true, begin)
+    means = {key: means[key] for key in ordered}
+    return Measured(ordered, tuple(kernels), means, true, begin, len(begin.states))
 
 
 def explicit_cells(

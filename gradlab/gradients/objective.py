@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from gradlab.gradients import gram
 from gradlab.gradients.carried import Carried
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.held import Held
 from gradlab.gradients.inner_products import (
     Measured,
@@ -40,6 +40,7 @@ from gradlab.gradients.inner_products import (
 from gradlab.gradients.kernels import Source, explicit_kernels, kept_horizons
 from gradlab.gradients.path_moments import difference
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.scout import linearization_price
 from gradlab.gradients.sketches import (
     explicit_sketch,
     grouped,
@@ -55,7 +56,9 @@ from gradlab.hooks import Progress
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.system import System
 
-SAMPLES = 8  # visited states per start
+SAMPLES = 8  # visited states per start, at most
+VISITING = 20.0  # seconds of one core for the Jacobians at them (`linearization_price`)
+FEWEST = 16  # starts, however dear
 ROWS = 256  # samples whose θ-sized truths are held at once
 
 
@@ -81,6 +84,7 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
+    begin, samples = affordable(simulator, begin, truth, horizon)
     held = Held(policy, begin, seed, termination, len(staying))
     cells, means = explicit_cells(staying, held, truth, progress, {})
     sources = explicit_sources(staying, held, horizon, among=len(chosen))
@@ -88,39 +92,61 @@ def objective_moments(
     if visiting:
         discount = next(iter(visiting.values())).tail.discount
         steps = max(horizon, 1) if truth.every is None else truth.horizon
-        at = visits(simulator, policy, begin, discount, SAMPLES, steps, seed, termination)
+        at = visits(simulator, policy, begin, discount, samples, steps, seed, termination)
         if termination == "mask":
             check_alive(at)
         first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
         keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
         jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
         G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
-        targets = None if T is None else _targets(T, begin)
+        targets = None if T is None else _targets(T, begin, samples)
         mean = gram.mean_gradients(jacobian, G)
         moments = _moments(G, jacobian, at, targets, mean)
         moments = _sketched(moments, G, jacobian, at, policy, targets)
         cells |= dict(zip(keys, moments, strict=True))
         means |= dict(zip(keys, mean, strict=True))
         kept = kept_horizons(horizon, len(chosen)) if kept is None else kept
-        sources.append(_visiting_source(keys, kept, G, jacobian))
-    kernels = explicit_kernels("objective", sources, begin, T, SAMPLES if visiting else 1)
+        sources.append(_visiting_source(keys, kept, G, jacobian, samples))
+    kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
     true = None if T is None else T.mean(dim=0)
     means = {key: means[key] for key in ordered}
-    return Measured(ordered, (kernels,), means, true, at if visiting else begin)
+    where = at if visiting else begin
+    return Measured(ordered, (kernels,), means, true, where, len(begin.states), samples)
+
+
+def affordable(simulator: System, begin: Starts, truth: Truth, horizon: int) -> tuple[Starts, int]:
+    """The starts whose gradients are taken, and how many visited states of each.
+
+    Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
+    truth that all of them would be paired with.
+    """
+    price = horizon * linearization_price(simulator) * len(begin.states)
+    if not price:
+        return begin, SAMPLES
+    samples = min(max(int(VISITING / price), 1), SAMPLES)
+    few = max(int(len(begin.states) * VISITING / price), FEWEST)
+    alone = group_count(begin.group) == len(begin.states)
+    if price <= VISITING or truth.every is not None or not alone:
+        return begin, samples
+    return begin.block(slice(0, min(few, len(begin.states)))), samples
 
 
 def _visiting_source(
-    keys: list[tuple[str, int]], kept: Sequence[int], G: Tensor, jacobian: PolicyJacobian
+    keys: list[tuple[str, int]],
+    kept: Sequence[int],
+    G: Tensor,
+    jacobian: PolicyJacobian,
+    samples: int,
 ) -> Source:
-    """First-action gradients at the visits of some starts, as (visit, start): [K, 8, n, da]."""
+    """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
     chosen = [k for k, (_, n) in enumerate(keys) if n in kept]
-    x = G[chosen].reshape(len(chosen), -1, SAMPLES, G.shape[2]).transpose(1, 2)
-    sample = torch.arange(jacobian.samples).reshape(-1, SAMPLES).T
+    x = G[chosen].reshape(len(chosen), -1, samples, G.shape[2]).transpose(1, 2)
+    sample = torch.arange(jacobian.samples).reshape(-1, samples).T
 
     def rows(block: slice) -> Carried:
         some = jacobian.rows(sample[:, block].flatten())
-        return Carried(x[:, :, block], some, (SAMPLES - 1,) * len(chosen))
+        return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
 
     return Source(tuple(keys[k] for k in chosen), rows, visits=True)
 
@@ -166,10 +192,10 @@ def _sketched(
     return found
 
 
-def _targets(every: Tensor, begin: Starts) -> Tensor:
+def _targets(every: Tensor, begin: Starts, samples: int) -> Tensor:
     """Sums over the samples of each group of the truths that they are paired with, [G, P]."""
     label, size = grouping(begin)
-    return every.new_zeros(len(size), every.shape[1]).index_add_(0, label, SAMPLES * every)
+    return every.new_zeros(len(size), every.shape[1]).index_add_(0, label, samples * every)
 
 
 def _explicit(targets: Tensor, total: Tensor) -> PairSums:

@@ -81,6 +81,7 @@ def unroll_first_action(
     at_least: int = BLOCK,
     at_most: int = AT_MOST,
     tolerance: float = TOLERANCE,
+    block: int = BLOCK,
     progress: Progress = silent,
     keep: list[LinearizedPath] | None = None,
 ) -> Unrolled:
@@ -91,6 +92,7 @@ def unroll_first_action(
     where after two effective horizons most chains still outgrow the discount, or at `at_most`.
 
     Args:
+        block: steps between two looks at convergence.
         keep: filled with the pieces of the path, where given.
     """
     noise = starts.policy_noise(policy, seed, 0)
@@ -99,18 +101,18 @@ def unroll_first_action(
     logs: list[Tensor] = []
     flagged, D, before = 0, None, None
     while True:
-        done = BLOCK * len(terms)
+        done = block * len(terms)
         linear = piece(
-            simulator, policy, starts, BLOCK, first=done, before=before, termination=termination,
+            simulator, policy, starts, block, first=done, before=before, termination=termination,
             seed=seed,
         )  # fmt: skip
         if keep is not None:
             keep.append(linear)
-        block = sensitivities(linear, D)
-        terms.append(_reward_terms(linear, block, D, discount, done))
-        logs.append(_log_norm(block))
+        swept = sensitivities(linear, D)
+        terms.append(_reward_terms(linear, swept, D, discount, done))
+        logs.append(_log_norm(swept))
         flagged += int(linear.flags.sum())
-        D, before = block[-1], linear.path
+        D, before = swept[-1], linear.path
         result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
         progress("truth", result.horizon, at_most)
         outgrown = float(result.lyapunov.median()) > -float(np.log(discount))

@@ -43,6 +43,7 @@ from gradlab.gradients.oracles import (
 )
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.scout import Plan, plan
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
 from gradlab.systems.system import System
@@ -68,6 +69,7 @@ class Truth:
             is ignored.
         reason: one sentence.
         checked: was it compared with finite differences?
+        scouts: starts that went first and showed that there is none (see `scout`), else 0.
     """
 
     status: Status
@@ -81,6 +83,7 @@ class Truth:
     boundary_se: float
     reason: str
     checked: bool = True
+    scouts: int = 0
 
     @property
     def admissible(self) -> bool:
@@ -111,11 +114,20 @@ def matched_truth(
             it can be: not for gradients of all actions, ends of episodes, or a truth that must be
             cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
-    asked = _Question(simulator, policy, starts, discount, horizon, termination, seed, progress)
+    scouted = plan(
+        simulator, policy, starts, discount, horizon, kinds=kinds, termination=termination,
+        seed=seed,
+    )  # fmt: skip
+    if scouted.unrolled is not None and not scouted.at_most:
+        return _given_up(scouted, scouted.unrolled, discount)
+    asked = _Question(
+        simulator, policy, starts, discount, horizon, termination, seed, progress, scouted.at_most
+    )
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
         simulator, policy, starts, discount,
-        termination=termination, seed=seed, at_least=horizon, progress=progress, keep=pieces,
+        termination=termination, seed=seed, at_least=horizon, at_most=scouted.at_most,
+        block=scouted.block, progress=progress, keep=pieces,
     )  # fmt: skip
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
@@ -137,6 +149,7 @@ def matched_truth(
     flagged = unrolled.flagged / (unrolled.horizon * len(starts.states))
     judgement = "agrees with" if check else "was not compared with"
     reason = _reason(status, T, unrolled, discount, found, judgement) + _beyond(status, T, sweep)
+    reason += _untried(scouted) if not whole else ""
     return Truth(
         status=status,
         horizon=T,
@@ -152,6 +165,34 @@ def matched_truth(
     )
 
 
+def _given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> Truth:
+    """No truth, as the starts that went first say."""
+    exponents = _exponents(float(unrolled.lyapunov.max()), discount)
+    nothing = float("nan")
+    return Truth(
+        status="none",
+        horizon=unrolled.horizon,
+        first=None,
+        every=None,
+        lyapunov=float(unrolled.lyapunov.max()),
+        remainder=nothing,
+        flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
+        boundary=nothing,
+        boundary_se=nothing,
+        reason=f"no truth here: {exponents} on {scouted.scouts} starts that were unrolled for "
+        f"{unrolled.horizon} steps; {scouted.why}",
+        checked=False,
+        scouts=scouted.scouts,
+    )
+
+
+def _untried(scouted: Plan) -> str:
+    """What was not tried, and its price."""
+    if scouted.at_most >= AT_MOST:
+        return ""
+    return f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
+
+
 @dataclass(frozen=True)
 class _Question:
     """Whose truth is asked for, and up to which horizon."""
@@ -164,6 +205,7 @@ class _Question:
     termination: str
     seed: int
     progress: Progress
+    at_most: int
 
     def differences(self, T: int, actions: str) -> Differences:
         return common_random_differences(
@@ -243,10 +285,10 @@ def _until_converged(
         G, remainder = all_action_remainder(linear, asked.policy, T, discount)
         error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
         room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
-        if not remainder > room or T >= AT_MOST:
+        if not remainder > room or asked.at_most <= T:
             return linear, G, remainder, remainder <= room
         missing = np.log(max(room, 1e-300) / remainder) / np.log(discount)
-        linear = asked.extended(linear, min(T + int(np.ceil(missing)) + 1, AT_MOST))
+        linear = asked.extended(linear, min(T + int(np.ceil(missing)) + 1, asked.at_most))
 
 
 def _shorter(T: int, horizon: int) -> Iterator[int]:
@@ -273,8 +315,7 @@ def _reason(
     found: list[Reference],
     judgement: str,
 ) -> str:
-    lyapunov = float(unrolled.lyapunov.max())
-    exponents = f"λ = {lyapunov:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
+    exponents = _exponents(float(unrolled.lyapunov.max()), discount)
     if status == "none":
         return f"no truth here: {_obstacle(unrolled, exponents, found)}"
     worst = max(found, key=lambda each: each.relative_se)
@@ -295,6 +336,10 @@ def _reason(
             f"{more} would do"
         )
     return text + _missed(max(found, key=lambda each: each.boundary))
+
+
+def _exponents(lyapunov: float, discount: float) -> str:
+    return f"λ = {lyapunov:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
 
 
 def _beyond(status: Status, T: int, sweep: Judged | None) -> str:

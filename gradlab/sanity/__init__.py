@@ -22,6 +22,7 @@ from torch import nn
 from gradlab.errors import InputError
 from gradlab.findings import Finding
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.scout import linearization_price
 from gradlab.gradients.starts import Starts
 from gradlab.sanity.finite import finite
 from gradlab.sanity.jacobians import jacobians
@@ -37,6 +38,9 @@ from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+
+FEWEST = 8  # starts, however dear
+SECONDS = 6.0  # of one core, for the Jacobians along their paths
 
 __all__ = ["FEW", "Probe", "examine"]
 
@@ -64,7 +68,7 @@ def examine(
     names = {id(task.simulator): "simulator"}
     if task.prior is not None:
         names.setdefault(id(task.prior), "prior model")
-    few = begin.block(slice(0, min(FEW, len(begin.states))))
+    few = begin.block(slice(0, min(_affordable(task, chosen), len(begin.states))))
     probe = Probe(
         chosen, copied, few, termination, seed, names, task.action_names, task.action_limit
     )
@@ -80,6 +84,13 @@ def examine(
         "states": partial(states, probe, at, task.state_names),
     }
     return tuple(each for name, check in checks.items() for each in _run(name, check))
+
+
+def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
+    """How many starts are looked at: fewer where Jacobians are dear."""
+    steps = max(each.tail.horizon for each in chosen.values())
+    price = steps * linearization_price(task.simulator)
+    return min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
 
 
 def _systems(probe: Probe) -> list[System]:

@@ -55,6 +55,12 @@ class Entropic:
         return column
 
     @property
+    def linearization_price(self) -> float:
+        """As in `MujocoEnvironment`; 0 where the system counts none."""
+        price: float = getattr(self.system, "linearization_price", 0.0)
+        return price
+
+    @property
     def differentiable(self) -> bool:
         return self.system.differentiable
 

@@ -9,6 +9,7 @@ stderr nor a log file in the working folder fills with them.
 from __future__ import annotations
 
 import copy
+import os
 import threading
 
 import mujoco
@@ -23,6 +24,7 @@ from gradlab.errors import InputError
 Array = NDArray[np.float64]
 
 MOST_ROWS = 8192
+TORCH_DEFAULT = torch.get_num_threads()  # before anybody asks for another count
 # At the default 1e-8 the constraint solver stops early enough to give, for some states, a smooth
 # but wrong Jacobian; 1e-12 costs nothing measurable.
 LINEARIZE_TOLERANCE = 1e-12
@@ -115,9 +117,18 @@ class BatchedPhysics:
     def _batch_for(self, rows: int) -> mujoco.batch.Batch:
         if self._batch is None or self._batch.nsim < rows:
             capacity = min(MOST_ROWS, 1 << (rows - 1).bit_length())
-            threads = torch.get_num_threads()
-            self._batch = mujoco.batch.Batch(self.model, capacity, nthread=threads)
+            self._batch = mujoco.batch.Batch(self.model, capacity, nthread=thread_count())
         return self._batch
+
+
+def thread_count() -> int:
+    """Threads of a batch: every core that this process may use. Torch counts physical ones, of
+    which simulations, bound by latency, leave half idle; a count that somebody chose is kept."""
+    torch_count = torch.get_num_threads()
+    if "OMP_NUM_THREADS" in os.environ or torch_count != TORCH_DEFAULT:
+        return torch_count
+    mine = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return max(len(mine(0)) if mine else os.cpu_count() or 1, torch_count)
 
 
 def without_restart(model: mujoco.MjModel) -> mujoco.MjModel:
