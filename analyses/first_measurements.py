@@ -1,7 +1,8 @@
 """How good are the gradients of MPG's two tasks under a stabilising policy?
 
-    python -m analyses.first_measurements [--small] [--output reports]
+    python -m analyses.first_measurements [--small] [--tasks path-tracking] [--output reports]
 
+Gradients are judged at the states that the policy visits, against the gradient of the return.
 Runs the command line as a user would, and freezes what a reader needs: report, figures, numbers,
 policy and critic, and the command with the commit that made them.
 """
@@ -12,6 +13,7 @@ import contextlib
 import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
@@ -21,22 +23,27 @@ from gradlab import cli
 from gradlab.verdict import verdict
 
 TASKS = {"inverted-pendulum": "inverted_pendulum", "path-tracking": "path_tracking"}
-STARTS = 4096
+STARTS = 1024
+LAW = "visited"  # what an update of the policy does to the return
 
 
-def main(small: bool = False, output: Path = Path("reports")) -> None:
+def main(
+    small: bool = False, output: Path = Path("reports"), tasks: Sequence[str] = tuple(TASKS)
+) -> None:
     """Measure and freeze.
 
     Args:
         small: a few starts and steps only, to see that it runs.
         output: folder that gets one folder per task.
+        tasks: inverted-pendulum, path-tracking.
     """
     size = ["--starts", "32", "--horizon", "3"] if small else ["--starts", str(STARTS)]
-    for folder, task in TASKS.items():
+    for folder in tasks:
+        task = TASKS[folder]
         place = (output / folder).resolve()
         with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
             run = Path(f"{task}.h5")
-            code = cli.main(["measure", task, *size, "--output", str(run)])
+            code = cli.main(["measure", task, *size, "--law", LAW, "--output", str(run)])
             if code:
                 raise SystemExit(code)
             freeze(run, place)
@@ -48,11 +55,13 @@ def freeze(run: Path, folder: Path) -> None:
     profile = gradlab.load(run)
     profile.table().to_csv(folder / "numbers.csv", index=False)
     shutil.copy(run.with_suffix(".html"), folder / "report.html")
-    shutil.copytree(run.with_name(f"{run.stem}_figures"), folder / "figures", dirs_exist_ok=True)
+    shutil.rmtree(folder / "figures", ignore_errors=True)  # of an earlier page
+    shutil.copytree(run.with_name(f"{run.stem}_figures"), folder / "figures")
     for kind in ("policy", "critic"):
         shutil.copy(run.with_name(f"{run.stem}.{kind}.safetensors"), folder)
     made = {
         "command": profile.config["command"],
+        "law": profile.config["law"],
         "commit": profile.environment["commit"],
         "verdict": [sentence.text for sentence in verdict(profile)],
         "truth": dict(profile.truth),
