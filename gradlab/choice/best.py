@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.choice.field import Field, is_finite
-from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting
+from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
 from gradlab.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.selection import RankSet, largest, separations, smallest
+from gradlab.statistics.selection import RankSet, largest, separations, signs, smallest
 
 SAME = 1e-9  # share of a value below which a difference is rounding
 
@@ -38,6 +38,17 @@ def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
 def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:
     found = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
     return smallest(found) if criterion == "mse" else largest(found)
+
+
+def steps(profile: Profile, among: Field) -> Steps:
+    """Which cells raise the return and which lower it, to first order."""
+    found = [profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells]
+    sign = signs(found)
+    up, down = (
+        tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s == wanted)
+        for wanted in (1, -1)
+    )
+    return Steps(up, down, realised=False)
 
 
 def _partings(cells: tuple[Cell, ...], ranks: RankSet, samples: int) -> tuple[Parting, ...]:

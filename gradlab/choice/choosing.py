@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from gradlab.choice.advice import advice
 from gradlab.choice.agreement import agreement
 from gradlab.choice.batches import Singles, at_batch, singles
-from gradlab.choice.best import best
-from gradlab.choice.field import Field, field
-from gradlab.choice.values import Best, Choice, Mixing, Usable
+from gradlab.choice.best import best, steps
+from gradlab.choice.field import TRUTHS, Field, field
+from gradlab.choice.tried import tried
+from gradlab.choice.values import CRITERIA, Best, Choice, Criterion, Mixing, Usable
 from gradlab.choice.weights import (
     Times,
     alpha_order,
@@ -31,6 +32,7 @@ def choose(
     batch: int | None = None,
     estimators: Collection[str] | None = None,
     *,
+    by: Criterion | None = None,
     iteration: int | None = None,
     ramp: int | None = None,
 ) -> Choice:
@@ -40,13 +42,17 @@ def choose(
         batch: N′, samples that one update averages; None: as the profile was measured for.
         estimators: who competes; None: everybody under the truth of the model's gradient but
             true_dynamics, a control arm that needs a differentiable simulator.
+        by: the criterion that decides. "gain": what one small step along the mean gradient adds to
+            the return, only under its gradient as the truth (the default there); "mse": the mean
+            squared error (the default elsewhere); "direction": the expected cosine of one batch.
+            All that can be told are in the choice.
         iteration: training time at which the papers' rule-based weights are shown; None: at the
             start, in the middle and at the end of their ramp.
         ramp: T of these rules, in iterations; None: 9000, as in MPG.
 
     Raises:
-        InputError: an unknown estimator, estimators under different truths, or numbers out of
-            range.
+        InputError: an unknown estimator or criterion, estimators under different truths, gains
+            under a truth that is not the gradient of the return, or numbers out of range.
     """
     times = rule_times(iteration, ramp)
     if batch is not None and (not isinstance(batch, int) or batch < 1):
@@ -54,21 +60,52 @@ def choose(
     among = field(profile, estimators)
     known = singles(profile, among.cells)
     profile = at_batch(profile, profile.batch if batch is None else batch, known)
-    found = best(profile, among, "mse") if profile.truth["admissible"] else None
-    if found is None:
+    asked = _criterion(by, among)
+    if not profile.truth["admissible"]:
         return _without_truth(profile, among)
-    return _with_truth(profile, among, found, known, times)
+    every = {name: best(profile, among, name) for name in CRITERIA if name in _known(among)}
+    if every["mse"] is None:
+        return _without_truth(profile, among)
+    if every[asked] is None and by is None:
+        asked = "mse"  # no gain is a number
+    return _with_truth(profile, among, every, asked, known, times)
+
+
+def _known(among: Field) -> tuple[Criterion, ...]:
+    """Criteria that the truth has a meaning for."""
+    return CRITERIA if among.of_return else ("mse", "direction")
+
+
+def _criterion(by: Criterion | None, among: Field) -> Criterion:
+    if by is None:
+        return "gain" if among.of_return else "mse"
+    if by not in CRITERIA:
+        raise InputError(f"by is {by!r}, expected one of {CRITERIA}")
+    if by not in _known(among):
+        raise InputError(
+            f"by is 'gain', but the truth is {TRUTHS[among.kind]} at the starts, which says "
+            f"nothing about the return: choose by 'mse', or measure at visited states (law='visited')"
+        )
+    return by
 
 
 def _without_truth(profile: Profile, among: Field) -> Choice:
+    found = tried(profile, among)
     if profile.truth["admissible"]:
         why = "No estimator has a finite error: there is nothing to choose."
+    elif found is not None:
+        why = (
+            f"No weights without an admissible truth ({profile.truth['reason']}): estimators are "
+            f"compared by what steps along them added to the return."
+        )
     else:
         why = (
             f"No horizon and no weights without an admissible truth ({profile.truth['reason']}): "
             f"variance, its growth and the agreement of estimators are all that can be said."
         )
     return Choice(
+        steps=None if found is None else found[0],
+        tried=None if found is None else found[1],
         estimators=among.names,
         excluded=among.excluded,
         batch=profile.batch,
@@ -82,8 +119,15 @@ def _without_truth(profile: Profile, among: Field) -> Choice:
 
 
 def _with_truth(
-    profile: Profile, among: Field, found: Best, known: Singles, times: Times
+    profile: Profile,
+    among: Field,
+    every: Mapping[Criterion, Best | None],
+    by: Criterion,
+    known: Singles,
+    times: Times,
 ) -> Choice:
+    found = every[by] or every["mse"]
+    assert found is not None
     two = pair_cells(profile, among)
     pair = mixing(profile, among, two, times)
     grams = among.kernels.grams(two) if among.kernels is not None and len(two) == 2 else None
@@ -93,14 +137,17 @@ def _with_truth(
         batch=profile.batch,
         samples=int(profile.config["starts"]),
         truth=True,
-        mse=found,
-        direction=best(profile, among, "direction"),
+        by=by,
+        gain=every.get("gain"),
+        mse=every["mse"],
+        direction=every["direction"],
+        steps=steps(profile, among) if every.get("gain") is not None else None,
         usable=_usable(profile, among.judged),
         pair=pair,
         several=_several(profile, among, found, times),
         alpha=alpha_order(profile),
         theory=advice(profile, among),
-        what_if=what_if(profile, among, known, grams),
+        what_if=what_if(profile, among, known, grams, "mse" if by == "mse" else "direction"),
         notes=_notes(profile, among),
     )
 

@@ -45,6 +45,11 @@ class Field:
     cells: tuple[Cell, ...]
     kernels: Kernels | None
 
+    @property
+    def of_return(self) -> bool:
+        """Is the truth the gradient of the return, so that gains have their meaning?"""
+        return self.kind == "objective"
+
     def finite(self, profile: Profile, name: str) -> list[int]:
         """Horizons of one competitor at which its error is a number."""
         return [h for each, h in self.cells if each == name and is_finite(profile, (each, h))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Mixing
+from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Contender, Mixing
 from gradlab.profile import Profile
 
 
@@ -15,7 +15,7 @@ def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:
         profile: as measured; its batch size must be the choice's.
 
     Returns:
-        The columns of `Profile.table`, and `kept_mse`, `kept_direction`.
+        The columns of `Profile.table`, and `kept_gain`, `kept_mse`, `kept_direction`.
     """
     table = profile.table()
     table = table[table["estimator"].isin(choice.estimators)].reset_index(drop=True)
@@ -46,7 +46,7 @@ def best_table(choice: Choice) -> pd.DataFrame:
                 "ci_high": found.interval.high,
                 "set": list(found.kept),
             }
-            for found in (choice.mse, choice.direction)
+            for found in (choice.gain, choice.mse, choice.direction)
             if found is not None
         ]
     )
@@ -55,7 +55,10 @@ def best_table(choice: Choice) -> pd.DataFrame:
 def weight_table(mixing: Mixing) -> pd.DataFrame:
     """Shares by every chooser: estimator, horizon, chooser, value, ci_low, ci_high."""
     rows = []
-    for chooser, found in (("mse", mixing.mse), ("direction", mixing.direction)):
+    choosers = {"gain": mixing.gain, "mse": mixing.mse, "direction": mixing.direction}
+    for chooser, found in choosers.items():
+        if found is None:
+            continue
         for cell, *numbers in zip(mixing.cells, found.share, found.low, found.high, strict=True):
             rows.append((*cell, chooser, *map(float, numbers)))
     for each in mixing.contenders:
@@ -78,10 +81,18 @@ def contender_table(mixing: Mixing) -> pd.DataFrame:
                 "cosine": each.cosine,
                 "cosine_low": each.cosine_interval.low,
                 "cosine_high": each.cosine_interval.high,
+                **_gain(each),
             }
             for each in mixing.contenders
         ]
     )
+
+
+def _gain(each: Contender) -> dict[str, float]:
+    if each.gain is None or each.gain_interval is None:
+        return {}
+    ends = each.gain_interval
+    return {"gain": each.gain, "gain_low": ends.low, "gain_high": ends.high}
 
 
 def trial_table(choice: Choice) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from gradlab.statistics.moments import Array
 from gradlab.statistics.selection import RankSet
 
 Cell = tuple[str, int]  # estimator and horizon
-Criterion = Literal["mse", "direction"]
-CRITERIA: tuple[Criterion, ...] = ("mse", "direction")
-QUANTITY: Mapping[Criterion, str] = {"mse": "mse", "direction": "cosine_batch"}
+Criterion = Literal["gain", "mse", "direction"]
+CRITERIA: tuple[Criterion, ...] = ("gain", "mse", "direction")
+QUANTITY: Mapping[Criterion, str] = {"gain": "gain", "mse": "mse", "direction": "cosine_batch"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Best:
     """The best estimator and horizon by one criterion, and all that may be best.
 
     Attributes:
-        criterion: "mse" (smallest) or "direction" (largest expected cosine of one batch).
+        criterion: "gain" (largest gain of one small step along the mean gradient), "mse"
+            (smallest) or "direction" (largest expected cosine of one batch).
         cell: the best one; value, interval: what it has.
         candidates: everything that competed; ranks: their test, in the same order.
         kept: the 95% set, jointly over estimators.
@@ -51,6 +52,37 @@ class Best:
     horizons: Mapping[str, tuple[int, ...]]
     unknown: tuple[Cell, ...]
     partings: tuple[Parting, ...]
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Which steps raise the return and which lower it, with 95% for all of them together.
+
+    Attributes:
+        raises, lowers: cells whose gain is shown to be above, or below, 0; all others are
+            undecided.
+        realised: by the return before and after steps on fresh starts (`gradlab.realised`); else
+            to first order.
+    """
+
+    raises: tuple[Cell, ...]
+    lowers: tuple[Cell, ...]
+    realised: bool
+
+
+@dataclass(frozen=True)
+class Tried:
+    """Without a truth: the cell whose steps gained most return, and all that may gain most.
+
+    Attributes:
+        cell: the best one; kept: the 95% set.
+        value, interval: its gain by the shortest step, in units of the return.
+    """
+
+    cell: Cell
+    kept: tuple[Cell, ...]
+    value: float
+    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,7 @@ class Contender:
             that is lost in noise.
         gap: its cosine less that of the best scaled single estimator, paired.
         saved: log of the MSE of the weights chosen by "mse" over its own, paired; None where lost.
+        gain: of its mean gradient; None where the truth is not the gradient of the return.
     """
 
     name: str
@@ -84,6 +117,8 @@ class Contender:
     against: Interval | None
     gap: Interval
     saved: Interval | None = None
+    gain: float | None = None
+    gain_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +127,13 @@ class Mixing:
 
     Attributes:
         cells: [K] what is mixed.
-        mse, direction: weights by either criterion, with intervals, from all starts.
+        mse, direction: weights by either criterion, with intervals, from all starts; direction
+            is the mixture of the largest gain of one batch.
         contenders: fitted on one half of the starts, judged on the other: "best single",
-            "best scaled single", "mse", "direction", and the papers' rules at the times asked for.
+            "best scaled single", "mse", "direction", and the papers' rules at the times asked for;
+            where the truth is the gradient of the return also "best single by gain" and "gain".
         unseen: samples of the half that judges.
+        gain: weights of the largest gain of the mean gradient; None as for `Contender`.
     """
 
     cells: tuple[Cell, ...]
@@ -103,6 +141,7 @@ class Mixing:
     direction: Weights
     contenders: tuple[Contender, ...]
     unseen: int
+    gain: Weights | None = None
 
     def contender(self, name: str) -> Contender:
         """The one of that name.
@@ -147,9 +186,10 @@ class Trial:
 
     Attributes:
         change: what is different ("N′ = 64", "half the model error of model").
-        batch: N′; best: the cell of least MSE; kept: the 95% set (empty where an error is smaller).
+        batch: N′; best: the cell of least MSE, or where gains decide of the largest expected cosine
+            of one batch; kept: the 95% set (empty where an error is smaller).
         mse, cosine: there, the latter of one batch.
-        weights: MSE weights of the pair {J_0, J_H}, [2]; None where there are none.
+        weights: of the pair {J_0, J_H}, [2], likewise; None where there are none.
     """
 
     change: str
@@ -198,9 +238,13 @@ class Choice:
     Attributes:
         estimators: who competed; excluded: who did not, and why.
         batch: N′; samples: N.
-        truth: is there an admissible one? Without it there is no horizon and no weights, only
-            `agreement` between estimators, and variance and growth in the verdict.
-        mse, direction: the best by each criterion.
+        truth: is there an admissible one? Without it there are no weights; what realised gains say
+            is in `tried`, and there is `agreement` between estimators.
+        gain, mse, direction: the best by each criterion; gain only where the truth is the gradient
+            of the return.
+        by: the criterion that decides; None: nothing does.
+        steps: which cells raise the return and which lower it; None where no gain is known.
+        tried: the best by realised gains, where there is no truth.
         usable: the usable horizon of the judged estimator; None where the truth is imprecise.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
         several: a grid of horizons of everybody in the choice, with data.
@@ -214,8 +258,12 @@ class Choice:
     batch: int
     samples: int
     truth: bool
+    by: Criterion | None = None
+    gain: Best | None = None
     mse: Best | None = None
     direction: Best | None = None
+    steps: Steps | None = None
+    tried: Tried | None = None
     usable: Usable | None = None
     pair: Mixing | None = None
     several: Mixing | None = None
@@ -224,3 +272,17 @@ class Choice:
     what_if: WhatIf | None = None
     agreement: tuple[Agreement, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Best | None:
+        """By the criterion that decides."""
+        return None if self.by is None else {
+            "gain": self.gain, "mse": self.mse, "direction": self.direction
+        }[self.by]  # fmt: skip
+
+    @property
+    def weights(self) -> Weights | None:
+        """Of the pair, by the criterion that decides; gains by those of one batch."""
+        if self.pair is None or self.by is None:
+            return None
+        return self.pair.mse if self.by == "mse" else self.pair.direction

@@ -23,6 +23,7 @@ from gradlab.statistics.mixing import (
     Judged,
     contestant,
     direction_weights,
+    gain_weights,
     judged,
     mse_weights,
 )
@@ -84,13 +85,14 @@ def mixing(profile: Profile, among: Field, cells: list[Cell], times: Times) -> M
         cells=tuple(cells),
         mse=mse_weights(grams, batch),
         direction=direction_weights(grams, batch),
-        contenders=_contenders(grams, batch, unseen, _rules(among, cells, times)),
+        contenders=_contenders(grams, batch, unseen, _rules(among, cells, times), among.of_return),
         unseen=int(unseen.size.sum()),
+        gain=gain_weights(grams) if among.of_return else None,
     )
 
 
 def _contenders(
-    grams: Grams, batch: int, unseen: Grams, rules: dict[str, Array]
+    grams: Grams, batch: int, unseen: Grams, rules: dict[str, Array], of_return: bool
 ) -> tuple[Contender, ...]:
     found = judged(grams, batch, UNSEEN)
     everyone = {
@@ -98,11 +100,14 @@ def _contenders(
         SCALED: found.scaled_single,
         "mse": found.mixture,
         "direction": found.scaled_mixture,
-    } | {name: contestant(unseen, w, batch) for name, w in rules.items()}
-    return tuple(_contender(name, each, found) for name, each in everyone.items())
+    }
+    if of_return:
+        everyone |= {"best single by gain": found.gain_single, "gain": found.gain_mixture}
+    everyone |= {name: contestant(unseen, w, batch) for name, w in rules.items()}
+    return tuple(_contender(name, each, found, of_return) for name, each in everyone.items())
 
 
-def _contender(name: str, each: Contestant, among: Judged) -> Contender:
+def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> Contender:
     mse, cosine = each.found["mse"], each.found["cosine_batch"]
     rival, mixture = among.scaled_single, among.mixture.found["mse"]
     gap = Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
@@ -118,6 +123,8 @@ def _contender(name: str, each: Contestant, among: Judged) -> Contender:
         against=None if name == SCALED else log_ratio(mse, rival.found["mse"]),
         gap=gap,
         saved=None if name == "mse" else log_ratio(mixture, mse),
+        gain=each.found["gain"].value if of_return else None,
+        gain_interval=interval("gain", each.found["gain"]) if of_return else None,
     )
 
 

@@ -14,14 +14,14 @@ import numpy as np
 from gradlab.choice.batches import Singles, at_batch
 from gradlab.choice.best import best
 from gradlab.choice.field import CONTROLS, Field
-from gradlab.choice.values import Cell, Trial, WhatIf
+from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
 from gradlab.judgement import needed_batch
 from gradlab.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import TRUTH, Kernels
-from gradlab.statistics.mixing import mse_weights
+from gradlab.statistics.mixing import direction_weights, mse_weights
 from gradlab.statistics.moments import Estimate, estimates
 
 FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
@@ -29,43 +29,52 @@ FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
 CHANGES = {"half the model error": (0.5, 0.5, 0.0), "half the critic error": (1.0, -0.5, 0.5)}
 
 
-def what_if(profile: Profile, among: Field, known: Singles, pair: Grams | None) -> WhatIf | None:
+def what_if(
+    profile: Profile, among: Field, known: Singles, pair: Grams | None, criterion: Criterion
+) -> WhatIf | None:
     """None where no candidate is finite.
 
     Args:
         known: moments of single candidates; pair: of J_0 and J_H.
+        criterion: "mse", or "direction", the gain of one batch.
     """
     sizes = [max(1, round(factor * profile.batch)) for factor in FACTORS]
-    batches = [_batch(at_batch(profile, size, known), among, pair) for size in sizes]
+    batches = [_batch(at_batch(profile, size, known), among, pair, criterion) for size in sizes]
     tried = tuple(each for each in batches if each is not None)
     if not tried:
         return None
     cell = tried[-1].best
-    errors, omitted = _errors(profile, among)
+    errors, omitted = _errors(profile, among, criterion)
     imprecise = profile.truth.get("status") == "imprecise"
     needed = None if imprecise else needed_batch(profile, *cell)
     return WhatIf(tried, errors, cell, needed, omitted)
 
 
-def _batch(profile: Profile, among: Field, pair: Grams | None) -> Trial | None:
-    found = best(profile, among, "mse")
+def _batch(
+    profile: Profile, among: Field, pair: Grams | None, criterion: Criterion
+) -> Trial | None:
+    found = best(profile, among, criterion)
     if found is None:
         return None
+    weigh = mse_weights if criterion == "mse" else direction_weights
+    mse = profile.estimate(found.cell[0], "mse", found.cell[1])
     cosine = profile.estimate(found.cell[0], "cosine_batch", found.cell[1])
     return Trial(
         change=f"N′ = {profile.batch}",
         batch=profile.batch,
         best=found.cell,
         kept=found.kept,
-        mse=found.value,
-        mse_interval=found.interval,
+        mse=mse.value,
+        mse_interval=interval("mse", mse),
         cosine=cosine.value,
         cosine_interval=interval("cosine_batch", cosine),
-        weights=None if pair is None else mse_weights(pair, profile.batch),
+        weights=None if pair is None else weigh(pair, profile.batch),
     )
 
 
-def _errors(profile: Profile, among: Field) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+def _errors(
+    profile: Profile, among: Field, criterion: Criterion
+) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
     """Smaller errors of model and critic, for everybody that has a twin under true dynamics."""
     kernels = among.kernels
     if kernels is None:
@@ -76,7 +85,9 @@ def _errors(profile: Profile, among: Field) -> tuple[tuple[Trial, ...], tuple[st
     if not names:
         why = f"{CONTROLS[0]} was not measured beside a model against the same truth"
         return (), (f"smaller errors of model and critic: {why}",)
-    tried = [_changed(profile, kernels, name, change) for name in names for change in CHANGES]
+    tried = [
+        _changed(profile, kernels, name, change, criterion) for name in names for change in CHANGES
+    ]
     return tuple(each for each in tried if each is not None), ()
 
 
@@ -85,8 +96,10 @@ def _control(name: str) -> str:
     return CONTROLS[name.endswith("_all")]
 
 
-def _changed(profile: Profile, kernels: Kernels, name: str, change: str) -> Trial | None:
-    """The least MSE of one estimator over its horizons with one error smaller."""
+def _changed(
+    profile: Profile, kernels: Kernels, name: str, change: str, criterion: Criterion
+) -> Trial | None:
+    """The best horizon of one estimator with one error smaller."""
     found = {}
     for h in range(max(profile.horizons) + 1):
         cells = (name, h), (_control(name), h)
@@ -97,7 +110,10 @@ def _changed(profile: Profile, kernels: Kernels, name: str, change: str) -> Tria
             found[name, h] = with_error
     if not found:
         return None
-    at = min(found, key=lambda cell: found[cell]["mse"].value)
+    if criterion == "mse":
+        at = min(found, key=lambda cell: found[cell]["mse"].value)
+    else:
+        at = max(found, key=lambda cell: np.nan_to_num(found[cell]["cosine_batch"].value, nan=-2.0))
     mse, cosine = found[at]["mse"], found[at]["cosine_batch"]
     return Trial(
         change=f"{change} of {name}",

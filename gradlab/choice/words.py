@@ -13,7 +13,11 @@ from gradlab.statistics.mixing import Weights
 from gradlab.wording import batches, cosine, horizons, rounded_up, span, times
 
 SAME = 1.05  # errors within 5% of one another are called the same
-CALLED = {"mse": "mean squared error", "direction": "direction (cosine of one batch)"}
+CALLED = {
+    "gain": "gain (what one small step adds to the return, in shares of the best one)",
+    "mse": "mean squared error",
+    "direction": "direction (cosine of one batch)",
+}
 FEW = 2  # pairs of candidates that more samples would tell apart, mentioned
 
 
@@ -28,8 +32,11 @@ class Statement:
 
 def statements(choice: Choice) -> tuple[Statement, ...]:
     """Horizon, direction, weights, what if, theory, and what a reader has to know."""
-    found = [_best(choice, each) for each in (choice.mse, choice.direction) if each is not None]
-    found += _criteria(choice) + _usable(choice)
+    every = sorted(
+        (choice.gain, choice.mse, choice.direction), key=lambda each: each is not choice.best
+    )
+    found = _tried(choice) + [_best(choice, each) for each in every if each is not None]
+    found += _steps(choice) + _criteria(choice) + _usable(choice)
     for about, each in (("pair", choice.pair), ("several", choice.several)):
         found += [] if each is None else [_weights(choice, about, each)]
     found += _alpha(choice) + _agreement(choice)
@@ -57,7 +64,7 @@ def cells_words(cells: Iterable[Cell]) -> str:
 
 def _best(choice: Choice, found: Best) -> Statement:
     value = _error(found.value, found.interval)
-    if found.criterion == "direction":
+    if found.criterion != "mse":
         value = f"{cosine(found.value)} (CI {span(found.interval.low, found.interval.high)})"
     text = (
         f"Best by {CALLED[found.criterion]} at N′ = {choice.batch}: {cell_words(found.cell)}, "
@@ -67,6 +74,34 @@ def _best(choice: Choice, found: Best) -> Statement:
         return Statement(found.criterion, True, f"{text}; nothing else may be best (95%).")
     text += f"; the 95% set is {cells_words(found.kept)}"
     return Statement(found.criterion, False, f"{text}.{_more(found)}")
+
+
+def _steps(choice: Choice) -> list[Statement]:
+    """Which steps lower the return, and which raise it."""
+    if choice.steps is None:
+        return []
+    how = "realised on fresh starts" if choice.steps.realised else "to first order"
+    told = [
+        f"{verb}: {cells_words(cells)}"
+        for verb, cells in (("lower it", choice.steps.lowers), ("raise it", choice.steps.raises))
+        if cells
+    ]
+    said = "; ".join(told) if told else "none is shown to raise or to lower it"
+    text = f"Steps and the return ({how}, N = {choice.samples}, 95% for all together): {said}."
+    return [Statement("steps", bool(told), text)]
+
+
+def _tried(choice: Choice) -> list[Statement]:
+    """Without a truth: what realised gains say."""
+    found = choice.tried
+    if found is None:
+        return []
+    ends = span(found.interval.low, found.interval.high)
+    text = (
+        f"Most return gained by a step along {cell_words(found.cell)}: {found.value:.2g} (CI "
+        f"{ends}), the best possible is unknown; the 95% set is {cells_words(found.kept)}."
+    )
+    return [Statement("realised", found.kept == (found.cell,), text)]
 
 
 def _more(found: Best) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
@@ -22,6 +22,10 @@ class Choose:
     estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
     """Who competes; may be repeated. Default: all but true_dynamics, which needs a simulator with
     derivatives."""
+    by: Literal["gain", "mse", "direction"] | None = None
+    """What decides: the gain of one small step along the mean gradient, the mean squared error, or
+    the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
+    else mse."""
     iteration: Annotated[int | None, arg(metavar="K")] = None
     """Iteration of training at which the papers' rule-based weights are shown. Default: at the
     start, in the middle and at the end of their ramp."""
@@ -41,6 +45,7 @@ class Choose:
             load(self.file),
             self.batch,
             self.estimator or None,
+            by=self.by,
             iteration=self.iteration,
             ramp=self.ramp,
         )

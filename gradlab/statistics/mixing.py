@@ -46,6 +46,7 @@ from gradlab.statistics.moments import Array, Estimate, estimates
 RIDGE = 0.1  # of each estimator's own error
 NOISE = 0.5  # of the noise that F was corrected for
 REPLICATES = 499
+NOISELESS = 10**12  # N′ beyond which a batch is its mean
 NONE = 1e-9  # of the truth's length: a mixture below is what rounding leaves of none
 UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
 
@@ -100,7 +101,7 @@ def gain_shares(F: Array) -> Array:
     if v.any() and points_along(F, v):
         return np.asarray(v / v.sum())
     one = np.eye(len(F) - 1)
-    return np.asarray(one[int(np.argmax([_least_harm(F, each) for each in one]))])
+    return np.asarray(one[int(np.argmax([_rate(F, each) for each in one]))])
 
 
 def points_along(F: Array, w: Array) -> bool:
@@ -108,7 +109,8 @@ def points_along(F: Array, w: Array) -> bool:
     return _along(F, w)[0] > NONE**2 * float(F[-1, -1])
 
 
-def _least_harm(F: Array, w: Array) -> float:
+def _rate(F: Array, w: Array) -> float:
+    """What a step of unit length along Σ w_k g_k gains, to first order."""
     both, along = _along(F, w)
     return along / float(np.sqrt(both)) if both > 0 else 0.0
 
@@ -157,6 +159,16 @@ def mse_weights(grams: Grams, batch: int) -> Weights:
 def direction_weights(grams: Grams, batch: int) -> Weights:
     """The mixture w ≥ 0 of the largest expected cosine of one batch, and its scale of least MSE."""
     return _with_intervals(error_matrix(grams, batch), _direction)
+
+
+def gain_weights(grams: Grams) -> Weights:
+    """The convex mixture of the largest gain of its mean gradient: of batches without noise."""
+    return _with_intervals(error_matrix(grams, NOISELESS), _gain)
+
+
+def _gain(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
+    """Shares and scale, [K + 1]."""
+    return np.append(gain_shares(regularised(F, found, caution)), 1.0)
 
 
 def _mixture(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
@@ -209,12 +221,15 @@ class Judged:
     Attributes:
         single, scaled_single: the best one as it is, and at its best scale.
         mixture, scaled_mixture: of `mse_weights`, and of `direction_weights` at its best scale.
+        gain_single, gain_mixture: the single one of largest gain, and that of `gain_weights`.
     """
 
     single: Contestant
     scaled_single: Contestant
     mixture: Contestant
     scaled_mixture: Contestant
+    gain_single: Contestant
+    gain_mixture: Contestant
 
 
 def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
@@ -233,11 +248,15 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     one = np.eye(grams.estimators)
     best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
     direction = _direction(fitted.value, fitted)
+    means = error_matrix(only(grams, others.tolist()), NOISELESS)
+    steepest = one[np.argmax([_rate(projected(means.value, means.scale), each) for each in one])]
     return Judged(
         single=contestant(unseen, best, batch),
         scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),
         mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),
         scaled_mixture=contestant(unseen, direction[:-1] * direction[-1], batch),
+        gain_single=contestant(unseen, steepest, batch),
+        gain_mixture=contestant(unseen, _gain(means.value, means)[:-1], batch),
     )
 
 

@@ -114,6 +114,30 @@ def largest(candidates: Sequence[Estimate]) -> RankSet:
     return replace(found, value=-found.value)
 
 
+def signs(candidates: Sequence[Estimate]) -> NDArray[np.int64]:
+    """+1 above 0, −1 below 0, 0 not decided: right for all candidates together in 95%.
+
+    θ_n is decided where |θ̂_n| > c se_n, c the 95% quantile of max_n |W_n| / se_n with one draw of
+    multipliers for all, as above; candidates without a finite estimate are not decided.
+
+    Raises:
+        InputError: as for `smallest`.
+    """
+    values, psi, unknown = _finite(candidates)
+    groups = len(psi)
+    error = np.sqrt((psi**2).sum(axis=0) / (groups * (groups - 1)))
+    W = (bootstrap_counts(groups) - 1.0) @ psi / np.sqrt(groups * (groups - 1))
+    known = error > 0
+    normal = 0.0
+    if known.any():
+        largest_of_all = (np.abs(W[:, known]) / error[known]).max(axis=1)
+        normal = float(np.quantile(largest_of_all, COVERAGE))
+    found = np.zeros(len(candidates), dtype=np.int64)
+    decided = np.abs(values) > _student(normal, groups) * error
+    found[np.flatnonzero(~unknown)] = np.where(decided, np.sign(values), 0).astype(np.int64)
+    return found
+
+
 def separations(found: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
     """How many more samples would shrink the set, those that are nearest to leaving it first.
 
