@@ -84,7 +84,8 @@ def _criterion(by: Criterion | None, among: Field) -> Criterion:
     if by not in _known(among):
         raise InputError(
             f"by is 'gain', but the truth is {TRUTHS[among.kind]} at the starts, which says "
-            f"nothing about the return: choose by 'mse', or measure at visited states (law='visited')"
+            f"nothing about the return: choose by 'mse', or measure at visited states "
+            f"(law='visited')"
         )
     return by
 

@@ -127,13 +127,12 @@ class Mixing:
 
     Attributes:
         cells: [K] what is mixed.
-        mse, direction: weights by either criterion, with intervals, from all starts; direction
-            is the mixture of the largest gain of one batch.
+        mse, direction: weights by either criterion, with intervals, from all starts.
         contenders: fitted on one half of the starts, judged on the other: "best single",
             "best scaled single", "mse", "direction", and the papers' rules at the times asked for;
             where the truth is the gradient of the return also "best single by gain" and "gain".
         unseen: samples of the half that judges.
-        gain: weights of the largest gain of the mean gradient; None as for `Contender`.
+        gain: weights of the largest gain of one batch's step; None as for `Contender`.
     """
 
     cells: tuple[Cell, ...]
@@ -282,7 +281,8 @@ class Choice:
 
     @property
     def weights(self) -> Weights | None:
-        """Of the pair, by the criterion that decides; gains by those of one batch."""
+        """Of the pair, by the criterion that decides."""
         if self.pair is None or self.by is None:
             return None
-        return self.pair.mse if self.by == "mse" else self.pair.direction
+        pair = self.pair
+        return {"gain": pair.gain, "mse": pair.mse, "direction": pair.direction}[self.by]

@@ -87,7 +87,7 @@ def mixing(profile: Profile, among: Field, cells: list[Cell], times: Times) -> M
         direction=direction_weights(grams, batch),
         contenders=_contenders(grams, batch, unseen, _rules(among, cells, times), among.of_return),
         unseen=int(unseen.size.sum()),
-        gain=gain_weights(grams) if among.of_return else None,
+        gain=gain_weights(grams, batch) if among.of_return else None,
     )
 
 

@@ -21,7 +21,7 @@ from gradlab.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import TRUTH, Kernels
-from gradlab.statistics.mixing import direction_weights, mse_weights
+from gradlab.statistics.mixing import gain_weights, mse_weights
 from gradlab.statistics.moments import Estimate, estimates
 
 FACTORS = (0.25, 0.5, 1, 2, 4, 8, 16)
@@ -56,7 +56,7 @@ def _batch(
     found = best(profile, among, criterion)
     if found is None:
         return None
-    weigh = mse_weights if criterion == "mse" else direction_weights
+    weigh = mse_weights if criterion == "mse" else gain_weights
     mse = profile.estimate(found.cell[0], "mse", found.cell[1])
     cosine = profile.estimate(found.cell[0], "cosine_batch", found.cell[1])
     return Trial(

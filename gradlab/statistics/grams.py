@@ -153,7 +153,7 @@ def error_matrix(grams: Grams, batch: int) -> ErrorMatrix:
     value = _as_errors(pairs) + spread / batch
     left_out = _as_errors(pairs_left_out) + _of_batches(spread_left_out) / batch
     noise = _as_errors(whole / n**2 - pairs)
-    scale = _units(np.diagonal(value + noise))
+    scale = units(np.diagonal(value + noise))
     return ErrorMatrix(value, left_out, projected(noise, scale), scale)
 
 
@@ -171,7 +171,8 @@ def _of_batches(covariance: Array) -> Array:
     return result
 
 
-def _units(squares: Array) -> Array:
+def units(squares: Array) -> Array:
+    """Roots of a diagonal, positive also where it is not."""
     scale = np.sqrt(np.maximum(squares, 0.0))
     least = SMALLEST * scale[scale > 0].min() if scale.any() else 1.0
     return np.asarray(np.maximum(scale, least))

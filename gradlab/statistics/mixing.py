@@ -14,9 +14,9 @@ Of plain weights, whose scale does not count, the largest gain of one batch is
     gain        argmax b·w / √(wᵀ V w)                  over w ≥ 0, Σ w = 1
                 b_k = ⟨E g_k, t⟩,  V_kl = ⟨E g_k, E g_l⟩ + tr Cov(g_k, g_l)/N′
 
-that is w ∝ V⁻¹b where no weight is bounded, and the same w as by direction where a mixture points
-along the truth at all. Where none does the ratio has its maximum at a single estimator: it is
-quasi-convex there.
+that is w ∝ V⁻¹b where no weight is bounded, and without noise the same w as by direction where a
+mixture points along the truth at all. Where none does the ratio has its maximum at a single
+estimator: it is quasi-convex there.
 
 F is estimated without bias but indefinite, and minimising it as it is chases its noise. It is
 projected to the nearest positive semi-definite matrix, half of the noise that was taken out is put
@@ -27,7 +27,7 @@ explodes does not drown the others (with a ridge of 0.1 tr(E)/K for everybody it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import nnls
@@ -39,6 +39,7 @@ from gradlab.statistics.grams import (
     mixture_moments,
     only,
     projected,
+    units,
 )
 from gradlab.statistics.intervals import bootstrap_counts
 from gradlab.statistics.moments import Array, Estimate, estimates
@@ -46,7 +47,6 @@ from gradlab.statistics.moments import Array, Estimate, estimates
 RIDGE = 0.1  # of each estimator's own error
 NOISE = 0.5  # of the noise that F was corrected for
 REPLICATES = 499
-NOISELESS = 10**12  # N′ beyond which a batch is its mean
 NONE = 1e-9  # of the truth's length: a mixture below is what rounding leaves of none
 UNIQUE = 1e-5  # of that caution, in the replicates behind an interval
 
@@ -161,14 +161,53 @@ def direction_weights(grams: Grams, batch: int) -> Weights:
     return _with_intervals(error_matrix(grams, batch), _direction)
 
 
-def gain_weights(grams: Grams) -> Weights:
-    """The convex mixture of the largest gain of its mean gradient: of batches without noise."""
-    return _with_intervals(error_matrix(grams, NOISELESS), _gain)
+def gain_weights(grams: Grams, batch: int) -> Weights:
+    """The convex mixture of the largest gain of one batch's step, whatever its length."""
+    return _with_intervals(error_matrix(grams, batch), _gain)
 
 
 def _gain(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
     """Shares and scale, [K + 1]."""
-    return np.append(gain_shares(regularised(F, found, caution)), 1.0)
+    level = levelled(found)
+    shares = gain_shares(regularised(level.of(F), level.found, caution))
+    return np.append(level.original(shares), 1.0)
+
+
+@dataclass(frozen=True)
+class Levelled:
+    """Estimators brought to the length of the truth, c_k g_k, so that caution is in units of their
+    directions' errors: gains do not depend on lengths, and neither must their weights.
+
+    Attributes:
+        factor: c, [K]; found: their errors.
+    """
+
+    factor: Array
+    found: ErrorMatrix
+
+    def of(self, F: Array) -> Array:
+        """F of c_k g_k from that of g_k: c y + (c − 1) t are their errors."""
+        L = np.diag(np.append(self.factor, 1.0))
+        L[:-1, -1] = self.factor - 1
+        return np.asarray(L @ F @ L.T)
+
+    def original(self, shares: Array) -> Array:
+        """Weights of g_k from those of c_k g_k, to a sum of 1."""
+        w = shares * self.factor
+        return np.asarray(w / w.sum())
+
+
+def levelled(found: ErrorMatrix) -> Levelled:
+    K = len(found.value) - 1
+    whole = found.value + found.noise
+    size2 = np.array([_along(whole, each)[0] for each in np.eye(K)])
+    truth2, known = float(whole[-1, -1]), size2 > 0
+    factor = np.sqrt(truth2 / np.where(known, size2, 1.0)) if truth2 > 0 else np.ones(K)
+    level = Levelled(np.where(known, factor, 1.0), found)
+    noise, value = level.of(found.noise), level.of(found.value)
+    scale = units(np.diagonal(value + noise))
+    left_out = np.array([level.of(F) for F in found.left_out])
+    return replace(level, found=ErrorMatrix(value, left_out, projected(noise, scale), scale))
 
 
 def _mixture(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
@@ -248,15 +287,14 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     one = np.eye(grams.estimators)
     best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
     direction = _direction(fitted.value, fitted)
-    means = error_matrix(only(grams, others.tolist()), NOISELESS)
-    steepest = one[np.argmax([_rate(projected(means.value, means.scale), each) for each in one])]
+    steepest = one[int(np.argmax([_rate(F, each) for each in one]))]
     return Judged(
         single=contestant(unseen, best, batch),
         scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),
         mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),
         scaled_mixture=contestant(unseen, direction[:-1] * direction[-1], batch),
         gain_single=contestant(unseen, steepest, batch),
-        gain_mixture=contestant(unseen, _gain(means.value, means)[:-1], batch),
+        gain_mixture=contestant(unseen, _gain(fitted.value, fitted)[:-1], batch),
     )
 
 

@@ -32,7 +32,7 @@ from scipy import stats
 
 from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix
 from gradlab.statistics.intervals import jackknife_se
-from gradlab.statistics.mixing import gain_shares, regularised, simplex_weights
+from gradlab.statistics.mixing import gain_shares, levelled, regularised, simplex_weights
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.selection import RankSet, smallest
 
@@ -99,11 +99,11 @@ class Proposal:
 
 def propose_weights(measured: Errors, in_force: Array, by: By = "mse") -> Proposal:
     """The mixture of least loss, with its floor."""
-    F = regularised(measured.found.value, measured.found)
     if by == "mse":
-        weights = floored(simplex_weights(F[:-1, :-1]), measured, F[:-1, :-1])
+        E = regularised(measured.found.value, measured.found)[:-1, :-1]
+        weights = floored(simplex_weights(E), measured, E)
     else:
-        weights = _floored_gain(gain_shares(F), measured, F)
+        weights = _of_gain(measured)
     gain, least = _gain(measured, weights, in_force, by)
     ranks = _ranked(_singles(measured, by))
     kept = np.ones(len(weights), dtype=bool) if ranks is None else ranks.kept
@@ -135,16 +135,20 @@ def floored(weights: Array, measured: Errors, E: Array) -> Array:
     return np.asarray(weights + share * v)
 
 
-def _floored_gain(weights: Array, measured: Errors, F: Array) -> Array:
-    """The same for gains, by halving s; F [K + 1, K + 1] positive semi-definite."""
-    allowed = jackknife_se(measured.gain(weights).left_out)
-    before = _rate(F, np.append(weights, 1.0))
+def _of_gain(measured: Errors) -> Array:
+    """The mixture of largest gain, with a floor likewise: by halving s, of gradients of one
+    length."""
+    level = levelled(measured.found)
+    F = regularised(level.found.value, level.found)
+    shares = gain_shares(F)
+    allowed = jackknife_se(measured.gain(level.original(shares)).left_out)
+    before = _rate(F, np.append(shares, 1.0))
     for halving in range(HALVINGS):
         share = ALPHA / 2**halving
-        kept = (1 - share) * weights + share / len(weights)
+        kept = (1 - share) * shares + share / len(shares)
         if before - _rate(F, np.append(kept, 1.0)) <= allowed:
-            return np.asarray(kept)
-    return weights
+            return level.original(kept)
+    return level.original(shares)
 
 
 def _gain(measured: Errors, weights: Array, in_force: Array, by: By) -> tuple[float, float]:

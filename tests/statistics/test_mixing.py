@@ -11,6 +11,8 @@ from gradlab.statistics.comparison import difference
 from gradlab.statistics.grams import Grams, error_matrix, explicit_grams, mixture_moments, only
 from gradlab.statistics.mixing import (
     direction_weights,
+    gain_shares,
+    gain_weights,
     judged,
     mse_weights,
     optimal_scale,
@@ -376,3 +378,62 @@ def test_infinite_gradients_too_few_groups_and_other_shapes_are_refused():
     good = explicit_grams(np.ones((4, 3, 4)))
     with pytest.raises(InputError, match="shapes"):
         Grams(good.size[:2], good.own, good.within, good.total, good.fold)
+
+
+# The mixture of the largest gain
+
+
+def rates(F, weights):
+    """b·w / √(wᵀ V w) of each row of weights [n, K]."""
+    z = np.concatenate([weights, weights.sum(axis=1, keepdims=True)], axis=1)
+    return (z @ F[:, -1]) / np.sqrt(np.einsum("ni,ij,nj->n", z, F, z))
+
+
+@pytest.mark.parametrize("K", [2, 3])
+@pytest.mark.parametrize("harm", [False, True])
+def test_no_point_of_the_simplex_gains_more(K, harm):
+    rng, grid = np.random.default_rng(20), np.linspace(0, 1, 121)
+    every = np.stack(np.meshgrid(*[grid] * (K - 1)), axis=-1).reshape(-1, K - 1)
+    every = every[every.sum(axis=1) <= 1]
+    every = np.concatenate([every, 1 - every.sum(axis=1, keepdims=True)], axis=1)
+    for _ in range(40):
+        t, G = rng.normal(size=6), rng.normal(size=(K, 6))
+        G *= np.exp(rng.normal(size=(K, 1)))  # of very different lengths
+        if harm:
+            G *= -np.sign(G @ t)[:, None]
+        Y = np.concatenate([G - t, t[None]])
+        F = Y @ Y.T
+        w = gain_shares(F)
+        assert w.min() >= 0 and w.sum() == pytest.approx(1)
+        assert rates(F, w[None])[0] >= rates(F, every).max() - 1e-9
+        assert (rates(F, w[None])[0] < 0) == bool((G @ t < 0).all())
+
+
+def test_weights_of_gain_are_the_closed_form_where_none_is_bounded():
+    """w ∝ V⁻¹ b."""
+    rng = np.random.default_rng(21)
+    t = rng.normal(size=8)
+    aside = rng.normal(size=(3, 8))
+    aside -= np.outer(aside @ t, t) / (t @ t)
+    G = np.array([[1.0], [2.0], [0.3]]) * (t + 0.4 * aside)
+    V, b = G @ G.T + np.diag([0.5, 0.1, 0.2]), G @ t
+    wanted = np.linalg.solve(V, b)
+    assert (wanted > 0).all()
+    F = np.zeros((4, 4))
+    F[:3, :3] = V - b[:, None] - b + t @ t
+    F[:3, 3] = F[3, :3] = b - t @ t
+    F[3, 3] = t @ t
+    assert gain_shares(F) == pytest.approx(wanted / wanted.sum(), rel=1e-6)
+
+
+def test_weights_of_gain_do_not_chase_noise():
+    """On seen gradients that are noise about the truth, the largest gain is that of equal weights,
+    which intervals hold."""
+    hits, rng = 0, np.random.default_rng(22)
+    for _ in range(20):
+        t = np.ones(10)
+        X = t + rng.normal(size=(60, 3, 10))
+        found = gain_weights(explicit_grams(np.concatenate([X, np.ones((60, 1, 10))], axis=1)), 8)
+        assert found.share == pytest.approx(np.full(3, 1 / 3), abs=0.15)
+        hits += bool(((found.low <= 1 / 3) & (found.high >= 1 / 3)).all())
+    assert hits >= 16

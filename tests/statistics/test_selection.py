@@ -7,7 +7,7 @@ from scipy import stats
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import pseudo_values
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.selection import largest, separations, smallest
+from gradlab.statistics.selection import largest, separations, signs, smallest
 
 SCALE = np.exp(-np.arange(20) / 4) ** 0.5
 TRACE = (SCALE**2).sum()
@@ -175,3 +175,29 @@ def test_those_nearest_to_leaving_are_named_first():
     asked = separations(found, 400)
     assert [(each.member, each.rival) for each in asked] == [(1, 0), (2, 0)]
     assert 0 < asked[0].more < asked[1].more
+
+
+# Signs
+
+
+def test_signs_are_right_for_all_candidates_together():
+    rng, wrong, found = np.random.default_rng(11), 0, 0
+    means = np.array([0.0, 0.0, 0.0, 0.6, -0.6, 0.0])
+    for _ in range(200):
+        X = means + rng.normal(size=(64, 1)) + rng.normal(size=(64, 6))
+        sign = signs([mean_of(X[:, k]) for k in range(6)])
+        wrong += bool((sign[means == 0] != 0).any() or sign[3] < 0 or sign[4] > 0)
+        found += int((sign[3] == 1) + (sign[4] == -1))
+    assert wrong <= 20  # 95% of 200, less three standard errors
+    assert found > 150
+
+
+def test_signs_of_what_is_not_finite_are_not_decided():
+    rng = np.random.default_rng(12)
+    up, lost = mean_of(5 + rng.normal(size=40)), mean_of(np.full(40, np.nan))
+    exact, none = mean_of(np.full(40, -2.0)), mean_of(np.zeros(40))
+    assert signs([up, lost, exact, none]).tolist() == [1, 0, -1, 0]
+
+
+def mean_of(x):
+    return Estimate(float(x.mean()), (x.sum() - x) / (len(x) - 1))
