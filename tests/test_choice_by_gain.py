@@ -89,19 +89,23 @@ def test_steps_that_lower_the_return_are_named():
     assert set(chosen.gain.kept) == {MODEL, OTHER}
 
 
-def test_weights_by_gain_are_those_of_the_best_step():
-    """V = U of independent directions: w_k ∝ b_k / V_kk, whatever the scale of each gradient."""
-    _, profile = at(gradients=long_and_short, batch=10**6)
-    pair = choose(profile, estimators=["data", "model"]).pair
+def across(one, lengths=(1.0, 1.0)):
+    """Errors across the truth that cancel at 1 : 2, before each gradient gets its length."""
+    aside = long_and_short(one)[DATA] - 0.5 * one.truth()
+    return {
+        DATA: lengths[0] * (one.truth() + aside),
+        MODEL: lengths[1] * (one.truth() - 0.5 * aside),
+    }
+
+
+def test_weights_by_gain_follow_the_lengths_of_gradients():
+    _, profile = at(gradients=across, batch=10**6)
+    pair = choose(profile).pair
     assert pair.cells == (DATA, MODEL)
-    assert pair.gain.share[1] > 0.8
-    twice = {DATA: 1.0, MODEL: 0.5}
-    _, halved = at(
-        gradients=lambda one: {c: twice[c] * G for c, G in long_and_short(one).items()}, batch=10**6
-    )
+    _, halved = at(gradients=lambda one: across(one, (30.0, 0.5)), batch=10**6)
     other = choose(halved).pair.gain.share
     ratio = pair.gain.share[1] / pair.gain.share[0]
-    assert other[1] / other[0] == pytest.approx(2 * ratio, rel=1e-3)
+    assert other[1] / other[0] == pytest.approx(60 * ratio, rel=1e-6)
     found = pair.contender("gain")
     assert found.gain >= pair.contender("mse").gain - 1e-6
     assert found.gain_interval.low <= found.gain <= found.gain_interval.high + 1e-9
@@ -109,11 +113,6 @@ def test_weights_by_gain_are_those_of_the_best_step():
 
 
 def test_the_mixture_gains_more_than_either_where_errors_cancel():
-    def across(one):
-        gradients = long_and_short(one)
-        aside = gradients[DATA] - 0.5 * one.truth()
-        return {DATA: one.truth() + aside, MODEL: one.truth() - 0.5 * aside}
-
     one, profile = at(gradients=across, batch=10**6)
     pair = choose(profile).pair
     assert pair.gain.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)

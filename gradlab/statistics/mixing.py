@@ -163,14 +163,12 @@ def direction_weights(grams: Grams, batch: int) -> Weights:
 
 def gain_weights(grams: Grams, batch: int) -> Weights:
     """The convex mixture of the largest gain of one batch's step, whatever its length."""
-    return _with_intervals(error_matrix(grams, batch), _gain)
+    level = levelled(error_matrix(grams, batch))
 
+    def fit(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
+        return np.append(level.original(gain_shares(regularised(F, found, caution))), 1.0)
 
-def _gain(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
-    """Shares and scale, [K + 1]."""
-    level = levelled(found)
-    shares = gain_shares(regularised(level.of(F), level.found, caution))
-    return np.append(level.original(shares), 1.0)
+    return _with_intervals(level.found, fit)
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Levelled:
     found: ErrorMatrix
 
     def of(self, F: Array) -> Array:
-        """F of c_k g_k from that of g_k: c y + (c − 1) t are their errors."""
+        """F [..., K + 1, K + 1] of c_k g_k from that of g_k: c y + (c − 1) t are their errors."""
         L = np.diag(np.append(self.factor, 1.0))
         L[:-1, -1] = self.factor - 1
         return np.asarray(L @ F @ L.T)
@@ -206,8 +204,8 @@ def levelled(found: ErrorMatrix) -> Levelled:
     level = Levelled(np.where(known, factor, 1.0), found)
     noise, value = level.of(found.noise), level.of(found.value)
     scale = units(np.diagonal(value + noise))
-    left_out = np.array([level.of(F) for F in found.left_out])
-    return replace(level, found=ErrorMatrix(value, left_out, projected(noise, scale), scale))
+    noise = projected(noise, scale)
+    return replace(level, found=ErrorMatrix(value, level.of(found.left_out), noise, scale))
 
 
 def _mixture(F: Array, found: ErrorMatrix, caution: float = 1.0) -> Array:
@@ -287,6 +285,7 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     one = np.eye(grams.estimators)
     best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
     direction = _direction(fitted.value, fitted)
+    level = levelled(fitted)
     steepest = one[int(np.argmax([_rate(F, each) for each in one]))]
     return Judged(
         single=contestant(unseen, best, batch),
@@ -294,7 +293,9 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
         mixture=contestant(unseen, _mixture(fitted.value, fitted)[:-1], batch),
         scaled_mixture=contestant(unseen, direction[:-1] * direction[-1], batch),
         gain_single=contestant(unseen, steepest, batch),
-        gain_mixture=contestant(unseen, _gain(fitted.value, fitted)[:-1], batch),
+        gain_mixture=contestant(
+            unseen, level.original(gain_shares(regularised(level.found.value, level.found))), batch
+        ),
     )
 
 

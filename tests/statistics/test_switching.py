@@ -124,3 +124,90 @@ def test_errors_of_a_mixture_are_those_of_its_moments():
     ours, theirs = errors(grams, BATCH).mse(w), estimates(mixture_moments(grams, w), BATCH)["mse"]
     assert ours.value == pytest.approx(theirs.value, rel=1e-10)
     np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-10)
+
+
+# By gain
+
+
+def turned(cosines, lengths=1.0, starts=128, seed=8, noise=0.3):
+    """Gradients of given cosines with the truth, off it in directions of their own, and lengths."""
+    generator, P = np.random.default_rng(seed), 12
+    c = np.asarray(cosines)[:, None]
+    truth = np.eye(P)[0] + noise * generator.normal(size=(starts, P))
+    G = c * np.eye(P)[0] + np.sqrt(1 - c**2) * np.eye(P)[1 : len(c) + 1]
+    G = G + noise * generator.normal(size=(starts, len(c), P))
+    G = G * np.broadcast_to(lengths, len(c))[:, None]
+    return errors(explicit_grams(np.concatenate([G, truth[:, None]], axis=1)), BATCH)
+
+
+def test_the_gain_is_the_share_of_the_step_that_is_along_the_truth():
+    measured = turned([0.2, -0.9], [1.0, 30.0], starts=4000, noise=0.01)
+    assert measured.gain(np.array([1.0, 0.0])).value == pytest.approx(0.2, abs=0.01)
+    assert measured.gain(np.array([0.0, 1.0])).value == pytest.approx(-0.9, abs=0.01)
+    one, other = (measured.gain(scale * np.array([0.5, 0.5])) for scale in (1.0, 7.0))
+    assert one.value == pytest.approx(other.value)
+
+
+def test_the_longer_gradient_is_left_for_the_one_that_points_right():
+    """Its error is smaller, since the one that points right is ten times too long."""
+    measured = turned([0.95, 0.3], [10.0, 0.5])
+    short = np.array([0.0, 1.0])
+    assert propose_horizon(measured, short, "mse").weights.tolist() == [0, 1]
+    for propose in (propose_weights, propose_horizon):
+        found = propose(measured, short, "gain")
+        assert found.better and found.least > 0
+        assert measured.gain(found.weights).value > 0.9
+        assert found.kept.tolist() == [True, False]
+
+
+def test_weights_by_gain_follow_lengths_as_the_same_mixture_needs():
+    found = []
+    for lengths in ([1.0, 1.0, 1.0], [50.0, 0.1, 3.0], [1e-3, 1e3, 1.0]):
+        measured = turned([0.9, 0.6, -0.5], lengths)
+        weights = propose_weights(measured, np.full(3, 1 / 3), "gain").weights * lengths
+        found.append(weights / weights.sum())
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    assert found[2] == pytest.approx(found[0], rel=1e-6)
+    assert found[0][0] > found[0][1] > found[0][2] > 0
+
+
+def test_a_proposal_by_gain_is_no_worse_than_any_of_its_parts():
+    generator = np.random.default_rng(9)
+    for seed in range(40):
+        K = int(generator.integers(2, 5))
+        cosines, lengths = generator.uniform(-1, 1, K), np.exp(2 * generator.normal(size=K))
+        measured = turned(cosines, lengths, seed=seed)
+        found = measured.gain(propose_weights(measured, np.full(K, 1 / K), "gain").weights)
+        single = max((measured.gain(each) for each in np.eye(K)), key=lambda each: each.value)
+        psi = found.left_out - single.left_out
+        se = np.sqrt((len(psi) - 1) * psi.var()) + np.sqrt((len(psi) - 1) * single.left_out.var())
+        assert found.value >= single.value - 3 * se
+
+
+@pytest.mark.parametrize(("law", "K"), [("normal", 2), ("t4", 2), ("normal", 4)])
+def test_equal_gains_do_not_flip_on_noise(law, K):
+    trials, generator, even = 150, np.random.default_rng(4), np.full(K, 1 / K)
+    flips = {"weights": 0, "horizon": 0}
+    for _ in range(trials):
+        measured = errors(world(generator, 32, alike(K), law=law), BATCH)
+        flips["weights"] += propose_weights(measured, even, "gain").better
+        flips["horizon"] += propose_horizon(measured, even, "gain").better
+    assert max(flips.values()) <= stats.binom.isf(1e-3, trials, ALPHA), flips
+
+
+def test_where_everything_harms_the_least_harm_is_proposed():
+    measured = turned([-0.9, -0.2], [1.0, 5.0])
+    found = propose_weights(measured, np.array([1.0, 0.0]), "gain")
+    assert found.better and found.weights[1] > 0.85
+    assert measured.gain(found.weights).value == pytest.approx(-0.2, abs=0.1)
+
+
+def test_a_gain_that_is_not_a_number_replaces_nothing():
+    # Gradients without a mean in batches without noise: their length squared may be negative.
+    generator = np.random.default_rng(3)
+    X = generator.normal(size=(16, 3, 12))
+    measured = errors(explicit_grams(X), 10**12)
+    lost = [k for k in (0, 1) if not np.isfinite(measured.gain(np.eye(2)[k]).left_out).all()]
+    assert lost
+    for propose in (propose_weights, propose_horizon):
+        assert not propose(measured, np.eye(2)[lost[0]], "gain").better
