@@ -15,7 +15,7 @@ from gradlab import provenance
 from gradlab.attributing import World, attributed
 from gradlab.errors import InputError
 from gradlab.hooks import Progress, silent
-from gradlab.measurement import estimators_at, judged_at
+from gradlab.problem import estimators_at, judged_at
 from gradlab.profile import Profile
 from gradlab.tasks import Task
 

@@ -24,7 +24,7 @@ from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
-from gradlab.measurement import check_arguments, check_networks, estimators_at, starts_of
+from gradlab.problem import check_arguments, check_networks, estimators_at, starts_of
 from gradlab.profile import Profile
 from gradlab.tasks import Task
 

@@ -220,7 +220,9 @@ def test_list_names_tasks_and_estimators(capsys: pytest.CaptureFixture[str]) -> 
     assert cli.main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {"inverted_pendulum", "path_tracking", "linear_quadratic"} <= set(listed["tasks"])
-    assert list(listed["estimators"]) == ["data", "model", "mixed", "true_dynamics"]
+    assert list(listed["estimators"]) == [
+        "data", "model", "mixed", "true_dynamics", "model_all", "mixed_all", "true_dynamics_all",
+    ]  # fmt: skip
     assert cli.main(["list", "tasks"]) == 0
     assert "estimators" not in capsys.readouterr().out
 

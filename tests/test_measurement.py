@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.lqr import lqr_gradient
@@ -140,7 +141,7 @@ def test_all_action_estimators_are_judged_by_their_own_truth():
     bias2 = table.query("quantity == 'bias2'").set_index("horizon").value
     assert bias2[40] < 1e-4 * bias2[1]
     norm = table.query("quantity == 'mean_norm'").set_index("horizon").value[40]
-    states = task.starts(256, gradlab.measurement.stream(0, "starts"))
+    states = task.starts(256, stream(0, "starts"))
     moment = (states**2).mean() * ONE
     exact = float(lqr_gradient(task.simulator, -0.3 * ONE, moment, GAMMA, "all"))
     assert norm == pytest.approx(abs(exact), rel=0.02)  # noise-corrected against these starts

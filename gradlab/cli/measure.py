@@ -83,8 +83,9 @@ class Measure:
         """Measure and write RUN.h5, RUN.html and the networks that were made."""
         with undisturbed():
             from gradlab.laws import resolved
-            from gradlab.measurement import check_arguments, check_networks, measure
+            from gradlab.measurement import measure
             from gradlab.networks import checkpoint
+            from gradlab.problem import check_arguments, check_networks
             from gradlab.realising import check_judges
             from gradlab.stages import Interrupted
 

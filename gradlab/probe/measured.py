@@ -22,11 +22,11 @@ from torch import nn
 
 from gradlab.data.noise import child
 from gradlab.gradients.start_laws import visitation
-from gradlab.measurement import check_networks, estimators_at, starts_of
 from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
 from gradlab.probe.quiet import doubled, undisturbed
 from gradlab.probe.schema import ESTIMATORS
+from gradlab.problem import check_networks, estimators_at, starts_of
 from gradlab.shared_truth import SharedTruth, shared_truth
 from gradlab.statistics.moments import Array
 from gradlab.tasks import Task

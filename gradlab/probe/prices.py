@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from gradlab.data.noise import child
 from gradlab.gradients.oracles import AT_MOST, unroll_first_action
 from gradlab.gradients.starts import Starts
-from gradlab.measurement import starts_of
 from gradlab.networks.interface import act
 from gradlab.probe.budget import Clock
 from gradlab.probe.measured import STARTS, Question
 from gradlab.probe.measured_columns import STEPS
 from gradlab.probe.quiet import doubled, undisturbed
+from gradlab.problem import starts_of
 from gradlab.systems.ended import linearize_running, step_running
 
 CHECKED = 32  # perturbed policies of a check

@@ -29,7 +29,7 @@ from gradlab.files import placed
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.hooks import Progress, silent
-from gradlab.measurement import check_arguments, check_networks
+from gradlab.problem import check_arguments, check_networks
 from gradlab.remedies import fits, planning
 from gradlab.remedies.arms import ABOUT, DEFAULT
 from gradlab.remedies.cells import Value, extended

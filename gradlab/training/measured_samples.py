@@ -25,7 +25,7 @@ from gradlab.gradients.inner_products import Measured, estimator_moments
 from gradlab.gradients.objective import objective_moments
 from gradlab.gradients.truth import Status, matched_truth
 from gradlab.hooks import silent
-from gradlab.measurement import starts_of
+from gradlab.problem import starts_of
 from gradlab.shared_truth import shared_truth
 from gradlab.statistics.grams import Grams
 from gradlab.training.gradient_errors import model_of

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.sketches import explicit_sketch, jacobian_sketch, sketch_for
@@ -74,7 +75,7 @@ def test_variance_across_critics_is_that_of_exact_mean_gradients(actions):
         task, policy, critics, {"mine": mine}, horizon=1, starts=128, law="start"
     )
     row = measured.table().query("quantity == 'variance_critics' and horizon == 1").iloc[0]
-    starts = task.starts(128, gradlab.measurement.stream(0, "starts"))
+    starts = task.starts(128, stream(0, "starts"))
     means = [
         gradlab.Estimator(
             task.simulator, task.simulator, actions, gradlab.Tail(1, c, task.discount)

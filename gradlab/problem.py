@@ -1,0 +1,327 @@
+"""What is measured: a task, float64 copies of the networks, estimators, starts and their truth.
+
+Everything that can be refused is refused here, before anything is computed. Entropy terms are taken
+into systems and policy: `simulator`, `policy` and `chosen` are augmented where there is one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import (
+    TERMINATIONS,
+    Estimator,
+    Tail,
+    augmenting,
+    softened,
+)
+from gradlab.gradients.groups import group_count
+from gradlab.gradients.objective import SAMPLES
+from gradlab.gradients.oracles import effective_horizon
+from gradlab.gradients.rivals import Critics, listed, with_other_critics
+from gradlab.gradients.start_laws import check_alive, visitation
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.laws import Law, TruthKind, resolved
+from gradlab.networks.entropy import WithLogProb
+from gradlab.networks.interface import check_critic, check_policy, check_trainable
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+FEWEST = 4  # groups that a jackknife needs
+MEMORY = 8e9  # bytes of Jacobians that are held at once
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """See above.
+
+    Attributes:
+        given: the user's policy; original: its float64 copy; policy: as it is measured.
+        critics: the user's, each once; critic: the default estimators' own, None with others.
+        chosen: the estimators at horizon H; rivals: the same with further critics.
+        begin: the starts; drawn: were they drawn from the task's law?
+        alpha: temperature of the entropy term, 0 without one.
+        batch: N′.
+    """
+
+    task: Task
+    simulator: System
+    given: nn.Module
+    original: nn.Module
+    policy: nn.Module
+    critics: Sequence[nn.Module]
+    critic: nn.Module | None
+    several: int
+    chosen: Mapping[str, Estimator]
+    rivals: Mapping[str, Sequence[Estimator]]
+    begin: Starts
+    drawn: bool
+    law: Law
+    truth: TruthKind
+    alpha: float
+    horizon: int
+    batch: int
+    termination: str
+    seed: int
+
+    @property
+    def objective(self) -> bool:
+        """Is the gradient of the return the one truth of all?"""
+        return self.truth == "objective"
+
+    @property
+    def kinds(self) -> list[str]:
+        """Which true gradients the estimators are measured against."""
+        if self.objective:
+            return ["all"]
+        return sorted({kind(each) for each in self.chosen.values()}, reverse=True)
+
+
+def problem(
+    task: Task,
+    policy: nn.Module,
+    critic: Critics,
+    estimators: Mapping[str, Estimator] | None,
+    horizon: int | None,
+    starts: int | Tensor | Path,
+    batch: int,
+    truth: TruthKind | None,
+    termination: str,
+    law: Law | None,
+    seed: int,
+) -> Problem:
+    """The problem that the arguments of `measure` pose.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+    """
+    H, drawn = task.horizon if horizon is None else horizon, isinstance(starts, int)
+    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
+    law, truth = resolved(starts, law, truth)
+    original, critics = copy.deepcopy(policy).double(), listed(critic)
+    for each in critics or (None,):
+        check_networks(task, original, each)
+    begin = judged_at(task, original, starts, law, truth, termination, seed)
+    first = critics[0] if critics else None
+    plain = estimators_at(task, first, estimators, H, every=truth == "objective")
+    for name, estimator in plain.items():
+        _check_estimator(name, estimator, task, begin, truth)
+    _check_memory(task, original, plain, H, len(begin.states), truth)
+    alpha = _entropy(plain)
+    augment = augmenting(alpha) if alpha else _as_it_is
+    own = {name: each.tail.critic for name, each in (estimators or {}).items()}
+    others = with_other_critics(plain, own or dict.fromkeys(plain, first), critics)
+    return Problem(
+        task=task,
+        simulator=augment(task.simulator),
+        given=policy,
+        original=original,
+        policy=WithLogProb(original) if alpha else original,
+        critics=list(critics) if critics else _given_critics(estimators),
+        critic=first,
+        several=len(critics),
+        chosen={name: softened(each, original, augment)[0] for name, each in plain.items()},
+        rivals={
+            name: [softened(each, original, augment)[0] for each in several]
+            for name, several in others.items()
+        },
+        begin=begin,
+        drawn=drawn,
+        law=law,
+        truth=truth,
+        alpha=alpha,
+        horizon=H,
+        batch=batch,
+        termination=termination,
+        seed=seed,
+    )
+
+
+def _as_it_is(system: System) -> System:
+    return system
+
+
+def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
+    """The user's own critics, each once."""
+    found = (each.tail.critic for each in (estimators or {}).values())
+    return list({id(critic): critic for critic in found if critic is not None}.values())
+
+
+def kind(estimator: Estimator) -> str:
+    """Which true gradient an estimator aims at: scores and pathwise gradients share one."""
+    return "first" if estimator.actions == "first" else "all"
+
+
+def _entropy(chosen: Mapping[str, Estimator]) -> float:
+    """The temperature that all estimators share."""
+    found = {name: each.entropy for name, each in chosen.items()}
+    if len(set(found.values())) > 1:
+        raise InputError(f"estimators have different entropy, {found}: their truths differ")
+    return next(iter(found.values()))
+
+
+def _check_memory(
+    task: Task,
+    policy: nn.Module,
+    chosen: Mapping[str, Estimator],
+    horizon: int,
+    starts: int,
+    truth: str,
+) -> None:
+    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and,
+    where θ counts in every action, the truth's explicit gradients and its own longer path."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    objective = truth == "objective"
+    sampled = starts * (SAMPLES if objective else 1)
+    needed = 8 * 3 * (horizon + 1) * sampled * (ds + da + 2) ** 2
+    if objective or any(kind(each) == "all" for each in chosen.values()):
+        needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
+        needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
+    if needed > MEMORY:
+        raise InputError(
+            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
+            f"{MEMORY / 1e9:.0f} GB: lower one of them"
+        )
+
+
+def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:
+    """What can be refused before anything is computed.
+
+    Raises:
+        InputError: names the argument, its value and what is expected.
+    """
+    if not isinstance(horizon, int) or horizon < 0:
+        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    if starts < FEWEST:
+        raise InputError(
+            f"starts is {starts}, expected at least {FEWEST}: intervals leave starts out"
+        )
+    if not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
+    if termination not in TERMINATIONS:
+        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+
+
+def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | None) -> None:
+    """Try networks on two starts of the task before anything expensive begins.
+
+    Raises:
+        InputError: names the network and what does not fit.
+    """
+    probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
+    if policy is not None:
+        check_policy(copy.deepcopy(policy).double(), probe, da)
+        check_trainable(policy)
+    if critic is not None:
+        check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
+
+
+def judged_at(
+    task: Task,
+    policy: nn.Module,
+    starts: int | Tensor | Path,
+    law: Law,
+    truth: TruthKind,
+    termination: str,
+    seed: int,
+) -> Starts:
+    """The starts; under a matched truth at visited states these states, each a start of its own."""
+    if isinstance(starts, int) and law == "visited" and truth == "matched":
+        starts = visitation(task, policy, starts, seed, termination=termination)
+        if termination == "mask":
+            check_alive(as_starts(starts, task.simulator.state_dim))
+    return starts_of(task, starts, seed)
+
+
+def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
+    """Float64 starts, drawn from the task's law where only their number is given."""
+    if isinstance(starts, int):
+        starts = task.starts(starts, stream(seed, "starts"))
+    if isinstance(starts, Path):
+        begin = as_starts(starts, task.simulator.state_dim)
+    else:
+        begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
+    path = None if begin.path is None else begin.path.double()
+    begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
+    groups = group_count(begin.group)
+    if groups < FEWEST:
+        raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
+    return begin
+
+
+def estimators_at(
+    task: Task,
+    critic: nn.Module | None,
+    given: Mapping[str, Estimator] | None,
+    horizon: int,
+    every: bool = False,
+) -> dict[str, Estimator]:
+    """The estimators at horizon H, with float64 copies of their critics.
+
+    Args:
+        every: whether the default ones are there with θ in every action, too.
+    """
+    if given is not None:
+        if not given:
+            raise InputError("estimators is empty: name at least one, or leave it out")
+        for name, each in given.items():
+            if not isinstance(each, Estimator):
+                got = type(each).__name__
+                raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
+        return {name: _lengthened(each, horizon) for name, each in given.items()}
+    if critic is None:
+        raise InputError("critic is None: give a critic, or estimators with tails of their own")
+    tail = Tail(horizon, copy.deepcopy(critic).double(), task.discount)
+    simulator, prior = task.simulator, task.prior
+    unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
+    if prior is not None:
+        model = Estimator(prior, prior, "first", tail)
+        unrolled = {"model": model, "mixed": replace(model, states=simulator)} | unrolled
+    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
+    if not every:
+        return chosen
+    return chosen | {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
+
+
+def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
+    given = estimator.tail.critic
+    critic = None if given is None else copy.deepcopy(given).double()
+    longest = 0 if estimator.jacobians is None and estimator.actions != "score" else horizon
+    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
+
+
+def _check_estimator(
+    name: str, estimator: Estimator, task: Task, begin: Starts, truth: str
+) -> None:
+    if (
+        truth == "objective"
+        and kind(estimator) == "first"
+        and isinstance(estimator.states, Recorded)
+    ):
+        raise InputError(
+            f"{name} reads recorded states, which the objective's truth would have to leave: use "
+            f"truth='matched', or actions='all'"
+        )
+    if estimator.tail.discount != task.discount:
+        raise InputError(
+            f"{name} has discount {estimator.tail.discount}, the task {task.discount}: "
+            f"their gradients differ in scale; use one discount"
+        )
+    if estimator.states.state_dim != task.simulator.state_dim:
+        raise InputError(
+            f"{name} has states of state_dim {estimator.states.state_dim}, the task's simulator "
+            f"has {task.simulator.state_dim}"
+        )
+    if estimator.tail.critic is not None:
+        check_critic(
+            estimator.tail.critic, estimator.tail.value, begin.states, task.simulator.action_dim
+        )
