@@ -21,7 +21,6 @@ from torch import nn
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.inner_products import Measured
-from gradlab.gradients.objective import SAMPLES
 from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.realised import Direction, judging_starts, realise
 from gradlab.gradients.truth import Truth
@@ -95,14 +94,15 @@ def measured_steps(stepping: Stepping) -> int:
     if not system.differentiable:
         per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
     along = 0
-    for actions, states in (("first", SAMPLES), ("all", 1)):
+    for actions, states in (("first", stepping.measured.visits), ("all", 1)):
         unrolled = [
             each for each in stepping.chosen.values()
             if each.actions == actions and each.jacobians is not None
         ]  # fmt: skip
         along += states * stepping.horizon * bool(unrolled)
-    steps = along + (stepping.truth.horizon if stepping.truth.admissible else 0)
-    return stepping.starts * steps * per_jacobian
+    unrolled_for = stepping.truth.horizon if stepping.truth.admissible else 0
+    steps = stepping.measured.starts * along + stepping.starts * unrolled_for
+    return steps * per_jacobian
 
 
 def _controls(stepping: Stepping) -> list[str]:

@@ -73,6 +73,7 @@ def objective_moments(
     seed: int,
     progress: Progress,
     kept: Sequence[int] | None = None,
+    samples: int = SAMPLES,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, all against one truth, and kernels.
 
@@ -81,10 +82,11 @@ def objective_moments(
             are visited for as many steps as there are horizons.
         kept: horizons of gradients with θ in the first action whose inner products are kept; None:
             some of them, spread evenly.
+        samples: visited states per start, at most.
     """
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    begin, samples = affordable(simulator, begin, truth, horizon)
+    begin, samples = affordable(simulator, begin, truth, horizon, samples)
     held = Held(policy, begin, seed, termination, len(staying))
     cells, means = explicit_cells(staying, held, truth, progress, {})
     sources = explicit_sources(staying, held, horizon, among=len(chosen))
@@ -115,7 +117,9 @@ def objective_moments(
     return Measured(ordered, (kernels,), means, true, where, len(begin.states), samples)
 
 
-def affordable(simulator: System, begin: Starts, truth: Truth, horizon: int) -> tuple[Starts, int]:
+def affordable(
+    simulator: System, begin: Starts, truth: Truth, horizon: int, most: int
+) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
     Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
@@ -123,8 +127,8 @@ def affordable(simulator: System, begin: Starts, truth: Truth, horizon: int) -> 
     """
     price = horizon * linearization_price(simulator) * len(begin.states)
     if not price:
-        return begin, SAMPLES
-    samples = min(max(int(VISITING / price), 1), SAMPLES)
+        return begin, most
+    samples = min(max(int(VISITING / price), 1), most)
     few = max(int(len(begin.states) * VISITING / price), FEWEST)
     alone = group_count(begin.group) == len(begin.states)
     if price <= VISITING or truth.every is not None or not alone:
