@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 import gradlab
-from analyses import coverage
+from analyses import coverage, gain_coverage
 from analyses import quadratic_gradients as lq
 from gradlab.gradients.lqr import lqr_gradient
 from gradlab.systems.linear import LinearQuadratic
@@ -122,3 +122,36 @@ def test_the_criterion_holds_on_fewer_repetitions(n, family):
             assert not heavy or (judged["flagged"] >= coverage.FLAGGED).all()
             light += [] if heavy else list(judged["coverage"])
     assert np.mean(light) >= 0.92
+
+
+def test_known_gains_are_those_of_many_starts():
+    """Of every default estimator, at visited states, with a wrong prior and another's critic."""
+    task = gain_coverage.turning()
+    policy, critic = gain_coverage.networks(task)
+    known = gain_coverage.known_gains(task, policy.weight.detach(), critic)
+    profile = gradlab.measure(task, policy, critic, horizon=4, starts=3000)
+    for (name, h), gain in known.items():
+        found = profile.estimate(name, "gain", h)
+        error = profile.interval(name, "gain", h).se
+        assert abs(min(found.value, 1.0) - gain) < 4 * error + 1e-3, (name, h)
+    assert len(known) == 13
+    assert min(known.values()) < 0.7
+
+
+def test_the_coverage_of_gains_is_measured_and_frozen(tmp_path):
+    gain_coverage.main(small=True, output=tmp_path)
+    table = pd.read_csv(tmp_path / "gain.csv")
+    assert set(table["family"]) == {"direct", "measured"}
+    assert (table["coverage"] + table["too_good"] + table["too_bad"]).to_numpy() == pytest.approx(1)
+    assert "without the errors of lengths" in (tmp_path / "gain.md").read_text()
+
+
+def test_intervals_that_miss_do_not_pass_as_gains():
+    row = {"family": "direct", "n": 64, "repetitions": 400, "too_bad": 0.0}
+    good = pd.DataFrame([row | {"coverage": 0.95, "too_good": 0.05}] * 4)
+    assert gain_coverage.verdict(good)["holds"]
+    for coverage_of, too_good in ((0.89, 0.02), (0.94, 0.06)):
+        bad = good.copy()
+        bad.loc[0, ["coverage", "too_good"]] = coverage_of, 0.05
+        bad["too_good"] = too_good
+        assert not gain_coverage.verdict(bad)["holds"]
