@@ -60,7 +60,7 @@ def direct(w: lq.World, n: int, repetitions: int) -> Iterator[dict[str, object]]
         for _ in range(repetitions):
             data = lq.drawn(w, {"G": m, "T": M["truth"]}, n, rng)
             gain = estimates(moments(data["G"], data["T"]), n)["gain"]
-            both = (interval("gain", each) for each in (gain, replace(gain, length=None)))
+            both = (interval("gain", each) for each in (gain, replace(gain, parts=None)))
             rows.append([(found.low > known, found.high < known) for found in both])
         yield _row("direct", w.name, n, name, known, np.array(rows))
 

@@ -24,6 +24,8 @@ gradients are products of states it is too small by half where it is smallest. S
 again with the error that holds where it was made first, if that is larger; what it adds to s is of
 lengths, in proportion to the gap m₁² there:
     s² = (se(ĉ)²/m² + max(se(c)² − se(ĉ)², 0)/m₁²)/4
+Tested against 0 it is a alone, and lengths that are lost in noise leave its sign known: where the
+interval holds 0 and that of a does not, it ends at the least a over the largest r instead.
 
 Never the percentile bootstrap with duplicates: it covers a squared bias in 38 cases of 100.
 """
@@ -38,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.moments import Array, CosineParts, Estimate
 from gradlab.statistics.quantities import QUANTITIES
 
 Z = 1.959963984540054
@@ -69,16 +71,22 @@ def pseudo_values(estimate: Estimate) -> Array:
 
 def interval(quantity: str, estimate: Estimate) -> Interval:
     """The 95% interval of one quantity."""
-    if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
-        low, high = QUANTITIES[quantity].range
-        if not np.isfinite((low, high)).all():
-            low = high = np.nan
-        return Interval(low, high, np.nan, "undefined: lost in noise")
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
+            return _lost(quantity, estimate)
         se = jackknife_se(estimate.left_out)
         if not np.isfinite(se):
             return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
         return METHODS[QUANTITIES[quantity].interval](estimate, se)
+
+
+def _lost(quantity: str, estimate: Estimate) -> Interval:
+    """All that the quantity can be; of a cosine, that its sign allows."""
+    low, high = QUANTITIES[quantity].range
+    if not np.isfinite((low, high)).all():
+        low = high = np.nan
+    low, high = _signed(estimate.parts, low, high)
+    return Interval(low, high, np.nan, "undefined: lost in noise")
 
 
 def skewness_corrected(estimate: Estimate, level: float = LEVEL) -> tuple[float, float]:
@@ -151,10 +159,27 @@ def _root(estimate: Estimate, se: float) -> Interval:
 def _cosine(estimate: Estimate, se: float) -> Interval:
     """By 1 − |cosine|, near 0 a squared norm like any other: the part across the truth."""
     side = 1.0 if estimate.value >= 0 else -1.0
-    gap = Estimate(1 - side * estimate.value, 1 - side * estimate.left_out, length=estimate.length)
-    near, far = _squared_ends(gap, se) if gap.length is None else _ratio_ends(gap, se)
+    gap = Estimate(1 - side * estimate.value, 1 - side * estimate.left_out, parts=estimate.parts)
+    near, far = _squared_ends(gap, se) if gap.parts is None else _ratio_ends(gap, se)
     low, high = np.clip(sorted((side * (1 - far), side * (1 - near))), -1.0, 1.0)
-    return Interval(float(low), float(high), se, "jackknife with skewness, of 1 − |cosine|")
+    low, high = _signed(estimate.parts, float(low), float(high))
+    return Interval(low, high, se, "jackknife with skewness, of 1 − |cosine|")
+
+
+def _signed(parts: CosineParts | None, low: float, high: float) -> tuple[float, float]:
+    """The interval without the side of 0 on which E G · E T is known not to lie."""
+    if parts is None or not low <= 0 <= high:
+        return low, high
+    least, most = skewness_corrected(parts.cross)
+    squares = (
+        _squared_ends(each, jackknife_se(each.left_out)) for each in (parts.norm2, parts.truth2)
+    )
+    longest = float(np.sqrt(np.prod([end for _, end in squares])))
+    if not longest > 0:
+        return low, high
+    if least > 0:
+        return min(least / longest, high), high
+    return (low, max(most / longest, low)) if most < 0 else (low, high)
 
 
 def _ratio_ends(raw: Estimate, se: float) -> tuple[float, float]:
@@ -177,8 +202,9 @@ def _ratio_ends(raw: Estimate, se: float) -> tuple[float, float]:
 
 def _tested_at(gap: Estimate, there: float) -> Array:
     """Left-out values of (c r − a)/r at c = 1 − `there`."""
-    assert gap.length is not None
-    return np.asarray((gap.left_out - there) * gap.length.left_out / gap.length.value)
+    assert gap.parts is not None
+    length = gap.parts.length
+    return np.asarray((gap.left_out - there) * length.left_out / length.value)
 
 
 def _share(estimate: Estimate, se: float) -> Interval:

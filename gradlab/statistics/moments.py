@@ -36,13 +36,27 @@ class Estimate:
 
     Attributes:
         slack: share of what is asked for that no sample says anything about (`statistics.signs`).
-        length: of a cosine, the |E G||E T| it was divided by, whose error `intervals` needs, too.
+        parts: what a cosine was made of, whose errors `intervals` needs one by one.
     """
 
     value: float
     left_out: Array
     slack: float = 0.0
-    length: Estimate | None = None
+    parts: CosineParts | None = None
+
+
+@dataclass(frozen=True)
+class CosineParts:
+    """E G · E T, |E G|² and |E T|²."""
+
+    cross: Estimate
+    norm2: Estimate
+    truth2: Estimate
+
+    @property
+    def length(self) -> Estimate:
+        """|E G||E T|, NaN where a square is estimated below 0."""
+        return combine(lambda u, t: np.sqrt(u) * np.sqrt(t), self.norm2, self.truth2)
 
 
 @dataclass(frozen=True)
@@ -175,8 +189,8 @@ def _against_truth(
         bias2 = pair_mean(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(crossed, truth, moments.size)
-    length = combine(lambda u, t: np.sqrt(u) * np.sqrt(t), norm2, truth2)
-    cosine = replace(combine(lambda c, r: c / r, cross, length), length=length)
+    parts = CosineParts(cross, norm2, truth2)
+    cosine = replace(combine(lambda c, r: c / r, cross, parts.length), parts=parts)
     return {
         "bias2": bias2,
         "mse": mse,

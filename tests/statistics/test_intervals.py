@@ -98,6 +98,24 @@ def test_cosines_of_products_of_states_are_covered_and_missed_on_either_side():
     assert 0 < too_good < 0.045
 
 
+@pytest.mark.parametrize("side", [-1, 1])
+def test_the_sign_of_a_cosine_is_known_where_its_size_is_lost(side):
+    """|E G|² as large as the noise of the mean, along a truth: one direction of many is enough."""
+    rng, known, decided, lost = np.random.default_rng(4), [], [], 0
+    for _ in range(300):
+        T = np.zeros((64, 24))
+        T[:, 0] = 3 + rng.normal(size=64)
+        G = rng.normal(size=(64, 24)) + side * (24 / 64) ** 0.5 * np.eye(24)[0]
+        cosine = estimates(moments(G, T), 64)["cosine"]
+        found = interval("cosine", cosine)
+        lost += np.isnan(found.se)
+        known.append(found.low <= side <= found.high)
+        decided.append(side * (found.low + found.high) > 0 and found.low * found.high > 0)
+    assert lost > 0
+    assert np.mean(known) > 0.95
+    assert np.mean(decided) > 0.9
+
+
 def test_intervals_draw_from_nobodys_random_stream():
     data = planted(np.random.default_rng(2), 32)
     np.random.seed(3)
