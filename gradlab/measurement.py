@@ -28,6 +28,7 @@ from gradlab.gradients.consequence import consequence as stepped
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.inner_products import Measured, estimator_moments
 from gradlab.gradients.objective import objective_moments
+from gradlab.gradients.oracles import AT_MOST
 from gradlab.gradients.rivals import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.truth import Truth, matched_truth
@@ -172,6 +173,7 @@ class _Found:
 
 
 def _found(asked: Problem, progress: Progress) -> _Found:
+    progress("truth", 0, AT_MOST)
     truth = matched_truth(
         asked.simulator, asked.policy, asked.begin, asked.task.discount, asked.horizon,
         kinds=asked.kinds, termination=asked.termination, seed=asked.seed, progress=progress,

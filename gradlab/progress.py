@@ -73,6 +73,7 @@ class Lines:
         self._start = clock()
         self._prices: tuple[Price, ...] = ()
         self._stage: str | None = None  # the one that has begun and not ended
+        self._ended: str | None = None  # the latest one that has
         self._begun = self._written = self._start  # of the stage, or of the work after one
         self._done, self._total = 0, 0
         self._lock = threading.RLock()
@@ -87,6 +88,8 @@ class Lines:
     def __call__(self, stage: str, done: int, total: int) -> None:
         with self._lock:
             if stage != self._stage:
+                if stage == self._ended and done >= total:
+                    return  # its end, reported again
                 self.close()
                 self._begin(stage)
             self._done, self._total = done, total
@@ -117,7 +120,8 @@ class Lines:
         with self._lock:
             if self._stage is None:
                 return
-            stage, self._stage = self._stage, None
+            stage = self._ended = self._stage
+            self._stage = None
             text = f"{stage}: ended after {duration(self._clock() - self._begun)}"
             self._begun = self._clock()
             left = left_after(self._prices, stage)

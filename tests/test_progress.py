@@ -42,6 +42,7 @@ def test_a_stage_writes_one_line_when_it_begins_and_one_when_it_ends() -> None:
     for done in range(1, 51):
         lines("truth", done, 50)
         clock.now += 0.1
+    lines("truth", 50, 50)
     assert written == [
         "[0:00] truth: begins (128 starts × 50 steps, at most 40 s)",
         "[0:04] truth: ended after 5 s; about 25 s left",

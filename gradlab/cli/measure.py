@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import asked_model
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
+from gradlab.prices import Price
 from gradlab.progress import bars
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ class Measure:
         model = asked_model(task, self.model, self.gradient_model)
         judged = task if model is None else replace(task, prior=model)
         with bars() as progress:
+            progress.plan(self._plan(judged, given, made, horizon, truth == "objective"))
             networks = given | self._made(task, given, progress)
             try:
                 profile = measure(
@@ -135,6 +138,23 @@ class Measure:
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
         return document | {"table": profile.table().to_dict("records")}
+
+    def _plan(
+        self,
+        task: Task,
+        given: Mapping[str, nn.Module],
+        made: tuple[str, ...],
+        horizon: int,
+        visited: bool,
+    ) -> tuple[Price, ...]:
+        """What each stage will cost."""
+        with undisturbed():
+            from gradlab.rates import prices
+
+        policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
+        found = prices(task, policy, made, self.starts, horizon, visited)
+        more = {"steps": self.consequence, "attribution": self.attribute}
+        return (*found, *(Price(stage) for stage, asked in more.items() if asked))
 
     def _check_spectral(self, made: tuple[str, ...]) -> None:
         for kind in self.spectral:

@@ -28,6 +28,7 @@ from gradlab.tasks import Task
 
 TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory
+STEPS = 25  # n of the targets
 UPDATES = 2000
 ROWS = 256
 TARGET_RATE = 0.01
@@ -51,7 +52,7 @@ def fit_critic(
     task: Task,
     policy: nn.Module,
     *,
-    steps: int = 25,
+    steps: int = STEPS,
     termination: str = "ignore",
     spectral: Which | None = None,
     bound: float = 1.0,
@@ -71,6 +72,7 @@ def fit_critic(
     if steps < 1:
         raise InputError(f"steps is {steps}, expected at least 1")
     policy = copy.deepcopy(policy).double()
+    progress("critic", 0, UPDATES)
     data = evaluation_data(task, policy, steps, termination, seed)
     generator = stream(seed, "critic")
     with torch.random.fork_rng(devices=[]):
@@ -108,9 +110,7 @@ def evaluation_data(
     check_policy(policy, begin, simulator.action_dim)
     label = torch.arange(TRAJECTORIES)
     starts = Starts(begin, torch.ones(TRAJECTORIES, dtype=torch.float64), label)
-    visits = rollout(
-        simulator, policy, starts, max(2 * task.horizon, VISITED), child(seed, "critic visits")
-    )
+    visits = rollout(simulator, policy, starts, visited_steps(task), child(seed, "critic visits"))
     # Half of the rows are the start states themselves: that is where gradients are measured.
     later = torch.linspace(0, visits.horizon, VISITED // 2).long()
     again = task.starts(TRAJECTORIES * (VISITED // 2), stream(seed, "critic-more-starts"))
@@ -118,6 +118,11 @@ def evaluation_data(
     if not torch.isfinite(state).all():
         raise InputError("policy leaves the finite numbers on the simulator: pass a stabler one")
     return _exploratory(task, policy, state, steps, termination, seed)
+
+
+def visited_steps(task: Task) -> int:
+    """Steps of the trajectories whose states are visited."""
+    return max(2 * task.horizon, VISITED)
 
 
 def _exploratory(

@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
 CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards
 UPDATES = 1500
 ROWS = 512
+STARTS = 256
 SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
@@ -139,9 +140,14 @@ def distil(
     return freeze(policy)
 
 
+def taught_steps(task: Task) -> int:
+    """Steps from each start whose states the network is taught on."""
+    return max(2 * task.horizon, 25)
+
+
 def _visited(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
     """States on the simulator under the feedback, from the starts on, at several scales."""
-    n, steps = 256, max(2 * task.horizon, 25)
+    n, steps = STARTS, taught_steps(task)
     state = task.starts(n, stream(seed, "distil-starts"))
     visited = [state]
     limit = torch.tensor(task.action_limit or (torch.inf,) * len(gain), dtype=torch.float64)
