@@ -32,6 +32,7 @@ Status = Literal["stepped", "zero", "not finite", "lost"]
 Reason = Literal["step", "boundary", "law"]
 STATUSES: tuple[Status, ...] = ("stepped", "zero", "not finite", "lost")
 TRUE_CELL: Cell = (TRUTH, 0)
+PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 GROUPS = 64  # behind intervals of predictions, whose own number a table does not hold
 
 
@@ -116,7 +117,8 @@ class Realised:
         return mean_interval(self.change(cell, length), among)
 
     def share(self, cell: Cell, length: int = 0, among: int = 1) -> tuple[float, Interval] | None:
-        """Of the best possible gain; None where the truth's own is not clearly above 0."""
+        """Of the best possible gain; None where the truth's own is not clearly above 0, or mostly
+        noise."""
         if not self._moved(cell) or TRUE_CELL not in self.cells or not self._moved(TRUE_CELL):
             return None
         return self._share(self.change(cell, length), self.change(TRUE_CELL, length), among)
@@ -124,7 +126,7 @@ class Realised:
     def _share(self, own: Estimate, true: Estimate, among: int) -> tuple[float, Interval] | None:
         kept = self.kept_of(TRUE_CELL)
         ends = ratio_of_means(own, true, among)
-        if ends is None or not (true.value > 0 and kept > 0):
+        if ends is None or not (true.value > 0 and kept >= PRECISE):
             return None
         scaled = Interval(kept * ends.low, kept * ends.high, kept * ends.se, ends.method)
         return kept * own.value / true.value, scaled
@@ -225,7 +227,7 @@ class Realised:
         columns = (rows[name] for name in ("estimator", "horizon", "value", "ci_low", "ci_high"))
         found: dict[Cell, tuple[float, float, float]] = {}
         kept = self.kept_of(TRUE_CELL) if TRUE_CELL in self.cells else 0.0
-        if self.norm > 0 and kept > 0:
+        if self.norm > 0 and kept >= PRECISE:
             # |T̄|² − |E T|² is its sampling variance, all of it: no less than that along itself.
             error = Z * (1 - kept**2) ** 0.5
             found[TRUE_CELL] = kept, kept - error, kept + error

@@ -73,11 +73,15 @@ def test_more_cells_ask_for_more_evidence():
 
 def test_shares_are_of_what_the_exact_gradient_would_gain():
     found = planted(SLOPES)
-    noisy = replace(found, kept=np.array([0.8, *found.kept[1:]]))
+    noisy = replace(found, kept=np.array([0.95, *found.kept[1:]]))
     share, ends = found.share(("mixed", 9))
     assert share == pytest.approx(0.93) and ends.low < 0.93 < ends.high
-    assert noisy.share(("mixed", 9))[0] == pytest.approx(0.8 * 0.93)
-    assert noisy.share(TRUE_CELL)[0] == pytest.approx(0.8)
+    assert noisy.share(("mixed", 9))[0] == pytest.approx(0.95 * 0.93)
+    assert noisy.share(TRUE_CELL)[0] == pytest.approx(0.95)
+    for kept in (0.8, 0.0):  # a direction that is mostly noise says nothing of what is possible
+        vague = replace(found, kept=np.array([kept, *found.kept[1:]]))
+        assert vague.share(("mixed", 9)) is None and not vague.best_is_known
+        assert vague.disagreements(gains({("data", 0): 0.7})) == ()
     lost = replace(found, gain=np.where(np.arange(5)[:, None, None] == 0, -1, 1) * found.gain)
     assert lost.share(("mixed", 9)) is None and not lost.best_is_known
 
