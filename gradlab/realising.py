@@ -3,11 +3,11 @@
 They may take 15% of the measurement, both counted in simulator steps, so that the number of starts
 and every number that follows depend on the seed and not on a clock:
 
-    measured = N L (T + H · (visited states per start + 1 with θ in all actions)),
+    measured = L (N T + n H · (visited states per start + 1 with θ in all actions)),
 
-L the steps that take as long as one Jacobian and what is made of it. By differences that is a pair
-for each column and one for the certificate; of a torch system it is the products of gradients
-rather than the Jacobian that take time (measured: 40 to 200 steps).
+n of N starts being used. L is how many steps take as long as one Jacobian and what is made of it:
+by differences a pair for each column and one for the certificate; of a torch system the products
+of gradients take the time, rather than the Jacobian (measured: as long as 40 to 200 steps).
 """
 
 from __future__ import annotations
@@ -89,20 +89,19 @@ def realised_gains(
 
 def measured_steps(stepping: Stepping) -> int:
     """What the measurement takes, in steps of its simulator."""
-    system = stepping.simulator
+    system, measured, truth = stepping.simulator, stepping.measured, stepping.truth
     per_jacobian = CLOSED_FORM
     if not system.differentiable:
         per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
     along = 0
-    for actions, states in (("first", stepping.measured.visits), ("all", 1)):
+    for actions, states in (("first", measured.visits), ("all", 1)):
         unrolled = [
             each for each in stepping.chosen.values()
             if each.actions == actions and each.jacobians is not None
         ]  # fmt: skip
         along += states * stepping.horizon * bool(unrolled)
-    unrolled_for = stepping.truth.horizon if stepping.truth.admissible else 0
-    steps = stepping.measured.starts * along + stepping.starts * unrolled_for
-    return steps * per_jacobian
+    tried = truth.scouts if truth.scouts and not truth.admissible else stepping.starts
+    return per_jacobian * (measured.starts * along + tried * truth.horizon)
 
 
 def _controls(stepping: Stepping) -> list[str]:
