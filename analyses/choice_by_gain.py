@@ -270,7 +270,7 @@ def judge(table: pd.DataFrame) -> Verdict:
         mask = (found["chosen"] == what) & (found["step"] == step) & (found["criterion"] == name)
         return found[mask].iloc[0]
 
-    main = [row("single", "same length", "gain"), row("mixture", "one batch", "direction")]
+    main = [row("single", "same length", "gain"), row("mixture", "one batch", "gain")]
     holds = all(each["low"] > 0 for each in main)
     told = "; ".join(
         f"{each['chosen']}, {each['step']}: {each['share']:.0%} of the best gain by "

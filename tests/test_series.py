@@ -85,7 +85,7 @@ def test_numbers_that_do_not_fit_are_refused(profiles, iterations, ramp, message
 
 
 def test_measurements_of_unlike_kind_are_refused(profiles):
-    other = replace(profiles[1], config={**profiles[1].config, "truth": "matched"})
+    other = replace(profiles[1], config={**profiles[1].config, "truth": "objective"})
     with pytest.raises(InputError, match="differ in truth"):
         series([profiles[0], other], [0, 1], 9000)
 
