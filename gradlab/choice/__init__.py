@@ -3,9 +3,12 @@
     choose(profile) → Choice     best (estimator, horizon) with the set that may be best, weights of
                                  mixtures judged on starts that did not choose them, what if
 
-Everything is offered by two criteria: the mean squared error, for plain gradient steps, and the
-direction (expected cosine of one batch), for optimisers that drop the scale, as Adam. All of it
-comes from a saved profile, without torch and without running anything again.
+Three criteria: gain, what one small step adds to the return, which decides where the truth is the
+gradient of the return (`reports/choice/by-gain`); the mean squared error, for plain steps at rates
+near the largest that are stable, which decides under other truths; and the direction (expected
+cosine of one batch), for optimisers that drop the scale, as Adam. Without a truth realised gains
+are compared. All of it comes from a saved profile, without torch and without running anything
+again.
 """
 
 from gradlab.choice.choosing import choose
@@ -18,6 +21,8 @@ from gradlab.choice.values import (
     Contender,
     Mixing,
     Parting,
+    Steps,
+    Tried,
     Usable,
     WhatIf,
 )
@@ -31,6 +36,8 @@ __all__ = [
     "Contender",
     "Mixing",
     "Parting",
+    "Steps",
+    "Tried",
     "Usable",
     "WhatIf",
     "choose",
