@@ -96,9 +96,12 @@ def _measured(run: Training) -> list[Panel]:
     table = measured_results.table(run)
     follow = run.config["algorithm"]["weights"]["follow"]
     starts = int(run.weights["starts"][-1])
+    where, better = f"{starts} states of each seed's replay", "have the smaller error"
+    if measured_results.by_gain(run):
+        where, better = f"states visited from {starts} fresh starts of each seed", "gain more"
     caption = (
-        f"Measured on {starts} states of each seed's replay; other {follow} than those in force "
-        f"are followed only where they are shown to have the smaller error."
+        f"Measured on {where}; other {follow} than those in force are followed only where they are "
+        f"shown to {better}."
     )
     judged = "Measured on starts that did not choose what was in force then."
     return [

@@ -6,6 +6,7 @@ from math import exp
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
@@ -21,9 +22,10 @@ SAME = 1e-6  # of a weight: closer weights have the same error
 def table(run: Training) -> pd.DataFrame:
     """One row per measurement, seed, quantity and horizon, for the figures.
 
-    Quantities: "in force", "measured" (of least MSE) and "rule", weights of a horizon; "over rule",
-    the MSE of what was in force before, over that of the rule's weights, with its 95% interval, at
-    horizon −1; "switched", 1 or 0, likewise.
+    Quantities: "in force", "measured" (the best ones) and "rule", weights of a horizon; "over
+    rule", the MSE of what was in force before, over that of the rule's weights, with its 95%
+    interval, at horizon −1; "switched", 1 or 0, likewise; and where weights are measured by gain
+    "gain over rule", the gain of what was in force less that of the rule's weights.
     """
     found, parts = run.weights, []
     for k, seed in enumerate(run.seeds):
@@ -36,6 +38,9 @@ def table(run: Training) -> pd.DataFrame:
             parts += [_part(run, seed, name, horizon, value) for name, value in columns.items()]
         ratio, low, high = (found[f"over_rule{end}"][:, k] for end in ("", "_low", "_high"))
         parts.append(_part(run, seed, "over rule", -1, ratio, low, high))
+        if by_gain(run):
+            gap = (found[f"gain_over_rule{end}"][:, k] for end in ("", "_low", "_high"))
+            parts.append(_part(run, seed, "gain over rule", -1, *gap))
         switched = (found["outcome"][:, k] == SWITCHED).astype(float)
         parts.append(_part(run, seed, "switched", -1, switched))
     return pd.concat(parts, ignore_index=True)
@@ -58,6 +63,11 @@ def _part(
     )  # fmt: skip
 
 
+def by_gain(run: Training) -> bool:
+    """Did gains decide, rather than errors?"""
+    return str(run.config["algorithm"]["weights"].get("by", "mse")) == "gain"
+
+
 def measured(run: Training, name: str) -> list[Sentence]:
     """What was followed in the place of the rule, its errors, and when the data took over."""
     if not run.weights:
@@ -72,7 +82,7 @@ def _weights(run: Training, name: str) -> Sentence:
         f"w_{h} = {two(w)} (rule: {two(r)})"
         for h, w, r in zip(run.horizons, force, rule, strict=True)
     )
-    over, decided = _error(run)
+    over, decided = _gain(run) if by_gain(run) else _error(run)
     outcome = found["outcome"]
     parts = [
         f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last}: "
@@ -112,17 +122,51 @@ def _error(run: Training) -> tuple[str, bool]:
     )
 
 
-def logs_over_rule(run: Training) -> list[Floats]:
-    """Of each seed log(MSE in force / MSE of the rule) at measurements where weights differed."""
-    found, logs = run.weights, []
+def _gain(run: Training) -> tuple[str, bool]:
+    """Gain of what was in force less that of the rule, where the two differ: above or below 0?"""
+    gaps = gains_over_rule(run)
+    count, each = sum(map(len, gaps)), [float(gap.mean()) for gap in gaps if len(gap)]
+    starts = f"on N = {int(run.weights['starts'][-1])} starts that did not choose it"
+    if not each:
+        return "its gain beside the rule's is not known yet", False
+    told = (
+        f"a step along it gained {np.mean(each):+.0%} of the best possible more than along the "
+        f"rule's weights"
+    )
+    if len(each) < FEWEST:
+        return f"{told} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
+    low, high = interval_of_mean(np.array(each))
+    return (
+        f"{told} (95% interval {low:+.0%} to {high:+.0%} over {len(each)} seeds, {count} "
+        f"measurements {starts})",
+        low > 0 or high < 0,
+    )
+
+
+def gains_over_rule(run: Training) -> list[Floats]:
+    """Of each seed gain in force − gain of the rule at measurements where weights differed."""
+    gap = run.weights["gain_over_rule"]
+    return [gap[differ & np.isfinite(gap[:, k]), k] for k, differ in enumerate(differing(run))]
+
+
+def differing(run: Training) -> list[NDArray[np.bool_]]:
+    """Of each seed, the measurements at which other weights than the rule's were in force."""
+    found, masks = run.weights, []
     for k in range(len(run.seeds)):
         before = np.concatenate([found["rule"][:1], found["in_force"][:-1, k]])
         differ = np.abs(before - found["rule"]).max(axis=1) > SAME
         # A seed that follows the rule has the rule's weights of now, not those of the last time.
         own = np.cumsum(found["outcome"][:, k] == SWITCHED) > 0
-        differ &= np.concatenate([[False], own[:-1]])
+        masks.append(differ & np.concatenate([[False], own[:-1]]))
+    return masks
+
+
+def logs_over_rule(run: Training) -> list[Floats]:
+    """Of each seed log(MSE in force / MSE of the rule) at measurements where weights differed."""
+    logs = []
+    for k, differ in enumerate(differing(run)):
         with np.errstate(invalid="ignore", divide="ignore"):
-            log = np.log(found["over_rule"][:, k])
+            log = np.log(run.weights["over_rule"][:, k])
         logs.append(log[differ & np.isfinite(log)])
     return logs
 

@@ -1,5 +1,6 @@
 """What measured weights did, read back: ratios, switches and sentences from a planted record."""
 
+import re
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -8,14 +9,20 @@ import pytest
 
 from gradlab import figures
 from gradlab.training.measured_outcomes import KEPT, NO_TRUTH, SWITCHED
-from gradlab.training.measured_results import interval_of_mean, logs_over_rule, measured, table
+from gradlab.training.measured_results import (
+    gains_over_rule,
+    interval_of_mean,
+    logs_over_rule,
+    measured,
+    table,
+)
 
 AT = np.array([100, 200, 300, 400])
 RULE = np.array([[0.1, 0.9], [0.4, 0.6], [0.6, 0.4], [0.9, 0.1]])
 OWN = np.array([0.8, 0.2])
 
 
-def planted(seeds=4, follow="weights"):
+def planted(seeds=4, follow="weights", gain=None):
     """Seed 0 follows the rule throughout; the others switch at 200, where they halve the MSE."""
     force = np.repeat(RULE[:, None], seeds, axis=1)
     outcome = np.full((4, seeds), float(KEPT))
@@ -30,6 +37,10 @@ def planted(seeds=4, follow="weights"):
         "starts": np.full(4, 64), "share": np.full(4, 0.07), "horizon": np.array([0, 25]),
     }  # fmt: skip
     config = {"algorithm": {"weights": {"follow": follow}}}
+    if gain is not None:
+        config["algorithm"]["weights"]["by"] = "gain"
+        over = np.where(over == 1, 0.0, gain) + np.where(np.isnan(over), np.nan, 0.0)
+        weights |= {f"gain_over_rule{end}": over for end in ("", "_low", "_high")}
     return SimpleNamespace(
         weights=weights, seeds=np.arange(seeds), horizons=(0, 25), config=config, updates={}
     )
@@ -49,6 +60,20 @@ def test_the_sentence_says_what_is_followed_what_it_is_worth_and_what_it_costs()
     assert "measuring took 7% of the time" in weights.text and "N = 64 starts" in weights.text
     assert weights.decided
     assert "in 4 of 4 seeds, at iterations 200 to 300; the rule does at iteration 300" in order.text
+
+
+@pytest.mark.parametrize(
+    ("gain", "told"), [(0.4, r"\+40% of the best"), (-0.1, "-10% of the best")]
+)
+def test_weights_by_gain_are_judged_by_gains(gain, told):
+    run = planted(gain=gain)
+    assert [each.tolist() for each in gains_over_rule(run)] == [
+        [], [gain], [gain, gain], [gain, gain],
+    ]  # fmt: skip
+    sentence = measured(run, "mpg-v2")[0]
+    assert re.search(told, sentence.text) and "MSE" not in sentence.text and sentence.decided
+    rows = table(run)
+    assert rows[rows["quantity"] == "gain over rule"]["value"].max() == max(gain, 0.0)
 
 
 def test_nothing_is_claimed_where_the_rule_was_followed():
