@@ -340,6 +340,7 @@ def test_the_learned_model_of_each_seed_is_measured(tmp_path):
         ("n-step-adp", {"weights": "measured"}, "follows one gradient"),
         ("mpg-v2", {"weights": "measured", "horizon": "measured"}, "choose one"),
         ("mpg-v2", {"weights": "best"}, "weights is 'best', expected 'rule' or 'measured'"),
+        ("mpg-v2", {"weights": "measured", "by": "best"}, "by is 'best', expected one of"),
         ("mpg-v2", {"weights": "measured", "measure_every": 0}, "measure_every is 0"),
         ("mpg-v2", {"weights": "measured", "measure_starts": 3}, "measure_starts is 3"),
     ],
@@ -381,7 +382,7 @@ def test_a_run_is_not_resumed_under_other_weights(tmp_path):
 
 def test_the_command_line_has_both(tmp_path):
     command = Train(
-        "mpg-v2", "double_integrator", weights="measured", iterations=8, evaluate_every=8,
+        "mpg-v2", "double_integrator", weights="measured", by="gain", iterations=8, evaluate_every=8,
         measure_every=4, measure_starts=8, horizons=(0, 2), output=tmp_path / "run.h5",
         no_report=True,
     )  # fmt: skip
@@ -389,3 +390,4 @@ def test_the_command_line_has_both(tmp_path):
     rows = read(document["run"]).groups["weights"]
     assert rows["iteration"].values.tolist() == [4, 8]
     assert rows["horizon"].values.tolist() == [0, 2]
+    assert rows["gain_each"].values.shape == (2, 1, 2)
