@@ -242,6 +242,8 @@ def page(made: dict[str, object], table: pd.DataFrame) -> str:
         f"least {made['lq_least']:.3f}.",
         "",
         *_short_of(table),
+        "Gains of steps, also end to end: `gain.md`, made by `python -m analyses.gain_coverage`.",
+        "",
         *_not_measured(made["not_measured"]),
         f"{int(table['repetitions'].iloc[0])} repetitions a cell. Made by `{made['command']}`, "
         f"commit {made['commit']}; every cell in `coverage.csv`, with the share of intervals that "

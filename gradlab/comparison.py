@@ -20,9 +20,10 @@ from gradlab.errors import InputError
 from gradlab.profile import Profile
 from gradlab.statistics.comparison import difference, log_ratio, on_joint_groups
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate
+from gradlab.statistics.quantities import TABLE
 
 PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
-PER_BATCH = ("mse", "relative_mse", "cosine_batch")
+PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
 RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
 ASKED = ("critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise")
 SETTINGS = {"discount": None, "termination": "ignore", "truth": "matched", "entropy": 0.0}
