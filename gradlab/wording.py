@@ -68,8 +68,26 @@ def percent(share: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Two significant digits; an estimate without bias may lie beyond −1 … 1, a cosine may not."""
-    return f"{max(-1.0, min(value, 1.0)):.2g}"
+    """Two decimals, never rounded to ±1; an estimate without bias may lie beyond, a cosine not."""
+    if value >= 0.995:
+        return ">0.99"
+    return f"{value:.2f}" if value > -0.995 else "<-0.99"
+
+
+def cosines(low: float, high: float) -> str:
+    """The two ends of a cosine's interval; an end that cannot be told from ±1 is left open."""
+    if high >= 0.995:
+        return f"above {min(low, 0.99):.2f}" if low > -0.995 else "anywhere"
+    if low <= -0.995:
+        return f"below {max(high, -0.99):.2f}"
+    return f"{low:.2f}{' to ' if low < 0 or high < 0 else '–'}{high:.2f}"
+
+
+def known(text: str, low: float, high: float, count: str) -> str:
+    """`text`, or "unknown (64 starts)" where its interval, of one sign, spans a decade or more."""
+    near, far = sorted((abs(low), abs(high)))
+    lost = not isfinite(low) or not isfinite(high) or (low * high > 0 and far > 10 * near)
+    return f"unknown ({count})" if lost else text
 
 
 def span(low: float, high: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from gradlab.cli import arguments
+from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
 from gradlab.cli.signals import undisturbed
@@ -35,6 +36,7 @@ class Attribute:
     """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are made again."""
     keep: bool = False
     """Keep in RUN.h5 what had to be made again, so that the next reading takes seconds."""
+    explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and the ledger's table."""
 
@@ -43,6 +45,7 @@ class Attribute:
         from gradlab.accounting import attribute
         from gradlab.ledger_words import sentences
         from gradlab.profile import load
+        from gradlab.verdict.screen import first_sentence
         from gradlab.verdict.sentence import Sentence
 
         profile = load(self.file)
@@ -53,8 +56,7 @@ class Attribute:
                 profile.save(self.file, overwrite=True)
         ledger = attribute(profile)
         told = sentences(ledger, profile) + ([Sentence("source", True, AGAIN)] if again else [])
-        return {
-            "verdict": [asdict(sentence) for sentence in told],
+        return of_screen(first_sentence(told)) | {
             "ledger": ledger.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, UseAppendAction, arg
 
+from gradlab.cli import arguments
+from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
 
 
@@ -31,6 +33,7 @@ class Choose:
     start, in the middle and at the end of their ramp."""
     ramp: Annotated[int | None, arg(metavar="T")] = None
     """Length of that ramp, in iterations. Default: 9000."""
+    explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and tables."""
 
@@ -38,8 +41,8 @@ class Choose:
         """Choose, from the file alone."""
         from gradlab.choice import choose
         from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
-        from gradlab.choice.words import statements
         from gradlab.profile import load
+        from gradlab.verdict.chosen import screen
 
         chosen = choose(
             load(self.file),
@@ -49,8 +52,7 @@ class Choose:
             iteration=self.iteration,
             ramp=self.ramp,
         )
-        document: Document = {
-            "verdict": [asdict(each) for each in statements(chosen)],
+        document: Document = of_screen(screen(chosen)) | {
             "best": best_table(chosen).to_dict("records"),
             "what if": trial_table(chosen).to_dict("records"),
             "run": str(self.file),

@@ -8,7 +8,7 @@ from math import isfinite, sqrt
 from gradlab.logged.reading import TOLERANCE, Agreement, agreements, supported
 from gradlab.logged.run import LogsRun
 from gradlab.verdict import Sentence
-from gradlab.wording import cosine, horizons, percent, rounded_up, span, steps
+from gradlab.wording import cosine, cosines, horizons, percent, rounded_up, steps
 
 
 def agreement_sentences(run: LogsRun) -> list[Sentence]:
@@ -109,7 +109,7 @@ def _enough(found: Sequence[Agreement]) -> str:
 def _gap(each: Agreement) -> str:
     """42% (CI 31–55%), cosine 0.97 (CI 0.95–0.99), N = 400 trajectories"""
     n, turn = f"N = {each.n} trajectories", each.cosine
-    angle = f"cosine {cosine(turn.value)} (CI {span(turn.low, turn.high)})"
+    angle = f"cosine {cosine(turn.value)} (CI {cosines(turn.low, turn.high)})"
     if not isfinite(each.gap.value):
         return f"an unknown share of a score that is lost in noise ({n})"
     size = _percent(each.gap.value)

@@ -8,7 +8,7 @@ from gradlab.logged.reading import SUPPORTED, Agreement, agreements, numbers, su
 from gradlab.logged.run import LogsRun
 from gradlab.logged.verdict import verdict
 from gradlab.verdict.screen import Fact, Light, Screen
-from gradlab.wording import cosine, percent, rounded_up, span, steps, two
+from gradlab.wording import cosine, cosines, percent, rounded_up, span, steps, two
 
 
 def screen(run: LogsRun) -> Screen:
@@ -51,7 +51,7 @@ def _alone(run: LogsRun) -> tuple[str, Light, str]:
     if not found:
         return "There is no score to judge here.", "none", "nothing measured"
     own = found[max(found)]
-    ends = f"cosine {span(own.low, own.high)}"
+    ends = f"cosine {cosines(own.low, own.high)}"
     if own.low >= SUPPORTED:
         return "Follow the score: these trajectories settle its direction.", "act", ends
     return "Record more trajectories: the score is too noisy to follow alone.", "choose", ends
@@ -89,7 +89,7 @@ def _referee(run: LogsRun) -> list[Fact]:
     h = max(found)
     own = found[h]
     how = f"Cosine of the mean score with its expectation, {own.n} trajectories (gradient)."
-    ends = f"{cosine(own.low)}–{cosine(own.high)}"
+    ends = cosines(own.low, own.high)
     return [Fact(f"the score's own cosine over {steps(h)}, {ends}", cosine(own.value), how)]
 
 

@@ -9,7 +9,7 @@ from gradlab.logged.agreement_words import agreement_sentences
 from gradlab.logged.reading import SUPPORTED, Number, by_output, critics, numbers, referee
 from gradlab.logged.run import LogsRun
 from gradlab.verdict import Sentence
-from gradlab.wording import cosine, percent, rounded_up, span, steps, times, two
+from gradlab.wording import cosine, cosines, percent, rounded_up, span, steps, times, two
 
 FIT = 0.05  # of a critic's spread: residuals within it are called small
 BEYOND = 0.01  # share of values outside of the return bound that is worth a word
@@ -70,7 +70,7 @@ def _referee(run: LogsRun) -> list[Sentence]:
     own, less = found[h], _saved(run, h)
     text = (
         f"The score itself, over {steps(h)}, has a cosine of {cosine(own.value)} (CI "
-        f"{span(own.low, own.high)}, N = {own.n} trajectories) with what it estimates{less}"
+        f"{cosines(own.low, own.high)}, N = {own.n} trajectories) with what it estimates{less}"
     )
     if own.low >= SUPPORTED:
         return [Sentence("score", True, f"{text}: enough to referee.")]

@@ -15,7 +15,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdict.screen import Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import batches, cosine, percent, span
+from gradlab.wording import batches, cosine, cosines, percent
 
 # What a fault shows up in; a fault that is not named here is seen in the norms.
 SEEN_IN = {
@@ -69,10 +69,10 @@ def _told(found: Signal, low: float, high: float) -> tuple[str, str, Light]:
     needed = NEEDED * (1 - found.share) / found.share if found.share > 0 else float("inf")
     if low > 0 and needed <= 1:
         text = "Go on: no fault, and one batch is enough to know where the gradient points."
-        return text, f"sure (cosine {span(sqrt(low), sqrt(min(high, 1.0)))})", "act"
+        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
     if low > 0:
         text = f"No fault; average {batches(needed)} batches per step for a cosine of 0.9."
-        return text, f"sure (cosine {span(sqrt(low), sqrt(min(high, 1.0)))})", "act"
+        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
     most = cosine(sqrt(max(high, 0.0)))
     text = "No fault, but a batch's gradient is not known to be more than noise: enlarge it."
     return text, f"not shown (cosine at most {most})", "choose"
@@ -124,7 +124,7 @@ def _cosine(run: ProbeRun) -> list[Fact]:
     if low <= 0:
         most = f"≤ {cosine(sqrt(max(high, 0.0)))}"
         return [Fact("cosine of one batch with the mean", most, how)]
-    ends = span(sqrt(low), sqrt(max(high, 0.0)))
+    ends = cosines(sqrt(low), sqrt(high))
     return [Fact(f"cosine of one batch with the mean, {ends}", cosine(found.cosine), how)]
 
 

@@ -21,7 +21,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdict import Sentence
 from gradlab.verdict.phrases import enough
-from gradlab.wording import batches, cosine, duration, percent, span, two
+from gradlab.wording import batches, cosine, cosines, duration, percent, span, two
 
 RISK = 0.05  # of an interval
 RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
@@ -110,7 +110,7 @@ def _signal(run: ProbeRun) -> Sentence | None:
 
 
 def _clear_signal(whole: Signal, low: float, high: float, n: str) -> str:
-    direction = f"{cosine(whole.cosine)} (CI {span(sqrt(low), sqrt(high))}, {n})"
+    direction = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))}, {n})"
     text = f"The gradient of one batch has the cosine {direction} with the mean gradient"
     if _batches(low) <= 1:
         return f"{text}: one batch is enough."

@@ -110,7 +110,9 @@ def compare_remedies(
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes, lines = measured(asked, k, plan, folder / f"trial-{k}", progress)
-        run = _with_trial(run, k, values, notes, plan, config | {"command": command})
+        run = _with_trial(
+            run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
+        )
         run = replace(run, slices=run.slices or lines)
         run.save(output, overwrite=True)
     assert run is not None

@@ -12,7 +12,6 @@ from gradlab.remedies.arms import BASELINE, NAMES, TIME
 from gradlab.remedies.batches import larger_batches
 from gradlab.remedies.run import Remedies
 from gradlab.remedies.verdict import CEILING, OfTrials, verdict
-from gradlab.verdict.remedies import by
 from gradlab.verdict.screen import Fact, Light, Screen
 from gradlab.wording import listed, span, times
 
@@ -47,14 +46,14 @@ def _take(
 ) -> tuple[str, Light, str]:
     """The best that is shown; others whose interval reaches its lower end are not excluded."""
     best = shown[0]
-    text = f"Take {NAMES[best]}: at equal fitting time the gradient's error falls {by(known[best])}"
+    gain = times(exp(known[best].value))
+    text = f"Take {NAMES[best]}: at equal fitting time the gradient's error falls {gain}"
     text += f" (price: {times(_step_cost(run, best))} the time per step)."
     alike = [arm for arm in order if arm != best and known[arm].high >= known[best].low]
     worse = [NAMES[arm] for arm, found in known.items() if found.high < 0 and arm != CEILING]
     text += f" Not excluded: {listed([NAMES[arm] for arm in alike], NAMED)}." if alike else ""
     text += f" Leave {listed(worse, NAMED)}: worse than no remedy." if worse else ""
-    fits = f"{run.trials} fit{'s' * (run.trials > 1)}"
-    sure = f"shown ({_ends(known[best])} lower, {fits})"
+    sure = f"shown ({_ends(known[best])}× lower, {_fits(run)})"
     return text, "choose" if alike else "act", sure
 
 
@@ -64,8 +63,18 @@ def _none(
     best = next((arm for arm in order if known[arm].value > 0), None)
     if best is None:
         return "Take none: no remedy even looks better than the plain fit.", "act", "none better"
-    text = f"Take none yet; the best guess is {NAMES[best]}, {by(known[best])} at equal fitting"
-    return f"{text} time.", "choose", f"not shown; {judged[best].more(known[best])}"
+    gain = f"{times(exp(known[best].value))} lower error"
+    text = f"Take none yet; the best guess is {NAMES[best]}: {gain} at equal fitting time."
+    run = judged[best].run
+    return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(known[best])}"
+
+
+def _fits(run: Remedies) -> str:
+    """How many, and from how many they were extended after a first look."""
+    told = run.notes.get("trials", ())
+    planned = int(told[0].get("planned", run.trials)) if told else run.trials
+    count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
+    return f"{count}, extended from {planned} after looking" if run.trials > planned else count
 
 
 def _gain(judged: OfTrials, found: LogRatio, arm: str) -> list[Fact]:

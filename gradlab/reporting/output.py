@@ -27,6 +27,7 @@ from gradlab.series import series
 from gradlab.training import pairs
 from gradlab.training.results import Training, loaded
 from gradlab.verdict import through_training
+from gradlab.wording import listed
 
 
 def report(path: str | Path) -> Path:
@@ -151,7 +152,8 @@ def _two(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
 
 
 def _several(runs: Mapping[str, Training]) -> tuple[Page, pd.DataFrame]:
-    title = f"{' and '.join(runs)} on {next(iter(runs.values())).task}"
+    named = listed(list(runs), 2) if len(runs) <= 2 else f"{len(runs)} runs"
+    title = f"{named} on {next(iter(runs.values())).task}"
     return training_page.several(runs, title), pairs.table(runs)
 
 

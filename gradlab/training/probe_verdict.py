@@ -17,7 +17,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
 from gradlab.training.results import Training
 from gradlab.verdict import Sentence
-from gradlab.wording import cosine, duration, percent, span
+from gradlab.wording import cosine, cosines, duration, percent
 
 
 def probed(run: Training, name: str) -> list[Sentence]:
@@ -62,7 +62,7 @@ def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
         low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
         pairs = whole.pairs
         if low > 0:
-            ends = span(sqrt(low), sqrt(high))
+            ends = cosines(sqrt(low), sqrt(high))
             told.append(f"{cosine(whole.cosine)} (seed {seed}, CI {ends})")
         else:
             undecided.append(f"seed {seed} (at most {cosine(sqrt(max(high, 0.0)))})")

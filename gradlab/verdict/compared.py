@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from math import exp
+
 import numpy as np
 
 from gradlab.comparison import Comparison
@@ -9,9 +12,9 @@ from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.verdict.phrases import SAME, capital, ratio_of, ratio_span, same
-from gradlab.verdict.screen import Screen, first_sentence
+from gradlab.verdict.screen import Fact, Screen
 from gradlab.verdict.sentence import Sentence
-from gradlab.wording import gradient, horizons, percent, rounded_up
+from gradlab.wording import gradient, horizons, known, listed, percent, rounded_up, two
 
 PARTS = {
     "bias2": "squared bias",
@@ -21,8 +24,59 @@ PARTS = {
 
 
 def screen(comparison: Comparison) -> Screen:
-    """The first screen of two measurements."""
-    return first_sentence(comparison_verdict(comparison), "mse-ratio")
+    """Whether B is better than A, and for which gradients; the change that was made is below."""
+    rest = comparison_verdict(comparison)
+    ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
+    A, B = comparison.names
+    if not ratios:
+        text = f"{B} and {A} cannot be compared: no error is known to be above 0 in both."
+        return Screen(text, "none", "no error to compare", (), "mse-ratio", rest)
+    better = [name for name, ratio in ratios.items() if ratio.high < 0]
+    worse = [name for name, ratio in ratios.items() if ratio.low > 0]
+    alike = [name for name, ratio in ratios.items() if same(ratio)]
+    open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
+    told = [f"lowers the error of {_who(better)}"] if better else []
+    told += [f"raises that of {_who(worse)}"] if worse else []
+    if told:
+        text = f"{B} against {A}: it {' and '.join(told)}."
+    elif open_:
+        text = f"{B} is not shown to be better or worse than {A}."
+    else:
+        text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
+    text += f" Open: {_who(open_)}." if told and open_ else ""
+    facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
+    return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
+                  "mse-ratio", rest)  # fmt: skip
+
+
+def _who(names: Sequence[str]) -> str:
+    return listed([gradient(name).partition(" (")[0] for name in names], 2)
+
+
+def _sure(comparison: Comparison, ratios: Mapping[str, LogRatio], open_: Sequence[str]) -> str:
+    if not open_:
+        return "decided for every gradient (95%)"
+    least = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
+    decided = len(ratios) - len(open_)
+    return f"decided for {decided} of {len(ratios)} gradients; {_more(comparison, ratios[least])}"
+
+
+def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
+    A, B = comparison.names
+    paired = "each replicate at its own best horizon"
+    how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
+    label = f"× the error, {gradient(name).partition(' (')[0]}, {ratio_span(ratio)}"
+    return Fact(label, known(two(exp(ratio.value)), exp(ratio.low), exp(ratio.high),
+                             _samples(comparison)), how)  # fmt: skip
+
+
+def _least(comparison: Comparison, name: str) -> LogRatio | None:
+    """log of B's least error over A's; None where it is lost."""
+    over = _finite(comparison, name, "mse")
+    pairs = [comparison.estimates(name, "mse", h) for h in over]
+    if not pairs:
+        return None
+    return least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
 
 
 def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
@@ -62,7 +116,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
         return None
     pairs = [comparison.estimates(name, "mse", h) for h in over]
     best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
-    ratio = least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
+    ratio = _least(comparison, name)
     (A, B), n = comparison.names, _samples(comparison)
     if ratio is None:
         return False, f"Undecided: the error of {gradient(name)} is lost in noise ({n})"

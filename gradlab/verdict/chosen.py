@@ -1,0 +1,69 @@
+"""The first screen of a choice: what to use, what else may be as good, and what would tell."""
+
+from __future__ import annotations
+
+from gradlab.choice.values import Best, Cell, Choice
+from gradlab.choice.words import CALLED, cell_words, cells_words, statements
+from gradlab.statistics.quantities import QUANTITIES
+from gradlab.verdict.screen import Fact, Light, Screen
+from gradlab.verdict.sentence import Sentence
+from gradlab.wording import cosine, cosines, rounded_up, span, two
+
+MANY = 4  # cells in a row that a headline names before it counts
+
+
+def screen(choice: Choice) -> Screen:
+    """Use what is best by the criterion that was asked first; every other sentence below."""
+    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    found = choice.mse or choice.direction
+    if found is None:
+        text = "Use no gradient on the word of this file: nothing in it can be chosen from."
+        return Screen(text, "none", "no error is known", (), None, rest)
+    others = tuple(cell for cell in found.kept if cell != found.cell)
+    text = f"Use {cell_words(found.cell)}: the best {_criterion(found)} at batch {choice.batch}."
+    if others:
+        text += f" Not excluded: {_alternatives(others)}."
+    facts = (_fact(choice, found), *_direction(choice, found))
+    light: Light = "choose" if others else "act"
+    return Screen(text, light, _sure(found), facts, None, rest)
+
+
+def _criterion(found: Best) -> str:
+    return CALLED[found.criterion].partition(" (")[0]
+
+
+def _alternatives(others: tuple[Cell, ...]) -> str:
+    names = dict.fromkeys(name for name, _ in others)
+    if len(names) > MANY:
+        return f"{len(others)} other cells of {len(names)} gradients"
+    return cells_words(others)
+
+
+def _sure(found: Best) -> str:
+    if len(found.kept) == 1:
+        return "sure (nothing else may be best, 95%)"
+    if not found.partings:
+        return "not sure; no affordable number of samples would tell"
+    first = found.partings[0]
+    rival = first.member if first.rival == found.cell else first.rival
+    more = f"about {rounded_up(first.more)} more samples would part it from {cell_words(rival)}"
+    return f"not sure; {more}"
+
+
+def _fact(choice: Choice, found: Best) -> Fact:
+    ends = (found.interval.low, found.interval.high)
+    where = f"{_criterion(found)} of {cell_words(found.cell)}"
+    if found.criterion == "direction":
+        shown = Fact(f"{where}, {cosines(*ends)}", cosine(found.value), "")
+    else:
+        shown = Fact(f"{where}, {span(*ends)}", two(found.value), "")
+    name = {"mse": "mse", "direction": "cosine_batch"}.get(found.criterion, found.criterion)
+    known = next((each for each in QUANTITIES.values() if each.name == name), None)
+    formula = "" if known is None else f"{known.formula} ({known.source}), "
+    return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
+
+
+def _direction(choice: Choice, found: Best) -> list[Fact]:
+    """The same by the other criterion."""
+    other = choice.direction
+    return [] if other is None or other is found else [_fact(choice, other)]
