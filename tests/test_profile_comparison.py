@@ -15,11 +15,12 @@ from gradlab.comparison import compared
 from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.profile import Profile
-from gradlab.reporting.output import compare
+from gradlab.reporting.output import compare, side_by_side
 from gradlab.statistics.comparison import difference, on_joint_groups
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Estimate
 from gradlab.verdict.compared import comparison_verdict
+from tests.first_screens import check_first_screen
 from tests.test_verdict import planted
 
 SAME = {"task": "pendulum", "policy_hash": "abc", "starts_hash": "s", "seed": 0, "truth": "matched"}
@@ -207,3 +208,9 @@ def test_figures_show_no_change_as_a_level():
     assert heights and all(np.allclose(each, 1.0) for each in heights)
     with pytest.raises(InputError, match="quantity is 'none'"):
         figures.difference(table, quantity="none", names=("A", "B"))
+
+
+def test_the_first_screen_begins_with_the_comparison(files, browser, tmp_path):
+    page, _ = side_by_side(files)
+    check_first_screen(browser, page, tmp_path)
+    assert "lowers the error of" in page.screen.headline

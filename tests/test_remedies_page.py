@@ -23,6 +23,7 @@ from gradlab.remedies.run import Remedies
 from gradlab.remedies.verdict import verdict
 from gradlab.reporting import remedies_page, render
 from gradlab.reporting.numbers import number
+from tests.first_screens import check_first_screen
 
 H, BATCH, ARMS = 6, 256, ("spectral", "dd", "two-model")
 FACTOR = {"spectral": 0.5, "dd": 0.8, "two-model": 1.3}  # of every error, at equal steps
@@ -465,3 +466,19 @@ def test_a_hostile_task_is_text(browser: Any, tmp_path: Path) -> None:
 def test_a_run_without_slices_has_a_page_without_them() -> None:
     sections = [{each.section for each in remedies_page.panels(run)} for run in (RUN, BARE)]
     assert sections[0] - sections[1] == {remedies_page.SURFACE}
+
+
+def test_the_first_screen_names_action_price_and_more_samples(browser: Any, tmp_path: Path) -> None:
+    found = remedies_page.page(RUN)
+    check_first_screen(browser, found, tmp_path)
+    assert found.screen.headline.startswith("Take spectral normalisation")
+    assert [fact.text for fact in found.screen.numbers[:2]] == ["1.5×", "1×"]
+    assert "4× the batch" in found.screen.numbers[2].label
+
+
+def test_fits_that_were_added_after_a_look_are_named() -> None:
+    told = [{**each, "planned": 4} for each in RUN.notes["trials"]]
+    notes = {"trials": [{**told[0], "planned": 2}, *told[1:]]}
+    screen = remedies_page.page(replace(RUN, notes=notes)).screen
+    assert "4 fits, extended from 2 after looking" in screen.sure
+    assert "extended" not in remedies_page.page(RUN).screen.sure

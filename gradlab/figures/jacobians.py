@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, LogNorm
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from gradlab.figures import drawing, style
-from gradlab.figures.drawing import Curve, Numbers
-from gradlab.figures.style import INK, MUTED, PAPER, TICKS, Look
+from gradlab.figures.drawing import Curve
+from gradlab.figures.style import INK, MUTED, Look
+from gradlab.figures.tints import tinted
 
 LOOKS = {
     "A": Look("A = ∂s'/∂s", style.BLUE, "-", "o"),
@@ -33,7 +33,6 @@ NO_FLAGS = "no step failed its certificate, no rollout ended"
 NOTE = "100 % is the error of a model that knows nothing: derivatives of 0, no change"
 DECADES = 4  # of colours below the largest entry
 WORDY = 90  # entries up to which each shows its number
-DARK = 0.42  # place on the colour scale from which a number is written in white
 LEAST = 1e-3  # smaller entries are nothing to a reader
 
 
@@ -59,12 +58,12 @@ def jacobian_entries(
         return _titled(ax, titles[quantity])
     outputs, inputs = ([str(x) for x in dict.fromkeys(rows[name])] for name in ("output", "input"))
     values = rows["value"].to_numpy(float).reshape(len(outputs), len(inputs))
-    _map(ax, values)
-    _label(ax, outputs, inputs, values)
+    tinted(ax, values, DECADES, LEAST, numbers=values.size <= WORDY)
+    _label(ax, outputs, inputs)
     note = "σ of the output per σ of the input along the path"
     if quantity == "effect":
         note = "change of the action gradient, relative to its norm"
-    return _titled(ax, titles[quantity], f"{note}; empty: exactly 0")
+    return _titled(ax, titles[quantity], f"{note}; 0: exactly")
 
 
 def jacobian_time(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -156,23 +155,8 @@ def _strips(ax: Axes, time: pd.DataFrame) -> bool:
     return place > 0
 
 
-def _map(ax: Axes, values: Numbers) -> None:
-    positive = values[values > 0]
-    top = float(positive.max()) if positive.size else 1.0
-    colours = LinearSegmentedColormap.from_list("error", [PAPER, style.BLUE, INK])
-    shown = np.where(values > 0, np.maximum(values, top / 10**DECADES), np.nan)
-    norm = LogNorm(top / 10**DECADES, top)
-    image = ax.imshow(shown, cmap=colours, norm=norm, aspect="auto", interpolation="nearest")
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
-    bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
-    bar.ax.yaxis.set_major_formatter(TICKS)
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.tick_params(colors=MUTED, labelsize=8)
-    bar.outline.set_edgecolor(MUTED)
-
-
-def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str], values: Numbers) -> None:
-    """Names beside rows and columns, numbers in the cells, lines between the blocks."""
+def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str]) -> None:
+    """Names beside rows and columns, lines between the blocks."""
     for axis, names in ((ax.xaxis, inputs), (ax.yaxis, outputs)):
         keep = range(0, len(names), 1 + (len(names) - 1) // 24)
         axis.set_ticks(list(keep), [style.plain(names[k]) for k in keep])
@@ -186,14 +170,6 @@ def _label(ax: Axes, outputs: Sequence[str], inputs: Sequence[str], values: Numb
     ax.axvline(len(outputs) - 1.5, color=MUTED, lw=1.2)
     ax.set_xlabel("input", color=INK)
     ax.set_ylabel("output", color=INK)
-    if values.size > WORDY:
-        return
-    top = values.max()
-    for (i, j), value in np.ndenumerate(values):
-        if value > 0:
-            dark = 1 + np.log10(value / top) / DECADES > DARK
-            text = f"{value:.2g}" if value >= LEAST else "~0"
-            ax.text(j, i, text, ha="center", va="center", fontsize=8, color=PAPER if dark else INK)
 
 
 def _titled(ax: Axes, title: str, note: str = "") -> Axes:

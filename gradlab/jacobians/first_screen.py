@@ -42,7 +42,7 @@ def _model(run: JacobianRun) -> tuple[str, Light, str]:
         return text, "choose", f"not shown (at most {percent(float(entry['ci_high']))})"
     ends = f"{percent(low)}–{percent(float(entry['ci_high']))} of its norm"
     text = f"Mend the derivative of {name} first: no other error moves the gradient as much.{reach}"
-    return text, "act", f"shown ({ends})"
+    return text, "act", f"shown (by {ends})"
 
 
 def _simulator(run: JacobianRun) -> tuple[str, Light, str]:

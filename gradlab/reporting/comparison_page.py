@@ -11,8 +11,7 @@ from gradlab.comparison import Comparison
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
-from gradlab.reporting.numbers import QUANTITIES
-from gradlab.reporting.numbers import folded as table_of
+from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.verdict.compared import screen
@@ -87,8 +86,7 @@ def _facts(comparison: Comparison) -> dict[str, object]:
 
 def _tables(table: pd.DataFrame) -> str:
     return "\n".join(
-        table_of(QUANTITIES.get(str(name), str(name)), rows, HEADINGS, str(name))
-        for name, rows in table.groupby("quantity", sort=False)
+        quantity(str(name), rows, HEADINGS) for name, rows in table.groupby("quantity", sort=False)
     )
 
 

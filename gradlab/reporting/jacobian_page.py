@@ -63,10 +63,10 @@ def panels(run: JacobianRun) -> list[Panel]:
         flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
         flags_panel = panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
         return [found[0], flags_panel, *found[1:]]
-    error = "Dark: what the model should learn first, and which data would teach it."
+    error = "Full colour: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
     own = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
-    effect = "Dark: the errors that move the gradient; the others cost nothing here."
+    effect = "Full colour: the errors that move the gradient; the others cost nothing here."
     errors = [
         _map_panel("entries-effect", ERROR, effect, run, "effect"),
         _map_panel("entries-error", ERROR, error, run, "error"),

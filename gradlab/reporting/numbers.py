@@ -8,20 +8,8 @@ from html import escape
 
 import pandas as pd
 
-QUANTITIES = {
-    "mse": "Mean squared error of one batch",
-    "relative_mse": "Mean squared error over that of a zero gradient",
-    "bias2": "Squared bias",
-    "variance": "Variance of one sample (trace of the covariance)",
-    "variance_critics": "Variance of the mean across critics",
-    "gain": "Gain of one small step, as a share of the best step of its length",
-    "cosine": "Cosine of the mean with the truth",
-    "cosine_batch": "Expected cosine of one batch with the truth",
-    "sign_agreement": "Share of parameters whose sign agrees with the truth",
-    "snr": "Signal-to-noise ratio of one sample",
-    "mean_norm": "Norm of the mean",
-    "tail_index": "Heaviness of the tails of one sample (1: Gaussian, above 1.2: heavy)",
-}
+from gradlab.statistics.quantities import QUANTITIES
+
 HEADINGS = {
     "estimator": "estimator",
     "horizon": "horizon",
@@ -35,14 +23,21 @@ HEADINGS = {
 
 
 def tables(table: pd.DataFrame) -> str:
-    """<details> per quantity, the known ones first, closed."""
+    """<details> per quantity, the known ones first, closed, each with its formula and source."""
     found = [str(name) for name in dict.fromkeys(table["quantity"])]
     order = [name for name in QUANTITIES if name in found]
     order += [name for name in found if name not in QUANTITIES]
-    return "\n".join(
-        folded(QUANTITIES.get(name, name), table[table["quantity"] == name], HEADINGS, name)
-        for name in order
-    )
+    return "\n".join(quantity(name, table[table["quantity"] == name], HEADINGS) for name in order)
+
+
+def quantity(name: str, rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
+    """The rows of one quantity under its title, formula and source."""
+    known = QUANTITIES.get(name)
+    if known is None:
+        return folded(name, rows, headings, name)
+    unit = f" [{known.unit}]" if known.unit else ""
+    about = f"{known.formula}{unit}; {known.source}"
+    return folded(known.title, rows, headings, name, about)
 
 
 def number(value: object) -> str:
@@ -58,12 +53,14 @@ def number(value: object) -> str:
     return escape(str(value))
 
 
-def folded(title: str, rows: pd.DataFrame, headings: Mapping[str, str], code: str = "") -> str:
+def folded(
+    title: str, rows: pd.DataFrame, headings: Mapping[str, str], code: str = "", about: str = ""
+) -> str:
     """<details> with a table that sorts by value, closed.
 
     Args:
         headings: column of `rows` → what the page calls it.
-        code: the quantity's name in files.
+        code: the quantity's name in files; about: its formula and source.
     """
     head = "".join(
         f'<th scope="col"><button type="button">{heading}</button></th>'
@@ -74,9 +71,10 @@ def folded(title: str, rows: pd.DataFrame, headings: Mapping[str, str], code: st
         for values in zip(*(rows[name].tolist() for name in headings), strict=True)
     )
     named = f" <code>{escape(code)}</code>" if code else ""
+    how = f'<p class="formula">{escape(about)}</p>' if about else ""
     return (
         f"<details><summary>{escape(title)}{named} <small>{len(rows)} rows</small></summary>\n"
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
+        f'{how}<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div></details>"
     )
 

@@ -62,13 +62,23 @@ class Page:
 
 def render(page: Page) -> str:
     """The whole page as text."""
-    first = next((each for each in page.panels if each.name == page.screen.figure), None)
+    first = _first(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else shell.figure(page.panels.index(first), first)
-    parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(page.facts)]
+    parts = [
+        first_fold.screen(page.screen, figure, page.source),
+        shell.facts({**page.facts, "file": page.source.file}),
+    ]
     parts += [first_fold.sentences(page.screen.rest)]
     parts += [_section(each, numbered) for each in _complete(page)]
     return shell.document(page.title, page.question, "\n".join(parts))
+
+
+def _first(page: Page) -> Panel | None:
+    """The panel that the screen names, else, where the run has no numbers for it, the first."""
+    if page.screen.figure is None or not page.panels:
+        return None
+    return next((each for each in page.panels if each.name == page.screen.figure), page.panels[0])
 
 
 def folded(title: str, panels: Iterable[Panel]) -> tuple[Section, ...]:

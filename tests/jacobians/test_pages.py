@@ -17,6 +17,7 @@ from gradlab.jacobians.run import load
 from gradlab.jacobians.verdict import verdict
 from gradlab.reporting import jacobian_page, report
 from gradlab.systems.linear import LinearQuadratic
+from tests.first_screens import check_first_screen
 
 FIGURES = (
     figures.jacobian_entries,
@@ -306,3 +307,14 @@ def test_a_measurement_of_the_same_policy_is_compared(tmp_path, own, capsys):
     assert cli.main(["jacobians", *LQR, *given, *compare, "--output", str(out)]) == 0
     assert not load(out).rows("horizon", quantity="measured doubling of the variance").empty
     assert "measured: " in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_finding_stands_on_the_first_screen(browser, tmp_path):
+    run = compared()
+    found = jacobian_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
+    assert f"{effects['output']} by {effects['input']}" in found.screen.headline
+    alone = jacobian_page.page(compared(model=False))
+    check_first_screen(browser, alone, tmp_path)
+    assert alone.screen.figure == "entries-size"

@@ -23,6 +23,8 @@ from gradlab.logged.data import COLUMNS, read
 from gradlab.logged.reading import agreements, numbers, supported
 from gradlab.logged.verdict import verdict
 from gradlab.networks import checkpoint
+from gradlab.reporting import logged_page
+from tests.first_screens import check_first_screen
 
 DISCOUNT = task().discount
 OWN = f"""
@@ -293,3 +295,10 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     runpy.run_path(str(script), run_name="__main__")
     assert "These data support the model's gradient" in capsys.readouterr().out
     assert (tmp_path / "logs.html").is_file() and (tmp_path / "judged.npz").is_file()
+
+
+def test_a_refuted_model_is_refused_on_the_first_screen(run, browser, tmp_path) -> None:
+    found = logged_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    assert found.screen.headline.startswith("Do not use this model's gradient")
+    assert found.screen.light == "act"

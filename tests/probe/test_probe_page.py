@@ -23,6 +23,7 @@ from gradlab.probe.tables import chains, choices, curves, profiles
 from gradlab.probe.verdict import verdict
 from gradlab.reporting import output, probe_page, probe_panels, render
 from gradlab.reporting.panels import Panel
+from tests.first_screens import check_first_screen
 from tests.probe.planted_probe import (
     NAMES,
     alarm,
@@ -304,3 +305,13 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
     text = page_of(load(written(tmp_path / "run.h5", rows)))
     assert len(text.encode()) < 100_000
     assert not re.search(r"https?://|@import|src=", text)
+
+
+def test_faults_stand_on_the_first_screen(browser: Any, run: ProbeRun, tmp_path: Path) -> None:
+    found = probe_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    assert found.screen.light == "none" and "dead inputs" in found.screen.headline
+    sound = {k: v for k, v in everything().items() if k != "alarms"}
+    quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
+    check_first_screen(browser, quiet, tmp_path)
+    assert quiet.screen.light != "none" and quiet.screen.figure == "signal_share"

@@ -13,11 +13,12 @@ from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.journal import Journal
 from gradlab.journal_tables import Column, Table
-from gradlab.reporting import report
-from gradlab.reporting.output import compare
+from gradlab.reporting import report, training_page
+from gradlab.reporting.output import compare, side_by_side
 from gradlab.statistics.seeds import aggregate, interquartile_mean
 from gradlab.training.results import first_reached, load, loaded, table, times
 from gradlab.training.verdicts import verdict
+from tests.first_screens import check_first_screen
 
 SEEDS = (0, 1, 2, 3, 4)
 RETURNS = np.array(
@@ -205,3 +206,43 @@ def test_boxes_of_time_stand_for_enough_rows_each():
     few = figures.update_times(rows.tail(1))
     assert "too short a run" in [text.get_text() for text in few.texts]
     plt.close("all")
+
+
+def test_the_first_screen_says_who_has_learned_and_which_seed_failed(browser, tmp_path):
+    run = load(written(tmp_path / "run.h5"))
+    found = training_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    # Seed 3 falls to −50 from −99, seed 4 rises from −500: all five improve.
+    assert found.screen.light == "act" and "every seed improves" in found.screen.headline
+    worse = np.array(RETURNS)
+    worse[-1, 3] = -100.0
+    screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).screen
+    assert "in 4 of 5 seeds" in screen.headline and "seed 3" in screen.headline
+    assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
+
+
+def test_the_best_of_several_runs_is_shown_or_not(browser, tmp_path):
+    gap = RETURNS + np.array([-20.0, -21, -19, -20, -20])
+    alike = RETURNS + np.array([-2.0, 2, -1, 1, -0.5])
+    files = [
+        written(tmp_path / "a.h5", name="good"),
+        written(tmp_path / "b.h5", name="bad", returns=gap),
+    ]
+    page, _ = side_by_side(files)
+    check_first_screen(browser, page, tmp_path)
+    assert page.screen.headline.startswith("Take good") and page.screen.light == "act"
+    files.append(written(tmp_path / "c.h5", name="near", returns=alike))
+    page, _ = side_by_side(files)
+    check_first_screen(browser, page, tmp_path)
+    assert page.screen.light == "choose" and "Not excluded: near" in page.screen.headline
+    assert "shown above bad" in page.screen.headline
+
+
+def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):
+    first = written(tmp_path / "a.h5", reward_scale=0.01)
+    second = written(tmp_path / "b.h5", name="td3", reward_scale=0.5)
+    page, _ = side_by_side([first, second])
+    (method,) = [each for each in page.sections if each.name == "method"]
+    table, rest = method.body.split("settings are the same")
+    assert "reward_scale" in table and "<td>0.01</td><td>0.5</td>" in table
+    assert "episode" not in table and "episode" in rest
