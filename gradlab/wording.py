@@ -83,6 +83,21 @@ def cosines(low: float, high: float) -> str:
     return f"{low:.2f}{' to ' if low < 0 or high < 0 else '–'}{high:.2f}"
 
 
+def ratio(value: float, low: float, high: float, more: str = "") -> str:
+    """3.2× (CI 2.1–4.9); of an interval of decades the end that is known: "at least 1.7×".
+
+    Args:
+        more: what stands behind the interval, in the same brackets.
+    """
+    rest = f", {more}" if more else ""
+    if isfinite(high) and low > 0 and high <= 10 * low:
+        return f"{times(value)} (CI {span(low, high)}{rest})"
+    rest = f" (95%{rest})"
+    if low > 1:
+        return f"at least {times(low)}{rest}"
+    return f"at most {times(high)}{rest}" if high < 1 else f"an unknown multiple of{rest}"
+
+
 def known(text: str, low: float, high: float, count: str) -> str:
     """`text`, or "unknown (64 starts)" where its interval, of one sign, spans a decade or more."""
     near, far = sorted((abs(low), abs(high)))

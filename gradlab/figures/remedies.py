@@ -56,7 +56,7 @@ CLIPPED = "contact or clip"
 RATIO = ("ratio", "ratio_low", "ratio_high")
 REACH = 1e3  # ratios beyond are drawn here
 STEPS_OF_AXIS = {6.0: (1, 1.2, 1.5, 2, 3, 5, 7), 500.0: (1, 2, 5), np.inf: (1,)}  # by its width
-PRICE = "right: what a step of the fit costs (of a batch: its samples), the baseline's being 1"
+PRICE = "right: time per step of the fit (of a batch: its samples), × the baseline"
 
 
 def looks(names: Sequence[str]) -> dict[str, Look]:

@@ -18,6 +18,7 @@ from gradlab.verdict import Sentence
 from gradlab.verdict.phrases import SAME, capital, enough
 from gradlab.verdict.recommendation import recommendation
 from gradlab.wording import gradient, horizons, span, steps, times, two
+from gradlab.wording import ratio as sized
 
 MODEL = ESTIMATORS.index("model")
 
@@ -134,7 +135,7 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     low, high = gap - Z * se, gap + Z * se
     if not np.isfinite([low[-1], high[-1]]).all():
         return None
-    ratio = f"{times(exp(gap[-1]))} (CI {span(exp(low[-1]), exp(high[-1]))}, {_starts(run)})"
+    ratio = sized(exp(gap[-1]), exp(low[-1]), exp(high[-1]), _starts(run))
     text = f"one batch of {gradient('model')} at h = {run.horizon} has {ratio} the error of one of "
     text += gradient("data")
     if low[-1] <= 0 <= high[-1]:

@@ -20,7 +20,7 @@ from gradlab.profile import load
 from gradlab.reporting import comparison_page, series_page, training_page
 from gradlab.reporting.fonts import cut_down
 from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
-from gradlab.reporting.page import Page, render
+from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.series import series
@@ -83,6 +83,7 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{target.parent} cannot be made ({error.strerror})") from error
+    lay_out(page)
     try:
         _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
         with placed(target) as temporary:

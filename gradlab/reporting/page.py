@@ -15,9 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from gradlab.figures.style import SIZE
 from gradlab.reporting import first_fold, shell
 from gradlab.reporting.panels import Panel
 from gradlab.verdict.screen import Screen
+
+FIRST = (5.3, 3.6)  # inches of the first screen's figure
 
 
 @dataclass(frozen=True)
@@ -60,15 +63,21 @@ class Page:
     source: first_fold.Source = first_fold.NOWHERE
 
 
+def lay_out(page: Page) -> Panel | None:
+    """The panel of the first screen, drawn smaller, so that its words stay readable on a phone."""
+    first = _first(page)
+    if first is not None and tuple(first.figure.get_size_inches()) == SIZE:
+        first.figure.set_size_inches(*FIRST)
+    return first
+
+
 def render(page: Page) -> str:
     """The whole page as text."""
-    first = _first(page)
+    first = lay_out(page)
     numbered = [(k, each) for k, each in enumerate(page.panels) if each is not first]
     figure = "" if first is None else shell.figure(page.panels.index(first), first)
-    parts = [
-        first_fold.screen(page.screen, figure, page.source),
-        shell.facts({**page.facts, "file": page.source.file}),
-    ]
+    facts = {**page.facts, "file": page.source.file}
+    parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(facts)]
     parts += [first_fold.sentences(page.screen.rest)]
     parts += [_section(each, numbered) for each in _complete(page)]
     return shell.document(page.title, page.question, "\n".join(parts))

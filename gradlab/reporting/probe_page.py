@@ -62,9 +62,6 @@ def _facts(run: ProbeRun) -> dict[str, object]:
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
         "policy": f"{len(run.parameters)} tensors",
         "seed": run.attributes.get("seed"),
-        "gradlab": run.environment.get("gradlab"),
-        "torch": run.environment.get("torch"),
-        "begun": run.environment.get("created"),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log
+from math import exp, log
 from typing import Protocol
 
 import numpy as np
@@ -19,9 +19,10 @@ from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.verdict.phrases import capital, inverse, ratio_of, ratio_span, same
+from gradlab.verdict.phrases import capital, inverse, same
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import horizons, rounded_up, span, two
+from gradlab.wording import ratio as sized
 
 ABOUT = "remedy"
 FALSE = 0.05  # share of named horizons that chance may have named
@@ -217,5 +218,5 @@ def _least(evidence: Evidence) -> str:
 
 
 def by(ratio: LogRatio) -> str:
-    """3.2× (CI 2.1–4.9)"""
-    return f"{ratio_of(ratio)} (CI {ratio_span(ratio)})"
+    """3.2× (CI 2.1–4.9), or the end that is known."""
+    return sized(exp(ratio.value), exp(ratio.low), exp(ratio.high))
