@@ -52,6 +52,7 @@ class Page:
         facts: name → value, in one line; None and "" are left out.
         panels: every figure, in order of use.
         source: the run's file and the command that makes it again, beside every number.
+        compact: the first figure may be drawn small; off where its words need the room.
     """
 
     title: str
@@ -61,12 +62,13 @@ class Page:
     panels: tuple[Panel, ...] = ()
     sections: tuple[Section, ...] = ()
     source: first_fold.Source = first_fold.NOWHERE
+    compact: bool = True
 
 
 def lay_out(page: Page) -> Panel | None:
-    """The panel of the first screen, drawn smaller, so that its words stay readable on a phone."""
+    """The panel of the first screen, drawn small, so that its words stay readable on a phone."""
     first = _first(page)
-    if first is not None and tuple(first.figure.get_size_inches()) == SIZE:
+    if page.compact and first is not None and tuple(first.figure.get_size_inches()) == SIZE:
         first.figure.set_size_inches(*FIRST)
     return first
 

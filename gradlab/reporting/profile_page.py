@@ -57,7 +57,8 @@ def shown(
         _method(profile),
     )
     question = "How good is this policy gradient?"
-    return Page(title, question, _facts(profile), found, drawn, sections, source)
+    facts = _facts(profile)
+    return Page(title, question, facts, found, drawn, sections, source, compact=False)
 
 
 def _section(name: str, missing: str, known: Evidence) -> Section:
