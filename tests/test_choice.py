@@ -423,6 +423,10 @@ def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys)
     assert [tuple(cell) for cell in by_direction["set"]] == list(chosen.direction.kept)
     assert {row["chooser"] for row in document["weights of pair"]} > {"mse", "direction"}
     assert main(["choose", str(run)]) == 0
+    first = capsys.readouterr().out
+    name, horizon = choose(quadratic).mse.cell
+    assert first.startswith(f"Use {name}, h = {horizon}:") and "judged on" not in first
+    assert main(["choose", str(run), "--explain"]) == 0
     printed = capsys.readouterr().out
     assert "Best by mean squared error" in printed
     assert "judged on unseen starts" in printed

@@ -25,7 +25,7 @@ Over = Literal["iteration", "seconds"]
 AXIS = {"iteration": "iteration", "seconds": "wall time [s]"}
 SINGLE = 6  # seeds up to which each is a line
 COLUMNS = 3
-CELL = (2.6, 2.1)  # inches
+CELL = (2.2, 1.9)  # inches
 
 
 def several_returns(
@@ -145,10 +145,10 @@ def behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration"
 
 def dress_cell(ax: Axes, name: str) -> None:
     """A small axes: its run above it, few ticks."""
-    ax.set_title(plain(name), loc="left", fontsize=9.5, color=INK)
+    ax.set_title(plain(name), loc="left", fontsize=10, color=INK)
     ax.grid(True, axis="y", color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.tick_params(colors=MUTED, labelsize=8, width=0.6)
+    ax.tick_params(colors=MUTED, labelsize=9, width=0.6)
     ax.spines[["top", "right"]].set_visible(False)
     for spine in ax.spines.values():
         spine.set_color(MUTED)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from gradlab.figures import drawing, style
@@ -105,7 +106,7 @@ def layer_norms(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_yticks(list(keep), [names[k] for k in keep], fontsize=8.5 if len(names) < 20 else 7)
     ax.tick_params(length=0, colors=INK)
     several = f", mean of {len(seeds)} seeds" if len(seeds) > 1 else ""
-    note = f"norms, window means{several}; empty: exactly 0 or not finite"
+    note = f"norms, window means{several}; hatched: exactly 0 or not finite"
     over_steps(ax, title, "", [note]).grid(False)
     return ax
 
@@ -238,6 +239,9 @@ def _map(ax: Axes, values: Numbers, steps: Numbers) -> None:
     image = ax.pcolormesh(edges, rows, shown, cmap=colours, norm=norm, rasterized=True)
     ax.invert_yaxis()
     ax.set_facecolor(PAPER)
+    whole = Rectangle((edges[0], rows[0]), edges[-1] - edges[0], rows[-1] - rows[0], fill=False,
+                      hatch="////", ec=MUTED, lw=0, zorder=0)  # fmt: skip
+    ax.add_patch(whole)
     bar = ax.figure.colorbar(image, ax=ax, pad=0.02, shrink=0.9)
     bar.ax.yaxis.set_major_locator(LogLocator(numticks=6))
     bar.ax.yaxis.set_major_formatter(TICKS)

@@ -1,18 +1,21 @@
-"""The first screen of a probe: faults first, then the signal of a batch, then what to weigh."""
+"""The first screen of a probe: faults first, else the step to take, else a batch's signal."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from math import isfinite, sqrt
 
 import numpy as np
 
 from gradlab.probe.alarms import ALPHA, HALF
+from gradlab.probe.gains import facts_of
 from gradlab.probe.results import ProbeRun
 from gradlab.probe.tables import signals
 from gradlab.probe.verdict import NEEDED, RECENT, verdict
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
+from gradlab.verdict.recommendation import recommendation
 from gradlab.verdict.screen import Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import batches, cosine, cosines, percent
@@ -29,7 +32,7 @@ WORST = ("non-finite gradient", "origin of a non-finite gradient")
 
 
 def screen(run: ProbeRun) -> Screen:
-    """What to stop for, else whether a batch has a signal and what to weigh."""
+    """What to stop for, else the step that the task recommends, else what a batch is worth."""
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     rest = tuple(verdict(run))
     return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
@@ -51,6 +54,10 @@ def _faulty(run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...]) -> S
 
 
 def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
+    known = facts_of(run)
+    if known is not None and known.best is not None:
+        step = recommendation(known, rest)
+        return replace(step, sure=f"{step.sure}; no fault", figure="cosine")
     found = _signal(run)
     if found is None:
         text = "No fault so far; whether a batch has a signal is not measured yet."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from gradlab.statistics.quantities import QUANTITIES
 
+FIRST = ("gain", "mse", "relative_mse", "bias2", "variance", "cosine")  # in order of use
 HEADINGS = {
     "estimator": "estimator",
     "horizon": "horizon",
@@ -25,8 +26,9 @@ HEADINGS = {
 def tables(table: pd.DataFrame) -> str:
     """<details> per quantity, the known ones first, closed, each with its formula and source."""
     found = [str(name) for name in dict.fromkeys(table["quantity"])]
-    order = [name for name in QUANTITIES if name in found]
+    order = [name for name in (*FIRST, *QUANTITIES) if name in found]
     order += [name for name in found if name not in QUANTITIES]
+    order = list(dict.fromkeys(order))
     return "\n".join(quantity(name, table[table["quantity"] == name], HEADINGS) for name in order)
 
 

@@ -37,7 +37,7 @@ CAPTIONS = {
     "look at them. Falling to 0: nothing is learned any more.",
     "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; at next "
     "to nothing the policy stands still. The learning rate sets the level.",
-    "layer_norm": "A row much paler than its neighbours hardly learns; an empty one is cut off; "
+    "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off; "
     "all rows darkening together is an explosion.",
     "nonfinite": "Any bar is a fault: an alarm above names the sample and the first operation.",
     "saturation": "At its limit an action passes no gradient on. Above one half the actor is "

@@ -12,6 +12,7 @@ from gradlab.probe.gains import facts_of
 from gradlab.probe.results import ProbeRun, load
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.probe.verdict import verdict
+from gradlab.reporting import probe_page
 from tests.probe.planted_probe import H, measurement, written
 
 SE = 0.02
@@ -57,3 +58,9 @@ def test_cosines_at_the_starts_are_no_gains(tmp_path: Path, law: str | None) -> 
     found = run(tmp_path / "run.h5", BACKWARDS, law=law)  # type: ignore[arg-type]
     assert facts_of(found) is None
     assert not [each for each in verdict(found) if each.about == "gain"]
+
+
+def test_the_recommended_step_heads_the_page_of_a_sound_loop(tmp_path: Path) -> None:
+    screen = probe_page.page(run(tmp_path / "run.h5", BACKWARDS)).screen
+    assert "3–4 steps" in screen.headline and screen.sure.endswith("no fault")
+    assert screen.light == "act"
