@@ -9,10 +9,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
 
 import gradlab
 from gradlab import cli, figures, systems
 from gradlab.data.noise import stream
+from gradlab.figures.style import COLOURS, INK, MUTED, PAPER
+from gradlab.figures.tints import tinted
 from gradlab.jacobians.run import load
 from gradlab.jacobians.verdict import verdict
 from gradlab.reporting import jacobian_page, report
@@ -167,9 +170,25 @@ def test_curves_are_the_tables(run):
     (line,) = [each for each in ax.lines if str(each.get_label()).startswith("closed loop")]
     rows = run.rows("growth", block="closed", output="1").sort_values("step")
     np.testing.assert_allclose(line.get_ydata(), rows["value"] / np.log(10))
-    image = figures.jacobian_entries(run.table()).images[0].get_array()
-    value = run.rows("entry", quantity="error", output="reward", input="push [N]")["value"].iloc[0]
-    assert image[2, 2] == pytest.approx(value)
+    ax = figures.jacobian_entries(run.table())
+    values = run.rows("entry", quantity="error")["value"].to_numpy(float)
+    written = [text.get_text() for text in ax.texts][: len(values)]
+    shown = [(float(text), value) for text, value in zip(written, values, strict=True)
+             if text not in ("0", "~0")]  # fmt: skip
+    assert shown and [text for text, _ in shown] == pytest.approx([v for _, v in shown], rel=0.06)
+
+
+def test_tints_follow_the_page_and_zero_is_not_the_largest():
+    ax = plt.figure().add_subplot()
+    tinted(ax, np.array([[0.0, 1.0], [0.011, 0.0001]]), 4, 1e-3, numbers=True)
+    cells = {patch.get_xy(): patch for patch in ax.patches}
+    assert (-0.5, -0.5) not in cells  # exactly 0: the paper
+    assert cells[0.5, -0.5].get_alpha() == 1.0
+    assert cells[-0.5, 0.5].get_alpha() < cells[0.5, -0.5].get_alpha()
+    palette = {to_hex(each) for each in COLOURS.values()}
+    assert {to_hex(patch.get_facecolor()) for patch in ax.patches} <= palette
+    colours = {text.get_text(): to_hex(text.get_color()) for text in ax.texts}
+    assert colours == {"0": MUTED, "1": PAPER, "0.011": INK, "~0": INK}
 
 
 def test_flagged_steps_are_shown_on_the_time_axis(run):

@@ -161,7 +161,7 @@ def test_the_verdict_has_the_seeds_signals_with_their_intervals(run):
     told = sentences(training(run))
     # Shares .81 ± .035 and .25 ± .00707 of two bursts pooled: cosines .9 and .5.
     text = told["signal"].text
-    assert "0.9 (seed 4, CI 0.86–0.94), 0.5 (seed 5, CI 0.49–0.51)" in text
+    assert "0.90 (seed 4, CI 0.86–0.94), 0.50 (seed 5, CI 0.49–0.51)" in text
     assert "N = 32 pairs" in text and told["signal"].decided
     assert "6% of 30 s, within its budget of 10%" in told["cost"].text
     assert "measurement" not in told["cost"].text
