@@ -191,3 +191,15 @@ def test_the_command_chooses_by_gain_and_says_so(tmp_path, capsys):
 def test_the_study_runs_small(tmp_path):
     study.main(small=True, output=tmp_path)
     assert {"choice-by-gain.csv", "worlds.csv"} <= {each.name for each in tmp_path.iterdir()}
+
+
+def test_the_sentence_on_weights_speaks_of_gains():
+    _, profile = at(gradients=across)
+    chosen = choose(profile)
+    said = next(each for each in statements(chosen) if each.about == "pair")
+    assert said.decided and "by gain" in said.text and "error" not in said.text
+    own = chosen.pair.contender("gain")
+    assert own.ahead.low > 0 and own.cosine > chosen.pair.contender("best single by gain").cosine
+    _, harming = at(gradients=lambda one: {DATA: -one.truth(), MODEL: -2 * one.truth()})
+    text = next(e.text for e in statements(choose(harming)) if e.about == "pair")
+    assert text.startswith("No mixture of data (J_0); model, h = 5 raises the return")

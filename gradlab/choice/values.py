@@ -106,6 +106,8 @@ class Contender:
         gap: its cosine less that of the best scaled single estimator, paired.
         saved: log of the MSE of the weights chosen by "mse" over its own, paired; None where lost.
         gain: of its mean gradient; None where the truth is not the gradient of the return.
+        ahead: its cosine of one batch, which is the gain of that batch's step, less that of the
+            best single estimator by gain, paired; None likewise.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Contender:
     saved: Interval | None = None
     gain: float | None = None
     gain_interval: Interval | None = None
+    ahead: Interval | None = None
 
 
 @dataclass(frozen=True)

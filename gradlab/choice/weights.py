@@ -110,9 +110,8 @@ def _contenders(
 def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> Contender:
     mse, cosine = each.found["mse"], each.found["cosine_batch"]
     rival, mixture = among.scaled_single, among.mixture.found["mse"]
-    gap = Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
-    if all(np.isfinite(x.found["cosine_batch"].left_out).all() for x in (each, rival)):
-        gap = difference(cosine, rival.found["cosine_batch"])
+    gap = _gap(cosine, rival.found["cosine_batch"])
+    single = among.gain_single.found["cosine_batch"]
     return Contender(
         name=name,
         weights=each.weights,
@@ -125,7 +124,14 @@ def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> C
         saved=None if name == "mse" else log_ratio(mixture, mse),
         gain=each.found["gain"].value if of_return else None,
         gain_interval=interval("gain", each.found["gain"]) if of_return else None,
+        ahead=_gap(cosine, single) if of_return else None,
     )
+
+
+def _gap(first: Estimate, second: Estimate) -> Interval:
+    if all(np.isfinite(each.left_out).all() for each in (first, second)):
+        return difference(first, second)
+    return Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
 
 
 def _rules(among: Field, cells: list[Cell], times: Times) -> dict[str, Array]:

@@ -153,6 +153,31 @@ def _usable(choice: Choice) -> list[Statement]:
 
 
 def _weights(choice: Choice, about: str, found: Mixing) -> Statement:
+    if choice.by == "gain" and found.gain is not None:
+        return _weights_by_gain(about, found, found.gain)
+    return _weights_by_error(about, found)
+
+
+def _weights_by_gain(about: str, found: Mixing, weights: Weights) -> Statement:
+    """What a batch's step along the mixture gains beside that of the best single estimator."""
+    own, single = found.contender("gain"), found.contender("best single by gain")
+    text = f"Weights of {cells_words(found.cells)}, by gain: {_shares(found, weights)}"
+    ends = own.cosine_interval
+    if isfinite(ends.high) and ends.high < 0:
+        text = f"No mixture of {cells_words(found.cells)} raises the return; least harm: "
+        text += _shares(found, weights)
+    judged = f"On the {found.unseen} samples that did not choose them"
+    if own.ahead is None or not isfinite(own.ahead.low):
+        return Statement(about, False, f"{text}. {judged} their gain is lost in noise.")
+    text += (
+        f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
+        f"the best single estimator {cosine(single.cosine)}, difference CI "
+        f"{own.ahead.low:+.2g} to {own.ahead.high:+.2g}."
+    )
+    return Statement(about, own.ahead.low > 0 or own.ahead.high < 0, text)
+
+
+def _weights_by_error(about: str, found: Mixing) -> Statement:
     own = found.contender("mse")
     text = (
         f"Weights of {cells_words(found.cells)}: by mean squared error "
