@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analyses.synthetic import moments
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import estimates
 from gradlab.statistics.number import Number, decide
 
 NAN = float("nan")
@@ -72,3 +75,24 @@ def test_only_the_end_that_faces_the_threshold_prices_the_decision():
 )
 def test_intervals_over_more_than_a_decade_are_no_results(number, unknown):
     assert number.spans_decades is unknown
+
+
+def test_the_samples_promised_for_the_sign_of_a_gain_decide_it():
+    """By the median over undecided repetitions, and a fifth of them would not be enough."""
+    rng = np.random.default_rng(5)
+
+    def measured(n):
+        T = rng.normal(size=(n, 12))
+        G = 0.6 * T + 0.8 * rng.normal(size=(n, 12))
+        T[:, 0] += 1.5
+        G[:, :2] += 0.18, 0.4  # gain 0.41
+        found = interval("gain", (gain := estimates(moments(G, T), n)["gain"]))
+        return Number(gain.value, found.low, found.high, n)
+
+    found = [decide(measured(48), 0.0) for _ in range(150)]
+    promised = [each.more for each in found if each.more]
+    assert len(promised) > 50
+    size = 48 + int(np.median(promised))
+    assert np.mean([decide(measured(size), 0.0).kind == "above" for _ in range(100)]) > 0.75
+    fewer = 48 + int(np.median(promised)) // 5
+    assert np.mean([decide(measured(fewer), 0.0).kind == "above" for _ in range(100)]) < 0.75
