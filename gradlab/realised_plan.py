@@ -89,7 +89,8 @@ def chosen_cells(
 
     Args:
         measured: every cell that has a mean gradient.
-        gains: rows of a profile's table with quantity "gain"; None or empty: there is no truth.
+        gains: rows of a profile's table with quantity "gain"; None: there is no truth. Where that
+            is 0 or lost in noise no gain is finite, and cells are chosen as without one.
         controls: estimators that are made like the truth: what they gain is seldom news.
     """
     by_name: dict[str, list[int]] = {}
@@ -97,7 +98,7 @@ def chosen_cells(
         by_name.setdefault(name, []).append(horizon)
     data = [(name, 0) for name, over in by_name.items() if max(over) == 0]
     over = {name: sorted(h for h in each if h) for name, each in by_name.items() if max(each)}
-    if gains is None or not len(gains):
+    if gains is None or not np.isfinite(gains["value"]).any():
         return tuple(dict.fromkeys([*data, *_grid(over)]))[:most]
     chosen = [_telling(name, horizons, gains) for name, horizons in over.items()]
     judged = [each for name, each in zip(over, chosen, strict=True) if name not in controls]

@@ -163,6 +163,8 @@ def test_without_gains_cells_are_a_grid_whose_middle_comes_first():
     chosen = chosen_cells(over, None, most=12)
     assert chosen[:3] == (("data", 0), ("a", 5), ("b", 5))
     assert {h for name, h in chosen if name == "a"} == {1, 2, 5, 10, 15}
+    lost = gains({cell: float("nan") for cell in over})  # against a truth that is 0
+    assert chosen_cells(over, lost[lost["quantity"] == "gain"], most=12) == chosen
     assert chosen_cells([("score", h) for h in range(1, 4)], None) == (
         ("score", 3), ("score", 1), ("score", 2),
     )  # fmt: skip
