@@ -71,6 +71,15 @@ def shortened(linear: LinearizedPath, steps: int) -> LinearizedPath:
     return LinearizedPath(linear.path.cut(steps), A, B, r_s, r_a, linear.K[: steps + 1], flags)
 
 
+def of_starts(linear: LinearizedPath, rows: slice) -> LinearizedPath:
+    """A path from some of its starts."""
+    A, B, r_s, r_a, K, flags = (
+        each[:, rows]
+        for each in (linear.A, linear.B, linear.r_s, linear.r_a, linear.K, linear.flags)
+    )
+    return LinearizedPath(linear.path.rows(rows), A, B, r_s, r_a, K, flags)
+
+
 def _at_states(parts: Sequence[Tensor]) -> Tensor:
     """H steps have H + 1 states: each piece begins with the last one of the piece before."""
     return torch.cat([*(each[:-1] for each in parts[:-1]), parts[-1]])

@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from gradlab.gradients.carried import Carried, Shared, carried
+from gradlab.gradients.carried import Carried, Course, Shared, carried
+from gradlab.gradients.continued import of_starts
 from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.starts import Starts
+from gradlab.systems.system import System
 
 BYTES = 2e9  # kept of all estimators together
 
@@ -25,6 +29,7 @@ class Held:
 
     Attributes:
         estimators: how many will be read, each of about the same size.
+        known: a system, and its path from the starts with its own Jacobians, as a truth has it.
     """
 
     policy: nn.Module
@@ -32,6 +37,7 @@ class Held:
     seed: int
     termination: str
     estimators: int
+    known: tuple[System, LinearizedPath] | None = None
     shared: dict[tuple[int, int], Shared] = field(default_factory=dict, repr=False)
     found: dict[tuple[int, int, int], Carried] = field(default_factory=dict, repr=False)
 
@@ -42,6 +48,7 @@ class Held:
         key = id(estimator), *place
         if key not in self.found:
             shared, part = self.shared.setdefault(place, Shared()), self.begin.block(rows)
+            self._begin_with(shared, estimator, rows)
             made = carried(estimator, self.policy, part, every, self.seed, self.termination, shared)
             share = len(self.begin.states) / max(rows.stop - rows.start, 1)
             if made.bytes * share * self.estimators > BYTES:
@@ -49,6 +56,20 @@ class Held:
                 return _chosen(made, every, horizons)
             self.found[key] = made
         return _chosen(self.found[key], every, horizons)
+
+    def _begin_with(self, shared: Shared, estimator: Estimator, rows: slice) -> None:
+        """The known path, where it is the estimator's."""
+        if self.known is None or estimator.states is not self.known[0]:
+            return
+        system, whole = self.known
+        key = id(system), estimator.tail.horizon
+        if estimator.actions != "all" or whole.path.horizon != key[1] or key in shared.courses:
+            return
+        linear = of_starts(whole, rows)
+        states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)
+        jacobian = policy_jacobian(self.policy, states, noise)
+        shared.courses[key] = Course(linear.path, linear.K, jacobian)
+        shared.linear[*key, id(system)] = linear
 
 
 def _chosen(made: Carried, every: tuple[int, ...], horizons: tuple[int, ...]) -> Carried:

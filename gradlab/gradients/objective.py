@@ -87,7 +87,8 @@ def objective_moments(
     visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
     begin, samples = affordable(simulator, begin, truth, horizon, samples)
-    held = Held(policy, begin, seed, termination, len(staying))
+    known = None if truth.path is None else (simulator, truth.path)
+    held = Held(policy, begin, seed, termination, len(staying), known)
     cells, means = explicit_cells(staying, held, truth, progress, {})
     sources = explicit_sources(staying, held, horizon, among=len(chosen))
     T = None if truth.every is None else truth.every.gradients

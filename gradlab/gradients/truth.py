@@ -69,6 +69,8 @@ class Truth:
             is ignored.
         reason: one sentence.
         checked: was it compared with finite differences?
+        path: the simulator's first H steps from the starts with its own Jacobians, where they were
+            made for a gradient with all actions.
         scouts: starts that went first and showed that there is none (see `scout`), else 0.
     """
 
@@ -83,6 +85,7 @@ class Truth:
     boundary_se: float
     reason: str
     checked: bool = True
+    path: LinearizedPath | None = None
     scouts: int = 0
 
     @property
@@ -162,6 +165,7 @@ def matched_truth(
         boundary_se=worst.boundary_se,
         reason=reason + (f"; {flagged:.2%} of its Jacobians are flagged" if flagged else ""),
         checked=check,
+        path=None if pieces is None or not kept else shortened(joined(pieces), horizon),
     )
 
 

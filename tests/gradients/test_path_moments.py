@@ -91,3 +91,16 @@ def test_what_is_held_is_what_is_made_again(monkeypatch):
     again = world.measured(truth)
     for cell, ours in kept.cells.items():
         np.testing.assert_array_equal(ours.squares, again.cells[cell].squares)
+
+
+def test_the_path_of_the_truth_is_not_made_again(monkeypatch):
+    world = World(ALONE)
+    truth = world.truth(("all",))
+    sim = world.simulator
+    chosen = {"all": gradlab.Estimator(sim, sim, "all", gradlab.Tail(H, None, GAMMA))}
+    given = world.simulator, world.policy, world.starts
+    rest = H, "ignore", 0, silent
+    alone = objective_moments(chosen, *given, dataclasses.replace(truth, path=None), *rest)
+    monkeypatch.setattr("gradlab.gradients.carried.linearize_path", None)  # none may be taken
+    found = objective_moments(chosen, *given, truth, *rest)
+    assert_same(found, alone)
