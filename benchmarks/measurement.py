@@ -34,7 +34,7 @@ from gradlab.gradients.objective import objective_moments
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.truth import matched_truth
 from gradlab.hooks import silent
-from gradlab.measurement import estimators_at
+from gradlab.problem import estimators_at
 from gradlab.realising import Stepping, realised_gains
 from gradlab.sanity import examine
 

@@ -36,8 +36,8 @@ from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import silent
-from gradlab.measurement import estimators_at
 from gradlab.networks import checkpoint
+from gradlab.problem import estimators_at
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import estimates
 

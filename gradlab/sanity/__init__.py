@@ -39,8 +39,8 @@ from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
-FEWEST = 8  # starts, however dear
-SECONDS = 6.0  # of one core, for the Jacobians along their paths
+FEWEST = 4  # starts, however dear
+SECONDS = 1.5  # of one core, for the Jacobians along their paths, which checks make several times
 
 __all__ = ["FEW", "Probe", "examine"]
 

@@ -25,6 +25,7 @@ from gradlab.data.noise import stream
 from gradlab.findings import EMPIRICAL, Finding
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
+from gradlab.gradients.scout import linearization_price
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.sanity.probe import Probe
@@ -33,6 +34,8 @@ from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import System
 
 STATES, PAIRS = 16, 32
+FEW_STATES, FEW_PAIRS = 2, 8
+SECONDS = 5.0  # of one core, for the Jacobians along all pairs
 SCALE = 0.1  # σ over the limit of an action, or its size
 LEVEL = 0.01  # chance of a false alarm over all states
 LEAST = 1e-9  # of the gradient: smaller disagreements are rounding
@@ -53,13 +56,27 @@ def smoothing(probe: Probe, simulator: System, discount: float) -> list[Finding]
     augmented = any(isinstance(each.states, Entropic) for each in probe.estimators.values())
     if augmented or horizon < 1:
         return []
-    few = probe.starts.block(slice(0, min(STATES, len(probe.starts.states))))
-    orders, sigma = both_orders(probe, simulator, few, horizon, discount)
+    states, pairs = _affordable(simulator, horizon)
+    few = probe.starts.block(slice(0, min(states, len(probe.starts.states))))
+    orders, sigma = both_orders(probe, simulator, few, horizon, discount, pairs)
     return [judged(orders, sigma, horizon)]
 
 
+def _affordable(simulator: System, horizon: int) -> tuple[int, int]:
+    """How many states, and pairs at each: fewer where Jacobians are dear."""
+    price = 2 * horizon * linearization_price(simulator)
+    if price * STATES * PAIRS <= SECONDS:
+        return STATES, PAIRS
+    return min(max(int(SECONDS / (price * FEW_PAIRS)), FEW_STATES), STATES), FEW_PAIRS
+
+
 def both_orders(
-    probe: Probe, simulator: System, few: Starts, horizon: int, discount: float
+    probe: Probe,
+    simulator: System,
+    few: Starts,
+    horizon: int,
+    discount: float,
+    pairs: int = PAIRS,
 ) -> tuple[Orders, Tensor]:
     """Every pair rolled out and differentiated, and σ per action."""
     m, seed = len(few.states), probe.seed
@@ -68,20 +85,20 @@ def both_orders(
         action = act(probe.policy, few.states, noise)
     sigma = _scale(probe, action)
     da = action.shape[1]
-    u = torch.randn(m * PAIRS, da, generator=stream(seed, "smoothing"), dtype=action.dtype)
+    u = torch.randn(m * pairs, da, generator=stream(seed, "smoothing"), dtype=action.dtype)
     begin = Starts(
-        few.states.repeat_interleave(PAIRS, 0),
-        few.weight.repeat_interleave(PAIRS),
-        torch.arange(m * PAIRS),
+        few.states.repeat_interleave(pairs, 0),
+        few.weight.repeat_interleave(pairs),
+        torch.arange(m * pairs),
     )
-    middle = action.repeat_interleave(PAIRS, 0)
+    middle = action.repeat_interleave(pairs, 0)
     up, down = (
         _returned(probe, simulator, begin, middle + sign * sigma * u, horizon, discount)
         for sign in (1.0, -1.0)
     )
     zeroth = u * (up[0] - down[0])[:, None] / 2
     first = sigma * (up[1] + down[1]) / 2  # in units of u, so that actions can be compared
-    shape = (m, PAIRS, da)
+    shape = (m, pairs, da)
     return Orders(first.reshape(shape), zeroth.reshape(shape), u.reshape(shape)), sigma
 
 

@@ -43,6 +43,23 @@ def test_a_smooth_return_has_no_empirical_bias(noise):
     assert "do not disagree in any state (16 states, 32 pairs each" in found[0].result
 
 
+class Dear:
+    """The same system, its Jacobians at a price."""
+
+    def __init__(self, system, price):
+        self.system, self.linearization_price = system, price
+
+    def __getattr__(self, name):
+        return getattr(self.system, name)
+
+
+@pytest.mark.parametrize(("price", "asked"), [(0.02, "5 states, 8"), (10.0, "2 states, 8")])
+def test_fewer_states_are_rolled_out_where_jacobians_are_dear(price, asked):
+    probe, simulator = world()
+    (found,) = smoothing(probe, Dear(simulator, price), GAMMA)
+    assert f"({asked} pairs each" in found.result
+
+
 def test_a_jump_is_seen_in_the_states_near_it_and_asks_for_the_zeroth_order():
     (found,) = smoothing(*world(jump=30.0), GAMMA)
     assert not found.passed
