@@ -105,6 +105,7 @@ def test_the_longer_step_is_the_longest_along_a_line():
     assert float(found.gain[0, 1].sum() + found.opposite[1].sum()) < 0  # costs are convex
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_closed_form_under_noise():
     """Of gains and of shares, over fresh starts and noise: at least 93% of 300 repetitions."""
     eye = torch.eye(2, dtype=torch.float64)
@@ -122,6 +123,7 @@ def test_intervals_cover_the_closed_form_under_noise():
     assert found.kept[0] == pytest.approx(0.97) and np.isnan(found.kept[1])
 
 
+@pytest.mark.slow
 def test_simultaneous_intervals_cover_all_cells_together():
     eye = torch.eye(2, dtype=torch.float64)
     turns = torch.linspace(0, 2.5, 6, dtype=torch.float64)
