@@ -15,6 +15,8 @@ from gradlab.choice.tables import best_table, contender_table, weight_table
 from gradlab.choice.words import statements
 from gradlab.cli.program import main
 from gradlab.errors import InputError
+from gradlab.verdict.chosen import screen
+from gradlab.verdict.weights import weights
 
 DATA, MODEL, OTHER = ("data", 0), ("model", 5), ("model", 10)
 
@@ -71,6 +73,10 @@ def test_gain_and_error_choose_otherwise_and_the_return_follows_gain():
         found = profile.estimate(cell[0], "gain", cell[1]).value
         assert found == pytest.approx(gain, abs=0.08)
     assert choose(profile, by="mse").best.cell == DATA
+    shown = screen(chosen)
+    assert shown.headline.startswith("Use model, h = 5: the best gain") and shown.light == "act"
+    assert screen(choose(profile, by="mse")).headline.startswith("Use data (J_0): the best mean")
+    assert "by gain" in weights(chosen)[0].text and "rule" not in weights(chosen)[0].text
 
 
 def test_steps_that_lower_the_return_are_named():
@@ -169,6 +175,12 @@ def test_without_a_truth_realised_gains_decide():
     )
     assert every.tried.cell == ("true_dynamics", 5)
     assert choose(profile).tried is None
+    shown = screen(chosen)
+    assert shown.headline.startswith("Use model, h = 5: its step gained most return.")
+    assert "Lower the return: data (J_0)." in shown.headline and shown.light == "act"
+    none = dict.fromkeys(slopes, 0.0)
+    nothing = choose(dataclasses.replace(profile, realised=realised(none, truth=False)))
+    assert screen(nothing).headline.startswith("No step is shown to raise the return; best guess")
 
 
 def test_the_command_chooses_by_gain_and_says_so(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlab.choice.values import Best, Cell, Choice
+from gradlab.choice.values import Best, Cell, Choice, Tried
 from gradlab.choice.words import CALLED, cell_words, cells_words, statements
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdict.screen import Fact, Light, Screen
@@ -13,29 +13,61 @@ MANY = 4  # cells in a row that a headline names before it counts
 
 
 def screen(choice: Choice) -> Screen:
-    """Use what is best by the criterion that was asked first; every other sentence below."""
+    """Use what is best by the criterion that decides; every other sentence below."""
     rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
-    found = choice.mse or choice.direction
+    found = choice.best or choice.mse or choice.direction
+    if found is None and choice.tried is not None:
+        return _tried(choice, choice.tried, rest)
     if found is None:
         text = "Use no gradient on the word of this file: nothing in it can be chosen from."
         return Screen(text, "none", "no error is known", (), None, rest)
     others = tuple(cell for cell in found.kept if cell != found.cell)
     text = f"Use {cell_words(found.cell)}: the best {_criterion(found)} at batch {choice.batch}."
+    if choice.best is not None and choice.by == "gain" and not _raises(choice, found.cell):
+        text = f"No gradient is shown to raise the return; best guess: {cell_words(found.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
+    text += _lowers(choice)
     facts = (_fact(choice, found), *_direction(choice, found))
     light: Light = "choose" if others else "act"
     return Screen(text, light, _sure(found), facts, None, rest)
+
+
+def _tried(choice: Choice, found: Tried, rest: tuple[Sentence, ...]) -> Screen:
+    """Without a truth: the step that gained most return."""
+    others = tuple(cell for cell in found.kept if cell != found.cell)
+    text = f"Use {cell_words(found.cell)}: its step gained most return."
+    if not _raises(choice, found.cell):
+        text = f"No step is shown to raise the return; best guess: {cell_words(found.cell)}."
+    if others:
+        text += f" Not excluded: {_alternatives(others)}."
+    where = f"return gained by a step along {cell_words(found.cell)}"
+    ends = span(found.interval.low, found.interval.high)
+    fact = Fact(f"{where}, {ends}", two(found.value), "the best possible gain is unknown")
+    sure = "not sure" if others else "sure (nothing else that was tried may be best, 95%)"
+    light: Light = "choose" if others else "act"
+    return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
+
+
+def _raises(choice: Choice, cell: Cell) -> bool:
+    return choice.steps is not None and cell in choice.steps.raises
+
+
+def _lowers(choice: Choice) -> str:
+    """What not to use."""
+    if choice.steps is None or not choice.steps.lowers:
+        return ""
+    return f" Lower the return: {_alternatives(choice.steps.lowers, 'cells')}."
 
 
 def _criterion(found: Best) -> str:
     return CALLED[found.criterion].partition(" (")[0]
 
 
-def _alternatives(others: tuple[Cell, ...]) -> str:
+def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
     names = dict.fromkeys(name for name, _ in others)
     if len(names) > MANY:
-        return f"{len(others)} other cells of {len(names)} gradients"
+        return f"{len(others)} {called} of {len(names)} gradients"
     return cells_words(others)
 
 
@@ -53,7 +85,7 @@ def _sure(found: Best) -> str:
 def _fact(choice: Choice, found: Best) -> Fact:
     ends = (found.interval.low, found.interval.high)
     where = f"{_criterion(found)} of {cell_words(found.cell)}"
-    if found.criterion == "direction":
+    if found.criterion != "mse":
         shown = Fact(f"{where}, {cosines(*ends)}", cosine(found.value), "")
     else:
         shown = Fact(f"{where}, {span(*ends)}", two(found.value), "")

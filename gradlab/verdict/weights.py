@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import exp, isfinite, log
 
 from gradlab.choice import Choice, Mixing
 from gradlab.statistics.intervals import Interval
+from gradlab.statistics.mixing import Weights
 from gradlab.verdict.phrases import SAME
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import span, times, two
-
-OWN = ("best single", "best scaled single", "mse", "direction")
 
 
 def weights(choice: Choice | None) -> list[Sentence]:
     """Measured weights of MPG's pair against the rule's, and against the best scaled one."""
     if choice is None or choice.pair is None:
         return []
-    pair, named = choice.pair, _named(choice.pair)
+    if choice.by == "gain" and choice.pair.gain is not None:
+        return [_by_gain(choice.pair, choice.pair.gain)]
+    pair, named = choice.pair, _named(choice.pair, choice.pair.mse)
     found = [_over_rule(pair), _over_single(pair.contender("mse").against)]
     told = [each for each in found if each is not None]
     if not told:
@@ -30,9 +31,23 @@ def weights(choice: Choice | None) -> list[Sentence]:
     return [Sentence("weights", decided, text if decided else f"Undecided if weights help. {text}")]
 
 
-def _named(pair: Mixing) -> str:
+def _by_gain(pair: Mixing, found: Weights) -> Sentence:
+    """What one batch's step along the pair gains beside the better of the two."""
+    named, own = _named(pair, found), pair.contender("gain")
+    single, ahead = pair.contender("best single by gain"), own.ahead
+    if ahead is None or not isfinite(ahead.low):
+        return Sentence("weights", False, f"Undecided: {named}; their gain is lost in noise.")
+    text = (
+        f"Measured weights by gain: {named}; on {pair.unseen} samples that did not choose them a "
+        f"step of one batch gains {own.cosine:.0%} of the best possible, along the better of the "
+        f"two {single.cosine:.0%} (difference {ahead.low:+.0%} to {ahead.high:+.0%})."
+    )
+    decided = ahead.low > 0 or ahead.high < 0
+    return Sentence("weights", decided, text if decided else f"Undecided if weights help. {text}")
+
+
+def _named(pair: Mixing, found: Weights) -> str:
     """w_0 = 0.31 (CI 0.2–0.4), w_5 = 0.69"""
-    found = pair.mse
     return ", ".join(
         f"w_{h} = {two(float(share))} (CI {span(float(low), float(high))})"
         for (_, h), share, low, high in zip(
@@ -44,7 +59,7 @@ def _named(pair: Mixing) -> str:
 def _over_rule(pair: Mixing) -> tuple[bool, str] | None:
     """Beyond doubt, and the ratio to the best of the papers' rules on the unseen half."""
     own = pair.contender("mse")
-    rules = [(each, each.saved) for each in pair.contenders if each.name not in OWN]
+    rules = [(each, each.saved) for each in pair.contenders if "rule" in each.name]
     known = [(each, saved) for each, saved in rules if saved is not None]
     if not known:
         return None
