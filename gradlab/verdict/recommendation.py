@@ -139,11 +139,13 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
     """No own gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
     assert facts.best is not None
     name, at = facts.best
-    harmful = [each for each in facts.own if facts.harmful(each)]
     safe = "Keep the policy: no gradient here is shown to raise the return."
     if best.high < 0:
-        text = f"{safe} All of them lower it: mend the critic and the model first."
-        return Screen(text, "none", ahead(1.0), _facts(facts), FIGURE, rest)
+        modelled = any(each.startswith(("model", "mixed")) for each in facts.own)
+        what = "the critic and the model" if modelled else "the critic"
+        text = f"{safe} All of them lower it: mend {what} first."
+        return Screen(text, "none", "sure: every interval is below 0", _tried(facts), FIGURE, rest)
+    harmful = [each for each in facts.own if facts.harmful(each)]
     guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
     lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
     decision = decide(best, 0.0)
@@ -152,7 +154,17 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
         seconds = facts.seconds * (1 + decision.more / facts.samples)
         enough = f"{rounded_up(decision.more)} more starts decide ({duration(seconds)})"
     text = " ".join(each for each in (safe, lowered, guess) if each)
-    return Screen(text, "choose", enough or "open", _facts(facts), FIGURE, rest)
+    return Screen(text, "choose", enough or "open", _tried(facts), FIGURE, rest)
+
+
+def _tried(facts: Facts) -> tuple[Fact, ...]:
+    """The best gradient that was tried, the critic alone, and what the best one realised."""
+    assert facts.best is not None
+    name, at = facts.best
+    how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
+    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.gains[facts.best]), how)
+    found = [best, _realised(facts, facts.best), _critic_alone(facts)]
+    return tuple(each for each in found if each is not None)
 
 
 def _lower(names: list[str]) -> str:
