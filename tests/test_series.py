@@ -10,8 +10,10 @@ import torch
 import gradlab
 from gradlab.cli import main
 from gradlab.errors import InputError
+from gradlab.reporting.output import follow
 from gradlab.series import series
 from gradlab.statistics.rules import MpgWeights
+from tests.first_screens import check_first_screen
 
 
 class Exact(torch.nn.Module):
@@ -102,3 +104,10 @@ def test_the_command_writes_a_page_and_says_when_the_order_turns(profiles, tmp_p
     assert {row["quantity"] for row in document["table"]} >= {"bias2", "weight_mse", "weight_rule"}
     assert main([*words[:2], "--iterations", "0", "--output", str(page)]) == 2
     assert "for 1 measurements" in capsys.readouterr().err
+
+
+def test_the_first_screen_says_what_to_weigh_and_when(profiles, browser, tmp_path):
+    files = [str(each.save(tmp_path / f"{k}.h5")) for k, each in enumerate(profiles)]
+    page, _ = follow(files, [0, 5000], 9000)
+    check_first_screen(browser, page, tmp_path)
+    assert page.screen.headline.startswith("Weigh the model")

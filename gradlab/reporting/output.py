@@ -26,7 +26,7 @@ from gradlab.reporting.shell import GENERATOR
 from gradlab.series import series
 from gradlab.training import pairs
 from gradlab.training.results import Training, loaded
-from gradlab.verdict import through_training
+from gradlab.verdict.followed import screen as followed
 from gradlab.wording import listed
 
 
@@ -107,7 +107,7 @@ def follow(
     """
     found = series([load(path) for path in paths], iterations, ramp)
     table = found.table()
-    told = through_training(found.profiles, found.data_weight)
+    told = followed(found.profiles, found.data_weight)
     title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
     return series_page.page(found, table, told, title), table
 

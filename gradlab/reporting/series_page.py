@@ -14,8 +14,7 @@ from gradlab.reporting.numbers import number
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.series import Series
-from gradlab.verdict import Sentence
-from gradlab.verdict.screen import first_sentence
+from gradlab.verdict.screen import Screen
 
 SECTION = "Data or model through training"
 HEADINGS = ("iteration", "estimator", "horizon", "quantity", "value", "95 % from", "to")
@@ -39,12 +38,11 @@ def panels(series: Series, table: pd.DataFrame) -> list[Panel]:
 
 
 def page(
-    series: Series, table: pd.DataFrame, verdict: Sentence, title: str, source: Source = NOWHERE
+    series: Series, table: pd.DataFrame, found: Screen, title: str, source: Source = NOWHERE
 ) -> Page:
     """What the page of several checkpoints shows."""
     drawn = tuple(panels(series, table))
     sections = (*folded(SECTION, drawn), _numbers(table), _method(series))
-    found = first_sentence([verdict], "mse-through-training")
     return Page(title, "When data, when model?", _facts(series), found, drawn, sections, source)
 
 

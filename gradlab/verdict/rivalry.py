@@ -77,7 +77,9 @@ def through_training(
         profiles: iteration → measurement of that checkpoint's policy and critic.
         data_weight: iteration → weight that a rule gives to the data gradient.
     """
-    ratios = {k: found for k in sorted(profiles) if (found := _ratio(profiles[k])) is not None}
+    ratios = {
+        k: found for k in sorted(profiles) if (found := data_over_model(profiles[k])) is not None
+    }
     decided = {k: 1 if r.low > 0 else -1 for k, r in ratios.items() if r.low > 0 or r.high < 0}
     if not decided:
         tried = f"{len(profiles)} checkpoints, {_counts(profiles)}"
@@ -85,19 +87,19 @@ def through_training(
         return Sentence(ABOUT, False, text)
     at = next(iter(decided))
     parts = [_standing(at, ratios[at], profiles[at])]
-    change = _crossing(decided)
+    change = crossing(decided)
     if change is None:
         who = _model(profiles[at]) if decided[at] > 0 else DATA
         parts.append(f"{who} stays ahead up to iteration {max(decided)}")
     else:
         parts.append(f"the order reversed between iterations {change[0]} and {change[1]}")
-        back = _crossing({k: v for k, v in decided.items() if k >= change[1]})
+        back = crossing({k: v for k, v in decided.items() if k >= change[1]})
         parts += [] if back is None else [f"and back between {back[0]} and {back[1]}"]
     rule = "" if data_weight is None else _rule(data_weight, change, decided)
     return Sentence(ABOUT, True, f"{'; '.join(parts)}.{rule}")
 
 
-def _ratio(profile: Profile) -> LogRatio | None:
+def data_over_model(profile: Profile) -> LogRatio | None:
     """log of the data's error over that of the judged estimator's J_H, the two that rules weigh."""
     name = judged_estimator(profile)
     if name is None or "data" not in profile.estimators or not profile.truth["admissible"]:
@@ -124,7 +126,7 @@ def _model(profile: Profile) -> str:
     return f"{gradient(name)} at h = {judged_horizons(profile, name)[-1]}"
 
 
-def _crossing(decided: Mapping[int, int]) -> tuple[int, int] | None:
+def crossing(decided: Mapping[int, int]) -> tuple[int, int] | None:
     """The first two neighbouring decided checkpoints of opposite order."""
     return next(((a, b) for a, b in pairwise(decided) if decided[a] != decided[b]), None)
 

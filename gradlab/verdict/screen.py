@@ -63,7 +63,7 @@ def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> 
     """The screen of a verdict that has no recommendation of its own: its first sentence."""
     if not sentences:
         return Screen("These numbers support no verdict.", "none", "nothing is known", (), figure)
-    first = sentences[0]
+    first = next((each for each in sentences if each.decided), sentences[0])
     sure = "shown" if first.decided else "not shown"
     return Screen(
         first.text, "act" if first.decided else "choose", sure, (), figure, tuple(sentences)
