@@ -284,8 +284,9 @@ def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path
         found.append(json.loads(capsys.readouterr().out))
     assert [each["made_again"] for each in found] == [False, True]
     assert found[0]["ledger"] == found[1]["ledger"] and found[0]["verdict"]
-    assert cli.main(["attribute", forgotten, "--keep"]) == 0
+    assert cli.main(["attribute", forgotten, "--keep", "--explain"]) == 0
     out = capsys.readouterr().out
+    assert out.startswith("Mend ")
     assert "made again" in out and "Shapley" in out and "∂f/∂a" in out
     assert gradlab.load(forgotten).attribution is not None
     own.write_text(OWN.replace("-0.3", "-0.4"))

@@ -45,7 +45,7 @@ class Attribute:
         from gradlab.accounting import attribute
         from gradlab.ledger_words import sentences
         from gradlab.profile import load
-        from gradlab.verdict.screen import first_sentence
+        from gradlab.verdict.causes import screen
         from gradlab.verdict.sentence import Sentence
 
         profile = load(self.file)
@@ -56,7 +56,7 @@ class Attribute:
                 profile.save(self.file, overwrite=True)
         ledger = attribute(profile)
         told = sentences(ledger, profile) + ([Sentence("source", True, AGAIN)] if again else [])
-        return of_screen(first_sentence(told)) | {
+        return of_screen(screen(profile, ledger, told)) | {
             "ledger": ledger.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),
