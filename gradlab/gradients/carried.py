@@ -11,7 +11,9 @@ so means, norms, kernels and variances are written once for all three kinds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -76,11 +78,15 @@ class Carried:
 
 @dataclass(frozen=True)
 class Course:
-    """A path with K = ∂π/∂s along it, and J = ∂π/∂θ at its states."""
+    """A path with K = ∂π/∂s along it, and what gives J = ∂π/∂θ at its states."""
 
     path: Path
     K: Tensor
-    jacobian: PolicyJacobian
+    jacobians: Callable[[], PolicyJacobian]
+
+    @cached_property
+    def jacobian(self) -> PolicyJacobian:
+        return self.jacobians()
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,10 @@ def carried(
         shared = Shared() if shared is None else shared
         return _every(estimator, policy, starts, horizons, seed, termination, shared)
     tail = estimator.tail
-    linear = linearized(estimator, policy, starts, seed, None, termination)
+    if shared is None:
+        linear = linearized(estimator, policy, starts, seed, None, termination)
+    else:
+        linear = _course(estimator, policy, starts, seed, termination, shared)[1]
     gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
     g = action_gradients(linear, gradient, tail.discount)
     weight = starts.weight[:, None]
@@ -152,25 +161,38 @@ def _every(
     shared: Shared,
 ) -> Carried:
     """θ in every action."""
-    states, tail = estimator.states, estimator.tail
+    tail = estimator.tail
+    course, linear = _course(estimator, policy, starts, seed, termination, shared)
+    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
+    costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
+    counted = linear.path.alive if termination == "mask" else None
+    found = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
+    return _isolated(found, counted)
+
+
+def _course(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    seed: int,
+    termination: str,
+    shared: Shared,
+) -> tuple[Course, LinearizedPath]:
+    """The estimator's path and what it differentiates along it, made where nobody has."""
+    states, horizon = estimator.states, estimator.tail.horizon
     model = states if estimator.jacobians is None else estimator.jacobians
-    key = id(states), tail.horizon
+    key = id(states), horizon
     if key not in shared.courses:
         traces: list[Trace] = []
-        path, K = path_with_jacobians(states, policy, starts, tail.horizon, seed, traces)
-        shared.courses[key] = Course(path, K, joined_factors(policy, traces, path))
+        path, K = path_with_jacobians(states, policy, starts, horizon, seed, traces)
+        shared.courses[key] = Course(path, K, partial(joined_factors, policy, traces, path))
     course = shared.courses[key]
     if (*key, id(model)) not in shared.linear:
         noise = jacobian_noise(states, model, course.path)
         shared.linear[*key, id(model)] = linearize_path(
             course.path, model, course.K, noise, termination
         )
-    linear = shared.linear[*key, id(model)]
-    gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
-    costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
-    counted = linear.path.alive if termination == "mask" else None
-    found = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
-    return _isolated(found, counted)
+    return course, shared.linear[*key, id(model)]
 
 
 def _isolated(found: Carried, counted: Tensor | None) -> Carried:

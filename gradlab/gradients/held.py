@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class Held:
             return
         linear = of_starts(whole, rows)
         states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)
-        jacobian = policy_jacobian(self.policy, states, noise)
+        jacobian = partial(policy_jacobian, self.policy, states, noise)
         shared.courses[key] = Course(linear.path, linear.K, jacobian)
         shared.linear[*key, id(system)] = linear
 
