@@ -23,7 +23,7 @@ MOST = 10  # cells
 GRID = (1, 2, 5, 10)  # horizons, and the longest, where no gain says which
 LENGTHS = 2  # of a step along each direction
 PROBED = 16  # starts on which the linear range is looked for
-PROBES = 12  # rollouts of each of them
+PROBES = 13  # rollouts of each of them
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.policies import Gaussian
 from gradlab.realised import TRUE_CELL
+from gradlab.realised_plan import planned
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator
 
@@ -76,6 +77,7 @@ def test_each_start_gains_what_the_closed_form_says():
             expected = gained(direction, eta, each).numpy()
             assert found.gain[c, k] == pytest.approx(expected, rel=1e-7, abs=1e-12)
     assert found.cells == (TRUE_CELL, ASIDE) and found.judges == N and found.horizon == T
+    assert found.steps == planned([ASIDE], [T], 0, truth=True, judges=N).steps
     down = gained(directions[0], -found.lengths[1], each).numpy()
     assert found.opposite[1] == pytest.approx(down, rel=1e-7, abs=1e-12)
     before = lqr_return(world(), W, each, GAMMA, T).numpy()
@@ -148,6 +150,7 @@ def test_without_a_truth_gains_are_in_units_of_the_return():
     found = stepped(starts_of(3), directions={ASIDE: Direction(OTHER)})
     assert found.share(ASIDE) is None and not found.best_is_known
     assert found.moves == (0.01, 0.03) and found.opposite.shape == (0, N)
+    assert found.steps == planned([ASIDE], [T], 0, truth=False, judges=N).steps
     assert np.isnan(found.curvature()) and np.isnan(found.norm)
     assert np.isfinite(found.change(ASIDE).value)
 
