@@ -1,9 +1,12 @@
 """The first screen of a measurement: planted gains, and what must be recommended from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gradlab.profile import COLUMNS, Profile
+from gradlab.realised import Realised
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
 from gradlab.verdict.facts import facts
@@ -134,3 +137,50 @@ def test_a_gain_that_is_shown_goes_before_a_larger_one_that_is_not():
 def test_sureness_is_the_share_of_resamples_that_choose_alike():
     sure, open_ = screen(PAPER, se=0.01).sure, screen(PAPER, se=0.9).sure
     assert sure.startswith("sure (99%)") and not open_.startswith("sure")
+
+
+def stepped(changes, spread=0.1, judges=64, seed=0):
+    """Realised changes of the return per start, both lengths in proportion; no truth."""
+    rng = np.random.default_rng(seed)
+    lengths, cells = np.array([1.0, 3.0]), tuple(changes)
+    per_start = np.array([changes[cell] for cell in cells])[:, None, None]
+    noise = spread * rng.normal(size=(len(cells), 1, judges))
+    return Realised(
+        cells=cells,
+        status=("stepped",) * len(cells),
+        gain=(per_start + noise) * lengths[None, :, None],
+        opposite=np.zeros((0, judges)),
+        before=np.zeros(judges),
+        size=np.ones(judges),
+        lengths=lengths,
+        moves=(0.01, 0.03),
+        kept=np.full(len(cells), np.nan),
+        norm=float("nan"),
+        horizon=100,
+        termination="ignore",
+        ended=0.0,
+        steps=1,
+    )
+
+
+def without_truth(changes):
+    profile = planted(PAPER, admissible=False, status="none")
+    return recommendation(facts(replace(profile, realised=stepped(changes))))
+
+
+def test_without_a_truth_realised_gains_recommend_in_units_of_return():
+    found = without_truth(
+        {("data", 0): -0.2, ("true_dynamics_all", 5): 0.6, ("true_dynamics_all", 1): 0.1}
+    )
+    assert found.headline.startswith("Backpropagate 5 steps through the simulator, θ in all")
+    assert "raises the return by +0.6" in found.headline
+    assert "critic alone lowers it" in found.headline and "%" not in found.headline
+    assert "best possible is unknown" in found.headline
+    words, numbers = counted(f"{found.headline} {found.sure}")
+    assert found.light == "none" and words <= WORDS and numbers <= NUMBERS
+
+
+def test_without_a_truth_and_without_a_gain_the_policy_is_kept():
+    found = without_truth({("data", 0): -0.2, ("true_dynamics_all", 5): -0.6})
+    assert found.headline.startswith("Keep the policy: no gradient tried here")
+    assert "2 lower it" in found.headline
