@@ -24,7 +24,6 @@ from gradlab.wording import duration
 # Measured: what is made of an explicit gradient (norms, products, kernels) per gradient formed.
 PASSES = 2.5
 SHARE = 0.15  # realised gains, by construction; checks, measured
-PAGE = 8.0  # seconds for figures and page
 
 
 @dataclass(frozen=True)

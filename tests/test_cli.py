@@ -1,6 +1,7 @@
 """Commands do what they say, refuse in one line, and keep standard output for the answer."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -230,6 +231,23 @@ def test_list_names_tasks_and_estimators(capsys: pytest.CaptureFixture[str]) -> 
 def gradlab(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gradlab", *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    script = (
+        "from gradlab.cli.listing import List\nfrom gradlab.cli import main\n"
+        "List.run = lambda self, command: {'recommendation': 'Do.', 'light': 'act',"
+        " 'sure': 'sure', 'numbers': [], 'verdict': []}\nraise SystemExit(main(['list']))\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(writing)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on() -> None:

@@ -116,7 +116,12 @@ def _print_tables(document: Document) -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console(soft_wrap=False, highlight=False, markup=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would exit with 1; who reads through `head` has seen enough, see `main`."""
+            raise BrokenPipeError
+
+    return Piped(soft_wrap=False, highlight=False, markup=False)
 
 
 def _print_verdict(verdict: object) -> None:
