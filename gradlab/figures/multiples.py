@@ -92,8 +92,8 @@ def bend_returns(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _grid(figure: Figure, count: int, shared: bool) -> list[Axes]:
-    """`count` axes, at most three in a row; the figure takes their size."""
-    columns = min(count, COLUMNS) if count != 4 else 2
+    """`count` axes, at most three in a row, four of seven and more; the figure takes their size."""
+    columns = 2 if count == 4 else min(count, COLUMNS + (count > 2 * COLUMNS))
     rows = ceil(count / columns)
     figure.set_size_inches(max(SIZE[0], CELL[0] * columns), max(SIZE[1], CELL[1] * rows + 0.6))
     made = figure.subplots(rows, columns, sharex=True, sharey=shared, squeeze=False).ravel()

@@ -134,6 +134,8 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
         beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
         text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
         light, sure = "choose", f"shown against {len(out)} of {len(others)}{_more(kept)}"
+    if len({outcome(run).iterations for run in runs.values()}) > 1:
+        sure += "; lengths of runs differ"
     failed = {name: outcome(run).failed for name, run in runs.items()}
     count = sum(len(each) for each in failed.values())
     first = next((name for name, each in failed.items() if each), "")
