@@ -33,6 +33,9 @@ Reason = Literal["step", "boundary", "law"]
 STATUSES: tuple[Status, ...] = ("stepped", "zero", "not finite", "lost")
 TRUE_CELL: Cell = (TRUTH, 0)
 PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
+# A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
+# alone, hold all the same.
+SCALE = 0.25
 GROUPS = 64  # behind intervals of predictions, whose own number a table does not hold
 
 
@@ -203,7 +206,7 @@ class Realised:
         """Cells whose realised share and prediction exclude one another, the truth's among them.
 
         They differ beyond both simultaneous intervals, and by more than a step in the linear range
-        may bend (`LINEAR`).
+        may bend (`LINEAR`); the truth's own gain by more than `SCALE`.
 
         Args:
             gains: rows of a profile's table; those with quantity "gain" are read.
@@ -213,7 +216,8 @@ class Realised:
         for cell, (value, ends) in predicted.items():
             among = len(predicted)
             realised = self._realised_share(cell, among)
-            if realised is None or abs(realised[0] - value) <= LINEAR:
+            allowed = SCALE if cell == TRUE_CELL else LINEAR
+            if realised is None or abs(realised[0] - value) <= allowed:
                 continue
             own = realised[1].low, realised[1].high
             if _apart(own, ends):

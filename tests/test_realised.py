@@ -114,6 +114,7 @@ def test_a_truth_that_gains_less_than_its_norm_disagrees():
     (one,) = planted(SLOPES, norm=3.0).disagreements(gains({}))
     assert one.cell == TRUE_CELL and one.reason == "law"
     assert one.realised == pytest.approx(1 / 3) and one.predicted == 1.0
+    assert planted(SLOPES, noise=0.01, norm=1.2).disagreements(gains({})) == ()
 
 
 def test_small_differences_are_none_however_sharp():
