@@ -51,7 +51,7 @@ def assembled(
             cell = names.index(name), QUANTITIES.index(quantity), n
             found = interval(quantity, estimate)
             lost = int((~np.isfinite(moments.squares)).sum())
-            value = quantities.QUANTITIES[quantity].reported(estimate.value)
+            value = quantities.QUANTITIES[quantity].reported(estimate.value, found.low, found.high)
             numbers = (value, found.se, found.low, found.high)
             for column, number in zip(COLUMNS, numbers, strict=True):
                 columns[column][cell] = number

@@ -184,3 +184,11 @@ def test_without_a_truth_and_without_a_gain_the_policy_is_kept():
     found = without_truth({("data", 0): -0.2, ("true_dynamics_all", 5): -0.6})
     assert found.headline.startswith("Keep the policy: no gradient tried here")
     assert "2 lower it" in found.headline
+
+
+def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_truth():
+    profile = planted({"data": [0.1], "model_all": [0.2] * 6}, se=0.5, status="imprecise")
+    taken = stepped({("data", 0): 0.5, ("model_all", 3): 0.9})
+    found = recommendation(facts(replace(profile, realised=taken)))
+    assert found.headline.startswith("Backpropagate 3 steps through the model, θ in all actions")
+    assert "raises the return" in found.headline and found.light == "none"

@@ -27,7 +27,7 @@ class Quantity:
         range: values that the quantity can have; estimates, noise-corrected, may leave it.
         needs: "nothing", a "truth", or a truth that is the gradient of the "return".
         per_batch: it is stated for a batch of N′.
-        clipped: an estimate beyond the range is reported at its end.
+        clipped: an estimate beyond its range or its interval is reported at the end.
     """
 
     name: str
@@ -41,10 +41,16 @@ class Quantity:
     per_batch: bool = False
     clipped: bool = False
 
-    def reported(self, value: float) -> float:
-        """The estimate as tables and files have it; values with a group left out stay raw."""
-        low, high = self.range
-        return min(max(value, low), high) if self.clipped and value == value else value
+    def reported(self, value: float, low: float, high: float) -> float:
+        """The estimate as tables and files have it; values with a group left out stay raw.
+
+        Where the row says so it is moved into its range, and into its interval: the ends of a gain
+        know the bias of the plain estimate.
+        """
+        if not self.clipped or value != value:
+            return value
+        value = min(max(value, self.range[0]), self.range[1])
+        return min(max(value, low), high) if low <= high else value
 
 
 TABLE = (

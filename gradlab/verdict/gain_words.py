@@ -14,6 +14,7 @@ WHERE = {
     "true_dynamics": "the simulator",
 }
 SURE, LIKELY = 0.975, 0.8
+FULL = 0.985  # from which on both ends round to 99%
 WIDE = 0.5  # both ends beyond this say nothing
 
 
@@ -29,6 +30,8 @@ def gain_text(found: Number) -> str:
     """77% (CI 74–80%); unknown where anything between harm and help is possible."""
     if found.low < -WIDE and found.high > WIDE:
         return f"unknown ({found.n} starts)"
+    if found.low >= FULL:
+        return "over 99%"
     low, high = share(found.low), share(found.high)
     joint = " to " if found.low < 0 else "–"
     low = low.removesuffix("%") if joint == "–" else low

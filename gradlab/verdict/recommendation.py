@@ -60,11 +60,21 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
 def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     assert facts.best is not None
     best = facts.gains[facts.best]
+    if not best.low > 0 and _steps_help(facts):
+        return _by_returns(facts, rest)
     if not best.low > 0:
         return _not_shown(facts, best, rest)
     parts = [_use(facts, best), _harmful(facts), _critic(facts), _first_to_mend(facts, best)]
     headline = " ".join(each for each in parts if each)
     return Screen(headline, _light(facts), _sure(facts), _facts(facts), FIGURE, rest)
+
+
+def _steps_help(facts: Facts) -> bool:
+    """Whether steps were shown to help although their gains are lost in an imprecise truth."""
+    taken = facts.realised
+    if taken is None or facts.truth != "imprecise":
+        return False
+    return any(taken.helps(cell) for cell in taken.stepped)
 
 
 def _use(facts: Facts, best: Number) -> str:
@@ -194,7 +204,11 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     assert taken is not None
     best, tried = taken.best(), len(taken.stepped)
     helping = [cell for cell in taken.stepped if taken.helps(cell)]
+    helping = [cell for cell in helping if cell[0] in facts.own] or helping
     end = "The best possible is unknown: no true gradient here."
+    if facts.gains:
+        end = "Its share of the best possible is lost in the noise of the truth."
+    figure = FIGURE if facts.gains else RETURNS
     if best is None or not helping:
         harming = [cell for cell in taken.stepped if taken.harms(cell)]
         how = f", {len(harming)} lower it" if harming else ""
@@ -202,7 +216,7 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
             f"Keep the policy: no gradient tried here is shown to raise the return ({tried} tried"
             f"{how}). Mend the critic first, or measure more starts. {end}"
         )
-        return Screen(text, "none", f"{taken.judges} starts", _returns(facts), RETURNS, rest)
+        return Screen(text, "none", f"{taken.judges} starts", _returns(facts), figure, rest)
     chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
     parts = [
         f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
@@ -213,8 +227,8 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     others = [cell for cell in taken.not_excluded() if cell != chosen]
     sure = f"shown on {taken.judges} starts"
     if others:
-        sure += f"; {len(others)} others are not excluded as best"
-    return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), RETURNS, rest)
+        sure += f"; not excluded as best: {' and '.join(named(c[0]) for c in others[:2])}"
+    return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), figure, rest)
 
 
 def _harming(facts: Facts) -> str:
