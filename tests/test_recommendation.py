@@ -7,11 +7,14 @@ import pytest
 
 from gradlab.profile import COLUMNS, Profile
 from gradlab.realised import Realised
+from gradlab.reporting.profile_page import shown
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import QUANTITIES, Estimate
+from gradlab.verdict import Evidence
 from gradlab.verdict.facts import facts
 from gradlab.verdict.recommendation import recommendation
 from gradlab.verdict.screen import NUMBERS, WORDS, counted
+from tests.first_screens import check_first_screen
 
 GROUPS, H = 64, 5
 PAPER = {  # path tracking with a critic that points backwards
@@ -192,3 +195,10 @@ def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_tr
     found = recommendation(facts(replace(profile, realised=taken)))
     assert found.headline.startswith("Backpropagate 3 steps through the model, θ in all actions")
     assert "raises the return" in found.headline and found.light == "none"
+
+
+def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(browser, tmp_path):
+    profile = planted(PAPER)
+    known = Evidence(None, None, {}, facts(profile))
+    page = shown(profile, recommendation(known.facts), "path_tracking", known)
+    check_first_screen(browser, page, tmp_path)

@@ -56,7 +56,7 @@ def shown(
         Section("Every number", body=numbers),
         _method(profile),
     )
-    question = "How good is this policy gradient?"
+    question = "Does a step help?"
     facts = _facts(profile)
     return Page(title, question, facts, found, drawn, sections, source, compact=False)
 
