@@ -321,7 +321,7 @@ def _reason(
 ) -> str:
     exponents = _exponents(float(unrolled.lyapunov.max()), discount)
     if status == "none":
-        return f"no truth here: {_obstacle(unrolled, exponents, found)}"
+        return f"no truth here: {_obstacle(unrolled, exponents, found, T)}"
     worst = max(found, key=lambda each: each.relative_se)
     if status == "converged":
         text = f"the simulator unrolled for {T} steps converges and {judgement} finite differences"
@@ -377,7 +377,7 @@ def _boundary(reference: Reference) -> str:
     )
 
 
-def _obstacle(unrolled: Unrolled, exponents: str, found: list[Reference]) -> str:
+def _obstacle(unrolled: Unrolled, exponents: str, found: list[Reference], T: int) -> str:
     """Why there is no truth."""
     if unrolled.lost:
         return (
@@ -394,4 +394,4 @@ def _obstacle(unrolled: Unrolled, exponents: str, found: list[Reference]) -> str
             f"{exponents}, and the unrolled gradient differs from finite differences by "
             f"{worst.discrepancy:.2g} times what is allowed"
         )
-    return f"{exponents}, but what is left out after {AT_MOST} steps is not negligible"
+    return f"{exponents}, but what is left out after {T} steps is not negligible"
