@@ -199,6 +199,8 @@ def _profile(asked: Problem, found: _Found, command: str) -> Profile:
     )  # fmt: skip
     config |= {
         "law": asked.law,
+        "starts_used": found.measured.starts,
+        "visits": found.measured.visits,
         "critics": asked.several,
         "entropy": asked.alpha,
         "actions": {name: each.actions for name, each in asked.chosen.items()},

@@ -59,3 +59,12 @@ def test_a_gain_is_reported_within_its_range_and_its_interval():
     assert (gains["value"] <= 1).all() and (gains["value"] >= -1).all()
     assert (gains["ci_low"] <= gains["value"]).all()
     assert (gains["value"] <= gains["ci_high"]).all()
+
+
+def test_the_starts_and_visits_that_were_used_are_recorded():
+    A, B = [[0.9, 0.2], [0.0, 0.8]], [[0.0], [0.5]]
+    task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
+    policy = torch.nn.Linear(2, 1, bias=False).double()
+    critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
+    config = gradlab.measure(task, policy, critic, horizon=1, starts=8, judges=4).config
+    assert (config["starts"], config["starts_used"], config["visits"]) == (8, 8, 8)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from html import escape
+from typing import Any
 
 from gradlab.choice.words import statements
 from gradlab.findings import Finding
@@ -79,7 +81,7 @@ def _facts(profile: Profile) -> dict[str, object]:
         "task": config.get("task"),
         "policy": shell.short(config.get("policy_hash")),
         "iteration": config.get("iteration"),
-        "starts": config.get("starts"),
+        "starts": _starts(config),
         "judged at": LAWS.get(str(config.get("law", "start")), config.get("law")),
         "batch N′": profile.batch,
         "seed": config.get("seed"),
@@ -87,6 +89,15 @@ def _facts(profile: Profile) -> dict[str, object]:
         "precision": environment.get("precision"),
         "wall time": shell.seconds(environment.get("wall_seconds")),
     }
+
+
+def _starts(config: Mapping[str, Any]) -> str:
+    """How many were asked for, how many were affordable, and the states visited from each."""
+    asked, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
+    parts = [f"{used} of {asked}" if used not in (None, asked) else f"{asked}"]
+    if visits and config.get("law") == "visited":
+        parts.append("1 visited state each" if visits == 1 else f"{visits} visited states each")
+    return ", ".join(parts)
 
 
 def _method(profile: Profile) -> Section:
