@@ -220,12 +220,12 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
     parts = [
         f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
-        f"{change(taken, chosen)}, the most of {tried} tried.",
+        f"{change(taken, chosen)}.",
         _harming(facts),
         end,
     ]
     others = [cell for cell in taken.not_excluded() if cell != chosen]
-    sure = f"shown on {taken.judges} starts"
+    sure = f"shown on {taken.judges} starts, {tried} tried"
     if others:
         sure += f"; not excluded as best: {' and '.join(named(c[0]) for c in others[:2])}"
     return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), figure, rest)
