@@ -7,7 +7,8 @@ Of a measurement of N starts, horizon H, P parameters, truth of T steps, K visit
 
     truth                N T (Jacobian + its share of an explicit gradient)
     finite differences   min(N, 64) · 8 directions · 4 policies · T steps
-    estimators           N H (K + 1) Jacobians each, N (H + 1) explicit gradients with θ in all
+    estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
+                         path from the starts is the truth's; N (H + 1) gradients with θ in all
     realised gains       at most 15% of these          checks  about as much
 
 A prediction is good to a factor of two: T is not known, and other work may share the machine.
@@ -98,10 +99,13 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     stepped = min(n, 64) * 8 * 4 * unrolled / n
     visited = min(n * H * max(work.visits, 1), work.most_visited)
     staying = min(n * H, visited) if every else 0
-    jacobians = work.through_simulator * rates.jacobian + work.through_prior * rates.prior
+    # From the starts the simulator's own Jacobians are those of the truth's path.
+    taken = visited * work.through_simulator + (visited + staying) * work.through_prior
+    jacobians = visited * work.through_simulator * rates.jacobian
+    jacobians += (visited + staying) * work.through_prior * rates.prior
     names = work.through_simulator + work.through_prior
     explicit = every * names * staying / max(H, 1) * (H + 1)
-    estimators = (visited + staying) * jacobians + PASSES * explicit * rates.gradient
+    estimators = jacobians + PASSES * explicit * rates.gradient
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
     found = [
@@ -109,8 +113,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
         Price(
             "estimators",
-            f"{_many((visited + staying) * names)} Jacobians"
-            + (f", {_many(explicit)} gradients" if explicit else ""),
+            f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),
             estimators,
         ),
     ]
