@@ -354,6 +354,11 @@ def _direction(found: Number) -> str:
 
 def _nothing(facts: Facts) -> str:
     """Neither gains nor steps: what was judged, and how to get an answer."""
+    if facts.law != "visited":
+        return (
+            "Nothing is shown at these states: more of them are needed. Whether a step raises the "
+            "return was not measured: leave the start law out for that."
+        )
     why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
     return (
         f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement of "
