@@ -80,8 +80,9 @@ def _steps_help(facts: Facts) -> bool:
 def _use(facts: Facts, best: Number) -> str:
     assert facts.best is not None
     over = facts.close()
-    most = "up to " if len(over) > 1 else ""
-    return f"{step_along(facts.best[0], over)}: {most}{gain_text(best)} of the possible gain."
+    gained = gain_text(best)
+    most = "up to " if len(over) > 1 and not gained.startswith("over") else ""
+    return f"{step_along(facts.best[0], over)}: {most}{gained} of the possible gain."
 
 
 def _harmful(facts: Facts) -> str:
