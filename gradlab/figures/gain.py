@@ -22,6 +22,8 @@ from gradlab.figures.style import INK, MUTED, PAPER, Look
 
 LOW, HIGH = -112.0, 112.0
 APART = 13.0  # % between labels at the ends of lines
+MARKS = {"mixed": "s", "true_dynamics": "^"}
+SIGNS = {"s": "■ ", "^": "▲ "}  # of the marks, beside the names at the ends of lines
 SHORT = {
     "model": "model, first action",
     "mixed": "mixed, first action",
@@ -69,7 +71,7 @@ def gain(
     if legend is not None:
         legend.remove()
     ax.set_xlabel("steps through the model before the critic takes over", color=INK)
-    ax.set_xlim(-0.03 * max(end, 1), 1.47 * max(end, 1))
+    ax.set_xlim(-0.03 * max(end, 1), 1.5 * max(end, 1))
     ax.set_ylim(LOW, HIGH)
     levels = range(-100, 101, 50)
     ax.set_yticks(levels, [f"{each}%".replace("-", "−") for each in levels])
@@ -99,15 +101,15 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
 
 
 def _looks(names: Sequence[str]) -> dict[str, Look]:
-    """A colour for each family; solid with θ in all actions, dashed in the first. No markers:
-    dots are steps."""
+    """A colour and a mark for each family, so that greyscale loses nothing; solid with θ in all
+    actions, dashed in the first. No line has dots: these are steps."""
     found = {}
     for name, look in style.looks(names).items():
         base = name.removesuffix("_all")
         if name in SHORT and name != "data":
             dash: style.Dash = "-" if name != base else (0, (5, 1.8))
             look = replace(look, colour=style.looks([base])[base].colour, dash=dash)
-        found[name] = replace(look, marker="")
+        found[name] = replace(look, marker=MARKS.get(base, ""))
     return found
 
 
@@ -156,8 +158,10 @@ def _label(ax: Axes, ends: dict[str, float], looks: dict[str, Look], end: float)
     for name, place in zip(names, places, strict=True):
         x, look = max(end, 1), looks[name]
         ax.plot([1.01 * x, 1.04 * x], [ends[name], place], color=MUTED, lw=0.7, clip_on=False)
-        ax.annotate(SHORT.get(name, look.label), (1.05 * x, place), fontsize=9.5,
-                    color=look.colour, va="center", annotation_clip=False)  # fmt: skip
+        known = name in SHORT
+        text = f"{SIGNS.get(look.marker, '')}{SHORT[name]}" if known else look.label
+        ax.annotate(text, (1.05 * x, place), fontsize=9.5, color=look.colour, va="center",
+                    annotation_clip=False)  # fmt: skip
 
 
 def _apart(heights: Sequence[float]) -> list[float]:
