@@ -14,7 +14,7 @@ from scipy import stats
 from gradlab.probe.measured_columns import LAW
 from gradlab.probe.results import ProbeRun
 from gradlab.statistics.number import Number
-from gradlab.verdict.facts import Cell, Facts, own_names
+from gradlab.verdict.facts import Cell, Facts, best_shown, own_names
 
 
 def facts_of(run: ProbeRun) -> Facts | None:
@@ -32,7 +32,7 @@ def facts_of(run: ProbeRun) -> Facts | None:
                 gains[name, h] = Number(value, low, high, starts)
                 errors[name, h] = float(row["cosine_se"][e, h])
     own = own_names([name for name in run.estimators if any(n == name for n, _ in gains)])
-    best = _best(gains, own)
+    best = best_shown(gains, [cell for cell in gains if cell[0] in own])
     return Facts(
         samples=starts,
         seconds=nan,
@@ -53,13 +53,6 @@ def facts_of(run: ProbeRun) -> Facts | None:
         disagreements=(),
         failed=(),
     )
-
-
-def _best(gains: dict[Cell, Number], own: tuple[str, ...]) -> Cell | None:
-    """The largest gain that is shown to be one, else the largest."""
-    cells = [cell for cell in gains if cell[0] in own]
-    shown = [cell for cell in cells if gains[cell].low > 0]
-    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
 
 
 def _kept(gains: dict[Cell, Number], own: tuple[str, ...], best: Cell | None) -> tuple[Cell, ...]:

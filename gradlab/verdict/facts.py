@@ -115,7 +115,7 @@ def facts(profile: Profile) -> Facts:
     cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
     estimates = [profile.estimate(name, "gain", h) for name, h in cells]
     ranks = _ranked(estimates)
-    best = None if ranks is None else _best(gains, cells, ranks)
+    best = None if ranks is None else best_shown(gains, cells)
     realised = profile.realised
     table = profile.table()
     return Facts(
@@ -160,13 +160,10 @@ def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
     return largest(estimates)
 
 
-def _best(gains: Mapping[Cell, Number], cells: Sequence[Cell], ranks: RankSet) -> Cell:
+def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:
     """The largest gain that is shown to be one, else the largest."""
     shown = [cell for cell in cells if gains[cell].low > 0]
-    largest_one = cells[ranks.best]
-    if largest_one in shown or not shown:
-        return largest_one
-    return max(shown, key=lambda cell: gains[cell].value)
+    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
 
 
 def _is_data(profile: Profile, cell: Cell) -> bool:
