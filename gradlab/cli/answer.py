@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradlab.cli.arguments import Document
+from gradlab.cli.streams import utf8
 from gradlab.progress import bars
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         explain: print what stands below the recommendation, too.
     """
     if as_json:
-        print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=False))
+        print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=not utf8()))
         return
     if "text" in document:
         print(document["text"])

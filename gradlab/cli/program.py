@@ -17,6 +17,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
+from gradlab.cli import streams
 from gradlab.cli.answer import answer
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
@@ -38,6 +39,21 @@ from gradlab.progress import standard_error
 INTERRUPTED, TERMINATED = 130, 143
 
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
+Asked = (
+    Measure
+    | Jacobians
+    | Fit
+    | Logs
+    | Remedies
+    | Train
+    | Watch
+    | Compare
+    | Choose
+    | Attribute
+    | Report
+    | List
+    | Selftest
+)
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
@@ -61,27 +77,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # seven times the processor time of the work itself (measured with 2 threads on 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    asked: (
-        Measure
-        | Jacobians
-        | Fit
-        | Logs
-        | Remedies
-        | Train
-        | Watch
-        | Compare
-        | Choose
-        | Attribute
-        | Report
-        | List
-        | Selftest
-    ) = tyro.cli(
+    with streams.lasting():
+        try:
+            asked = _asked(words)
+        except SystemExit as end:  # --help, and usage that the parser refuses
+            raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
+        except OSError as error:
+            return streams.unsaid(error, 0)
+        return _answered(asked, words)
+
+
+def _asked(words: Sequence[str]) -> Asked:
+    found: Asked = tyro.cli(
         Command,
         prog="gradlab",
         description="How good is your policy gradient?",
         args=words,
         config=(FlagCreatePairsOff,),
     )
+    return found
+
+
+def _answered(asked: Asked, words: Sequence[str]) -> int:
     with terminable() as received:
         try:
             # Whatever a simulator or a user's file prints must not mix with the answer.
@@ -97,11 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             word = "terminated" if received else "interrupted"
             standard_error(f"gradlab: {word}; {str(stop) or 'no file was left half-written'}")
             return TERMINATED if received else INTERRUPTED
-    try:
-        answer(document, asked.json, getattr(asked, "explain", False))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
-        sys.stdout = None
+    code = 0 if document.get("passed", True) else 1
     if "interrupted" in document:
-        return TERMINATED if received else INTERRUPTED
-    return 0 if document.get("passed", True) else 1
+        code = TERMINATED if received else INTERRUPTED
+    explain = getattr(asked, "explain", False)
+    return streams.said(lambda: answer(document, asked.json, explain), code)

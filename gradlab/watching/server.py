@@ -5,16 +5,15 @@
 
 It listens on 127.0.0.1 alone, and answers only who calls it by a name of this machine: a page from
 elsewhere whose own name was pointed here (DNS rebinding) gets nothing. Requests are compared with
-these two words, never taken for a path. Few are served at a time, each for a few seconds at most.
+these two words, never taken for a path. Few are served at a time (`places`), each for a few seconds
+at most.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from typing import Any, final
 
 from gradlab.errors import InputError
 from gradlab.watching import page
+from gradlab.watching.places import Places, cut
 from gradlab.watching.state import State, Watcher, document
 
 LOOPBACK = "127.0.0.1"
@@ -84,7 +84,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, watcher: Watcher, port: int = 0) -> None:
         self.states = States(watcher)
         self.page, self.policy = page.document().encode(), page.policy()
-        self._places = threading.BoundedSemaphore(MOST)
+        self.places = Places(MOST)
         try:
             super().__init__((LOOPBACK, port), Handler)
         except OSError as error:
@@ -103,32 +103,27 @@ class Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """In a thread of its own, while there are places."""
-        if not self._places.acquire(blocking=False):
+        if not self.places.enter(request):
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._places.release()
+            self.places.leave(request)
             raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        end = threading.Timer(LONGEST, _cut, [request])
+        end = threading.Timer(LONGEST, cut, [request])
         end.daemon = True
         end.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
             end.cancel()
-            self._places.release()
+            self.places.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are nobody's business."""
-
-
-def _cut(request: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        request.shutdown(socket.SHUT_RDWR)
 
 
 @final
@@ -146,6 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(body=False)
 
     def _answer(self, body: bool) -> None:
+        self.server.places.answer(self.connection)
         names = self.headers.get_all("Host", [])
         if len(names) != 1 or not NAMES.fullmatch(names[0].strip()):
             self.send_error(HTTPStatus.MISDIRECTED_REQUEST)

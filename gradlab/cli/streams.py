@@ -1,0 +1,158 @@
+"""Standard streams that are closed, full or know no Unicode: a command's work outlives them.
+
+closed (`>&-`)                 the null device stands in: else the next file to be opened, a run
+                               perhaps, would be what prints are written to
+reader gone (`| head -1`)      the rest is dropped, the exit code is that of the work
+standard output full           one line on standard error, exit code 1; what is saved stays
+standard error full or gone    messages are dropped, the work goes on
+no UTF-8 (`LANG=C`)            signs are spelled in ASCII: θ is theta, 10⁻³ is 10^-3
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+import unicodedata
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from typing import Any, final
+
+FAILED = 1
+SPELLED = "gradlab.spelled"  # the name under which codecs know `_spelled`
+SIGNS = {
+    "−": "-", "–": "-", "—": "--", "×": "x", "·": "*", "…": "...", "±": "+-", "≥": ">=", "≤": "<=",
+    "≠": "!=", "≈": "~", "→": "->", "←": "<-", "↔": "<->", "⇒": "=>", "∞": "inf", "√": "sqrt",
+    "∂": "d", "∇": "grad ", "∈": "in", "‖": "||", "′": "'", "“": '"', "”": '"', "‘": "'", "’": "'",
+    "•": "*", "●": "(*)", "◐": "(o)", "○": "( )", "°": " deg",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """The streams of one command, whatever becomes of them."""
+    _filled()
+    codecs.register_error(SPELLED, _spelled)
+    before, out = sys.stderr, sys.stdout
+    errors = getattr(out, "errors", "strict")
+    if isinstance(out, io.TextIOWrapper):
+        out.reconfigure(errors=SPELLED)
+    sys.stderr = _Lenient(before)
+    try:
+        yield
+    finally:
+        sys.stderr = before
+        with contextlib.suppress(ValueError):  # a test's own, closed meanwhile
+            _flushed(before, 2)
+        if isinstance(out, io.TextIOWrapper):
+            with contextlib.suppress(OSError, ValueError):  # it writes what is buffered first
+                out.reconfigure(errors=errors)
+
+
+def said(work: Callable[[], None], code: int) -> int:
+    """The exit code once what `work` prints is out.
+
+    Args:
+        code: what it is where nothing goes wrong, or nobody reads any more.
+    """
+    try:
+        work()
+        sys.stdout.flush()
+    except OSError as error:
+        return unsaid(error, code)
+    return code
+
+
+def unsaid(error: OSError, code: int) -> int:
+    """The exit code after standard output has failed with `error`."""
+    _drop(1)
+    if isinstance(error, BrokenPipeError):
+        return code
+    line = f"gradlab: failed: standard output could not be written ({error.strerror or error})"
+    print(f"{line}: give it a place that has space", file=sys.stderr)
+    return FAILED
+
+
+def utf8() -> bool:
+    """Does standard output take every sign?"""
+    name = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return codecs.lookup(name).name.startswith("utf")
+
+
+@final
+class _Lenient:
+    """A stream that drops what it cannot write."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=SPELLED)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        _flushed(self._stream, 2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _flushed(stream: Any, descriptor: int) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        _drop(descriptor)
+
+
+def _drop(descriptor: int) -> None:
+    """What is still buffered, and all that follows, goes nowhere: Python's own last flush, too."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def _filled() -> None:
+    """Put the null device where a standard descriptor is closed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the least number that is free, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (as long as Python)
+            setattr(sys, name, nowhere)
+            setattr(sys, f"__{name}__", nowhere)
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that an encoding lacks; as an error handler of codecs."""
+    assert isinstance(error, UnicodeEncodeError)
+    runs = groupby(error.object[error.start : error.end], key=_raised)
+    return "".join(mark + "".join(map(_sign, run)) for mark, run in runs), error.end
+
+
+def _raised(sign: str) -> str:
+    """The mark before superscripts and subscripts."""
+    kind = unicodedata.decomposition(sign).split(" ")[0]
+    return {"<super>": "^", "<sub>": "_"}.get(kind, "")
+
+
+def _sign(sign: str) -> str:
+    if sign in SIGNS:
+        return SIGNS[sign]
+    name = unicodedata.name(sign, "")
+    if name.startswith("GREEK "):
+        letter = name.split(" LETTER ")[-1].split(" ")[0]
+        return letter.capitalize() if "CAPITAL" in name else letter.lower()
+    if name.startswith("BOX DRAWINGS "):
+        return "+" if " AND " in name else "|" if "VERTICAL" in name else "-"
+    parts = unicodedata.normalize("NFKD", sign)
+    plain = "".join(SIGNS.get(each, each) for each in parts if not unicodedata.combining(each))
+    return plain if plain.isascii() else plain.encode("ascii", "backslashreplace").decode()
