@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from gradlab.probe.quiet import warn
 from gradlab.probe.watch import inert, passing
 
 
 def after_backward(module: nn.Module, told: Callable[[], None]) -> RemovableHandle:
-    """Calls `told` after every backward pass through the module's output; it must not raise."""
+    """Calls `told` after every backward pass through the module's output, until it fails."""
     return module.register_forward_hook(_Passes(told))
 
 
@@ -29,14 +30,12 @@ class _Passes:
     """The forward hook. Copies and pickles of the module get an inert one."""
 
     def __init__(self, told: Callable[[], None]) -> None:
-        self.told = told
+        self.told, self.off = told, False
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
             return
-        answer = output[0] if isinstance(output, tuple) and output else output
-        if isinstance(answer, Tensor) and answer.requires_grad and not passing(answer):
-            answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
+        self._attempt(self._listen, output)
 
     def __deepcopy__(self, memo: object) -> Any:
         return inert
@@ -44,6 +43,22 @@ class _Passes:
     def __reduce__(self) -> tuple[Any, ...]:
         return copy.copy, (inert,)
 
+    def _listen(self, output: Any) -> None:
+        answer = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(answer, Tensor) and answer.requires_grad and not passing(answer):
+            answer.register_hook(self._begun)  # type: ignore[no-untyped-call]
+
     def _begun(self, gradient: Tensor) -> None:
         engine: Any = torch.autograd.Variable._execution_engine
-        engine.queue_callback(self.told)
+        self._attempt(engine.queue_callback, self._over)
+
+    def _over(self) -> None:
+        self._attempt(self.told)
+
+    def _attempt(self, work: Callable[..., Any], *given: Any) -> None:
+        try:
+            work(*given)
+        except Exception as error:  # in the middle of the user's passes
+            if not self.off:
+                warn("marks no more backward passes", error)
+            self.off = True

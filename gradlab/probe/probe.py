@@ -117,6 +117,8 @@ class Probe:
         Args:
             scaler: what has multiplied the loss, if anything has.
         """
+        if self.off:
+            self._let_go()  # here no hook is being called
         return _Marked(self, step, scaler)
 
     @property
@@ -130,10 +132,14 @@ class Probe:
         return self.budget.spent
 
     def close(self) -> None:
-        """Write what is open, finish the file and let go of policy and optimiser."""
+        """Write what is open, finish the file and let go of policy and optimiser.
+
+        Not for a hook of the optimiser's, which goes through its hooks as it calls them.
+        """
         self._attempt(self._updates.finish)
         self._attempt(self.desk.close)
         self._closed = self._closed or not self.off
+        self.off = True
         self._let_go()
 
     def resume(self) -> None:
@@ -149,11 +155,19 @@ class Probe:
         try:
             return work(*given)
         except Exception as error:  # nothing in here may stop the user's training
-            self.off = True
-            with contextlib.suppress(Exception):
-                warn("is off", error)
-            self._let_go()
+            self._fail(error)
         return None
+
+    def _fail(self, error: Exception) -> None:
+        """Off for good. The hooks stay until the next mark, inert: an optimiser that goes through
+        its own just now dies where one of them is gone."""
+        self.off = True
+        with contextlib.suppress(Exception):
+            warn("is off", error)
+        with contextlib.suppress(Exception):
+            self._updates.rest()
+        with contextlib.suppress(Exception):
+            self.desk.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Unplugged, ()
@@ -175,24 +189,27 @@ class Probe:
         self._attempt(self._updates.after_step, optimizer)
 
     def _let_go(self) -> None:
-        self.off = True
         handles, self._handles = self._handles, []
         for handle in handles:
             with contextlib.suppress(Exception):
                 handle.remove()
-        with contextlib.suppress(Exception):
-            self.desk.close()
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
-        self.desk.book = Nowhere()
-        self._let_go()
+        self.off, self.desk.book = True, Nowhere()
 
     def _enter(self) -> Finder | None:
         found = self._updates.enter()
         if found is not None:
             found.__enter__()  # type: ignore[no-untyped-call]
         return found
+
+    def _leave(self, finder: Finder, *error: Any) -> None:
+        """Also where the probe went off in between: a mode that stays slows everything down."""
+        try:
+            finder.__exit__(*error)  # type: ignore[no-untyped-call]
+        except Exception as failed:
+            self._fail(failed)
 
     def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
         scale = doors.scale_of(scaler, self._optimizer)
@@ -217,7 +234,7 @@ class _Marked:
         trace: TracebackType | None,
     ) -> None:
         if self.finder is not None:
-            self.finder.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+            self.probe._leave(self.finder, kind, error, trace)
         if kind is None:
             self.probe._attempt(self.probe._look, self.step, self.scaler, self.finder)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol, final
 
@@ -139,8 +140,10 @@ class Together:
             book.write(table, row)
 
     def close(self) -> None:
-        for book in self.books:
-            book.close()
+        """All of them, whichever fails."""
+        with ExitStack() as all_of_them:
+            for book in reversed(self.books):
+                all_of_them.callback(book.close)
 
 
 @final

@@ -198,6 +198,11 @@ class Updates:
         }
         self._file("vitals", row | spent)
 
+    def rest(self) -> None:
+        """Nothing is looked at any more, nor held."""
+        self.watch.on = False
+        self.watch.release()
+
     def finish(self) -> None:
         """No more updates come."""
         if self._seen:

@@ -17,9 +17,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlab
 from gradlab import probe as package
+from gradlab.journal import Journal
 from gradlab.probe import sampler, updates
 
 UPDATES = 45
@@ -28,7 +30,8 @@ APART = ("results", "verdict")  # modules that read a run, no part of one
 # What a user calls outside of the loop, and what catches: a guard cannot guard itself.
 NOT_PLANTED = {
     "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
-    "Probe._attempt", "Probe._let_go", "_Marked.__enter__", "_Marked.__exit__",
+    "Probe._attempt", "Probe._fail", "Probe._leave", "Probe._let_go",
+    "_Marked.__enter__", "_Marked.__exit__",
     "Watch.__call__", "Watch._arrive", "origin._known",
 }  # fmt: skip
 
@@ -52,6 +55,8 @@ def callables() -> list[tuple[Any, str]]:
                 places += [(value, method) for method in vars(value) if _runs(value, method)]
             elif inspect.isfunction(value) and value.__module__.startswith("gradlab.probe"):
                 places.append((module, name))
+    places += [(TorchDispatchMode, "__enter__"), (TorchDispatchMode, "__exit__")]
+    places += [(Journal, "append"), (Journal, "close")]
     return [place for place in places if label(place) not in NOT_PLANTED]
 
 
@@ -82,6 +87,7 @@ def run(
     policy = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1), nn.Tanh())
     optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
     probe = None if probe_of is None else probe_of(policy, optimizer)
+    neighbours(policy, optimizer)
     if between is not None:
         between()
     found = []
@@ -99,6 +105,19 @@ def run(
     if probe is not None:
         probe.close()
     return [*found, torch.get_rng_state()], probe
+
+
+def neighbours(policy: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Other people's hooks behind the probe's: torch goes through them while the probe fails."""
+    average = [p.detach().clone() for p in policy.parameters()]
+
+    def smooth(*_: Any) -> None:
+        for kept, p in zip(average, policy.parameters(), strict=True):
+            kept.lerp_(p.detach(), 0.01)
+
+    optimizer.register_step_pre_hook(lambda *_: None)
+    optimizer.register_step_post_hook(smooth)
+    policy.register_forward_hook(lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -116,10 +116,10 @@ def test_the_child_of_a_fork_leaves_the_file_and_the_policy_alone(tmp_path: Path
     if child == 0:
         left = 1
         try:
-            free = (
-                probe.off and not policy._forward_hooks and not optimizer._optimizer_step_pre_hooks
-            )
+            off = probe.off
             looped(policy, optimizer, probe)
+            hooks = policy._forward_hooks, optimizer._optimizer_step_pre_hooks
+            free = off and not any(hooks)
             probe.close()
             left = 0 if free else 2
         finally:

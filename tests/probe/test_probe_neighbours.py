@@ -1,0 +1,121 @@
+"""A probe that fails beside other people's hooks: the loop goes on, and nobody's hook is lost."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab.probe import results
+
+Made = Callable[[nn.Module, torch.optim.Optimizer], list[gradlab.Probe]]
+
+
+def trained(made: Made = lambda policy, optimizer: [], updates: int = 130) -> list[Tensor]:
+    """θ and a moving average of it, which a hook behind the probes' keeps."""
+    torch.manual_seed(0)
+    policy = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1))
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-2)
+    probes = made(policy, optimizer)
+    average = copy.deepcopy(policy)
+
+    def smooth(*_: Any) -> None:
+        for kept, p in zip(average.parameters(), policy.parameters(), strict=True):
+            kept.data.lerp_(p.detach(), 0.01)
+
+    optimizer.register_step_post_hook(smooth)
+    for step in range(updates):
+        optimizer.zero_grad()
+        loss = policy(torch.randn(8, 2)).square().sum()
+        marks = [probe(step) for probe in probes]
+        for mark in marks:
+            mark.__enter__()
+        loss.backward()
+        for mark in reversed(marks):
+            mark.__exit__(None, None, None)
+        optimizer.step()
+    for probe in probes:
+        probe.close()
+    assert len(optimizer._optimizer_step_post_hooks) == 1 and not policy._forward_hooks
+    return [p.detach() for module in (policy, average) for p in module.parameters()]
+
+
+def broken(_: Any) -> None:
+    raise OSError("no space")
+
+
+def late_clock(calls: int) -> Callable[[], float]:
+    left = iter(range(calls))
+
+    def clock() -> float:
+        if next(left, None) is None:
+            raise RuntimeError("no time")
+        return 0.0
+
+    return clock
+
+
+def same(found: list[Tensor]) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # where warnings are errors, too
+        bare = trained()
+    return all(torch.equal(a, b) for a, b in zip(bare, found, strict=True))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_logs_that_fail_one_after_the_other(count: int) -> None:
+    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
+        return [gradlab.Probe(policy, optimizer, log=broken) for _ in range(count)]
+
+    with pytest.warns(RuntimeWarning, match="training goes on") as caught:
+        found = trained(made)
+    assert same(found) and len(caught) == count
+
+
+def test_of_two_probes_on_one_log_the_second_goes_off(tmp_path: Path) -> None:
+    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
+        return [
+            gradlab.Probe(policy, optimizer, log=tmp_path / "run.h5", clock=lambda: 0.0)
+            for _ in range(2)
+        ]
+
+    with pytest.warns(RuntimeWarning, match="is being written"):
+        found = trained(made)
+    assert same(found)
+    assert list(results.load(tmp_path / "run.h5").vitals["update"]) == [100, 130]
+
+
+@pytest.mark.parametrize("calls", [3, 40, 400])
+def test_a_clock_that_fails(calls: int) -> None:
+    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
+        return [gradlab.Probe(policy, optimizer, clock=late_clock(calls))]
+
+    with pytest.warns(RuntimeWarning, match="no time"):
+        found = trained(made)
+    assert same(found)
+
+
+def test_what_breaks_one_log_leaves_the_others_whole(tmp_path: Path) -> None:
+    def made(policy: nn.Module, optimizer: torch.optim.Optimizer) -> list[gradlab.Probe]:
+        logs = [tmp_path / "run.h5", broken]
+        return [gradlab.Probe(policy, optimizer, log=logs, clock=lambda: 0.0)]
+
+    with pytest.warns(RuntimeWarning, match="training goes on"):
+        found = trained(made)
+    assert same(found)
+    assert results.load(tmp_path / "run.h5").updates > 0
+
+
+def test_an_interrupt_in_the_middle_of_a_probe_is_the_users() -> None:
+    def interrupted(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(lambda policy, optimizer: [gradlab.Probe(policy, optimizer, log=interrupted)])
