@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gradlab.attributed import Attribution, Label
 from gradlab.errors import InputError
 from gradlab.ledger import CANCELLING, Account, Entry, Ledger, Part, Spread, Step
-from gradlab.profile import Profile
+from gradlab.profile import Profile, check_profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
@@ -29,6 +29,7 @@ def attribute(profile: Profile) -> Ledger:
     Raises:
         InputError: the profile holds no substitutions; says how to get them.
     """
+    check_profile(profile)
     found = profile.attribution
     if found is None:
         raise InputError(

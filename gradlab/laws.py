@@ -20,6 +20,7 @@ from typing import Literal, cast, get_args
 
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 
@@ -39,10 +40,10 @@ def resolved(
     Raises:
         InputError: an unknown word, or law, truth and starts that contradict one another.
     """
-    if law is not None and law not in LAWS:
-        raise InputError(f"law is {law!r}, expected one of {LAWS}")
-    if truth is not None and truth not in TRUTHS:
-        raise InputError(f"truth is {truth!r}, expected one of {TRUTHS}")
+    if law is not None:
+        arguments.word("law", law, LAWS)
+    if truth is not None:
+        arguments.word("truth", truth, TRUTHS)
     counted = isinstance(starts, int)
     _check_contradictions(starts, law, truth)
     if law is None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab import records
+from gradlab import arguments, records
 from gradlab.attributed import Attribution, attribution_from_groups, attribution_groups
 from gradlab.consequence import Consequence, consequence_from_group, consequence_group
 from gradlab.errors import InputError
@@ -134,8 +134,17 @@ class Profile:
         Raises:
             InputError: the file exists (and `overwrite` is off) or cannot be written.
         """
+        path = arguments.path("path", path)
         records.write(path, _to_record(self), overwrite)
-        return Path(path)
+        return path
+
+
+def check_profile(profile: object) -> None:
+    """
+    Raises:
+        InputError: it is no Profile.
+    """
+    arguments.instance("profile", profile, Profile, "a Profile, of gradlab.measure or gradlab.load")
 
 
 def load(path: str | Path) -> Profile:
@@ -144,7 +153,8 @@ def load(path: str | Path) -> Profile:
     Raises:
         InputError: the file is missing, foreign, damaged, or not of a measurement.
     """
-    return _from_record(records.read(path), Path(path))
+    path = arguments.path("path", path)
+    return _from_record(records.read(path), path)
 
 
 def _to_record(profile: Profile) -> records.Record:

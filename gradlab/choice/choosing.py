@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from gradlab import arguments
 from gradlab.choice.advice import advice
 from gradlab.choice.agreement import agreement
 from gradlab.choice.batches import Singles, at_batch, singles
@@ -22,7 +23,7 @@ from gradlab.choice.weights import (
 from gradlab.choice.what_if import what_if
 from gradlab.errors import InputError
 from gradlab.judgement import usable_horizon
-from gradlab.profile import Profile
+from gradlab.profile import Profile, check_profile
 
 FEWEST = 6  # groups, so that each half of them has three
 
@@ -54,9 +55,10 @@ def choose(
         InputError: an unknown estimator or criterion, estimators under different truths, gains
             under a truth that is not the gradient of the return, or numbers out of range.
     """
+    check_profile(profile)
     times = rule_times(iteration, ramp)
-    if batch is not None and (not isinstance(batch, int) or batch < 1):
-        raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
+    if batch is not None:
+        arguments.whole("batch", batch, 1)
     among = field(profile, estimators)
     known = singles(profile, among.cells)
     profile = at_batch(profile, profile.batch if batch is None else batch, known)

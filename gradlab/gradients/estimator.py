@@ -18,6 +18,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from gradlab import arguments
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
@@ -28,7 +29,7 @@ from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
+from gradlab.systems.system import System, check_system
 
 TERMINATIONS = ("ignore", "mask")
 ACTIONS = ("first", "all", "score")
@@ -55,16 +56,11 @@ class Tail:
     terminal_action: Literal["attached", "detached"] = "attached"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.horizon, int) or self.horizon < 0:
-            raise InputError(f"horizon is {self.horizon!r}, expected an integer ≥ 0")
-        if not 0.0 < self.discount <= 1.0:
+        arguments.whole("horizon", self.horizon)
+        if not 0.0 < arguments.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
             raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
-        if self.value not in ("Q", "V"):
-            raise InputError(f"value is {self.value!r}, expected 'Q' or 'V'")
-        if self.terminal_action not in ("attached", "detached"):
-            raise InputError(
-                f"terminal_action is {self.terminal_action!r}, expected 'attached' or 'detached'"
-            )
+        arguments.word("value", self.value, ("Q", "V"))
+        arguments.word("terminal_action", self.terminal_action, ("attached", "detached"))
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,11 @@ class Estimator:
     entropy: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.actions not in ACTIONS:
-            raise InputError(f"actions is {self.actions!r}, expected one of {ACTIONS}")
+        check_system("states", self.states)
+        if self.jacobians is not None:
+            check_system("jacobians", self.jacobians)
+        arguments.word("actions", self.actions, ACTIONS)
+        arguments.instance("tail", self.tail, Tail, "a Tail(horizon, critic, discount)")
         if self.actions == "score" and self.jacobians is not None:
             raise InputError("actions is 'score', which differentiates no system: jacobians=None")
         if self.jacobians is None and self.tail.horizon > 0 and self.actions != "score":
@@ -115,6 +114,7 @@ class Estimator:
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]."""
+        arguments.whole("seed", seed)
         begin = checked(self, policy, starts, termination)
         plain, policy = softened(self, policy)
         found = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
@@ -124,6 +124,7 @@ class Estimator:
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P]; samples are taken in blocks."""
+        arguments.whole("seed", seed)
         begin = checked(self, policy, starts, termination)
         plain, policy = softened(self, policy)
         n, total = len(begin.states), begin.states.new_zeros(1)

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gradlab import arguments
 from gradlab.data.noise import child, stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -96,6 +97,9 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
         InputError: for a wrong shape, no rows, an integer dtype, a non-finite state, or a weight
             that is negative or not finite.
     """
+    arguments.instance(
+        "starts", starts, (Tensor, Path, Starts), f"a tensor [N, {state_dim}] or a Path"
+    )
     if isinstance(starts, Starts):
         result = starts
     elif isinstance(starts, Path):
@@ -110,6 +114,8 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
         raise InputError(f"starts has shape {tuple(states.shape)}, expected [N, {state_dim}]")
     if states.shape[0] == 0:
         raise InputError("starts is empty: give at least 2 start states")
+    if states.layout is not torch.strided or states.is_meta:
+        raise InputError("starts holds no dense numbers: give a dense tensor, .to_dense()")
     if not states.is_floating_point():
         raise InputError(f"starts is {states.dtype}, expected float32 or float64: call .double()")
     finite = torch.isfinite(states).all(dim=1)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import arguments, provenance
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.groups import group_count
@@ -36,7 +36,7 @@ from gradlab.jacobians.run import JacobianRun
 from gradlab.jacobians.visited import Visited, visit
 from gradlab.networks.interface import check_policy, noise_dim
 from gradlab.profile import Profile
-from gradlab.systems.system import System
+from gradlab.systems.system import System, check_system
 
 HORIZON = 25
 FEWEST = 4  # groups of starts that an interval needs
@@ -79,6 +79,10 @@ def compare_jacobians(
         InputError: names the argument, what it got and what to do.
     """
     begun = time.monotonic()
+    check_system("simulator", simulator)
+    arguments.instance(
+        "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"
+    )
     names = _names(simulator, state_names, action_names)
     check_model(simulator, model)
     policy = copy.deepcopy(policy).double()
@@ -162,6 +166,7 @@ def check_model(simulator: System, model: System | None) -> None:
     """
     if model is None:
         return
+    check_system("model", model)
     for name in ("state_dim", "action_dim"):
         wanted, got = getattr(simulator, name), getattr(model, name, None)
         if got != wanted:
@@ -183,6 +188,7 @@ def _names(
 
 
 def _double(states: Tensor | Path) -> Tensor | Path:
+    arguments.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
     return states.double() if isinstance(states, Path) else torch.as_tensor(states).double()
 
 
@@ -200,8 +206,7 @@ def check_horizon(horizon: int) -> None:
     Raises:
         InputError: no positive integer.
     """
-    if not isinstance(horizon, int) or horizon < 1:
-        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 1")
+    arguments.whole("horizon", horizon, 1)
 
 
 def _check_memory(simulator: System, horizon: int, starts: int) -> None:
@@ -219,6 +224,8 @@ def _checked_data(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
     if data is None:
         return None
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise InputError(f"data is {arguments.shown(data)}, expected (states, actions)")
     found = []
     for name, values, width in (
         ("states", data[0], simulator.state_dim),

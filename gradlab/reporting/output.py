@@ -10,7 +10,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab import journal
+from gradlab import arguments, journal
 from gradlab.comparison import Comparison, compared
 from gradlab.errors import InputError
 from gradlab.files import placed
@@ -164,7 +164,7 @@ def check_page(path: str | Path) -> Path:
     Raises:
         InputError: a file is there that gradlab did not write.
     """
-    page = Path(path).with_suffix(".html")
+    page = arguments.path("path", path).with_suffix(".html")
     if page.exists() and not _is_ours(page):
         raise InputError(f"{page} exists and is no gradlab report: move it or rename the run")
     return page

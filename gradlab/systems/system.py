@@ -17,6 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.errors import InputError
 
 BLOCKS = ("A", "B", "r_s", "r_a")
@@ -95,11 +96,31 @@ class System(Protocol):
     ) -> Tensor: ...
 
 
+MEMBERS = (
+    "state_dim", "action_dim", "noise_dim", "differentiable", "step", "linearize", "sample_noise",
+)  # fmt: skip
+
+
 def standard_normal(
     n: int, dim: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
 ) -> Tensor:
     """[n, dim] standard normal draws, drawn in float64 so that a dtype never changes the draw."""
     return torch.randn(n, dim, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def check_system(name: str, system: object) -> None:
+    """
+    Raises:
+        InputError: it is no System; says what it lacks.
+    """
+    if isinstance(system, System) and not isinstance(system, type):
+        return
+    lacking = [each for each in MEMBERS if not hasattr(system, each)]
+    without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(MEMBERS) else ""
+    raise InputError(
+        f"{name} is {arguments.shown(system)}{without}, expected a System: "
+        f"systems.from_function(step, state_dim, action_dim) makes one"
+    )
 
 
 def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | None) -> None:

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
+from gradlab import arguments
 from gradlab.errors import InputError
 
 
@@ -15,10 +16,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    if value not in list(allowed):
+    if not isinstance(value, str) or value not in list(allowed):
         raise InputError(f"{name} is {value!r}, expected one of {list(allowed)}")
 
 
 def check_number(name: str, value: float, least: float) -> None:
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        raise InputError(f"{name} is {value!r}, expected a finite number from {least:g}")
+    expected = f"a finite number from {least:g}" if math.isfinite(least) else "a finite number"
+    if arguments.number(name, value, expected) < least:
+        raise InputError(f"{name} is {value!r}, expected {expected}")

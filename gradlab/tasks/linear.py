@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.systems.linear import LinearQuadratic, check_covariance, symmetric_root
 from gradlab.tasks.checks import check_number
@@ -58,8 +61,10 @@ def linear_quadratic(
     spread = one if start_covariance is None else _matrix("start_covariance", start_covariance)
     check_covariance("start_covariance", spread, ds)
     root = symmetric_root(spread)
-    if prior is not None and len(prior) != 2:
-        raise InputError(f"prior has {len(prior)} entries, expected A and B")
+    if prior is not None:
+        arguments.instance("prior", prior, (tuple, list), "two matrices, (A, B), or None")
+        if len(prior) != 2:
+            raise InputError(f"prior has {len(prior)} entries, expected A and B")
     prior_a, prior_b = (a, b) if prior is None else map(_matrix, ("prior A", "prior B"), prior)
 
     def starts(n: int, generator: torch.Generator) -> Tensor:
@@ -152,10 +157,7 @@ def double_integrator(
 
 
 def _matrix(name: str, value: Matrix) -> Tensor:
-    try:
-        matrix = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not a matrix of numbers: {error}") from None
+    matrix = _numbers(name, value, "a matrix of numbers")
     if matrix.ndim != 2 or not torch.isfinite(matrix).all():
         got = f"shape {tuple(matrix.shape)}"
         raise InputError(f"{name} has {got}, expected two dimensions and finite numbers")
@@ -163,11 +165,20 @@ def _matrix(name: str, value: Matrix) -> Tensor:
 
 
 def _vector(name: str, value: Tensor | Sequence[float], width: int) -> Tensor:
-    try:
-        vector = torch.as_tensor(value, dtype=torch.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name} is not a list of numbers: {error}") from None
+    vector = _numbers(name, value, "a list of numbers")
     if vector.shape != (width,) or not torch.isfinite(vector).all():
         got = f"shape {tuple(vector.shape)}"
         raise InputError(f"{name} has {got}, expected ({width},) and finite numbers")
     return vector
+
+
+def _numbers(name: str, value: Any, expected: str) -> Tensor:
+    """Float64 numbers of a tensor, an array or lists, apart from any graph."""
+    try:
+        if getattr(value, "layout", torch.strided) is not torch.strided or np.iscomplexobj(value):
+            raise TypeError("its numbers are complex or sparse")
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        got = arguments.shown(value)
+        raise InputError(f"{name} is not {expected} but {got}: {reason}") from None

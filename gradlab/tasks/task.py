@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.errors import InputError
-from gradlab.systems.system import System
+from gradlab.systems.system import System, check_system
 
+BETWEEN = "a number between 0 and 1"
 Starts = Callable[[int, torch.Generator], Tensor]
 
 
@@ -50,6 +52,10 @@ class Task:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        arguments.instance("name", self.name, str, "text")
+        check_system("simulator", self.simulator)
+        if self.prior is not None:
+            check_system("prior", self.prior)
         ds, da = self.simulator.state_dim, self.simulator.action_dim
         if self.prior is not None:
             for name, width in (("state_dim", ds), ("action_dim", da)):
@@ -57,10 +63,9 @@ class Task:
                     got = f"{name} {getattr(self.prior, name)}"
                     raise InputError(f"prior has {got}, but the simulator has {width}")
         # Settings may come from a command line: types are not certain.
-        if not isinstance(self.discount, int | float) or not 0 < self.discount < 1:
-            raise InputError(f"discount is {self.discount!r}, expected a number between 0 and 1")
-        if not isinstance(self.horizon, int) or self.horizon < 0:
-            raise InputError(f"horizon is {self.horizon!r}, expected an integer from 0")
+        if not 0 < arguments.number("discount", self.discount, BETWEEN) < 1:
+            raise InputError(f"discount is {self.discount!r}, expected {BETWEEN}")
+        arguments.whole("horizon", self.horizon)
         if not callable(self.starts):
             got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
             raise InputError(
@@ -80,5 +85,6 @@ class Task:
         }
         for name, width in widths.items():
             value = getattr(self, name)
+            arguments.instance(name, value, (tuple, list, type(None)), f"{width} entries, or None")
             if value and len(value) != width:
                 raise InputError(f"{name} has {len(value)} entries, expected {width}")

@@ -1,0 +1,293 @@
+"""Public functions with hostile arguments: one or two of a call that works are replaced.
+
+    done         it returned
+    refused      InputError or Failure, in one line that names one of the arguments
+    traceback    any other exception, or a message of several lines
+    hang         nothing for `PATIENCE` seconds
+
+Hypothesis draws what is replaced by what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import math
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import gradlab
+from gradlab import figures
+from gradlab.errors import Failure, InputError
+
+PATIENCE = 60  # seconds
+ALLOWED = frozenset({"done", "refused"})
+Call = tuple[Callable[..., Any], Mapping[str, Any]]
+
+
+class Critic(nn.Module):
+    """A value that is right for nothing."""
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return -(state**2).sum(1) - (action**2).sum(1)
+
+
+def _task() -> gradlab.Task:
+    eye = torch.eye(2, dtype=torch.float64)
+    return gradlab.tasks.linear_quadratic(**_linear(eye), prior=(0.8 * eye, 0.5 * eye))
+
+
+def _linear(eye: Tensor) -> dict[str, Any]:
+    return dict(
+        A=0.9 * eye, B=0.5 * eye, Q=eye, R=eye, noise_covariance=0.01 * eye,
+        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.9,
+    )  # fmt: skip
+
+
+def _policy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(2, 2, bias=False, dtype=torch.float64)
+
+
+def _step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    return 0.9 * state + 0.5 * action, -(state**2).sum(1)
+
+
+def _gradients(
+    states: Any, jacobians: Any, actions: Any, tail: Any, policy: Any, starts: Any, seed: Any
+) -> Tensor:
+    return gradlab.Estimator(states, jacobians, actions, tail).gradients(policy, starts, seed)
+
+
+def _stepped(step: Any, state_dim: Any, action_dim: Any, noise_dim: Any, alive: Any) -> None:
+    system = gradlab.systems.from_function(step, state_dim, action_dim, noise_dim, alive)
+    state = torch.ones(3, 2, dtype=torch.float64)
+    system.step(state, state)
+    system.linearize(state, state)
+
+
+def _probed(policy: Any, optimizer: Any, task: Any, critic: Any, log: Any, **more: Any) -> None:
+    probe = gradlab.Probe(policy, optimizer, task, critic, log, **more)
+    with probe(0):
+        pass
+    probe.close()
+
+
+@functools.cache
+def calls() -> Mapping[str, Call]:
+    """What works, by name. A new public function is a row here."""
+    folder = Path(tempfile.mkdtemp(prefix="calls"))
+    task, policy, critic, eye = _task(), _policy(), Critic(), torch.eye(2, dtype=torch.float64)
+    system, tail = task.simulator, gradlab.Tail(2, critic, 0.9)
+    profile = gradlab.measure(task, policy, critic, horizon=2, starts=16, batch=4)
+    saved = profile.save(folder / "profile.h5")
+    table = profile.table()
+    states = task.starts(8, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    found: dict[str, Call] = {
+        "tasks.linear_quadratic": (gradlab.tasks.linear_quadratic, {**_linear(eye), "prior": None}),
+        "tasks.path_tracking": (gradlab.tasks.path_tracking, {"parameters": "table3"}),
+        "tasks.inverted_pendulum": (
+            gradlab.tasks.inverted_pendulum,
+            {"engine": "analytic", "slider": "stock", "reward": "pre_step"},
+        ),
+        "tasks.mujoco": (gradlab.tasks.mujoco, {"env_id": "InvertedPendulum-v5"}),
+        "systems.from_function": (
+            _stepped,
+            dict(step=_step, state_dim=2, action_dim=2, noise_dim=0, alive=None),
+        ),
+        "Task": (
+            gradlab.Task,
+            dict(
+                name="mine", simulator=system, prior=None, starts=task.starts, discount=0.9,
+                horizon=2,
+            ),
+        ),
+        "Tail": (gradlab.Tail, dict(horizon=2, critic=critic, discount=0.9, value="Q")),
+        "Estimator.gradients": (
+            _gradients,
+            dict(
+                states=system, jacobians=system, actions="all", tail=tail, policy=policy,
+                starts=states, seed=0,
+            ),
+        ),
+        "measure": (
+            gradlab.measure,
+            dict(
+                task=task, policy=policy, critic=critic, estimators=None, horizon=2, starts=8,
+                batch=4, truth="objective", termination="ignore", law="visited", seed=0,
+            ),
+        ),
+        "choose": (gradlab.choose, dict(profile=profile)),
+        "attribute": (gradlab.attribute, dict(profile=profile)),
+        "load": (gradlab.load, dict(path=saved)),
+        "report": (gradlab.report, dict(path=saved)),
+        "Profile.save": (profile.save, dict(path=folder / "again.h5", overwrite=True)),
+        "compare_jacobians": (
+            gradlab.compare_jacobians,
+            dict(
+                simulator=system, model=task.prior, states=states, policy=policy, data=None,
+            ),
+        ),
+        "Probe": (
+            _probed,
+            dict(
+                policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
+                overhead_budget=0.05, seed=0,
+            ),
+        ),
+        "train": (
+            gradlab.train,
+            dict(
+                algorithm="mpg-v2", task=task, output=folder / "trained.h5", overwrite=True,
+                iterations=2, seeds=1, warmup=4, batch=4, hidden=(4,), horizons=(0, 1),
+            ),
+        ),
+    }  # fmt: skip
+    for name in figures.__all__:
+        found[f"figures.{name}"] = (getattr(figures, name), dict(table=table, ax=None))
+    return found
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _raising(*_: Any) -> None:
+    raise RuntimeError("mine")
+
+
+HOSTILE: tuple[Callable[[], Any], ...] = (
+    lambda: None, lambda: True, lambda: 0, lambda: -1, lambda: 1, lambda: 3, lambda: 2**63,
+    lambda: -(2**63) - 1, lambda: 10**400, lambda: 0.5, lambda: 2.0, lambda: math.nan,
+    lambda: math.inf, lambda: -0.0, lambda: 1e-320, lambda: 1j, lambda: "", lambda: "first",
+    lambda: "x" * 300, lambda: "\0", lambda: "\udcff", lambda: b"\xff", lambda: "/dev/null",
+    lambda: Path("/nowhere/at/all.h5"), lambda: Path("."), list, dict, tuple, set, object,
+    lambda: [None], lambda: [[1.0, 0.0], [0.0, 1.0]], lambda: {"a": 1}, lambda: (1, 2),
+    lambda: int, lambda: _nothing, lambda: _raising, lambda: (lambda s: s),
+    lambda: (lambda s, a: s), lambda: (lambda s, a: (s, a)), lambda: (lambda s, a: None),
+    lambda: (lambda n, g: torch.zeros(n, 2)), lambda: (lambda n, g: np.zeros((n, 2))),
+    lambda: (lambda n, g: torch.full((n, 2), math.nan)), lambda: torch.zeros(()),
+    lambda: torch.zeros(0), lambda: torch.zeros(0, 2), lambda: torch.zeros(4),
+    lambda: torch.zeros(4, 2), lambda: torch.zeros(2, 2), lambda: torch.ones(4, 3),
+    lambda: torch.full((8, 2), math.nan), lambda: torch.full((8, 2), math.inf),
+    lambda: torch.full((8, 2), 1e200, dtype=torch.float64), lambda: torch.zeros(8, 2).int(),
+    lambda: torch.zeros(8, 2).bool(), lambda: torch.zeros(8, 2, dtype=torch.complex64),
+    lambda: torch.randn(8, 2, requires_grad=True), lambda: torch.randn(8, 2).half(),
+    lambda: torch.randn(8, 2).to_sparse(), lambda: torch.randn(8, 2, device="meta"),
+    lambda: np.zeros((8, 2)), lambda: np.array("a"), lambda: np.array([None]),
+    lambda: np.float32(0.5), lambda: np.int64(2), lambda: np.nan, lambda: range(3),
+    lambda: nn.Linear(2, 2), lambda: nn.Linear(3, 2), lambda: nn.Linear(2, 1).double(),
+    lambda: nn.Identity(), lambda: nn.Linear(4, 1), lambda: nn.BatchNorm1d(2), nn.ReLU,
+    lambda: Critic(), lambda: nn.ModuleList(), lambda: torch.nn.LSTM(2, 2), _task,
+    lambda: _task().simulator, lambda: gradlab.Tail(0, None, 1.0),
+    lambda: gradlab.Tail(3, Critic(), 0.5), lambda: torch.Generator(),
+    lambda: torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1), lambda: io.StringIO(),
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def within(seconds: int) -> Iterator[None]:
+    """TimeoutError after so long."""
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def outcome(name: str, replaced: Mapping[str, Any]) -> tuple[str, str]:
+    """The outcome of one call, and what led to it where it is not allowed."""
+    function, valid = calls()[name]
+    quiet = io.StringIO()
+    try:
+        with within(PATIENCE), warnings.catch_warnings(), contextlib.redirect_stderr(quiet):
+            warnings.simplefilter("ignore")
+            function(**{**valid, **replaced})
+    except TimeoutError:
+        return "hang", f"{name}({_said(replaced)})"
+    except (InputError, Failure) as error:
+        if "\n" not in str(error).strip():
+            return "refused", ""
+        return "traceback", f"{name}({_said(replaced)}): several lines: {error}"
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)
+        ours = [each for each in place if "/gradlab/" in each.filename][-1:]
+        where = "".join(f"{Path(each.filename).name}:{each.lineno}" for each in ours)
+        word = f"{type(error).__name__}: {str(error)[:150]}"
+        return "traceback", f"{name}({_said(replaced)}) at {where}: {word}"
+    return "done", ""
+
+
+def _said(replaced: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={repr(value)[:60]}" for name, value in replaced.items())
+
+
+def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> Counter[str]:
+    """How often each outcome was met in `count` calls.
+
+    Args:
+        told: gets what led to each outcome that is not allowed.
+    """
+    found: Counter[str] = Counter()
+
+    @hypothesis.seed(seed)
+    @hypothesis.settings(
+        max_examples=count, database=None, deadline=None, phases=[hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    @hypothesis.given(st.data())
+    def run(data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(calls())))
+        names = st.sampled_from(sorted(calls()[name][1]))
+        chosen = data.draw(st.lists(names, min_size=1, max_size=2, unique=True))
+        made = {each: data.draw(st.sampled_from(HOSTILE))() for each in chosen}
+        kind, words = outcome(name, made)
+        found[kind] += 1
+        if words and told is not None:
+            told.append(words)
+
+    run()
+    return found
+
+
+def every_outcome(told: list[str]) -> Counter[str]:
+    """Each argument of each call replaced by each hostile value, one at a time."""
+    found: Counter[str] = Counter()
+    for name, (_, valid) in calls().items():
+        if name.startswith("figures") and "-f" not in sys.argv:
+            continue
+        for argument in valid:
+            for make in HOSTILE:
+                kind, words = outcome(name, {argument: make()})
+                found[kind] += 1
+                if words:
+                    told.append(words)
+    return found
+
+
+if __name__ == "__main__":
+    begun, words = time.monotonic(), []
+    print(every_outcome(words), f"{time.monotonic() - begun:.0f} s")
+    print("\n".join(words))
