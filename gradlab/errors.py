@@ -1,4 +1,12 @@
-"""What gradlab raises on purpose: bad input, and work that failed."""
+"""What gradlab raises on purpose: bad input, and work that failed.
+
+Messages name arguments as Python has them, `overwrite=True`, `resume=False`; the command line says
+the same as options, `--overwrite` and `without --resume`.
+"""
+
+import re
+
+ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
 
 
 class InputError(ValueError):
@@ -13,3 +21,13 @@ class Failure(RuntimeError):
 
     The message says what is kept and what to do; the command line exits with code 1.
     """
+
+
+def as_options(message: str) -> str:
+    """A message in the words of the command line."""
+    return ARGUMENT.sub(_option, message)
+
+
+def _option(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    return f"{before if value == 'True' else 'without '}--{name}"

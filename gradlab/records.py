@@ -58,7 +58,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     if path.is_dir():
         raise InputError(f"{path} is a folder: name a file in it, such as {path / 'run.h5'}")
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: choose another output, or allow it with --overwrite")
+        raise InputError(f"{path} exists: choose another output, or allow it with overwrite=True")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

@@ -65,7 +65,7 @@ def test_the_file_explains_itself(profile, tmp_path):
 def test_an_existing_file_is_refused_and_left_alone(profile, tmp_path):
     path = tmp_path / "run.h5"
     path.write_text("precious")
-    with pytest.raises(InputError, match="--overwrite"):
+    with pytest.raises(InputError, match="overwrite=True"):
         profile.save(path)
     assert path.read_text() == "precious"
     profile.save(path, overwrite=True)

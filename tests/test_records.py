@@ -71,7 +71,7 @@ def test_an_output_that_exists_is_kept_unless_overwriting_is_allowed(tmp_path: P
     path = tmp_path / "run.h5"
     path.write_text("mine")
     for refused in (lambda: records.check_output(path), lambda: records.write(path, planted())):
-        with pytest.raises(InputError, match=r"run\.h5 exists.*--overwrite"):
+        with pytest.raises(InputError, match=r"run\.h5 exists.*overwrite=True"):
             refused()
     assert path.read_text() == "mine"
     records.write(path, planted(), overwrite=True)

@@ -33,7 +33,7 @@ from gradlab.cli.selftest import Selftest
 from gradlab.cli.signals import terminable
 from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
-from gradlab.errors import Failure, InputError
+from gradlab.errors import Failure, InputError, as_options
 from gradlab.progress import standard_error
 
 INTERRUPTED, TERMINATED = 130, 143
@@ -105,17 +105,22 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
             with contextlib.redirect_stdout(sys.stderr):
                 document = asked.run(shlex.join(["gradlab", *words]))
         except InputError as error:
-            standard_error(f"gradlab: error: {' '.join(str(error).split())}")
+            standard_error(f"gradlab: error: {_line(error)}")
             return 2
         except Failure as error:
-            standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
+            standard_error(f"gradlab: failed: {_line(error)}")
             return 1
         except KeyboardInterrupt as stop:
             word = "terminated" if received else "interrupted"
-            standard_error(f"gradlab: {word}; {str(stop) or 'no file was left half-written'}")
+            standard_error(f"gradlab: {word}; {_line(stop) or 'no file was left half-written'}")
             return TERMINATED if received else INTERRUPTED
     code = 0 if document.get("passed", True) else 1
     if "interrupted" in document:
         code = TERMINATED if received else INTERRUPTED
     explain = getattr(asked, "explain", False)
     return streams.said(lambda: answer(document, asked.json, explain), code)
+
+
+def _line(error: BaseException) -> str:
+    """Of one line, arguments named as this command line has them."""
+    return as_options(" ".join(str(error).split()))

@@ -41,13 +41,13 @@ def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
         InputError: there is none, it is damaged, or it belongs to another configuration.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file, nothing to resume: start without --resume")
+        raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
     try:
         with safe_open(path, framework="pt") as file:
             theirs = json.loads((file.metadata() or {})[KEY])
             state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is damaged or foreign: start again without --resume") from error
+        raise InputError(f"{path} is damaged or foreign: start again with resume=False") from error
     if theirs != config:
         changed = [name for name in config if theirs.get(name) != config[name]]
         raise InputError(f"{path} was made with other {', '.join(changed)}: repeat the arguments")

@@ -203,8 +203,8 @@ def _begin(
     there = folder.exists() and any(folder.iterdir())
     if there and _told(folder) and not overwrite:
         raise InputError(
-            f"{folder} holds models of a run that was stopped: go on with it (resume), or allow to "
-            f"begin anew (overwrite)"
+            f"{folder} holds models of a run that was stopped: go on with resume=True, or begin anew "
+            f"with overwrite=True"
         )
     recipes, data = asked.recipes(0), asked.record(0)
     steps = planning.steps_per_epoch(recipes, data)

@@ -60,11 +60,13 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
     there = path.exists() or journal_of(path).exists()
     if resume:
         if not resume_file(path).is_file():
-            hint = "start it again with --overwrite" if there else "start it without --resume"
+            hint = "start it with overwrite=True" if there else "start it with resume=False"
             raise InputError(f"{resume_file(path)}: no such file, nothing to resume: {hint}")
         return
     if there and not overwrite:
-        raise InputError(f"{path} exists: go on with --resume, or replace it with --overwrite")
+        raise InputError(
+            f"{path} exists: go on with resume=True, or replace it with overwrite=True"
+        )
     records.check_output(path, overwrite=overwrite)
 
 
@@ -115,7 +117,7 @@ def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
         InputError: it belongs to another configuration (shows the difference), or is damaged.
     """
     place = resume_file(path)
-    damaged = InputError(f"{place} is damaged or foreign: start again with --overwrite")
+    damaged = InputError(f"{place} is damaged or foreign: start again with overwrite=True")
     try:
         with safe_open(place, framework="pt") as file:
             theirs = json.loads((file.metadata() or {})[KEY])

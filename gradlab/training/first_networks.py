@@ -39,9 +39,9 @@ def check_fits(algorithm: Algorithm, task: Task) -> None:
     if task.prior is None:
         raise InputError(
             f"{algorithm.name} needs a model, but {task.name} has no prior: learn one while it "
-            f"trains (--model learned), give one in a task of your own (file.py:function that "
-            f"returns dataclasses.replace(task, prior=…) or gradlab.tasks.with_learned_prior), or "
-            f"take td3, sac, ddpg or n-step-dpg"
+            f"trains (model=LearnedModel() in its row, --model learned), give one in a task of "
+            f"your own (file.py:function that returns dataclasses.replace(task, prior=…) or "
+            f"gradlab.tasks.with_learned_prior), or take td3, sac, ddpg or n-step-dpg"
         )
     if max(algorithm.horizons) > 0 and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")

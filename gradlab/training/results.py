@@ -116,7 +116,7 @@ def from_record(record: Record, path: Path) -> Training:
     try:
         evaluations, updates = record.groups["evaluations"], record.groups["updates"]
         if len(evaluations["iteration"].values) == 0:
-            raise InputError(f"{path} has no evaluation yet: wait, or go on with --resume")
+            raise InputError(f"{path} has no evaluation yet: wait, or go on with resume=True")
         return Training(
             config=json.loads(str(record.attributes["config"])),
             environment=json.loads(str(record.attributes["environment"])),

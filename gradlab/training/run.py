@@ -114,8 +114,8 @@ class Run:
     def _leave(self, path: Path, config: dict[str, object]) -> NoReturn:
         checkpoints.save(path, self, config)
         raise KeyboardInterrupt(
-            f"the state after {self.iteration} iterations is saved: the same command with --resume "
-            f"goes on from there"
+            f"the state after {self.iteration} iterations is saved: the same again with "
+            f"resume=True goes on from there"
         )
 
     def state(self) -> dict[str, Tensor]:

@@ -173,7 +173,7 @@ def test_resuming_with_other_settings_shows_the_difference(tmp_path):
 
 def test_an_earlier_run_is_not_replaced_unasked(tmp_path):
     train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
-    with pytest.raises(InputError, match="--resume, or replace it with --overwrite"):
+    with pytest.raises(InputError, match="resume=True, or replace it with overwrite=True"):
         train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
     train(row("td3"), task(), tmp_path / "run.h5", **SMALL, overwrite=True)
 

@@ -1,0 +1,52 @@
+"""Errors name arguments as Python does in Python, and as options on the command line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import gradlab
+from gradlab.cli.program import main
+from gradlab.errors import InputError, as_options
+
+PACKAGE = Path(gradlab.__file__).parent
+OPTION = re.compile(r"(?<![-\w])--[a-z][a-z-]*")
+RAISED = re.compile(r"raise (?:InputError|Failure|KeyboardInterrupt)\((?:[^()]|\([^()]*\))*\)")
+# Raised in a command's own code, beside a Python that has the same, and where the words say both.
+APART = ("cli/", "watching/server.py", "accounting.py", "training/first_networks.py")
+
+
+@pytest.mark.parametrize(
+    ("python", "option"),
+    [
+        ("go on with resume=True, or replace it with overwrite=True",
+         "go on with --resume, or replace it with --overwrite"),
+        ("start it with resume=False", "start it without --resume"),
+        ("resume=False, then overwrite=True", "without --resume, then --overwrite"),
+        ("preresume=True and overwrite=1", "preresume=True and overwrite=1"),
+    ],
+)  # fmt: skip
+def test_the_command_line_says_arguments_as_options(python: str, option: str) -> None:
+    assert as_options(python) == option
+
+
+def test_errors_of_the_library_name_no_options() -> None:
+    found = [
+        (path.relative_to(PACKAGE).as_posix(), option)
+        for path in PACKAGE.rglob("*.py")
+        for raised in RAISED.findall(path.read_text())
+        for option in OPTION.findall(raised)
+    ]
+    assert [each for each in found if not each[0].startswith(APART)] == []
+
+
+def test_one_error_in_both_languages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    there = tmp_path / "run.h5"
+    there.write_bytes(b"")
+    with pytest.raises(InputError, match="go on with resume=True, or replace it with overwrite="):
+        gradlab.train("mpg-v2", gradlab.tasks.double_integrator(), output=there)
+    assert main(["train", "mpg-v2", "double_integrator", "--output", str(there)]) == 2
+    said = capsys.readouterr().err
+    assert "go on with --resume, or replace it with --overwrite" in said
