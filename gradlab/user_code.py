@@ -1,23 +1,39 @@
-"""Functions of a user's own file, named as PATH.py:FUNCTION. Loading runs the file."""
+"""What a file of the user's own holds, named as PATH.py:NAME. Loading executes the file.
+
+A function that needs no arguments makes what is asked for; anything else is it. Whatever goes wrong
+in the user's code ends in one line with the user's own file and line.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import inspect
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from gradlab.errors import InputError
 
 
-def load_function(name: str) -> Callable[..., object]:
-    """The function that "PATH.py:FUNCTION" names.
+def own(name: object) -> bool:
+    """Is it PATH.py:NAME?"""
+    return str(name).rpartition(":")[0].endswith(".py")
+
+
+def load_object(name: str) -> Any:
+    """What "PATH.py:NAME" names, as it stands in the file.
+
+    The file's folder is importable: first of all while the file is executed, and last of all from
+    then on, so that nothing in it hides a package of anybody else.
 
     Raises:
-        InputError: there is no such file, it is no Python, or it has no such function.
+        InputError: there is no such file, it fails, or it has nothing of that name.
     """
-    file, _, function = name.rpartition(":")
-    path = Path(file)
+    file, _, wanted = name.rpartition(":")
+    path = Path(file).absolute()
     if not path.is_file():
         raise InputError(f"{file}: no such file; expected PATH.py:FUNCTION")
     spec = importlib.util.spec_from_file_location(f"gradlab_own_{path.stem}", path)
@@ -26,8 +42,84 @@ def load_function(name: str) -> Callable[..., object]:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses in the file look their module up here.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    found: object = getattr(module, function, None)
-    if not callable(found):
-        raise InputError(f"{file} has no function {function!r}: expected PATH.py:FUNCTION")
-    return found
+    with failing(file), _importable(str(path.parent)):
+        spec.loader.exec_module(module)
+    if not hasattr(module, wanted):
+        there = [each for each in vars(module) if not each.startswith("_")]
+        raise InputError(f"{file} has no function {wanted!r}: it has {', '.join(there) or 'none'}")
+    return getattr(module, wanted)
+
+
+def load_made(name: str) -> Any:
+    """What "PATH.py:NAME" makes, where it can be called without arguments, else what it is.
+
+    Raises:
+        InputError: as `load_object`, or the function fails.
+    """
+    found = load_object(name)
+    if not (inspect.isroutine(found) or inspect.isclass(found)):
+        return found
+    try:
+        inspect.signature(found).bind()
+    except (TypeError, ValueError):
+        if inspect.isclass(found):
+            raise InputError(
+                f"{name} is a class that needs arguments: name a function that makes one"
+            ) from None
+        return found
+    return called(name, found)
+
+
+def called(name: str, function: Callable[..., Any], **settings: object) -> Any:
+    """What a function of "PATH.py:NAME" returns.
+
+    Raises:
+        InputError: it fails.
+    """
+    with failing(name.rpartition(":")[0]):
+        return function(**settings)
+
+
+@contextlib.contextmanager
+def failing(file: str) -> Iterator[None]:
+    """Whatever the code of a user's file raises becomes one line with the place in that file."""
+    try:
+        yield
+    except SyntaxError as error:
+        place = f"{error.filename or file}, line {error.lineno}"
+        raise InputError(f"{place}: {type(error).__name__}: {error.msg}") from error
+    except SystemExit as error:
+        raise InputError(
+            f"{_place(error, file)} ends the process when the file is executed: put what is run as "
+            f'a program under if __name__ == "__main__"'
+        ) from error
+    except InputError as error:
+        raise InputError(f"{_place(error, file)}: {error}") from error
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(f"{_place(error, file)}: {words}") from error
+
+
+def _place(error: BaseException, file: str) -> str:
+    """The innermost line of the traceback in the file or beside it."""
+    folder = Path(file).absolute().parent
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [each for each in frames if folder in Path(each.filename).parents]
+    inner = [each for each in ours if not _installed(each.filename)]
+    return f"{inner[-1].filename}, line {inner[-1].lineno}" if inner else file
+
+
+def _installed(file: str) -> bool:
+    """A package's own code: gradlab's, or one below the user's folder in a virtual environment."""
+    return "site-packages" in file or Path(__file__).parent in Path(file).parents
+
+
+@contextlib.contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        if folder not in sys.path:
+            sys.path.append(folder)

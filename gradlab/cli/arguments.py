@@ -22,7 +22,11 @@ Groups = tuple[tuple[str, ...], ...]
 
 TaskName = Annotated[
     Positional[str],
-    arg(metavar="TASK", help="A task of `gradlab list tasks`, or your own as file.py:function."),
+    arg(
+        metavar="TASK",
+        help="A task of `gradlab list tasks`, or your own as file.py:function (the file is "
+        "executed).",
+    ),
 ]
 Settings = Annotated[
     UseAppendAction[Groups],
@@ -36,7 +40,7 @@ PolicyFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Policy to judge: .safetensors file or file.py:function. "
+        help="Policy to judge: .safetensors file or file.py:function (the file is executed). "
         "Default: make a stabilising one.",
     ),
 ]
@@ -44,7 +48,8 @@ CriticFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Critic for the tail: .safetensors file or file.py:function. Default: fit one.",
+        help="Critic for the tail: .safetensors file or file.py:function, which makes the critic "
+        "or is it (the file is executed). Default: fit one.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]

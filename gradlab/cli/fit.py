@@ -42,8 +42,8 @@ class Fit:
     rows: int = 5000
     """Transitions to record where there is no --data."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy that records, with exploration noise: .safetensors file or file.py:function. Default:
-    random actions."""
+    """Policy that records, with exploration noise: .safetensors file or file.py:function (the file
+    is executed). Default: random actions."""
     export: Annotated[str | None, arg(metavar="minari:ID|FOLDER")] = None
     """Write the transitions as a Minari dataset, too."""
     loss: Literal["nll", "mse", "dd", "multistep", "sobolev"] | None = None

@@ -32,8 +32,8 @@ class Jacobians:
     task: arguments.TaskName
     settings: arguments.Settings = ()
     model: Annotated[str | None, arg(metavar="FILE|prior")] = None
-    """What to compare: "prior", a .safetensors file, or file.py:function that returns a System.
-    Default: nothing, the simulator alone."""
+    """What to compare: "prior", a .safetensors file, or file.py:function that returns a System or
+    is its step (the file is executed). Default: nothing, the simulator alone."""
     gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
     """A second model, whose Jacobians are taken along --model's states (`gradlab fit
     --two-model`)."""

@@ -30,7 +30,8 @@ class Logs:
     """Recorded on-policy trajectories: NAME.h5 of gradlab, NAME.npz, minari:ID or a folder. Not
     those that the model was fitted to."""
     policy: Annotated[str, arg(metavar="FILE")]
-    """The policy that recorded them: .safetensors file or file.py:function."""
+    """The policy that recorded them: .safetensors file or file.py:function (the file is
+    executed)."""
     model: Annotated[str | None, arg(metavar="FILE|prior")] = None
     """The model whose gradient is judged: a .safetensors file of `gradlab fit`, file.py:function
     that returns a System, or "prior" of the --task. Default: the score alone."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import inspect
+from typing import TYPE_CHECKING, Any
 
 from gradlab.errors import InputError
 
@@ -38,12 +39,14 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     """
     from gradlab.networks.checkpoint import load
     from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+    from gradlab.systems.function import from_function
     from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
-    from gradlab.user_code import load_function
+    from gradlab.user_code import load_made, own
 
-    own = name.rpartition(":")[0].endswith(".py")
-    found: object = load_function(name)() if own else load(name)
+    found: Any = load_made(name) if own(name) else load(name)
+    if inspect.isroutine(found) and task is not None:  # a function that is the step
+        found = from_function(found, task.simulator.state_dim, task.simulator.action_dim)
     if isinstance(found, GaussianEnsemble):
         found = LearnedSystem(found, alive=None if task is None else task.alive)
     if not isinstance(found, System):

@@ -48,8 +48,8 @@ class Remedies:
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
     """Of `gradlab list remedies`. Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy to judge: .safetensors file or file.py:function. Default: make one with half of the
-    stabilising feedback, which has something to learn."""
+    """Policy to judge: .safetensors file or file.py:function (the file is executed).
+    Default: make one with half of the stabilising feedback, which has something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
     """Seeds of fit and record, over which the intervals are; with 1, over its starts."""

@@ -1,7 +1,7 @@
 """Networks on disk without pickle: parameters in safetensors, the architecture as JSON beside them.
 
-A network of the user's own is named as `file.py:function`; the function takes nothing and returns
-the module.
+A network of the user's own is named as `file.py:function`: the function takes nothing and returns
+the module, or is itself the critic. The file is executed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
+from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.files import placed
 from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
-from gradlab.user_code import load_function
+from gradlab.user_code import load_made, own
 
 KEY = "gradlab.architecture"
 Kind = Policy | GaussianPolicy | QCritic | MemberMLP | GaussianEnsemble
@@ -98,8 +99,8 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         InputError: no such file or function, a damaged or foreign file, an unknown architecture.
     """
-    if str(path).rpartition(":")[0].endswith(".py"):
-        return _called(str(path))
+    if own(path):
+        return _made(str(path))
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
@@ -131,9 +132,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return architecture, tensors
 
 
-def _called(name: str) -> nn.Module:
-    module = load_function(name)()
-    if not isinstance(module, nn.Module):
-        kind = type(module).__name__
-        raise InputError(f"{name} returned a {kind}, expected a torch.nn.Module")
-    return module
+def _made(name: str) -> nn.Module:
+    found = load_made(name)
+    if not isinstance(found, nn.Module):
+        got = arguments.shown(found)
+        raise InputError(f"{name} returned {got}, expected a torch.nn.Module")
+    return found

@@ -7,12 +7,13 @@ never more than the ds + da that forward mode would need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.systems.system import (
     Certificate,
@@ -44,6 +45,10 @@ def from_function(
         action_dim: da.
         noise_dim: width of the noise argument, 0 for a function without one.
         alive: next_state [N, ds] -> bool [N]; None: every state is alive.
+
+    Raises:
+        InputError: a dimension or a function is none; later, when it is called, `step` or `alive`
+            fails or returns something else. A reward [N, 1] is taken for [N].
     """
     return FunctionSystem(step, state_dim, action_dim, noise_dim, alive)
 
@@ -60,9 +65,10 @@ class FunctionSystem:
 
     def __post_init__(self) -> None:
         for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name} is {value}, expected at least {least}")
+            arguments.whole(name, getattr(self, name), least)
+        for name, value in (("step", self.function), ("alive", self.alive)):
+            if not callable(value) and (value is not None or name == "step"):
+                raise InputError(f"{name} is {arguments.shown(value)}, expected a function")
 
     @property
     def differentiable(self) -> bool:
@@ -104,36 +110,68 @@ class FunctionSystem:
         return standard_normal(n, self.noise_dim, generator, dtype)
 
     def _call(self, state: Tensor, action: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
-        if self.noise_dim == 0:
-            returned: object = self.function(state, action)
-        else:
+        inputs = [state, action]
+        if self.noise_dim:
             zeros = state.new_zeros(state.shape[0], self.noise_dim)
-            returned = self.function(state, action, zeros if noise is None else noise)
-        if not isinstance(returned, tuple) or len(returned) != 2:
-            raise InputError(
-                f"step returned {_described(returned)}, expected next_state and reward"
-            )
+            inputs.append(zeros if noise is None else noise)
+        returned = _tried("step", self.function, inputs)
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            got = arguments.shown(returned)
+            many = f"{len(returned)} values" if isinstance(returned, tuple | list) else got
+            raise InputError(f"step returned {many}, expected two, next_state and reward")
         after, reward = returned
         if not isinstance(after, Tensor) or not isinstance(reward, Tensor):
-            got = f"{_described(after)} and {_described(reward)}"
-            raise InputError(f"step returned {got}, expected next_state and reward as tensors")
+            got = f"{arguments.shown(after)} and {arguments.shown(reward)}"
+            raise InputError(
+                f"step returned {got}, expected next_state and reward as tensors: compute them "
+                f"with torch operations, which are differentiated"
+            )
+        if reward.shape == (len(state), 1):
+            reward = reward[:, 0]
         if after.shape != state.shape or reward.shape != state.shape[:1]:
             got = f"next_state {list(after.shape)} and reward {list(reward.shape)}"
             want = f"{list(state.shape)} and {list(state.shape[:1])}"
             raise InputError(f"step returned {got}, expected {want}")
-        return after, reward
+        for name, value in (("next_state", after), ("reward", reward)):
+            if (value.is_floating_point() and value.dtype != state.dtype) or value.is_complex():
+                raise InputError(
+                    f"step returned {name} in {value.dtype} for states in {state.dtype}: compute "
+                    f"it in the states' dtype (a network: .to(state.dtype))"
+                )
+        return after.to(state.dtype), reward.to(state.dtype)
 
 
 def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
     """`alive` of the next states, checked; all of them without it. bool [N]."""
     if alive is None:
         return torch.ones_like(after[:, 0], dtype=torch.bool)
-    found = alive(after)
+    found: object = _tried("alive", alive, [after])
+    if not isinstance(found, Tensor):
+        raise InputError(f"alive returned {arguments.shown(found)}, expected torch.bool [N]")
+    if found.shape == (len(after), 1) and found.dtype == torch.bool:
+        found = found[:, 0]
     if found.shape != after.shape[:1] or found.dtype != torch.bool:
         got = f"{found.dtype} {tuple(found.shape)}"
         raise InputError(f"alive returned {got}, expected torch.bool {tuple(after.shape[:1])}")
     return found
 
 
-def _described(value: object) -> str:
-    return f"a {type(value).__name__}"
+def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:
+    """What a user's function returns; what it raises, in one line with what to do."""
+    try:
+        return function(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(f"{name} failed ({words}){_remedy(str(error), inputs[0])}") from error
+
+
+def _remedy(words: str, state: Tensor) -> str:
+    if "numpy" in words or "data pointer" in words:
+        return ": write it with torch operations, without numpy, so that it can be differentiated"
+    if "dtype" in words:
+        return f": its states are {state.dtype}; convert its network with .to(state.dtype)"
+    if "positional argument" in words:
+        return ": step takes (state, action), and noise where noise_dim > 0; alive takes next_state"
+    return ""

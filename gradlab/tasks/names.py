@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 
+from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.checks import nearest
@@ -13,7 +14,7 @@ from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.swing import pendulum
 from gradlab.tasks.task import Task
 from gradlab.tasks.vehicle import path_tracking
-from gradlab.user_code import load_function
+from gradlab.user_code import called, load_object, own
 
 TASKS: dict[str, Callable[..., Task]] = {
     "path_tracking": path_tracking,
@@ -32,7 +33,14 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         name: one of `TASKS`, or path and function.
         settings: arguments of the factory.
     """
-    factory = load_function(name) if ".py:" in name else _named_factory(name)
+    mine = own(name)
+    factory = load_object(name) if mine else _named_factory(name)
+    if isinstance(factory, Task) and not settings:
+        return factory
+    if not callable(factory):
+        raise InputError(
+            f"{name} is {arguments.shown(factory)}, expected a function that makes a Task"
+        )
     signature = inspect.signature(factory)
     try:
         signature.bind(**settings)
@@ -40,7 +48,7 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         unknown = [setting for setting in settings if setting not in signature.parameters]
         hint = nearest(unknown[0], signature.parameters) if unknown else ""
         raise InputError(f"{name} {error}{hint}") from None
-    task = factory(**settings)
+    task = called(name, factory, **settings) if mine else factory(**settings)
     if not isinstance(task, Task):
         raise InputError(f"{name} returned {type(task).__name__}, expected a gradlab Task")
     return task

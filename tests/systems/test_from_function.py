@@ -52,11 +52,11 @@ def test_alive_judges_the_next_state() -> None:
 
 
 def test_wrong_outputs_are_named_with_their_shapes() -> None:
-    column = from_function(lambda s, a: (s, -s), 1, 1)
-    with pytest.raises(InputError, match=r"reward \[2, 1\], expected \[2, 1\] and \[2\]"):
-        column.step(STATE, STATE)
-    for bad in (lambda s, a: s, lambda s, a: (s, 1.0), lambda s, a: None):
-        with pytest.raises(InputError, match="expected next_state and reward"):
+    wide = from_function(lambda s, a: (s, torch.cat([s, a], 1)), 1, 1)
+    with pytest.raises(InputError, match=r"reward \[2, 2\], expected \[2, 1\] and \[2\]"):
+        wide.step(STATE, STATE)
+    for bad in (lambda s, a: s, lambda s, a: (s, 1.0), lambda s, a: None, lambda s, a: (s, a, {})):
+        with pytest.raises(InputError, match=r"expected .*next_state and reward"):
             from_function(bad, 1, 1).step(STATE, STATE)
     with pytest.raises(InputError, match="state_dim is 0"):
         from_function(scalar, 0, 1)
@@ -73,3 +73,45 @@ def test_a_dead_control_and_a_constant_reward_have_zero_derivatives():
     assert torch.equal(linear.A, 0.9 * torch.eye(2, dtype=torch.float64).expand(3, 2, 2))
     for block in (linear.B, linear.r_s, linear.r_a):
         assert (block == 0).all()
+
+
+def test_a_column_of_rewards_and_of_survivors_is_taken_as_rows() -> None:
+    plain = from_function(scalar, 1, 1, alive=lambda after: after[:, 0] > 0.5)
+    column = from_function(
+        lambda s, a: (scalar(s, a)[0], scalar(s, a)[1][:, None]), 1, 1, alive=lambda s: s > 0.5
+    )
+    for field in ("state", "reward", "alive"):
+        ours, theirs = (getattr(x.step(STATE, 0 * STATE), field) for x in (column, plain))
+        assert torch.equal(ours, theirs)
+    for block in ("A", "B", "r_s", "r_a"):
+        ours, theirs = (getattr(x.linearize(STATE, 0 * STATE), block) for x in (column, plain))
+        assert torch.equal(ours, theirs)
+
+
+def test_a_reward_of_integers_is_a_number() -> None:
+    system = from_function(lambda s, a: (s, torch.ones(len(s), dtype=torch.int64)), 1, 1)
+    assert system.step(STATE, STATE).reward.dtype == STATE.dtype
+    assert torch.equal(system.linearize(STATE, STATE).r_s, 0 * STATE)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (lambda s, a: (torch.from_numpy(0.9 * s.numpy()), s[:, 0]), "without numpy"),
+        (lambda s, a: (s.numpy(), s[:, 0].numpy()), "torch operations"),
+        (lambda s, a: (torch.nn.Linear(1, 1)(s), s[:, 0]), r"\.to\(state\.dtype\)"),
+        (lambda s, a: (s.float(), s[:, 0]), "next_state in torch.float32 for states in torch.flo"),
+        (lambda s: (s, s[:, 0]), r"step takes \(state, action\)"),
+        (lambda s, a: (s, s[:, 3]), "step failed .IndexError"),
+    ],
+)
+def test_a_step_that_cannot_be_differentiated_is_told_in_one_line(step, words) -> None:
+    with pytest.raises(InputError, match=words) as error:
+        from_function(step, 1, 1).linearize(STATE, STATE)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("state_dim", "2"), ("noise_dim", -1), ("alive", 3)])
+def test_what_is_no_dimension_and_no_function_is_refused(name, value) -> None:
+    with pytest.raises(InputError, match=f"{name} is "):
+        from_function(**{"step": scalar, "state_dim": 1, "action_dim": 1, name: value})
