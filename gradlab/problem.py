@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,8 @@ from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.laws import Law, TruthKind, resolved
 from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.interface import check_critic, check_policy, check_trainable
+from gradlab.networks.interface import act, check_critic, check_policy, check_trainable
+from gradlab.networks.rows import check_rows
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 from gradlab.tasks import Task
@@ -115,6 +117,7 @@ def problem(
     plain = estimators_at(task, first, estimators, H, every=truth == "objective")
     for name, estimator in plain.items():
         _check_estimator(name, estimator, task, begin, truth)
+    _check_steps(task, original, plain, begin)
     _check_memory(task, original, plain, H, len(begin.states), truth)
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else _as_it_is
@@ -290,6 +293,29 @@ def estimators_at(
     if not every:
         return chosen
     return chosen | {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
+
+
+def _check_steps(
+    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], begin: Starts
+) -> None:
+    """Every system treats rows alone, on two starts."""
+    two = begin.block(slice(0, 2))
+    with torch.no_grad():
+        action = act(policy, two.states, two.policy_noise(policy, 0, 0))
+    named = {id(task.simulator): ("simulator", task.simulator)}
+    named |= {} if task.prior is None else {id(task.prior): ("prior model", task.prior)}
+    for name, each in chosen.items():
+        for system in (each.states, each.jacobians):
+            if system is not None:
+                named.setdefault(id(system), (f"model of {name}", system))
+    for name, system in named.values():
+        if not isinstance(system, Recorded):
+            check_rows(f"step of the {name}", partial(_stepped, system), two.states, action)
+
+
+def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
+    found = system.step(state, action, None)
+    return torch.cat([found.state, found.reward[:, None]], dim=1)
 
 
 def _lengthened(estimator: Estimator, horizon: int) -> Estimator:

@@ -65,6 +65,7 @@ def test_the_starts_and_visits_that_were_used_are_recorded():
     A, B = [[0.9, 0.2], [0.0, 0.8]], [[0.0], [0.5]]
     task = gradlab.tasks.linear_quadratic(A, B, start_mean=[1.0, 1.0], discount=0.9)
     policy = torch.nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = torch.tensor([[-0.1, -0.2]], dtype=torch.float64)
     critic = ExactCritic(task.simulator, policy.weight.data, 0.9)
     config = gradlab.measure(task, policy, critic, horizon=1, starts=8, judges=4).config
     assert (config["starts"], config["starts_used"], config["visits"]) == (8, 8, 8)

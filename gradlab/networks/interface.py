@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from gradlab.errors import InputError
+from gradlab.networks.rows import check_rows
 from gradlab.networks.spectral import SpectralNorm
 
 # Train-mode spectral normalisation takes a power-iteration step, and so changes, at every call.
@@ -38,7 +39,8 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
 
     Raises:
         InputError: for dropout, batch-norm or spectral norm in train mode, a dtype other than the
-            states', a non-finite parameter, or an action of another shape than [N, action_dim].
+            states', a non-finite parameter, an action of another shape than [N, action_dim], or
+            rows that are mixed.
     """
     _check_module("policy", policy, state)
     probe = state[:2]
@@ -51,6 +53,7 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
             f"policy returns shape {tuple(action.shape)} for {len(probe)} states, "
             f"expected [{len(probe)}, {action_dim}]"
         )
+    check_rows("policy", policy, *inputs)
 
 
 def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) -> None:
@@ -70,6 +73,7 @@ def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) 
             f"critic returns shape {tuple(out.shape)} for {len(probe)} rows, "
             f"expected [{len(probe)}]: return value.squeeze(-1)"
         )
+    check_rows("critic", critic, *inputs)
 
 
 def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:

@@ -1,0 +1,56 @@
+"""Does a function treat the rows of a batch alone? Row 0 twice, beside two different neighbours.
+
+A batch mean, a softmax over dim 0 or batch statistics give a row another result in other company:
+then a gradient "per sample" belongs to no sample, and every variance is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+
+MOVE = 0.01  # of the neighbour: far beyond rounding, and hardly out of its range
+ROUNDING = 1e4  # units of machine epsilon, relative to the largest output
+
+
+def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+    """Refuse a function whose first row changes with the second.
+
+    Args:
+        function: of tensors with N rows each, to one tensor with N rows; what it makes of rows out
+            of its range, or at random, is not judged here.
+        inputs: at least 2 rows each, or nothing is tried.
+
+    Raises:
+        InputError: names the function and the usual causes.
+    """
+    pair = [each[:2] for each in inputs]
+    if len(pair[0]) < 2:
+        return
+    moved = [torch.cat([each[:1], each[1:] * (1 + MOVE) + MOVE]) for each in pair]
+    try:
+        with torch.no_grad():
+            alone, again, other = (_first(function, each) for each in (pair, pair, moved))
+    except (RuntimeError, ValueError, ArithmeticError, IndexError, InputError):
+        return
+    if torch.equal(alone, again) and not _same(alone, other):
+        raise InputError(
+            f"{name} mixes the rows of a batch: the first row's result changes with the second "
+            f"row. Every row must depend on its own inputs only; look for a mean or softmax over "
+            f"dim 0, batch statistics, or a reshape"
+        )
+
+
+def _first(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
+    return function(*(each.clone() for each in inputs))[0].nan_to_num()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    size = max(float(one.abs().max()), float(other.abs().max())) if one.numel() else 0.0
+    return float((one - other).abs().max()) <= ROUNDING * torch.finfo(one.dtype).eps * size
