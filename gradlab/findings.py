@@ -6,7 +6,7 @@ older file: that is "not recorded", not "passed".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,7 @@ IDLE = "actions that move nothing"
 EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
+PREMISE = "premises of every decision"
 _BOUND = ("theorem", "estimator", "sentence")
 _MEASURED = {"bias": "bias2", "variance": "variance"}
 
@@ -43,6 +44,16 @@ class Finding:
     result: str
     meaning: str
     passed: bool
+
+    @property
+    def sentence(self) -> str:
+        """The numbers and what they mean."""
+        return f"{self.result[:1].upper()}{self.result[1:]}: {self.meaning}."
+
+
+def failed_premises(findings: Sequence[Finding] | None) -> tuple[Finding, ...]:
+    """Why nothing can be decided from a measurement, the first reason first."""
+    return tuple(e for e in findings or () if not e.passed and e.check.startswith(PREMISE))
 
 
 @dataclass(frozen=True, eq=False)

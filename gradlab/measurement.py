@@ -75,7 +75,8 @@ def measure(
             actions="first"; under the objective's truth also model_all, mixed_all and
             true_dynamics_all, the same with θ in every action.
         horizon: H; None for the task's own.
-        starts: number of starts drawn from the task's law, or a tensor [N, ds], or a path.
+        starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
+            count as one start, or a path.
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states
@@ -143,7 +144,7 @@ class _Found:
         self.progress("checks", 0, 1)
         sanity = examine(
             asked.task, asked.given, asked.critics, asked.chosen, asked.policy, asked.begin,
-            self.measured.at, self.measured.cells, asked.termination, asked.seed,
+            self.measured.at, self.truth, self.measured.cells, asked.termination, asked.seed,
         )  # fmt: skip
         known = self.truth.admissible and not asked.objective
         bounds = theory(
@@ -208,6 +209,8 @@ def _profile(asked: Problem, found: _Found, command: str) -> Profile:
             name: noise_mode(each.states, each.jacobians) for name, each in asked.chosen.items()
         },
     }
+    if asked.rows != config["starts"]:
+        config["rows"] = asked.rows
     environment = provenance.environment() | {"precision": "float64"}
     truth = truth_values(found.truth, asked.truth)
     profile = assembled(

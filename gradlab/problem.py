@@ -29,10 +29,16 @@ from gradlab.gradients.objective import SAMPLES
 from gradlab.gradients.oracles import effective_horizon
 from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.start_laws import check_alive, visitation
-from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.starts import Starts, as_starts, distinct
 from gradlab.laws import Law, TruthKind, resolved
 from gradlab.networks.entropy import WithLogProb
-from gradlab.networks.interface import act, check_critic, check_policy, check_trainable
+from gradlab.networks.interface import (
+    act,
+    check_critic,
+    check_policy,
+    check_trainable,
+    noise_dim,
+)
 from gradlab.networks.rows import check_rows
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -50,7 +56,8 @@ class Problem:
         given: the user's policy; original: its float64 copy; policy: as it is measured.
         critics: the user's, each once; critic: the default estimators' own, None with others.
         chosen: the estimators at horizon H; rivals: the same with further critics.
-        begin: the starts; drawn: were they drawn from the task's law?
+        begin: the starts, equal ones as one; rows: how many were given or asked for.
+        drawn: were they drawn from the task's law?
         alpha: temperature of the entropy term, 0 without one.
         batch: N′.
     """
@@ -66,6 +73,7 @@ class Problem:
     chosen: Mapping[str, Estimator]
     rivals: Mapping[str, Sequence[Estimator]]
     begin: Starts
+    rows: int
     drawn: bool
     law: Law
     truth: TruthKind
@@ -138,6 +146,7 @@ def problem(
             for name, several in others.items()
         },
         begin=begin,
+        rows=_rows(starts),
         drawn=drawn,
         law=law,
         truth=truth,
@@ -242,11 +251,32 @@ def judged_at(
         starts = visitation(task, policy, starts, seed, termination=termination)
         if termination == "mask":
             check_alive(as_starts(starts, task.simulator.state_dim))
-    return starts_of(task, starts, seed)
+    begin = starts_of(task, starts, seed)
+    if not isinstance(starts, int) or noise_dim(policy) or task.simulator.noise_dim:
+        return begin
+    # Without noise a state that is drawn twice gives the same sample twice.
+    different = distinct(begin)
+    if len(different.states) < FEWEST:
+        raise InputError(
+            f"the task drew {len(different.states)} different start in {starts}, and neither "
+            f"policy nor simulator is random: every sample is the same; widen its law of starts"
+        )
+    return different
+
+
+def _rows(starts: int | Tensor | Path) -> int:
+    """How many starts were given or asked for."""
+    if isinstance(starts, int):
+        return starts
+    return len(starts.weight) if isinstance(starts, Path) else len(starts)
 
 
 def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
-    """Float64 starts, drawn from the task's law where only their number is given."""
+    """Float64 starts, drawn from the task's law where only their number is given.
+
+    Equal rows of a tensor are one start.
+    """
+    given = isinstance(starts, Tensor)
     if isinstance(starts, int):
         starts = task.starts(starts, stream(seed, "starts"))
     if isinstance(starts, Path):
@@ -255,7 +285,13 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
     path = None if begin.path is None else begin.path.double()
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
+    begin = distinct(begin) if given else begin
     groups = group_count(begin.group)
+    if given and groups < FEWEST <= _rows(starts):
+        raise InputError(
+            f"starts has {groups} different rows of {_rows(starts)}, expected at least {FEWEST}: "
+            f"equal rows are one start; give different states, or a number of them"
+        )
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlab.choice import choose
+from gradlab.choice.choosing import choice_of
 from gradlab.choice.values import Mixing
 from gradlab.comparison import SETTINGS
 from gradlab.errors import InputError
@@ -82,7 +82,7 @@ def series(profiles: Sequence[Profile], iterations: Sequence[int], ramp: int) ->
 
 
 def _rows(iteration: int, profile: Profile) -> Iterator[tuple[object, ...]]:
-    pair = choose(profile).pair
+    pair = choice_of(profile).pair
     if pair is None:  # no truth, no data gradient, or an older file
         return
     for label, (name, h) in zip(("data", "model"), pair.cells, strict=True):

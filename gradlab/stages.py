@@ -41,11 +41,13 @@ def completed(profile: Profile, stages: Mapping[str, Stage], begun: float) -> Pr
 
 
 def notice(config: Mapping[str, Any]) -> str:
-    """What stands before everything else about a run that was interrupted; "" where it was not."""
-    stage = config.get("interrupted")
-    if not stage:
-        return ""
-    return f"Interrupted in {stage}: what comes from there on is missing."
+    """What stands before everything else about a run: that it was interrupted, or that starts were
+    equal; "" where neither holds."""
+    stage, rows, starts = (config.get(key) for key in ("interrupted", "rows", "starts"))
+    told = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
+    if rows:
+        told.append(f"{rows - starts} of {rows} starts repeat others and count once: N = {starts}.")
+    return " ".join(told)
 
 
 def _timed(profile: Profile, begun: float) -> Profile:

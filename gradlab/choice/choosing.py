@@ -22,6 +22,7 @@ from gradlab.choice.weights import (
 )
 from gradlab.choice.what_if import what_if
 from gradlab.errors import InputError
+from gradlab.findings import failed_premises
 from gradlab.judgement import usable_horizon
 from gradlab.profile import Profile, check_profile
 
@@ -52,10 +53,25 @@ def choose(
         ramp: T of these rules, in iterations; None: 9000, as in MPG.
 
     Raises:
-        InputError: an unknown estimator or criterion, estimators under different truths, gains
-            under a truth that is not the gradient of the return, or numbers out of range.
+        InputError: a measurement from which nothing can be decided (its reward is constant, say),
+            an unknown estimator or criterion, estimators under different truths, gains under a
+            truth that is not the gradient of the return, or numbers out of range.
     """
     check_profile(profile)
+    if void := failed_premises(profile.sanity):
+        raise InputError(f"nothing can be chosen: {void[0].result}; {void[0].meaning}")
+    return choice_of(profile, batch, estimators, by, iteration, ramp)
+
+
+def choice_of(
+    profile: Profile,
+    batch: int | None = None,
+    estimators: Collection[str] | None = None,
+    by: Criterion | None = None,
+    iteration: int | None = None,
+    ramp: int | None = None,
+) -> Choice:
+    """The same whatever the measurement's premises: a training may begin with an absurd critic."""
     times = rule_times(iteration, ramp)
     if batch is not None:
         arguments.whole("batch", batch, 1)

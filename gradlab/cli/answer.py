@@ -69,7 +69,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     if "recommendation" in document:
         _print_screen(document)
     if explain or "recommendation" not in document:
-        _print_verdict(document.get("verdict"))
+        _print_verdict(document)
         _print_tables(document)
     for kind in ("run", "report"):
         if kind in document:
@@ -125,12 +125,18 @@ def _console() -> Console:
     return Piped(soft_wrap=False, highlight=False, markup=False)
 
 
-def _print_verdict(verdict: object) -> None:
-    """Sentences with a blank line between them, those that are decided in bold."""
-    console = _console()
-    for sentence in verdict if isinstance(verdict, list) else []:
-        console.print(f"• {sentence['text']}", style="bold" if sentence["decided"] else None)
-        console.print()
+def _print_verdict(document: Document) -> None:
+    """Sentences with a blank line between them, those that are decided in bold, each once."""
+    from gradlab.verdict.screen import unsaid
+
+    console, verdict = _console(), document.get("verdict")
+    sentences = verdict if isinstance(verdict, list) else []
+    above = f"{document.get('notice', '')} {document.get('recommendation', '')}"
+    texts = unsaid([str(each["text"]) for each in sentences], above)
+    for sentence, text in zip(sentences, texts, strict=True):
+        if text:
+            console.print(f"• {text}", style="bold" if sentence["decided"] else None)
+            console.print()
 
 
 def _print_checks(checks: list[dict[str, Any]]) -> None:

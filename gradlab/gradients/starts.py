@@ -129,6 +129,20 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
     return result
 
 
+def distinct(starts: Starts) -> Starts:
+    """Equal rows as one start of their own group that weighs as much as all of them, in the order
+    in which they come first: a copy is no further sample."""
+    states, label = torch.unique(starts.states, dim=0, return_inverse=True)
+    n, k = len(starts.states), len(states)
+    if k == n:
+        return starts
+    first = torch.full((k,), n, device=label.device)
+    first = first.scatter_reduce(0, label, torch.arange(n, device=label.device), "amin")
+    weight = torch.zeros_like(states[:, 0]).index_add_(0, label, starts.weight) * (k / n)
+    order = first.argsort()
+    return Starts(states[order], weight[order], torch.arange(k, device=label.device))
+
+
 def member_column(system: System) -> int | None:
     """The column of a system's noise that chooses an ensemble member, if it has one."""
     column: int | None = getattr(system, "member_column", None)

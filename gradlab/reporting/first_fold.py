@@ -5,13 +5,11 @@ Each number opens to its formula, the run's file and the command that makes it a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from gradlab.reporting.glossary import marked
-from gradlab.verdict.screen import LIGHTS, Fact, Screen
-from gradlab.verdict.sentence import Sentence
+from gradlab.verdict.screen import LIGHTS, Fact, Screen, unsaid
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,20 @@ def screen(found: Screen, figure: str, source: Source) -> str:
     )
 
 
-def sentences(rest: Sequence[Sentence]) -> str:
-    """Every sentence of the verdict, one click away."""
-    if not rest:
+def sentences(found: Screen) -> str:
+    """Every sentence of the verdict that is not above the fold, one click away."""
+    texts = unsaid([each.text for each in found.rest], f"{found.notice} {found.headline}")
+    items = [
+        f'<li class="{"decided" if each.decided else "undecided"}">{marked(text)}</li>'
+        for each, text in zip(found.rest, texts, strict=True)
+        if text
+    ]
+    if not items:
         return ""
-    items = "".join(
-        f'<li class="{"decided" if each.decided else "undecided"}">{marked(each.text)}</li>'
-        for each in rest
-    )
-    count = "1 sentence" if len(rest) == 1 else f"{len(rest)} sentences"
+    count = "1 sentence" if len(items) == 1 else f"{len(items)} sentences"
     return (
         f'<details class="section" id="why"><summary><h2>Why</h2> <small>{count}</small></summary>'
-        f'<ul class="inside">{items}</ul></details>'
+        f'<ul class="inside">{"".join(items)}</ul></details>'
     )
 
 

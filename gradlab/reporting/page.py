@@ -80,7 +80,7 @@ def render(page: Page) -> str:
     figure = "" if first is None else shell.figure(page.panels.index(first), first)
     facts = {**page.facts, "file": page.source.file}
     parts = [first_fold.screen(page.screen, figure, page.source), shell.facts(facts)]
-    parts += [first_fold.sentences(page.screen.rest)]
+    parts += [first_fold.sentences(page.screen)]
     parts += [_section(each, numbered) for each in _complete(page)]
     return shell.document(page.title, page.question, "\n".join(parts))
 

@@ -84,7 +84,9 @@ def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
         )
     if profile.consequence is None:
         found[CONSEQUENCE] = "No steps were taken: measure with --consequence."
-    if known.choice is None or known.choice.pair is None:
+    if known.facts is not None and known.facts.void:
+        found[CONTEST] = "Nothing is chosen, for the reason at the top."
+    elif known.choice is None or known.choice.pair is None:
         found[CONTEST] = (
             "No weights: they need an admissible truth, a data gradient and another estimator "
             "under the same truth, measured by this version of gradlab."
@@ -99,6 +101,7 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     if facts is not None and facts.gains:
         best = facts.best
         helps = best is not None and facts.gains[best].low > 0
+        helps = helps and not facts.void
         chosen = (best[0], facts.close()) if best is not None and helps else None
         drawn = partial(figures.gain, table, realised, chosen)
         caption = (

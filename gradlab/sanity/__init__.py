@@ -7,6 +7,7 @@
     scale       the size of each term over the horizon, critics, saturated actions
     smoothing   the pathwise gradient against one without derivatives
     switches    contacts and limits inside the stencil of Jacobians by differences
+    premises    whether there is anything to decide: reward, policy, model and critic
     states      states where gradients are taken: alive ones, which learned models have seen
 
 A check never stops a measurement: one that fails to run is itself a finding.
@@ -24,10 +25,12 @@ from gradlab.findings import Finding
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.scout import linearization_price
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.truth import Truth
 from gradlab.sanity.finite import finite
 from gradlab.sanity.jacobians import jacobians
 from gradlab.sanity.leaks import leaks
 from gradlab.sanity.precision import precision
+from gradlab.sanity.premises import premises
 from gradlab.sanity.probe import FEW, Probe
 from gradlab.sanity.scale import scale
 from gradlab.sanity.smoothing import smoothing
@@ -53,6 +56,7 @@ def examine(
     copied: nn.Module,
     begin: Starts,
     at: Starts,
+    truth: Truth,
     cells: Mapping[tuple[str, int], Moments],
     termination: str,
     seed: int,
@@ -63,6 +67,7 @@ def examine(
         policy, critics: the user's own, before they were copied.
         chosen, copied: estimators and policy as they were measured (without entropy).
         begin, at: all starts, and the states at which first-action gradients were taken.
+        truth: what biases are measured against.
         cells: the moments of every estimator and horizon.
     """
     names = {id(task.simulator): "simulator"}
@@ -74,6 +79,7 @@ def examine(
     )
     systems = {probe.name(each): each for each in _systems(probe)}
     checks: dict[str, Callable[[], list[Finding]]] = {
+        "premises": partial(premises, probe, task, truth, at),
         "Jacobians": partial(jacobians, probe),
         "finite gradients": partial(finite, probe, begin, cells),
         "leaks of θ": partial(leaks, probe, policy, critics, systems),

@@ -33,7 +33,7 @@ def jacobians(probe: Probe) -> list[Finding]:
     return found
 
 
-def _sample(path: Path) -> tuple[Tensor, Tensor]:
+def sampled(path: Path) -> tuple[Tensor, Tensor]:
     """Finite states and actions, spread over the steps and starts of a path."""
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     finite = torch.isfinite(s).all(dim=1) & torch.isfinite(a).all(dim=1)
@@ -44,7 +44,7 @@ def _sample(path: Path) -> tuple[Tensor, Tensor]:
 
 def _differences(name: str, system: System, path: Path) -> Finding:
     check = f"Jacobians of the {name} against differences"
-    s, a = _sample(path)
+    s, a = sampled(path)
     if not len(s):
         return Finding(check, "no finite state to look at", "its rollouts overflow at once", False)
     linear = system.linearize(s, a, None)
@@ -115,7 +115,7 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
 
 def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Finding]:
     """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
-    s, a = _sample(path)
+    s, a = sampled(path)
     if not len(s):
         return []
     linear = system.linearize(s, a, None)

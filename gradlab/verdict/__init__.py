@@ -29,7 +29,7 @@ from gradlab.verdict.rivalry import ABOUT, data_against, through_training
 from gradlab.verdict.sampling import batch, tails
 from gradlab.verdict.screen import Screen
 from gradlab.verdict.sentence import Sentence
-from gradlab.verdict.soundness import checks, empirical, health, lost
+from gradlab.verdict.soundness import checks, empirical, health, lost, premises
 from gradlab.verdict.sources import source
 from gradlab.verdict.spread import variance
 from gradlab.verdict.theorems import theorems
@@ -92,9 +92,12 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     """
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
-    told = _of_truth(profile, name) + empirical(profile) + health(profile) + checks(profile)
+    void = premises(profile)
+    told = void + _of_truth(profile, name)
+    told += empirical(profile) + health(profile) + checks(profile)
     if name is not None:
-        told += _of_errors(profile, known, name)
+        # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
+        told += [] if void else _of_errors(profile, known, name)
         told += lost(profile, name) or variance(profile, name)
         told += theorems(profile, known.choice, name) + tails(profile, name)
     return tuple(sorted(told, key=lambda each: _place(profile, each)))
@@ -137,8 +140,10 @@ def _agreement(choice: Choice | None) -> list[Sentence]:
 
 
 def _place(profile: Profile, sentence: Sentence) -> int:
-    """Where a sentence stands: a truth that is cut, imprecise or missing comes first, and what is
-    undecided and calls for nothing last."""
+    """Where a sentence stands: what leaves nothing to decide comes first, then a truth that is
+    cut, imprecise or missing, and what is undecided and calls for nothing last."""
+    if sentence.about == "premises":
+        return -2
     whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
     if sentence.about == "truth" and not whole:
         return -1

@@ -8,14 +8,17 @@ from math import exp
 import numpy as np
 
 from gradlab.comparison import Comparison
+from gradlab.findings import failed_premises
 from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.verdict.phrases import SAME, capital, ratio_of, ratio_span, same
-from gradlab.verdict.screen import Fact, Screen
+from gradlab.verdict.screen import NOTHING, Fact, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, rounded_up, two
 
+# A bad critic or an exact model is worth a comparison; a true gradient of 0 is not.
+NO_TRUTH = ("reward", "policy")
 PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
@@ -26,6 +29,9 @@ PARTS = {
 def screen(comparison: Comparison) -> Screen:
     """Whether B is better than A, and for which gradients; the change that was made is below."""
     rest = comparison_verdict(comparison)
+    for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
+        if void := [e for e in failed_premises(profile.sanity) if e.check.endswith(NO_TRUTH)]:
+            return Screen(f"{name}: {void[0].sentence}", "none", NOTHING, (), "mse-ratio", rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
     if not ratios:

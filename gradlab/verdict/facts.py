@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlab.findings import failed_premises
 from gradlab.judgement import horizons_of
 from gradlab.profile import Profile
 from gradlab.realised import Disagreement, Realised
@@ -49,6 +50,7 @@ class Facts:
         realised: None where no steps were taken; disagreements: steps whose realised gain is not
             what it is to first order.
         failed: checks that ask for attention, by name.
+        void: why nothing can be decided, in sentences; () where something can.
     """
 
     samples: int
@@ -69,6 +71,7 @@ class Facts:
     realised: Realised | None
     disagreements: tuple[Disagreement, ...]
     failed: tuple[str, ...]
+    void: tuple[str, ...] = ()
 
     def horizons(self, name: str) -> list[int]:
         """Horizons of an estimator with a gain."""
@@ -137,6 +140,7 @@ def facts(profile: Profile) -> Facts:
         realised=realised,
         disagreements=() if realised is None else realised.disagreements(table),
         failed=tuple(each.check for each in profile.sanity or () if not each.passed),
+        void=tuple(each.sentence for each in failed_premises(profile.sanity)),
     )
 
 

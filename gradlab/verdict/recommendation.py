@@ -4,7 +4,7 @@
     not         its horizons that lower the return, and the critic alone where that does
     mend        the costliest of states, derivatives and critic, and what is gained without it
     light       "act" where no other action may be better, "choose" where one may, "none" where
-                there is no truth, no gain is shown, or a check contradicts
+                there is no truth, no gain is shown, a check contradicts, or nothing can be decided
 
 Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness.
 """
@@ -28,7 +28,7 @@ from gradlab.verdict.gain_words import (
     step_along,
     until,
 )
-from gradlab.verdict.screen import Fact, Light, Screen
+from gradlab.verdict.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import cosine, duration, rounded_up, span, steps, two
 
@@ -46,6 +46,8 @@ REASONS = {
 
 def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     """What to do, from the gains to first order, or from realised ones where there is no truth."""
+    if facts.void:
+        return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
     if facts.disagreements:
         return _contradicted(facts, facts.disagreements[0], rest)
     if facts.gains and facts.best is not None:
@@ -55,6 +57,13 @@ def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
     if facts.errors and facts.law != "visited":
         return _at_given_states(facts, rest)
     return Screen(_nothing(facts), "none", "no truth", (), None, rest)
+
+
+def _figure(facts: Facts) -> str | None:
+    """What there is to look at."""
+    if facts.gains and facts.best is not None:
+        return FIGURE
+    return RETURNS if facts.realised is not None and facts.realised.stepped else None
 
 
 def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:

@@ -20,8 +20,10 @@ from gradlab.verdict.sentence import Sentence
 Light = Literal["act", "choose", "none"]
 LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
 WORDS, NUMBERS, FACTS = 60, 8, 3
+NOTHING = "nothing is decided"  # where the premises of every decision fail
 # A range such as 10–25 counts as two numbers, the minus of −20 belongs to its number.
 _NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:[.,]\d+)*(?:e[−+-]?\d+)?")
+_END = re.compile(r"(?<=[.!?]) (?=[^a-z])")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,22 @@ def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> 
     return Screen(
         first.text, "act" if first.decided else "choose", sure, (), figure, tuple(sentences)
     )
+
+
+def unsaid(texts: Sequence[str], said: str) -> list[str]:
+    """Each text without the sentences that stand in `said` or in a text before it; "" where none
+    is left."""
+    known = set(_sentences(said))
+    found = []
+    for text in texts:
+        own = [each for each in dict.fromkeys(_sentences(text)) if each not in known]
+        known.update(own)
+        found.append(" ".join(own))
+    return found
+
+
+def _sentences(text: str) -> list[str]:
+    return [each.strip() for each in _END.split(text)]
 
 
 def counted(text: str) -> tuple[int, int]:

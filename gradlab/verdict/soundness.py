@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradlab.findings import EFFECT, EMPIRICAL, FINITE, IDLE, Finding
+from gradlab.findings import EFFECT, EMPIRICAL, FINITE, IDLE, PREMISE, Finding, failed_premises
 from gradlab.judgement import horizons_of
 from gradlab.profile import Profile
 from gradlab.verdict.phrases import capital
@@ -29,7 +29,7 @@ def lost(profile: Profile, name: str) -> list[Sentence]:
 def empirical(profile: Profile) -> list[Sentence]:
     """Where the pathwise gradient is exact and yet not that of the expected return."""
     return [
-        Sentence("empirical bias", not each.passed, f"{capital(each.result)}: {each.meaning}.")
+        Sentence("empirical bias", not each.passed, each.sentence)
         for each in profile.sanity or ()
         if each.check == EMPIRICAL
     ]
@@ -37,14 +37,20 @@ def empirical(profile: Profile) -> list[Sentence]:
 
 def health(profile: Profile) -> list[Sentence]:
     """Samples that are lost or exactly 0, and inputs without effect: counts, steps, coordinates."""
-    found = [each for each in profile.sanity or () if _ill(each)]
-    return [Sentence("health", True, f"{capital(each.result)}: {each.meaning}.") for each in found]
+    found = [each.sentence for each in profile.sanity or () if _ill(each)]
+    return [Sentence("health", True, text) for text in dict.fromkeys(found)]
+
+
+def premises(profile: Profile) -> list[Sentence]:
+    """Why nothing can be decided from this measurement, if there is a reason."""
+    found = failed_premises(profile.sanity)
+    return [Sentence("premises", True, each.sentence) for each in found]
 
 
 def checks(profile: Profile) -> list[Sentence]:
     """The other checks that ask for attention, by name."""
     failed = [e for e in profile.sanity or () if not e.passed and e.check != EMPIRICAL]
-    named = [each.check for each in failed if not _ill(each)]
+    named = [e.check for e in failed if not _ill(e) and not e.check.startswith(PREMISE)]
     if not named:
         return []
     asks = "asks" if len(named) == 1 else "ask"
