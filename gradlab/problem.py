@@ -231,8 +231,17 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
     """
     probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
     if policy is not None:
-        check_policy(copy.deepcopy(policy).double(), probe, da)
+        original = copy.deepcopy(policy).double()
+        check_policy(original, probe, da)
         check_trainable(policy)
+        noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
+        with torch.enable_grad():
+            attached = act(original, probe.double(), noise).requires_grad
+        if not attached:
+            raise InputError(
+                "policy has no gradient in its parameters: its actions are detached; remove "
+                "no_grad, detach, rounding or numpy between them"
+            )
     if critic is not None:
         check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
 

@@ -35,7 +35,7 @@ from gradlab.sanity.jacobians import sampled
 from gradlab.sanity.probe import Probe
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, combine, sample_mean
-from gradlab.statistics.paired import mean_interval, ratio_of_means
+from gradlab.statistics.paired import ratio_of_means
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import System
 from gradlab.tasks import Task
@@ -228,8 +228,10 @@ def _off(means: list[Estimate], where: str) -> Finding | None:
     """From the means of Q, R, QR, Q² and R²."""
     q, r, qr, qq, rr = means
     ratio = ratio_of_means(q, r)
-    rise = mean_interval(combine(_slope, q, r, qr, qq))
-    follows = rise.low > 1 / FACTOR and rise.high < FACTOR
+    # The slope of the return on the critic is 1 for the true one, whatever noise returns have.
+    together, own = combine(_covariance, qr, q, r), combine(_covariance, qq, q, q)
+    rise = ratio_of_means(together, own)
+    follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
     if ratio is not None and not follows and _beyond(ratio):
         told = f"{two(q.value / r.value)} times the discounted returns measured there"
         result = f"the critic's values are {told} (CI {span(ratio.low, ratio.high)}, {where})"
@@ -239,11 +241,10 @@ def _off(means: list[Estimate], where: str) -> Finding | None:
         )
         return Finding(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
-    if rise.high < FLAT and error > OFF * rr.value:
-        slope = two(float(_slope(*(np.asarray(each.value) for each in (q, r, qr, qq)))))
+    if rise is not None and rise.high < FLAT and error > OFF * rr.value:
         result = (
-            f"where the critic rises by 1 the measured return rises by {slope} (CI "
-            f"{span(rise.low, rise.high)}, {where})"
+            f"where the critic rises by 1 the measured return rises by "
+            f"{two(together.value / own.value)} (CI {span(rise.low, rise.high)}, {where})"
         )
         meaning = "the critic does not follow the return, so nothing can be decided: refit it"
         return Finding(f"{PREMISE}, critic", result, meaning, False)
@@ -254,6 +255,5 @@ def _beyond(ratio: Interval) -> bool:
     return ratio.high < 1 / FACTOR or ratio.low > FACTOR
 
 
-def _slope(q: Floats, r: Floats, qr: Floats, qq: Floats) -> Floats:
-    """Of the return on the critic: 1 for the true one, whatever noise returns have."""
-    return np.asarray((qr - q * r) / (qq - q * q), dtype=np.float64)
+def _covariance(product: Floats, one: Floats, other: Floats) -> Floats:
+    return np.asarray(product - one * other, dtype=np.float64)
