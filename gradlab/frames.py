@@ -57,6 +57,18 @@ def decode(data: bytes) -> Iterator[tuple[int, Frame]]:
         at = data.find(MAGIC, end)
 
 
+def torn(tail: bytes) -> bool:
+    """Is `tail`, behind the last whole frame, no more than the beginning of one?
+
+    Else something that was whole has been damaged.
+    """
+    if len(tail) < HEAD.size:
+        return MAGIC.startswith(tail[: len(MAGIC)])
+    magic, length, _, own = HEAD.unpack_from(tail)
+    sound = magic == MAGIC and zlib.crc32(tail[: HEAD.size - LENGTH.size]) == own
+    return sound and HEAD.size + int(length) > len(tail)
+
+
 def _frame_at(data: bytes, at: int) -> tuple[int, Frame | None]:
     start = at + HEAD.size
     if start > len(data):

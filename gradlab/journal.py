@@ -3,25 +3,26 @@
     NAME.h5            everything folded so far, complete or absent (`gradlab.records`)
     NAME.h5.journal    frames appended since, one `write` each
 
-An acknowledged row survives a kill at any moment, a full disk and readers at work: the HDF5 file is
-never changed in place but replaced, a frame is whole or ignored, and the journal is shortened
-only after the file that holds its rows is on disk. Readers take the journal first, then the file,
-so that no row can fall between; a row found twice counts once, by its sequence number. Folding
-happens in a child process, since HDF5 may crash the process that meets a full disk, and only with
-three times the space free. About once a second the journal is forced to disk against power loss.
+An acknowledged row survives a kill at any moment, a full disk, live readers and a deleted folder:
+the HDF5 file is never changed in place but replaced, a frame is whole or ignored, and the journal
+is shortened only after the file that holds its rows is on disk. An id ties the two. Readers take
+the journal first, then the file, so that no row can fall between; a row found twice counts once, by
+its sequence number. Folding happens in a child process, and only with three times the space free.
+About once a second the journal is forced to disk against power loss.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -29,10 +30,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab import frames, records
-from gradlab.errors import Failure, InputError
+from gradlab.errors import Doubtful, Failure, InputError
+from gradlab.files import real, sweep
 from gradlab.frames import Frame
-from gradlab.journal_tables import Table, merged, opened_tables, plain
+from gradlab.journal_files import (
+    alone_in,
+    frames_at,
+    is_at,
+    journal_of,
+    last_sequence,
+    locked,
+    shorter,
+    size_of,
+    write_all,
+)
+from gradlab.journal_tables import OLDER, RUN, Table, merged, opened_tables, plain, run_of
 from gradlab.records import Attribute, Record
+from gradlab.rescue import elsewhere
+
+__all__ = ["UNREADABLE", "Journal", "discard", "fold", "journal_of", "kind", "read"]
 
 SMALLEST = 1 << 18  # bytes of journal below which nothing is folded
 SHARE = 0.25  # of the file's size, above which the journal is folded
@@ -43,11 +59,6 @@ UNREADABLE = (
     KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError,
     RecursionError,
 )  # fmt: skip
-
-
-def journal_of(path: str | Path) -> Path:
-    path = Path(path)
-    return path.with_name(path.name + ".journal")
 
 
 @final
@@ -61,17 +72,20 @@ class Journal:
     def __init__(
         self, path: str | Path, tables: Mapping[str, Table], attributes: Mapping[str, Attribute]
     ) -> None:
-        self.path = Path(path).absolute()
+        self.path = real(Path(path)).absolute()
         self.tables = dict(tables)
         self.attributes = dict(attributes)
         self._child: subprocess.Popen[bytes] | None = None
         self._folding = 0  # bytes of the journal that the child folds
         self._give_up_below = 0  # bytes below which folding failed
         self._synced = time.monotonic()
+        self._folded: Any = None  # what is folded so far, open
+        self._gone = ""  # why nothing more can be written
         records.check_output(self.path, overwrite=True)
-        self._file = _locked(journal_of(self.path))
+        self._file = locked(journal_of(self.path))
         try:
-            self._continue(_frames(journal_of(self.path)))
+            self._sweep()
+            self._continue(*frames_at(journal_of(self.path)))
         except BaseException:
             self._file.close()  # and with it the lock
             raise
@@ -88,7 +102,8 @@ class Journal:
         Raises:
             InputError: an unknown table or column, a row without its number, or values of another
                 shape than their column's: stored, they would make the whole run unreadable.
-            Failure: the disk is full; the row is not stored, everything before it is.
+            Failure: the disk is full, or the journal was removed: the row is not stored, everything
+                before it is, in the second case elsewhere.
         """
         known = self.tables.get(table)
         if known is None:
@@ -107,30 +122,51 @@ class Journal:
         self._settle()
 
     def close(self) -> None:
-        """Fold what is left. Where that cannot be done the journal stays, readable."""
+        """Fold what is left. Where that cannot be done the journal stays, readable.
+
+        Raises:
+            Failure: the journal was removed, its rows are kept elsewhere; or it cannot be forced
+                to disk.
+        """
         if self._file.closed:
             return
+        try:
+            if not self._gone:
+                self._finish()
+        finally:
+            self._file.close()
+            if self._folded is not None:
+                self._folded.close()
+
+    def _finish(self) -> None:
+        self._check_there()
         if self._child is not None:
             self._child.wait()
             self._finish_fold()
-        os.fsync(self._file.fileno())
+        self._sync()
         if self._start_fold() and self._child is not None and self._child.wait() == 0:
             journal_of(self.path).unlink(missing_ok=True)
-        self._file.close()
+        self._sweep()
 
     def _opening(self) -> dict[str, Any]:
         tables = {name: plain(table) for name, table in self.tables.items()}
-        return {"kind": "open", "tables": tables, "attributes": self.attributes}
+        header = {"kind": "open", "tables": tables, "attributes": self.attributes}
+        return header | ({OLDER: True} if self._older else {})
 
-    def _continue(self, before: Sequence[tuple[int, Frame]]) -> None:
-        """Go on behind the frames that are there."""
+    def _continue(self, before: Sequence[tuple[int, Frame]], lost: int) -> None:
+        """Go on behind the frames that are there; what is lost keeps its number."""
+        base = records.attributes(self.path) if self.path.is_file() else {}
         try:
-            self._sequence = max(_last_sequence(before), _folded(self.path))
+            run = run_of(base, [frame for _, frame in before], self.path)
+            self._sequence = max(last_sequence(before), int(base.get("folded", 0))) + lost
         except InputError:
             raise
         except UNREADABLE as error:
             raise _damaged(self.path, error) from error
+        self.attributes[RUN] = run or secrets.token_hex(8)
+        self._older = bool(base) and RUN not in base
         self._trim(before)
+        self._hold_folded()
         self._write(self._opening(), {})
 
     def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
@@ -145,10 +181,11 @@ class Journal:
         self._file.truncate(before[-1][0] if before else 0)
 
     def _write(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        self._check_there()
         descriptor, before = self._file.fileno(), os.fstat(self._file.fileno()).st_size
         frame = self._next_frame(header, arrays)
         try:
-            _write_all(descriptor, frame, self.path)
+            write_all(descriptor, frame, self.path)
         except OSError as error:
             self._sequence -= 1
             with contextlib.suppress(OSError):
@@ -166,18 +203,57 @@ class Journal:
         now = time.monotonic()
         if now - self._synced < SYNC:
             return
-        os.fsync(self._file.fileno())
+        self._sync()
         self._synced = now
         if self._child is not None and self._child.poll() is not None:
             self._finish_fold()
         size = os.fstat(self._file.fileno()).st_size
-        due = max(SMALLEST, SHARE * _size(self.path), self._give_up_below)
+        due = max(SMALLEST, SHARE * size_of(self.path), self._give_up_below)
         if self._child is None and size > due:
             self._start_fold()
 
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            reason = f"{self.path}: rows could not be forced to disk ({error})"
+            raise Failure(f"{reason}: free space, then resume") from error
+
+    def _check_there(self) -> None:
+        """Rows must not go into a file that nobody finds: removed, or moved with its folder."""
+        if not self._gone and not is_at(self._file, journal_of(self.path)):
+            left = os.fstat(self._file.fileno()).st_nlink
+            kept = "rows so far are where it was moved" if left else self._rescued()
+            self._gone = f"{journal_of(self.path)} was removed or replaced by others; {kept}"
+        if self._gone:
+            raise Failure(self._gone)
+
+    def _rescued(self) -> str:
+        """The rows of files that have no name any more, written elsewhere."""
+        size = os.fstat(self._file.fileno()).st_size
+        frames = os.pread(self._file.fileno(), size, 0)
+        kept = {journal_of(self.path): lambda place: place.write_bytes(frames)}
+        if self._folded is not None and not self.path.exists():
+            self._folded.seek(0)
+            folded = self._folded.read()
+            kept[self.path] = lambda place: place.write_bytes(folded)
+        folder = elsewhere(kept)
+        return f"rows so far are kept in {folder}" if folder else "no other folder takes its rows"
+
+    def _hold_folded(self) -> None:
+        """The file is kept open, so that it can be rescued where its name is removed."""
+        if self._folded is not None:
+            self._folded.close()
+        self._folded = open(self.path, "rb") if self.path.is_file() else None  # noqa: SIM115
+
+    def _sweep(self) -> None:
+        """What killed folds have left; `_shortened` writes under this run's own lock."""
+        sweep(self.path)
+        shorter(journal_of(self.path)).unlink(missing_ok=True)
+
     def _start_fold(self) -> bool:
         size = os.fstat(self._file.fileno()).st_size
-        needed = SPACE * (size + _size(self.path))
+        needed = SPACE * (size + size_of(self.path))
         if shutil.disk_usage(self.path.parent).free < needed:
             self._give_up_below = 2 * size
             return False
@@ -209,17 +285,18 @@ class Journal:
         self._give_up_below = 0
         self._file.close()
         self._file = fresh
+        self._hold_folded()
 
     def _shortened(self) -> Any:
         """A journal of what has not been folded, locked, on disk and in its place."""
         place = journal_of(self.path)
         rest = place.read_bytes()[self._folding :]
-        temporary = place.with_name(f".{place.name}.tmp")
+        temporary = shorter(place)
         temporary.unlink(missing_ok=True)
         fresh = open(temporary, "ab+", buffering=0)  # noqa: SIM115 (it outlives this function)
         try:
             fcntl.flock(fresh, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _write_all(fresh.fileno(), self._next_frame(self._opening(), {}) + rest, place)
+            write_all(fresh.fileno(), self._next_frame(self._opening(), {}) + rest, place)
             os.fsync(fresh.fileno())
             os.replace(temporary, place)
         except BaseException:
@@ -234,25 +311,33 @@ class Journal:
 def read(path: str | Path) -> Record:
     """The run at `path` as it stands: file and journal together, also while it is being written.
 
-    The attribute "damaged_frames" counts sequence numbers that are missing, if any are.
+    The attribute "damaged_frames" counts frames that are missing, if any are; a warning says so.
 
     Raises:
-        InputError: there is no such run, or it is damaged beyond reading.
+        InputError: there is no such run, it is damaged beyond reading, or its file and its journal
+            are of two runs.
     """
     path = Path(path)
-    found = _frames(journal_of(path))
+    found, lost = frames_at(journal_of(path))
     if path.is_file():
         base = records.read(path)
     elif found:
         base = Record({}, {})
+    elif lost:
+        raise InputError(f"{journal_of(path)} holds no whole frame: damaged or foreign")
     else:
         raise InputError(f"{path}: no such run; check the path")
     try:
-        return merged(base, [frame for _, frame in found], path)
+        run = merged(base, [frame for _, frame in found], path, lost)
     except InputError:
         raise
     except UNREADABLE as error:
         raise _damaged(path, error) from error
+    missing = run.attributes.get("damaged_frames")
+    if missing:
+        told = f"{path}: damaged in {missing} of its frames, whose rows are missing"
+        warnings.warn(told, Doubtful, stacklevel=2)
+    return run
 
 
 def kind(path: str | Path) -> str:
@@ -286,12 +371,13 @@ def discard(path: str | Path) -> None:
     Raises:
         InputError: it is being written.
     """
+    path = real(Path(path))
     place = journal_of(path)
-    with _alone_in(place.parent):  # a fold that outlived its writer would put the file back
+    with alone_in(place.parent):  # a fold that outlived its writer would put the file back
         if place.exists():
-            with _locked(place):
+            with locked(place):
                 place.unlink()
-        Path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def fold(path: str | Path, last: int) -> None:
@@ -300,59 +386,12 @@ def fold(path: str | Path, last: int) -> None:
     One fold at a time in a folder, and by numbers: one that outlived its writer must neither put an
     older file in the place of a newer one, nor take a part of a journal that was shortened since.
     """
-    path = Path(path)
-    with _alone_in(path.parent):
-        found = [f for _, f in _frames(journal_of(path)) if int(f.header.get("n", 0)) <= last]
+    path = real(Path(path))
+    with alone_in(path.parent):
+        whole, _ = frames_at(journal_of(path))
+        found = [frame for _, frame in whole if int(frame.header.get("n", 0)) <= last]
         base = records.read(path) if path.is_file() else Record({}, {})
         records.write(path, merged(base, found, path), overwrite=True)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _frames(place: Path) -> list[tuple[int, Frame]]:
-    try:
-        return list(frames.decode(place.read_bytes()))
-    except FileNotFoundError:
-        return []
-
-
-def _last_sequence(found: Sequence[tuple[int, Frame]]) -> int:
-    return max((int(frame.header.get("n", 0)) for _, frame in found), default=0)
-
-
-def _folded(path: Path) -> int:
-    return int(records.read(path).attributes.get("folded", 0)) if path.is_file() else 0
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-def _locked(place: Path) -> Any:
-    while True:
-        file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise InputError(f"{place} is being written by another process: wait for it") from error
-        # Between the two its writer may have put another file in its place.
-        if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
-            return file
-        file.close()
-
-
-def _write_all(descriptor: int, data: bytes, place: Path) -> None:
-    if os.write(descriptor, data) < len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

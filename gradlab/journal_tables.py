@@ -16,7 +16,10 @@ import numpy as np
 
 from gradlab.errors import InputError
 from gradlab.frames import Frame
-from gradlab.records import Array, Record
+from gradlab.records import Array, Attribute, Record
+
+RUN = "run_id"  # attribute of a file and of its journal
+OLDER = "beside_older"  # of an opening frame: the file had no id when it was written
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,37 @@ class Table:
             return False
 
 
-def merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
-    """`base` with every frame that it does not hold yet.
+def run_of(attributes: Mapping[str, Attribute], found: Sequence[Frame], path: Path) -> str | None:
+    """The id of the one run that a file and its journal are of; None where both are older.
 
     Raises:
-        InputError: neither says which tables there are. KeyError, TypeError, ValueError and the
-            like where a foreign file made it so far.
+        InputError: they are of two runs, since one of them was replaced.
     """
+    opened = [frame.header for frame in found if frame.header.get("kind") == "open"]
+    named = {header["attributes"].get(RUN) for header in opened} - {None}
+    known = attributes.get(RUN)
+    # A journal that was begun beside an older file says so, until its first fold names that, too.
+    stranger = bool(attributes and named) and not any(header.get(OLDER) for header in opened)
+    ids = named if known is None else {*named, known}
+    if len(ids) > 1 or (known is None and stranger):
+        raise InputError(
+            f"{path} and {path.name}.journal are of two runs, one was replaced: put the right file "
+            f"back, or move the journal away to read the file alone"
+        )
+    return str(ids.pop()) if ids else None
+
+
+def merged(base: Record, found: Sequence[Frame], path: Path, lost: int = 0) -> Record:
+    """`base` with every frame that it does not hold yet.
+
+    Args:
+        lost: damaged frames behind the last whole one.
+
+    Raises:
+        InputError: neither says which tables there are, or they are of two runs. KeyError,
+            TypeError, ValueError and the like where a foreign file made it so far.
+    """
+    run_of(base.attributes, found, path)
     attributes = dict(base.attributes)
     folded = int(attributes.get("folded", 0))
     fresh = sorted(
@@ -84,7 +111,7 @@ def merged(base: Record, found: Sequence[Frame], path: Path) -> Record:
     attributes["tables"] = json.dumps({name: plain(table) for name, table in tables.items()})
     numbers = [int(frame.header["n"]) for frame in fresh]
     last = max(numbers, default=folded)
-    missing = int(attributes.get("damaged_frames", 0)) + (last - folded) - len(set(numbers))
+    missing = int(attributes.get("damaged_frames", 0)) + (last - folded) - len(set(numbers)) + lost
     attributes |= {"folded": last} | ({"damaged_frames": missing} if missing else {})
     groups = {
         name: _table_arrays(table, base.groups.get(name, {}), rows.get(name, []))

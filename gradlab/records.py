@@ -5,13 +5,16 @@ is named, and the name is a one-dimensional array of the same group: its coordin
 HDF5 dimension scale, so that the file explains itself to any HDF5 reader.
 
 A file is written beside its place and moved there when it is on disk: readers see all of it or
-none, and a killed writer leaves what was there before. Files from others are hostile input: only
-plain, contiguous arrays are read, and never more bytes than the file has.
+none, and a killed writer leaves what was there before. It ends in a checksum (`gradlab.seals`),
+which is compared before HDF5 sees the file. Files from others are hostile input: they are tried in
+a child process first, only plain, contiguous arrays are read, and never more bytes than there are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +25,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from gradlab import trial
 from gradlab.errors import InputError
-from gradlab.files import placed
+from gradlab.files import placed, real
+from gradlab.seals import seal
 
 SCHEMA = "gradlab"
 SCHEMA_VERSION = 1
+
+LEAST = 1 << 14  # bytes that an output folder must take before long work begins
+NAME, PATH = 255, 4096  # bytes that file systems take
+BESIDE = 40  # bytes that the names of journals, saved states and temporary files are longer
 
 Attribute = str | int | float | bool
 
@@ -52,21 +61,38 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     """Can `path` be written? Asked before long work begins; makes missing folders.
 
     Raises:
-        InputError: the file exists (and `overwrite` is off) or its folder cannot be written.
+        InputError: the file exists (and `overwrite` is off), its name is too long for what stands
+            beside it, or its folder cannot be written or is full.
     """
     path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path} is a folder: name a file in it, such as {path / 'run.h5'}")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists: choose another output, or allow it with overwrite=True")
+    _check_length(path)
     try:
+        path = real(path)
+        if path.is_dir():
+            raise InputError(f"{path} is a folder: name a file in it, such as {path / 'run.h5'}")
+        if path.exists() and not overwrite:
+            raise InputError(
+                f"{path} exists: choose another output, or allow it with overwrite=True"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with tempfile.TemporaryFile(dir=path.parent, buffering=0) as file:
+            file.write(bytes(LEAST))
     except OSError as error:
         reason = error.strerror or error
         message = f"{path.parent} cannot be written ({reason}): choose another output folder"
         raise InputError(message) from error
+
+
+def _check_length(path: Path) -> None:
+    """Of the names in a path, in bytes, as file systems count them."""
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    own, whole = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
+    if own + BESIDE > NAME or longest > NAME or whole + BESIDE > PATH:
+        shown = str(path) if whole < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
+        raise InputError(
+            f"output {shown} is too long: names take up to {NAME - BESIDE} bytes here, paths "
+            f"{PATH - BESIDE}; choose a shorter one"
+        )
 
 
 def write(path: str | Path, record: Record, overwrite: bool = False) -> None:
@@ -78,13 +104,10 @@ def write(path: str | Path, record: Record, overwrite: bool = False) -> None:
     path = Path(path)
     _check_record(record)
     check_output(path, overwrite)
-    with placed(path) as temporary, h5py.File(temporary, "w", track_order=True) as file:
-        run = file.create_group("run", track_order=True)
-        run.attrs.update({"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
-        for name, value in record.attributes.items():
-            run.attrs[name] = value
-        for name, arrays in record.groups.items():
-            _write_group(file.create_group(name, track_order=True), arrays)
+    content = _content(record)
+    with placed(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.write(seal(content))
 
 
 def read(path: str | Path) -> Record:
@@ -93,8 +116,15 @@ def read(path: str | Path) -> Record:
     Raises:
         InputError: there is no such file, it is damaged, or gradlab did not write it.
     """
-    with _opened(Path(path)) as file:
-        return _Reader(Path(path)).record(file)
+    path = Path(path)
+    with _opened(path) as file:
+        return _Reader(path).record(file)
+
+
+def read_untried(path: Path) -> Record:
+    """As `read`, in a process that HDF5 may crash."""
+    with _opened(path, tried=True) as file:
+        return _Reader(path).record(file)
 
 
 def attributes(path: str | Path) -> dict[str, Attribute]:
@@ -103,24 +133,41 @@ def attributes(path: str | Path) -> dict[str, Attribute]:
     Raises:
         InputError: as for `read`, save for damage to the arrays.
     """
-    with _opened(Path(path)) as file:
-        return _Reader(Path(path)).attributes(file)
+    path = Path(path)
+    with _opened(path) as file:
+        return _Reader(path).attributes(file)
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, tried: bool = False) -> Iterator[Any]:
     """A file for reading; whatever goes wrong in it becomes an InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     try:
         # Finished files are never changed in place, so no lock is needed, and read-only disks work.
-        with h5py.File(path, "r", locking=False) as file:
+        with (
+            contextlib.nullcontext() if tried else trial.tried(path),
+            h5py.File(path, "r", locking=False) as file,
+        ):
             yield file
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         message = f"{path} is not a readable HDF5 file: damaged or foreign; make the run again"
         raise InputError(message) from error
+
+
+def _content(record: Record) -> bytes:
+    """The record as HDF5, made in memory: HDF5 may crash a process that meets a full disk."""
+    content = io.BytesIO()
+    with h5py.File(content, "w", track_order=True) as file:
+        run = file.create_group("run", track_order=True)
+        run.attrs.update({"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
+        for name, value in record.attributes.items():
+            run.attrs[name] = value
+        for name, arrays in record.groups.items():
+            _write_group(file.create_group(name, track_order=True), arrays)
+    return content.getvalue()
 
 
 def _write_group(group: Any, arrays: Mapping[str, Array]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gradlab.cli.arguments import Document
 from gradlab.cli.streams import utf8
+from gradlab.errors import Failure, InputError
 from gradlab.progress import bars
 
 if TYPE_CHECKING:
@@ -45,8 +46,11 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
     document: Document = {"run": str(run)}
     if page:
         shown = page_of(run)
-        with bars() as progress:
-            document["report"] = str(write(check_page(run), shown, progress))
+        try:
+            with bars() as progress:
+                document["report"] = str(write(check_page(run), shown, progress))
+        except (InputError, OSError) as error:
+            raise Failure(f"the run is in {run}, its page failed: {error}") from error
         screen = shown.screen
     else:
         screen = screen_of(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,8 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
+from gradlab.records import check_output
+from gradlab.rescue import keep
 
 if TYPE_CHECKING:
     from gradlab.profile import Profile
@@ -51,9 +54,11 @@ class Attribute:
         profile = load(self.file)
         again = profile.attribution is None
         if again:
+            if self.keep:
+                check_output(self.file, overwrite=True)
             profile = _again(profile, self.file)
             if self.keep:
-                profile.save(self.file, overwrite=True)
+                keep({self.file: partial(profile.save, overwrite=True)})
         ledger = attribute(profile)
         told = sentences(ledger, profile) + ([Sentence("source", True, AGAIN)] if again else [])
         return of_screen(screen(profile, ledger, told)) | {

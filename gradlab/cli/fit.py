@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +18,7 @@ from gradlab.cli.fit_words import fit_sentences, nearness_sentences
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
+from gradlab.rescue import Save, keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -113,8 +115,11 @@ class Fit:
                 begun = any(_saved(model).is_file() for model in models.values())
                 kept = "go on with --resume" if begun else "nothing was fitted yet"
                 raise KeyboardInterrupt(kept) from None
+        about = {"task": task.name, "command": command, "data": source}
+        parts: dict[Path, Save] = {}
         for role, fit in fits.items():
-            self._keep(fit, models[role], {"task": task.name, "command": command, "data": source})
+            parts |= self._parts(fit, models[role], about)
+        keep(parts)
         for model in models.values():
             _saved(model).unlink(missing_ok=True)
         return self._document(task, data, source, models, fits)
@@ -218,13 +223,16 @@ class Fit:
         again = self.resume and second.is_file()
         return fits | {"gradient": recipe.fitted("gradient", loss, second, again)}
 
-    def _keep(self, fit: Fitted, model: Path, about: Mapping[str, str]) -> None:
+    def _parts(self, fit: Fitted, model: Path, about: Mapping[str, str]) -> dict[Path, Save]:
+        """What is kept of a fit: the model and its curves."""
         from gradlab.fitting import fit_record
         from gradlab.networks import checkpoint
 
         count = len(fit.members) if self.elites is None else min(self.elites, len(fit.members))
-        checkpoint.save(fit.elite_ensemble(count), model)
-        fit_record.save(fit, model.with_suffix(".h5"), about, overwrite=True)
+        return {
+            model: partial(checkpoint.save, fit.elite_ensemble(count)),
+            model.with_suffix(".h5"): partial(fit_record.save, fit, about=about, overwrite=True),
+        }
 
     def _document(
         self,

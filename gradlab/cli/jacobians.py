@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from gradlab.cli.models import asked_model
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
+from gradlab.rescue import keep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -101,9 +103,8 @@ class Jacobians:
                 },
                 progress=progress,
             )
-        if not given:
-            checkpoint.save(policy, arguments.beside(run, "policy"))
-        found.save(run, overwrite=self.overwrite)
+        kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
+        keep(kept | {run: partial(found.save, overwrite=self.overwrite)})
         document = of_run(run, page=not self.no_report)
         return document | {"table": found.table().to_dict("records")}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from gradlab.cli.models import asked_model, named_model
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
+from gradlab.rescue import keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -101,7 +103,7 @@ class Logs:
                 },
                 progress=progress,
             )
-        found.save(run, overwrite=self.overwrite)
+        keep({run: partial(found.save, overwrite=self.overwrite)})
         document = of_run(run, page=not self.no_report)
         return document | {"table": found.table().to_dict("records")}
 

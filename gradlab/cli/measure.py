@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.prices import Price
 from gradlab.progress import bars
+from gradlab.rescue import keep
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,13 +129,14 @@ class Measure:
                     command=command,
                 )
             except Interrupted as stop:
-                profile, run = stop.profile, partial(run)
+                profile, run = stop.profile, incomplete(run)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(NOTHING) from None
         stopped = "interrupted" in profile.config
-        for kind in sorted(made):
-            checkpoint.save(networks[kind], arguments.beside(run, kind))
-        profile.save(run, overwrite=self.overwrite or stopped)
+        keep(
+            {arguments.beside(run, k): partial(checkpoint.save, networks[k]) for k in sorted(made)}
+            | {run: partial(profile.save, overwrite=self.overwrite or stopped)}
+        )
         document = of_run(run, page=not self.no_report, more=self._norms(networks))
         if stopped:
             document["interrupted"] = profile.config["interrupted"]
@@ -199,6 +202,6 @@ class Measure:
         return made
 
 
-def partial(run: Path) -> Path:
+def incomplete(run: Path) -> Path:
     """Where an interrupted measurement is kept: never in the place of a complete one."""
     return run.with_name(f"{run.stem}.partial{run.suffix}")

@@ -17,7 +17,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
-from gradlab.cli import streams
+from gradlab.cli import notes, streams
 from gradlab.cli.answer import answer
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
@@ -99,7 +99,7 @@ def _asked(words: Sequence[str]) -> Asked:
 
 
 def _answered(asked: Asked, words: Sequence[str]) -> int:
-    with terminable() as received:
+    with terminable() as received, notes.in_one_line():
         try:
             # Whatever a simulator or a user's file prints must not mix with the answer.
             with contextlib.redirect_stdout(sys.stderr):
@@ -109,6 +109,9 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
             return 2
         except Failure as error:
             standard_error(f"gradlab: failed: {_line(error)}")
+            return 1
+        except OSError as error:  # a disk, folder or device that fails where nobody expects it
+            standard_error(f"gradlab: failed: {' '.join(str(error).split())}")
             return 1
         except KeyboardInterrupt as stop:
             word = "terminated" if received else "interrupted"

@@ -10,6 +10,7 @@ folder. Nothing is downloaded, and no environment that a dataset names is made.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,12 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab import checked_json, seals, trial
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 
 PREFIX = "minari:"
 FOLDER = "data"  # of a dataset, in which Minari keeps it
 SPACES = ("observation_space", "action_space")
+CHECK = "gradlab_checksum"
 NAMES = ("state_names", "action_names")  # ours, beside Minari's own metadata
 # What Minari, gymnasium's spaces and h5py raise at a damaged dataset.
 DAMAGED = (
@@ -64,10 +67,16 @@ def read(name: str | Path) -> Trajectories:
         raise InputError(f"{name}: no such Minari dataset; {local}")
     try:
         metadata = _metadata(place)
-        found = minari.MinariDataset(place)
-        for kind in SPACES:
-            _check_space(name, kind, getattr(found, kind))
-        episodes = [_rows(episode) for episode in found.iterate_episodes()]
+        with contextlib.ExitStack() as files:
+            ours = CHECK in metadata
+            tried = [files.enter_context(trial.tried(file, ours)) for file in _stored(place)]
+            # Minari changes both when it adds episodes, and with that cuts the seal off.
+            if ours and "unsealed" not in tried and metadata[CHECK] != _checksum(metadata):
+                raise InputError("its metadata are damaged: export it again")
+            found = minari.MinariDataset(place)
+            for kind in SPACES:
+                _check_space(name, kind, getattr(found, kind))
+            episodes = [_rows(episode) for episode in found.iterate_episodes()]
         if not episodes:
             raise InputError("it holds no episodes")
         columns: dict[str, Any] = {
@@ -101,6 +110,7 @@ def write(record: Trajectories, name: str | Path) -> Path:
     try:
         temporary.mkdir(parents=True)
         _fill(record, temporary, _identifier(name))
+        _seal(temporary)
         os.replace(temporary, place)
     except OSError as error:
         raise InputError(f"{name} cannot be written: {error}") from error
@@ -168,6 +178,26 @@ def _metadata(place: Path) -> Mapping[str, Any]:
     if missing:
         raise InputError(f"its metadata has no {', '.join(missing)}")
     return dict(metadata)
+
+
+def _stored(place: Path) -> list[Path]:
+    return sorted(place.glob("*.hdf5"))
+
+
+def _seal(place: Path) -> None:
+    """A checksum for each of the files of a dataset."""
+    for file in _stored(place):
+        content = file.read_bytes()
+        with file.open("ab") as end:
+            end.write(seals.seal(content))
+    metadata = json.loads((place / "metadata.json").read_text())
+    told = json.dumps(metadata | {CHECK: _checksum(metadata)})
+    (place / "metadata.json").write_text(told)
+
+
+def _checksum(metadata: Mapping[str, Any]) -> str:
+    """Of all but itself."""
+    return checked_json.checksum({key: metadata[key] for key in metadata if key != CHECK})
 
 
 def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

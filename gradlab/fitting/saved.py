@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
+from gradlab import tensors
 from gradlab.errors import Failure, InputError
+from gradlab.files import placed
 
 KEY = "gradlab.fit"
 
@@ -23,14 +22,12 @@ def write_state(path: Path, state: Mapping[str, Tensor], config: Mapping[str, ob
     Raises:
         Failure: it cannot be written; the one before is kept.
     """
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    held = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, {KEY: json.dumps(config)}))
-        os.replace(temporary, path)
+        with placed(path) as temporary:
+            temporary.write_bytes(save(held, tensors.metadata(KEY, config, held)))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise Failure(f"{path} cannot be written ({error}); the one before is kept") from error
 
 
@@ -43,12 +40,10 @@ def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
     try:
-        with safe_open(path, framework="pt") as file:
-            theirs = json.loads((file.metadata() or {})[KEY])
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        found, theirs = tensors.read(path, KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged or foreign: start again with resume=False") from error
     if theirs != config:
         changed = [name for name in config if theirs.get(name) != config[name]]
         raise InputError(f"{path} was made with other {', '.join(changed)}: repeat the arguments")
-    return state
+    return found

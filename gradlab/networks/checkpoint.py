@@ -6,17 +6,16 @@ the module, or is itself the critic. The file is executed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from gradlab import arguments
+from gradlab import arguments, tensors
 from gradlab.errors import InputError
 from gradlab.files import placed
 from gradlab.networks.ensemble import MemberMLP
@@ -83,12 +82,13 @@ def save(module: nn.Module, path: str | Path) -> None:
         InputError: the module carries no `architecture`, or the path cannot be written.
     """
     path = Path(path)
-    metadata = {KEY: json.dumps(architecture_of(module), allow_nan=False)}
-    tensors = {name: value.contiguous() for name, value in module.state_dict().items()}
+    architecture = architecture_of(module)
+    state = module.state_dict().items()
+    held = {name: value.detach().cpu().contiguous() for name, value in state}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with placed(path) as temporary:
-            temporary.write_bytes(serialize(tensors, metadata))
+            temporary.write_bytes(serialize(held, tensors.metadata(KEY, architecture, held)))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path} cannot be written ({error}): choose another folder") from error
 
@@ -104,12 +104,12 @@ def load(path: str | Path) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a .safetensors file or file.py:function")
-    architecture, tensors = _read(path)
+    architecture, held = _read(path)
     try:
         # Built without memory: a forged size costs nothing and fails against the stored shapes.
         with torch.device("meta"):
             module = build(architecture)
-        module.load_state_dict(tensors, assign=True)
+        module.load_state_dict(held, assign=True)
     except (InputError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} holds no network that gradlab knows: {reason}") from error
@@ -118,18 +118,15 @@ def load(path: str | Path) -> nn.Module:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            architecture = json.loads((file.metadata() or {})[KEY])
-            # Cloned, since a matrix product depends in its last bit on how memory is aligned.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        held, architecture = tensors.read(path, KEY)
     except KeyError as error:
         raise InputError(f"{path} is not a gradlab checkpoint: use file.py:function") from error
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged or no safetensors file: save it again") from error
-    dtypes = {tensor.dtype for tensor in tensors.values()}
+    dtypes = {tensor.dtype for tensor in held.values()}
     if not isinstance(architecture, dict) or not dtypes <= {torch.float32, torch.float64}:
         raise InputError(f"{path} is no gradlab checkpoint of float32 or float64: save it again")
-    return architecture, tensors
+    return architecture, held
 
 
 def _made(name: str) -> nn.Module:

@@ -15,17 +15,17 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from gradlab import provenance, records
+from gradlab import checked_json, provenance, records
 from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.files import placed
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.hooks import Progress, silent
@@ -36,6 +36,7 @@ from gradlab.remedies.cells import Value, extended
 from gradlab.remedies.planning import Plan, fits_of
 from gradlab.remedies.run import Remedies, load
 from gradlab.remedies.trial import Question, measured, system_of
+from gradlab.rescue import keep
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
@@ -114,7 +115,7 @@ def compare_remedies(
             run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
         )
         run = replace(run, slices=run.slices or lines)
-        run.save(output, overwrite=True)
+        keep({output: partial(run.save, overwrite=True)})
     assert run is not None
     return run
 
@@ -203,8 +204,8 @@ def _begin(
     there = folder.exists() and any(folder.iterdir())
     if there and _told(folder) and not overwrite:
         raise InputError(
-            f"{folder} holds models of a run that was stopped: go on with resume=True, or begin anew "
-            f"with overwrite=True"
+            f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
+            f"anew with overwrite=True"
         )
     recipes, data = asked.recipes(0), asked.record(0)
     steps = planning.steps_per_epoch(recipes, data)
@@ -218,8 +219,7 @@ def _begin(
     shutil.rmtree(folder, ignore_errors=True)
     output.unlink(missing_ok=True)
     folder.mkdir(parents=True)
-    with placed(folder / PLAN) as temporary:
-        temporary.write_text(json.dumps(told))
+    checked_json.write(folder / PLAN, told)
 
 
 def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,13 +234,12 @@ def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def _told(folder: Path) -> dict[str, Any]:
     """What the folder says of its run."""
     try:
-        found: dict[str, Any] = json.loads((folder / PLAN).read_text())
-    except (OSError, ValueError) as error:
+        return checked_json.read(folder / PLAN)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{folder} holds no models of a test of remedies: choose another output, or start "
-            f"without resuming"
+            f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
+            f"output, or start without resuming"
         ) from error
-    return found
 
 
 def _cost(arm: str, costs: Mapping[str, float]) -> float:

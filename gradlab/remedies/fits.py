@@ -6,16 +6,15 @@ that all lengths of one recipe cost what the longest does, to the bit.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from gradlab import checked_json
 from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
-from gradlab.files import placed
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Loss, MultiStep, OneStep
@@ -105,8 +104,7 @@ def made(
     path = _file(folder, part)
     if not path.is_file():
         fit = _fitted(folder, recipes[part.recipe], part, data, progress)
-        with placed(path.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(_told(fit)))
+        checked_json.write(path.with_suffix(".json"), _told(fit))
         checkpoint.save(fit.ensemble, path)
     return kept(folder, part)
 
@@ -121,7 +119,10 @@ def kept(folder: Path, part: Part) -> Made:
     ensemble = checkpoint.load(path)
     if not isinstance(ensemble, GaussianEnsemble):
         raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
-    told = json.loads(path.with_suffix(".json").read_text())
+    try:
+        told = checked_json.read(path.with_suffix(".json"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path.with_suffix('.json')} is damaged: delete it and {path}") from error
     return Made(ensemble.double().eval().requires_grad_(False), told)
 
 

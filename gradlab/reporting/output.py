@@ -17,6 +17,7 @@ from gradlab.files import placed
 from gradlab.hooks import Progress, silent
 from gradlab.probe.schema import KIND as PROBE
 from gradlab.profile import load
+from gradlab.records import check_output
 from gradlab.reporting import comparison_page, series_page, training_page
 from gradlab.reporting.fonts import cut_down
 from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
@@ -162,9 +163,10 @@ def check_page(path: str | Path) -> Path:
     """Where the page of the run at `path` goes.
 
     Raises:
-        InputError: a file is there that gradlab did not write.
+        InputError: a file is there that gradlab did not write, or its folder cannot be written.
     """
     page = arguments.path("path", path).with_suffix(".html")
+    check_output(page, overwrite=True)
     if page.exists() and not _is_ours(page):
         raise InputError(f"{page} exists and is no gradlab report: move it or rename the run")
     return page

@@ -10,7 +10,6 @@ NAME-last-good/                policy and critic of a seed from before it diverg
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,11 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from gradlab import records
+from gradlab import records, tensors
 from gradlab.data.noise import stream
 from gradlab.errors import Failure, InputError
 from gradlab.files import sync
@@ -95,11 +94,11 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
     if not run.health.sound:
         return
     place = resume_file(path)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
     # Of one name, so that a killed run leaves one of these large files behind, not many.
     temporary = place.with_name(f".{place.name}.tmp")
     try:
-        save_file(tensors, temporary, {KEY: json.dumps(config)})
+        save_file(state, temporary, tensors.metadata(KEY, config, state))
         sync(temporary)
         os.replace(temporary, place)
         sync(place.parent)
@@ -119,9 +118,7 @@ def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
     place = resume_file(path)
     damaged = InputError(f"{place} is damaged or foreign: start again with overwrite=True")
     try:
-        with safe_open(place, framework="pt") as file:
-            theirs = json.loads((file.metadata() or {})[KEY])
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        state, theirs = tensors.read(place, KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise damaged from error
     changed = differences(theirs, config)

@@ -53,6 +53,7 @@ class Follower:
         self._journal: Any = None
         self._end = 0  # bytes of the journal that were taken
         self._frames: list[Frame] = []
+        self._lost = 0  # 1 where a frame behind the last whole one was damaged
         self._base: tuple[Stamp | None, Record] = None, Record({}, {})
         self._sight: Sight | None = None
 
@@ -95,13 +96,14 @@ class Follower:
         data = os.pread(descriptor, size - self._end, self._end) if size > self._end else b""
         found = list(frames.decode(data))
         self._frames += [frame for _, frame in found]
-        self._end += found[-1][0] if found else 0
-        return bool(found) or not same
+        whole, before = (found[-1][0] if found else 0), self._lost
+        self._end, self._lost = self._end + whole, int(not frames.torn(data[whole:]))
+        return bool(found) or not same or self._lost != before
 
     def _drop_journal(self) -> None:
         if self._journal is not None:
             self._journal.close()
-        self._journal, self._end, self._frames = None, 0, []
+        self._journal, self._end, self._frames, self._lost = None, 0, [], 0
 
     def _take_file(self) -> bool:
         """The folded part, where it was replaced."""
@@ -120,7 +122,7 @@ class Follower:
         if not self._frames:
             return None if stamp is None else base
         try:
-            return merged(base, self._frames, self.path)
+            return merged(base, self._frames, self.path, self._lost)
         except UNREADABLE as error:
             if isinstance(error, InputError):
                 raise
