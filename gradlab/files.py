@@ -14,11 +14,14 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+from gradlab.errors import InputError
+
 
 @contextlib.contextmanager
 def placed(path: Path) -> Iterator[Path]:
     """A name to write to, moved to `path` once its content is on disk, removed on failure."""
     path = real(path)
+    check_plain(path)
     sweep(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     held = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -41,6 +44,15 @@ def sweep(path: Path) -> None:
             with contextlib.suppress(OSError), open(path.with_name(name), "rb") as file:
                 if _lock(file.fileno()):
                     os.unlink(file.name)
+
+
+def check_plain(path: Path) -> None:
+    """
+    Raises:
+        InputError: what stands at `path` is no file: a device would be replaced for everybody.
+    """
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a folder, device or pipe: name a file")
 
 
 def real(path: Path) -> Path:

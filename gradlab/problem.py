@@ -117,6 +117,7 @@ def problem(
     H, drawn = task.horizon if horizon is None else horizon, isinstance(starts, int)
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
     law, truth = resolved(starts, law, truth)
+    check_size(task, H, starts if isinstance(starts, int) else FEWEST)
     original, critics = copy.deepcopy(policy).double(), listed(critic)
     for each in critics or (None,):
         check_networks(task, original, each)
@@ -193,16 +194,34 @@ def _check_memory(
     where θ counts in every action, the truth's explicit gradients and its own longer path."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     objective = truth == "objective"
-    sampled = starts * (SAMPLES if objective else 1)
-    needed = 8 * 3 * (horizon + 1) * sampled * (ds + da + 2) ** 2
+    needed = _paths(task, horizon, starts * (SAMPLES if objective else 1))
     if objective or any(kind(each) == "all" for each in chosen.values()):
         needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
         needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
+    _refuse(needed, horizon, starts)
+
+
+def _paths(task: Task, horizon: int, starts: int) -> int:
+    """Bytes of the Jacobians of three systems."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    return 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
+
+
+def _refuse(needed: int, horizon: int, starts: int) -> None:
     if needed > MEMORY:
         raise InputError(
-            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.0f} GB, more than "
+            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.3g} GB, more than "
             f"{MEMORY / 1e9:.0f} GB: lower one of them"
         )
+
+
+def check_size(task: Task, horizon: int, starts: int) -> None:
+    """Before starts are drawn: what could not be held in any case.
+
+    Raises:
+        InputError: names both numbers.
+    """
+    _refuse(_paths(task, horizon, starts), horizon, starts)
 
 
 def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:

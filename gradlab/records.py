@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from gradlab import trial
 from gradlab.errors import InputError
-from gradlab.files import placed, real
+from gradlab.files import check_plain, placed, real
 from gradlab.seals import seal
 
 SCHEMA = "gradlab"
@@ -70,6 +70,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
         path = real(path)
         if path.is_dir():
             raise InputError(f"{path} is a folder: name a file in it, such as {path / 'run.h5'}")
+        check_plain(path)
         if path.exists() and not overwrite:
             raise InputError(
                 f"{path} exists: choose another output, or allow it with overwrite=True"

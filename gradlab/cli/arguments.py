@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab import records
+from gradlab.arguments import LARGEST
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.tasks import Task
+
+LONGEST, DEEPEST = 100_000, 8  # characters of one --set, brackets within brackets
 
 Document = dict[str, object]
 Groups = tuple[tuple[str, ...], ...]
@@ -79,11 +85,55 @@ def parsed(groups: Groups) -> dict[str, object]:
             raise InputError(f"--set got {pair!r}, expected NAME=VALUE")
         if name in settings:
             raise InputError(f"--set names {name!r} twice: keep one")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
+        settings[name] = _value(name, text)
     return settings
+
+
+def _value(name: str, text: str) -> object:
+    """JSON where it parses, else the text itself."""
+    if len(text) > LONGEST:
+        raise InputError(f"--set {name} has {len(text)} characters, expected at most {LONGEST}")
+    if text.count("[") + text.count("{") > 1 and _depth(text) > DEEPEST:
+        raise InputError(f"--set {name} is nested {_depth(text)} deep, expected {DEEPEST} at most")
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except ValueError:
+        return text
+    if not all(_storable(each) for each in _leaves(value)):
+        raise InputError(
+            f"--set {name} holds a number beyond 64 bits or the finite ones, or text that is not "
+            f"UTF-8"
+        )
+    return value
+
+
+def _no_number(constant: str) -> float:
+    return float(constant.replace("Infinity", "inf"))
+
+
+def _depth(text: str) -> int:
+    """Of brackets; those within strings count, too."""
+    steps = ((c in "[{") - (c in "]}") for c in text)
+    return max(accumulate(steps), default=0)
+
+
+def _leaves(value: object) -> Iterator[object]:
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _storable(leaf: object) -> bool:
+    if isinstance(leaf, str):
+        return "\0" not in leaf and not any("\ud800" <= c <= "\udfff" for c in leaf)
+    if isinstance(leaf, int | float):
+        return abs(leaf) < float(LARGEST) if isinstance(leaf, int) else math.isfinite(leaf)
+    return True
 
 
 def networks(**files: str | None) -> dict[str, nn.Module]:

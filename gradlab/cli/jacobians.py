@@ -68,6 +68,7 @@ class Jacobians:
                 compare_jacobians,
             )
             from gradlab.networks import checkpoint
+            from gradlab.problem import check_size
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
@@ -77,6 +78,7 @@ class Jacobians:
             raise InputError(f"starts is {self.starts}, expected at least {FEWEST}")
         if self.horizon is not None:
             check_horizon(self.horizon)
+        check_size(task, task.horizon if self.horizon is None else self.horizon, self.starts)
         model = asked_model(task, self.model, self.gradient_model)
         data, profile = self._data(task), self._profile()
         check_model(task.simulator, model)

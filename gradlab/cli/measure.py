@@ -89,7 +89,7 @@ class Measure:
             from gradlab.laws import resolved
             from gradlab.measurement import measure
             from gradlab.networks import checkpoint
-            from gradlab.problem import check_arguments, check_networks
+            from gradlab.problem import check_arguments, check_networks, check_size
             from gradlab.realising import check_judges
             from gradlab.stages import Interrupted
 
@@ -97,6 +97,7 @@ class Measure:
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, self.termination)
+        check_size(task, horizon, max(self.starts, self.judges or 0))
         check_judges(self.judges)
         law, truth = resolved(self.starts, self.law, self.truth)
         files = {"policy": self.policy, "critic": self.critic}

@@ -8,6 +8,7 @@ error.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shlex
 import sys
@@ -17,7 +18,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
-from gradlab.cli import notes, streams
+from gradlab.cli import doors, notes, streams, usage
 from gradlab.cli.answer import answer
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
@@ -79,8 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     with streams.lasting():
         try:
+            doors.check_words(words)
             asked = _asked(words)
-        except SystemExit as end:  # --help, and usage that the parser refuses
+        except InputError as error:
+            return _refused(error)
+        except SystemExit as end:  # --help
             raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
         except OSError as error:
             return streams.unsaid(error, 0)
@@ -88,13 +92,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _asked(words: Sequence[str]) -> Asked:
-    found: Asked = tyro.cli(
-        Command,
-        prog="gradlab",
-        description="How good is your policy gradient?",
-        args=words,
-        config=(FlagCreatePairsOff,),
-    )
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            found: Asked = tyro.cli(
+                Command,
+                prog="gradlab",
+                description="How good is your policy gradient?",
+                args=words,
+                config=(FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if not end.code:  # --help
+            raise
+        raise InputError(usage.refusal(box.getvalue())) from None
     return found
 
 
@@ -103,10 +114,10 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
         try:
             # Whatever a simulator or a user's file prints must not mix with the answer.
             with contextlib.redirect_stdout(sys.stderr):
+                doors.check(asked)
                 document = asked.run(shlex.join(["gradlab", *words]))
         except InputError as error:
-            standard_error(f"gradlab: error: {_line(error)}")
-            return 2
+            return _refused(error)
         except Failure as error:
             standard_error(f"gradlab: failed: {_line(error)}")
             return 1
@@ -122,6 +133,11 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
         code = TERMINATED if received else INTERRUPTED
     explain = getattr(asked, "explain", False)
     return streams.said(lambda: answer(document, asked.json, explain), code)
+
+
+def _refused(error: InputError) -> int:
+    standard_error(f"gradlab: error: {_line(error)}")
+    return 2
 
 
 def _line(error: BaseException) -> str:

@@ -83,6 +83,7 @@ class Remedies:
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
         with undisturbed():
+            from gradlab.problem import check_arguments, check_networks, check_size
             from gradlab.remedies.comparing import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)
@@ -91,6 +92,11 @@ class Remedies:
         again = self.overwrite or self.resume
         arguments.check_outputs(run, made, again, page=not self.no_report)
         arms, settings, data = self._arms(), self._model(), self._data(task)
+        horizon = task.horizon if self.horizon is None else self.horizon
+        check_arguments(horizon, self.starts, self.batch, "ignore")
+        check_size(task, horizon, self.starts)
+        given = arguments.networks(policy=self.policy, critic=self.critic)
+        check_networks(task, given.get("policy"), given.get("critic"))
         with bars() as progress:
             try:
                 networks = self._networks(task, run, progress)

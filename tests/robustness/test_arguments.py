@@ -1,0 +1,42 @@
+"""Hostile arguments are one line and exit code 2, before any work, whatever the command."""
+
+import random
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from tests.robustness import arguments
+
+DRAWN = 400
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("hostile")
+    arguments.prepared(made)
+    return made
+
+
+@pytest.mark.parametrize("name", arguments.commands())
+def test_what_no_run_can_hold_is_refused_before_any_work(name: str, folder: Path) -> None:
+    wrong = []
+    for words in arguments.grid():
+        if words[0] == name:
+            found = arguments.run(words, folder)
+            if found.kind != "refused":
+                wrong.append((tuple(each[:40] for each in words), found.kind, found.err[-300:]))
+    assert wrong == []
+
+
+def test_drawn_arguments_are_refused_or_taken(folder: Path) -> None:
+    found: Counter[str] = Counter()
+    wrong = []
+    for words in islice(arguments.draws(random.Random(0)), DRAWN):
+        outcome = arguments.run(words, folder)
+        found[outcome.kind] += 1
+        if outcome.kind not in arguments.OUTCOMES:
+            wrong.append((tuple(each[:60] for each in words), outcome.kind, outcome.code))
+    assert wrong == []
+    assert found["refused"] > DRAWN / 2
