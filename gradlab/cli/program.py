@@ -38,6 +38,7 @@ from gradlab.errors import Failure, InputError, as_options
 from gradlab.progress import standard_error
 
 INTERRUPTED, TERMINATED = 130, 143
+LONGEST = 1000  # characters of a refusal
 
 # A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
 Asked = (
@@ -141,5 +142,7 @@ def _refused(error: InputError) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """Of one line, arguments named as this command line has them."""
-    return as_options(" ".join(str(error).split()))
+    """Of one line, arguments named as this command line has them, the middle of a long one left
+    out."""
+    text = as_options(" ".join(str(error).split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"

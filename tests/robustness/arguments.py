@@ -283,7 +283,9 @@ def grid() -> Iterator[tuple[str, ...]]:
         for option in command.real:
             yield from (replaced(command, option, each) for each in ("nan", "inf", "-inf", ""))
         for option in command.files:
-            yield from (replaced(command, option, each) for each in devices)
+            # A folder may be where a dataset goes or comes from.
+            given = [each for each in devices if each != "folder" or option != "export"]
+            yield from (replaced(command, option, each) for each in given)
         if "set" in command.text:
             yield from (replaced(command, "set", each) for each in sets)
         if command.output:

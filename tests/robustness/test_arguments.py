@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+import gradlab
+from gradlab.errors import InputError
 from tests.robustness import arguments
 
-DRAWN = 400
+DRAWN = 100
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +42,12 @@ def test_drawn_arguments_are_refused_or_taken(folder: Path) -> None:
             wrong.append((tuple(each[:60] for each in words), outcome.kind, outcome.code))
     assert wrong == []
     assert found["refused"] > DRAWN / 2
+
+
+def test_no_output_takes_the_place_of_a_device(folder: Path) -> None:
+    """A file moved onto a device would replace it for everybody on the machine."""
+    profile = gradlab.load(folder / "run.h5")
+    for name in ("pipe.h5", "zero.h5"):
+        with pytest.raises(InputError, match="device or pipe"):
+            profile.save(folder / name, overwrite=True)
+    assert (folder / "pipe.h5").is_fifo()
