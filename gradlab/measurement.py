@@ -23,6 +23,7 @@ from gradlab.assembly import assembled, configuration, truth_values
 from gradlab.assumptions import theory
 from gradlab.attributing import World, attributed, check_horizons
 from gradlab.data.path import Path
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.consequence import Question
 from gradlab.gradients.consequence import consequence as stepped
 from gradlab.gradients.estimator import Estimator
@@ -43,6 +44,7 @@ from gradlab.stages import Stage, completed
 from gradlab.tasks import Task
 
 
+@differentiating
 def measure(
     task: Task,
     policy: nn.Module,

@@ -14,12 +14,14 @@ from torch import nn
 from gradlab import provenance
 from gradlab.attributing import World, attributed
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.problem import estimators_at, judged_at
 from gradlab.profile import Profile
 from gradlab.tasks import Task
 
 
+@differentiating
 def attributed_again(
     profile: Profile,
     task: Task,

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.assembly import assembled, configuration, truth_values
 from gradlab.data.path import Path
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.starts import Starts
@@ -89,6 +90,7 @@ class SharedTruth:
         return replace(found, kernels=measured.kernels) if kernels else found
 
 
+@differentiating
 def shared_truth(
     task: Task,
     policy: nn.Module,

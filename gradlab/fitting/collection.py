@@ -19,6 +19,7 @@ from gradlab.data import trajectories, transitions
 from gradlab.data.noise import child, stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act, check_policy, noise_dim
@@ -101,6 +102,7 @@ def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None)
     return Exploring(policy, std, task.action_limit)
 
 
+@differentiating
 def collect(
     task: Task,
     rows: int,

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
 from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act, check_policy
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.spectral import Which, baked, normalise
+from gradlab.systems.ended import step_running
 from gradlab.tasks import Task
 
 TRAJECTORIES = 512
@@ -48,6 +50,7 @@ class Evaluation:
     bootstrap: Tensor
 
 
+@differentiating
 def fit_critic(
     task: Task,
     policy: nn.Module,
@@ -138,7 +141,7 @@ def _exploratory(
     draw = torch.randn(mean.shape, generator=stream(seed, "exploration"), dtype=torch.float64)
     action = mean + spread * draw
     xi = simulator.sample_noise(m, stream(seed, "critic-dynamics"), state.dtype)
-    out = simulator.step(state, action, xi)
+    out = step_running(simulator, state, action, xi)
     starts = Starts(out.state, torch.ones(m, dtype=torch.float64), torch.arange(m))
     path = rollout(simulator, policy, starts, steps - 1, child(seed, "critic returns"))
     alive = path.alive & out.alive if termination == "mask" else torch.ones_like(path.alive)

@@ -27,6 +27,7 @@ from gradlab.fitting.losses import Bound, Prediction, Rows, predicted
 from gradlab.fitting.neighbours import Neighbours
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble, bounded
 from gradlab.networks.layers import tangents
+from gradlab.systems.ended import linearize_running
 from gradlab.systems.system import System
 
 ROWS = 1024  # states linearized at once
@@ -173,7 +174,7 @@ def true_jacobians(simulator: System, rows: Rows) -> tuple[Tensor, Tensor]:
     for begin in range(0, len(record), ROWS):
         part = slice(begin, begin + ROWS)
         state, action = record.state[part].double(), record.action[part].double()
-        found = simulator.linearize(state, action)
+        found = linearize_running(simulator, state, action)
         by_state = torch.cat([found.A, found.r_s[:, None]], dim=1)
         if rows.residual:
             width = state.shape[1]

@@ -26,6 +26,7 @@ from gradlab.fitting.losses import Loss, OneStep
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.fitting.saved import read_state, write_state
 from gradlab.fitting.standardising import split, standardised
+from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -38,6 +39,7 @@ SAVE_AFTER = 5.0  # seconds between saved states
 AfterEpoch = Callable[[int, GaussianEnsemble], None]
 
 
+@differentiating
 def fit_model(
     data: Trajectories,
     settings: ModelSettings = MBPO,

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting.posture import posture_gain
+from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
-from gradlab.systems.ended import step_running
+from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
 from gradlab.tasks import Task
@@ -35,6 +36,7 @@ STARTS = 256
 SPREAD = (1.0, 0.1, 3.0)  # scales of the visited states on which the network is taught
 
 
+@differentiating
 def stabilising_policy(
     task: Task,
     *,
@@ -100,7 +102,7 @@ def _quadratic_model(model: System, reference: Tensor) -> tuple[Array, Array, Ar
     ds, da = model.state_dim, model.action_dim
     moves = CURVATURE_STEP * torch.eye(ds + da, dtype=torch.float64)
     rows = torch.cat([torch.zeros(1, ds + da, dtype=torch.float64), moves, -moves])
-    out = model.linearize(reference + rows[:, :ds], rows[:, ds:])
+    out = linearize_running(model, reference + rows[:, :ds], rows[:, ds:])
     slope = torch.cat([out.r_s, out.r_a], dim=1)[1:]
     hessian = (slope[: ds + da] - slope[ds + da :]) / (2 * CURVATURE_STEP)
     A, B = out.A[0].numpy(), out.B[0].numpy()

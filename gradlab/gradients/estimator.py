@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from gradlab import arguments
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients import gram
 from gradlab.gradients.carried import carried
 from gradlab.gradients.path_gram import path_mean_gradients
@@ -110,6 +111,7 @@ class Estimator:
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
 
+    @differentiating
     def gradients(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
@@ -120,6 +122,7 @@ class Estimator:
         found = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
         return gram.path_gradients(found.jacobian, found.costates[0])
 
+    @differentiating
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import Estimator
 
 
@@ -31,6 +32,7 @@ class Mixture:
             if not math.isfinite(weight):
                 raise InputError(f"a weight is {weight}, expected a finite number")
 
+    @differentiating
     def gradients(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
@@ -39,6 +41,7 @@ class Mixture:
         parts = [w * e.gradients(policy, starts, seed, termination) for w, e in counted]
         return torch.stack(parts).sum(dim=0)
 
+    @differentiating
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
@@ -42,6 +43,7 @@ def initial(task: Task, n: int, seed: int = 0) -> Path:
     return _as_path(as_starts(states, task.simulator.state_dim))
 
 
+@differentiating
 def visitation(
     task: Task,
     policy: nn.Module,
@@ -54,6 +56,7 @@ def visitation(
     return mixture(task, policy, n, 1.0, seed, per_trajectory, termination)
 
 
+@differentiating
 def mixture(
     task: Task,
     policy: nn.Module,

@@ -7,7 +7,7 @@ whole batch's draws, so that what is drawn never depends on how the work is divi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
 import torch
@@ -103,12 +103,13 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
     if isinstance(starts, Starts):
         result = starts
     elif isinstance(starts, Path):
+        starts = replace(starts, **{f.name: plain(getattr(starts, f.name)) for f in fields(Path)})
         path = starts if starts.horizon else None
         result = Starts(starts.states[0], starts.weight, starts.group, path=path)
     else:
         n = starts.shape[0] if starts.ndim else 0
         weight = torch.ones(n, dtype=starts.dtype, device=starts.device)
-        result = Starts(starts, weight, torch.arange(n, device=starts.device))
+        result = Starts(plain(starts), weight, torch.arange(n, device=starts.device))
     states = result.states
     if states.ndim != 2 or states.shape[1] != state_dim:
         raise InputError(f"starts has shape {tuple(states.shape)}, expected [N, {state_dim}]")
@@ -141,6 +142,11 @@ def distinct(starts: Starts) -> Starts:
     weight = torch.zeros_like(states[:, 0]).index_add_(0, label, starts.weight) * (k / n)
     order = first.argsort()
     return Starts(states[order], weight[order], torch.arange(k, device=label.device))
+
+
+def plain(values: Tensor) -> Tensor:
+    """Numbers that autograd may work on: out of the caller's graph, and of its inference mode."""
+    return values.clone() if values.is_inference() else values.detach()
 
 
 def member_column(system: System) -> int | None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gradlab import arguments, provenance
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
@@ -43,6 +44,7 @@ FEWEST = 4  # groups of starts that an interval needs
 MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
+@differentiating
 def compare_jacobians(
     simulator: System,
     model: System | None,

@@ -15,6 +15,7 @@ from torch import nn
 
 from gradlab import provenance
 from gradlab.data.trajectories import Trajectories
+from gradlab.grad_mode import differentiating
 from gradlab.gradients.rivals import Critics
 from gradlab.hooks import Progress, silent
 from gradlab.jacobians.rows import Rows
@@ -33,6 +34,7 @@ from gradlab.systems.system import System
 HORIZON = 25
 
 
+@differentiating
 def measure_logs(
     data: Trajectories,
     policy: nn.Module,

@@ -28,6 +28,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
+from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.problem import check_arguments, check_networks
 from gradlab.remedies import fits, planning
@@ -48,6 +49,7 @@ ROWS, STARTS, TRIALS = 5000, 256, 5
 PLAN = "plan.json"  # in the folder of the models
 
 
+@differentiating
 def compare_remedies(
     task: Task,
     policy: nn.Module,

@@ -15,6 +15,7 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.findings import IDLE, Finding
 from gradlab.sanity.probe import Probe
+from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.system import BLOCKS, Linearization, System
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
@@ -47,7 +48,7 @@ def _differences(name: str, system: System, path: Path) -> Finding:
     s, a = sampled(path)
     if not len(s):
         return Finding(check, "no finite state to look at", "its rollouts overflow at once", False)
-    linear = system.linearize(s, a, None)
+    linear = linearize_running(system, s, a)
     raw, errors = _errors(system, linear, s, a)
     trusted = ~linear.certificate.flags
     off = (errors > TOLERANCE).any(dim=1)
@@ -89,7 +90,7 @@ def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor,
     moves = torch.diag(h)
     m, width = z.shape
     rows = torch.cat([z[None] + moves[:, None], z[None] - moves[:, None]]).reshape(-1, width)
-    out = system.step(rows[:, : s.shape[1]], rows[:, s.shape[1] :], None)
+    out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
     y = torch.cat([out.state, out.reward[:, None]], dim=1).reshape(2, width, m, -1)
     J = (y[0] - y[1]) / (2 * h[:, None, None])
     rounding = ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
@@ -118,7 +119,7 @@ def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Findin
     s, a = sampled(path)
     if not len(s):
         return []
-    linear = system.linearize(s, a, None)
+    linear = linearize_running(system, s, a)
     columns = {
         "dynamics": linear.B.abs().amax(dim=(0, 1)),
         "reward": linear.r_a.abs().amax(dim=0),

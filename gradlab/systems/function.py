@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab import arguments
 from gradlab.errors import InputError
+from gradlab.foreign import running
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -158,13 +159,8 @@ def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
 
 def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:
     """What a user's function returns; what it raises, in one line with what to do."""
-    try:
+    with running(name, lambda words: _remedy(words, inputs[0])):
         return function(*inputs)
-    except InputError:
-        raise
-    except Exception as error:
-        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise InputError(f"{name} failed ({words}){_remedy(str(error), inputs[0])}") from error
 
 
 def _remedy(words: str, state: Tensor) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
+from gradlab.tasks.start_law import start_law
 
 BETWEEN = "a number between 0 and 1"
 Starts = Callable[[int, torch.Generator], Tensor]
@@ -23,7 +24,8 @@ class Task:
     Attributes:
         simulator: the truth.
         prior: a model of it, in the same state and action, or None.
-        starts: (n, generator) -> float64 [n, ds], the start law.
+        starts: (n, generator) -> [n, ds], the start law; called so, it gives float64. A function
+            (n) of the user's is seeded from the generator (see `tasks.start_law`).
         discount: γ in (0, 1).
         horizon: largest horizon measured by default.
         state_names, action_names: one name per coordinate, with its unit where it has one.
@@ -72,6 +74,7 @@ class Task:
                 f"starts is {got}, expected a function (n, generator) -> [n, {ds}]: what "
                 f"a policy visits, and what it earns, is said of a law of starts"
             )
+        object.__setattr__(self, "starts", start_law(self.starts, ds))
         self._check_widths(ds, da)
 
     def _check_widths(self, ds: int, da: int) -> None:

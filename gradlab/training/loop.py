@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradlab import provenance
+from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
 from gradlab.tasks import Task
@@ -25,6 +26,7 @@ from gradlab.training.run import Run
 from gradlab.training.settings import Settings
 
 
+@differentiating
 def train(
     algorithm: str | Algorithm,
     task: Task,

@@ -115,3 +115,8 @@ def test_a_step_that_cannot_be_differentiated_is_told_in_one_line(step, words) -
 def test_what_is_no_dimension_and_no_function_is_refused(name, value) -> None:
     with pytest.raises(InputError, match=f"{name} is "):
         from_function(**{"step": scalar, "state_dim": 1, "action_dim": 1, name: value})
+
+
+def test_a_step_that_fails_names_the_line_of_the_users_file() -> None:
+    with pytest.raises(InputError, match=r"ZeroDivisionError: .*test_from_function\.py, line \d+"):
+        from_function(lambda s, a: 1 / 0, 1, 1).step(STATE, STATE)

@@ -1,0 +1,46 @@
+"""Functions of the user's that are called while something is computed: they fail in one line.
+
+The line names the function's role, and the user's own file and line.
+"""
+
+from __future__ import annotations
+
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gradlab.errors import InputError
+
+_INSTALLED = (
+    str(Path(__file__).parent), "<frozen",
+    sysconfig.get_path("purelib"), sysconfig.get_path("stdlib"),
+)  # fmt: skip
+
+
+@contextmanager
+def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[None]:
+    """Whatever the user's function raises becomes one line; InputError passes as it is.
+
+    Args:
+        name: its role, as "step"; remedy: what to do, of the error's words.
+
+    Raises:
+        InputError: the function failed.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        words = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        more = "" if remedy is None else remedy(str(error))
+        raise InputError(f"{name} failed ({words}{_place(error)}){more}") from error
+
+
+def _place(error: Exception) -> str:
+    """The innermost line of the traceback that belongs to no package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [each for each in frames if not each.filename.startswith(_INSTALLED)]
+    return f"; {own[-1].filename}, line {own[-1].lineno}" if own else ""
