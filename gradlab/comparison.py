@@ -22,6 +22,7 @@ from gradlab.statistics.comparison import difference, log_ratio, on_joint_groups
 from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate
 from gradlab.statistics.quantities import TABLE
 
+MODEL = "model"  # what kind, and a print of what it predicts
 PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
 PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
 RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
@@ -182,13 +183,27 @@ def _unpaired(first: Profile, second: Profile) -> str:
 
 
 def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
-    """Settings with two values; of the task only its model's can differ."""
-    one, other = ({each: p.config.get(each) for each in ASKED} for p in (first, second))
-    ours, theirs = _parameters(first.config), _parameters(second.config)
+    """Settings with two values; of the task only its model's can differ. What is a dictionary is
+    told entry by entry."""
+    one, other = first.config, second.config
+    pairs = {each: (one.get(each), other.get(each)) for each in ASKED}
+    if None not in (one.get(MODEL), other.get(MODEL)):  # not recorded by older versions
+        pairs = {MODEL: (one[MODEL], other[MODEL])} | pairs
+    ours, theirs = _parameters(one), _parameters(other)
     models = sorted(each for each in set(ours) | set(theirs) if each.startswith(PRIOR))
-    one |= {each: ours.get(each) for each in models}
-    other |= {each: theirs.get(each) for each in models}
-    return {key: (one[key], other[key]) for key in one if one[key] != other[key]}
+    pairs |= {each: (ours.get(each), theirs.get(each)) for each in models}
+    apart: dict[str, tuple[Any, Any]] = {}
+    for key, pair in pairs.items():
+        apart |= _entries(key, *pair) if pair[0] != pair[1] else {}
+    return apart
+
+
+def _entries(key: str, one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """The entries in which two dictionaries differ; other values as they are."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return {key: (one, other)}
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return {f"{key} of {name}": (one.get(name), other.get(name)) for name in names}
 
 
 def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, float]:

@@ -56,6 +56,12 @@ def failed_premises(findings: Sequence[Finding] | None) -> tuple[Finding, ...]:
     return tuple(e for e in findings or () if not e.passed and e.check.startswith(PREMISE))
 
 
+def no_gradient(findings: Sequence[Finding] | None) -> tuple[Finding, ...]:
+    """Of these, that the true gradient is 0: an absurd critic or an exact model may still be
+    compared with another, and its error attributed."""
+    return tuple(e for e in failed_premises(findings) if e.check.endswith(("reward", "policy")))
+
+
 @dataclass(frozen=True, eq=False)
 class Bound:
     """What one theorem promises about one estimator's bias or variance, beside what was measured.

@@ -36,7 +36,7 @@ from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
 from gradlab.judgement import judged_cells
 from gradlab.laws import Law, TruthKind
-from gradlab.problem import Problem, problem
+from gradlab.problem import Problem, predictions, problem
 from gradlab.profile import Profile
 from gradlab.realising import Stepping, check_judges, realised_gains
 from gradlab.sanity import examine
@@ -201,6 +201,7 @@ def _profile(asked: Problem, found: _Found, command: str) -> Profile:
         asked.truth, asked.termination, asked.seed, command,
     )  # fmt: skip
     config |= {
+        "model": predictions(asked.task),
         "law": asked.law,
         "starts_used": found.measured.starts,
         "visits": found.measured.visits,

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gradlab import provenance
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -323,6 +324,20 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin
+
+
+def predictions(task: Task) -> str:
+    """What a task's model is: its type, and a print of what it predicts from four starts."""
+    if task.prior is None:
+        return "none"
+    s = task.starts(4, stream(0, "probe")).double()
+    a = torch.full((4, task.prior.action_dim), 0.1, dtype=torch.float64)
+    with torch.no_grad():
+        x = _stepped(task.prior, s, a)
+    # To six digits: rounding, as of another number of threads, is no other model.
+    _, exponent = torch.frexp(x.nan_to_num())
+    digits = torch.ldexp(torch.ldexp(x.nan_to_num(), 20 - exponent).round(), exponent - 20)
+    return f"{type(task.prior).__name__} {provenance.tensors_hash(digits)[:8]}"
 
 
 def estimators_at(

@@ -264,6 +264,9 @@ def policy():
 def critic():
     torch.manual_seed(0)
     return QCritic(1, 1, (4,))
+def model():
+    from gradlab.systems import from_function
+    return from_function(lambda s, a: (0.7 * s + 0.4 * a, -(s * s + a * a)[:, 0]), 1, 1)
 """
 LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
 
@@ -273,6 +276,7 @@ def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path
     own = tmp_path / "own.py"
     own.write_text(OWN)
     words = [*LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
+    words += ["--model", f"{own}:model"] if law == "start" else []
     words += ["--starts", "24", "--law", law, "--truth", "matched", "--no-report", "--output"]
     kept, forgotten = (str(tmp_path / name) for name in ("kept.h5", "forgotten.h5"))
     assert cli.main(["measure", *words, kept, "--attribute"]) == 0

@@ -76,6 +76,26 @@ def test_another_prior_is_another_model_of_the_same_task():
     assert "they differ in prior push (1.0 → 0.8); paired, on the same starts and noise" in text
 
 
+def test_a_changed_model_is_named_and_no_dictionary_is_cut_off():
+    noise = ({"model": "given", "mixed": "given"}, {"model": "mean", "mixed": "given"})
+    first, second = (
+        profile(model=model, jacobian_noise=each)
+        for model, each in zip(("LinearQuadratic 1a2b", "LearnedSystem 3c4d"), noise, strict=True)
+    )
+    text = said(first, second)[0]
+    assert "they differ in model (LinearQuadratic 1a2b → LearnedSystem 3c4d)" in text
+    assert "jacobian noise of model (given → mean)" in text and "{" not in text
+    assert "model (" not in said(profile(), second)[0]  # an older file does not say
+
+
+def test_long_values_are_shown_where_they_differ():
+    first, second = (
+        profile(task_parameters={"prior": [[1.0] * 30, [0.5] * 30, [last]]}) for last in (0.8, 0.9)
+    )
+    text = said(first, second)[0]
+    assert "[0.8]" in text and "[0.9]" in text and len(text) < 250
+
+
 def test_what_both_have_in_common_leaves_the_error_of_a_paired_difference():
     rng = np.random.default_rng(3)
     common = profile(lambda n: 1.0 + 0.1 * n)

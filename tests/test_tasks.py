@@ -155,11 +155,10 @@ def test_mujoco_weights_reach_the_reward() -> None:
     assert stock.action_limit == (1.0, 1.0, 1.0)
 
 
-def test_an_unknown_environment_is_answered_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="no MuJoCo environment is called 'Hopper-v4': expected H"):
-        mujoco("Hopper-v4")
-    with pytest.raises(InputError, match="expected Ant-v5, HalfCheetah-v5"):
-        mujoco("Reacher")
+@pytest.mark.parametrize("name", ["Hopper-v4", "Pendulum-v1", "Reacher", "", None, 5])
+def test_an_unknown_environment_is_answered_with_all_there_are(name: object) -> None:
+    with pytest.raises(InputError, match=r"InvertedPendulum-v5, Hopper-v5, .*Humanoid-v5; other"):
+        mujoco(name)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'Swimmer-v5'"):
         view("Swimmer-v5")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from gradlab.cli import arguments
 from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
+from gradlab.cli.models import asked_model
 from gradlab.cli.signals import undisturbed
 from gradlab.errors import InputError
 from gradlab.progress import bars
@@ -79,6 +80,8 @@ def _again(profile: Profile, run: Path) -> Profile:
         for kind in ("policy", "critic")
     }
     task = arguments.named_task(made.task, made.settings)
+    model = asked_model(task, made.model, made.gradient_model)
+    task = task if model is None else replace(task, prior=model)
     networks = arguments.networks(**files)
     with bars() as progress:
         return attributed_again(

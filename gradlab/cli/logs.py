@@ -42,7 +42,8 @@ class Logs:
     fit_critics: int = 0
     """Without --critic, how many to fit to every other trajectory; the rest is judged."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
-    """Standard deviation of the noise that was added to a deterministic policy's actions."""
+    """Standard deviation of the noise that was added to a deterministic policy's actions: one
+    number for all of them, or one for each."""
     task: Annotated[str | None, arg(metavar="TASK")] = None
     """A task of `gradlab list tasks`, for its discount, horizon, names and prior only."""
     settings: arguments.Settings = ()

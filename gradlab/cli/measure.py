@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.hooks import Progress
+    from gradlab.systems.system import System
     from gradlab.tasks import Task
 
 
@@ -107,7 +108,7 @@ class Measure:
         given = arguments.networks(**files)
         check_networks(task, given.get("policy"), given.get("critic"))
         model = asked_model(task, self.model, self.gradient_model)
-        judged = task if model is None else replace(task, prior=model)
+        judged = task if model is None else self._with(task, model)
         with bars() as progress:
             progress.plan(self._plan(judged, given, made, horizon, truth == "objective"))
             networks = given | self._made(task, given, progress)
@@ -159,6 +160,11 @@ class Measure:
         found = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
         return (*found, *(Price(stage) for stage, asked in more.items() if asked))
+
+    def _with(self, task: Task, model: System) -> Task:
+        """The task with another model, whose files are kept with the run."""
+        files = " + ".join(filter(None, (self.model, self.gradient_model)))
+        return replace(task, prior=model, parameters={**task.parameters, "prior_file": files})
 
     def _check_spectral(self, made: tuple[str, ...]) -> None:
         for kind in self.spectral:

@@ -139,7 +139,7 @@ def _with_noise(
             raise InputError("noise_std is given, but the policy is stochastic already: leave it")
         return policy
     if noise_std is not None:
-        return Gaussian(policy, noise_std)
+        return Gaussian(policy, _of_each(noise_std, data.action.shape[1]))
     with torch.no_grad():
         gap = data.action.double() - policy(data.state.double())
     if gap.abs().max() > EQUAL * data.action.abs().max().clamp_min(1.0):
@@ -149,6 +149,17 @@ def _with_noise(
             f"its own: give noise_std, the noise that was added to them"
         )
     return policy
+
+
+def _of_each(noise_std: float | Sequence[float], actions: int) -> list[float]:
+    """One number for all actions, or one for each."""
+    given = list(noise_std) if isinstance(noise_std, Sequence) else [noise_std]
+    if len(given) not in (1, actions):
+        raise InputError(
+            f"noise_std has {len(given)} numbers for {actions} actions: give one for all, or one "
+            f"for each"
+        )
+    return given * actions if len(given) == 1 else given
 
 
 def _grid(first: int, last: int) -> tuple[int, ...]:

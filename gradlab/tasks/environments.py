@@ -16,12 +16,13 @@ import mujoco as engine
 import numpy as np
 from torch import nn
 
+from gradlab.arguments import shown
 from gradlab.errors import InputError
 from gradlab.networks.views import ClippedVelocities
 from gradlab.systems.chart import Chart
 from gradlab.systems.environments import ENVIRONMENTS, Environment
 from gradlab.systems.mujoco import MujocoEnvironment
-from gradlab.tasks.checks import check_number, nearest
+from gradlab.tasks.checks import check_number
 from gradlab.tasks.task import Task
 
 DISCOUNT = 0.99
@@ -42,7 +43,7 @@ def mujoco(
     names; None is its default.
 
     Raises:
-        InputError: an unknown environment (the nearest names are given) or a wrong weight.
+        InputError: an unknown environment (those that there are are named) or a wrong weight.
     """
     row = _row(env_id)
     if not isinstance(terminate_when_unhealthy, bool):
@@ -97,8 +98,10 @@ def view(env_id: str) -> nn.Module:
 
 def _row(env_id: str) -> Environment:
     if env_id not in ENVIRONMENTS:
-        hint = nearest(str(env_id), ENVIRONMENTS)
-        raise InputError(f"no MuJoCo environment is called {env_id!r}{hint}")
+        raise InputError(
+            f"env_id is {shown(env_id)}, expected one of {', '.join(ENVIRONMENTS)}; other tasks "
+            f"are functions of gradlab.tasks (gradlab list tasks)"
+        )
     return ENVIRONMENTS[env_id]
 
 

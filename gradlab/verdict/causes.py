@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlab.findings import failed_premises
+from gradlab.findings import no_gradient
 from gradlab.judgement import judged_estimator
 from gradlab.ledger import CAUSES, Account, Ledger, Part
 from gradlab.profile import Profile
@@ -16,7 +16,7 @@ from gradlab.wording import gradient, percent, two
 
 def screen(profile: Profile, ledger: Ledger, rest: Sequence[Sentence]) -> Screen:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
-    if void := failed_premises(profile.sanity):
+    if void := no_gradient(profile.sanity):
         return Screen(void[0].sentence, "none", NOTHING, (), None, tuple(rest))
     name = judged_estimator(profile)
     accounts = [each for each in ledger.bias if each.estimator == name] or list(ledger.bias)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from math import exp
 
 import numpy as np
 
 from gradlab.comparison import Comparison
-from gradlab.findings import failed_premises
+from gradlab.findings import no_gradient
 from gradlab.judgement import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
@@ -17,8 +18,7 @@ from gradlab.verdict.screen import NOTHING, Fact, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, rounded_up, two
 
-# A bad critic or an exact model is worth a comparison; a true gradient of 0 is not.
-NO_TRUTH = ("reward", "policy")
+SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other
 PARTS = {
     "bias2": "squared bias",
     "variance": "variance",
@@ -30,7 +30,7 @@ def screen(comparison: Comparison) -> Screen:
     """Whether B is better than A, and for which gradients; the change that was made is below."""
     rest = comparison_verdict(comparison)
     for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
-        if void := [e for e in failed_premises(profile.sanity) if e.check.endswith(NO_TRUTH)]:
+        if void := no_gradient(profile.sanity):
             return Screen(f"{name}: {void[0].sentence}", "none", NOTHING, (), "mse-ratio", rest)
     ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
     A, B = comparison.names
@@ -102,7 +102,7 @@ def _asked(comparison: Comparison) -> Sentence:
     """What was changed, and how sharp the comparison is."""
     A, B = comparison.names
     told = [
-        f"{key.replace('_', ' ')} ({_short(one)} → {_short(other)})"
+        f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
         for key, (one, other) in comparison.changed.items()
     ]
     text = f"{A} against {B}: "
@@ -180,6 +180,17 @@ def _samples(comparison: Comparison) -> str:
     return f"N = {counts[0]}" if counts[0] == counts[1] else f"N = {counts[0]} and {counts[1]}"
 
 
-def _short(value: object) -> str:
-    text = "none" if value in (None, "") else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}…"
+def _short(one: object, other: object) -> tuple[str, str]:
+    """Two values; of long ones what is around their first difference."""
+    texts = ["none" if each in (None, "") else str(each) for each in (one, other)]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    begin = sum(1 for _ in same) - LEAD
+    return _around(texts[0], begin), _around(texts[1], begin)
+
+
+def _around(text: str, begin: int) -> str:
+    if len(text) <= SHOWN:
+        return text
+    begin = max(min(begin, len(text) - SHOWN), 0)
+    end = begin + SHOWN
+    return f"{'…' * (begin > 0)}{text[begin:end]}{'…' * (end < len(text))}"

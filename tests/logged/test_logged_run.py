@@ -20,6 +20,7 @@ from gradlab.gradients.lqr import ExactCritic
 from gradlab.jacobians.run import load as load_jacobians
 from gradlab.logged import LogsRun, load, measure_logs
 from gradlab.logged.data import COLUMNS, read
+from gradlab.logged.doors import _of_each
 from gradlab.logged.reading import agreements, numbers, supported
 from gradlab.logged.verdict import verdict
 from gradlab.networks import checkpoint
@@ -158,6 +159,11 @@ def test_known_noise_makes_a_deterministic_policy_stochastic() -> None:
     assert one.table().equals(two.table())
 
 
+def test_one_number_is_the_noise_of_every_action() -> None:
+    assert _of_each((0.3,), 3) == _of_each(0.3, 3) == [0.3, 0.3, 0.3]
+    assert _of_each((0.1, 0.2, 0.3), 3) == [0.1, 0.2, 0.3]
+
+
 def test_an_end_that_actions_move_is_told() -> None:
     data, policy = fallen()
     found = measure_logs(data, policy, falling(), discount=DISCOUNT, horizon=5)
@@ -183,6 +189,7 @@ def test_long_trajectories_are_cut_into_windows() -> None:
         ({"critic": torch.nn.Linear(3, 1)}, "critic"),
         ({"policy": torch.nn.Linear(3, 1)}, "policy cannot take inputs"),
         ({"noise_std": 0.1}, "stochastic already"),
+        ({"policy": linear(), "noise_std": (0.1, 0.2, 0.3)}, "3 numbers for 1 actions"),
         ({"policy": noisy(0.05)}, "not of this policy"),
         ({"data": recorded(1, 20)}, "1 trajectories"),
         ({"data": recorded(6, 4)}, "of which 0 have 5 steps"),
