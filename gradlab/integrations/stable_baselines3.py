@@ -30,6 +30,7 @@ try:
 except ImportError as error:
     raise missing("stable-baselines3", "sb3") from error
 
+LOSSES = ("train/critic_loss", "train/value_loss")
 TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break
 
 
@@ -41,9 +42,11 @@ class ProbeCallback(BaseCallback):
         task: adds bias and variance by horizon; its discount is replaced by the model's.
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
+        resume: go on in the run file that `log` names, as after loading a saved model.
         verbose: as in every callback; 1 says at the end of training what the probe has cost.
         clock: seconds, for the budget.
 
+    The critic's loss and the return of episodes, as the model has them, stand beside the gradients.
     A few numbers and the alarms also go to the model's own logger, as "gradlab/…". Calling `learn`
     again goes on in the same log. `probe` is the `gradlab.Probe`, once training has begun.
     """
@@ -56,14 +59,16 @@ class ProbeCallback(BaseCallback):
         seed: int = 0,
         verbose: int = 0,
         *,
+        resume: bool = False,
         clock: Clock = time.perf_counter,
     ) -> None:
         super().__init__(verbose)
         self.log, self.task, self.clock = log, task, clock
-        self.overhead_budget, self.seed = overhead_budget, seed
+        self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
         self.probe: Probe | None = None
         self._parts: Parts | None = None
         self._passes: Any = None
+        self._loss: Any = None  # the last one that was noted
 
     def _on_training_start(self) -> None:
         if self.probe is None:
@@ -71,7 +76,7 @@ class ProbeCallback(BaseCallback):
         elif self._parts is None or self._parts.optimizer is not parts_of(self.model).optimizer:
             raise InputError(
                 "callback has watched another model: give this one a new ProbeCallback, with "
-                "a log of its own"
+                "a log of its own or resume=True"
             )
         else:
             self.probe.resume()
@@ -81,7 +86,20 @@ class ProbeCallback(BaseCallback):
     def _on_step(self) -> bool:
         if self.n_calls == 1 and self.task is not None:
             compare(self.task, self._transition)
+        if self.probe is not None:
+            self.probe._attempt(self._note, self.probe)
         return True
+
+    def _note(self, probe: Probe) -> None:
+        """The critic's loss where another one was recorded, and returns of episodes that ended."""
+        recorded = self.logger.name_to_value
+        loss = next((recorded[name] for name in LOSSES if name in recorded), None)
+        if loss is not None and loss is not self._loss:
+            self._loss = loss
+            probe.note(critic_loss=loss)
+        for info in self.locals.get("infos", ()):
+            if "episode" in info:
+                probe.note(episode_return=info["episode"]["r"])
 
     def _on_training_end(self) -> None:
         if self._passes is not None:
@@ -109,6 +127,7 @@ class ProbeCallback(BaseCallback):
             log=[self.log, self._record],
             overhead_budget=self.overhead_budget,
             seed=self.seed,
+            resume=self.resume,
             clock=self.clock,
             watched=parts.watched,
         )

@@ -36,6 +36,10 @@ except ImportError as error:
     raise missing("torchrl", "torchrl") from error
 
 
+LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C
+RETURN = ("next", "episode_reward")
+
+
 class ProbeHook(TrainerHookBase):  # type: ignore[misc]
     """Watches the actor of a trainer's loss while it trains.
 
@@ -44,11 +48,13 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         task: adds bias and variance by horizon; its discount is replaced by the loss's.
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
+        resume: go on in the run file that `log` names, as after loading a saved model.
         clock: seconds, for the budget.
 
-    A few numbers also go to the trainer's own logger, as "gradlab/…". `probe` is the
-    `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it: training does not
-    depend on it, and a resumed run writes a log of its own.
+    The critic's loss stands beside the gradients, and the return of episodes where the environment
+    sums it up (RewardSum). A few numbers also go to the trainer's own logger, as "gradlab/…".
+    `probe` is the `gradlab.Probe`, once training has begun. Checkpoints hold nothing of it, since
+    training does not depend on it; a resumed run goes on in its log with resume=True.
     """
 
     def __init__(
@@ -58,10 +64,11 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         overhead_budget: float = 0.05,
         seed: int = 0,
         *,
+        resume: bool = False,
         clock: Clock = time.perf_counter,
     ) -> None:
         self.log, self.task, self.clock = log, task, clock
-        self.overhead_budget, self.seed = overhead_budget, seed
+        self.overhead_budget, self.seed, self.resume = overhead_budget, seed, resume
         self.probe: Probe | None = None
         self._trainer: Any = None
         self._passes: Any = None
@@ -80,6 +87,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         self._trainer = trainer
         trainer.register_op("setup", self._begin)
         trainer.register_op("batch_process", self._compare)
+        trainer.register_op("process_loss", self._note_loss)
         trainer.register_op("post_steps_log", self._show)
         trainer.register_op("shutdown", self._end)
         trainer.register_module(name, self)
@@ -104,6 +112,7 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             log=[self.log, self._record],
             overhead_budget=self.overhead_budget,
             seed=self.seed,
+            resume=self.resume,
             clock=self.clock,
             watched=parts.watched,
         )
@@ -127,8 +136,14 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         shown, self._shown = self._shown, {}
         return shown or None
 
+    def _note_loss(self, batch: Any, losses: Any) -> None:
+        if self.probe is not None:
+            self.probe._attempt(_note_loss, self.probe, losses)
+
     def _compare(self, batch: Any) -> Any:
         """A step of the first batch, made again by the task's simulator."""
+        if self.probe is not None:
+            self.probe._attempt(_note_returns, self.probe, batch)
         if self.task is not None and not self._compared:
             self._compared = True
             compare(self.task, lambda: self._transition(batch))
@@ -145,3 +160,17 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
         # The last one: a seed set after the first reset leaves the first step without its state.
         row = flat[int(whole[-1])]
         return row[observed].numpy(), row[acted].numpy(), row["next", observed].numpy()
+
+
+def _note_loss(probe: Probe, losses: Any) -> None:
+    name = next((each for each in LOSSES if each in losses.keys()), None)  # noqa: SIM118
+    if name is not None:
+        probe.note(critic_loss=losses[name].detach().mean())
+
+
+def _note_returns(probe: Probe, batch: Any) -> None:
+    if RETURN not in batch.keys(include_nested=True):
+        return
+    ended = batch["next", "done"].flatten()
+    for each in batch[RETURN].flatten()[ended].tolist():
+        probe.note(episode_return=each)

@@ -1,11 +1,13 @@
 """What the probe may spend: a share of the time that passes, measured on the probe itself.
 
-    own ≤ share · elapsed            own: seconds inside the probe, elapsed: since its first update
+    own ≤ share · elapsed            own: seconds inside the probe, setting it up included;
+                                     elapsed: since its first update
 
 A measurement is made when own + price ≤ share · (elapsed + price), its price what it cost last
-time. What is looked at in every update keeps to a part of the share in the same way, and passes
-updates over where it does not; only the first few are looked at whatever they cost. A clock inside
-an update does not see hooks being called, nor the caches that they leave cold: a second of it
+time. Bursts of successive gradients keep to a part of the share where a task waits for the rest.
+What is looked at in every update keeps to a part of it in the same way, and passes updates over
+where it does not; only the first few are looked at whatever they cost. A clock inside an update
+does not see hooks being called, nor the caches that they leave cold: a second of it
 counts `UNSEEN` times, which `benchmarks.probe` compares with what a loop really loses. On an
 accelerator these are seconds of the host's thread.
 """
@@ -20,6 +22,7 @@ Clock = Callable[[], float]
 
 GRACE = 10  # looks that are made before there is a price
 ALWAYS = 0.4  # of the share: 2% of the time by default
+SIGNAL = 0.3  # of the share: successive gradients beside a task
 PACE = 0.5  # of the time that a measurement is worth, which passes before the next one
 UNSEEN = 1.4  # what a loop loses to looks, over what their own clock says
 
@@ -37,12 +40,17 @@ class Budget:
         self.share, self.clock = share, clock
         self.begun: float | None = None
         self.own = 0.0
-        self._always = 0.0
+        self._before = 0.0  # seconds of the log's earlier probes
+        self._always = self._bursts = 0.0
         self._looks = 0
 
     @property
     def elapsed(self) -> float:
-        return 0.0 if self.begun is None else self.clock() - self.begun
+        return self._before + (0.0 if self.begun is None else self.clock() - self.begun)
+
+    def go_on(self, own: float, elapsed: float) -> None:
+        """With what earlier probes of this log have spent."""
+        self.own, self._before = self.own + own, elapsed
 
     @property
     def spent(self) -> float:
@@ -79,7 +87,7 @@ class Budget:
         self._always += seconds
 
     @contextmanager
-    def paying(self) -> Iterator[list[float]]:
+    def paying(self, burst: bool = False) -> Iterator[list[float]]:
         """Counts what is done inside; the list then holds its seconds."""
         begun, price = self.clock(), [0.0]
         try:
@@ -87,10 +95,28 @@ class Budget:
         finally:
             price[0] = self.clock() - begun
             self.own += price[0]
+            self._bursts += price[0] if burst else 0.0
 
     def allows(self, price: float) -> bool:
         """Would the share still hold after something that takes `price` seconds?"""
         return self.own + price <= self.share * (self.elapsed + price)
+
+    def allows_burst(self, price: float, part: float) -> bool:
+        """The same for successive gradients, whose own `part` of the share must hold as well."""
+        due = self._bursts + price <= part * self.share * (self.elapsed + price)
+        return due and self.allows(price)
+
+    def until(self, price: float) -> float:
+        """Seconds until something of `price` will be allowed, at the present pace of all else."""
+        lacking = self.own + price - self.share * (self.elapsed + price)
+        if lacking <= 0:
+            return 0.0
+        regular = (self._always + self._bursts) / self.elapsed if self.elapsed > 0 else self.share
+        return lacking / (self.share - min(regular, (ALWAYS + SIGNAL) * self.share))
+
+    def needed(self, price: float) -> float:
+        """The share at which it could have been made by now."""
+        return (self.own + price) / (self.elapsed + price)
 
     def rested(self, price: float, since: float) -> bool:
         """Has enough time passed `since` the last measurement?
@@ -98,4 +124,8 @@ class Budget:
         Where prices were feared too high there are savings: spent at once, they would buy a dozen
         measurements of one and the same policy.
         """
-        return self.clock() - since >= PACE * price / self.share
+        return self.rest(price, since) <= 0
+
+    def rest(self, price: float, since: float) -> float:
+        """Seconds that are still to pass."""
+        return PACE * price / self.share - (self.clock() - since)

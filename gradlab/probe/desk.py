@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TextIO, final
 
 from gradlab.probe.alarms import Alarm, Look, examine
-from gradlab.probe.schema import Book
+from gradlab.probe.books import Book
 
 KEPT = 256  # rows of each table
 
@@ -23,7 +23,7 @@ class Desk:
 
     Args:
         names: of the parameters; ear: where alarms are printed, default: standard error.
-        whose: with what a printed alarm begins.
+        whose: with what a printed alarm begins; numbered: alarms that the book has already.
     """
 
     def __init__(
@@ -32,10 +32,12 @@ class Desk:
         names: Sequence[str],
         ear: TextIO | None = None,
         whose: str = "gradlab probe",
+        numbered: int = 0,
     ) -> None:
         self.book, self.names, self.ear, self.whose = book, tuple(names), ear, whose
         self.history: dict[str, deque[Mapping[str, Any]]] = {}
         self.alarms: list[Alarm] = []
+        self._numbered = numbered
         self._count: Counter[str] = Counter()
         self._told: dict[str, int] = {}
 
@@ -58,7 +60,7 @@ class Desk:
         if not self.due(alarm.kind, update):
             return
         self._told[alarm.kind] = update
-        number = len(self.alarms)
+        number, self._numbered = self._numbered, self._numbered + 1
         self.alarms.append(alarm)
         words = {"alarm": alarm.kind, "message": alarm.message}
         self.book.write("alarms", {"number": number, "update": update, "step": step, **words})

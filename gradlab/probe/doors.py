@@ -13,13 +13,18 @@ from torch.nn.parameter import UninitializedParameter
 
 from gradlab.errors import InputError
 from gradlab.networks.interface import check_trainable
-from gradlab.tasks import Task
 
 SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
 
 
 def check(
-    policy: object, optimizer: Any, task: object, critic: object, log: object, share: object
+    policy: object,
+    optimizer: Any,
+    task: object,
+    critic: object,
+    log: object,
+    share: object,
+    resume: object = False,
 ) -> None:
     """All arguments of a probe.
 
@@ -32,6 +37,8 @@ def check(
         check_optimizer(optimizer, policy)
     check_question(task, critic)
     check_log(log)
+    if resume and not _files(log):
+        raise InputError("resume=True without a run file to go on in: name it as log")
     check_share(share)
 
 
@@ -84,8 +91,11 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
 
 def check_question(task: object, critic: object) -> None:
     """Raises InputError for a task or critic of a wrong kind."""
-    if task is not None and not isinstance(task, Task):
-        raise InputError(f"task is a {type(task).__name__}, expected a gradlab.Task or None")
+    if task is not None:
+        from gradlab.tasks import Task  # with all of its systems: loaded already where one is given
+
+        if not isinstance(task, Task):
+            raise InputError(f"task is a {type(task).__name__}, expected a gradlab.Task or None")
     if critic is None:
         return
     if not isinstance(critic, nn.Module):
@@ -109,6 +119,13 @@ def check_log(log: object) -> None:
     if not (log is None or callable(log) or isinstance(log, str | Path)):
         kind = type(log).__name__
         raise InputError(f"log is a {kind}, expected a path, a function, several of these or None")
+
+
+def _files(log: object) -> int:
+    """How many run files are named."""
+    if isinstance(log, list | tuple):
+        return sum(_files(each) for each in log)
+    return int(isinstance(log, str | Path))
 
 
 def step_of(step: Any) -> int:

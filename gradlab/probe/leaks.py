@@ -8,11 +8,12 @@ by its own loss in its own optimiser is nobody's business here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import nn
 
-from gradlab.tasks import Task
+if TYPE_CHECKING:
+    from gradlab.tasks import Task
 
 DEPTH = 3  # systems inside systems
 # States, Jacobians and tail of what is measured on a task.

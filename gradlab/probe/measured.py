@@ -15,7 +15,6 @@ that are visited, and these move little between two measurements.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -24,63 +23,14 @@ from gradlab.data.noise import child
 from gradlab.gradients.start_laws import visitation
 from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
+from gradlab.probe.question import Past, Question
 from gradlab.probe.quiet import doubled, undisturbed
 from gradlab.probe.schema import ESTIMATORS
-from gradlab.problem import check_networks, estimators_at, starts_of
+from gradlab.problem import estimators_at, starts_of
 from gradlab.shared_truth import SharedTruth, shared_truth
-from gradlab.statistics.moments import Array
-from gradlab.tasks import Task
 
 STARTS = 64
-LONGEST = 10  # horizon of the profile
 SOUND = ("converged", "imprecise")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What is measured: a task and, for anything about gradients, the critic of its tail."""
-
-    task: Task
-    critic: nn.Module | None
-    seed: int
-
-    @property
-    def horizon(self) -> int:
-        return min(self.task.horizon, LONGEST)
-
-
-def check(question: Question, policy: nn.Module) -> None:
-    """Can the policy and the critic be measured on the task?
-
-    Raises:
-        InputError: names the network and what does not fit.
-    """
-    with undisturbed():
-        critic = None if question.critic is None else doubled(question.critic)
-        check_networks(question.task, doubled(policy), critic)
-
-
-@dataclass(frozen=True)
-class Past:
-    """What earlier measurements have seen.
-
-    Attributes:
-        reward_max: the largest |reward|.
-        scale: [ds, ds + da], σ_j/σ_i of the first path, by which Jacobian errors are scaled ever
-            after: a new scale each time would look like a change of the model.
-        count: measurements; sound: did the last truth stand?
-    """
-
-    reward_max: float = 0.0
-    scale: Array | None = None
-    count: int = 0
-    sound: bool = False
-
-    @property
-    def checks(self) -> bool:
-        """Will the next truth be compared with finite differences?"""
-        number = self.count + 1
-        return not self.sound or number & (number - 1) == 0
 
 
 def measured(

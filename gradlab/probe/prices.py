@@ -22,8 +22,9 @@ from gradlab.gradients.oracles import AT_MOST, unroll_first_action
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.probe.budget import Clock
-from gradlab.probe.measured import STARTS, Question
+from gradlab.probe.measured import STARTS
 from gradlab.probe.measured_columns import STEPS
+from gradlab.probe.question import Question
 from gradlab.probe.quiet import doubled, undisturbed
 from gradlab.problem import starts_of
 from gradlab.systems.ended import linearize_running, step_running

@@ -21,14 +21,15 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gradlab import provenance
-from gradlab.probe import doors, measured
+from gradlab.probe import doors
 from gradlab.probe.alarms import Alarm
+from gradlab.probe.books import Log, Nowhere, Shelved, Together, Told, Written
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
@@ -36,10 +37,13 @@ from gradlab.probe.measured_columns import LAW
 from gradlab.probe.origin import Finder
 from gradlab.probe.quiet import warn
 from gradlab.probe.sampler import Measurements
-from gradlab.probe.schema import Book, Log, Nowhere, Together, Told, Written, attributes
+from gradlab.probe.schema import attributes
 from gradlab.probe.updates import Updates
 from gradlab.probe.watch import Watch, Watched, limits_of
-from gradlab.tasks import Task
+
+if TYPE_CHECKING:
+    from gradlab.probe.question import Question
+    from gradlab.tasks import Task
 
 Logs = str | Path | Log | Sequence["Logs"] | None
 
@@ -60,6 +64,8 @@ class Probe:
         overhead_budget: share of the time that the probe may take.
         seed: of the probe's own starts and noise.
         clock: seconds, for the budget.
+        resume: go on in the run file that `log` names, which another probe of this policy and task
+            has written: counts, alarms and the share of the time go on, too.
         watched: the module whose forward passes the loop makes, where it is not the policy: an
             adapter, say, gives the task's actions, but the loop calls what is inside.
 
@@ -81,30 +87,33 @@ class Probe:
         overhead_budget: float = 0.05,
         seed: int = 0,
         *,
+        resume: bool = False,
         clock: Clock = time.perf_counter,
         watched: Watched | None = None,
     ) -> None:
-        doors.check(policy, optimizer, task, critic, log, overhead_budget)
+        doors.check(policy, optimizer, task, critic, log, overhead_budget, resume)
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
-        named = list(policy.named_parameters())
-        names, parameters = [name for name, _ in named], [p for _, p in named]
-        question = None if task is None else measured.Question(task, critic, seed)
-        if question is not None:
-            measured.check(question, policy)
         self.off = doors.spectator()
-        watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
-        book: Book = Nowhere() if self.off else _book(log, names, question, watch, seed)
-        self.desk = Desk(book, names)
-        self._updates = Updates(
-            policy,
-            parameters,
-            self.desk,
-            self.budget,
-            watch,
-            ModelGradients(policy, optimizer, task),
-            None if question is None else Measurements(question, self.budget),
-            stepped=optimizer is not None,
-        )
+        with self.budget.paying():  # setting up is the probe's own time, too
+            question = None if task is None else _question(task, critic, seed, policy)
+            watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
+            named = list(policy.named_parameters())
+            book: Shelved = (
+                Nowhere() if self.off else _book(log, named, question, watch, seed, resume)
+            )
+            self.desk = Desk(book, [name for name, _ in named], numbered=book.earlier.alarms)
+            self._updates = Updates(
+                policy,
+                [p for _, p in named],
+                self.desk,
+                self.budget,
+                watch,
+                ModelGradients(policy, optimizer, task),
+                None if question is None else Measurements(question, self.budget),
+                stepped=optimizer is not None,
+                count=book.earlier.updates,
+            )
+        self.budget.go_on(book.earlier.own, book.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
         self._handles = [] if self.off else self._attached()
         _ALIVE.add(self)
@@ -120,6 +129,20 @@ class Probe:
         if self.off:
             self._let_go()  # here no hook is being called
         return _Marked(self, step, scaler)
+
+    def note(
+        self, *, critic_loss: float | Tensor | None = None,
+        episode_return: float | Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """What the loop knows besides, at any time: rows have the means since the last one.
+
+        Args:
+            critic_loss: of one update, a number or a tensor of one.
+            episode_return: of one episode that has ended.
+        """
+        for name, value in (("critic_loss", critic_loss), ("episode_return", episode_return)):
+            if value is not None:
+                self._attempt(self._updates.notes.take, name, value)
 
     @property
     def alarms(self) -> list[Alarm]:
@@ -250,6 +273,9 @@ class Unplugged:
     ) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def note(self, **_: object) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -257,22 +283,33 @@ class Unplugged:
         pass
 
 
+def _question(task: Task, critic: nn.Module | None, seed: int, policy: nn.Module) -> Question:
+    """Loaded with a task only: without one a probe begins in half the time."""
+    from gradlab.probe.question import Question, check
+
+    found = Question(task, critic, seed)
+    check(found, policy)
+    return found
+
+
 def _book(
     log: Logs,
-    names: Sequence[str],
-    question: measured.Question | None,
+    named: Sequence[tuple[str, nn.Parameter]],
+    question: Question | None,
     watch: Watch,
     seed: int,
-) -> Book:
+    resume: bool,
+) -> Shelved:
+    names = [name for name, _ in named]
     if log is None:
         return Nowhere()
     if isinstance(log, list | tuple):
-        return Together([_book(each, names, question, watch, seed) for each in log])
+        return Together([_book(each, named, question, watch, seed, resume) for each in log])
     assert callable(log) or isinstance(log, str | Path)  # the door has seen to it
     if callable(log):
         return Told(log, names)
     config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}
-    config["law"] = LAW
+    config |= {"law": LAW, "shapes": [list(p.shape) for _, p in named]}
     task = "" if question is None else question.task.name
     horizon = None if question is None else question.horizon
 
@@ -280,7 +317,7 @@ def _book(
         return watch.actions if question is None else question.task.simulator.action_dim
 
     head = attributes(names, task, config, provenance.environment())
-    return Written(log, head, len(names), horizon, actions)
+    return Written(log, head, len(names), horizon, actions, resume)
 
 
 _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()

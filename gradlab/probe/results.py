@@ -72,6 +72,12 @@ class ProbeRun:
         return last(self.vitals, "elapsed")
 
     @property
+    def due(self) -> str:
+        """What is measured next and when, or was not reached, as the newest row says; "" if it
+        does not."""
+        return str(self.vitals["due"][-1]) if "due" in self.vitals else ""
+
+    @property
     def updates(self) -> int:
         """Updates up to the last row of any table."""
         return self._newest("update")

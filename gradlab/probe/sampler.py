@@ -1,31 +1,61 @@
 """The sampled tier: what is asked now and then, when the budget allows its price.
 
 A burst of successive gradients first tries a short one to learn its price; a measurement on the
-task is first priced from single steps of the simulator (`prices`). Afterwards each costs what it
-cost last time.
+task is first priced from single steps of the simulator (`prices`), and that only when there is time
+to load what prices and measures. Afterwards each costs what it cost last time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
 
-from gradlab.probe.budget import Budget
-from gradlab.probe.measured import Past, Question, measured
-from gradlab.probe.prices import first_price, trial_price
+from gradlab.probe.budget import SIGNAL, Budget
+from gradlab.probe.due import Due
 from gradlab.probe.successive import FIRST, PAIRS, Burst
+
+if TYPE_CHECKING:
+    from gradlab.probe.question import Past, Question
+
+UNTRIED = 1.5  # seconds, before anything is timed: what prices and measures is loaded then
+
+
+def trial_price(question: Question, policy: nn.Module) -> float:
+    from gradlab.probe.prices import trial_price
+
+    return trial_price(question, policy)
+
+
+def first_price(question: Question, policy: nn.Module) -> float:
+    from gradlab.probe.prices import first_price
+
+    return first_price(question, policy)
+
+
+def measured(
+    question: Question, policy: nn.Module, batch: int, update: int, past: Past
+) -> tuple[dict[str, Any], Past]:
+    from gradlab.probe.measured import measured
+
+    return measured(question, policy, batch, update, past)
 
 
 @final
 class Bursts:
-    """Successive gradients, `PAIRS` pairs at a time."""
+    """Successive gradients, `PAIRS` pairs at a time; `beside` a task that waits for its share."""
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], names: Sequence[str], budget: Budget
+        self,
+        parameters: Sequence[nn.Parameter],
+        names: Sequence[str],
+        budget: Budget,
+        beside: bool = False,
     ) -> None:
         self.parameters, self.names, self.budget = list(parameters), tuple(names), budget
+        self._part = SIGNAL if beside else 1.0
+        self._rows = 0
         self._burst: Burst | None = None
         self._price: float | None = None  # seconds per pair
 
@@ -37,7 +67,7 @@ class Bursts:
     def see(self, scale: Tensor | None, inputs: Sequence[Tensor]) -> None:
         """The gradient as the backward pass left it, and what the policy was asked."""
         if self._burst is not None:
-            with self.budget.paying() as price:
+            with self.budget.paying(burst=True) as price:
                 self._burst.see(scale, inputs)
             self._burst.seconds += price[0]
 
@@ -46,7 +76,7 @@ class Bursts:
         if self._burst is None:
             self._begin()
             return None
-        with self.budget.paying() as price:
+        with self.budget.paying(burst=True) as price:
             self._burst.commit()
             row = self._burst.row() if self._burst.done else None
         self._burst.seconds += price[0]
@@ -56,13 +86,23 @@ class Bursts:
         """The burst's price; the short one has served when that is known."""
         pairs, self._burst = row["pairs"], None
         self._price = row["seconds"] / pairs
-        return row if pairs == PAIRS else None
+        if pairs != PAIRS:
+            return None
+        self._rows += 1
+        return row
+
+    def next(self) -> Due | None:
+        """When the first one is due; later ones come as they can."""
+        if self._rows or self.open:
+            return None
+        price = 0.0 if self._price is None else self._price * PAIRS
+        return Due("signal", "burst", True, price, self.budget.until(price), True)
 
     def _begin(self) -> None:
         if self._price is None:
-            if self.budget.spent < self.budget.share:
+            if self.budget.allows(0.0):
                 self._burst = self._of(FIRST)
-        elif self.budget.allows(self._price * PAIRS):
+        elif self.budget.allows_burst(self._price * PAIRS, self._part):
             self._burst = self._of(PAIRS)
 
     def _of(self, pairs: int) -> Burst | None:
@@ -82,7 +122,7 @@ class FirstPrice:
 
     def found(self, question: Question, policy: nn.Module) -> float | None:
         if self._trial is None:
-            if self.budget.spent >= self.budget.share:
+            if not self.budget.allows(UNTRIED):
                 return None
             with self.budget.paying():
                 self._trial = trial_price(question, policy)
@@ -90,6 +130,11 @@ class FirstPrice:
             return None
         with self.budget.paying():
             return first_price(question, policy)
+
+    @property
+    def least(self) -> float:
+        """Seconds that finding it and a measurement take at least: this one looks at more."""
+        return UNTRIED if self._trial is None else 2 * self._trial
 
 
 @final
@@ -100,7 +145,7 @@ class Measurements:
         self.question, self.budget = question, budget
         self.price: float | None = None
         self._first = FirstPrice(budget)
-        self._past = Past()
+        self._past = question.nothing
         self._prices: dict[bool, float] = {}  # by whether the truth is checked
         self._last = float("-inf")  # when the last one ended
 
@@ -111,6 +156,12 @@ class Measurements:
         if self.price is None or not self.budget.rested(self.price, self._last):
             return False
         return self.budget.allows(self.price)
+
+    def next(self) -> Due:
+        """When one is due, the first or another."""
+        price = self._first.least if self.price is None else self.price
+        wait = max(self.budget.until(price), self.budget.rest(price, self._last))
+        return Due("task", "measurement", not self._prices, price, wait, self.price is not None)
 
     def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
         checks = self._past.checks

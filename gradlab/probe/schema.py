@@ -1,4 +1,4 @@
-"""What the probe writes: the tables of its log, and where the rows go.
+"""What the probe writes: the tables of its log.
 
 vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
 successive   products of successive gradients: is there a signal in the noise?
@@ -9,23 +9,18 @@ alarms       what was told, in words
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any, Protocol, final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gradlab.errors import InputError
-from gradlab.journal import Journal, journal_of
 from gradlab.journal_tables import Column, Table
 from gradlab.probe.measured_columns import CELLS, ENDS, MEASURED, STEPS
-from gradlab.records import Attribute, check_output
+from gradlab.records import Attribute
 
 KIND = "probe"
 ESTIMATORS = ("data", "model", "mixed", "true_dynamics")
 Row = Mapping[str, Any]
-Log = Callable[[dict[str, Any]], object]
 
 
 def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Table]:
@@ -49,6 +44,9 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
         "model_gradients": Column(unit="marked passes that left gradients on the prior model"),
         "model_shared": Column(unit="tensors of the policy that the prior model holds, too"),
         "reaches": Column(text=True),
+        "critic_loss": Column(unit="as noted by the loop, window mean"),
+        "episode_return": Column(unit="reward, mean of the episodes noted in the window"),
+        "due": Column(text=True),
         "own_seconds": Column(unit="s spent by the probe so far"),
         "elapsed": Column(unit="s since the first update"),
         "spent": Column(unit="share of the time"),
@@ -107,94 +105,6 @@ def measured_table(actions: int, horizon: int) -> Table:
         "chain": range(STEPS + 1),
     }
     return Table("update", MEASURED, {name: tuple(each) for name, each in scales.items()})
-
-
-class Book(Protocol):
-    """Where rows go."""
-
-    def write(self, table: str, row: Row) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@final
-class Nowhere:
-    """No log."""
-
-    def write(self, table: str, row: Row) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@final
-class Together:
-    """Rows go to several logs."""
-
-    def __init__(self, books: Sequence[Book]) -> None:
-        self.books = tuple(books)
-
-    def write(self, table: str, row: Row) -> None:
-        for book in self.books:
-            book.write(table, row)
-
-    def close(self) -> None:
-        """All of them, whichever fails."""
-        with ExitStack() as all_of_them:
-            for book in reversed(self.books):
-                all_of_them.callback(book.close)
-
-
-@final
-class Told:
-    """Rows go to the user's function, as plain numbers by name."""
-
-    def __init__(self, log: Log, names: Sequence[str]) -> None:
-        self.log, self.names = log, tuple(names)
-
-    def write(self, table: str, row: Row) -> None:
-        self.log(flat(table, row, self.names))
-
-    def close(self) -> None:
-        pass
-
-
-@final
-class Written:
-    """Rows go to a run's journal, opened with the first of them.
-
-    Args:
-        parameters: how many; horizon: of measurements, None without a task.
-        actions: tells how many there are, which a policy shows by its first answer only.
-    """
-
-    def __init__(
-        self, path: str | Path, attributes: Mapping[str, Attribute], parameters: int,
-        horizon: int | None, actions: Callable[[], int],
-    ) -> None:  # fmt: skip
-        self.path, self.attributes = Path(path), dict(attributes)
-        self.shape = parameters, horizon, actions
-        self._journal: Journal | None = None
-        check_output(self.path)
-        if journal_of(self.path).exists():
-            raise InputError(f"log is {path}, which holds a run already: choose another name")
-
-    def write(self, table: str, row: Row) -> None:
-        if self._journal is None:
-            self._journal = self._opened()
-        known = self._journal.tables[table]
-        kept = {k: v for k, v in row.items() if k in known.columns or k == known.index}
-        self._journal.append(table, kept)
-
-    def close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
-            self._journal = None
-
-    def _opened(self) -> Journal:
-        parameters, horizon, actions = self.shape
-        return Journal(self.path, tables(parameters, actions(), horizon), self.attributes)
 
 
 def attributes(

@@ -145,6 +145,9 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     step = found["step"]
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
         yield _rows(step, name, found[name])
+    for name in ("critic_loss", "episode_return"):
+        if name in run.vitals:
+            yield _noted(run.vitals, name)
     yield _rows(step, "nonfinite", found["nonfinite_updates"])
     for k, place in enumerate(run.parameters):
         yield _rows(step, "layer_norm", found["layer_norm"][:, k], place=place)
@@ -155,6 +158,17 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     yield _rows(step, "budget", np.full(len(step), run.budget))
     for place, share in shares(run).items():
         yield _rows(run.vitals["step"], "share", share, place=place)
+
+
+def _noted(vitals: Columns, name: str) -> pd.DataFrame:
+    """What the loop noted, at the rows where it did."""
+    known = np.flatnonzero(np.isfinite(vitals[name]))
+    kept = (
+        known[np.unique(np.linspace(0, len(known) - 1, WINDOWS).astype(int))]
+        if len(known)
+        else known
+    )
+    return _rows(vitals["step"][kept], name, vitals[name][kept])
 
 
 def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:

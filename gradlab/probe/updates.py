@@ -22,6 +22,7 @@ from gradlab.probe.alarms import Alarm
 from gradlab.probe.budget import Budget
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
+from gradlab.probe.notes import Notes
 from gradlab.probe.origin import Finder, replayed
 from gradlab.probe.quiet import say, warn
 from gradlab.probe.sampler import Bursts, Measurements
@@ -63,12 +64,16 @@ class Updates:
         models: ModelGradients,
         measurements: Measurements | None,
         stepped: bool,
+        count: int = 0,
     ) -> None:
         self.policy, self.desk, self.budget = policy, desk, budget
         self.watch, self.models, self.measurements = watch, models, measurements
         self.stepped = stepped
-        self.count, self.step = 0, 0
-        self._vitals, self._bursts = Vitals(parameters), Bursts(parameters, desk.names, budget)
+        self.count, self.step = count, 0
+        self.notes = Notes()
+        self._filed: dict[str, Any] = {}  # the last row of vitals
+        self._vitals = Vitals(parameters)
+        self._bursts = Bursts(parameters, desk.names, budget, measurements is not None)
         self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = False  # whether its gradient is there
         self._scaled = False  # whether a scaler had multiplied it
@@ -77,7 +82,8 @@ class Updates:
         self._marked = False
         self._batch = BATCH
         self._watching = self._watches = 0
-        self._looks, self._row, self._rest = 0, ROW, 0  # looks; next row; updates to pass over
+        self._looks, self._rest = 0, 0  # looks; updates to pass over
+        self._row = _next_row(count)
 
     def enter(self) -> Finder | None:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
@@ -159,10 +165,11 @@ class Updates:
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
-        if self.count >= self._row and self._vitals.looked >= LEAST:
-            self._row = self.count - self.count % ROW + ROW
-            self.file_vitals()
         self.budget.pay(begun)
+        if self.count >= self._row and self._vitals.looked >= LEAST:
+            self._row = _next_row(self.count)
+            with self.budget.paying():  # a log that is opened is no price of a look
+                self.file_vitals()
         self._due = self.watch.on = self.budget.look()
         self.watch.counting = self._looks % STRIDE == 0
         if not (self._due or self._bursts.open or self._watching):
@@ -180,8 +187,8 @@ class Updates:
         if not self._rest:
             self._due = self.watch.on = self.budget.look()
 
-    def file_vitals(self) -> None:
-        """The window's row."""
+    def file_vitals(self, ended: bool = False) -> None:
+        """The window's row; `ended`: no more updates come."""
         if self.watch.error is not None:
             raise self.watch.error
         held = self._vitals.parameters
@@ -189,14 +196,17 @@ class Updates:
             raise InputError(REPLACED)
         row = self._vitals.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
+            if ended and self._filed:  # by its number it takes the place of the last one
+                self.desk.book.write("vitals", self._filed | {"due": self._waits(ended)})
             return
         spent = {
             "marked": int(self._marked),
             "own_seconds": self.budget.own,
             "elapsed": self.budget.elapsed,
             "spent": self.budget.spent,
+            "due": self._waits(ended),
         }
-        self._file("vitals", row | spent)
+        self._filed = self._file("vitals", row | self.notes.row() | spent)
 
     def rest(self) -> None:
         """Nothing is looked at any more, nor held."""
@@ -207,7 +217,14 @@ class Updates:
         """No more updates come."""
         if self._seen:
             self._count()
-        self.file_vitals()
+        self.file_vitals(ended=True)
+
+    def _waits(self, ended: bool) -> str:
+        """What is due, or was not reached, in words."""
+        wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
+        found = [each for each in wanted if each is not None]
+        words = [each.missed(self.budget) if ended else str(each) for each in found]
+        return "; ".join(each for each in words if each)
 
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
@@ -225,8 +242,10 @@ class Updates:
             with self.budget.paying():
                 self._file(table, row)
 
-    def _file(self, table: str, row: dict[str, Any]) -> None:
-        self.desk.file(table, {"update": self.count, "step": self.step} | row)
+    def _file(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
+        whole = {"update": self.count, "step": self.step} | row
+        self.desk.file(table, whole)
+        return whole
 
     def _lost(self) -> None:
         """A gradient that is not finite; an accelerator is asked once per row only."""
@@ -242,6 +261,10 @@ class Updates:
     def _tell(self, kind: str, words: str) -> None:
         message = f"{words}: mend that operation, or leave the sample out"
         self.desk.ring(Alarm(kind, message), self.count, self.step)
+
+
+def _next_row(count: int) -> int:
+    return count - count % ROW + ROW
 
 
 def _skipped(optimizer: Any) -> bool:

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 import torch
 from torch import Tensor, nn
 
 from gradlab.probe.budget import Budget
-from gradlab.tasks.task import Task
+
+if TYPE_CHECKING:
+    from gradlab.tasks.task import Task
 
 NEAR = 1e-3  # of the limit
 

@@ -59,6 +59,7 @@ def _facts(run: ProbeRun) -> dict[str, object]:
         "updates": f"{run.updates:,}",
         "budget": f"{run.budget:.2g} of the time",
         "spent": f"{spent:.2%}" if np.isfinite(spent) else "",
+        "due": run.due,
         "wall time": shell.seconds(run.seconds) if np.isfinite(run.seconds) else "",
         "policy": f"{len(run.parameters)} tensors",
         "seed": run.attributes.get("seed"),
@@ -66,7 +67,7 @@ def _facts(run: ProbeRun) -> dict[str, object]:
 
 
 def _method(run: ProbeRun) -> Section:
-    rest = {key: value for key, value in run.config.items() if key != "parameters"}
+    rest = {key: value for key, value in run.config.items() if key not in ("parameters", "shapes")}
     rest["tensors"] = list(run.parameters)
     counted = {
         "rows of vitals": len(run.vitals.get("update", ())),

@@ -37,6 +37,10 @@ CAPTIONS = {
     "look at them. Falling to 0: nothing is learned any more.",
     "update_ratio": "How far a step moves θ, relative to θ. Sudden rises are wild steps; at next "
     "to nothing the policy stands still. The learning rate sets the level.",
+    "critic_loss": "As the loop noted it. A loss that climbs with the gradient norm: the critic is "
+    "what blows up, and the policy follows it.",
+    "episode_return": "As the loop noted it. Falling while the gradient looks sound: the gradient "
+    "points at something else than the return.",
     "layer_norm": "A row much paler than its neighbours hardly learns; a hatched one is cut off; "
     "all rows darkening together is an explosion.",
     "nonfinite": "Any bar is a fault: an alarm above names the sample and the first operation.",
@@ -90,7 +94,7 @@ def absent(run: ProbeRun) -> dict[str, list[str]]:
     else:
         found[HEALTH] = _sound(run)
     if not run.successive:
-        found[SIGNAL] = [f"No burst of successive gradients yet{_waits(run)}"]
+        found[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
         found[SIGNAL] = ["No burst of successive gradients was finite."]
     return found | _absent_on_the_task(run)
@@ -117,7 +121,7 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
     if run.horizon is None:
         return {ERROR: [TASK]}
     if not run.measured:
-        return {ERROR: [f"No measurement yet{_waits(run)}"]}
+        return {ERROR: [f"No measurement yet{_waits(run, 'task')}"]}
     error, drift = [], []
     if not np.isfinite(run.measured["variance"]).any():
         error.append("No gradients were measured: give the probe a critic, the tail of theirs.")
@@ -135,7 +139,11 @@ def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:
     return {ERROR: error, DRIFT: drift}
 
 
-def _waits(run: ProbeRun) -> str:
+def _waits(run: ProbeRun, what: str) -> str:
+    """Why not, and when: in the probe's own words where its version says them."""
+    for each in run.due.split("; "):
+        if each.startswith(f"{what}: "):
+            return f" ({each.removeprefix(f'{what}: ')})."
     if not np.isfinite(run.seconds):
         return "."
     return (
@@ -165,6 +173,14 @@ def _health(table: pd.DataFrame, tensors: int) -> list[Panel]:
         unit="|Δθ| / |θ|",
     )  # fmt: skip
     first = {"grad_norm": partial(figures.gradient_norms, table), "update_ratio": ratio}
+    first["critic_loss"] = partial(
+        figures.probe_curve, table, quantity="critic_loss", title="The critic's loss", log=True,
+        unit="as noted",
+    )  # fmt: skip
+    first["episode_return"] = partial(
+        figures.probe_curve, table, quantity="episode_return", title="Return of an episode",
+        unit="reward",
+    )  # fmt: skip
     more = {
         "nonfinite": partial(figures.lost_gradients, table),
         "saturation": partial(

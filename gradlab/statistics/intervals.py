@@ -38,7 +38,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from gradlab.statistics.moments import Array, CosineParts, Estimate
 from gradlab.statistics.quantities import QUANTITIES
@@ -116,7 +116,7 @@ def _inverse(a: float, z: float) -> float:
 @lru_cache(maxsize=64)
 def student(freedom: int, level: float = LEVEL) -> float:
     """Student's quantile."""
-    return float(stats.t.ppf(level, freedom))
+    return float(special.stdtrit(freedom, level))
 
 
 def _squared_norm(estimate: Estimate, se: float) -> Interval:

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 from gradlab.probe.budget import Budget
-from gradlab.probe.measured import Past, Question, measured
+from gradlab.probe.measured import measured
+from gradlab.probe.question import Past, Question
 from gradlab.probe.sampler import FirstPrice
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from gradlab.records import Attribute
 PREFIX = "probe_"
 SEED = ("seed",)
 TOGETHER = ("step", "marked", "looked", "watched", "own_seconds", "elapsed", "spent", "seconds")
-ELSEWHERE = ("model_gradients", "model_shared")  # θ and the models are apart in our own learner
+# Our own learner keeps θ and the models apart, and records losses and returns itself.
+ELSEWHERE = ("model_gradients", "model_shared", "critic_loss", "episode_return", "due")
 HORIZON = ("horizon",)
 
 

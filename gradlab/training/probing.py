@@ -23,7 +23,7 @@ from gradlab.journal import Journal
 from gradlab.journal_tables import Table
 from gradlab.probe.alarms import Alarm
 from gradlab.probe.budget import Budget, Clock
-from gradlab.probe.measured import Question
+from gradlab.probe.question import Question
 from gradlab.probe.quiet import warn
 from gradlab.probe.updates import ORIGIN
 from gradlab.records import Attribute

@@ -19,6 +19,8 @@ QUANTITIES = (
         also=(("grad_norm_max", "largest"),),
     ),
     Quantity("vitals", "update_ratio", "update ratio", "|Δθ| / |θ|", "log"),
+    Quantity("vitals", "critic_loss", "critic loss", "as noted", "log"),
+    Quantity("vitals", "episode_return", "return of an episode", "reward"),
     Quantity("successive", "signal_share", "signal in one gradient", "|E g|² / E |g|²",
              error="share_se"),
     Quantity("successive", "snr", "signal to noise", "of one batch", "log"),
@@ -129,6 +131,9 @@ def head(record: Record) -> tuple[str, dict[str, str]]:
         "tensors": str(len(parameters(record))),
         "budget": f"{_budget(record):.1%} of the time",
     }
+    due = record.groups.get("vitals", {}).get("due")
+    if due is not None and len(due.values) and due.values[-1]:
+        facts["due"] = str(due.values[-1])
     return f"probe on {task}" if task else "probe", facts
 
 

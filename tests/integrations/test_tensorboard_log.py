@@ -18,8 +18,8 @@ from gradlab.errors import InputError
 from gradlab.integrations.headline import headline
 from gradlab.integrations.tensorboard import log_to
 from gradlab.probe.alarms import Alarm
+from gradlab.probe.books import Told
 from gradlab.probe.desk import Desk
-from gradlab.probe.schema import Told
 from tests.integrations.bits import (
     integrator_task,
     often,

@@ -65,7 +65,8 @@ def window(k: int, **changes: Any) -> dict[str, Any]:
         "nonfinite_updates": 0, "zero": np.zeros(layers), "saturation": np.array([0.1, 0.2]),
         "attenuation": np.array([0.9, 0.8]),
         "watched": 25, "model_gradients": 0, "model_shared": 0, "own_seconds": 4.0 * k,
-        "elapsed": 100.0 * k, "spent": 0.04,
+        "elapsed": 100.0 * k, "spent": 0.04, "critic_loss": 2.0 / k, "episode_return": float(k),
+        "due": "task: next measurement in about 4 minutes",
     } | changes  # fmt: skip
 
 

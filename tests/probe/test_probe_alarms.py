@@ -18,8 +18,8 @@ from gradlab.probe import alarms
 from gradlab.probe.alarms import ALPHA, Alarm, Look, examine
 from gradlab.probe.alarms_of_task import jacobian_drift
 from gradlab.probe.alarms_of_updates import noise, saturated
+from gradlab.probe.books import Nowhere
 from gradlab.probe.desk import Desk
-from gradlab.probe.schema import Nowhere
 from gradlab.statistics.successive import signal
 from gradlab.tasks.learned import with_learned_prior
 

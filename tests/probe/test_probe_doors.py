@@ -77,7 +77,7 @@ def test_lbfgs_is_refused_with_the_way_out() -> None:
 
 def test_a_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "run.h5").write_text("mine")
-    with pytest.raises(InputError, match=r"run\.h5 exists"):
+    with pytest.raises(InputError, match=r"run\.h5, which holds a run already"):
         gradlab.Probe(net(), log=tmp_path / "run.h5")
     assert (tmp_path / "run.h5").read_text() == "mine"
 

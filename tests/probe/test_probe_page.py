@@ -122,7 +122,7 @@ def test_a_run_without_a_task_says_how_to_measure(tmp_path: Path) -> None:
     found = load(written(tmp_path / "run.h5", rows, horizon=None, task=""))
     assert names(found) == {
         "signal_share", "signal_to_noise", "grad_norm", "update_ratio", "layer_norm", "saturation",
-        "attenuation", "share",
+        "attenuation", "share", "critic_loss", "episode_return",
     }  # fmt: skip
     text = page_of(found)
     assert "No task was given: gradlab.Probe(policy, optimizer, task=…, critic=…)" in text

@@ -136,6 +136,7 @@ def test_the_share_is_kept_on_the_true_clock(share: float, monkeypatch: pytest.M
             pass
         return {"starts": 64, "variance": np.ones((4, 3))}, Past()
 
+    monkeypatch.setattr(sampler, "UNTRIED", 0.0)
     monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: 0.002)
     monkeypatch.setattr(sampler, "measured", measured)

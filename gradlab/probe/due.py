@@ -1,0 +1,57 @@
+"""What a probe does next and when, in one line for log, page and terminal.
+
+task: first measurement in about 4 minutes
+task: no measurement, not affordable at 5%: 12% would do        (once the run is over)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from gradlab.probe.budget import Budget
+
+
+@dataclass(frozen=True)
+class Due:
+    """Something that waits until there is time for it.
+
+    Attributes:
+        what: "task" or "signal"; which: of them.
+        first: is it the first of its kind?
+        price: seconds that it takes; wait: seconds until there is time, 0 at the next update.
+        sure: the price is known; else it takes as much at least.
+    """
+
+    what: str
+    which: str
+    first: bool
+    price: float
+    wait: float
+    sure: bool
+
+    def __str__(self) -> str:
+        when = f"in about {span(self.wait)}" if self.wait > 0 else "with the next updates"
+        if not self.sure:
+            when = f"in {span(self.wait)} or more, its price is not known yet"
+        return f"{self.what}: {'first' if self.first else 'next'} {self.which} {when}"
+
+    def missed(self, budget: Budget) -> str:
+        """The same when no more updates come; "" where there have been some."""
+        if not self.first:
+            return ""
+        text = f"{self.what}: no {self.which}, "
+        if self.wait <= 0:
+            return f"{text}the run ended before there was one"
+        needed = f"{ceil(100 * budget.needed(self.price))}% would do"
+        needed = needed if self.sure else f"more than {needed.removesuffix(' do')} be needed"
+        return f"{text}not affordable at {100 * budget.share:.3g}%: {needed}"
+
+
+def span(seconds: float) -> str:
+    """A time to wait, in words."""
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {name}s"
+    whole = max(round(seconds), 1)
+    return f"{whole} second{'s' * (whole > 1)}"

@@ -1,0 +1,145 @@
+"""A probe that goes on in its log, in another process or after another model was loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import journal
+from gradlab.errors import InputError
+from gradlab.journal_tables import Column
+from gradlab.probe import results, schema
+
+
+def net(width: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 1))
+
+
+def task(name: str = "") -> gradlab.Task:
+    eye = torch.eye(2, dtype=torch.float64)
+    found = gradlab.tasks.linear_quadratic(
+        A=0.9 * eye, B=eye[:, :1], Q=eye, R=eye[:1, :1], noise_covariance=0.01 * eye,
+        start_mean=torch.zeros(2, dtype=torch.float64), start_covariance=eye, discount=0.8,
+    )  # fmt: skip
+    return found
+
+
+def probed(policy: nn.Module, log: Any, updates: int, *, first: int = 0, **more: Any) -> Any:
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+    now = [0.0]
+    probe = gradlab.Probe(policy, optimizer, log=log, clock=lambda: now[0], **more)
+    for step in range(first, first + updates):
+        now[0] += 1.0
+        optimizer.zero_grad()
+        with probe(step):
+            policy(torch.randn(8, 2)).square().sum().backward()
+        optimizer.step()
+    return probe
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_probe_goes_on_behind_the_last_row(folded: bool, tmp_path: Path) -> None:
+    log, policy = tmp_path / "run.h5", net()
+    probe = probed(policy, log, 230)
+    if folded:
+        probe.close()
+    else:  # as a killed process leaves it
+        probe._updates.file_vitals()
+        probe.desk.book._journal._file.close()
+        probe.off = True
+    before = results.load(log)
+    probed(policy, log, 170, first=230, resume=True, overhead_budget=0.2).close()
+    run = results.load(log)
+    assert run.vitals["update"].tolist() == [100, 200, 230, 300, 400]
+    assert run.vitals["step"].tolist() == [99, 199, 229, 299, 399]
+    assert run.budget == 0.2
+    assert (run.vitals["elapsed"][:3] == before.vitals["elapsed"]).all()
+    assert (np.diff(run.vitals["elapsed"]) > 0).all()
+    assert (np.diff(run.vitals["own_seconds"]) >= 0).all()
+
+
+def test_alarms_of_both_are_kept(tmp_path: Path) -> None:
+    log, policy = tmp_path / "run.h5", net()
+    for resume in (False, True):
+        optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
+        probe = gradlab.Probe(policy, optimizer, log=log, resume=resume, clock=lambda: 0.0)
+        for step in range(3):
+            optimizer.zero_grad()
+            with probe(step):
+                (policy(torch.randn(8, 2)).sum() * (torch.nan if step == 1 else 1.0)).backward()
+            if step != 1:
+                optimizer.step()
+        probe.close()
+    numbers = results.load(log).alarms["number"].tolist()
+    assert len(numbers) >= 2 and numbers == list(range(len(numbers)))
+
+
+def test_a_log_that_is_there_is_refused_in_python(tmp_path: Path) -> None:
+    log = tmp_path / "run.h5"
+    probed(net(), log, 110).close()
+    with pytest.raises(InputError, match=r"holds a run already: go on in it with resume=True") as e:
+        gradlab.Probe(net(), log=log)
+    assert "--" not in str(e.value)
+
+
+def test_what_cannot_be_gone_on_in_is_refused_at_once(tmp_path: Path) -> None:
+    log, foreign = tmp_path / "run.h5", tmp_path / "notes.h5"
+    probed(net(), log, 110).close()
+    held = log.read_bytes()
+    foreign.write_text("no run")
+    with pytest.raises(InputError, match="where no run is to go on in: start with resume=False"):
+        gradlab.Probe(net(), log=tmp_path / "none.h5", resume=True)
+    with pytest.raises(InputError, match="resume=True without a run file"):
+        gradlab.Probe(net(), log=print, resume=True)
+    with pytest.raises(InputError, match=r"of a policy with tensors 0.weight.* not weight, bias"):
+        gradlab.Probe(nn.Linear(2, 1), log=log, resume=True)
+    with pytest.raises(InputError, match="of a policy of other sizes"):
+        gradlab.Probe(net(8), log=log, resume=True)
+    with pytest.raises(InputError, match="of no task, not of"):
+        gradlab.Probe(net(), task=task(), log=log, resume=True)
+    with pytest.raises(InputError):
+        gradlab.Probe(net(), log=foreign, resume=True)
+    assert log.read_bytes() == held and not journal.journal_of(log).exists()
+
+
+def test_a_log_that_another_probe_writes_is_refused(tmp_path: Path) -> None:
+    log, policy = tmp_path / "run.h5", net()
+    first = probed(policy, log, 210)
+    with pytest.raises(InputError, match="is being written"):
+        gradlab.Probe(policy, log=log, resume=True)
+    first.close()
+
+
+def test_a_log_with_the_tables_of_another_version_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log = tmp_path / "run.h5"
+    probed(net(), log, 110).close()
+    held, known = log.read_bytes(), schema.SUCCESSIVE
+    monkeypatch.setattr(schema, "SUCCESSIVE", known | {"novel": Column()})
+    with pytest.raises(InputError, match="whose tables are another version's"):
+        gradlab.Probe(net(), log=log, resume=True)
+    assert log.read_bytes() == held
+
+
+def test_what_is_noted_stands_in_the_next_row(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = []
+    policy = net()
+    probe = probed(policy, rows.append, 90)
+    for loss in (1.0, torch.tensor(3.0, requires_grad=True), float("nan")):
+        probe.note(critic_loss=loss)
+    probe.note(episode_return=-7)
+    probe.close()
+    (row,) = [each for each in rows if "vitals/looked" in each]
+    assert row["vitals/critic_loss"] == 2.0 and row["vitals/episode_return"] == -7.0
+    with pytest.warns(RuntimeWarning, match="training goes on"):
+        again = probed(policy, None, 1)
+        again.note(critic_loss="large")
+    assert again.off
