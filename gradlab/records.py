@@ -6,8 +6,8 @@ HDF5 dimension scale, so that the file explains itself to any HDF5 reader.
 
 A file is written beside its place and moved there when it is on disk: readers see all of it or
 none, and a killed writer leaves what was there before. It ends in a checksum (`gradlab.seals`),
-which is compared before HDF5 sees the file. Files from others are hostile input: they are tried in
-a child process first, only plain, contiguous arrays are read, and never more bytes than there are.
+which is compared before HDF5 sees the file. Files from others are hostile input: a child process
+reads them, only plain, contiguous arrays are read, and never more bytes than there are.
 """
 
 from __future__ import annotations
@@ -118,13 +118,17 @@ def read(path: str | Path) -> Record:
         InputError: there is no such file, it is damaged, or gradlab did not write it.
     """
     path = Path(path)
-    with _opened(path) as file:
-        return _Reader(path).record(file)
+    with _readable(path):
+        origin = trial.origin(path)
+        found = read_here(path) if origin == "own" else trial.record(path)
+    if origin == "unsealed":
+        trial.warn(path)
+    return found
 
 
-def read_untried(path: Path) -> Record:
-    """As `read`, in a process that HDF5 may crash."""
-    with _opened(path, tried=True) as file:
+def read_here(path: Path) -> Record:
+    """As `read`, whosoever wrote the file, by this process, which HDF5 may crash."""
+    with _readable(path), _opened(path) as file:
         return _Reader(path).record(file)
 
 
@@ -132,30 +136,33 @@ def attributes(path: str | Path) -> dict[str, Attribute]:
     """The attributes of the record at `path` alone, however large its arrays are.
 
     Raises:
-        InputError: as for `read`, save for damage to the arrays.
+        InputError: as for `read`.
     """
     path = Path(path)
-    with _opened(path) as file:
-        return _Reader(path).attributes(file)
+    with _readable(path):
+        if trial.origin(path) == "own":
+            with _opened(path) as file:
+                return _Reader(path).attributes(file)
+    return dict(read(path).attributes)
 
 
 @contextlib.contextmanager
-def _opened(path: Path, tried: bool = False) -> Iterator[Any]:
-    """A file for reading; whatever goes wrong in it becomes an InputError."""
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with a file becomes an InputError."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; check the path")
     try:
-        # Finished files are never changed in place, so no lock is needed, and read-only disks work.
-        with (
-            contextlib.nullcontext() if tried else trial.tried(path),
-            h5py.File(path, "r", locking=False) as file,
-        ):
-            yield file
+        yield
     except InputError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         message = f"{path} is not a readable HDF5 file: damaged or foreign; make the run again"
         raise InputError(message) from error
+
+
+def _opened(path: Path) -> Any:
+    # Finished files are never changed in place, so no lock is needed, and read-only disks work.
+    return h5py.File(path, "r", locking=False)
 
 
 def _content(record: Record) -> bytes:

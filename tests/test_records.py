@@ -123,7 +123,7 @@ def test_a_file_respects_the_umask(tmp_path: Path) -> None:
 def test_every_truncation_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trial, "_survived", lambda *_: None)  # sixty processes would take 10 s
+    monkeypatch.setattr(trial, "origin", lambda _: "own")  # sixty processes would take 10 s
     path, cut = tmp_path / "run.h5", tmp_path / "cut.h5"
     records.write(path, planted())
     content = path.read_bytes()
