@@ -17,6 +17,7 @@ import torch
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -296,6 +297,49 @@ def test_a_failing_log_leaves_the_model_learning() -> None:
     with pytest.warns(RuntimeWarning, match="disk is full"):
         model.learn(300, callback=ProbeCallback(broken, **ALWAYS))
     assert same(plain.policy.state_dict(), model.policy.state_dict())
+
+
+def test_critic_loss_and_return_stand_beside_the_gradients() -> None:
+    def world() -> Any:
+        return Monitor(gymnasium.wrappers.TimeLimit(Integrator(), 10))
+
+    seeded()
+    rows: list[dict[str, Any]] = []
+    model = TD3("MlpPolicy", DummyVecEnv([world]), seed=0, **copy.deepcopy(REPLAYED))
+    callback = ProbeCallback(log=rows.append, **ALWAYS)
+    model.learn(250, callback=callback)
+    row = [each for each in rows if "vitals/looked" in each][-1]
+    assert row["vitals/critic_loss"] > 0
+    returns = [each["r"] for each in model.ep_info_buffer]
+    assert min(returns) <= row["vitals/episode_return"] <= max(returns)
+    seeded()
+    bare = TD3("MlpPolicy", DummyVecEnv([world]), seed=0, **copy.deepcopy(REPLAYED)).learn(250)
+    assert same(model.policy.state_dict(), bare.policy.state_dict())
+
+
+def test_a_loaded_model_goes_on_in_its_log(tmp_path: Path) -> None:
+    model, log = made(TD3), tmp_path / "run.h5"
+    first = ProbeCallback(log=log, **ALWAYS)
+    model.learn(250, callback=first)
+    model.save(tmp_path / "model")
+    loaded = TD3.load(tmp_path / "model", env=model.get_env())
+    with pytest.raises(InputError, match="go on in it with resume=True"):
+        loaded.learn(10, callback=ProbeCallback(log=log, **ALWAYS), reset_num_timesteps=False)
+    with pytest.raises(InputError, match="a log of its own or resume=True"):
+        loaded.learn(10, callback=first, reset_num_timesteps=False)
+    again = ProbeCallback(log=log, resume=True, **ALWAYS)
+    loaded.learn(250, callback=again, reset_num_timesteps=False)
+    steps = journal.read(log).groups["vitals"]["step"].values
+    assert (np.diff(steps) > 0).all() and steps[-1] == 500
+
+
+def test_two_callbacks_on_one_log_leave_the_model_learning(tmp_path: Path) -> None:
+    model = made(TD3)
+    callbacks = [ProbeCallback(log=tmp_path / "run.h5", **ALWAYS) for _ in range(2)]
+    with pytest.warns(RuntimeWarning, match="is being written"):
+        model.learn(250, callback=callbacks)
+    bare = made(TD3).learn(250)
+    assert same(model.policy.state_dict(), bare.policy.state_dict())
 
 
 def test_without_the_package_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,16 @@ def test_rows_tell_of_gradients_before_clipping_saturation_and_frames(kind: Any)
     assert vitals["step"] == 60 and tables(rows)["successive"] >= 1
 
 
+@pytest.mark.parametrize("kind", [DDPGLoss, TD3Loss, SACLoss])
+def test_the_critics_loss_stands_beside_the_gradients(kind: Any) -> None:
+    rows: list[dict[str, Any]] = []
+    trainer = trainer_of(kind)
+    ProbeHook(log=rows.append, **ALWAYS).register(trainer)
+    trainer.train()
+    losses = [row["vitals/critic_loss"] for row in rows if "vitals/critic_loss" in row]
+    assert losses and all(loss > 0 for loss in losses)
+
+
 def test_headlines_reach_the_trainers_logger() -> None:
     trainer, hook = trainer_of(DDPGLoss, 120), ProbeHook(**ALWAYS)
     hook.register(trainer)
