@@ -9,11 +9,19 @@ import re
 ARGUMENT = re.compile(r"(with |\b)(overwrite|resume)=(True|False)\b")
 
 
+def one_line(message: object) -> str:
+    """What was got may be an array, printed in many lines."""
+    return " ".join(str(message).split())
+
+
 class InputError(ValueError):
     """Bad input. The message is one line: the argument, what was got, what to do.
 
     The command line prints it without a traceback and exits with code 2.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class Failure(RuntimeError):
@@ -21,6 +29,9 @@ class Failure(RuntimeError):
 
     The message says what is kept and what to do; the command line exits with code 1.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(message))
 
 
 class Doubtful(UserWarning):

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import provenance
+from gradlab import arguments, provenance
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -115,6 +116,10 @@ def problem(
     Raises:
         InputError: names the argument, what it got and what to do.
     """
+    arguments.instance("task", task, Task, "a gradlab.Task")
+    arguments.instance("policy", policy, nn.Module, "a torch.nn.Module")
+    arguments.whole("seed", seed)
+    starts = int(starts) if isinstance(starts, np.integer) else starts
     H, drawn = task.horizon if horizon is None else horizon, isinstance(starts, int)
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
     law, truth = resolved(starts, law, truth)
@@ -231,16 +236,14 @@ def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> 
     Raises:
         InputError: names the argument, its value and what is expected.
     """
-    if not isinstance(horizon, int) or horizon < 0:
-        raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 0")
+    arguments.whole("horizon", horizon)
     if starts < FEWEST:
         raise InputError(
             f"starts is {starts}, expected at least {FEWEST}: intervals leave starts out"
         )
-    if not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch is {batch!r}, expected an integer ≥ 1")
-    if termination not in TERMINATIONS:
-        raise InputError(f"termination is {termination!r}, expected one of {TERMINATIONS}")
+    arguments.whole("starts", starts)
+    arguments.whole("batch", batch, 1)
+    arguments.word("termination", termination, TERMINATIONS)
 
 
 def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | None) -> None:
@@ -311,7 +314,7 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
     if isinstance(starts, Path):
         begin = as_starts(starts, task.simulator.state_dim)
     else:
-        begin = as_starts(torch.as_tensor(starts).double(), task.simulator.state_dim)
+        begin = as_starts(_numbers(starts), task.simulator.state_dim)
     path = None if begin.path is None else begin.path.double()
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
     begin = distinct(begin) if given else begin
@@ -340,6 +343,15 @@ def predictions(task: Task) -> str:
     return f"{type(task.prior).__name__} {provenance.tensors_hash(digits)[:8]}"
 
 
+def _numbers(starts: Tensor | Sequence[object]) -> Tensor:
+    expected = "a number of starts, a tensor [N, ds] or a Path"
+    arguments.instance("starts", starts, (Tensor, np.ndarray, list, tuple), expected)
+    try:
+        return torch.as_tensor(starts).double()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"starts is no tensor [N, ds] of numbers: {error}") from None
+
+
 def estimators_at(
     task: Task,
     critic: nn.Module | None,
@@ -353,6 +365,7 @@ def estimators_at(
         every: whether the default ones are there with θ in every action, too.
     """
     if given is not None:
+        arguments.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
         if not given:
             raise InputError("estimators is empty: name at least one, or leave it out")
         for name, each in given.items():

@@ -135,6 +135,7 @@ class Profile:
             InputError: the file exists (and `overwrite` is off) or cannot be written.
         """
         path = arguments.path("path", path)
+        arguments.instance("overwrite", overwrite, bool, "True or False")
         records.write(path, _to_record(self), overwrite)
         return path
 

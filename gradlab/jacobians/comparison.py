@@ -191,7 +191,16 @@ def _names(
 
 def _double(states: Tensor | Path) -> Tensor | Path:
     arguments.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
-    return states.double() if isinstance(states, Path) else torch.as_tensor(states).double()
+    if isinstance(states, Path):
+        return states.double()
+    return _numbers("states", states)
+
+
+def _numbers(name: str, values: Any) -> Tensor:
+    try:
+        return torch.as_tensor(values).double()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
 
 
 def _horizon(asked: int | None, starts: Starts) -> int:
@@ -228,14 +237,15 @@ def _checked_data(
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise InputError(f"data is {arguments.shown(data)}, expected (states, actions)")
-    found = []
+    found: list[np.ndarray[Any, Any]] = []
     for name, values, width in (
         ("states", data[0], simulator.state_dim),
         ("actions", data[1], simulator.action_dim),
     ):
-        array = torch.as_tensor(values).double().numpy()
-        if array.ndim != 2 or array.shape[1] != width or len(array) != len(data[0]):
-            want = f"[{len(data[0])}, {width}]"
+        array = _numbers(f"data {name}", values).detach().numpy()
+        rows = len(found[0]) if found else len(array) if array.ndim else 0
+        if array.ndim != 2 or array.shape[1] != width or len(array) != rows:
+            want = f"[{rows}, {width}]"
             raise InputError(f"data {name} have shape {array.shape}, expected {want}")
         if not np.isfinite(array).all() or len(array) < 2:
             raise InputError(f"data {name} need at least 2 rows, all finite: clean them")

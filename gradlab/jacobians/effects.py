@@ -15,6 +15,7 @@ from itertools import product
 
 import numpy as np
 
+from gradlab.errors import InputError
 from gradlab.jacobians.rows import Rows
 from gradlab.jacobians.visited import Array, Visited
 from gradlab.statistics.over_groups import group_sums, root_ratio
@@ -27,6 +28,10 @@ def add_effects(
     with np.errstate(over="ignore", invalid="ignore"):
         effects, gradient = _effects(visited, discount)
     finite = np.isfinite(effects).all((1, 2)) & np.isfinite(gradient)
+    if not finite.any():
+        raise InputError(
+            "states lead to no finite Jacobian and gradient: begin where the simulator stays finite"
+        )
     squares = effects[finite].reshape(int(finite.sum()), -1)
     X = group_sums(squares, visited.group[finite])
     Z = group_sums(gradient[finite][:, None], visited.group[finite])

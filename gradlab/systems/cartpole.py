@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradlab.errors import InputError
+from gradlab import arguments
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -39,8 +39,7 @@ TIMINGS = ("pre_step", "post_step")
 
 
 def check_timing(reward: str) -> None:
-    if reward not in TIMINGS:
-        raise InputError(f"reward is {reward!r}, expected one of {list(TIMINGS)}")
+    arguments.word("reward", reward, TIMINGS)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab import arguments
 from gradlab.errors import InputError
 from gradlab.systems.cartpole import (
     SIMULATOR_WEIGHTS,
@@ -171,5 +172,4 @@ def pendulum_parameters() -> CartPoleParameters:
 
 
 def _check_slider(slider: str) -> None:
-    if slider not in SLIDERS:
-        raise InputError(f"slider is {slider!r}, expected one of {list(SLIDERS)}")
+    arguments.word("slider", slider, SLIDERS)

@@ -97,7 +97,7 @@ def view(env_id: str) -> nn.Module:
 
 
 def _row(env_id: str) -> Environment:
-    if env_id not in ENVIRONMENTS:
+    if not isinstance(env_id, str) or env_id not in ENVIRONMENTS:
         raise InputError(
             f"env_id is {shown(env_id)}, expected one of {', '.join(ENVIRONMENTS)}; other tasks "
             f"are functions of gradlab.tasks (gradlab list tasks)"

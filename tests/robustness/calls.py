@@ -222,7 +222,13 @@ def outcome(name: str, replaced: Mapping[str, Any]) -> tuple[str, str]:
     function, valid = calls()[name]
     quiet = io.StringIO()
     try:
-        with within(PATIENCE), warnings.catch_warnings(), contextlib.redirect_stderr(quiet):
+        with (
+            tempfile.TemporaryDirectory() as here,
+            contextlib.chdir(here),
+            within(PATIENCE),
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(quiet),
+        ):
             warnings.simplefilter("ignore")
             function(**{**valid, **replaced})
     except TimeoutError:

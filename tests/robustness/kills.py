@@ -1,0 +1,132 @@
+"""A writer of a run, or the fold of its journal, killed at any moment: what of it is there?
+
+    kept     every acknowledged row is there, as it was written
+    lost     an acknowledged row is missing or another
+    refused  the run cannot be read
+    left     files of a killed fold are still there when the next writer has closed
+
+A kill counts once a row has been acknowledged; half of the kills hit a fold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from gradlab.errors import InputError
+from gradlab.journal import read
+
+ALLOWED = frozenset({"kept"})
+SECONDS = 0.15  # longest time from the first row to the kill of a writer
+FOLDING = 1.0  # and from the beginning of a fold to its kill
+# One process imports; its children write, each from the row that it is told, until they are killed.
+NURSERY = """
+import os, sys
+import numpy as np
+from gradlab import journal
+from gradlab.journal_tables import Column, Table
+journal.SMALLEST, journal.SYNC = 4000, 0.01
+columns = {"loss": Column(("seed",)), "rate": Column()}
+tables = {"updates": Table("iteration", columns, {"seed": (0, 1, 2)})}
+for line in sys.stdin:
+    first, last = map(int, line.split())
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with journal.Journal(sys.argv[1], tables, {"kind": "training"}) as writer:
+            for k in range(first, last):
+                loss = np.array([k, k + 0.25, -k])
+                writer.append("updates", {"iteration": k, "loss": loss, "rate": 1 / (k + 1)})
+                fold = writer._child.pid if writer._child is not None else 0
+                os.write(theirs, b"%d %d\\n" % (k, fold))
+        os._exit(0)
+    os.close(theirs)
+    print(child, flush=True)
+    with os.fdopen(ours, "rb") as told:
+        for row in told:
+            print(row.decode().strip(), flush=True)
+    os.waitpid(child, 0)
+    print("over", flush=True)
+"""
+
+
+def kill_outcomes(count: int, seed: int = 0) -> Counter[str]:
+    """Outcomes of `count` kills of one run, each of which goes on with it."""
+    found: Counter[str] = Counter()
+    generator = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run.h5"
+        command = [sys.executable, "-c", NURSERY, str(path)]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as nursery:
+            done = 0
+            for number in range(count):
+                done = _killed(nursery, done, generator, fold=number % 2 == 1)
+                found[_outcome(path, done)] += 1
+            _ordered(nursery, done, done + 10)
+            nursery.stdin.close()
+        found[_outcome(path, done + 10)] += 0
+        rest = sorted(each.name for each in Path(folder).iterdir())
+        found["left"] += len(rest) - 1
+        assert read(path).groups["updates"]["iteration"].values.tolist() == list(range(done + 10))
+    return +found
+
+
+def _ordered(nursery: subprocess.Popen[str], first: int, last: int) -> None:
+    """Writes rows first … last − 1 and closes."""
+    nursery.stdin.write(f"{first} {last}\n")
+    nursery.stdin.flush()
+    while nursery.stdout.readline().strip() != "over":
+        pass
+
+
+def _killed(
+    nursery: subprocess.Popen[str], done: int, generator: np.random.Generator, fold: bool
+) -> int:
+    """Lets a child write from row `done` on, kills it, and returns the rows there must be."""
+    nursery.stdin.write(f"{done} {10**9}\n")
+    nursery.stdin.flush()
+    child, ended = int(nursery.stdout.readline()), False
+    wait = float(generator.uniform(0, FOLDING if fold else SECONDS))
+    since = None  # the first row, or the beginning of a fold
+    for line in nursery.stdout:
+        if line.strip() == "over":
+            break
+        done, folding = int(line.split()[0]) + 1, int(line.split()[1])
+        if since is None and (folding or not fold):
+            since = time.monotonic()
+        if not ended and since is not None and time.monotonic() - since >= wait:
+            for each in (folding, child) if fold else (child,):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(each, signal.SIGKILL)
+            ended = True
+    return done
+
+
+def _outcome(path: Path, count: int) -> str:
+    try:
+        table = read(path).groups["updates"]
+    except InputError:
+        return "refused"
+    k = np.arange(count)
+    there = (
+        table["iteration"].values[:count].tolist() == k.tolist()
+        and np.array_equal(table["loss"].values[:count], np.stack([k, k + 0.25, -k], 1))
+        and np.array_equal(table["rate"].values[:count], 1 / (k + 1))
+    )
+    return "kept" if there else "lost"
+
+
+if __name__ == "__main__":
+    begun = time.monotonic()
+    print(kill_outcomes(int(sys.argv[1])), f"{time.monotonic() - begun:.0f} s")
