@@ -1,5 +1,7 @@
 """What holds of the first screen of every kind of run."""
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ def check_first_screen(browser: Any, page: Page, folder: Path) -> None:
     assert not page.screen.headline.startswith("Undecided")
     assert page.screen.sure and len(page.screen.numbers) <= FACTS
     assert all(fact.how for fact in page.screen.numbers)
-    path = folder / "first.html"
-    path.write_text(render(page), encoding="utf-8")
+    path, html = folder / "first.html", render(page)
+    assert not repeated(words_of(html)), repeated(words_of(html))
+    path.write_text(html, encoding="utf-8")
     for width, height in FOLD:
         tab = browser.new_page(viewport={"width": width, "height": height})
         tab.goto(path.as_uri(), wait_until="load")
@@ -30,3 +33,43 @@ def check_first_screen(browser: Any, page: Page, folder: Path) -> None:
         assert tab.locator("#verdict figure svg").count() == 1
         assert tab.locator("main > details.section[open]").count() <= 1
         tab.close()
+
+
+class Text(HTMLParser):
+    """Blocks of text outside figures, scripts, tables and the formulas that numbers open to."""
+
+    skipped = ("style", "script", "svg", "table", "figure")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside, self.blocks, self.details = 0, [""], [False]
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.inside += tag in self.skipped
+        if tag == "details":
+            self.details.append(("class", "number") in attrs)
+            self.inside += self.details[-1]
+        if tag in ("p", "li", "div", "summary", "td", "dd", "dt", "section"):
+            self.blocks.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside -= tag in self.skipped
+        if tag == "details":
+            self.inside -= self.details.pop()
+
+    def handle_data(self, data: str) -> None:
+        if not self.inside:
+            self.blocks[-1] += data
+
+
+def repeated(text: str) -> list[str]:
+    """Sentences of at least five words that stand in a text twice."""
+    found = [each.strip() for each in re.split(r"(?<=[.!?])\s+(?=[^a-z\s])|\n", text)]
+    long = [each for each in found if len(each.split()) >= 5]
+    return [each for each in dict.fromkeys(long) if long.count(each) > 1]
+
+
+def words_of(html: str) -> str:
+    reader = Text()
+    reader.feed(html)
+    return "\n".join(" ".join(block.split()) for block in reader.blocks)

@@ -79,7 +79,7 @@ def examine(
     )
     systems = {probe.name(each): each for each in _systems(probe)}
     checks: dict[str, Callable[[], list[Finding]]] = {
-        "premises": partial(premises, probe, task, truth, at),
+        "premises": partial(premises, probe, task, truth, begin, at),
         "Jacobians": partial(jacobians, probe),
         "finite gradients": partial(finite, probe, begin, cells),
         "leaks of θ": partial(leaks, probe, policy, critics, systems),

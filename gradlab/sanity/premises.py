@@ -5,14 +5,15 @@
     model    it is not the simulator itself, whose errors would be measured as a model's
     critic   Q(s, π(s)) is of the size of the returns measured from s on, and rises with them
 
-Returns Σ_{t<T} γᵗ r_t are measured from states at which gradients are taken, γᵀ = 0.1, under π and
-under a copy moved by a tenth of θ on the same noise. What fails here is the first sentence of every
-page, and nothing is recommended or chosen (`gradlab.verdict.premises`).
+Returns Σ_{t<T} γᵗ r_t, γᵀ = 0.1, are measured from starts and from states at which gradients are
+taken, under π and under a copy moved by a tenth of θ on the same noise; where a policy has settled
+they are small, and so is what a critic is wrong by there. What fails here is the first sentence of
+every page, and nothing is recommended or chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,7 +43,7 @@ from gradlab.tasks import Task
 from gradlab.wording import span, two
 
 LEFT = 0.1  # γᵀ beyond the returns that are measured
-MOST, LEAST = 64, 8  # states that they are measured from
+MOST, LEAST = 96, 16  # states that they are measured from
 SECONDS = 0.5  # of one core, where steps are dear
 MOVE = 0.1  # of each tensor's size, as θ is moved
 ROUNDING = 1e-11  # of the largest return
@@ -55,17 +56,17 @@ OFF = 0.25  # of the squared returns: a critic that is nearer than that is of th
 Floats = NDArray[np.float64]
 
 
-def premises(probe: Probe, task: Task, truth: Truth, at: Starts) -> list[Finding]:
+def premises(probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts) -> list[Finding]:
     """Those that fail, or one finding that none does.
 
     Args:
         truth: of the measurement, whose own norm may be 0.
-        at: states at which gradients are taken.
+        begin, at: starts, and states at which gradients are taken.
     """
     plain = not any(isinstance(each.states, Entropic) for each in probe.estimators.values())
     found = list(_model(probe, task))
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
-        measured = _measured(probe, task, at)
+        measured = _measured(probe, task, begin, at)
         reward = _reward(measured, truth)
         found = [reward, *found] if reward is not None else [*found, *_critics(probe, measured)]
     if found:
@@ -88,9 +89,9 @@ class Measured:
         return f"{len(self.returns)} states, {self.steps} steps"
 
 
-def _measured(probe: Probe, task: Task, at: Starts) -> Measured:
+def _measured(probe: Probe, task: Task, begin: Starts, at: Starts) -> Measured:
     steps = min(effective_horizon(task.discount, LEFT), AT_MOST)
-    some = _some(at, _affordable(task.simulator, steps))
+    some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
     rolling = Rolling(
         task.simulator, probe.policy, task.discount, steps, probe.termination,
         child(probe.seed, "premises"), silent,
@@ -104,11 +105,15 @@ def _affordable(system: System, steps: int) -> int:
     return min(max(int(SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
 
 
-def _some(at: Starts, most: int) -> Starts:
-    """Rows spread over all that weigh anything, each of weight 1."""
-    rows = (at.weight != 0).nonzero().flatten()
-    rows = rows[torch.linspace(0, len(rows) - 1, min(most, len(rows))).long()]
-    return Starts(at.states[rows], torch.ones_like(at.weight[rows]), at.group[rows])
+def _some(laws: Sequence[Starts], most: int) -> Starts:
+    """Rows of each law, spread over all that weigh anything, each of weight 1."""
+    parts = []
+    for at in laws:
+        rows = (at.weight != 0).nonzero().flatten()
+        rows = rows[torch.linspace(0, len(rows) - 1, min(most // len(laws), len(rows))).long()]
+        parts.append((at.states[rows], at.group[rows]))
+    states, group = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Starts(states, torch.ones_like(states[:, 0]), group)
 
 
 def _step(policy: nn.Module) -> Tensor:
