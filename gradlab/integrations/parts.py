@@ -18,9 +18,13 @@ class Parts:
         optimizer: what steps θ.
         critic: (state, action) → [N]; None where there is none, or it values states alone.
         watched: what the trainer calls.
+        critic_optimizer: what steps the critic, possibly θ too; None where nothing does.
+        watched_critic: the module that the trainer calls for its critic's loss, if there is one.
     """
 
     policy: nn.Module
     optimizer: torch.optim.Optimizer
     critic: nn.Module | None
     watched: Watched
+    critic_optimizer: torch.optim.Optimizer | None = None
+    watched_critic: nn.Module | None = None

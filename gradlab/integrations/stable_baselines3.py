@@ -130,6 +130,8 @@ class ProbeCallback(BaseCallback):
             resume=self.resume,
             clock=self.clock,
             watched=parts.watched,
+            critic_optimizer=parts.critic_optimizer,
+            watched_critic=parts.watched_critic,
         )
         self._parts = parts
 

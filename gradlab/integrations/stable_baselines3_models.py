@@ -168,11 +168,13 @@ def _off_policy(model: Any, normalizer: Any, box: Box) -> Parts:
     unit = limits(0.0, 1.0)
     if isinstance(model, TD3):
         q = Q(critic, 1, valued, box, normalizer)
-        return Parts(Deterministic(actor, seen, box), actor.optimizer, q, Watched(actor, unit))
+        theta, watched = Deterministic(actor, seen, box), Watched(actor, unit)
+        return Parts(theta, actor.optimizer, q, watched, critic.optimizer, critic)
     q = Q(critic, len(critic.q_networks), valued, box, normalizer)
     first = _first(actor.latent_pi, actor.mu)
     watched = Watched(first, unit, partial(_mean_action, None if first is actor.mu else actor.mu))
-    return Parts(Squashed(actor, seen, box), actor.optimizer, q, watched)
+    policy = Squashed(actor, seen, box)
+    return Parts(policy, actor.optimizer, q, watched, critic.optimizer, critic)
 
 
 def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:
@@ -184,7 +186,8 @@ def _on_policy(policy: Any, normalizer: Any, box: Box) -> Parts:
             f"actor is sought: use gradlab.Probe(actor, model.policy.optimizer)"
         )
     actor = Gaussian(policy, Features(policy.pi_features_extractor, normalizer), box)
-    return Parts(actor, policy.optimizer, None, Watched(_first(hidden, policy.action_net), None))
+    watched = Watched(_first(hidden, policy.action_net), None)
+    return Parts(actor, policy.optimizer, None, watched, policy.optimizer, policy.value_net)
 
 
 def _first(hidden: nn.Sequential, last: nn.Module) -> nn.Module:

@@ -115,6 +115,8 @@ class ProbeHook(TrainerHookBase):  # type: ignore[misc]
             resume=self.resume,
             clock=self.clock,
             watched=parts.watched,
+            critic_optimizer=parts.critic_optimizer,
+            watched_critic=parts.watched_critic,
         )
         self._passes = after_backward(parts.watched.module, self._mark)
 

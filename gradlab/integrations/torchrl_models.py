@@ -9,7 +9,7 @@ loss's own, so that they follow training; they are called on copies only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast, final
 
 import torch
@@ -94,7 +94,8 @@ def parts_of(trainer: Any) -> Parts:
     keys = list(cast(Any, actor).in_keys)
     policy = Acting(actor, keys[0], action_key(loss))
     critic = _critic(loss, keys[0]) if len(keys) == 1 else None
-    return Parts(policy, _optimizer(trainer, actor), critic, _watched(actor))
+    valued = _stepping(trainer, _critic_parameters(loss))
+    return Parts(policy, _optimizer(trainer, actor), critic, _watched(actor), valued)
 
 
 def check_measurable(trainer: Any) -> None:
@@ -119,18 +120,32 @@ def discount_of(loss: Any) -> float | None:
 
 
 def _optimizer(trainer: Any, actor: nn.Module) -> torch.optim.Optimizer:
-    """The one that steps the actor, wherever the trainer keeps it."""
-    holders = (vars(each).values() for each in trainer._modules.values())
-    theta = {id(p) for p in actor.parameters()}
-    for each in (trainer.optimizer, *(value for values in holders for value in values)):
-        if isinstance(each, torch.optim.Optimizer) and any(
-            id(p) in theta for group in each.param_groups for p in group["params"]
-        ):
-            return each
+    """The one that steps the actor."""
+    found = _stepping(trainer, actor.parameters())
+    if found is not None:
+        return found
     raise InputError(
         "trainer has no optimizer that steps its loss's actor_network: give the trainer one, with "
         "loss_module.parameters()"
     )
+
+
+def _stepping(trainer: Any, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer | None:
+    """The optimiser that steps one of these, wherever the trainer keeps it."""
+    holders = (vars(each).values() for each in trainer._modules.values())
+    wanted = {id(p) for p in parameters}
+    for each in (trainer.optimizer, *(value for values in holders for value in values)):
+        if isinstance(each, torch.optim.Optimizer) and any(
+            id(p) in wanted for group in each.param_groups for p in group["params"]
+        ):
+            return each
+    return None
+
+
+def _critic_parameters(loss: Any) -> list[nn.Parameter]:
+    """Of the networks that value actions, as the loss holds them for its optimiser."""
+    named = loss.named_parameters()
+    return [p for name, p in named if name.startswith(("qvalue_network", "value_network"))]
 
 
 def _critic(loss: Any, observed: Any) -> nn.Module | None:

@@ -1,14 +1,21 @@
 """Alarms: what a row of the probe says that a user should hear at once. Rows in, sentences out.
 
-What the tests are stands beside them (`alarms_of_updates`, `alarms_of_task`); each has a
-false-alarm rate of at most `ALPHA` over a whole run (`look`), which `analyses.alarm_rates` has
-tried, with the power against faults of known size.
+What the tests are stands beside them (`alarms_of_updates`, `alarms_of_steps`, `alarms_of_task`).
+One that could ring by chance has a false-alarm rate of at most `ALPHA` over a whole run (`look`),
+which `analyses.alarm_rates` has tried, with the power against known faults; sizes are exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from gradlab.probe.alarms_of_steps import (
+    actor_rate,
+    actor_still,
+    actor_thawed,
+    critic_rate,
+    critic_still,
+)
 from gradlab.probe.alarms_of_task import (
     critic_beyond_bound,
     critic_dominated,
@@ -36,7 +43,17 @@ from gradlab.probe.look import ALPHA, Alarm, Look
 __all__ = ["ALPHA", "HALF", "NOISE", "TESTS", "Alarm", "Look", "examine"]
 
 TESTS: Mapping[str, tuple[Callable[[Look], Alarm | None], ...]] = {
-    "vitals": (nonfinite, dead_parameters, saturated, model_trained),
+    "vitals": (
+        nonfinite,
+        dead_parameters,
+        actor_still,
+        actor_thawed,
+        critic_still,
+        actor_rate,
+        critic_rate,
+        saturated,
+        model_trained,
+    ),
     "successive": (noise, dead_inputs),
     "measured": (
         lost_jacobians,

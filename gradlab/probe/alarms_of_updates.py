@@ -1,18 +1,23 @@
 """Alarms that need no task: from the norms, actions and successive gradients of the loop itself.
 
-    saturation    share − √(ln(1/level) / 2n) > ½    Hoeffding, n forward passes
+    saturation    share − √(ln(1/level) / 2n) > ½    Hoeffding, n forward passes, and every of the
+                                                     last 16 rows > ½
     noise         share + t se < 1%                  successive gradients have next to nothing in
                                                      common, all recent bursts together
 
 What is exact has no rate: a number that is not finite, a gradient of exactly 0 through a whole
-window, a parameter of the model in the policy's update.
+window, a parameter of the model in the policy's update, a tanh that has let under 2% of the
+gradient through since the first window.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log, sqrt
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradlab.probe.look import Alarm, Look, Row, listed
 from gradlab.statistics.successive import Signal, pooled
@@ -21,6 +26,8 @@ NOISE = 0.01  # share of a gradient's energy that is signal, below which its cos
 HALF = 0.5  # of the actions
 FEWEST = 10  # looks: a head that begins at 0 blocks the first gradients only
 RECENT = 16  # rows whose passes are judged together
+BORN = 0.02  # of the gradient through a tanh, in a window in which sound actors let 5% or more
+COST = 0.1  # of it, above which a saturated actor still learns
 POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
 SHARED = 0.05  # of a batch, from which on the sentence mentions it
@@ -39,6 +46,16 @@ def nonfinite(look: Look) -> Alarm | None:
     )
 
 
+def lost_now(sizes: Sequence[Any], names: Sequence[str]) -> Alarm:
+    """The gradient of this update, as soon as it is lost."""
+    where = listed(~np.isfinite([float(x) for x in sizes]), names) or "its norm"
+    return Alarm(
+        "non-finite gradient",
+        f"the gradient of this update is not finite ({where}): stop before it spreads, and look "
+        f"at the sample that is named beside this",
+    )
+
+
 def dead_parameters(look: Look) -> Alarm | None:
     """Tensors whose gradient was exactly 0 in every update of the window."""
     looked = int(look.new.get("looked", 0))
@@ -53,8 +70,10 @@ def dead_parameters(look: Look) -> Alarm | None:
 
 
 def saturated(look: Look) -> Alarm | None:
-    """Most actions at their limits, by the last rows together: late in a run one row has too few
-    passes for the level that is left."""
+    """Actions at their limits since the run began, or most of them for `RECENT` rows.
+
+    Sound actors saturate within tens of updates while their critic is young, and come back.
+    """
     if not np.size(look.new.get("saturation", ())):
         return None
     rows = [row for row in look.rows[-RECENT:] if row.get("watched") and "saturation" in row]
@@ -62,19 +81,29 @@ def saturated(look: Look) -> Alarm | None:
     if not n:
         return None
     passes = np.array([[row["watched"]] for row in rows], dtype=np.float64)
-    share = (passes * np.array([row["saturation"] for row in rows])).sum(axis=0) / n
+    shares = np.array([row["saturation"] for row in rows], dtype=np.float64)
+    share = (passes * shares).sum(axis=0) / n
     margin = sqrt(log(len(share) / look.level) / (2 * n))
-    j = int(np.nanargmax(share)) if np.isfinite(share).any() else 0
-    if not share[j] - margin > HALF:
+    passed = _passed(look.new, len(share))
+    lasted = (len(rows) == RECENT) & (shares > HALF).all(axis=0) & ~(passed > COST)
+    born = (passed < BORN) & (look.count == len(look.rows)) & (_passed(look.rows[0], 1) < BORN)
+    bad = born | (lasted & (share - margin > HALF))
+    if not bad.any():
         return None
-    passed = np.asarray(look.new.get("attenuation", ()), dtype=np.float64)
-    rest = f"{passed[j]:.1%} of" if len(passed) and np.isfinite(passed[j]) else "no"
+    j = int(np.argmax(np.where(bad, share, -1.0)))
+    since = "since the run began" if born[j] else f"at least {share[j] - margin:.0%}"
+    rest = f"{passed[j]:.1%} of" if np.isfinite(passed[j]) else "no"
     return Alarm(
         "saturated actor",
-        f"{share[j]:.0%} of action {j} is at its limit (at least {share[j] - margin:.0%}, {n} "
-        f"passes), where a tanh lets {rest} gradient through: lower the policy's gain or its "
-        f"targets, or penalise actions before the tanh",
+        f"{share[j]:.0%} of action {j} is at its limit ({since}, {n} passes), where a tanh lets "
+        f"{rest} gradient through: lower the policy's gain or its targets, or penalise actions "
+        f"before the tanh",
     )
+
+
+def _passed(row: Row, actions: int) -> NDArray[np.float64]:
+    """What a tanh lets through by action; NaN where it is not known."""
+    return np.asarray(row.get("attenuation", np.full(actions, np.nan)), dtype=np.float64)
 
 
 def model_trained(look: Look) -> Alarm | None:

@@ -25,6 +25,7 @@ def check(
     log: object,
     share: object,
     resume: object = False,
+    critic_optimizer: Any = None,
 ) -> None:
     """All arguments of a probe.
 
@@ -35,7 +36,10 @@ def check(
     if optimizer is not None:
         assert isinstance(policy, nn.Module)
         check_optimizer(optimizer, policy)
-    check_question(task, critic)
+    check_question(task, critic, critic_optimizer)
+    if critic_optimizer is not None:
+        assert isinstance(policy, nn.Module)
+        check_critic_optimizer(critic_optimizer, policy)
     check_log(log)
     if resume and not _files(log):
         raise InputError("resume=True without a run file to go on in: name it as log")
@@ -70,13 +74,7 @@ def check_policy(policy: object) -> None:
 
 def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or has nothing of the policy."""
-    kind = type(optimizer).__name__
-    hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
-    if not all(hasattr(optimizer, name) for name in hooks):
-        raise InputError(
-            f"optimizer is a {kind} without step hooks: give the torch.optim.Optimizer inside it, "
-            f"or leave it out and mark updates with `with probe(step)`"
-        )
+    check_watchable(optimizer, "optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
             "optimizer is LBFGS, which takes several gradients per step: leave it out, and mark "
@@ -89,7 +87,29 @@ def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
         raise InputError("optimizer has none of the policy's parameters: give the policy's own")
 
 
-def check_question(task: object, critic: object) -> None:
+def check_watchable(optimizer: Any, argument: str) -> None:
+    """Raises InputError for an optimiser without hooks."""
+    kind = type(optimizer).__name__
+    hooks = ("register_step_pre_hook", "register_step_post_hook", "param_groups")
+    if not all(hasattr(optimizer, name) for name in hooks):
+        raise InputError(
+            f"{argument} is a {kind} without step hooks: give the torch.optim.Optimizer inside it, "
+            f"or leave it out and mark updates with `with probe(step)`"
+        )
+
+
+def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
+    """Raises InputError for an optimiser that cannot be watched or steps the policy alone."""
+    check_watchable(optimizer, "critic_optimizer")
+    own = {id(p) for p in policy.parameters()}
+    if all(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise InputError(
+            "critic_optimizer has none but the policy's parameters: give the optimiser that steps "
+            "the critic"
+        )
+
+
+def check_question(task: object, critic: object, critic_optimizer: object = None) -> None:
     """Raises InputError for a task or critic of a wrong kind."""
     if task is not None:
         from gradlab.tasks import Task  # with all of its systems: loaded already where one is given
@@ -100,8 +120,11 @@ def check_question(task: object, critic: object) -> None:
         return
     if not isinstance(critic, nn.Module):
         raise InputError(f"critic is a {type(critic).__name__}, expected a torch.nn.Module")
-    if task is None:
-        raise InputError("critic is given without a task, which it is judged on: give both")
+    if task is None and critic_optimizer is None:
+        raise InputError(
+            "critic is given without a task, which it is judged on: give both, or its optimiser as "
+            "critic_optimizer, by which it is watched"
+        )
 
 
 def check_share(overhead_budget: object) -> None:

@@ -94,9 +94,9 @@ def replayed(policy: nn.Module, inputs: Sequence[Tensor], arrived: Tensor | None
         return "the policy's forward pass was not seen"
     for each in inputs:
         if not bool(torch.isfinite(each).all()):
-            return f"the policy's input is not finite ({_rows_text(~torch.isfinite(each))})"
+            return f"the policy's input is not finite ({rows_text(~torch.isfinite(each))})"
     if arrived is not None and not bool(torch.isfinite(arrived).all()):
-        rows = _rows_text(~torch.isfinite(arrived))
+        rows = rows_text(~torch.isfinite(arrived))
         return (
             f"the gradient was not finite when it reached the policy's output ({rows}): it comes "
             f"from the loss, the critic or the model"
@@ -179,7 +179,8 @@ def _rows(bad: Tensor) -> tuple[int, ...]:
     return tuple(bad.reshape(len(bad), -1).any(dim=1).nonzero().flatten().tolist())
 
 
-def _rows_text(bad: Tensor) -> str:
+def rows_text(bad: Tensor) -> str:
+    """Rows of a batch, by their number."""
     rows = _rows(bad)
     more = ", …" if len(rows) > SHOWN else ""
     return f"rows {', '.join(map(str, rows[:SHOWN]))}{more} of {len(bad) if bad.ndim else 1}"

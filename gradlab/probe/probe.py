@@ -31,6 +31,7 @@ from gradlab.probe import doors
 from gradlab.probe.alarms import Alarm
 from gradlab.probe.books import Log, Nowhere, Shelved, Together, Told, Written
 from gradlab.probe.budget import Budget, Clock
+from gradlab.probe.critics import Critic, parameters_of
 from gradlab.probe.desk import Desk
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.measured_columns import LAW
@@ -58,7 +59,10 @@ class Probe:
         optimizer: its updates are measured by its step hooks; None: no update ratios, and one
             update is all that is marked with the same step.
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
-        critic: (state, action) → [N], the tail of these gradients; needs a task.
+        critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser
+            also looked at beside the policy, so that the sample of a NaN is named.
+        critic_optimizer: its steps are looked at, too: a critic that does not move, whose rate is
+            too large, or whose gradient explodes. Where one optimiser steps both, give it twice.
         log: path of a run file (readable while it is written), a function that takes one dict of
             plain numbers per row, several of these, or None.
         overhead_budget: share of the time that the probe may take.
@@ -68,6 +72,7 @@ class Probe:
             has written: counts, alarms and the share of the time go on, too.
         watched: the module whose forward passes the loop makes, where it is not the policy: an
             adapter, say, gives the task's actions, but the loop calls what is inside.
+        watched_critic: the same for the critic.
 
     Several backward passes before an optimiser's step are one update, whose last gradient counts.
     With a gradient scaler say `probe(step, scaler)`. In a group of processes the first one writes;
@@ -88,10 +93,12 @@ class Probe:
         seed: int = 0,
         *,
         resume: bool = False,
+        critic_optimizer: torch.optim.Optimizer | None = None,
         clock: Clock = time.perf_counter,
         watched: Watched | None = None,
+        watched_critic: nn.Module | None = None,
     ) -> None:
-        doors.check(policy, optimizer, task, critic, log, overhead_budget, resume)
+        doors.check(policy, optimizer, task, critic, log, overhead_budget, resume, critic_optimizer)
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
         self.off = doors.spectator()
         with self.budget.paying():  # setting up is the probe's own time, too
@@ -110,11 +117,13 @@ class Probe:
                 watch,
                 ModelGradients(policy, optimizer, task),
                 None if question is None else Measurements(question, self.budget),
-                stepped=optimizer is not None,
+                optimizer,
+                _critic(critic_optimizer, policy, optimizer, self.budget),
                 count=book.earlier.updates,
             )
         self.budget.go_on(book.earlier.own, book.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
+        self._critics = watched_critic or critic, critic_optimizer
         self._handles = [] if self.off else self._attached()
         _ALIVE.add(self)
 
@@ -201,7 +210,25 @@ class Probe:
         if optimizer is not None:
             handles.append(optimizer.register_step_pre_hook(self._before_step))
             handles.append(optimizer.register_step_post_hook(self._after_step))
-        return handles
+        return handles + self._attached_to_critic()
+
+    def _attached_to_critic(self) -> list[Any]:
+        (module, optimizer), critic = self._critics, self._updates.critic
+        if critic is None or optimizer is None:
+            return []
+        found = [
+            optimizer.register_step_pre_hook(self._before_critic),
+            optimizer.register_step_post_hook(self._after_critic),
+        ]
+        if isinstance(module, nn.Module):
+            found.append(module.register_forward_hook(critic.passes))
+        return found
+
+    def _before_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._attempt(self._updates.before_critic)
+
+    def _after_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
+        self._attempt(self._updates.after_critic)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         # args[0] is the optimiser itself.
@@ -290,6 +317,15 @@ def _question(task: Task, critic: nn.Module | None, seed: int, policy: nn.Module
     found = Question(task, critic, seed)
     check(found, policy)
     return found
+
+
+def _critic(
+    critic_optimizer: Any, policy: nn.Module, optimizer: Any, budget: Budget
+) -> Critic | None:
+    if critic_optimizer is None:
+        return None
+    parameters = parameters_of(critic_optimizer, policy)
+    return Critic(critic_optimizer, parameters, critic_optimizer is optimizer, budget)
 
 
 def _book(

@@ -32,12 +32,15 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
         "grad_norm": Column(unit="loss per parameter unit, before clipping, window mean"),
         "grad_norm_max": Column(unit="loss per parameter unit"),
         "marked": Column(unit="1: gradients are those of `with probe(step)`, 0: the optimiser's"),
-        "update_ratio": Column(unit="|Δθ| / |θ|, mean over a quarter of the window"),
+        "update_ratio": Column(unit="|Δθ| / |θ|, mean over every fourth update of the window"),
+        "learning_rate": Column(unit="the largest of the policy's parameters"),
         "layer_norm": Column(layer, "loss per parameter unit, window mean"),
-        "layer_ratio": Column(layer, "|Δθ| / |θ|, mean over a quarter of the window"),
+        "layer_ratio": Column(layer, "|Δθ| / |θ|, mean over every fourth update"),
         "nonfinite": Column(layer, "updates"),
         "nonfinite_updates": Column(unit="updates"),
         "zero": Column(layer, "updates with a gradient of exactly 0"),
+        "stepped": Column(unit="updates whose step was looked at"),
+        "still": Column(layer, "of these: updates that left the tensor exactly as it was"),
         "saturation": Column(action, "share of actions at their limit"),
         "attenuation": Column(action, "mean 1 − (a/limit)²: what a tanh at the end lets through"),
         "watched": Column(unit="forward passes"),
@@ -47,6 +50,7 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
         "critic_loss": Column(unit="as noted by the loop, window mean"),
         "episode_return": Column(unit="reward, mean of the episodes noted in the window"),
         "due": Column(text=True),
+        **CRITIC,
         "own_seconds": Column(unit="s spent by the probe so far"),
         "elapsed": Column(unit="s since the first update"),
         "spent": Column(unit="share of the time"),
@@ -66,6 +70,15 @@ def tables(parameters: int, actions: int, horizon: int | None) -> dict[str, Tabl
     return found
 
 
+CRITIC = {
+    "critic_steps": Column(unit="steps of the critic's optimiser since the last row"),
+    "critic_looked": Column(unit="of these: whose gradient was looked at"),
+    "critic_stepped": Column(unit="of these: whose step was looked at"),
+    "critic_still": Column(unit="of these: that left a tensor as it was, the least of all tensors"),
+    "critic_norm": Column(unit="loss per parameter unit, mean over those looked at"),
+    "critic_ratio": Column(unit="|Δφ| / |φ|, mean over those whose step was looked at"),
+    "critic_rate": Column(unit="learning rate, the largest of the critic's parameters"),
+}
 SUCCESSIVE = {
     "step": Column(unit="as the loop counts"),
     "pairs": Column(unit="pairs of successive gradients"),
@@ -87,7 +100,7 @@ SUCCESSIVE = {
     "seconds": Column(unit="s"),
 }
 ENDS_OF_CELLS = {f"{name}_{end}" for name in CELLS for end in ENDS}
-BY_PARAMETER = ("layer_norm", "layer_ratio", "nonfinite", "zero")
+BY_PARAMETER = ("layer_norm", "layer_ratio", "nonfinite", "zero", "still")
 ALARMS = {
     "update": Column(unit="updates"),
     "step": Column(unit="as the loop counts"),

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from math import isfinite
 from typing import Any, final
 
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
 from gradlab.probe.alarms import Alarm
+from gradlab.probe.alarms_of_steps import thrown_away
+from gradlab.probe.alarms_of_updates import lost_now
 from gradlab.probe.budget import Budget
+from gradlab.probe.critics import Critic, rate_of
 from gradlab.probe.desk import Desk
+from gradlab.probe.growth import STRETCH, Growth
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.notes import Notes
 from gradlab.probe.origin import Finder, replayed
@@ -37,6 +42,9 @@ WATCHED = 3  # marked passes whose operations are watched after a gradient was l
 WATCHES = 30  # such passes in a run: each takes several times as long
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
+THROWN = 100  # gradients thrown away without a step, after which it is told
+
+LOST_CRITIC = "non-finite critic gradient"
 ORIGIN = "origin of a non-finite gradient"
 OPERATION = "first non-finite operation"
 ENDLESS = (
@@ -63,12 +71,13 @@ class Updates:
         watch: Watch,
         models: ModelGradients,
         measurements: Measurements | None,
-        stepped: bool,
+        optimizer: Any,
+        critic: Critic | None = None,
         count: int = 0,
     ) -> None:
         self.policy, self.desk, self.budget = policy, desk, budget
         self.watch, self.models, self.measurements = watch, models, measurements
-        self.stepped = stepped
+        self.optimizer, self.stepped, self.critic = optimizer, optimizer is not None, critic
         self.count, self.step = count, 0
         self.notes = Notes()
         self._filed: dict[str, Any] = {}  # the last row of vitals
@@ -78,6 +87,8 @@ class Updates:
         self._seen = False  # whether its gradient is there
         self._scaled = False  # whether a scaler had multiplied it
         self._waiting = 0  # marked passes since an update ended
+        self._thrown = 0  # of these: that began without a gradient
+        self._growth = Growth("exploding gradient", "policy's")
         self._due = budget.look()  # whether it is looked at or passed over
         self._marked = False
         self._batch = BATCH
@@ -88,6 +99,7 @@ class Updates:
     def enter(self) -> Finder | None:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
         self.models.before()
+        self._thrown += self.stepped and all(p.grad is None for p in self._vitals.parameters)
         if not self._watching or self._watches >= WATCHES:
             return None
         self._watching, self._watches = self._watching - 1, self._watches + 1
@@ -101,15 +113,20 @@ class Updates:
         if not self.stepped and self._seen and step != self.step:
             self.over()
             begun = self.budget.clock()
-        if self._rest:
+        if self._rest and not self._alert(scale):
             self.step, self._seen = step, True
+            self.budget.pay(begun)
             return
         self.step, self._marked, self._seen, self._scaled = step, marked, True, scale is not None
-        if self._due:
+        # What is not looked at is asked whether it is finite, by one tensor.
+        size = self._pulse() if scale is None else 0.0
+        if self._due or not isfinite(size):
             self._open = self._vitals.gradient(scale)
             # A scaler that searches its scale overflows now and then.
             if scale is None and not finite(self._open):
-                self._lost()
+                self._lost(self._open)
+        if self.critic is not None and self.critic.shared:
+            self._look_at(self.critic)
         if marked:
             self._mark(finder)
         self.budget.pay(begun)
@@ -137,11 +154,57 @@ class Updates:
             self.look(self.count, None, marked=False)
         self.over()
 
+    def before_critic(self) -> None:
+        """The critic's optimiser is about to move φ."""
+        critic = self.critic
+        if critic is None:
+            return
+        begun = self.budget.begin()
+        if not critic.shared:
+            self._look_at(critic)
+        critic.before_step()
+        self.budget.pay(begun)
+
+    def after_critic(self) -> None:
+        """It has moved φ."""
+        if self.critic is not None:
+            begun = self.budget.clock()
+            self.critic.after_step()
+            self.budget.pay(begun)
+
+    def _look_at(self, critic: Critic) -> None:
+        if not critic.see(self._due and not self._rest) and self.desk.due(LOST_CRITIC, self.count):
+            self._tell(LOST_CRITIC, critic.passes.lost())
+
+    def _alert(self, scale: Tensor | None) -> bool:
+        """Was the gradient lost while updates are passed over? Then this one is looked at."""
+        if scale is not None or isfinite(self._pulse()):
+            return False
+        self._rest, self._due = 0, True
+        return True
+
+    def _pulse(self) -> float:
+        size = self._vitals.pulse()
+        self._growth.add(size)
+        return size
+
+    def _stretch(self) -> None:
+        """So many updates are over, looked at or not."""
+        for each in (self._growth, None if self.critic is None else self.critic.growth):
+            alarm = None if each is None else each.stretch()
+            if alarm is not None:
+                self.desk.ring(alarm, self.count, self.step)
+
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
         if self._rest:
             self._pass_over()
-            return
+        else:
+            self._end()
+        if self.count % STRETCH == 0:
+            self._stretch()
+
+    def _end(self) -> None:
         self._count()
         self._sampled("successive", self._bursts.commit())
         if self.measurements is not None:
@@ -152,6 +215,8 @@ class Updates:
         if finder is not None and finder.found:
             self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
         self._waiting += 1
+        if self._thrown == THROWN:
+            self.desk.ring(thrown_away(THROWN), self.count, self.step)
         if self._waiting == PATIENCE:
             say(ENDLESS)
 
@@ -161,7 +226,7 @@ class Updates:
             self._vitals.after_step()
             self._vitals.add(self._open, self._scaled)
             self._looks += 1
-        self._open, self._seen, self._waiting = None, False, 0
+        self._open, self._seen, self._waiting, self._thrown = None, False, 0, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
@@ -182,7 +247,7 @@ class Updates:
         return min(max(int(updates), 0), ROW)
 
     def _pass_over(self) -> None:
-        self._seen, self._waiting = False, 0
+        self._seen, self._waiting, self._thrown = False, 0, 0
         self.count, self._rest = self.count + 1, self._rest - 1
         if not self._rest:
             self._due = self.watch.on = self.budget.look()
@@ -199,6 +264,8 @@ class Updates:
             if ended and self._filed:  # by its number it takes the place of the last one
                 self.desk.book.write("vitals", self._filed | {"due": self._waits(ended)})
             return
+        row["learning_rate"] = rate_of(self.optimizer, held)
+        row |= {} if self.critic is None else self.critic.row()
         spent = {
             "marked": int(self._marked),
             "own_seconds": self.budget.own,
@@ -247,9 +314,10 @@ class Updates:
         self.desk.file(table, whole)
         return whole
 
-    def _lost(self) -> None:
+    def _lost(self, sizes: Numbers) -> None:
         """A gradient that is not finite; an accelerator is asked once per row only."""
         self._watching = WATCHED
+        self.desk.ring(lost_now(sizes, self.desk.names), self.count, self.step)
         if not self.desk.due(ORIGIN, self.count):
             return
         try:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 Array = NDArray[np.float64]
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
+CHEAP = 2**16  # entries, 10 µs
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -68,6 +69,7 @@ class Vitals:
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
         self._before: list[Tensor] = []
+        self._pulse = _pulse_of(self.parameters)
         self._empty()
 
     def gradient(self, scale: Tensor | None = None) -> Numbers:
@@ -85,6 +87,14 @@ class Vitals:
         arrived: Iterator[Any] = iter(found)
         whole: list[Any] = [zero if each is None else next(arrived) for each in gradients]
         return whole
+
+    def pulse(self) -> float:
+        """|∂L/∂θ_l| of one tensor, 0 where it has none: NaN in a loss reaches all of them.
+        Asked of a CPU only."""
+        found = None if self._pulse is None else self._pulse.grad
+        if found is None or not found.is_cpu or found.layout is not torch.strided:
+            return 0.0
+        return float(torch.linalg.vector_norm(found).item())
 
     @property
     def looked(self) -> int:
@@ -132,8 +142,9 @@ class Vitals:
         sizes = _gathered(self._sizes, (count,))
         stepped = np.isfinite(sizes).all(1) | ~np.array(self._scaled, dtype=bool)
         row = summed_up(sizes[stepped], moves, trained)
+        seen = np.isin(np.arange(count), live)
         self._empty()
-        return row
+        return row | {"still": np.where(seen, row["still"], np.nan)}
 
     def _theta(self) -> list[Tensor]:
         """As it is now: a loop may have put other tensors into its parameters."""
@@ -167,12 +178,21 @@ def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[st
         "grad_norm": _mean(sound),
         "grad_norm_max": float(sound.max()) if len(sound) else np.nan,
         "update_ratio": _mean(ratio[np.isfinite(ratio)]),
+        "stepped": len(moves),
         "layer_norm": np.where(trained, _column_means(sizes), np.nan),
         "layer_ratio": _column_means(by_layer),
         "nonfinite": (~finite).sum(0).astype(np.float64),
         "nonfinite_updates": int((~finite).any(1).sum()),
         "zero": np.where(trained, (sizes == 0).sum(0).astype(np.float64), np.nan),
+        "still": np.where(trained, (moves[:, 0] == 0).sum(0).astype(np.float64), np.nan),
     }
+
+
+def _pulse_of(parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
+    """The first tensor that is trained and costs little: it lies behind all others in a backward
+    pass, and has many entries, so that its size is the whole gradient's but for a factor."""
+    trained = [p for p in parameters if p.requires_grad]
+    return next((p for p in trained if p.numel() <= CHEAP), trained[0] if trained else None)
 
 
 def _gathered(kept: Sequence[Numbers], shape: tuple[int, ...]) -> Array:

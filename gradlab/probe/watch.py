@@ -142,7 +142,9 @@ class Watch:
         self.inputs = tuple(_alone(each) for each in args if isinstance(each, Tensor))
         if answer is output and output.requires_grad:
             output.register_hook(self._arrive)  # type: ignore[no-untyped-call]
-        if self.counting and self.limits is not None and answer.ndim == 2:
+        # What stands first of several outputs is a mean, before any tanh: no action to be counted.
+        acts = answer is output or self.watched.action is not as_it_is
+        if self.counting and acts and self.limits is not None and answer.ndim == 2:
             self._count(self.watched.action(answer.detach()))
         self.counting = False
 

@@ -32,6 +32,23 @@ def vitals(**changed: Any) -> dict[str, Any]:
     return row | {"saturation": np.array([0.1, 0.2]), "update": 100, "step": 100} | changed
 
 
+def bound(share: float, passed: float) -> dict[str, Any]:
+    """Vitals whose second action is at its limit."""
+    shares, through = np.array([0.1, share]), np.array([0.8, passed])
+    return vitals(saturation=shares, attenuation=through)
+
+
+def steps(**changed: Any) -> dict[str, Any]:
+    """Vitals of a sound loop with a critic, 25 of 100 steps looked at."""
+    row = {
+        "stepped": 25, "still": np.zeros(2), "update_ratio": 2e-3, "learning_rate": 1e-3,
+        "grad_norm": 1.0, "critic_steps": 200, "critic_looked": 200,
+        "critic_stepped": 50, "critic_still": 0, "critic_norm": 1.0,
+        "critic_ratio": 2e-3, "critic_rate": 1e-3,
+    }  # fmt: skip
+    return vitals(**row | changed)
+
+
 def burst(size: float, seed: int, **changed: Any) -> dict[str, Any]:
     """32 pairs of gradients in 200 dimensions with |μ| = size, covariance I."""
     g = np.random.default_rng(seed).standard_normal((33, 200))
@@ -72,6 +89,20 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("vitals", [vitals(zero=np.array([99.0, NAN]))]),
     ("vitals", [vitals(looked=1, zero=np.array([1.0, 0.0]))]),
     ("vitals", [vitals(model_gradients=0, model_shared=0)]),
+    ("vitals", [vitals(saturation=np.array([0.1, 0.9]))] * 15),
+    ("vitals", [bound(0.86, 0.05), *[bound(1.0, 0.0)] * 14]),  # a young critic
+    ("vitals", [bound(0.86, 0.05), *[bound(1.0, 0.0)] * 14, bound(0.4, 0.2)]),
+    ("vitals", [bound(0.9, 0.2)] * 16),  # enough gradient is left
+    ("vitals", [bound(0.99, 0.001), *[bound(0.1, 0.5)] * 4]),
+    ("vitals", [steps()]),
+    ("vitals", [steps(still=np.array([24.0, NAN]))]),
+    ("vitals", [steps(still=np.array([25.0, 0.0]), zero=np.array([80.0, 0.0]))]),
+    ("vitals", [steps(stepped=2, still=np.array([2.0, 2.0]))]),
+    ("vitals", [steps(still=np.array([0.0, NAN]))]),
+    ("vitals", [steps(critic_stepped=2, critic_still=2)]),
+    ("vitals", [steps(update_ratio=0.01, critic_ratio=0.01)]),
+    ("vitals", [steps(update_ratio=0.1, critic_ratio=0.1)]),  # θ begins near 0
+    ("vitals", [steps(update_ratio=NAN, critic_ratio=NAN)]),
     ("successive", [burst(4.0, k) for k in range(64)]),
     ("successive", [burst(0.0, 0)]),
     ("successive", [burst(4.0, k, dead_inputs=3) for k in range(2)]),
@@ -95,7 +126,18 @@ LOUD: list[tuple[str, str, list[dict[str, Any]]]] = [
     ("non-finite gradient", "vitals",
      [vitals(nonfinite_updates=2, nonfinite=np.array([0.0, 2.0]))]),
     ("dead path", "vitals", [vitals(zero=np.array([100.0, 0.0]))]),
-    ("saturated actor", "vitals", [vitals(saturation=np.array([0.1, 0.9]))]),
+    ("saturated actor", "vitals", [vitals(saturation=np.array([0.1, 0.9]))] * 16),
+    ("saturated actor", "vitals", [bound(0.99, 0.001)]),
+    ("saturated actor", "vitals", [bound(0.1, 0.5), *[bound(0.99, 0.001)] * 16]),
+    ("actor does not move", "vitals", [steps(still=np.array([25.0, 25.0]))]),
+    ("actor does not move", "vitals", [steps(still=np.array([25.0, NAN]))]),
+    ("actor moves in part", "vitals", [steps(still=np.array([25.0, 0.0]))]),
+    ("actor moves in part", "vitals", [steps(still=np.array([NAN, 0.0, NAN]), zero=np.zeros(3))]),
+    ("critic does not move", "vitals", [steps(critic_still=50)]),
+    ("critic does not move", "vitals",
+     [steps(critic_steps=0, critic_looked=0, critic_stepped=0, critic_ratio=NAN)]),
+    ("learning rate too large", "vitals", [steps(update_ratio=0.03, learning_rate=0.03)]),
+    ("critic's learning rate too large", "vitals", [steps(critic_ratio=0.03, critic_rate=0.03)]),
     ("θ leaks into the model", "vitals", [vitals(model_gradients=3)]),
     ("θ leaks into the model", "vitals", [vitals(model_shared=1)]),
     ("gradient no better than noise", "successive", [burst(0.0, k) for k in range(64)]),

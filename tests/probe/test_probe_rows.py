@@ -120,7 +120,7 @@ def test_a_gradient_scaler_is_divided_out() -> None:
 
 def test_steps_that_a_scaler_skips_are_no_updates() -> None:
     policy, rows = nn.Linear(1, 1, bias=False), []
-    optimizer = torch.optim.SGD(policy.parameters(), 0.0)
+    optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     probe = gradlab.Probe(
         policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0

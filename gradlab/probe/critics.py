@@ -1,0 +1,167 @@
+"""The critic beside the policy: does it move, how far in a step, and what spoils it?
+
+    |∂L/∂φ| before every fourth step of its optimiser,   |Δφ| / |φ| of every sixteenth
+
+Of all others one tensor says whether they are finite. φ is what `critic_optimizer` steps,
+the policy's own tensors left out. Where one optimiser steps both, the gradient is looked at with
+the policy's, before it is clipped. The rows of a batch in which a critic loses the finite numbers
+are those of its last differentiated pass, by a forward hook that keeps the inputs and the gradient
+that arrived until the step is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.probe.budget import Budget
+from gradlab.probe.growth import Growth
+from gradlab.probe.origin import rows_text
+from gradlab.probe.vitals import Numbers, Vitals, finite
+from gradlab.probe.watch import inert, passing
+
+LOOK, STRIDE = 4, 4  # steps to one that is looked at; of these, to one whose length is
+YOUNG = 2  # stretches of a critic that has learnt nothing yet
+UNSEEN = "which sample is not known: give the critic's module, too"
+
+
+def parameters_of(optimizer: Any, policy: nn.Module) -> list[nn.Parameter]:
+    """What an optimiser steps beside the policy."""
+    own = {id(p) for p in policy.parameters()}
+    return [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
+
+
+def rate_of(optimizer: Any, parameters: Sequence[nn.Parameter]) -> float:
+    """The largest learning rate of these parameters, NaN where it steps none of them."""
+    held = {id(p) for p in parameters}
+    found = [
+        float(group["lr"])
+        for group in ([] if optimizer is None else optimizer.param_groups)
+        if "lr" in group and any(id(p) in held for p in group["params"])
+    ]
+    return max(found, default=np.nan)
+
+
+@final
+class Passes:
+    """The forward hook of a critic. Copies and pickles of the module get an inert one."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.inputs: tuple[Tensor, ...] = ()
+        self.arrived: Tensor | None = None
+        self.on = True
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling() or not self.on or not torch.is_grad_enabled():
+            return
+        try:
+            begun = self.budget.clock()
+            self._see(args, output)
+            self.budget.pay(begun)
+        except Exception:  # the user's forward pass goes on; the sample is not named then
+            self.on = False
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return inert
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return _inert_hook, ()
+
+    def _see(self, args: Any, output: Any) -> None:
+        answers = output if isinstance(output, tuple | list) else (output,)
+        answer = next((x for x in answers if isinstance(x, Tensor) and x.requires_grad), None)
+        if answer is None or passing(answer):
+            return
+        self.inputs = tuple(x.detach() for x in args if isinstance(x, Tensor))
+        self.arrived = None
+        answer.register_hook(self._arrive)  # type: ignore[no-untyped-call]
+
+    def _arrive(self, gradient: Tensor) -> None:
+        self.arrived = gradient.detach()
+
+    def release(self) -> None:
+        """Let go of the last pass."""
+        self.inputs, self.arrived = (), None
+
+    def lost(self) -> str:
+        """Rows of the last pass that were not finite, in words."""
+        if not self.inputs:
+            return UNSEEN
+        for each in self.inputs:
+            if not bool(torch.isfinite(each).all()):
+                return f"its input is not finite ({rows_text(~torch.isfinite(each))})"
+        if self.arrived is not None and not bool(torch.isfinite(self.arrived).all()):
+            rows = rows_text(~torch.isfinite(self.arrived))
+            return f"what its loss sent back is not finite ({rows}): their rewards or targets"
+        return "its inputs and what its loss sent back are finite: its own weights are too large"
+
+
+def _inert_hook() -> Any:
+    return inert
+
+
+@final
+class Critic:
+    """The steps of a critic's optimiser since the last row.
+
+    Args:
+        shared: the policy's optimiser steps it, too.
+    """
+
+    def __init__(
+        self, optimizer: Any, parameters: Sequence[nn.Parameter], shared: bool, budget: Budget
+    ) -> None:
+        self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
+        self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", YOUNG)
+        self.steps = 0
+        self._vitals, self._looks = Vitals(self.parameters), 0
+        self._open: Numbers | None = None
+
+    def see(self, due: bool) -> bool:
+        """The gradient is there: is it finite? Not asked on an accelerator.
+
+        Args:
+            due: whether there is time to look at it.
+        """
+        size = self._vitals.pulse()
+        self.growth.add(size)
+        if not (due and self.steps % LOOK == 0) and isfinite(size):
+            return True
+        self._open = self._vitals.gradient()
+        return finite(self._open)
+
+    def before_step(self) -> None:
+        """Keep φ, where the step is one to look at."""
+        if self._open is not None and self._looks % STRIDE == 0:
+            self._vitals.before_step()
+
+    def after_step(self) -> None:
+        """One more, looked at where its gradient was."""
+        self.steps += 1
+        if self._open is not None:
+            self._vitals.after_step()
+            self._vitals.add(self._open, False)
+            self._looks += 1
+        self._open = None
+        self.passes.release()
+
+    def row(self) -> dict[str, Any]:
+        """Columns "critic_…"; begins the next window."""
+        found, steps = self._vitals.row(), self.steps
+        self.steps = 0
+        still = found["still"][np.isfinite(found["still"])]
+        return {
+            "critic_steps": steps,
+            "critic_looked": found["looked"],
+            "critic_stepped": found["stepped"],
+            "critic_still": still.min(initial=found["stepped"]),
+            "critic_norm": found["grad_norm"],
+            "critic_ratio": found["update_ratio"],
+            "critic_rate": rate_of(self.optimizer, self.parameters),
+        }

@@ -1,0 +1,252 @@
+"""A critic beside the policy: whether it moves, what spoils it, and that nothing is disturbed."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab.errors import InputError
+from gradlab.probe.growth import Growth
+from gradlab.probe.updates import THROWN
+
+UPDATES, BATCH, LATE = 120, 16, 60
+
+
+class Loop:
+    """Actor and critic by hand; `shared` steps both with one optimiser and one loss."""
+
+    def __init__(self, shared: bool = False, rate: float = 1e-3, critic_rate: float = 1e-3) -> None:
+        torch.manual_seed(0)
+        self.actor = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.critic = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+        both = [*self.actor.parameters(), *self.critic.parameters()]
+        self.moves = torch.optim.Adam(both if shared else self.actor.parameters(), rate)
+        self.values = (
+            self.moves if shared else torch.optim.Adam(self.critic.parameters(), critic_rate)
+        )
+        self.shared, self.rows = shared, []  # type: ignore[var-annotated]
+        self.rewards: Callable[[int], Tensor] = lambda update: torch.ones(BATCH)
+        self.spoil: Callable[[int, Tensor], None] = lambda update, state: None
+        self.step = True
+
+    def probe(self, **given: Any) -> gradlab.Probe:
+        given = {"overhead_budget": 1.0, "clock": lambda: 0.0, "critic": self.critic} | given
+        return gradlab.Probe(
+            self.actor, self.moves, critic_optimizer=self.values, log=self.rows.append, **given
+        )
+
+    def run(self, probe: gradlab.Probe | None, updates: int = UPDATES) -> list[Tensor]:
+        torch.manual_seed(1)
+        for update in range(updates):
+            state = torch.randn(BATCH, 3)
+            self.spoil(update, state)
+            self.values.zero_grad()
+            self.moves.zero_grad()
+            action = self.actor(state)
+            value = self.critic(torch.cat([state, action.detach()], 1))[:, 0]
+            loss = (value - self.rewards(update)).square().mean()
+            if not self.shared:
+                loss.backward()
+                self.values.step()
+                self.moves.zero_grad()
+                loss = torch.zeros(())
+            loss = loss - self.critic(torch.cat([state, self.actor(state)], 1)).mean()
+            if probe is None:
+                loss.backward()
+            else:
+                with probe(update):
+                    loss.backward()
+            if self.step:
+                self.moves.step()
+        held = (self.actor, self.critic)
+        return [p.detach().clone() for module in held for p in module.parameters()]
+
+    def told(self, kind: str) -> list[tuple[int, str]]:
+        rows = [row for row in self.rows if row.get("alarms/alarm") == kind]
+        return [(row["update"], row["alarms/message"]) for row in rows]
+
+
+def lost(at: int) -> Callable[[int], Tensor]:
+    """Rewards of which the fifth is no number in one update."""
+
+    def rewards(update: int) -> Tensor:
+        found = torch.ones(BATCH)
+        found[5] = torch.nan if update == at else 1.0
+        return found
+
+    return rewards
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_loop_learns_the_same_bits_with_its_critic_watched(shared: bool) -> None:
+    bare, watched = Loop(shared), Loop(shared)
+    start = bare.actor[0].weight.detach().clone()
+    expected = bare.run(None)
+    found = watched.run(watched.probe())
+    assert all(map(torch.equal, found, expected)) and not torch.equal(found[0], start)
+    row = next(row for row in watched.rows if "vitals/looked" in row)
+    assert row["vitals/critic_steps"] == 100 - shared  # the hundredth is over after its row
+    assert 0 < row["vitals/critic_ratio"] < 0.02 and row["vitals/critic_rate"] == 1e-3
+    assert [each for each in watched.rows if "alarms/alarm" in each] == []
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_lost_reward_is_told_at_once_with_its_row(shared: bool) -> None:
+    loop = Loop(shared)
+    loop.rewards = lost(LATE)
+    loop.run(loop.probe())
+    (first, *_) = loop.told("non-finite critic gradient")
+    assert first[0] == LATE and f"rows 5 of {BATCH}" in first[1]
+    assert loop.told("non-finite gradient")[0][0] <= LATE + 1
+
+
+def test_a_lost_observation_is_told_at_once_with_its_row() -> None:
+    loop = Loop()
+    loop.spoil = lambda update, state: state[7].fill_(torch.nan if update == LATE else 0.0)
+    loop.run(loop.probe())
+    (first, *_) = loop.told("non-finite critic gradient")
+    assert first[0] == LATE and f"its input is not finite (rows 7 of {BATCH})" in first[1]
+
+
+def test_without_the_critic_itself_the_sample_is_said_to_be_unknown() -> None:
+    loop = Loop()
+    loop.rewards = lost(LATE)
+    loop.run(loop.probe(critic=None))
+    ((at, words), *_) = loop.told("non-finite critic gradient")
+    assert at == LATE and "give the critic's module" in words
+
+
+def test_a_gradient_lost_while_updates_are_passed_over_is_told_within_ten() -> None:
+    loop, ticks = Loop(), iter(range(10**9))
+    loop.rewards = lost(LATE)
+    loop.run(loop.probe(overhead_budget=1e-6, clock=lambda: float(next(ticks))))
+    told = [row for row in loop.rows if row.get("alarms/alarm", "").startswith("non-finite")]
+    assert LATE <= told[0]["update"] <= LATE + 10
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_critic_that_stands_still_is_told_with_its_rate(shared: bool) -> None:
+    loop = Loop(shared, critic_rate=0.0, rate=0.0 if shared else 1e-3)
+    loop.run(loop.probe())
+    ((at, words), *_) = loop.told("critic does not move")
+    assert at == 100 and "at the learning rate 0" in words
+    assert bool(loop.told("actor does not move")) == shared
+
+
+def test_a_critic_whose_optimiser_holds_a_copy_is_told() -> None:
+    loop = Loop()
+    loop.values = torch.optim.Adam(copy.deepcopy(loop.critic).parameters(), 1e-3)
+    loop.run(loop.probe())
+    assert "no gradient arrives" in loop.told("critic does not move")[0][1]
+
+
+def test_gradients_thrown_away_without_a_step_are_told() -> None:
+    loop = Loop()
+    loop.step = False
+    loop.run(loop.probe(), THROWN + 1)
+    ((_, words),) = loop.told("actor does not move")
+    assert f"{THROWN} backward passes" in words and "call its step()" in words
+
+
+def test_a_policy_of_which_the_optimiser_holds_a_part_is_told_with_the_rest() -> None:
+    loop = Loop()
+    loop.moves = torch.optim.Adam(list(loop.actor.parameters())[2:], 1e-3)
+    loop.run(loop.probe())
+    ((at, words), *_) = loop.told("actor moves in part")
+    assert at == 100 and words.startswith("0.weight, 0.bias had a gradient")
+
+
+@pytest.mark.parametrize("share", [1.0, 1e-6])
+def test_targets_that_explode_are_told_within_two_hundred_updates(share: float) -> None:
+    """Also where the budget leaves no time to look."""
+    loop, ticks = Loop(), iter(range(10**9))
+    loop.rewards = lambda update: torch.full((BATCH,), 1.03**update)
+    loop.run(loop.probe(overhead_budget=share, clock=lambda: float(next(ticks))), 220)
+    ((at, words), *_) = loop.told("exploding critic")
+    assert at <= 200 and "grows without an end" in words
+
+
+SIZES: dict[str, tuple[bool, list[float]]] = {
+    "exponential": (True, [1.03 ** (20 * k) for k in range(9)]),
+    "after a start": (True, [0.6, 0.2, 0.1, 0.1, 0.3, 0.8, 1.4, 1.7, 7.0]),
+    "a leap": (False, [1.0] * 4 + [1e4] * 8),
+    "from nothing, back to where it was": (False, [2.0] * 3 + [*[1e-9 * 30**k for k in range(7)]]),
+    "slowly": (False, [1.5**k for k in range(20)]),
+    "noise of a factor of ten": (False, [1, 10, 1, 1, 10, 10, 1, 10, 1, 1, 10, 10, 10, 10]),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_growth_without_an_end_is_known_from_leaps_and_from_coming_back(name: str) -> None:
+    expected, sizes = SIZES[name]
+    growth, told = Growth("exploding critic", "critic's", young=2), False
+    for size in sizes:
+        for _ in range(20):
+            growth.add(size)
+        told = growth.stretch() is not None or told
+    assert told == expected
+
+
+@pytest.mark.parametrize("which", ["rate", "critic_rate"])
+def test_steps_a_hundred_times_too_long_are_told_with_the_rate(which: str) -> None:
+    loop = Loop(**{which: 0.3})  # type: ignore[arg-type]
+    loop.run(loop.probe())
+    kinds = {"rate": "learning rate too large", "critic_rate": "critic's learning rate too large"}
+    for name, kind in kinds.items():
+        assert bool(loop.told(kind)) == (name == which)
+    assert "at the learning rate 0.3" in loop.told(kinds[which])[0][1]
+
+
+def test_copies_of_a_watched_critic_are_inert() -> None:
+    loop = Loop()
+    probe = loop.probe()
+    copied = copy.deepcopy(loop.critic), pickle.loads(pickle.dumps(loop.critic))
+    for each in copied:
+        each(torch.ones(2, 4)).sum().backward()
+    critic = probe._updates.critic
+    assert critic is not None and critic.passes.inputs == ()
+    probe.close()
+    assert not loop.critic._forward_hooks and not loop.values._optimizer_step_pre_hooks
+
+
+def test_an_optimiser_without_a_critic_is_refused() -> None:
+    loop = Loop()
+    with pytest.raises(InputError, match="critic_optimizer has none but the policy's"):
+        gradlab.Probe(loop.actor, loop.moves, critic_optimizer=loop.moves)
+    with pytest.raises(InputError, match="critic_optimizer is a list without step hooks"):
+        gradlab.Probe(loop.actor, loop.moves, critic_optimizer=[])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"critic is given without a task.*critic_optimizer"):
+        gradlab.Probe(loop.actor, loop.moves, critic=loop.critic)
+
+
+def test_a_mean_before_its_tanh_is_no_action_at_its_limit() -> None:
+    class Squashed(nn.Module):
+        """μ and ln σ, as CleanRL's SAC has them; actions are a tanh of samples."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.mean, self.log_std = nn.Linear(3, 1), nn.Linear(3, 1)
+            self.register_buffer("action_scale", torch.ones(1))
+            self.register_buffer("action_bias", torch.zeros(1))
+
+        def forward(self, state: Tensor) -> tuple[Tensor, Tensor]:
+            return 9 + self.mean(state), self.log_std(state)
+
+    policy, rows = Squashed(), []  # type: ignore[var-annotated]
+    optimizer = torch.optim.Adam(policy.parameters(), 1e-3)
+    probe = gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0)
+    for step in range(100):
+        optimizer.zero_grad()
+        mean, log_std = policy(torch.randn(8, 3))
+        with probe(step):
+            (mean + log_std).square().mean().backward()
+        optimizer.step()
+    probe.close()
+    assert rows and not any("saturation" in name for row in rows for name in row)
