@@ -10,13 +10,14 @@ import numpy as np
 
 from gradlab.probe.alarms import ALPHA, HALF
 from gradlab.probe.gains import facts_of
+from gradlab.probe.premises import void
 from gradlab.probe.results import ProbeRun
 from gradlab.probe.tables import signals
 from gradlab.probe.verdict import NEEDED, RECENT, verdict
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdict.recommendation import recommendation
-from gradlab.verdict.screen import Fact, Light, Screen
+from gradlab.verdict.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdict.sentence import Sentence
 from gradlab.wording import batches, cosine, cosines, percent
 
@@ -32,9 +33,12 @@ WORST = ("non-finite gradient", "origin of a non-finite gradient")
 
 
 def screen(run: ProbeRun) -> Screen:
-    """What to stop for, else the step that the task recommends, else what a batch is worth."""
+    """What leaves nothing to decide, or what to stop for, else the step that the task recommends,
+    else what a batch is worth."""
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     rest = tuple(verdict(run))
+    if (told := void(run)) and not set(WORST) & set(kinds):
+        return Screen(told[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
     return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
 
 

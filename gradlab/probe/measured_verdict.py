@@ -9,6 +9,7 @@ import numpy as np
 from gradlab.judgement import COSINE, EXCESS
 from gradlab.probe.alarms import HALF
 from gradlab.probe.gains import facts_of
+from gradlab.probe.premises import void
 from gradlab.probe.results import ProbeRun
 from gradlab.probe.schema import ESTIMATORS
 from gradlab.probe.tables import jacobian_ratio
@@ -27,6 +28,8 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
     """What to set, what to mend, and why; nothing without a measurement."""
     if not run.measured:
         return []
+    if told := void(run):
+        return [Sentence("premises", True, each) for each in told]
     parts = (
         _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
         _exponent,

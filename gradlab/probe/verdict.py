@@ -32,7 +32,8 @@ def verdict(run: ProbeRun) -> list[Sentence]:
     """What to stop for, then what to set, what to mend, why, and what the probe cost."""
     first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
     told = (*first, *on_the_task(run), _cost(run))
-    return [each for each in told if each is not None]
+    known = [each for each in told if each is not None]
+    return sorted(known, key=lambda each: each.about != "premises")
 
 
 def _alarms(run: ProbeRun) -> Sentence:
