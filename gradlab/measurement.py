@@ -69,9 +69,9 @@ def measure(
     Args:
         task: simulator, prior model (or None), start law and discount.
         policy: module, state [N, ds] → action [N, da]; measured as a float64 copy.
-        critic: module, (state, action) → [N]; used where `estimators` is not given. A sequence
-            adds `variance_critics`, across the mean gradients with each of them (truth="matched");
-            all else is measured with the first, or with the estimators' own.
+        critic: module or function, (state, action) → [N] or [N, 1]; used where `estimators` is not
+            given. A sequence adds `variance_critics`, across the mean gradients with each of them
+            (truth="matched"); all else is measured with the first, or with the estimators' own.
         estimators: named estimators; the horizon of each tail is replaced by 0 … H. By default
             data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics with
             actions="first"; under the objective's truth also model_all, mixed_all and

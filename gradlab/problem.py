@@ -33,6 +33,7 @@ from gradlab.gradients.rivals import Critics, listed, with_other_critics
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct
 from gradlab.laws import Law, TruthKind, resolved
+from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import (
     act,
@@ -246,7 +247,7 @@ def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> 
     arguments.word("termination", termination, TERMINATIONS)
 
 
-def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | None) -> None:
+def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | None) -> None:
     """Try networks on two starts of the task before anything expensive begins.
 
     Raises:
@@ -266,7 +267,7 @@ def check_networks(task: Task, policy: nn.Module | None, critic: nn.Module | Non
                 "no_grad, detach, rounding or numpy between them"
             )
     if critic is not None:
-        check_critic(copy.deepcopy(critic).double(), "Q", probe, da)
+        check_critic(copy.deepcopy(as_critic(critic)).double(), "Q", probe, da)
 
 
 def judged_at(
@@ -354,7 +355,7 @@ def _numbers(starts: Tensor | Sequence[object]) -> Tensor:
 
 def estimators_at(
     task: Task,
-    critic: nn.Module | None,
+    critic: CriticLike | None,
     given: Mapping[str, Estimator] | None,
     horizon: int,
     every: bool = False,
@@ -375,7 +376,7 @@ def estimators_at(
         return {name: _lengthened(each, horizon) for name, each in given.items()}
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
-    tail = Tail(horizon, copy.deepcopy(critic).double(), task.discount)
+    tail = Tail(horizon, copy.deepcopy(as_critic(critic)).double(), task.discount)
     simulator, prior = task.simulator, task.prior
     unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
     if prior is not None:

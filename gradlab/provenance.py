@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from gradlab.networks.critics import FunctionCritic
+
 _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 
 
@@ -57,9 +59,13 @@ def tensors_hash(*tensors: Tensor) -> str:
 
 
 def network_hash(network: nn.Module) -> str:
-    """First 12 hexadecimal digits of the SHA-256 of all parameters and buffers, in order."""
+    """First 12 hexadecimal digits of the SHA-256 of all parameters and buffers, in order; of a
+    critic that is a function, of its name and code."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    if isinstance(network, FunctionCritic):
+        digest.update(getattr(network.function, "__qualname__", "").encode())
+        digest.update(getattr(getattr(network.function, "__code__", None), "co_code", b""))
     return digest.hexdigest()[:12]

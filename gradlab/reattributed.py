@@ -16,6 +16,7 @@ from gradlab.attributing import World, attributed
 from gradlab.errors import InputError
 from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
+from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.problem import estimators_at, judged_at
 from gradlab.profile import Profile
 from gradlab.tasks import Task
@@ -26,7 +27,7 @@ def attributed_again(
     profile: Profile,
     task: Task,
     policy: nn.Module,
-    critic: nn.Module,
+    critic: CriticLike,
     *,
     progress: Progress = silent,
 ) -> Profile:
@@ -39,7 +40,7 @@ def attributed_again(
         InputError: they are others, or the run measured estimators or starts of the user's own.
     """
     config = profile.config
-    policy = copy.deepcopy(policy).double()
+    policy, critic = copy.deepcopy(policy).double(), as_critic(critic)
     kind = config.get("truth", "matched")
     chosen = estimators_at(task, critic, None, config["horizon"], every=kind == "objective")
     begin = judged_at(

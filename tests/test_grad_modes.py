@@ -151,7 +151,12 @@ def test_a_probe_measures_a_learned_model_and_leaves_its_gradients_alone():
     world = World(grad=True)
     optimizer = torch.optim.Adam(world.policy.parameters(), 1e-3)
     probe = gradlab.Probe(
-        world.policy, optimizer, task=world.task, critic=world.critic, log=None, overhead_budget=1.0
+        world.policy,
+        optimizer,
+        task=world.task,
+        critic=world.critic,
+        overhead_budget=1.0,
+        clock=lambda: 0.0,
     )
     for update in range(3):
         optimizer.zero_grad()

@@ -1,10 +1,16 @@
 """What the README shows runs as printed."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import gymnasium
 import pytest
+import stable_baselines3
+import torch
+from torch import nn
 
+import gradlab
 from gradlab.fitting import critics, policies
 
 README = Path(__file__).parent.parent / "README.md"
@@ -18,6 +24,42 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     exec(compile(first.replace("starts=512", "starts=64"), "README.md", "exec"), {})
     assert (tmp_path / "run.h5").exists()
     assert (tmp_path / "run.html").exists()
+
+
+def test_the_lines_about_stochastic_policies_run():
+    sections = README.read_text().split("\n## ")
+    about = next(each for each in sections if each.startswith("Your policy is stochastic"))
+    blocks = re.findall(r"```python\n(.*?)```", about, flags=re.S)
+    model = stable_baselines3.SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), device="cpu")
+    ONE = torch.eye(3, dtype=torch.float64)
+    task = gradlab.tasks.linear_quadratic(
+        A=0.8 * ONE, B=ONE[:, :1], Q=ONE, R=ONE[:1, :1], noise_covariance=0.01 * ONE,
+        start_mean=ONE[0], start_covariance=ONE, discount=0.8,
+    )  # fmt: skip
+    names = {"torch": torch, "sac_actor": Sac(), "ppo_agent": Ppo(), "td3_actor": Ppo().actor_mean}
+    names |= {"model": model, "gradlab": gradlab, "task": replace(task, horizon=1)}
+    state, noise = torch.zeros(4, 3), torch.ones(4, 1)
+    for block in blocks:
+        short = block.replace("parts.critic)", "parts.critic, starts=8, judges=8)")
+        exec(compile(short, "README.md", "exec"), names)
+    assert names["policy"](state, noise).shape == names["Noisy"](Sac(), 1)(state, noise).shape
+    assert len(names["profile"].table())
+
+
+class Sac(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mean, self.deviation = nn.Linear(3, 1), nn.Linear(3, 1)
+        self.action_scale, self.action_bias = torch.ones(1), torch.zeros(1)
+
+    def forward(self, state):
+        return self.mean(state), self.deviation(state).tanh()
+
+
+class Ppo(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.actor_mean, self.actor_logstd = nn.Linear(3, 1), nn.Parameter(torch.zeros(1, 1))
 
 
 def test_files_that_the_readme_links_exist():

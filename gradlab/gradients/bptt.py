@@ -34,6 +34,7 @@ from gradlab.gradients.policy_jacobian import (
 )
 from gradlab.gradients.rollout import noise_mode
 from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -159,10 +160,10 @@ def _returns(
         total, s = total + tail.discount**t * reward, s_next
     if tail.critic is not None:
         attached = estimator.actions == "all" and tail.terminal_action == "attached"
-        if tail.value == "V":
-            value = tail.critic(s)
-        else:
-            value = tail.critic(s, choose(tail.horizon, carries=tail.horizon == 0 or attached))
+        a = s[:, :0]  # a V critic's
+        if tail.value == "Q":
+            a = choose(tail.horizon, carries=tail.horizon == 0 or attached)
+        value = judge(tail.critic, tail.value, s, a)
         value = torch.where(alive, value, 0.0) if termination == "mask" else value
         total = total + tail.discount**tail.horizon * value
     return Return(total, calls)

@@ -38,6 +38,7 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -303,5 +304,5 @@ def _values(estimator: Estimator, path: Path) -> Tensor:
         return path.states.new_zeros(shape)
     s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
     with torch.no_grad():
-        value: Tensor = critic(s) if estimator.tail.value == "V" else critic(s, a)
+        value = judge(critic, estimator.tail.value, s, a)
     return value.reshape(shape)

@@ -12,10 +12,12 @@ Gradients ascend Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n), θ flattened in `policy
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from gradlab import arguments
@@ -26,6 +28,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.carried import carried
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.networks.critics import as_critic
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable
 from gradlab.systems.entropy import Entropic
@@ -35,6 +38,7 @@ from gradlab.systems.system import System, check_system
 TERMINATIONS = ("ignore", "mask")
 ACTIONS = ("first", "all", "score")
 BLOCK = 1024  # samples at once
+PRECISIONS = {torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Tail:
 
     Attributes:
         horizon: n ≥ 0 model steps before the critic.
-        critic: module valuing (s_n, a_n), or s_n alone for a V critic; None: no tail.
+        critic: module or function valuing (s_n, a_n), or s_n alone for a V critic; None: no tail.
         discount: γ in (0, 1].
         value: "Q" or "V".
         terminal_action: "attached", or "detached": θ of the tail action is frozen, its state path
@@ -61,6 +65,8 @@ class Tail:
         if not 0.0 < arguments.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
             raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
         arguments.word("value", self.value, ("Q", "V"))
+        if self.critic is not None:
+            object.__setattr__(self, "critic", as_critic(self.critic))
         arguments.word("terminal_action", self.terminal_action, ("attached", "detached"))
 
 
@@ -115,10 +121,11 @@ class Estimator:
     def gradients(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
-        """Per-sample ascent gradients, [N, P]."""
+        """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
         arguments.whole("seed", seed)
-        begin = checked(self, policy, starts, termination)
-        plain, policy = softened(self, policy)
+        estimator, policy, starts = _in_one_dtype(self, policy, starts)
+        begin = checked(estimator, policy, starts, termination)
+        plain, policy = softened(estimator, policy)
         found = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
         return gram.path_gradients(found.jacobian, found.costates[0])
 
@@ -126,16 +133,34 @@ class Estimator:
     def mean_gradient(
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
-        """Mean ascent gradient over the starts, [P]; samples are taken in blocks."""
+        """Mean ascent gradient over the starts, [P], as of `gradients`; samples are taken in
+        blocks."""
         arguments.whole("seed", seed)
-        begin = checked(self, policy, starts, termination)
-        plain, policy = softened(self, policy)
+        estimator, policy, starts = _in_one_dtype(self, policy, starts)
+        begin = checked(estimator, policy, starts, termination)
+        plain, policy = softened(estimator, policy)
         n, total = len(begin.states), begin.states.new_zeros(1)
         for rows in begin.blocks(BLOCK):
             found = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)
             mean = path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
             total = total + mean * (len(rows.states) / n)
         return total
+
+
+def _in_one_dtype(
+    estimator: Estimator, policy: nn.Module, starts: Tensor | Path
+) -> tuple[Estimator, nn.Module, Tensor | Path]:
+    """Networks and starts of one precision as they are; else all of them in float64."""
+    networks = [each for each in (policy, estimator.tail.critic) if isinstance(each, nn.Module)]
+    dtypes = {p.dtype for network in networks for p in network.parameters()}
+    if isinstance(starts, Tensor | Path):
+        dtypes |= {starts.dtype if isinstance(starts, Tensor) else starts.states.dtype}
+    if not dtypes <= PRECISIONS or len(dtypes) < 2:
+        return estimator, policy, starts
+    tail = replace(estimator.tail, critic=copy.deepcopy(estimator.tail.critic))
+    if tail.critic is not None:
+        tail.critic.double()
+    return replace(estimator, tail=tail), copy.deepcopy(policy).double(), starts.double()
 
 
 def checked(

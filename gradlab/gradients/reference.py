@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gradlab.gradients.rollout import jacobian_noise, rollout
 from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
 
@@ -54,7 +55,7 @@ def reference_gradients(
         if terminal_action == "detached":
             tail_policy = frozen
         a = act(tail_policy, s, path.policy_noise[horizon])
-        total = total + discounting * mask * (critic(s) if value == "V" else critic(s, a))
+        total = total + discounting * mask * judge(critic, value, s, a)
     parameters = list(policy.parameters())
     return torch.stack([_flat_gradient(each, parameters) for each in total * starts.weight])
 

@@ -17,26 +17,23 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.networks.critics import CriticLike, as_critic, same_critic
 
-Critics = nn.Module | Sequence[nn.Module] | None
+Critics = CriticLike | Sequence[CriticLike] | None
 
 
 def listed(critic: Critics) -> tuple[nn.Module, ...]:
     """The critics given, one or several.
 
     Raises:
-        InputError: an empty sequence, or something in it that is no module.
+        InputError: an empty sequence, or something that is neither module nor function.
     """
     if critic is None:
         return ()
-    if not isinstance(critic, list | tuple | nn.ModuleList):
-        critic = [critic]  # type: ignore[list-item]
-    if not len(critic):
+    several = critic if isinstance(critic, list | tuple | nn.ModuleList) else [critic]
+    if not len(several):
         raise InputError("critic is an empty sequence: give at least one critic")
-    for each in critic:
-        if not isinstance(each, nn.Module):
-            raise InputError(f"critic holds a {type(each).__name__}, expected torch modules")
-    return tuple(critic)
+    return tuple(as_critic(each) for each in several)
 
 
 def with_other_critics(
@@ -57,7 +54,7 @@ def with_other_critics(
     for name, each in chosen.items():
         if each.tail.critic is None or each.tail.value != "Q":
             continue
-        others = [double for critic, double in copies if critic is not own[name]]
+        others = [double for critic, double in copies if not same_critic(critic, own[name])]
         if others:
             found[name] = [replace(each, tail=replace(each.tail, critic=c)) for c in others]
     return found

@@ -19,6 +19,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.policy_jacobian import Trace, trace
 from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.recorded import Recorded
@@ -218,7 +219,7 @@ def tail_gradient(
 
     def block(rows: slice) -> Tensor:
         leaf_s, leaf_a = s[rows].detach().requires_grad_(), a[rows].detach().requires_grad_()
-        q = critic(leaf_s) if value == "V" else critic(leaf_s, leaf_a)
+        q = judge(critic, value, leaf_s, leaf_a)
         grads = torch.autograd.grad(q.sum(), (leaf_s, leaf_a), allow_unused=True)
         pairs = zip(grads, (leaf_s, leaf_a), strict=True)
         return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)

@@ -28,6 +28,7 @@ from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.oracles import perturbed
 from gradlab.gradients.starts import Starts
 from gradlab.hooks import Progress, silent
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate, sample_mean
@@ -175,5 +176,5 @@ def _tail(
         if tail.terminal_action == "detached":
             noise = begin.policy_noise(policy, seed, tail.horizon)
             action = act(policy, state, noise.repeat(len(ALPHAS), 1))
-        value: Tensor = tail.critic(state) if tail.value == "V" else tail.critic(state, action)
+        value = judge(tail.critic, tail.value, state, action)
     return tail.discount**tail.horizon * value

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
+from gradlab.networks.critics import judge
 from gradlab.statistics.intervals import Interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import group_sums
@@ -37,7 +38,7 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     known = torch.isfinite(path.actions).all(dim=2) & path.alive
     with torch.no_grad():
         flat = path.states.flatten(0, 1), path.actions.nan_to_num(0.0).flatten(0, 1)
-        Q = torch.where(known, critic(*flat).reshape(known.shape), 0.0)
+        Q = torch.where(known, judge(critic, "Q", *flat).reshape(known.shape), 0.0)
     # A step counts where the next action is known too, or nothing comes next.
     steps = known[:-1] & (known[1:] | ~path.alive[1:])
     delta = torch.where(steps, path.rewards + discount * Q[1:] - Q[:-1], 0.0)

@@ -6,6 +6,7 @@ the module, or is itself the critic. The file is executed.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from gradlab import arguments, tensors
 from gradlab.errors import InputError
 from gradlab.files import placed
+from gradlab.networks.critics import FunctionCritic
 from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
@@ -131,6 +133,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _made(name: str) -> nn.Module:
     found = load_made(name)
+    if inspect.isroutine(found):
+        return FunctionCritic(found)
     if not isinstance(found, nn.Module):
         got = arguments.shown(found)
         raise InputError(f"{name} returned {got}, expected a torch.nn.Module")

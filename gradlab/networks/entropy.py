@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import noise_dim
 from gradlab.networks.policies import check_stochastic
 
@@ -56,8 +57,7 @@ class SoftCritic(nn.Module):
         self.critic, self.alpha = critic, temperature(alpha)
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        value: Tensor = self.critic(state, action[:, :-1])
-        return value - self.alpha * action[:, -1]
+        return judge(self.critic, "Q", state, action[:, :-1]) - self.alpha * action[:, -1]
 
 
 def temperature(alpha: float) -> float:

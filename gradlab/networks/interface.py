@@ -1,7 +1,7 @@
 """How gradlab calls a user's policy and critic: any `torch.nn.Module` that treats rows alone.
 
 policy(state) → [N, da], or policy(state, noise) where it has an attribute `noise_dim`
-critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic)
+critic(state, action) → [N] (a Q critic), or critic(state) → [N] (a V critic); [N, 1] is taken, too
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from gradlab.errors import InputError
+from gradlab.networks.critics import FunctionCritic
 from gradlab.networks.rows import check_rows
 from gradlab.networks.spectral import SpectralNorm
 
@@ -39,8 +40,8 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
 
     Raises:
         InputError: for dropout, batch-norm or spectral norm in train mode, a dtype other than the
-            states', a non-finite parameter, an action of another shape than [N, action_dim], or
-            rows that are mixed.
+            states', a non-finite parameter, an action of another shape than [N, action_dim],
+            actions drawn inside, or rows that are mixed.
     """
     _check_module("policy", policy, state)
     probe = state[:2]
@@ -53,14 +54,15 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
             f"policy returns shape {tuple(action.shape)} for {len(probe)} states, "
             f"expected [{len(probe)}, {action_dim}]"
         )
+    _check_steady(policy, action, *inputs)
     check_rows("policy", policy, *inputs)
 
 
 def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) -> None:
-    """The same for a critic, which must return one value per row, shape [N].
+    """The same for a critic, which must return one value per row, [N] or [N, 1] (see `judge`).
 
     Raises:
-        InputError: as `check_policy`; a [N, 1] column would broadcast silently to [N, N].
+        InputError: as `check_policy`.
     """
     _check_module("critic", critic, state)
     probe = state[:2]
@@ -68,25 +70,66 @@ def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) 
     inputs = (probe,) if value == "V" else (probe, action)
     with torch.no_grad():
         out = _try("critic", critic, *inputs)
-    if out.shape != (len(probe),):
+    if out.shape not in ((len(probe),), (len(probe), 1)):
         raise InputError(
             f"critic returns shape {tuple(out.shape)} for {len(probe)} rows, "
-            f"expected [{len(probe)}]: return value.squeeze(-1)"
+            f"expected [{len(probe)}]: one value for each"
         )
     check_rows("critic", critic, *inputs)
 
 
 def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     try:
-        out = module(*inputs)
-    except (RuntimeError, TypeError) as error:
+        with torch.random.fork_rng(devices=[]):
+            out = module(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
         shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
-        reason = str(error).splitlines()[0]
-        hint = "; a critic of states alone needs Tail(value='V')" if name == "critic" else ""
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = _SPLIT if isinstance(error, NotImplementedError) else ""
+        hint = _CRITIC if name == "critic" else hint
         raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{hint}") from error
-    if not isinstance(out, Tensor):
-        raise InputError(f"{name} returns {type(out).__name__}, expected a tensor")
-    return out
+    if isinstance(out, Tensor):
+        return out
+    got = _described(out)
+    hint = _CHOSEN if name == "critic" else _MADE
+    raise InputError(f"{name} returns {got}, expected one tensor: {hint}")
+
+
+_MADE = (
+    "of a mean and a log standard deviation, gradlab.networks.actors.squashed(actor) makes a "
+    "tanh-Gaussian policy and gaussian(actor) a Gaussian one"
+)
+_SPLIT = (
+    "; of a mean network and log σ, gradlab.networks.actors.gaussian(agent.actor_mean, "
+    "agent.actor_logstd) makes a policy"
+)
+_CRITIC = (
+    "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
+    "Tail(value='V')"
+)
+_CHOSEN = "choose, critic=lambda s, a: torch.minimum(*critics(s, a))"
+
+
+def _described(out: object) -> str:
+    if not isinstance(out, tuple | list):
+        return f"a {type(out).__name__}"
+    shapes = [list(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in out]
+    return f"{len(out)} values ({', '.join(map(str, shapes))})"
+
+
+def _check_steady(policy: nn.Module, action: Tensor, *inputs: Tensor) -> None:
+    """Refuse a policy that draws inside: its noise could be neither repeated nor differentiated."""
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.rand(1)  # the streams stand elsewhere than before
+        again = policy(*inputs)
+    if not torch.equal(again.nan_to_num(), action.nan_to_num()):
+        raise InputError(
+            "policy gives other actions at the same states: it draws inside forward. Its noise "
+            "must be an argument: set self.noise_dim = da, and forward(self, state, noise) "
+            "returns mean + std * noise; or gradlab.networks.actors.squashed(actor), gaussian(...)"
+        )
 
 
 def check_trainable(policy: nn.Module) -> None:
@@ -100,8 +143,11 @@ def check_trainable(policy: nn.Module) -> None:
 
 
 def _check_module(name: str, module: nn.Module, state: Tensor) -> None:
-    if not isinstance(module, nn.Module):
-        raise InputError(f"{name} is {type(module).__name__}, expected a torch.nn.Module")
+    if not isinstance(module, nn.Module) or (
+        name == "policy" and isinstance(module, FunctionCritic)
+    ):
+        kind = "function" if callable(module) else type(module).__name__
+        raise InputError(f"{name} is a {kind}, expected a torch.nn.Module, whose parameters are θ")
     for child in module.modules():
         if child.training and isinstance(child, _UNSTEADY):
             raise InputError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from gradlab.errors import InputError
+from gradlab.networks.critics import as_critic
 from gradlab.networks.interface import check_trainable
 
 SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
@@ -118,8 +119,7 @@ def check_question(task: object, critic: object, critic_optimizer: object = None
             raise InputError(f"task is a {type(task).__name__}, expected a gradlab.Task or None")
     if critic is None:
         return
-    if not isinstance(critic, nn.Module):
-        raise InputError(f"critic is a {type(critic).__name__}, expected a torch.nn.Module")
+    as_critic(critic)
     if task is None and critic_optimizer is None:
         raise InputError(
             "critic is given without a task, which it is judged on: give both, or its optimiser as "

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -19,6 +19,7 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
 )
 from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
 from gradlab.probe.lost_jacobians import lost
 from gradlab.probe.measured_columns import STEPS
 from gradlab.statistics import chains, over_groups
@@ -124,7 +125,7 @@ def _value(linear: LinearizedPath, critic: nn.Module | None) -> dict[str, Any]:
     if critic is None:
         return {}
     with torch.no_grad():
-        value: Tensor = critic(linear.path.states[0], linear.path.actions[0])
+        value = judge(critic, "Q", linear.path.states[0], linear.path.actions[0])
     values = value.numpy()
     left_out = (values.sum() - values) / (len(values) - 1)
     return {"value": float(values.mean()), "value_se": jackknife_se(left_out)}

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import provenance
+from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import doors
 from gradlab.probe.alarms import Alarm
 from gradlab.probe.books import Log, Nowhere, Shelved, Together, Told, Written
@@ -60,7 +61,8 @@ class Probe:
             update is all that is marked with the same step.
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
         critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser
-            also looked at beside the policy, so that the sample of a NaN is named.
+            also looked at beside the policy, so that the sample of a NaN is named. A module is
+            copied; a function is called as it is, so it must change nothing.
         critic_optimizer: its steps are looked at, too: a critic that does not move, whose rate is
             too large, or whose gradient explodes. Where one optimiser steps both, give it twice.
         log: path of a run file (readable while it is written), a function that takes one dict of
@@ -87,7 +89,7 @@ class Probe:
         policy: nn.Module,
         optimizer: torch.optim.Optimizer | None = None,
         task: Task | None = None,
-        critic: nn.Module | None = None,
+        critic: CriticLike | None = None,
         log: Logs = None,
         overhead_budget: float = 0.05,
         seed: int = 0,
@@ -123,7 +125,8 @@ class Probe:
             )
         self.budget.go_on(book.earlier.own, book.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
-        self._critics = watched_critic or critic, critic_optimizer
+        module = critic if isinstance(critic, nn.Module) else None
+        self._critics = watched_critic or module, critic_optimizer
         self._handles = [] if self.off else self._attached()
         _ALIVE.add(self)
 
@@ -310,11 +313,11 @@ class Unplugged:
         pass
 
 
-def _question(task: Task, critic: nn.Module | None, seed: int, policy: nn.Module) -> Question:
+def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Module) -> Question:
     """Loaded with a task only: without one a probe begins in half the time."""
     from gradlab.probe.question import Question, check
 
-    found = Question(task, critic, seed)
+    found = Question(task, None if critic is None else as_critic(critic), seed)
     check(found, policy)
     return found
 

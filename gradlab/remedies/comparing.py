@@ -30,6 +30,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
+from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.problem import check_arguments, check_networks
 from gradlab.remedies import fits, planning
 from gradlab.remedies.arms import ABOUT, DEFAULT
@@ -53,7 +54,7 @@ PLAN = "plan.json"  # in the folder of the models
 def compare_remedies(
     task: Task,
     policy: nn.Module,
-    critic: nn.Module | None,
+    critic: CriticLike | None,
     output: Path,
     arms: Sequence[str] = DEFAULT,
     *,
@@ -101,7 +102,7 @@ def compare_remedies(
     check_networks(task, policy, critic)
     asked = Question(
         task, copy.deepcopy(policy).double(), None if critic is None else
-        copy.deepcopy(critic).double(), _checked_arms(arms), data, rows,
+        copy.deepcopy(as_critic(critic)).double(), _checked_arms(arms), data, rows,
         _checked_settings(settings), gradient_loss, H, starts, batch, seed,
     )  # fmt: skip
     _check_rest(asked, trials)

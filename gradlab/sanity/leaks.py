@@ -23,6 +23,7 @@ from gradlab.gradients.carried import carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.oracles import perturbed
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.sanity.probe import Probe
 from gradlab.systems.system import System
@@ -96,10 +97,9 @@ def _valued(critic: nn.Module, s: Tensor, a: Tensor) -> Tensor:
     s, a = s.to(like), a.to(like)
     with torch.no_grad():
         try:
-            value: Tensor = critic(s, a)
+            return judge(critic, "Q", s, a)
         except TypeError:  # a critic of states alone
-            value = critic(s)
-    return value
+            return judge(critic, "V", s, a)
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -199,6 +199,6 @@ def _return(estimator: Estimator, probe: Probe, moved: nn.Module) -> Tensor:
             total = total + tail.discount**t * out.reward
             s = out.state
         if tail.critic is not None:
-            value = tail.critic(s) if tail.value == "V" else tail.critic(s, a)
+            value = judge(tail.critic, tail.value, s, a)
             total = total + tail.discount**last * value
     return (total * starts.weight).mean()

@@ -31,6 +31,7 @@ from gradlab.gradients.scout import linearization_price
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth
 from gradlab.hooks import silent
+from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.sanity.jacobians import sampled
 from gradlab.sanity.probe import Probe
@@ -214,7 +215,7 @@ def _critics(probe: Probe, measured: Measured) -> list[Finding]:
         if tail.critic is None:
             continue
         with torch.no_grad():
-            Q = tail.critic(at.states) if tail.value == "V" else tail.critic(at.states, a)
+            Q = judge(tail.critic, tail.value, at.states, a)
         finite = torch.isfinite(R) & torch.isfinite(Q)
         if group_count(at.group[finite]) < FEWEST:
             continue

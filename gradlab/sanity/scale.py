@@ -21,6 +21,7 @@ from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
+from gradlab.networks.critics import judge
 from gradlab.sanity.probe import Probe
 from gradlab.systems.entropy import Entropic
 
@@ -124,7 +125,7 @@ def _critics(probe: Probe, discount: float) -> Finding | None:
         assert critic is not None
         s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
         with torch.no_grad():
-            value = critic(s) if estimator.tail.value == "V" else critic(s, a)
+            value = judge(critic, estimator.tail.value, s, a)
         values.append(float(value.abs().nan_to_num(nan=torch.inf).max()))
     if not values:
         return None

@@ -136,7 +136,6 @@ def test_gradients_do_not_touch_the_users_random_stream():
         (dict(starts=torch.zeros(3, 5, dtype=torch.float64)), "starts has shape"),
         (dict(starts=torch.zeros(0, 2, dtype=torch.float64)), "starts is empty"),
         (dict(starts=torch.full((3, 2), torch.nan, dtype=torch.float64)), "not finite"),
-        (dict(starts=torch.zeros(3, 2)), "float64 but the states are"),
         (dict(policy=nn.Linear(2, 3).double()), "policy returns shape"),
         (dict(policy=nn.Sequential(nn.Linear(2, 1), nn.Dropout()).double()), "train mode"),
         (dict(critic=network((3, 4, 1), nn.Tanh)), "critic"),

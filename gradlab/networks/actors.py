@@ -1,0 +1,164 @@
+"""Actors of other programs as policies whose noise is an argument.
+
+    squashed(actor)            a = scale · tanh(μ + σ ε) + bias    SAC: actor(state) → (μ, log σ)
+    gaussian(mean, log_std)    a = μ + σ ε                         PPO: log σ a parameter
+
+Both hold the actor's own parameters, so that they follow its training, and give densities, so that
+scores can be taken. A deterministic actor, as TD3's and DDPG's, is a policy as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.errors import InputError
+from gradlab.networks.policies import log_normal, log_tanh_slope
+
+Bound = float | Sequence[float] | Tensor
+
+
+def squashed(
+    actor: nn.Module, scale: Bound | None = None, bias: Bound | None = None
+) -> Reparameterised:
+    """A tanh-Gaussian policy of an actor that returns mean and log standard deviation.
+
+    Args:
+        actor: state [N, ds] → (μ [N, da], log σ [N, da]), as CleanRL's SAC.
+        scale, bias: the actions' half width and middle, action units, one number or one per
+            action; None: the actor's own `action_scale` and `action_bias`, else 1 and 0.
+
+    Raises:
+        InputError: the actor returns something else.
+    """
+    half = getattr(actor, "action_scale", 1.0) if scale is None else scale
+    middle = getattr(actor, "action_bias", 0.0) if bias is None else bias
+    return Reparameterised(actor, None, _row(half), _row(middle))
+
+
+def gaussian(actor: nn.Module, log_std: Tensor | None = None) -> Reparameterised:
+    """A Gaussian policy of a mean network, or of an actor that returns mean and log deviation.
+
+    Args:
+        actor: state [N, ds] → μ [N, da], or → (μ, log σ) where `log_std` is None.
+        log_std: log σ of every action, [da] or [1, da]; as CleanRL's PPO, where it is a parameter:
+            `gaussian(agent.actor_mean, agent.actor_logstd)`.
+    """
+    return Reparameterised(actor, log_std, None, None)
+
+
+@final
+class Reparameterised(nn.Module):
+    """See `squashed` and `gaussian`; the methods are those of `gradlab.networks.policies`."""
+
+    scale: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        actor: nn.Module,
+        log_std: Tensor | None,
+        scale: Tensor | None,
+        bias: Tensor | None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(actor, nn.Module):
+            raise InputError(f"actor is a {type(actor).__name__}, expected a torch.nn.Module")
+        if log_std is not None and not isinstance(log_std, Tensor):
+            raise InputError(f"log_std is {log_std!r}, expected a tensor, log σ of every action")
+        self.actor = actor
+        if isinstance(log_std, nn.Parameter):
+            self.log_std: Tensor | None = log_std
+        else:
+            self.register_buffer("log_std", log_std)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.noise_dim = _width(actor, log_std, scale)
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = self._normal(state)
+        return self._bounded(mean + log_std.exp() * noise)
+
+    def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self._normal(state)
+        latent = mean + log_std.exp() * noise
+        density = log_normal(noise, log_std) - self._log_slope(latent)
+        return self._bounded(latent), density.sum(dim=1)
+
+    def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = self._normal(state)
+        latent = self._latent(action)
+        noise = (latent - mean) * (-log_std).exp()
+        return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
+
+    def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = self._normal(state)
+        latent = (mean + log_std.exp() * noise).detach()
+        drawn = (latent - mean) * (-log_std).exp()
+        return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
+
+    def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = self._normal(state)
+        return (self._latent(action) - mean) * (-log_std).exp()
+
+    def mean_action(self, state: Tensor) -> Tensor:
+        return self._bounded(self._normal(state)[0])
+
+    def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.actor(state)
+        if self.log_std is not None and isinstance(found, Tensor):
+            return found, self.log_std.reshape(1, -1).expand_as(found)
+        if isinstance(found, tuple | list) and len(found) == 2 and self.log_std is None:
+            mean, log_std = found
+            return mean, log_std.expand_as(mean)
+        got = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
+        wanted = "mean and log_std" if self.log_std is None else "the mean alone"
+        raise InputError(
+            f"actor returns {got}, expected {wanted}: write a module with noise_dim and "
+            f"forward(self, state, noise) that returns mean + std * noise"
+        )
+
+    def _bounded(self, latent: Tensor) -> Tensor:
+        if self.scale is None or self.bias is None:
+            return latent
+        return self.scale.to(latent) * torch.tanh(latent) + self.bias.to(latent)
+
+    def _latent(self, action: Tensor) -> Tensor:
+        if self.scale is None or self.bias is None:
+            return action
+        ratio = (action - self.bias.to(action)) / self.scale.to(action)
+        if not bool((ratio.abs() < 1).all()):
+            raise InputError(
+                "action has entries at or over the limit of a squashed policy: leave them out, or "
+                "record the unclipped action"
+            )
+        return torch.atanh(ratio)
+
+    def _log_slope(self, latent: Tensor) -> Tensor:
+        if self.scale is None:
+            return torch.zeros_like(latent)
+        return log_tanh_slope(latent, self.scale.to(latent))
+
+
+def _row(bound: Bound) -> Tensor:
+    values = bound if isinstance(bound, Tensor) else torch.tensor(bound, dtype=torch.float64)
+    flat = values.detach().reshape(-1)
+    if not bool(torch.isfinite(flat).all()):
+        raise InputError("scale or bias is not finite: the actions have no bounds; use gaussian()")
+    return flat
+
+
+def _width(actor: nn.Module, log_std: Tensor | None, scale: Tensor | None) -> int:
+    """da: of log σ, of the bounds, else of the actor's last linear layer."""
+    if log_std is not None:
+        return math.prod(log_std.shape)
+    if scale is not None and len(scale) > 1:
+        return len(scale)
+    linear = [module for module in actor.modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError("actor has no linear layer to tell its width: give scale per action")
+    return linear[-1].out_features
