@@ -1,5 +1,6 @@
 """A finished file ends in a checksum that HDF5 does not see; files of others are tried first."""
 
+import io
 import stat
 import sys
 import warnings
@@ -51,6 +52,29 @@ def test_one_changed_byte_is_refused_before_hdf5_sees_it(
     for read in (records.read, records.attributes):
         with pytest.raises(InputError, match=r"run\.h5 is damaged \(its checksum is wrong\)"):
             read(path)
+
+
+def checked(content: bytes) -> int:
+    return seals.check(io.BytesIO(content), len(content))
+
+
+def test_changes_that_a_plain_sum_would_miss_change_the_check() -> None:
+    rng = np.random.default_rng(0)
+    words = rng.integers(0, 2**63, 70_000, dtype=np.uint64)
+    known = checked(words.tobytes())
+    for _ in range(40):
+        for change in ("swap", "signs", "exchange", "cut"):
+            other = words.copy()
+            i, j = rng.choice(len(words), 2, replace=False)
+            if change == "swap":
+                other[[i, j]] = words[[j, i]]
+            elif change == "signs":
+                other[[i, j]] ^= np.uint64(1 << 63)
+            elif change == "exchange":
+                other[i], other[j] = words[i] + np.uint64(1), words[j] - np.uint64(1)
+            assert checked(other[: -1 if change == "cut" else None].tobytes()) != known
+    sectors = words[:65_536].reshape(-1, 64)
+    assert checked(sectors[::-1].tobytes()) != checked(sectors.tobytes())
 
 
 def test_an_older_file_is_read_with_a_word(tmp_path: Path) -> None:

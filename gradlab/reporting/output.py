@@ -166,7 +166,10 @@ def check_page(path: str | Path) -> Path:
         InputError: a file is there that gradlab did not write, or its folder cannot be written.
     """
     page = arguments.path("path", path).with_suffix(".html")
-    check_output(page, overwrite=True)
+    try:
+        check_output(page, overwrite=True)
+    except InputError as error:
+        raise InputError(f"the page {page.name} has no place ({error}), or copy the run") from error
     if page.exists() and not _is_ours(page):
         raise InputError(f"{page} exists and is no gradlab report: move it or rename the run")
     return page

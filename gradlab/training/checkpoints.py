@@ -12,7 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -148,7 +149,7 @@ def keep(path: Path, run: Run, iteration: int) -> None:
         Failure: the disk is full.
     """
     place, states = folder(path, iteration), _states(run)
-    _check_space(path, 3 * states.nbytes)  # HDF5 may crash a process that meets a full disk
+    _check_space(path, 3 * states.nbytes)
     learner = run.learner
     for member in range(len(learner.seeds)):
         networks = {"policy": learner.policy_of(member), "critic": learner.critic_of(member)}
@@ -163,7 +164,8 @@ def keep(path: Path, run: Run, iteration: int) -> None:
         "state": Array(states, ("seed", "sample", "coordinate")),
     }
     about: dict[str, records.Attribute] = {"kind": "states", "iteration": iteration}
-    records.write(place / "states.h5", records.Record(about, {"states": arrays}), overwrite=True)
+    kept = records.Record(about, {"states": arrays})
+    _saved(lambda: records.write(place / "states.h5", kept, overwrite=True))
 
 
 def keep_good(path: Path, run: Run, member: int) -> Path:
@@ -180,10 +182,15 @@ def keep_good(path: Path, run: Run, member: int) -> Path:
 
 def _put(run: Run, member: int, networks: Mapping[str, nn.Module], place: Path) -> None:
     seed = run.learner.seeds[member]
+    for kind, network in networks.items():
+        file = place / f"seed{seed}-{kind}.safetensors"
+        _saved(partial(checkpoint.save, network, file))
+
+
+def _saved(save: Callable[[], object]) -> None:
     try:
-        for kind, network in networks.items():
-            checkpoint.save(network, place / f"seed{seed}-{kind}.safetensors")
-    except InputError as error:
+        save()
+    except (InputError, OSError) as error:
         raise Failure(f"{error}; what was saved before is kept: free space, then resume") from error
 
 

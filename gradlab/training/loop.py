@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradlab import provenance
+from gradlab.files import real
 from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.journal import Journal
@@ -66,7 +67,8 @@ def train(
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
     row = replace(row, weights=scheduled(row.weights, chosen))
-    path = Path(output) if output is not None else Path(f"{row.name}-{task.name}.h5")
+    # What stands beside a run stands beside the file itself, whatever link it was named by.
+    path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
     run = Run(row, task, chosen)
     config = describe(row, task, chosen)
