@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from gradlab import files, load, records
+from gradlab import files, load, records, seals
 from gradlab.cli.program import main
 from gradlab.errors import Failure, InputError
+from gradlab.reporting.output import check_page
 from gradlab.rescue import keep
 
 
@@ -81,6 +82,24 @@ def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
     (kept,) = spare.glob("gradlab-*/*")
     assert load(kept).config["task"] == "linear_quadratic"
     assert not list(there.iterdir())
+
+
+def test_a_note_about_an_older_file_is_one_line_of_the_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.h5"
+    records.write(path, records.Record({"kind": "x"}, {}))
+    path.write_bytes(path.read_bytes()[: -seals.SIZE])
+    assert main(["choose", str(path)]) == 2
+    note, error = capfd.readouterr().err.strip().splitlines()
+    assert note.startswith("gradlab: note: ") and "has no checksum" in note
+    assert error.startswith("gradlab: error: ")
+
+
+def test_a_page_that_has_no_place_is_refused_before_it_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "run.html").mkdir()
+    with pytest.raises(InputError, match=r"the page run\.html has no place.*or copy the run"):
+        check_page(tmp_path / "run.h5")
 
 
 @pytest.mark.parametrize("name", ["ü" * 110 + ".h5", "x" * 300 + ".h5", "a/" * 2100 + "run.h5"])

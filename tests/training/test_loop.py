@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import signal
+import tempfile
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +147,35 @@ def test_a_finished_run_is_one_file_with_every_curve(tmp_path):
     assert evaluations["rms"].values.shape == (3, 2, 3)
     config = json.loads(run.attributes["config"])
     assert config["settings"]["seeds"] == 2 and run.attributes["command"] == "again"
+
+
+def test_what_stands_beside_a_run_named_by_a_link_stands_beside_the_file(tmp_path):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "link.h5"
+    link.symlink_to(tmp_path / "there" / "run.h5")
+    train(row("td3"), task(), link, **SMALL)
+    assert link.is_symlink()
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link.h5", "there"]
+    beside = {"run.h5", "run.resume.safetensors", "run-checkpoints"}
+    assert {each.name for each in (tmp_path / "there").iterdir()} == beside
+    train(row("td3"), task(), tmp_path / "there" / "run.h5", **SMALL, resume=True)
+
+
+def test_a_folder_deleted_while_it_trains_ends_in_one_line_and_keeps_every_row(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+    folder = tmp_path / "runs"
+
+    def delete(stage, done, total):
+        if done == 30:
+            shutil.rmtree(folder)
+
+    with pytest.raises(Failure, match="kept in"):
+        train(row("td3"), task(), folder / "run.h5", **SMALL, progress=delete)
+    (kept,) = (tmp_path / "spare").glob("gradlab-*")
+    assert max(read(kept / "run.h5").groups["updates"]["iteration"].values) >= 20
 
 
 def test_learning_improves_the_return(tmp_path):
