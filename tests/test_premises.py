@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
+from gradlab import cli
 from gradlab.choice import choose
 from gradlab.cli.answer import answer, of_screen
 from gradlab.errors import InputError
@@ -144,6 +145,26 @@ def test_no_sentence_stands_twice_on_a_page_or_a_terminal(name, profiles, pages,
     assert repeated(pages[name]) == []
     answer(of_screen(first_screen(profiles[name])), as_json=False, explain=True)
     assert repeated(" ".join(capsys.readouterr().out.replace("• ", "").split())) == []
+
+
+OWN = """
+from tests.test_premises import CASES
+def task(): return CASES[{name!r}][0]
+def policy(): return CASES[{name!r}][1]
+def critic(): return CASES[{name!r}][2]
+"""
+
+
+@pytest.mark.parametrize("name", ["zero reward", "dead output", "a critic of another scale"])
+def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, capsys):
+    own, run = tmp_path / "own.py", str(tmp_path / "run.h5")
+    own.write_text(OWN.format(name=name))
+    words = ["measure", f"{own}:task", "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
+    words += ["--starts", "32", "--horizon", "2", "--judges", "4", "--no-report", "--output", run]
+    assert cli.main(words) == 0
+    assert " ".join(capsys.readouterr().out.split()).startswith(CASES[name][3])
+    assert cli.main(["choose", run]) == 2
+    assert "nothing can be chosen: " in capsys.readouterr().err
 
 
 def test_a_sound_measurement_is_decided_from(monkeypatch):
