@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab import trial
-from gradlab.errors import InputError
+from gradlab.errors import Failure, InputError
 from gradlab.files import check_plain, placed, real
 from gradlab.seals import seal
 
@@ -101,14 +101,18 @@ def write(path: str | Path, record: Record, overwrite: bool = False) -> None:
 
     Raises:
         InputError: the path cannot be written, or the record is not consistent.
+        Failure: the disk is full, or fails; what was at `path` stays.
     """
     path = Path(path)
     _check_record(record)
     check_output(path, overwrite)
     content = _content(record)
-    with placed(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
-        file.write(seal(content))
+    try:
+        with placed(path) as temporary, temporary.open("wb") as file:
+            file.write(content)
+            file.write(seal(content))
+    except OSError as error:
+        raise Failure(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def read(path: str | Path) -> Record:

@@ -66,6 +66,7 @@ from gradlab.figures.choice import choice_horizon, choice_weights, what_if_grid
 from gradlab.figures.consequence import step_gains, step_slices
 from gradlab.figures.contest import contest
 from gradlab.figures.direction import cosine, sign_agreement, snr
+from gradlab.figures.door import of_table
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.gain import gain
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
@@ -171,3 +172,6 @@ __all__ = [
     "weights_through_training",
     "what_if_grid",
 ]
+
+for _name in __all__:
+    globals()[_name] = of_table(globals()[_name])

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import random
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from tests.robustness import adversity, arguments, calls, flips, kills
@@ -38,9 +41,17 @@ class Kind:
     allowed: Collection[str]
 
 
+def drawn_arguments(count: int, seed: int) -> Counter[str]:
+    """Command lines with one or two hostile options each."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments.prepared(Path(folder))
+        draws = islice(arguments.draws(random.Random(seed)), count)
+        return Counter(arguments.run(words, Path(folder)).kind for words in draws)
+
+
 KINDS: Mapping[str, Kind] = {
     "arguments of public functions": Kind(calls.call_outcomes, 3000, calls.ALLOWED),
-    "arguments of commands": Kind(arguments.outcomes, 3000, arguments.ALLOWED),
+    "arguments of commands": Kind(drawn_arguments, 3000, arguments.OUTCOMES),
     **{
         f"one flipped bit: {name}": Kind(
             partial(flips.flip_outcomes, name), 10_000 // len(flips.KINDS), flips.ALLOWED
