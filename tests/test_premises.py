@@ -101,7 +101,7 @@ CASES = {
 @pytest.fixture(scope="module")
 def profiles():
     return {
-        name: gradlab.measure(made, policy, critic, starts=64, judges=4)
+        name: gradlab.measure(made, policy, critic, starts=32, horizon=2, judges=4)
         for name, (made, policy, critic, _) in CASES.items()
     }
 
