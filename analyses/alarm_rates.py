@@ -129,7 +129,7 @@ def main(small: bool = False, output: Path = Path("reports/alarms"), part: str =
     parts: dict[str, Callable[[], pd.DataFrame]] = {
         "noise": lambda: noise(*((2, 140) if small else (20, 280))),
         "border": lambda: border(*((2, 3) if small else (300, 20))),
-        "saturation": lambda: saturation(*((2, 110) if small else (20, 900))),
+        "saturation": lambda: saturation(*((2, 110) if small else (20, 1700))),
         "measured": lambda: measured(*((1, 3) if small else (6, 4))),
     }
     output.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab.probe.look import Alarm, Look, listed
 
-FEWEST = 3  # steps that were looked at
+FEWEST = 2  # steps that were looked at
 LONG = 0.02  # of θ in one step
 HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
 

@@ -1,6 +1,6 @@
 """The critic beside the policy: does it move, how far in a step, and what spoils it?
 
-    |∂L/∂φ| before every fourth step of its optimiser,   |Δφ| / |φ| of every sixteenth
+    |∂L/∂φ| before every fourth step of its optimiser,   |Δφ| / |φ| of every eighth
 
 Of all others one tensor says whether they are finite. φ is what `critic_optimizer` steps,
 the policy's own tensors left out. Where one optimiser steps both, the gradient is looked at with
@@ -25,7 +25,7 @@ from gradlab.probe.origin import rows_text
 from gradlab.probe.vitals import Numbers, Vitals, finite
 from gradlab.probe.watch import inert, passing
 
-LOOK, STRIDE = 4, 4  # steps to one that is looked at; of these, to one whose length is
+LOOK, STRIDE = 4, 2  # steps to one that is looked at; of these, to one whose length is
 YOUNG = 2  # stretches of a critic that has learnt nothing yet
 UNSEEN = "which sample is not known: give the critic's module, too"
 

@@ -97,9 +97,9 @@ QUIET: list[tuple[str, list[dict[str, Any]]]] = [
     ("vitals", [steps()]),
     ("vitals", [steps(still=np.array([24.0, NAN]))]),
     ("vitals", [steps(still=np.array([25.0, 0.0]), zero=np.array([80.0, 0.0]))]),
-    ("vitals", [steps(stepped=2, still=np.array([2.0, 2.0]))]),
+    ("vitals", [steps(stepped=1, still=np.array([1.0, 1.0]))]),
     ("vitals", [steps(still=np.array([0.0, NAN]))]),
-    ("vitals", [steps(critic_stepped=2, critic_still=2)]),
+    ("vitals", [steps(critic_stepped=1, critic_still=1)]),
     ("vitals", [steps(update_ratio=0.01, critic_ratio=0.01)]),
     ("vitals", [steps(update_ratio=0.1, critic_ratio=0.1)]),  # θ begins near 0
     ("vitals", [steps(update_ratio=NAN, critic_ratio=NAN)]),
