@@ -105,7 +105,7 @@ def test_a_failed_write_leaves_what_was_there_and_nothing_else(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(Failure, match="cannot be written .disk full"):
+    with pytest.raises(Failure, match=r"cannot be written .disk full"):
         records.write(path, planted(), overwrite=True)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["run.h5"]

@@ -24,6 +24,7 @@ def of_table(draw: Callable[P, R]) -> Callable[P, R]:
         InputError: no table, one without a column that the figure needs, or axes that are none.
     """
     first, *_ = inspect.signature(draw).parameters
+    texts = [each.name for each in inspect.signature(draw).parameters.values() if _text(each)]
 
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -31,6 +32,8 @@ def of_table(draw: Callable[P, R]) -> Callable[P, R]:
         name = getattr(draw, "__name__", "figure")
         arguments.instance(first, given, pd.DataFrame, f"the table of figures.{name}")
         arguments.instance("ax", kwargs.get("ax"), (Axes, type(None)), "matplotlib Axes, or None")
+        for each in texts:
+            arguments.instance(each, kwargs.get(each, ""), str, "text")
         try:
             return draw(*args, **kwargs)
         except KeyError as error:
@@ -42,3 +45,7 @@ def of_table(draw: Callable[P, R]) -> Callable[P, R]:
             ) from error
 
     return drawn
+
+
+def _text(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation in ("str", str)

@@ -258,7 +258,7 @@ def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> C
     """How often each outcome was met in `count` calls.
 
     Args:
-        told: gets what led to each outcome that is not allowed.
+        told: gets what led to each outcome that is not allowed; None: it is printed.
     """
     found: Counter[str] = Counter()
 
@@ -279,6 +279,8 @@ def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> C
         found[kind] += 1
         if words and told is not None:
             told.append(words)
+        elif words:
+            print(words, flush=True)
 
     run()
     return found
