@@ -28,7 +28,7 @@ def squashed(
     """A tanh-Gaussian policy of an actor that returns mean and log standard deviation.
 
     Args:
-        actor: state [N, ds] → (μ [N, da], log σ [N, da]), as CleanRL's SAC.
+        actor: state [N, ds] → (μ [N, da], log σ [N, da]), as CleanRL's SAC, or a torch Normal.
         scale, bias: the actions' half width and middle, action units, one number or one per
             action; None: the actor's own `action_scale` and `action_bias`, else 1 and 0.
 
@@ -110,6 +110,9 @@ class Reparameterised(nn.Module):
 
     def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
         found = self.actor(state)
+        found = getattr(found, "base_dist", found)  # of Independent
+        if isinstance(found, torch.distributions.Normal):
+            found = found.loc, found.scale.log()
         if self.log_std is not None and isinstance(found, Tensor):
             return found, self.log_std.reshape(1, -1).expand_as(found)
         if isinstance(found, tuple | list) and len(found) == 2 and self.log_std is None:

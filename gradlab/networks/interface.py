@@ -87,8 +87,7 @@ def _try(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     except Exception as error:
         shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        hint = _SPLIT if isinstance(error, NotImplementedError) else ""
-        hint = _CRITIC if name == "critic" else hint
+        hint = _CRITIC if name == "critic" else _remedy(error)
         raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{hint}") from error
     if isinstance(out, Tensor):
         return out
@@ -101,10 +100,23 @@ _MADE = (
     "of a mean and a log standard deviation, gradlab.networks.actors.squashed(actor) makes a "
     "tanh-Gaussian policy and gaussian(actor) a Gaussian one"
 )
-_SPLIT = (
-    "; of a mean network and log σ, gradlab.networks.actors.gaussian(agent.actor_mean, "
-    "agent.actor_logstd) makes a policy"
-)
+
+
+def _remedy(error: Exception) -> str:
+    """What to do about a policy that fails."""
+    if isinstance(error, NotImplementedError):  # torch's, of a module without forward
+        return (
+            "; of a mean network and log σ, gradlab.networks.actors.gaussian(agent.actor_mean, "
+            "agent.actor_logstd) makes a policy"
+        )
+    if "dtype" in str(error):
+        return (
+            "; it turns its states to another dtype: leave that out (Stable-Baselines3's: "
+            "gradlab.integrations.stable_baselines3_models.parts_of(model).policy)"
+        )
+    return ""
+
+
 _CRITIC = (
     "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
     "Tail(value='V')"

@@ -166,6 +166,11 @@ def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor])
 def _remedy(words: str, state: Tensor) -> str:
     if "numpy" in words or "data pointer" in words:
         return ": write it with torch operations, without numpy, so that it can be differentiated"
+    if "in-place" in words or "inplace" in words:
+        return (
+            ": write it without changing a tensor in place (state = state.clone() first), and a "
+            "network in it with batch norm is to be in .eval()"
+        )
     if "dtype" in words:
         return f": its states are {state.dtype}; convert its network with .to(state.dtype)"
     if "positional argument" in words:

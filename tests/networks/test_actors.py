@@ -52,6 +52,27 @@ class Drawing(nn.Module):
         return torch.distributions.Normal(self.net(state), 0.1).rsample()
 
 
+class Normal(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(2, 1)
+
+    def forward(self, state: Tensor) -> torch.distributions.Distribution:
+        normal = torch.distributions.Normal(self.net(state), 0.5)
+        return torch.distributions.Independent(normal, 1)
+
+
+class Casting(nn.Module):
+    """As Stable-Baselines3's actors: every observation becomes float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network(2, 1)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.net(state.float())
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
@@ -91,6 +112,7 @@ def test_a_gaussian_agent_keeps_its_log_std_a_parameter():
 ADAPTED = {
     "sac": lambda: squashed(SacActor()),
     "ppo": lambda: gaussian(Agent().actor_mean, Agent().actor_logstd),
+    "normal": lambda: gaussian(Normal()),
     "fixed": lambda: gaussian(network(2, 1), torch.zeros(1)),
 }
 
@@ -116,6 +138,8 @@ def test_adapted_actors_are_measured(name):
         (SacActor, "policy returns 2 values ([2, 1], [2, 1]), expected one tensor: of a mean and"),
         (Agent, "gradlab.networks.actors.gaussian(agent.actor_mean, agent.actor_logstd)"),
         (Drawing, "draws inside forward"),
+        (Normal, "policy returns a Independent, expected one tensor: of a mean and"),
+        (Casting, "stable_baselines3_models.parts_of(model).policy"),
     ],
 )
 def test_an_actor_that_is_no_policy_yet_is_told_what_makes_it_one(policy, words):

@@ -7,6 +7,7 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.systems import from_function
 
+BATCH_NORM = torch.nn.BatchNorm1d(1, dtype=torch.float64)
 STATE = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
 
 
@@ -103,6 +104,8 @@ def test_a_reward_of_integers_is_a_number() -> None:
         (lambda s, a: (s.float(), s[:, 0]), "next_state in torch.float32 for states in torch.flo"),
         (lambda s: (s, s[:, 0]), r"step takes \(state, action\)"),
         (lambda s, a: (s, s[:, 3]), "step failed .IndexError"),
+        (lambda s, a: (s.add_(a), s[:, 0]), "without changing a tensor in place"),
+        (lambda s, a: (BATCH_NORM(s), s[:, 0]), r"batch norm is to be in \.eval\(\)"),
     ],
 )
 def test_a_step_that_cannot_be_differentiated_is_told_in_one_line(step, words) -> None:
