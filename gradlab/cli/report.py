@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,8 @@ class Report:
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5."""
+    figures: bool = False
+    """Of a probe's run write the figures as files, too, as of every other run."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
@@ -31,5 +33,5 @@ class Report:
 
         target, page = check_page(self.file), page_of(self.file)
         with bars() as progress:
-            write(target, page, progress)
+            write(target, replace(page, apart=page.apart or self.figures), progress)
         return of_screen(page.screen) | {"report": str(target)}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 from gradlab.jacobians.rows import Rows, number
 from gradlab.jacobians.visited import Array, Visited
@@ -74,7 +74,7 @@ def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Arra
     here = np.concatenate([visited.states[t, i], visited.actions[t, i]], 1)
     scale = data.std(0)
     scale = np.where(scale > 0, scale, 1.0)
-    distance = cKDTree(data / scale).query(here / scale)[0]
+    distance = scipy.spatial.cKDTree(data / scale).query(here / scale)[0]
     edges = np.quantile(distance, np.linspace(0, 1, BINS + 1)[1:-1])
     bins = np.searchsorted(edges, distance)
     present = np.unique(bins)

@@ -14,9 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
@@ -100,14 +100,14 @@ def described(noise: Array, known: Array) -> Residuals:
     unexplained = (left**2).sum(axis=0)
     explained = 1 - unexplained / freedom * (rows - 1) / whole
     ratio = (whole - unexplained) / max(width - 1, 1) / (unexplained / freedom)
-    ks = [stats.kstest(each, "norm") for each in noise.T]
-    tail = stats.chi2.cdf((noise**2).sum(axis=0), rows)
+    ks = [scipy.stats.kstest(each, "norm") for each in noise.T]
+    tail = scipy.stats.chi2.cdf((noise**2).sum(axis=0), rows)
     p = np.stack(
         [
-            2 * stats.norm.sf(np.abs(mean) * rows**0.5),
+            2 * scipy.stats.norm.sf(np.abs(mean) * rows**0.5),
             2 * np.minimum(tail, 1 - tail),
             np.array([each.pvalue for each in ks]),
-            stats.f.sf(ratio, max(width - 1, 1), freedom),
+            scipy.stats.f.sf(ratio, max(width - 1, 1), freedom),
         ]
     )
     return Residuals(

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy import special
+import scipy
 
 ALPHA = 0.01
 Row = Mapping[str, Any]
@@ -64,7 +64,7 @@ class Look:
 
 @lru_cache(maxsize=4096)
 def _quantile(level: float, freedom: float) -> float:
-    return -float(special.stdtrit(freedom, level))
+    return -float(scipy.special.stdtrit(freedom, level))
 
 
 def listed(which: Any, names: Sequence[str]) -> str:

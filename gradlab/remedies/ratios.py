@@ -12,7 +12,7 @@ from __future__ import annotations
 from math import log
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from gradlab.judgement import LogRatio
 from gradlab.statistics.comparison import POWER, UNAFFORDABLE, log_ratio
@@ -44,7 +44,7 @@ def more_trials(found: LogRatio, trials: int) -> int | None:
         return None
     n = np.unique(np.geomspace(trials + 1, UNAFFORDABLE, 500).astype(int))
     n = np.union1d(n, np.arange(trials + 1, trials + 50))
-    reach = stats.t.ppf(LEVEL, n - 1) + stats.t.ppf(POWER, n - 1)
+    reach = scipy.stats.t.ppf(LEVEL, n - 1) + scipy.stats.t.ppf(POWER, n - 1)
     enough = n[reach * found.se * np.sqrt(trials / n) <= abs(found.value)]
     return int(enough[0]) - trials if len(enough) else None
 
@@ -55,7 +55,7 @@ def _of_trials(first: Estimate, second: Estimate) -> LogRatio | None:
         return None
     logs = np.log(b / a)
     value, se = float(logs.mean()), float(logs.std(ddof=1) / len(logs) ** 0.5)
-    half = float(stats.t.ppf(LEVEL, len(logs) - 1)) * se
+    half = float(scipy.stats.t.ppf(LEVEL, len(logs) - 1)) * se
     return LogRatio(value, value - half, value + half, se)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -19,7 +20,6 @@ from gradlab.probe.schema import KIND as PROBE
 from gradlab.profile import load
 from gradlab.records import check_output
 from gradlab.reporting import comparison_page, series_page, training_page
-from gradlab.reporting.fonts import cut_down
 from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
@@ -31,8 +31,13 @@ from gradlab.verdict.followed import screen as followed
 from gradlab.wording import listed
 
 
-def report(path: str | Path) -> Path:
+def report(path: str | Path, figures: bool = False) -> Path:
     """Writes the page of the run at `path` next to it, and its figures in a folder.
+
+    A probe's page is asked for again and again while its loop runs: it is written alone.
+
+    Args:
+        figures: write those of a probe, too.
 
     An earlier page of gradlab is replaced; anything else of that name is left alone.
 
@@ -42,7 +47,8 @@ def report(path: str | Path) -> Path:
     Raises:
         InputError: the run cannot be read, or its folder not written.
     """
-    return write(check_page(path), page_of(Path(path)))
+    target, page = check_page(path), page_of(Path(path))
+    return write(target, replace(page, apart=page.apart or figures))
 
 
 def compare(paths: Sequence[str | Path], page: str | Path) -> Path:
@@ -75,7 +81,7 @@ def named(page: str | Path) -> Path:
 
 
 def write(target: Path, page: Page, progress: Progress = silent) -> Path:
-    """Writes a page and its figures; the figures first, whose layout is that of the page, too.
+    """Writes a page, its figures first where they are files, too: their layout is the page's.
 
     Raises:
         InputError: the folder cannot be made or written.
@@ -85,8 +91,11 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
     except OSError as error:
         raise InputError(f"{target.parent} cannot be made ({error.strerror})") from error
     lay_out(page)
+    for panel in page.panels:
+        _lay_out(panel.figure)
     try:
-        _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
+        if page.apart:
+            _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
         with placed(target) as temporary:
             temporary.write_text(render(page), encoding="utf-8", errors="replace")
     except OSError as error:
@@ -185,10 +194,11 @@ def _is_ours(page: Path) -> bool:
 
 def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
     """As images for slides and as PDF files with text that can be edited."""
+    from gradlab.reporting.fonts import cut_down  # a fifth of a second, for these alone
+
     folder.mkdir(exist_ok=True)
     figures = [panel.figure for panel in drawn]
     for number, panel in enumerate(drawn, 1):
-        _lay_out(panel.figure)
         panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
         progress("figures", number, len(drawn))
     with (
@@ -202,6 +212,8 @@ def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> N
 
 
 def _lay_out(figure: Figure) -> None:
-    """Once: the layout takes as long as the drawing, which comes three times."""
-    figure.draw_without_rendering()
+    """Once: the layout takes as long as the drawing, which comes up to three times."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
     figure.set_layout_engine("none")

@@ -53,6 +53,7 @@ class Page:
         panels: every figure, in order of use.
         source: the run's file and the command that makes it again, beside every number.
         compact: the first figure may be drawn small; off where its words need the room.
+        apart: its figures are files of their own, too, which takes half of the time.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Page:
     sections: tuple[Section, ...] = ()
     source: first_fold.Source = first_fold.NOWHERE
     compact: bool = True
+    apart: bool = True
 
 
 def lay_out(page: Page) -> Panel | None:

@@ -27,7 +27,9 @@ def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:
         _method(run),
     )
     question, drawn = "Are the gradients of this loop any good?", tuple(panels(run))
-    return Page(run.task or name, question, _facts(run), screen(run), drawn, sections, source)
+    return Page(
+        run.task or name, question, _facts(run), screen(run), drawn, sections, source, apart=False
+    )
 
 
 def _alarms(run: ProbeRun) -> Section:

@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from gradlab.data.noise import stream
@@ -149,7 +149,7 @@ def judged(orders: Orders, sigma: Tensor, horizon: int) -> Finding:
     mean, se = gap.mean(dim=1), gap.std(dim=1) / k**0.5
     size = first.mean(dim=1).norm(dim=1, keepdim=True)
     t = torch.where(mean.abs() > LEAST * size, mean / se, 0.0).abs().amax(dim=1)
-    beyond = t > stats.t.ppf(1 - LEVEL / (2 * m * da), k - 1)
+    beyond = t > scipy.stats.t.ppf(1 - LEVEL / (2 * m * da), k - 1)
     count, share = int(beyond.sum()), float(beyond.double().mean())
     asked = (
         f"{m} states, {k} pairs each, first action ± {_sizes(sigma)}, {horizon} steps of the "

@@ -16,7 +16,7 @@ from dataclasses import replace
 from math import ceil
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from gradlab.errors import InputError
 from gradlab.statistics.intervals import Interval, Z, jackknife_se, skewness_corrected
@@ -84,7 +84,7 @@ def more_samples(gap: float, se: float, samples: int, power: float = POWER) -> i
     """
     if not (np.isfinite(gap) and np.isfinite(se)) or gap == 0:
         return None
-    reach = Z + float(stats.norm.ppf(power))
+    reach = Z + float(scipy.stats.norm.ppf(power))
     return _further(samples, (reach * se / gap) ** 2)
 
 

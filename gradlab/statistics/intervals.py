@@ -37,8 +37,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import special
 
 from gradlab.statistics.moments import Array, CosineParts, Estimate
 from gradlab.statistics.quantities import QUANTITIES
@@ -116,7 +116,7 @@ def _inverse(a: float, z: float) -> float:
 @lru_cache(maxsize=64)
 def student(freedom: int, level: float = LEVEL) -> float:
     """Student's quantile."""
-    return float(special.stdtrit(freedom, level))
+    return float(scipy.special.stdtrit(freedom, level))
 
 
 def _squared_norm(estimate: Estimate, se: float) -> Interval:

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy
 
 from gradlab.statistics.grams import (
     ErrorMatrix,
@@ -75,7 +75,7 @@ def simplex_weights(E: Array) -> Array:
         return np.array([1 - w, w])
     unit = np.sqrt(np.diagonal(E))
     L = np.linalg.cholesky(E / (unit[:, None] * unit))
-    v = nnls(L.T, np.linalg.solve(L, 1 / unit))[0] / unit
+    v = scipy.optimize.nnls(L.T, np.linalg.solve(L, 1 / unit))[0] / unit
     return np.asarray(v / v.sum())
 
 
@@ -92,7 +92,11 @@ def scaled_weights(F: Array) -> Array:
     length = np.linalg.norm(A, axis=0)
     length = np.where(length > 0, length, 1.0)
     size = np.linalg.norm(b)
-    return np.asarray(nnls(A / length, b / size)[0] * size / length) if size > 0 else 0 * length
+    return (
+        np.asarray(scipy.optimize.nnls(A / length, b / size)[0] * size / length)
+        if size > 0
+        else 0 * length
+    )
 
 
 def gain_shares(F: Array) -> Array:

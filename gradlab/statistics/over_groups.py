@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from gradlab.statistics.moments import Array
 
@@ -88,7 +88,7 @@ def median(values: Array) -> Estimates:
             continue
         column = ordered[:g, k]
         centre[k] = (column[(g - 1) // 2] + column[g // 2]) / 2
-        beyond = int(stats.binom.ppf((1 - LEVEL) / 2, g, 0.5))
+        beyond = int(scipy.stats.binom.ppf((1 - LEVEL) / 2, g, 0.5))
         low[k] = column[beyond - 1] if beyond else -np.inf
         high[k] = column[g - beyond] if beyond else np.inf
     return Estimates(
@@ -99,4 +99,4 @@ def median(values: Array) -> Estimates:
 @lru_cache(maxsize=256)
 def _t(groups: int) -> float:
     """The factor of a two-sided interval; NaN for a single group."""
-    return float(stats.t.ppf((1 + LEVEL) / 2, groups - 1)) if groups > 1 else float("nan")
+    return float(scipy.stats.t.ppf((1 + LEVEL) / 2, groups - 1)) if groups > 1 else float("nan")

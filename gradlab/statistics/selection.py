@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import POWER, more_samples
@@ -149,9 +149,9 @@ def separations(found: RankSet, samples: int, power: float = POWER) -> tuple[Sep
         if n == found.best or not found.gap[n] > 0:
             continue
         # `more_samples` reaches z(97.5%) + z(power); here critical + z(power) is needed.
-        reach = found.critical[n] + stats.norm.ppf(power) - Z
+        reach = found.critical[n] + scipy.stats.norm.ppf(power) - Z
         more = more_samples(
-            float(found.gap[n]), float(found.se[n]), samples, float(stats.norm.cdf(reach))
+            float(found.gap[n]), float(found.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )
         if more is not None:
             result.append(Separation(int(n), int(found.rival[n]), max(more, 1)))
@@ -208,4 +208,4 @@ def _critical(W: Array, se: Array, n: int) -> float:
 
 def _student(normal: float, groups: int) -> float:
     """The quantile of Student's t with the probability that a normal one has."""
-    return float(stats.t.isf(stats.norm.sf(normal), groups - 1))
+    return float(scipy.stats.t.isf(scipy.stats.norm.sf(normal), groups - 1))

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import erf
+import scipy
 
 from gradlab.statistics.moments import Array, Estimate
 
@@ -41,8 +41,8 @@ def soft_signs(sums: Array, size: Array) -> SoftSigns:
         error = np.sqrt((spread**2).sum(axis=0) * groups / max(groups - 1, 1))
         scale = np.where(error > 0, np.sqrt(0.5) / error, 0.0)
         certain = np.where(error > 0, 0.0, np.sign(total))
-        value = erf(scale * total) + certain
-        left_out = erf(scale * (total - sums)) + certain
+        value = scipy.special.erf(scale * total) + certain
+        left_out = scipy.special.erf(scale * (total - sums)) + certain
     return SoftSigns(value, left_out)
 
 

@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from gradlab.statistics.grams import ErrorMatrix, Grams, error_matrix
 from gradlab.statistics.intervals import jackknife_se
@@ -166,7 +166,7 @@ def _scheffe(directions: int, groups: int) -> float:
     if free < 1:
         return float(np.inf)
     ratio = directions * (groups - 1) / free
-    return float(np.sqrt(ratio * stats.f.isf(ALPHA, directions, free)))
+    return float(np.sqrt(ratio * scipy.stats.f.isf(ALPHA, directions, free)))
 
 
 def _singles(measured: Errors, by: By) -> list[Estimate]:

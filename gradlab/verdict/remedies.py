@@ -12,7 +12,7 @@ from math import exp, log
 from typing import Protocol
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from gradlab.comparison import Comparison
 from gradlab.judgement import LogRatio, least_ratio
@@ -146,7 +146,7 @@ def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
     """
     moved = {h: _moved(evidence, h) for h in evidence.horizons}
     chance = [_chance(each, evidence.groups - 1) for each in moved.values()]
-    adjusted = stats.false_discovery_control(chance)
+    adjusted = scipy.stats.false_discovery_control(chance)
     sure = {h: each for (h, each), p in zip(moved.items(), adjusted, strict=True) if p <= FALSE}
     better = [h for h, each in sure.items() if each.high < 0]
     return better, [h for h, each in sure.items() if each.low > 0]
@@ -165,7 +165,7 @@ def _chance(moved: LogRatio, freedom: int) -> float:
     """How often no change at all would look as large."""
     if not moved.se > 0:
         return 1.0 if moved.value == 0 else 0.0
-    return float(2 * stats.t.sf(abs(moved.value) / moved.se, freedom))
+    return float(2 * scipy.stats.t.sf(abs(moved.value) / moved.se, freedom))
 
 
 def _parts(evidence: Evidence) -> str:

@@ -182,6 +182,8 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
     place.write_bytes(place.read_bytes()[:-100])
     made = gradlab.report(tmp_path / "run.h5")
     assert "N = 32 pairs" in made.read_text()
+    assert not (tmp_path / "run_figures").exists()
+    gradlab.report(tmp_path / "run.h5", figures=True)
     assert {path.suffix for path in (tmp_path / "run_figures").iterdir()} == {".png", ".pdf"}
 
 
