@@ -40,6 +40,7 @@ from gradlab.networks.interface import (
     check_critic,
     check_policy,
     check_trainable,
+    double_copy,
     noise_dim,
 )
 from gradlab.networks.rows import check_rows
@@ -125,7 +126,7 @@ def problem(
     check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
     law, truth = resolved(starts, law, truth)
     check_size(task, H, starts if isinstance(starts, int) else FEWEST)
-    original, critics = copy.deepcopy(policy).double(), listed(critic)
+    original, critics = double_copy("policy", policy), listed(critic)
     for each in critics or (None,):
         check_networks(task, original, each)
     begin = judged_at(task, original, starts, law, truth, termination, seed)
@@ -255,7 +256,7 @@ def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | No
     """
     probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
     if policy is not None:
-        original = copy.deepcopy(policy).double()
+        original = double_copy("policy", policy)
         check_policy(original, probe, da)
         check_trainable(policy)
         noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
@@ -267,7 +268,7 @@ def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | No
                 "no_grad, detach, rounding or numpy between them"
             )
     if critic is not None:
-        check_critic(copy.deepcopy(as_critic(critic)).double(), "Q", probe, da)
+        check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
 
 
 def judged_at(
@@ -376,7 +377,7 @@ def estimators_at(
         return {name: _lengthened(each, horizon) for name, each in given.items()}
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
-    tail = Tail(horizon, copy.deepcopy(as_critic(critic)).double(), task.discount)
+    tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
     simulator, prior = task.simulator, task.prior
     unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
     if prior is not None:

@@ -6,7 +6,6 @@ truth and the horizons of smallest error are in the file.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 from torch import nn
@@ -17,6 +16,7 @@ from gradlab.errors import InputError
 from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import double_copy
 from gradlab.problem import estimators_at, judged_at
 from gradlab.profile import Profile
 from gradlab.tasks import Task
@@ -40,7 +40,7 @@ def attributed_again(
         InputError: they are others, or the run measured estimators or starts of the user's own.
     """
     config = profile.config
-    policy, critic = copy.deepcopy(policy).double(), as_critic(critic)
+    policy, critic = double_copy("policy", policy), as_critic(critic)
     kind = config.get("truth", "matched")
     chosen = estimators_at(task, critic, None, config["horizon"], every=kind == "objective")
     begin = judged_at(

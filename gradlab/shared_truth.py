@@ -9,7 +9,6 @@ checks, bounds and kernels that a single measurement adds, which cost more than 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from gradlab.gradients.inner_products import estimator_moments
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.truth import Truth, matched_truth
 from gradlab.hooks import Progress, silent
+from gradlab.networks.interface import double_copy
 from gradlab.problem import check_arguments, check_networks, estimators_at, starts_of
 from gradlab.profile import Profile
 from gradlab.tasks import Task
@@ -114,7 +114,7 @@ def shared_truth(
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts if isinstance(starts, int) else 4, batch, termination)
     check_networks(task, policy, None)
-    policy, begin = copy.deepcopy(policy).double(), starts_of(task, starts, seed)
+    policy, begin = double_copy("policy", policy), starts_of(task, starts, seed)
     reference = matched_truth(
         task.simulator, policy, begin, task.discount, H, kinds=["first"], termination=termination,
         seed=seed, check=check, progress=progress,

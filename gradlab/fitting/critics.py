@@ -22,7 +22,7 @@ from gradlab.grad_mode import differentiating
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
 from gradlab.hooks import Progress, silent
-from gradlab.networks.interface import act, check_policy
+from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.systems.ended import step_running
@@ -74,7 +74,7 @@ def fit_critic(
     """
     if steps < 1:
         raise InputError(f"steps is {steps}, expected at least 1")
-    policy = copy.deepcopy(policy).double()
+    policy = double_copy("policy", policy)
     progress("critic", 0, UPDATES)
     data = evaluation_data(task, policy, steps, termination, seed)
     generator = stream(seed, "critic")

@@ -30,7 +30,7 @@ from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.critics import as_critic
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
-from gradlab.networks.interface import check_critic, check_policy, check_trainable
+from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System, check_system
@@ -160,7 +160,7 @@ def _in_one_dtype(
     tail = replace(estimator.tail, critic=copy.deepcopy(estimator.tail.critic))
     if tail.critic is not None:
         tail.critic.double()
-    return replace(estimator, tail=tail), copy.deepcopy(policy).double(), starts.double()
+    return replace(estimator, tail=tail), double_copy("policy", policy), starts.double()
 
 
 def checked(

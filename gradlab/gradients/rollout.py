@@ -220,6 +220,8 @@ def tail_gradient(
     def block(rows: slice) -> Tensor:
         leaf_s, leaf_a = s[rows].detach().requires_grad_(), a[rows].detach().requires_grad_()
         q = judge(critic, value, leaf_s, leaf_a)
+        if not q.requires_grad:  # a constant
+            return torch.zeros_like(torch.cat([leaf_s, leaf_a], dim=1))
         grads = torch.autograd.grad(q.sum(), (leaf_s, leaf_a), allow_unused=True)
         pairs = zip(grads, (leaf_s, leaf_a), strict=True)
         return torch.cat([torch.zeros_like(x) if g is None else g for g, x in pairs], dim=1)

@@ -15,7 +15,6 @@ that the rollouts which begin there at the same seed see other noise than the on
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
@@ -28,7 +27,7 @@ from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
-from gradlab.networks.interface import act, check_policy
+from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 from gradlab.tasks import Task
@@ -83,7 +82,7 @@ def mixture(
     chosen = torch.rand(n, generator=stream(own, "choice"), dtype=torch.float64) < beta
     when = torch.where(chosen, when, 0).reshape(-1, per_trajectory)
     begin = task.starts(len(when), stream(seed, "starts")).double()
-    policy = copy.deepcopy(policy).double()
+    policy = double_copy("policy", policy)
     check_policy(policy, begin, task.simulator.action_dim)
     mask = termination == "mask"
     states, alive = _states_at(task.simulator, policy, begin, when, own, mask)

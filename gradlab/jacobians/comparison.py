@@ -10,7 +10,6 @@ Jacobian failed its certificate, or where anything is not finite, is masked and 
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_
 from gradlab.jacobians.rows import Rows
 from gradlab.jacobians.run import JacobianRun
 from gradlab.jacobians.visited import Visited, visit
-from gradlab.networks.interface import check_policy, noise_dim
+from gradlab.networks.interface import check_policy, double_copy, noise_dim
 from gradlab.profile import Profile
 from gradlab.systems.system import System, check_system
 
@@ -87,7 +86,7 @@ def compare_jacobians(
     )
     names = _names(simulator, state_names, action_names)
     check_model(simulator, model)
-    policy = copy.deepcopy(policy).double()
+    policy = double_copy("policy", policy)
     starts = _checked_starts(states, simulator, policy)
     H = _horizon(horizon, starts)
     if not 0 < discount <= 1:

@@ -15,7 +15,13 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.gradients.rivals import Critics, listed
 from gradlab.logged.windows import bounds
-from gradlab.networks.interface import check_critic, check_policy, check_trainable, noise_dim
+from gradlab.networks.interface import (
+    check_critic,
+    check_policy,
+    check_trainable,
+    double_copy,
+    noise_dim,
+)
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.system import System
 
@@ -78,7 +84,7 @@ def asked(
         raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
     state, width = data.state.double(), data.action.shape[1]
     _check_model(model, data)
-    own, critics = copy.deepcopy(policy).double(), listed(copy.deepcopy(critic))
+    own, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
     check_policy(own, state[:2], width)
     check_trainable(own)
     for each in critics:

@@ -10,7 +10,6 @@ kill costs at most the measurement of a trial and a few seconds of a fit.
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,6 +30,7 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.grad_mode import differentiating
 from gradlab.hooks import Progress, silent
 from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import double_copy
 from gradlab.problem import check_arguments, check_networks
 from gradlab.remedies import fits, planning
 from gradlab.remedies.arms import ABOUT, DEFAULT
@@ -101,8 +101,8 @@ def compare_remedies(
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)
     asked = Question(
-        task, copy.deepcopy(policy).double(), None if critic is None else
-        copy.deepcopy(as_critic(critic)).double(), _checked_arms(arms), data, rows,
+        task, double_copy("policy", policy), None if critic is None else
+        double_copy("critic", as_critic(critic)), _checked_arms(arms), data, rows,
         _checked_settings(settings), gradient_loss, H, starts, batch, seed,
     )  # fmt: skip
     _check_rest(asked, trials)

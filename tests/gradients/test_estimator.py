@@ -151,14 +151,19 @@ def test_bad_input_names_the_argument(change, word):
         estimator.gradients(policy, starts, termination=change.get("termination", "ignore"))
 
 
-def test_a_critic_that_returns_a_column_is_refused():
+def test_a_critic_may_return_a_column():
     class Column(Critic):
         def forward(self, *inputs):
             return self.net(torch.cat(inputs, dim=1))
 
-    estimator = Estimator(linear(), linear(), "first", Tail(1, Column(3), 0.9))
-    with pytest.raises(InputError, match=r"squeeze"):
-        estimator.gradients(nn.Linear(2, 1).double(), torch.zeros(3, 2, dtype=torch.float64))
+    policy, starts = nn.Linear(2, 1).double(), torch.ones(3, 2, dtype=torch.float64)
+    column = Column(3)
+    row = lambda *inputs: column(*inputs)[:, 0]  # noqa: E731
+    one, other = (
+        Estimator(linear(), linear(), "first", Tail(1, each, 0.9)).gradients(policy, starts)
+        for each in (column, row)
+    )
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,134 @@
+"""A user's policy or critic, called for the first time: what cannot be taken ends in one line.
+
+raised       the error, with the remedy where its cause is known
+returned     anything but one tensor
+unsteady     other results for the same rows: it draws inside
+detached     results that move with the inputs, but have no gradient in them
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from gradlab.errors import InputError
+
+ROWS = 256  # dropout leaves most rows of a narrow layer as they are
+MOVE = 0.5  # of the inputs, in which results are sought to move: far beyond a rounding to integers
+
+_NOISE = (
+    "set self.noise_dim = da, and forward(self, state, noise) returns mean + std * noise; or "
+    "gradlab.networks.actors.squashed(actor), gaussian(...)"
+)
+_PAIR = (
+    "of a mean and a log standard deviation, gradlab.networks.actors.squashed(actor) makes a "
+    "tanh-Gaussian policy and gaussian(actor) a Gaussian one"
+)
+_SPLIT = (
+    "; of a mean network and log σ, gradlab.networks.actors.gaussian(agent.actor_mean, "
+    "agent.actor_logstd) makes a policy"
+)
+_CAST = (
+    "; it turns its inputs to another dtype: leave that out (Stable-Baselines3's: "
+    "gradlab.integrations.stable_baselines3_models.parts_of(model).{})"
+)
+_INPUTS = (
+    "; of one input, critic=lambda s, a: net(torch.cat([s, a], 1)); a critic of states alone needs "
+    "Tail(value='V')"
+)
+_LEAST = "choose, critic=lambda s, a: torch.minimum(*critics(s, a))"
+
+
+def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
+    """What the module returns.
+
+    Raises:
+        InputError: it raises, or returns anything but one tensor.
+    """
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            out = module(*inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        cure = _cure(name, error, inputs)
+        raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{cure}") from error
+    if isinstance(out, Tensor):
+        return out
+    raise InputError(f"{name} returns {_described(out)}, expected one tensor: {_wanted(name, out)}")
+
+
+def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse what draws inside: its noise could be neither repeated nor differentiated.
+
+    Raises:
+        InputError: two calls differ.
+    """
+    many = [each[:1].repeat(ROWS, 1) for each in inputs]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        one, again = (module(*many).nan_to_num() for _ in range(2))
+    if torch.equal(one, again):
+        return
+    if name == "policy":
+        raise InputError(
+            f"policy gives other actions at the same states: it draws inside forward. Its noise "
+            f"must be an argument: {_NOISE}"
+        )
+    raise InputError(
+        f"{name} gives other values for the same rows: it draws inside. Call {name}.eval() first, "
+        f"or leave the draw out"
+    )
+
+
+def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
+    """Refuse what moves with its inputs and has no gradient in any of them; a constant is one.
+
+    Raises:
+        InputError: it is detached.
+    """
+    leaves = [each.detach().clone().requires_grad_() for each in inputs]
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        out = module(*leaves)
+    if out.requires_grad:
+        grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True)
+        if any(each is not None for each in grads):
+            return
+    moved = tried(name, module, *(each * (1 + MOVE) + MOVE for each in inputs))
+    if not torch.equal(out.detach(), moved):
+        raise InputError(
+            f"{name} has no gradient in its inputs: its values are detached from them; remove "
+            f"no_grad, detach, rounding or numpy between them"
+        )
+
+
+def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
+    """What is to be done about an error, where its words say so."""
+    words = str(error)
+    if isinstance(error, NotImplementedError) and name == "policy":
+        return _SPLIT
+    if "dtype" in words:
+        return _CAST.format(name)
+    if name == "critic":
+        known = isinstance(error, TypeError | NotImplementedError) or "shape" in words
+        return _INPUTS if known else ""
+    if "positional argument" in words and len(inputs) == 2:
+        return "; with noise_dim it is called as policy(state, noise)"
+    return ""
+
+
+def _wanted(name: str, out: object) -> str:
+    several = isinstance(out, tuple | list)
+    if name == "policy":
+        pair = several or isinstance(out, Distribution)
+        return _PAIR if pair else "return the actions [N, da]"
+    return _LEAST if several else "return [N], computed from state and action with torch"
+
+
+def _described(out: object) -> str:
+    if not isinstance(out, tuple | list):
+        return f"a {type(out).__name__}"
+    shapes = [list(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in out]
+    return f"{len(out)} values ({', '.join(map(str, shapes))})"
