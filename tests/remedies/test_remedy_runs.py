@@ -139,7 +139,7 @@ def test_models_of_a_stopped_run_are_not_thrown_away_unasked(networks, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         compared(networks, output, progress=killed)
     assert not output.exists()
-    with pytest.raises(InputError, match="of a run that was stopped: go on with it"):
+    with pytest.raises(InputError, match="of a run that was stopped: go on with resume=True"):
         compared(networks, output)
     assert compared(networks, output, resume=True, trials=1).trials == 1
     assert compared(networks, output, overwrite=True, trials=1, rows=200).config["rows"] == 200
