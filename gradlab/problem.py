@@ -286,6 +286,8 @@ def judged_at(
         if termination == "mask":
             check_alive(as_starts(starts, task.simulator.state_dim))
     begin = starts_of(task, starts, seed)
+    if isinstance(starts, Tensor):
+        return _different(begin)
     if not isinstance(starts, int) or noise_dim(policy) or task.simulator.noise_dim:
         return begin
     # Without noise a state that is drawn twice gives the same sample twice.
@@ -305,12 +307,19 @@ def _rows(starts: int | Tensor | Path) -> int:
     return len(starts.weight) if isinstance(starts, Path) else len(starts)
 
 
-def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
-    """Float64 starts, drawn from the task's law where only their number is given.
+def _different(begin: Starts) -> Starts:
+    """Equal rows of a tensor as one start."""
+    found = distinct(begin)
+    if len(found.states) < FEWEST:
+        raise InputError(
+            f"starts has {len(found.states)} different rows of {len(begin.states)}, expected at "
+            f"least {FEWEST}: equal rows are one start; give different states, or a number of them"
+        )
+    return found
 
-    Equal rows of a tensor are one start.
-    """
-    given = isinstance(starts, Tensor)
+
+def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
+    """Float64 starts, drawn from the task's law where only their number is given."""
     if isinstance(starts, int):
         starts = task.starts(starts, stream(seed, "starts"))
     if isinstance(starts, Path):
@@ -319,13 +328,7 @@ def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:
         begin = as_starts(_numbers(starts), task.simulator.state_dim)
     path = None if begin.path is None else begin.path.double()
     begin = Starts(begin.states.double(), begin.weight.double(), begin.group, path=path)
-    begin = distinct(begin) if given else begin
     groups = group_count(begin.group)
-    if given and groups < FEWEST <= _rows(starts):
-        raise InputError(
-            f"starts has {groups} different rows of {_rows(starts)}, expected at least {FEWEST}: "
-            f"equal rows are one start; give different states, or a number of them"
-        )
     if groups < FEWEST:
         raise InputError(f"starts has {groups} groups, expected at least {FEWEST} independent ones")
     return begin

@@ -27,6 +27,7 @@ HALF = 0.5  # of the actions
 FEWEST = 10  # looks: a head that begins at 0 blocks the first gradients only
 RECENT = 16  # rows whose passes are judged together
 BORN = 0.02  # of the gradient through a tanh, in a window in which sound actors let 5% or more
+FULL = 0.99  # of the actions at their limits
 COST = 0.1  # of it, above which a saturated actor still learns
 POOL = 64  # bursts that are judged together
 PERSISTENT = 3  # bursts in which a column is dead
@@ -86,7 +87,9 @@ def saturated(look: Look) -> Alarm | None:
     margin = sqrt(log(len(share) / look.level) / (2 * n))
     passed = _passed(look.new, len(share))
     lasted = (len(rows) == RECENT) & (shares > HALF).all(axis=0) & ~(passed > COST)
-    born = (passed < BORN) & (look.count == len(look.rows)) & (_passed(look.rows[0], 1) < BORN)
+    begun = (passed < BORN) & (_passed(look.rows[0], 1) < BORN)
+    begun |= np.isnan(passed) & (shares > FULL).all(axis=0)  # the loop does not say what passes
+    born = begun & (look.count == len(look.rows)) & (share - margin > HALF)
     bad = born | (lasted & (share - margin > HALF))
     if not bad.any():
         return None

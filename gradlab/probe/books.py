@@ -22,6 +22,9 @@ class Book(Protocol):
 
     def write(self, table: str, row: Row) -> None: ...
 
+    def amend(self, table: str, row: Row) -> None:
+        """The last row again, in its place; where rows have gone, nothing."""
+
     def close(self) -> None: ...
 
 
@@ -40,6 +43,8 @@ class Nowhere:
 
     def write(self, table: str, row: Row) -> None:
         pass
+
+    amend = write
 
     def close(self) -> None:
         pass
@@ -63,6 +68,10 @@ class Together:
         for book in self.books:
             book.write(table, row)
 
+    def amend(self, table: str, row: Row) -> None:
+        for book in self.books:
+            book.amend(table, row)
+
     def close(self) -> None:
         """All of them, whichever fails."""
         with ExitStack() as all_of_them:
@@ -81,6 +90,9 @@ class Told:
 
     def write(self, table: str, row: Row) -> None:
         self.log(flat(table, row, self.names))
+
+    def amend(self, table: str, row: Row) -> None:
+        pass
 
     def close(self) -> None:
         pass
@@ -126,6 +138,8 @@ class Written:
         known = self._journal.tables[table]
         kept = {k: v for k, v in row.items() if k in known.columns or k == known.index}
         self._journal.append(table, kept)
+
+    amend = write
 
     def close(self) -> None:
         if self._journal is not None:

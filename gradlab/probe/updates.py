@@ -262,7 +262,7 @@ class Updates:
         row = self._vitals.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
             if ended and self._filed:  # by its number it takes the place of the last one
-                self.desk.book.write("vitals", self._filed | {"due": self._waits(ended)})
+                self.desk.book.amend("vitals", self._filed | {"due": self._waits(ended)})
             return
         row["learning_rate"] = rate_of(self.optimizer, held)
         row |= {} if self.critic is None else self.critic.row()

@@ -69,7 +69,9 @@ def premises(probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts) 
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
         measured = _measured(probe, task, begin, at)
         reward = _reward(measured, truth)
-        found = [reward, *found] if reward is not None else [*found, *_critics(probe, measured)]
+        # Where returns diverge, as without any truth, no critic has their size.
+        critics = _critics(probe, measured) if truth.status != "none" else []
+        found = [reward, *found] if reward is not None else [*found, *critics]
     if found:
         return found
     result = "returns differ, θ moves them, no model is the simulator, the critic is of their size"

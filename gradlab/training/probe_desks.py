@@ -119,5 +119,8 @@ class _Alarms:
         if table == "alarms":
             self.desks.write({**row, "seed": self.seed})
 
+    def amend(self, table: str, row: Mapping[str, Any]) -> None:
+        pass
+
     def close(self) -> None:
         pass

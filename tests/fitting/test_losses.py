@@ -383,8 +383,10 @@ def test_rows_that_the_simulator_flags_count_by_their_prediction_alone(wrong: fl
     flags = torch.arange(40) % 3 == 0
 
     class Doubtful:
-        def linearize(self, state: Tensor, action: Tensor) -> Linearization:
-            found = task.simulator.linearize(state, action)
+        def linearize(
+            self, state: Tensor, action: Tensor, noise: Tensor | None = None
+        ) -> Linearization:
+            found = task.simulator.linearize(state, action, noise)
             A = torch.where(flags[:, None, None], wrong, found.A)
             certificate = replace(found.certificate, flags=flags)
             return replace(found, A=A, certificate=certificate)

@@ -425,16 +425,16 @@ def test_every_entry_checks_what_it_is_given(evaluate):
     system, critic = linear(), Critic(3)
     policy = nn.Linear(2, 1).double()
 
-    class Column(Critic):
+    class Wide(Critic):
         def forward(self, *inputs):
-            return self.net(torch.cat(inputs, dim=1))
+            return torch.cat(inputs, dim=1)
 
     def attempt(estimator, policy=policy, **options):
         return evaluate(estimator, policy, torch.zeros(4, 2).double(), **options)
 
     estimator = named.model_driven(system, critic, GAMMA, 2)
     for act, word in (
-        (lambda: attempt(named.model_driven(system, Column(3), GAMMA, 2)), "squeeze"),
+        (lambda: attempt(named.model_driven(system, Wide(3), GAMMA, 2)), "critic returns"),
         (lambda: attempt(estimator, termination="msak"), "termination"),
         (lambda: attempt(estimator, nn.Sequential(policy, nn.Dropout())), "train mode"),
         (lambda: attempt(estimator, nn.Linear(2, 1).double().requires_grad_(False)), "trainable"),

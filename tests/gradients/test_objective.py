@@ -306,7 +306,7 @@ def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
     one = ONE
     task = linear_quadratic(
         A=1.3 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
-        start_mean=one[0], start_covariance=one, discount=GAMMA,
+        start_mean=one[0], start_covariance=one, discount=GAMMA, prior=(1.29 * one, 0.5 * one),
     )  # fmt: skip
     policy = feedback(-0.1 * one)
     critic = ExactCritic(task.simulator, -1.0 * one, GAMMA)

@@ -369,6 +369,12 @@ def test_a_mixture_needs_a_model_and_a_simulator_with_jacobians(tmp_path):
         def linearize(self, state, action, noise=None):
             raise NotImplementedError("a black box")
 
+        def step(self, state, action, noise=None):
+            return task().simulator.step(state, action, noise)
+
+        def sample_noise(self, n, generator, dtype=torch.float64):
+            return torch.zeros(n, 0, dtype=dtype)
+
     blind = replace(task(), simulator=Opaque())
     with pytest.raises(InputError, match=r"of push gives no Jacobians.*a black box.*take 'rule'"):
         train("mpg-v2", blind, tmp_path / "a.h5", weights="measured")
