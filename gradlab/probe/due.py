@@ -1,5 +1,6 @@
 """What a probe does next and when, in one line for log, page and terminal.
 
+start: 0.29 s, within 5% after 6 seconds of training
 task: first measurement in about 4 minutes
 task: no measurement, not affordable at 5%: 12% would do        (once the run is over)
 """
@@ -46,6 +47,14 @@ class Due:
         needed = f"{ceil(100 * budget.needed(self.price))}% would do"
         needed = needed if self.sure else f"more than {needed.removesuffix(' do')} be needed"
         return f"{text}not affordable at {100 * budget.share:.3g}%: {needed}"
+
+
+def overdrawn(budget: Budget) -> str:
+    """What setting up has cost beyond the share, and from when on the share holds again."""
+    if not budget.spent > budget.share:
+        return ""
+    again = span(budget.own / budget.share)
+    return f"start: {budget.own:.2g} s, within {100 * budget.share:.3g}% after {again} of training"
 
 
 def span(seconds: float) -> str:

@@ -5,7 +5,7 @@
 What is taken of an update is one tensor's norm, a few microseconds. A single leap, as of
 the first reward that is found, holds for three stretches only; a gradient that comes back from next
 to nothing, as a saturated actor's does, is not beyond all that was. The sizes are exact, and there
-is no rate: over 500 updates of the defaults of nine algorithms none grew so (reports/robustness).
+is no rate: of 28 runs of nine algorithms on their defaults, up to 500 updates, none grew so.
 """
 
 from __future__ import annotations

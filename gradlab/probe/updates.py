@@ -25,6 +25,7 @@ from gradlab.probe.alarms_of_updates import lost_now
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import Critic, rate_of
 from gradlab.probe.desk import Desk
+from gradlab.probe.due import overdrawn
 from gradlab.probe.growth import STRETCH, Growth
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.notes import Notes
@@ -291,6 +292,7 @@ class Updates:
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         found = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in found]
+        words.insert(0, overdrawn(self.budget))
         return "; ".join(each for each in words if each)
 
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:

@@ -15,7 +15,8 @@ from torch import nn
 
 import gradlab
 from gradlab.probe import results, sampler
-from gradlab.probe.due import span
+from gradlab.probe.budget import Budget
+from gradlab.probe.due import overdrawn, span
 from gradlab.probe.question import Past
 
 
@@ -159,3 +160,12 @@ def test_a_probe_without_a_task_loads_nothing_that_measures() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_start_beyond_the_share_is_announced_with_its_price() -> None:
+    budget = Budget(0.05, clock := Clock())
+    budget.begin()
+    budget.own, clock.now = 0.3, 2.0
+    assert overdrawn(budget) == "start: 0.3 s, within 5% after 6 seconds of training"
+    clock.now = 6.1
+    assert overdrawn(budget) == ""
