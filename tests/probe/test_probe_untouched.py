@@ -35,15 +35,16 @@ def normalised() -> nn.Module:
 class Noisy(nn.Module):
     """Draws from the global stream in its forward pass, in eval mode, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: float = 0.01) -> None:
         super().__init__()
+        self.size = size
         self.layer = nn.Linear(2, 1)
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self, state: Tensor) -> Tensor:
         self.calls += 1
         random.random(), np.random.random()
-        return self.layer(state) + 0.01 * torch.randn(len(state), 1, dtype=state.dtype)
+        return self.layer(state) + self.size * torch.randn(len(state), 1, dtype=state.dtype)
 
 
 class Critic(nn.Module):
@@ -138,7 +139,12 @@ def double_integrator() -> gradlab.Task:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", [plain, Noisy])
+def drawing() -> nn.Module:
+    """Draws, but its actions do not show it: those that do cannot be measured."""
+    return Noisy(0.0)
+
+
+@pytest.mark.parametrize("make", [plain, drawing])
 def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module]) -> None:
     without, _ = run(make, False, 4)
     task = double_integrator()
