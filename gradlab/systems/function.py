@@ -85,18 +85,19 @@ class FunctionSystem:
     ) -> Linearization:
         check_step(self, state, action, noise)
 
-        def outputs(s: Tensor, a: Tensor) -> Tensor:
+        n, width = state.shape[0], self.state_dim + 1
+        basis = torch.eye(width, dtype=state.dtype, device=state.device)
+        cotangents = basis[:, None, :].expand(width, n, width)
+        # Not torch.func.vjp: a step that converts its network in it, as in net.double()(x), would
+        # leave wrapped tensors in the network's parameters, which end the process when next used.
+        with torch.inference_mode(False), torch.enable_grad():
+            s, a = (x.detach().clone().requires_grad_() for x in (state, action))
             after, reward = self._call(s, a, noise)
             # A dead control or a constant reward is no part of the graph: its derivative is 0.
             unused = 0 * (s.sum(1, keepdim=True) + a.sum(1, keepdim=True))
-            return torch.cat([after, reward[:, None]], 1) + unused
-
-        n, width = state.shape[0], self.state_dim + 1
-        basis = torch.eye(width, dtype=state.dtype, device=state.device)
-        pull_back = torch.func.vjp(outputs, state, action)[1]
-        by_state, by_action = torch.func.vmap(pull_back, out_dims=1)(
-            basis[:, None, :].expand(width, n, width)
-        )
+            outputs = torch.cat([after, reward[:, None]], 1) + unused
+            sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
+        by_state, by_action = (each.transpose(0, 1) for each in sweeps)
         return Linearization(
             A=by_state[:, :-1],
             B=by_action[:, :-1],

@@ -7,7 +7,6 @@ from torch import Tensor
 from gradlab.errors import InputError
 from gradlab.systems import from_function
 
-BATCH_NORM = torch.nn.BatchNorm1d(1, dtype=torch.float64)
 STATE = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
 
 
@@ -105,7 +104,6 @@ def test_a_reward_of_integers_is_a_number() -> None:
         (lambda s: (s, s[:, 0]), r"step takes \(state, action\)"),
         (lambda s, a: (s, s[:, 3]), "step failed .IndexError"),
         (lambda s, a: (s.add_(a), s[:, 0]), "without changing a tensor in place"),
-        (lambda s, a: (BATCH_NORM(s), s[:, 0]), r"batch norm is to be in \.eval\(\)"),
     ],
 )
 def test_a_step_that_cannot_be_differentiated_is_told_in_one_line(step, words) -> None:
@@ -123,3 +121,12 @@ def test_what_is_no_dimension_and_no_function_is_refused(name, value) -> None:
 def test_a_step_that_fails_names_the_line_of_the_users_file() -> None:
     with pytest.raises(InputError, match=r"ZeroDivisionError: .*test_from_function\.py, line \d+"):
         from_function(lambda s, a: 1 / 0, 1, 1).step(STATE, STATE)
+
+
+def test_a_step_may_convert_its_network() -> None:
+    net = torch.nn.Linear(1, 1)
+    system = from_function(lambda s, a: (s + net.double()(a), s[:, 0]), 1, 1)
+    for _ in range(2):
+        found = system.linearize(STATE, STATE)
+        assert torch.equal(found.B[:, 0, 0], net.weight.detach().double()[0].expand(len(STATE)))
+    assert net.weight.grad is None and net(STATE).shape == STATE.shape
