@@ -163,8 +163,11 @@ def main(
     """Runs what is not there yet.
 
     Args:
-        cleanrl: folder with CleanRL's scripts. part: bits, cost, defaults, faults; all.
-        seeds: of defaults and cost. share: of the usual lengths.
+        cleanrl: folder with CleanRL's scripts; without it, the other loops alone.
+        output: where the tables are; rows that they have are not run again.
+        part: bits, cost, defaults, faults, or all of them.
+        seeds: how many, of defaults and cost.
+        share: of the usual lengths.
     """
     torch.set_num_threads(1)
     folder = None if cleanrl is None else cleanrl.resolve()
