@@ -36,9 +36,9 @@ class Growth:
         self._sizes: list[float] = []  # geometric means of the last stretches
         self._largest = 0.0  # of all that are older
 
-    def add(self, size: float) -> None:
-        """One more step."""
-        self._steps += 1
+    def add(self, size: float, steps: int = 1) -> None:
+        """The size in one of so many more steps."""
+        self._steps += steps
         if size > 0 and isfinite(size):
             self._logs.append(log(size))
 

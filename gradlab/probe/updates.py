@@ -39,6 +39,7 @@ ROW = 100  # updates between two rows
 LEAST = 10  # looks in a row, where updates are passed over: a row costs more than these
 BATCH = 256  # N′ where the loop's own is not seen
 STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
+PULSE = 4  # updates passed over to one whose gradient's size is taken: each costs 40 µs
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 WATCHES = 30  # such passes in a run: each takes several times as long
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
@@ -179,14 +180,14 @@ class Updates:
 
     def _alert(self, scale: Tensor | None) -> bool:
         """Was the gradient lost while updates are passed over? Then this one is looked at."""
-        if scale is not None or isfinite(self._pulse()):
+        if scale is not None or self._rest % PULSE or isfinite(self._pulse(PULSE)):
             return False
         self._rest, self._due = 0, True
         return True
 
-    def _pulse(self) -> float:
+    def _pulse(self, steps: int = 1) -> float:
         size = self._vitals.pulse()
-        self._growth.add(size)
+        self._growth.add(size, steps)
         return size
 
     def _stretch(self) -> None:
