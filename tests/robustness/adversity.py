@@ -197,6 +197,7 @@ from gradlab.errors import InputError
 from tests.robustness.adversity import TABLES, Journal, Path, row
 try:
     with Journal(Path(sys.argv[1]), TABLES, {"kind": "training"}) as writer:
+        print("open", flush=True)
         sys.stdin.readline()
         for k in range(50):
             writer.append("updates", row(k))
@@ -222,8 +223,9 @@ def two_writers(count: int, seed: int = 0) -> Counter[str]:
                 )
                 for each in (path, other, path)
             ]  # fmt: skip
-            time.sleep(0.1)
-            said = [each.communicate("go\n", timeout=120)[0].strip() for each in writers]
+            first = [each.stdout.readline().strip() for each in writers]  # all have tried by then
+            rest = [each.communicate("go\n", timeout=120)[0].strip() for each in writers]
+            said = [b if a == "open" else a for a, b in zip(first, rest, strict=True)]
             alone = sorted(said) == ["refused", "refused", "wrote"]
             found[there(path, 50) if alone else "lost"] += 1
     return found
