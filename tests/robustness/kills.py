@@ -26,6 +26,7 @@ from gradlab.errors import InputError
 from gradlab.journal import read
 
 ALLOWED = frozenset({"kept"})
+EACH = 20  # kills of one run, which grows with every one
 SECONDS = 0.15  # longest time from the first row to the kill of a writer
 FOLDING = 1.0  # and from the beginning of a fold to its kill
 # One process imports; its children write, each from the row that it is told, until they are killed.
@@ -60,9 +61,15 @@ for line in sys.stdin:
 
 
 def kill_outcomes(count: int, seed: int = 0) -> Counter[str]:
-    """Outcomes of `count` kills of one run, each of which goes on with it."""
+    """Outcomes of `count` kills of runs, each of which goes on with its run."""
+    generator, found = np.random.default_rng(seed), Counter[str]()
+    for done in range(0, count, EACH):
+        found += _of_one_run(min(EACH, count - done), generator)
+    return found
+
+
+def _of_one_run(count: int, generator: np.random.Generator) -> Counter[str]:
     found: Counter[str] = Counter()
-    generator = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.h5"
         command = [sys.executable, "-c", NURSERY, str(path)]
