@@ -26,7 +26,7 @@ import tyro
 from scipy import stats
 
 from analyses import alarm_worlds as worlds
-from gradlab.probe.alarms import ALPHA, NOISE
+from gradlab.probe.alarms.catalogue import ALPHA, NOISE
 
 BATCHES = ("independent", "partition", "reuse", "replay", "heavy", "wandering")
 NOISY = "gradient no better than noise"

@@ -2,7 +2,7 @@
 
     python -m analyses.alarm_tails [--repetitions 5000] [--output reports/alarms]
 
-Every statistic of `gradlab.probe.alarms_of_task` with its jackknife error, from synthetic starts at
+Every statistic of `gradlab.probe.alarms.task` with its jackknife error, from synthetic starts at
 the border of its hypothesis: how often is it beyond t(level, 63), in the alarm's direction?
 
 critic gap    U(b_c) − ½ U(b_m), |b_c|² = ½ |b_m|² of `ratio` times the noise tr Σ/N

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.probe.alarms_of_updates import noise, signal_of
-from gradlab.probe.look import Look
+from gradlab.probe.alarms.evidence import Look
+from gradlab.probe.alarms.updates import noise, signal_of
 from gradlab.probe.repeats import Repeats, marks
 from gradlab.probe.successive import PAIRS, columns_of
 from gradlab.statistics.successive import fresh, pooled, signal

@@ -35,11 +35,7 @@ from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.networks.mlp import Policy
-from gradlab.statistics.bounds_ddppo import (
-    DDPPOConstants,
-    ddppo_bias,
-    ddppo_printed_coefficients,
-)
+from gradlab.statistics.bounds.ddppo import DDPPOConstants, ddppo_bias, ddppo_printed_coefficients
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
 

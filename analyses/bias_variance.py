@@ -27,14 +27,14 @@ from torch import Tensor
 import gradlab
 from analyses import dp_vs_dr
 from analyses.bias_variance_report import CRITICS, data_levels, write
+from gradlab.cli.terminal.progress_bars import bars
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
 from gradlab.fitting.policies import distil, riccati_gain
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.hooks import Progress
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.profile import Profile
-from gradlab.progress import bars
+from gradlab.progress import Progress
+from gradlab.runs.profile import Profile
 from gradlab.systems.bicycle import TABLE3
 from gradlab.systems.cartpole import (
     MODEL_BIAS,

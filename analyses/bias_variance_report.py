@@ -21,7 +21,7 @@ from analyses.verdicts import put
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
 from gradlab.figures.style import Look
-from gradlab.profile import Profile
+from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import Z, interval, jackknife_se
 
 CRITICS = (1, 5, 25)  # n of the critics' targets; the models' gradients end in the last one

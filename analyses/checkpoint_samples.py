@@ -31,20 +31,20 @@ import tyro
 from torch import Tensor, nn
 
 from analyses.mpg_table_1 import task_of
-from gradlab import records
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.inner_products import first_action_gradients
-from gradlab.gradients.oracles import effective_horizon, unroll_first_action
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.truth import matched_truth
-from gradlab.hooks import silent
+from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks import checkpoint
+from gradlab.progress import silent
 from gradlab.statistics.kernels import ActionProducts
+from gradlab.storage import records
 from gradlab.tasks import Task
+from gradlab.truth.oracles import effective_horizon, unroll_first_action
+from gradlab.truth.truth import matched_truth
 
 CHECKPOINTS = Path("reports/mpg-table-1/runs")
 KEPT, REPLICATES = Path("reports/choice/samples"), Path("runs/choice")

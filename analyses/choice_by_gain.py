@@ -32,9 +32,9 @@ from scipy.linalg import solve_discrete_are, solve_discrete_lyapunov
 
 from analyses.synthetic import moments
 from analyses.verdicts import Verdict, save
-from gradlab.assembly import assembled
 from gradlab.choice import choose
-from gradlab.profile import Profile
+from gradlab.measurement.assembly import assembled
+from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import explicit_grams
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.kernels import GroupProducts, Kernels

@@ -33,12 +33,12 @@ from analyses.checkpoint_samples import (
     starts_of,
 )
 from analyses.mpg_table_1 import task_of
-from gradlab import records
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
-from gradlab.gradients.inner_products import first_action_gradients
-from gradlab.hooks import silent
+from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks.mlp import QCritic
+from gradlab.progress import silent
+from gradlab.storage import records
 from gradlab.tasks import Task
 
 CRITICS, BATCHES, PER_BATCH = 10, 10, 102

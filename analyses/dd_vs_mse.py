@@ -53,9 +53,9 @@ from analyses.paired_trials import (
 )
 from analyses.verdicts import Verdict, save
 from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.directional_loss_check import nearness
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import OneStep
-from gradlab.fitting.nearness import nearness
 
 FOLDER = Path("reports/remedies")
 WORLDS = (("pendulum", 0.0), ("pendulum", 0.1), ("cart-pole", 0.0), ("cart-pole", 0.1))

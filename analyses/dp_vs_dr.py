@@ -35,9 +35,9 @@ from analyses.quadratic_design import SEED, Designed, design
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.lqr import lqr_gradient
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import lqr_gradient
 
 MODELS = 20
 HORIZONS = (1, 2, 3, 5, 10, 20, 30)

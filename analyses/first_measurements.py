@@ -20,7 +20,7 @@ import tyro
 
 import gradlab
 from gradlab import cli
-from gradlab.verdict import verdict
+from gradlab.verdicts.measurement.verdict import verdict
 
 TASKS = {"inverted-pendulum": "inverted_pendulum", "path-tracking": "path_tracking"}
 STARTS = 1024

@@ -18,9 +18,9 @@ from analyses.tailed_gradients import Setting
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
-from gradlab.gradients.lqr import lqr_gradient
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import System
+from gradlab.truth.lqr import lqr_gradient
 
 EXPLORATION = 1.0  # standard deviation of the data's actions around the policy, m/s²
 

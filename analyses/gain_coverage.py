@@ -29,11 +29,11 @@ import gradlab
 from analyses import quadratic_gradients as lq
 from analyses.synthetic import moments
 from gradlab import provenance
-from gradlab.gradients.lqr import ExactCritic, lqr_gradient, second_moment
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import estimates
 from gradlab.systems import LinearQuadratic
 from gradlab.tasks import Task, linear_quadratic
+from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
 
 WORLDS = (0, 1, 2, 4, 6, 8)  # seeds with stable loops, true and of the prior
 GAMMA, STEPS = 0.9, 400

@@ -26,10 +26,10 @@ from analyses import jacobian_claims, robots
 from gradlab import cli
 from gradlab.data.noise import stream
 from gradlab.jacobians.comparison import compare_jacobians
-from gradlab.jacobians.run import JacobianRun, load
-from gradlab.jacobians.verdict import verdict
 from gradlab.provenance import environment
+from gradlab.runs.jacobians import JacobianRun, load
 from gradlab.tasks import Task, task_from_name
+from gradlab.verdicts.jacobians.sentences import verdict
 
 FOLDER = Path("reports/jacobians")
 ENVIRONMENTS = (

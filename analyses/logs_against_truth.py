@@ -35,16 +35,16 @@ from gradlab.fitting.models import fit_model
 from gradlab.fitting.policies import stabilising_policy
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.recording import record
-from gradlab.logged.measuring import measure_logs
-from gradlab.logged.reading import TOLERANCE, agreements, numbers
-from gradlab.logged.run import LogsRun
+from gradlab.logs.measure import measure_logs
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
+from gradlab.runs.logs import LogsRun
+from gradlab.runs.logs_numbers import TOLERANCE, agreements, numbers
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.truth.lqr import lqr_gradient
 
 FOLDER = Path("reports/logs")
 WEIGHT, NOISE = (-1.0, -1.2), 0.3  # of the linear policy and of its actions

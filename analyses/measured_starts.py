@@ -24,13 +24,13 @@ from tyro.conf import subcommand
 from analyses.measured_weights import FOLDER, SEEDS, SETS, TASKS
 from analyses.mpg_table_1 import task_of
 from analyses.verdicts import put
-from gradlab import records
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.inner_products import estimator_moments
-from gradlab.hooks import silent
+from gradlab.measurement.moments.inner_products import estimator_moments
+from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.networks import checkpoint
-from gradlab.shared_truth import SharedTruth, shared_truth
+from gradlab.progress import silent
 from gradlab.statistics.switching import Errors, errors, propose_weights
+from gradlab.storage import records
 from gradlab.tasks import Task
 
 STARTS, BATCH = 128, 256

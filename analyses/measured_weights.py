@@ -32,7 +32,7 @@ from tyro.conf import subcommand
 
 from analyses.mpg_table_1 import task_of
 from analyses.verdicts import put, save
-from gradlab.progress import bars
+from gradlab.cli.terminal.progress_bars import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.loop import train
 from gradlab.training.weights import FixedWeights

@@ -23,9 +23,9 @@ import tyro
 from analyses.measured_weights import FIXED, FOLDER, GAIN, TASKS
 from analyses.measured_weights_report import averaged, best_fixed
 from analyses.verdicts import put
-from gradlab.training.measured_outcomes import NO_TRUTH, SWITCHED
-from gradlab.training.measured_results import gains_over_rule, interval_of_mean
-from gradlab.training.results import GOALS, Training, first_reached, load
+from gradlab.runs.training.measured_outcomes import NO_TRUTH, SWITCHED
+from gradlab.runs.training.measured_weights import gains_over_rule, interval_of_mean
+from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.wording import percent
 
 Runs = Mapping[str, Training]

@@ -30,9 +30,9 @@ from torch import Tensor
 from analyses.tailed_gradients import Dynamics, Setting, exact_critic, tailed_gradient
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
-from gradlab.gradients.lqr import costs_to_go, lqr_gradient, lqr_return
-from gradlab.statistics.bounds import MAACConstants, maac_error
+from gradlab.statistics.bounds.improvement import MAACConstants, maac_error
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import costs_to_go, lqr_gradient, lqr_return
 
 FOLDER = Path("reports/bounds")
 TRIALS = 200

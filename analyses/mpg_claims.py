@@ -25,7 +25,7 @@ from scipy import stats
 from analyses.verdicts import Verdict
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.training.results import GOALS, Training, first_reached, table
+from gradlab.runs.training.results import GOALS, Training, first_reached, table
 
 PAPER = "MPG, Table I"
 FAILURES = 0.8  # share of MPG-v1's seeds that may not reach the goal

@@ -27,14 +27,14 @@ from tyro.conf import subcommand
 from analyses.mpg_claims import CLAIMS
 from analyses.verdicts import put, save
 from gradlab import tasks
+from gradlab.cli.terminal.progress_bars import bars
 from gradlab.networks import checkpoint
-from gradlab.progress import bars
 from gradlab.reporting.output import compare
+from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.training.algorithms import find
 from gradlab.training.collection import evaluate
 from gradlab.training.loop import train
-from gradlab.training.results import GOALS, Training, first_reached, load
 
 ROWS = ("mpg-v1", "mpg-v2", "n-step-dpg", "n-step-adp", "td3", "sac")
 FOLDER = Path("reports/mpg-table-1")

@@ -36,7 +36,7 @@ from analyses.tailed_gradients import Dynamics, Setting, tailed_gradient
 from analyses.verdicts import Verdict, save
 from analyses.wrong_quadratics import World, make_world
 from gradlab.data.noise import stream
-from gradlab.statistics.bounds_rp import rp_optimal_horizon
+from gradlab.statistics.bounds.rp import rp_optimal_horizon
 
 FOLDER = Path("reports/horizon-claims")
 RATIOS = (0.1, 1.0, 10.0, 100.0, 1000.0)

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.data.noise import child, stream
-from gradlab.journal import journal_of
-from gradlab.probe.results import load
-from gradlab.probe.verdict import verdict
+from gradlab.runs.probe.results import load
+from gradlab.storage.journal import journal_of
 from gradlab.tasks import Task
+from gradlab.verdicts.probe.sentences import verdict
 
 RUNS = {
     "path-tracking": (gradlab.tasks.path_tracking, False),

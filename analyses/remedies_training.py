@@ -25,13 +25,13 @@ from tyro.conf import subcommand
 
 from analyses.verdicts import put
 from gradlab import tasks
-from gradlab.progress import bars
+from gradlab.cli.terminal.progress_bars import bars
 from gradlab.reporting.output import compare
+from gradlab.runs.training.pairs import WORDS, paired_verdict, table
+from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.loop import train
-from gradlab.training.model_choice import LOSSES, LearnedModel
-from gradlab.training.pairs import WORDS, paired_verdict, table
-from gradlab.training.results import Training, load
+from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
 FOLDER = Path("reports/remedies/training")
 SPECTRAL = LearnedModel(spectral="all_but_last")

@@ -1,7 +1,7 @@
 """Two policies for MuJoCo tasks without a prior: random, and holding the initial posture.
 
 random     a ~ U over the control range, independent of the state
-posture    u = kp (q₀ − q) − kd q̇ per actuated joint, clipped (`gradlab.fitting.posture`)
+posture    u = kp (q₀ − q) − kd q̇ per actuated joint, clipped (`gradlab.fitting.hold_pose`)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.fitting.posture import posture_gain
+from gradlab.fitting.hold_pose import posture_gain
 from gradlab.systems.mujoco import MujocoEnvironment
 
 

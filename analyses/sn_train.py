@@ -34,12 +34,12 @@ from tyro.conf import subcommand
 import gradlab
 from analyses import remedy_claims
 from analyses.verdicts import Verdict, save
-from gradlab.progress import bars
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.runs.training.pairs import Pair, pairs
+from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, OneStep, Term
 from gradlab.training.loop import train
-from gradlab.training.model_choice import LearnedModel
-from gradlab.training.pairs import Pair, pairs
-from gradlab.training.results import Training, load
+from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.weights import FixedWeights
 
 FOLDER = remedy_claims.FOLDER

@@ -26,9 +26,9 @@ from analyses.verdicts import FOLDER, Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.lqr import lqr_gradient
 from gradlab.gradients.start_laws import initial
 from gradlab.statistics.intervals import Z
+from gradlab.truth.lqr import lqr_gradient
 
 LONG = 600
 HORIZONS = (1, 5, 10, 25, 50, 100, 200, 400, LONG)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from analyses.fitted_double_integrator import fit, make_setting
 from analyses.tailed_gradients import Dynamics, exact_critic, tailed_gradient
 from analyses.verdicts import Verdict, save
-from gradlab.gradients.lqr import costs_to_go
+from gradlab.truth.lqr import costs_to_go
 
 FOLDER = Path("reports/bounds")
 HORIZONS = (0, 1, 2, 5, 10, 15, 20, 30, 50, 80)

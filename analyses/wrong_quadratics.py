@@ -15,10 +15,10 @@ from torch import Tensor
 
 from analyses.tailed_gradients import Dynamics, Setting, exact_critic
 from gradlab.data.noise import stream
-from gradlab.gradients.lqr import costs_to_go, lqr_gradient
-from gradlab.statistics.bounds import MAACConstants, maac_error
-from gradlab.statistics.bounds_rp import RPConstants, rp_bias
+from gradlab.statistics.bounds.improvement import MAACConstants, maac_error
+from gradlab.statistics.bounds.rp import RPConstants, rp_bias
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import costs_to_go, lqr_gradient
 
 LEVELS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MODEL_ERROR = 0.05  # at level 1

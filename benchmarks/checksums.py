@@ -5,7 +5,7 @@
 Files as commands read them, cached by the system: a measurement (512 starts, 25 steps), a training
 run of 20,000 rows, a million recorded transitions. Contestants:
     reading             what a command does to have it, without the checksum: the unit
-    seal                what `gradlab.seals` compares: sums of blocks
+    seal                what `gradlab.storage.seals` compares: sums of blocks
     CRC-32              of all bytes
     BLAKE2b, SHA-256    the same file through hashlib
     child               reading in a process of its own, as files from elsewhere are
@@ -24,9 +24,10 @@ import torch
 import tyro
 
 from benchmarks.side_by_side import seconds
-from gradlab import journal, load, measure, records, seals, tasks, trial
+from gradlab import load, measure, tasks
 from gradlab.data import trajectories
-from gradlab.journal_tables import Column, Table
+from gradlab.storage import journal, records, seals, untrusted
+from gradlab.storage.journal_tables import Column, Table
 
 
 class Critic(torch.nn.Module):
@@ -92,7 +93,7 @@ def contestants(path: Path, read: Callable[[Path], object]) -> dict[str, Callabl
         "CRC-32": lambda: whole_crc(path),
         "BLAKE2b": lambda: hashed(path, "blake2b"),
         "SHA-256": lambda: hashed(path, "sha256"),
-        "child": lambda: trial.record(path),
+        "child": lambda: untrusted.record(path),
     }
 
 

@@ -27,16 +27,16 @@ import tyro
 
 from benchmarks.all_horizons import backpropagate
 from benchmarks.visited import cases
-from gradlab.assembly import assembled
-from gradlab.assumptions import theory
+from gradlab.checks import examine
 from gradlab.data.noise import stream
-from gradlab.gradients.objective import objective_moments
 from gradlab.gradients.starts import as_starts
-from gradlab.gradients.truth import matched_truth
-from gradlab.hooks import silent
-from gradlab.problem import estimators_at
-from gradlab.realising import Stepping, realised_gains
-from gradlab.sanity import examine
+from gradlab.measurement.assembly import assembled
+from gradlab.measurement.bounds import theory
+from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.problem import estimators_at
+from gradlab.measurement.realised_gains import Stepping, realised_gains
+from gradlab.progress import silent
+from gradlab.truth.truth import matched_truth
 
 HORIZON, BATCH, SEED = 25, 256, 0
 

@@ -23,9 +23,9 @@ from stable_baselines3.common.logger import configure
 from torch import nn
 
 import gradlab
-from gradlab.journal import Journal
+from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import find
-from gradlab.training.probing import Probing
+from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import tables
 from gradlab.training.run import Run
 from gradlab.training.settings import for_task

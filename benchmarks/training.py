@@ -18,7 +18,7 @@ import torch
 
 import gradlab
 from benchmarks.side_by_side import seconds
-from gradlab.journal import Journal
+from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.recording import tables
 from gradlab.training.run import Run

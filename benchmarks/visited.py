@@ -30,16 +30,16 @@ from torch import nn
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.inner_products import Measured, estimator_moments
-from gradlab.gradients.objective import objective_moments
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.gradients.truth import Truth, matched_truth
-from gradlab.hooks import silent
+from gradlab.measurement.moments.inner_products import Measured, estimator_moments
+from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.problem import estimators_at
 from gradlab.networks import checkpoint
-from gradlab.problem import estimators_at
+from gradlab.progress import silent
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import estimates
+from gradlab.truth.truth import Truth, matched_truth
 
 REPORTS = Path(__file__).parent.parent / "reports"
 QUANTITIES = ("cosine", "bias2", "mse")

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.data.transitions import from_rows
-from gradlab.logged import measure_logs
-from gradlab.logged.verdict import verdict
+from gradlab.logs import measure_logs
 from gradlab.networks.policies import Gaussian
+from gradlab.verdicts.logs.sentences import verdict
 
 NOISE = 0.3  # standard deviation that was added to the policy's actions [m/s²]
 EPISODES, STEPS, DISCOUNT = 800, 40, 0.95

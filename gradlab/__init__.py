@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
-    from gradlab.accounting import attribute, attribution
     from gradlab.choice import choose
     from gradlab.gradients.estimator import Estimator, Tail
     from gradlab.jacobians.comparison import compare_jacobians
-    from gradlab.measurement import measure
+    from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
-    from gradlab.profile import Profile, load
-    from gradlab.remedies.comparing import compare_remedies
+    from gradlab.remedies.compare import compare_remedies
     from gradlab.reporting import report
+    from gradlab.runs.attribution_shares import attribute, attribution
+    from gradlab.runs.profile import Profile, load
     from gradlab.tasks import Task
     from gradlab.training.loop import train
 
@@ -54,16 +54,16 @@ __all__ = [
 _HOMES = {
     "Estimator": "gradlab.gradients.estimator",
     "Probe": "gradlab.probe.probe",
-    "Profile": "gradlab.profile",
+    "Profile": "gradlab.runs.profile",
     "Tail": "gradlab.gradients.estimator",
     "Task": "gradlab.tasks",
-    "attribute": "gradlab.accounting",
-    "attribution": "gradlab.accounting",
+    "attribute": "gradlab.runs.attribution_shares",
+    "attribution": "gradlab.runs.attribution_shares",
     "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",
-    "compare_remedies": "gradlab.remedies.comparing",
-    "load": "gradlab.profile",
-    "measure": "gradlab.measurement",
+    "compare_remedies": "gradlab.remedies.compare",
+    "load": "gradlab.runs.profile",
+    "measure": "gradlab.measurement.measure",
     "report": "gradlab.reporting",
     "train": "gradlab.training.loop",
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gradlab.reporting.page import Page, render
-from gradlab.verdict.screen import FACTS, NUMBERS, WORDS, counted
+from gradlab.verdicts.screen import FACTS, NUMBERS, WORDS, counted
 
 FOLD = ((1200, 800), (420, 900))
 BEFORE = """() => { const walk = document.createTreeWalker(document.querySelector("main"));

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from gradlab.consequence import Consequence
-from gradlab.findings import Bound, Finding, Theory, bounds_table
-from gradlab.verdict import Sentence
+from gradlab.runs.check_results import Bound, Finding, Theory, bounds_table
+from gradlab.runs.one_step import Consequence
+from gradlab.verdicts.measurement.verdict import Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")

@@ -14,10 +14,10 @@ from math import isfinite
 from gradlab.choice.field import Field
 from gradlab.choice.values import Advice
 from gradlab.errors import InputError
-from gradlab.judgement import growth_of
-from gradlab.profile import Profile
-from gradlab.statistics.bounds_rp import rp_optimal_horizon
-from gradlab.theory import absence
+from gradlab.runs.bounds import absence
+from gradlab.runs.decision_rules import growth_of
+from gradlab.runs.profile import Profile
+from gradlab.statistics.bounds.rp import rp_optimal_horizon
 
 RP, MAAC = "RP Prop 5.10", "MAAC Lemma A.1"
 NEEDED = ("gamma", "epsilon_f", "epsilon_v", "L_f", "L_pi")

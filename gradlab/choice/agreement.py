@@ -12,7 +12,7 @@ import numpy as np
 from gradlab.choice.field import Field
 from gradlab.choice.values import Agreement, Cell
 from gradlab.errors import InputError
-from gradlab.profile import Profile
+from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import Kernels

@@ -13,7 +13,7 @@ import numpy as np
 from gradlab.choice.field import kind_of
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
-from gradlab.profile import Profile
+from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, combine, estimates

@@ -6,7 +6,7 @@ import numpy as np
 
 from gradlab.choice.field import Field, is_finite
 from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
-from gradlab.profile import Profile
+from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.selection import RankSet, largest, separations, signs, smallest
 

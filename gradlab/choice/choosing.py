@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.choice.advice import advice
 from gradlab.choice.agreement import agreement
 from gradlab.choice.batches import Singles, at_batch, singles
@@ -22,9 +22,9 @@ from gradlab.choice.weights import (
 )
 from gradlab.choice.what_if import what_if
 from gradlab.errors import InputError
-from gradlab.findings import failed_premises
-from gradlab.judgement import usable_horizon
-from gradlab.profile import Profile, check_profile
+from gradlab.runs.check_results import failed_premises
+from gradlab.runs.decision_rules import usable_horizon
+from gradlab.runs.profile import Profile, check_profile
 
 FEWEST = 6  # groups, so that each half of them has three
 
@@ -74,7 +74,7 @@ def choice_of(
     """The same whatever the measurement's premises: a training may begin with an absurd critic."""
     times = rule_times(iteration, ramp)
     if batch is not None:
-        arguments.whole("batch", batch, 1)
+        validation.whole("batch", batch, 1)
     among = field(profile, estimators)
     known = singles(profile, among.cells)
     profile = at_batch(profile, profile.batch if batch is None else batch, known)

@@ -13,8 +13,8 @@ import numpy as np
 
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
-from gradlab.judgement import horizons_of, judged_estimator
-from gradlab.profile import Profile
+from gradlab.runs.decision_rules import horizons_of, judged_estimator
+from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
 CONTROLS = ("true_dynamics", "true_dynamics_all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from gradlab.choice.values import CRITERIA, QUANTITY, Best, Choice, Contender, Mixing
-from gradlab.profile import Profile
+from gradlab.runs.profile import Profile
 
 
 def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import numpy as np
 
 from gradlab.choice.field import Field
 from gradlab.choice.values import Steps, Tried
-from gradlab.profile import Profile
-from gradlab.realised import TRUE_CELL, Realised
+from gradlab.runs.profile import Profile
+from gradlab.runs.realised import TRUE_CELL, Realised
 
 
 def tried(profile: Profile, among: Field) -> tuple[Steps, Tried] | None:

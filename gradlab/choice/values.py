@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.judgement import NeededBatch, UsableHorizon
+from gradlab.runs.decision_rules import NeededBatch, UsableHorizon
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.moments import Array
@@ -61,7 +61,8 @@ class Steps:
     Attributes:
         raises, lowers: cells whose gain is shown to be above, or below, 0; all others are
             undecided.
-        realised: by the return before and after steps on fresh starts (`gradlab.realised`); else
+        realised: by the return before and after steps on fresh starts (`gradlab.runs.realised`);
+        else
             to first order.
     """
 

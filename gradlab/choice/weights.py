@@ -13,8 +13,8 @@ import numpy as np
 from gradlab.choice.field import Field, is_finite
 from gradlab.choice.values import AlphaOrder, Cell, Contender, Mixing
 from gradlab.errors import InputError
-from gradlab.judgement import horizons_of
-from gradlab.profile import Profile
+from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.grams import FEWEST, Grams, only
 from gradlab.statistics.intervals import Interval, interval, jackknife_se, skewness_corrected

@@ -16,8 +16,8 @@ from gradlab.choice.best import best
 from gradlab.choice.field import CONTROLS, Field
 from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
-from gradlab.judgement import needed_batch
-from gradlab.profile import Profile
+from gradlab.runs.decision_rules import needed_batch
+from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import TRUTH, Kernels

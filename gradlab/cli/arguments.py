@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, arg
 
-from gradlab import records
-from gradlab.arguments import LARGEST
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
+from gradlab.storage import records
+from gradlab.validation import LARGEST
 
 if TYPE_CHECKING:
     from torch import nn

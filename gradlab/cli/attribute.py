@@ -13,18 +13,18 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
 from gradlab.cli.models import asked_model
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_screen
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
-from gradlab.records import check_output
-from gradlab.rescue import keep
+from gradlab.storage.records import check_output
+from gradlab.storage.rescue import keep
 
 if TYPE_CHECKING:
-    from gradlab.profile import Profile
+    from gradlab.runs.profile import Profile
 
 AGAIN = (
     "The run kept no substitutions: they were made again from its task, policy and critic "
@@ -46,11 +46,11 @@ class Attribute:
 
     def run(self, command: str) -> Document:
         """Read or remake the substitutions and account for them."""
-        from gradlab.accounting import attribute
-        from gradlab.ledger_words import sentences
-        from gradlab.profile import load
-        from gradlab.verdict.causes import screen
-        from gradlab.verdict.sentence import Sentence
+        from gradlab.runs.attribution_shares import attribute
+        from gradlab.runs.profile import load
+        from gradlab.verdicts.attribution.first_screen import screen
+        from gradlab.verdicts.attribution.sentences import sentences
+        from gradlab.verdicts.sentence import Sentence
 
         profile = load(self.file)
         again = profile.attribution is None
@@ -72,7 +72,7 @@ class Attribute:
 def _again(profile: Profile, run: Path) -> Profile:
     """The substitutions of a run whose command says how it was made."""
     with undisturbed():
-        from gradlab.reattributed import attributed_again
+        from gradlab.measurement.attribution.reattribution import attributed_again
 
     made = _made(shlex.split(str(profile.config.get("command", ""))), run)
     files = {

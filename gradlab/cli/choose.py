@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.answer import of_screen
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Choose:
         """Choose, from the file alone."""
         from gradlab.choice import choose
         from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
-        from gradlab.profile import load
-        from gradlab.verdict.chosen import screen
+        from gradlab.runs.profile import load
+        from gradlab.verdicts.choice.first_screen import screen
 
         chosen = choose(
             load(self.file),

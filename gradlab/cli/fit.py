@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import arg
 
-from gradlab import records
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.cli.fit_words import fit_sentences, nearness_sentences
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
-from gradlab.rescue import Save, keep
+from gradlab.storage import records
+from gradlab.storage.rescue import Save, keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.fitted import Fit as Fitted
     from gradlab.fitting.losses import Loss
     from gradlab.fitting.model_settings import ModelSettings
-    from gradlab.hooks import Progress
+    from gradlab.progress import Progress
     from gradlab.tasks import Task
 
 

@@ -10,8 +10,8 @@ from gradlab.wording import two
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
+    from gradlab.fitting.directional_loss_check import Nearness
     from gradlab.fitting.fitted import Fit
-    from gradlab.fitting.nearness import Nearness
     from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
 
@@ -76,7 +76,7 @@ def nearness_sentences(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
 ) -> Told:
     """Would directional derivatives have helped a model that was fitted without them?"""
-    from gradlab.fitting.nearness import by_group
+    from gradlab.fitting.directional_loss_check import by_group
 
     try:
         found = by_group(data, fit, neighbours, divided, seed)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
 from gradlab.cli.models import asked_model
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
-from gradlab.rescue import keep
+from gradlab.storage.rescue import keep
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from gradlab.hooks import Progress
-    from gradlab.profile import Profile
+    from gradlab.progress import Progress
+    from gradlab.runs.profile import Profile
     from gradlab.tasks import Task
 
 
@@ -67,8 +67,8 @@ class Jacobians:
                 check_model,
                 compare_jacobians,
             )
+            from gradlab.measurement.problem import check_size
             from gradlab.networks import checkpoint
-            from gradlab.problem import check_size
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-jacobians.h5"
@@ -119,7 +119,7 @@ class Jacobians:
     def _profile(self) -> Profile | None:
         if self.profile is None:
             return None
-        from gradlab.profile import load
+        from gradlab.runs.profile import load
 
         return load(self.profile)
 

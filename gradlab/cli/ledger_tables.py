@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gradlab.ledger import CAUSES, SOURCES
+from gradlab.runs.attribution import CAUSES, SOURCES
 from gradlab.wording import percent, two
 
 ROUNDING = 1e-12  # share of the total's upper end that is no share at all

@@ -46,7 +46,7 @@ class List:
 
             document["algorithms"] = {name: row.summary for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
-            from gradlab.remedies.arms import ABOUT
+            from gradlab.runs.remedies.arms import ABOUT
 
             document["remedies"] = dict(ABOUT)
         return document

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.models import asked_model, named_model
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
-from gradlab.rescue import keep
+from gradlab.storage.rescue import keep
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
@@ -67,8 +67,8 @@ class Logs:
     def run(self, command: str) -> Document:
         """Judge and write RUN.h5 and RUN.html."""
         with undisturbed():
-            from gradlab.logged.data import read
-            from gradlab.logged.measuring import HORIZON, measure_logs
+            from gradlab.logs.data import read
+            from gradlab.logs.measure import HORIZON, measure_logs
             from gradlab.networks.checkpoint import load
 
         run = self.output or Path("runs") / f"{_stem(self.data)}-logs.h5"

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit_words import listed_norms
 from gradlab.cli.models import asked_model
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.prices import Price
-from gradlab.progress import bars
-from gradlab.rescue import keep
+from gradlab.measurement.prices import Price
+from gradlab.storage.rescue import keep
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from gradlab.hooks import Progress
+    from gradlab.progress import Progress
     from gradlab.systems.system import System
     from gradlab.tasks import Task
 
@@ -87,12 +87,12 @@ class Measure:
     def run(self, command: str) -> Document:
         """Measure and write RUN.h5, RUN.html and the networks that were made."""
         with undisturbed():
-            from gradlab.laws import resolved
-            from gradlab.measurement import measure
+            from gradlab.measurement.laws import resolved
+            from gradlab.measurement.measure import measure
+            from gradlab.measurement.problem import check_arguments, check_networks, check_size
+            from gradlab.measurement.realised_gains import check_judges
             from gradlab.networks import checkpoint
-            from gradlab.problem import check_arguments, check_networks, check_size
-            from gradlab.realising import check_judges
-            from gradlab.stages import Interrupted
+            from gradlab.runs.stages import Interrupted
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}.h5"
@@ -154,7 +154,7 @@ class Measure:
     ) -> tuple[Price, ...]:
         """What each stage will cost."""
         with undisturbed():
-            from gradlab.rates import prices
+            from gradlab.measurement.machine_rates import prices
 
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
         found = prices(task, policy, made, self.starts, horizon, visited)

@@ -42,7 +42,7 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     from gradlab.systems.function import from_function
     from gradlab.systems.learned import LearnedSystem
     from gradlab.systems.system import System
-    from gradlab.user_code import load_made, own
+    from gradlab.user_code.loading import load_made, own
 
     found: Any = load_made(name) if own(name) else load(name)
     if inspect.isroutine(found) and task is not None:  # a function that is the step

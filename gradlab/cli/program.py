@@ -18,8 +18,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
-from gradlab.cli import doors, notes, streams, usage
-from gradlab.cli.answer import answer
+from gradlab.cli import refusals
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
@@ -31,11 +30,13 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
-from gradlab.cli.signals import terminable
+from gradlab.cli.terminal import notes, streams, usage
+from gradlab.cli.terminal.answer import answer
+from gradlab.cli.terminal.progress_bars import standard_error
+from gradlab.cli.terminal.signals import terminable
 from gradlab.cli.train import Train
 from gradlab.cli.watch import Watch
 from gradlab.errors import Failure, InputError, as_options
-from gradlab.progress import standard_error
 
 INTERRUPTED, TERMINATED = 130, 143
 LONGEST = 1000  # characters of a refusal
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     with streams.lasting():
         try:
-            doors.check_words(words)
+            refusals.check_words(words)
             asked = _asked(words)
         except InputError as error:
             return _refused(error)
@@ -115,7 +116,7 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
         try:
             # Whatever a simulator or a user's file prints must not mix with the answer.
             with contextlib.redirect_stdout(sys.stderr):
-                doors.check(asked)
+                refusals.check(asked)
                 document = asked.run(shlex.join(["gradlab", *words]))
         except InputError as error:
             return _refused(error)

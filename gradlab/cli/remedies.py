@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
 from gradlab.cli.data import named_data
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
 
 if TYPE_CHECKING:
     from torch import nn
 
     from gradlab.data.trajectories import Trajectories
     from gradlab.fitting.model_settings import ModelSettings
-    from gradlab.hooks import Progress
-    from gradlab.remedies.run import Remedies as Run
+    from gradlab.progress import Progress
+    from gradlab.runs.remedies.run import Remedies as Run
     from gradlab.tasks import Task
 
 # Of the feedback that is optimal for the prior: at 1 its gradient is close to 0, with any model.
@@ -83,8 +83,8 @@ class Remedies:
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
         with undisturbed():
-            from gradlab.problem import check_arguments, check_networks, check_size
-            from gradlab.remedies.comparing import ROWS, compare_remedies
+            from gradlab.measurement.problem import check_arguments, check_networks, check_size
+            from gradlab.remedies.compare import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)
         run = self.output or Path("runs") / f"{task.name}-remedies.h5"
@@ -126,7 +126,7 @@ class Remedies:
 
     def _arms(self) -> tuple[str, ...]:
         """Names after --remedies, by spaces or commas."""
-        from gradlab.remedies.arms import ABOUT, DEFAULT
+        from gradlab.runs.remedies.arms import ABOUT, DEFAULT
 
         named = [each for word in self.remedies for each in word.split(",") if each]
         for name in named:
@@ -140,7 +140,7 @@ class Remedies:
     def _model(self) -> ModelSettings:
         """The baseline: the network's widths and activation, without what is a remedy."""
         from gradlab.fitting.model_settings import PRESETS
-        from gradlab.remedies.comparing import SETTINGS
+        from gradlab.remedies.compare import SETTINGS
 
         preset = PRESETS[self.network]
         return replace(
@@ -197,8 +197,8 @@ class Remedies:
 
 def _kept(run: Path) -> str:
     """What an interrupted run leaves, and how to go on."""
-    from gradlab.remedies.comparing import PLAN, models_folder
-    from gradlab.remedies.run import load
+    from gradlab.remedies.compare import PLAN, models_folder
+    from gradlab.runs.remedies.run import load
 
     if not (models_folder(run) / PLAN).is_file():
         return "nothing was fitted yet"

@@ -9,9 +9,9 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_screen
 from gradlab.cli.arguments import Document
-from gradlab.progress import bars
+from gradlab.cli.terminal.answer import of_screen
+from gradlab.cli.terminal.progress_bars import bars
 
 
 @dataclass(frozen=True)

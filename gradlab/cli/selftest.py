@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from gradlab.cli.arguments import Document
-from gradlab.cli.signals import undisturbed
-from gradlab.progress import bars
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Selftest:
     def run(self, command: str) -> Document:
         """Every check with its numbers; `passed` decides the exit code."""
         with undisturbed():
-            from gradlab.selftest import selftest
+            from gradlab.measurement.selftest import selftest
 
         with bars() as progress:
             checks = selftest(progress)

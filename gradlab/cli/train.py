@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import Positional, arg
 
 from gradlab.cli import arguments
-from gradlab.cli.answer import of_run
 from gradlab.cli.arguments import Document
-from gradlab.cli.signals import undisturbed
+from gradlab.cli.terminal.answer import of_run
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
-from gradlab.progress import bars
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import Algorithm
-    from gradlab.training.model_choice import LearnedModel
+    from gradlab.training.models.model_choice import LearnedModel
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Train:
         )
 
     def _learned(self, spectral: bool) -> LearnedModel:
-        from gradlab.training.model_choice import LOSSES, LearnedModel
+        from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
         default = LearnedModel()
         return LearnedModel(

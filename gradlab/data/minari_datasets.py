@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab import checked_json, seals, trial
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
+from gradlab.storage import checked_json, seals, untrusted
 
 PREFIX = "minari:"
 FOLDER = "data"  # of a dataset, in which Minari keeps it
@@ -69,7 +69,7 @@ def read(name: str | Path) -> Trajectories:
         metadata = _metadata(place)
         with contextlib.ExitStack() as files:
             ours = CHECK in metadata
-            tried = [files.enter_context(trial.tried(file, ours)) for file in _stored(place)]
+            tried = [files.enter_context(untrusted.tried(file, ours)) for file in _stored(place)]
             # Minari changes both when it adds episodes, and with that cuts the seal off.
             if ours and "unsealed" not in tried and metadata[CHECK] != _checksum(metadata):
                 raise InputError("its metadata are damaged: export it again")

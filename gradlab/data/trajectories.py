@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab import records
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.storage import records
 
 KIND = "trajectories"
 ROUNDING = 1e-5  # of a column's largest value: float32 records of one state may differ so much

@@ -18,7 +18,7 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
 
     contest                     errors of weights and single gradients, `choice.tables`
 
-Figures of a ledger take its own long table (`gradlab.ledger`):
+Figures of a ledger take its own long table (`gradlab.runs.attribution`):
 
     ledger, variance_sources      shares of squared bias and of variance, as waterfalls
     entries, error_steps          which derivative, at which step
@@ -27,26 +27,26 @@ Figures of a choice take its tables (`gradlab.choice.tables`):
 
     choice_horizon, choice_weights, what_if_grid
 
-Figures of a comparison of Jacobians take its own long table (`gradlab.jacobians.run`):
+Figures of a comparison of Jacobians take its own long table (`gradlab.runs.jacobians`):
 
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
     product_growth, lyapunov, chain_error, model_error      how far one may chain
 
-Figures of a test of remedies take its own long tables (`gradlab.remedies.run`):
+Figures of a test of remedies take its own long tables (`gradlab.runs.remedies.run`):
 
     remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
     remedy_levels, remedy_marks, loss_slices               every model by itself
 
-Figures of logs take their own long table (`gradlab.logged.run`):
+Figures of logs take their own long table (`gradlab.runs.logs`):
 
     logged_agreement, logged_referee, logged_noise, logged_critics      gradients and scores
     logged_direction, logged_prediction                                 the model by itself
 
-Figures of training runs take a row per evaluation and seed (`gradlab.training.results.table`):
+Figures of training runs take a row per evaluation and seed (`gradlab.runs.training.results.table`):
 
     returns, training_curve, mixture_weights, gradient_errors, update_times
 
-and where measurements drive the mixture (`gradlab.training.measured_results.table`):
+and where measurements drive the mixture (`gradlab.runs.training.measured_weights.table`):
 
     weights_against_rule, error_over_rule
 
@@ -54,7 +54,8 @@ and gradients measured at the checkpoints of a run, a row per iteration, estimat
 
     errors_through_training, weights_through_training
 
-Figures of a probe take a row per seed, step, quantity and place (`gradlab.probe.tables.curves`):
+Figures of a probe take a row per seed, step, quantity and place
+(`gradlab.runs.probe.tables.curves`):
 
     probe_curve, gradient_norms, layer_norms, lost_gradients, action_shares, dead_columns
     chosen_horizons, growth_rates, critic_values, probe_cost

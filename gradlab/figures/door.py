@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 import pandas as pd
 from matplotlib.axes import Axes
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 
 P = ParamSpec("P")
@@ -30,10 +30,10 @@ def of_table(draw: Callable[P, R]) -> Callable[P, R]:
     def drawn(*args: P.args, **kwargs: P.kwargs) -> R:
         given: Any = args[0] if args else kwargs.get(first)
         name = getattr(draw, "__name__", "figure")
-        arguments.instance(first, given, pd.DataFrame, f"the table of figures.{name}")
-        arguments.instance("ax", kwargs.get("ax"), (Axes, type(None)), "matplotlib Axes, or None")
+        validation.instance(first, given, pd.DataFrame, f"the table of figures.{name}")
+        validation.instance("ax", kwargs.get("ax"), (Axes, type(None)), "matplotlib Axes, or None")
         for each in texts:
-            arguments.instance(each, kwargs.get(each, ""), str, "text")
+            validation.instance(each, kwargs.get(each, ""), str, "text")
         try:
             return draw(*args, **kwargs)
         except KeyError as error:

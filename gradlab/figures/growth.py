@@ -1,6 +1,6 @@
 """How far Jacobians can be chained: growth of their products, exponents, errors of the chain.
 
-Each figure takes the long table of a comparison of Jacobians (see `gradlab.jacobians.run`).
+Each figure takes the long table of a comparison of Jacobians (see `gradlab.runs.jacobians`).
 """
 
 from __future__ import annotations

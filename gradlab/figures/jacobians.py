@@ -1,6 +1,6 @@
 """Where a model's Jacobians are wrong: by entry, along the rollout, away from the data.
 
-Each figure takes the long table of a comparison of Jacobians (see `gradlab.jacobians.run`).
+Each figure takes the long table of a comparison of Jacobians (see `gradlab.runs.jacobians`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What logs say of a model's gradient: agreement with scores, noise, derivatives, predictions.
 
-Each figure takes the long table of a run of logs (see `gradlab.logged.run`).
+Each figure takes the long table of a run of logs (see `gradlab.runs.logs`).
 """
 
 from __future__ import annotations

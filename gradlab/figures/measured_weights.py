@@ -1,7 +1,7 @@
 """Weights through training: what measurements put in force, beside what the rule would have done.
 
-The table (`gradlab.training.measured_results.table`) has a row per measurement, seed, quantity and
-horizon, with value, ci_low and ci_high.
+The table (`gradlab.runs.training.measured_weights.table`) has a row per measurement, seed, quantity
+and horizon, with value, ci_low and ci_high.
 """
 
 from __future__ import annotations

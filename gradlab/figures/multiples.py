@@ -1,8 +1,8 @@
 """Small multiples: one small axes per run on common axes, the others in grey behind it.
 
 Overlapping bands of several runs cannot be told apart; side by side they can. The table is that of
-`gradlab.training.results.table`. Up to `SINGLE` seeds are drawn one by one beside their median;
-more, as the median with a band from the first to the third quartile of the seeds.
+`gradlab.runs.training.results.table`. Up to `SINGLE` seeds are drawn one by one beside their
+median; more, as the median with a band from the first to the third quartile of the seeds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a probe sees at every update: gradients, updates, actions, and what looking costs.
 
-The table (`gradlab.probe.tables.curves`) has a row per seed, step, quantity and place (a tensor, an
-action, a tier), with value, ci_low and ci_high. One seed has its intervals as bands, several are
-thin lines.
+The table (`gradlab.runs.probe.tables.curves`) has a row per seed, step, quantity and place (a
+tensor, an action, a tier), with value, ci_low and ci_high. One seed has its intervals as bands,
+several are thin lines.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a probe measures on the task now and then: errors by horizon, choices, growth, critic.
 
-Curves are those of `gradlab.figures.probe`; profiles (`gradlab.probe.tables.profiles`) have a row
-per step, estimator, horizon and quantity.
+Curves are those of `gradlab.figures.probe`; profiles (`gradlab.runs.probe.tables.profiles`) have a
+row per step, estimator, horizon and quantity.
 """
 
 from __future__ import annotations

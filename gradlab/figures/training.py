@@ -1,8 +1,8 @@
 """Curves of training: returns, weights and tracking errors over iterations or over wall time.
 
-The table (`gradlab.training.results.table`) has a row per run, iteration, seed and quantity; the
-seed "all" is the interquartile mean over the seeds with its 95% interval. One run is drawn by its
-seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
+The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
+the seed "all" is the interquartile mean over the seeds with its 95% interval. One run is drawn by
+its seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def gradient_errors(
 def update_times(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Time of an update for every run and horizon of its model rollouts, as boxes (MPG Fig. 5).
 
-    The table is that of `gradlab.training.results.times`.
+    The table is that of `gradlab.runs.training.results.times`.
     """
     ax = ax or new_axes()
     table = table[np.isfinite(table["milliseconds"])]

@@ -19,11 +19,11 @@ from gradlab.data import trajectories, transitions
 from gradlab.data.noise import child, stream
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act, check_policy, noise_dim
 from gradlab.tasks import Task
+from gradlab.user_code.grad_mode import differentiating
 
 
 @final

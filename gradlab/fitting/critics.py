@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import Starts, policy_noise_at
-from gradlab.hooks import Progress, silent
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.spectral import Which, baked, normalise
+from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
 from gradlab.tasks import Task
+from gradlab.user_code.grad_mode import differentiating
 
 TRAJECTORIES = 512
 VISITED = 16  # states taken from each trajectory

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gradlab import provenance, records
+from gradlab import provenance
 from gradlab.fitting.fitted import Fit
-from gradlab.records import Array, Attribute, Record
+from gradlab.storage import records
+from gradlab.storage.records import Array, Attribute, Record
 
 KIND = "fit"
 

@@ -26,13 +26,13 @@ from gradlab.fitting.losses import Loss, OneStep
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.fitting.saved import read_state, write_state
 from gradlab.fitting.standardising import split, standardised
-from gradlab.grad_mode import differentiating
-from gradlab.hooks import Progress, silent
 from gradlab.networks import spectral
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import mlp
 from gradlab.networks.products import fast_products
+from gradlab.progress import Progress, silent
 from gradlab.provenance import tensors_hash
+from gradlab.user_code.grad_mode import differentiating
 
 SAVE_AFTER = 5.0  # seconds between saved states
 

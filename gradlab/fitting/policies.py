@@ -18,15 +18,15 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.fitting.posture import posture_gain
-from gradlab.grad_mode import differentiating
-from gradlab.hooks import Progress, silent
+from gradlab.fitting.hold_pose import posture_gain
 from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
+from gradlab.progress import Progress, silent
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.user_code.grad_mode import differentiating
 
 Array = NDArray[np.float64]
 CURVATURE_STEP = 1e-4  # state units; exact for quadratic rewards

@@ -9,9 +9,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
-from gradlab import tensors
 from gradlab.errors import Failure, InputError
-from gradlab.files import placed
+from gradlab.networks import tensors
+from gradlab.storage.whole_files import placed
 
 KEY = "gradlab.fit"
 

@@ -22,7 +22,7 @@ from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import Loss, OneStep
 from gradlab.fitting.model_settings import MBPO, ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.hooks import Progress, silent
+from gradlab.progress import Progress, silent
 from gradlab.systems.function import AliveFunction
 from gradlab.systems.learned import LearnedSystem, RewardFunction
 from gradlab.systems.system import System

@@ -20,20 +20,20 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients import gram
-from gradlab.gradients.carried import carried
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.critics import as_critic
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System, check_system
+from gradlab.user_code.grad_mode import differentiating
 
 TERMINATIONS = ("ignore", "mask")
 ACTIONS = ("first", "all", "score")
@@ -61,13 +61,13 @@ class Tail:
     terminal_action: Literal["attached", "detached"] = "attached"
 
     def __post_init__(self) -> None:
-        arguments.whole("horizon", self.horizon)
-        if not 0.0 < arguments.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
+        validation.whole("horizon", self.horizon)
+        if not 0.0 < validation.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
             raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
-        arguments.word("value", self.value, ("Q", "V"))
+        validation.word("value", self.value, ("Q", "V"))
         if self.critic is not None:
             object.__setattr__(self, "critic", as_critic(self.critic))
-        arguments.word("terminal_action", self.terminal_action, ("attached", "detached"))
+        validation.word("terminal_action", self.terminal_action, ("attached", "detached"))
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Estimator:
         check_system("states", self.states)
         if self.jacobians is not None:
             check_system("jacobians", self.jacobians)
-        arguments.word("actions", self.actions, ACTIONS)
-        arguments.instance("tail", self.tail, Tail, "a Tail(horizon, critic, discount)")
+        validation.word("actions", self.actions, ACTIONS)
+        validation.instance("tail", self.tail, Tail, "a Tail(horizon, critic, discount)")
         if self.actions == "score" and self.jacobians is not None:
             raise InputError("actions is 'score', which differentiates no system: jacobians=None")
         if self.jacobians is None and self.tail.horizon > 0 and self.actions != "score":
@@ -122,7 +122,7 @@ class Estimator:
         self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
     ) -> Tensor:
         """Per-sample ascent gradients, [N, P]; in float64, on copies, where dtypes differ."""
-        arguments.whole("seed", seed)
+        validation.whole("seed", seed)
         estimator, policy, starts = _in_one_dtype(self, policy, starts)
         begin = checked(estimator, policy, starts, termination)
         plain, policy = softened(estimator, policy)
@@ -135,7 +135,7 @@ class Estimator:
     ) -> Tensor:
         """Mean ascent gradient over the starts, [P], as of `gradients`; samples are taken in
         blocks."""
-        arguments.whole("seed", seed)
+        validation.whole("seed", seed)
         estimator, policy, starts = _in_one_dtype(self, policy, starts)
         begin = checked(estimator, policy, starts, termination)
         plain, policy = softened(estimator, policy)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.carried import carried
 from gradlab.gradients.estimator import BLOCK, Estimator, checked, first_horizon, softened
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import carried
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import Estimator
+from gradlab.user_code.grad_mode import differentiating
 
 
 @dataclass(frozen=True)

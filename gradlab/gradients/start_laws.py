@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
@@ -31,6 +30,7 @@ from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.systems.ended import step_running
 from gradlab.systems.system import System
 from gradlab.tasks import Task
+from gradlab.user_code.grad_mode import differentiating
 
 FEWEST = 4  # groups that a jackknife needs
 

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.data.noise import child, stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -97,7 +97,7 @@ def as_starts(starts: Tensor | Path | Starts, state_dim: int) -> Starts:
         InputError: for a wrong shape, no rows, an integer dtype, a non-finite state, or a weight
             that is negative or not finite.
     """
-    arguments.instance(
+    validation.instance(
         "starts", starts, (Tensor, Path, Starts), f"a tensor [N, {state_dim}] or a Path"
     )
     if isinstance(starts, Starts):

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError
+from gradlab.integrations.actor_parts import Parts
+from gradlab.integrations.backward_hook import after_backward
 from gradlab.integrations.extras import missing
-from gradlab.integrations.headline import headline
-from gradlab.integrations.parts import Parts
-from gradlab.integrations.passes import after_backward
 from gradlab.integrations.states import check_widths, compare
+from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.tasks import Task

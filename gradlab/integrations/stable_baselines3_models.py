@@ -20,9 +20,9 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.integrations.actor_parts import Parts
 from gradlab.integrations.extras import missing
-from gradlab.integrations.parts import Parts
-from gradlab.probe.watch import Watched, limits
+from gradlab.probe.policy_calls import Watched, limits
 
 try:
     from stable_baselines3 import A2C, PPO, SAC, TD3

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from gradlab.errors import InputError
-from gradlab.probe.quiet import undisturbed
+from gradlab.probe.isolation import undisturbed
 from gradlab.tasks import Task
 
 PART = 0.01  # of the way that the state went

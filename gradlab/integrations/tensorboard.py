@@ -13,7 +13,7 @@ from math import isfinite
 from typing import Any, Protocol
 
 from gradlab.errors import InputError
-from gradlab.probe.books import Log
+from gradlab.probe.row_sinks import Log
 
 COUNTS = ("step", "update")
 

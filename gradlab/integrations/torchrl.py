@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.errors import InputError
+from gradlab.integrations.backward_hook import after_backward
 from gradlab.integrations.extras import missing
-from gradlab.integrations.headline import headline
-from gradlab.integrations.passes import after_backward
 from gradlab.integrations.states import compare
+from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
 from gradlab.probe.probe import Logs, Probe
 from gradlab.tasks import Task

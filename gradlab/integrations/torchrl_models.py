@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
+from gradlab.integrations.actor_parts import Parts
 from gradlab.integrations.extras import missing
-from gradlab.integrations.parts import Parts
-from gradlab.probe.watch import Limits, Watched, as_it_is, limits, limits_of
+from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits_of
 
 try:
     from tensordict import TensorDict

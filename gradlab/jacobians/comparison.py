@@ -18,25 +18,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab import arguments, provenance
+from gradlab import provenance, validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.grad_mode import differentiating
 from gradlab.gradients.groups import group_count
 from gradlab.gradients.policy_jacobian import trace
 from gradlab.gradients.rollout import noise_mode, rollout, rollout_with_jacobians
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.hooks import Progress, silent
 from gradlab.jacobians.certificate import add_certificate, counts
 from gradlab.jacobians.effects import add_effects
 from gradlab.jacobians.errors import add_distance, add_entries, add_errors
 from gradlab.jacobians.growth import add_growth, add_measured_growth, add_model_error
 from gradlab.jacobians.rows import Rows
-from gradlab.jacobians.run import JacobianRun
 from gradlab.jacobians.visited import Visited, visit
 from gradlab.networks.interface import check_policy, double_copy, noise_dim
-from gradlab.profile import Profile
+from gradlab.progress import Progress, silent
+from gradlab.runs.jacobians import JacobianRun
+from gradlab.runs.profile import Profile
 from gradlab.systems.system import System, check_system
+from gradlab.user_code.grad_mode import differentiating
 
 HORIZON = 25
 FEWEST = 4  # groups of starts that an interval needs
@@ -81,7 +81,7 @@ def compare_jacobians(
     """
     begun = time.monotonic()
     check_system("simulator", simulator)
-    arguments.instance(
+    validation.instance(
         "policy", policy, nn.Module, "a torch.nn.Module: state [N, ds] → action [N, da]"
     )
     names = _names(simulator, state_names, action_names)
@@ -189,7 +189,7 @@ def _names(
 
 
 def _double(states: Tensor | Path) -> Tensor | Path:
-    arguments.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
+    validation.instance("states", states, (Tensor, Path, np.ndarray), "a tensor [N, ds] or a Path")
     if isinstance(states, Path):
         return states.double()
     return _numbers("states", states)
@@ -216,7 +216,7 @@ def check_horizon(horizon: int) -> None:
     Raises:
         InputError: no positive integer.
     """
-    arguments.whole("horizon", horizon, 1)
+    validation.whole("horizon", horizon, 1)
 
 
 def _check_memory(simulator: System, horizon: int, starts: int) -> None:
@@ -235,7 +235,7 @@ def _checked_data(
     if data is None:
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise InputError(f"data is {arguments.shown(data)}, expected (states, actions)")
+        raise InputError(f"data is {validation.shown(data)}, expected (states, actions)")
     found: list[np.ndarray[Any, Any]] = []
     for name, values, width in (
         ("states", data[0], simulator.state_dim),

@@ -14,11 +14,11 @@ from math import log
 
 import numpy as np
 
-from gradlab.hooks import Progress
 from gradlab.jacobians.rows import Rows, number
 from gradlab.jacobians.visited import Array, Visited
-from gradlab.judgement import growth_of
-from gradlab.profile import Profile
+from gradlab.progress import Progress
+from gradlab.runs.decision_rules import growth_of
+from gradlab.runs.profile import Profile
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.error_growth import error_growth
 from gradlab.statistics.growth import FEWEST

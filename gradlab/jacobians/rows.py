@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.long_table import COLUMNS, NUMBERS
+from gradlab.runs.long_table import COLUMNS, NUMBERS
 from gradlab.statistics.over_groups import Estimates
 
 Label = str | Sequence[str] | NDArray[np.object_]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients.rollout import jacobian_noise, row_blocks
-from gradlab.hooks import Progress
+from gradlab.progress import Progress
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.system import BLOCKS, System
 

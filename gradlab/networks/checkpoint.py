@@ -16,15 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from gradlab import arguments, tensors
+from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.files import placed
+from gradlab.networks import tensors
 from gradlab.networks.critics import FunctionCritic
 from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
-from gradlab.user_code import load_made, own
+from gradlab.storage.whole_files import placed
+from gradlab.user_code.loading import load_made, own
 
 KEY = "gradlab.architecture"
 Kind = Policy | GaussianPolicy | QCritic | MemberMLP | GaussianEnsemble
@@ -136,6 +137,6 @@ def _made(name: str) -> nn.Module:
     if inspect.isroutine(found):
         return FunctionCritic(found)
     if not isinstance(found, nn.Module):
-        got = arguments.shown(found)
+        got = validation.shown(found)
         raise InputError(f"{name} returned {got}, expected a torch.nn.Module")
     return found

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils import parametrizations
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.networks.critics import FunctionCritic
 from gradlab.networks.rows import check_rows
@@ -102,7 +102,7 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
     if not isinstance(module, nn.Module) or (
         name == "policy" and isinstance(module, FunctionCritic)
     ):
-        kind = "a function" if isinstance(module, FunctionCritic) else arguments.shown(module)
+        kind = "a function" if isinstance(module, FunctionCritic) else validation.shown(module)
         raise InputError(f"{name} is {kind}, expected a torch.nn.Module, whose parameters are θ")
     if name == "policy" and isinstance(module, torch.jit.ScriptModule):
         raise InputError(f"{name} is a {type(module).__name__}: give the module it was made from")
@@ -119,7 +119,7 @@ def double_copy(name: str, module: nn.Module) -> nn.Module:
 
 def _check_sound(name: str, module: nn.Module, state: Tensor) -> None:
     if not isinstance(module, nn.Module):
-        raise InputError(f"{name} is {arguments.shown(module)}, expected a torch.nn.Module")
+        raise InputError(f"{name} is {validation.shown(module)}, expected a torch.nn.Module")
     for child in module.modules():
         if child.training and isinstance(child, _UNSTEADY):
             raise InputError(

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gradlab.probe.alarms.growth import Growth
 from gradlab.probe.budget import Budget
-from gradlab.probe.growth import Growth
 from gradlab.probe.origin import rows_text
-from gradlab.probe.vitals import Numbers, Vitals, finite
-from gradlab.probe.watch import inert, passing
+from gradlab.probe.policy_calls import inert, passing
+from gradlab.probe.update_statistics import Numbers, Vitals, finite
 
 LOOK, STRIDE = 4, 2  # steps to one that is looked at; of these, to one whose length is
 YOUNG = 2  # stretches of a critic that has learnt nothing yet

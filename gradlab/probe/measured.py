@@ -21,13 +21,13 @@ from torch import nn
 
 from gradlab.data.noise import child
 from gradlab.gradients.start_laws import visitation
+from gradlab.measurement.problem import estimators_at, starts_of
+from gradlab.measurement.shared_truth import SharedTruth, shared_truth
+from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.probe.measured_path import along, fresh_path, units
 from gradlab.probe.measured_profile import gradients, rounding
-from gradlab.probe.question import Past, Question
-from gradlab.probe.quiet import doubled, undisturbed
-from gradlab.probe.schema import ESTIMATORS
-from gradlab.problem import estimators_at, starts_of
-from gradlab.shared_truth import SharedTruth, shared_truth
+from gradlab.probe.task_question import Past, Question
+from gradlab.runs.probe.schema import ESTIMATORS
 
 STARTS = 64
 SOUND = ("converged", "imprecise")

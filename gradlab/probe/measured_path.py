@@ -21,7 +21,7 @@ from gradlab.gradients.rollout import (
 from gradlab.gradients.starts import Starts
 from gradlab.networks.critics import judge
 from gradlab.probe.lost_jacobians import lost
-from gradlab.probe.measured_columns import STEPS
+from gradlab.runs.probe.measured_columns import STEPS
 from gradlab.statistics import chains, over_groups
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Array

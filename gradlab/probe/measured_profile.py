@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from gradlab.checks.precision import in_float32
 from gradlab.choice.best import best
 from gradlab.choice.field import Field, field
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.gradients.estimator import Estimator
-from gradlab.judgement import growth_of, horizons_of, judged_estimator
-from gradlab.probe.measured_columns import CELLS, ENDS
-from gradlab.profile import Profile
-from gradlab.sanity.precision import in_float32
-from gradlab.shared_truth import SharedTruth
+from gradlab.measurement.shared_truth import SharedTruth
+from gradlab.runs.decision_rules import growth_of, horizons_of, judged_estimator
+from gradlab.runs.probe.measured_columns import CELLS, ENDS
+from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import log_ratio
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.statistics.mixing import mse_weights

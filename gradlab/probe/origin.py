@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from gradlab.probe.quiet import copied, undisturbed
+from gradlab.probe.isolation import copied, undisturbed
 
 UNSET = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
 SHOWN = 3

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import child
-from gradlab.gradients.oracles import AT_MOST, unroll_first_action
 from gradlab.gradients.starts import Starts
+from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import act
 from gradlab.probe.budget import Clock
+from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.probe.measured import STARTS
-from gradlab.probe.measured_columns import STEPS
-from gradlab.probe.question import Question
-from gradlab.probe.quiet import doubled, undisturbed
-from gradlab.problem import starts_of
+from gradlab.probe.task_question import Question
+from gradlab.runs.probe.measured_columns import STEPS
 from gradlab.systems.ended import linearize_running, step_running
+from gradlab.truth.oracles import AT_MOST, unroll_first_action
 
 CHECKED = 32  # perturbed policies of a check
 TRIED = 300  # steps of the chains at most

@@ -28,23 +28,23 @@ from torch import Tensor, nn
 
 from gradlab import provenance
 from gradlab.networks.critics import CriticLike, as_critic
-from gradlab.probe import doors
-from gradlab.probe.alarms import Alarm
-from gradlab.probe.books import Log, Nowhere, Shelved, Together, Told, Written
+from gradlab.probe import arguments
+from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
-from gradlab.probe.desk import Desk
+from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
-from gradlab.probe.measured_columns import LAW
 from gradlab.probe.origin import Finder
-from gradlab.probe.quiet import warn
+from gradlab.probe.policy_calls import Watch, Watched, limits_of
+from gradlab.probe.row_sinks import Log, Nowhere, Shelved, Together, Told, Written
 from gradlab.probe.sampler import Measurements
-from gradlab.probe.schema import attributes
 from gradlab.probe.updates import Updates
-from gradlab.probe.watch import Watch, Watched, limits_of
+from gradlab.runs.probe.measured_columns import LAW
+from gradlab.runs.probe.schema import attributes
 
 if TYPE_CHECKING:
-    from gradlab.probe.question import Question
+    from gradlab.probe.task_question import Question
     from gradlab.tasks import Task
 
 Logs = str | Path | Log | Sequence["Logs"] | None
@@ -100,9 +100,11 @@ class Probe:
         watched: Watched | None = None,
         watched_critic: nn.Module | None = None,
     ) -> None:
-        doors.check(policy, optimizer, task, critic, log, overhead_budget, resume, critic_optimizer)
+        arguments.check(
+            policy, optimizer, task, critic, log, overhead_budget, resume, critic_optimizer
+        )
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
-        self.off = doors.spectator()
+        self.off = arguments.spectator()
         with self.budget.paying():  # setting up is the probe's own time, too
             question = None if task is None else _question(task, critic, seed, policy)
             watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
@@ -179,7 +181,7 @@ class Probe:
 
     def resume(self) -> None:
         """Go on after `close`: the next update, in the same file."""
-        if self._closed and not doors.spectator():
+        if self._closed and not arguments.spectator():
             self.off, self._closed = False, False
             self._handles = self._attached()
 
@@ -265,8 +267,8 @@ class Probe:
             self._fail(failed)
 
     def _look(self, step: Any, scaler: Any, finder: Finder | None) -> None:
-        scale = doors.scale_of(scaler, self._optimizer)
-        self._updates.look(doors.step_of(step), scale, True, finder)
+        scale = arguments.scale_of(scaler, self._optimizer)
+        self._updates.look(arguments.step_of(step), scale, True, finder)
 
 
 @final
@@ -315,7 +317,7 @@ class Unplugged:
 
 def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Module) -> Question:
     """Loaded with a task only: without one a probe begins in half the time."""
-    from gradlab.probe.question import Question, check
+    from gradlab.probe.task_question import Question, check
 
     found = Question(task, None if critic is None else as_critic(critic), seed)
     check(found, policy)

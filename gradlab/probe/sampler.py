@@ -17,7 +17,7 @@ from gradlab.probe.due import Due
 from gradlab.probe.successive import FIRST, PAIRS, Burst
 
 if TYPE_CHECKING:
-    from gradlab.probe.question import Past, Question
+    from gradlab.probe.task_question import Past, Question
 
 UNTRIED = 1.5  # seconds, before anything is timed: what prices and measures is loaded then
 

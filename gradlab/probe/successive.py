@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.probe.repeats import Repeats, marks
-from gradlab.probe.vitals import present
+from gradlab.probe.update_statistics import present
 from gradlab.statistics.successive import Signal, fresh, signal
 
 FIRST = 4  # pairs of the burst that finds the price

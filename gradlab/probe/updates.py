@@ -19,21 +19,21 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.probe.alarms import Alarm
-from gradlab.probe.alarms_of_steps import thrown_away
-from gradlab.probe.alarms_of_updates import lost_now
+from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.growth import STRETCH, Growth
+from gradlab.probe.alarms.steps import thrown_away
+from gradlab.probe.alarms.updates import lost_now
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import Critic, rate_of
-from gradlab.probe.desk import Desk
 from gradlab.probe.due import overdrawn
-from gradlab.probe.growth import STRETCH, Growth
+from gradlab.probe.isolation import say, warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.notes import Notes
 from gradlab.probe.origin import Finder, replayed
-from gradlab.probe.quiet import say, warn
+from gradlab.probe.policy_calls import Watch
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.vitals import Numbers, Vitals, finite
-from gradlab.probe.watch import Watch
+from gradlab.probe.update_statistics import Numbers, Vitals, finite
 
 ROW = 100  # updates between two rows
 LEAST = 10  # looks in a row, where updates are passed over: a row costs more than these

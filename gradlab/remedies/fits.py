@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gradlab import checked_json
 from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
@@ -21,10 +20,11 @@ from gradlab.fitting.losses import Loss, MultiStep, OneStep
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
 from gradlab.fitting.two_models import doubled
-from gradlab.hooks import Progress
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.remedies.arms import BASELINE, HALF
+from gradlab.progress import Progress
+from gradlab.runs.remedies.arms import BASELINE, HALF
+from gradlab.storage import checked_json
 from gradlab.systems.system import System
 
 MEMBERS = 7  # of the arm "ensemble", as in PETS, MBPO and DDPPO

@@ -19,9 +19,9 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.descent import Descent
 from gradlab.fitting.models import prepared
-from gradlab.remedies.arms import ABOUT, BASELINE, HALF, STEPS, TIME, longer
-from gradlab.remedies.cells import Pair
 from gradlab.remedies.fits import Part, Recipe
+from gradlab.runs.remedies.arms import ABOUT, BASELINE, HALF, STEPS, TIME, longer
+from gradlab.runs.remedies.values import Pair
 
 REPEATS = 7
 TIMED = 5000  # rows of a timed epoch, at most

@@ -18,8 +18,8 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.losses import LOG_2PI, outputs
 from gradlab.fitting.standardising import split, standardised
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.remedies.cells import Key, Value
 from gradlab.remedies.fits import Made, Recipe
+from gradlab.runs.remedies.values import Key, Value
 
 
 def price_values(

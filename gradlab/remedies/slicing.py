@@ -19,11 +19,11 @@ from torch import Tensor, nn
 
 from gradlab.gradients.estimator import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.slices import Slice, random_direction, slices
 from gradlab.gradients.starts import Starts
-from gradlab.remedies.arms import SIMULATOR
-from gradlab.remedies.cells import Key, Value
-from gradlab.shared_truth import SharedTruth
+from gradlab.measurement.return_slices import Slice, random_direction, slices
+from gradlab.measurement.shared_truth import SharedTruth
+from gradlab.runs.remedies.arms import SIMULATOR
+from gradlab.runs.remedies.values import Key, Value
 from gradlab.systems.system import System
 
 STARTS = 64

@@ -18,14 +18,14 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.fitting.collection import collect, exploring
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.hooks import Progress
-from gradlab.remedies import fits, judging, planning, slicing
-from gradlab.remedies.arms import BASELINE
-from gradlab.remedies.cells import Value
+from gradlab.measurement.shared_truth import shared_truth
+from gradlab.progress import Progress
+from gradlab.remedies import fits, model_values, planning, slicing
 from gradlab.remedies.fits import Made, Part, Recipe
 from gradlab.remedies.planning import Plan
 from gradlab.remedies.prices import price_values
-from gradlab.shared_truth import shared_truth
+from gradlab.runs.remedies.arms import BASELINE
+from gradlab.runs.remedies.values import Value
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
 from gradlab.systems.two_models import TwoModels
@@ -85,12 +85,12 @@ def measured(
         asked.task, asked.policy, asked.starts, asked.horizon, asked.batch,
         seed=asked.seed_of(trial), progress=progress,
     )  # fmt: skip
-    bench = judging.bench(truth, asked.critic)
-    values = judging.simulator_values(bench)
+    bench = model_values.bench(truth, asked.critic)
+    values = model_values.simulator_values(bench)
     for done, (name, system) in enumerate(systems.items(), start=1):
-        values += judging.model_values(name, system, bench)
+        values += model_values.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
-    values += judging.gradient_values(systems, bench, progress)
+    values += model_values.gradient_values(systems, bench, progress)
     sliced = {name: systems[name] for name in (BASELINE, *asked.arms) if name in systems}
     lines = slicing.lines(truth, sliced, asked.critic, first=trial == 0)
     values += lines.roughness
@@ -104,7 +104,7 @@ def measured(
         "trial": trial,
         "rows": len(data),
         "fits": told,
-        "samples": judging.counted(bench),
+        "samples": model_values.counted(bench),
         "truth": {
             "status": truth.reference.status,
             "steps": truth.reference.horizon,

@@ -7,14 +7,14 @@ from html import escape
 
 import pandas as pd
 
-from gradlab.comparison import Comparison
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
-from gradlab.verdict.compared import screen
+from gradlab.runs.comparison import Comparison
+from gradlab.verdicts.comparison import screen
 
 ERROR = "Error"
 PARTS = "What it is made of"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 
 from gradlab.reporting.glossary import marked
-from gradlab.verdict.screen import LIGHTS, Fact, Screen, unsaid
+from gradlab.verdicts.screen import LIGHTS, Fact, Screen, unsaid
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.jacobians.first_screen import screen
-from gradlab.jacobians.run import JacobianRun
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
+from gradlab.runs.jacobians import JacobianRun
+from gradlab.verdicts.jacobians.first_screen import screen
 
 ERROR = "Where the model's derivatives are wrong"
 SIMULATOR = "The simulator's derivatives"

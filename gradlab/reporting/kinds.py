@@ -12,18 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gradlab import journal
 from gradlab.errors import InputError
-from gradlab.jacobians import run as jacobians_run
-from gradlab.jacobians.first_screen import screen as jacobians_screen
-from gradlab.logged import run as logged_run
-from gradlab.logged.first_screen import screen as logs_screen
-from gradlab.probe import results as probe_results
-from gradlab.probe.first_screen import screen as probe_screen
-from gradlab.probe.schema import KIND as PROBE
-from gradlab.profile import load as load_profile
-from gradlab.remedies import run as remedies_run
-from gradlab.remedies.first_screen import screen as remedies_screen
 from gradlab.reporting import (
     jacobian_page,
     logged_page,
@@ -34,10 +23,21 @@ from gradlab.reporting import (
 )
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
-from gradlab.training import results as training_results
-from gradlab.training.first_screen import screen as training_screen
-from gradlab.verdict import first_screen
-from gradlab.verdict.screen import Screen
+from gradlab.runs import jacobians as jacobians_run
+from gradlab.runs import logs as logged_run
+from gradlab.runs.probe import results as probe_results
+from gradlab.runs.probe.schema import KIND as PROBE
+from gradlab.runs.profile import load as load_profile
+from gradlab.runs.remedies import run as remedies_run
+from gradlab.runs.training import results as training_results
+from gradlab.storage import journal
+from gradlab.verdicts.jacobians.first_screen import screen as jacobians_screen
+from gradlab.verdicts.logs.first_screen import screen as logs_screen
+from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.probe.first_screen import screen as probe_screen
+from gradlab.verdicts.remedies.first_screen import screen as remedies_screen
+from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.training.first_screen import screen as training_screen
 
 PROFILE, TRAINING = "profile", training_results.KIND
 

@@ -7,13 +7,13 @@ from functools import partial
 import pandas as pd
 
 from gradlab import figures
-from gradlab.logged.first_screen import screen
-from gradlab.logged.run import LogsRun
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import folded as table_of
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
+from gradlab.runs.logs import LogsRun
+from gradlab.verdicts.logs.first_screen import screen
 
 SUPPORT = "What the data support"
 NOISE = "How much the data can tell"

@@ -11,23 +11,24 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from gradlab import arguments, journal
-from gradlab.comparison import Comparison, compared
+from gradlab import validation
+from gradlab.choice.series import series
 from gradlab.errors import InputError
-from gradlab.files import placed
-from gradlab.hooks import Progress, silent
-from gradlab.probe.schema import KIND as PROBE
-from gradlab.profile import load
-from gradlab.records import check_output
+from gradlab.progress import Progress, silent
 from gradlab.reporting import comparison_page, series_page, training_page
 from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
-from gradlab.series import series
-from gradlab.training import pairs
-from gradlab.training.results import Training, loaded
-from gradlab.verdict.followed import screen as followed
+from gradlab.runs.comparison import Comparison, compared
+from gradlab.runs.probe.schema import KIND as PROBE
+from gradlab.runs.profile import load
+from gradlab.runs.training import pairs
+from gradlab.runs.training.results import Training, loaded
+from gradlab.storage import journal
+from gradlab.storage.records import check_output
+from gradlab.storage.whole_files import placed
+from gradlab.verdicts.series import screen as followed
 from gradlab.wording import listed
 
 
@@ -174,7 +175,7 @@ def check_page(path: str | Path) -> Path:
     Raises:
         InputError: a file is there that gradlab did not write, or its folder cannot be written.
     """
-    page = arguments.path("path", path).with_suffix(".html")
+    page = validation.path("path", path).with_suffix(".html")
     try:
         check_output(page, overwrite=True)
     except InputError as error:

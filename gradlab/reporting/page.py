@@ -18,7 +18,7 @@ from html import escape
 from gradlab.figures.style import SIZE
 from gradlab.reporting import first_fold, shell
 from gradlab.reporting.panels import Panel
-from gradlab.verdict.screen import Screen
+from gradlab.verdicts.screen import Screen
 
 FIRST = (5.3, 3.6)  # inches of the first screen's figure
 

@@ -18,9 +18,9 @@ from gradlab import figures
 from gradlab.choice.tables import contender_table, trial_table, weight_table
 from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
-from gradlab.profile import Profile
-from gradlab.verdict import Evidence
-from gradlab.verdict.facts import Facts
+from gradlab.runs.profile import Profile
+from gradlab.verdicts.facts import Facts
+from gradlab.verdicts.measurement.verdict import Evidence
 
 GAIN = "Gain of a step"
 ERROR = "Bias, variance and error"

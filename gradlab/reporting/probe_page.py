@@ -10,12 +10,12 @@ from html import escape
 
 import numpy as np
 
-from gradlab.probe.first_screen import screen
-from gradlab.probe.results import ProbeRun
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, method
 from gradlab.reporting.probe_panels import ORDER, absent, panels
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.verdicts.probe.first_screen import screen
 
 
 def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:

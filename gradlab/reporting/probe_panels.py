@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from gradlab import figures
 from gradlab.figures.style import SIZE
-from gradlab.probe.results import ProbeRun
-from gradlab.probe.tables import chains, choices, curves, profiles
 from gradlab.reporting.panels import Panel, panel
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.tables import chains, choices, curves, profiles
 
 SIGNAL = "Is there a signal in the noise?"
 HEALTH = "Is the gradient sound?"

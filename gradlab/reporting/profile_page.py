@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from gradlab.choice.words import statements
-from gradlab.findings import Finding
-from gradlab.profile import Profile
-from gradlab.readings import readings
 from gradlab.reporting import panels, shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import Page, Section, method
 from gradlab.reporting.promises import theory
 from gradlab.reporting.soundness import sanity
-from gradlab.verdict import Evidence, evidence, first_screen
-from gradlab.verdict.screen import Screen
+from gradlab.runs.check_results import Finding
+from gradlab.runs.derived_checks import readings
+from gradlab.runs.profile import Profile
+from gradlab.verdicts.choice.sentences import statements
+from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
+from gradlab.verdicts.screen import Screen
 
 LAWS = {"visited": "visited states, by the gradient of the return", "start": "the given starts"}
 

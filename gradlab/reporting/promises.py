@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from gradlab.profile import Profile
 from gradlab.reporting import shell
 from gradlab.reporting.page import Section
 from gradlab.reporting.panels import THEORY
-from gradlab.theory import Promise, absence, promises
+from gradlab.runs.bounds import Promise, absence, promises
+from gradlab.runs.profile import Profile
 
 HEADINGS = (
     "theorem", "about", "bounds its", "applies", "where the measured value is least",

@@ -8,13 +8,13 @@ from html import escape
 import pandas as pd
 
 from gradlab import figures
+from gradlab.choice.series import Series
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import number
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
-from gradlab.series import Series
-from gradlab.verdict.screen import Screen
+from gradlab.verdicts.screen import Screen
 
 SECTION = "Data or model through training"
 HEADINGS = ("iteration", "estimator", "horizon", "quantity", "value", "95 % from", "to")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from gradlab.findings import Finding
 from gradlab.reporting.page import Section
+from gradlab.runs.check_results import Finding
 
 TITLE = "Sanity"
 HEADINGS = ("check", "result", "what it means", "")

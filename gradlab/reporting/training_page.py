@@ -16,9 +16,9 @@ from gradlab.reporting import shell, training_probe
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
-from gradlab.training import measured_results, pairs
-from gradlab.training.first_screen import screen
-from gradlab.training.results import GOALS, Training, first_reached, table, times
+from gradlab.runs.training import measured_weights, pairs
+from gradlab.runs.training.results import GOALS, Training, first_reached, table, times
+from gradlab.verdicts.training.first_screen import screen
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
@@ -93,11 +93,11 @@ def _coordinates(run: Training) -> dict[str, str]:
 
 def _measured(run: Training) -> list[Panel]:
     """What measurements put in force, beside the rule, and what it was worth."""
-    table = measured_results.table(run)
+    table = measured_weights.table(run)
     follow = run.config["algorithm"]["weights"]["follow"]
     starts = int(run.weights["starts"][-1])
     where, better = f"{starts} states of each seed's replay", "have the smaller error"
-    if measured_results.by_gain(run):
+    if measured_weights.by_gain(run):
         where, better = f"states visited from {starts} fresh starts of each seed", "gain more"
     caption = (
         f"Measured on {where}; other {follow} than those in force are followed only where they are "

@@ -11,7 +11,7 @@ from gradlab import figures
 from gradlab.reporting import probe_panels
 from gradlab.reporting.page import Section
 from gradlab.reporting.panels import Panel, panel
-from gradlab.training.results import Training
+from gradlab.runs.training.results import Training
 
 SECTION = "Gradients while it trained"
 ALARMS = "Alarms while it trained"

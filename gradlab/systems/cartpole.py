@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -39,7 +39,7 @@ TIMINGS = ("pre_step", "post_step")
 
 
 def check_timing(reward: str) -> None:
-    arguments.word("reward", reward, TIMINGS)
+    validation.word("reward", reward, TIMINGS)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.foreign import running
 from gradlab.systems.system import (
     Certificate,
     Linearization,
@@ -24,6 +23,7 @@ from gradlab.systems.system import (
     check_step,
     standard_normal,
 )
+from gradlab.user_code.calls import running
 
 StepFunction = Callable[..., tuple[Tensor, Tensor]]
 AliveFunction = Callable[[Tensor], Tensor]
@@ -66,10 +66,10 @@ class FunctionSystem:
 
     def __post_init__(self) -> None:
         for name, least in (("state_dim", 1), ("action_dim", 1), ("noise_dim", 0)):
-            arguments.whole(name, getattr(self, name), least)
+            validation.whole(name, getattr(self, name), least)
         for name, value in (("step", self.function), ("alive", self.alive)):
             if not callable(value) and (value is not None or name == "step"):
-                raise InputError(f"{name} is {arguments.shown(value)}, expected a function")
+                raise InputError(f"{name} is {validation.shown(value)}, expected a function")
 
     @property
     def differentiable(self) -> bool:
@@ -118,12 +118,12 @@ class FunctionSystem:
             inputs.append(zeros if noise is None else noise)
         returned = _tried("step", self.function, inputs)
         if not isinstance(returned, tuple | list) or len(returned) != 2:
-            got = arguments.shown(returned)
+            got = validation.shown(returned)
             many = f"{len(returned)} values" if isinstance(returned, tuple | list) else got
             raise InputError(f"step returned {many}, expected two, next_state and reward")
         after, reward = returned
         if not isinstance(after, Tensor) or not isinstance(reward, Tensor):
-            got = f"{arguments.shown(after)} and {arguments.shown(reward)}"
+            got = f"{validation.shown(after)} and {validation.shown(reward)}"
             raise InputError(
                 f"step returned {got}, expected next_state and reward as tensors: compute them "
                 f"with torch operations, which are differentiated"
@@ -149,7 +149,7 @@ def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
         return torch.ones_like(after[:, 0], dtype=torch.bool)
     found: object = _tried("alive", alive, [after])
     if not isinstance(found, Tensor):
-        raise InputError(f"alive returned {arguments.shown(found)}, expected torch.bool [N]")
+        raise InputError(f"alive returned {validation.shown(found)}, expected torch.bool [N]")
     if found.shape == (len(after), 1) and found.dtype == torch.bool:
         found = found[:, 0]
     if found.shape != after.shape[:1] or found.dtype != torch.bool:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.cartpole import (
     SIMULATOR_WEIGHTS,
@@ -172,4 +172,4 @@ def pendulum_parameters() -> CartPoleParameters:
 
 
 def _check_slider(slider: str) -> None:
-    arguments.word("slider", slider, SLIDERS)
+    validation.word("slider", slider, SLIDERS)

@@ -17,7 +17,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 
 BLOCKS = ("A", "B", "r_s", "r_a")
@@ -118,7 +118,7 @@ def check_system(name: str, system: object) -> None:
     lacking = [each for each in MEMBERS if not hasattr(system, each)]
     without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(MEMBERS) else ""
     raise InputError(
-        f"{name} is {arguments.shown(system)}{without}, expected a System: "
+        f"{name} is {validation.shown(system)}{without}, expected a System: "
         f"systems.from_function(step, state_dim, action_dim) makes one"
     )
 

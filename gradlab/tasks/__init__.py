@@ -12,7 +12,7 @@ from gradlab.tasks.environments import mujoco, view
 from gradlab.tasks.learned import with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.names import TASKS, task_from_name
-from gradlab.tasks.swing import pendulum
+from gradlab.tasks.swing_up import pendulum
 from gradlab.tasks.task import Starts, Task
 from gradlab.tasks.vehicle import path_tracking
 

@@ -17,7 +17,7 @@ from gradlab.systems.cartpole import (
 from gradlab.systems.mujoco_pendulum import MujocoPendulum, Slider, pendulum_parameters
 from gradlab.systems.system import System
 from gradlab.tasks.checks import check_choice
-from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
+from gradlab.tasks.mpg_constants import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task
 
 ENGINES = ("mujoco", "analytic")

@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 
 
@@ -22,5 +22,5 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
 
 def check_number(name: str, value: float, least: float) -> None:
     expected = f"a finite number from {least:g}" if math.isfinite(least) else "a finite number"
-    if arguments.number(name, value, expected) < least:
+    if validation.number(name, value, expected) < least:
         raise InputError(f"{name} is {value!r}, expected {expected}")

@@ -16,7 +16,6 @@ import mujoco as engine
 import numpy as np
 from torch import nn
 
-from gradlab.arguments import shown
 from gradlab.errors import InputError
 from gradlab.networks.views import ClippedVelocities
 from gradlab.systems.chart import Chart
@@ -24,6 +23,7 @@ from gradlab.systems.environments import ENVIRONMENTS, Environment
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.tasks.checks import check_number
 from gradlab.tasks.task import Task
+from gradlab.validation import shown
 
 DISCOUNT = 0.99
 HORIZON = 25

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.linear import LinearQuadratic, check_covariance, symmetric_root
 from gradlab.tasks.checks import check_number
@@ -62,7 +62,7 @@ def linear_quadratic(
     check_covariance("start_covariance", spread, ds)
     root = symmetric_root(spread)
     if prior is not None:
-        arguments.instance("prior", prior, (tuple, list), "two matrices, (A, B), or None")
+        validation.instance("prior", prior, (tuple, list), "two matrices, (A, B), or None")
         if len(prior) != 2:
             raise InputError(f"prior has {len(prior)} entries, expected A and B")
     prior_a, prior_b = (a, b) if prior is None else map(_matrix, ("prior A", "prior B"), prior)
@@ -180,5 +180,5 @@ def _numbers(name: str, value: Any, expected: str) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        got = arguments.shown(value)
+        got = validation.shown(value)
         raise InputError(f"{name} is not {expected} but {got}: {reason}") from None

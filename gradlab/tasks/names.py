@@ -5,16 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.tasks.cartpole import inverted_pendulum
 from gradlab.tasks.checks import nearest
 from gradlab.tasks.environments import MUJOCO_TASKS
 from gradlab.tasks.linear import double_integrator, linear_quadratic
-from gradlab.tasks.swing import pendulum
+from gradlab.tasks.swing_up import pendulum
 from gradlab.tasks.task import Task
 from gradlab.tasks.vehicle import path_tracking
-from gradlab.user_code import called, load_object, own
+from gradlab.user_code.loading import called, load_object, own
 
 TASKS: dict[str, Callable[..., Task]] = {
     "path_tracking": path_tracking,
@@ -39,7 +39,7 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         return factory
     if not callable(factory):
         raise InputError(
-            f"{name} is {arguments.shown(factory)}, expected a function that makes a Task"
+            f"{name} is {validation.shown(factory)}, expected a function that makes a Task"
         )
     signature = inspect.signature(factory)
     try:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gradlab.errors import InputError
-from gradlab.foreign import running
+from gradlab.user_code.calls import running
 
 
 @dataclass(frozen=True)

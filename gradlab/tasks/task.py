@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from gradlab import arguments
+from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.system import System, check_system
 from gradlab.tasks.start_law import start_law
@@ -54,7 +54,7 @@ class Task:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        arguments.instance("name", self.name, str, "text")
+        validation.instance("name", self.name, str, "text")
         check_system("simulator", self.simulator)
         if self.prior is not None:
             check_system("prior", self.prior)
@@ -65,9 +65,9 @@ class Task:
                     got = f"{name} {getattr(self.prior, name)}"
                     raise InputError(f"prior has {got}, but the simulator has {width}")
         # Settings may come from a command line: types are not certain.
-        if not 0 < arguments.number("discount", self.discount, BETWEEN) < 1:
+        if not 0 < validation.number("discount", self.discount, BETWEEN) < 1:
             raise InputError(f"discount is {self.discount!r}, expected {BETWEEN}")
-        arguments.whole("horizon", self.horizon)
+        validation.whole("horizon", self.horizon)
         if not callable(self.starts):
             got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
             raise InputError(
@@ -88,6 +88,6 @@ class Task:
         }
         for name, width in widths.items():
             value = getattr(self, name)
-            arguments.instance(name, value, (tuple, list, type(None)), f"{width} entries, or None")
+            validation.instance(name, value, (tuple, list, type(None)), f"{width} entries, or None")
             if value and len(value) != width:
                 raise InputError(f"{name} has {len(value)} entries, expected {width}")

@@ -18,7 +18,7 @@ from gradlab.systems.vehicle import (
     alive,
 )
 from gradlab.tasks.checks import check_choice
-from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
+from gradlab.tasks.mpg_constants import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task
 
 VEHICLES = {"table3": TABLE3, "code": PUBLISHED_CODE}

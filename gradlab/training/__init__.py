@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import ALGORITHMS, Algorithm
-    from gradlab.training.model_choice import LearnedModel
+    from gradlab.training.models.model_choice import LearnedModel
 
 __all__ = ["ALGORITHMS", "Algorithm", "LearnedModel"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "LearnedModel":
-        from gradlab.training.model_choice import LearnedModel
+        from gradlab.training.models.model_choice import LearnedModel
 
         return LearnedModel
     if name in __all__:

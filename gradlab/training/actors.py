@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.training.algorithms import Term
-from gradlab.training.seed_models import Model
+from gradlab.training.models.seed_models import Model
 from gradlab.training.weights import Floats
 
 Act = Callable[[Tensor], Tensor]  # state [E, N, ds] → action [E, N, da]

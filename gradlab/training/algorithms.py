@@ -31,7 +31,7 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
-from gradlab.training.model_choice import LearnedModel
+from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]

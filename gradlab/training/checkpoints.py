@@ -23,13 +23,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from gradlab import records, tensors
 from gradlab.data.noise import stream
 from gradlab.errors import Failure, InputError
-from gradlab.files import sync
-from gradlab.journal import discard, journal_of
-from gradlab.networks import checkpoint
-from gradlab.records import Array
+from gradlab.networks import checkpoint, tensors
+from gradlab.storage import records
+from gradlab.storage.journal import discard, journal_of
+from gradlab.storage.records import Array
+from gradlab.storage.whole_files import sync
 
 if TYPE_CHECKING:
     from gradlab.training.run import Run

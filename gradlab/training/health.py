@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 
 from gradlab.errors import Failure
-from gradlab.journal import Journal
+from gradlab.storage.journal import Journal
 from gradlab.training import checkpoints
 from gradlab.training.recording import divergence, excess
 from gradlab.training.weights import Floats

@@ -28,7 +28,7 @@ from gradlab.training.algorithms import Algorithm, OneStep, Soft
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
-from gradlab.training.seed_models import Model
+from gradlab.training.models.seed_models import Model
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained
 from gradlab.training.weights import Floats

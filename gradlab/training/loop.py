@@ -13,18 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradlab import provenance
-from gradlab.files import real
-from gradlab.grad_mode import differentiating
-from gradlab.hooks import Progress, silent
-from gradlab.journal import Journal
+from gradlab.progress import Progress, silent
+from gradlab.storage.journal import Journal
+from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, measured_weights, probing
+from gradlab.training import checkpoints
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.configuration import describe, scheduled, settings_of
+from gradlab.training.measured import weights as measured_weights
 from gradlab.training.precision import precision
+from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
 from gradlab.training.run import Run
 from gradlab.training.settings import Settings
+from gradlab.user_code.grad_mode import differentiating
 
 
 @differentiating
@@ -77,7 +79,7 @@ def train(
     else:
         checkpoints.clear(path)
     about = attributes(config, command, provenance.environment())
-    about |= probing.attributes(run.learner)
+    about |= probe.attributes(run.learner)
     with Journal(path, tables(row, task, chosen), about) as journal, precision(chosen):
         if resume:
             progress("training", run.iteration, chosen.iterations)

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Any, final
 import torch
 from torch import Tensor
 
-from gradlab.journal_tables import Column, Table
-from gradlab.records import Attribute
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
-from gradlab.training import gradient_errors, measured_columns, probing
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Ended, Evaluation
-from gradlab.training.dynamics import Fitted
 from gradlab.training.learner import Update
-from gradlab.training.model_choice import LearnedModel
+from gradlab.training.measured import columns as measured_columns
+from gradlab.training.measured import gradient_errors
+from gradlab.training.models.dynamics import Fitted
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.probe import probe
 from gradlab.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     if gradient_errors.measured(algorithm, settings):
         found["gradients"] = gradient_errors.table(algorithm, seeds)
     found |= measured_columns.tables(algorithm, seeds)
-    return found | probing.tables(algorithm, task, settings)
+    return found | probe.tables(algorithm, task, settings)
 
 
 def _model_columns(model: LearnedModel) -> dict[str, Column]:

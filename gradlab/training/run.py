@@ -16,18 +16,19 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch, Replay
 from gradlab.errors import InputError
-from gradlab.hooks import Progress
-from gradlab.journal import Journal
+from gradlab.progress import Progress
+from gradlab.storage.journal import Journal
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, gradient_errors
+from gradlab.training import checkpoints
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Environments, Evaluation, evaluate
-from gradlab.training.dynamics import Dynamics
 from gradlab.training.health import Health
 from gradlab.training.interruption import between_iterations
 from gradlab.training.learner import Learner
-from gradlab.training.measured_weights import Measuring
-from gradlab.training.probing import Probing
+from gradlab.training.measured import gradient_errors
+from gradlab.training.measured.weights import Measuring
+from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import Window, evaluation_row, model_row
 from gradlab.training.settings import Settings
 from gradlab.training.trained import under

@@ -15,7 +15,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.training.actors import Act, Objective, Value, model_step
 from gradlab.training.algorithms import NStep, OneStep
-from gradlab.training.seed_models import Model
+from gradlab.training.models.seed_models import Model
 
 
 def one_step(

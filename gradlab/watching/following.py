@@ -3,7 +3,7 @@
     journal    the frames behind the last whole one; all of it where another file took its place
     file       again when a fold has replaced it, which happens at sizes that grow geometrically
 
-As in `gradlab.journal`, the journal is taken first, so that no row falls between the two.
+As in `gradlab.storage.journal`, the journal is taken first, so that no row falls between the two.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, final
 
-from gradlab import frames, records
 from gradlab.errors import InputError
-from gradlab.frames import Frame
-from gradlab.journal import UNREADABLE, journal_of
-from gradlab.journal_tables import merged
-from gradlab.records import Record
+from gradlab.storage import journal_frames, records
+from gradlab.storage.journal import UNREADABLE, journal_of
+from gradlab.storage.journal_frames import Frame
+from gradlab.storage.journal_tables import merged
+from gradlab.storage.records import Record
 from gradlab.watching.writers import locked
 
 Writer = Literal["none", "writing", "gone", "closed", "unknown"]
@@ -94,10 +94,10 @@ class Follower:
         descriptor = self._journal.fileno()
         size = os.fstat(descriptor).st_size
         data = os.pread(descriptor, size - self._end, self._end) if size > self._end else b""
-        found = list(frames.decode(data))
+        found = list(journal_frames.decode(data))
         self._frames += [frame for _, frame in found]
         whole, before = (found[-1][0] if found else 0), self._lost
-        self._end, self._lost = self._end + whole, int(not frames.torn(data[whole:]))
+        self._end, self._lost = self._end + whole, int(not journal_frames.torn(data[whole:]))
         return bool(found) or not same or self._lost != before
 
     def _drop_journal(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.records import Record
+from gradlab.storage.records import Record
 from gradlab.watching.curves import Chart, Curve, Floats, Scale, spread
 from gradlab.watching.events import Event, Layer, Progress, paced
 from gradlab.watching.quantities import SEED, Arrays, Quantity, by_seed, chart

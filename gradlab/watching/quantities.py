@@ -12,8 +12,8 @@ from math import prod
 
 import numpy as np
 
-from gradlab.records import Array, Record
 from gradlab.statistics.intervals import Z
+from gradlab.storage.records import Array, Record
 from gradlab.watching.curves import Chart, Curve, Floats, Scale, carried, kept, spread
 
 Arrays = Mapping[str, Array]

@@ -19,13 +19,13 @@ from typing import Any, Literal, final
 import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.journal import UNREADABLE
-from gradlab.records import Record
+from gradlab.storage.journal import UNREADABLE
+from gradlab.storage.records import Record
 from gradlab.watching import probe, training
 from gradlab.watching.curves import Chart
 from gradlab.watching.events import Event, Layer, Progress
 from gradlab.watching.following import Follower, Sight
-from gradlab.watching.readings import readings
+from gradlab.watching.latest_values import readings
 
 Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
 KINDS = {"training": training, "probe": probe}

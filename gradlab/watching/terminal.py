@@ -17,7 +17,7 @@ from rich.text import Text
 from gradlab.watching import words
 from gradlab.watching.curves import Chart, Curve
 from gradlab.watching.events import last_of_each_kind
-from gradlab.watching.readings import Reading, readings, through_run
+from gradlab.watching.latest_values import Reading, readings, through_run
 from gradlab.watching.sparkline import sparkline
 from gradlab.watching.state import State
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.records import Array, Record
+from gradlab.storage.records import Array, Record
 from gradlab.watching import probe
 from gradlab.watching.curves import Chart, Curve, Floats, kept
 from gradlab.watching.events import Event, Progress, paced

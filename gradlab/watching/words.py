@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import isfinite
 
 from gradlab.watching.events import Event, Progress
-from gradlab.watching.readings import readings
+from gradlab.watching.latest_values import readings
 from gradlab.watching.state import State
 from gradlab.wording import two
 

@@ -7,7 +7,7 @@ import torch
 
 from analyses import bias_variance, bias_variance_report
 from gradlab.fitting import critics, policies
-from gradlab.hooks import silent
+from gradlab.progress import silent
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from scipy import stats
 import gradlab
 from analyses import coverage, gain_coverage
 from analyses import quadratic_gradients as lq
-from gradlab.gradients.lqr import lqr_gradient
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import lqr_gradient
 
 
 def system(world, A, B):

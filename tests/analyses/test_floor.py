@@ -10,7 +10,7 @@ import torch
 from analyses import floor, verdicts
 from analyses.tailed_gradients import Dynamics
 from analyses.wrong_quadratics import DISCOUNT, make_world
-from gradlab.gradients.lqr import lqr_gradient
+from gradlab.truth.lqr import lqr_gradient
 
 
 @pytest.fixture(scope="module")

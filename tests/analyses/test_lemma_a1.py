@@ -3,7 +3,7 @@ import torch
 
 from analyses import lemma_a1
 from analyses.verdicts import save
-from gradlab.statistics.bounds import MAACConstants
+from gradlab.statistics.bounds.improvement import MAACConstants
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from analyses import mpg_claims, mpg_table_1
-from gradlab.journal import read
-from gradlab.training.results import load
+from gradlab.runs.training.results import load
+from gradlab.storage.journal import read
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 import gradlab
 from analyses import probe_runs
-from gradlab.probe.results import load
+from gradlab.runs.probe.results import load
 
 
 @pytest.mark.slow

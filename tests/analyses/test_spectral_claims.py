@@ -30,9 +30,9 @@ from analyses.tailed_gradients import (
     exact_critic,
     tailed_gradient,
 )
-from gradlab.gradients.lqr import costs_to_go
 from gradlab.networks import spectral
-from gradlab.training.results import Training
+from gradlab.runs.training.results import Training
+from gradlab.truth.lqr import costs_to_go
 
 HORIZONS = var_exp.HORIZONS
 

@@ -16,9 +16,9 @@ from analyses.tailed_gradients import (
 )
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator, Tail
-from gradlab.gradients.lqr import ExactCritic, costs_to_go
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
+from gradlab.truth.lqr import ExactCritic, costs_to_go
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab import records
 from gradlab.data import trajectories
 from gradlab.data.trajectories import Trajectories, segments
 from gradlab.errors import InputError
+from gradlab.storage import records
 
 LENGTHS = {7: 4, 3: 1, 5: 3}  # trajectory id → transitions
 DS, DA = 2, 1

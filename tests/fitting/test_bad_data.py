@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gradlab import cli, records
+from gradlab import cli
 from gradlab.data import minari_datasets
 from gradlab.data.trajectories import Trajectories
 from gradlab.data.transitions import from_rows
@@ -18,6 +18,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.descent import Descent
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import prepared
+from gradlab.storage import records
 from gradlab.tasks import pendulum
 
 WORDS = ("--members", "3", "--hidden", "8", "--epochs", "3", "--neighbours", "3", "--json")

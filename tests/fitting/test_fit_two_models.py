@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gradlab import cli, records
+from gradlab import cli
 from gradlab.cli.models import asked_model
 from gradlab.data import trajectories
 from gradlab.errors import InputError
@@ -17,6 +17,7 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.two_models import Recipe, ddppo
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.storage import records
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.two_models import TwoModels
 from gradlab.tasks import double_integrator, pendulum

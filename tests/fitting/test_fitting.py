@@ -9,7 +9,7 @@ from torch import nn
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
-from gradlab.fitting.posture import posture_gain
+from gradlab.fitting.hold_pose import posture_gain
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint

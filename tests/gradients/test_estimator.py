@@ -5,16 +5,16 @@ import copy
 import pytest
 import torch
 from torch import nn
-from worlds import Critic, Noisy, linear, network, worlds
 
 from gradlab import Estimator, Tail
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.tasks import inverted_pendulum
+from gradlab.truth.reference import reference_gradients
+from tests.gradients.worlds import Critic, Noisy, linear, network, worlds
 
 WORLDS = worlds()
 POLICIES = {

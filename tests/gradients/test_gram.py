@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from worlds import Noisy, network
 
 from gradlab.gradients import gram, path_gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from tests.gradients.worlds import Noisy, network
 
 
 class Mixed(nn.Module):

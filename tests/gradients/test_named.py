@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from worlds import Critic, linear, network, nonlinear
 
 import gradlab
 from gradlab import Estimator, Tail
@@ -22,6 +21,7 @@ from gradlab.gradients.start_laws import repeated
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.systems.recorded import Recorded
+from tests.gradients.worlds import Critic, linear, network, nonlinear
 
 GAMMA = 0.9
 SIM, MODEL = nonlinear(), nonlinear(0.8)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from torch import Tensor
-from worlds import linear
 
 from gradlab import systems
 from gradlab.data.noise import stream
@@ -15,6 +14,7 @@ from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.systems.system import System
+from tests.gradients.worlds import linear
 
 
 def starts(n: int = 6) -> Tensor:

@@ -8,7 +8,6 @@ import pytest
 import scipy.linalg
 import torch
 from torch import Tensor, nn
-from worlds import linear
 
 import gradlab.gradients.rollout as rollouts
 from gradlab import systems
@@ -21,6 +20,7 @@ from gradlab.gradients.starts import Starts, as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import Task
+from tests.gradients.worlds import linear
 
 DISCOUNT, STD = 0.9, 0.5
 SPREAD = torch.tensor([2.0, 0.5], dtype=torch.float64)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import gradlab
-from gradlab import journal
-from gradlab.probe import measured, question
+from gradlab.probe import measured, task_question
+from gradlab.storage import journal
 from tests.integrations.bits import (
     Integrator,
     example,
@@ -81,7 +81,7 @@ def once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sampled tier of every probe looks once at the task, at fewer starts and horizons."""
     often(monkeypatch, RARELY)
     monkeypatch.setattr(measured, "STARTS", 16)
-    monkeypatch.setattr(question, "LONGEST", 3)
+    monkeypatch.setattr(task_question, "LONGEST", 3)
 
 
 def check_written(log: Path) -> None:

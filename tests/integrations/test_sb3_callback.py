@@ -22,11 +22,11 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import gradlab
-from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.integrations.stable_baselines3 import ProbeCallback
 from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
-from gradlab.probe.alarms import Alarm
+from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.storage import journal
 from tests.integrations.bits import Integrator, integrator_task, same, seeded
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "gamma": 0.5}

@@ -11,8 +11,8 @@ import pytest
 from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from gradlab import journal
 from gradlab.integrations.stable_baselines3 import ProbeCallback
+from gradlab.storage import journal
 from tests.integrations.bits import Integrator, integrator_task, often, same, seeded, streams
 from tests.integrations.bits import trained as modules_of
 

@@ -15,11 +15,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.integrations.headline import headline
 from gradlab.integrations.tensorboard import log_to
-from gradlab.probe.alarms import Alarm
-from gradlab.probe.books import Told
-from gradlab.probe.desk import Desk
+from gradlab.integrations.trainer_metrics import headline
+from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.row_sinks import Told
 from tests.integrations.bits import (
     integrator_task,
     often,

@@ -30,10 +30,10 @@ from torchrl.trainers import Trainer
 from torchrl.trainers.trainers import ReplayBufferTrainer, TargetNetUpdaterHook
 
 import gradlab
-from gradlab import journal
 from gradlab.errors import InputError
 from gradlab.integrations.torchrl import ProbeHook
 from gradlab.integrations.torchrl_models import parts_of
+from gradlab.storage import journal
 from tests.integrations.bits import (
     Integrator,
     integrator_task,

@@ -8,12 +8,13 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import journal, systems
+from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
-from gradlab.jacobians import run as runs
+from gradlab.runs import jacobians as runs
+from gradlab.storage import journal
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import Certificate, Linearization
 from gradlab.tasks import Task

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.journal import Journal
-from gradlab.probe import schema
+from gradlab.runs.probe import schema
+from gradlab.storage.journal import Journal
 
 H, STARTS, BATCH = 4, 64, 256
 NAMES = ("network.0.weight", "network.0.bias", "network.2.weight", "network.2.bias")

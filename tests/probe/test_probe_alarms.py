@@ -14,12 +14,12 @@ from torch import nn
 
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe import alarms
-from gradlab.probe.alarms import ALPHA, Alarm, Look, examine
-from gradlab.probe.alarms_of_task import jacobian_drift
-from gradlab.probe.alarms_of_updates import noise, saturated
-from gradlab.probe.books import Nowhere
-from gradlab.probe.desk import Desk
+from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarms import catalogue
+from gradlab.probe.alarms.catalogue import ALPHA, Alarm, Look, examine
+from gradlab.probe.alarms.task import jacobian_drift
+from gradlab.probe.alarms.updates import noise, saturated
+from gradlab.probe.row_sinks import Nowhere
 from gradlab.statistics.successive import signal
 from gradlab.tasks.learned import with_learned_prior
 
@@ -191,7 +191,7 @@ def test_the_way_back_from_a_wrong_direction_depends_on_where_it_is(
 
 def test_every_alarm_has_a_planted_cause() -> None:
     tested = {kind for kind, _, _ in LOUD}
-    assert len(tested) == sum(len(each) for each in alarms.TESTS.values())
+    assert len(tested) == sum(len(each) for each in catalogue.TESTS.values())
 
 
 def test_levels_over_all_looks_sum_to_the_stated_rate() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.probe.alarms import Look, examine
+from gradlab.probe.alarms.catalogue import Look, examine
 from gradlab.probe.measured import Past, Question, measured
 from gradlab.tasks import Task
 from gradlab.tasks.learned import with_learned_prior

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe.growth import Growth
+from gradlab.probe.alarms.growth import Growth
 from gradlab.probe.updates import THROWN
 
 UPDATES, BATCH, LATE = 120, 16, 60

@@ -12,7 +12,7 @@ from torch import nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe import doors, sampler
+from gradlab.probe import arguments, sampler
 
 
 def net() -> nn.Sequential:
@@ -175,7 +175,7 @@ def test_functional_transforms_pass_the_hook_unseen() -> None:
 
 
 def test_other_processes_of_a_group_stay_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "spectator", lambda: True)
+    monkeypatch.setattr(arguments, "spectator", lambda: True)
     policy, rows = net(), []
     optimizer = torch.optim.SGD(policy.parameters(), 1e-3)
     probe = gradlab.Probe(policy, optimizer, log=rows.append)

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.probe import results, sampler
+from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
 from gradlab.probe.due import overdrawn, span
-from gradlab.probe.question import Past
+from gradlab.probe.task_question import Past
+from gradlab.runs.probe import results
 
 
 class Clock:

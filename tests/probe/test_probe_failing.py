@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gradlab
 from gradlab import probe as package
-from gradlab.journal import Journal
 from gradlab.probe import sampler, updates
+from gradlab.storage.journal import Journal
 
 UPDATES = 45
 LOST = 14  # the update whose gradient is not finite

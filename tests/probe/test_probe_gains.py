@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gradlab.probe.gains import facts_of
-from gradlab.probe.results import ProbeRun, load
-from gradlab.probe.schema import ESTIMATORS
-from gradlab.probe.verdict import verdict
 from gradlab.reporting import probe_page
+from gradlab.runs.probe.results import ProbeRun, load
+from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.sentences import verdict
 from tests.probe.planted_probe import H, measurement, written
 
 SE = 0.02

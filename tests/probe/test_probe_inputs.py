@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import journal
 from gradlab.errors import InputError
-from gradlab.journal import Journal
 from gradlab.probe import updates
+from gradlab.storage import journal
+from gradlab.storage.journal import Journal
 
 
 def net() -> nn.Sequential:

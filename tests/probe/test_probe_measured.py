@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import gradlab
 from gradlab.data.noise import child
 from gradlab.probe.measured import Past, Question, measured
-from gradlab.probe.schema import ESTIMATORS
+from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.tasks import Task
 
 A = torch.tensor([[0.9, 0.2], [0.0, 0.8]], dtype=torch.float64)

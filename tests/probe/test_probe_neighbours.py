@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.probe import results
+from gradlab.runs.probe import results
 
 Made = Callable[[nn.Module, torch.optim.Optimizer], list[gradlab.Probe]]
 

@@ -17,12 +17,12 @@ from matplotlib.axes import Axes
 import gradlab
 from gradlab import cli, figures
 from gradlab.errors import InputError
-from gradlab.journal import journal_of
-from gradlab.probe.results import ProbeRun, load
-from gradlab.probe.tables import chains, choices, curves, profiles
-from gradlab.probe.verdict import verdict
 from gradlab.reporting import output, probe_page, probe_panels, render
 from gradlab.reporting.panels import Panel
+from gradlab.runs.probe.results import ProbeRun, load
+from gradlab.runs.probe.tables import chains, choices, curves, profiles
+from gradlab.storage.journal import journal_of
+from gradlab.verdicts.probe.sentences import verdict
 from tests.first_screens import check_first_screen
 from tests.probe.planted_probe import (
     NAMES,

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.gradients.oracles import AT_MOST
 from gradlab.probe import prices, sampler
 from gradlab.probe.budget import GRACE
 from gradlab.probe.measured import STARTS, Past, Question
-from gradlab.probe.measured_columns import STEPS
 from gradlab.probe.prices import CHECKED, FIXED, MARGIN, TRIED, first_price, trial_price
+from gradlab.runs.probe.measured_columns import STEPS
+from gradlab.truth.oracles import AT_MOST
 
 
 @dataclass

@@ -13,8 +13,8 @@ import torch
 from torch import distributed, nn
 
 import gradlab
-from gradlab import journal
 from gradlab.errors import InputError
+from gradlab.storage import journal
 
 UPDATES = 120
 PROCESSES = 2

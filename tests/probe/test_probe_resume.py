@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab import journal
 from gradlab.errors import InputError
-from gradlab.journal_tables import Column
-from gradlab.probe import results, schema
+from gradlab.runs.probe import results, schema
+from gradlab.storage import journal
+from gradlab.storage.journal_tables import Column
 
 
 def net(width: int = 4) -> nn.Module:

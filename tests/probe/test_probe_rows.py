@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab import journal
+from gradlab.probe.policy_calls import inert
 from gradlab.probe.updates import STRIDE
-from gradlab.probe.watch import inert
+from gradlab.storage import journal
 
 
 def net() -> nn.Sequential:
@@ -218,7 +218,7 @@ def test_saturated_actions_are_counted_by_action(gain: float, share: float) -> N
 
 
 def test_limits_come_from_the_policy_itself() -> None:
-    from gradlab.probe.watch import limits_of
+    from gradlab.probe.policy_calls import limits_of
 
     policy = nn.Linear(2, 1)
     assert limits_of(policy, None) is None

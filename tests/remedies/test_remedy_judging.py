@@ -9,13 +9,13 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.remedies import judging
-from gradlab.remedies.arms import TIME
-from gradlab.remedies.cells import CLIPPED, SMOOTH, Key, Pair, extended
-from gradlab.remedies.run import Remedies
-from gradlab.remedies.verdict import verdict
-from gradlab.shared_truth import shared_truth
+from gradlab.measurement.shared_truth import shared_truth
+from gradlab.remedies import model_values
+from gradlab.runs.remedies.arms import TIME
+from gradlab.runs.remedies.run import Remedies
+from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair, extended
 from gradlab.systems.two_models import TwoModels
+from gradlab.verdicts.remedies.sentences import verdict
 
 A, B, GAIN, Q, R, DISCOUNT = 0.9, 0.4, -0.5, 1.0, 0.3, 0.9
 BAD, BETTER = (0.6, 0.8), (0.85, 0.44)  # (A, B) of two models
@@ -41,7 +41,7 @@ class Proportional(torch.nn.Module):
 @pytest.fixture(scope="module")
 def world():
     truth = shared_truth(scalar(A, B), Proportional(), starts=40, horizon=4, batch=64, seed=3)
-    return judging.bench(truth, None)
+    return model_values.bench(truth, None)
 
 
 def value(values, key):
@@ -63,17 +63,17 @@ def slope(a, b, steps):
 
 def test_the_simulator_as_its_own_model_makes_no_error(world):
     simulator = world.truth.task.simulator
-    values = judging.model_values("it", simulator, world)
+    values = model_values.model_values("it", simulator, world)
     for each in values:
         if each.key.quantity != "lyapunov":
             assert each.value == 0.0
     twin = scalar(A, B).simulator
-    pair = judging.gradient_values({"it": simulator, "twin": twin}, world)
+    pair = model_values.gradient_values({"it": simulator, "twin": twin}, world)
     assert gradient(pair, "it") == pytest.approx(gradient(pair, "twin"), nan_ok=True)
 
 
 def test_jacobian_errors_are_those_of_the_matrices(world):
-    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    values = model_values.model_values("bad", scalar(*BAD).simulator, world)
     for block, true, wrong in (("A", A, BAD[0]), ("B", B, BAD[1])):
         for region in ("all", "smooth"):
             key = Key("jacobian_error", block, region=region)
@@ -83,7 +83,7 @@ def test_jacobian_errors_are_those_of_the_matrices(world):
 
 
 def test_predictions_run_along_the_simulators_actions(world):
-    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    values = model_values.model_values("bad", scalar(*BAD).simulator, world)
     true = guess = 1.0
     for t in range(1, 5):
         action = GAIN * true
@@ -94,14 +94,14 @@ def test_predictions_run_along_the_simulators_actions(world):
 
 def test_the_exponent_is_that_of_the_closed_loop(world):
     for a, b in (BAD, BETTER):
-        values = judging.model_values("it", scalar(a, b).simulator, world)
+        values = model_values.model_values("it", scalar(a, b).simulator, world)
         assert value(values, Key("lyapunov")) == pytest.approx(np.log(abs(a + b * GAIN)))
-    own = judging.simulator_values(world)
+    own = model_values.simulator_values(world)
     assert value(own, Key("lyapunov")) == pytest.approx(np.log(abs(A + B * GAIN)))
 
 
 def test_the_error_of_no_change_is_in_standard_deviations(world):
-    own = judging.simulator_values(world)
+    own = model_values.simulator_values(world)
     s = world.path.states[..., 0].numpy()
     expected = np.sqrt(((s[0] - s[2]) ** 2).mean()) / s[:-1].std()
     assert value(own, Key("no_change", at=2)) == pytest.approx(expected)
@@ -109,7 +109,7 @@ def test_the_error_of_no_change_is_in_standard_deviations(world):
 
 def test_biases_of_planted_models_are_their_closed_forms(world):
     systems = {"bad": scalar(*BAD).simulator, "better": scalar(*BETTER).simulator}
-    values = judging.gradient_values(systems, world)
+    values = model_values.gradient_values(systems, world)
     s2 = world.truth.begin.states[:, 0].numpy() ** 2
     n, infinite = len(s2), slope(A, B, 4000)
     for name, (a, b) in (("bad", BAD), ("better", BETTER)):
@@ -125,7 +125,7 @@ def test_biases_of_planted_models_are_their_closed_forms(world):
 
 def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
     """Ratios of squared biases are those of the slopes, and the verdict follows."""
-    values = judging.gradient_values(
+    values = model_values.gradient_values(
         {"nll": scalar(*BAD).simulator, "dd": scalar(*BETTER).simulator}, world
     )
     config = {
@@ -153,8 +153,8 @@ def test_a_better_model_is_taken_and_a_worse_one_is_not(world):
 
 def test_two_models_predict_by_the_first_and_differentiate_the_second(world):
     bad, better = scalar(*BAD).simulator, scalar(*BETTER).simulator
-    both = judging.model_values("both", TwoModels(bad, better), world)
-    parts = [judging.model_values("one", each, world) for each in (bad, better)]
+    both = model_values.model_values("both", TwoModels(bad, better), world)
+    parts = [model_values.model_values("one", each, world) for each in (bad, better)]
     key = Key("prediction_error", at=3)
     assert value(both, key) == value(parts[0], key)
     key = Key("jacobian_error", "B")
@@ -162,9 +162,9 @@ def test_two_models_predict_by_the_first_and_differentiate_the_second(world):
 
 
 def test_left_out_values_are_those_of_the_other_starts(world):
-    values = judging.model_values("bad", scalar(*BAD).simulator, world)
+    values = model_values.model_values("bad", scalar(*BAD).simulator, world)
     error, size = np.random.default_rng(0).random((2, 12))
-    found, left_out = judging.root_ratio(error, size, np.arange(12))
+    found, left_out = model_values.root_ratio(error, size, np.arange(12))
     assert found == pytest.approx((error.sum() / size.sum()) ** 0.5)
     kept = np.arange(12) != 5
     assert left_out[5] == pytest.approx((error[kept].sum() / size[kept].sum()) ** 0.5)
@@ -179,14 +179,14 @@ def test_points_on_a_clip_stand_apart():
         policy[0].weight.zero_()[0, -1] = 1.0
         policy[0].bias.fill_(0.3)
     truth = shared_truth(task, policy, starts=32, horizon=60)
-    found = judging.bench(truth, None)
+    found = model_values.bench(truth, None)
     limit = np.abs(found.visited.states[1:, :, -1]) >= 8.0 - 1e-12
     torque = np.abs(found.visited.actions[..., 0]) >= task.action_limit[0]
     assert limit.any() and not limit.all()
     np.testing.assert_array_equal(found.regions[CLIPPED], limit | torque)
     together = found.regions[SMOOTH] | found.regions[CLIPPED]
     np.testing.assert_array_equal(together, found.regions["all"])
-    counts = judging.counted(found)
+    counts = model_values.counted(found)
     assert counts["smooth"] + counts["contact or clip"] == counts["all"] == 32 * 60
     assert counts["masked"] == 0
 
@@ -205,25 +205,27 @@ def test_a_clip_shows_in_the_jacobians_of_a_system_that_flags_nothing():
     task = gradlab.tasks.Task("clipped", simulator, None, starts, 0.9, 3)
     policy = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(policy.weight, GAIN)
-    found = judging.bench(shared_truth(task, policy, starts=50, horizon=3), None)
+    found = model_values.bench(shared_truth(task, policy, starts=50, horizon=3), None)
     after = np.abs(found.visited.states[1:, :, 0])
     np.testing.assert_array_equal(found.regions[CLIPPED], after >= 0.5)
-    assert 0 < judging.counted(found)["contact or clip"] < 150
+    assert 0 < model_values.counted(found)["contact or clip"] < 150
 
 
 def test_jumps_over_a_step_of_differences_are_masked_and_counted(world):
     flags = np.zeros_like(world.visited.true.flags)
     flags[1, 3] = True
     true = replace(world.visited.true, flags=flags, step=np.full(flags.shape, 1e-6))
-    found = judging.regions(world.truth.task, replace(world.visited, true=true))
+    found = model_values.regions(world.truth.task, replace(world.visited, true=true))
     assert not found["all"][1, 3] and found["all"].sum() == flags.size - 1
-    exact = judging.regions(world.truth.task, replace(world.visited, true=replace(true, step=None)))
+    exact = model_values.regions(
+        world.truth.task, replace(world.visited, true=replace(true, step=None))
+    )
     assert exact[CLIPPED][1, 3] and exact["all"].all()
 
 
 def test_a_model_that_leaves_the_finite_numbers_is_measured_all_the_same(world):
     wild = scalar(1e100, 1.0).simulator
-    values = judging.model_values("wild", wild, world)
+    values = model_values.model_values("wild", wild, world)
     errors = [e.value for e in values if e.key.quantity == "prediction_error"]
     assert np.isfinite(errors[0]) and not np.isfinite(errors[-1])
     kept = [e.value for e in values if e.key.quantity == "jacobian_error"]

@@ -11,9 +11,9 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.remedies import planning
-from gradlab.remedies.arms import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, longer
-from gradlab.remedies.cells import Pair
 from gradlab.remedies.fits import Part, recipe
+from gradlab.runs.remedies.arms import ABOUT, BASELINE, HALF, NAMES, STEPS, TIME, longer
+from gradlab.runs.remedies.values import Pair
 
 STEPS_PER_EPOCH = {BASELINE: 20, "dd": 20, "multistep": 16, "spectral": 20, HALF: 10}
 SETTINGS = ModelSettings(members=1, hidden=(8,), bootstrap=False, epochs=2)

@@ -11,11 +11,11 @@ from gradlab.errors import Failure, InputError
 from gradlab.fitting.collection import Still, collect
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.mlp import Policy, QCritic
-from gradlab.remedies.arms import BASELINE, STEPS, TIME, longer
-from gradlab.remedies.comparing import compare_remedies, models_folder, models_of
-from gradlab.remedies.run import load
-from gradlab.remedies.verdict import verdict
+from gradlab.remedies.compare import compare_remedies, models_folder, models_of
+from gradlab.runs.remedies.arms import BASELINE, STEPS, TIME, longer
+from gradlab.runs.remedies.run import load
 from gradlab.systems.two_models import TwoModels
+from gradlab.verdicts.remedies.sentences import verdict
 
 TASK = gradlab.tasks.double_integrator()
 SETTINGS = ModelSettings(members=1, hidden=(8, 8), bootstrap=False, epochs=3, batch=32)

@@ -22,10 +22,10 @@ from unittest import mock
 
 import numpy as np
 
-from gradlab import journal, records
 from gradlab.errors import Failure, InputError
-from gradlab.journal import Journal, journal_of, read
-from gradlab.journal_tables import Column, Table
+from gradlab.storage import journal, records
+from gradlab.storage.journal import Journal, journal_of, read
+from gradlab.storage.journal_tables import Column, Table
 
 ALLOWED = frozenset({"kept", "refused", "denied"})
 TABLES = {"updates": Table("iteration", {"loss": Column(("seed",))}, {"seed": (0, 1, 2)})}

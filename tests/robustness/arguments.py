@@ -78,13 +78,13 @@ def _began(*_: object, **__: object) -> None:
 
 # Where each command begins to work, everything before it being checks.
 WORK = (
-    "gradlab.measurement.measure", "gradlab.cli.measure.Measure._made",
+    "gradlab.measurement.measure.measure", "gradlab.cli.measure.Measure._made",
     "gradlab.cli.measure.Measure._plan", "gradlab.cli.jacobians._stabilising",
     "gradlab.jacobians.comparison.compare_jacobians", "gradlab.fitting.collection.collect",
-    "gradlab.cli.fit.Fit._fitted", "gradlab.logged.measuring.measure_logs",
-    "gradlab.cli.remedies.Remedies._networks", "gradlab.remedies.comparing.compare_remedies",
+    "gradlab.cli.fit.Fit._fitted", "gradlab.logs.measure.measure_logs",
+    "gradlab.cli.remedies.Remedies._networks", "gradlab.remedies.compare.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
-    "gradlab.selftest.selftest", "gradlab.reporting.output.write",
+    "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",
     "gradlab.cli.attribute._again",
 )  # fmt: skip
 

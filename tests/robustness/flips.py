@@ -32,10 +32,10 @@ from typing import Any
 
 import numpy as np
 
-from gradlab import checked_json, journal, records, seals
 from gradlab.errors import Failure, InputError
-from gradlab.journal_tables import Column, Table
-from gradlab.records import Array, Record
+from gradlab.storage import checked_json, journal, records, seals
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.storage.records import Array, Record
 
 Kind = tuple[Callable[[Path], None], Callable[[Path], Any]]  # how a file is made, and read
 OUTCOMES = ("refused", "noticed", "unchanged", "silent", "traceback", "crash", "hang")
@@ -286,13 +286,13 @@ def _read_minari(folder: Path) -> Any:
 
 
 def _make_plan(folder: Path) -> None:
-    from gradlab.remedies.comparing import PLAN
+    from gradlab.remedies.compare import PLAN
 
     checked_json.write(folder / PLAN, {"config": CONFIG, "steps": 400, "costs": [1.5, 2.25]})
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    from gradlab.remedies.comparing import _told
+    from gradlab.remedies.compare import _told
 
     return _told(folder)
 

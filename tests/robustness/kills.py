@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.journal import read
+from gradlab.storage.journal import read
 
 ALLOWED = frozenset({"kept"})
 EACH = 20  # kills of one run, which grows with every one

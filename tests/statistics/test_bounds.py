@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from gradlab.errors import InputError
-from gradlab.statistics import bounds, bounds_ddppo, bounds_rp
-from gradlab.statistics.bounds import MAACConstants, MPGConstants
-from gradlab.statistics.bounds_ddppo import DDPPOConstants
-from gradlab.statistics.bounds_rp import RPConstants
+from gradlab.statistics.bounds import ddppo, improvement
+from gradlab.statistics.bounds import rp as bounds_rp
+from gradlab.statistics.bounds.ddppo import DDPPOConstants
+from gradlab.statistics.bounds.improvement import MAACConstants, MPGConstants
+from gradlab.statistics.bounds.rp import RPConstants
 
 ROUNDING = 1 + 1e-9
 
@@ -48,7 +49,7 @@ def test_the_optimal_horizon_is_the_surrogates_brute_force_minimum(gamma, ratio,
     assert found == pytest.approx(horizon, abs=5e-5)
     grid = np.linspace(0, 4 * horizon, 40_001)
     surrogate = lambda h: bounds_rp.rp_surrogate(h, gamma, 1.0, ratio)  # noqa: E731
-    best, value = bounds.shortest_minimiser(surrogate, grid)
+    best, value = improvement.shortest_minimiser(surrogate, grid)
     assert best == pytest.approx(found, rel=1e-3)
     assert value < 0 == surrogate(0.0)
 
@@ -62,7 +63,7 @@ def test_with_the_variance_the_minimum_lies_between_the_two_closed_forms(gamma, 
     )
     grid = np.linspace(0, 2 * max(ends), 20_001)
     both = lambda h: bounds_rp.rp_surrogate(h, gamma, 1.0, ratio, N)  # noqa: E731
-    best, _ = bounds.shortest_minimiser(both, grid)
+    best, _ = improvement.shortest_minimiser(both, grid)
     assert min(ends) - grid[1] <= best <= max(ends) + grid[1]
 
 
@@ -73,7 +74,7 @@ def test_the_bound_itself_is_smallest_at_zero_whatever_the_errors():
         square = lambda h, c=c, ratio=ratio: (  # noqa: E731
             bounds_rp.rp_bias(h, c, 1.0, ratio) ** 2 + bounds_rp.rp_variance(h, c)
         )
-        assert bounds.shortest_minimiser(square, horizons) == (0, 0)
+        assert improvement.shortest_minimiser(square, horizons) == (0, 0)
 
 
 def rp_trial(row, q, rho, P_, gamma, H):
@@ -250,7 +251,7 @@ def printed_maac(c, H, epsilon_f, epsilon_Q):
 def test_maac_is_never_violated_and_its_printed_constant_is():
     violated = printed = 0
     for c, H, epsilon_f, epsilon_Q, error in maac_trials(4000, seed=3):
-        violated += error > ROUNDING * float(bounds.maac_error(H, c, epsilon_f, epsilon_Q))
+        violated += error > ROUNDING * float(improvement.maac_error(H, c, epsilon_f, epsilon_Q))
         printed += error > ROUNDING * printed_maac(c, H, epsilon_f, epsilon_Q)
     assert violated == 0
     assert printed >= 50
@@ -265,15 +266,15 @@ def test_maacs_critic_term_needs_the_actions_share():
     assert max(math.hypot(D, action[1]), math.hypot(D_, action_[1])) < 1
     error = abs((D - D_) + (action - action_)[1]) / math.sqrt(2)
     c = MAACConstants(1.0, L_f=math.hypot(A, 0.31), L_pi=theta, L_r=0.0, L_Q=1.0, K=1.0)
-    assert c.L_Q * change < error <= bounds.maac_error(1, c, change, 0.0)
+    assert c.L_Q * change < error <= improvement.maac_error(1, c, change, 0.0)
 
 
 def test_maac_flags_a_critic_term_that_rises():
     slow = MAACConstants(0.9, L_f=0.5, L_pi=0.5, L_r=1.0, L_Q=1.0, K=1.1)
     fast = MAACConstants(0.99, L_f=0.5, L_pi=0.5, L_r=1.0, L_Q=1.0, K=1.1)
     H = np.arange(20)
-    assert (np.diff(bounds.maac_c2(H, slow)) < 0).all() and not slow.critic_term_rises
-    assert (np.diff(bounds.maac_c2(H, fast)) > 0).all() and fast.critic_term_rises
+    assert (np.diff(improvement.maac_c2(H, slow)) < 0).all() and not slow.critic_term_rises
+    assert (np.diff(improvement.maac_c2(H, fast)) > 0).all() and fast.critic_term_rises
     holds, sentence = fast.applies
     assert holds and "gamma * K = 1.09 > 1: c2(H) rises with H" in sentence
     assert not MAACConstants(0.9, 1.0, 1.0, 1.0, 1.0, K=0.5).applies.holds
@@ -304,7 +305,7 @@ def mpg_trials(trials, seed, H=12):
         c = MPGConstants(
             gamma=gamma,
             B_theta=1.0,
-            c_m=bounds.linear_growth(abs(M ** n[1:] - M_ ** n[1:])),
+            c_m=improvement.linear_growth(abs(M ** n[1:] - M_ ** n[1:])),
             B_fs=abs(M_),
             B_ps=abs(M),
             B_fa=abs(B_),
@@ -335,7 +336,7 @@ def printed_mpg(c, n):
 def test_mpg_is_never_violated_and_the_closing_step_of_its_proof_is():
     violated = printed = 0
     for c, n, bias in mpg_trials(1000, seed=4):
-        violated += bool((bias > ROUNDING * bounds.mpg_bias(n, c) + 1e-12).any())
+        violated += bool((bias > ROUNDING * improvement.mpg_bias(n, c) + 1e-12).any())
         printed += any(bias[k] > ROUNDING * printed_mpg(c, k) + 1e-12 for k in range(2, len(n)))
     assert violated == 0
     assert printed >= 10
@@ -349,24 +350,24 @@ def perfect_model(**change):
 
 def test_mpg_without_errors_is_zero_and_at_zero_it_is_the_critics_error():
     n = np.arange(30)
-    assert (bounds.mpg_bias(n, perfect_model()) == 0).all()
-    only_critic = bounds.mpg_bias(n, perfect_model(B_qs=0.3, B_qa=0.5))
+    assert (improvement.mpg_bias(n, perfect_model()) == 0).all()
+    only_critic = improvement.mpg_bias(n, perfect_model(B_qs=0.3, B_qa=0.5))
     assert only_critic[0] == pytest.approx(2.0 * 0.5)
     assert only_critic[1:] == pytest.approx(2.0 * 0.9 ** n[1:] * 0.8 ** (n[1:] - 1) * 0.3)
     noisy = perfect_model(noise=0.1, L_grad_q=0.5)
-    assert float(bounds.mpg_bias(0, noisy)) == pytest.approx(2.0 * 9 * 0.5 * 0.8 * 0.1)
+    assert float(improvement.mpg_bias(0, noisy)) == pytest.approx(2.0 * 9 * 0.5 * 0.8 * 0.1)
 
 
 def test_mpgs_printed_order_and_its_condition():
     c = perfect_model(c_m=0.1, B_qs=0.3, B_qa=0.5)
-    shape = bounds.mpg_shape([0, 1, 4], c, C_f=2.0, C_q=3.0)
+    shape = improvement.mpg_shape([0, 1, 4], c, C_f=2.0, C_q=3.0)
     assert shape == pytest.approx(
         [1.5, 2 * 0.09 + 0.9 * 0.9, 2 * 4 * 0.36**4 + 0.9**4 * 0.9], rel=1e-12
     )
     assert c.applies.holds
     holds, sentence = perfect_model(L_grad_f=1.5).applies
     assert not holds and "measured L_grad_f = 1.5 > 1" in sentence
-    assert bounds.linear_growth([0.1, 0.4, 0.3]) == pytest.approx(0.2)
+    assert improvement.linear_growth([0.1, 0.4, 0.3]) == pytest.approx(0.2)
 
 
 # ---- DDPPO
@@ -410,33 +411,33 @@ def ddppo_trials(trials, seed, T=400):
 def test_ddppo_is_never_violated_by_any_mixture_of_its_errors():
     for c, epsilon_f, jacobian, reward, bias in ddppo_trials(300, seed=5):
         assert c.applies.holds
-        assert bias <= ROUNDING * bounds_ddppo.ddppo_bias(c, epsilon_f, jacobian, reward)
+        assert bias <= ROUNDING * ddppo.ddppo_bias(c, epsilon_f, jacobian, reward)
 
 
 def test_ddppos_printed_constants_are_violated():
     """No model error and a reward gradient wrong by 1 in the action: the bias is L_π/(1 − γ)."""
     c = DDPPOConstants(gamma=0.5, L_f=0.1, L_1=1.0, L_r=2.0, L_pi=3.0)
     bias = 3.0 * 1.0 / (1 - 0.5)
-    assert bias <= bounds_ddppo.ddppo_bias(c, 0.0, 0.0, 1.0)
-    assert bias > 4 * bounds_ddppo.ddppo_printed_coefficients(c).C6
+    assert bias <= ddppo.ddppo_bias(c, 0.0, 0.0, 1.0)
+    assert bias > 4 * ddppo.ddppo_printed_coefficients(c).C6
     # A Jacobian wrong by 1 in the action: the bias scales with the reward's slope, printed C7
     # does not (its other term vanishes with L_f).
     steep = DDPPOConstants(gamma=0.5, L_f=0.0, L_1=1.0, L_r=100.0, L_pi=1.0)
-    repaired = bounds_ddppo.ddppo_coefficients(steep)
-    printed = bounds_ddppo.ddppo_printed_coefficients(steep)
+    repaired = ddppo.ddppo_coefficients(steep)
+    printed = ddppo.ddppo_printed_coefficients(steep)
     assert pytest.approx([200.0, 2.0]) == [repaired.C7, printed.C7]
 
 
 def test_ddppo_without_errors_is_zero_and_a_bounded_state_space_caps_the_drift():
     c = DDPPOConstants(gamma=0.9, L_f=0.99, L_1=1.0, L_r=1.0, L_pi=1.0, L_rg=1.0, D=2.0)
-    assert bounds_ddppo.ddppo_bias(c, 0.0, 0.0, 0.0) == 0
-    small, large = (bounds_ddppo.ddppo_bias(c, e, 0.0, 0.0) for e in (1e-3, 10.0))
-    assert small == pytest.approx(bounds_ddppo.ddppo_coefficients(c).C8 * 1e-3)
-    assert bounds_ddppo.ddppo_bias(c, 20.0, 0.0, 0.0) == pytest.approx(large)
+    assert ddppo.ddppo_bias(c, 0.0, 0.0, 0.0) == 0
+    small, large = (ddppo.ddppo_bias(c, e, 0.0, 0.0) for e in (1e-3, 10.0))
+    assert small == pytest.approx(ddppo.ddppo_coefficients(c).C8 * 1e-3)
+    assert ddppo.ddppo_bias(c, 20.0, 0.0, 0.0) == pytest.approx(large)
     unstable = DDPPOConstants(gamma=0.9, L_f=1.3, L_1=1.0, L_r=1.0, L_pi=1.0)
     assert "measured L_f = 1.3, not below 1" in unstable.applies.sentence
     with pytest.raises(InputError, match=r"D is None.*L_f = 1.3"):
-        bounds_ddppo.ddppo_coefficients(unstable, 0.1)
+        ddppo.ddppo_coefficients(unstable, 0.1)
 
 
 # ---- limits and input
@@ -449,11 +450,11 @@ def test_limits():
     near_one = bounds_rp.rp_optimal_horizon(math.exp(-rate), 1.0, 8.0)
     assert near_one == pytest.approx(4 * rate ** (1 / 3), rel=1e-3)
     c = MAACConstants(1.0, L_f=0.5, L_pi=1.0, L_r=3.0, L_Q=2.0, K=1.0)
-    assert bounds.maac_error(0, c, 1.0, 0.7) == pytest.approx(0.7)
+    assert improvement.maac_error(0, c, 1.0, 0.7) == pytest.approx(0.7)
     # L = 1, K = 1, γ = 1: S_t = t.
-    assert bounds.maac_c1([0, 1, 4], c) == pytest.approx([0, 4, 3 * 6 + 4 * 4])
-    assert (bounds.maac_error(np.arange(9), c, 0.0, 0.0) == 0).all()
-    assert np.isinf(bounds.maac_c1(10_000, MAACConstants(1.0, 2.0, 1.0, 1.0, 1.0, 2.0)))
+    assert improvement.maac_c1([0, 1, 4], c) == pytest.approx([0, 4, 3 * 6 + 4 * 4])
+    assert (improvement.maac_error(np.arange(9), c, 0.0, 0.0) == 0).all()
+    assert np.isinf(improvement.maac_c1(10_000, MAACConstants(1.0, 2.0, 1.0, 1.0, 1.0, 2.0)))
 
 
 def rp(**change):
@@ -471,16 +472,22 @@ def rp(**change):
         (lambda: perfect_model(gamma=1.0), "gamma is 1.0, expected a number above 0 and below 1"),
         (lambda: perfect_model(c_m=math.inf), "c_m is inf"),
         (lambda: perfect_model(c_m="much"), "c_m is 'much'"),
-        (lambda: bounds.mpg_bias([0.5], perfect_model()), r"n is \[0.5\], expected integers"),
+        (lambda: improvement.mpg_bias([0.5], perfect_model()), r"n is \[0.5\], expected integers"),
         (lambda: bounds_rp.rp_bias(-1, rp(), 1.0, 1.0), "h is -1"),
         (lambda: bounds_rp.rp_bias(1, rp(), -1.0, 1.0), "epsilon_f is -1.0"),
         (lambda: bounds_rp.rp_optimal_horizon(1.0, 1.0, 1.0), "gamma is 1.0"),
         (lambda: bounds_rp.rp_surrogate(-0.5, 0.9, 1.0, 1.0), "h has entries"),
         (lambda: bounds_rp.rp_surrogate(0.5, 0.9, 1.0, 1.0, N=0), "N is 0"),
-        (lambda: bounds.linear_growth([]), "errors is not a list"),
-        (lambda: bounds.shortest_minimiser(np.sqrt, [[1.0]]), "horizons has shape"),
-        (lambda: bounds.shortest_minimiser(lambda h: h * np.nan, [1, 2]), "bound gives no number"),
-        (lambda: bounds.maac_error(1, MAACConstants(1, 1, 1, 1, 1, 1), 1, -2), "epsilon_Q is -2"),
+        (lambda: improvement.linear_growth([]), "errors is not a list"),
+        (lambda: improvement.shortest_minimiser(np.sqrt, [[1.0]]), "horizons has shape"),
+        (
+            lambda: improvement.shortest_minimiser(lambda h: h * np.nan, [1, 2]),
+            "bound gives no number",
+        ),
+        (
+            lambda: improvement.maac_error(1, MAACConstants(1, 1, 1, 1, 1, 1), 1, -2),
+            "epsilon_Q is -2",
+        ),
     ],
 )
 def test_bad_input_names_the_argument(call, message):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
 from gradlab.networks.ensemble_jacobians import averaged_jacobians, jacobians
@@ -17,6 +16,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem
 from gradlab.tasks import TASKS, linear_quadratic, pendulum, with_learned_prior
+from gradlab.truth.reference import reference_gradients
 
 N, DS, DA = 40, 3, 2
 

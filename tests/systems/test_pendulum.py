@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.mlp import Policy
 from gradlab.networks.views import Circle
 from gradlab.systems import Pendulum
 from gradlab.systems.pendulum import STENCIL
 from gradlab.tasks import pendulum, task_from_name
+from gradlab.truth.reference import reference_gradients
 
 
 def row(*values: float) -> Tensor:

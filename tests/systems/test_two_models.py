@@ -9,13 +9,13 @@ from torch import Tensor
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.errors import InputError
-from gradlab.gradients.reference import reference_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem, MujocoPendulum, System
 from gradlab.systems.two_models import TwoModels
 from gradlab.tasks import linear_quadratic, pendulum
+from gradlab.truth.reference import reference_gradients
 
 
 def model(seed: int) -> LearnedSystem:

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from gradlab.journal import read
+from gradlab.storage.journal import read
 
 # One process imports everything; its children train, and are killed.
 NURSERY = """

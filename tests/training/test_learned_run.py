@@ -9,15 +9,15 @@ import torch
 import gradlab
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.journal import read
 from gradlab.networks import checkpoint, spectral
+from gradlab.runs.training.results import load
+from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
-from gradlab.training.model_choice import LOSSES, LearnedModel
-from gradlab.training.results import load
-from gradlab.training.verdicts import verdict
+from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.verdicts.training.sentences import verdict
 
 SMALL = dict(
     iterations=40, agents=12, interval=2, warmup=240, episode=25, evaluate_every=20,

@@ -15,9 +15,9 @@ import torch
 
 import gradlab
 from gradlab.errors import Failure, InputError
-from gradlab.journal import Journal, read
-from gradlab.journal_tables import Column, Table
 from gradlab.networks import checkpoint
+from gradlab.storage.journal import Journal, read
+from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
 from gradlab.training.algorithms import find

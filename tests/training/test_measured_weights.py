@@ -10,14 +10,15 @@ from torch import nn
 import gradlab
 from gradlab.cli.train import Train
 from gradlab.errors import InputError
-from gradlab.journal import read
 from gradlab.networks import checkpoint
+from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
+from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training import measured_samples, measured_weights
 from gradlab.training.actors import Objective, mixture_loss
 from gradlab.training.algorithms import Term, find, measured, with_horizons
 from gradlab.training.loop import train
-from gradlab.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
+from gradlab.training.measured import samples
+from gradlab.training.measured import weights as measured_weights
 from gradlab.training.run import Run
 from gradlab.training.settings import Settings
 from gradlab.training.weights import FixedWeights
@@ -268,8 +269,8 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
         truth = shared(*args, **options)
         return replace(truth, reference=replace(truth.reference, status="none", first=None))
 
-    shared = measured_samples.shared_truth
-    monkeypatch.setattr(measured_samples, "shared_truth", no_truth)
+    shared = samples.shared_truth
+    monkeypatch.setattr(samples, "shared_truth", no_truth)
     run.iteration = 40
     found = run.measuring.row()
     assert found["outcome"].tolist() == [NO_TRUTH, LOST] and len(OUTCOMES) == 4
@@ -320,7 +321,7 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
 
 
 def test_the_learned_model_of_each_seed_is_measured(tmp_path):
-    from gradlab.training.model_choice import LearnedModel
+    from gradlab.training.models.model_choice import LearnedModel
 
     model = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
     options = SMALL | {"warmup": 200, "agents": 10, "gradient_every": 0, "weights": "measured"}

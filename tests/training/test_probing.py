@@ -17,19 +17,21 @@ import gradlab
 from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.hooks import silent
-from gradlab.journal import Journal, read
 from gradlab.probe import sampler
 from gradlab.probe.budget import Budget
+from gradlab.progress import silent
+from gradlab.storage.journal import Journal, read
 from gradlab.systems import from_function
-from gradlab.training import probe_desks, probe_horizons, probe_measures, probe_signal, probing
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.model_choice import LearnedModel
-from gradlab.training.probe_signal import PAIRS, SeedSignals
-from gradlab.training.probe_vitals import SeedVitals
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.probe import alarm_logs, horizons, probe
+from gradlab.training.probe import measurements as probe_measures
+from gradlab.training.probe import signal as probe_signal
+from gradlab.training.probe.signal import PAIRS, SeedSignals
+from gradlab.training.probe.update_statistics import SeedVitals
 from gradlab.training.recording import tables
 from gradlab.training.run import Run
 from gradlab.training.settings import Settings
@@ -81,9 +83,9 @@ ARMS = {
 @pytest.fixture
 def unhurried(monkeypatch):
     """A clock that stands still: everything is free, but for measurements, which are not made."""
-    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(probe_signal, "PART", 1.0)
-    monkeypatch.setattr(probing.SeedMeasurements, "row", lambda self: None)
+    monkeypatch.setattr(probe.SeedMeasurements, "row", lambda self: None)
 
 
 def state_of(path):
@@ -107,11 +109,11 @@ def same_runs(first, second):
 
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm):
-    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(probe_signal, "PART", 1.0)
     two = iter([True, True])  # one of each seed, whatever they cost
     monkeypatch.setattr(
-        probing.SeedMeasurements, "_affordable", lambda self, member: next(two, False)
+        probe.SeedMeasurements, "_affordable", lambda self, member: next(two, False)
     )
     updates = 200 if arm == "spectral" else 1000
     options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": 500}
@@ -152,7 +154,7 @@ def test_vitals_are_those_of_each_policy_on_its_own():
         action = policy(batch.state[seed])
         (-critic(batch.state[seed], action).mean()).backward()
         named = dict(policy.named_parameters())
-        order = [named[name] for name in probing.names(learner)]
+        order = [named[name] for name in probe.names(learner)]
         norms = np.array([p.grad.norm().item() for p in order])
         np.testing.assert_allclose(rows[seed]["layer_norm"], norms, rtol=1e-6)
         assert rows[seed]["grad_norm"] == pytest.approx(math.hypot(*norms), rel=1e-6)
@@ -446,27 +448,27 @@ def measured_once(value):
 
 @pytest.mark.parametrize("excessive", [True, False])
 def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive):
-    monkeypatch.setattr(probing, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
-    monkeypatch.setattr(probing.SeedMeasurements, "row", measured_once(30.0))
+    monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
+    monkeypatch.setattr(probe.SeedMeasurements, "row", measured_once(30.0))
     if excessive:
-        report = probing.Probing.before
+        report = probe.Probing.before
 
         def before(self):
             self.run.health.excessive[0] = True
             report(self)
 
-        monkeypatch.setattr(probing.Probing, "before", before)
+        monkeypatch.setattr(probe.Probing, "before", before)
     path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
     kinds = read(path).groups["probe_alarms"]["alarm"].values.tolist()
     assert ("critic beyond its bound" in kinds) is not excessive
 
 
 BROKEN = [
-    (probing._Instruments, "__init__"), (probing._Instruments, "before"),
-    (probing._Instruments, "see"), (probing._Instruments, "over"), (SeedVitals, "see"),
-    (probing._Instruments, "file_window"), (SeedVitals, "rows"), (SeedSignals, "rows"),
-    (probe_desks.SeedDesks, "file"), (probe_desks.SeedDesks, "write"),
-    (probe_horizons.Made, "add"), (probing.SeedMeasurements, "row"), (Budget, "look"),
+    (probe._Instruments, "__init__"), (probe._Instruments, "before"),
+    (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedVitals, "see"),
+    (probe._Instruments, "file_window"), (SeedVitals, "rows"), (SeedSignals, "rows"),
+    (alarm_logs.SeedDesks, "file"), (alarm_logs.SeedDesks, "write"),
+    (horizons.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
 
 
@@ -486,8 +488,8 @@ def test_a_probe_that_fails_says_so_once_and_training_goes_on(
         saturated = lambda policy: policy.network[-3].bias.fill_(50.0)  # noqa: E731
         wild(monkeypatch, 0, saturated)
         untouched = train(row("td3"), task(), tmp_path / "plain.h5", **SMALL)
-    if place is not probing.SeedMeasurements:
-        monkeypatch.setattr(probing.SeedMeasurements, "row", lambda self: None)
+    if place is not probe.SeedMeasurements:
+        monkeypatch.setattr(probe.SeedMeasurements, "row", lambda self: None)
     monkeypatch.setattr(place, name, fails)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -495,7 +497,7 @@ def test_a_probe_that_fails_says_so_once_and_training_goes_on(
     ours = [str(each.message) for each in told if "planted" in str(each.message)]
     assert len(ours) == 1 and "training goes on" in ours[0]
     same_runs(untouched, path)
-    if place is probing.SeedMeasurements:  # all else goes on
+    if place is probe.SeedMeasurements:  # all else goes on
         assert read(path).groups["probe_vitals"]["looked"].values.sum() == 30
 
 

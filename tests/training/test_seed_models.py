@@ -13,12 +13,12 @@ from gradlab.systems import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.two_models import TwoModels
 from gradlab.training.draws import Draws
-from gradlab.training.dynamics import Dynamics
-from gradlab.training.experience import PIECE, experience
 from gradlab.training.members import Network, stacked
-from gradlab.training.model_choice import LOSSES, LearnedModel
-from gradlab.training.nearest_rows import NearestRows
-from gradlab.training.seed_models import SeedModels, SeedTwoModels, dealt
+from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.models.experience import PIECE, experience
+from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.training.models.nearest_rows import NearestRows
+from gradlab.training.models.seed_models import SeedModels, SeedTwoModels, dealt
 from gradlab.training.trained import Trained
 
 SEEDS, MEMBERS, N = 2, 3, 7  # members do not divide the rows

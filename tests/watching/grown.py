@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.journal import Journal, journal_of
-from gradlab.journal_tables import Column, Table
-from gradlab.probe import schema
+from gradlab.runs.probe import schema
+from gradlab.storage.journal import Journal, journal_of
+from gradlab.storage.journal_tables import Column, Table
 
 ATTACK = "<img src=x onerror=\"document.title='broken'\">\x1b]0;pwned\x07\u202e</script>"
 TOTAL = 1000

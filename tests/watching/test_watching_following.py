@@ -8,8 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from gradlab import frames, journal, records
-from gradlab.journal import discard, journal_of, read
+from gradlab.storage import journal, journal_frames, records
+from gradlab.storage.journal import discard, journal_of, read
 from gradlab.watching import following, writers
 from gradlab.watching.following import Follower
 from gradlab.watching.state import SILENT, Watcher
@@ -105,7 +105,7 @@ def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
 
 
 def test_only_what_is_new_is_read(tmp_path, monkeypatch):
-    taken, whole = [], frames.decode
+    taken, whole = [], journal_frames.decode
     monkeypatch.setattr(
         following.frames, "decode", lambda data: taken.append(len(data)) or whole(data)
     )

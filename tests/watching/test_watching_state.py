@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from gradlab.journal import Journal
-from gradlab.training import probe_tables
+from gradlab.runs.training import probe_tables
+from gradlab.storage.journal import Journal
 from gradlab.watching import state as states
 from gradlab.watching.curves import MOST, Curve, carried, kept, spread
 from gradlab.watching.events import Event, Progress, last_of_each_kind, paced
-from gradlab.watching.readings import number, readings
+from gradlab.watching.latest_values import number, readings
 from gradlab.watching.sparkline import sparkline
 from gradlab.watching.state import Watcher, document
 from tests.watching import grown

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from gradlab.cli import main
-from gradlab.journal import journal_of
+from gradlab.storage.journal import journal_of
 from gradlab.watching import showing
 from gradlab.watching.state import SILENT, Watcher
 from gradlab.watching.terminal import room, screen

@@ -1,0 +1,115 @@
+"""Can the numbers be trusted? Checks that run beside every measurement, on a few of its starts.
+
+    jacobians   closed forms and autodiff against differences; dead and vanishing inputs
+    finite      NaN, inf and exact zeros in the gradients of every sample; growth of the chain
+    leaks       θ in the documented actions only, and in nothing but the policy
+    precision   float32 against float64
+    scale       the size of each term over the horizon, critics, saturated actions
+    smoothing   the pathwise gradient against one without derivatives
+    switches    contacts and limits inside the stencil of Jacobians by differences
+    premises    whether there is anything to decide: reward, policy, model and critic
+    states      states where gradients are taken: alive ones, which learned models have seen
+
+A check never stops a measurement: one that fails to run is itself a finding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from torch import nn
+
+from gradlab.checks.finite import finite
+from gradlab.checks.inspection import FEW, Probe
+from gradlab.checks.jacobians import jacobians
+from gradlab.checks.leaks import leaks
+from gradlab.checks.precision import precision
+from gradlab.checks.premises import premises
+from gradlab.checks.scale import scale
+from gradlab.checks.smoothing import smoothing
+from gradlab.checks.states import states
+from gradlab.checks.switches import switches
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.starts import Starts
+from gradlab.runs.check_results import Finding
+from gradlab.statistics.moments import Moments
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.truth.scout import linearization_price
+from gradlab.truth.truth import Truth
+
+FEWEST = 4  # starts, however dear
+SECONDS = 1.5  # of one core, for the Jacobians along their paths, which checks make several times
+
+__all__ = ["FEW", "Probe", "examine"]
+
+
+def examine(
+    task: Task,
+    policy: nn.Module,
+    critics: Sequence[nn.Module],
+    chosen: Mapping[str, Estimator],
+    copied: nn.Module,
+    begin: Starts,
+    at: Starts,
+    truth: Truth,
+    cells: Mapping[tuple[str, int], Moments],
+    termination: str,
+    seed: int,
+) -> tuple[Finding, ...]:
+    """All checks of a measurement.
+
+    Args:
+        policy, critics: the user's own, before they were copied.
+        chosen, copied: estimators and policy as they were measured (without entropy).
+        begin, at: all starts, and the states at which first-action gradients were taken.
+        truth: what biases are measured against.
+        cells: the moments of every estimator and horizon.
+    """
+    names = {id(task.simulator): "simulator"}
+    if task.prior is not None:
+        names.setdefault(id(task.prior), "prior model")
+    few = begin.block(slice(0, min(_affordable(task, chosen), len(begin.states))))
+    probe = Probe(
+        chosen, copied, few, termination, seed, names, task.action_names, task.action_limit
+    )
+    systems = {probe.name(each): each for each in _systems(probe)}
+    checks: dict[str, Callable[[], list[Finding]]] = {
+        "premises": partial(premises, probe, task, truth, begin, at),
+        "Jacobians": partial(jacobians, probe),
+        "finite gradients": partial(finite, probe, begin, cells),
+        "leaks of θ": partial(leaks, probe, policy, critics, systems),
+        "precision": partial(precision, probe),
+        "scale": partial(scale, probe, task.discount),
+        "smoothing": partial(smoothing, probe, task.simulator, task.discount),
+        "switches": partial(switches, probe),
+        "states": partial(states, probe, at, task.state_names),
+    }
+    return tuple(each for name, check in checks.items() for each in _run(name, check))
+
+
+def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
+    """How many starts are looked at: fewer where Jacobians are dear."""
+    steps = max(each.tail.horizon for each in chosen.values())
+    price = steps * linearization_price(task.simulator)
+    return min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
+
+
+def _systems(probe: Probe) -> list[System]:
+    """Every system that can be stepped, without its entropy."""
+    found = [each.states for each in probe.estimators.values()]
+    found += [each.jacobians for each in probe.pathwise().values() if each.jacobians is not None]
+    plain = [each.system if isinstance(each, Entropic) else each for each in found]
+    return [each for each in plain if not isinstance(each, Recorded)]
+
+
+def _run(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+    try:
+        return check()
+    except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
+        return [Finding(name, f"could not be tried: {reason}", "look at this first", False)]

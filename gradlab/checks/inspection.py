@@ -1,0 +1,84 @@
+"""What all checks look at: a few of the starts, and the estimators' paths and Jacobians from them.
+
+Every path and every linearization is made once and shared between the checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from gradlab.data.path import Path
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import linearized
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.system import System
+
+FEW = 32
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Estimators (without entropy: see `softened`) and the policy, on a few starts.
+
+    Attributes:
+        names: what each system is called, by id.
+        action_names: one per action of the task; empty where it has none.
+        action_limit: largest |action| of each, None where the task does not clip.
+    """
+
+    estimators: Mapping[str, Estimator]
+    policy: nn.Module
+    starts: Starts
+    termination: str
+    seed: int
+    names: Mapping[int, str]
+    action_names: tuple[str, ...] = ()
+    action_limit: tuple[float, ...] | None = None
+    made: dict[tuple[int, int, int], LinearizedPath] = field(default_factory=dict, repr=False)
+
+    def along(self, estimator: Estimator) -> LinearizedPath:
+        """The estimator's path with Jacobians, at its own horizon."""
+        key = id(estimator.states), id(estimator.jacobians), estimator.tail.horizon
+        if key not in self.made:
+            self.made[key] = linearized(
+                estimator, self.policy, self.starts, self.seed, None, self.termination
+            )
+        return self.made[key]
+
+    def pathwise(self) -> dict[str, Estimator]:
+        """The estimators that differentiate a system."""
+        return {name: each for name, each in self.estimators.items() if each.jacobians is not None}
+
+    def differentiated(self) -> dict[str, tuple[System, Path]]:
+        """Each system that some estimator differentiates, with a path to look at it on."""
+        found: dict[int, tuple[System, Path]] = {}
+        for each in self.pathwise().values():
+            system = each.jacobians
+            assert system is not None
+            own = each.states is system
+            if own or id(system) not in found:
+                found[id(system)] = _plain(system, self.along(each).path)
+        return {self.name(system): (system, path) for system, path in found.values()}
+
+    def name(self, system: System) -> str:
+        """What a system is called, with or without its entropy."""
+        plain = system.system if isinstance(system, Entropic) else system
+        return self.names.get(id(plain), type(plain).__name__)
+
+    def action(self, j: int) -> str:
+        """What action j is called."""
+        if j < len(self.action_names):
+            return f"{self.action_names[j]} (action {j})"
+        return f"action {j}"
+
+
+def _plain(system: System, path: Path) -> tuple[System, Path]:
+    """Without the action log π that entropy adds."""
+    if not isinstance(system, Entropic):
+        return system, path
+    return system.system, replace(path, actions=path.actions[..., :-1])

@@ -1,0 +1,150 @@
+"""Are the Jacobians those of the step? Closed forms and autodiff against central differences.
+
+    J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
+
+at the states of a path. A state agrees where one of two step sizes comes within 0.1% of the block's
+largest entry, rounding of the difference itself allowed for: a kink inside one stencil is no error.
+Columns that are exactly 0 in every state are a dead path: the input has no effect there.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gradlab.checks.inspection import Probe
+from gradlab.data.path import Path
+from gradlab.runs.check_results import IDLE, Finding
+from gradlab.systems.ended import linearize_running, step_running
+from gradlab.systems.system import BLOCKS, Linearization, System
+
+STATES = 96  # whose Jacobians are compared, over all starts and steps
+STEPS = (1e-5, 1e-6)  # times the size of each coordinate
+TOLERANCE = 1e-3
+ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
+VANISHING = 1e-12  # of the largest column
+
+
+def jacobians(probe: Probe) -> list[Finding]:
+    """One finding per system and kind of fault."""
+    found = []
+    for name, (system, path) in probe.differentiated().items():
+        found.append(_differences(name, system, path))
+        found += _columns(name, system, path, probe)
+    return found
+
+
+def sampled(path: Path) -> tuple[Tensor, Tensor]:
+    """Finite states and actions, spread over the steps and starts of a path."""
+    s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
+    finite = torch.isfinite(s).all(dim=1) & torch.isfinite(a).all(dim=1)
+    s, a = s[finite], a[finite]
+    rows = torch.linspace(0, len(s) - 1, min(STATES, len(s))).long()
+    return s[rows], a[rows]
+
+
+def _differences(name: str, system: System, path: Path) -> Finding:
+    check = f"Jacobians of the {name} against differences"
+    s, a = sampled(path)
+    if not len(s):
+        return Finding(check, "no finite state to look at", "its rollouts overflow at once", False)
+    linear = linearize_running(system, s, a)
+    raw, errors = _errors(system, linear, s, a)
+    trusted = ~linear.certificate.flags
+    off = (errors > TOLERANCE).any(dim=1)
+    wrong, flagged = int((off & trusted).sum()), int((~trusted).sum())
+    largest = torch.where(trusted[:, None], raw, 0.0).amax(dim=0)
+    blocks = zip(BLOCKS, largest.tolist(), strict=True)
+    numbers = ", ".join(f"{_LABELS[block]} {value:.1g}" for block, value in blocks)
+    result = f"largest relative error: {numbers} ({len(s)} states, {flagged} flagged)"
+    if not wrong:
+        return Finding(check, result, "the derivatives are those of the step", True)
+    at = int((off & trusted).int().argmax())
+    block = BLOCKS[int(errors[at].argmax())]
+    result += f"; {wrong} of {len(s)} states are off, most in {_LABELS[block]}"
+    share = wrong / len(s)
+    meaning = "the derivative is wrong: correct linearize before trusting any number here"
+    if share < 0.1:
+        meaning = "a kink, contact or wrap that the certificate did not see, in few states"
+    return Finding(check, result, meaning, False)
+
+
+_LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+
+
+def _errors(system: System, linear: Linearization, s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """Relative error per state and block, [M, 4], by the better of two step sizes: as it is, and
+    beyond what the rounding of the differences explains."""
+    raw, beyond = zip(
+        *(_relative(linear, *_central(system, s, a, step)) for step in STEPS), strict=True
+    )
+    return torch.minimum(*raw), torch.minimum(*beyond)
+
+
+def _central(system: System, s: Tensor, a: Tensor, step: float) -> tuple[Tensor, Tensor]:
+    """Differences [M, ds + 1, ds + da] of (s', r), and their rounding error, of the same shape."""
+    z = torch.cat([s, a], dim=1)
+    size = z.square().mean(dim=0).sqrt()
+    # A coordinate that is 0 in every state has no size of its own.
+    h = step * torch.where(size > 0, size, torch.ones_like(size))
+    moves = torch.diag(h)
+    m, width = z.shape
+    rows = torch.cat([z[None] + moves[:, None], z[None] - moves[:, None]]).reshape(-1, width)
+    out = step_running(system, rows[:, : s.shape[1]], rows[:, s.shape[1] :])
+    y = torch.cat([out.state, out.reward[:, None]], dim=1).reshape(2, width, m, -1)
+    J = (y[0] - y[1]) / (2 * h[:, None, None])
+    rounding = ROUNDING * torch.finfo(z.dtype).eps * y[0].abs() / (2 * h[:, None, None])
+    return J.permute(1, 2, 0), rounding.permute(1, 2, 0)
+
+
+def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """|given − J| of each block over its largest entry, [M, 4]: as it is, and beyond rounding."""
+    ds = linear.A.shape[1]
+    state, action, after, reward = slice(0, ds), slice(ds, None), slice(0, ds), slice(ds, None)
+    cells = (after, state), (after, action), (reward, state), (reward, action)
+    blocks = linear.A, linear.B, linear.r_s[:, None], linear.r_a[:, None]
+    raw: list[Tensor] = []
+    beyond: list[Tensor] = []
+    for given, (rows, columns) in zip(blocks, cells, strict=True):
+        wanted, noise = J[:, rows, columns], rounding[:, rows, columns]
+        gap, size = (given - wanted).abs(), torch.maximum(given.abs(), wanted.abs())
+        scale = size.flatten(1).amax(dim=1).clamp_min(torch.finfo(J.dtype).tiny)
+        for found, each in ((raw, gap), (beyond, (gap - noise).clamp_min(0.0))):
+            found.append((each.flatten(1).amax(dim=1) / scale).nan_to_num(nan=torch.inf))
+    return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
+
+
+def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Finding]:
+    """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
+    s, a = sampled(path)
+    if not len(s):
+        return []
+    linear = linearize_running(system, s, a)
+    columns = {
+        "dynamics": linear.B.abs().amax(dim=(0, 1)),
+        "reward": linear.r_a.abs().amax(dim=0),
+    }
+    check = f"{IDLE} in the {name}"
+    dead = {kind: (size == 0).nonzero().flatten().tolist() for kind, size in columns.items()}
+    largest = columns["dynamics"].max()
+    faint = (columns["dynamics"] <= VANISHING * largest) & (columns["dynamics"] > 0)
+    if not dead["dynamics"] and not faint.any():
+        clipped = (linear.B == 0).all(dim=1).any(dim=1).double().mean()
+        said = "every action has an effect on the next state"
+        result = said + (f"; in {clipped:.0%} of {len(s)} states one has none" if clipped else "")
+        what = "a limit or a clip stops the gradient there" if clipped else "no dead path"
+        reward = ", ".join(probe.action(j) for j in dead["reward"])
+        result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
+        return [Finding(check, result, what, bool(clipped < 0.5))]
+    words = [_dead(probe.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
+    words += [
+        f"∂f/∂a of {probe.action(int(j))} is under {VANISHING:g} of the largest: vanishing"
+        for j in faint.nonzero().flatten()
+    ]
+    meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"
+    return [Finding(check, "; ".join(words), meaning, False)]
+
+
+def _dead(action: str, without_reward: bool, states: int) -> str:
+    more = ", and so is ∂r/∂a" if without_reward else ""
+    return f"∂f/∂a of {action} is exactly 0 in 100% of {states} states{more}"

@@ -1,0 +1,204 @@
+"""Does θ sit where it should, and nowhere else?
+
+    ∂/∂θ of the n-step return with θ in the documented actions only, the others from a frozen copy,
+    by common-random-number differences, against the estimator's own gradient along a direction
+
+and nothing but the policy may change with θ: critic and systems give the same values when the
+user's policy is moved, and their parameters receive no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.checks.inspection import Probe
+from gradlab.data.noise import stream
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.gram import path_gradients
+from gradlab.gradients.weighted_terms import carried
+from gradlab.networks.critics import judge
+from gradlab.networks.interface import act
+from gradlab.runs.check_results import Finding
+from gradlab.systems.system import System
+from gradlab.truth.oracles import perturbed
+
+LONGEST = 5  # steps: differences of long chaotic returns say nothing
+TOLERANCE = 0.01  # of the gradient's size along a typical direction
+DIRECTIONS = 3
+MOVE = 0.1  # of the size of θ, when the user's own policy is moved
+
+
+def leaks(
+    probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
+) -> list[Finding]:
+    """θ in the documented actions, and in nothing but the policy.
+
+    Args:
+        policy, critics: the user's own, before they were copied.
+        systems: all systems, by name.
+    """
+    found = [_shared(probe, policy, critics, systems)]
+    found += [
+        _documented(name, each, probe)
+        for name, each in probe.pathwise().items()
+        if each.states is each.jacobians
+    ]
+    return found
+
+
+def _shared(
+    probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
+) -> Finding:
+    """Move the user's policy: does anything else change? Are tensors shared?"""
+    s, a = probe.starts.states, _actions(probe, systems)
+    own = {p.data_ptr() for p in policy.parameters()}
+    shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in own]
+    values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
+    values |= {f"critic {k}": partial(_valued, each, s, a) for k, each in enumerate(critics, 1)}
+    before = {name: value() for name, value in values.items()}
+    with _moved(policy):
+        changed = [n for n, value in values.items() if not _equal(value(), before[n])]
+    check = "θ leaks into the critic or a system"
+    if not changed and not shared:
+        what = "critics and systems do not change with θ; they share no parameter with the policy"
+        return Finding(check, what, "every gradient is the policy's alone", True)
+    result = f"{', '.join(changed)} changes when the policy's θ is moved" if changed else ""
+    if shared:
+        result += f"{'; ' if result else ''}{len(shared)} tensors are shared with the policy"
+    meaning = (
+        "backpropagation through your loss differentiates these too; gradlab holds them fixed, so "
+        "its gradients are not your update's: detach or copy them"
+    )
+    return Finding(check, result, meaning, False)
+
+
+def _actions(probe: Probe, systems: Mapping[str, System]) -> Tensor:
+    """The policy's first actions, without the log π that entropy adds."""
+    noise = probe.starts.policy_noise(probe.policy, probe.seed, 0)
+    with torch.no_grad():
+        action = act(probe.policy, probe.starts.states, noise)
+    return action[:, : min((each.action_dim for each in systems.values()), default=None)]
+
+
+def _stepped(system: System, s: Tensor, a: Tensor) -> Tensor:
+    with torch.no_grad():
+        out = system.step(s, a, None)
+    return torch.cat([out.state, out.reward[:, None]], dim=1)
+
+
+def _valued(critic: nn.Module, s: Tensor, a: Tensor) -> Tensor:
+    like = next(critic.parameters(), s)
+    s, a = s.to(like), a.to(like)
+    with torch.no_grad():
+        try:
+            return judge(critic, "Q", s, a)
+        except TypeError:  # a critic of states alone
+            return judge(critic, "V", s, a)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+@contextmanager
+def _moved(policy: nn.Module) -> Iterator[None]:
+    """The user's policy at other parameters for a moment; a graph that holds it stays valid."""
+    before = [p.data for p in policy.parameters()]
+    generator = stream(0, "sanity move")
+    try:
+        for p in policy.parameters():
+            draw = torch.randn(p.shape, generator=generator).to(p.data)
+            p.data = p.data + MOVE * (p.data.abs().mean() + 1e-3) * draw
+        yield
+    finally:
+        for p, data in zip(policy.parameters(), before, strict=True):
+            p.data = data
+
+
+def _documented(name: str, estimator: Estimator, probe: Probe) -> Finding:
+    n = min(LONGEST, estimator.tail.horizon)
+    short = replace(estimator, tail=replace(estimator.tail, horizon=n))
+    found = carried(short, probe.policy, probe.starts, (n,), probe.seed, "ignore")
+    G = path_gradients(found.jacobian, found.costates[0]).mean(dim=0)
+    directions = _directions(probe.policy)
+    typical = float(G.norm()) / len(G) ** 0.5
+    along = directions @ G
+    narrow, wide = (_differences(short, probe, directions, scale) for scale in (1.0, 2.0))
+    gap = (along - narrow).abs()
+    allowed = TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
+    off = float((gap / typical).max()) if typical > 0 else float(gap.max())
+    which = "in the first action only" if estimator.actions == "first" else "in every action"
+    tail = {"attached": "", "detached": ", frozen in the tail action"}[
+        estimator.tail.terminal_action
+    ]
+    check = f"θ of {name} sits {which}{tail}"
+    result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
+    if bool((gap <= allowed).all()):
+        return Finding(check, result, f"{_road(estimator, probe)}; as documented", True)
+    meaning = (
+        "θ is counted where it should not be, or a Jacobian is wrong: see the differences above"
+    )
+    return Finding(check, result, meaning, False)
+
+
+def _road(estimator: Estimator, probe: Probe) -> str:
+    """The computational path in words."""
+    tail, jacobians = estimator.tail, estimator.jacobians
+    assert jacobians is not None
+    critic = "no critic" if tail.critic is None else f"a frozen {tail.value} critic at s_n"
+    return (
+        f"states of the {probe.name(estimator.states)}, Jacobians of the "
+        f"{probe.name(jacobians)}, {critic}"
+    )
+
+
+def _directions(policy: nn.Module) -> Tensor:
+    """Random directions among the trained parameters, as long as the number of parameters'
+    root, so that each coordinate is moved by about 1."""
+    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(0, "sanity directions"))
+    trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
+    return nn.functional.normalize(draw.to(theta) * trained, dim=1)
+
+
+def _differences(estimator: Estimator, probe: Probe, directions: Tensor, scale: float) -> Tensor:
+    """Central differences of the n-step return with its tail along each direction."""
+    epsilon = scale * 1e-4 * _reach(probe.policy)
+    plus, minus = (
+        [_return(estimator, probe, perturbed(probe.policy, sign * epsilon * v)) for v in directions]
+        for sign in (1.0, -1.0)
+    )
+    return (torch.stack(plus) - torch.stack(minus)) / (2 * epsilon)
+
+
+def _reach(policy: nn.Module) -> float:
+    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    return max(float(theta.norm()), 1e-3)
+
+
+def _return(estimator: Estimator, probe: Probe, moved: nn.Module) -> Tensor:
+    """Mean n-step return of the starts, θ moved in the actions that carry it."""
+    tail, system, starts = estimator.tail, estimator.states, probe.starts
+    s, total = starts.states, starts.states.new_zeros(len(starts.states))
+    last = tail.horizon
+    with torch.no_grad():
+        for t in range(last + 1):
+            frozen = estimator.actions == "first" and t > 0
+            frozen |= t == last and tail.terminal_action == "detached"
+            chosen = probe.policy if frozen else moved
+            a = act(chosen, s, starts.policy_noise(probe.policy, probe.seed, t))
+            if t == last:
+                break
+            out = system.step(s, a, starts.dynamics_noise(system, probe.seed, t))
+            total = total + tail.discount**t * out.reward
+            s = out.state
+        if tail.critic is not None:
+            value = judge(tail.critic, tail.value, s, a)
+            total = total + tail.discount**last * value
+    return (total * starts.weight).mean()

@@ -1,0 +1,113 @@
+"""Would float32 have given the same gradient? Mean gradients at the longest horizon, twice."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.checks.inspection import Probe
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import Shared, carried
+from gradlab.runs.check_results import Finding
+
+LIMIT = 0.01  # relative error of the mean gradient
+
+
+def precision(probe: Probe) -> list[Finding]:
+    """float32 against float64 for every estimator."""
+    copies = Copies.of(probe.policy, probe.starts)
+    return [_compared(name, each, probe, copies) for name, each in probe.estimators.items()]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Policy and starts in float32, and the paths in both precisions that estimators share."""
+
+    policy: nn.Module
+    starts: Starts
+    double: Shared = field(default_factory=Shared)
+    single: Shared = field(default_factory=Shared)
+
+    @staticmethod
+    def of(policy: nn.Module, starts: Starts) -> Copies:
+        begin = replace(
+            starts, states=starts.states.float(), weight=starts.weight.float(), path=None, draws={}
+        )
+        return Copies(copy.deepcopy(policy).float(), begin)
+
+
+def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> Finding:
+    check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
+    try:
+        found = in_float32(
+            estimator, probe.policy, probe.starts, probe.seed, probe.termination, copies
+        )
+    except (RuntimeError, TypeError, InputError) as error:
+        reason = str(error).splitlines()[0][:90]
+        return Finding(check, f"float32 is not supported ({reason})", "not tested", True)
+    limited = not found.error <= LIMIT
+    result = (
+        f"cosine {found.cosine:.6g}, relative error {found.error:.1g} "
+        f"({len(probe.starts.states)} starts)"
+    )
+    meaning = "precision-limited: no"
+    if limited:
+        meaning = (
+            "precision-limited: yes; use float64 or a shorter horizon before blaming the model"
+        )
+    return Finding(check, result, meaning, not limited)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Cosine of the mean gradients in float32 and in float64, and |difference| / |float64's|."""
+
+    cosine: float
+    error: float
+
+
+def in_float32(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    seed: int,
+    termination: str = "ignore",
+    copies: Copies | None = None,
+) -> Rounding:
+    """The mean gradient at the estimator's own horizon, on copies in float32, against float64.
+
+    Args:
+        copies: of this policy and these starts, where several estimators are compared.
+
+    Raises:
+        RuntimeError, TypeError, InputError: where the system cannot compute in float32.
+    """
+    copies = Copies.of(policy, starts) if copies is None else copies
+    critic, tail = estimator.tail.critic, estimator.tail
+    rounded = None if critic is None else copy.deepcopy(critic).float()
+    single = replace(estimator, tail=replace(tail, critic=rounded))
+    exact = _mean(estimator, policy, starts, seed, termination, copies.double)
+    short = _mean(single, copies.policy, copies.starts, seed, termination, copies.single).double()
+    cosine = float(nn.functional.cosine_similarity(exact, short, dim=0))
+    gap = float((exact - short).norm() / exact.norm().clamp_min(1e-300))
+    return Rounding(cosine, gap)
+
+
+def _mean(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Starts,
+    seed: int,
+    termination: str,
+    shared: Shared,
+) -> Tensor:
+    horizons = (estimator.tail.horizon,)
+    with torch.random.fork_rng(devices=[]):
+        found = carried(estimator, policy, starts, horizons, seed, termination, shared)
+    return path_mean_gradients(found.jacobian, found.costates, found.ends)[0]

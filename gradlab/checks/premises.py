@@ -1,0 +1,267 @@
+"""Can anything be decided here at all? What must hold before a gain or a horizon means something.
+
+    reward   returns differ from state to state: else the true gradient is exactly 0
+    policy   moving θ moves them beyond rounding, and so does the true gradient
+    model    it is not the simulator itself, whose errors would be measured as a model's
+    critic   Q(s, π(s)) is of the size of the returns measured from s on, and rises with them
+
+Returns Σ_{t<T} γᵗ r_t, γᵀ = 0.1, are measured from starts and from states at which gradients are
+taken, under π and under a copy moved by a tenth of θ on the same noise; where a policy has settled
+they are small, and so is what a critic is wrong by there. What fails here is the first sentence of
+every page, and nothing is recommended or chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.checks.inspection import Probe
+from gradlab.checks.jacobians import sampled
+from gradlab.data.noise import child, stream
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
+from gradlab.networks.interface import act
+from gradlab.progress import silent
+from gradlab.runs.check_results import PREMISE, Finding
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import Estimate, combine, sample_mean
+from gradlab.statistics.paired import ratio_of_means
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.oracles import AT_MOST, effective_horizon
+from gradlab.truth.scout import linearization_price
+from gradlab.truth.truth import Truth
+from gradlab.wording import span, two
+
+LEFT = 0.1  # γᵀ beyond the returns that are measured
+MOST, LEAST = 96, 16  # states that they are measured from
+SECONDS = 0.5  # of one core, where steps are dear
+MOVE = 0.1  # of each tensor's size, as θ is moved
+ROUNDING = 1e-11  # of the largest return
+SAME_STEP, SAME_JACOBIAN = 1e-9, 1e-6  # relative to the largest entry
+FEWEST = 4  # groups behind an interval
+FACTOR = 2.5  # by which a critic's size is decidedly another
+FLAT = 0.25  # rise of the return with the critic, below which the critic does not follow it
+OFF = 0.25  # of the squared returns: a critic that is nearer than that is of their size
+
+Floats = NDArray[np.float64]
+
+
+def premises(probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts) -> list[Finding]:
+    """Those that fail, or one finding that none does.
+
+    Args:
+        truth: of the measurement, whose own norm may be 0.
+        begin, at: starts, and states at which gradients are taken.
+    """
+    plain = not any(isinstance(each.states, Entropic) for each in probe.estimators.values())
+    found = list(_model(probe, task))
+    if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
+        measured = _measured(probe, task, begin, at)
+        reward = _reward(measured, truth)
+        # Where returns diverge, as without any truth, no critic has their size.
+        critics = _critics(probe, measured) if truth.status != "none" else []
+        found = [reward, *found] if reward is not None else [*found, *critics]
+    if found:
+        return found
+    result = "returns differ, θ moves them, no model is the simulator, the critic is of their size"
+    return [Finding(PREMISE, result, "gains and horizons have a meaning", True)]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Returns [N] under the policy and [N] under the moved one, from `at`."""
+
+    at: Starts
+    returns: Tensor
+    moved: Tensor
+    steps: int
+
+    @property
+    def where(self) -> str:
+        return f"{len(self.returns)} states, {self.steps} steps"
+
+
+def _measured(probe: Probe, task: Task, begin: Starts, at: Starts) -> Measured:
+    steps = min(effective_horizon(task.discount, LEFT), AT_MOST)
+    some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
+    rolling = Rolling(
+        task.simulator, probe.policy, task.discount, steps, probe.termination,
+        child(probe.seed, "premises"), silent,
+    )  # fmt: skip
+    found = rolling.returns(some, [_step(probe.policy)], "checks").returns
+    return Measured(some, found[0], found[1], steps)
+
+
+def _affordable(system: System, steps: int) -> int:
+    price = linearization_price(system) / (2 * (system.state_dim + system.action_dim + 1))
+    return min(max(int(SECONDS / (2 * steps * price)), LEAST), MOST) if price else MOST
+
+
+def _some(laws: Sequence[Starts], most: int) -> Starts:
+    """Rows of each law, spread over all that weigh anything, each of weight 1."""
+    parts = []
+    for at in laws:
+        rows = (at.weight != 0).nonzero().flatten()
+        rows = rows[torch.linspace(0, len(rows) - 1, min(most // len(laws), len(rows))).long()]
+        parts.append((at.states[rows], at.group[rows]))
+    states, group = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Starts(states, torch.ones_like(states[:, 0]), group)
+
+
+def _step(policy: nn.Module) -> Tensor:
+    """A random move of every trained parameter by a tenth of its tensor's size."""
+    generator = stream(0, "sanity move")
+    moves = []
+    for p in policy.parameters():
+        draw = torch.randn(p.shape, generator=generator).to(p.data)
+        size = MOVE * (p.data.square().mean().sqrt() + 1e-3) * float(p.requires_grad)
+        moves.append((size * draw).flatten())
+    return torch.cat(moves)
+
+
+def _reward(measured: Measured, truth: Truth) -> Finding | None:
+    """Returns that are all the same, or that the policy does not move."""
+    R, moved = measured.returns, measured.moved
+    finite = torch.isfinite(R) & torch.isfinite(moved)
+    known = [each for each in (truth.first, truth.every) if each is not None]
+    zero = bool(known) and all(each.norm == 0 == each.standard_error for each in known)
+    if not finite.any():
+        return None
+    R, moved = R[finite], moved[finite]
+    allowed = ROUNDING * float(torch.maximum(R.abs(), moved.abs()).max())
+    still = float((moved - R).abs().max()) <= allowed
+    if still and len(R) > 1 and float(R.max() - R.min()) <= allowed:
+        level = "0" if not R.any() else "the same"
+        result = f"the reward is {level} wherever the policy goes ({measured.where})"
+        meaning = "the true gradient is exactly 0, so nothing can be decided: mend the reward"
+        return Finding(f"{PREMISE}, reward", result, meaning, False)
+    if still:
+        result = f"moving θ by a tenth changes no return beyond rounding ({measured.where})"
+        meaning = (
+            "this policy does not move the return, so nothing can be decided: look for a dead "
+            "output, saturated actions, or actions that the simulator ignores"
+        )
+        return Finding(f"{PREMISE}, policy", result, meaning, False)
+    if zero:
+        result = f"the true gradient is exactly 0 although θ moves returns ({measured.where})"
+        meaning = (
+            "reward, step or policy has no derivative here, so nothing can be decided: look for "
+            "a threshold, a clip or a detached tensor"
+        )
+        return Finding(f"{PREMISE}, policy", result, meaning, False)
+    return None
+
+
+def _model(probe: Probe, task: Task) -> Iterator[Finding]:
+    """Systems that are the simulator under another name."""
+    own, simulator = probe.differentiated(), task.simulator
+    twins = [
+        name
+        for name, (system, path) in own.items()
+        if system is not simulator and _identical(simulator, system, *sampled(path))
+    ]
+    if task.prior is simulator and any(each.states is simulator for each in _models(probe)):
+        twins.append("prior model")
+    if twins:
+        yield Finding(
+            f"{PREMISE}, model",
+            f"the {twins[0]} is the simulator itself, in steps and derivatives to rounding",
+            "it has no error to judge, so nothing can be decided about a model; what error is "
+            "left is the critic's: give the model that you train with",
+            False,
+        )
+
+
+def _models(probe: Probe) -> list[Estimator]:
+    names = ("model", "model_all")
+    return [each for name, each in probe.estimators.items() if name in names]
+
+
+def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:
+    if not len(s):
+        return False
+    with torch.no_grad():
+        one, other = (each.step(s, a, None) for each in (simulator, model))
+    pairs = (one.state, other.state), (one.reward[:, None], other.reward[:, None])
+    if not all(_close(x, y, SAME_STEP) for x, y in pairs):
+        return False
+    true, guess = (each.linearize(s, a, None) for each in (simulator, model))
+    blocks = ("A", "B", "r_s", "r_a")
+    return all(_close(getattr(true, k), getattr(guess, k), SAME_JACOBIAN) for k in blocks)
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    size = float(torch.maximum(one.abs(), other.abs()).max())
+    return float((one - other).abs().max()) <= tolerance * size
+
+
+def _critics(probe: Probe, measured: Measured) -> list[Finding]:
+    """Each critic's values against the returns that follow them; the first that is off."""
+    R, at = measured.returns, measured.at
+    noise = at.policy_noise(probe.policy, child(probe.seed, "premises"), 0)
+    with torch.no_grad():
+        a = act(probe.policy, at.states, noise)
+    critics = {id(e.tail.critic): e.tail for e in probe.estimators.values()}
+    for tail in critics.values():
+        if tail.critic is None:
+            continue
+        with torch.no_grad():
+            Q = judge(tail.critic, tail.value, at.states, a)
+        finite = torch.isfinite(R) & torch.isfinite(Q)
+        if group_count(at.group[finite]) < FEWEST:
+            continue
+        rows = replace(at, states=at.states[finite], weight=at.weight[finite],
+                       group=at.group[finite])  # fmt: skip
+        label, size = grouping(rows)
+        q, r = Q[finite], R[finite]
+        sums = by_group(torch.stack([q, r, q * r, q * q, r * r]), label)
+        means = [sample_mean(each, size) for each in sums]
+        if (off := _off(means, measured.where)) is not None:
+            return [off]
+    return []
+
+
+def _off(means: list[Estimate], where: str) -> Finding | None:
+    """From the means of Q, R, QR, Q² and R²."""
+    q, r, qr, qq, rr = means
+    ratio = ratio_of_means(q, r)
+    # The slope of the return on the critic is 1 for the true one, whatever noise returns have.
+    together, own = combine(_covariance, qr, q, r), combine(_covariance, qq, q, q)
+    rise = ratio_of_means(together, own)
+    follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
+    if ratio is not None and not follows and _beyond(ratio):
+        told = f"{two(q.value / r.value)} times the discounted returns measured there"
+        result = f"the critic's values are {told} (CI {span(ratio.low, ratio.high)}, {where})"
+        meaning = (
+            "it belongs to another discount, reward scale or policy, so nothing can be decided: "
+            "refit it"
+        )
+        return Finding(f"{PREMISE}, critic", result, meaning, False)
+    error = qq.value - 2 * qr.value + rr.value
+    if rise is not None and rise.high < FLAT and error > OFF * rr.value:
+        result = (
+            f"where the critic rises by 1 the measured return rises by "
+            f"{two(together.value / own.value)} (CI {span(rise.low, rise.high)}, {where})"
+        )
+        meaning = "the critic does not follow the return, so nothing can be decided: refit it"
+        return Finding(f"{PREMISE}, critic", result, meaning, False)
+    return None
+
+
+def _beyond(ratio: Interval) -> bool:
+    return ratio.high < 1 / FACTOR or ratio.low > FACTOR
+
+
+def _covariance(product: Floats, one: Floats, other: Floats) -> Floats:
+    return np.asarray(product - one * other, dtype=np.float64)

@@ -1,0 +1,169 @@
+"""Which term of the gradient counts at which horizon, and what cuts it off.
+
+    ∇ (Σ_{t<n} γᵗ r_t  −  α Σ γᵗ log π_t  +  γⁿ Q(s_n, a_n)),      the norm of each mean by n
+
+A loss that averages one term over time and sums another changes its meaning with the horizon; a
+critic beyond r_max / (1 − γ) cannot be right; an action at its limit passes no gradient on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from gradlab.checks.inspection import Probe
+from gradlab.gradients import gram
+from gradlab.gradients.all_action import discounted_costates
+from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.path_gram import path_mean_gradients
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
+from gradlab.networks.critics import judge
+from gradlab.runs.check_results import Finding
+from gradlab.systems.entropy import Entropic
+
+DOMINANT = 100.0  # times all other terms together at the longest horizon
+SATURATED = 0.5  # share of actions at their limit
+NEAR = 1e-3  # of the limit
+
+
+def scale(probe: Probe, discount: float) -> list[Finding]:
+    """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
+    found = [_terms(name, each, probe) for name, each in probe.pathwise().items()]
+    found += [_critics(probe, discount), _saturation(probe), _realised(probe)]
+    return [each for each in found if each is not None]
+
+
+def _terms(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
+    H = estimator.tail.horizon
+    shown = sorted({max(1, first_horizon(estimator)), max(1, (H + 1) // 2), H})
+    if H < 1:
+        return None
+    linear, tail = probe.along(estimator), estimator.tail
+    critic = tail_gradient(linear.path, tail.critic, tail.value, probe.termination)
+    parts = _parts(estimator, linear, critic)
+    norms = {
+        term: _norms(estimator, probe, part, q, tuple(shown)) for term, (part, q) in parts.items()
+    }
+    grid = ", ".join(str(h) for h in shown)
+    words = [f"{term} {', '.join(f'{v:.2g}' for v in values)}" for term, values in norms.items()]
+    result = f"norms at h = {grid}: {'; '.join(words)}"
+    last = {term: values[-1] for term, values in norms.items()}
+    largest = max(last, key=lambda term: last[term])
+    others = sum(value for term, value in last.items() if term != largest)
+    share = last[largest] / max(others, 1e-300)
+    check = f"scale of the terms of {name}"
+    if len(last) > 1 and share > DOMINANT:
+        meaning = f"the {largest} drowns everything else at h = {H}: check its scale"
+        return Finding(check, result, meaning, False)
+    return Finding(check, result, f"the {largest} is the largest term at h = {H}", True)
+
+
+def _parts(
+    estimator: Estimator, linear: LinearizedPath, critic: TailGradient
+) -> dict[str, tuple[LinearizedPath, TailGradient]]:
+    """The path with all but one term's derivatives left out; their gradients add up."""
+    no_tail = TailGradient(torch.zeros_like(critic.q_s), torch.zeros_like(critic.q_a))
+    no_reward = replace(linear, r_s=torch.zeros_like(linear.r_s), r_a=torch.zeros_like(linear.r_a))
+    if not isinstance(estimator.jacobians, Entropic):
+        parts = {"reward sum": (linear, no_tail)}
+        return parts | ({"critic": (no_reward, critic)} if estimator.tail.critic else {})
+    plain, price = _split(linear.r_a)
+    entropy = TailGradient(no_tail.q_s, _split(critic.q_a)[1])
+    value = TailGradient(critic.q_s, _split(critic.q_a)[0])
+    parts = {"reward sum": (replace(linear, r_a=plain), no_tail)}
+    parts |= {"critic": (no_reward, value)} if estimator.tail.critic else {}
+    return parts | {"entropy": (replace(no_reward, r_a=price), entropy)}
+
+
+def _split(by_action: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives in a and in log π, each with zeros for the other."""
+    price = torch.zeros_like(by_action)
+    price[..., -1] = by_action[..., -1]
+    return by_action - price, price
+
+
+def _norms(
+    estimator: Estimator,
+    probe: Probe,
+    linear: LinearizedPath,
+    tail: TailGradient,
+    horizons: tuple[int, ...],
+) -> list[float]:
+    discount, weight = estimator.tail.discount, probe.starts.weight[:, None]
+    path = linear.path
+    if estimator.actions == "first":
+        g = action_gradients(linear, tail, discount)[list(horizons)] * weight
+        jacobian = policy_jacobian(probe.policy, probe.starts.states, path.policy_noise[0])
+        return [float(x) for x in gram.mean_gradients(jacobian, g).norm(dim=1)]
+    kind = estimator.tail.terminal_action
+    costates = discounted_costates(linear, tail, discount, horizons, kind) * weight
+    s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
+    jacobian = policy_jacobian(probe.policy, s, e)
+    return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
+
+
+def _critics(probe: Probe, discount: float) -> Finding | None:
+    """No return exceeds r_max / (1 − γ); rewards are those of the longest path at hand."""
+    rewards = [
+        probe.along(each).path.rewards
+        for each in probe.pathwise().values()
+        if each.tail.horizon and not isinstance(each.states, Entropic)
+    ]
+    critics = {id(e.tail.critic): e for e in probe.estimators.values() if e.tail.critic is not None}
+    if not rewards or not critics or discount >= 1:
+        return None
+    largest = max(float(r.abs().nan_to_num(nan=torch.inf).max()) for r in rewards)
+    limit, values = largest / (1 - discount), []
+    for estimator in critics.values():
+        if estimator.jacobians is None:
+            continue
+        path, critic = probe.along(estimator).path, estimator.tail.critic
+        assert critic is not None
+        s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
+        with torch.no_grad():
+            value = judge(critic, estimator.tail.value, s, a)
+        values.append(float(value.abs().nan_to_num(nan=torch.inf).max()))
+    if not values:
+        return None
+    result = f"largest |Q| {max(values):.3g}, r_max / (1 − γ) = {limit:.3g} along these paths"
+    if max(values) <= limit:
+        return Finding("size of the critic", result, "within what returns can be", True)
+    return Finding("size of the critic", result, "beyond any return: refit the critic", False)
+
+
+def _saturation(probe: Probe) -> Finding | None:
+    if probe.action_limit is None:
+        return None
+    a = torch.cat([probe.along(each).path.actions for each in probe.pathwise().values()])
+    limit = a.new_tensor(probe.action_limit)
+    at = (a[..., : len(limit)].abs() >= (1 - NEAR) * limit).double().mean(dim=(0, 1))
+    words = [f"{probe.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
+    result = f"share of actions at or beyond their limit: {', '.join(words)}"
+    if float(at.max()) < SATURATED:
+        return Finding("saturated actions", result, "limits cut off few gradients", True)
+    meaning = "most actions pass no gradient on: lower the policy's gain or its targets"
+    return Finding("saturated actions", result, meaning, False)
+
+
+def _realised(probe: Probe) -> Finding | None:
+    """How many of the asked steps are made before a terminal state, on the longest paths."""
+    paths = {name: probe.along(each).path for name, each in probe.pathwise().items()}
+    name = max(paths, key=lambda each: paths[each].horizon, default="")
+    if not name or not paths[name].horizon:
+        return None
+    path, check = paths[name], f"realised horizon of {name}"
+    steps = path.alive[:-1].sum(dim=0).double()
+    ended, H = float((~path.alive[-1]).double().mean()), path.horizon
+    early = float((~path.alive[1]).double().mean())
+    result = (
+        f"{ended:.0%} of the starts reach a terminal state within {H} steps, {early:.0%} at the "
+        f"first; {float(steps.mean()):.3g} steps on average"
+    )
+    if probe.termination == "ignore":
+        return Finding(check, result, "rollouts run on beyond it, as asked", True)
+    meaning = "rewards stop there, and the boundary's share of the gradient is missing"
+    return Finding(check, result, meaning, early < 0.25)

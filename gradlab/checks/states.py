@@ -1,0 +1,118 @@
+"""Are gradients taken at states that carry them: alive ones, which learned models have seen?
+
+alive   under termination "mask" a state past an end weighs 0: how many of how many are left
+seen    a learned model was fitted on states and actions of mean c and deviation d
+        (`fitting.standardising`); a state is one that it never saw where some coordinate of it
+        or of its action has |x − c| > 5 d
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from gradlab.checks.inspection import Probe
+from gradlab.gradients.start_laws import alive_counts
+from gradlab.gradients.starts import Starts
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.networks.interface import act
+from gradlab.runs.check_results import ALIVE, SEEN, Finding
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.system import System
+from gradlab.systems.two_models import TwoModels
+
+FAR = 5.0  # standard deviations of the data, beyond which a model has seen nothing
+FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
+SOME = 0.01  # share of unseen states that a few outliers make
+
+
+def states(probe: Probe, at: Starts, names: tuple[str, ...]) -> list[Finding]:
+    """Both checks.
+
+    Args:
+        at: every state at which first-action gradients are taken.
+        names: of the state's coordinates; empty where the task has none.
+    """
+    found = [_alive(at)] if probe.termination == "mask" else []
+    x = _inputs(probe, at)
+    for name, ensemble in _learned(probe).items():
+        if _standardised(ensemble) and len(x):
+            found.append(_seen(name, ensemble, x, names, probe))
+    return found
+
+
+def _alive(at: Starts) -> Finding:
+    alive, groups, of = alive_counts(at)
+    n = len(at.states)
+    result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
+    few = alive < FEW_ALIVE * n
+    meaning = "the policy leaves the task early: gradients rest on few states, take more starts"
+    return Finding(ALIVE, result, meaning if few else "enough states carry gradients", not few)
+
+
+def _inputs(probe: Probe, at: Starts) -> Tensor:
+    """[s, a] of the states that weigh anything, as the models are asked for them."""
+    noise = at.policy_noise(probe.policy, probe.seed, 0)
+    kept = at.weight != 0
+    with torch.no_grad():
+        action = act(probe.policy, at.states[kept], noise[kept])
+    return torch.cat([at.states[kept], action], dim=1)
+
+
+def _seen(
+    name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], probe: Probe
+) -> Finding:
+    x = x[:, : ensemble.state_dim + ensemble.action_dim]
+    mean, std = (each.detach().to(x)[:, 0] for each in (ensemble.input_mean, ensemble.input_std))
+    far = ((x[None] - mean[:, None]) / std[:, None]).abs().amin(dim=0)  # of the nearest member's
+    unseen = (far > FAR).any(dim=1)
+    share = float(unseen.double().mean())
+    row, column = divmod(int(far.argmax()), far.shape[1])
+    ds = ensemble.state_dim
+    which = _coordinate(column, names) if column < ds else probe.action(column - ds)
+    result = (
+        f"{share:.1%} of {len(x)} states lie more than {FAR:g} deviations from the data of the "
+        f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
+    )
+    if share <= SOME:
+        return Finding(f"{SEEN}, {name}", result, "the model has seen states like these", True)
+    meaning = "the model extrapolates there: fit it on data of this policy, or trust it elsewhere"
+    return Finding(f"{SEEN}, {name}", result, meaning, False)
+
+
+def _coordinate(column: int, names: tuple[str, ...]) -> str:
+    return names[column] if column < len(names) else f"coordinate {column}"
+
+
+def _learned(probe: Probe) -> dict[str, GaussianEnsemble]:
+    """Every ensemble that some estimator rolls out or differentiates, each once."""
+    found: dict[int, tuple[str, GaussianEnsemble]] = {}
+    for each in probe.estimators.values():
+        for system in (each.states, each.jacobians):
+            if system is None:
+                continue
+            for part in _parts(system):
+                found.setdefault(id(part.ensemble), (probe.name(system), part.ensemble))
+    names = [name for name, _ in found.values()]
+    return {
+        f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble
+        for k, (name, ensemble) in enumerate(found.values())
+    }
+
+
+def _parts(system: object) -> Iterator[LearnedSystem]:
+    plain: System | object = system.system if isinstance(system, Entropic) else system
+    if isinstance(plain, TwoModels):
+        yield from _parts(plain.prediction)
+        yield from _parts(plain.gradient)
+    elif isinstance(plain, LearnedSystem):
+        yield plain
+
+
+def _standardised(ensemble: GaussianEnsemble) -> bool:
+    """Does it know its data? A fresh ensemble has mean 0 and deviation 1 in every column."""
+    untouched = (ensemble.input_mean == 0).all() and (ensemble.input_std == 1).all()
+    return not bool(untouched)

@@ -1,0 +1,86 @@
+"""What every command refuses before it begins: values that no file, generator or folder can hold.
+
+words      UTF-8 text without NUL; a command is kept in the run that it makes
+integers   of 64 bits, seeds from 0
+floats     finite
+paths      not empty, no name of more than 200 bytes, and no device or pipe
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.user_code.loading import own
+
+LONGEST = 200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
+SEEDS = ("seed", "first_seed")
+FILES = (
+    "file", "data", "policy", "critic", "model", "gradient_model", "profile", "export", "output",
+)  # fmt: skip
+
+
+def check_words(words: Sequence[str]) -> None:
+    """
+    Raises:
+        InputError: a word is not text that a file can keep.
+    """
+    for k, word in enumerate(words, 1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"argument {k} is no UTF-8 text: rename what it names") from None
+        if "\0" in word:
+            raise InputError(f"argument {k} holds a NUL: leave it out")
+
+
+def check(asked: Any) -> None:
+    """The fields of a command, whatever it does with them.
+
+    Raises:
+        InputError: names the option, what it got and what is possible.
+    """
+    for name, value in _given(asked):
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            continue
+        if isinstance(value, int):
+            validation.whole(option, value, 0 if name in SEEDS else -validation.LARGEST)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{option} is {value}, expected a finite number")
+        elif isinstance(value, Path) or name in FILES:
+            _check_path(option, str(value))
+
+
+def _given(asked: Any) -> Iterator[tuple[str, Any]]:
+    """Names and values, those of a tuple one by one."""
+    for field in fields(asked):
+        value = getattr(asked, field.name)
+        for each in value if isinstance(value, tuple) else (value,):
+            if each is not None:
+                yield field.name, each
+
+
+def _check_path(option: str, value: str) -> None:
+    path = Path(value.rpartition(":")[0] if own(value) else value)
+    if not value or path.name in ("", ".."):
+        raise InputError(f"{option} is {value!r}, expected the name of a file")
+    longest = max(len(part.encode()) for part in path.parts)
+    if longest > LONGEST:
+        raise InputError(f"{option} has a name of {longest} bytes: at most {LONGEST} are possible")
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{option} is {value!r}, which cannot be reached ({reason})") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{option} is {value}, a device or pipe: name a file")

@@ -1,0 +1,1 @@
+"""What commands share towards the terminal: streams, signals, progress bars, answers."""

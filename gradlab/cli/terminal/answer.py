@@ -1,0 +1,167 @@
+"""What a command says: words for a reader, one JSON document for a machine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.streams import utf8
+from gradlab.errors import Failure, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gradlab.verdicts.screen import Screen
+
+LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
+
+
+def of_screen(screen: Screen) -> Document:
+    """A first screen as plain values; "verdict" holds every sentence."""
+    notice: Document = {"notice": screen.notice} if screen.notice else {}
+    return notice | {
+        "recommendation": screen.headline,
+        "light": screen.light,
+        "sure": screen.sure,
+        "numbers": [asdict(fact) for fact in screen.numbers],
+        "verdict": [asdict(sentence) for sentence in screen.rest],
+    }
+
+
+def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
+    """The first screen of a run that was just written, and its page where it is wanted.
+
+    Args:
+        more: sentences about what the command chose, below those of the verdict.
+    """
+    from gradlab.reporting.kinds import page_of, screen_of
+    from gradlab.reporting.output import check_page, write
+
+    document: Document = {"run": str(run)}
+    if page:
+        shown = page_of(run)
+        try:
+            with bars() as progress:
+                document["report"] = str(write(check_page(run), shown, progress))
+        except (InputError, OSError) as error:
+            raise Failure(f"the run is in {run}, its page failed: {error}") from error
+        screen = shown.screen
+    else:
+        screen = screen_of(run)
+    found = of_screen(screen)
+    verdict = [*(asdict(sentence) for sentence in screen.rest), *more]
+    return found | {"verdict": verdict} | document
+
+
+def answer(document: Document, as_json: bool, explain: bool = False) -> None:
+    """Print the document of a command on standard output.
+
+    Args:
+        explain: print what stands below the recommendation, too.
+    """
+    if as_json:
+        print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=not utf8()))
+        return
+    if "text" in document:
+        print(document["text"])
+    if "recommendation" in document:
+        _print_screen(document)
+    if explain or "recommendation" not in document:
+        _print_verdict(document)
+        _print_tables(document)
+    for kind in ("run", "report"):
+        if kind in document:
+            print(f"{kind + ':':8}{document[kind]}")
+    for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
+        entries = document.get(kind)
+        if isinstance(entries, dict):
+            print(f"{kind}:")
+            for name, line in entries.items():
+                print(f"  {name:21}{line}")
+    if "recommendation" in document and not explain:
+        print("--explain prints the rest.")
+
+
+def _print_screen(document: Document) -> None:
+    """The recommendation, how sure it is, and its numbers."""
+    console = _console()
+    if "notice" in document:
+        console.print(str(document["notice"]), style="bold red")
+    console.print(str(document["recommendation"]), style="bold")
+    console.print(f"{LIGHTS.get(str(document['light']), '')}: {document['sure']}")
+    numbers = document["numbers"]
+    facts = numbers if isinstance(numbers, list) else []
+    width = max((len(fact["text"]) for fact in facts), default=0)
+    for fact in facts:
+        console.print(f"  {fact['text']:>{width}}  {fact['label']}")
+    console.print()
+
+
+def _print_tables(document: Document) -> None:
+    checks = document.get("checks")
+    if isinstance(checks, list):
+        _print_checks(checks)
+    ledger = document.get("ledger")
+    if isinstance(ledger, list):
+        from gradlab.cli.ledger_tables import print_ledger
+
+        print_ledger(ledger)
+    if "what if" in document:
+        from gradlab.cli.choice_tables import print_choice
+
+        print_choice(document)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            """Rich would exit with 1; who reads through `head` has seen enough, see `main`."""
+            raise BrokenPipeError
+
+    return Piped(soft_wrap=False, highlight=False, markup=False)
+
+
+def _print_verdict(document: Document) -> None:
+    """Sentences with a blank line between them, those that are decided in bold, each once."""
+    from gradlab.verdicts.screen import unsaid
+
+    console, verdict = _console(), document.get("verdict")
+    sentences = verdict if isinstance(verdict, list) else []
+    above = f"{document.get('notice', '')} {document.get('recommendation', '')}"
+    texts = unsaid([str(each["text"]) for each in sentences], above)
+    for sentence, text in zip(sentences, texts, strict=True):
+        if text:
+            console.print(f"• {text}", style="bold" if sentence["decided"] else None)
+            console.print()
+
+
+def _print_checks(checks: list[dict[str, Any]]) -> None:
+    width = max(len(check["name"]) for check in checks)
+    print(f"{'':4}  {'':{width}}  {'known':>11} {'measured':>11}  {'interval':25} mistake gives")
+    for check in checks:
+        mark = "ok" if check["passed"] else "FAIL"
+        span = f"[{check['low']:.4g}, {check['high']:.4g}]"
+        mistake = "" if check["mistake"] is None else f"{check['mistake']:.4g}"
+        numbers = f"{check['known']:11.4g} {check['measured']:11.4g}  {span:25} {mistake}"
+        print(f"{mark:4}  {check['name']:{width}}  {numbers}")
+    failed = sum(not check["passed"] for check in checks)
+    print(f"{len(checks) - failed} passed, {failed} failed")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,217 @@
+"""Progress of long work on standard error: bars on a terminal, lines where there is none.
+
+Lines are for logs: one when a stage begins, with its predicted price; one when it ends, with its
+time and what is left of the plan; one every 15 s in between, by a thread of its own, so that also
+a stage which reports nothing for minutes is seen to be alive.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import isfinite
+from typing import TYPE_CHECKING, Protocol, final
+
+from gradlab.measurement.prices import Price, left_after
+from gradlab.wording import duration
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+
+EVERY = 15.0  # seconds between two lines of a long stage
+
+
+class Shown(Protocol):
+    """A `gradlab.progress.Progress` that also takes the predicted prices of the stages to come."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+    def plan(self, prices: Sequence[Price]) -> None: ...
+
+
+@contextmanager
+def bars(every: float = EVERY) -> Iterator[Shown]:
+    """Yields progress(stage, done, total): a bar for each stage, or lines.
+
+    Args:
+        every: seconds between two lines of a long stage.
+    """
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _drawn() as drawn:
+            yield _Drawn(drawn)
+        return
+    lines = Lines(standard_error, every=every)
+    with _heartbeat(lines, min(every, 1.0)):
+        yield lines
+    lines.close()
+
+
+def standard_error(line: str) -> None:
+    """Write one line; nothing more once the reader has gone (`2>&1 | head -1`)."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # What is still buffered, and all that follows, must not fail either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+@final
+class Lines:
+    """One line when a stage begins, one when it ends, one every `every` seconds in between."""
+
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        every: float = EVERY,
+    ) -> None:
+        self._write, self._clock, self._every = write, clock, every
+        self._start = clock()
+        self._prices: tuple[Price, ...] = ()
+        self._stage: str | None = None  # the one that has begun and not ended
+        self._ended: str | None = None  # the latest one that has
+        self._begun = self._written = self._start  # of the stage, or of the work after one
+        self._done, self._total = 0, 0
+        self._lock = threading.RLock()
+
+    def plan(self, prices: Sequence[Price]) -> None:
+        """Write what the stages to come will cost."""
+        with self._lock:
+            self._prices = tuple(prices)
+            for text in planned(prices):
+                self._line(text)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        with self._lock:
+            if stage != self._stage:
+                if stage == self._ended and done >= total:
+                    return  # its end, reported again
+                self.close()
+                self._begin(stage)
+            self._done, self._total = done, total
+            if done >= total:
+                self.close()
+            else:
+                self.beat()
+
+    def beat(self) -> None:
+        """Write where the work is, if the last line is long ago."""
+        with self._lock:
+            if self._clock() - self._written < self._every:
+                return
+            if self._stage is None:
+                self._line(f"at work, {duration(self._clock() - self._begun)} so far")
+                return
+            so_far = self._clock() - self._begun
+            text = f"{self._stage}: {duration(so_far)} so far"
+            if self._total > 1:
+                text += f", {self._done:,} of {self._total:,}"
+            if 0 < self._done < self._total:
+                more = so_far * (self._total - self._done) / self._done
+                text += f", about {duration(more)} more"
+            self._line(text)
+
+    def close(self) -> None:
+        """The stage that is under way has ended."""
+        with self._lock:
+            if self._stage is None:
+                return
+            stage = self._ended = self._stage
+            self._stage = None
+            text = f"{stage}: ended after {duration(self._clock() - self._begun)}"
+            self._begun = self._clock()
+            left = left_after(self._prices, stage)
+            self._line(text + (f"; about {duration(left)} left" if isfinite(left) else ""))
+
+    def _begin(self, stage: str) -> None:
+        self._stage, self._begun, self._done, self._total = stage, self._clock(), 0, 0
+        price = {each.stage: each for each in self._prices}.get(stage, Price(stage))
+        self._line(f"{stage}: begins ({price})")
+
+    def _line(self, text: str) -> None:
+        self._written = self._clock()
+        minutes, seconds = divmod(int(self._written - self._start), 60)
+        self._write(f"[{minutes}:{seconds:02d}] {text}")
+
+
+def planned(prices: Sequence[Price]) -> list[str]:
+    """The plan in words, a line per stage and one for all of them."""
+    known = sum(each.seconds for each in prices if isfinite(each.seconds))
+    unknown = [each.stage for each in prices if not isfinite(each.seconds)]
+    beside = f", and {', '.join(unknown)}" if unknown else ""
+    total = f"plan: about {duration(known)}{beside}"
+    return [total, *(f"  {each.stage}: {each}" for each in prices)]
+
+
+@contextmanager
+def _heartbeat(lines: Lines, seconds: float) -> Iterator[None]:
+    """Calls `lines.beat` so often from a thread, until the work has ended."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(seconds):
+            lines.beat()
+
+    thread = threading.Thread(target=run, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@final
+class _Drawn:
+    """A bar per stage."""
+
+    def __init__(self, shown: Bars) -> None:
+        self._shown = shown
+        self._stages: dict[str, int] = {}
+
+    def plan(self, prices: Sequence[Price]) -> None:
+        for text in planned(prices):
+            self._shown.console.print(text, markup=False, highlight=False)
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        from rich.progress import TaskID
+
+        if stage not in self._stages:
+            self._stages[stage] = self._shown.add_task(stage, total=total)
+        self._shown.update(TaskID(self._stages[stage]), completed=done, total=total)
+
+
+@contextmanager
+def _drawn() -> Iterator[Bars]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.speed is None else f"{task.speed:.3g}/s")
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as shown:
+        yield shown

@@ -1,0 +1,21 @@
+"""Recorded trajectories and a learned model, without a simulator: what can still be said.
+
+measure_logs(data, policy, model, critic, discount=0.99) → LogsRun
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gradlab.logs.measure import measure_logs
+    from gradlab.runs.logs import LogsRun, load
+
+__all__ = ["LogsRun", "load", "measure_logs"]
+
+_HOMES = {"measure_logs": "measuring", "LogsRun": "run", "load": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"gradlab.logs.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'gradlab.logs' has no attribute {name!r}")

@@ -1,0 +1,126 @@
+"""What inner products say: noise of each gradient, and whether two of them are one.
+
+    ρ² = |E M − E S|² / |E S|²          M the model's gradient, S the score's, of the same windows
+
+    agree      the upper ends of ρ² and of |E M − E S|² − TOLERANCE² |E S|² say that they differ by
+               less than half of a reference that is known to be there: at most 30° between them
+    disagree   the lower end of |E M − E S|² is above 0, and they are not known to agree
+    undecided  neither: the sentence says how many trajectories would tell
+
+Every number is a U-statistic over pairs of trajectories, with the jackknife's interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import exp
+
+import numpy as np
+
+from gradlab.logs.gradients import Cell, Products, weighted
+from gradlab.runs.logs_numbers import TOLERANCE
+from gradlab.statistics.comparison import difference, log_ratio
+from gradlab.statistics.intervals import Interval, interval, jackknife_se
+from gradlab.statistics.moments import (
+    Array,
+    Estimate,
+    Moments,
+    PairSums,
+    combine,
+    estimates,
+    pair_mean,
+)
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number with its interval, as a row of the table."""
+
+    quantity: str
+    estimate: Estimate
+    interval: Interval
+
+
+def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Number]:
+    """mean_norm, variance, cosine_self; variance_critics where there are others.
+
+    Args:
+        others: the same gradient with other critics.
+    """
+    critics = _across(found, (cell, *others)) if others else None
+    gradient = found.pair(cell, cell)
+    moments = Moments(found.size, found.squares[cell], gradient, critics=critics)
+    every = estimates(moments, 1)
+    square = pair_mean(gradient, found.size)
+    told = [name for name in ("variance", "variance_critics") if name in every]
+    plain = [Number(name, every[name], interval(name, every[name])) for name in told]
+    # The ends of the square hold where it is estimated below 0, too.
+    ends = interval("bias2", square)
+    noise = float(gradient.left.sum() / found.size.sum() ** 2) - square.value  # tr Cov / N
+    return [
+        _of_square("mean_norm", square, ends, lambda u: np.sqrt(np.maximum(u, 0.0))),
+        *plain,
+        _of_square("cosine_self", square, ends, lambda u: _share(u, noise)),
+    ]
+
+
+def _of_square(
+    quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
+) -> Number:
+    """A rising function of |E G|², its ends those of the square."""
+    estimate = combine(function, square)
+    low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
+    return Number(
+        quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
+    )
+
+
+def _share(square: Array, noise: float) -> Array:
+    """√(|μ|² / (|μ|² + tr Cov/N)): the cosine of the mean of N with what it estimates."""
+    signal = np.maximum(square, 0.0)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sqrt(signal / (signal + noise)))
+
+
+def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:
+    """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
+    both, mm, ss = found.pair(model, score), found.pair(model, model), found.pair(score, score)
+    swapped = PairSums(both.own, both.right, both.left)
+    gap = weighted([(1.0, mm), (-1.0, both), (-1.0, swapped), (1.0, ss)])
+    moments = Moments(found.size, found.squares[model], mm, truth=ss, difference=gap, cross=both)
+    every = estimates(moments, 1)
+    bias2, reference = every["bias2"], pair_mean(ss, found.size)
+    excess = combine(lambda b, t: b - TOLERANCE**2 * t, bias2, reference)
+    relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
+    zero = Estimate(0.0, np.zeros_like(excess.left_out))
+    return [
+        Number("bias2", bias2, interval("bias2", bias2)),
+        # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
+        Number("relative_bias2", relative, interval("bias2", relative)),
+        Number("excess", excess, difference(excess, zero)),
+        Number("cosine", every["cosine"], interval("cosine", every["cosine"])),
+        *_variance_ratio(found, model, score),
+    ]
+
+
+def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Number]:
+    """Of the model's gradient over the score's, where both are known to be above 0."""
+    both = [
+        estimates(Moments(found.size, found.squares[cell], found.pair(cell, cell)), 1)["variance"]
+        for cell in (model, score)
+    ]
+    span = log_ratio(*both)
+    if span is None:
+        return []
+    ratio = combine(lambda a, b: a / b, *both)
+    ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
+    return [Number("variance_ratio", ratio, ends)]
+
+
+def _across(found: Products, cells: tuple[Cell, ...]) -> PairSums:
+    """Σ_c |X_c − X̄|² / (C − 1), from inner products: Σ_c ⟨c, c⟩ − Σ_cd ⟨c, d⟩ / C."""
+    count = len(cells)
+    terms = [(1.0, found.pair(c, c)) for c in cells]
+    terms += [(-1.0 / count, found.pair(c, d)) for c in cells for d in cells]
+    return weighted([(w / (count - 1), sums) for w, sums in terms])

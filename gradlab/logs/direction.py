@@ -1,0 +1,147 @@
+"""The model's derivatives against differences between recorded neighbours.
+
+Around a recorded x = (s, a) lie L others x_i, one from each of the nearest other trajectories, with
+y_i = s'_i − s_i. Over the L + 1 points, J_m the model's Jacobian at x, and variances of a sample,
+
+    D = Var(y_i − J_m x_i)      S = Var(y_i)      T = residual variance of y_i regressed on x_i
+    ε² = (D − T) / (S − T)   ←   Var((J − J_m) x_i) / Var(J x_i)
+
+the squared relative error of the model's directional derivatives along the directions in which the
+data vary; unbiased in numerator and denominator where y is linear in the neighbourhood and its
+noise of one size. DDPPO (eq. 9) learns from such differences; here rows that the model was not
+fitted to test it. T is the noise floor: process noise, and the bend of y that no slope explains,
+which lowers D − T. Where T is nearly S, neighbours say nothing about derivatives: T/S is printed
+beside every error. One point per trajectory, since within one the noise of a step moves both the
+next x and y. Distances are in standard deviations of (s, a).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.data.trajectories import Trajectories
+from gradlab.logs.features import constant
+from gradlab.statistics.comparison import ratio_interval
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.moments import Estimate, combine, sample_mean
+from gradlab.statistics.over_groups import group_sums
+from gradlab.systems.system import System
+
+SAMPLE = 500  # rows that are asked
+WIDER = 4  # neighbours per coordinate of (s, a), where there are as many trajectories
+LEAST = 2  # of them, below which no regression is tried
+BLOCK = 1 << 24  # distances held at once
+
+Array = NDArray[np.float64]
+Judged = tuple[tuple[Estimate, Interval], ...]
+
+
+@dataclass(frozen=True)
+class Directional:
+    """Of each coordinate of the next state, and last of all of them together (ds + 1 entries).
+
+    Attributes:
+        error: ε² with its interval, possibly below 0; noise: T/S.
+        distance: median distance of the neighbours, standard deviations per coordinate.
+        rows: that were asked, of so many trajectories.
+    """
+
+    error: Judged
+    noise: Judged
+    distance: float
+    rows: int
+    trajectories: int
+
+
+def directional(record: Trajectories, model: System, seed: int = 0) -> Directional | None:
+    """Judge a model's A and B on a record it was not fitted to; None with too few trajectories.
+
+    The model is differentiated at its mean transition.
+    """
+    x = torch.cat([record.state, record.action], dim=1).double()
+    y = (record.next_state - record.state).double()
+    still, fixed = constant(x), constant(y)
+    unit = (x / torch.where(still, 1.0, x.std(dim=0)))[:, ~still]
+    width = unit.shape[1]
+    _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
+    count = min(WIDER * width, int(number[-1]))
+    if not width or count < max(LEAST * width, width + 1):
+        return None
+    rows = torch.randperm(len(x), generator=stream(seed, "directions"))[:SAMPLE].sort().values
+    near, distance = _neighbours(unit, number, rows, count)
+    points = torch.cat([rows[:, None], near], dim=1)
+    change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
+    told = _pushed(model, record, rows, x[points] - x[rows, None])
+    left = change - told / torch.where(fixed, 1.0, y.std(dim=0))
+    D, S, T = left.var(dim=1), change.var(dim=1), _residual_variance(unit[points], change)
+    group = number[rows].numpy()
+    sums = [_by_trajectory(each.numpy(), group) for each in (D - T, S - T, T, S)]
+    size = np.bincount(np.unique(group, return_inverse=True)[1]).astype(np.float64)
+    return Directional(
+        error=_ratios(sums[0], sums[1], size),
+        noise=_ratios(sums[2], sums[3], size),
+        distance=float(distance.median()) / width**0.5,
+        rows=len(rows),
+        trajectories=len(size),
+    )
+
+
+def _neighbours(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The nearest row of each of the `count` nearest other trajectories, [R, count], and how far.
+
+    Args:
+        number: of each row's trajectory, from 0, in order.
+    """
+    begin = np.flatnonzero(np.diff(number.numpy(), prepend=-1))
+    place, index, distance = np.arange(len(unit)), [], []
+    step = max(1, BLOCK // len(unit))
+    for part in torch.split(rows, step):
+        far = torch.cdist(unit[part], unit).numpy()
+        least = np.minimum.reduceat(far, begin, axis=1)
+        hit = np.where(far == least[:, number.numpy()], place, len(unit))
+        nearest = np.minimum.reduceat(hit, begin, axis=1)
+        least[np.arange(len(part)), number[part].numpy()] = np.inf
+        order = np.argsort(least, axis=1, kind="stable")[:, :count]
+        index.append(np.take_along_axis(nearest, order, axis=1))
+        distance.append(np.take_along_axis(least, order, axis=1))
+    return torch.from_numpy(np.concatenate(index)), torch.from_numpy(np.concatenate(distance))
+
+
+def _residual_variance(x: Tensor, y: Tensor) -> Tensor:
+    """[R, out]: of y [R, L, out] regressed on 1 and x [R, L, width]; free of bias if linear."""
+    design = torch.cat([torch.ones_like(x[..., :1]), x - x.mean(dim=1, keepdim=True)], dim=2)
+    Q, _ = torch.linalg.qr(design)
+    left = y - Q @ (Q.mT @ y)
+    variance: Tensor = left.square().sum(dim=1) / (x.shape[1] - design.shape[2])
+    return variance
+
+
+@torch.no_grad()
+def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
+    """(J_m − I_s) v in the units of the states, [R, L, ds]."""
+    ds = record.state.shape[1]
+    found = model.linearize(record.state[rows].double(), record.action[rows].double())
+    by_state = found.A - torch.eye(ds, dtype=torch.float64)
+    moved = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
+    return moved + torch.einsum("rij,rlj->rli", found.B, apart[..., ds:])
+
+
+def _by_trajectory(values: Array, group: NDArray[np.int64]) -> Array:
+    """[G, ds + 1]: sums over trajectories, the mean over coordinates last."""
+    return group_sums(np.column_stack([values, values.mean(axis=1)]), group)
+
+
+def _ratios(top: Array, bottom: Array, size: Array) -> Judged:
+    """Σ top / Σ bottom of every column with its interval; NaN where the bottom is not above 0."""
+    found = []
+    for k in range(top.shape[1]):
+        first, second = sample_mean(top[:, k], size), sample_mean(bottom[:, k], size)
+        ratio = combine(lambda a, b: np.where(b > 0, a / b, np.nan), first, second)
+        found.append((ratio, ratio_interval(first, second)))
+    return tuple(found)

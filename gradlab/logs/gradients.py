@@ -1,0 +1,210 @@
+"""Two gradients of one and the same return, from the same recorded windows.
+
+    F_n(θ) = E[Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)]         Q as it is given, θ in every action
+
+    score   Σ_{t≤n} γᵗ ∇ log π(a_t|s_t) (y_{n−t}(t) − V_{n−t}(s_t))      differentiates no step
+    model   pathwise along the recorded states, the model's Jacobians at the noise inferred from
+            each transition (RP-DR, RP-PGM eq. 4.5)
+
+The score is unbiased for ∇F_n whatever the critic and the model are worth, so that a difference of
+the means is the model's Jacobians' doing: its states are the recorded ones, and Q is common. (Where
+episodes end, pathwise gradients also miss that actions move the end.) The start law is that of the
+windows and is not differentiated; discounting begins anew in each window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.path import Path
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import grouping
+from gradlab.gradients.starts import as_starts
+from gradlab.gradients.weighted_terms import Carried, carried
+from gradlab.logs.baseline import baselines
+from gradlab.progress import Progress, silent
+from gradlab.statistics.moments import Array, PairSums
+
+STEPS = 1 << 15  # of windows whose layer factors are held at once
+EXPLICIT = 1 << 22  # numbers of explicit gradients that are held at once
+NUMBERS = 1 << 24  # of group sums that are held at once
+
+Cell = tuple[str, int]  # name of a source, horizon
+Rows = Callable[[slice], Carried]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One gradient at K horizons; `rows` gives that of some windows."""
+
+    horizons: tuple[int, ...]
+    rows: Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Inner products of sums over groups, for statistics that leave groups out.
+
+    Attributes:
+        size: [G], windows of each group.
+        squares: cell → Σ_{i∈g} |G_i|², [G].
+        pairs: (cell, cell) → pair sums of the two.
+    """
+
+    size: Array
+    squares: Mapping[Cell, Array]
+    pairs: Mapping[tuple[Cell, Cell], PairSums]
+
+    def pair(self, first: Cell, second: Cell) -> PairSums:
+        """In either order."""
+        if (first, second) in self.pairs:
+            return self.pairs[first, second]
+        found = self.pairs[second, first]
+        return PairSums(found.own, found.right, found.left)
+
+
+def model_source(
+    estimator: Estimator, policy: nn.Module, path: Path, horizons: tuple[int, ...], seed: int
+) -> Source:
+    """Pathwise gradients of an estimator with actions "all" along the recorded windows."""
+    return Source(horizons, _rows(estimator, policy, path, horizons, seed))
+
+
+def score_source(
+    estimator: Estimator,
+    policy: nn.Module,
+    path: Path,
+    horizons: tuple[int, ...],
+    seed: int,
+    baseline: bool = True,
+) -> Source:
+    """Scores of an estimator with actions "score", less their cross-fitted baseline."""
+    plain = _rows(estimator, policy, path, horizons, seed)
+    if not baseline:
+        return Source(horizons, plain)
+    parts = _parts(slice(0, path.states.shape[1]), STEPS // (path.horizon + 1))
+    returns = torch.cat([plain(part).costates[..., 0] for part in parts], dim=2)
+    less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
+
+    def rows(part: slice) -> Carried:
+        found = plain(part)
+        return replace(found, costates=found.costates - less[:, :, part, None])
+
+    return Source(horizons, rows)
+
+
+def _rows(
+    estimator: Estimator, policy: nn.Module, path: Path, horizons: tuple[int, ...], seed: int
+) -> Rows:
+    begin = as_starts(path, estimator.states.state_dim)
+
+    def rows(part: slice) -> Carried:
+        found = carried(estimator, policy, begin.block(part), horizons, seed, "mask")
+        # A model of the user's own may hold parameters of its own: their graph is not wanted.
+        return replace(found, costates=found.costates.detach())
+
+    return rows
+
+
+def products(
+    sources: Mapping[str, Source],
+    pairs: Iterable[tuple[Cell, Cell]],
+    path: Path,
+    size: int,
+    progress: Progress = silent,
+) -> Products:
+    """Inner products of the cells that are paired.
+
+    Two passes over blocks of windows: sums over all of them, then each group's products with
+    these; memory is flat in the number of windows.
+
+    Args:
+        size: P, of θ.
+    """
+    asked = list(pairs)
+    label, counts = grouping(as_starts(path, path.states.shape[2]))
+    cells = [(name, n) for name, source in sources.items() for n in source.horizons]
+    most = max(1, NUMBERS // (len(cells) * size))
+    part = min(STEPS // (path.horizon + 1), EXPLICIT // size)
+    blocks = list(_whole_groups(label, most))
+
+    def block_sums(k: int) -> dict[Cell, tuple[Tensor, Tensor]]:
+        progress("gradients", k, len(blocks))
+        return _group_sums(sources, blocks[k], label, size, part)
+
+    found = cache(block_sums) if len(blocks) == 1 else block_sums
+    total: dict[Cell, Tensor] = {}
+    squares: dict[Cell, list[Array]] = {cell: [] for cell in cells}
+    for k in range(len(blocks)):
+        for cell, (sums, square) in found(k).items():
+            total[cell] = total.get(cell, 0) + sums.sum(dim=0)
+            squares[cell].append(square.numpy())
+    parts: dict[tuple[Cell, Cell], list[PairSums]] = {pair: [] for pair in asked}
+    for k in range(len(blocks)):
+        here = found(k)
+        for x, z in asked:
+            parts[x, z].append(_pair(here[x][0], here[z][0], total[x], total[z]))
+    progress("gradients", 1, 1)
+    joined = {cell: np.concatenate(each) for cell, each in squares.items()}
+    return Products(counts, joined, {pair: _joined(each) for pair, each in parts.items()})
+
+
+def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:
+    """Σ w ⟨·, ·⟩: inner products are linear in either of their arguments."""
+    own, left, right = (
+        np.sum([w * getattr(sums, name) for w, sums in terms], axis=0)
+        for name in ("own", "left", "right")
+    )
+    return PairSums(own, left, right)
+
+
+def _group_sums(
+    sources: Mapping[str, Source], block: slice, label: Tensor, size: int, step: int
+) -> dict[Cell, tuple[Tensor, Tensor]]:
+    """Cell → sums [g, P] and sums of squares [g] over the groups of a block."""
+    first, last = int(label[block.start]), int(label[block.stop - 1])
+    found: dict[Cell, tuple[Tensor, Tensor]] = {}
+    for name, source in sources.items():
+        for n in source.horizons:
+            shape = (last - first + 1, size)
+            found[name, n] = torch.zeros(shape).double(), torch.zeros(shape[0]).double()
+        for part in _parts(block, step):
+            here, group = source.rows(part), label[part] - first
+            for k, n in enumerate(source.horizons):
+                G = gram.path_gradients(*here.until_end(k))
+                found[name, n][0].index_add_(0, group, G)
+                found[name, n][1].index_add_(0, group, (G * G).sum(dim=1))
+    return found
+
+
+def _whole_groups(label: Tensor, most: int) -> Iterator[slice]:
+    """Windows in blocks of at most `most` groups, none cut in two; labels are in order."""
+    edges = [0, *(torch.diff(label).nonzero()[:, 0] + 1).tolist(), len(label)]
+    return (
+        slice(edges[k], edges[min(k + most, len(edges) - 1)])
+        for k in range(0, len(edges) - 1, most)
+    )
+
+
+def _parts(block: slice, size: int) -> list[slice]:
+    step = max(1, size)
+    return [slice(k, min(k + step, block.stop)) for k in range(block.start, block.stop, step)]
+
+
+def _pair(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
+    own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
+    return PairSums(own.numpy(), left.numpy(), right.numpy())
+
+
+def _joined(parts: Sequence[PairSums]) -> PairSums:
+    own, left, right = (
+        np.concatenate([getattr(each, name) for each in parts]) for name in ("own", "left", "right")
+    )
+    return PairSums(own, left, right)

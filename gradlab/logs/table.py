@@ -1,0 +1,79 @@
+"""What was found, as rows of the long table (see `logged.run` for its sections)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gradlab.jacobians.rows import Rows, number
+from gradlab.logs.agreement import Number
+from gradlab.logs.critic import Judged
+from gradlab.logs.direction import Directional
+from gradlab.logs.on_policy import Residuals
+from gradlab.logs.prediction import Prediction
+from gradlab.statistics.growth import Growth
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.over_groups import Estimates
+
+
+def add_numbers(
+    rows: Rows, section: str, block: str, step: int, numbers: Sequence[Number], n: int
+) -> None:
+    """One row per number, of n trajectories."""
+    for each in numbers:
+        rows.add(section, each.quantity, _one(each, n), block=block, step=step)
+
+
+def _one(number: Number, n: int) -> Estimates:
+    span = number.interval
+    value, se, low, high = (
+        np.array([each]) for each in (number.estimate.value, span.se, span.low, span.high)
+    )
+    return Estimates(value, se, low, high, np.array([n]), span.method)
+
+
+def add_growth(rows: Rows, growth: Growth | None, n: int) -> None:
+    """Slope of the log variance of the model's gradient per step, from `step` on."""
+    if growth is not None:
+        found = number(growth.slope, growth.low, growth.high, n, "jackknife")
+        rows.add("gradient", "variance_slope", found, block="model", step=growth.onset)
+
+
+def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
+    """Residuals of every action, and the p-value of all of them together."""
+    n = np.full(len(names), found.rows)
+    for quantity, value, se in (
+        ("mean", found.mean, found.mean_se),
+        ("spread", found.spread, found.spread_se),
+    ):
+        row = Estimates(value, se, value - Z * se, value + Z * se, n, "normal")
+        rows.add("policy", quantity, row, output=names)
+    nothing = np.full(len(names), np.nan)
+    for quantity, value in (("distance", found.distance), ("explained", found.explained)):
+        row = Estimates(value, nothing, nothing, nothing, n, "")
+        rows.add("policy", quantity, row, output=names)
+    whole = number(found.p_value, np.nan, np.nan, found.rows, "Bonferroni")
+    rows.add("policy", "p_value", whole)
+
+
+def add_critic(rows: Rows, name: str, found: Judged, n: int) -> None:
+    """Of one critic."""
+    for quantity, (estimate, span) in found.items():
+        rows.add("critic", quantity, _one(Number(quantity, estimate, span), n), block=name)
+
+
+def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None:
+    """Per output, and "all" of them together."""
+    for quantity, judged in (("error", found.error), ("noise", found.noise)):
+        for output, (estimate, span) in zip([*names, "all"], judged, strict=True):
+            row = _one(Number(quantity, estimate, span), found.trajectories)
+            rows.add("direction", quantity, row, output=output)
+    near = number(found.distance, np.nan, np.nan, found.rows, "median")
+    rows.add("direction", "distance", near)
+
+
+def add_prediction(rows: Rows, found: Prediction) -> None:
+    """Error after k steps."""
+    steps = np.arange(1, len(found.error.value) + 1)
+    rows.add("prediction", "error", found.error, step=steps)

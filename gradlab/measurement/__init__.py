@@ -1,0 +1,1 @@
+"""`measure` and its parts: the problem, moments, realised gains, bounds, attribution."""

@@ -1,0 +1,119 @@
+"""A measurement as plain labelled values: moments become estimates with intervals, the truth and
+the settings what a file can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from gradlab import provenance
+from gradlab.gradients.groups import group_count
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments.inner_products import Cells
+from gradlab.runs.profile import COLUMNS, Profile
+from gradlab.statistics import quantities
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import QUANTITIES, estimates
+from gradlab.statistics.quantities import TABLE
+from gradlab.tasks import Task
+from gradlab.truth.truth import Truth
+
+OF_THE_RETURN = {each.name for each in TABLE if each.needs == "return"}
+
+
+def assembled(
+    cells: Cells,
+    horizon: int,
+    batch: int,
+    config: Mapping[str, Any],
+    environment: Mapping[str, str],
+    truth: Mapping[str, Any],
+) -> Profile:
+    """Every quantity of every cell with its interval and left-out values.
+
+    What needs the gradient of the return is kept only where the truth is that gradient.
+    """
+    unknown = set() if truth.get("kind") == "objective" else OF_THE_RETURN
+    names = tuple(dict.fromkeys(name for name, _ in cells))
+    groups = len(next(iter(cells.values())).size)
+    shape = (len(names), len(QUANTITIES), horizon + 1)
+    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
+    count = np.zeros(shape, dtype=np.int64)
+    method = np.full(shape, "", dtype=object)
+    left_out = np.full((*shape, groups), np.nan)
+    for (name, n), moments in cells.items():
+        for quantity, estimate in estimates(moments, batch).items():
+            if quantity in unknown:
+                continue
+            cell = names.index(name), QUANTITIES.index(quantity), n
+            found = interval(quantity, estimate)
+            lost = int((~np.isfinite(moments.squares)).sum())
+            value = quantities.QUANTITIES[quantity].reported(estimate.value, found.low, found.high)
+            numbers = (value, found.se, found.low, found.high)
+            for column, number in zip(COLUMNS, numbers, strict=True):
+                columns[column][cell] = number
+            count[cell] = int(moments.size.sum())
+            method[cell] = f"{lost} groups of gradients are not finite" if lost else found.method
+            left_out[cell] = estimate.left_out
+    horizons = tuple(range(horizon + 1))
+    return Profile(
+        names, QUANTITIES, horizons, columns, count, method, left_out, config, environment, truth
+    )
+
+
+def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
+    """The truth as plain values; those of a second kind of gradient are prefixed with "all_"."""
+    method = "simulator unrolled with its own Jacobians, checked by finite differences"
+    if kind == "objective":
+        method += "; first-action gradients at visited states, times 1/(1 − γ)"
+    values: dict[str, Any] = {
+        "kind": kind,
+        "method": method,
+        "admissible": truth.admissible,
+    }
+    plain = ["status", "horizon", "lyapunov", "remainder", "flagged", "reason"]
+    if not np.isnan(truth.boundary):
+        plain += ["boundary", "boundary_se"]
+    values |= {name: getattr(truth, name) for name in plain}
+    for prefix, reference in (("", truth.first or truth.every), ("all_", truth.every)):
+        if reference is not None and (prefix == "" or truth.first is not None):
+            numbers = (
+                "norm", "standard_error", "relative_se", "discrepancy", "distance", "distance_se",
+                "missing",
+            )  # fmt: skip
+            values |= {f"{prefix}{name}": getattr(reference, name) for name in numbers}
+    return values
+
+
+def configuration(
+    task: Task,
+    policy: nn.Module,
+    critic: nn.Module | None,
+    begin: Starts,
+    horizon: int,
+    batch: int,
+    truth: str,
+    termination: str,
+    seed: int,
+    command: str,
+) -> dict[str, Any]:
+    """What was asked for, as it is recorded."""
+    return {
+        "task": task.name,
+        "task_parameters": dict(task.parameters),
+        "policy_hash": provenance.network_hash(policy),
+        "critic_hash": "" if critic is None else provenance.network_hash(critic),
+        "horizon": horizon,
+        "starts": len(begin.states),
+        "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
+        "groups": group_count(begin.group),
+        "batch": batch,
+        "discount": task.discount,
+        "truth": truth,
+        "termination": termination,
+        "seed": seed,
+        "command": command,
+    }

@@ -1,0 +1,249 @@
+"""From a measurement's estimators to what a ledger is read from.
+
+Bias: substitutions into every estimator that differentiates a model along states that it rolls
+out with θ in the first action. Variance: draws made again, one source of noise at a time, for
+every estimator. Horizons: 1 … H in equal ratios, at most eight, the one of the smallest MSE among
+them in the place of its nearest (never of the first or last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.start_laws import visits
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.assembly import truth_values
+from gradlab.measurement.attribution.substitution import (
+    CAUSES,
+    MOST_HORIZONS,
+    Substitutions,
+    squared_bias_games,
+    substitutions,
+)
+from gradlab.measurement.attribution.substitution_detail import detail
+from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
+from gradlab.progress import Progress
+from gradlab.runs.profile import Profile
+from gradlab.runs.substitutions import Attribution, Cell, Draws, Games, Label, rows_of
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.shapley import Game
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.truth.truth import matched_truth
+
+RULE = (
+    f"at most {MOST_HORIZONS} horizons, 1 … H in equal ratios, the estimator's MSE-best in the "
+    f"place of its nearest"
+)
+VISITED = "one visited state per start"
+MEMORY = 8e9  # bytes of the truth's Jacobians, on its own path and on the model's
+ASKED = "the horizons that were asked for"
+NONE_ASKED = "it has none of the horizons that were asked for"
+
+
+@dataclass(frozen=True)
+class World:
+    """What a measurement was made of, entropy terms already taken into systems and policy.
+
+    Attributes:
+        horizons: those to attribute; None: by the rule above.
+    """
+
+    task: Task
+    simulator: System
+    policy: nn.Module
+    begin: Starts
+    chosen: Mapping[str, Estimator]
+    horizons: Sequence[int] | None
+
+
+def attributed(profile: Profile, world: World, progress: Progress) -> Attribution:
+    """Everything that a ledger of this profile needs."""
+    if profile.truth["kind"] == "objective":
+        profile, world = _at_visited_states(profile, world, progress)
+    skipped: dict[str, str] = {}
+    games: list[tuple[Cell, Game]] = []
+    rows: list[tuple[Label, Estimate]] = []
+    draws: list[tuple[Cell, Mapping[str, Estimate]]] = []
+    for done, (name, estimator) in enumerate(world.chosen.items()):
+        progress("attribution", done, len(world.chosen))
+        horizons = _horizons(profile, name, estimator, world.horizons)
+        why = _no_substitution(profile, estimator, world)
+        if why or not horizons:
+            skipped[name] = why or NONE_ASKED
+        else:
+            found = _substituted(profile, world, estimator, horizons)
+            rows += _rows(found, len(games))
+            games += [
+                ((name, n), game)
+                for n, game in zip(horizons, squared_bias_games(found), strict=True)
+            ]
+        why = _no_redraw(profile, estimator)
+        if why or not horizons:
+            skipped[f"variance of {name}"] = why or NONE_ASKED
+            continue
+        seed, termination = profile.config["seed"], profile.config["termination"]
+        every = added_variance(estimator, world.policy, world.begin, horizons, seed, termination)
+        draws += [((name, n), each) for n, each in zip(horizons, every, strict=True)]
+    progress("attribution", len(world.chosen), len(world.chosen))
+    return Attribution(
+        games=_stacked(games, profile.left_out.shape[3]),
+        rows=rows_of(rows),
+        draws=_drawn(draws, profile.left_out.shape[3]),
+        state_names=_names(world.task.state_names, "s", world.simulator.state_dim),
+        action_names=_names(world.task.action_names, "a", world.simulator.action_dim),
+        skipped=skipped,
+        rule=RULE if world.horizons is None else ASKED,
+    )
+
+
+def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tuple[Profile, World]:
+    """The same first-action gradients against their matched truth, at one state per start.
+
+    Its expectation at visited states, weights included, is the gradient of the return, so that
+    the causes are those of the same bias; the truth of a start cannot be substituted into.
+    """
+    config, simulator = profile.config, world.simulator
+    at = visits(
+        simulator, world.policy, world.begin, config["discount"], 1, int(profile.truth["horizon"]),
+        config["seed"], config["termination"],
+    )  # fmt: skip
+    reference = matched_truth(
+        simulator, world.policy, at, config["discount"], config["horizon"],
+        termination=config["termination"], seed=config["seed"], check=False, progress=progress,
+    )  # fmt: skip
+    there = replace(profile, truth={**truth_values(reference, "matched"), "law": VISITED})
+    return there, replace(world, begin=at)
+
+
+def check_horizons(asked: bool | Sequence[int], longest: int) -> None:
+    """Can these horizons be attributed? Asked before anything is computed.
+
+    Raises:
+        InputError: more than eight, or not of a measurement up to `longest`.
+    """
+    if isinstance(asked, bool):
+        return
+    whole = all(isinstance(n, int) and 0 <= n <= longest for n in asked)
+    if not whole or not 1 <= len(set(asked)) <= MOST_HORIZONS:
+        raise InputError(
+            f"attribute is {list(asked)}, expected 1 to {MOST_HORIZONS} horizons from 0 to "
+            f"{longest}, or True"
+        )
+
+
+def spread_horizons(longest: int, best: int | None = None) -> tuple[int, ...]:
+    """At most eight of 1 … H in equal ratios; `best` takes the place of its nearest inner one."""
+    if longest == 0:
+        return (0,)
+    chosen = {round(n) for n in np.geomspace(1, longest, MOST_HORIZONS)}
+    if best is not None and 0 < best <= longest and best not in chosen:
+        inner = sorted(chosen - {1, longest})
+        if len(chosen) == MOST_HORIZONS and inner:
+            chosen.remove(min(inner, key=lambda n: abs(np.log(n / best))))
+        chosen.add(best)
+    return tuple(sorted(chosen))
+
+
+def _horizons(
+    profile: Profile, name: str, estimator: Estimator, asked: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Those of one estimator; an estimator of one horizon has that one."""
+    least, most = first_horizon(estimator), estimator.tail.horizon
+    if least == most:
+        return (most,)
+    if asked is not None:
+        return tuple(sorted({n for n in asked if least <= n <= most}))
+    mse = profile.columns["value"][
+        profile.estimators.index(name), profile.quantities.index("mse"), 1 : most + 1
+    ]
+    best = int(np.nanargmin(mse)) + 1 if np.isfinite(mse).any() else None
+    return spread_horizons(most, best)
+
+
+def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> str:
+    """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
+    truth, simulator = profile.truth, world.simulator
+    if not truth["admissible"]:
+        return "there is no truth to put in the place of its parts"
+    if estimator.actions != "first":
+        return f"it has actions {estimator.actions!r}: parts are substituted in first actions only"
+    if isinstance(estimator.states, Recorded):
+        return "its states are recorded: the true critic's values cannot be continued from them"
+    if estimator.jacobians is None:
+        return "it differentiates no model: all of its squared bias is the critic's ∇_a"
+    if estimator.states is simulator and estimator.jacobians is simulator:
+        return "its dynamics are the simulator's: all of its squared bias is the critic's"
+    width = simulator.state_dim + simulator.action_dim + 2
+    needed = 8 * 2 * truth["horizon"] * len(world.begin.states) * width**2
+    if needed > MEMORY:
+        return f"the truth's whole path needs about {needed / 1e9:.0f} GB: measure fewer starts"
+    return ""
+
+
+def _no_redraw(profile: Profile, estimator: Estimator) -> str:
+    """Why the noise of this estimator cannot be drawn again; "": it can."""
+    if profile.truth.get("law") == VISITED:
+        return "its samples are taken at visited states: measure with law='start'"
+    if isinstance(estimator.states, Recorded):
+        return "its noise was recorded and cannot be drawn again"
+    return ""
+
+
+def _substituted(
+    profile: Profile, world: World, estimator: Estimator, horizons: Sequence[int]
+) -> Substitutions:
+    config = profile.config
+    return substitutions(
+        estimator,
+        world.simulator,
+        world.policy,
+        world.begin,
+        horizons,
+        int(profile.truth["horizon"]),
+        config["seed"],
+        config["termination"],
+    )
+
+
+def _rows(found: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:
+    """Entries and steps of every cause at every horizon; `cells`: the number of earlier ones."""
+    for k, n in enumerate(found.horizons):
+        for cause in CAUSES:
+            parts = detail(found, cause, n)
+            for (block, output, column), entry in zip(parts.labels, parts.entries, strict=True):
+                yield Label(cells + k, cause, block, output, column, -1), entry
+            for step, share in enumerate(parts.steps):
+                yield Label(cells + k, cause, "", -1, -1, step), share
+
+
+def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Games:
+    shape = len(games), 2 ** len(CAUSES)
+    value = np.array([game.value for _, game in games], dtype=np.float64).reshape(shape)
+    left_out = np.array([game.left_out for _, game in games]).reshape(*shape, groups)
+    return Games(CAUSES, tuple(cell for cell, _ in games), value, left_out)
+
+
+def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> Draws:
+    shape = len(draws), len(DRAWS)
+    value = [[each[name].value for name in DRAWS] for _, each in draws]
+    left_out = [[each[name].left_out for name in DRAWS] for _, each in draws]
+    return Draws(
+        DRAWS,
+        tuple(cell for cell, _ in draws),
+        np.array(value, dtype=np.float64).reshape(shape),
+        np.array(left_out, dtype=np.float64).reshape(*shape, groups),
+    )
+
+
+def _names(given: Sequence[str], letter: str, count: int) -> tuple[str, ...]:
+    """One name per coordinate; an entropy term adds the action log π."""
+    names = tuple(given) or tuple(f"{letter}{k}" for k in range(count))
+    return names if len(names) == count else (*names, "log π")[:count]

@@ -1,0 +1,259 @@
+"""An estimator with the truth in the place of some of its parts: which part made the error?
+
+    states     s_0 … s_n are the simulator's
+    A, B       ∂f/∂s, ∂f/∂a are the simulator's
+    reward     r_s, r_a are the simulator's
+    critic_s   ∇_s Q at s_n is the true one, ∇_s Q^π = r_s + γ Aᵀ p,   p = ∇_s Q^π + Kᵀ ∇_a Q^π
+    critic_a   ∇_a Q at s_n is the true one, ∇_a Q^π = r_a + γ Bᵀ p
+
+where p is the costate of the simulator's own chain, unrolled from s_n for as many steps as the
+truth has left. With none replaced this is the estimator, with all of them the truth, at every
+horizon and for every start. All 64 sets share two paths and their four linearizations, so that a
+set costs one sweep of D; only the true critic on the estimator's states costs the simulator one
+unrolling per horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator, augmenting, checked, first_horizon, softened
+from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.groups import grouping
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    TailGradient,
+    jacobian_noise,
+    linearize_path,
+    rollout_with_jacobians,
+    tail_gradient,
+)
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments.inner_products import pair_sums
+from gradlab.statistics.shapley import Game, squared_norms
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+
+CAUSES = ("states", "A", "B", "reward", "critic_s", "critic_a")
+MOST_HORIZONS = 8  # each is an unrolling of the simulator
+SETS = 16  # of action gradients multiplied at once where N is beyond the kernel
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a first-action gradient is a function of, along one path."""
+
+    linear: LinearizedPath
+    tail: TailGradient
+
+
+@dataclass(frozen=True)
+class Substitutions:
+    """Both sides of every part, on both sides' states.
+
+    Attributes:
+        along: (estimator's parts, truth's parts) on the estimator's states, then on the truth's.
+        truth: the truth's action gradients, [N, da].
+        jacobian: ∂π/∂θ at the starts; starts: their weights and groups.
+    """
+
+    horizons: tuple[int, ...]
+    discount: float
+    along: tuple[tuple[Parts, Parts], tuple[Parts, Parts]]
+    truth: Tensor
+    jacobian: PolicyJacobian
+    starts: Starts
+
+    def parts(self, causes: Collection[str]) -> Parts:
+        """The estimator's parts with the truth's in the place of `causes`."""
+        sides = self.along["states" in causes]
+        A, B, reward, q_s, q_a = (sides[cause in causes] for cause in CAUSES[1:])
+        linear = replace(
+            sides[0].linear,
+            A=A.linear.A,
+            B=B.linear.B,
+            r_s=reward.linear.r_s,
+            r_a=reward.linear.r_a,
+        )
+        return Parts(linear, TailGradient(q_s.tail.q_s, q_a.tail.q_a))
+
+    def action_gradients(self, causes: Collection[str]) -> Tensor:
+        """g_n at each horizon, [K, N, da], weights not included."""
+        parts = self.parts(causes)
+        return action_gradients(parts.linear, parts.tail, self.discount)[list(self.horizons)]
+
+    def gradients(self, causes: Collection[str]) -> Tensor:
+        """Per-sample gradients in θ at each horizon, [K, N, P], weights included."""
+        g = self.action_gradients(causes) * self.starts.weight[:, None]
+        return torch.stack([gram.path_gradients(self.jacobian, each[None]) for each in g])
+
+    @cached_property
+    def errors(self) -> Tensor:
+        """Action gradients less the truth's of all sets as bit masks, [64, K, N, da], weighted."""
+        found = torch.stack([self.action_gradients(named(S)) for S in range(2 ** len(CAUSES))])
+        return (found - self.truth) * self.starts.weight[:, None]
+
+
+def named(mask: int) -> frozenset[str]:
+    """The causes of a bit mask: the k-th of `CAUSES` is bit k."""
+    return frozenset(cause for k, cause in enumerate(CAUSES) if mask >> k & 1)
+
+
+def substitutions(
+    estimator: Estimator,
+    simulator: System,
+    policy: nn.Module,
+    starts: Tensor | Path | Starts,
+    horizons: Sequence[int],
+    steps: int,
+    seed: int = 0,
+    termination: str = "ignore",
+) -> Substitutions:
+    """Everything that the substitutions into one estimator need.
+
+    Args:
+        horizons: at most 8; the estimator's own horizon is not used.
+        steps: T of the truth, `Truth.horizon`; on the estimator's states n steps fewer are left.
+
+    Raises:
+        InputError: an estimator other than a rolled-out one with actions "first", or horizons
+            that it does not have or that are longer than the truth.
+    """
+    begin = checked(estimator, policy, starts, termination)
+    _check(estimator, horizons, steps)
+    augment = augmenting(estimator.entropy) if estimator.entropy else None
+    estimator, policy = softened(estimator, policy, augment)
+    if augment is not None:
+        simulator = augment(simulator)
+    world = _World(estimator, simulator, policy, begin, seed, termination)
+    whole = world.unrolled(begin, 0, steps)
+    ideal = true_tail(whole, estimator.tail.discount)
+    H = max(horizons)
+    true_path, true_K = whole.path.cut(H), whole.K[: H + 1]
+    path, K = true_path, true_K
+    if estimator.states is not simulator:
+        path, K = rollout_with_jacobians(estimator.states, policy, begin, H, seed)
+    there = world.continued(path, horizons, steps, ideal)
+    here = TailGradient(ideal.q_s[: H + 1], ideal.q_a[: H + 1])
+    noise = begin.policy_noise(policy, seed, 0)
+    return Substitutions(
+        horizons=tuple(horizons),
+        discount=estimator.tail.discount,
+        along=(
+            world.both(estimator.states, path, K, there),
+            world.both(simulator, true_path, true_K, here),
+        ),
+        truth=ideal.q_a[0],
+        jacobian=policy_jacobian(policy, begin.states, noise),
+        starts=begin,
+    )
+
+
+def _check(estimator: Estimator, horizons: Sequence[int], steps: int) -> None:
+    if estimator.actions != "first" or isinstance(estimator.states, Recorded):
+        raise InputError(
+            f"estimator has actions {estimator.actions!r} and states "
+            f"{type(estimator.states).__name__}: attribution needs actions 'first' and states "
+            f"that are rolled out from the starts"
+        )
+    least = first_horizon(estimator)
+    most = steps if estimator.jacobians is not None else 0
+    wrong = [n for n in horizons if not least <= n <= most]
+    if wrong or not 1 <= len(horizons) <= MOST_HORIZONS or steps < 1:
+        raise InputError(
+            f"horizons is {list(horizons)}, expected 1 to {MOST_HORIZONS} of {least} … {most}"
+        )
+
+
+@dataclass(frozen=True)
+class _World:
+    """What all rollouts have in common."""
+
+    estimator: Estimator
+    simulator: System
+    policy: nn.Module
+    begin: Starts
+    seed: int
+    termination: str
+
+    def unrolled(
+        self, starts: Starts, first: int, steps: int, alive: Tensor | None = None
+    ) -> LinearizedPath:
+        """The simulator from step `first` on, on the noise of the truth."""
+        path, K = rollout_with_jacobians(
+            self.simulator, self.policy, starts, steps, self.seed, first
+        )
+        if alive is not None:
+            path = replace(path, alive=path.alive & alive)
+        return linearize_path(path, self.simulator, K, path.dynamics_noise, self.termination)
+
+    def continued(
+        self, path: Path, horizons: Sequence[int], steps: int, ideal: TailGradient
+    ) -> TailGradient:
+        """∇Q^π at the horizons of a path, 0 elsewhere; `ideal` is that of the truth's path."""
+        q_s, q_a = torch.zeros_like(path.states), torch.zeros_like(path.actions)
+        own = self.estimator.states is self.simulator
+        for n in horizons:
+            at, found = n, ideal
+            if n > 0 and not own:
+                starts = replace(self.begin, states=path.states[n], path=None)
+                more = self.unrolled(starts, n, steps - n, path.alive[n])
+                at, found = 0, true_tail(more, self.estimator.tail.discount)
+            q_s[n], q_a[n] = found.q_s[at], found.q_a[at]
+        return TailGradient(q_s, q_a)
+
+    def both(
+        self, states: System, path: Path, K: Tensor, ideal: TailGradient
+    ) -> tuple[Parts, Parts]:
+        """The estimator's parts and the truth's, along one path."""
+        tail, model = self.estimator.tail, self.estimator.jacobians
+        model = states if model is None else model
+        if tail.value == "V":  # which has no θ, and no action: q_s is all of it
+            closed = ideal.q_s + torch.einsum("hnas,hna->hns", K, ideal.q_a)
+            ideal = TailGradient(closed, torch.zeros_like(ideal.q_a))
+        true = self._linear(states, self.simulator, path, K)
+        own = true if model is self.simulator else self._linear(states, model, path, K)
+        learned = tail_gradient(path, tail.critic, tail.value, self.termination)
+        return Parts(own, learned), Parts(true, ideal)
+
+    def _linear(self, states: System, model: System, path: Path, K: Tensor) -> LinearizedPath:
+        noise = jacobian_noise(states, model, path)
+        return linearize_path(path, model, K, noise, self.termination)
+
+
+def true_tail(linear: LinearizedPath, discount: float) -> TailGradient:
+    """∇_s Q^π [T + 1, N, ds] and ∇_a Q^π [T + 1, N, da] along the simulator's path of T steps."""
+    q_s, q_a = torch.zeros_like(linear.path.states), torch.zeros_like(linear.path.actions)
+    p = torch.zeros_like(q_s[0])
+    for t in reversed(range(linear.path.horizon)):
+        q_s[t] = linear.r_s[t] + discount * torch.einsum("nij,ni->nj", linear.A[t], p)
+        q_a[t] = linear.r_a[t] + discount * torch.einsum("nia,ni->na", linear.B[t], p)
+        p = q_s[t] + torch.einsum("nas,na->ns", linear.K[t], q_a[t])
+    return TailGradient(q_s, q_a)
+
+
+def squared_bias_games(found: Substitutions) -> list[Game]:
+    """The squared bias of every set, at each horizon, without forming a gradient in θ."""
+    label, size = grouping(found.starts)
+    games = []
+    for Y in found.errors.unbind(dim=1):
+        total, within = products(found, Y)
+        games.append(squared_norms(CAUSES, pair_sums(Y, total, within, Y, total, label), size))
+    return games
+
+
+def products(found: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Θ g of `gram.products`, some sets at a time where each takes a sum in θ."""
+    step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else SETS
+    parts = (g[k : k + step] for k in range(0, len(g), step))
+    pairs = [gram.products(found.jacobian, each, found.starts.group) for each in parts]
+    return torch.cat([total for total, _ in pairs]), torch.cat([within for _, within in pairs])

@@ -1,0 +1,74 @@
+"""At the law of which states a gradient is judged, and against which truth.
+
+    visited   states that the policy visits from the task's starts, ν, where an update takes its
+              gradients; the truth is the gradient of the return, ∇_θ E_ζ[V^π]
+    start     the starts themselves, ζ (or those that are given); the truth of each kind of gradient
+              is its own, E_ζ[J_θπᵀ ∂_a Q^π] or ∇_θ E_ζ[V^π]
+
+`gradlab.measurement.shared_truth` records a third word where its caller brings the states:
+
+    given     states of the caller's own, such as replayed ones (`--weights measured`), with the
+              matched truths of "start"
+
+A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how
+good an estimator is at those states, never whether a step along it helps.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast, get_args
+
+from torch import Tensor
+
+from gradlab import validation
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+
+Law = Literal["visited", "start"]
+TruthKind = Literal["objective", "matched"]
+LAWS, TRUTHS = get_args(Law), get_args(TruthKind)
+
+
+def resolved(
+    starts: int | Tensor | Path, law: str | None, truth: str | None
+) -> tuple[Law, TruthKind]:
+    """Law and truth of a measurement, what is None by its default.
+
+    A number of starts means visited states, a tensor or a path the states that it holds; visited
+    states are judged by the gradient of the return, given ones by their matched truths.
+
+    Raises:
+        InputError: an unknown word, or law, truth and starts that contradict one another.
+    """
+    if law is not None:
+        validation.word("law", law, LAWS)
+    if truth is not None:
+        validation.word("truth", truth, TRUTHS)
+    counted = isinstance(starts, int)
+    _check_contradictions(starts, law, truth)
+    if law is None:
+        law = "visited" if counted or truth == "objective" else "start"
+    if truth is None:
+        truth = "objective" if law == "visited" else "matched"
+    return cast(Law, law), cast(TruthKind, truth)
+
+
+def _check_contradictions(starts: int | Tensor | Path, law: str | None, truth: str | None) -> None:
+    if law == "start" and truth == "objective":
+        raise InputError(
+            "law is 'start' and truth is 'objective': against the gradient of the return, "
+            "first-action gradients are judged at visited states; leave law out, or use "
+            "truth='matched' at the starts"
+        )
+    if law != "visited" or isinstance(starts, int):
+        return
+    if isinstance(starts, Path):
+        raise InputError(
+            "law is 'visited' but starts is a Path, which is a law of its own: leave law out, or "
+            "give a number of starts"
+        )
+    if truth == "matched":
+        raise InputError(
+            "law is 'visited' and truth is 'matched', but starts is a tensor, whose rows are the "
+            "states to judge at: leave law out, or give a number of starts"
+        )

@@ -1,0 +1,223 @@
+"""`measure`: bias and variance of policy gradients over every horizon.
+
+All estimators see the same starts and the same noise streams, on float64 copies of policy and
+critic; a truth that checks itself is the reference of every bias.
+
+    problem     what is asked, refused before anything is computed   (`measurement.problem`)
+    truth       the simulator's own gradient, where there is one
+    moments     of every estimator and horizon                       → the profile
+    stages      realised gains, checks, steps, attribution           (`runs.stages`)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor, nn
+
+from gradlab import provenance
+from gradlab.checks import examine
+from gradlab.data.path import Path
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.other_critics import Critics
+from gradlab.gradients.rollout import noise_mode
+from gradlab.measurement.assembly import assembled, configuration, truth_values
+from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
+from gradlab.measurement.bounds import theory
+from gradlab.measurement.laws import Law, TruthKind
+from gradlab.measurement.moments.inner_products import Measured, estimator_moments
+from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.one_step import Question
+from gradlab.measurement.one_step import consequence as stepped
+from gradlab.measurement.problem import Problem, predictions, problem
+from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
+from gradlab.progress import Progress, silent
+from gradlab.runs.decision_rules import judged_cells
+from gradlab.runs.profile import Profile
+from gradlab.runs.stages import Stage, completed
+from gradlab.tasks import Task
+from gradlab.truth.oracles import AT_MOST
+from gradlab.truth.truth import Truth, matched_truth
+from gradlab.user_code.grad_mode import differentiating
+
+
+@differentiating
+def measure(
+    task: Task,
+    policy: nn.Module,
+    critic: Critics,
+    estimators: Mapping[str, Estimator] | None = None,
+    horizon: int | None = None,
+    starts: int | Tensor | Path = 256,
+    batch: int = 256,
+    truth: TruthKind | None = None,
+    termination: Literal["ignore", "mask"] = "ignore",
+    law: Law | None = None,
+    seed: int = 0,
+    *,
+    attribute: bool | Sequence[int] = False,
+    consequence: bool = False,
+    judges: int | None = None,
+    progress: Progress = silent,
+    command: str = "",
+) -> Profile:
+    """Bias, variance and mean squared error of policy gradients for every horizon 0 … H.
+
+    Args:
+        task: simulator, prior model (or None), start law and discount.
+        policy: module, state [N, ds] → action [N, da]; measured as a float64 copy.
+        critic: module or function, (state, action) → [N] or [N, 1]; used where `estimators` is not
+            given. A sequence adds `variance_critics`, across the mean gradients with each of them
+            (truth="matched"); all else is measured with the first, or with the estimators' own.
+        estimators: named estimators; the horizon of each tail is replaced by 0 … H. By default
+            data (J_0), model (prior × prior), mixed (simulator × prior) and true_dynamics with
+            actions="first"; under the objective's truth also model_all, mixed_all and
+            true_dynamics_all, the same with θ in every action.
+        horizon: H; None for the task's own.
+        starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
+            count as one start, or a path.
+        batch: N′ at which the mean squared error is stated.
+        truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
+            ζ the law of the starts; estimators with actions="first" are evaluated at states
+            visited from these starts, times 1/(1 − γ) (see `gradlab.measurement.moments.visited`).
+            "matched": every kind of gradient has its own (see `gradlab.truth.truth`). None:
+            "objective" at visited states, else "matched".
+        termination: "ignore" model rollouts run on, or "mask" rewards after a terminal state.
+        law: "visited": gradients are judged at states that the policy visits from the starts, as
+            an update takes them; "start": at the starts themselves. None: "visited" for a number
+            of starts, "start" for a tensor or a path (see `gradlab.measurement.laws`).
+        attribute: True, or at most 8 horizons: keep what `gradlab.attribute` needs to say which
+            part made the error (see `gradlab.measurement.attribution.attribution`); takes several
+            times as long.
+        consequence: step along every gradient and keep what each step does to the return
+            (see `gradlab.measurement.one_step`).
+        judges: fresh starts from which steps along some of the mean gradients are rolled out,
+            wherever the starts' law is the task's and the truth the return's gradient. None: what
+            15% of the measurement buys (see `gradlab.measurement.realised_gains`).
+        progress: called as progress(stage, done, total).
+        command: recorded in the file, so that a reader can repeat the run.
+
+    Raises:
+        InputError: names the argument, what it got and what to do.
+        Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
+    """
+    begun = time.monotonic()
+    asked = problem(
+        task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed
+    )
+    check_horizons(attribute, asked.horizon)
+    check_judges(judges)
+    found = _found(asked, progress)
+    profile = _profile(asked, found, command)
+    stages: dict[str, Stage] = {"checks": found.checks}
+    if asked.drawn and asked.objective:
+        stages = {"realised gains": lambda profile: found.realised(profile, judges)} | stages
+    if consequence:
+        stages["steps"] = found.steps
+    if attribute is not False:
+        horizons = None if isinstance(attribute, bool) else tuple(attribute)
+        stages["attribution"] = lambda profile: found.attribution(profile, horizons)
+    return completed(profile, stages, begun)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """Truth and moments of a problem, and the stages that rest on them."""
+
+    asked: Problem
+    truth: Truth
+    measured: Measured
+    progress: Progress
+
+    def realised(self, profile: Profile, judges: int | None) -> Profile:
+        """Steps along some of the mean gradients, on fresh starts."""
+        asked = self.asked
+        stepping = Stepping(
+            asked.task, asked.simulator, asked.policy, asked.chosen, self.measured, self.truth,
+            profile.table(), len(asked.begin.states), asked.horizon, asked.termination, asked.seed,
+        )  # fmt: skip
+        return replace(profile, realised=realised_gains(stepping, judges, self.progress))
+
+    def checks(self, profile: Profile) -> Profile:
+        """Soundness beside the numbers, and the papers' bounds."""
+        asked = self.asked
+        self.progress("checks", 0, 1)
+        sanity = examine(
+            asked.task, asked.given, asked.critics, asked.chosen, asked.policy, asked.begin,
+            self.measured.at, self.truth, self.measured.cells, asked.termination, asked.seed,
+        )  # fmt: skip
+        known = self.truth.admissible and not asked.objective
+        bounds = theory(
+            asked.simulator, asked.policy, asked.chosen, asked.begin,
+            self.truth.horizon if known else None, asked.horizon, asked.termination, asked.seed,
+        )  # fmt: skip
+        self.progress("checks", 1, 1)
+        return replace(profile, sanity=sanity, theory=bounds)
+
+    def steps(self, profile: Profile) -> Profile:
+        """One step along every gradient, with slices of the return."""
+        asked = self.asked
+        question = Question(
+            asked.simulator, asked.policy, asked.begin, self.truth, asked.task.discount,
+            asked.objective, asked.termination, asked.seed,
+        )  # fmt: skip
+        made = stepped(question, asked.chosen, judged_cells(profile), self.progress)
+        return replace(profile, consequence=made)
+
+    def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:
+        """What `gradlab.attribute` needs."""
+        asked = self.asked
+        world = World(
+            asked.task, asked.simulator, asked.policy, asked.begin, asked.chosen, horizons
+        )
+        return replace(profile, attribution=attributed(profile, world, self.progress))
+
+
+def _found(asked: Problem, progress: Progress) -> _Found:
+    progress("truth", 0, AT_MOST)
+    truth = matched_truth(
+        asked.simulator, asked.policy, asked.begin, asked.task.discount, asked.horizon,
+        kinds=asked.kinds, termination=asked.termination, seed=asked.seed, progress=progress,
+    )  # fmt: skip
+    if asked.objective:
+        measured = objective_moments(
+            asked.chosen, asked.simulator, asked.policy, asked.begin, truth, asked.horizon,
+            asked.termination, asked.seed, progress,
+        )  # fmt: skip
+    else:
+        measured = estimator_moments(
+            asked.chosen, asked.policy, asked.begin, truth, asked.horizon, asked.termination,
+            asked.seed, progress, asked.rivals,
+        )  # fmt: skip
+    return _Found(asked, truth, measured, progress)
+
+
+def _profile(asked: Problem, found: _Found, command: str) -> Profile:
+    """Moments as labelled values, with what was asked for."""
+    config = configuration(
+        asked.task, asked.original, asked.critic, asked.begin, asked.horizon, asked.batch,
+        asked.truth, asked.termination, asked.seed, command,
+    )  # fmt: skip
+    config |= {
+        "model": predictions(asked.task),
+        "law": asked.law,
+        "starts_used": found.measured.starts,
+        "visits": found.measured.visits,
+        "critics": asked.several,
+        "entropy": asked.alpha,
+        "actions": {name: each.actions for name, each in asked.chosen.items()},
+        "jacobian_noise": {
+            name: noise_mode(each.states, each.jacobians) for name, each in asked.chosen.items()
+        },
+    }
+    if asked.rows != config["starts"]:
+        config["rows"] = asked.rows
+    environment = provenance.environment() | {"precision": "float64"}
+    truth = truth_values(found.truth, asked.truth)
+    profile = assembled(
+        found.measured.cells, asked.horizon, asked.batch, config, environment, truth
+    )
+    return replace(profile, kernels=found.measured.kernels)

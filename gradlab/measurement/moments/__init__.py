@@ -1,0 +1,1 @@
+"""Moments of per-sample gradients of every estimator and horizon."""

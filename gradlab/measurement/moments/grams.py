@@ -1,0 +1,197 @@
+"""Kernels of what is measured: inner products between estimators, kept for later choices.
+
+Gradients of the first action at the same starts share one J, and keep Θ times their action
+gradients. All others are explicit, on some of their horizons, and keep their inner products: a
+first pass sums them over folds, a second one multiplies, some samples at a time.
+
+Under one truth for all, gradients at visited states are summed over the visits of their start,
+and what belongs to the start itself counts as often as it has visits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.gradients import gram
+from gradlab.gradients.groups import group_sums, grouping
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import Carried
+from gradlab.measurement.moments.held import group_blocks
+from gradlab.statistics.kernels import ActionProducts, Cell, GroupProducts, Kernels
+
+FOLDS = 2
+HORIZONS = 8  # of one estimator, whose explicit gradients keep inner products: a tenth of the time
+CELLS = 32  # of all of them together: what is kept grows with their square
+SAMPLES = 128  # whose costates are held at once
+BYTES = 3e7  # of explicit gradients that are held at once: they stay in cache
+
+
+def folds_of(begin: Starts) -> tuple[Tensor, NDArray[np.int64]]:
+    """The fold of each sample [N] and of each group [G]: groups take folds in turn."""
+    label, size = grouping(begin)
+    fold = np.arange(len(size)) % FOLDS
+    return torch.from_numpy(fold)[label], fold
+
+
+def action_kernels(
+    cells: Sequence[Cell], x: Tensor, total: Tensor, within: Tensor, diagonal: Tensor, begin: Starts
+) -> Kernels:
+    """Kernels of first-action gradients and, where there is one row more, of their truth.
+
+    Args:
+        x: [M, N, da] action gradients, weights included.
+        total: [folds, M, N, da], within: [M, N, da], as from `gram.fold_products`.
+        diagonal: [N, da, da], as from `gram.diagonal`.
+    """
+    label, size = grouping(begin)
+    alone = len(size) == len(label)
+    parts = ActionProducts(
+        x=x.numpy(),
+        total=total.numpy(),
+        own=None if alone else within.numpy(),
+        diagonal=diagonal.numpy(),
+        group=label.numpy(),
+        fold=folds_of(begin)[1],
+    )
+    return Kernels("first", tuple(cells), len(x) > len(cells), parts)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where explicit gradients of some cells come from.
+
+    Attributes:
+        cells: [K] of them.
+        rows: λ [K, T, n, width] and J of some of the starts; the sum over T is their gradient.
+        visits: are the T samples of their own, rather than steps?
+    """
+
+    cells: tuple[Cell, ...]
+    rows: Callable[[slice], Carried]
+    visits: bool = False
+
+
+def kept_horizons(longest: int, estimators: int) -> list[int]:
+    """Horizons spread over 0 … longest, both included, whose inner products are kept."""
+    count = max(min(HORIZONS, CELLS // max(estimators, 1)), 2)
+    return sorted({round(each) for each in np.linspace(0, longest, count).tolist()})
+
+
+def explicit_kernels(
+    kind: str, sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int = 1
+) -> Kernels:
+    """Kernels of explicit gradients.
+
+    Args:
+        truth: gradients of the same starts, [N, P]; repeats: visits of each start.
+    """
+    sums = _fold_sums(sources, begin, truth, repeats)
+    own, within, total = _products(sources, begin, truth, repeats, sums)
+    _, size = grouping(begin)
+    alone = repeats == 1 and len(size) == len(begin.states)
+    _, fold = folds_of(begin)
+    parts = GroupProducts(size * repeats, within if alone else own, within, total, fold)
+    cells = tuple(cell for each in sources for cell in each.cells)
+    return Kernels(kind, cells, truth is not None, parts)
+
+
+def _fold_sums(
+    sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int
+) -> Tensor:
+    """Sums over folds, [folds, M, P]."""
+    fold, _ = folds_of(begin)
+    found = []
+    for source in sources:
+        parts = [
+            torch.stack([_sums(each, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
+            for rows in group_blocks(begin.group, SAMPLES)
+            for each in [source.rows(rows)]
+        ]
+        found.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
+    if truth is not None:
+        own = [truth[fold == f].sum(dim=0) for f in range(FOLDS)]
+        found.append(repeats * torch.stack(own)[:, None])
+    return torch.cat(found, dim=1)
+
+
+def _sums(found: Carried, rows: Tensor) -> Tensor:
+    """Sums of the gradients of some of the starts, [K, P]."""
+    part, sums = _some(found, rows), []
+    for k in range(len(part.costates)):
+        jacobian, costates = part.until_end(k)
+        mean = gram.mean_gradients(jacobian, costates.flatten(0, 1)[None])[0]
+        sums.append(jacobian.samples * mean)
+    return torch.stack(sums)
+
+
+def _products(
+    sources: Sequence[Source], begin: Starts, truth: Tensor | None, repeats: int, sums: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """own, within [G, M, M] and total [folds, G, M, M].
+
+    Some starts and some parameters at a time: inner products are sums over parameters, and a block
+    that stays in cache is formed, multiplied by itself and by the sums, and forgotten.
+    """
+    label, size = grouping(begin)
+    M = sums.shape[1]
+    own, within = sums.new_zeros(2, len(size), M, M)
+    total = sums.new_zeros(FOLDS, len(size), M, M)
+    for rows in group_blocks(begin.group, SAMPLES):
+        carried = [each.rows(rows) for each in sources]
+        groups, here = torch.unique(label[rows], return_inverse=True)
+        n = rows.stop - rows.start
+        alone = torch.equal(here, torch.arange(n))
+        inner, squares = sums.new_zeros(n, M, M), sums.new_zeros(len(groups), M, M)
+        along = sums.new_zeros(len(groups) * M, FOLDS * M)
+        for part in gram.parameter_blocks([each.jacobian for each in carried], BYTES / (8 * M * n)):
+            parts = [
+                _explicit(each, part) * (1 if source.visits else repeats)
+                for source, each in zip(sources, carried, strict=True)
+            ]
+            if truth is not None:
+                parts.append(repeats * truth[rows, None, part])
+            U = torch.cat(parts, dim=1)
+            pairs = U @ U.transpose(1, 2)
+            inner += pairs
+            X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
+            squares += pairs if alone else X @ X.transpose(1, 2)
+            along += X.flatten(0, 1) @ sums[:, :, part].flatten(0, 1).T
+        inner /= repeats
+        _among_visits(inner, sources, carried)
+        within.index_add_(0, label[rows], inner)
+        own[groups] = squares
+        total[:, groups] = along.reshape(len(groups), M, FOLDS, M).permute(2, 0, 1, 3)
+    return own.numpy(), within.numpy(), total.numpy()
+
+
+def _among_visits(inner: Tensor, sources: Sequence[Source], carried: Sequence[Carried]) -> None:
+    """Puts Σ_visits x_ik · Θ_ii x_il in the place of the products of sums over visits."""
+    # All visiting sources share one J, and stand together.
+    visiting = [k for k, source in enumerate(sources) if source.visits]
+    if not visiting:
+        return
+    at = np.cumsum([0, *(len(source.cells) for source in sources)])
+    place = slice(int(at[visiting[0]]), int(at[visiting[-1] + 1]))
+    x = torch.cat([carried[k].costates for k in visiting])
+    theta = gram.diagonal(carried[visiting[0]].jacobian)
+    theta = theta.reshape(*x.shape[1:3], *theta.shape[1:])
+    inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
+
+
+def _explicit(found: Carried, part: slice) -> Tensor:
+    """Some parameters of the gradients, [n, K, p]."""
+    each = [gram.path_gradients(*found.until_end(k), part) for k in range(len(found.costates))]
+    return torch.stack(each, dim=1)
+
+
+def _some(found: Carried, rows: Tensor) -> Carried:
+    """Some of the starts; the Jacobian's samples are (t, i)."""
+    T, n = found.costates.shape[1:3]
+    samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()
+    return Carried(found.costates[:, :, rows], found.jacobian.rows(samples), found.ends)

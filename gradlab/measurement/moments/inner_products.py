@@ -1,0 +1,349 @@
+"""From estimators to the inner products that every statistic is made of.
+
+First-action gradients are J_iᵀ g_i with one J for everybody, so the Gram kernel Θ = J Jᵀ turns
+all estimators and all horizons into inner products at once; no gradient of the size of θ is formed.
+Gradients with θ in every action are explicit, some samples at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.path import Path
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.first_action import action_gradients
+from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import (
+    LinearizedPath,
+    jacobian_noise,
+    linearize_path,
+    tail_gradient,
+)
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import Carried, path_with_jacobians
+from gradlab.measurement.moments.along_paths import path_moments
+from gradlab.measurement.moments.explicit import SAMPLES, explicit_moments
+from gradlab.measurement.moments.grams import (
+    FOLDS,
+    Source,
+    action_kernels,
+    explicit_kernels,
+    folds_of,
+    kept_horizons,
+)
+from gradlab.measurement.moments.held import Held, group_blocks
+from gradlab.measurement.moments.sketches import (
+    Sketch,
+    TrueSketch,
+    grouped,
+    jacobian_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
+from gradlab.progress import Progress
+from gradlab.statistics.kernels import Kernels
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.truth.truth import Truth
+
+WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels of their steps
+
+Cells = dict[tuple[str, int], Moments]
+Means = dict[tuple[str, int], Tensor]
+Rivals = Mapping[str, Sequence[Estimator]]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Moments of every cell, and for each truth what yields inner products between cells.
+
+    Attributes:
+        means: mean ascent gradient [P] of every cell over all samples, weights included.
+        truth_mean: of the truth, the one with θ in every action where there are two; None where
+            there is none.
+        at: where gradients with θ in the first action were taken.
+        starts: how many of the starts were used; visits: states visited from each, for gradients
+            with θ in the first action.
+    """
+
+    cells: Cells
+    kernels: tuple[Kernels, ...]
+    means: Means
+    truth_mean: Tensor | None
+    at: Starts
+    starts: int
+    visits: int = 1
+
+
+def estimator_moments(
+    chosen: Mapping[str, Estimator],
+    policy: nn.Module,
+    begin: Starts,
+    truth: Truth,
+    horizon: int,
+    termination: str,
+    seed: int,
+    progress: Progress,
+    rivals: Rivals | None = None,
+) -> Measured:
+    """Moments of every estimator at every horizon it has, and their kernels.
+
+    Args:
+        rivals: the same estimators with other critics, for the variance across critics.
+    """
+    rivals = {} if rivals is None else rivals
+    everyone = dict(chosen)
+    for name, others in rivals.items():
+        everyone |= {_rival(name, k): each for k, each in enumerate(others)}
+    first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
+    cells, kernels, means, true = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
+    explicit = {name: each for name, each in chosen.items() if name not in first}
+    held = Held(policy, begin, seed, termination, _count(explicit, rivals))
+    found = explicit_cells(explicit, held, truth, progress, rivals)
+    cells, means = cells | found[0], means | found[1]
+    if truth.every is not None:
+        true = truth.every.gradients.mean(dim=0)
+    if explicit:
+        sources = explicit_sources(explicit, held, horizon)
+        T = None if truth.every is None else truth.every.gradients
+        kernels.append(explicit_kernels("all", sources, begin, T))
+    progress("estimators", len(chosen), len(chosen))
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    means = {key: means[key] for key in ordered}
+    return Measured(ordered, tuple(kernels), means, true, begin, len(begin.states))
+
+
+def explicit_cells(
+    chosen: Mapping[str, Estimator], held: Held, truth: Truth, progress: Progress, rivals: Rivals
+) -> tuple[Cells, Means]:
+    """Moments and means of estimators with θ in every action."""
+    T = None if truth.every is None else truth.every.gradients
+    cells: Cells = {}
+    means: Means = {}
+    for done, (name, estimator) in enumerate(chosen.items()):
+        progress("estimators", done, len(chosen))
+        moments, mean = _explicit((estimator, *rivals.get(name, ())), held, T)
+        keys = [(name, n) for n in horizons_of(estimator)]
+        cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
+    return cells, means
+
+
+def _explicit(
+    several: Sequence[Estimator], held: Held, T: Tensor | None
+) -> tuple[list[Moments], Tensor]:
+    """Moments and means of an estimator, and the same with other critics, the cheaper way."""
+    begin, estimator = held.begin, several[0]
+    P = sum(p.numel() for p in held.policy.parameters())
+    if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
+        horizons = tuple(horizons_of(estimator))
+        blocks = list(group_blocks(begin.group, SAMPLES))
+
+        def rows(block: slice) -> Carried:
+            return held.rows(estimator, block, horizons)
+
+        if (found := path_moments(rows, blocks, held.policy, begin, T)) is not None:
+            return found
+    return explicit_moments(several, held, T)
+
+
+def explicit_sources(
+    chosen: Mapping[str, Estimator], held: Held, horizon: int, among: int | None = None
+) -> list[Source]:
+    """Their gradients at the horizons whose inner products are kept.
+
+    Args:
+        among: how many estimators share a truth, where there are others.
+    """
+    kept = kept_horizons(horizon, len(chosen) if among is None else among)
+
+    def source(name: str, estimator: Estimator) -> Source:
+        horizons = tuple(n for n in kept if n in horizons_of(estimator))
+
+        def rows(block: slice) -> Carried:
+            return held.rows(estimator, block, horizons)
+
+        return Source(tuple((name, n) for n in horizons), rows)
+
+    return [source(name, each) for name, each in chosen.items()]
+
+
+def _count(chosen: Mapping[str, Estimator], rivals: Rivals) -> int:
+    return sum(1 + len(rivals.get(name, ())) for name in chosen)
+
+
+def _rival(name: str, k: int) -> str:
+    return f"{name}\0{k}"
+
+
+def first_action_gradients(
+    chosen: Mapping[str, Estimator],
+    policy: nn.Module,
+    begin: Starts,
+    horizon: int,
+    seed: int,
+    termination: str,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
+    paths: dict[int, tuple[Path, Tensor]] = {}
+    linear: dict[tuple[int, int], LinearizedPath] = {}
+    found: dict[str, Tensor] = {}
+    for done, (name, estimator) in enumerate(chosen.items()):
+        if estimator.actions != "first":
+            continue
+        progress("estimators", done, len(chosen))
+        along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)
+        tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value, termination)
+        last = estimator.tail.horizon
+        found[name] = action_gradients(along, tail, estimator.tail.discount)[: last + 1]
+    return found
+
+
+def _linearized(
+    estimator: Estimator,
+    policy: nn.Module,
+    begin: Starts,
+    horizon: int,
+    seed: int,
+    termination: str,
+    paths: dict[int, tuple[Path, Tensor]],
+    linear: dict[tuple[int, int], LinearizedPath],
+) -> LinearizedPath:
+    """The estimator's path and Jacobians, shared between estimators that have them in common."""
+    states = estimator.states
+    jacobians: System = states if estimator.jacobians is None else estimator.jacobians
+    if id(states) not in paths:
+        # A rollout is shared, and so as long as the longest horizon; a recording is its own.
+        length = estimator.tail.horizon if isinstance(states, Recorded) else horizon
+        paths[id(states)] = path_with_jacobians(states, policy, begin, length, seed)
+    key = id(states), id(jacobians)
+    if key not in linear:
+        path, K = paths[id(states)]
+        noise = jacobian_noise(states, jacobians, path)
+        linear[key] = linearize_path(path, jacobians, K, noise, termination)
+    return linear[key]
+
+
+def horizons_of(estimator: Estimator) -> range:
+    """The horizons at which an estimator has a gradient."""
+    return range(first_horizon(estimator), estimator.tail.horizon + 1)
+
+
+def _kernel_moments(
+    chosen: Mapping[str, Estimator],
+    first: Mapping[str, Tensor],
+    policy: nn.Module,
+    begin: Starts,
+    truth: Truth,
+    seed: int,
+    rivals: Rivals,
+) -> tuple[Cells, list[Kernels], Means, Tensor | None]:
+    """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
+    their gradients and of the truth."""
+    keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
+    if not keys:
+        return {}, [], {}, None
+    noise = begin.policy_noise(policy, seed, 0)
+    jacobian = policy_jacobian(policy, begin.states, noise)
+    weight = begin.weight[:, None]
+    G = torch.stack([first[name][n] for name, n in keys]) * weight
+    T = G[:0] if truth.first is None else (truth.first.gradients * weight)[None]
+    D = [_across_critics(first, name, n, len(rivals.get(name, ()))) * weight for name, n in keys]
+    parts = [len(G), len(T), *map(len, D)]
+    every, fold = torch.cat([G, T, *D]), folds_of(begin)[0]
+    folds, inside = gram.fold_products(jacobian, every, begin.group, fold, FOLDS)  # Θ formed once
+    kept = len(G) + len(T)
+    kernels = action_kernels(
+        keys, every[:kept], folds[:, :kept], inside[:kept], gram.diagonal(jacobian), begin
+    )
+    total, within = (torch.split_with_sizes(each, parts) for each in (folds.sum(dim=0), inside))
+    label, size = grouping(begin)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
+    gradient = pair_sums(G, total[0], within[0], G, total[0], label)
+    critics = [
+        _mean_pairs(pair_sums(d, t, w, d, t, label))
+        for d, t, w in zip(D, total[2:], within[2:], strict=True)
+    ]
+    cells = {
+        key: Moments(size, squares[k], row(gradient, k), critics=critics[k])
+        for k, key in enumerate(keys)
+    }
+    if len(T):
+        cells = _against_truth(cells, G, T, total, within, label)
+    cells = _sketched(cells, jacobian, G, T, label, sketch_for(policy))
+    means = gram.mean_gradients(jacobian, every[:kept])
+    true = means[-1] if len(T) else None
+    return cells, [kernels], dict(zip(keys, means, strict=False)), true
+
+
+def _against_truth(
+    cells: Cells,
+    G: Tensor,
+    T: Tensor,
+    total: Sequence[Tensor],
+    within: Sequence[Tensor],
+    label: Tensor,
+) -> Cells:
+    """The same moments with those of the truth; Θ (G − T) is Θ G − Θ T."""
+    Y, total_Y, within_Y = G - T, total[0] - total[1], within[0] - within[1]
+    difference = pair_sums(Y, total_Y, within_Y, Y, total_Y, label)
+    reference = row(pair_sums(T, total[1], within[1], T, total[1], label), 0)
+    cross = pair_sums(G, total[1], within[1], T, total[0], label)
+    return {
+        key: replace(each, truth=reference, difference=row(difference, k), cross=row(cross, k))
+        for k, (key, each) in enumerate(cells.items())
+    }
+
+
+def _across_critics(first: Mapping[str, Tensor], name: str, n: int, rivals: int) -> Tensor:
+    """Action gradients with each critic less their mean, over √(C − 1), [C, N, da]; [0, N, da]."""
+    every = torch.stack([first[name][n], *(first[_rival(name, k)][n] for k in range(rivals))])
+    return (every - every.mean(dim=0)) / rivals**0.5 if rivals else every[:0]
+
+
+def _mean_pairs(sums: PairSums) -> PairSums | None:
+    """Sum over critics; None where there is one."""
+    if not len(sums.own):
+        return None
+    return PairSums(sums.own.sum(axis=0), sums.left.sum(axis=0), sums.right.sum(axis=0))
+
+
+def _sketched(
+    cells: Cells, jacobian: PolicyJacobian, G: Tensor, T: Tensor, label: Tensor, sketch: Sketch
+) -> Cells:
+    """The same moments with tails and signs."""
+    J = jacobian_sketch(sketch, jacobian)
+    size = next(iter(cells.values())).size
+    truth: TrueSketch | None = None
+    if len(T):
+        truth = true_sketch(grouped(torch.einsum("na,nas->ns", T[0], J), label), size)
+    found: Cells = {}
+    for g, (key, moments) in zip(G, cells.items(), strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth)
+        found[key] = replace(moments, tails=tails, signs=signs)
+    return found
+
+
+def pair_sums(
+    X: Tensor, total_z: Tensor, within_z: Tensor, Z: Tensor, total_x: Tensor, label: Tensor
+) -> PairSums:
+    """Pair sums of X with Z from Θ Z (over everybody, over one's group) and Θ X, [K, G] each."""
+    own, left, right = (
+        by_group((a * b).sum(dim=2), label) for a, b in ((X, within_z), (X, total_z), (Z, total_x))
+    )
+    return PairSums(own, left, right)
+
+
+def row(sums: PairSums, k: int) -> PairSums:
+    """One of K pairs."""
+    return PairSums(sums.own[k], sums.left[k], sums.right[k])

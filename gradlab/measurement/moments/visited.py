@@ -1,0 +1,227 @@
+"""One truth for every estimator: the gradient of the objective, ∇_θ E_ζ[V^π].
+
+By the policy gradient theorem it is, with ν the normalised discounted visitation from ζ,
+
+    ∇_θ E_ζ[V^π] = Σ_t γᵗ E_ζ[J_θπ(s_t)ᵀ ∂_a Q^π(s_t, a_t)] = E_ν[J_θπᵀ ∂_a Q^π] / (1 − γ)
+
+so that estimators with θ in every action, and scores, begin at the starts themselves, and those
+with θ in the first action at states visited from these starts, their gradients times 1/(1 − γ).
+The sum over t stops with the truth's own, at its T: the weight is Σ_{t<T} γᵗ, and what is left out
+belongs to both sides. A visited state is paired with the truth of the start that it came from.
+
+Inner products with an explicit truth T_g need one J_i v_i per sample, no explicit gradients:
+G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT|².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.start_laws import check_alive, visits
+from gradlab.gradients.starts import Starts
+from gradlab.gradients.weighted_terms import Carried
+from gradlab.measurement.moments.along_paths import difference
+from gradlab.measurement.moments.grams import Source, explicit_kernels, kept_horizons
+from gradlab.measurement.moments.held import Held
+from gradlab.measurement.moments.inner_products import (
+    Measured,
+    explicit_cells,
+    explicit_sources,
+    first_action_gradients,
+    horizons_of,
+    pair_sums,
+    row,
+)
+from gradlab.measurement.moments.sketches import (
+    explicit_sketch,
+    grouped,
+    jacobian_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
+from gradlab.progress import Progress
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.systems.system import System
+from gradlab.truth.scout import linearization_price
+from gradlab.truth.truth import Truth
+
+SAMPLES = 8  # visited states per start, at most
+VISITING = 20.0  # seconds of one core for the Jacobians at them (`linearization_price`)
+FEWEST = 16  # starts, however dear
+ROWS = 256  # samples whose θ-sized truths are held at once
+
+
+def objective_moments(
+    chosen: Mapping[str, Estimator],
+    simulator: System,
+    policy: nn.Module,
+    begin: Starts,
+    truth: Truth,
+    horizon: int,
+    termination: str,
+    seed: int,
+    progress: Progress,
+    kept: Sequence[int] | None = None,
+    samples: int = SAMPLES,
+) -> Measured:
+    """Moments of every estimator at every horizon it has, all against one truth, and kernels.
+
+    Args:
+        truth: whose `every` is ∇_θ V at each start, weights included. Where there is none, states
+            are visited for as many steps as there are horizons.
+        kept: horizons of gradients with θ in the first action whose inner products are kept; None:
+            some of them, spread evenly.
+        samples: visited states per start, at most.
+    """
+    visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
+    staying = {name: each for name, each in chosen.items() if name not in visiting}
+    begin, samples = affordable(simulator, begin, truth, horizon, samples)
+    known = None if truth.path is None else (simulator, truth.path)
+    held = Held(policy, begin, seed, termination, len(staying), known)
+    cells, means = explicit_cells(staying, held, truth, progress, {})
+    sources = explicit_sources(staying, held, horizon, among=len(chosen))
+    T = None if truth.every is None else truth.every.gradients
+    if visiting:
+        discount = next(iter(visiting.values())).tail.discount
+        steps = max(horizon, 1) if truth.every is None else truth.horizon
+        at = visits(simulator, policy, begin, discount, samples, steps, seed, termination)
+        if termination == "mask":
+            check_alive(at)
+        first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
+        keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
+        jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
+        G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
+        targets = None if T is None else _targets(T, begin, samples)
+        mean = gram.mean_gradients(jacobian, G)
+        moments = _moments(G, jacobian, at, targets, mean)
+        moments = _sketched(moments, G, jacobian, at, policy, targets)
+        cells |= dict(zip(keys, moments, strict=True))
+        means |= dict(zip(keys, mean, strict=True))
+        kept = kept_horizons(horizon, len(chosen)) if kept is None else kept
+        sources.append(_visiting_source(keys, kept, G, jacobian, samples))
+    kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
+    ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
+    true = None if T is None else T.mean(dim=0)
+    means = {key: means[key] for key in ordered}
+    where = at if visiting else begin
+    return Measured(ordered, (kernels,), means, true, where, len(begin.states), samples)
+
+
+def affordable(
+    simulator: System, begin: Starts, truth: Truth, horizon: int, most: int
+) -> tuple[Starts, int]:
+    """The starts whose gradients are taken, and how many visited states of each.
+
+    Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
+    truth that all of them would be paired with.
+    """
+    price = horizon * linearization_price(simulator) * len(begin.states)
+    if not price:
+        return begin, most
+    samples = min(max(int(VISITING / price), 1), most)
+    few = max(int(len(begin.states) * VISITING / price), FEWEST)
+    alone = group_count(begin.group) == len(begin.states)
+    if price <= VISITING or truth.every is not None or not alone:
+        return begin, samples
+    return begin.block(slice(0, min(few, len(begin.states)))), samples
+
+
+def _visiting_source(
+    keys: list[tuple[str, int]],
+    kept: Sequence[int],
+    G: Tensor,
+    jacobian: PolicyJacobian,
+    samples: int,
+) -> Source:
+    """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
+    chosen = [k for k, (_, n) in enumerate(keys) if n in kept]
+    x = G[chosen].reshape(len(chosen), -1, samples, G.shape[2]).transpose(1, 2)
+    sample = torch.arange(jacobian.samples).reshape(-1, samples).T
+
+    def rows(block: slice) -> Carried:
+        some = jacobian.rows(sample[:, block].flatten())
+        return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
+
+    return Source(tuple(keys[k] for k in chosen), rows, visits=True)
+
+
+def _moments(
+    G: Tensor, jacobian: PolicyJacobian, at: Starts, targets: Tensor | None, mean: Tensor
+) -> list[Moments]:
+    """Of the gradients J_iᵀ g_i for K sets of action gradients [K, N, da], weights included, whose
+    means are [K, P]."""
+    label, size = grouping(at)
+    squares = by_group(gram.squared_norms(jacobian, G), label)
+    total, within = gram.products(jacobian, G, at.group)
+    gradient = pair_sums(G, total, within, G, total, label)
+    if targets is None:
+        return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
+    reference = _explicit(targets, targets.sum(dim=0))
+    cross = _cross(G, jacobian, targets, label, mean)
+    error = difference(gradient, cross, reference)
+    return [
+        Moments(size, squares[k], row(gradient, k), reference, row(error, k), row(cross, k))
+        for k in range(len(G))
+    ]
+
+
+def _sketched(
+    moments: list[Moments],
+    G: Tensor,
+    jacobian: PolicyJacobian,
+    at: Starts,
+    policy: nn.Module,
+    targets: Tensor | None,
+) -> list[Moments]:
+    """The same moments with tails and signs."""
+    label, size = grouping(at)
+    sketch = sketch_for(policy)
+    J = jacobian_sketch(sketch, jacobian)
+    truth = None if targets is None else true_sketch(_array(explicit_sketch(sketch, targets)), size)
+    found = []
+    for g, each in zip(G, moments, strict=True):
+        sums = grouped(torch.einsum("na,nas->ns", g, J), label)
+        tails, signs = tails_and_signs(sums, size, truth)
+        found.append(replace(each, tails=tails, signs=signs))
+    return found
+
+
+def _targets(every: Tensor, begin: Starts, samples: int) -> Tensor:
+    """Sums over the samples of each group of the truths that they are paired with, [G, P]."""
+    label, size = grouping(begin)
+    return every.new_zeros(len(size), every.shape[1]).index_add_(0, label, samples * every)
+
+
+def _explicit(targets: Tensor, total: Tensor) -> PairSums:
+    own, side = _array(targets.square().sum(dim=1)), _array(targets @ total)
+    return PairSums(own, side, side)
+
+
+def _cross(
+    G: Tensor, jacobian: PolicyJacobian, targets: Tensor, label: Tensor, mean: Tensor
+) -> PairSums:
+    """Pair sums of J_iᵀ g_i, for K sets of action gradients [K, N, da], with the targets."""
+    n = jacobian.samples
+    everybody = gram.along(jacobian, targets.sum(dim=0)[None])
+    blocks = (slice(k, min(k + ROWS, n)) for k in range(0, n, ROWS))
+    own = torch.cat([gram.along_each(jacobian.rows(rows), targets[label[rows]]) for rows in blocks])
+    return PairSums(
+        by_group((G * own).sum(dim=2), label),
+        by_group((G * everybody).sum(dim=2), label),
+        _array(n * mean @ targets.T),
+    )
+
+
+def _array(x: Tensor) -> NDArray[np.float64]:
+    return np.asarray(x.detach().numpy(), dtype=np.float64)

@@ -1,0 +1,196 @@
+"""Does the error matter for learning? One step along each gradient, and the return it makes.
+
+    ΔJ(d) = J(θ + η d/|d|) − J(θ),      J = E Σ_{t<T} γᵗ r_t with the moved policy in every action
+
+One half of the starts makes the gradients, the other the returns, with the same noise before and
+after the step. All steps have one length η: the largest of a grid (it moves actions by 0.1% …
+10% of their size along the truth) at which the return along the truth is still a line there,
+
+    |ΔJ(η) + ΔJ(−η)| ≤ 0.1 |ΔJ(η) − ΔJ(−η)|,
+
+so that to first order a step's share of the truth's gain is the cosine of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.gradients import gram
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.start_laws import visits
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.progress import Progress, silent
+from gradlab.runs.one_step import LINEAR, TRUTH, Consequence
+from gradlab.systems.system import System
+from gradlab.truth.common_random import own_size
+from gradlab.truth.moved_returns import Rolling
+from gradlab.truth.truth import Truth
+
+JUDGES = 128  # starts that returns are of
+MOVES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # by which share of their size actions are moved
+FEWEST = 4  # groups on either side
+
+Cell = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Whose steps are asked for: as they were measured (with entropy, augmented)."""
+
+    simulator: System
+    policy: nn.Module
+    begin: Starts
+    truth: Truth
+    discount: float
+    objective: bool
+    termination: str
+    seed: int
+
+
+def consequence(
+    asked: Question,
+    estimators: Mapping[str, Estimator],
+    cells: Sequence[Cell],
+    progress: Progress = silent,
+) -> Consequence | None:
+    """Steps along the true gradient and along the mean gradient of every cell.
+
+    Args:
+        cells: estimator and horizon; the first one's slice is taken beside the truth's.
+
+    Returns:
+        None where there is no truth, a gradient is not finite or 0, or the starts do not make two
+        sides of at least 4 groups.
+    """
+    sides = halves(asked.begin)
+    if sides is None or not asked.truth.admissible or not cells:
+        return None
+    making, judging = sides
+    directions = {(TRUTH, 0): _true_direction(asked, making)}
+    for cell in cells:
+        directions[cell] = _direction(asked, estimators[cell[0]], cell[1], making)
+    found = {cell: d for cell, d in directions.items() if torch.isfinite(d).all() and d.norm() > 0}
+    if (TRUTH, 0) not in found or len(found) < 2:
+        return None
+    unit = {cell: d / d.norm() for cell, d in found.items()}
+    return _stepped(asked, unit, cells[0], len(making.states), judging, progress)
+
+
+def halves(begin: Starts) -> tuple[Starts, Starts] | None:
+    """Two sides without a common group, the second of at most `JUDGES` starts; None: not enough."""
+    n = len(begin.states)
+    _, first, label = np.unique(begin.group.cpu().numpy(), return_index=True, return_inverse=True)
+    appearing = first[label]  # labels in the order of appearance
+    seen = np.maximum.accumulate(appearing)[:-1]
+    coming = np.minimum.accumulate(appearing[::-1])[::-1][1:]
+    parting = np.flatnonzero(seen < coming) + 1
+    if not len(parting):
+        return None
+    k = int(parting[np.abs(parting - n / 2).argmin()])
+    if min(len(set(label[:k])), len(set(label[k : k + JUDGES]))) < FEWEST:
+        return None
+    return begin.block(slice(0, k)), begin.block(slice(k, min(k + JUDGES, n)))
+
+
+def _true_direction(asked: Question, making: Starts) -> Tensor:
+    """Mean true gradient of the starts that make gradients, [P]."""
+    rows, truth = slice(0, len(making.states)), asked.truth
+    if truth.first is None:
+        assert truth.every is not None
+        return truth.every.gradients[rows].mean(dim=0)
+    noise = making.policy_noise(asked.policy, asked.seed, 0)
+    jacobian = policy_jacobian(asked.policy, making.states, noise)
+    g = truth.first.gradients[rows] * making.weight[:, None]
+    return gram.mean_gradients(jacobian, g[None])[0]
+
+
+def _direction(asked: Question, estimator: Estimator, horizon: int, making: Starts) -> Tensor:
+    """Mean gradient of one estimator at one horizon, [P]."""
+    at = making
+    if asked.objective and estimator.actions == "first":
+        at = visits(
+            asked.simulator, asked.policy, making, asked.discount, SAMPLES, asked.truth.horizon,
+            asked.seed, asked.termination,
+        )  # fmt: skip
+    found = horizon_gradients(
+        estimator, asked.policy, at, horizons=[horizon], seed=asked.seed,
+        termination=asked.termination,
+    )  # fmt: skip
+    assert found.means is not None
+    return found.means[0]
+
+
+def _stepped(
+    asked: Question,
+    unit: Mapping[Cell, Tensor],
+    judged: Cell,
+    made: int,
+    judging: Starts,
+    progress: Progress,
+) -> Consequence:
+    true = unit[TRUTH, 0]
+    grid = _grid(asked, judging, true)
+    signed = torch.cat([-grid.flip(0), grid])
+    slice_cells = [(TRUTH, 0), judged] if judged in unit else [(TRUTH, 0)]
+    moved = [step * unit[cell] for cell in slice_cells for step in signed]
+    changes = _changes(asked, judging, moved, progress).reshape(len(slice_cells), len(signed), -1)
+    k, curvature = _linear(changes[0].sum(dim=1), len(grid))
+    eta = grid[k]
+    rest = [cell for cell in unit if cell not in slice_cells]
+    label, size = grouping(judging)
+    gains = dict(zip(slice_cells, changes[:, len(grid) + k], strict=True))
+    if rest:
+        stepped = _changes(asked, judging, [eta * unit[cell] for cell in rest], progress)
+        gains |= dict(zip(rest, stepped, strict=True))
+    nothing = torch.zeros_like(changes[:, :1])
+    whole = torch.cat([changes[:, : len(grid)], nothing, changes[:, len(grid) :]], dim=1)
+    lengths = torch.cat([signed[: len(grid)], signed.new_zeros(1), signed[len(grid) :]])
+    return Consequence(
+        cells=tuple(unit),
+        gain=by_group(torch.stack([gains[cell] for cell in unit]), label),
+        size=size,
+        step=float(eta),
+        moves=MOVES[k],
+        curvature=curvature,
+        steps=lengths.numpy(),
+        sliced=tuple(slice_cells),
+        slices=np.stack([by_group(each, label) for each in whole]),
+        horizon=asked.truth.horizon,
+        made=made,
+    )
+
+
+def _grid(asked: Question, judging: Starts, direction: Tensor) -> Tensor:
+    """Lengths η at which a step along a unit direction moves actions by `MOVES` of their size."""
+    noise = judging.policy_noise(asked.policy, asked.seed, 0)
+    size = own_size(asked.policy, judging.states, noise, direction[None])
+    return size * torch.tensor(MOVES).to(direction)
+
+
+def _changes(asked: Question, judging: Starts, moved: list[Tensor], progress: Progress) -> Tensor:
+    """J(θ + step) − J(θ) of each step and start, importance weights included, [steps, n]."""
+    rolling = Rolling(
+        asked.simulator, asked.policy, asked.discount, asked.truth.horizon, asked.termination,
+        asked.seed, progress,
+    )  # fmt: skip
+    returns = rolling.returns(judging, moved, "steps").returns
+    return returns[1:] - returns[:1]
+
+
+def _linear(along_truth: Tensor, half: int) -> tuple[int, float]:
+    """The largest step whose even part is at most `LINEAR` of its odd part; the smallest where
+    none is. Its place in the grid and that ratio."""
+    down, up = along_truth[:half].flip(0), along_truth[half:]
+    ratio = ((up + down).abs() / (up - down).abs().clamp(min=1e-300)).nan_to_num(nan=torch.inf)
+    straight = (ratio <= LINEAR).cumprod(dim=0).sum()
+    k = max(int(straight) - 1, 0)
+    return k, float(ratio[k])

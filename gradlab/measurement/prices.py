@@ -1,0 +1,145 @@
+"""What a stage of long work costs, before it begins.
+
+    price = work × seconds per piece of it
+
+The work is a product of known counts, the seconds come from a short timed probe
+(`gradlab.measurement.machine_rates`). Of a measurement of N starts, horizon H, P parameters, truth
+of T steps, K visited states per start:
+
+    truth                N T (Jacobian + its share of an explicit gradient)
+    finite differences   min(N, 64) · 8 directions · 4 policies · T steps
+    estimators           N H (K + 1) Jacobians of a prior model, N H K of the simulator, whose own
+                         path from the starts is the truth's; N (H + 1) gradients with θ in all
+    realised gains       at most 15% of these          checks  about as much
+
+A prediction is good to a factor of two: T is not known, and other work may share the machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf, isfinite, nan
+
+from gradlab.wording import duration
+
+# Measured: what is made of an explicit gradient (norms, products, kernels) per gradient formed.
+PASSES = 2.5
+SHARE = 0.15  # realised gains, by construction; checks, measured
+
+
+@dataclass(frozen=True)
+class Price:
+    """The predicted price of one stage.
+
+    Attributes:
+        work: the counts that it is made of, in words; empty where they are not known.
+        seconds: NaN where it cannot be predicted.
+        at_most: the stage may end earlier, as soon as its answer stands.
+    """
+
+    stage: str
+    work: str = ""
+    seconds: float = nan
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        if not isfinite(self.seconds):
+            return ", ".join(filter(None, (self.work, "price unknown")))
+        bound = "at most" if self.at_most else "about"
+        return ", ".join(filter(None, (self.work, f"{bound} {duration(self.seconds)}")))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds that one piece of work takes here and now.
+
+    Attributes:
+        step: of the simulator, one state.
+        jacobian, prior: the derivatives of simulator and prior model at one state; prior is 0
+            where there is none.
+        summed, gradient: what one state adds to an explicit gradient of θ, and one such gradient.
+        update: one step of descent for a policy or a critic that is made.
+    """
+
+    step: float
+    jacobian: float
+    prior: float
+    summed: float
+    gradient: float
+    update: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """The counts of a measurement.
+
+    Attributes:
+        starts, horizon: N, H; truth: T, the steps that a truth is expected to take.
+        visits: K, visited states per start; 0 where gradients are judged at the starts.
+        estimators: how many differentiate the simulator, and how many a prior model.
+        most_truth, most_visited: Jacobians that a dear simulator is asked for, at most.
+    """
+
+    starts: int
+    horizon: int
+    truth: int
+    visits: int
+    through_simulator: int
+    through_prior: int
+    most_truth: float = inf
+    most_visited: float = inf
+
+
+def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
+    """The stages of `measure`, in order."""
+    n, H = work.starts, work.horizon
+    unrolled = min(n * work.truth, work.most_truth)
+    every = bool(work.visits)  # θ in all actions, too, and an explicit truth
+    truth = unrolled * (rates.jacobian + every * PASSES * rates.summed)
+    stepped = min(n, 64) * 8 * 4 * unrolled / n
+    visited = min(n * H * max(work.visits, 1), work.most_visited)
+    staying = min(n * H, visited) if every else 0
+    # From the starts the simulator's own Jacobians are those of the truth's path.
+    taken = visited * work.through_simulator + (visited + staying) * work.through_prior
+    jacobians = visited * work.through_simulator * rates.jacobian
+    jacobians += (visited + staying) * work.through_prior * rates.prior
+    names = work.through_simulator + work.through_prior
+    explicit = every * names * staying / max(H, 1) * (H + 1)
+    estimators = jacobians + PASSES * explicit * rates.gradient
+    price = stepped * rates.step
+    counted = f"{_many(stepped)} steps"
+    found = [
+        Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
+        Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
+        Price(
+            "estimators",
+            f"{_many(taken)} Jacobians" + (f", {_many(explicit)} gradients" if explicit else ""),
+            estimators,
+        ),
+    ]
+    so_far = sum(each.seconds for each in found)
+    if every:
+        found.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
+        found.append(Price("realised gains", "", SHARE * so_far, at_most=True))
+    return (*found, Price("checks", "", SHARE * so_far))
+
+
+def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:
+    """A policy or a critic that is made: simulator steps for its data, then updates."""
+    work = f"{_many(steps)} steps, {_many(updates)} updates"
+    return Price(kind, work, steps * rates.step + updates * rates.update)
+
+
+def left_after(prices: Sequence[Price], stage: str) -> float:
+    """Predicted seconds of the stages planned after `stage`; NaN where one of them, or the stage's
+    place in the plan, is unknown."""
+    names = [each.stage for each in prices]
+    if stage not in names:
+        return nan
+    return sum((each.seconds for each in prices[names.index(stage) + 1 :]), 0.0)
+
+
+def _many(count: float) -> str:
+    """Two significant digits, with separators: a price, not a count."""
+    return f"{int(float(f'{count:.2g}')):,}"

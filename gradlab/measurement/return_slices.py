@@ -1,0 +1,180 @@
+"""The return along lines through θ: the surface that a gradient climbs, without a derivative.
+
+    V(α) = E[Σ_{t<n} γᵗ r_t + γⁿ Q(s_n, a_n)]   at θ + α l u,   |u| = 1
+
+It is an estimator's own surface: its states, its tail, and θ moved in the actions that carry it
+("first", or "all" as in RP-PGM, Fig. 3), from the same starts with the same noise at every α. So
+V′(0) = l u · E g where the estimator's Jacobians are those of its states; of the simulator's T
+steps it is the true slope. The length l is such that α = 1 moves the actions by half their size
+(at most by |θ|): lines along different directions share an axis that means something.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.data.path import Path
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import Estimator, checked, softened
+from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.starts import Starts
+from gradlab.networks.critics import judge
+from gradlab.networks.interface import act
+from gradlab.progress import Progress, silent
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.moments import Estimate, sample_mean
+from gradlab.statistics.roughness import roughness
+from gradlab.truth.common_random import Perturbed, own_size, perturbed_rollout
+from gradlab.truth.oracles import perturbed
+
+ALPHAS = np.linspace(-1.0, 1.0, 21)
+REACH = 0.5  # share of their size by which α = 1 moves the actions
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The return along one line.
+
+    Attributes:
+        length: l, the norm of the step in θ at α = 1.
+        sums: V(α) summed over each group of starts, [21, G]; size: [G] starts in it.
+    """
+
+    length: float
+    sums: Floats
+    size: Floats
+
+    def change(self, place: int) -> Estimate:
+        """V(α) − V(0), paired by start; `place` of α in `ALPHAS`."""
+        return sample_mean(self.sums[place] - self.sums[len(ALPHAS) // 2], self.size)
+
+    def roughness(self) -> Estimate:
+        """Of the line's mean return."""
+        means = [sample_mean(each, self.size) for each in self.sums]
+        left_out = np.stack([each.left_out for each in means])
+        value = roughness(np.array([each.value for each in means]))
+        return Estimate(value, np.array([roughness(each) for each in left_out.T]))
+
+    def rows(self) -> list[dict[str, float]]:
+        """alpha, value = V(α) − V(0), ci_low, ci_high and n, the number of starts."""
+        found, nothing = [], self.change(len(ALPHAS) // 2)
+        for place, alpha in enumerate(ALPHAS):
+            change = self.change(place)
+            ends = difference(change, nothing)
+            row = {"alpha": float(alpha), "value": change.value, "ci_low": ends.low}
+            found.append(row | {"ci_high": ends.high, "n": int(self.size.sum())})
+        return found
+
+
+def slices(
+    estimator: Estimator,
+    policy: nn.Module,
+    starts: Tensor | Path | Starts,
+    directions: Mapping[str, Tensor],
+    *,
+    seed: int = 0,
+    termination: str = "ignore",
+    progress: Progress = silent,
+) -> dict[str, Slice]:
+    """The estimator's surface along each direction.
+
+    Args:
+        estimator: its Jacobians are not used.
+        directions: name → [P]; of any length but 0.
+        seed: of the noise, as in `Estimator.gradients`.
+
+    Raises:
+        InputError: what does not fit, named; a direction that has no length or is not finite.
+    """
+    begin = checked(estimator, policy, starts, termination)
+    estimator, policy = softened(estimator, policy)
+    if estimator.actions == "score":
+        raise InputError("actions is 'score', which moves no action: use 'first' or 'all'")
+    found = {}
+    for done, (name, direction) in enumerate(directions.items(), 1):
+        unit = _unit(name, direction)
+        length = reach(policy, begin, unit, seed)
+        values = _returns(estimator, policy, begin, length * unit, seed, termination)
+        label, size = grouping(begin)
+        found[name] = Slice(length, by_group(values, label), size)
+        progress("slices", done, len(directions))
+    return found
+
+
+def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
+    """Unit length, [P]; each parameter tensor's share of it is that of its norm in θ (RP-PGM).
+
+    Tensors that are 0 or not trained stay as they are.
+    """
+    generator, parts = stream(seed, "slice"), []
+    for each in policy.parameters():
+        drawn = torch.randn(each.shape, generator=generator, dtype=torch.float64).flatten()
+        weight = float(each.detach().norm()) * each.requires_grad
+        parts.append(weight * drawn / drawn.norm())
+    return nn.functional.normalize(torch.cat(parts), dim=0)
+
+
+def reach(policy: nn.Module, begin: Starts, unit: Tensor, seed: int) -> float:
+    """l: moves the first actions by `REACH` of their size, θ by no more than its own (or 1)."""
+    noise = begin.policy_noise(policy, seed, 0)
+    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    return min(REACH * own_size(policy, begin.states, noise, unit[None]), max(theta, 1.0))
+
+
+def _unit(name: str, direction: Tensor) -> Tensor:
+    norm = direction.norm()
+    if not (torch.isfinite(norm) and norm > 0):
+        raise InputError(f"direction {name!r} has norm {float(norm):g}: it leads nowhere")
+    unit: Tensor = direction / norm
+    return unit
+
+
+def _returns(
+    estimator: Estimator,
+    policy: nn.Module,
+    begin: Starts,
+    step: Tensor,
+    seed: int,
+    termination: str,
+) -> Tensor:
+    """V at each α and start, importance weights included, [21, N]."""
+    tail = estimator.tail
+    moved = [perturbed(policy, alpha * step) for alpha in ALPHAS.tolist()]
+    rolled = perturbed_rollout(
+        estimator.states, policy, moved, begin, tail.horizon, tail.discount, estimator.actions,
+        seed, silent, "slices",
+    )  # fmt: skip
+    n, rewards, last = (
+        len(begin.states),
+        rolled.rewards,
+        _tail(estimator, policy, rolled, begin, seed),
+    )
+    if termination == "mask":
+        rewards = torch.where(rolled.alive[:-1], rewards, 0.0)
+        last = torch.where(rolled.alive[-1], last, 0.0)
+    values: Tensor = (rewards.sum(dim=0) + last).reshape(len(ALPHAS), n)
+    return begin.weight * values
+
+
+def _tail(
+    estimator: Estimator, policy: nn.Module, rolled: Perturbed, begin: Starts, seed: int
+) -> Tensor:
+    """γⁿ Q of the last states, [21 · N]."""
+    tail, state, action = estimator.tail, rolled.state, rolled.action
+    if tail.critic is None:
+        return state.new_zeros(len(state))
+    with torch.no_grad():
+        if tail.terminal_action == "detached":
+            noise = begin.policy_noise(policy, seed, tail.horizon)
+            action = act(policy, state, noise.repeat(len(ALPHAS), 1))
+        value = judge(tail.critic, tail.value, state, action)
+    return tail.discount**tail.horizon * value

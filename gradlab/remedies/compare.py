@@ -1,0 +1,281 @@
+"""`compare_remedies`: is a remedy worth it? Models with and without it, on the same everything.
+
+    run = compare_remedies(task, policy, critic, Path("runs/remedies.h5"), arms=("spectral", "dd"))
+    run.table()                       what each arm changes, at equal steps and at equal time
+
+Within a trial all models share record, first weights, starts and noise; trials share nothing but
+what was given. The file is written anew after each trial, and every fitted model is kept, so that a
+kill costs at most the measurement of a trial and a few seconds of a fit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gradlab import provenance
+from gradlab.data import transitions
+from gradlab.data.trajectories import Trajectories
+from gradlab.errors import InputError
+from gradlab.fitting.derivative_losses import DirectionalDerivative
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.measurement.problem import check_arguments, check_networks
+from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import double_copy
+from gradlab.progress import Progress, silent
+from gradlab.remedies import fits, planning
+from gradlab.remedies.planning import Plan, fits_of
+from gradlab.remedies.trial import Question, measured, system_of
+from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+from gradlab.runs.remedies.run import Remedies, load
+from gradlab.runs.remedies.values import Value, extended
+from gradlab.storage import checked_json, records
+from gradlab.storage.rescue import keep
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.user_code.grad_mode import differentiating
+
+SETTINGS = ModelSettings(members=1, hidden=(64, 64), bootstrap=False, epochs=100)
+# At w = 1 the Jacobians of noise-free tasks get 2 to 5 times worse: the predicted variance, which
+# the squares are divided by, goes on falling where the curvature between neighbours stays.
+DIRECTIONAL = DirectionalDerivative(directions=1, weight=0.1)
+ROWS, STARTS, TRIALS = 5000, 256, 5
+PLAN = "plan.json"  # in the folder of the models
+
+
+@differentiating
+def compare_remedies(
+    task: Task,
+    policy: nn.Module,
+    critic: CriticLike | None,
+    output: Path,
+    arms: Sequence[str] = DEFAULT,
+    *,
+    data: Trajectories | None = None,
+    rows: int = ROWS,
+    settings: ModelSettings = SETTINGS,
+    gradient_loss: DirectionalDerivative = DIRECTIONAL,
+    trials: int = TRIALS,
+    horizon: int | None = None,
+    starts: int = STARTS,
+    batch: int = 256,
+    seed: int = 0,
+    costs: Mapping[str, float] | None = None,
+    command: str = "",
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: Progress = silent,
+) -> Remedies:
+    """Fit every arm in every trial, measure it, and write `output` anew after each trial.
+
+    Args:
+        output: NAME.h5; models lie beside it in NAME-models/, a fitted one is never fitted again.
+        arms: see `remedies.arms`.
+        data: a record that every trial is fitted to; None: each trial records `rows` of its own,
+            with the policy and the task's exploration noise.
+        settings: of the baseline, and of every arm but for what it changes. All epochs are run
+            (`patience` and `seconds` are not used), and each model is as it was at its best on
+            held-out rows.
+        gradient_loss: of "dd" and "two-model", beside the likelihood.
+        trials: seeds of fit (and record).
+        horizon: largest of the gradients and steps of the predictions; None: the task's.
+        starts: per trial, of gradients and of the path that Jacobians are compared on.
+        batch: at which mean squared errors are stated.
+        costs: a step of each arm in steps of the baseline; None: measured in turn.
+        command: recorded in the file, so that a reader can repeat the run.
+        resume: go on with `output`; `trials` may have grown.
+        overwrite: begin anew where `output`, or models of a stopped run, are there.
+
+    Raises:
+        InputError: names the argument or the arm, what it got and what to do.
+        Failure: every member of an arm left the finite numbers.
+    """
+    H = task.horizon if horizon is None else horizon
+    check_arguments(H, starts, batch, "ignore")
+    check_networks(task, policy, critic)
+    asked = Question(
+        task, double_copy("policy", policy), None if critic is None else
+        double_copy("critic", as_critic(critic)), _checked_arms(arms), data, rows,
+        _checked_settings(settings), gradient_loss, H, starts, batch, seed,
+    )  # fmt: skip
+    _check_rest(asked, trials)
+    folder, config = models_folder(output), _config(asked, costs)
+    records.check_output(output, overwrite or resume)
+    if not resume:
+        _begin(asked, output, config, costs, overwrite)
+    plan = plan_from(_told_alike(folder, config))
+    run = load(output) if resume and output.is_file() else None
+    for k in range(run.trials if run else 0, trials):
+        values, notes, lines = measured(asked, k, plan, folder / f"trial-{k}", progress)
+        run = _with_trial(
+            run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
+        )
+        run = replace(run, slices=run.slices or lines)
+        keep({output: partial(run.save, overwrite=True)})
+    assert run is not None
+    return run
+
+
+def models_folder(output: Path) -> Path:
+    """Where the models of a run lie."""
+    return output.with_name(f"{output.stem}-models")
+
+
+def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
+    """The models of a finished trial by name, as systems.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = models_folder(output)
+    plan = plan_from(_told(folder))
+    kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
+    return {name: system_of(task, plan, name, kept) for name in plan.models}
+
+
+def _checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(arms))
+    if not found:
+        raise InputError(f"arms is empty, expected some of {', '.join(ABOUT)}")
+    for arm in found:
+        fits_of(arm)
+    return found
+
+
+def _checked_settings(settings: ModelSettings) -> ModelSettings:
+    if not settings.reward:
+        raise InputError("settings has reward=False: models here need a head for the reward")
+    return replace(settings, patience=None, seconds=None)
+
+
+def _check_rest(asked: Question, trials: int) -> None:
+    if not isinstance(trials, int) or trials < 1:
+        raise InputError(f"trials is {trials!r}, expected an integer from 1")
+    if asked.horizon < 1:
+        raise InputError("horizon is 0, where no model counts: expected at least 1")
+    if asked.data is None and asked.rows < 1:
+        raise InputError(f"rows is {asked.rows!r}, expected an integer from 1")
+    if asked.data is not None:
+        simulator = asked.task.simulator
+        transitions.check_widths(asked.data, simulator.state_dim, simulator.action_dim)
+
+
+def _config(asked: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
+    """What a run that goes on must have in common with the one before."""
+    data, settings = asked.data, asdict(asked.settings)
+    known = None if data is None else (data.state, data.action, data.reward, data.next_state)
+    config = {
+        "task": asked.task.name,
+        "task_parameters": dict(asked.task.parameters),
+        "policy_hash": provenance.network_hash(asked.policy),
+        "critic_hash": "" if asked.critic is None else provenance.network_hash(asked.critic),
+        "arms": asked.arms,
+        "data_hash": "" if known is None else provenance.tensors_hash(*known),
+        "rows": asked.rows if data is None else len(data),
+        "settings": {name: settings[name] for name in settings if name != "seed"},
+        "gradient_loss": asdict(asked.gradient_loss),
+        "horizon": asked.horizon,
+        "starts": asked.starts,
+        "batch": asked.batch,
+        "discount": asked.task.discount,
+        "seed": asked.seed,
+        "given_costs": None if costs is None else dict(costs),
+    }
+    found: dict[str, Any] = json.loads(json.dumps(config))
+    return found
+
+
+def _begin(
+    asked: Question,
+    output: Path,
+    config: Mapping[str, Any],
+    given: Mapping[str, float] | None,
+    overwrite: bool,
+) -> None:
+    """A folder with the plan of a new run, made once: costs that were measured again would differ.
+
+    What was there before goes when all else has been found to be in order.
+    """
+    folder = models_folder(output)
+    there = folder.exists() and any(folder.iterdir())
+    if there and _told(folder) and not overwrite:
+        raise InputError(
+            f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
+            f"anew with overwrite=True"
+        )
+    recipes, data = asked.recipes(0), asked.record(0)
+    steps = planning.steps_per_epoch(recipes, data)
+    costs = given
+    if costs is None:
+        costs = planning.costs_of(asked.arms, planning.measured_costs(recipes, data))
+    told = {
+        "config": config, "epochs": asked.settings.epochs, "steps": steps,
+        "costs": {arm: _cost(arm, costs) for arm in asked.arms},
+    }  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
+    output.unlink(missing_ok=True)
+    folder.mkdir(parents=True)
+    checked_json.write(folder / PLAN, told)
+
+
+def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the folder says of a run with this configuration."""
+    told = _told(folder)
+    changed = [name for name in config if told["config"].get(name) != config[name]]
+    if changed:
+        raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
+    return told
+
+
+def _told(folder: Path) -> dict[str, Any]:
+    """What the folder says of its run."""
+    try:
+        return checked_json.read(folder / PLAN)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{folder} holds no models of a test of remedies, or damaged ones: choose another "
+            f"output, or start without resuming"
+        ) from error
+
+
+def _cost(arm: str, costs: Mapping[str, float]) -> float:
+    cost = costs.get(arm, nan)
+    if not 0 < cost < inf:
+        raise InputError(f"costs has {costs.get(arm)!r} for {arm}, expected a positive number")
+    return float(cost)
+
+
+def plan_from(told: Mapping[str, Any]) -> Plan:
+    """The plan that a folder tells of."""
+    arms = told["config"]["arms"]
+    return planning.planned(arms, told["epochs"], told["steps"], told["costs"])
+
+
+def _with_trial(
+    before: Remedies | None,
+    trial: int,
+    values: Sequence[Value],
+    notes: Mapping[str, Any],
+    plan: Plan,
+    config: Mapping[str, Any],
+) -> Remedies:
+    """The run with one more trial in it."""
+    cells = extended(before.cells if before else None, trial, values)
+    told = [*(before.notes["trials"] if before else []), dict(notes)]
+    plans = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
+    return Remedies(
+        cells=cells,
+        pairs=plan.pairs,
+        config={**config, "models": plans, "costs": dict(plan.costs)},
+        environment=provenance.environment() | {"precision": "float64"},
+        notes={"trials": told},
+        slices=before.slices if before else None,
+    )

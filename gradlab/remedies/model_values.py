@@ -1,0 +1,231 @@
+"""What is measured of every model of a trial: predictions, Jacobians, growth and gradients.
+
+    prediction   ŝ_0 = s_0,  ŝ_{t+1} = μ(ŝ_t, a_t) along the simulator's path under its actions:
+                 √(Σ |(ŝ_t − s_t)/σ|² / Σ |(s_0 − s_t)/σ|²), 1 as for predicting no change
+    Jacobians    √(Σ ‖X̂ − X‖² / Σ ‖X‖²) of A, B, r_s, r_a at the simulator's states
+    growth       finite-time exponent of A + BK along the model's own closed loop
+    gradients    θ in the first action, states and Jacobians of the model, against one shared truth
+
+Points on a clip, a limit or beyond a joint's limit stand apart from smooth ones, and so does what
+the simulator flags. A flagged difference, inside whose stencil a contact switches, is no derivative
+at all: masked, and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from gradlab.data.path import Path
+from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
+from gradlab.jacobians.errors import jacobian_squares
+from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
+from gradlab.measurement.shared_truth import SharedTruth
+from gradlab.progress import Progress, silent
+from gradlab.runs.decision_rules import usable_horizon
+from gradlab.runs.profile import Profile
+from gradlab.runs.remedies.arms import SIMULATOR
+from gradlab.runs.remedies.values import ALL, CLIPPED, SMOOTH, Key, Value
+from gradlab.statistics import chains
+from gradlab.statistics.moments import Array, Estimate
+from gradlab.statistics.over_groups import group_sums
+from gradlab.systems.ended import step_running
+from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+
+GRADIENT = ("bias2", "variance", "mse", "relative_mse", "cosine")
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all models of a trial are measured on.
+
+    Attributes:
+        path: of the simulator under the policy, from the truth's starts.
+        visited: the simulator's Jacobians along it.
+        regions: name → samples [H, N] whose Jacobians are compared.
+        critic: of every gradient's tail, or None.
+    """
+
+    truth: SharedTruth
+    path: Path
+    visited: Visited
+    regions: Mapping[str, NDArray[np.bool_]]
+    critic: nn.Module | None
+
+
+def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = silent) -> Bench:
+    """Roll the simulator out and differentiate it, once for all models."""
+    simulator = truth.task.simulator
+    path, K = rollout_with_jacobians(
+        simulator, truth.policy, truth.begin, truth.horizon, truth.seed
+    )
+    visited = visit(simulator, None, path, K, progress)
+    found = regions(truth.task, visited)
+    if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
+        trusted = replace(visited.true, flags=np.zeros_like(visited.true.flags))
+        visited = replace(visited, true=trusted)
+    return Bench(truth, path, visited, found, critic)
+
+
+def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
+    """All samples that are compared, and those off and on a clip or limit.
+
+    A clip shows in the Jacobian: a state that stays whatever changes, an action without effect,
+    where elsewhere there is one.
+    """
+    J, ds, exact = visited.true.J, visited.states.shape[2], visited.true.step is None
+    usable = visited.true.finite if exact else visited.true.usable
+    still = np.concatenate([(J[..., :ds, :] == 0).all(3), (J[..., ds:] == 0).all(2)], axis=2)
+    clipped = visited.true.flags | (still & ~np.all(still, axis=(0, 1))).any(axis=2)
+    if task.action_limit is not None:
+        clipped |= (np.abs(visited.actions) >= np.array(task.action_limit)).any(axis=2)
+    if isinstance(task.simulator, MujocoEnvironment):
+        states = torch.from_numpy(visited.states[:-1][usable])
+        clipped[usable] |= task.simulator.beyond_limits(states).numpy()
+    return {ALL: usable, SMOOTH: usable & ~clipped, CLIPPED: usable & clipped}
+
+
+def simulator_values(bench: Bench) -> list[Value]:
+    """What models are shown beside: the simulator's exponent, and the error of no change."""
+    squares = _distances(bench, bench.visited.states[:1])
+    scale = np.ones_like(squares) * bench.visited.states.shape[2]
+    found = _root_ratios(SIMULATOR, "no_change", squares, scale, bench.visited.group)
+    return [*found, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
+
+
+def model_values(name: str, system: System, bench: Bench) -> list[Value]:
+    """Predictions, Jacobian errors and growth of one model."""
+    own, K = rollout_with_jacobians(
+        system, bench.truth.policy, bench.truth.begin, bench.truth.horizon, bench.truth.seed
+    )
+    chained = blocks(system, own, own.dynamics_noise, silent, "")
+    return [
+        *_predictions(name, system, bench),
+        *_jacobians(name, system, bench),
+        *_exponent(name, bench, chained, K[:-1].numpy()),
+    ]
+
+
+def gradient_values(
+    systems: Mapping[str, System], bench: Bench, progress: Progress = silent
+) -> list[Value]:
+    """Errors of the gradient through each model at horizons 1 … H, and what follows."""
+    truth = bench.truth
+    tail = Tail(truth.horizon, bench.critic, truth.task.discount)
+    estimators = {name: Estimator(each, each, "first", tail) for name, each in systems.items()}
+    profile = truth.profile(estimators, progress=progress)
+    return [value for name in systems for value in _of_profile(name, profile)]
+
+
+def _of_profile(name: str, profile: Profile) -> list[Value]:
+    e, found = profile.estimators.index(name), []
+    for quantity in GRADIENT:
+        q = profile.quantities.index(quantity)
+        over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
+        estimates = [profile.estimate(name, quantity, h) for h in over]
+        found += [
+            Value(name, Key(quantity, at=h), each.value, each.left_out)
+            for h, each in zip(over, estimates, strict=True)
+        ]
+        if quantity == "mse" and over:
+            found += [_least(name, estimates), *_horizons(name, profile)]
+    return found
+
+
+def _least(name: str, errors: list[Estimate]) -> Value:
+    value = float(np.nanmin([each.value for each in errors]))
+    return Value(name, Key("least_mse"), value, np.min([each.left_out for each in errors], axis=0))
+
+
+def _horizons(name: str, profile: Profile) -> list[Value]:
+    found = usable_horizon(profile, name)
+    return [
+        Value(name, Key("usable_horizon"), float(found.value)),
+        Value(name, Key("best_horizon"), float(found.best)),
+    ]
+
+
+def _predictions(name: str, system: System, bench: Bench) -> list[Value]:
+    state, predicted = bench.path.states[0], []
+    with torch.no_grad():
+        for t in range(bench.path.horizon):
+            state = step_running(system, state, bench.path.actions[t], None).state
+            predicted.append(state.numpy())
+    error = _distances(bench, np.stack(predicted))
+    change = _distances(bench, bench.visited.states[:1])
+    return _root_ratios(name, "prediction_error", error, change, bench.visited.group)
+
+
+def _distances(bench: Bench, predicted: Array) -> Array:
+    """[H, N], squared distances from the path's states at steps 1 … H, in its deviations."""
+    scale = bench.visited.spread[0][:-1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray((((predicted - bench.visited.states[1:]) / scale) ** 2).sum(2))
+
+
+def _root_ratios(
+    name: str, quantity: str, error: Array, size: Array, group: NDArray[np.int64]
+) -> list[Value]:
+    """√(Σ error / Σ size) of every step, arrays [H, N]."""
+    return [
+        Value(name, Key(quantity, at=t + 1), *root_ratio(error[t], size[t], group))
+        for t in range(len(error))
+    ]
+
+
+def root_ratio(error: Array, size: Array, group: NDArray[np.int64]) -> tuple[float, Array]:
+    """√(Σ error / Σ size) over samples [M], and the same with each group left out."""
+    X, Z = group_sums(error, group), group_sums(size, group)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(np.sqrt(X.sum() / Z.sum()))
+        left_out = np.sqrt(np.maximum(X.sum() - X, 0.0) / (Z.sum() - Z))
+    return value, np.asarray(left_out)
+
+
+def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
+    visited, simulator = bench.visited, bench.truth.task.simulator
+    guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
+    compared = jacobian_squares(replace(visited, guess=guess))
+    found = []
+    for region, inside in bench.regions.items():
+        kept = inside & guess.usable
+        for block, (error, size) in compared.items():
+            if not kept.any() or not size[kept].any():
+                continue  # nothing there, or a block that is 0
+            wrong, whole = (np.where(kept, each, 0.0).sum(0) for each in (error, size))
+            value = root_ratio(wrong, whole, visited.group)
+            found.append(Value(name, Key("jacobian_error", block, region=region), *value))
+    return found
+
+
+def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]:
+    """The largest exponent, averaged over groups of starts; none of a single step."""
+    ds, group = bench.visited.states.shape[2], bench.visited.group
+    if len(K) < 2:
+        return []
+    M = chained.J[..., :ds, :ds] + chained.J[..., :ds, ds:] @ K
+    skip = ~chained.usable
+    rates = chains.exponents(chains.log_singular_values(M, skip), skip)[:, 0]
+    known = np.isfinite(rates)
+    if not known.any():
+        return []
+    sums = group_sums(np.where(known, rates, 0.0), group)
+    count = group_sums(known.astype(np.float64), group)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left_out = (sums.sum() - sums) / (count.sum() - count)
+    value = float(sums.sum() / count.sum())
+    return [Value(name, Key("lyapunov"), value, np.asarray(left_out))]
+
+
+def counted(bench: Bench) -> dict[str, int]:
+    """Samples of each region, and those that were masked."""
+    found = {name: int(each.sum()) for name, each in bench.regions.items()}
+    return found | {"masked": int((~bench.visited.true.usable).sum())}

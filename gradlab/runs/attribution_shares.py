@@ -1,0 +1,153 @@
+"""From what a run has stored to its ledger: shares, fractions, and their intervals.
+
+fraction = share / total, known where the total's interval is clear of 0
+start states = variance that was measured − what the other sources add to it
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.runs.substitutions import Attribution, Label
+from gradlab.errors import InputError
+from gradlab.runs.attribution import CANCELLING, Account, Entry, Ledger, Part, Spread, Step
+from gradlab.runs.profile import Profile, check_profile
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.shapley import fraction_interval, share_interval, shares
+
+Floats = NDArray[np.float64]
+
+
+def attribute(profile: Profile) -> Ledger:
+    """The ledger of a measurement made with `attribute=True`.
+
+    Raises:
+        InputError: the profile holds no substitutions; says how to get them.
+    """
+    check_profile(profile)
+    found = profile.attribution
+    if found is None:
+        raise InputError(
+            "the profile holds no substitutions: measure(..., attribute=True) and `gradlab measure "
+            "--attribute` keep them, `gradlab attribute RUN.h5` makes them again for a saved run"
+        )
+    return Ledger(
+        bias=tuple(_account(found, k) for k in range(len(found.games.cells))),
+        variance=tuple(_spread(profile, found, k) for k in range(len(found.draws.cells))),
+        skipped=found.skipped,
+        starts=int(profile.config["starts"]),
+        rule=found.rule,
+        state_names=found.state_names,
+        action_names=found.action_names,
+    )
+
+
+attribution = attribute  # by the noun
+
+
+def _account(found: Attribution, cell: int) -> Account:
+    """Everything about one game."""
+    estimator, horizon = found.games.cells[cell]
+    split = shares(found.games.game(cell))
+    whole = _whole(split.total)
+
+    def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
+        pairs = zip(split.players, several, strict=True)
+        return tuple(_part(name, each, split.total) for name, each in pairs)
+
+    rows = [
+        (label, found.rows.estimate(k))
+        for k, label in enumerate(found.rows.labels)
+        if label.cell == cell
+    ]
+    shapley = parts(split.shapley)
+    entries = [(*_coordinates(found, label), label, share) for label, share in rows if label.block]
+    dynamics = [each for each in entries if each[2].cause != "states"]
+    return Account(
+        estimator=estimator,
+        horizon=horizon,
+        total=whole,
+        lost=not whole.low > 0,
+        shapley=shapley,
+        first=parts(split.first),
+        last=parts(split.last),
+        entries=tuple(
+            Entry(label.cause, label.block, out, into, _part("entry", share, split.total))
+            for out, into, label, share in entries
+        ),
+        outputs=_summed([(out, share) for out, _, _, share in dynamics], split.total),
+        inputs=_summed([(into, share) for _, into, _, share in dynamics], split.total),
+        steps=tuple(
+            Step(label.cause, label.step, _part("step", share, split.total))
+            for label, share in rows
+            if not label.block
+        ),
+        cancelling=tuple(
+            each.name
+            for each in shapley
+            if each.clear and abs(each.value) > CANCELLING * whole.high
+        ),
+    )
+
+
+def _spread(profile: Profile, found: Attribution, cell: int) -> Spread:
+    """The starts have what the other sources leave of the variance that was measured."""
+    draws = found.draws
+    estimator, horizon = draws.cells[cell]
+    total = profile.estimate(estimator, "variance", horizon)
+    later = [
+        Estimate(float(value), left_out)
+        for value, left_out in zip(draws.value[cell], draws.left_out[cell], strict=True)
+    ]
+    start = Estimate(
+        total.value - sum(each.value for each in later),
+        total.left_out - np.sum([each.left_out for each in later], axis=0),
+    )
+    sources = zip(("start", *draws.sources), (start, *later), strict=True)
+    critics = profile.estimate(estimator, "variance_critics", horizon)
+    return Spread(
+        estimator=estimator,
+        horizon=horizon,
+        total=_whole(total, "variance"),
+        sources=tuple(_part(name, each, total) for name, each in sources),
+        critics=None if np.isnan(critics.value) else _whole(critics, "variance_critics"),
+    )
+
+
+def _whole(total: Estimate, quantity: str = "bias2") -> Part:
+    """The interval that the profile's own table gives."""
+    found = interval(quantity, total)
+    return Part("total", total.value, found.se, found.low, found.high, 1.0, 1.0, 1.0)
+
+
+def _part(name: str, share: Estimate, total: Estimate) -> Part:
+    plain, of_total = share_interval(share), fraction_interval(share, total)
+    unknown = of_total.low == -np.inf
+    fraction = np.nan if unknown else share.value / total.value
+    ends = (plain.se, plain.low, plain.high, fraction, of_total.low, of_total.high)
+    return Part(name, share.value, *(float(each) for each in ends))
+
+
+def _coordinates(found: Attribution, label: Label) -> tuple[str, str]:
+    """Names of an entry's output and input."""
+    states, actions = found.state_names, found.action_names
+    outputs = {"A": states, "B": states, "K": actions}.get(label.block)
+    gradient = "critic" if label.block in ("q_s", "q_a") else "reward"
+    inputs = actions if label.block in ("B", "r_a", "q_a") else states
+    return gradient if outputs is None else outputs[label.output], inputs[label.input]
+
+
+def _summed(shares: Sequence[tuple[str, Estimate]], total: Estimate) -> tuple[Part, ...]:
+    """One part per name, the largest first."""
+    value: dict[str, float] = defaultdict(float)
+    left_out: dict[str, Floats] = {}
+    for name, share in shares:
+        value[name] += share.value
+        left_out[name] = left_out.get(name, 0.0) + share.left_out
+    parts = [_part(name, Estimate(value[name], left_out[name]), total) for name in value]
+    return tuple(sorted(parts, key=lambda part: -abs(part.value)))

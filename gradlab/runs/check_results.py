@@ -1,0 +1,205 @@
+"""What is found beside the numbers: checks of soundness, and what the papers' theorems promise.
+
+Plain values that travel with a profile and are read without torch. Either may be missing from an
+older file: that is "not recorded", not "passed".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab.storage import records
+
+Floats = NDArray[np.float64]
+VALUE_UNIT = "gradient norm for a bias, its square for a variance"
+# Names by which the verdict finds some checks again in a file.
+FINITE = "finite and non-zero gradients of every sample"
+EFFECT = "effect of the first action on rewards"
+IDLE = "actions that move nothing"
+EMPIRICAL = "pathwise gradient of the expected return"
+ALIVE = "states that are alive where gradients are taken"
+SEEN = "states that the model has seen"
+PREMISE = "premises of every decision"
+_BOUND = ("theorem", "estimator", "sentence")
+_MEASURED = {"bias": "bias2", "variance": "variance"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        check: what was tried, and on what.
+        result: the numbers, in words.
+        meaning: what they mean, or what to do.
+        passed: False asks for attention.
+    """
+
+    check: str
+    result: str
+    meaning: str
+    passed: bool
+
+    @property
+    def sentence(self) -> str:
+        """The numbers and what they mean."""
+        return f"{self.result[:1].upper()}{self.result[1:]}: {self.meaning}."
+
+
+def failed_premises(findings: Sequence[Finding] | None) -> tuple[Finding, ...]:
+    """Why nothing can be decided from a measurement, the first reason first."""
+    return tuple(e for e in findings or () if not e.passed and e.check.startswith(PREMISE))
+
+
+def no_gradient(findings: Sequence[Finding] | None) -> tuple[Finding, ...]:
+    """Of these, that the true gradient is 0: an absurd critic or an exact model may still be
+    compared with another, and its error attributed."""
+    return tuple(e for e in failed_premises(findings) if e.check.endswith(("reward", "policy")))
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """What one theorem promises about one estimator's bias or variance, beside what was measured.
+
+    Attributes:
+        theorem: paper and number.
+        estimator: the one whose bias or variance it bounds.
+        values: |bias|, or the variance of one gradient, at most, at horizons 0 … H, from constants
+            measured along paths; NaN where the theorem says nothing, or nothing that can be
+            computed.
+        applies: whether its assumptions hold for the measured constants.
+        sentence: why, with the measured constant.
+        best: the horizon at which it is smallest (brute force); −1 where there is none.
+        quantity: what it bounds, "bias" or "variance".
+    """
+
+    theorem: str
+    estimator: str
+    values: Floats
+    applies: bool
+    sentence: str
+    best: int
+    quantity: str = "bias"
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Bounds and the constants that they were computed from.
+
+    Attributes:
+        constants: lower estimates of suprema: the largest value along the sampled paths.
+        starts: how many starts these paths have.
+    """
+
+    bounds: tuple[Bound, ...]
+    constants: Mapping[str, float]
+    starts: int
+
+
+def findings_group(findings: tuple[Finding, ...]) -> dict[str, records.Array]:
+    """As a table of a run."""
+    columns = {
+        name: np.array([getattr(each, name) for each in findings], dtype=object)
+        for name in ("check", "result", "meaning")
+    }
+    found = {name: records.Array(values, ("row",)) for name, values in columns.items()}
+    passed = np.array([each.passed for each in findings], dtype=bool)
+    row = records.Array(np.arange(len(findings)), ("row",))
+    return {"row": row} | found | {"passed": records.Array(passed, ("row",))}
+
+
+def findings_from_group(group: Mapping[str, records.Array]) -> tuple[Finding, ...]:
+    columns = (group[name].values for name in ("check", "result", "meaning", "passed"))
+    return tuple(
+        Finding(str(check), str(result), str(meaning), bool(passed))
+        for check, result, meaning, passed in zip(*columns, strict=True)
+    )
+
+
+def theory_group(theory: Theory, horizons: tuple[int, ...]) -> dict[str, records.Array]:
+    """As a table of a run, over bound, horizon and constant."""
+
+    def texts(values: list[str], dim: str) -> records.Array:
+        return records.Array(np.array(values, dtype=object), (dim,))
+
+    bounds, names = theory.bounds, list(theory.constants)
+    shape = (len(bounds), len(horizons))
+    values = np.array([each.values for each in bounds], dtype=np.float64).reshape(shape)
+    constants = np.array([theory.constants[name] for name in names], dtype=np.float64)
+    applies = np.array([each.applies for each in bounds], dtype=bool)
+    best = np.array([each.best for each in bounds], dtype=np.int64)
+    return {
+        "bound": records.Array(np.arange(len(bounds)), ("bound",)),
+        "quantity": texts([each.quantity for each in bounds], "bound"),
+        "horizon": records.Array(np.array(horizons), ("horizon",), "steps"),
+        **{name: texts([getattr(each, name) for each in bounds], "bound") for name in _BOUND},
+        "applies": records.Array(applies, ("bound",)),
+        "best": records.Array(best, ("bound",), "steps"),
+        "value": records.Array(values, ("bound", "horizon"), VALUE_UNIT),
+        "constant": texts(names, "constant"),
+        "size": records.Array(constants, ("constant",), "task units"),
+        "start": records.Array(np.arange(theory.starts), ("start",)),
+    }
+
+
+def theory_from_group(group: Mapping[str, records.Array]) -> Theory:
+    texts = ([str(each) for each in group[name].values] for name in _BOUND)
+    theorem, estimator, sentence = texts
+    quantity = ["bias"] * len(theorem)  # all that a file without the array has
+    if "quantity" in group:
+        quantity = [str(each) for each in group["quantity"].values]
+    shape = len(theorem), len(group["horizon"].values)
+    values = np.asarray(group["value"].values, dtype=np.float64).reshape(shape)
+    applies, best = group["applies"].values, group["best"].values
+    bounds = tuple(
+        Bound(
+            theorem[k], estimator[k], values[k], bool(applies[k]), sentence[k], int(best[k]),
+            quantity[k],
+        )
+        for k in range(len(theorem))
+    )  # fmt: skip
+    pairs = zip(group["constant"].values, group["size"].values, strict=True)
+    constants = {str(name): float(size) for name, size in pairs}
+    return Theory(bounds, constants, len(group["start"].values))
+
+
+def bounds_table(theory: Theory, table: pd.DataFrame) -> pd.DataFrame:
+    """What was measured and the bounds on it, one row per estimator, horizon and quantity.
+
+    Args:
+        table: of a profile; its squared biases become norms, with their intervals.
+
+    Returns:
+        Its column `bounded` says to which of "bias" and "variance" a row belongs.
+    """
+    measured = [_measured(theory, table, each) for each in _MEASURED]
+    promised = [
+        {
+            "estimator": each.estimator,
+            "horizon": h,
+            "quantity": each.theorem,
+            "value": value,
+            "method": f"{'applies' if each.applies else 'does not apply'}: {each.sentence}",
+            "bounded": each.quantity,
+        }
+        for each in theory.bounds
+        for h, value in enumerate(each.values)
+    ]
+    return pd.concat([*measured, pd.DataFrame(promised)], ignore_index=True)
+
+
+def _measured(theory: Theory, table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The rows of the estimators that have a bound of this quantity."""
+    names = {each.estimator for each in theory.bounds if each.quantity == quantity}
+    chosen = table["estimator"].isin(names) & (table["quantity"] == _MEASURED[quantity])
+    rows = table[chosen].assign(quantity=quantity, bounded=quantity)
+    if quantity == "bias":
+        for name in ("value", "ci_low", "ci_high"):
+            rows[name] = np.sqrt(np.maximum(rows[name], 0.0))
+        rows["se"] = np.nan
+    return rows

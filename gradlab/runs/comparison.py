@@ -1,0 +1,235 @@
+"""Two measurements of one policy on one task: what changed, by how much, and more than by chance?
+
+    difference  B − A          ratio  B / A, by its logarithm
+
+On the same starts and noise both are paired by group, and what the runs have in common leaves the
+error; otherwise the errors of both add. Biases are compared under one truth only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import exp, nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gradlab.errors import InputError
+from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import difference, log_ratio, on_joint_groups
+from gradlab.statistics.moments import WITHOUT_TRUTH, Estimate
+from gradlab.statistics.quantities import TABLE
+
+MODEL = "model"  # what kind, and a print of what it predicts
+PRIOR = "prior"  # parameters of a task that begin so describe its model, not the task
+PER_BATCH = tuple(each.name for each in TABLE if each.per_batch)
+RATIOS = ("mse", "relative_mse", "bias2", "variance", "variance_critics", "mean_norm", "snr")
+ASKED = ("critic_hash", "critics", "starts", "seed", "horizon", "batch", "jacobian_noise")
+SETTINGS = {"discount": None, "termination": "ignore", "truth": "matched", "entropy": 0.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two profiles of one policy on one task, under one truth.
+
+    Attributes:
+        names: of the two.
+        unpaired: why they are not paired; empty where they are.
+        changed: settings in which they differ, with both values.
+        estimators, horizons, quantities: what both have; skipped: what is left out, and why.
+    """
+
+    first: Profile
+    second: Profile
+    names: tuple[str, str]
+    unpaired: str
+    changed: Mapping[str, tuple[Any, Any]]
+    estimators: tuple[str, ...]
+    horizons: tuple[int, ...]
+    quantities: tuple[str, ...]
+    skipped: str
+
+    @property
+    def samples(self) -> int:
+        """The smaller number of starts, which decides."""
+        return min(int(each.config["starts"]) for each in (self.first, self.second))
+
+    def estimates(self, estimator: str, quantity: str, horizon: int) -> tuple[Estimate, Estimate]:
+        """Both values, on common groups."""
+        first, second = (
+            each.estimate(estimator, quantity, horizon) for each in (self.first, self.second)
+        )
+        return on_joint_groups(first, second) if self.unpaired else (first, second)
+
+    def measured(self, estimator: str, quantity: str) -> list[int]:
+        """Horizons at which both have the quantity."""
+        pair = (self.first, self.second)
+        return [h for h in self.horizons if all(_n(p, estimator, quantity, h) for p in pair)]
+
+    def table(self) -> pd.DataFrame:
+        """One row per estimator, horizon and quantity: first, second, their difference with se,
+        ci_low and ci_high, ratio with ratio_low and ratio_high, n and method.
+
+        Ratios are NaN where a value is not known to be above 0.
+        """
+        return pd.DataFrame(list(self._rows()))
+
+    def _rows(self) -> Iterator[dict[str, object]]:
+        method = "jackknife of both samples" if self.unpaired else "paired jackknife"
+        for name in self.estimators:
+            for quantity in self.quantities:
+                for h in self.measured(name, quantity):
+                    cell = {"estimator": name, "horizon": h, "quantity": quantity}
+                    numbers = _numbers(*self.estimates(name, quantity, h), quantity in RATIOS)
+                    n = min(_n(p, name, quantity, h) for p in (self.first, self.second))
+                    yield {**cell, **numbers, "n": n, "method": method}
+
+
+def compared(first: Profile, second: Profile, names: tuple[str, str] = ("A", "B")) -> Comparison:
+    """Two profiles side by side.
+
+    Raises:
+        InputError: they are of different tasks, policies or truths, or have nothing in common.
+    """
+    _same_task(first, second, names)
+    _same_truth(first, second, names)
+    horizons = tuple(h for h in first.horizons if h in second.horizons)
+    estimators = tuple(name for name in first.estimators if name in second.estimators)
+    if not estimators or not horizons:
+        raise InputError(
+            f"{names[0]} has estimators {', '.join(first.estimators)} and {names[1]} "
+            f"{', '.join(second.estimators)}: they share none to compare"
+        )
+    quantities, skipped = _quantities(first, second)
+    return Comparison(
+        first, second, names, _unpaired(first, second), _changed(first, second), estimators,
+        horizons, quantities, skipped,
+    )  # fmt: skip
+
+
+def _same_task(first: Profile, second: Profile, names: tuple[str, str]) -> None:
+    one, other = first.config, second.config
+    _require("task", one.get("task"), other.get("task"), names)
+    ours, theirs = (_parameters(each) for each in (one, other))
+    for key in sorted(set(ours) | set(theirs)):
+        if not str(key).startswith(PRIOR):
+            _require(f"the task's {key}", ours.get(key), theirs.get(key), names)
+    _require("policy", one.get("policy_hash"), other.get("policy_hash"), names)
+
+
+def _same_truth(first: Profile, second: Profile, names: tuple[str, str]) -> None:
+    one, other = first.config, second.config
+    for key, default in SETTINGS.items():
+        _require(key, one.get(key, default), other.get(key, default), names)
+    actions = one.get("actions", {}), other.get("actions", {})
+    for name in set(actions[0]) & set(actions[1]):
+        what = f"the actions that carry θ in {name}"
+        _require(what, actions[0][name], actions[1][name], names)
+    if "cut" in (first.truth.get("status"), second.truth.get("status")) and _judged(first, second):
+        what = "the step T at which the truth is cut"
+        _require(what, first.truth.get("horizon"), second.truth.get("horizon"), names)
+
+
+def _require(what: str, one: object, other: object, names: tuple[str, str]) -> None:
+    if one != other:
+        raise InputError(
+            f"{what} is {_short(one)} in {names[0]} and {_short(other)} in {names[1]}: compare "
+            f"measurements that share task, policy and truth"
+        )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = config.get("task_parameters", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _judged(first: Profile, second: Profile) -> bool:
+    """Both have a truth."""
+    return all(bool(each.truth.get("admissible", True)) for each in (first, second))
+
+
+def _quantities(first: Profile, second: Profile) -> tuple[tuple[str, ...], str]:
+    """Those that mean the same in both, and why others are left out."""
+    both = [each for each in first.quantities if each in second.quantities]
+    if not _judged(first, second):
+        kept = tuple(each for each in both if each in WITHOUT_TRUTH)
+        return kept, "One of them has no admissible truth: errors and directions are left out."
+    if first.batch != second.batch:
+        kept = tuple(each for each in both if each not in PER_BATCH)
+        sizes = f"N′ = {first.batch} and {second.batch}"
+        return kept, f"They are stated for batches of {sizes}: errors of a batch are left out."
+    return tuple(both), ""
+
+
+def _unpaired(first: Profile, second: Profile) -> str:
+    """Why starts and noise are not the same, or nothing."""
+    one, other = first.config, second.config
+    if "starts_hash" not in one or "starts_hash" not in other:
+        return "a file does not say which starts it is of"
+    if one["starts_hash"] != other["starts_hash"]:
+        return "they are of different starts"
+    if one.get("seed") != other.get("seed"):
+        return "their noise has different seeds"
+    if first.left_out.shape[3] != second.left_out.shape[3]:
+        return "their groups of starts differ"
+    return ""
+
+
+def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
+    """Settings with two values; of the task only its model's can differ. What is a dictionary is
+    told entry by entry."""
+    one, other = first.config, second.config
+    pairs = {each: (one.get(each), other.get(each)) for each in ASKED}
+    if None not in (one.get(MODEL), other.get(MODEL)):  # not recorded by older versions
+        pairs = {MODEL: (one[MODEL], other[MODEL])} | pairs
+    ours, theirs = _parameters(one), _parameters(other)
+    models = sorted(each for each in set(ours) | set(theirs) if each.startswith(PRIOR))
+    pairs |= {each: (ours.get(each), theirs.get(each)) for each in models}
+    apart: dict[str, tuple[Any, Any]] = {}
+    for key, pair in pairs.items():
+        apart |= _entries(key, *pair) if pair[0] != pair[1] else {}
+    return apart
+
+
+def _entries(key: str, one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
+    """The entries in which two dictionaries differ; other values as they are."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return {key: (one, other)}
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return {f"{key} of {name}": (one.get(name), other.get(name)) for name in names}
+
+
+def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, float]:
+    gap = difference(second, first)
+    ratio = log_ratio(second, first) if with_ratio else None
+    found = {
+        "first": first.value,
+        "second": second.value,
+        "difference": second.value - first.value,
+        "se": gap.se,
+        "ci_low": gap.low,
+        "ci_high": gap.high,
+        "ratio": nan,
+        "ratio_low": nan,
+        "ratio_high": nan,
+    }
+    if ratio is None or not np.isfinite([ratio.low, ratio.high]).all():
+        return found
+    ends = {"ratio_low": exp(min(ratio.low, 700.0)), "ratio_high": exp(min(ratio.high, 700.0))}
+    return found | {"ratio": second.value / first.value} | ends
+
+
+def _n(profile: Profile, estimator: str, quantity: str, horizon: int) -> int:
+    cell = (
+        profile.estimators.index(estimator),
+        profile.quantities.index(quantity),
+        profile.horizons.index(horizon),
+    )
+    return int(profile.count[cell])

@@ -1,0 +1,105 @@
+"""Kernels as tables of a run: plain arrays, read without torch.
+
+A run has one group of arrays per truth; gradients of the first action keep what is linear in cells
+and samples, all others their inner products (`statistics.kernels`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from gradlab.storage import records
+from gradlab.statistics.kernels import ActionProducts, GroupProducts, Kernels
+
+PREFIX = "kernels "
+INNER = "squared gradient norm"
+Groups = Mapping[str, Mapping[str, records.Array]]
+
+
+def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, records.Array]]:
+    """One group per kind, "kernels first", say."""
+    return {PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
+
+
+def kernels_from_groups(groups: Groups) -> tuple[Kernels, ...]:
+    """All kernels of a run; none in files of older versions."""
+    return tuple(
+        _from_group(name.removeprefix(PREFIX), group)
+        for name, group in groups.items()
+        if name.startswith(PREFIX)
+    )
+
+
+def _labels(kernels: Kernels) -> dict[str, records.Array]:
+    """The gradients by name and horizon; the truth, which has neither, as the last one."""
+    names = [name for name, _ in kernels.cells] + [""] * kernels.truth
+    horizons = [horizon for _, horizon in kernels.cells] + [-1] * kernels.truth
+    index = np.arange(len(names))
+    return {
+        "gradient": records.Array(index, ("gradient",)),
+        "other": records.Array(index, ("other",)),
+        "estimator": records.Array(np.array(names, dtype=object), ("gradient",)),
+        "horizon": records.Array(np.array(horizons, dtype=np.int64), ("gradient",), "steps"),
+        "has_truth": records.Array(np.array(kernels.truth), ()),
+    }
+
+
+def _products(products: ActionProducts | GroupProducts) -> dict[str, records.Array]:
+    fold = records.Array(products.fold, ("group",))
+    common = {
+        "group": records.Array(np.arange(len(products.fold)), ("group",)),
+        "fold": records.Array(np.arange(len(products.total)), ("fold",)),
+        "fold_of": fold,
+    }
+    if isinstance(products, GroupProducts):
+        square = ("group", "gradient", "other")
+        inner = {
+            "size": records.Array(products.size, ("group",), "samples"),
+            "total": records.Array(products.total, ("fold", *square), INNER),
+            "within": records.Array(products.within, square, INNER),
+        }
+        if products.own is not products.within:
+            inner["own"] = records.Array(products.own, square, INNER)
+        return common | inner
+    n, da = products.x.shape[1:]
+    each = ("gradient", "sample", "action")
+    linear = {
+        "sample": records.Array(np.arange(n), ("sample",)),
+        "action": records.Array(np.arange(da), ("action",)),
+        "other_action": records.Array(np.arange(da), ("other_action",)),
+        "group_of": records.Array(products.group, ("sample",)),
+        "x": records.Array(products.x, each, "reward per action unit"),
+        "total": records.Array(products.total, ("fold", *each), INNER + " per x"),
+        "diagonal": records.Array(products.diagonal, ("sample", "action", "other_action")),
+    }
+    if products.own is not None:
+        linear["own"] = records.Array(products.own, each, INNER + " per x")
+    return common | linear
+
+
+def _from_group(kind: str, group: Mapping[str, records.Array]) -> Kernels:
+    truth = bool(group["has_truth"].values)
+    names, horizons = group["estimator"].values, group["horizon"].values
+    cells = [(str(name), int(h)) for name, h in zip(names, horizons, strict=True)]
+    return Kernels(kind, tuple(cells[: len(cells) - truth]), truth, _products_from(group))
+
+
+def _products_from(group: Mapping[str, records.Array]) -> ActionProducts | GroupProducts:
+    arrays = {
+        name: np.asarray(group[name].values, dtype=np.float64)
+        for name in ("x", "total", "own", "within", "diagonal", "size")
+        if name in group
+    }
+    fold = np.asarray(group["fold_of"].values, dtype=np.int64)
+    if "x" not in group:
+        within = arrays["within"]
+        own = arrays.get("own", within)
+        return GroupProducts(arrays["size"], own, within, arrays["total"], fold)
+    label = np.asarray(group["group_of"].values, dtype=np.int64)
+    if len(label) and not 0 <= label.min() <= label.max() < len(fold):
+        raise ValueError(f"samples belong to groups {label.min()} … {label.max()}")
+    return ActionProducts(
+        arrays["x"], arrays["total"], arrays.get("own"), arrays["diagonal"], label, fold
+    )

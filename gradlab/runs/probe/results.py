@@ -1,0 +1,195 @@
+"""What a probe wrote, read without torch, finished or while it is being written.
+
+Its tables are those of `gradlab.runs.probe.schema`; `table` lays them out as rows for the figures, every
+estimate with its 95% interval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.storage import journal
+from gradlab.errors import InputError
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.runs.probe.schema import KIND, tables
+from gradlab.storage.records import Record
+
+Columns = Mapping[str, NDArray[Any]]
+# What a foreign file can raise where its content is taken apart.
+UNREADABLE = (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError)
+LARGEST = 1e15  # a count
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeRun:
+    """A probe's tables, column → [rows, …], each with "update" (alarms: with "number") and "step";
+    a table without rows is empty.
+
+    Attributes:
+        attributes: of the file; config: what was asked for; environment: what it ran on.
+        parameters: names of the policy's tensors, the axis of `vitals["layer_norm"]`.
+        estimators: names, the first axis of cells in `measured`; horizon: of their second axis,
+            the longest one (0 … H); None: nothing is measured on a task.
+        vitals, successive, measured, alarms: the tables.
+    """
+
+    attributes: Mapping[str, Any]
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    parameters: tuple[str, ...]
+    estimators: tuple[str, ...]
+    horizon: int | None
+    vitals: Columns
+    successive: Columns
+    measured: Columns
+    alarms: Columns
+
+    @property
+    def task(self) -> str:
+        """Name of the task, "" without one."""
+        return str(self.attributes.get("task", ""))
+
+    @property
+    def budget(self) -> float:
+        """Share of the time that the probe was allowed."""
+        return float(self.config["overhead_budget"])
+
+    @property
+    def spent(self) -> float:
+        """Share of the time that it took; NaN before the first row."""
+        return last(self.vitals, "spent")
+
+    @property
+    def seconds(self) -> float:
+        """From the first update to the last row; NaN before the first row."""
+        return last(self.vitals, "elapsed")
+
+    @property
+    def due(self) -> str:
+        """What is measured next and when, or was not reached, as the newest row says; "" if it
+        does not."""
+        return str(self.vitals["due"][-1]) if "due" in self.vitals else ""
+
+    @property
+    def updates(self) -> int:
+        """Updates up to the last row of any table."""
+        return self._newest("update")
+
+    @property
+    def step(self) -> int:
+        """Of the last row of any table, as the loop counts."""
+        return self._newest("step")
+
+    def _newest(self, name: str) -> int:
+        tables = (self.vitals, self.successive, self.measured, self.alarms)
+        return max((int(each[name][-1]) for each in tables if each), default=0)
+
+
+def load(path: str | Path) -> ProbeRun:
+    """The run at `path`, finished or being written.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, or no probe's.
+    """
+    return from_record(journal.read(path), Path(path))
+
+
+def from_record(record: Record, path: Path) -> ProbeRun:
+    """As `load`, from what was read at `path`."""
+    kind = record.attributes.get("kind")
+    if kind != KIND:
+        raise InputError(f"{path} holds {kind!r}, expected a run of gradlab.Probe")
+    try:
+        told = {
+            name: json.loads(str(record.attributes[name]))
+            for name in ("config", "environment", "parameters", "estimators")
+        }
+        parameters = tuple(str(each) for each in told["parameters"])
+        estimators = tuple(str(each) for each in told["estimators"])
+        scales = {name: _scale(record, name) for name in ("action", "horizon")}
+        horizon = scales["horizon"] - 1 if scales["horizon"] else None
+        known = tables(len(parameters), scales["action"], horizon)
+        found = ProbeRun(
+            attributes=record.attributes,
+            config=dict(told["config"]) | {"overhead_budget": _budget(told["config"])},
+            environment={str(k): str(v) for k, v in told["environment"].items()},
+            parameters=parameters,
+            estimators=estimators,
+            horizon=horizon,
+            **{name: _columns(record, name, known.get(name)) for name in TABLES},
+        )
+        _check_numbers(found)
+        return found
+    except UNREADABLE as error:
+        raise InputError(f"{path} is not a complete run of a probe ({error})") from error
+
+
+TABLES = ("vitals", "successive", "measured", "alarms")
+
+
+def _check_numbers(run: ProbeRun) -> None:
+    """Counts and choices that sentences rest on; a probe never leaves them out."""
+    counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
+    counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
+    counts += [each["step"] for each in (run.vitals, run.successive, run.measured) if each]
+    if not all((np.abs(each) < LARGEST).all() for each in counts):
+        raise ValueError("a count is not finite")
+    if not run.measured:
+        return
+    chosen = np.isfinite(run.measured["chosen_horizon"])
+    limits = {"chosen_estimator": len(run.estimators) - 1}
+    limits |= dict.fromkeys(("chosen_horizon", "kept_low", "kept_high"), run.horizon or 0)
+    for name, most in limits.items():
+        value = run.measured[name][chosen]
+        if not ((value >= 0) & (value <= most)).all():
+            raise ValueError(f"{name} is not within 0 … {most}")
+
+
+def _budget(config: Mapping[str, Any]) -> float:
+    budget = float(config["overhead_budget"])
+    if not 0 < budget <= 1:
+        raise ValueError(f"a budget of {budget:g}")
+    return budget
+
+
+def _scale(record: Record, name: str) -> int:
+    """How many entries a dimension has; 0 where no table has it."""
+    found = (group[name] for group in record.groups.values() if name in group)
+    return max((len(array.values) for array in found), default=0)
+
+
+def _columns(record: Record, name: str, known: Table | None) -> Columns:
+    """A table by column, or nothing where it has no rows.
+
+    Columns that this version does not know are left out, those that the file does not have, as one
+    of an older version, are unknown at every row.
+    """
+    found = record.groups.get(name, {})
+    if known is None or not len(found[known.index].values if known.index in found else ()):
+        return {}
+    index = found[known.index].values
+    columns = {known.index: index}
+    for key, column in known.columns.items():
+        shape = (len(index), *(len(known.scales[dim]) for dim in column.dims))
+        columns[key] = found[key].values if key in found else _unknown(column, shape)
+        if columns[key].shape != shape or (columns[key].dtype.kind in "OU") != column.text:
+            raise ValueError(f"{name}/{key} is {columns[key].dtype} {columns[key].shape}")
+    return columns
+
+
+def _unknown(column: Column, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.full(shape, "", dtype=object) if column.text else np.full(shape, np.nan)
+
+
+def last(columns: Columns, name: str) -> float:
+    """The newest number of a column that is known, else NaN."""
+    values = np.asarray(columns.get(name, ()), dtype=np.float64)
+    known = values[np.isfinite(values)]
+    return float(known[-1]) if len(known) else float("nan")

@@ -1,0 +1,286 @@
+"""A probe's run as tables for figures and sentences: numbers with their 95% intervals.
+
+    curves      a row per step, quantity and place (a tensor, an action, a tier)
+    profiles    a row per step, estimator, horizon and quantity, as `Profile.table` has them
+    chains      a row per step and number of Jacobians chained
+    choices     a row per step and gradient that may have the smallest error
+
+Long runs are thinned: windows of updates are put together (means weighted by updates, largest
+values, counts added), bursts of successive gradients are pooled as one sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab.runs.probe.results import Columns, ProbeRun
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.successive import Signal, pooled
+
+Floats = NDArray[np.float64]
+Ends = tuple[Floats, Floats]
+WINDOWS = 240  # rows of vitals that a figure can show
+BURSTS = 60  # bursts that a figure can show
+NUMBERS = ("value", "ci_low", "ci_high")
+CELLS = ("bias2", "variance", "mse", "snr", "mean_norm", "cosine", "sign_agreement")
+TIERS = ("every update", "successive gradients", "measurements")
+
+
+def curves(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
+    """Everything that has one value per step, of every run by the name of its seed.
+
+    Returns:
+        seed, step, quantity, place, value, ci_low, ci_high (NaN: no interval).
+    """
+    parts = [
+        rows.assign(seed=seed)
+        for seed, run in runs.items()
+        for rows in (*_vitals(run), *_successive(run), *_measured(run))
+    ]
+    return _together(parts, ["seed", "step", "quantity", "place", *NUMBERS])
+
+
+def profiles(run: ProbeRun) -> pd.DataFrame:
+    """Bias, variance and the like by horizon at every measurement; what is unknown is left out.
+
+    Returns:
+        step, estimator, horizon, quantity, value, ci_low, ci_high.
+    """
+    parts = [_cells(run, quantity) for quantity in CELLS if quantity in run.measured]
+    return _together(parts, ["step", "estimator", "horizon", "quantity", *NUMBERS])
+
+
+def _together(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """All rows; without any a table that figures find empty."""
+    if parts:
+        return pd.concat(parts, ignore_index=True)[columns]
+    nothing = pd.DataFrame(columns=columns)
+    return nothing.astype({name: float for name in NUMBERS if name in columns})
+
+
+def chains(run: ProbeRun) -> pd.DataFrame:
+    """Growth of the chained Jacobians at every measurement.
+
+    Returns:
+        step, horizon (steps chained), value: mean log₁₀ of the largest singular value.
+    """
+    value = run.measured.get("chain_norm", np.empty((0, 0)))
+    row, chained = (each.ravel() for each in np.indices(value.shape))
+    step = run.measured["step"][row] if len(row) else np.empty(0)
+    table = {"step": step, "horizon": chained, "value": value.ravel()}
+    known = np.isfinite(value.ravel())
+    found = pd.DataFrame({name: each[known] for name, each in table.items()})
+    return found.assign(ci_low=np.nan, ci_high=np.nan)
+
+
+def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
+    """The gradients that may have the smallest error, at every measurement that has a truth.
+
+    Returns:
+        seed, step, estimator, horizon, chosen (whether it is the smallest estimate).
+    """
+    parts = [_kept(run).assign(seed=seed) for seed, run in runs.items() if run.measured]
+    return _together(parts, ["seed", "step", "estimator", "horizon", "chosen"])
+
+
+def _kept(run: ProbeRun) -> pd.DataFrame:
+    names, found = np.array(run.estimators, dtype=object), run.measured
+    kept = found["kept"] == 1
+    best = found["chosen_estimator"][:, None, None], found["chosen_horizon"][:, None, None]
+    _, estimator, horizon = np.indices(kept.shape)
+    chosen = (estimator == best[0]) & (horizon == best[1])
+    row, e, h = np.nonzero(kept | chosen)
+    told = {"step": found["step"][row], "estimator": names[e], "horizon": h}
+    return pd.DataFrame({**told, "chosen": chosen[row, e, h]})
+
+
+def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:
+    """Step and finding of every burst of successive gradients that was finite."""
+    if not run.successive:
+        return np.empty(0), []
+    names = ("energy", "signal", "root_squares", "signal_share", "share_se")
+    # Pairs that share samples do not count; files of older versions do not tell them apart.
+    all_pairs = run.successive["pairs"]
+    pairs = np.where(np.isfinite(counted := run.successive["fresh"]), counted, all_pairs)
+    columns = np.stack([pairs, *(run.successive[name] for name in names)], axis=1)
+    known = np.isfinite(columns).all(axis=1)
+    found = [Signal(int(n), *map(float, rest)) for n, *rest in columns[known]]
+    return run.successive["step"][known], found
+
+
+def _cells(run: ProbeRun, quantity: str) -> pd.DataFrame:
+    value = run.measured[quantity]
+    row, estimator, horizon = (each.ravel() for each in np.indices(value.shape))
+    unknown = np.full(value.shape, np.nan)
+    low, high = (run.measured.get(f"{quantity}_{end}", unknown) for end in ("low", "high"))
+    table = {
+        "step": run.measured["step"][row],
+        "estimator": np.array(run.estimators, dtype=object)[estimator],
+        "horizon": horizon,
+        "quantity": np.full(value.size, quantity, dtype=object),
+        "value": value.ravel(),
+        "ci_low": low.ravel(),
+        "ci_high": high.ravel(),
+    }
+    known = np.isfinite(value.ravel())
+    return pd.DataFrame({name: each[known] for name, each in table.items()})
+
+
+def _rows(
+    step: Floats, quantity: str, value: Floats, ends: Ends | None = None, place: str = ""
+) -> pd.DataFrame:
+    low, high = (np.full(len(step), np.nan),) * 2 if ends is None else ends
+    known = {"step": step, "quantity": quantity, "place": place, "value": value}
+    return pd.DataFrame({**known, "ci_low": low, "ci_high": high})
+
+
+def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
+    if not run.vitals:
+        return
+    found = windows(run.vitals)
+    step = found["step"]
+    for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
+        yield _rows(step, name, found[name])
+    for name in ("critic_loss", "episode_return"):
+        if name in run.vitals:
+            yield _noted(run.vitals, name)
+    yield _rows(step, "nonfinite", found["nonfinite_updates"])
+    for k, place in enumerate(run.parameters):
+        yield _rows(step, "layer_norm", found["layer_norm"][:, k], place=place)
+    for name in ("saturation", "attenuation"):
+        values = found.get(name, np.empty((len(step), 0)))
+        for k in range(values.shape[1]):
+            yield _rows(step, name, values[:, k], place=f"action {k}")
+    yield _rows(step, "budget", np.full(len(step), run.budget))
+    for place, share in shares(run).items():
+        yield _rows(run.vitals["step"], "share", share, place=place)
+
+
+def _noted(vitals: Columns, name: str) -> pd.DataFrame:
+    """What the loop noted, at the rows where it did."""
+    known = np.flatnonzero(np.isfinite(vitals[name]))
+    kept = (
+        known[np.unique(np.linspace(0, len(known) - 1, WINDOWS).astype(int))]
+        if len(known)
+        else known
+    )
+    return _rows(vitals["step"][kept], name, vitals[name][kept])
+
+
+def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:
+    """At most about `most` rows: means over updates that were looked at, largest values, sums."""
+    rows = len(vitals["step"])
+    begin = np.unique(np.linspace(0, rows, min(rows, most) + 1).astype(int)[:-1])
+    found = {}
+    for name, values in vitals.items():
+        if len(values) != rows or values.dtype.kind not in "fiu":
+            continue  # a coordinate, or text
+        if name in SUMS:
+            found[name] = np.add.reduceat(values.astype(float), begin)
+        elif name in LAST:
+            found[name] = values[np.append(begin[1:], rows) - 1].astype(float)
+        elif name == "grad_norm_max":
+            found[name] = np.fmax.reduceat(values, begin)
+        else:
+            found[name] = _means(values, vitals["looked"], begin)
+    return found
+
+
+SUMS = ("looked", "nonfinite", "nonfinite_updates", "zero", "watched")
+LAST = ("update", "step", "own_seconds", "elapsed", "spent", "marked")
+
+
+def _means(values: Floats, looked: Floats, begin: NDArray[np.intp]) -> Floats:
+    """Weighted by updates, over what is finite."""
+    weights = looked.reshape(-1, *[1] * (values.ndim - 1))
+    finite = np.isfinite(values)
+    total = np.add.reduceat(np.where(finite, values, 0.0) * weights, begin)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.add.reduceat(finite * weights, begin))
+
+
+def shares(run: ProbeRun) -> dict[str, Floats]:
+    """Share of the time that went into each tier, from the beginning to every row of vitals.
+
+    The first one is what is left of all, finding prices included. Bursts and measurements that end
+    at an update are paid after its row.
+    """
+    at, elapsed = run.vitals["update"], run.vitals["elapsed"]
+    found = {"": run.vitals["own_seconds"]}
+    for place, table in zip(TIERS[1:], (run.successive, run.measured), strict=True):
+        paid = np.concatenate([[0.0], np.cumsum(table.get("seconds", np.empty(0)))])
+        found[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
+    rest = found.pop("") - sum(found.values())
+    parts = {TIERS[0]: np.maximum(rest, 0.0), **found}
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {place: seconds / elapsed for place, seconds in parts.items()}
+
+
+def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
+    if not run.successive:
+        return
+    bursts = run.successive["step"]
+    begin = [group[0] for group in _groups(len(bursts))]
+    for name in ("dead_columns", "columns"):
+        most = np.fmax.reduceat(run.successive[name], begin)
+        yield _rows(bursts[[*(k - 1 for k in begin[1:]), -1]], name, most)
+    at, found = signals(run)
+    if not found:
+        return
+    groups = _groups(len(found))
+    step = np.array([at[group[-1]] for group in groups])
+    together = [pooled([found[k] for k in group]) for group in groups]
+    share = np.array([each.share for each in together])
+    margin = Z * np.array([each.se for each in together])
+    low, high = share - margin, np.minimum(share + margin, 1.0)
+    yield _rows(step, "signal_share", share, (low, high))
+    yield _rows(step, "signal_to_noise", _odds(share), (_odds(low), _odds(high)))
+
+
+def _groups(count: int) -> list[NDArray[np.intp]]:
+    """Neighbouring bursts that are shown as one."""
+    return np.array_split(np.arange(count), min(count, BURSTS))
+
+
+def _odds(share: Floats) -> Floats:
+    """|E g|² / tr Cov(g) of one batch."""
+    with np.errstate(divide="ignore"):
+        return np.where(share < 1, share / (1 - share), np.inf)
+
+
+def _measured(run: ProbeRun) -> Iterator[pd.DataFrame]:
+    found = run.measured
+    if not found:
+        return
+    step = found["step"]
+    weight = found["weight_zero_low"], found["weight_zero_high"]
+    yield _rows(step, "weight_zero", found["weight_zero"], weight)
+    for name in ("growth", "lyapunov", "value"):
+        yield _rows(step, name, found[name], _ends(found[name], found[f"{name}_se"]))
+    yield _rows(step, "return_bound", found["return_bound"])
+    ratio, *ends = jacobian_ratio(found)
+    yield _rows(step, "jacobian_ratio", ratio, (ends[0], ends[1]))
+
+
+def _ends(value: Floats, se: Floats) -> Ends:
+    return value - Z * se, value + Z * se
+
+
+def jacobian_ratio(measured: Columns) -> tuple[Floats, Floats, Floats]:
+    """The prior's Jacobian error over that of the first measurement that has one, [K] each: value
+    and ends of its interval, NaN for the first itself."""
+    value, se = measured["jacobian_error"], measured["jacobian_error_se"]
+    known = np.flatnonzero(np.isfinite(value))
+    if not len(known):
+        nothing = np.full(len(value), np.nan)
+        return nothing, nothing, nothing
+    first = known[0]
+    both = np.hypot(se, se[first])
+    both[first] = np.nan
+    gap = value - value[first]
+    low, high = _ends(gap, both)
+    return np.exp(gap), np.exp(low), np.exp(high)

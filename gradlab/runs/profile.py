@@ -1,0 +1,246 @@
+"""What a measurement found: labelled arrays, one table, one file.
+
+Reading needs neither the task nor torch: `load(path)` gives back values bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab import validation
+from gradlab.storage import records
+from gradlab.runs.substitutions import Attribution, attribution_from_groups, attribution_groups
+from gradlab.runs.one_step import Consequence, consequence_from_group, consequence_group
+from gradlab.errors import InputError
+from gradlab.runs.check_results import Finding, Theory, bounds_table, findings_from_group, findings_group, theory_from_group, theory_group
+from gradlab.runs.realised import Realised
+from gradlab.runs.realised_record import realised_from_group, realised_group
+from gradlab.statistics.intervals import Interval
+from gradlab.statistics.kernels import Kernels
+from gradlab.statistics.moments import Estimate
+from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
+
+Floats = NDArray[np.float64]
+COLUMNS = ("value", "se", "ci_low", "ci_high")
+AXES = ("estimator", "quantity", "horizon")
+UNIT = "gradient norm for mean_norm, its square for variances, bias2 and mse, else 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What `measure` found, as labelled arrays; needs no torch to be read.
+
+    Attributes:
+        estimators, quantities, horizons: the labels of the axes [E, Q, H + 1].
+        columns: value, se, ci_low, ci_high, each [E, Q, H + 1]; NaN where not measured.
+        count: samples behind each cell, [E, Q, H + 1]; 0 where not measured.
+        method: how the interval was made, [E, Q, H + 1].
+        left_out: each value with one group of starts left out, [E, Q, H + 1, G].
+        config: what was asked for; environment: what it ran on; truth: `Truth` as plain values.
+        sanity: what was checked beside the measurement; None: not recorded.
+        theory: bounds of the papers with measured constants; None: not recorded.
+        kernels: what yields inner products between estimators, one for each truth; none in files
+            of older versions.
+        attribution: what substitutions of the truth found; None: `attribute` was off.
+        consequence: what one step along each gradient did; None: `consequence` was off.
+        realised: what steps along some of the mean gradients add to the return of fresh starts;
+            None: starts that no law can be drawn from again, another truth, or an older file.
+    """
+
+    estimators: tuple[str, ...]
+    quantities: tuple[str, ...]
+    horizons: tuple[int, ...]
+    columns: Mapping[str, Floats]
+    count: NDArray[np.int64]
+    method: NDArray[Any]
+    left_out: Floats
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    truth: Mapping[str, Any]
+    sanity: tuple[Finding, ...] | None = None
+    theory: Theory | None = None
+    kernels: tuple[Kernels, ...] = ()
+    attribution: Attribution | None = None
+    consequence: Consequence | None = None
+    realised: Realised | None = None
+
+    @property
+    def batch(self) -> int:
+        return int(self.config["batch"])
+
+    def table(self) -> pd.DataFrame:
+        """One row per estimator, horizon and quantity that was measured."""
+        rows = [
+            (estimator, horizon, quantity, e, q, h)
+            for e, estimator in enumerate(self.estimators)
+            for h, horizon in enumerate(self.horizons)
+            for q, quantity in enumerate(self.quantities)
+            if self.count[e, q, h]
+        ]
+        e, q, h = (np.array([row[k] for row in rows], dtype=int) for k in (3, 4, 5))
+        return pd.DataFrame(
+            {
+                "estimator": [row[0] for row in rows],
+                "horizon": [row[1] for row in rows],
+                "quantity": [row[2] for row in rows],
+                **{name: self.columns[name][e, q, h] for name in COLUMNS},
+                "n": self.count[e, q, h],
+                "method": [str(each) for each in self.method[e, q, h]],
+            }
+        )
+
+    def bounds(self) -> pd.DataFrame:
+        """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""
+        theory = Theory((), {}, 0) if self.theory is None else self.theory
+        return bounds_table(theory, self.table())
+
+    def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
+        """One value with its left-out values, for statistics across cells."""
+        cell = (
+            self.estimators.index(estimator),
+            self.quantities.index(quantity),
+            self.horizons.index(horizon),
+        )
+        return Estimate(float(self.columns["value"][cell]), self.left_out[cell])
+
+    def interval(self, estimator: str, quantity: str, horizon: int) -> Interval:
+        """The interval of one value, as it was made with everything known."""
+        cell = (
+            self.estimators.index(estimator),
+            self.quantities.index(quantity),
+            self.horizons.index(horizon),
+        )
+        low, high, se = (float(self.columns[name][cell]) for name in ("ci_low", "ci_high", "se"))
+        return Interval(low, high, se, str(self.method[cell]))
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Path:
+        """Write one HDF5 file, complete or not at all.
+
+        Raises:
+            InputError: the file exists (and `overwrite` is off) or cannot be written.
+        """
+        path = validation.path("path", path)
+        validation.instance("overwrite", overwrite, bool, "True or False")
+        records.write(path, _to_record(self), overwrite)
+        return path
+
+
+def check_profile(profile: object) -> None:
+    """
+    Raises:
+        InputError: it is no Profile.
+    """
+    validation.instance("profile", profile, Profile, "a Profile, of gradlab.measure or gradlab.load")
+
+
+def load(path: str | Path) -> Profile:
+    """The profile in a file written by `Profile.save`; nothing but the file is needed.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, or not of a measurement.
+    """
+    path = validation.path("path", path)
+    return _from_record(records.read(path), path)
+
+
+def _to_record(profile: Profile) -> records.Record:
+    """One table "profile" over estimator, quantity, horizon, and the left-out values beside it."""
+    scales = {
+        "estimator": records.Array(np.array(profile.estimators, dtype=object), ("estimator",)),
+        "quantity": records.Array(np.array(profile.quantities, dtype=object), ("quantity",)),
+        "horizon": records.Array(np.array(profile.horizons), ("horizon",), "steps"),
+    }
+    cells = {name: records.Array(profile.columns[name], AXES, UNIT) for name in COLUMNS}
+    cells["n"] = records.Array(profile.count, AXES, "samples")
+    cells["method"] = records.Array(profile.method, AXES)
+    group = np.arange(profile.left_out.shape[3])
+    jackknife = {
+        **scales,
+        "group": records.Array(group, ("group",)),
+        "left_out": records.Array(profile.left_out, (*AXES, "group"), UNIT),
+    }
+    attributes: dict[str, records.Attribute] = {
+        "kind": "profile",
+        "command": str(profile.config.get("command", "")),
+        "seed": int(profile.config.get("seed", 0)),
+        "commit": profile.environment.get("commit", ""),
+        "config": json.dumps(profile.config),
+        "environment": json.dumps(profile.environment),
+        "truth": json.dumps(profile.truth),
+    }
+    groups = {"profile": scales | cells, "jackknife": jackknife} | kernel_groups(profile.kernels)
+    if profile.sanity is not None:
+        groups["sanity"] = findings_group(profile.sanity)
+    if profile.theory is not None:
+        groups["theory"] = theory_group(profile.theory, profile.horizons)
+    if profile.attribution is not None:
+        groups |= attribution_groups(profile.attribution)
+    if profile.consequence is not None:
+        groups["consequence"] = consequence_group(profile.consequence)
+    if profile.realised is not None:
+        groups["realised"] = realised_group(profile.realised)
+    return records.Record(attributes, groups)
+
+
+def _from_record(record: records.Record, path: Path) -> Profile:
+    try:
+        if record.attributes["kind"] != "profile":
+            raise InputError(
+                f"{path} is a run of kind {record.attributes['kind']!r}, expected a measurement of "
+                f"`gradlab measure`; `gradlab report` shows runs of every kind"
+            )
+        groups = record.groups
+        table, jackknife = groups["profile"], groups["jackknife"]
+        estimators, quantities = (
+            tuple(str(each) for each in table[name].values) for name in AXES[:2]
+        )
+        horizons = tuple(int(each) for each in table["horizon"].values)
+        shape = (len(estimators), len(quantities), len(horizons))
+        config, environment, truth = (
+            _json_object(str(record.attributes[name]))
+            for name in ("config", "environment", "truth")
+        )
+        return Profile(
+            estimators=estimators,
+            quantities=quantities,
+            horizons=horizons,
+            columns={name: _floats(table[name], shape) for name in COLUMNS},
+            count=np.asarray(table["n"].values, dtype=np.int64).reshape(shape),
+            method=np.asarray(table["method"].values, dtype=object).reshape(shape),
+            left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
+            config=config,
+            environment={key: str(value) for key, value in environment.items()},
+            truth=truth,
+            sanity=findings_from_group(groups["sanity"]) if "sanity" in groups else None,
+            theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
+            kernels=kernels_from_groups(groups),
+            attribution=attribution_from_groups(groups),
+            consequence=(
+                consequence_from_group(groups["consequence"]) if "consequence" in groups else None
+            ),
+            realised=realised_from_group(groups["realised"]) if "realised" in groups else None,
+        )
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        message = f"{path} is not a complete measurement ({error}): make it again"
+        raise InputError(message) from error
+
+
+def _floats(array: records.Array, shape: tuple[int, ...]) -> Floats:
+    return np.asarray(array.values, dtype=np.float64).reshape(shape)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("its configuration is not a JSON object")
+    return value

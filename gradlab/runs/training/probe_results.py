@@ -1,0 +1,87 @@
+"""The probe of a training run read back, one seed at a time, as a probe of one loop is; no torch.
+
+    probes(record)["0"]     the `ProbeRun` of seed 0, for every figure and sentence there is
+
+Rows that measured other seeds are left out; the seconds of one that is kept are those of all
+measurements since the last one that was.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab.runs.probe.results import Columns, ProbeRun
+from gradlab.storage.records import Array, Record
+from gradlab.runs.training.probe_tables import PREFIX
+
+
+def probes(record: Record) -> dict[str, ProbeRun]:
+    """By the seed's number; empty where the run had no probe."""
+    vitals = record.groups.get(f"{PREFIX}vitals")
+    if vitals is None:
+        return {}
+    return {str(seed): _of_seed(record, k) for k, seed in enumerate(vitals["seed"].values)}
+
+
+def _of_seed(record: Record, k: int) -> ProbeRun:
+    told = {
+        name: json.loads(str(record.attributes[name]))
+        for name in ("config", "environment", "parameters", "estimators")
+    }
+    settings = told["config"]["settings"]
+    tables = {name: _columns(record, name, k) for name in ("vitals", "successive", "measured")}
+    return ProbeRun(
+        attributes=record.attributes,
+        config={"seed": settings["first_seed"] + k, "overhead_budget": settings["probe_budget"]},
+        environment={str(name): str(value) for name, value in told["environment"].items()},
+        parameters=tuple(map(str, told["parameters"])),
+        estimators=tuple(map(str, told["estimators"])),
+        horizon=int(record.groups[f"{PREFIX}measured"]["horizon"].values[-1]),
+        alarms=_alarms(record, settings["first_seed"] + k),
+        **tables,
+    )
+
+
+def _columns(record: Record, table: str, k: int) -> Columns:
+    """The table as one seed has it, or nothing without rows of it."""
+    group = record.groups[f"{PREFIX}{table}"]
+    found = {name: _sliced(array, k) for name, array in group.items() if name != "seed"}
+    if table == "measured":
+        own = np.isfinite(found["starts"])
+        spent = np.cumsum(found["seconds"])[own]
+        rows = {name for name, array in group.items() if array.dims[0] == "update"}
+        found = {name: v[own] if name in rows else v for name, v in found.items()}
+        found["seconds"] = np.diff(spent, prepend=0.0)
+    return found if len(found["update"]) else {}
+
+
+def _sliced(array: Array, k: int) -> NDArray[Any]:
+    return array.values[:, k] if array.dims[1:2] == ("seed",) else array.values
+
+
+def _alarms(record: Record, seed: int) -> Columns:
+    """Those about this seed, and those about the run."""
+    group = {name: array.values for name, array in record.groups[f"{PREFIX}alarms"].items()}
+    own = (group["seed"] == seed) | np.isnan(group["seed"])
+    return {name: values[own] for name, values in group.items()} if own.any() else {}
+
+
+def paths(record: Record) -> pd.DataFrame:
+    """How long the model's paths last: seed, step, quantity "lasted", place, value, and no interval
+    (ci_low, ci_high), for the figures."""
+    group = record.groups.get(f"{PREFIX}horizons", {})
+    columns = ["seed", "step", "quantity", "place", "value", "ci_low", "ci_high"]
+    if not group:
+        return pd.DataFrame(columns=columns)
+    lasted, step = group["lasted"].values, group["step"].values
+    parts = [
+        pd.DataFrame({"seed": str(seed), "step": step, "value": lasted[:, k]})
+        for k, seed in enumerate(group["seed"].values)
+    ]
+    rows = pd.concat(parts, ignore_index=True).dropna(subset=["value"])
+    return rows.assign(quantity="lasted", place="", ci_low=np.nan, ci_high=np.nan)[columns]

@@ -1,0 +1,80 @@
+"""What the probe of a training run writes: the tables of `gradlab.runs.probe.schema` for several seeds.
+
+    probe_vitals, probe_successive, probe_measured      as there, every estimate with an axis "seed"
+    probe_horizons      which horizons of the mixture were rolled out, and how many paths got there
+    probe_alarms        as there, with the seed that an alarm is about
+
+"update" and "step" both count iterations, as all tables of a run do; "looked" and the like
+count updates of the policy. What belongs to the whole program (seconds, shares of the time) has no
+seed. A row of `probe_measured` measures one seed, which leaves NaN for the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.runs.probe import schema
+from gradlab.storage.records import Attribute
+
+PREFIX = "probe_"
+SEED = ("seed",)
+TOGETHER = ("step", "marked", "looked", "watched", "own_seconds", "elapsed", "spent", "seconds")
+# Our own learner keeps θ and the models apart, and records losses and returns itself.
+ELSEWHERE = ("model_gradients", "model_shared", "critic_loss", "episode_return", "due")
+HORIZON = ("horizon",)
+
+
+def tables(
+    seeds: Sequence[int], parameters: int, actions: int, measured: int, horizons: Sequence[int]
+) -> dict[str, Table]:
+    """The schema, to be added to a run's own.
+
+    Args:
+        seeds: numbers of the seeds; parameters: tensors of the policy.
+        measured: longest horizon of the profile; horizons: of the mixture.
+    """
+    found = schema.tables(parameters, actions, measured)
+    alarms = found.pop("alarms")
+    known = {f"{PREFIX}{name}": _by_seed(table, seeds) for name, table in found.items()}
+    known[f"{PREFIX}horizons"] = Table(
+        "update", HORIZONS, {"seed": tuple(seeds), "horizon": tuple(horizons)}
+    )
+    told = {"seed": Column(), **alarms.columns}
+    return known | {f"{PREFIX}alarms": replace(alarms, columns=told)}
+
+
+HORIZONS = {
+    "step": Column(unit="iterations"),
+    "made": Column(HORIZON, "share of policy updates that rolled the horizon out"),
+    "updates": Column(unit="policy updates so far"),
+    "reached": Column(("seed", "horizon"), "share of model paths that do not end before"),
+    "lasted": Column(SEED, "model steps, mean over paths, at most the longest horizon"),
+    "starts": Column(unit="paths, of the batch"),
+    "seconds": Column(unit="s"),
+}
+
+
+def attributes(names: Sequence[str]) -> dict[str, Attribute]:
+    """What readers of these tables need to know, to be added to a run's own.
+
+    Args:
+        names: of the policy's tensors.
+    """
+    return {
+        "parameters": json.dumps(list(names)),
+        "estimators": json.dumps(list(schema.ESTIMATORS)),
+    }
+
+
+def _by_seed(table: Table, seeds: Sequence[int]) -> Table:
+    columns: Mapping[str, Column] = {
+        name: column
+        if column.text or name in TOGETHER
+        else replace(column, dims=(*SEED, *column.dims))
+        for name, column in table.columns.items()
+        if name not in ELSEWHERE
+    }
+    return Table(table.index, columns, {"seed": tuple(seeds), **table.scales})

@@ -1,0 +1,250 @@
+"""What a training run found, read without torch: returns with their errors, and goals reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gradlab.storage import journal
+from gradlab.errors import InputError
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.storage.records import Record
+from gradlab.statistics.seeds import aggregate
+from gradlab.runs.training import probe_results
+
+Floats = NDArray[np.float64]
+
+KIND = "training"
+# Returns that MPG counts the iterations to (Table I).
+GOALS: Mapping[str, tuple[float, ...]] = {
+    "path_tracking": (-100.0, -30.0, -10.0, -5.0),
+    "inverted_pendulum": (-20.0, -2.0, -0.1, -0.01),
+}
+PARTS = ("bias2", "variance", "mse", "relative_mse")
+GRADIENTS = (*PARTS, *(f"dynamics_{name}" for name in PARTS))
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """A run as arrays: K evaluations of E seeds, R rows of updates.
+
+    Attributes:
+        config: what was asked for; environment: what it ran on; attributes: of the file.
+        seeds: [E]; iteration: [K]; seconds: [K]; returns, errors: mean and its standard error
+            over the evaluation starts, [K, E]; ends: terminal states met per episode, [K, E].
+        rms: root mean square of every state coordinate, [K, E, ds].
+        updates: column → [R] or [R, E] or [R, horizons], with "iteration" [R].
+        events: messages.
+        model: fits of a learned model: column → [F], [F, E] or [F, E, output] with "iteration" [F];
+            empty where none was learned.
+        gradients: measurements of the gradient: column → [G, E, horizon], with "iteration" [G] and
+            "horizon"; empty where there are none.
+        weights: measurements that drive the mixture (`training.measured_weights`): column → [M],
+            [M, E] or [M, E, horizon], with "iteration" [M]; empty where the rule does.
+        probes: what the probe of the run saw of each seed, by its number; empty without one.
+        paths: how long the model's paths lasted, for the figures.
+    """
+
+    config: Mapping[str, Any]
+    environment: Mapping[str, str]
+    attributes: Mapping[str, Any]
+    seeds: NDArray[np.int64]
+    iteration: NDArray[np.int64]
+    seconds: Floats
+    returns: Floats
+    errors: Floats
+    ends: Floats
+    rms: Floats
+    updates: Mapping[str, NDArray[Any]]
+    horizons: tuple[int, ...]
+    events: tuple[str, ...]
+    model: Mapping[str, NDArray[Any]]
+    gradients: Mapping[str, NDArray[Any]]
+    weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    probes: Mapping[str, ProbeRun] = field(default_factory=dict)
+    paths: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def name(self) -> str:
+        return str(self.config["algorithm"]["name"])
+
+    @property
+    def task(self) -> str:
+        return str(self.config["task"])
+
+
+def load(path: str | Path) -> Training:
+    """The run at `path`, finished or being written.
+
+    Raises:
+        InputError: the file is missing, foreign, damaged, or no training run.
+    """
+    return from_record(journal.read(path), Path(path))
+
+
+def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
+    """Several runs by name: the algorithm's, or the file's where two share one.
+
+    Raises:
+        InputError: fewer than two, or of different tasks.
+    """
+    if len(paths) < 2:
+        raise InputError(f"compare got {len(paths)} run, expected two or more")
+    runs = [load(path) for path in paths]
+    tasks = sorted({run.task for run in runs})
+    if len(tasks) > 1:
+        raise InputError(f"runs are of different tasks, {' and '.join(tasks)}: compare one task")
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        names = [Path(path).stem for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    return dict(zip(names, runs, strict=True))
+
+
+def from_record(record: Record, path: Path) -> Training:
+    kind = record.attributes.get("kind")
+    if kind != KIND:
+        raise InputError(f"{path} holds {kind!r}, expected a training run")
+    try:
+        evaluations, updates = record.groups["evaluations"], record.groups["updates"]
+        if len(evaluations["iteration"].values) == 0:
+            raise InputError(f"{path} has no evaluation yet: wait, or go on with resume=True")
+        return Training(
+            config=json.loads(str(record.attributes["config"])),
+            environment=json.loads(str(record.attributes["environment"])),
+            attributes=record.attributes,
+            seeds=evaluations["seed"].values,
+            iteration=evaluations["iteration"].values,
+            seconds=evaluations["seconds"].values,
+            returns=evaluations["return_mean"].values,
+            errors=evaluations["return_se"].values,
+            ends=evaluations["ends"].values,
+            rms=evaluations["rms"].values,
+            updates={name: array.values for name, array in updates.items()},
+            horizons=tuple(int(each) for each in updates["horizon"].values),
+            events=tuple(str(text) for text in record.groups["events"]["message"].values),
+            model=_values(record, "model"),
+            gradients=_values(record, "gradients"),
+            weights=_values(record, "weights"),
+            probes=probe_results.probes(record),
+            paths=probe_results.paths(record),
+        )
+    except InputError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
+        raise InputError(f"{path} is not a complete training run ({error})") from error
+
+
+def _values(record: Record, group: str) -> dict[str, NDArray[Any]]:
+    """A table that not every run has, or nothing; without its rows nothing, too."""
+    found = {name: array.values for name, array in record.groups.get(group, {}).items()}
+    return found if len(found.get("iteration", ())) else {}
+
+
+def first_reached(run: Training, goal: float) -> Floats:
+    """Iteration at which each seed's mean return first reaches `goal`, [E]; NaN: never."""
+    met = run.returns >= goal
+    first = run.iteration[met.argmax(axis=0)].astype(np.float64)
+    return np.where(met.any(axis=0), first, np.nan)
+
+
+def table(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """One row per run, iteration, seed and quantity, for the figures.
+
+    Quantities: return; rms of every state coordinate ("rms 0", …); critic_loss, value, critic_norm
+    and policy_norm; "weight n" of every horizon n; of a learned model "prediction unexplained" (and
+    "gradient unexplained" of a second one), the mean over outputs; "gradient bias2", "gradient
+    variance" (of a batch), "gradient mse", "gradient relative_mse" at the longest horizon, and the
+    same with "dynamics_", the model's own part. The seed "all" is the interquartile mean over the
+    seeds, with ci_low and ci_high by the bootstrap over them (for one seed: of a gradient its own
+    interval, else NaN).
+    """
+    return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
+
+
+def times(runs: Mapping[str, Training]) -> pd.DataFrame:
+    """What an update took, one row per run, row of the record and part: "policy" (one update of the
+    policy), "critic" (one of the critic with its target) and "iteration" (all of it, with
+    environments, records and what else went on), in milliseconds for all seeds together; with the
+    longest model rollout made there. Rows in which the rollout changed are left out.
+    """
+    return pd.concat([_times(name, run) for name, run in runs.items()], ignore_index=True)
+
+
+def _times(name: str, run: Training) -> pd.DataFrame:
+    updates = run.updates
+    took = {"iteration": np.diff(updates["seconds"]) / np.diff(updates["iteration"])}
+    took |= {
+        part: updates[f"{part}_seconds"][1:]
+        for part in ("policy", "critic")
+        if f"{part}_seconds" in updates  # files of older versions have none
+    }
+    horizon = updates["realised_horizon"][1:]
+    whole = horizon == np.round(horizon)
+    parts = [
+        pd.DataFrame({"part": part, "horizon": horizon[whole], "milliseconds": 1e3 * values[whole]})
+        for part, values in took.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(run=name)
+
+
+def _rows(name: str, run: Training) -> pd.DataFrame:
+    found = {"return": (run.iteration, run.seconds, run.returns)}
+    found |= {
+        f"rms {k}": (run.iteration, run.seconds, run.rms[:, :, k]) for k in range(run.rms.shape[2])
+    }
+    at, seconds = run.updates["iteration"], run.updates["seconds"]
+    for quantity in ("critic_loss", "value", "critic_norm", "policy_norm"):
+        found[quantity] = at, seconds, run.updates[quantity]
+    for k, horizon in enumerate(run.horizons):
+        found[f"weight {horizon}"] = at, seconds, run.updates["weight"][:, k : k + 1]
+    parts = [_long(quantity, *columns, run.seeds) for quantity, columns in found.items()]
+    parts += [*_model_rows(run), *_gradient_rows(run)]
+    return pd.concat(parts, ignore_index=True).assign(run=name)
+
+
+def _model_rows(run: Training) -> Iterator[pd.DataFrame]:
+    for role in run.config.get("model_losses", {}) if run.model else ():
+        unexplained = 1 - run.model[f"{role}_explained"].mean(axis=2)
+        at = run.model["iteration"]
+        yield _long(f"{role} unexplained", at, np.full(len(at), np.nan), unexplained, run.seeds)
+
+
+def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:
+    """At the longest horizon; variances of a batch."""
+    found = run.gradients
+    for name in GRADIENTS if found else ():
+        scale = run.config["algorithm"]["batch"] if name.endswith("variance") else 1
+        value, low, high = (
+            found[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
+        )
+        at = found["iteration"]
+        rows = _long(f"gradient {name}", at, np.full(len(at), np.nan), value, run.seeds)
+        yield rows if len(run.seeds) > 1 else rows.assign(ci_low=low[:, 0], ci_high=high[:, 0])
+
+
+def _long(
+    quantity: str, iteration: NDArray[Any], seconds: Floats, values: Floats, seeds: NDArray[Any]
+) -> pd.DataFrame:
+    """The seeds' values [K, E], and what they say together."""
+    together = aggregate(values)
+    columns = {"iteration": iteration, "seconds": seconds, "quantity": quantity}
+    every = pd.DataFrame(
+        {**columns, "seed": "all", "value": together.value, "ci_low": together.low,
+         "ci_high": together.high}
+    )  # fmt: skip
+    if values.shape[1] < 2:
+        return every
+    own = [
+        pd.DataFrame({**columns, "seed": str(seed), "value": values[:, k]})
+        for k, seed in enumerate(seeds)
+    ]
+    return pd.concat([every, *own], ignore_index=True)

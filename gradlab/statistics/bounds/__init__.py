@@ -1,0 +1,1 @@
+"""Error bounds of the papers, and the constants that they need."""

@@ -1,0 +1,89 @@
+"""The files of a run that is written: where they are, who holds them, and what stands in them.
+
+NAME.h5.journal         locked by its one writer, as long as the run is written
+.NAME.h5.journal.tmp    a shorter one, before it takes that place
+folder                  locked while one of its runs is folded or removed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from gradlab.errors import InputError
+from gradlab.storage import journal_frames
+from gradlab.storage.journal_frames import Frame
+from gradlab.storage.whole_files import real
+
+
+def journal_of(path: str | Path) -> Path:
+    """Beside the file itself where `path` is a link: one run has one writer under any name."""
+    path = real(Path(path))
+    return path.with_name(path.name + ".journal")
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def frames_at(place: Path) -> tuple[list[tuple[int, Frame]], int]:
+    """The whole frames, and whether behind the last one a frame was damaged: 0 or 1."""
+    try:
+        data = place.read_bytes()
+    except FileNotFoundError:
+        return [], 0
+    found = list(journal_frames.decode(data))
+    tail = data[found[-1][0] if found else 0 :]
+    return found, int(not journal_frames.torn(tail))
+
+
+def last_sequence(found: Sequence[tuple[int, Frame]]) -> int:
+    return max((int(frame.header.get("n", 0)) for _, frame in found), default=0)
+
+
+def size_of(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def locked(place: Path) -> Any:
+    while True:
+        file = open(place, "ab+", buffering=0)  # noqa: SIM115 (held as long as the run is written)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise InputError(f"{place} is being written by another process: wait for it") from error
+        # Between the two its writer may have put another file in its place.
+        if is_at(file, place):
+            return file
+        file.close()
+
+
+def is_at(file: Any, place: Path) -> bool:
+    """Is the open `file` the one that is found at `place`?"""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(place))
+    except PermissionError:  # of its folder: nobody knows
+        return True
+    except OSError:
+        return False
+
+
+def shorter(place: Path) -> Path:
+    return place.with_name(f".{place.name}.tmp")
+
+
+def write_all(descriptor: int, data: bytes, place: Path) -> None:
+    if os.write(descriptor, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))

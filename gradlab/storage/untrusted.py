@@ -1,0 +1,158 @@
+"""HDF5 files from elsewhere, read by a process that may die of them.
+
+On some damaged or forged files HDF5 crashes, corrupts the memory of its process or goes round in
+circles, and nobody can catch that. A file that this user of this machine has not sealed
+(`gradlab.storage.seals`) is therefore read by `python -m gradlab.storage.untrusted FILE`, which
+passes on what it found as frames (`gradlab.storage.journal_frames`), one an array: HDF5 never sees
+the file here. The price is the start of a process, 0.15 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gradlab.errors import Doubtful, InputError
+from gradlab.storage import journal_frames, seals
+from gradlab.storage.journal_frames import Frame
+
+if TYPE_CHECKING:
+    from gradlab.storage.records import Record
+
+UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
+PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
+
+
+def origin(path: Path) -> seals.Origin:
+    """Where a file is from.
+
+    Raises:
+        InputError: it is not what was written. OSError: it cannot be read.
+    """
+    found = seals.origin(path)
+    if found is None:
+        raise InputError(f"{path} is damaged (its checksum is wrong): restore it or make it again")
+    return found
+
+
+def warn(path: Path) -> None:
+    """Of a file without a seal."""
+    warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=4)
+
+
+def record(path: Path) -> Record:
+    """The record at `path`, through a child process.
+
+    Raises:
+        InputError: as `records.read`, or the child died. OSError: there is no process for it.
+    """
+    found = [frame for _, frame in journal_frames.decode(_passed_on("record", path))]
+    if not found or found[-1].header.get("kind") != "end":
+        raise InputError(f"{path} is not a readable HDF5 file: damaged or foreign")
+    if "refused" in found[-1].header:
+        raise InputError(str(found[-1].header["refused"]))
+    return _from_frames(found)
+
+
+@contextlib.contextmanager
+def tried(path: Path, expected: bool) -> Iterator[seals.Origin]:
+    """Within, others may open `path` in this process, after a child that has read all of it.
+
+    It passes nothing on, for who reads it does so by himself: a file that corrupts memory slowly
+    may outlive its child. Warns at the end where a seal is `expected` and there is none.
+
+    Raises:
+        InputError: it is not what was written, or its reader died. OSError: it cannot be read.
+    """
+    found = origin(path)
+    if found != "own":
+        _passed_on("all", path)
+    yield found
+    if expected and found == "unsealed":
+        warn(path)
+
+
+def _passed_on(what: str, path: Path) -> bytes:
+    """What the child writes."""
+    words, quiet = (
+        [sys.executable, "-m", "gradlab.storage.untrusted", what, str(path)],
+        subprocess.DEVNULL,
+    )
+    patience = PATIENCE + path.stat().st_size / SPEED
+    try:
+        child = subprocess.run(
+            words, stdin=quiet, stdout=subprocess.PIPE, stderr=quiet, timeout=patience
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"{path} cannot be read to its end: damaged or forged; drop it") from error
+    if child.returncode < 0:
+        raise InputError(f"{path} crashes HDF5: damaged or forged; restore it or make it again")
+    return child.stdout
+
+
+def _frames_of(found: Record) -> Iterator[bytes]:
+    yield journal_frames.encode({"kind": "run", "attributes": dict(found.attributes)}, {})
+    for group, arrays in found.groups.items():
+        yield journal_frames.encode({"kind": "group", "group": group}, {})
+        for name, array in arrays.items():
+            about = {"group": group, "name": name, "dims": array.dims, "unit": array.unit}
+            if array.values.dtype.kind == "O":
+                text = {"text": array.values.ravel().tolist(), "shape": array.values.shape}
+                yield journal_frames.encode({"kind": "array", **about, **text}, {})
+            else:
+                yield journal_frames.encode({"kind": "array", **about}, {"values": array.values})
+
+
+def _from_frames(found: list[Frame]) -> Record:
+    from gradlab.storage.records import Array, Record
+
+    groups: dict[str, dict[str, Array]] = {}
+    for frame in found[1:-1]:
+        about, arrays = frame.header, groups.setdefault(frame.header["group"], {})
+        if about["kind"] == "array":
+            values = _texts(about) if "text" in about else frame.arrays["values"].copy()
+            arrays[about["name"]] = Array(values, tuple(about["dims"]), about["unit"])
+    return Record(found[0].header["attributes"], groups)
+
+
+def _texts(about: Any) -> Any:
+    values = np.empty(len(about["text"]), dtype=object)
+    values[:] = about["text"]
+    return values.reshape(about["shape"])
+
+
+def _pass_on(path: Path) -> None:
+    from gradlab.storage import records
+
+    end: dict[str, Any] = {"kind": "end"}
+    try:
+        for frame in _frames_of(records.read_here(path)):
+            sys.stdout.buffer.write(frame)
+    except InputError as error:
+        end["refused"] = str(error)
+    sys.stdout.buffer.write(journal_frames.encode(end, {}))
+
+
+def _read_all(path: Path) -> None:
+    import h5py
+
+    most = 100 * path.stat().st_size  # bytes of an array: more would be a bomb
+
+    def visit(name: str, found: Any) -> None:
+        dict(found.attrs)
+        if isinstance(found, h5py.Dataset) and found.size * found.dtype.itemsize <= most:
+            found[()]
+
+    with contextlib.suppress(Exception), h5py.File(path, "r", locking=False) as file:
+        file.visititems(visit)
+
+
+if __name__ == "__main__":
+    {"record": _pass_on, "all": _read_all}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""Bias and variance of the followed gradient, measured while a policy trains."""

@@ -1,0 +1,183 @@
+"""Measurements drive the mixture as it trains: they replace its weights, or its horizon.
+
+    every `measure_every` iterations, for each seed
+    estimators   ∇J_n of every horizon of the mixture, by the model and the critic in use
+    proposal     the best simplex weights at the batch size, or the best horizon; followed only
+                 where it is shown to be better than what is in force    (`statistics.switching`)
+
+    by           states and truth                                            best
+    "mse"        the seed's replay, which the update averages over, and      least MSE
+                 E J_θπᵀ ∂_a Q^π(s, π(s)) there
+    "gain"       visited from the task's starts, and the gradient of the     largest gain of
+                 return, ∇_θ E_ζ[V^π]                                        one batch's step
+
+What is in force is the rule's until then. States and all noise follow from (seed, iteration),
+networks are float64 copies, and what is in force is part of the saved state: a run that was killed
+goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, SWITCHED
+from gradlab.statistics.switching import errors, propose_horizon, propose_weights
+from gradlab.tasks import Task
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.learner import NEGLIGIBLE
+from gradlab.training.measured.columns import STATUSES, of_seed
+from gradlab.training.measured.samples import at_replay, of_the_return
+from gradlab.training.weights import Floats, MeasuredWeights
+
+if TYPE_CHECKING:
+    from gradlab.training.run import Run
+
+CHECKED = 10  # measurements to one whose truth is compared with finite differences
+
+
+def check(algorithm: Algorithm, task: Task) -> None:
+    """Can the simulator of the task give the truth?
+
+    Raises:
+        InputError: it has no Jacobians.
+    """
+    if not isinstance(algorithm.weights, MeasuredWeights):
+        return
+    simulator, starts = task.simulator, task.starts(2, stream(0, "probe")).double()
+    action = starts.new_zeros(2, simulator.action_dim)
+    noise = starts.new_zeros(2, simulator.noise_dim)
+    try:
+        simulator.linearize(starts, action, noise)
+    except (AttributeError, NotImplementedError, RuntimeError, InputError) as error:
+        raise InputError(
+            f"{algorithm.weights.follow} is 'measured', but the simulator of {task.name} gives no "
+            f"Jacobians, and so no true gradient to measure against ({error}): take 'rule'"
+        ) from error
+
+
+@final
+class Measuring:
+    """State: when was measured last, what was in force before, and the seconds so far."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.at, self.before = 0, run.learner.in_force.copy()
+        self.seconds = 0.0
+
+    @property
+    def due(self) -> bool:
+        """Is there something to measure before this iteration?"""
+        run = self.run
+        if not isinstance(run.algorithm.weights, MeasuredWeights):
+            return False
+        if run.dynamics is not None and not run.dynamics.fitted:
+            return False
+        return run.iteration > 0 and run.iteration % run.settings.measure_every == 0
+
+    def row(self) -> dict[str, Any]:
+        """Measure every seed, put in force what is better, and tell all of it.
+
+        A second time at one iteration, after a resumption, it begins from what the first did.
+        """
+        run, begun = self.run, time.monotonic()
+        learner, k = run.learner, run.iteration
+        self.before = (self.before if self.at == k else learner.in_force).copy()
+        self.at, learner.in_force = k, self.before.copy()
+        rule = run.algorithm.weights(k, run.algorithm.horizons)
+        number = k // run.settings.measure_every - 1
+        replayed = _replayed(run)
+        check = number % CHECKED == 0 or replayed is None
+        found: dict[str, Any] = {"iteration": k, "rule": rule, "checked": int(check)}
+        finite, in_force = learner.finite(), learner.weights(k)
+        for seed in range(len(finite)):
+            told: dict[str, Any] = {"outcome": LOST}
+            if finite[seed]:
+                states = None if replayed is None else replayed[seed]
+                told = _of_seed(run, seed, states, in_force[seed], rule, check)
+            if told["outcome"] == SWITCHED:
+                learner.in_force[seed] = told["measured"]
+            _put(found, seed, told | {"in_force": learner.weights(k)[seed]}, len(finite))
+        took = time.monotonic() - begun
+        self.seconds += took
+        share = self.seconds / max(run.seconds + took, 1e-9)
+        starts = run.settings.measure_starts
+        return found | {"starts": starts, "seconds": took, "share": share}
+
+    def state(self) -> dict[str, Tensor]:
+        if not isinstance(self.run.algorithm.weights, MeasuredWeights):
+            return {}
+        return {
+            "in_force": torch.from_numpy(self.run.learner.in_force.copy()),
+            "before": torch.from_numpy(self.before.copy()),
+            "at": torch.tensor(self.at),
+            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
+        }
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            InputError, KeyError: the numbers are of another run.
+        """
+        if not isinstance(self.run.algorithm.weights, MeasuredWeights):
+            return
+        shape = self.run.learner.in_force.shape
+        if any(state[name].shape != shape for name in ("in_force", "before")):
+            raise InputError(f"saved weights are not {shape[0]} × {shape[1]}")
+        self.run.learner.in_force = state["in_force"].numpy().copy()
+        self.before = state["before"].numpy().copy()
+        self.at, self.seconds = int(state["at"]), float(state["seconds"])
+
+
+def _replayed(run: Run) -> Tensor | None:
+    """States of every seed's replay, [E, N, ds]; None where visited states are measured at."""
+    if _weights(run).by == "gain":
+        return None
+    shape = (run.settings.measure_starts,)
+    uniform = run.learner.draws.uniform("measured weights", run.iteration, shape)
+    return run.replay.sample(uniform).state.double().cpu()
+
+
+def _weights(run: Run) -> MeasuredWeights:
+    assert isinstance(run.algorithm.weights, MeasuredWeights)
+    return run.algorithm.weights
+
+
+def _of_seed(
+    run: Run, seed: int, states: Tensor | None, in_force: Floats, rule: Floats, check: bool
+) -> dict[str, Any]:
+    """What one seed's states say; columns of one row, without the seed's axis."""
+    sample = of_the_return(run, seed) if states is None else at_replay(run, seed, states, check)
+    told: dict[str, Any] = {"truth": STATUSES.index(sample.status), "outcome": NO_TRUTH}
+    if sample.grams is None:
+        return told
+    weights, here = _weights(run), sample.here
+    measured = errors(sample.grams, run.algorithm.batch)
+    propose = propose_weights if weights.follow == "weights" else propose_horizon
+    lost = bool((in_force[~here] > NEGLIGIBLE).any())
+    now = _among(in_force, here)
+    proposal = propose(measured, now, weights.by)
+    told |= of_seed(measured, proposal, now, _among(rule, here), here, weights.by)
+    if lost:  # it follows a gradient that is not finite
+        told |= {"gain": np.inf, "gain_least": np.inf}
+    return told | {"outcome": SWITCHED if lost or proposal.better else KEPT}
+
+
+def _among(weights: Floats, here: np.ndarray) -> Floats:
+    """Of some of the horizons, to a sum of 1; even where they had none."""
+    some = weights[here]
+    return some / some.sum() if some.sum() > 0 else np.full(len(some), 1 / len(some))
+
+
+def _put(found: dict[str, Any], seed: int, told: Mapping[str, Any], seeds: int) -> None:
+    """One seed's columns into the row of all."""
+    for name, value in told.items():
+        values = np.asarray(value, dtype=np.float64)
+        found.setdefault(name, np.full((seeds, *values.shape), np.nan))[seed] = values

@@ -1,0 +1,1 @@
+"""The probe of a training run: all seeds at once."""

@@ -1,0 +1,123 @@
+"""Are the horizons that a mixture asks for rolled out, and do the model's paths get there?
+
+    made_n      share of policy updates that rolled the horizon n out: its weight was not negligible
+    reached_n   share of the model's paths, from the states of a batch, that do not end before n
+                steps; where training looks beyond terminal states, none does
+    lasted      Σ_n reached_n over all n = 1 … H: the mean horizon that is really realised
+
+A rule whose ramp outlasts the run never gives some horizons a weight, and a path that ends early is
+a shorter one, whatever the horizon is called: neither shows in a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log, sqrt
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import stream
+from gradlab.probe.alarms.catalogue import HALF, Alarm, Look
+from gradlab.training.actors import model_step
+from gradlab.training.learner import NEGLIGIBLE, Update
+
+if TYPE_CHECKING:
+    from gradlab.training.run import Run
+
+LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
+
+
+@final
+class Made:
+    """Counts, per horizon of the mixture."""
+
+    def __init__(self, horizons: Sequence[int]) -> None:
+        self.horizons = np.array(horizons)
+        self.total = np.zeros(len(horizons))
+        self.updates = 0
+        self._window, self._looked = np.zeros(len(horizons)), 0
+
+    def add(self, update: Update) -> None:
+        """A policy update."""
+        made = (update.weights > NEGLIGIBLE) & (self.horizons <= update.horizon)
+        self._window += made
+        self._looked += 1
+
+    def row(self) -> dict[str, Any]:
+        """Shares since the last row; begins the next one."""
+        share = self._window / max(self._looked, 1)
+        self.total += self._window
+        self.updates += self._looked
+        self._window, self._looked = np.zeros(len(share)), 0
+        return {"made": share, "updates": self.updates}
+
+
+def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
+    """Horizons that no update has rolled out so far; exact, so that it has no rate."""
+    never = made.horizons[made.total == 0]
+    if not len(never) or not made.updates or iteration < LATE * iterations:
+        return None
+    which = ", ".join(map(str, never))
+    return Alarm(
+        "horizon never rolled out",
+        f"horizon {which} is asked for, but none of {made.updates} policy updates has rolled it "
+        f"out: its weight was below {NEGLIGIBLE:g} each time; check the ramp of the weights against"
+        f" the {iterations} iterations, or leave the horizon out",
+    )
+
+
+def ended_early(look: Look, longest: int) -> Alarm | None:
+    """Most paths end before the longest horizon (Hoeffding's inequality, paths as independent)."""
+    share = float(np.asarray(look.new.get("reached", np.nan)).reshape(-1)[-1])
+    n = int(look.new.get("starts", 0))
+    if not n or not share + sqrt(log(1 / look.level) / (2 * n)) < HALF:
+        return None
+    return Alarm(
+        "model paths end early",
+        f"{share:.0%} of the model's paths last for the horizon {longest} that is asked for ({n} "
+        f"paths; certainly fewer than half), the mean one {look.at('lasted'):.2g} steps: what is "
+        f"followed is a shorter horizon's gradient; shorten it, or value states beyond terminal "
+        f"ones",
+    )
+
+
+def can_end(run: Run) -> bool:
+    """Are there model paths, and do they end?"""
+    return run.learner.objective.masked and max(run.algorithm.horizons) > 0
+
+
+@torch.no_grad()
+def followed(run: Run) -> list[dict[str, Any]]:
+    """The paths from the states of the present batch: `reached` and `lasted` of every seed."""
+    assert run.batch is not None
+    learner, state, longest = run.learner, run.batch.state, max(run.algorithm.horizons)
+    model, policy = learner.model, learner.policy.frozen()
+    assert model is not None
+    noise = _noise(run, longest, model.noise_dim)
+    alive = torch.ones_like(state[..., 0])
+    shares = [alive.mean(dim=1)]
+    for t in range(longest):
+        action = learner.act(policy, state)
+        state, _, still = model_step(model, state, action, None if noise is None else noise[t])
+        alive = alive * still
+        shares.append(alive.mean(dim=1))
+    found = torch.stack(shares, dim=1).double().cpu().numpy()
+    chosen = list(run.algorithm.horizons)
+    return [{"reached": each[chosen], "lasted": float(each[1:].sum())} for each in found]
+
+
+def _noise(run: Run, steps: int, width: int) -> Tensor | None:
+    """[steps, E, N, width], of a stream of its own."""
+    if width == 0:
+        return None
+    shape = (steps, run.algorithm.batch, width)
+    drawn = [
+        torch.randn(
+            *shape, generator=stream(seed, "probe paths", run.iteration), dtype=torch.float64
+        )
+        for seed in run.learner.seeds
+    ]
+    return torch.stack(drawn, dim=1).to(run.learner.device, run.learner.dtype)

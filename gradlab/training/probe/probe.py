@@ -1,0 +1,251 @@
+"""The probe of a training run: are the gradients of every seed any good, at a stated cost?
+
+The instrument of `gradlab.Probe` for policies that are trained side by side: what every update
+shows is read for all seeds in one pass, products of successive gradients now and then for all of
+them, and bias and variance by horizon for one seed after the other. Budget, alarms and columns are
+those of `gradlab.probe`; every alarm names its seed.
+
+The run computes the same bits with it as without. What it writes depends on the clock: a run that
+is resumed goes on with a new account of time, and measures at other iterations than one that was
+never stopped. What was written before stays. Where anything in here fails, it says so once and
+the training goes on without it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, final
+
+from torch import Tensor
+
+from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.budget import Budget, Clock
+from gradlab.probe.isolation import warn
+from gradlab.probe.task_question import Question
+from gradlab.probe.updates import ORIGIN
+from gradlab.runs.training import probe_tables
+from gradlab.storage.journal import Journal
+from gradlab.storage.journal_tables import Table
+from gradlab.storage.records import Attribute
+from gradlab.tasks import Task
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.learner import Learner, Update
+from gradlab.training.probe import horizons
+from gradlab.training.probe.alarm_logs import Rows, SeedDesks
+from gradlab.training.probe.measurements import SeedMeasurements
+from gradlab.training.probe.origin import Origins
+from gradlab.training.probe.signal import SeedSignals
+from gradlab.training.probe.update_statistics import SeedVitals
+from gradlab.training.settings import Settings
+from gradlab.training.weights import MeasuredWeights
+
+if TYPE_CHECKING:
+    from gradlab.training.run import Run
+
+ROW = 10  # rows of the run's own record to one of vitals
+
+
+def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Table]:
+    """What a probed run writes beside its own tables; nothing where no budget is given."""
+    if settings.probe_budget is None:
+        return {}
+    seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
+    tensors = 2 * (len(algorithm.hidden) + 1)
+    longest = Question(task, None, 0).horizon
+    return probe_tables.tables(
+        seeds, tensors, task.simulator.action_dim, longest, algorithm.horizons
+    )
+
+
+def attributes(learner: Learner) -> dict[str, Attribute]:
+    """What readers of these tables need; nothing where no budget is given."""
+    if learner.settings.probe_budget is None:
+        return {}
+    return probe_tables.attributes(names(learner))
+
+
+def names(learner: Learner) -> list[str]:
+    """Of the policy's tensors, in the order of `Network.parameters`: weights, then biases."""
+    found = [name for name, _ in learner.policy_module.named_parameters()]
+    kinds = ("weight", "bias")
+    return [name for kind in kinds for name in found if name.endswith(kind)]
+
+
+@final
+class Probing:
+    """The probe of one run; without a budget it does nothing.
+
+    Args:
+        clock: seconds, for the budget.
+    """
+
+    def __init__(self, run: Run, journal: Journal, clock: Clock = time.perf_counter) -> None:
+        self.run, self.off = run, run.settings.probe_budget is None
+        self._instruments: _Instruments | None = None
+        if run.settings.probe_budget is not None:
+            budget = Budget(run.settings.probe_budget, clock)
+            self._instruments = self._attempt(_Instruments, run, journal, budget)
+            run.learner.watch = None if self.off else self._see
+
+    def before(self) -> None:
+        """An update is about to be made."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.before)
+
+    def over(self, update: Update) -> None:
+        """It has been made and counted, and its row, where one was due, is written."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.over, update)
+
+    def close(self) -> None:
+        """Write what is open; no more updates come."""
+        if self._instruments is not None:
+            self._attempt(self._instruments.finish)
+        self._let_go()
+
+    def _see(self, action: Tensor) -> None:
+        if self._instruments is not None:
+            self._attempt(self._instruments.see, action)
+
+    def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Do something of the probe's; where it fails, say so once and switch the probe off."""
+        try:
+            return work(*given)
+        except Exception as error:  # nothing in here may stop the training
+            self._let_go()
+            warn("is off", error)
+        return None
+
+    def _let_go(self) -> None:
+        self.off, self._instruments, self.run.learner.watch = True, None, None
+
+
+@final
+class _Instruments:
+    """What looks, and when. Its errors are the caller's to catch."""
+
+    def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
+        self.run, self.budget = run, budget
+        self.vitals = SeedVitals(run.learner)
+        self.made = horizons.Made(run.algorithm.horizons)
+        tensors = names(run.learner)
+        self.desks = SeedDesks(run, journal, tensors)
+        weights = [name for name in tensors if name.endswith("weight")]
+        self.signals = SeedSignals(run, weights, budget)
+        self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
+        self.origins, self._lost = Origins(run), run.health.lost.copy()
+        self._due = False
+        self._paths = self._update = 0.0  # seconds: following model paths, an update of the policy
+
+    def before(self) -> None:
+        self.budget.begin()
+        algorithm, k = self.run.algorithm, self.run.iteration
+        if k % algorithm.delay:
+            return
+        self._due = self.budget.look()
+        if self._due:
+            begun = self.budget.clock()
+            self.vitals.before(k // algorithm.reuse)
+            self.budget.pay(begun)
+
+    def see(self, action: Tensor) -> None:
+        if self._due:
+            begun = self.budget.clock()
+            self.vitals.see(action)
+            self.budget.pay(begun)
+
+    def over(self, update: Update) -> None:
+        if update.policy_norm is not None:
+            begun = self.budget.clock()
+            if self._due:
+                self.vitals.after()
+            self.made.add(update)
+            self._update = update.policy_seconds
+            self.budget.pay(begun)
+        self._due = False
+        settings, k = self.run.settings, self.run.iteration
+        self._remember(k)
+        # Also where a state is saved: what is written again after a kill is whole.
+        whole = (ROW * settings.log_every, settings.checkpoint_every, settings.iterations)
+        if any(k % each == 0 for each in whole):
+            self.file_window()
+        if k % settings.log_every == 0:
+            self._successive()
+            self._measured()
+
+    def _remember(self, k: int) -> None:
+        """What an origin would be sought with."""
+        begun = self.budget.clock()
+        self.origins.add(k - 1)
+        self.budget.pay(begun)
+        if k % self.run.settings.log_every == 0:
+            self._find_origins()
+            begun = self.budget.clock()
+            self.origins.remember()
+            self.budget.pay(begun)
+
+    def finish(self) -> None:
+        """No more updates come."""
+        self._find_origins()  # of the last seed, whose loss has ended the run
+        self.file_window(last=True)
+
+    def _find_origins(self) -> None:
+        """Of the seeds that are lost since the last window."""
+        for member in (self.run.health.lost & ~self._lost).nonzero()[0]:
+            with self.budget.paying():
+                found = self.origins.of(int(member))
+            if found:
+                words = f"{found}: mend that operation, or what is fed to it"
+                self.desks.ring(Alarm(ORIGIN, words), int(member))
+        self._lost = self.run.health.lost.copy()
+
+    def file_window(self, last: bool = False) -> None:
+        """The rows of the updates since the last ones; `last`: training stops here."""
+        if not self.vitals.looked:
+            return
+        begun = self.budget.clock()
+        together, own = self.vitals.rows()
+        self.budget.pay(begun)
+        together |= {"own_seconds": self.budget.own, "elapsed": self.budget.elapsed}
+        together["spent"] = self.budget.spent
+        with self.budget.paying():
+            self.desks.file("vitals", dict(enumerate(own)), together)
+        self._file_horizons(last)
+
+    def _file_horizons(self, last: bool) -> None:
+        run, together = self.run, self.made.row()
+        own: Rows = {}
+        if not last and horizons.can_end(run) and self.budget.allows(self._paths or self._update):
+            with self.budget.paying() as seconds:
+                own = dict(enumerate(horizons.followed(run)))
+            self._paths = seconds[0]
+            together |= {"starts": run.algorithm.batch, "seconds": self._paths}
+        with self.budget.paying():
+            self.desks.file("horizons", own, together)
+            never = horizons.never_made(self.made, run.iteration, run.settings.iterations)
+            if never is not None and not isinstance(run.algorithm.weights, MeasuredWeights):
+                self.desks.ring(never)
+
+    def _successive(self) -> None:
+        rows = self.signals.rows(self._update)
+        if rows is not None:
+            with self.budget.paying():
+                together = {"seconds": self.signals.seconds}
+                self.desks.file("successive", dict(enumerate(rows)), together)
+
+    def _measured(self) -> None:
+        """A row, when one is due; where measuring fails, all else goes on without it."""
+        if self.measurements is None:
+            return
+        try:
+            found = self.measurements.row()
+        except Exception as error:
+            self.measurements = None
+            warn("measures no more on the task", error)
+            return
+        if found is not None:
+            member, row = found
+            with self.budget.paying():
+                together = {"seconds": self.measurements.seconds}
+                self.desks.file("measured", {member: row}, together)

@@ -1,0 +1,181 @@
+"""How well is a gradient known: its standard error, and its distance to finite differences.
+
+A gradient agrees where, along every direction v, |v·(mean gradient) − D_ε(v)| is within 3 standard
+errors of that paired difference plus |D_ε − D_2ε|/3, the truncation of D_ε; and where the boundary
+term that it misses, if episodes end, is within 3 of its own standard errors plus 1% of the
+gradient's size along the directions.
+
+Distances in θ come from the directions: E(v·Δ)² = |Δ|²/P for a random unit v in P dimensions, so
+|Δ| ≈ √P · rms of v·Δ, noise-corrected; 8 directions give it to within a factor of about 1.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.gradients import gram
+from gradlab.gradients.groups import group_count
+from gradlab.gradients.policy_jacobian import PolicyJacobian
+from gradlab.gradients.starts import Starts
+from gradlab.truth.common_random import Differences, mean_and_error
+
+PRECISION = 0.25  # largest relative standard error of an admissible truth
+AIM = 0.18  # what the starts asked for would have: below it, since relative_se is an estimate
+ERRORS = 3.0  # standard errors allowed between truth and differences
+ROUNDING = 1e-6  # relative error of finite differences in float64
+NEGLIGIBLE = 0.01  # share of the gradient that a boundary term may have
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One kind of true gradient.
+
+    Attributes:
+        gradients: per start; in the action [N, da] for "first", in θ [N, P] for "all".
+        norm: noise-corrected norm of the mean; standard_error: of that mean.
+        relative_se: standard_error over the norm (inf where the norm is lost in noise).
+        discrepancy: largest |truth − differences| in units of what is allowed (agrees: ≤ 1).
+        distance: |truth − differences| in θ, noise-corrected; distance_se: its standard error.
+        boundary: norm of the boundary term of termination, which the truth misses, noise-corrected;
+            boundary_se: its standard error. NaN where termination is ignored.
+        missing: further starts that would bring relative_se below 1/4 (0: none; −1: unknown).
+    """
+
+    gradients: Tensor
+    norm: float
+    standard_error: float
+    relative_se: float
+    discrepancy: float
+    distance: float
+    distance_se: float
+    boundary: float
+    boundary_se: float
+    missing: int
+
+    @property
+    def good(self) -> bool:
+        """Precise, and in agreement with finite differences."""
+        return self.relative_se < PRECISION and self.discrepancy <= 1.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Gradients for every truncation T = 1 … and what is known of each, [T] each."""
+
+    gradients: Tensor
+    norm: Tensor
+    error: Tensor
+    discrepancy: Tensor
+    distance: tuple[Tensor, Tensor]
+    boundary: tuple[Tensor, Tensor]
+
+    @property
+    def good(self) -> Tensor:
+        relative = torch.where(self.norm > 0, self.error / self.norm, torch.inf)
+        return (relative < PRECISION) & (self.discrepancy <= 1.0)
+
+    def at(self, T: int) -> Reference:
+        """The reference at truncation T."""
+        norm, error, n = float(self.norm[T - 1]), float(self.error[T - 1]), self.gradients.shape[1]
+        relative = error / norm if norm > 0 else float("inf")
+        missing = -1 if not np.isfinite(relative) else 0
+        if PRECISION <= relative < np.inf:
+            missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
+        return Reference(
+            gradients=self.gradients[T - 1],
+            norm=norm,
+            standard_error=error,
+            relative_se=relative,
+            discrepancy=float(self.discrepancy[T - 1]),
+            distance=float(self.distance[0][T - 1]),
+            distance_se=float(self.distance[1][T - 1]),
+            boundary=float(self.boundary[0][T - 1]),
+            boundary_se=float(self.boundary[1][T - 1]),
+            missing=missing,
+        )
+
+
+def judge_first(
+    sweep: Tensor, jacobian: PolicyJacobian, starts: Starts, differences: Differences | None
+) -> Judged:
+    """Action gradients [T, N, da] of every truncation, weights not included; without differences
+    nothing is known against them, and their distance is NaN."""
+    weighted = sweep * starts.weight[:, None]
+    total, within = gram.products(jacobian, weighted, starts.group)
+    whole, own = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
+    norm, error = _norm_and_error(whole, own, len(starts.states), group_count(starts.group))
+    if differences is None:
+        unknown = torch.full_like(norm, torch.nan)
+        pair = unknown, unknown
+        return Judged(sweep, norm, error, torch.zeros_like(norm), pair, pair)
+    slope = gram.along(jacobian, differences.directions)
+    along = torch.einsum("dna,tna->tdn", slope, weighted)
+    return _judged(sweep, norm, error, along, differences, starts)
+
+
+def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
+    """Gradients [N, P] of one truncation, weights included, and the differences at it."""
+    norm, error = (each[None] for each in norm_and_error(G, starts))
+    along = (G @ differences.directions.T).T[None]
+    return _judged(G[None], norm, error, along, differences, starts)
+
+
+def norm_and_error(G: Tensor, starts: Starts) -> tuple[Tensor, Tensor]:
+    """Of the mean of gradients [N, P]: its norm, noise-corrected, and its standard error."""
+    _, inverse = np.unique(starts.group.cpu().numpy(), return_inverse=True)
+    groups = group_count(starts.group)
+    sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
+    whole, own = sums.sum(dim=0).square().sum(), sums.square().sum()
+    return _norm_and_error(whole, own, len(G), groups)
+
+
+def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
+    """From |Σ G|² and Σ_groups |Σ_group G|²."""
+    square = whole / n**2
+    variance = (own / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
+    return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
+
+
+def _judged(
+    gradients: Tensor,
+    norm: Tensor,
+    standard_error: Tensor,
+    along: Tensor,
+    differences: Differences,
+    starts: Starts,
+) -> Judged:
+    """With discrepancy, distance and boundary term of every truncation.
+
+    Args:
+        along: v·truth of each start, [T, directions, N].
+    """
+    count = differences.narrow.shape[2]
+    few, group = along[:, :, :count], starts.group[:count]
+    gap, error = mean_and_error(few - differences.narrow, group)
+    truncation = (differences.narrow - differences.wide).mean(dim=2).abs() / 3
+    rounding = ROUNDING * few.abs().mean(dim=2) + 1e-300
+    ratio = (gap.abs() / (ERRORS * error + truncation + rounding)).amax(dim=1)
+    P = int((differences.directions != 0).any(dim=0).sum())
+    nothing = torch.full_like(ratio, torch.nan)
+    boundary = nothing, nothing
+    if differences.boundary is not None:
+        flux, spread = mean_and_error(
+            differences.boundary, starts.group[: differences.boundary.shape[2]]
+        )
+        size = NEGLIGIBLE * along.mean(dim=2).square().mean(dim=1, keepdim=True).sqrt()
+        ratio = torch.maximum(ratio, (flux.abs() / (ERRORS * spread + size + rounding)).amax(dim=1))
+        boundary = _size(flux, spread, P)
+    ratio = torch.where(torch.isfinite(ratio), ratio, torch.inf)
+    distance = _size(gap, error, P)
+    return Judged(gradients, norm, standard_error, ratio, distance, boundary)
+
+
+def _size(slopes: Tensor, errors: Tensor, P: int) -> tuple[Tensor, Tensor]:
+    """|Δ| and its standard error from v·Δ along random unit directions, [T, directions]."""
+    noise = errors.square().mean(dim=1)
+    square = slopes.square().mean(dim=1) - noise
+    return (P * square.clamp_min(0.0)).sqrt(), (P * noise).sqrt()

@@ -1,0 +1,214 @@
+"""Gradients by differences of returns on common random numbers: no derivative of anything.
+
+    D_ε(v) = (R(θ + εv) − R(θ − εv)) / 2ε   per start, the noise of both rollouts being the same
+
+Along a smooth return D_ε is the derivative up to O(ε²), which D_2ε measures. Where episodes end,
+the return jumps with the step at which they do: that flux is measured by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.data.noise import stream
+from gradlab.gradients import gram
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.starts import Starts
+from gradlab.networks.interface import act
+from gradlab.progress import Progress, silent
+from gradlab.systems.ended import step_running
+from gradlab.systems.system import System
+from gradlab.truth.oracles import perturbed
+
+DIRECTIONS = 8
+WIDER = 100.0  # step of the boundary term in units of the step of the differences
+MORE = 8  # starts of the boundary term per start of the differences
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Central differences of returns along directions of θ, on common random numbers.
+
+    Attributes:
+        narrow, wide: at step ε and 2ε, for every truncation, importance weights included,
+            [T, directions, n].
+        boundary: the part of a wider difference that changed ends of episodes make, which no
+            pathwise gradient sees, [T, directions, n′ ≥ n]; None where termination is ignored.
+        directions: [directions, P], unit length.
+    """
+
+    narrow: Tensor
+    wide: Tensor
+    boundary: Tensor | None
+    directions: Tensor
+
+    def at(self, T: int) -> Differences:
+        """Those of truncation T, an axis of length 1."""
+        rows = slice(T - 1, T)
+        boundary = None if self.boundary is None else self.boundary[rows]
+        return replace(self, narrow=self.narrow[rows], wide=self.wide[rows], boundary=boundary)
+
+
+def common_random_differences(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    *,
+    actions: str = "first",
+    n: int = 64,
+    termination: str = "ignore",
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Differences:
+    """Differences of the T-step return for T = 1 … horizon along 8 random directions.
+
+    The step ε moves actions by about a thousandth of their size. With `actions="first"` only the
+    first action sees the perturbed parameters. Noise equals the rollouts' of the same seed, so
+    that a difference is paired with the unrolled gradient of the same start.
+
+    Under termination "mask" a difference at so small a step hardly ever sees an episode end
+    elsewhere: of what it would see then, a jump of the return with a chance of order ε, the
+    boundary term is measured by itself at a step WIDER times as large, as the return under the
+    perturbed episodes' own ends less that under the unperturbed ends.
+    """
+    few = starts.block(slice(0, min(n, len(starts.states))))
+    theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
+    draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
+    trained = torch.cat([p.new_full((p.numel(),), p.requires_grad) for p in policy.parameters()])
+    directions = nn.functional.normalize(draw * trained, dim=1)
+    epsilon = _step_size(policy, few.states, few.policy_noise(policy, seed, 0), directions)
+
+    def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
+        """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
+        moved = [perturbed(policy, step * v) for v in directions for step in steps]
+        found = perturbed_rewards(
+            simulator, policy, moved, rows, horizon, discount, actions, seed, progress
+        )
+        shape = (horizon, DIRECTIONS, len(steps), len(rows.states))
+        return rows.weight * found[0].reshape(shape), found[1].reshape(shape)
+
+    rewards, alive = rolled(few, epsilon, -epsilon, 2 * epsilon, -2 * epsilon)
+    counted = torch.where(alive, rewards, 0.0) if termination == "mask" else rewards
+    plus, minus, plus2, minus2 = counted.cumsum(dim=0).unbind(dim=2)
+    boundary = None
+    if termination == "mask":
+        more = starts.block(slice(0, min(MORE * n, len(starts.states))))
+        wide = WIDER * epsilon
+        boundary = _boundary_term(*rolled(more, wide, -wide, 0.0)) / (2 * wide)
+    narrow, wider = (plus - minus) / (2 * epsilon), (plus2 - minus2) / (4 * epsilon)
+    return Differences(narrow, wider, boundary, directions)
+
+
+def _boundary_term(rewards: Tensor, alive: Tensor) -> Tensor:
+    """Returns at steps (+, −) under their own ends less those under the unperturbed ends."""
+    ends = alive.to(rewards.dtype) - alive[:, :, 2:].to(rewards.dtype)
+    up, down, _ = torch.where(ends == 0, 0.0, rewards * ends).unbind(dim=2)
+    return (up - down).cumsum(dim=0)
+
+
+def perturbed_rewards(
+    simulator: System,
+    policy: nn.Module,
+    moved: list[nn.Module],
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    actions: str,
+    seed: int,
+    progress: Progress,
+    stage: str = "finite differences",
+) -> tuple[Tensor, Tensor]:
+    """γᵗ r_t and alive of every perturbed policy's rollouts, [horizon, copies · n] each."""
+    found = perturbed_rollout(
+        simulator, policy, moved, starts, horizon, discount, actions, seed, progress, stage
+    )
+    return found.rewards, found.alive[:-1]
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """Rollouts of C perturbed policies from the same n starts, on the same noise.
+
+    Attributes:
+        rewards: γᵗ r_t, [H, C · n]; alive: at each state, the last one too, [H + 1, C · n].
+        state: the last one, [C · n, ds]; action: taken there, [C · n, da].
+    """
+
+    rewards: Tensor
+    alive: Tensor
+    state: Tensor
+    action: Tensor
+
+
+def perturbed_rollout(
+    simulator: System,
+    policy: nn.Module,
+    moved: list[nn.Module],
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    actions: str,
+    seed: int,
+    progress: Progress,
+    stage: str,
+) -> Perturbed:
+    """Rollouts whose first action, or whose every action, sees the perturbed parameters."""
+    copies = len(moved)
+    state = starts.states.repeat(copies, 1)
+    alive = [torch.ones(len(state), dtype=torch.bool, device=state.device)]
+    rewards = state.new_zeros(horizon, len(state))
+
+    def choose(t: int) -> Tensor:
+        e = starts.policy_noise(policy, seed, t)
+        with torch.no_grad():
+            if t and actions != "all":
+                return act(policy, state, e.repeat(copies, 1))
+            pieces = zip(moved, state.chunk(copies), strict=True)
+            return torch.cat([act(each, rows, e) for each, rows in pieces])
+
+    for t in range(horizon):
+        xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
+        with torch.no_grad():
+            out = step_running(simulator, state, choose(t), xi)
+        rewards[t] = discount**t * out.reward
+        alive.append(alive[t] & out.alive)
+        state = out.state
+        progress(stage, t + 1, horizon)
+    return Perturbed(rewards, torch.stack(alive), state, choose(horizon))
+
+
+def _step_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
+    """Moves actions by a thousandth of their size, and θ, where s_0 has no say, by a hundredth."""
+    theta = float(nn.utils.parameters_to_vector(policy.parameters()).detach().norm())
+    return min(1e-3 * own_size(policy, states, noise, directions), 1e-2 * max(theta, 1.0))
+
+
+def own_size(policy: nn.Module, states: Tensor, noise: Tensor, directions: Tensor) -> float:
+    """Length of a step along unit directions [D, P] that moves actions by their own size."""
+    jacobian = policy_jacobian(policy, states, noise)
+    reach = float(gram.along(jacobian, directions).square().mean().sqrt())
+    with torch.no_grad():
+        size = float(act(policy, states, noise).square().mean().sqrt())
+    return max(size, 1e-2) / max(reach, 1e-12)
+
+
+def mean_and_error(values: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over samples [..., n] and its standard error, groups [n] being the independent units.
+
+    The error of one group alone is unknown, 0 here.
+    """
+    n = values.shape[-1]
+    labels, inverse = np.unique(group.cpu().numpy(), return_inverse=True)
+    mean, groups = values.mean(dim=-1), len(labels)
+    if groups < 2:
+        return mean, torch.zeros_like(mean)
+    deviations = values - mean[..., None]
+    label = torch.from_numpy(inverse).to(values.device)
+    sums = values.new_zeros(*values.shape[:-1], groups).index_add_(-1, label, deviations)
+    return mean, (sums.square().sum(dim=-1) * groups / (groups - 1)).sqrt() / n

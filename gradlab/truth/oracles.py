@@ -1,0 +1,260 @@
+"""True policy gradients, each by its own road, so that they can check one another.
+
+    closed form   linear-quadratic system and linear policy (`gradlab.truth.lqr`)
+    unrolled      the simulator's own Jacobians chained until the remainder is negligible, whether
+                  they come from autodiff, a closed form or MuJoCo's certified differences
+    differences   common-random-number returns along directions of θ (`common_random`)
+    score         the likelihood ratio, `named.likelihood_ratio`: no derivative of the simulator
+
+Two gradients are meant by "true" (matched truths), with d the law of the starts:
+    first  E_d[J_θπᵀ ∂_a Q^π(s, π(s))]          all  ∇_θ E_d[V^π(s)]
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gradlab.gradients import gram
+from gradlab.gradients.all_action import discounted_costates
+from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath, tail_gradient
+from gradlab.gradients.starts import Starts
+from gradlab.progress import Progress, silent
+from gradlab.systems.system import System
+from gradlab.truth.continued import piece
+
+BLOCK = 50  # steps unrolled between two looks at convergence
+RECENT = 20  # last steps whose largest term starts the geometric remainder
+OVERFLOW = 250.0  # log |D| at which a chain is given up as divergent
+LARGEST_LOG = 700.0  # of a float64
+AT_MOST = 1000  # steps that a truth is unrolled for
+TOLERANCE = 0.01  # remainder over the norm of a converged truth
+STEPS, ROWS = 25, 6400  # policy Jacobians held at once: per start, and in all
+
+
+def effective_horizon(discount: float, left: float = 0.01) -> int:
+    """Steps after which γᵀ is below what may be left of it."""
+    return int(np.ceil(np.log(left) / np.log(discount)))
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The simulator's first-action gradients for every truncation T = 1 … T_max.
+
+    Attributes:
+        gradients: Σ_{t<T} of the reward terms, [T_max, N, da].
+        lyapunov: closed-loop exponent per step of each start over the second half, [N].
+        remainder: bound on the norm of what the mean gradient misses beyond T_max (geometric).
+        converged: every chain decays faster than 1/γ and the remainder is below the tolerance.
+        flagged: steps whose Jacobian failed its certificate.
+        lost: starts whose rollout or chain left the finite numbers; lost_at: the first such step.
+    """
+
+    gradients: Tensor
+    lyapunov: Tensor
+    remainder: float
+    converged: bool
+    flagged: int
+    lost: int
+    lost_at: int
+
+    @property
+    def horizon(self) -> int:
+        return self.gradients.shape[0]
+
+
+def unroll_first_action(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    discount: float,
+    *,
+    termination: str = "ignore",
+    seed: int = 0,
+    at_least: int = BLOCK,
+    at_most: int = AT_MOST,
+    tolerance: float = TOLERANCE,
+    block: int = BLOCK,
+    progress: Progress = silent,
+    keep: list[LinearizedPath] | None = None,
+) -> Unrolled:
+    """Chain the simulator's Jacobians until the geometric remainder is below the tolerance.
+
+    The tolerance is relative to the norm of the mean gradient, or to its standard error where
+    that is larger (near an optimum). Gives up where a chain has left any use (log |D| > 250),
+    where after two effective horizons most chains still outgrow the discount, or at `at_most`.
+
+    Args:
+        block: steps between two looks at convergence.
+        keep: filled with the pieces of the path, where given.
+    """
+    noise = starts.policy_noise(policy, seed, 0)
+    jacobian = policy_jacobian(policy, starts.states, noise)
+    terms: list[Tensor] = []
+    logs: list[Tensor] = []
+    flagged, D, before = 0, None, None
+    while True:
+        done = block * len(terms)
+        linear = piece(
+            simulator, policy, starts, block, first=done, before=before, termination=termination,
+            seed=seed,
+        )  # fmt: skip
+        if keep is not None:
+            keep.append(linear)
+        swept = sensitivities(linear, D)
+        terms.append(_reward_terms(linear, swept, D, discount, done))
+        logs.append(_log_norm(swept))
+        flagged += int(linear.flags.sum())
+        D, before = swept[-1], linear.path
+        result = _judged(terms, logs, discount, jacobian, starts.weight, tolerance, flagged)
+        progress("truth", result.horizon, at_most)
+        outgrown = float(result.lyapunov.median()) > -float(np.log(discount))
+        diverged = float(logs[-1].max()) >= OVERFLOW
+        diverged |= outgrown and result.horizon >= 2 * effective_horizon(discount)
+        enough = result.converged and result.horizon >= at_least
+        if enough or diverged or result.horizon >= at_most:
+            progress("truth", at_most, at_most)
+            return result
+
+
+def _reward_terms(
+    linear: LinearizedPath,
+    D: Tensor,
+    before: Tensor | None,
+    discount: float,
+    done: int,
+) -> Tensor:
+    """γᵗ D_tᵀ c_t of one block of steps, [BLOCK, N, da]; r_a where t = 0."""
+    c, h = closed_loop_reward_gradient(linear), linear.path.horizon
+    gamma = discount ** torch.arange(done, done + h, dtype=D.dtype, device=D.device)
+    later = torch.einsum("hnsa,hns->hna", D[:-1], c[1:])
+    now = linear.r_a[0] if before is None else torch.einsum("nsa,ns->na", before, c[0])
+    return gamma[:, None, None] * torch.cat([now[None], later])
+
+
+def _judged(
+    terms: list[Tensor],
+    logs: list[Tensor],
+    discount: float,
+    jacobian: PolicyJacobian,
+    weight: Tensor,
+    tolerance: float,
+    flagged: int,
+) -> Unrolled:
+    term, log = torch.cat(terms), torch.cat(logs)
+    gradients, half = term.cumsum(dim=0), len(term) // 2
+    lyapunov = (log[-1] - log[half - 1]) / (len(log) - half)
+    ratio = (lyapunov + float(np.log(discount))).exp()
+    latest = term[-RECENT:].norm(dim=2).amax(dim=0)
+    left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
+    remainder = (_reach(jacobian) * left * weight).mean()
+    g = gradients[-1:] * weight[:, None]
+    norm = gram.mean_gradients(jacobian, g).norm()
+    error = (gram.squared_norms(jacobian, g)[0].mean() / len(weight)).sqrt()
+    converged = bool(remainder <= tolerance * torch.maximum(norm, error))
+    lost = ~torch.isfinite(term).all(dim=2)
+    lost_at = int(lost.any(dim=1).int().argmax()) if bool(lost.any()) else -1
+    return Unrolled(
+        gradients,
+        lyapunov,
+        float(remainder),
+        converged,
+        flagged,
+        int(lost.any(dim=0).sum()),
+        lost_at,
+    )
+
+
+def _log_norm(D: Tensor) -> Tensor:
+    """log |D| of each step and start; a chain that left the finite numbers counts as largest."""
+    norm: Tensor = D.flatten(2).norm(dim=2).nan_to_num(nan=torch.inf)
+    return norm.log().clamp(-LARGEST_LOG, LARGEST_LOG)
+
+
+def _reach(jacobian: PolicyJacobian) -> Tensor:
+    """Frobenius norm of J_i, [N]: how far an action gradient of 1 reaches in θ."""
+    eye = torch.eye(jacobian.action_dim, dtype=jacobian.factors[0].signals.dtype)
+    rows = eye[:, None].expand(-1, jacobian.samples, -1)
+    return gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()
+
+
+def unroll_all_actions(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    horizon: int,
+    discount: float,
+    *,
+    termination: str = "ignore",
+    seed: int = 0,
+) -> Tensor:
+    """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
+    linear = piece(simulator, policy, starts, horizon, termination=termination, seed=seed)
+    return all_action_gradients(linear, policy, horizon, discount)
+
+
+def all_action_gradients(
+    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+) -> Tensor:
+    """Σ_{t<T} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return along a path of at least T steps, [N, P]."""
+    costates = _costates(linear, (horizon,), discount)[0]
+    blocks = _jacobians(linear, policy, horizon)
+    return torch.cat([gram.path_gradients(J, costates[:horizon, rows]) for rows, J in blocks])
+
+
+def all_action_remainder(
+    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+) -> tuple[Tensor, float]:
+    """Those gradients [N, P], and what more steps would add to their mean:
+
+        |g_T − g_m| γᵀ⁻ᵐ/(1 − γᵀ⁻ᵐ),   m = 3T/4
+
+    A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
+    point or in process noise the sum goes on to grow like 1 − γᵀ, which this extrapolates.
+    """
+    m, n = 3 * horizon // 4, len(linear.path.group)
+    long, short = _costates(linear, (horizon, m), discount)
+    parts, mean = [], long.new_zeros(1)
+    for rows, jacobian in _jacobians(linear, policy, horizon):
+        parts.append(gram.path_gradients(jacobian, long[:horizon, rows]))
+        some = short[:m, rows].reshape(1, -1, short.shape[2])
+        mean = mean + gram.mean_gradients(jacobian.rows(slice(0, some.shape[1])), some)[0] * (
+            some.shape[1] / n
+        )
+    G, left = torch.cat(parts), discount ** (horizon - m)
+    return G, float((G.mean(dim=0) - mean).norm()) * left / (1 - left)
+
+
+def _costates(linear: LinearizedPath, horizons: tuple[int, ...], discount: float) -> Tensor:
+    """γᵗ λ_t of each T-step return, [K, H + 1, N, da], importance weights included."""
+    tail = tail_gradient(linear.path, None, "Q")
+    costates = discounted_costates(linear, tail, discount, horizons)
+    return costates * linear.path.weight[:, None]
+
+
+def _jacobians(
+    linear: LinearizedPath, policy: nn.Module, horizon: int
+) -> Iterator[tuple[slice, PolicyJacobian]]:
+    """The policy's Jacobian along the path, all steps of some starts at a time: a sum over steps
+    is then one product, and is written once."""
+    path, n = linear.path, len(linear.path.group)
+    size = max(1, min(ROWS, STEPS * n) // max(horizon, 1))
+    for begin in range(0, n, size):
+        rows = slice(begin, min(begin + size, n))
+        states, noise = path.states[:horizon, rows], path.policy_noise[:horizon, rows]
+        yield rows, policy_jacobian(policy, states.flatten(0, 1), noise.flatten(0, 1))
+
+
+def perturbed(policy: nn.Module, step: Tensor) -> nn.Module:
+    """A copy of the policy at θ + step."""
+    moved = copy.deepcopy(policy)
+    theta = nn.utils.parameters_to_vector(moved.parameters()).detach()
+    nn.utils.vector_to_parameters(theta + step, moved.parameters())
+    return moved

@@ -1,0 +1,155 @@
+"""How far a truth is unrolled where its Jacobians are dear: a few starts and steps go first.
+
+Certified differences of a MuJoCo step cost as much as 2(2nv + nu) steps, and a truth unrolls all
+starts for up to two effective horizons before it gives up. Where that would take longer than
+`PATIENCE`, some starts are unrolled for some steps, and say
+
+    how fast closed-loop chains grow      clearly faster than 1/γ: the sum does not converge, and
+                                          only a shorter objective can have a gradient
+    where N starts would be precise       se_n √(n/N) / |g|, for every T that a cut may have
+
+Without a T ≥ H that may do, there is no truth; else all starts are unrolled as far as patience
+goes. Prices are operation counts (`linearization_price`), so results depend on no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor, nn
+
+from gradlab.gradients import gram
+from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.starts import Starts
+from gradlab.systems.system import System
+from gradlab.truth.agreement import PRECISION, norm_and_error
+from gradlab.truth.continued import joined
+from gradlab.truth.oracles import (
+    AT_MOST,
+    BLOCK,
+    Unrolled,
+    all_action_gradients,
+    effective_horizon,
+    unroll_first_action,
+)
+
+PATIENCE = 40.0  # seconds of one core for a truth
+SCOUTING = 10.0  # and for those that go first
+FEWEST, MOST = 8, 16  # scouts
+DIFFERENCES = 2048  # rows that common-random differences step beside the starts
+HOPELESS = 2 * PRECISION  # relative standard error expected of all starts, beyond which none try
+GRID = 0.8  # ratio of the truncations at which precision is tried
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many steps all starts are unrolled for.
+
+    Attributes:
+        at_most: steps; 0: not at all.
+        scouts: starts that went first, 0 where none had to; their `unrolled` gradients.
+        whole: seconds of one core that the rule's own length would take.
+        why: what stands in the way of all of it, "" where nothing does.
+    """
+
+    at_most: int
+    scouts: int = 0
+    unrolled: Unrolled | None = None
+    whole: float = 0.0
+    why: str = ""
+
+    @property
+    def block(self) -> int:
+        """Steps between two looks: no more than there are."""
+        return min(BLOCK, -(-self.at_most // -(-self.at_most // BLOCK)))
+
+
+def linearization_price(system: System) -> float:
+    """Seconds of one core for the Jacobians at one state; 0 where nobody counts them."""
+    price: float = getattr(system, "linearization_price", 0.0)
+    return price
+
+
+def plan(
+    simulator: System,
+    policy: nn.Module,
+    starts: Starts,
+    discount: float,
+    horizon: int,
+    *,
+    kinds: Collection[str],
+    termination: str = "ignore",
+    seed: int = 0,
+) -> Plan:
+    """As far as the rule goes where patience allows it, else as far as scouts and patience do."""
+    n, H = len(starts.states), max(horizon, 1)
+    price = linearization_price(simulator)
+    stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
+    per_step = price * (n + DIFFERENCES / stencil)
+    whole = per_step * min(2 * effective_horizon(discount), AT_MOST)
+    if whole <= PATIENCE:
+        return Plan(AT_MOST)
+    count = min(max(int(SCOUTING / (price * BLOCK)), FEWEST), MOST, n)
+    steps = max(min(int(SCOUTING / (price * count)), BLOCK), H)
+    few, pieces = starts.block(slice(0, count)), list[LinearizedPath]()
+    unrolled = unroll_first_action(
+        simulator, policy, few, discount,
+        termination=termination, seed=seed, at_most=steps, block=steps, keep=pieces,
+    )  # fmt: skip
+    affordable = min(int(PATIENCE / per_step), AT_MOST)
+    if affordable < H:
+        why = f"unrolling {n} starts for {H} steps takes {per_step * H:.0f} s of a core"
+        return Plan(0, count, unrolled, whole, why)
+    if not outgrows(unrolled, discount):
+        return Plan(affordable, count, unrolled, whole, "its price")
+    reach = _precise(pieces, unrolled, policy, few, discount, H, kinds, seed, n)
+    if not reach:
+        why = f"no T from {H} to {unrolled.horizon} would be precise with {n} starts"
+        return Plan(0, count, unrolled, whole, why)
+    reach = affordable if reach == unrolled.horizon else int(np.ceil(reach / GRID))
+    return Plan(min(reach, affordable), count, unrolled, whole, "its growth and its price")
+
+
+def outgrows(unrolled: Unrolled, discount: float) -> bool:
+    """Do most chains clearly grow faster than 1/γ: the median by two standard errors, and by as
+    much again as the discount itself shrinks?"""
+    exponents = unrolled.lyapunov
+    spread = float(exponents.std()) / len(exponents) ** 0.5 if len(exponents) > 1 else 0.0
+    return float(exponents.median()) - 2 * spread > -2 * float(np.log(discount))
+
+
+def _precise(
+    pieces: list[LinearizedPath],
+    unrolled: Unrolled,
+    policy: nn.Module,
+    few: Starts,
+    discount: float,
+    H: int,
+    kinds: Collection[str],
+    seed: int,
+    n: int,
+) -> int:
+    """The longest tried T ≥ H at which n starts would be precise, 0 where there is none."""
+    linear, T = joined(pieces), unrolled.horizon
+    jacobian = policy_jacobian(policy, few.states, few.policy_noise(policy, seed, 0))
+    weight = few.weight[:, None]
+    while T >= H:
+        found = []
+        if "all" in kinds:
+            found.append(all_action_gradients(linear, policy, T, discount))
+        if "first" in kinds:
+            g = unrolled.gradients[T - 1] * weight
+            found.append(gram.path_gradients(jacobian, g[None]))
+        if max(_relative(G, few) for G in found) * (len(few.states) / n) ** 0.5 < HOPELESS:
+            return T
+        T = H - 1 if T == H else max(int(GRID * T), H)
+    return 0
+
+
+def _relative(G: Tensor, few: Starts) -> float:
+    """Standard error of the mean gradient over its norm; infinite where nothing is known of it."""
+    norm, error = (float(each) for each in norm_and_error(G, few))
+    return error / norm if norm > 0 and np.isfinite(error) else float("inf")

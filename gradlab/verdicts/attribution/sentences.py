@@ -1,0 +1,71 @@
+"""A ledger in sentences: of each estimator the attributed horizon of smallest error, and beside it
+what a table of numbers does not show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gradlab.runs.attribution import CANCELLING, SOURCES, Ledger, Part, Spread
+from gradlab.runs.profile import Profile
+from gradlab.verdicts.measurement.sources import source
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import gradient, percent
+
+ABOUT = "source"
+
+
+def sentences(ledger: Ledger, profile: Profile) -> list[Sentence]:
+    """What the ledger says, the bias first."""
+    names = dict.fromkeys(each.estimator for each in ledger.bias)
+    told = [sentence for name in names for sentence in source(profile, ledger, name)]
+    told += [Sentence(ABOUT, True, text) for text in _elsewhere(ledger)]
+    told += [
+        Sentence(ABOUT, any(part.clear for part in each.sources), _variance(each, ledger.starts))
+        for each in _least(ledger, profile)
+    ]
+    return told + [Sentence(ABOUT, True, text) for text in _skipped(ledger)]
+
+
+def _elsewhere(ledger: Ledger) -> Iterator[str]:
+    """Horizons at which shares say little."""
+    for name in dict.fromkeys(each.estimator for each in ledger.bias):
+        mine = [each for each in ledger.bias if each.estimator == name]
+        lost = ", ".join(str(each.horizon) for each in mine if each.lost)
+        if lost:
+            yield f"The squared bias of {gradient(name)} is lost in noise at h = {lost}."
+        cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
+        if cancelling:
+            yield (
+                f"Causes cancel in {gradient(name)} at h = {cancelling}: a share is more than "
+                f"{CANCELLING:g}× the squared bias, and others undo it."
+            )
+
+
+def _least(ledger: Ledger, profile: Profile) -> list[Spread]:
+    """One account of each estimator: where its MSE, or without a truth its variance, is least."""
+    quantity = "mse" if profile.truth["admissible"] else "variance"
+
+    def error(spread: Spread) -> float:
+        return profile.estimate(spread.estimator, quantity, spread.horizon).value
+
+    names = dict.fromkeys(each.estimator for each in ledger.variance)
+    return [min((s for s in ledger.variance if s.estimator == name), key=error) for name in names]
+
+
+def _variance(spread: Spread, starts: int) -> str:
+    where = f"{gradient(spread.estimator)} at h = {spread.horizon}"
+    told = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
+    still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
+    exact = f"; exactly nothing from {', '.join(still)}" if still else ""
+    known = ", ".join(told) or "no share is clear of 0"
+    return f"Variance of {where}: {known}{exact} (N = {starts})."
+
+
+def _skipped(ledger: Ledger) -> Iterator[str]:
+    for name, why in ledger.skipped.items():
+        yield f"Not attributed: {name}, since {why}."
+
+
+def _fraction(part: Part) -> str:
+    low, high, share = map(percent, (part.fraction_low, part.fraction_high, part.fraction))
+    return share if low == high else f"{share} (CI {low} to {high})"

@@ -1,0 +1,1 @@
+"""Sentences about a choice of horizon and weights."""

@@ -1,0 +1,101 @@
+"""The first screen of a choice: what to use, what else may be as good, and what would tell."""
+
+from __future__ import annotations
+
+from gradlab.choice.values import Best, Cell, Choice, Tried
+from gradlab.statistics.quantities import QUANTITIES
+from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
+from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import cosine, cosines, rounded_up, span, two
+
+MANY = 4  # cells in a row that a headline names before it counts
+
+
+def screen(choice: Choice) -> Screen:
+    """Use what is best by the criterion that decides; every other sentence below."""
+    rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
+    found = choice.best or choice.mse or choice.direction
+    if found is None and choice.tried is not None:
+        return _tried(choice, choice.tried, rest)
+    if found is None:
+        text = "Use no gradient on the word of this file: nothing in it can be chosen from."
+        return Screen(text, "none", "no error is known", (), None, rest)
+    others = tuple(cell for cell in found.kept if cell != found.cell)
+    text = f"Use {cell_words(found.cell)}: the best {_criterion(found)} at batch {choice.batch}."
+    if choice.best is not None and choice.by == "gain" and not _raises(choice, found.cell):
+        text = f"No gradient is shown to raise the return; best guess: {cell_words(found.cell)}."
+    if others:
+        text += f" Not excluded: {_alternatives(others)}."
+    text += _lowers(choice)
+    facts = (_fact(choice, found), *_direction(choice, found))
+    light: Light = "choose" if others else "act"
+    return Screen(text, light, _sure(found), facts, None, rest)
+
+
+def _tried(choice: Choice, found: Tried, rest: tuple[Sentence, ...]) -> Screen:
+    """Without a truth: the step that gained most return."""
+    others = tuple(cell for cell in found.kept if cell != found.cell)
+    text = f"Use {cell_words(found.cell)}: its step gained most return."
+    if not _raises(choice, found.cell):
+        text = f"No step is shown to raise the return; best guess: {cell_words(found.cell)}."
+    if others:
+        text += f" Not excluded: {_alternatives(others)}."
+    where = f"return gained by a step along {cell_words(found.cell)}"
+    ends = span(found.interval.low, found.interval.high)
+    fact = Fact(f"{where}, {ends}", two(found.value), "the best possible gain is unknown")
+    sure = "not sure" if others else "sure (nothing else that was tried may be best, 95%)"
+    light: Light = "choose" if others else "act"
+    return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
+
+
+def _raises(choice: Choice, cell: Cell) -> bool:
+    return choice.steps is not None and cell in choice.steps.raises
+
+
+def _lowers(choice: Choice) -> str:
+    """What not to use."""
+    if choice.steps is None or not choice.steps.lowers:
+        return ""
+    return f" Lower the return: {_alternatives(choice.steps.lowers, 'cells')}."
+
+
+def _criterion(found: Best) -> str:
+    return CALLED[found.criterion].partition(" (")[0]
+
+
+def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
+    names = dict.fromkeys(name for name, _ in others)
+    if len(names) > MANY:
+        return f"{len(others)} {called} of {len(names)} gradients"
+    return cells_words(others)
+
+
+def _sure(found: Best) -> str:
+    if len(found.kept) == 1:
+        return "sure (nothing else may be best, 95%)"
+    if not found.partings:
+        return "not sure; no affordable number of samples would tell"
+    first = found.partings[0]
+    rival = first.member if first.rival == found.cell else first.rival
+    more = f"about {rounded_up(first.more)} more samples would part it from {cell_words(rival)}"
+    return f"not sure; {more}"
+
+
+def _fact(choice: Choice, found: Best) -> Fact:
+    ends = (found.interval.low, found.interval.high)
+    where = f"{_criterion(found)} of {cell_words(found.cell)}"
+    if found.criterion != "mse":
+        shown = Fact(f"{where}, {cosines(*ends)}", cosine(found.value), "")
+    else:
+        shown = Fact(f"{where}, {span(*ends)}", two(found.value), "")
+    name = {"mse": "mse", "direction": "cosine_batch"}.get(found.criterion, found.criterion)
+    known = next((each for each in QUANTITIES.values() if each.name == name), None)
+    formula = "" if known is None else f"{known.formula} ({known.source}), "
+    return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
+
+
+def _direction(choice: Choice, found: Best) -> list[Fact]:
+    """The same by the other criterion."""
+    other = choice.direction
+    return [] if other is None or other is found else [_fact(choice, other)]

@@ -1,0 +1,196 @@
+"""What two measurements of one policy say of one another, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
+from math import exp
+
+import numpy as np
+
+from gradlab.runs.check_results import no_gradient
+from gradlab.runs.comparison import Comparison
+from gradlab.runs.decision_rules import LogRatio, least_ratio
+from gradlab.statistics.comparison import difference, more_samples
+from gradlab.statistics.intervals import Interval
+from gradlab.verdicts.phrases import SAME, capital, ratio_of, ratio_span, same
+from gradlab.verdicts.screen import NOTHING, Fact, Screen
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import gradient, horizons, known, listed, percent, rounded_up, two
+
+SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other
+PARTS = {
+    "bias2": "squared bias",
+    "variance": "variance",
+    "cosine": "cosine",
+}
+
+
+def screen(comparison: Comparison) -> Screen:
+    """Whether B is better than A, and for which gradients; the change that was made is below."""
+    rest = comparison_verdict(comparison)
+    for profile, name in zip((comparison.first, comparison.second), comparison.names, strict=True):
+        if void := no_gradient(profile.sanity):
+            return Screen(f"{name}: {void[0].sentence}", "none", NOTHING, (), "mse-ratio", rest)
+    ratios = {name: ratio for name in comparison.estimators if (ratio := _least(comparison, name))}
+    A, B = comparison.names
+    if not ratios:
+        text = f"{B} and {A} cannot be compared: no error is known to be above 0 in both."
+        return Screen(text, "none", "no error to compare", (), "mse-ratio", rest)
+    better = [name for name, ratio in ratios.items() if ratio.high < 0]
+    worse = [name for name, ratio in ratios.items() if ratio.low > 0]
+    alike = [name for name, ratio in ratios.items() if same(ratio)]
+    open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
+    told = [f"lowers the error of {_who(better)}"] if better else []
+    told += [f"raises that of {_who(worse)}"] if worse else []
+    if told:
+        text = f"{B} against {A}: it {' and '.join(told)}."
+    elif open_:
+        text = f"{B} is not shown to be better or worse than {A}."
+    else:
+        text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
+    text += f" Open: {_who(open_)}." if told and open_ else ""
+    facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
+    return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
+                  "mse-ratio", rest)  # fmt: skip
+
+
+def _who(names: Sequence[str]) -> str:
+    return listed([gradient(name).partition(" (")[0] for name in names], 2)
+
+
+def _sure(comparison: Comparison, ratios: Mapping[str, LogRatio], open_: Sequence[str]) -> str:
+    if not open_:
+        return "decided for every gradient (95%)"
+    least = min(open_, key=lambda name: -abs(ratios[name].value) / ratios[name].se)
+    decided = len(ratios) - len(open_)
+    return f"decided for {decided} of {len(ratios)} gradients; {_more(comparison, ratios[least])}"
+
+
+def _fact(comparison: Comparison, name: str, ratio: LogRatio) -> Fact:
+    A, B = comparison.names
+    paired = "each replicate at its own best horizon"
+    how = f"least MSE of {B} over that of {A}, {paired}, {_samples(comparison)}."
+    label = f"× the error, {gradient(name).partition(' (')[0]}, {ratio_span(ratio)}"
+    return Fact(label, known(two(exp(ratio.value)), exp(ratio.low), exp(ratio.high),
+                             _samples(comparison)), how)  # fmt: skip
+
+
+def _least(comparison: Comparison, name: str) -> LogRatio | None:
+    """log of B's least error over A's; None where it is lost."""
+    over = _finite(comparison, name, "mse")
+    pairs = [comparison.estimates(name, "mse", h) for h in over]
+    if not pairs:
+        return None
+    return least_ratio([pair[1] for pair in pairs], [pair[0] for pair in pairs])
+
+
+def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
+    """Whether B is better than A, estimator by estimator, and in what."""
+    found = [_asked(comparison)]
+    for name in comparison.estimators:
+        error, parts = _error(comparison, name), _parts(comparison, name)
+        if error is None and parts:
+            found.append(Sentence("parts", True, f"{capital(gradient(name))}: {parts}."))
+        elif error is not None:
+            decided, text = error
+            found.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
+    return tuple(found)
+
+
+def _asked(comparison: Comparison) -> Sentence:
+    """What was changed, and how sharp the comparison is."""
+    A, B = comparison.names
+    told = [
+        f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
+        for key, (one, other) in comparison.changed.items()
+    ]
+    text = f"{A} against {B}: "
+    text += f"they differ in {', '.join(told)}" if told else "no recorded setting differs"
+    n = _samples(comparison)
+    if comparison.unpaired:
+        text += f"; not paired, since {comparison.unpaired}: the errors of both add ({n})."
+    else:
+        text += f"; paired, on the same starts and noise ({n})."
+    return Sentence("comparison", True, f"{text} {comparison.skipped}".strip())
+
+
+def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
+    """Decided, and the least error over the horizons, each replicate choosing its own."""
+    over = _finite(comparison, name, "mse")
+    if not over:
+        return None
+    pairs = [comparison.estimates(name, "mse", h) for h in over]
+    best = [over[int(np.argmin([pair[k].value for pair in pairs]))] for k in range(2)]
+    ratio = _least(comparison, name)
+    (A, B), n = comparison.names, _samples(comparison)
+    if ratio is None:
+        return False, f"Undecided: the error of {gradient(name)} is lost in noise ({n})"
+    if same(ratio):
+        text = f"{A} and {B} have the same error of {gradient(name)} to within"
+        return True, f"{text} {percent(SAME - 1)} ({n})"
+    numbers = f"{ratio_of(ratio)} (CI {ratio_span(ratio)}, {n})"
+    if ratio.low > 0 or ratio.high < 0:
+        verb = "raises" if ratio.low > 0 else "lowers"
+        text = f"{B} {verb} the mean squared error of {gradient(name)} to {numbers} that of {A}"
+        where = f" (at their best, h = {best[0]} in {A} and {best[1]} in {B})"
+        return True, text + (where if len(over) > 1 else "")
+    text = f"Undecided whether {B} has the smaller error of {gradient(name)}: {numbers} that of {A}"
+    return False, f"{text}; {_more(comparison, ratio)}"
+
+
+def _parts(comparison: Comparison, name: str) -> str:
+    """The horizons at which each part is clearly larger or smaller; empty where none is."""
+    told = []
+    for quantity, words in PARTS.items():
+        over = _finite(comparison, name, quantity)
+        gaps = [_gap(comparison, name, quantity, h) for h in over]
+        up = [h for h, gap in zip(over, gaps, strict=True) if gap.low > 0]
+        down = [h for h, gap in zip(over, gaps, strict=True) if gap.high < 0]
+        moved = [f"higher at h = {horizons(up)}"] if up else []
+        moved += [f"lower at h = {horizons(down)}"] if down else []
+        if moved:
+            told.append(f"{words} {' and '.join(moved)}")
+    return "; ".join(told)
+
+
+def _gap(comparison: Comparison, name: str, quantity: str, horizon: int) -> Interval:
+    first, second = comparison.estimates(name, quantity, horizon)
+    return difference(second, first)
+
+
+def _finite(comparison: Comparison, name: str, quantity: str) -> list[int]:
+    """Horizons at which both values are numbers."""
+    if quantity not in comparison.quantities:
+        return []
+    over = comparison.measured(name, quantity)
+    pairs = {h: comparison.estimates(name, quantity, h) for h in over}
+    return [h for h in over if all(np.isfinite(each.left_out).all() for each in pairs[h])]
+
+
+def _more(comparison: Comparison, ratio: LogRatio) -> str:
+    missing = more_samples(abs(ratio.value), ratio.se, comparison.samples)
+    if missing is None:
+        return "no affordable number of samples would tell"
+    return f"about {rounded_up(missing)} more samples in each would tell"
+
+
+def _samples(comparison: Comparison) -> str:
+    counts = [int(each.config["starts"]) for each in (comparison.first, comparison.second)]
+    return f"N = {counts[0]}" if counts[0] == counts[1] else f"N = {counts[0]} and {counts[1]}"
+
+
+def _short(one: object, other: object) -> tuple[str, str]:
+    """Two values; of long ones what is around their first difference."""
+    texts = ["none" if each in (None, "") else str(each) for each in (one, other)]
+    same = takewhile(lambda pair: pair[0] == pair[1], zip(*texts, strict=False))
+    begin = sum(1 for _ in same) - LEAD
+    return _around(texts[0], begin), _around(texts[1], begin)
+
+
+def _around(text: str, begin: int) -> str:
+    if len(text) <= SHOWN:
+        return text
+    begin = max(min(begin, len(text) - SHOWN), 0)
+    end = begin + SHOWN
+    return f"{'…' * (begin > 0)}{text[begin:end]}{'…' * (end < len(text))}"

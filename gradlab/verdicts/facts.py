@@ -1,0 +1,218 @@
+"""What decides what to do next, as plain values that every sentence, page and terminal reads.
+
+    gain        of one small step along each gradient, to first order, with its interval
+    realised    the same steps taken, on fresh starts
+    own         the gradients that need no simulator: the user's choice is among these
+    kept        their cells that may have the largest gain (`statistics.selection`)
+    sure        share of resamples in which the chosen step helps and is within a tenth of the best
+
+Without a truth the realised changes of the return take the place of gains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradlab.runs.check_results import failed_premises
+from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.profile import Profile
+from gradlab.runs.realised import Disagreement, Realised
+from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
+from gradlab.statistics.moments import Estimate
+from gradlab.statistics.number import Number
+from gradlab.statistics.selection import RankSet, largest, separations
+
+Cell = tuple[str, int]
+CLOSE = 0.9  # share of the best gain that counts as the same in practice
+STATES = ("mixed", "mixed_all")  # need the simulator's states
+CONTROLS = ("true_dynamics", "true_dynamics_all")  # need its derivatives
+FEWEST = 3  # groups of starts that a set of cells needs
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """See above.
+
+    Attributes:
+        samples: starts; seconds: what measuring them took; batch: N′ of one update.
+        law, truth: of the measurement, and the status of its truth; why: its reason.
+        own: names among which the choice is; data: the name without a horizon, if there is one.
+        gains: to first order, of every cell with a finite one; {} without a truth.
+        batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
+            truth, whichever it is.
+        best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
+        more: further starts that would exclude the nearest rival of another kind; None: no
+            affordable number, or there is none.
+        sure: see above; NaN where nothing can be ranked.
+        realised: None where no steps were taken; disagreements: steps whose realised gain is not
+            what it is to first order.
+        failed: checks that ask for attention, by name.
+        void: why nothing can be decided, in sentences; () where something can.
+    """
+
+    samples: int
+    seconds: float
+    batch: int
+    law: str
+    truth: str
+    why: str
+    own: tuple[str, ...]
+    gains: Mapping[Cell, Number]
+    batch_gains: Mapping[Cell, Number]
+    errors: Mapping[Cell, Number]
+    cosines: Mapping[Cell, Number]
+    best: Cell | None
+    kept: tuple[Cell, ...]
+    more: int | None
+    sure: float
+    realised: Realised | None
+    disagreements: tuple[Disagreement, ...]
+    failed: tuple[str, ...]
+    void: tuple[str, ...] = ()
+
+    def horizons(self, name: str) -> list[int]:
+        """Horizons of an estimator with a gain."""
+        return sorted(h for each, h in self.gains if each == name)
+
+    def close(self) -> list[int]:
+        """The run of horizons around the best one that gain practically as much."""
+        assert self.best is not None
+        name, at = self.best
+        enough = CLOSE * self.gains[self.best].clipped
+        good = {h for h in self.horizons(name) if self._helps((name, h), enough)}
+        low = high = at
+        while low - 1 in good:
+            low -= 1
+        while high + 1 in good:
+            high += 1
+        return list(range(low, high + 1))
+
+    def _helps(self, cell: Cell, enough: float) -> bool:
+        found = self.gains[cell]
+        return found.low > 0 and found.clipped >= enough
+
+    def harmful(self, name: str) -> list[int]:
+        """Horizons whose step is shown to lower the return."""
+        return [h for h in self.horizons(name) if self.gains[name, h].high < 0]
+
+    def best_of(self, names: Sequence[str]) -> Cell | None:
+        """The cell of largest gain among some estimators."""
+        cells = [cell for cell in self.gains if cell[0] in names]
+        return max(cells, key=lambda cell: self.gains[cell].value, default=None)
+
+    @property
+    def seconds_for_more(self) -> float:
+        """What measuring with the missing starts, too, would take."""
+        return self.seconds * (1 + (self.more or 0) / self.samples)
+
+
+def facts(profile: Profile) -> Facts:
+    """What a measurement says about the next step; needs no torch."""
+    gains, batch_gains = _numbers(profile, "gain"), _numbers(profile, "cosine_batch")
+    admissible = bool(profile.truth["admissible"])
+    gains = gains if admissible else {}
+    own = own_names(profile.estimators)
+    cells = [cell for cell in gains if cell[0] in own and not _is_data(profile, cell)]
+    estimates = [profile.estimate(name, "gain", h) for name, h in cells]
+    ranks = _ranked(estimates)
+    best = None if ranks is None else best_shown(gains, cells)
+    realised = profile.realised
+    table = profile.table()
+    return Facts(
+        samples=int(profile.config["starts"]),
+        seconds=_seconds(profile),
+        batch=profile.batch,
+        law=str(profile.config.get("law", "start")),
+        truth=str(profile.truth.get("status", "none")),
+        why=str(profile.truth.get("reason", "")),
+        own=own,
+        gains=gains,
+        batch_gains=batch_gains if gains else {},
+        errors=_numbers(profile, "relative_mse"),
+        cosines=_numbers(profile, "cosine"),
+        best=best,
+        kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
+        more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
+        sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
+        realised=realised,
+        disagreements=() if realised is None else realised.disagreements(table),
+        failed=tuple(each.check for each in profile.sanity or () if not each.passed),
+        void=tuple(each.sentence for each in failed_premises(profile.sanity)),
+    )
+
+
+def certainty(estimates: Sequence[Estimate], chosen: int) -> float:
+    """Share of resamples in which the chosen one is above 0 and at least nine tenths of the best.
+
+    Resamples are those of a multiplier bootstrap over groups, the same for all estimates.
+    """
+    psi = np.stack([pseudo_values(each) for each in estimates])
+    values = np.array([each.value for each in estimates])
+    groups = psi.shape[1]
+    shift = (bootstrap_counts(groups) - 1.0) @ (psi - psi.mean(axis=1, keepdims=True)).T / groups
+    drawn = values + shift
+    good = (drawn[:, chosen] > 0) & (drawn[:, chosen] >= CLOSE * drawn.max(axis=1))
+    return float(good.mean())
+
+
+def _ranked(estimates: Sequence[Estimate]) -> RankSet | None:
+    if not estimates or len(estimates[0].left_out) < FEWEST:
+        return None
+    return largest(estimates)
+
+
+def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | None:
+    """The largest gain that is shown to be one, else the largest."""
+    shown = [cell for cell in cells if gains[cell].low > 0]
+    return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
+
+
+def _is_data(profile: Profile, cell: Cell) -> bool:
+    """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
+    first = profile.config.get("actions", {}).get(cell[0], "first") == "first"
+    return cell[1] == 0 and cell[0] != "data" and first and "data" in profile.estimators
+
+
+def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:
+    """Further starts that would exclude a rival that is worse by more than a tenth."""
+    best = ranks.value[ranks.best]
+    found = [
+        each
+        for each in separations(ranks, samples)
+        if ranks.value[each.member] < CLOSE * best or cells[each.member][0] != cells[ranks.best][0]
+    ]
+    return found[0].more if found else None
+
+
+def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
+    """A quantity of every cell where it and its left-out values are finite."""
+    if quantity not in profile.quantities:
+        return {}
+    q = profile.quantities.index(quantity)
+    found = {}
+    for e, name in enumerate(profile.estimators):
+        for h in horizons_of(profile, name):
+            place = e, q, profile.horizons.index(h)
+            value, low, high = (
+                float(profile.columns[each][place]) for each in ("value", "ci_low", "ci_high")
+            )
+            known = profile.count[place] and np.isfinite(profile.left_out[place]).all()
+            if known and np.isfinite(value):
+                found[name, h] = Number(value, low, high, int(profile.count[place]))
+    return found
+
+
+def own_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Whose step may be recommended: those that need no simulator, where there are such."""
+    plain = tuple(name for name in names if name not in (*STATES, *CONTROLS))
+    return plain if set(plain) - {"data"} else tuple(names)
+
+
+def _seconds(profile: Profile) -> float:
+    try:
+        return float(profile.environment.get("wall_seconds", "nan"))
+    except ValueError:
+        return float("nan")

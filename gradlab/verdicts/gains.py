@@ -1,0 +1,104 @@
+"""Gains, horizons and gradients in the words of someone who trains policies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gradlab.runs.realised import Realised
+from gradlab.statistics.number import Number
+from gradlab.wording import horizons, span, steps
+
+WHERE = {
+    "model": "the model",
+    "mixed": "the model along the simulator's states",
+    "true_dynamics": "the simulator",
+}
+SURE, LIKELY = 0.975, 0.8
+FULL = 0.985  # from which on both ends round to 99%
+WIDE = 0.5  # both ends beyond this say nothing
+
+
+def share(value: float) -> str:
+    """A share of the possible gain in whole percent, never rounded to all or nothing of it."""
+    value = max(-1.0, min(value, 1.0))
+    if abs(value) >= 0.995:
+        return "over 99%" if value > 0 else "under −99%"
+    return f"{round(100 * value)}%".replace("-", "−")
+
+
+def gain_text(found: Number) -> str:
+    """77% (CI 74–80%); unknown where anything between harm and help is possible."""
+    if found.low < -WIDE and found.high > WIDE:
+        return f"unknown ({found.n} starts)"
+    if found.low >= FULL:
+        return "over 99%"
+    low, high = share(found.low), share(found.high)
+    joint = " to " if found.low < 0 else "–"
+    low = low.removesuffix("%") if joint == "–" else low
+    return f"{share(found.clipped)} (CI {low}{joint}{high})"
+
+
+def change(taken: Realised, cell: tuple[str, int]) -> str:
+    """+0.31 (CI 0.25–0.37), in units of return, by the shorter step."""
+    ends = taken.ends(cell)
+    return f"{taken.change(cell).value:+.2g} (CI {span(ends.low, ends.high)})".replace("-", "−")
+
+
+def range_text(over: Sequence[int]) -> str:
+    """10–25 steps"""
+    return steps(over[0]) if len(over) == 1 else f"{horizons(over)} steps"
+
+
+def through(name: str) -> str:
+    """What an estimator differentiates, and where θ is, as a reader would say it."""
+    if name == "data":
+        return "the critic alone"
+    base = name.removesuffix("_all")
+    if base not in WHERE:
+        return f"the gradient {name}"
+    return f"{WHERE[base]}, {carried(name)}"
+
+
+def named(name: str) -> str:
+    """The same within a list: the model (θ in all actions)."""
+    return f"{through(name).replace(', ', ' (', 1)})" if ", " in through(name) else through(name)
+
+
+def carried(name: str) -> str:
+    return "θ in all actions" if name.endswith("_all") else "θ in the first action"
+
+
+def step_along(name: str, over: Sequence[int], small: bool = False) -> str:
+    """Backpropagate 10–25 steps through the model, θ in all actions"""
+    if name == "data":
+        return "the critic alone" if small else "Use the critic alone (the data gradient)"
+    base = name.removesuffix("_all")
+    verb = "backpropagate" if small else "Backpropagate"
+    if base in WHERE:
+        return f"{verb} {range_text(over)} through {through(name)}"
+    use = "use" if small else "Use"
+    return f"{use} the gradient {name} at h = {horizons(over)}"
+
+
+def until(harmful: Sequence[int], first: int) -> str:
+    """Unrolled up to 5 steps it lowers the return; 3–5 where shorter ones do not."""
+    run = [h for k, h in enumerate(harmful) if h == first + k]
+    whole = run and len(run) == len(harmful) and run[-1] > 1
+    how_far = f"up to {steps(run[-1])}" if whole else range_text(harmful)
+    return f"Unrolled {how_far} it lowers the return."
+
+
+def alone(data: Number) -> str:
+    """What the critic by itself is worth."""
+    if data.high < 0:
+        return "The critic alone points backwards."
+    if data.low > 0:
+        return f"The critic alone gains {share(data.clipped)}."
+    return "The critic alone is not shown to help."
+
+
+def ahead(certainty: float) -> str:
+    """sure (98%) …; a share that no resample contradicts is not certainty."""
+    word = "sure" if certainty >= SURE else "likely" if certainty >= LIKELY else "open"
+    percent = min(max(round(100 * certainty), 1), 99)
+    return f"{word} ({percent}%) that this step helps most here"

@@ -1,0 +1,1 @@
+"""Sentences about a comparison of Jacobians."""

@@ -1,0 +1,1 @@
+"""Sentences about recorded trajectories and a model."""

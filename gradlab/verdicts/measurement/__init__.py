@@ -1,0 +1,1 @@
+"""Sentences about a measurement: one module per form."""

@@ -1,0 +1,185 @@
+"""Form 1: how far may one unroll, where is the error least, and what is your setting worth?
+
+The horizon of least error comes with the set of those that may have it (`statistics.selection`),
+and with the samples that would make it smaller; both rest on differences on the same starts.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+
+from gradlab.runs.decision_rules import (
+    COSINE,
+    EXCESS,
+    UsableHorizon,
+    best_horizons,
+    horizons_of,
+    judged_horizons,
+    least_ratio,
+    longest_pass,
+    ratio_to_best,
+    usable_horizon,
+)
+from gradlab.runs.profile import Profile
+from gradlab.statistics.intervals import interval, jackknife_se
+from gradlab.statistics.selection import RankSet, separations
+from gradlab.verdicts.phrases import SAME, capital, inverse, more, ratio_of, ratio_span, same
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import (
+    cosine,
+    gradient,
+    horizons,
+    percent,
+    rounded_up,
+    samples,
+    span,
+    steps,
+    times,
+)
+
+FAR = 2.0  # times more accurate, at least, before another estimator is recommended
+
+
+def horizon(profile: Profile, name: str) -> list[Sentence]:
+    """The usable horizon, the set of the best, and the price of the user's own."""
+    found, n = usable_horizon(profile, name), samples(profile.config)
+    who, best = gradient(name), _best(profile, name)
+    rest = f"{best}.{_yours(profile, name)}{_rival(profile, name)}"
+    if found.high == 0:
+        why, alone = _obstacle(profile, name, 1), longest_pass(profile, name)
+        text = f"No horizon of {who} is usable ({n}): at h = 1 {why}; {rest}"
+        if len(alone) > 1:
+            text += f" Without the shorter ones h = {alone[0]}–{alone[-1]} would be."
+        return [Sentence("horizon", True, text)]
+    if found.low == 0:
+        enough = _more_for_horizon(profile, name, found)
+        text = (
+            f"Undecided whether {who} has a usable horizon: none or up to {steps(found.high)} "
+            f"(95% CI, {n}); {enough} decide; {rest}"
+        )
+        return [Sentence("horizon", False, text)]
+    text = (
+        f"Usable horizon of {who} ≈ {steps(found.value)} (95% CI {found.low}–{found.high}, {n}); "
+        f"{rest}"
+    )
+    return [Sentence("horizon", True, text)]
+
+
+def paired_horizon(profile: Profile, name: str) -> list[Sentence]:
+    """What differences on the same starts still say where the truth is imprecise."""
+    n, best = samples(profile.config), _best(profile, name)
+    rest = f"{_yours(profile, name)}{_rival(profile, name)}"
+    text = f"Of {gradient(name)} {best}, {n}.{rest}"
+    return [Sentence("horizon", True, text)]
+
+
+def _best(profile: Profile, name: str) -> str:
+    """Where the error is least, the 95% set, and what would make it smaller."""
+    over = judged_horizons(profile, name)
+    errors = [profile.estimate(name, "mse", h) for h in over]
+    at = over[int(np.argmin([each.value for each in errors]))]
+    text = f"the mean squared error is smallest at h = {at}"
+    text += ", the data gradient J_0" if at == 0 else ""
+    if (found := best_horizons(profile, name)) is not None:
+        ranks = found[1]
+        kept = [h for h, here in zip(over, ranks.kept, strict=True) if here]
+        text += f" (95% set: {horizons(kept)}{_separation(profile, over, ranks)})"
+    return text + _against_zero(profile, name, at)
+
+
+def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
+    """The next member that more samples would take out of the set."""
+    if ranks.kept.sum() < 2:
+        return ""
+    found = separations(ranks, int(profile.config["starts"]))
+    if not found:
+        return "; no affordable number of samples would separate them"
+    first = found[0]
+    member, rival = over[first.member], over[first.rival]
+    return f"; about {rounded_up(first.more)} more samples would separate {member} from {rival}"
+
+
+def _against_zero(profile: Profile, name: str, at: int) -> str:
+    """A warning where an error is above that of not moving at all, |truth|²."""
+    relative = profile.estimate(name, "relative_mse", at)
+    found = interval("relative_mse", relative)
+    if not found.low > 1:
+        return ""
+    remedy = "a smaller scale would do better"
+    if profile.interval(name, "cosine", at).high < 0:
+        remedy = "it points backwards"
+    return (
+        f", where it is still {times(relative.value)} (CI {span(found.low, found.high)}) that of "
+        f"a zero gradient ({remedy})"
+    )
+
+
+def _yours(profile: Profile, name: str) -> str:
+    """The error of the longest horizon, the user's setting, against the best one's."""
+    H, over = max(horizons_of(profile, name)), judged_horizons(profile, name)
+    if min(over, key=lambda h: profile.estimate(name, "mse", h).value) == H:
+        return ""
+    ratio = ratio_to_best(profile, (name, H), name, over)
+    if ratio is None:
+        return f" The gradient at H = {H} is not finite or lost in noise."
+    if same(ratio):
+        return f" H = {H} has the error of the best to within {percent(SAME - 1)}."
+    numbers = f"{ratio_of(ratio)} the error of the best (CI {ratio_span(ratio)})"
+    if ratio.low > 0:
+        return f" H = {H} has {numbers}."
+    return f" Undecided whether H = {H} is worse: {numbers}."
+
+
+def _rival(profile: Profile, name: str) -> str:
+    """Another estimator with the same truth that is far more accurate."""
+    actions = profile.config.get("actions", {})
+    mine = [profile.estimate(name, "mse", h) for h in judged_horizons(profile, name)]
+    best = ""
+    least = log(FAR)
+    for other in profile.estimators:
+        alike = actions.get(other, "first") == actions.get(name, "first")
+        if other in (name, "data", "true_dynamics") or not alike:
+            continue
+        over = [h for h in judged_horizons(profile, other) if h > 0]
+        theirs = [profile.estimate(other, "mse", h) for h in over]
+        ratio = least_ratio(theirs, mine)
+        if ratio is None or not -ratio.high > least:
+            continue
+        least, turned = -ratio.high, inverse(ratio)
+        at = over[int(np.argmin([each.value for each in theirs]))]
+        best = (
+            f" {capital(gradient(other))} at h = {at} is {ratio_of(turned)} more accurate than "
+            f"that (CI {ratio_span(turned)})."
+        )
+    return best
+
+
+def _obstacle(profile: Profile, name: str, at: int) -> str:
+    """Which of the two conditions fails at a horizon, with its number."""
+    measured = profile.estimate(name, "cosine", at)
+    found = profile.interval(name, "cosine", at)
+    if not found.low >= COSINE:
+        shown = cosine(measured.value) if np.isfinite(measured.value) else "lost in noise"
+        return (
+            f"its cosine with the truth is {shown} (CI {span(found.low, found.high)}, wanted: "
+            f"lower end ≥ {COSINE})"
+        )
+    values = [profile.estimate(name, "mse", h).value for h in judged_horizons(profile, name)]
+    excess = profile.estimate(name, "mse", at).value / min(values)
+    return f"its mean squared error is {times(excess)} the smallest (wanted: ≤ {EXCESS:g}×)"
+
+
+def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
+    """Samples that would settle the first horizon in doubt, by its direction or by its error."""
+    over = judged_horizons(profile, name)
+    at = min(found.value + 1, max(over))
+    measured = profile.estimate(name, "cosine", at)
+    ends, ratio = (
+        profile.interval(name, "cosine", at),
+        ratio_to_best(profile, (name, at), name, over),
+    )
+    if ratio is not None and not ends.low < COSINE <= ends.high:
+        return more(profile, abs(ratio.value - log(EXCESS)), ratio.se)
+    return more(profile, abs(measured.value - COSINE), jackknife_se(measured.left_out))

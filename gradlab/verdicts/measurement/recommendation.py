@@ -1,0 +1,376 @@
+"""The first screen of a measurement: which gradient, how far, what not, what to mend first.
+
+    use         the own gradient of largest gain, with the horizons that gain nine tenths of it
+    not         its horizons that lower the return, and the critic alone where that does
+    mend        the costliest of states, derivatives and critic, and what is gained without it
+    light       "act" where no other action may be better, "choose" where one may, "none" where
+                there is no truth, no gain is shown, a check contradicts, or nothing can be decided
+
+Everything is decided from `Facts`; a headline has at most 60 words and 8 numbers with its sureness.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from gradlab.runs.realised import Disagreement
+from gradlab.statistics.number import Number, decide
+from gradlab.verdicts.facts import Cell, Facts
+from gradlab.verdicts.gains import (
+    LIKELY,
+    ahead,
+    alone,
+    change,
+    gain_text,
+    named,
+    range_text,
+    share,
+    step_along,
+    until,
+)
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import cosine, duration, rounded_up, span, steps, two
+
+NOTABLE = 0.03  # by which a batch must gain less than the mean gradient to be shown
+FIGURE, RETURNS = "gain", "realised_gains"
+CRITIC = "the critic"
+CAUSES = ("the model's states", "the model's derivatives", CRITIC)  # in the order of replacement
+WORTH = 0.1  # of the possible gain, from which on mending something comes first
+REASONS = {
+    "step": "the step leaves the range in which the return is a line",
+    "boundary": "episodes end, which no derivative along a path sees",
+    "law": "gradients and returns are of different problems",
+}
+
+
+def recommendation(facts: Facts, rest: tuple[Sentence, ...] = ()) -> Screen:
+    """What to do, from the gains to first order, or from realised ones where there is no truth."""
+    if facts.void:
+        return Screen(facts.void[0], "none", NOTHING, (), _figure(facts), rest)
+    if facts.disagreements:
+        return _contradicted(facts, facts.disagreements[0], rest)
+    if facts.gains and facts.best is not None:
+        return _by_gain(facts, rest)
+    if facts.realised is not None and facts.realised.stepped:
+        return _by_returns(facts, rest)
+    if facts.errors and facts.law != "visited":
+        return _at_given_states(facts, rest)
+    return Screen(_nothing(facts), "none", "no truth", (), None, rest)
+
+
+def _figure(facts: Facts) -> str | None:
+    """What there is to look at."""
+    if facts.gains and facts.best is not None:
+        return FIGURE
+    return RETURNS if facts.realised is not None and facts.realised.stepped else None
+
+
+def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    assert facts.best is not None
+    best = facts.gains[facts.best]
+    if not best.low > 0 and _steps_help(facts):
+        return _by_returns(facts, rest)
+    if not best.low > 0:
+        return _not_shown(facts, best, rest)
+    parts = [_use(facts, best), _harmful(facts), _critic(facts), _first_to_mend(facts, best)]
+    headline = " ".join(each for each in parts if each)
+    return Screen(headline, _light(facts), _sure(facts), _facts(facts), FIGURE, rest)
+
+
+def _steps_help(facts: Facts) -> bool:
+    """Whether steps were shown to help although their gains are lost in an imprecise truth."""
+    taken = facts.realised
+    if taken is None or facts.truth != "imprecise":
+        return False
+    return any(taken.helps(cell) for cell in taken.stepped)
+
+
+def _use(facts: Facts, best: Number) -> str:
+    assert facts.best is not None
+    over = facts.close()
+    gained = gain_text(best)
+    most = "up to " if len(over) > 1 and not gained.startswith("over") else ""
+    return f"{step_along(facts.best[0], over)}: {most}{gained} of the possible gain."
+
+
+def _harmful(facts: Facts) -> str:
+    """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
+    assert facts.best is not None
+    name = facts.best[0]
+    found = [h for h in facts.harmful(name) if h]
+    if found:
+        return until(found, min(h for h in facts.horizons(name) if h))
+    twin = name.removesuffix("_all")
+    other = facts.best_of([twin]) if twin != name else None
+    if other is None or not facts.gains[other].high < facts.gains[facts.best].low:
+        return ""
+    return f"θ in the first action alone gains {share(facts.gains[other].clipped)} at most."
+
+
+def _critic(facts: Facts) -> str:
+    """What the critic alone is worth, where it is not the recommendation itself."""
+    alone_at = facts.gains.get(("data", 0))
+    if alone_at is None or facts.best == ("data", 0):
+        return ""
+    return alone(alone_at)
+
+
+def _first_to_mend(facts: Facts, best: Number) -> str:
+    """The costliest error of the recommended gradient, and what would be gained without it."""
+    assert facts.best is not None
+    found = losses(facts, facts.best)
+    if not found:
+        return ""
+    cause = max(found, key=lambda each: found[each])
+    reached = facts.gains[facts.best].clipped + found[cause]
+    if found[cause] < WORTH or not reached > best.high:
+        return ""
+    if cause == CRITIC:
+        return f"Mend {cause} first."
+    return f"Mend {cause} first: with the simulator's, {share(reached)}."
+
+
+def _light(facts: Facts) -> Light:
+    if facts.truth == "imprecise" or not facts.sure >= LIKELY:
+        return "choose"
+    assert facts.best is not None
+    others = [cell for cell in facts.kept if cell[0] != facts.best[0]]
+    return "choose" if others else "act"
+
+
+def _sure(facts: Facts) -> str:
+    """A word with its number; what is not excluded, and what would decide."""
+    assert facts.best is not None
+    word = ahead(facts.sure)
+    others = sorted({cell[0] for cell in facts.kept if cell[0] != facts.best[0]})
+    if not others:
+        return word
+    return f"{word}; not excluded: {' and '.join(map(named, others[:2]))}{_more(facts)}"
+
+
+def _more(facts: Facts) -> str:
+    if facts.more is None:
+        return ""
+    return f"; {rounded_up(facts.more)} more starts decide ({duration(facts.seconds_for_more)})"
+
+
+def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen:
+    """No own gradient is shown to raise the return: what is safe meanwhile, and the best guess."""
+    assert facts.best is not None
+    name, at = facts.best
+    safe = "Keep the policy: no gradient here is shown to raise the return."
+    if best.high < 0:
+        modelled = any(each.startswith(("model", "mixed")) for each in facts.own)
+        what = "the critic and the model" if modelled else "the critic"
+        text = f"{safe} All of them lower it: mend {what} first."
+        return Screen(text, "none", "sure: every interval is below 0", _tried(facts), FIGURE, rest)
+    harmful = [each for each in facts.own if facts.harmful(each)]
+    guess = f"Best guess: {step_along(name, [at], small=True)}, gain {gain_text(best)}."
+    lowered = f"{_listed(harmful)} {_lower(harmful)} it." if harmful else ""
+    decision = decide(best, 0.0)
+    enough = ""
+    if decision.more:
+        seconds = facts.seconds * (1 + decision.more / facts.samples)
+        enough = f"{rounded_up(decision.more)} more starts decide ({duration(seconds)})"
+    text = " ".join(each for each in (safe, lowered, guess) if each)
+    return Screen(text, "choose", enough or "open", _tried(facts), FIGURE, rest)
+
+
+def _tried(facts: Facts) -> tuple[Fact, ...]:
+    """The best gradient that was tried, the critic alone, and what the best one realised."""
+    assert facts.best is not None
+    name, at = facts.best
+    how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
+    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.gains[facts.best]), how)
+    found = [best, _realised(facts, facts.best), _critic_alone(facts)]
+    return tuple(each for each in found if each is not None)
+
+
+def _lower(names: list[str]) -> str:
+    return "lower" if len(names) > 1 else "lowers"
+
+
+def _listed(names: list[str]) -> str:
+    text = " and ".join(map(named, names[:2]))
+    return text[0].upper() + text[1:]
+
+
+def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
+    """Returns contradict gradients: nothing is recommended from either before that is mended."""
+    who = "the true gradient" if found.cell[0] not in facts.own else named(found.cell[0])
+    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
+    text = (
+        f"Believe no gain here yet: a step along {who}{at} realised {share(found.realised)} of the "
+        f"possible gain where its direction promised {share(found.predicted)}. Likely reason: "
+        f"{REASONS[found.reason]}."
+    )
+    return Screen(text, "none", "a check failed", _facts(facts), FIGURE, rest)
+
+
+def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    """Without a truth: what steps really did to the return."""
+    taken = facts.realised
+    assert taken is not None
+    best, tried = taken.best(), len(taken.stepped)
+    helping = [cell for cell in taken.stepped if taken.helps(cell)]
+    helping = [cell for cell in helping if cell[0] in facts.own] or helping
+    end = "The best possible is unknown: no true gradient here."
+    if facts.gains:
+        end = "Its share of the best possible is lost in the noise of the truth."
+    figure = FIGURE if facts.gains else RETURNS
+    if best is None or not helping:
+        harming = [cell for cell in taken.stepped if taken.harms(cell)]
+        how = f", {len(harming)} lower it" if harming else ""
+        text = (
+            f"Keep the policy: no gradient tried here is shown to raise the return ({tried} tried"
+            f"{how}). Mend the critic first, or measure more starts. {end}"
+        )
+        return Screen(text, "none", f"{taken.judges} starts", _returns(facts), figure, rest)
+    chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
+    parts = [
+        f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
+        f"{change(taken, chosen)}.",
+        _harming(facts),
+        end,
+    ]
+    others = [cell for cell in taken.not_excluded() if cell != chosen]
+    sure = f"shown on {taken.judges} starts, {tried} tried"
+    if others:
+        sure += f"; not excluded as best: {' and '.join(named(c[0]) for c in others[:2])}"
+    return Screen(" ".join(filter(None, parts)), "none", sure, _returns(facts), figure, rest)
+
+
+def _harming(facts: Facts) -> str:
+    taken = facts.realised
+    assert taken is not None
+    found = [cell for cell in taken.stepped if taken.harms(cell)]
+    if not found:
+        return ""
+    if ("data", 0) in found:
+        return "The critic alone lowers it: mend it."
+    name = found[0][0]
+    return f"{range_text([h for each, h in found if each == name])} through {named(name)} lower it."
+
+
+def _returns(facts: Facts) -> tuple[Fact, ...]:
+    """The three numbers where gains are in units of return."""
+    taken = facts.realised
+    assert taken is not None
+    how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
+    found = [
+        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell), how)
+        for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
+    ]
+    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in found):
+        found.append(Fact("the critic alone", change(taken, ("data", 0)), how))
+    return tuple(found)
+
+
+def _facts(facts: Facts) -> tuple[Fact, ...]:
+    """What the recommended step realised, what a batch or the critic gains, what mending adds."""
+    if facts.best is None:
+        return ()
+    cell = facts.best
+    second = _one_batch(facts, cell) or _critic_alone(facts)
+    found = [_realised(facts, cell), second, _mend(facts, cell)]
+    return tuple(each for each in found if each is not None)
+
+
+def _realised(facts: Facts, cell: Cell) -> Fact | None:
+    taken = facts.realised
+    if taken is None or cell not in taken.stepped or (found := taken.share(cell)) is None:
+        return None
+    value, ends = found
+    how = (
+        f"return before and after one step, {taken.judges} fresh starts, {taken.horizon} steps, "
+        f"over that of the true gradient's step of the same length"
+    )
+    text = gain_text(Number(value, ends.low, ends.high, taken.judges))
+    return Fact("realised on fresh starts", text, how)
+
+
+def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
+    found = facts.batch_gains.get(cell)
+    if found is None or found.clipped > facts.gains[cell].clipped - NOTABLE:
+        return None
+    how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
+    return Fact(f"by a single batch of {facts.batch}", gain_text(found), how)
+
+
+def _critic_alone(facts: Facts) -> Fact | None:
+    data = facts.gains.get(("data", 0))
+    if data is None or facts.best == ("data", 0):
+        return None
+    return Fact(
+        "by the critic alone", gain_text(data), "gain = ⟨g, ∇J⟩/(|g||∇J|) of the data gradient"
+    )
+
+
+def _mend(facts: Facts, cell: Cell) -> Fact | None:
+    """The costliest error of a gradient, as a number."""
+    found = losses(facts, cell)
+    if not found:
+        return None
+    cause = max(found, key=lambda each: found[each])
+    how = "gain with the simulator in its place, less the gain without, at the same horizon"
+    return Fact(f"more by mending {cause}", f"{100 * found[cause]:.0f} points", how)
+
+
+def losses(facts: Facts, cell: Cell) -> dict[str, float]:
+    """What states, derivatives and critic cost a gradient, as shares of the possible gain.
+
+    The simulator takes the place of one after the other; only losses above 1% are here.
+    """
+    name, h = cell
+    actions = "_all" if name.endswith("_all") else ""
+    chain, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
+    if name == "data" or name.startswith("true_dynamics"):
+        chain, causes = [cell], causes[2:]
+    elif name.startswith("mixed"):
+        chain, causes = chain[1:], causes[1:]
+    if any(each not in facts.gains for each in chain):
+        return {}
+    reached = [*(min(facts.gains[each].clipped, 1.0) for each in chain), 1.0]
+    lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
+    return {cause: loss for cause, loss in lost.items() if loss > 0.01}
+
+
+def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
+    """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
+    own = [cell for cell in facts.errors if cell[0] in facts.own]
+    name, h = cell = min(own, key=lambda each: facts.errors[each].value)
+    where = "" if name == "data" else f" after {steps(h)}"
+    text = f"At these states {named(name)}{where} is nearest to the true gradient there."
+    if not facts.errors[cell].high < 1:
+        text = "At these states no gradient is shown to be better than not moving at all."
+    how = "E|mean of N′ gradients − truth|² over |truth|², 1 being no gradient at all"
+    numbers = [Fact("error", _level(facts.errors[cell]), how)]
+    if cell in facts.cosines:
+        numbers.append(Fact("cosine", _direction(facts.cosines[cell]), "⟨g, truth⟩/(|g||truth|)"))
+    text += " Whether a step raises the return was not measured: leave the start law out for that."
+    return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
+
+
+def _level(found: Number) -> str:
+    if found.spans_decades:
+        return f"unknown ({found.n} starts)"
+    return f"{two(found.value)} (CI {span(found.low, found.high)})"
+
+
+def _direction(found: Number) -> str:
+    return f"{cosine(found.clipped)} (CI {cosine(found.low)} to {cosine(found.high)})"
+
+
+def _nothing(facts: Facts) -> str:
+    """Neither gains nor steps: what was judged, and how to get an answer."""
+    if facts.law != "visited":
+        return (
+            "Nothing is shown at these states: more of them are needed. Whether a step raises the "
+            "return was not measured: leave the start law out for that."
+        )
+    why = f" ({facts.why})" if len(facts.why.split()) < 30 and facts.why else ""
+    return (
+        f"Keep the policy: no gain can be measured here{why}. Variance, growth and agreement of "
+        f"the gradients follow."
+    )

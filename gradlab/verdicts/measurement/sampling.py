@@ -1,0 +1,77 @@
+"""Form 6: how many samples one update needs; and where a few of them carry the numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradlab.runs.decision_rules import (
+    DIRECTION,
+    heavy_horizons,
+    horizons_of,
+    judged_horizons,
+    needed_batch,
+)
+from gradlab.runs.profile import Profile
+from gradlab.statistics.intervals import jackknife_se
+from gradlab.verdicts.phrases import more
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import batches, cosine, gradient, samples, span
+
+
+def batch(profile: Profile, name: str) -> list[Sentence]:
+    """Samples that one update needs for a usable direction, or the bias that no number of them
+    overcomes."""
+    over = [h for h in judged_horizons(profile, name) if h > 0]
+    if not over:
+        return []
+    at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
+    found, n = needed_batch(profile, name, at), samples(profile.config)
+    if found is None:
+        return []
+    yours = f"You average N′ = {profile.batch}"
+    goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
+    mean = f"{cosine(found.value)} (CI {span(found.cosine.low, found.cosine.high)}, {n})"
+    if found.cosine.high < DIRECTION:
+        text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
+        return [Sentence("samples", True, text)]
+    if found.batch is None or not np.isfinite(found.batch.high):
+        se = jackknife_se(profile.estimate(name, "cosine", at).left_out)
+        enough = more(profile, abs(found.value - DIRECTION), se)
+        text = (
+            f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {enough} tell."
+        )
+        return [Sentence("samples", False, text)]
+    ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"
+    text = f"{yours}; {goal} needs N′ ≈ {batches(found.size)} (CI {ends}, {n})"
+    return [Sentence("samples", True, f"{text}{_longest(profile, name, over[-1], at)}.")]
+
+
+def _longest(profile: Profile, name: str, H: int, at: int) -> str:
+    """The same at the user's horizon, where it is another and known."""
+    found = None if at == H else needed_batch(profile, name, H)
+    if found is None:
+        return ""
+    if found.cosine.high < DIRECTION:
+        return f", and at h = {H} no N′ does"
+    if found.batch is None or not np.isfinite(found.batch.high):
+        return ""
+    ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"
+    return f", at h = {H} {batches(found.size)} (CI {ends})"
+
+
+def tails(profile: Profile, name: str) -> list[Sentence]:
+    """Where a few starts carry the numbers, intervals promise more than they keep."""
+    heavy = heavy_horizons(profile, name)
+    if not heavy:
+        return []
+    index = max(profile.estimate(name, "tail_index", h).value for h in heavy)
+    where = "every horizon"
+    if len(heavy) < len(horizons_of(profile, name)):
+        where = f"h = {heavy[0]}" if len(heavy) == 1 else f"{len(heavy)} horizons"
+    n = samples(profile.config)
+    text = (
+        f"At {where} a few starts carry much of {gradient(name)} (tail index up to {index:.2g}, "
+        f"1: Gaussian, {n}): intervals there may cover less than 95%, and more starts would help "
+        f"more than usual."
+    )
+    return [Sentence("tails", True, text)]

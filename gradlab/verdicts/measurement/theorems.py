@@ -1,0 +1,29 @@
+"""Form 9: which theorems apply to what was measured, and which formulas may be used."""
+
+from __future__ import annotations
+
+from gradlab.choice import Advice, Choice
+from gradlab.runs.bounds import theory_sentence
+from gradlab.runs.profile import Profile
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import samples, two
+
+
+def theorems(profile: Profile, choice: Choice | None, name: str) -> list[Sentence]:
+    """Bounds beside the measured bias and variance, then the horizons that theories recommend."""
+    text = theory_sentence(profile, name)
+    found = [Sentence("theory", True, text)] if text else []
+    given = () if choice is None else choice.theory
+    advice = [each for each in given if each.applies or each.horizon is not None]
+    if advice:
+        told = "; ".join(_advised(each) for each in advice)
+        n = samples(profile.config)
+        found.append(Sentence("advice", True, f"Horizons by formula ({n}): {told}."))
+    return found
+
+
+def _advised(advice: Advice) -> str:
+    if not advice.applies:
+        return f"{advice.theory} does not apply ({advice.why}), so its h* is not used"
+    at = "recommends no horizon" if advice.horizon is None else f"says h = {two(advice.horizon)}"
+    return f"{advice.theory} {at} ({advice.why})"

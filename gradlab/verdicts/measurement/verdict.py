@@ -1,0 +1,151 @@
+"""What a measurement means, in a few plain sentences, those on what to do now first.
+
+Every form is printed only where its test passes, else its undecided twin; no number comes without
+its interval and N. The numbers are those of `judgement`, `choice` and the ledger.
+
+    horizon 1   spread 2   sources 3   rivalry 4   weights 5   sampling 6   soundness 7, 8
+    theorems 9   remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from gradlab.choice import Choice, choose
+from gradlab.errors import InputError
+from gradlab.runs.attribution import Ledger
+from gradlab.runs.attribution_shares import attribute
+from gradlab.runs.decision_rules import best_horizons, judged_estimator, judged_horizons
+from gradlab.runs.profile import Profile
+from gradlab.runs.stages import notice
+from gradlab.verdicts.choice.sentences import statements
+from gradlab.verdicts.facts import Facts, facts
+from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against, through_training
+from gradlab.verdicts.measurement.horizon import horizon, paired_horizon
+from gradlab.verdicts.measurement.one_step import learning
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.sampling import batch, tails
+from gradlab.verdicts.measurement.soundness import checks, empirical, health, lost, premises
+from gradlab.verdicts.measurement.sources import source
+from gradlab.verdicts.measurement.theorems import theorems
+from gradlab.verdicts.measurement.truth import admissible_truth, imprecise_truth, no_truth
+from gradlab.verdicts.measurement.variance import variance
+from gradlab.verdicts.measurement.weights import weights
+from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.sentence import Sentence
+
+__all__ = [
+    "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "through_training", "verdict",
+]  # fmt: skip
+
+SHOWN = 6  # sentences that a reader sees before the fold
+# What stops everything, what to set now, what to mend, then why.
+ORDER = (
+    "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
+    "variance", "empirical bias", "truth", "tails", "advice", "theory",
+)  # fmt: skip
+QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a profile supports beyond its table; None where it does not.
+
+    Attributes:
+        choice: None where there is nothing to choose from, as under several truths.
+        ledger: None where no substitutions are stored.
+        sets: of each estimator the horizons that may have its smallest error.
+        facts: what decides the next step.
+    """
+
+    choice: Choice | None
+    ledger: Ledger | None
+    sets: Mapping[str, tuple[int, ...]]
+    facts: Facts | None = None
+
+
+def evidence(profile: Profile) -> Evidence:
+    """The choice, the ledger and the sets of horizons of a profile."""
+    ledger = None if profile.attribution is None else attribute(profile)
+    sets = {name: _set(profile, name) for name in profile.estimators}
+    read = facts(profile)
+    try:
+        return Evidence(choose(profile), ledger, sets, read)
+    except InputError:
+        return Evidence(None, ledger, sets, read)
+
+
+def _set(profile: Profile, name: str) -> tuple[int, ...]:
+    found = best_horizons(profile, name)
+    if found is None:
+        return ()
+    over, ranks = found
+    return tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
+
+
+def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, ...]:
+    """The sentences that head a report, in the order in which they call for action.
+
+    Args:
+        found: `evidence(profile)`, where it is known already.
+    """
+    name = judged_estimator(profile)
+    known = evidence(profile) if found is None else found
+    void = premises(profile)
+    told = void + _of_truth(profile, name)
+    told += empirical(profile) + health(profile) + checks(profile)
+    if name is not None:
+        # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
+        told += [] if void else _of_errors(profile, known, name)
+        told += lost(profile, name) or variance(profile, name)
+        told += theorems(profile, known.choice, name) + tails(profile, name)
+    return tuple(sorted(told, key=lambda each: _place(profile, each)))
+
+
+def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
+    """The first screen of a measurement; `found` is its evidence, where it is known already."""
+    known = evidence(profile) if found is None else found
+    screen = recommendation(known.facts or facts(profile), verdict(profile, known))
+    return replace(screen, notice=notice(profile.config))
+
+
+def _of_truth(profile: Profile, name: str | None) -> list[Sentence]:
+    """What every bias is measured against, or why it is not."""
+    if not profile.truth["admissible"]:
+        return [Sentence("truth", False, no_truth(profile))]
+    if profile.truth["status"] == "imprecise":
+        return [Sentence("truth", False, imprecise_truth(profile, name))]
+    return [Sentence("truth", True, admissible_truth(profile, name))]
+
+
+def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
+    """All that needs a truth; where that is imprecise, only what rests on paired differences;
+    where there is none, whether estimators agree."""
+    if not profile.truth["admissible"]:
+        return _agreement(known.choice)
+    if not judged_horizons(profile, name):
+        return data_against(profile, name)
+    found = data_against(profile, name) + source(profile, known.ledger, name)
+    found += weights(known.choice) + learning(profile, name)
+    if profile.truth["status"] == "imprecise":
+        return found + paired_horizon(profile, name)
+    return found + horizon(profile, name) + batch(profile, name)
+
+
+def _agreement(choice: Choice | None) -> list[Sentence]:
+    """Who points where the others do: all that can be said of directions without a truth."""
+    said = () if choice is None else statements(choice)
+    return [Sentence(e.about, e.decided, e.text) for e in said if e.about == "agreement"]
+
+
+def _place(profile: Profile, sentence: Sentence) -> int:
+    """Where a sentence stands: what leaves nothing to decide comes first, then a truth that is
+    cut, imprecise or missing, and what is undecided and calls for nothing last."""
+    if sentence.about == "premises":
+        return -2
+    whole = profile.truth["admissible"] and profile.truth["status"] == "converged"
+    if sentence.about == "truth" and not whole:
+        return -1
+    place = ORDER.index(sentence.about)
+    return place + (len(ORDER) if not sentence.decided and sentence.about in QUIET else 0)

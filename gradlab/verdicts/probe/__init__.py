@@ -1,0 +1,1 @@
+"""Sentences about the run of a probe."""

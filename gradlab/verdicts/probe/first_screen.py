@@ -1,0 +1,146 @@
+"""The first screen of a probe: faults first, else the step to take, else a batch's signal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from math import isfinite, sqrt
+
+import numpy as np
+
+from gradlab.probe.alarms.catalogue import ALPHA, HALF
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.tables import signals
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.successive import Signal, pooled
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.premises import void
+from gradlab.verdicts.probe.sentences import NEEDED, RECENT, verdict
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
+from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import batches, cosine, cosines, percent
+
+# What a fault shows up in; a fault that is not named here is seen in the norms.
+SEEN_IN = {
+    "non-finite gradient": "nonfinite",
+    "origin of a non-finite gradient": "nonfinite",
+    "saturated actor": "saturation",
+    "dead inputs": "dead_columns",
+    "critic beyond its bound": "value",
+}
+WORST = ("non-finite gradient", "origin of a non-finite gradient")
+
+
+def screen(run: ProbeRun) -> Screen:
+    """What leaves nothing to decide, or what to stop for, else the step that the task recommends,
+    else what a batch is worth."""
+    kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
+    rest = tuple(verdict(run))
+    if (told := void(run)) and not set(WORST) & set(kinds):
+        return Screen(told[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
+    return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
+
+
+def _faulty(run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...]) -> Screen:
+    names, at = [str(each) for each in run.alarms["alarm"]], run.alarms["step"]
+    first = names[0]
+    worst = next((each for each in WORST if each in kinds), first)
+    text = f"Mend this loop before you train on: {worst} at step {_step(at, names, worst)}."
+    if worst != first:
+        text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
+    more = len(kinds) - len({first, worst})
+    text += f" {more} more kind{'s' * (more > 1)} of alarm rang." if more else ""
+    count = Fact("kinds of alarm", str(len(kinds)), "Kinds in the table alarms of the run.")
+    facts = (count, *_finite(run), *_cosine(run))
+    sure = f"{sum(kinds.values())} alarms in {run.updates:,} updates"
+    return Screen(text, "none", sure, facts, SEEN_IN.get(worst, "grad_norm"), rest)
+
+
+def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
+    known = facts_of(run)
+    if known is not None and known.best is not None:
+        step = recommendation(known, rest)
+        return replace(step, sure=f"{step.sure}; no fault", figure="cosine")
+    found = _signal(run)
+    if found is None:
+        text = "No fault so far; whether a batch has a signal is not measured yet."
+        sure, figure = "no burst of successive gradients yet", "grad_norm"
+        light: Light = "choose"
+    else:
+        low, high = _share(found)
+        text, sure, light = _told(found, low, high)
+        figure = "signal_share"
+    text += _weight(run)
+    facts = (*_cosine(run), *_finite(run), *_spent(run))
+    return Screen(text, light, sure, facts, figure, rest)
+
+
+def _told(found: Signal, low: float, high: float) -> tuple[str, str, Light]:
+    needed = NEEDED * (1 - found.share) / found.share if found.share > 0 else float("inf")
+    if low > 0 and needed <= 1:
+        text = "Go on: no fault, and one batch is enough to know where the gradient points."
+        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
+    if low > 0:
+        text = f"No fault; average {batches(needed)} batches per step for a cosine of 0.9."
+        return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
+    most = cosine(sqrt(max(high, 0.0)))
+    text = "No fault, but a batch's gradient is not known to be more than noise: enlarge it."
+    return text, f"not shown (cosine at most {most})", "choose"
+
+
+def _weight(run: ProbeRun) -> str:
+    """Where the weights of the task's newest measurement decide."""
+    if not run.measured:
+        return ""
+    low, high = (float(run.measured[f"weight_zero_{end}"][-1]) for end in ("low", "high"))
+    if isfinite(low) and low > HALF:
+        return " Weigh the critic's own gradient above the model's."
+    if isfinite(high) and high < HALF:
+        return f" Weigh the model's {run.horizon} steps above the critic's own gradient."
+    return ""
+
+
+def _step(at: object, names: list[str], kind: str) -> str:
+    steps = np.asarray(at)
+    return f"{int(steps[names.index(kind)]):,}"
+
+
+def _finite(run: ProbeRun) -> list[Fact]:
+    if not run.vitals:
+        return []
+    looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
+    how = "nonfinite_updates / looked, summed over the table vitals."
+    return [Fact(f"of {looked:,} gradients are not finite", percent(lost / max(looked, 1)), how)]
+
+
+def _signal(run: ProbeRun) -> Signal | None:
+    _, found = signals(run)
+    return pooled(found[-RECENT:]) if found else None
+
+
+def _share(found: Signal) -> tuple[float, float]:
+    return found.share - Z * found.se, min(found.share + Z * found.se, 1.0)
+
+
+def _cosine(run: ProbeRun) -> list[Fact]:
+    found = _signal(run)
+    if found is None:
+        return []
+    low, high = _share(found)
+    how = (
+        "√(|E g|² / E |g|²), |E g|² from products of successive gradients, pooled over the last "
+        f"{RECENT} bursts ({found.pairs:,} pairs; table successive)."
+    )
+    if low <= 0:
+        most = f"≤ {cosine(sqrt(max(high, 0.0)))}"
+        return [Fact("cosine of one batch with the mean", most, how)]
+    ends = cosines(sqrt(low), sqrt(high))
+    return [Fact(f"cosine of one batch with the mean, {ends}", cosine(found.cosine), how)]
+
+
+def _spent(run: ProbeRun) -> list[Fact]:
+    if not isfinite(run.spent):
+        return []
+    how = f"Seconds of the probe over all that have passed; each alarm rings falsely in {ALPHA:.0%}"
+    return [Fact("of the time went to the probe", percent(run.spent), f"{how} of runs.")]

@@ -1,0 +1,79 @@
+"""What a probe's newest measurement says about the next step, as `Facts`.
+
+At states that the policy visits, the matched truth of first-action gradients is the gradient of
+the return, E_ν[J_θπᵀ ∂_a Q^π] = (1 − γ) ∇_θ E_ζ[V^π]: the cosine with it is the gain of a step.
+"""
+
+from __future__ import annotations
+
+from math import nan
+
+import numpy as np
+import scipy
+
+from gradlab.runs.probe.measured_columns import LAW
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.statistics.number import Number
+from gradlab.verdicts.facts import Cell, Facts, best_shown, own_names
+
+
+def facts_of(run: ProbeRun) -> Facts | None:
+    """None where nothing was measured on a task, or at the starts, as earlier versions did."""
+    if not run.measured or run.config.get("law") != LAW:
+        return None
+    row = {name: column[-1] for name, column in run.measured.items()}
+    starts = int(row["starts"])
+    gains: dict[Cell, Number] = {}
+    errors: dict[Cell, float] = {}
+    for e, name in enumerate(run.estimators):
+        for h in range((run.horizon or 0) + 1):
+            value, low, high = (float(row[f"cosine{end}"][e, h]) for end in ("", "_low", "_high"))
+            if np.isfinite([value, low, high]).all() and (h or name == "data"):
+                gains[name, h] = Number(value, low, high, starts)
+                errors[name, h] = float(row["cosine_se"][e, h])
+    own = own_names([name for name in run.estimators if any(n == name for n, _ in gains)])
+    best = best_shown(gains, [cell for cell in gains if cell[0] in own])
+    return Facts(
+        samples=starts,
+        seconds=nan,
+        batch=int(row["batch"]),
+        law=LAW,
+        truth="converged" if gains else "none",
+        why="no admissible truth at the newest measurement",
+        own=own,
+        gains=gains,
+        batch_gains={},
+        errors={},
+        cosines=gains,
+        best=best,
+        kept=_kept(gains, own, best),
+        more=None,
+        sure=nan if best is None else _sure(gains, errors, own, best),
+        realised=None,
+        disagreements=(),
+        failed=(),
+    )
+
+
+def _kept(gains: dict[Cell, Number], own: tuple[str, ...], best: Cell | None) -> tuple[Cell, ...]:
+    """Cells whose interval reaches that of the best: a row keeps nothing that is paired."""
+    if best is None:
+        return ()
+    reach = gains[best].low
+    return tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= reach)
+
+
+def _sure(
+    gains: dict[Cell, Number], errors: dict[Cell, float], own: tuple[str, ...], best: Cell
+) -> float:
+    """Chance that the best helps and is ahead of each other estimator, as if independent."""
+    found = scipy.stats.norm.cdf(gains[best].value / max(errors[best], 1e-12))
+    for name in own:
+        rivals = [cell for cell in gains if cell[0] == name and name != best[0]]
+        if rivals:
+            rival = max(rivals, key=lambda cell: gains[cell].value)
+            gap = gains[best].value - 0.9 * gains[rival].value
+            found = min(
+                found, scipy.stats.norm.cdf(gap / max(np.hypot(errors[best], errors[rival]), 1e-12))
+            )
+    return float(found)

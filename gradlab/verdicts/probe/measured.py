@@ -1,0 +1,279 @@
+"""The sentences of a probe's verdict that rest on the task, by its newest measurement."""
+
+from __future__ import annotations
+
+from math import inf, log
+
+import numpy as np
+
+from gradlab.probe.alarms.catalogue import HALF
+from gradlab.runs.decision_rules import COSINE, EXCESS
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.schema import ESTIMATORS
+from gradlab.runs.probe.tables import jacobian_ratio
+from gradlab.statistics.growth import DECISIVE
+from gradlab.statistics.intervals import Z
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.phrases import SAME, capital, enough
+from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.premises import void
+from gradlab.wording import gradient, horizons, span, steps, times, two
+from gradlab.wording import ratio as sized
+
+MODEL = ESTIMATORS.index("model")
+
+
+def on_the_task(run: ProbeRun) -> list[Sentence]:
+    """What to set, what to mend, and why; nothing without a measurement."""
+    if not run.measured:
+        return []
+    if told := void(run):
+        return [Sentence("premises", True, each) for each in told]
+    parts = (
+        _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
+        _exponent,
+    )  # fmt: skip
+    return [each for part in parts if (each := part(run)) is not None]
+
+
+def _step(run: ProbeRun) -> Sentence | None:
+    """The step that the newest measurement recommends, from the facts that a report reads."""
+    found = facts_of(run)
+    if found is None or found.best is None:
+        return None
+    screen = recommendation(found)
+    text = f"{screen.headline} This is {screen.sure} ({_starts(run)}, at visited states)."
+    return Sentence("gain", screen.light == "act", text)
+
+
+def _horizon(run: ProbeRun) -> Sentence | None:
+    """Form 1: the horizon of the smallest error, its 95% set, and how far one may unroll."""
+    if not np.isfinite(run.measured["variance"][-1]).any():
+        return None  # no critic, no gradient
+    at = _newest(run, "chosen_horizon")
+    if not np.isfinite(at):
+        text = "Undecided which horizon is best: no admissible truth at the newest measurement"
+        return Sentence("horizon", False, f"{text} ({_starts(run)}).")
+    low, high = int(_newest(run, "kept_low")), int(_newest(run, "kept_high"))
+    name = run.estimators[int(_newest(run, "chosen_estimator"))]
+    who = gradient(name) if name == "data" else f"{gradient(name)} at h = {at:.0f}"
+    told = (
+        f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set: "
+        f"{_set(run)}; {_starts(run)}){_before(run, low, high)}"
+    )
+    if (low, high) == (0, run.horizon):
+        text = f"Undecided which horizon is best, 0 and {high} may both be: {told}"
+        more = "more starts tell (gradlab.measure)"
+        return Sentence("horizon", False, f"{text}; {more}.{_usable(run)}")
+    yours = "The horizon of your own loop is not known to the probe: compare it with this."
+    return Sentence("horizon", True, f"{capital(told)}.{_usable(run)} {yours}")
+
+
+def _set(run: ProbeRun) -> str:
+    """Every estimator with its horizons that may be best."""
+    kept = {
+        name: np.flatnonzero(row == 1).tolist()
+        for name, row in zip(run.estimators, run.measured["kept"][-1], strict=True)
+    }
+    named = [f"{name} {horizons(over)}" for name, over in kept.items() if over]
+    if not named:  # files of older versions say the ends only
+        return _range(int(_newest(run, "kept_low")), int(_newest(run, "kept_high")))
+    return "; ".join("data" if each == "data 0" else each for each in named)
+
+
+def _range(low: int, high: int) -> str:
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _before(run: ProbeRun, low: int, high: int) -> str:
+    """Where the choice was at first, if that is certainly another."""
+    known = np.flatnonzero(np.isfinite(run.measured["chosen_horizon"]))
+    first = {k: int(run.measured[k][known[0]]) for k in ("kept_low", "kept_high", "step")}
+    if first["kept_low"] <= high and low <= first["kept_high"]:
+        return ""
+    ends = _range(first["kept_low"], first["kept_high"])
+    return f"; at step {first['step']:,} it was at h = {ends}"
+
+
+def _usable(run: ProbeRun) -> str:
+    """The largest h up to which every cosine of the model gradient is at least .7 and every error
+    at most twice the least, by the lower ends of both intervals and by the upper ones."""
+    cosine, error = (
+        {end: run.measured[f"{name}_{end}"][-1, MODEL] for end in ("low", "high")}
+        for name in ("cosine", "mse")
+    )
+    if not all(np.isfinite(each["low"][1:]).any() for each in (cosine, error)):
+        return ""
+    mse = run.measured["mse"][-1, MODEL]
+    surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
+    perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
+    low, high = (int(np.logical_and.accumulate(each[1:]).sum()) for each in (surely, perhaps))
+    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95%"
+    if high == 0:
+        return f" No horizon of {gradient('model')} is usable ({rule})."
+    ends = f"up to {steps(high)}, perhaps none" if low == 0 else f"{low} to {steps(high)}"
+    ends = steps(high) if low >= high else ends
+    return f" Usable horizon of {gradient('model')}: {ends} ({rule})."
+
+
+def _weights(run: ProbeRun) -> Sentence | None:
+    """Form 5: the weight of the data gradient beside the longest horizon."""
+    value, low, high = (_newest(run, f"weight_zero{end}") for end in ("", "_low", "_high"))
+    if not np.isfinite([value, low, high]).all():
+        return None
+    text = f"w_0 = {two(value)} (CI {span(low, high)}, {_starts(run)}), w_{run.horizon} the rest"
+    if low > HALF or high < HALF:
+        more = "less" if high < HALF else "more"
+        return Sentence("weights", True, f"Measured optimal weights: {text}: {more} than half on "
+                        f"the critic's own gradient.")  # fmt: skip
+    missing = enough(abs(value - HALF), (high - low) / (2 * Z), _count(run), "starts")
+    text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; {missing}."
+    return Sentence("weights", False, text)
+
+
+def _rivals(run: ProbeRun) -> Sentence | None:
+    """Form 4: the model gradient at the longest horizon against the data gradient."""
+    gap, se = (run.measured[name] for name in ("over_data", "over_data_se"))
+    low, high = gap - Z * se, gap + Z * se
+    if not np.isfinite([low[-1], high[-1]]).all():
+        return None
+    ratio = sized(exp(gap[-1]), exp(low[-1]), exp(high[-1]), _starts(run))
+    text = f"one batch of {gradient('model')} at h = {run.horizon} has {ratio} the error of one of "
+    text += gradient("data")
+    if low[-1] <= 0 <= high[-1]:
+        missing = enough(abs(gap[-1]), se[-1], _count(run), "starts")
+        text = f"Undecided if model or data is nearer to the truth: {text}; {missing}."
+        return Sentence("rivals", False, text)
+    turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
+    at = f"; at step {turned[-1]:,.0f} it was the other way round" if len(turned) else ""
+    return Sentence("rivals", True, f"{capital(text)}{at}.")
+
+
+def _source(run: ProbeRun) -> Sentence | None:
+    """Form 3: does the critic or the model make the bias of the longest gradient?"""
+    gap, se = _newest(run, "critic_gap"), _newest(run, "critic_gap_se")
+    if not np.isfinite([gap, se]).all():
+        return None
+    low, high = gap - Z * se, gap + Z * se
+    told = (
+        f"the squared bias that stays with the simulator's own dynamics, less half of the model "
+        f"gradient's, is {two(gap)} (CI {span(low, high)}, h = {run.horizon}, {_starts(run)})"
+    )
+    if low > 0:
+        return Sentence("source", True, f"The critic makes most of the bias: {told}.")
+    if high < 0:
+        text = f"The model makes most of the bias, not the critic: {told}."
+        return Sentence("source", True, text)
+    missing = enough(abs(gap), se, _count(run), "starts")
+    text = f"Undecided whether critic or model makes most of the bias: {told}; {missing}."
+    return Sentence("source", False, text)
+
+
+def _bound(run: ProbeRun) -> Sentence | None:
+    """The critic against the largest return that the rewards seen allow."""
+    value, se, bound = (_newest(run, name) for name in ("value", "value_se", "return_bound"))
+    if not np.isfinite([value, se, bound]).all():
+        return None
+    low, high = value - Z * se, value + Z * se
+    told = f"its mean value is {two(value)} (CI {span(low, high)}, {_starts(run)}), "
+    told += f"the largest |reward| so far allows ± {two(bound)}"
+    if max(low, -high) > bound:
+        return Sentence("critic", True, f"The critic is beyond its bound: {told}.")
+    if max(-low, high) < bound:
+        return Sentence("critic", True, f"The critic is within its bound: {told}.")
+    missing = enough(abs(abs(value) - bound), se, _count(run), "starts")
+    return Sentence("critic", False, f"Undecided if the critic is within its bound: {told}; "
+                    f"{missing}.")  # fmt: skip
+
+
+def _jacobians(run: ProbeRun) -> Sentence | None:
+    """How the prior's Jacobians fare where the policy goes now."""
+    error, se = _newest(run, "jacobian_error"), _newest(run, "jacobian_error_se")
+    if error == -inf:
+        return Sentence("jacobians", True, f"The model's Jacobians are exact ({_starts(run)}).")
+    if not np.isfinite([error, se]).all():
+        return None
+    ends = span(exp(error - Z * se), exp(error + Z * se))
+    text = f"The model's Jacobians on fresh states are off by {two(exp(error))} of their size "
+    text += f"(CI {ends}, {_starts(run)})"
+    ratio, low, high = (float(each[-1]) for each in jacobian_ratio(run.measured))
+    if not np.isfinite([low, high]).all():
+        return Sentence("jacobians", True, f"{text}.")
+    text += f": {times(ratio)} the first measurement's error (CI {span(low, high)})"
+    if low > 1 / SAME and high < SAME:
+        return Sentence("jacobians", True, f"{text}, the same.")
+    if low > 1 or high < 1:
+        worse = "worse than at first; refit the model there" if low > 1 else "better than at first"
+        return Sentence("jacobians", True, f"{text}, {worse}.")
+    missing = enough(abs(log(ratio)), (log(high) - log(low)) / (2 * Z), _count(run), "starts")
+    return Sentence("jacobians", False, f"{text}; undecided if they drift: {missing}.")
+
+
+def _lost(run: ProbeRun) -> Sentence | None:
+    """Form 8: states whose Jacobians are not finite; nothing to say where there are none."""
+    lost, of = _newest(run, "jacobian_nonfinite"), _newest(run, "jacobian_states")
+    if not lost > 0:
+        return None
+    dropped = f"{_newest(run, 'starts_lost'):.0f} of {_count(run)} starts"
+    where = str(run.measured["nonfinite_where"][-1])
+    text = f"{lost:.0f} of {of:.0f} states have Jacobians that are not finite ({where}): leaving "
+    text += f"them out drops {dropped} (step {run.measured['step'][-1]:,.0f})."
+    return Sentence("lost jacobians", True, text)
+
+
+def _variance(run: ProbeRun) -> Sentence | None:
+    """Form 2: does the variance explode with the horizon?"""
+    slope, se = _newest(run, "growth"), _newest(run, "growth_se")
+    if not np.isfinite([slope, se]).all():
+        return None
+    low, high = slope - Z * se, slope + Z * se
+    n = f"slope of its logarithm {two(slope)} per step, CI {span(low, high)}, {_starts(run)}"
+    who, evidence = gradient("model"), _newest(run, "growth_evidence")
+    if low <= 0:
+        text = f"No exponential growth of the variance of {who} detected up to h = {run.horizon}"
+        return Sentence("variance", high < 0, f"{text} ({n}).")
+    if evidence < -DECISIVE:
+        text = f"The variance of {who} grows with h, but like a power of it ({n})."
+        return Sentence("variance", True, text)
+    ends = span(log(2) / high, log(2) / low)
+    text = f"The variance of {who} doubles every {two(log(2) / slope)} steps of the horizon "
+    doubt = "" if evidence > DECISIVE else "; a power law fits as well, so do not extrapolate"
+    return Sentence("variance", True, f"{text}(CI {ends}, {_starts(run)}){doubt}.")
+
+
+def _exponent(run: ProbeRun) -> Sentence | None:
+    """Do perturbations of the closed loop grow?"""
+    rate, se = _newest(run, "lyapunov"), _newest(run, "lyapunov_se")
+    if not np.isfinite([rate, se]).all():
+        return None
+    low, high = rate - Z * se, rate + Z * se
+    told = f"λ = {two(rate)} per step (CI {span(low, high)}, {_starts(run)})"
+    if low > 0:
+        grown = f"e-fold in {two(1 / rate)} steps (CI {span(1 / high, 1 / low)})"
+        text = f"Perturbations of the closed loop grow, {grown}: {told}."
+        return Sentence("growth", True, text)
+    if high < 0:
+        return Sentence("growth", True, f"Perturbations of the closed loop die out: {told}.")
+    missing = enough(abs(rate), se, _count(run), "starts")
+    return Sentence("growth", False, f"Undecided if perturbations of the closed loop grow: {told}; "
+                    f"{missing}.")  # fmt: skip
+
+
+def exp(x: float) -> float:
+    """e^x, and infinite where that is no number: intervals of logarithms may be as wide."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(x))
+
+
+def _newest(run: ProbeRun, name: str) -> float:
+    """A number of the newest measurement; NaN where it has none."""
+    return float(run.measured[name][-1]) if name in run.measured else float("nan")
+
+
+def _count(run: ProbeRun) -> int:
+    return int(_newest(run, "starts"))
+
+
+def _starts(run: ProbeRun) -> str:
+    return f"N = {_count(run)} starts, step {run.measured['step'][-1]:,.0f}"

@@ -1,0 +1,141 @@
+"""What a probe's run means, in sentences: read without torch.
+
+A form is printed only where its test passes, else its undecided twin with how many more samples
+would do; no number comes without its interval and N. What was not measured has no sentence: the
+page says how to get it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf, log, sqrt
+
+import numpy as np
+
+from gradlab.probe.alarms.catalogue import ALPHA, HALF, NOISE
+from gradlab.runs.decision_rules import DIRECTION
+from gradlab.runs.probe.results import ProbeRun
+from gradlab.runs.probe.tables import signals
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.successive import Signal, pooled
+from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.phrases import enough
+from gradlab.verdicts.probe.measured import on_the_task
+from gradlab.wording import batches, cosine, cosines, duration, percent, span, two
+
+RISK = 0.05  # of an interval
+RECENT = 10  # windows, or bursts: a signal of long ago says nothing of now
+NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for this cosine
+
+
+def verdict(run: ProbeRun) -> list[Sentence]:
+    """What to stop for, then what to set, what to mend, why, and what the probe cost."""
+    first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
+    told = (*first, *on_the_task(run), _cost(run))
+    known = [each for each in told if each is not None]
+    return sorted(known, key=lambda each: each.about != "premises")
+
+
+def _alarms(run: ProbeRun) -> Sentence:
+    kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
+    if not kinds:
+        risk = f"each would ring with {percent(ALPHA)} over a whole run without a fault"
+        return Sentence("alarms", True, f"No alarm rang in {run.updates:,} updates ({risk}).")
+    names, at = run.alarms["alarm"], run.alarms["step"]
+    first = {kind: int(at[list(names).index(kind)]) for kind in kinds}
+    told = ", ".join(
+        f"{kind} (step {first[kind]:,}{'' if n == 1 else f', {n} times'})"
+        for kind, n in kinds.items()
+    )
+    many = "1 kind of alarm" if len(kinds) == 1 else f"{len(kinds)} kinds of alarm"
+    return Sentence("alarms", True, f"{many} rang, first: {told}.")
+
+
+def _lost(run: ProbeRun) -> Sentence | None:
+    """Gradients that are not finite, with an upper end where none was seen (Clopper–Pearson)."""
+    if not run.vitals:
+        return None
+    looked, lost = (int(run.vitals[name].sum()) for name in ("looked", "nonfinite_updates"))
+    if lost:
+        text = f"{lost:,} of {looked:,} gradients were not finite ({percent(lost / looked)})."
+        return Sentence("health", True, text)
+    most = 1 - RISK ** (1 / max(looked, 1))
+    text = f"All {looked:,} gradients that were looked at are finite (at most {percent(most)} of "
+    return Sentence("health", True, f"{text}all are not, 95%).")
+
+
+def _saturation(run: ProbeRun) -> Sentence | None:
+    """The action that is most at its limit lately (Hoeffding, passes taken as independent)."""
+    share = run.vitals.get("saturation", np.empty((0, 0)))
+    known = np.flatnonzero(np.isfinite(share).any(axis=1))[-RECENT:]
+    if not len(known):
+        return None
+    passes = run.vitals["watched"][known]
+    mean, n = passes @ share[known] / passes.sum(), int(passes.sum())
+    j, margin = int(np.argmax(mean)), sqrt(log(2 / RISK) / (2 * n))
+    low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
+    told = (
+        f"action {j}, at its limit most often, is there in {percent(mean[j])} of its values (CI "
+        f"{percent(low)} to {percent(high)}, N = {n} passes up to step "
+        f"{run.vitals['step'][known[-1]]:,.0f})"
+    )
+    if low > HALF:
+        return Sentence("saturation", True, f"The actor is saturated: {told}.")
+    if high < HALF:
+        return Sentence("saturation", True, f"The actor is not saturated: {told}.")
+    missing = enough(abs(mean[j] - HALF), margin / Z, n, "passes")
+    text = f"Undecided if the actor is saturated: {told}; {missing}."
+    return Sentence("saturation", False, text)
+
+
+def _signal(run: ProbeRun) -> Sentence | None:
+    """Form 6: how much of one batch's gradient is signal lately, and how many batches it takes."""
+    at, found = signals(run)
+    if not found:
+        return None
+    whole = pooled(found[-RECENT:])
+    low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
+    n = f"N = {whole.pairs:,} pairs of successive batches, {_stretch(at[-RECENT:])}"
+    n += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
+    if low > 0:
+        return Sentence("signal", True, _clear_signal(whole, low, high, n))
+    share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)}, {n})"
+    if high < NOISE:
+        text = f"The gradient is no better than noise: of its squared norm {share} is signal, so "
+        needed = batches(_batches(high))
+        text += f"that a cosine of {DIRECTION:g} needs at least {needed} batches at a time."
+        return Sentence("signal", True, text)
+    missing = enough(whole.share, whole.se, whole.pairs, "pairs")
+    text = f"Undecided if there is a signal in the gradient: {share} of its squared norm; {missing}"
+    return Sentence("signal", False, f"{text} tell.")
+
+
+def _clear_signal(whole: Signal, low: float, high: float, n: str) -> str:
+    direction = f"{cosine(whole.cosine)} (CI {cosines(sqrt(low), sqrt(high))}, {n})"
+    text = f"The gradient of one batch has the cosine {direction} with the mean gradient"
+    if _batches(low) <= 1:
+        return f"{text}: one batch is enough."
+    ends = span(_batches(high), _batches(low))
+    needed = f"the mean of {two(_batches(whole.share))} batches (CI {ends})"
+    return f"{text}; a cosine of {DIRECTION:g} needs {needed}."
+
+
+def _batches(share: float) -> float:
+    """Whose mean has the cosine `DIRECTION` with the mean gradient."""
+    return NEEDED * (1 - share) / share if share > 0 else inf
+
+
+def _stretch(at: np.ndarray) -> str:
+    return f"steps {at[0]:,.0f}–{at[-1]:,.0f}" if len(at) > 1 else f"step {at[0]:,.0f}"
+
+
+def _cost(run: ProbeRun) -> Sentence | None:
+    """The share of the time that the probe took: counted, not estimated."""
+    if not np.isfinite(run.spent):
+        return None
+    within = "within" if run.spent <= run.budget else "above"
+    text = (
+        f"The probe took {percent(run.spent)} of {duration(run.seconds)}, {within} its budget of "
+        f"{percent(run.budget)}, for {run.updates:,} updates."
+    )
+    return Sentence("cost", True, text)

@@ -1,0 +1,1 @@
+"""Sentences about a test of remedies."""

@@ -1,0 +1,93 @@
+"""The first screen of every kind of run: one recommendation, how sure, one figure, three numbers.
+
+    light   act      an action, and nothing else can be excluded any more
+            choose   the best guess, what is not excluded, and what would decide
+            none     no truth, or checks that failed
+
+Page and terminal show the same `Screen`; what it leaves out is in `rest`, one click or `--explain`
+away. A reader takes in so many words and numbers before the figure: `WORDS` and `NUMBERS`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.verdicts.sentence import Sentence
+
+Light = Literal["act", "choose", "none"]
+LIGHTS: dict[Light, str] = {"act": "Act", "choose": "Choose", "none": "Caution"}
+WORDS, NUMBERS, FACTS = 60, 8, 3
+NOTHING = "nothing is decided"  # where the premises of every decision fail
+# A range such as 10–25 counts as two numbers, the minus of −20 belongs to its number.
+_NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:[.,]\d+)*(?:e[−+-]?\d+)?")
+_END = re.compile(r"(?<=[.!?]) (?=[^a-z])")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One number of the first screen: what it is, its text, its formula and where it comes from."""
+
+    label: str
+    text: str
+    how: str
+
+
+@dataclass(frozen=True)
+class Screen:
+    """What a reader sees first.
+
+    Attributes:
+        headline: the recommendation, in the words of who trains policies.
+        sure: how sure it is, a word with its number, such as "sure (97%)".
+        numbers: at most three.
+        figure: name of the panel that is shown first; None where no panel is.
+        rest: every sentence of the verdict, in order of use.
+        notice: what stands before all else, such as that the run was interrupted; may be empty.
+    """
+
+    headline: str
+    light: Light
+    sure: str
+    numbers: tuple[Fact, ...] = ()
+    figure: str | None = None
+    rest: tuple[Sentence, ...] = ()
+    notice: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) > FACTS:
+            raise ValueError(f"a screen has {len(self.numbers)} numbers, expected at most {FACTS}")
+
+
+def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Screen:
+    """The screen of a verdict that has no recommendation of its own: its first sentence."""
+    if not sentences:
+        return Screen("These numbers support no verdict.", "none", "nothing is known", (), figure)
+    first = next((each for each in sentences if each.decided), sentences[0])
+    sure = "shown" if first.decided else "not shown"
+    return Screen(
+        first.text, "act" if first.decided else "choose", sure, (), figure, tuple(sentences)
+    )
+
+
+def unsaid(texts: Sequence[str], said: str) -> list[str]:
+    """Each text without the sentences that stand in `said` or in a text before it; "" where none
+    is left."""
+    known = set(_sentences(said))
+    found = []
+    for text in texts:
+        own = [each for each in dict.fromkeys(_sentences(text)) if each not in known]
+        known.update(own)
+        found.append(" ".join(own))
+    return found
+
+
+def _sentences(text: str) -> list[str]:
+    return [each.strip() for each in _END.split(text)]
+
+
+def counted(text: str) -> tuple[int, int]:
+    """Words and numbers of a text."""
+    return len(text.split()), len(_NUMBER.findall(text))

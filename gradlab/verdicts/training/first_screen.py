@@ -1,0 +1,171 @@
+"""The first screen of training runs: what has learned or is best, how surely, and what failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from gradlab.runs.training.outcome import Outcome, Rival, outcome, ranked, rivals
+from gradlab.runs.training.results import GOALS, Training, first_reached
+from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.screen import Fact, Light, Screen
+from gradlab.verdicts.training.pairs import paired_verdict
+from gradlab.verdicts.training.sentences import verdict
+from gradlab.wording import duration, listed, span, two
+
+FIGURE = "returns"
+MANY = 100  # seeds that nobody trains
+NAMED = 2  # runs or seeds that a headline names before it counts
+
+
+def screen(runs: Mapping[str, Training]) -> Screen:
+    """One run: has it learned? Several: which is best?"""
+    told = [each for name, run in runs.items() for each in verdict(run, name)]
+    rest = (*paired_verdict(runs), *told)
+    if len(runs) > 1:
+        return _several(runs, rest)
+    ((name, run),) = runs.items()
+    return _one(name, run, rest)
+
+
+def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
+    found = outcome(run)
+    n, k = len(found.seeds), found.improved
+    if not len(found.finite):
+        text = f"{name} on {run.task} has diverged in every seed: read its events first."
+        return Screen(text, "none", f"all of {n}", _numbers(run, found), FIGURE, rest)
+    whose = f"the median of {n} seeds" if n > 1 else "one seed"
+    first = float(np.nanmedian(found.first))
+    moved = f"return {two(first)} → {two(found.median)}, {whose}"
+    if k == 0:
+        text = f"{name} has not learned {run.task}: {moved}, lower than before training."
+    elif k < n:
+        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}.{_failures(found.failed)}"
+    else:
+        text = f"{name} learns {run.task}: {moved}{', and every seed improves' * (n > 1)}."
+    light, sure = _sure(found)
+    return Screen(
+        f"{text}{_peak(found)}{_events(run)}", light, sure, _numbers(run, found), FIGURE, rest
+    )
+
+
+def _sure(found: Outcome) -> tuple[Light, str]:
+    """By the chance that as many seeds rise for nothing."""
+    n, k = len(found.seeds), found.improved
+    if k == 0:
+        return "act", f"no seed of {n} improves"
+    if found.chance < 0.05:
+        return "act", f"shown (p = {two(found.chance)})"
+    more = f"; {found.missing} more seeds would show it" if found.missing and k == n else ""
+    return "choose", f"not shown (p = {two(found.chance)}){more}"
+
+
+def _failures(failed: Sequence[int]) -> str:
+    if not failed:
+        return ""
+    seeds = listed([str(each) for each in failed], NAMED)
+    return f" Look first at seed{'s' * (len(failed) > 1)} {seeds}: no better than before training."
+
+
+def _peak(found: Outcome) -> str:
+    """Where a run that ends below its start stood best."""
+    if not found.peak > float(np.nanmedian(found.first)) > found.median:
+        return ""
+    return f" Stop earlier: the median was {two(found.peak)} at iteration {found.peak_at}."
+
+
+def _events(run: Training) -> str:
+    count = len(run.events)
+    return f" Read its {count} event{'s' * (count > 1)} first." if count else ""
+
+
+def _numbers(run: Training, found: Outcome) -> tuple[Fact, ...]:
+    settings = run.config["settings"]
+    n = len(found.seeds)
+    how = (
+        f"Median over the seeds of the return at iteration {found.iterations}: the mean over "
+        f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
+        f"(evaluations/return_mean)."
+    )
+    ends = f", {span(found.finite.min(), found.finite.max())}" if len(found.finite) > 1 else ""
+    last = Fact(f"final return, {n} seed{'s' * (n > 1)}{ends}", two(found.median), how)
+    took = float(run.seconds[-1])
+    when = Fact(
+        f"for {found.iterations} iterations, all seeds", duration(took),
+        "Wall time at the last evaluation (evaluations/seconds).",
+    )  # fmt: skip
+    return (last, *_goal(run), when)
+
+
+def _goal(run: Training) -> list[Fact]:
+    """The highest goal that half of the seeds reached, else the lowest."""
+    goals = GOALS.get(run.task, ())
+    if not goals:
+        return []
+    counts = {goal: int(np.isfinite(first_reached(run, goal)).sum()) for goal in goals}
+    half = len(run.seeds) / 2
+    goal = next((each for each in reversed(goals) if counts[each] >= half), goals[0])
+    reached = first_reached(run, goal)
+    at = f" by iteration {np.nanmedian(reached):.0f}" if counts[goal] else ""
+    text = f"{counts[goal]} of {len(run.seeds)}"
+    how = "Seeds whose return was ever at least the goal; iteration: the median of their first."
+    return [Fact(f"seeds reach the goal {goal:g}{at}", text, how)]
+
+
+def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen:
+    order, others = ranked(runs), rivals(runs)
+    best, found = order[0], outcome(runs[order[0]])
+    task = runs[best].task
+    if not len(found.finite):
+        return Screen(
+            f"Every run on {task} has diverged: read their events first.", "none",
+            f"all of {len(runs)}", (), FIGURE, rest,
+        )  # fmt: skip
+    out = [each.name for each in others if each.excluded]
+    kept = [each for each in others if not each.excluded]
+    light: Light
+    lead = f"Take {best} on {task}: final return {two(found.median)}, the highest median"
+    if not kept:
+        beaten = listed(out, NAMED)
+        text, light = f"{lead}, shown above {beaten}.", "act"
+        sure = f"shown against {'the other' if len(out) == 1 else f'all {len(out)}'}"
+    else:
+        beaten = f" It is shown above {listed(out, NAMED)}." if out else ""
+        text = f"{lead}.{beaten} Not excluded: {listed([each.name for each in kept], NAMED)}."
+        light, sure = "choose", f"shown against {len(out)} of {len(others)}{_more(kept)}"
+    if len({outcome(run).iterations for run in runs.values()}) > 1:
+        sure += "; lengths of runs differ"
+    failed = {name: outcome(run).failed for name, run in runs.items()}
+    count = sum(len(each) for each in failed.values())
+    first = next((name for name, each in failed.items() if each), "")
+    if count:
+        seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
+        text += f" {seeds} no better than before training (first: {first})."
+    return Screen(text, light, sure, _rival_numbers(runs, order), FIGURE, rest)
+
+
+def _more(kept: Sequence[Rival]) -> str:
+    counts = [each.more or MANY for each in kept]
+    if max(counts) >= MANY:
+        return ": seeds differ more than runs"
+    return f"; about {max(counts)} more seeds would decide"
+
+
+def _rival_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
+    """The medians of the best and the next, and their difference."""
+    how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
+    facts = [
+        Fact(f"median final return, {name}", two(outcome(runs[name]).median), how)
+        for name in order[:2]
+    ]
+    second = next((each for each in rivals(runs) if each.name == order[1]), None)
+    if second is None or second.gap is None:
+        return tuple(facts)
+    gap = second.gap
+    ends = span(-gap.high, -gap.low)
+    paired = (
+        f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
+        f"leave-one-seed-out interval, widened for {len(runs) - 1} rivals."
+    )
+    return (*facts, Fact(f"difference of means, {ends}", two(-gap.value), paired))

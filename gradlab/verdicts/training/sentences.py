@@ -1,0 +1,126 @@
+"""What a training run found, in sentences; read without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.runs.training.results import GOALS, Training, first_reached
+from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.training.measured_weights import measured
+from gradlab.verdicts.training.probe import probed
+from gradlab.wording import percent, span, two
+
+
+def verdict(run: Training, name: str = "") -> list[Sentence]:
+    """Final return, goals, the gradient's error and the model's, and what went wrong.
+
+    Args:
+        name: what to call the run; default: its algorithm.
+    """
+    name = name or run.name
+    events = (Sentence("health", True, text) for text in run.events)
+    return [
+        _final(run, name),
+        *_goals(run, name),
+        *measured(run, name),
+        *_gradient(run, name),
+        *_model(run, name),
+        *probed(run, name),
+        *events,
+    ]
+
+
+def _final(run: Training, name: str) -> Sentence:
+    settings = run.config["settings"]
+    last, errors = run.returns[-1], run.errors[-1]
+    seeds = ", ".join(
+        f"{value:.3g} ± {error:.2g}" for value, error in zip(last, errors, strict=True)
+    )
+    middle = f"median {np.median(last):.3g} over {len(last)} seeds" if len(last) > 1 else "one seed"
+    return Sentence(
+        "return",
+        True,
+        f"{name} on {run.task}: return {seeds} after {int(run.iteration[-1])} iterations "
+        f"({middle}; mean ± standard error over {settings['evaluation_starts']} fixed starts of "
+        f"{settings['episode']} steps that {settings['at_end']} at terminal states; termination in "
+        f"training: {settings['termination']}, reward scale: {settings['reward_scale']:g}).",
+    )
+
+
+def _goals(run: Training, name: str) -> list[Sentence]:
+    told = []
+    for goal in GOALS.get(run.task, ()):
+        reached = first_reached(run, goal)
+        count = int(np.isfinite(reached).sum())
+        when = ""
+        if count:
+            when = f", at iteration {np.nanmedian(reached):.0f} in the median of those"
+            if np.nanmax(reached) == run.iteration[0]:
+                when = ", before any update"
+        told.append(f"{goal:g} by {count} of {len(reached)} seeds{when}")
+    return [Sentence("goals", True, f"{name} reached {'; '.join(told)}.")] if told else []
+
+
+def _learned(run: Training, name: str) -> list[Sentence]:
+    return [*_gradient(run, name), *_model(run, name)]
+
+
+def _gradient(run: Training, name: str) -> list[Sentence]:
+    """The error of the longest horizon's gradient when it was last measured."""
+    found = run.gradients
+    if not found:
+        return []
+    last = {name: found[name][-1, :, -1] for name in ("relative_mse", "bias2", "mse", "cosine")}
+    known = np.isfinite(last["relative_mse"])
+    where = f"h = {int(found['horizon'][-1])}, iteration {int(found['iteration'][-1])}"
+    if not known.any():
+        return [Sentence("gradient", False, f"{name}: no true gradient at {where}.")]
+    error, bias, mse = (np.median(last[name][known]) for name in ("relative_mse", "bias2", "mse"))
+    # Without a part that is known to be above noise a seed's gradient has no direction.
+    # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
+    directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
+    cosine = f"; {_cosines(directions)}" if len(directions) else ""
+    each = last["relative_mse"][known]
+    if len(each) > 1:
+        spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
+    else:
+        ends = (found[f"relative_mse_{end}"][-1, known, -1][0] for end in ("low", "high"))
+        spread = f"one seed, 95% interval {span(*ends)}"
+    return [
+        Sentence(
+            "gradient",
+            bool(error < 1),
+            f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
+            f"({spread}; N = {run.config['settings']['gradient_starts']} starts of the task, "
+            f"batches of {run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of "
+            f"it squared bias{cosine}.",
+        )
+    ]
+
+
+def _cosines(values: NDArray[np.float64]) -> str:
+    """The seeds' median, and where they lie."""
+    among = f" ({span(values.min(), values.max())})" if len(values) > 1 else ""
+    return f"cosine {two(np.median(values))}{among}"
+
+
+def _model(run: Training, name: str) -> list[Sentence]:
+    """What the last fit explains of rows that were held out."""
+    if not run.model:
+        return []
+    told = []
+    for role in run.config["model_losses"]:
+        explained = run.model[f"{role}_explained"][-1]
+        kind = "model" if role == "prediction" else "gradient model"
+        told.append(
+            f"{kind} ({run.config['model_losses'][role]}) {np.median(explained):.4f} in the "
+            f"median of outputs and seeds, at least {explained.min():.4f}"
+        )
+    rows = int(run.model["rows"][-1])
+    return [
+        Sentence(
+            "model", True, f"{name}: held-out variance explained after {rows} rows: "
+            f"{'; '.join(told)}.",
+        )
+    ]  # fmt: skip

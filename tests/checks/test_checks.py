@@ -1,0 +1,303 @@
+"""Each check passes where all is well, and catches the fault that it is there for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab.networks.policies import GaussianPolicy
+from gradlab.runs.check_results import Finding
+from gradlab.systems import Linearization, LinearQuadratic, System, Transition, from_function
+from gradlab.tasks import Task
+
+DISCOUNT = 0.9
+
+
+class Linear(nn.Module):
+    """a = W s."""
+
+    def __init__(self, gain: float = -0.4, actions: int = 1) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, actions, bias=False)
+        nn.init.constant_(self.layer.weight, gain)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.layer(state)
+
+
+class Quadratic(nn.Module):
+    """Q(s, a) = −size (|s|² + |a|²)."""
+
+    def __init__(self, size: float = 1.0) -> None:
+        super().__init__()
+        self.size = nn.Parameter(torch.tensor(size))
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return -self.size * ((state**2).sum(1) + (action**2).sum(1))
+
+
+def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    speed = torch.tanh(s[:, 1:] + 0.3 * a[:, :1])
+    return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), -(s**2).sum(1) - 0.1 * (a**2).sum(1)
+
+
+def draws(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def task(system: System, **more: object) -> Task:
+    return Task("planted", system, None, draws, DISCOUNT, 6, **more)
+
+
+def findings(
+    system: System,
+    policy: nn.Module | None = None,
+    critic: nn.Module | None = None,
+    horizon: int = 6,
+    termination: str = "ignore",
+    **more: object,
+) -> tuple[Finding, ...]:
+    policy = Linear(actions=system.action_dim) if policy is None else policy
+    critic = Quadratic() if critic is None else critic
+    made = task(system, **more)
+    found = gradlab.measure(
+        made, policy, critic, horizon=horizon, starts=64, termination=termination
+    )
+    assert found.sanity is not None
+    return found.sanity
+
+
+def failed(found: tuple[Finding, ...]) -> dict[str, Finding]:
+    return {each.check: each for each in found if not each.passed}
+
+
+def only(found: tuple[Finding, ...], words: str) -> Finding:
+    """The one failed check whose name has these words, twins with θ in every action apart."""
+    (one,) = [
+        each for name, each in failed(found).items() if words in name and not name.endswith("_all")
+    ]
+    return one
+
+
+def test_a_sound_measurement_passes_every_check():
+    system = from_function(step, state_dim=2, action_dim=1)
+    found = findings(system, critic=Quadratic(4.0))
+    assert failed(found) == {}
+    names = " ".join(each.check for each in found)
+    for check in ("against differences", "finite", "θ leaks", "float32", "scale", "realised"):
+        assert check in names
+
+
+class Wrong:
+    """Some system with one of its Jacobian blocks made wrong."""
+
+    state_dim, noise_dim, differentiable = 2, 0, True
+
+    def __init__(self, spoil: Callable[[Linearization], Linearization], actions: int = 1) -> None:
+        self.inner, self.spoil, self.action_dim = from_function(step, 2, actions), spoil, actions
+
+    def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+        return self.inner.step(state, action, noise)
+
+    def linearize(
+        self, state: Tensor, action: Tensor, noise: Tensor | None = None
+    ) -> Linearization:
+        return self.spoil(self.inner.linearize(state, action, noise))
+
+    def sample_noise(
+        self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        return torch.zeros(n, 0, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("block", "label"), [("A", "∂f/∂s"), ("B", "∂f/∂a"), ("r_s", "∂r/∂s"), ("r_a", "∂r/∂a")]
+)
+def test_a_wrong_derivative_is_caught_in_its_block(block, label):
+    wrong = Wrong(lambda out: replace(out, **{block: 1.01 * getattr(out, block)}))
+    found = only(findings(wrong), "against differences")
+    assert f"most in {label}" in found.result
+    assert "correct linearize" in found.meaning
+
+
+def test_a_wrong_derivative_moves_theta_where_it_should_not_be():
+    wrong = Wrong(lambda out: replace(out, r_a=out.r_a + 1.0))
+    assert "differs from differences" in only(findings(wrong), "sits in the first").result
+
+
+def test_a_dead_control_is_told_from_a_vanishing_one():
+    dead = only(findings(from_function(step, 2, 2)), "move nothing")
+    assert "∂f/∂a of action 1 is exactly 0 in 100% of" in dead.result
+    assert "∂r/∂a" not in dead.result  # the reward still sees it
+
+    def faint(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = step(s, a)
+        return after + 1e-14 * a[:, 1:], reward
+
+    found = only(findings(from_function(faint, 2, 2)), "move nothing")
+    assert "action 1 is under 1e-12 of the largest: vanishing" in found.result
+    assert "exactly 0" not in found.result
+
+
+def test_an_action_without_effect_on_any_reward_is_named():
+    def idle(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, _ = step(s, a[:, :1])
+        return after, -(s**2).sum(1) - 0.1 * a[:, 0] ** 2
+
+    found = findings(from_function(idle, 2, 2), action_names=("steer", "horn"))
+    assert "horn (action 1) has no effect on any reward within 6 steps" in " ".join(
+        each.result for each in failed(found).values()
+    )
+    assert "and so is ∂r/∂a" in only(found, "move nothing").result
+
+
+@pytest.mark.parametrize(
+    "where", ["coordinate 1 of the state after", "derivatives of coordinate 1 at"]
+)
+def test_what_is_not_finite_is_counted_and_located(where):
+    """Only one start gets to where the second coordinate, or its derivative, is NaN."""
+
+    def holed(s: Tensor) -> Tensor:
+        return torch.where((s[:, 0] > 50) & (s[:, 0] < 60), torch.nan, 1.0)
+
+    def broken(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = step(s, a)
+        return torch.stack([after[:, 0], after[:, 1] * holed(s)], 1), reward
+
+    def spoil(out: Linearization) -> Linearization:
+        rows = torch.where(out.r_s[:, 0] / -2 > 50, torch.nan, 1.0)
+        return replace(out, A=torch.stack([out.A[:, 0], out.A[:, 1] * rows[:, None]], 1))
+
+    system = from_function(broken, 2, 1) if "state" in where else Wrong(spoil)
+    starts = torch.randn(64, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    starts[17, 0] = 55.0
+    found = gradlab.measure(task(system), Linear(), Quadratic(), horizon=4, starts=starts)
+    one = only(found.sanity, "finite and non-zero")
+    assert "true_dynamics: 1 of 64 groups from h = " in one.result
+    assert f"first: group 17, row 17: {where} step 0" in one.result
+
+
+def test_gradients_that_are_exactly_zero_are_counted():
+    def clipped(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        return step(s, a.clamp(-0.1, 0.1))
+
+    class Clipped(Quadratic):
+        def forward(self, state: Tensor, action: Tensor) -> Tensor:
+            return super().forward(state, action.clamp(-0.1, 0.1))
+
+    system = from_function(clipped, 2, 1)
+    found = findings(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
+    assert "exactly 0 at h =" in only(found, "finite and non-zero").result
+    assert "no gradient on" in only(found, "saturated").meaning
+
+
+def test_a_critic_that_holds_the_policys_theta_is_a_leak():
+    policy = Linear()
+
+    class Sharing(Quadratic):
+        def __init__(self) -> None:
+            super().__init__()
+            self.policy = policy
+
+        def forward(self, state: Tensor, action: Tensor) -> Tensor:
+            own = self.policy(state.to(self.policy.layer.weight)).to(state)
+            return super().forward(state, action - own)
+
+    before = policy.layer.weight.detach().clone()
+    found = only(findings(from_function(step, 2, 1), policy, Sharing()), "leaks")
+    assert "critic 1 changes" in found.result
+    assert "1 tensors are shared" in found.result
+    assert torch.equal(policy.layer.weight, before)
+
+
+def test_a_simulator_that_holds_the_policys_theta_is_a_leak():
+    policy = Linear()
+
+    def closed(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            own = policy(s.float()).double()
+        return step(s, a + 0.1 * own.to(a))
+
+    found = only(findings(from_function(closed, 2, 1), policy), "leaks")
+    assert "simulator changes when the policy's θ is moved" in found.result
+
+
+def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
+    def chaotic(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        x = 3.99 * s * (1 - s)
+        return (x + 1e-3 * a).clamp(0.0, 1.0), -(s**2).sum(1)
+
+    def inside(n: int, generator: torch.Generator) -> Tensor:
+        return torch.rand(n, 2, generator=generator, dtype=torch.float64)
+
+    hard = Task("chaos", from_function(chaotic, 2, 1), None, inside, DISCOUNT, 40)
+    found = gradlab.measure(hard, Linear(), Quadratic(), starts=64)
+    limited = only(found.sanity, "float32 against float64, true_dynamics at")
+    assert "precision-limited: yes" in limited.meaning
+    easy = findings(from_function(step, 2, 1))
+    assert not [each for each in failed(easy) if "float32" in each]
+
+
+def test_an_exploding_chain_says_from_which_step_on():
+    eye = torch.eye(2, dtype=torch.float64)
+    B = torch.ones(2, 1, dtype=torch.float64)
+    found = findings(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
+    text = only(found, "sensitivities").result
+    assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
+
+
+def test_a_critic_beyond_any_return_is_named():
+    found = only(findings(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
+    assert "beyond any return" in found.meaning
+
+
+def test_a_critic_that_drowns_the_rewards_is_named():
+    found = findings(from_function(step, 2, 1), critic=Quadratic(1e5))
+    assert "critic drowns everything else" in only(found, "scale of the terms").meaning
+
+
+def test_episodes_that_end_at_once_are_pointed_out_under_mask():
+    def near(s: Tensor) -> Tensor:
+        return s.abs().amax(dim=1) < 0.3
+
+    system = from_function(step, 2, 1, alive=near)
+    assert "at the first" in only(findings(system, termination="mask"), "realised").result
+    assert not [each for each in failed(findings(system)) if "realised" in each]
+
+
+def test_the_users_policy_is_left_bit_for_bit_with_a_graph_that_still_works():
+    policy, critic = Linear(), Quadratic()
+    before = policy.layer.weight.detach().clone()
+    loss = policy(torch.ones(1, 2)).square().sum()
+    gradlab.measure(task(from_function(step, 2, 1)), policy, critic, horizon=3, starts=16)
+    loss.backward()
+    assert torch.equal(policy.layer.weight, before)
+    assert policy.layer.weight.grad is not None and critic.size.grad is None
+
+
+def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing():
+    class Fragile(Wrong):
+        def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
+            if len(state) == 96 * 6:  # only the differences ask for so many rows
+                raise RuntimeError("too many rows")
+            return super().step(state, action, noise)
+
+    found = only(findings(Fragile(lambda out: out)), "Jacobians")
+    assert "could not be tried: too many rows" in found.result
+
+
+def test_soft_gradients_are_checked_without_their_log_density_and_with_their_entropy_term():
+    system = from_function(step, 2, 1)
+    policy = GaussianPolicy(2, 1, hidden=(8,)).double()
+    tail = gradlab.Tail(3, Quadratic(), DISCOUNT)
+    soft = {"soft": gradlab.Estimator(system, system, "all", tail, entropy=0.1)}
+    found = gradlab.measure(task(system), policy, None, soft, horizon=3, starts=32).sanity
+    assert found is not None and failed(found) == {}
+    terms = next(each for each in found if "scale of the terms" in each.check)
+    assert "entropy" in terms.result and "reward sum" in terms.result
+    assert "could not be tried" not in " ".join(each.result for each in found)

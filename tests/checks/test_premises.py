@@ -1,0 +1,230 @@
+"""What leaves nothing to decide is the first sentence, and nothing is decided from it."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import gradlab
+from gradlab import cli
+from gradlab.choice import choose
+from gradlab.cli.terminal.answer import answer, of_screen
+from gradlab.errors import InputError
+from gradlab.gradients.starts import as_starts, distinct
+from gradlab.reporting import panels
+from gradlab.reporting.page import render
+from gradlab.reporting.profile_page import page
+from gradlab.systems import from_function
+from gradlab.tasks import Task
+from gradlab.verdicts.measurement.verdict import first_screen
+from gradlab.verdicts.screen import NUMBERS, WORDS, counted, unsaid
+from tests.first_screens import repeated, words_of
+
+PUSH = 0.3
+
+
+class Linear(nn.Module):
+    """a = squash(gain Σ s + bias)."""
+
+    def __init__(self, squash=lambda x: x, gain: float = -0.4, bias: float = 0.0) -> None:
+        super().__init__()
+        self.layer, self.squash = nn.Linear(2, 1), squash
+        nn.init.constant_(self.layer.weight, gain)
+        nn.init.constant_(self.layer.bias, bias)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return self.squash(self.layer(state))
+
+
+class Quadratic(nn.Module):
+    """Q(s, a) = level − size (|s|² + |a|²)."""
+
+    def __init__(self, size: float = 4.0, level: float = 0.0) -> None:
+        super().__init__()
+        self.size, self.level = nn.Parameter(torch.tensor(size)), level
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return self.level - self.size * ((state**2).sum(1) + (action**2).sum(1))
+
+
+def cost(s: Tensor, a: Tensor) -> Tensor:
+    return -(s**2).sum(1) - 0.1 * (a**2).sum(1)
+
+
+def world(reward=cost, push: float = PUSH):
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        speed = torch.tanh(s[:, 1:] + push * a)
+        return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
+
+    return from_function(step, 2, 1)
+
+
+def draws(n: int, generator: torch.Generator) -> Tensor:
+    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
+
+
+def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> Task:
+    simulator = world(reward, push)
+    prior = simulator if model == 0 else world(reward, model * push)
+    return Task("planted", simulator, prior, starts, 0.9, 3)
+
+
+CASES = {
+    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "The reward is 0"),
+    "constant reward": (
+        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "The reward is the same",
+    ),
+    "dead output": (
+        task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Moving θ by a tenth",
+    ),
+    "saturated output": (
+        task(), Linear(lambda x: torch.tanh(x + 50)), Quadratic(), "Moving θ by a tenth",
+    ),
+    "a threshold": (
+        task(), Linear(lambda x: 0 * x + ((x + 1).abs() < 0.01), 0.0, -1.0), Quadratic(),
+        "The true gradient is exactly 0 although",
+    ),
+    "ignored actions": (
+        task(lambda s, a: -(s**2).sum(1), push=0.0), Linear(), Quadratic(), "Moving θ by a tenth",
+    ),
+    "lost in rounding": (
+        task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
+    ),
+    "the simulator as its model": (task(model=0), Linear(), Quadratic(), "The prior model is"),
+    "a twin of the simulator": (task(model=1), Linear(), Quadratic(), "The prior model is"),
+    "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
+    "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def profiles():
+    return {
+        name: gradlab.measure(made, policy, critic, starts=32, horizon=2, judges=4)
+        for name, (made, policy, critic, _) in CASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def pages(profiles):
+    """The words of every page; its figures, which take the time, are left out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(panels, "panels", lambda *_: [])
+        return {name: words_of(render(page(profile))) for name, profile in profiles.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_leaves_nothing_to_decide_is_the_first_sentence(name, profiles, pages, capsys):
+    screen, first = first_screen(profiles[name]), CASES[name][3]
+    assert screen.headline.startswith(first)
+    assert (screen.light, screen.sure) == ("none", "nothing is decided")
+    words, numbers = counted(f"{screen.headline} {screen.sure}")
+    assert words <= WORDS and numbers <= NUMBERS
+    assert pages[name].index(first) < pages[name].index("nothing is decided")
+    answer(of_screen(screen), as_json=False)
+    assert " ".join(capsys.readouterr().out.split()).startswith(first)
+    answer(of_screen(screen), as_json=True)
+    document = json.loads(capsys.readouterr().out)
+    assert document["recommendation"].startswith(first)
+    assert document["verdict"][0]["text"].startswith(first)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_is_decided_from_it(name, profiles, pages):
+    with pytest.raises(InputError, match="nothing can be chosen"):
+        choose(profiles[name])
+    told = {each.about for each in first_screen(profiles[name]).rest}
+    assert told <= {"premises", "truth", "health", "sanity", "empirical bias", "variance", "tails",
+                    "theory"}  # fmt: skip
+    assert "Usable horizon" not in pages[name] and "more accurate than" not in pages[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_sentence_stands_twice_on_a_page_or_a_terminal(name, profiles, pages, capsys):
+    assert repeated(pages[name]) == []
+    answer(of_screen(first_screen(profiles[name])), as_json=False, explain=True)
+    assert repeated(" ".join(capsys.readouterr().out.replace("• ", "").split())) == []
+
+
+OWN = """
+from tests.checks.test_premises import CASES
+def task(): return CASES[{name!r}][0]
+def policy(): return CASES[{name!r}][1]
+def critic(): return CASES[{name!r}][2]
+"""
+
+
+@pytest.mark.parametrize("name", ["zero reward", "dead output", "a critic of another scale"])
+def test_the_command_line_begins_with_it_and_chooses_nothing(name, tmp_path, capsys):
+    own, run = tmp_path / "own.py", str(tmp_path / "run.h5")
+    own.write_text(OWN.format(name=name))
+    words = ["measure", f"{own}:task", "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
+    words += ["--starts", "32", "--horizon", "2", "--judges", "4", "--no-report", "--output", run]
+    assert cli.main(words) == 0
+    assert " ".join(capsys.readouterr().out.split()).startswith(CASES[name][3])
+    assert cli.main(["choose", run]) == 2
+    assert "nothing can be chosen: " in capsys.readouterr().err
+
+
+def test_a_sound_measurement_is_decided_from(monkeypatch):
+    monkeypatch.setattr(panels, "panels", lambda *_: [])
+    profile = gradlab.measure(task(), Linear(), Quadratic(), starts=64, judges=4)
+    assert [each.passed for each in profile.sanity if "premises" in each.check] == [True]
+    assert first_screen(profile).headline.startswith("Backpropagate")
+    assert choose(profile).best is not None
+    assert repeated(words_of(render(page(profile)))) == []
+
+
+def test_a_level_in_the_critic_is_no_fault():
+    """Gradients do not see it."""
+    profile = gradlab.measure(task(), Linear(), Quadratic(level=500.0), starts=64, judges=4)
+    assert all(each.passed for each in profile.sanity if "premises" in each.check)
+
+
+def test_tiled_starts_count_once():
+    states = draws(16, torch.Generator().manual_seed(0))
+    one, eight = (
+        gradlab.measure(task(), Linear(), Quadratic(), starts=each)
+        for each in (states, states.repeat(8, 1))
+    )
+    assert one.table().equals(eight.table())
+    assert (eight.config["starts"], eight.config["rows"]) == (16, 128)
+    assert first_screen(eight).notice == "112 of 128 starts repeat others and count once: N = 16."
+    assert first_screen(one).notice == ""
+
+
+def test_uneven_repetitions_are_weights():
+    states = draws(16, torch.Generator().manual_seed(0))
+    found = distinct(as_starts(torch.cat([states[:4], states]), 2))
+    assert torch.equal(found.states, states)
+    assert found.weight.tolist() == pytest.approx([1.6] * 4 + [0.8] * 12)
+
+
+def test_equal_starts_are_refused_with_the_remedy():
+    with pytest.raises(InputError, match=r"1 different rows of 128.*equal rows are one start"):
+        gradlab.measure(task(), Linear(), Quadratic(), starts=torch.ones(128, 2))
+    fixed = task(starts=lambda n, generator: torch.ones(n, 2, dtype=torch.float64))
+    with pytest.raises(InputError, match="every sample is the same; widen its law of starts"):
+        gradlab.measure(fixed, Linear(), Quadratic(), starts=64)
+
+
+def test_a_policy_without_a_gradient_is_refused():
+    with pytest.raises(InputError, match="no gradient in its parameters"):
+        gradlab.measure(task(), Linear(lambda x: x.detach()), Quadratic(), starts=16)
+
+
+def test_what_was_said_is_left_out_of_what_follows():
+    assert unsaid(["A is so. B is not.", "B is not.", "C."], "A is so.") == ["B is not.", "", "C."]
+
+
+def test_a_critic_is_not_judged_where_a_policy_has_settled():
+    """There returns are small, and so is what the critic is wrong by."""
+
+    def settling(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        return 0.3 * s + 0.01 * a, cost(s, a)
+
+    simulator = from_function(settling, 2, 1)
+    made = Task("settling", simulator, None, draws, 0.98, 2)
+    profile = gradlab.measure(made, Linear(), Quadratic(1.1, -0.4), starts=64, judges=4)
+    assert all(each.passed for each in profile.sanity if "premises" in each.check)

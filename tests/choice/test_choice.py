@@ -1,0 +1,466 @@
+"""What is chosen is what was planted, and what the samples cannot tell is said."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from analyses.synthetic import moments
+from gradlab.choice import choose
+from gradlab.choice.batches import at_batch, singles
+from gradlab.choice.best import best
+from gradlab.choice.field import field
+from gradlab.cli.choice_tables import print_choice
+from gradlab.cli.program import main
+from gradlab.errors import InputError
+from gradlab.measurement.assembly import assembled
+from gradlab.runs.profile import Profile
+from gradlab.statistics.kernels import GroupProducts, Kernels
+from gradlab.statistics.moments import estimates
+from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
+from gradlab.verdicts.choice.sentences import cells_words, statements
+from gradlab.wording import times
+from tests.measurement.test_measurement import (
+    ONE,
+    Quadratic,
+    known_biases,
+    scalar_policy,
+    scalar_task,
+)
+
+P = 12
+CONFIG = {"task": "planted", "starts": 0, "discount": 0.9, "truth": "matched", "actions": {}}
+TRUTH = {"admissible": True, "status": "converged", "lyapunov": -0.1, "reason": "planted"}
+
+
+def planted(gradients, truth, batch=64, kernels=True, admissible=True, **config):
+    """A profile of explicit gradients {(estimator, horizon): [N, P]} and a truth [N, P]."""
+    cells = {key: moments(G, truth) for key, G in gradients.items()}
+    if not admissible:
+        none = dict(truth=None, difference=None, cross=None)
+        cells = {key: dataclasses.replace(each, **none) for key, each in cells.items()}
+    config = CONFIG | {"starts": len(truth), "batch": batch, "horizon": 0} | config
+    horizon = max(n for _, n in cells)
+    facts = TRUTH | {"admissible": admissible}
+    profile = assembled(cells, horizon, batch, config, {}, facts)
+    X = np.stack([*gradients.values(), *([truth] if admissible else [])], axis=1)
+    fold = np.arange(len(X)) % 2
+    own = X @ X.swapaxes(1, 2)
+    total = np.stack([X @ X[fold == f].sum(axis=0).T for f in (0, 1)])
+    parts = GroupProducts(np.ones(len(X)), own, own, total, fold)
+    kernel = Kernels("first", tuple(gradients), admissible, parts)
+    return dataclasses.replace(profile, kernels=(kernel,) if kernels else ())
+
+
+def noisy(rng, N, bias, spread, truth=None):
+    """Gradients of a given bias (along the last axis) and noise per coordinate."""
+    aside = np.zeros(P)
+    aside[-1] = bias
+    mean = np.eye(P)[0] if truth is None else truth
+    return mean + aside + spread * rng.normal(size=(N, P))
+
+
+def world(seed=0, N=400, horizon=6):
+    """Bias of the model falls to 0 at h = 3 and rises again; noise doubles with every step."""
+    rng = np.random.default_rng(seed)
+    found = {("data", 0): noisy(rng, N, 0.8, 0.1)}
+    for h in range(1, horizon + 1):
+        found["model", h] = noisy(rng, N, 0.3 * abs(h - 3), 0.02 * 2**h)
+        found["mixed", h] = noisy(rng, N, 0.9, 0.02 * 2**h)
+        found["true_dynamics", h] = noisy(rng, N, 0.0, 0.1)
+    return found, np.eye(P)[0] + 0.01 * rng.normal(size=(N, P))
+
+
+def explicit(G, truth, batch):
+    return estimates(moments(G, truth), batch)
+
+
+# The horizon
+
+
+def test_the_planted_horizon_is_found_and_moves_with_the_batch():
+    """bias² + P (0.02 · 2ʰ)²/N′ is least at h = 3 for large batches and at h = 2 for N′ = 1."""
+    profile = planted(*world(), batch=4000)
+    chosen = choose(profile)
+    assert chosen.mse.cell == ("model", 3)
+    assert chosen.mse.kept == (("model", 3),)
+    assert chosen.direction.cell == ("model", 3)
+    error = {h: 0.09 * (h - 3) ** 2 + P * 4e-4 * 4.0**h for h in range(1, 7)}
+    assert min(error, key=error.get) == 2
+    small = choose(profile, batch=1)
+    assert small.batch == 1
+    assert small.mse.cell == ("model", 2)
+    assert small.mse.value == pytest.approx(error[2], rel=0.2)
+    assert set(small.mse.horizons) == {"data", "model", "mixed"}
+
+
+def test_the_control_arm_competes_only_when_it_is_named():
+    profile = planted(*world(), batch=4000)
+    chosen = choose(profile)
+    assert "true_dynamics" not in chosen.estimators
+    assert "differentiable simulator" in chosen.excluded["true_dynamics"]
+    assert choose(profile, estimators=["model", "true_dynamics"]).mse.cell[0] == "true_dynamics"
+
+
+def test_ties_stay_in_the_set_and_the_missing_samples_are_told():
+    rng = np.random.default_rng(1)
+    truth = np.broadcast_to(np.eye(P)[0], (80, P))
+    found = {("model", h): noisy(rng, 80, 0.3 + 0.01 * h, 1.0) for h in range(1, 6)}
+    chosen = choose(planted(found, truth))
+    assert len(chosen.mse.kept) > 1
+    assert chosen.mse.partings
+    assert all(each.more > 0 for each in chosen.mse.partings)
+    said = statements(chosen)[0]
+    assert not said.decided
+    assert "more would separate" in said.text
+
+
+def covered(shape, trials, N=64, batch=64):
+    """How often the set holds a best horizon of noisy profiles with this squared bias."""
+    hits = 0
+    for trial in range(trials):
+        rng = np.random.default_rng([7, trial])
+        common = rng.normal(size=(N, P))
+        noise = 0.5 * common[None] + 0.5 * rng.normal(size=(len(shape), N, P))
+        aside = np.eye(P)[-1]
+        found = {
+            ("model", h + 1): np.eye(P)[0] + bias**0.5 * aside + each
+            for h, (bias, each) in enumerate(zip(shape, noise, strict=True))
+        }
+        truth = np.broadcast_to(np.eye(P)[0], (N, P))
+        profile = planted(found, truth, batch)
+        kept = best(profile, field(profile, None), "mse").kept
+        least = [("model", h + 1) for h in np.flatnonzero(shape == shape.min())]
+        hits += least[trial % len(least)] in kept
+    return hits / trials
+
+
+SHAPES = {
+    "flat": np.full(8, 0.1),
+    "tied": np.array([0.5, 0.02, 0.3, 0.02, 0.4, 0.02, 0.3, 0.6]),
+    "jagged": np.array([0.05, 0.3, 0.04, 0.5, 0.03, 0.4, 0.06, 0.2]),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_set_of_horizons_covers_whatever_the_profile_looks_like(name):
+    """At least 95% of the time; 12 trials hold 9 with 99.98% then."""
+    assert covered(SHAPES[name], 12) >= 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_set_of_horizons_covers_in_95_of_100(name):
+    assert covered(SHAPES[name], 300) >= 0.95 - 2.5 * (0.05 * 0.95 / 300) ** 0.5
+
+
+# Weights
+
+
+def test_weights_of_two_are_the_known_optimum():
+    """E = diag(v1, v2)/N′ for unbiased, independent estimators: w_2 = v1/(v1 + v2)."""
+    rng = np.random.default_rng(2)
+    N, truth = 3000, np.broadcast_to(np.eye(P)[0], (3000, P))
+    found = {("data", 0): noisy(rng, N, 0, 2.0), ("model", 5): noisy(rng, N, 0, 1.0)}
+    pair = choose(planted(found, truth, batch=20)).pair
+    assert pair.cells == (("data", 0), ("model", 5))
+    assert pair.mse.share[1] == pytest.approx(4 / 5, abs=0.05)
+    assert pair.mse.low[1] <= 4 / 5 <= pair.mse.high[1] + 0.02
+    mixture, single = pair.contender("mse"), pair.contender("best single")
+    assert mixture.mse == pytest.approx(P * 4 / 5 / 20, rel=0.1)
+    assert single.mse == pytest.approx(P / 20, rel=0.1)
+
+
+def test_the_ratio_in_words_is_that_of_the_errors_in_the_table():
+    chosen = choose(planted(*world(2, N=16)))
+    text = next(each.text for each in statements(chosen) if each.about == "pair")
+    mixture, scaled = (chosen.pair.contender(name) for name in ("mse", "best scaled single"))
+    assert f"their error is {times(mixture.mse / scaled.mse)} (CI" in text
+
+
+def test_gradients_that_point_away_have_no_weights_by_direction():
+    rng = np.random.default_rng(9)
+    truth = np.broadcast_to(np.eye(P)[0], (200, P))
+    found = {cell: -noisy(rng, 200, 0.0, 0.1) for cell in (("data", 0), ("model", 4))}
+    text = next(e.text for e in statements(choose(planted(found, truth))) if e.about == "pair")
+    assert "by direction none: no mixture points along the truth. On the" in text
+    assert "nan" not in text
+
+
+def test_opposite_biases_cancel_and_shrinkage_alone_does_not_win():
+    rng = np.random.default_rng(3)
+    truth = np.broadcast_to(np.eye(P)[0], (600, P))
+    found = {("data", 0): noisy(rng, 600, 0.8, 0.3), ("model", 4): noisy(rng, 600, -0.4, 0.3)}
+    pair = choose(planted(found, truth, batch=1000)).pair
+    assert pair.mse.share == pytest.approx([1 / 3, 2 / 3], abs=0.05)
+    assert pair.contender("mse").against.high < np.log(0.5)
+    assert pair.contender("mse").gap.low > 0
+    same = {("data", 0): found["data", 0], ("model", 4): 2 * found["data", 0]}
+    shrunk = choose(planted(same, truth, batch=1000)).pair
+    assert not shrunk.contender("direction").against.high < -0.05
+    assert abs(shrunk.contender("direction").gap.high) < 0.01
+
+
+def test_contenders_are_judged_on_the_half_that_did_not_choose_them():
+    gradients, truth = world(4, N=60)
+    profile = planted(gradients, truth)
+    chosen = choose(profile, iteration=3000, ramp=4000)
+    odd = slice(1, None, 2)
+    for mixing in (chosen.pair, chosen.several):
+        assert mixing.unseen == 30
+        for each in mixing.contenders:
+            G = sum(w * gradients[cell] for w, cell in zip(each.weights, mixing.cells, strict=True))
+            want = explicit(G[odd], truth[odd], 64)
+            assert each.mse == pytest.approx(want["mse"].value, rel=1e-9)
+            assert each.cosine == pytest.approx(want["cosine_batch"].value, rel=1e-9)
+    rule = chosen.pair.contender("MPG rule, iteration 3000 of 4000")
+    assert rule.weights == pytest.approx(MpgWeights(ramp=4000)(3000, [0, 6]))
+    own = {cell[0] for cell, w in zip(
+        chosen.several.cells, chosen.several.contenders[-1].weights, strict=True) if w}  # fmt: skip
+    assert own == {"data", "model"}
+
+
+def test_both_papers_have_one_rule_as_a_function_of_time_over_the_ramp():
+    for k in (0, 700, 2000, 3100, 4000, 5000):
+        journal = MpgJournalWeights(iterations=4000)(k, [0, 3, 25])
+        assert MpgWeights(ramp=4000)(k, [0, 3, 25]) == pytest.approx(journal, rel=1e-9)
+
+
+def test_the_alpha_order_weight_is_that_of_least_variance():
+    gradients, truth = world(5, N=300)
+    gradients = {("path", 2): gradients["model", 1], ("score", 2): gradients["model", 3]}
+    actions = {"path": "all", "score": "score"}
+    profile = planted(gradients, truth, actions=actions)
+    alpha = choose(profile).alpha
+    assert (alpha.first, alpha.zeroth, alpha.horizon) == ("path", "score", 2)
+    assert alpha.alpha == pytest.approx(64 / (64 + 4), abs=0.03)
+    assert alpha.interval.low < 64 / 68 < alpha.interval.high
+
+
+# What if
+
+
+def test_another_batch_is_what_would_have_been_measured_with_it():
+    gradients, truth = world(6, N=50)
+    for batch in (16, 64, 1024):
+        ours = at_batch(
+            planted(gradients, truth), batch, singles(planted(gradients, truth), gradients)
+        )
+        theirs = planted(gradients, truth, batch=batch)
+        assert ours.batch == batch
+        for name, values in ours.columns.items():
+            np.testing.assert_allclose(values, theirs.columns[name], rtol=1e-8, err_msg=name)
+        np.testing.assert_allclose(ours.left_out, theirs.left_out, rtol=1e-7)
+
+
+def test_half_an_error_is_the_mixture_that_has_half_of_it():
+    gradients, truth = world(7, N=80)
+    found = choose(planted(gradients, truth)).what_if
+    trials = {each.change: each for each in found.errors}
+    for name in ("model", "mixed"):
+        for change, part in (
+            ("model", lambda g, twin: (g + twin) / 2),
+            ("critic", lambda g, twin: g - (twin - truth) / 2),
+        ):
+            each = trials[f"half the {change} error of {name}"]
+            want = {
+                h: explicit(part(gradients[name, h], gradients["true_dynamics", h]), truth, 64)
+                for h in range(1, 7)
+            }
+            best = min(want, key=lambda h: want[h]["mse"].value)
+            assert each.best == (name, best)
+            assert each.mse == pytest.approx(want[best]["mse"].value, rel=1e-9)
+            assert each.cosine == pytest.approx(want[best]["cosine_batch"].value, rel=1e-9)
+    without = {cell: G for cell, G in gradients.items() if cell[0] != "true_dynamics"}
+    alone = choose(planted(without, truth)).what_if
+    assert alone.errors == ()
+    assert "true_dynamics was not measured" in alone.omitted[0]
+
+
+def test_an_imprecise_truth_leaves_paired_differences_alone():
+    profile = planted(*world(4, N=60))
+    assert choose(profile).usable is not None
+    doubted = dataclasses.replace(profile, truth=profile.truth | {"status": "imprecise"})
+    said = {each.about for each in statements(choose(doubted))}
+    assert "mse" in said
+    assert not said & {"usable", "samples"}
+
+
+def test_an_error_not_above_zero_is_printed_as_a_bound(capsys):
+    row = {"change": "N′ = 8", "estimator": "model", "horizon": 4, "kept": 2, "mse": -1e-4,
+           "mse_low": 0.0, "mse_high": 0.0013, "cosine": float("nan"), "cosine_low": -1.0,
+           "cosine_high": 1.0}  # fmt: skip
+    print_choice({"what if": [row]})
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split()[-7:] == ["≤", "0.0013", "0–0.0013", "–", "-1", "to", "1"]
+
+
+def test_what_no_batch_can_reach_is_capped_by_the_bias():
+    """cos = 1/√(1 + 2²) for a bias of twice the truth, across it."""
+    rng = np.random.default_rng(8)
+    truth = np.broadcast_to(np.eye(P)[0], (400, P))
+    found = {("model", h): noisy(rng, 400, 2.0, 0.2) for h in (1, 2)}
+    chosen = choose(planted(found, truth))
+    assert chosen.what_if.needed.batch is None
+    assert chosen.what_if.needed.value == pytest.approx(5**-0.5, abs=0.02)
+    text = " ".join(each.text for each in statements(chosen))
+    assert "no N′ reaches it, bias alone caps it at 0.4" in text
+    assert [each.batch for each in chosen.what_if.batches] == [16, 32, 64, 128, 256, 512, 1024]
+
+
+# What cannot be answered
+
+
+def test_estimators_under_different_truths_are_refused():
+    gradients, truth = world(9, N=40)
+    profile = planted(gradients, truth, actions={"mixed": "all"})
+    with pytest.raises(InputError, match=r"different truths.*truth='objective'"):
+        choose(profile, estimators=["model", "mixed"])
+    chosen = choose(profile)
+    assert chosen.estimators == ("data", "model")
+    assert "another one, the gradient of all actions" in chosen.excluded["mixed"]
+    with pytest.raises(InputError, match="expected some of"):
+        choose(profile, estimators=["nobody"])
+
+
+def test_without_a_truth_there_is_agreement_only():
+    gradients, truth = world(10, N=200)
+    chosen = choose(planted(gradients, truth, admissible=False))
+    assert not chosen.truth
+    assert chosen.mse is chosen.direction is chosen.pair is chosen.what_if is None
+    found = {(each.first, each.second): each for each in chosen.agreement}
+    each = found[("model", 4), ("mixed", 4)]
+    want = explicit(gradients["model", 4], gradients["mixed", 4], 64)["cosine"].value
+    assert each.cosine == pytest.approx(want, rel=1e-9)
+    assert "No horizon and no weights" in chosen.notes[0]
+
+
+def test_older_files_choose_a_horizon_and_say_what_is_missing():
+    gradients, truth = world(11, N=200)
+    chosen = choose(planted(gradients, truth, kernels=False))
+    new = choose(planted(gradients, truth))
+    assert chosen.mse.kept == new.mse.kept
+    assert chosen.direction.kept == new.direction.kept
+    assert chosen.pair is None
+    assert any("measure again" in note for note in chosen.notes)
+    assert choose(planted(gradients, truth, kernels=False), batch=16).direction is None
+
+
+def test_degenerate_estimators_share_their_weight_or_say_so():
+    gradients, truth = world(12, N=40)
+    twins = {("data", 0): gradients["model", 2], ("model", 2): gradients["model", 2]}
+    assert choose(planted(twins, truth)).pair.mse.share == pytest.approx([0.5, 0.5])
+    zero = {("data", 0): 0 * truth, ("model", 2): 0 * truth}
+    chosen = choose(planted(zero, truth))
+    assert chosen.pair.direction.share.tolist() == [0, 0]
+    assert chosen.mse.value == pytest.approx(1.0, rel=0.1)
+    assert statements(chosen)
+    few = {cell: G[:4] for cell, G in gradients.items()}
+    chosen = choose(planted(few, truth[:4]))
+    assert chosen.pair is None
+    assert any("4 independent groups" in note for note in chosen.notes)
+
+
+def test_gradients_that_overflow_are_left_out():
+    gradients, truth = world(13, N=60)
+    gradients["model", 6] = gradients["model", 6] * np.inf
+    with np.errstate(invalid="ignore", over="ignore"):
+        chosen = choose(planted(gradients, truth))
+    assert ("model", 6) in chosen.mse.unknown
+    assert chosen.pair.cells == (("data", 0), ("model", 5))
+
+
+@pytest.mark.parametrize("given", [{"batch": 0}, {"iteration": -1}, {"ramp": 0}])
+def test_numbers_out_of_range_are_refused(given):
+    with pytest.raises(InputError, match=f"{next(iter(given))} is"):
+        choose(planted(*world(14, N=20)), **given)
+
+
+# Real measurements
+
+
+@pytest.fixture(scope="module")
+def quadratic() -> Profile:
+    task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE), noise=0.0)
+    return gradlab.measure(task, scalar_policy(), Quadratic(), horizon=6, starts=1000, law="start")
+
+
+def test_the_set_holds_the_best_horizon_known_in_closed_form(quadratic):
+    """g = κ_n s with E s² = m, Var s² known: MSE_n = (κ_n m − truth)² + κ_n² Var(s²)/N′."""
+    task, m = scalar_task(prior=(0.8 * ONE, 0.6 * ONE), noise=0.0), 0.5 + 0.36
+    from gradlab.truth.lqr import lqr_gradient
+
+    truth = float(lqr_gradient(task.simulator, -0.3 * ONE, m * ONE, 0.9, "first"))
+    spread = (2 * 0.5**2 + 4 * 0.36 * 0.5) / m**2
+    error = {
+        (name, n): bias**2 + (bias + truth) ** 2 * spread / quadratic.batch
+        for name, each in known_biases(task, 0.3, 6, m).items()
+        for n, bias in enumerate(each)
+        if name != "true_dynamics" and (n or name == "data")
+    }
+    chosen = choose(quadratic)
+    best = min(error, key=error.get)
+    assert best in chosen.mse.kept
+    assert chosen.mse.value == pytest.approx(error[chosen.mse.cell], rel=0.3)
+    alone = min((cell for cell in error if cell[0] == "model"), key=error.get)
+    assert alone[1] in chosen.mse.horizons["model"]
+    worst = max(error, key=error.get)
+    assert worst not in chosen.mse.kept
+
+
+def test_a_saved_run_chooses_the_same_and_prints_it(quadratic, tmp_path, capsys):
+    run = quadratic.save(tmp_path / "run.h5")
+    loaded = gradlab.load(run)
+    (ours,), (theirs,) = quadratic.kernels, loaded.kernels
+    assert theirs.cells == ours.cells
+    for name in ("size", "own", "within", "total", "fold"):
+        found = (getattr(each.grams(each.cells), name) for each in (theirs, ours))
+        np.testing.assert_array_equal(*found)
+    assert statements(gradlab.choose(loaded)) == statements(choose(quadratic))
+    assert main(["choose", str(run), "--batch", "32", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [row["batch"] for row in document["what if"][:3]] == [8, 16, 32]
+    chosen = choose(quadratic, batch=32)
+    by_mse, by_direction = document["best"]
+    assert (by_mse["estimator"], by_mse["horizon"]) == chosen.mse.cell
+    assert [tuple(cell) for cell in by_direction["set"]] == list(chosen.direction.kept)
+    assert {row["chooser"] for row in document["weights of pair"]} > {"mse", "direction"}
+    assert main(["choose", str(run)]) == 0
+    first = capsys.readouterr().out
+    name, horizon = choose(quadratic).mse.cell
+    assert first.startswith(f"Use {name}, h = {horizon}:") and "judged on" not in first
+    assert main(["choose", str(run), "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert "Best by mean squared error" in printed
+    assert "judged on unseen starts" in printed
+    assert main(["choose", str(run), "--estimator", "nobody"]) == 2
+
+
+def test_kernels_of_all_actions_survive_a_file(tmp_path):
+    task = scalar_task(prior=(0.8 * ONE, 0.6 * ONE))
+    tail = gradlab.Tail(3, Quadratic(), 0.9)
+    prior, sim = task.prior, task.simulator
+    chosen = {
+        "all": gradlab.Estimator(prior, prior, "all", tail),
+        "first": gradlab.Estimator(sim, prior, "first", tail),
+    }
+    starts = gradlab.gradients.start_laws.repeated(torch.linspace(-1, 1, 8)[:, None].double(), 2)
+    for truth in ("matched", "objective"):
+        given = dict(estimators=chosen, horizon=3, starts=starts, truth=truth)
+        profile = gradlab.measure(task, scalar_policy(), None, **given)
+        loaded = gradlab.load(profile.save(tmp_path / f"{truth}.h5"))
+        assert len(profile.kernels) == {"matched": 2, "objective": 1}[truth]
+        for ours, theirs in zip(profile.kernels, loaded.kernels, strict=True):
+            assert (ours.kind, ours.cells) == (theirs.kind, theirs.cells)
+            for name in ("size", "own", "within", "total"):
+                found = (getattr(each.grams(each.cells), name) for each in (ours, theirs))
+                np.testing.assert_array_equal(*found)
+    assert choose(profile).estimators == ("all", "first")
+
+
+def test_cells_are_named_shortly():
+    cells = [("data", 0), ("model", 3), ("model", 4), ("model", 5), ("model", 9), ("mixed", 1)]
+    assert cells_words(cells) == "data (J_0); model, h = 3–5, 9; mixed, h = 1"

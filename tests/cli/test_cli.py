@@ -1,0 +1,290 @@
+"""Commands do what they say, refuse in one line, and keep standard output for the answer."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gradlab import cli
+from gradlab.errors import InputError
+from gradlab.fitting import critics, policies
+from gradlab.measurement import measure as measurement
+from gradlab.networks.mlp import Policy, QCritic
+from gradlab.reporting import kinds, profile_page
+from gradlab.storage import journal, records
+from gradlab.verdicts.measurement import verdict as verdicts
+from gradlab.verdicts.screen import first_sentence
+from tests import planted
+
+OWN = """
+import torch
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+class Critic(torch.nn.Module):
+    def forward(self, s, a):
+        return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
+def critic():
+    print("chatter on standard output")
+    return Critic()
+"""
+LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
+LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]", "discount=0.9"]
+
+
+@dataclass(frozen=True)
+class Saved(planted.Profile):
+    """The planted profile, which can be saved."""
+
+    def save(self, path: Path, overwrite: bool = False) -> None:
+        records.write(path, records.Record({"planted": True}, {}), overwrite)
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Replaces the long work by records of how it was called."""
+    seen: dict[str, Any] = {}
+
+    def measure(task: object, policy: object, critic: object, **rest: Any) -> Saved:
+        seen["measure"] = {"task": task, "policy": policy, "critic": critic, **rest}
+        rest["progress"]("rollouts", 1, 2)
+        return Saved()
+
+    def make_policy(task: object, **rest: Any) -> Policy:
+        seen["policy"] = rest
+        return Policy(4, 1, (4,))
+
+    def make_critic(task: object, policy: object, **rest: Any) -> QCritic:
+        seen["critic"] = rest
+        return QCritic(4, 1, (4,))
+
+    monkeypatch.setattr(measurement, "measure", measure)
+    screen = first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(Saved(), screen, "inverted_pendulum")
+    kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: screen)
+    monkeypatch.setattr(journal, "kind", lambda path: "profile")
+    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
+    monkeypatch.setattr(verdicts, "first_screen", lambda profile: screen)
+    monkeypatch.setattr(policies, "stabilising_policy", make_policy)
+    monkeypatch.setattr(critics, "fit_critic", make_critic)
+    return seen
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a refused command prints."""
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("gradlab: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_measure_hands_on_what_was_asked(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "new/run.h5"
+    words = ["measure", "inverted_pendulum", "--set", "engine=analytic", "--horizon", "7"]
+    words += ["--starts", "32", "--batch", "64", "--seed", "5", "--termination", "mask"]
+    assert cli.main([*words, "--output", str(run)]) == 0
+    asked = calls["measure"]
+    expected = {"horizon": 7, "starts": 32, "batch": 64, "seed": 5, "termination": "mask"}
+    assert {name: asked[name] for name in expected} == expected
+    assert asked["task"].parameters["engine"] == "analytic"
+    assert asked["command"].startswith("gradlab measure inverted_pendulum --set engine=analytic")
+    assert calls["policy"]["seed"] == calls["critic"]["seed"] == 5
+    assert calls["critic"]["termination"] == "mask"
+    names = {path.name for path in run.parent.iterdir()}
+    networks = {"run.policy.safetensors", "run.critic.safetensors"}
+    assert names == {"run.h5", "run.html", "run_figures"} | networks
+    out = capsys.readouterr().out
+    assert " ".join(planted.VERDICT[0].text.split()) in " ".join(out.split())
+    assert " ".join(planted.VERDICT[1].text.split()) not in " ".join(out.split())
+
+
+def test_the_horizon_is_the_tasks_unless_asked(calls: dict[str, Any], tmp_path: Path) -> None:
+    words = ["measure", "inverted_pendulum", "--no-report", "--output", str(tmp_path / "run.h5")]
+    assert cli.main(words) == 0
+    assert calls["measure"]["horizon"] == calls["measure"]["task"].horizon
+    assert not (tmp_path / "run.html").exists()
+
+
+def test_json_is_one_document_and_everything_else_goes_to_standard_error(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run.h5")
+    assert cli.main(["measure", "inverted_pendulum", "--output", run, "--json"]) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert [each["text"] for each in document["verdict"]] == [each.text for each in planted.VERDICT]
+    assert document["run"] == run
+    assert len(document["table"]) == len(planted.table())
+    assert document["table"][0]["value"] == planted.table()["value"][0]
+    assert "rollouts" in err
+    assert cli.main(["report", run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["report"] == str(tmp_path / "run.html")
+
+
+def test_saved_networks_can_be_passed_back(calls: dict[str, Any], tmp_path: Path) -> None:
+    run = tmp_path / "run.h5"
+    assert cli.main(["measure", "inverted_pendulum", "--output", str(run)]) == 0
+    first = calls.pop("measure")
+    calls.clear()
+    given = ["--policy", str(tmp_path / "run.policy.safetensors")]
+    given += ["--critic", str(tmp_path / "run.critic.safetensors")]
+    other = str(tmp_path / "again.h5")
+    assert cli.main(["measure", "inverted_pendulum", "--output", other, *given]) == 0
+    assert set(calls) == {"measure"}
+    state = torch.zeros(2, 4)
+    assert torch.equal(calls["measure"]["policy"](state), first["policy"](state))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("measure", "no_such_task"), "inverted_pendulum"),
+        (("measure", "inverted_pendulums"), "inverted_pendulum"),
+        (("measure", "inverted_pendulum", "--set", "engine"), "NAME=VALUE"),
+        (("measure", "inverted_pendulum", "--set", "a=1", "--set", "a=2"), "twice"),
+        (("measure", "inverted_pendulum", "--set", "color=red"), "color"),
+        (("measure", "inverted_pendulum", "--output", "run.html"), ".h5"),
+        (("measure", "inverted_pendulum", "--policy", "absent.safetensors"), "absent.safetensors"),
+        (("measure", "inverted_pendulum", "--critic", "absent.py:critic"), "absent.py"),
+        (("report", "absent.h5"), "absent.h5"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_two(
+    calls: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if words[0] == "report":
+        monkeypatch.undo()
+        monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, *words)
+    assert not calls
+
+
+def test_existing_output_is_refused_before_any_work(
+    calls: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.h5", "run.policy.safetensors", "run.critic.safetensors", "run.html"):
+        path = tmp_path / name
+        path.write_text("mine")
+        message = refused(
+            capsys, "measure", "inverted_pendulum", "--output", str(tmp_path / "run.h5")
+        )
+        assert name in message
+        assert path.read_text() == "mine"
+        path.unlink()
+    assert not calls
+
+
+def test_overwrite_replaces_an_earlier_run(calls: dict[str, Any], tmp_path: Path) -> None:
+    words = ["measure", "inverted_pendulum", "--output", str(tmp_path / "run.h5"), "--no-report"]
+    assert cli.main(words) == 0
+    assert cli.main(words) == 2
+    assert cli.main([*words, "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(KeyboardInterrupt(), 130), (InputError("two\nlines"), 2)]
+)
+def test_an_interruption_or_bad_input_inside_leaves_one_line(
+    calls: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(measurement, "measure", fail)
+    run = tmp_path / "run.h5"
+    assert cli.main(["measure", "inverted_pendulum", "--output", str(run)]) == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith("gradlab: ")
+    assert not run.exists()
+
+
+def test_list_names_tasks_and_estimators(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"inverted_pendulum", "path_tracking", "linear_quadratic"} <= set(listed["tasks"])
+    assert list(listed["estimators"]) == [
+        "data", "model", "mixed", "true_dynamics", "model_all", "mixed_all", "true_dynamics_all",
+    ]  # fmt: skip
+    assert cli.main(["list", "tasks"]) == 0
+    assert "estimators" not in capsys.readouterr().out
+
+
+def gradlab(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gradlab", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    script = (
+        "from gradlab.cli.listing import List\nfrom gradlab.cli import main\n"
+        "List.run = lambda self, command: {'recommendation': 'Do.', 'light': 'act',"
+        " 'sure': 'sure', 'numbers': [], 'verdict': []}\nraise SystemExit(main(['list']))\n"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=writing, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(writing)
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_threads_that_wait_do_not_spin_from_the_first_import_of_torch_on() -> None:
+    script = (
+        "import os, sys\nfrom gradlab.cli import main\nassert 'torch' not in sys.modules\n"
+        "main(['list', 'estimators'])\nprint(os.environ['OMP_WAIT_POLICY'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "passive", done.stderr
+
+
+@pytest.mark.parametrize("words", [(), ("measure",), ("report",), ("list",)])
+def test_every_command_explains_itself(words: tuple[str, ...]) -> None:
+    done = gradlab(*words, "--help")
+    assert done.returncode == 0
+    assert "usage: gradlab" in done.stdout
+
+
+@pytest.mark.parametrize("words", [("measure",), ("fly",), ("measure", "a", "--starts", "many")])
+def test_wrong_usage_is_exit_code_two(words: tuple[str, ...]) -> None:
+    done = gradlab(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_small_system_is_measured_end_to_end(tmp_path: Path) -> None:
+    own, run = tmp_path / "own.py", tmp_path / "run.h5"
+    own.write_text(OWN)
+    given = ["--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
+    sizes = ["--starts", "64", "--output", str(run), "--json"]
+    done = gradlab("measure", *LQR, *given, *sizes)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["verdict"]
+    assert {row["estimator"] for row in document["table"]} >= {"data", "model"}
+    again = gradlab("report", str(run))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "run.html").exists()

@@ -1,0 +1,225 @@
+"""`gradlab remedies`: what it writes and says, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gradlab import cli, reporting
+from gradlab.cli.remedies import Remedies as Command
+from gradlab.fitting.collection import collect
+from gradlab.remedies import compare, trial
+from gradlab.runs.remedies.arms import ABOUT, DEFAULT
+from gradlab.runs.remedies.run import load
+from gradlab.tasks import double_integrator, pendulum
+
+NETWORKS = """
+import torch
+from gradlab.networks.mlp import QCritic
+def policy():
+    network = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
+    network.weight.data = torch.tensor([[-2.0, -1.8]], dtype=torch.float64)
+    return network
+def critic():
+    torch.manual_seed(0)
+    return QCritic(2, 1, (8,)).double()
+"""
+TINY = ("--hidden", "8", "--epochs", "2", "--horizon", "3", "--starts", "8", "--batch", "8")
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> tuple[str, ...]:
+    file = tmp_path / "networks.py"
+    file.write_text(NETWORKS)
+    return ("--policy", f"{file}:policy", "--critic", f"{file}:critic")
+
+
+def asked(output: Path, networks: tuple[str, ...], *words: str) -> list[str]:
+    found = ["remedies", "double_integrator", *networks, *TINY, "--rows", "120"]
+    return [*found, "--output", str(output), "--json", "--no-report", *words]
+
+
+def answered(capsys: pytest.CaptureFixture[str], words: list[str]) -> dict[str, Any]:
+    assert cli.main(words) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    assert cli.main(words) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_its_page_its_models_and_its_verdict(
+    tmp_path: Path,
+    networks: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = asked(tmp_path / "run.h5", networks, "--trials", "2", "--remedies", "spectral,mse")
+    words.remove("--no-report")
+    document = answered(capsys, words)
+    run = load(tmp_path / "run.h5")
+    assert run.trials == 2 and run.arms == ("spectral", "mse")
+    assert run.config["settings"]["hidden"] == [8] and run.config["rows"] == 120
+    assert len(document["table"]) == len(run.table())
+    text = " ".join(each["text"] for each in document["verdict"])
+    assert "spectral normalisation" in text.lower()
+    assert "each trial recorded 120 transitions with the policy and exploration noise" in text
+    assert "the baseline was fitted for 2 epochs" in text
+    page = Path(document["report"]).read_text()
+    assert "Slices of the return" in page and "gradlab remedies double_integrator" in page
+    assert (tmp_path / "run_figures" / "least_mse.pdf").exists()
+    assert list((tmp_path / "run-models").glob("**/*.safetensors"))
+    monkeypatch.setattr(reporting, "report", lambda path: path)  # the page is there already
+    again = answered(capsys, ["report", str(tmp_path / "run.h5"), "--json"])
+    assert again["verdict"] == document["verdict"][:-1]
+
+
+def test_slices_of_a_run_are_of_the_baseline_its_remedies_and_the_simulator(
+    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    answered(capsys, asked(tmp_path / "run.h5", networks, "--trials", "1", "--remedies", "mse"))
+    run = load(tmp_path / "run.h5")
+    assert run.slices is not None
+    named = set(
+        zip(run.slices["model"], run.slices["surface"], run.slices["direction"], strict=True)
+    )
+    ways = (("model", "gradient"), ("model", "random"), ("simulator", "gradient"))
+    expected = {(model, *way) for model in ("nll", "mse") for way in ways}
+    assert named == expected | {("simulator", "simulator", "random")}
+    middle = run.slices["alpha"] == 0.0
+    assert middle.sum() == len(named) and not run.slices["value"][middle].any()
+    levels = run.levels()
+    rough = levels[levels["quantity"] == "roughness"]
+    assert set(rough["model"]) == {"nll", "mse", "simulator"} and (rough["value"] > 0).all()
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
+    tmp_path: Path,
+    networks: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        compare.planning, "measured_costs", lambda recipes, data: dict.fromkeys(recipes, 1.5)
+    )
+    whole, half = tmp_path / "whole.h5", tmp_path / "half.h5"
+    rest = ("--trials", "2", "--remedies", "mse")
+    answered(capsys, asked(whole, networks, *rest))
+    measured = trial.measured
+
+    def stopped(question: Any, k: int, *more: Any) -> Any:
+        if k == 1:
+            raise KeyboardInterrupt
+        return measured(question, k, *more)
+
+    monkeypatch.setattr(compare, "measured", stopped)
+    assert cli.main(asked(half, networks, *rest)) == 130
+    said = capsys.readouterr().err
+    assert f"1 trial is finished (gradlab report {half}): go on with --resume" in said
+    assert load(half).trials == 1
+    monkeypatch.setattr(compare, "measured", measured)
+    answered(capsys, asked(half, networks, *rest, "--resume"))
+    known, found = load(whole), load(half)
+    for run in (known, found):
+        keep = ~np.isin(run.cells.columns["quantity"].astype(str), ["fit_seconds"])
+        run.cells.columns["value"][~keep] = 0.0
+    np.testing.assert_array_equal(found.cells.columns["value"], known.cells.columns["value"])
+    assert found.slices is not None and known.slices is not None
+    np.testing.assert_array_equal(found.slices["value"], known.slices["value"])
+
+
+def test_before_anything_is_fitted_there_is_nothing_to_go_on_with(
+    tmp_path: Path,
+    networks: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare, "compare_remedies", interrupted)
+    assert cli.main(asked(tmp_path / "run.h5", networks)) == 130
+    assert "nothing was fitted yet" in capsys.readouterr().err
+
+
+def test_made_networks_are_kept_and_serve_a_run_that_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gradlab.fitting import critics, policies
+    from gradlab.networks.mlp import Policy, QCritic
+
+    made: list[str] = []
+
+    def policy(task: object, **_: object) -> Policy:
+        made.append("policy")
+        return Policy(2, 1, (4,)).double()
+
+    def critic(task: object, policy: object, **_: object) -> QCritic:
+        made.append("critic")
+        return QCritic(2, 1, (4,)).double()
+
+    monkeypatch.setattr(policies, "stabilising_policy", policy)
+    monkeypatch.setattr(critics, "fit_critic", critic)
+    words = asked(tmp_path / "run.h5", (), "--remedies", "mse")
+    answered(capsys, [*words, "--trials", "1"])
+    assert made == ["policy", "critic"]
+    assert (tmp_path / "run.policy.safetensors").exists()
+    answered(capsys, [*words, "--trials", "2", "--resume"])
+    assert made == ["policy", "critic"] and load(tmp_path / "run.h5").trials == 2
+
+
+def test_a_record_serves_every_trial(
+    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data.h5"
+    collect(double_integrator(), 150).save(data)
+    words = asked(tmp_path / "run.h5", networks, "--trials", "2", "--remedies", "mse")
+    place = words.index("--rows")
+    given = [*words[:place], *words[place + 2 :], "--data", str(data)]
+    document = answered(capsys, given)
+    assert f"150 transitions of {data} in every trial" in document["verdict"][-1]["text"]
+    assert load(tmp_path / "run.h5").config["rows"] == 150
+    assert "--rows is 120 beside --data" in refused(
+        capsys, [*words, "--data", str(data), "--overwrite"]
+    )
+
+
+def test_what_does_not_fit_is_refused_before_the_work(
+    tmp_path: Path, networks: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = asked(tmp_path / "run.h5", networks)
+    assert "--remedies names 'magic'" in refused(capsys, [*words, "--remedies", "dd,magic"])
+    assert "ends in .h5" in refused(capsys, asked(tmp_path / "run.html", networks))
+    assert "trials is 0" in refused(capsys, [*words, "--trials", "0"])
+    assert "holds no models" in refused(capsys, [*words, "--resume"])
+    other = tmp_path / "other.h5"
+    collect(pendulum(), 50).save(other)
+    place = words.index("--rows")
+    rest = [*words[:place], *words[place + 2 :]]
+    rest[1] = "path_tracking"
+    assert "expected 6" in refused(capsys, [*rest, "--data", str(other)])
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_defaults_are_those_of_the_python_interface(capsys: pytest.CaptureFixture[str]) -> None:
+    command = Command(task="pendulum")
+    assert command.trials == compare.TRIALS and command.starts == compare.STARTS
+    assert command._model() == compare.SETTINGS and command._arms() == DEFAULT
+    with pytest.raises(SystemExit):
+        cli.main(["remedies", "--help"])
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"Default: {compare.ROWS}." in told and f"Default: {' '.join(DEFAULT)}." in told
+
+
+def test_gradlab_list_has_a_line_for_every_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "remedies"]) == 0
+    said = capsys.readouterr().out
+    for name, line in ABOUT.items():
+        assert f"{name} " in said and line in said

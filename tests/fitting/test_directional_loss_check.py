@@ -1,0 +1,137 @@
+"""Whether neighbours are near enough, on systems whose Jacobians are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.fitting.collection import collect
+from gradlab.fitting.directional_loss_check import (
+    _Directional,
+    _judged,
+    by_group,
+    nearness,
+    target_errors,
+)
+from gradlab.fitting.losses import OneStep
+from gradlab.fitting.model_settings import ModelSettings
+from gradlab.fitting.models import fit_model
+from gradlab.fitting.standardising import split
+from gradlab.networks.ensemble_jacobians import mean_jacobians
+from gradlab.tasks import linear_quadratic
+
+A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
+SETTINGS = ModelSettings(members=2, hidden=(16,), epochs=8, held_out=0.3, precision="float64")
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_target_errors_of_a_noisy_linear_map_are_twice_the_noise(divided: bool) -> None:
+    v, J = random(3000, 16, 4), random(3, 4, seed=1)
+    noise = 0.3 * random(3000, 17, 3, seed=2)
+    change = v @ J.T + noise[:, 1:] - noise[:, :1]
+    square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+    wanted = float((2 * 0.3**2 / square).mean())
+    found = float(target_errors(v, change, square).mean())
+    assert wanted * 0.9 < found < wanted * 1.35
+
+
+def test_target_errors_of_a_curved_map_are_its_curvature_or_a_little_more() -> None:
+    # y = x², Δy − J v = v² whatever x. A symmetric neighbourhood hides none of it from the
+    # regression, and studentising, which noise needs, adds to it.
+    half = random(3000, 8, 1)
+    v = torch.cat([half, -half], dim=1)
+    square = torch.ones_like(v[..., 0])
+    found = target_errors(v, v.square(), square).mean()
+    assert 1 < found / v.pow(4).mean() < 1.35
+
+
+def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    short = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    found = nearness(data, short, neighbours=5)
+    assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
+
+
+def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
+    noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
+    data = collect(noisy, 1500, length=20)
+    fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStep("mse"))
+    found = nearness(data, fit, neighbours=5)
+    assert found.verdict == "cannot help"
+    assert found.gain[1] < found.gain[0] < found.gain[2] < 0
+    assert found.target_error > found.model_error
+
+
+def test_states_and_reward_are_asked_apart() -> None:
+    """A reward of noise alone: its derivatives cannot be helped, those of the states can."""
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    loud = replace(data, reward=random(len(data), seed=5))
+    fit = fit_model(loud, SETTINGS, OneStep("mse"))
+    found = by_group(loud, fit, neighbours=5)
+    assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
+    assert found["state"].target_error < 1e-20 < found["state"].model_error
+    whole = nearness(loud, fit, neighbours=5)
+    for name in ("target_error", "model_error"):
+        parts = 2 * getattr(found["state"], name) + getattr(found["reward"], name)
+        assert getattr(whole, name) == pytest.approx(parts / 3)
+    assert whole.verdict == "cannot help"
+    assert nearness(loud, fit, neighbours=5, outputs="state") == found["state"]
+    headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStep("mse"))
+    assert list(by_group(loud, headless, neighbours=5)) == ["state"]
+    with pytest.raises(InputError, match="no head"):
+        nearness(loud, headless, neighbours=5, outputs="reward")
+
+
+def test_the_models_own_error_is_that_of_its_jacobian() -> None:
+    """D − T against ‖(J − J_m) v‖² / ‖v‖² with the true Jacobian."""
+    quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    data = collect(quiet, 1500, length=20)
+    fit = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
+    ensemble, true = fit.ensemble, torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    _, held = split(data, SETTINGS.held_out, SETTINGS.seed)
+    d, f = ensemble.input_std[0, 0], ensemble.target_std[0, 0]
+    x = torch.cat([data.state, data.action], dim=1) / d
+    distance = torch.cdist(x[held], x)
+    distance[torch.arange(len(held)), held] = torch.inf
+    v = x[distance.topk(5, largest=False).indices] - x[held][:, None]
+    wrong = mean_jacobians(ensemble, data.state[held], data.action[held]) - true
+    moved = torch.einsum("eroi,rni->erno", wrong * d / f[:, None], v)
+    for divided in (True, False):
+        square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
+        wanted = (moved.square() / square[None, ..., None]).mean()
+        found = nearness(data, fit, neighbours=5, divided=divided)
+        assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
+    assert found.rows == len(held)
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict"), [(0.0, "undecided"), (1.0, "can help"), (-1.0, "cannot help")]
+)
+def test_the_answer_is_undecided_where_the_interval_holds_zero(shift: float, verdict: str) -> None:
+    """Planted: D = 2 T + shift ± 1, so that the gain is shift, ± 1 by row."""
+    sign = torch.tensor([1.0, -1.0]).double().repeat(50)[:, None]
+    target = torch.full_like(sign, 3.0)
+    errors = _Directional(target, 2 * target + shift + sign, 0.1, np.arange(100), 1)
+    found = _judged(errors, "all")
+    assert found.verdict == verdict and found.gain[0] == pytest.approx(shift)
+    assert found.gain[1] < shift < found.gain[2]
+    half = 1.96 * (100 / 99) ** 0.5 / 10
+    assert found.gain[2] - found.gain[1] == pytest.approx(2 * half, rel=0.05)
+
+
+def test_too_few_points_are_refused() -> None:
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]])
+    data = collect(task, 12, length=2)
+    fit = fit_model(data, replace(SETTINGS, epochs=1))
+    with pytest.raises(InputError, match="record more"):
+        nearness(data, fit, neighbours=12)

@@ -1,0 +1,311 @@
+"""From a record to a verdict, a file, a page and an exit code; and everything that is refused."""
+
+import json
+import re
+import runpy
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab import figures
+from gradlab.cli import main
+from gradlab.data.transitions import first
+from gradlab.errors import InputError
+from gradlab.logs import LogsRun, load, measure_logs
+from gradlab.logs.arguments import _of_each
+from gradlab.logs.data import COLUMNS, read
+from gradlab.networks import checkpoint
+from gradlab.reporting import logged_page
+from gradlab.runs.jacobians import load as load_jacobians
+from gradlab.runs.logs_numbers import agreements, numbers, supported
+from gradlab.truth.lqr import ExactCritic
+from gradlab.verdicts.logs.sentences import verdict
+from tests.first_screens import check_first_screen
+from tests.logs.carts import STD, WEIGHT, fallen, falling, linear, noisy, recorded, task
+
+DISCOUNT = task().discount
+OWN = f"""
+import torch
+from gradlab import tasks
+from gradlab.networks.mlp import Policy
+
+def policy():
+    found = Policy(2, 1, (), bias=False).double()
+    with torch.no_grad():
+        found.network[0].weight.copy_(torch.tensor([{WEIGHT}]))
+    return found
+
+def model():
+    return tasks.double_integrator(prior_push=0.4).prior
+"""
+
+
+def critics():
+    weight = linear().network[0].weight
+    return [ExactCritic(task(push).prior, weight, DISCOUNT) for push in (1.0, 0.8)]
+
+
+@pytest.fixture(scope="module")
+def run() -> LogsRun:
+    """Of a wrong model and two critics."""
+    return measure_logs(
+        recorded(300, 40), noisy(), task(0.4).prior, critics(), discount=DISCOUNT, horizon=8
+    )
+
+
+def told(run: LogsRun, about: str) -> list[str]:
+    return [each.text for each in verdict(run) if each.about == about]
+
+
+def arrays(path: Path, **changed: np.ndarray) -> Path:
+    data = recorded(60, 12)
+    columns = {name: getattr(data, name).numpy() for name in COLUMNS if name != "episode"}
+    np.savez(path, **columns | {"episode": data.trajectory.numpy()} | changed)
+    return path
+
+
+def test_the_exact_model_is_supported_and_a_wrong_one_refuted() -> None:
+    for push, right in ((1.0, True), (0.1, False)):
+        model = task(push).prior
+        found = measure_logs(recorded(600, 8), noisy(), model, discount=DISCOUNT, horizon=6)
+        same = agreements(found, "same")
+        assert (supported(same) >= 5) == right
+        assert any(each.status == "disagree" for each in same) != right
+        words = "These data support" if right else "Refuted"
+        assert words in told(found, "support")[0]
+
+
+def test_at_horizon_0_no_model_can_be_wrong(run) -> None:
+    assert agreements(run, "same")[0].status != "disagree"
+    assert not told(run, "control")
+
+
+def test_whole_returns_need_long_enough_horizons(run) -> None:
+    whole = {each.horizon: each.gap.value for each in agreements(run, "whole")}
+    assert run.config["reach"] == 40 and whole[8] < whole[1]
+    assert "γ^40" in told(run, "whole")[0]
+
+
+def test_every_sentence_has_its_interval_and_number(run) -> None:
+    found = verdict(run)
+    assert {each.about for each in found} >= {
+        "policy", "support", "whole", "score", "noise", "disagreement", "critic", "direction",
+        "prediction",
+    }  # fmt: skip
+    for each in found:
+        assert not re.search(r"\b(nan|inf)\b", each.text), each.text
+        assert "N = " in each.text or "rows" in each.text, each.text
+
+
+def test_too_few_trajectories_are_told_how_many_more() -> None:
+    found = measure_logs(recorded(12, 8), noisy(), task().prior, discount=DISCOUNT, horizon=6)
+    text = " ".join(told(found, "support"))
+    assert "ndecided" in text or "do not decide" in text
+    assert "more trajectories would" in text or "no affordable" in text
+
+
+def test_a_file_gives_back_what_was_found(run, tmp_path) -> None:
+    path = run.save(tmp_path / "logs.h5")
+    again = load(path)
+    for name, values in run.columns.items():
+        np.testing.assert_array_equal(again.columns[name], values)
+    assert verdict(again) == verdict(run)
+    assert dict(again.config) == json.loads(json.dumps(dict(run.config)))
+    with pytest.raises(InputError, match="holds 'logs'"):
+        load_jacobians(path)
+    with pytest.raises(InputError, match="no such file"):
+        load(tmp_path / "none.h5")
+
+
+def test_figures_without_numbers_say_so(run) -> None:
+    empty = run.table().iloc[:0]
+    for name in ("agreement", "referee", "noise", "critics", "direction", "prediction"):
+        ax = getattr(figures, f"logged_{name}")(empty)
+        assert ax.texts, name
+
+
+def test_results_do_not_depend_on_the_global_stream() -> None:
+    data, model = recorded(20, 8), task().prior
+    before = torch.random.get_rng_state()
+    tables = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found = measure_logs(data, noisy(), model, discount=DISCOUNT, horizon=3)
+        tables.append(found.table())
+    torch.random.set_rng_state(before)
+    assert tables[0].equals(tables[1])
+
+
+def test_a_deterministic_record_has_no_score_but_the_rest() -> None:
+    world = task()
+    data = recorded(60, 12, policy=linear())
+    found = measure_logs(data, linear(), world.prior, critics(), discount=DISCOUNT, horizon=5)
+    assert "no score exists" in told(found, "policy")[0]
+    assert not numbers(found, "gradient", "variance", "score")
+    assert numbers(found, "gradient", "variance", "model") and told(found, "critic")
+    assert not told(found, "support")
+    with pytest.raises(InputError, match=r"lie about \((0.3|0.29).*noise_std"):
+        measure_logs(recorded(60, 8), linear(), world.prior, discount=DISCOUNT)
+
+
+def test_known_noise_makes_a_deterministic_policy_stochastic() -> None:
+    data, model = recorded(60, 8), task().prior
+    one = measure_logs(data, linear(), model, discount=DISCOUNT, horizon=3, noise_std=STD)
+    two = measure_logs(data, noisy(), model, discount=DISCOUNT, horizon=3)
+    assert one.table().equals(two.table())
+
+
+def test_one_number_is_the_noise_of_every_action() -> None:
+    assert _of_each((0.3,), 3) == _of_each(0.3, 3) == [0.3, 0.3, 0.3]
+    assert _of_each((0.1, 0.2, 0.3), 3) == [0.1, 0.2, 0.3]
+
+
+def test_an_end_that_actions_move_is_told() -> None:
+    data, policy = fallen()
+    found = measure_logs(data, policy, falling(), discount=DISCOUNT, horizon=5)
+    assert "actions move the end" in told(found, "episodes")[0]
+
+
+def test_long_trajectories_are_cut_into_windows() -> None:
+    data = recorded(8, 60)
+    found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=5, every=5)
+    assert found.config["windows"] == 8 * 12 and found.config["trajectories"] == 8
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"discount": 1.2}, "discount is 1.2"),
+        ({"horizon": 0}, "horizon is 0"),
+        ({"horizon": 5, "reach": 3}, "reach is 3, expected at least the horizon"),
+        ({"data": [1, 2]}, "data is a list"),
+        ({"model": 3}, "model is a int, expected a System"),
+        ({"model": falling()}, "model has states of width 1"),
+        ({"critic": []}, "empty sequence"),
+        ({"critic": torch.nn.Linear(3, 1)}, "critic"),
+        ({"policy": torch.nn.Linear(3, 1)}, "policy cannot take inputs"),
+        ({"noise_std": 0.1}, "stochastic already"),
+        ({"policy": linear(), "noise_std": (0.1, 0.2, 0.3)}, "3 numbers for 1 actions"),
+        ({"policy": noisy(0.05)}, "not of this policy"),
+        ({"data": recorded(1, 20)}, "1 trajectories"),
+        ({"data": recorded(6, 4)}, "of which 0 have 5 steps"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_by_name(changed, says) -> None:
+    known = {"data": recorded(6, 8), "policy": noisy(), "model": task().prior, "critic": None}
+    arguments = known | {"discount": DISCOUNT, "horizon": 5} | changed
+    with pytest.raises(InputError, match=says):
+        measure_logs(**arguments)
+
+
+def test_broken_episodes_are_refused_where_they_are_made() -> None:
+    data = recorded(6, 8)
+    wrong = data.state.clone()
+    wrong[3] += 1.0
+    with pytest.raises(InputError, match="jumps"):
+        replace(data, state=wrong)
+    wrong[3, 0] = torch.nan
+    with pytest.raises(InputError, match="not finite in 1 rows"):
+        replace(data, state=wrong)
+
+
+def test_lengths_that_differ_are_told(run) -> None:
+    data = first(recorded(40, 8), 40 * 8 - 5)
+    found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=5)
+    assert found.notes["left_out"] == 1
+    assert "1 trajectories stop before" in told(found, "episodes")[0]
+
+
+def test_arrays_are_read_as_they_were(tmp_path) -> None:
+    data, found = recorded(60, 12), read(arrays(tmp_path / "logs.npz"))
+    for name in ("state", "action", "reward", "next_state", "trajectory", "step"):
+        assert torch.equal(getattr(found, name), getattr(data, name)), name
+    assert torch.equal(read(data.save(tmp_path / "logs.h5")).state, data.state)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"reward": np.full(720, np.nan)}, "reward is not finite"),
+        ({"action": np.zeros(720)}, "action has shape"),
+        ({"episode": np.arange(720) * 0.5}, "episode"),
+        ({"state": np.array([object()])}, "no readable .npz"),
+    ],
+)
+def test_broken_arrays_are_refused(tmp_path, changed, says) -> None:
+    with pytest.raises(InputError, match=says):
+        read(arrays(tmp_path / "logs.npz", **changed))
+
+
+def test_files_that_hold_something_else_are_refused(tmp_path) -> None:
+    np.savez(tmp_path / "part.npz", state=np.zeros((3, 2)))
+    with pytest.raises(InputError, match=r"part.npz has no action"):
+        read(tmp_path / "part.npz")
+    (tmp_path / "text.npz").write_text("no archive")
+    with pytest.raises(InputError, match="no readable"):
+        read(tmp_path / "text.npz")
+    with pytest.raises(InputError, match="no such file"):
+        read(tmp_path / "none.npz")
+
+
+def test_the_command_writes_a_run(tmp_path, capsys) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    checkpoint.save(noisy(), tmp_path / "policy.safetensors")
+    words = [
+        "logs", str(arrays(tmp_path / "logs.npz")),
+        "--policy", str(tmp_path / "policy.safetensors"),
+        "--model", f"{tmp_path / 'own.py'}:model", "--discount", "0.95", "--horizon", "4",
+        "--output", str(tmp_path / "run.h5"), "--json", "--no-report",
+    ]  # fmt: skip
+    assert main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {"verdict", "run", "table"} <= set(document)
+    assert load(document["run"]).config["horizon"] == 4
+
+
+def test_a_report_shows_every_figure_and_says_the_verdict(run, tmp_path, capsys) -> None:
+    path = run.save(tmp_path / "logs.h5")
+    assert main(["report", str(path), "--explain"]) == 0
+    assert "recorded actions" in " ".join(capsys.readouterr().out.split())
+    text = (tmp_path / "logs.html").read_text()
+    assert text.count("<figure>") == 6 and "How to read it" in text
+    names = {each.stem for each in (tmp_path / "logs_figures").glob("*.png")}
+    assert names == {"agreement", "referee", "noise", "critics", "direction", "prediction"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "--discount is missing"),
+        (("--discount", "0.9", "--model", "prior"), "needs a --task"),
+        (("--discount", "0.9"), "give noise_std"),
+        (("--task", "double_integrator", "--noise-std", "0.01"), "not of this policy"),
+        (("--task", "path_tracking", "--noise-std", "0.3"), "width"),
+    ],
+)
+def test_wrong_usage_is_told_and_exits_with_2(tmp_path, capsys, words, says) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    data, policy = arrays(tmp_path / "logs.npz"), f"{tmp_path / 'own.py'}:policy"
+    output = ("--output", str(tmp_path / "run.h5"))
+    assert main(["logs", str(data), "--policy", policy, *output, *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run.h5").exists()
+
+
+def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
+    script = Path(__file__).parents[2] / "examples" / "logs_and_a_model.py"
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path)])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "These data support the model's gradient" in capsys.readouterr().out
+    assert (tmp_path / "logs.html").is_file() and (tmp_path / "judged.npz").is_file()
+
+
+def test_a_refuted_model_is_refused_on_the_first_screen(run, browser, tmp_path) -> None:
+    found = logged_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    assert found.screen.headline.startswith("Do not use this model's gradient")
+    assert found.screen.light == "act"

@@ -1,0 +1,139 @@
+"""Stopped by Ctrl-C or SIGTERM, a measurement keeps what the stages before it have found."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from gradlab import load, measure, tasks
+from gradlab.errors import InputError
+from gradlab.runs.profile import Profile
+from gradlab.runs.stages import Interrupted, completed
+from gradlab.storage import records
+
+OWN = """
+import torch
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+class Critic(torch.nn.Module):
+    def forward(self, s, a):
+        return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
+def critic():
+    return Critic()
+"""
+LQR = dict(
+    A=[[0.9]], B=[[0.5]], Q=[[1.0]], R=[[1.0]], noise_covariance=[[0.01]], start_mean=[0.0],
+    start_covariance=[[1.0]], discount=0.9,
+)  # fmt: skip
+WORDS = ["linear_quadratic", "--set", *(f"{name}={json.dumps(v)}" for name, v in LQR.items())]
+
+
+def stopped_at(stage: str, **rest: object) -> Profile:
+    """The profile of a measurement that was stopped when `stage` began."""
+
+    def progress(now: str, done: int, total: int) -> None:
+        if now == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        measured(progress=progress, **rest)
+    if not isinstance(stop.value, Interrupted):
+        raise stop.value
+    assert stop.value.stage == stage
+    return stop.value.profile
+
+
+def measured(**rest: object) -> Profile:
+    scope: dict[str, object] = {}
+    exec(OWN, scope)
+    policy, critic = scope["policy"], scope["critic"]
+    assert callable(policy) and callable(critic)
+    task = tasks.linear_quadratic(**LQR)
+    return measure(task, policy(), critic(), horizon=2, starts=16, **rest)
+
+
+@pytest.mark.parametrize("stage", ["checks", "steps"])
+def test_what_was_measured_before_stands_in_the_file(stage: str, tmp_path: Path) -> None:
+    whole = measured(consequence=True)
+    kept = load(stopped_at(stage, consequence=True).save(tmp_path / "run.h5"))
+    assert kept.config["interrupted"] == stage and "interrupted" not in whole.config
+    pd.testing.assert_frame_equal(kept.table(), whole.table())
+    assert (kept.sanity is None) == (stage == "checks")
+    assert kept.realised is not None and kept.consequence is None
+    assert whole.consequence is not None
+
+
+@pytest.mark.parametrize("stage", ["truth", "estimators"])
+def test_before_the_estimators_there_is_nothing_to_keep(stage: str) -> None:
+    with pytest.raises(KeyboardInterrupt) as stop:
+        stopped_at(stage)
+    assert not isinstance(stop.value, Interrupted)
+
+
+def test_other_errors_of_a_stage_pass() -> None:
+    def fail(profile: Profile) -> Profile:
+        raise InputError("a stage that fails")
+
+    with pytest.raises(InputError):
+        completed(stopped_at("checks"), {"checks": fail}, 0.0)
+
+
+def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path: Path) -> None:
+    from gradlab.cli.terminal.answer import of_run
+    from gradlab.reporting import report
+
+    run = stopped_at("checks").save(tmp_path / "run.h5")
+    document = of_run(run, page=False)
+    assert next(iter(document)) == "notice" and "checks" in str(document["notice"])
+    text = report(run).read_text()
+    assert text.index("Interrupted in checks") < text.index('class="headline"')
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_killed_command_leaves_a_readable_run(
+    number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    own, run = tmp_path / "own.py", tmp_path / "run.h5"
+    own.write_text(OWN)
+    records.write(run, records.Record({"complete": True}, {}))
+    words = ["measure", *WORDS, "--policy", f"{own}:policy", "--critic", f"{own}:critic"]
+    words += ["--horizon", "3", "--starts", "64", "--output", str(run), "--overwrite"]
+    out, lines = ended([*words, "--no-report", "--json"], number, "checks: begins", code, tmp_path)
+    document = json.loads(out)
+    assert document["interrupted"] == "checks" and document["run"] == str(run)[:-3] + ".partial.h5"
+    kept = load(tmp_path / "run.partial.h5")
+    assert set(kept.table()["estimator"]) >= {"data", "model"}
+    assert records.read(run).attributes == {"complete": True}  # an earlier run is left alone
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_a_command_that_is_killed_early_writes_nothing(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    words = ["measure", *WORDS, "--output", str(runs / "run.h5")]
+    out, lines = ended(words, signal.SIGTERM, "policy: begins", 143, tmp_path)
+    assert out == "" and not list(runs.glob("*"))
+    assert lines[-1].startswith("gradlab: terminated; ")
+
+
+def ended(
+    words: list[str], number: signal.Signals, line: str, code: int, folder: Path
+) -> tuple[str, list[str]]:
+    """Standard output, and lines of standard error, of a command that gets a signal there."""
+    command = [sys.executable, "-m", "gradlab", *words]
+    with (folder / "out").open("w+") as out:
+        with subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            lines: list[str] = []
+            for text in process.stderr:
+                lines.append(text)
+                if line in text:
+                    process.send_signal(number)
+        assert process.returncode == code, "".join(lines)
+        out.seek(0)
+        return out.read(), lines

@@ -1,0 +1,106 @@
+"""Realised gains of a whole measurement: of which cells, and when there are none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradlab import measure, tasks
+from gradlab.errors import InputError
+from gradlab.runs.realised import TRUE_CELL
+from gradlab.truth.lqr import ExactCritic
+
+EYE = torch.eye(2, dtype=torch.float64)
+
+
+def policy_of(*weight: float) -> nn.Linear:
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = torch.tensor([weight], dtype=torch.float64)
+    return policy
+
+
+def measured(task=None, policy=None, **changed):
+    task = tasks.double_integrator() if task is None else task
+    policy = policy_of(-2.0, -2.0) if policy is None else policy
+    critic = changed.pop("critic", None)
+    if critic is None:
+        critic = ExactCritic(task.simulator, policy.weight.detach(), task.discount)
+    return measure(task, policy, critic, **({"horizon": 3, "starts": 64} | changed))
+
+
+@pytest.fixture(scope="module")
+def profile():
+    return measured()
+
+
+def test_exact_estimators_gain_what_is_possible_and_first_order_agrees(profile):
+    found = profile.realised
+    assert found is not None and found.cells[0] == TRUE_CELL and found.best_is_known
+    assert found.horizon == profile.truth["horizon"] and found.termination == "ignore"
+    assert ("data", 0) in found.cells and found.judges in (16, 32, 64, 128, 256)
+    for cell in found.stepped:
+        share, ends = found.share(cell)
+        assert share > 0.9 and ends.high > 0.95 and found.helps(cell)
+    assert found.disagreements(profile.table()) == ()
+    assert (found.kept > 0.8).all() and (found.kept <= 1).all()
+
+
+def test_a_critic_that_points_backwards_is_seen_to_harm():
+    class Backwards(nn.Module):
+        def __init__(self, critic):
+            super().__init__()
+            self.critic = critic
+
+        def forward(self, state, action):
+            return -self.critic(state, action)
+
+    task, policy = tasks.double_integrator(), policy_of(-2.0, -2.0)
+    critic = Backwards(ExactCritic(task.simulator, policy.weight.detach(), task.discount))
+    found = measured(critic=critic, judges=32).realised
+    assert found.judges == 32 and found.harms(("data", 0))
+    assert found.share(("data", 0))[0] == pytest.approx(-1, abs=0.15)
+
+
+def test_a_seed_repeats_every_gain_bit_for_bit(profile):
+    again = measured().realised
+    assert np.array_equal(again.gain, profile.realised.gain)
+    assert not np.array_equal(measured(seed=1).realised.gain[0], again.gain[0])
+
+
+def test_given_starts_and_matched_truths_have_no_realised_gains():
+    states = tasks.double_integrator().starts(16, torch.Generator().manual_seed(0))
+    assert measured(starts=states).realised is None
+    assert measured(starts=states, truth="objective").realised is None
+    assert measured(starts=16, law="start").realised is None
+
+
+def test_without_a_truth_gains_are_compared_in_units_of_the_return():
+    """An unstable loop: its gradient grows faster than the discount."""
+    task = tasks.linear_quadratic(
+        1.3 * EYE, EYE[:, :1], EYE, EYE[:1, :1], 0.01 * EYE, torch.zeros(2), EYE, 0.9
+    )
+    policy = policy_of(-0.1, 0.0)
+    critic = nn.Linear(3, 1).double()
+
+    class Critic(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = critic
+
+        def forward(self, state, action):
+            return self.net(torch.cat([state, action], dim=1))[:, 0]
+
+    profile = measured(task, policy, critic=Critic(), starts=32)
+    found = profile.realised
+    assert not profile.truth["admissible"] and found is not None
+    assert TRUE_CELL not in found.cells and not found.best_is_known
+    assert found.horizon in (44, 22)  # γᵀ is 1%, or 10% where the budget is small
+    assert found.disagreements(profile.table()) == () and found.best() in found.not_excluded()
+
+
+def test_too_few_judges_are_refused():
+    for judges in (3, 2.5):
+        with pytest.raises(InputError, match="judges"):
+            measured(judges=judges)

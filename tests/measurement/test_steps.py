@@ -1,0 +1,312 @@
+"""Realised gains against closed-form returns of a linear-quadratic system."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradlab import systems
+from gradlab.data.noise import child
+from gradlab.gradients.estimator import augmenting
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.step_plan import planned
+from gradlab.measurement.steps import MOVES, STREAM, Direction, judging_starts, realise
+from gradlab.networks.entropy import WithLogProb
+from gradlab.networks.policies import Gaussian
+from gradlab.runs.realised import TRUE_CELL
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.tasks import double_integrator
+from gradlab.truth.lqr import lqr_gradient, lqr_return
+from gradlab.truth.oracles import perturbed
+from tests.gradients.worlds import linear, matrix, network, nonlinear
+
+GAMMA, T, N = 0.9, 12, 48
+W = -matrix((0.4, 0.6))
+ASIDE = ("aside", 3)
+OTHER = torch.tensor([1.0, 0.3], dtype=torch.float64)
+
+
+def world(noise: float = 0.0) -> LinearQuadratic:
+    one = linear()
+    return LinearQuadratic(one.A, one.B, one.Q, one.R, noise * one.noise_covariance)
+
+
+def policy_of() -> nn.Linear:
+    policy = nn.Linear(2, 1, bias=False).double()
+    policy.weight.data = W.clone()
+    return policy
+
+
+def starts_of(seed: int, n: int = N) -> Starts:
+    generator = torch.Generator().manual_seed(seed)
+    return as_starts(torch.randn(n, 2, generator=generator, dtype=torch.float64), 2)
+
+
+def gradient(second_moment: torch.Tensor) -> torch.Tensor:
+    return lqr_gradient(world(), W, second_moment, GAMMA, "all", T)
+
+
+def gained(direction: torch.Tensor, eta: float, moment: torch.Tensor) -> torch.Tensor:
+    """Closed-form change of the return; what noise costs is the same before and after."""
+    moved = W + eta * (direction / direction.norm()).reshape(1, 2)
+    before, after = (lqr_return(world(), w, moment, GAMMA, T) for w in (W, moved))
+    return after - before
+
+
+def own_moment(judging: Starts) -> torch.Tensor:
+    return judging.states.T @ judging.states / len(judging.states)
+
+
+def stepped(judging: Starts, **changed):
+    g = gradient(own_moment(judging))
+    directions = {ASIDE: Direction(OTHER), TRUE_CELL: Direction(g, float(g.norm()))}
+    arguments = {"simulator": world(), "policy": policy_of(), "directions": directions}
+    arguments |= {"discount": GAMMA, "horizon": T} | changed
+    return realise(judging=judging, **arguments)
+
+
+def test_each_start_gains_what_the_closed_form_says():
+    judging = starts_of(0)
+    found = stepped(judging)
+    each = judging.states[:, :, None] * judging.states[:, None, :]
+    directions = (gradient(own_moment(judging)), OTHER)
+    for c, direction in enumerate(directions):
+        for k, eta in enumerate(found.lengths):
+            expected = gained(direction, eta, each).numpy()
+            assert found.gain[c, k] == pytest.approx(expected, rel=1e-7, abs=1e-12)
+    assert found.cells == (TRUE_CELL, ASIDE) and found.judges == N and found.horizon == T
+    assert found.steps == planned([ASIDE], [T], 0, truth=True, judges=N).steps
+    down = gained(directions[0], -found.lengths[1], each).numpy()
+    assert found.opposite[1] == pytest.approx(down, rel=1e-7, abs=1e-12)
+    before = lqr_return(world(), W, each, GAMMA, T).numpy()
+    assert found.before == pytest.approx(before, rel=1e-9)
+
+
+def test_shares_tend_to_the_cosine_as_steps_get_shorter():
+    judging = starts_of(1)
+    found = stepped(judging)
+    g = gradient(own_moment(judging))
+    cosine = float(g @ OTHER / g.norm() / OTHER.norm())
+    off = [found.share(ASIDE, k)[0] - cosine for k in (0, 1)]
+    ratio = found.lengths[0] / found.lengths[1]
+    assert abs(off[1]) > 1e-4  # the step is long enough to bend
+    assert off[0] / off[1] == pytest.approx(ratio, rel=0.1)
+
+
+def test_the_longer_step_is_the_longest_along_a_line():
+    judging = starts_of(2)
+    found = stepped(judging)
+    assert found.curvature(1) <= 0.1 and found.moves[1] in MOVES
+    k = MOVES.index(found.moves[1])
+    assert found.moves[0] == MOVES[k - 1]
+    g, next_one = gradient(own_moment(judging)), found.lengths[1] * MOVES[k + 1] / MOVES[k]
+    up, down = (float(gained(g, s * next_one, own_moment(judging))) for s in (1, -1))
+    assert abs(up + down) > 0.1 * abs(up - down)
+    assert float(found.gain[0, 1].sum() + found.opposite[1].sum()) < 0  # costs are convex
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_closed_form_under_noise():
+    """Of gains and of shares, over fresh starts and noise: at least 93% of 300 repetitions."""
+    eye = torch.eye(2, dtype=torch.float64)
+    g, across = gradient(eye), torch.tensor([-0.2, 1.0], dtype=torch.float64)
+    directions = {TRUE_CELL: Direction(g, 0.97 * float(g.norm())), ASIDE: Direction(across)}
+    hits = []
+    for seed in range(300):
+        found = stepped(
+            starts_of(seed + 1000), simulator=world(1.0), directions=directions, seed=seed
+        )
+        true, own = (float(gained(d, found.lengths[0], eye)) for d in (g, across))
+        ends, (_, around) = found.ends(ASIDE), found.share(ASIDE)
+        hits.append((ends.low <= own <= ends.high, around.low <= 0.97 * own / true <= around.high))
+    assert (np.mean(hits, axis=0) >= 0.93).all(), np.mean(hits, axis=0)
+    assert found.kept[0] == pytest.approx(0.97) and np.isnan(found.kept[1])
+
+
+@pytest.mark.slow
+def test_simultaneous_intervals_cover_all_cells_together():
+    eye = torch.eye(2, dtype=torch.float64)
+    turns = torch.linspace(0, 2.5, 6, dtype=torch.float64)
+    around = torch.stack([turns.cos(), turns.sin()], dim=1)
+    directions = {("turned", k): Direction(d) for k, d in enumerate(around)}
+    hits = []
+    for seed in range(150):
+        found = stepped(
+            starts_of(seed), simulator=world(1.0), directions=directions, seed=seed, horizon=6
+        )
+        inside = []
+        for k, d in enumerate(around):
+            ends = found.ends(("turned", k), among=len(around))
+            w = W + found.lengths[0] * d.reshape(1, 2)
+            before, after = (float(lqr_return(world(), x, eye, GAMMA, 6)) for x in (W, w))
+            inside.append(ends.low <= after - before <= ends.high)
+        hits.append(all(inside))
+    assert np.mean(hits) >= 0.93
+
+
+def test_without_a_truth_gains_are_in_units_of_the_return():
+    found = stepped(starts_of(3), directions={ASIDE: Direction(OTHER)})
+    assert found.share(ASIDE) is None and not found.best_is_known
+    assert found.moves == (0.01, 0.03) and found.opposite.shape == (0, N)
+    assert found.steps == planned([ASIDE], [T], 0, truth=False, judges=N).steps
+    assert np.isnan(found.curvature()) and np.isnan(found.norm)
+    assert np.isfinite(found.change(ASIDE).value)
+
+
+def test_a_simulator_without_derivatives_will_do():
+    class Plain:
+        state_dim, action_dim, noise_dim, differentiable = 2, 1, 2, False
+        step, sample_noise = staticmethod(world().step), staticmethod(world().sample_noise)
+
+        def linearize(self, state, action, noise=None):
+            raise AssertionError("a realised gain needs no Jacobian")
+
+    judging = starts_of(4)
+    found, expected = stepped(judging, simulator=Plain()), stepped(judging)
+    assert np.array_equal(found.gain, expected.gain)
+
+
+def test_a_seed_repeats_it_bit_for_bit_whatever_else_is_stepped():
+    judging = starts_of(5)
+    g = Direction(gradient(own_moment(judging)))
+    noisy = {"simulator": world(1.0), "seed": 3}
+    both = stepped(judging, directions={TRUE_CELL: g, ASIDE: Direction(OTHER)}, **noisy)
+    again = stepped(judging, directions={TRUE_CELL: g, ASIDE: Direction(OTHER)}, **noisy)
+    alone = stepped(judging, directions={TRUE_CELL: g}, **noisy)
+    assert np.array_equal(both.gain, again.gain)
+    assert alone.gain[0] == pytest.approx(both.gain[0], rel=1e-12, abs=1e-14)
+    other = stepped(judging, directions={TRUE_CELL: g}, **(noisy | {"seed": 4}))
+    assert not np.allclose(other.gain, alone.gain)
+
+
+def test_what_moves_no_action_gains_exactly_nothing_under_noise():
+    class WithSpare(nn.Module):
+        noise_dim = 1
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.spare = policy_of(), nn.Parameter(torch.zeros(1).double())
+
+        def forward(self, state, noise):
+            return self.body(state) + 0.3 * noise
+
+    spare = torch.zeros(3, dtype=torch.float64)
+    spare[0] = 1.0  # a module's own parameters come first
+    arguments = {"policy": WithSpare(), "simulator": world(1.0)}
+    other = Direction(torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    found = stepped(
+        starts_of(6), directions={("spare", 0): Direction(spare), ASIDE: other}, **arguments
+    )
+    assert (found.gain[found.cells.index(("spare", 0))] == 0).all()
+    assert not found.helps(("spare", 0)) and not found.harms(("spare", 0))
+    assert (found.gain[found.cells.index(ASIDE)] != 0).all()
+
+
+def test_directions_that_are_none_are_named_so():
+    nothing = {("zero", 1): torch.zeros(2).double(), ("lost", 2): matrix((1.0, torch.nan))[0]}
+    found = stepped(starts_of(7), directions={k: Direction(d) for k, d in nothing.items()})
+    assert found.status == ("zero", "not finite") and np.isnan(found.gain).all()
+    assert found.best() is None and found.not_excluded() == ()
+    assert not found.helps(("zero", 1)) and found.share(("zero", 1)) is None
+    assert len(found.table()) == 4
+
+
+def test_a_rollout_that_leaves_the_numbers_loses_its_cell_only():
+    def step(s, a):
+        over = torch.where(a[:, :1] > 0.0, torch.inf, 0.0)
+        return s + over, -(a**2).sum(dim=1)
+
+    policy = nn.Linear(1, 1).double()
+    nn.init.zeros_(policy.weight)
+    nn.init.zeros_(policy.bias)
+    up = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    found = realise(
+        systems.from_function(step, 1, 1), policy, as_starts(torch.ones(8, 1).double(), 1),
+        {("up", 1): Direction(up), ("down", 1): Direction(-up)}, GAMMA, 5,
+    )  # fmt: skip
+    assert found.status == ("lost", "stepped")
+    assert np.isnan(found.gain[0]).all() and np.isfinite(found.gain[1]).all()
+    assert found.best() == ("down", 1) and found.harms(("down", 1))
+
+
+def test_under_mask_nothing_counts_past_an_end_and_nothing_is_simulated_there():
+    calls = []
+
+    def step(s, a):
+        calls.append(len(s))
+        return s + 1.0 + a, s[:, 0] + a[:, 0]
+
+    simulator = systems.from_function(step, 1, 1, alive=lambda s: s[:, 0] < 3.0)
+    policy = nn.Linear(1, 1).double()
+    nn.init.zeros_(policy.weight)
+    nn.init.zeros_(policy.bias)
+    states = torch.tensor([[0.5], [1.5], [-4.0]], dtype=torch.float64)
+    direction = {("bias", 1): Direction(torch.tensor([0.0, 1.0], dtype=torch.float64))}
+
+    def returns(a: float, masked: bool) -> list[float]:
+        found = []
+        for s in states[:, 0].tolist():
+            total, alive = 0.0, True
+            for t in range(5):
+                total += GAMMA**t * (s + a) if alive or not masked else 0.0
+                s += 1.0 + a
+                alive = alive and s < 3.0
+            found.append(total)
+        return found
+
+    for mode in ("ignore", "mask"):
+        calls.clear()
+        found = realise(simulator, policy, as_starts(states, 1), direction, GAMMA, 5,
+                        termination=mode)  # fmt: skip
+        for k, eta in enumerate(found.lengths):
+            before, after = (np.array(returns(a, mode == "mask")) for a in (0.0, eta))
+            assert found.gain[0, k] == pytest.approx(after - before, abs=1e-12)
+        assert found.ended == pytest.approx(2 / 3)
+        assert found.steps == sum(calls) and (mode == "mask") == (found.steps < 45)
+
+
+def test_weights_and_groups_of_the_starts_count():
+    plain = starts_of(8)
+    weight = torch.linspace(0.5, 2.0, N, dtype=torch.float64)
+    grouped = Starts(plain.states, weight, torch.arange(N) // 3)
+    direction = {ASIDE: Direction(OTHER)}
+    one, other = (stepped(each, directions=direction) for each in (plain, grouped))
+    sums = (weight.numpy() * one.gain[0]).reshape(2, -1, 3).sum(axis=2)
+    assert other.gain[0] == pytest.approx(sums) and (other.size == 3).all()
+
+
+def test_with_entropy_the_soft_return_is_what_rises():
+    torch.manual_seed(0)
+    alpha, simulator = 0.2, nonlinear()
+    inner = Gaussian(network((2, 8, 2), nn.Tanh), std=0.3)
+    policy, judging, n = WithLogProb(inner), starts_of(9, 8), 8
+    P = sum(p.numel() for p in policy.parameters())
+    d = torch.randn(P, dtype=torch.float64)
+    found = realise(
+        augmenting(alpha)(simulator), policy, judging, {("d", 1): Direction(d)}, GAMMA, 6, seed=2
+    )
+
+    def soft_return(inner) -> torch.Tensor:
+        state, total, own = judging.states, torch.zeros(n, dtype=torch.float64), child(2, STREAM)
+        for t in range(6):
+            action = inner(state, judging.policy_noise(policy, own, t))
+            xi = judging.dynamics_noise(simulator, own, t)
+            out = simulator.step(state, action, xi)
+            total += GAMMA**t * (out.reward - alpha * inner.log_prob(state, action))
+            state = out.state
+        return total.detach()
+
+    moved = perturbed(policy, found.lengths[0] * d / d.norm())
+    expected = soft_return(moved.policy) - soft_return(inner)
+    assert found.gain[0, 0] == pytest.approx(expected.numpy(), abs=1e-10)
+
+
+def test_judges_follow_the_law_of_the_starts_and_are_none_of_them():
+    task = double_integrator()
+    judging = judging_starts(task, 16, seed=0)
+    assert judging.states.shape == (16, 2) and judging.states.dtype == torch.float64
+    again = judging_starts(task, 16, seed=0)
+    assert torch.equal(again.states, judging.states)
+    assert not torch.equal(judging_starts(task, 16, seed=1).states, judging.states)

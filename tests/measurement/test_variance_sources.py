@@ -1,0 +1,199 @@
+"""What every kind of noise adds to a variance, against closed forms."""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gradlab.data.noise import stream
+from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.starts import as_starts
+from gradlab.measurement.attribution import variance_sources
+from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
+from gradlab.networks.gaussian_ensemble import GaussianEnsemble
+from gradlab.statistics.intervals import jackknife_se
+from gradlab.systems.entropy import Entropic
+from gradlab.systems.learned import LearnedSystem
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.system import Certificate, Linearization, Transition
+from tests.gradients.worlds import Critic, Noisy, network, nonlinear
+
+ONE = torch.eye(1, dtype=torch.float64)
+A, B, R, W, GAMMA = 0.9, 0.5, 0.3, 0.04, 0.9
+GAIN, SPREAD = -0.4, 0.2  # a = w s + σ ε
+MEAN, DEVIATION = 0.8, 0.5  # of the starts
+SECOND = MEAN**2 + DEVIATION**2
+FOURTH = MEAN**4 + 6 * MEAN**2 * DEVIATION**2 + 3 * DEVIATION**4
+
+
+class Quadratic(nn.Module):
+    """Q(s, u) = −(p s² + q u² + 2 m s u)."""
+
+    p, q, m = 2.0, 1.5, 0.4
+
+    def forward(self, s, u):
+        return -(self.p * s[:, 0] ** 2 + self.q * u[:, 0] ** 2 + 2 * self.m * s[:, 0] * u[:, 0])
+
+
+class Drawn(nn.Module):
+    """a = w s + σ ε."""
+
+    def __init__(self, spread):
+        super().__init__()
+        self.linear = nn.Linear(1, 1, bias=False).double()
+        nn.init.constant_(self.linear.weight, GAIN)
+        self.noise_dim, self.spread = 1, spread
+
+    def forward(self, state, noise):
+        return self.linear(state) + self.spread * noise
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """s' = A s + b_k a: a planted ensemble of two known members, with process noise."""
+
+    push: tuple[float, float] = (0.5, 0.9)
+    noise: float = W
+    state_dim, action_dim, noise_dim, member_column, differentiable = 1, 1, 2, 1, True
+
+    def _push(self, noise):
+        low, high = noise.new_tensor(self.push)
+        return torch.where(noise[:, 1:] < 0.5, low, high)
+
+    def step(self, state, action, noise=None):
+        after = A * state + self._push(noise) * action + self.noise**0.5 * noise[:, :1]
+        reward = -(state**2 + R * action**2)[:, 0]
+        return Transition(after, reward, torch.ones_like(reward, dtype=torch.bool))
+
+    def linearize(self, state, action, noise=None):
+        whole = torch.full_like(state, A)[:, :, None]
+        r_s, r_a = -2 * state, -2 * R * action
+        exact = Certificate.exact(state)
+        return Linearization(whole, self._push(noise)[:, :, None], r_s, r_a, exact)
+
+    def sample_noise(self, n, generator, dtype=torch.float64):
+        normal = torch.randn(n, 1, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(n, 1, generator=generator, dtype=torch.float64)
+        return torch.cat([normal, uniform], dim=1).to(dtype)
+
+
+def starting(n, seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    return MEAN + DEVIATION * torch.randn(n, 1, generator=generator, dtype=torch.float64)
+
+
+def estimator(system, horizon=1):
+    return Estimator(system, system, "first", Tail(horizon, Quadratic(), GAMMA))
+
+
+def linear(noise=W):
+    return LinearQuadratic(A * ONE, B * ONE, ONE, R * ONE, noise * ONE)
+
+
+def coefficients(push=B):
+    """G = s (c_s s + c_0 ε_0 + c_1 ε_1 + c_ξ ξ) at n = 1, per unit of σ and of √W."""
+    p, q, m, w = Quadratic.p, Quadratic.q, Quadratic.m, GAIN
+    ahead = -2 * GAMMA * push * (p + 2 * m * w + q * w * w)  # γ b dq/ds₁
+    return {
+        "start": -2 * R * w + ahead * (A + push * w),
+        "policy": (-2 * R + ahead * push, -2 * GAMMA * push * (m + q * w)),
+        "dynamics": ahead,
+    }
+
+
+def close(found, exact, precise=0.03):
+    """Within 4 standard errors, which are small."""
+    se = jackknife_se(found.left_out)
+    assert se < precise * exact, (se, exact)
+    assert abs(found.value - exact) < 4 * se, (found.value, exact, se)
+
+
+def test_process_and_action_noise_add_what_they_do_in_closed_form():
+    c = coefficients()
+    (found,) = added_variance(estimator(linear()), Drawn(SPREAD), starting(20_000), (1,))
+    close(found["policy"], sum(x * x for x in c["policy"]) * SPREAD**2 * SECOND)
+    close(found["dynamics"], c["dynamics"] ** 2 * W * SECOND)
+    assert found["member"].value == 0.0 and not found["member"].left_out.any()
+
+
+def test_the_starts_have_the_rest_of_the_variance():
+    c, policy, starts = coefficients(), Drawn(SPREAD), starting(20_000)
+    (found,) = added_variance(estimator(linear()), policy, starts, (1,))
+    G = estimator(linear()).gradients(policy, starts)[:, 0]
+    rest = float(G.var()) - sum(found[name].value for name in DRAWS)
+    exact = c["start"] ** 2 * (FOURTH - SECOND**2)
+    assert abs(rest - exact) < 0.05 * exact
+
+
+def test_a_planted_ensemble_of_two_members_adds_what_they_differ_by():
+    each = [coefficients(push) for push in Members().push]
+    (found,) = added_variance(estimator(Members()), Drawn(0.0), starting(20_000), (1,))
+    halves = [(each[0][k] - each[1][k]) / 2 for k in ("start", "dynamics")]
+    # The member is known last: it moves the start's part and that of the process noise it shares.
+    close(found["member"], halves[0] ** 2 * FOURTH + halves[1] ** 2 * W * SECOND)
+    mean = (each[0]["dynamics"] + each[1]["dynamics"]) / 2
+    close(found["dynamics"], mean**2 * W * SECOND)
+    assert found["policy"].value == 0.0
+
+
+def test_what_draws_nothing_adds_exactly_nothing():
+    (found,) = added_variance(estimator(linear(0.0)), Drawn(0.0), starting(64), (1,))
+    for name in DRAWS:
+        assert found[name].value == 0.0 and not found[name].left_out.any()
+
+
+@pytest.mark.parametrize("actions", ["first", "all", "score"])
+def test_every_kind_of_gradient_agrees_with_nested_draws(actions):
+    """All noise together, by explicit gradients on the same starts with every stream redrawn."""
+    simulator = nonlinear()
+    torch.manual_seed(0)
+    if actions == "score":
+        from gradlab.networks.policies import GaussianPolicy
+
+        policy = GaussianPolicy(2, 2, (6,), "tanh").double()
+    else:
+        policy = Noisy(network((2, 6, 4), nn.Tanh), 2)
+    begin = as_starts(torch.randn(40, 2, dtype=torch.float64), 2)
+    jacobians = None if actions == "score" else simulator
+    found = Estimator(simulator, jacobians, actions, Tail(3, Critic(4), GAMMA))
+    (added,) = added_variance(found, policy, begin, (3,), seed=7)
+    own = found.gradients(policy, begin, seed=7)
+    fresh = found.gradients(policy, replace(begin, redrawn=frozenset(DRAWS)), seed=7)
+    total = sum(added[name].value for name in DRAWS)
+    exact = float((own - fresh).square().sum(dim=1).mean()) / 2
+    assert np.isclose(total, exact, rtol=1e-10)
+    assert added["policy"].value != 0 and added["dynamics"].value != 0
+
+
+def test_results_do_not_depend_on_blocks_and_left_out_values_are_those_of_the_others(monkeypatch):
+    system, policy = Members(), Drawn(SPREAD)
+    begin = replace(as_starts(starting(30), 1), group=torch.arange(30) // 3)
+    whole = added_variance(estimator(system, 3), policy, begin, (0, 2, 3))
+    monkeypatch.setattr(variance_sources, "NUMBERS", 7)
+    for one, other in zip(
+        whole, added_variance(estimator(system, 3), policy, begin, (0, 2, 3)), strict=True
+    ):
+        for name in DRAWS:
+            np.testing.assert_allclose(one[name].left_out, other[name].left_out, rtol=1e-12)
+            assert len(one[name].left_out) == 10
+
+
+def test_redrawing_touches_what_is_named_and_nothing_else():
+    ensemble = GaussianEnsemble(2, 1, members=3, hidden=(4,), reward=True).double()
+    model = Entropic(LearnedSystem(ensemble), 0.1)
+    begin = as_starts(torch.zeros(50, 2, dtype=torch.float64), 2)
+    plain = model.sample_noise(50, stream(5, "dynamics", 2))
+    policy = Drawn(1.0)
+    for names in itertools.chain(*(itertools.combinations(DRAWS, k) for k in range(4))):
+        other = replace(begin, redrawn=frozenset(names))
+        noise = other.dynamics_noise(model, 5, 2)
+        assert torch.equal(noise[:, :-1], plain[:, :-1]) == ("dynamics" not in names)
+        untouched = not {"dynamics", "member"} & set(names)
+        assert torch.equal(noise[:, -1], plain[:, -1]) == untouched
+        same = torch.equal(other.policy_noise(policy, 5, 2), begin.policy_noise(policy, 5, 2))
+        assert same == ("policy" not in names)
+        block = other.block(slice(20, 30)).dynamics_noise(model, 5, 2)
+        assert torch.equal(block, noise[20:30])

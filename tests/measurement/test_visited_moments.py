@@ -1,0 +1,352 @@
+"""One truth for every kind of estimator, where everything is known in closed form."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import systems
+from gradlab.errors import InputError
+from gradlab.gradients import named
+from gradlab.gradients.start_laws import repeated, visits
+from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.moments.visited import SAMPLES, objective_moments
+from gradlab.networks.policies import Gaussian
+from gradlab.progress import silent
+from gradlab.tasks import linear_quadratic
+from gradlab.truth.common_random import mean_and_error
+from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
+from gradlab.truth.truth import matched_truth
+from tests.gradients.worlds import linear, matrix
+
+GAMMA, STD = 0.9, 0.4
+ONE = torch.eye(1, dtype=torch.float64)
+
+
+def scalar():
+    """Process noise as large as the starts, and a prior that is wrong."""
+    mean = torch.tensor([0.6], dtype=torch.float64)
+    task = linear_quadratic(
+        A=0.9 * ONE, B=0.5 * ONE, Q=ONE, R=ONE, noise_covariance=0.1 * ONE, start_mean=mean,
+        start_covariance=0.5 * ONE, discount=GAMMA, prior=(0.8 * ONE, 0.6 * ONE),
+    )  # fmt: skip
+    return task, -0.1 * ONE, second_moment(mean, 0.5 * ONE)
+
+
+def planar():
+    world, mean = linear(), torch.tensor([1.0, -0.5], dtype=torch.float64)
+    covariance = matrix((0.5, 0.1), (0.1, 0.3))
+    task = linear_quadratic(
+        A=world.A, B=world.B, Q=world.Q, R=world.R, noise_covariance=world.noise_covariance,
+        start_mean=mean, start_covariance=covariance, discount=GAMMA,
+        prior=(world.A, 0.8 * world.B),
+    )  # fmt: skip
+    return task, -matrix((0.4, 0.6)), second_moment(mean, covariance)
+
+
+WORLDS = {"scalar": scalar, "planar": planar}
+
+
+def feedback(weight):
+    policy = nn.Linear(weight.shape[1], weight.shape[0], bias=False).double()
+    policy.weight.data = weight.clone()
+    return policy
+
+
+def moments(system, weight, moment, steps, spread=0.0):
+    """E[s_t s_tᵀ], t < steps."""
+    closed = system.A + system.B @ weight
+    noise = system.noise_covariance + spread * system.B @ system.B.T
+    found = [moment]
+    for _ in range(steps - 1):
+        found.append(closed @ found[-1] @ closed.T + noise)
+    return torch.stack(found)
+
+
+def discounted(n):
+    return GAMMA ** torch.arange(n, dtype=torch.float64)
+
+
+def known_first(states, jacobians, weight, critic, moment, n):
+    """E[J g_n] of the estimator from starts of this moment, by linear algebra on means."""
+    F, M = states.A + states.B @ weight, jacobians.A + jacobians.B @ weight
+    c = -2 * (states.Q + weight.T @ states.R @ weight)
+    P, sim = critic.P, critic.system
+    q_ss = -2 * (sim.Q + GAMMA * sim.A.T @ P @ sim.A)
+    q_sa = -2 * GAMMA * sim.A.T @ P @ sim.B
+    q_aa = -2 * (sim.R + GAMMA * sim.B.T @ P @ sim.B)
+    q_a = q_sa.T + q_aa @ weight
+    if n == 0:
+        return (q_a @ moment).flatten()
+    gradient, D, state = -2 * states.R @ weight, jacobians.B, F
+    for t in range(1, n):
+        gradient = gradient + GAMMA**t * D.T @ c @ state
+        D, state = M @ D, F @ state
+    q = q_ss + q_sa @ weight + weight.T @ q_a
+    return ((gradient + GAMMA**n * D.T @ q @ state) @ moment).flatten()
+
+
+@pytest.fixture(scope="module", params=WORLDS)
+def measured(request):
+    task, weight, moment = WORLDS[request.param]()
+    critic = ExactCritic(task.simulator, weight, GAMMA)
+    sim, prior, tail = task.simulator, task.prior, gradlab.Tail(0, critic, GAMMA)
+    chosen = {
+        "data": gradlab.Estimator(sim, None, "first", tail),
+        "model": gradlab.Estimator(prior, prior, "first", tail),
+        "mixed": gradlab.Estimator(sim, prior, "first", tail),
+        "true_dynamics": gradlab.Estimator(sim, sim, "first", tail),
+        "all": gradlab.Estimator(sim, sim, "all", tail),
+    }
+    profile = gradlab.measure(
+        task, feedback(weight), None, chosen, horizon=4, starts=4000, truth="objective"
+    )
+    return profile, task, weight, moment, critic, chosen
+
+
+def test_first_action_estimators_have_the_known_bias_under_the_objective(measured):
+    """κ_n Σ_t γᵗ E[s_t s_tᵀ] less ∇_W E_ζ[V], both in closed form; 0 for the true dynamics."""
+    profile, task, weight, moment, critic, chosen = measured
+    truth = lqr_gradient(task.simulator, weight, moment, GAMMA, "all")
+    visited = moments(task.simulator, weight, moment, 400)
+    visited = torch.einsum("t,tij->ij", discounted(400), visited)
+    rows = profile.table().set_index(["quantity", "estimator", "horizon"]).loc["bias2"]
+    inside = []
+    for name in ("data", "model", "mixed", "true_dynamics"):
+        parts = chosen[name].states, chosen[name].jacobians or task.simulator
+        for n in [0] if name == "data" else range(5):
+            bias, row = known_first(*parts, weight, critic, visited, n) - truth, rows.loc[name, n]
+            known, width = float(bias @ bias), row.ci_high - row.ci_low
+            inside.append(row.ci_low <= known <= row.ci_high)
+            assert row.ci_low - width / 2 <= known <= row.ci_high + width / 2
+            if name in ("data", "true_dynamics"):
+                assert float(bias.norm()) < 1e-9 * float(truth.norm())
+                assert row.ci_low == 0.0
+                assert row.ci_high < 0.05 * float(truth @ truth)
+    assert np.mean(inside) > 0.8
+    wrong = known_first(task.simulator, task.prior, weight, critic, visited, 1) - truth
+    assert wrong.norm() > 0.1 * truth.norm(), "the wrong prior has a bias to be found"
+
+
+def turned(angle):
+    angle = torch.tensor(angle)
+    return matrix((angle.cos(), -angle.sin()), (angle.sin(), angle.cos()))
+
+
+def test_the_gain_of_a_step_is_the_known_cosine_with_the_gradient_of_the_return():
+    """Through a prior whose actions push 70° beside where they do."""
+    two, mean = torch.eye(2, dtype=torch.float64), torch.tensor([0.6, -0.3], dtype=torch.float64)
+    task = linear_quadratic(
+        A=0.9 * turned(0.3), B=0.5 * two, Q=two, R=0.1 * two, noise_covariance=0.1 * two,
+        start_mean=mean, start_covariance=0.5 * two, discount=GAMMA,
+        prior=(0.9 * turned(0.3), 0.5 * turned(1.2)),
+    )  # fmt: skip
+    sim, prior, weight = task.simulator, task.prior, -0.1 * two
+    critic = ExactCritic(sim, weight, GAMMA)
+    estimator = gradlab.Estimator(sim, prior, "first", gradlab.Tail(0, critic, GAMMA))
+    profile = gradlab.measure(
+        task, feedback(weight), None, {"mixed": estimator}, horizon=4, starts=2000,
+        truth="objective",
+    )  # fmt: skip
+    moment = second_moment(mean, 0.5 * two)
+    truth = lqr_gradient(sim, weight, moment, GAMMA, "all")
+    visited = moments(sim, weight, moment, 400)
+    visited = torch.einsum("t,tij->ij", discounted(400), visited)
+    rows = profile.table().query("quantity == 'gain'").set_index("horizon")
+    gains = []
+    for n in range(5):
+        expected, row = known_first(sim, prior, weight, critic, visited, n), rows.loc[n]
+        gains.append(float(expected @ truth / expected.norm() / truth.norm()))
+        assert abs(row.value - gains[-1]) < 4 * row.se + 1e-3
+    assert min(gains) < 0.6 < max(gains)
+
+
+def test_gradients_with_all_actions_miss_what_follows_the_tail(measured):
+    """full_n with the exact critic leaves out Σ_{t>n} γᵗ J_θᵀQ_a(s_t), known in closed form."""
+    profile, task, weight, moment, *_ = measured
+    later = moments(task.simulator, weight, moment, 400)
+    rows = profile.table().query("estimator == 'all' and quantity == 'bias2'").set_index("horizon")
+    for n in range(5):
+        rest = torch.einsum("t,tij->ij", discounted(400)[n + 1 :], later[n + 1 :])
+        bias = lqr_gradient(task.simulator, weight, rest, GAMMA, "first")
+        assert abs(rows.value[n] - float(bias @ bias)) < 4 * rows.se[n]
+
+
+def test_the_truth_is_the_closed_form_start_by_start(measured):
+    _, task, weight, *_ = measured
+    starts = as_starts(task.starts(1000, torch.Generator().manual_seed(1)), len(weight[0]))
+    truth = matched_truth(task.simulator, feedback(weight), starts, GAMMA, 4, kinds=("all",))
+    each = starts.states[:, :, None] * starts.states[:, None, :]
+    exact = lqr_gradient(task.simulator, weight, each, GAMMA, "all")
+    gap, error = mean_and_error((truth.every.gradients - exact).T, starts.group)
+    assert (gap.abs() < 3.5 * error + truth.remainder).all()
+    assert truth.remainder <= 0.01 * float(exact.mean(dim=0).norm()) * 1.1
+    assert error.norm() < 0.1 * exact.mean(dim=0).norm()
+
+
+def test_scores_share_the_objective_with_pathwise_gradients():
+    task, weight, moment = scalar()
+    critic = ExactCritic(task.simulator, weight, GAMMA)
+    chosen = {
+        "score": named.likelihood_ratio(task.simulator, critic, GAMMA, 0),
+        "first": gradlab.Estimator(task.simulator, None, "first", gradlab.Tail(0, critic, GAMMA)),
+    }
+    policy = Gaussian(feedback(weight), STD)
+    profile = gradlab.measure(task, policy, None, chosen, horizon=2, starts=8000, truth="objective")
+    later = moments(task.simulator, weight, moment, 400, STD**2)
+    rows = profile.table().set_index(["estimator", "quantity", "horizon"]).xs("bias2", level=1)
+    for n in range(3):
+        rest = torch.einsum("t,tij->ij", discounted(400)[n + 1 :], later[n + 1 :])
+        bias = float(lqr_gradient(task.simulator, weight, rest, GAMMA, "first"))
+        assert abs(rows.value["score", n] - bias**2) < 4 * rows.se["score", n]
+    assert rows.ci_low["first", 0] == 0.0
+    truth = abs(
+        float(lqr_gradient(task.simulator, weight, moment, GAMMA, "all", None, STD**2 * ONE))
+    )
+    assert abs(profile.truth["norm"] - truth) < 4 * profile.truth["standard_error"]
+
+
+def test_visits_from_the_starts_are_the_discounted_visitation():
+    task, weight, moment = planar()
+    n, T = 4000, 12
+    starts = as_starts(task.starts(n, torch.Generator().manual_seed(2)), 2)
+    found = visits(task.simulator, feedback(weight), starts, GAMMA, 4, T, seed=3)
+    want = torch.einsum("t,tij->ij", discounted(T), moments(task.simulator, weight, moment, T))
+    s = found.states
+    products = found.weight[:, None] * (s[:, :, None] * s[:, None, :]).flatten(1)
+    gap, error = mean_and_error((products - want.flatten()).T, found.group)
+    assert (gap.abs() < 4 * error + 1e-12).all()
+    assert (error < 0.05 * want.norm()).all()
+    assert torch.equal(found.group, starts.group.repeat_interleave(4))
+
+
+def counter(end=np.inf):
+    return systems.from_function(
+        lambda s, a: (s + 1, 0 * s[:, 0]), 1, 1, alive=lambda s: s[:, 0] < end
+    )
+
+
+@pytest.mark.parametrize("samples", [1, 5])
+def test_the_times_of_visits_follow_the_truncated_discount(samples):
+    zero = as_starts(torch.zeros(20_000, 1, dtype=torch.float64), 1)
+    found = visits(counter(), feedback(ONE), zero, GAMMA, samples, 6)
+    share = torch.bincount(found.states[:, 0].long(), minlength=6).double() / (20_000 * samples)
+    torch.testing.assert_close(share, discounted(6) / discounted(6).sum(), atol=0.015, rtol=0)
+    assert torch.allclose(found.weight, discounted(6).sum())
+    half = visits(counter(3.0), feedback(ONE), zero, GAMMA, samples, 6, termination="mask")
+    assert bool((half.weight[half.states[:, 0] >= 3] == 0).all())
+    assert float(half.weight.mean()) == pytest.approx(float(discounted(3).sum()), rel=0.02)
+
+
+def test_from_visited_starts_matched_and_objective_differ_by_the_sum_of_discounts():
+    """And the identity behind it: ∇_W E_ζ[V] = E_ν[J_θᵀQ_a] / (1 − γ)."""
+    task, weight, moment = planar()
+    visited = torch.einsum(
+        "t,tij->ij", discounted(600), moments(task.simulator, weight, moment, 600)
+    )
+    nu = (1 - GAMMA) * visited
+    first = lqr_gradient(task.simulator, weight, nu, GAMMA, "first") / (1 - GAMMA)
+    torch.testing.assert_close(first, lqr_gradient(task.simulator, weight, moment, GAMMA, "all"))
+
+    policy, critic = feedback(weight), ExactCritic(task.simulator, weight, GAMMA)
+    begin = as_starts(task.starts(64, torch.Generator().manual_seed(0)), 2)
+    objective = gradlab.measure(
+        task, policy, critic, horizon=2, starts=begin.states, truth="objective"
+    )
+    at = visits(task.simulator, policy, begin, GAMMA, 8, int(objective.truth["horizon"]))
+    path = dataclasses.replace(repeated(at.states, 1), group=at.group)
+    matched = gradlab.measure(task, policy, critic, horizon=2, starts=path)
+    factor = float(at.weight[0])
+    assert "gain" in set(objective.table().quantity)
+    assert "gain" not in set(matched.table().quantity), "it says nothing about the return"
+    for name in ("data", "model", "mixed", "true_dynamics"):
+        for quantity, power in (("mean_norm", 1), ("variance", 2)):
+            ours, theirs = (each.estimate(name, quantity, 0).value for each in (objective, matched))
+            assert ours == pytest.approx(factor**power * theirs, rel=1e-9)
+
+
+def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
+    task, weight, _ = planar()
+    policy, critic = feedback(weight), ExactCritic(task.simulator, weight, GAMMA)
+    states = task.starts(6, torch.Generator().manual_seed(0))
+    begin = Starts(states, torch.linspace(0.5, 2, 6).double(), torch.tensor([4, 4, 7, 0, 0, 7]))
+    prior = gradlab.Estimator(task.prior, task.prior, "first", gradlab.Tail(3, critic, GAMMA))
+    truth = matched_truth(task.simulator, policy, begin, GAMMA, 3, kinds=("all",))
+    assert truth.every is not None
+    given = {"model": prior}, task.simulator, policy, begin, truth, 3, "ignore", 0, silent
+    found = objective_moments(*given).cells["model", 3]
+    at = visits(task.simulator, policy, begin, GAMMA, SAMPLES, truth.horizon)
+    path = repeated(at.states, 1)
+    path = dataclasses.replace(path, weight=at.weight, group=at.group)
+    G = prior.gradients(policy, path)
+    T = truth.every.gradients.repeat_interleave(SAMPLES, dim=0)
+
+    def grouped(x):
+        return torch.stack([x[at.group == label].sum(dim=0) for label in (0, 4, 7)])
+
+    for name, X, Z in (
+        ("gradient", G, G),
+        ("truth", T, T),
+        ("difference", G - T, G - T),
+        ("cross", G, T),
+    ):
+        x, z, sums = grouped(X), grouped(Z), getattr(found, name)
+        want = (x * z).sum(dim=1), x @ Z.sum(dim=0), z @ X.sum(dim=0)
+        for got, each in zip((sums.own, sums.left, sums.right), want, strict=True):
+            np.testing.assert_allclose(got, each.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found.size, 2 * SAMPLES)
+
+
+def test_an_unstable_loop_has_no_bias_at_either_law_and_says_why():
+    from gradlab.verdicts.measurement.verdict import verdict
+
+    one = ONE
+    task = linear_quadratic(
+        A=1.3 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
+        start_mean=one[0], start_covariance=one, discount=GAMMA, prior=(1.29 * one, 0.5 * one),
+    )  # fmt: skip
+    policy = feedback(-0.1 * one)
+    critic = ExactCritic(task.simulator, -1.0 * one, GAMMA)
+    for law in ("start", "visited"):
+        profile = gradlab.measure(task, policy, critic, horizon=60, starts=64, law=law)
+        assert profile.truth["status"] == "none"
+        assert not profile.truth["admissible"]
+        measured = set(profile.table().quantity)
+        assert not measured & {"bias2", "mse", "relative_mse", "cosine", "cosine_batch"}
+        assert {"mean_norm", "variance"} <= measured
+        said = verdict(profile)[0]
+        assert not said.decided
+        assert said.text.startswith("No truth here: λ = 0.223 per step against ln 1/γ = 0.105")
+        short = gradlab.measure(task, policy, critic, horizon=3, starts=2048, law=law)
+        assert short.truth["status"] == "cut"
+        assert 3 <= short.truth["horizon"] <= 44  # where γᵀ is 1%
+
+
+def test_the_cut_objective_is_that_of_its_own_horizon():
+    """∇ of the T-step return in closed form, and first-action gradients visit T steps only."""
+    one = ONE
+    task = linear_quadratic(
+        A=1.1 * one, B=0.5 * one, Q=one, R=one, noise_covariance=0.01 * one,
+        start_mean=one[0], start_covariance=0.1 * one, discount=GAMMA,
+    )  # fmt: skip
+    policy = feedback(0.02 * one)
+    starts = as_starts(task.starts(1024, torch.Generator().manual_seed(0)), 1)
+    truth = matched_truth(task.simulator, policy, starts, GAMMA, 3, kinds=("all",))
+    assert truth.status == "cut"
+    each = starts.states[:, :, None] ** 2
+    exact = lqr_gradient(task.simulator, 0.02 * one, each, GAMMA, "all", truth.horizon)
+    gap, error = mean_and_error((truth.every.gradients - exact).T, starts.group)
+    assert (gap.abs() < 3.5 * error).all()
+    assert error.norm() < 0.05 * exact.mean().abs()
+
+
+def test_recorded_states_are_refused_under_the_objective():
+    task, weight, _ = scalar()
+    critic = ExactCritic(task.simulator, weight, GAMMA)
+    recorded = dataclasses.replace(named.svg_infinity(task.simulator, GAMMA, 2), actions="first")
+    recorded = dataclasses.replace(recorded, tail=gradlab.Tail(2, critic, GAMMA))
+    with pytest.raises(InputError, match="reads recorded states"):
+        gradlab.measure(task, feedback(weight), None, {"svg": recorded}, 2, 16, truth="objective")

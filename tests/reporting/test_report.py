@@ -1,0 +1,296 @@
+"""The page stands alone, in both colour schemes, whatever the file says."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.reporting import kinds, profile_page, render, report
+from gradlab.runs.check_results import Bound, Finding, Theory
+from gradlab.runs.one_step import TRUTH, Consequence
+from gradlab.storage import journal
+from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.screen import first_sentence
+from tests import planted
+
+ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "run.html"
+    path.write_text(
+        shown(planted.Profile(), planted.VERDICT, "inverted_pendulum"), encoding="utf-8"
+    )
+    return path
+
+
+def shown(profile: Any, verdict: Sequence[Sentence], title: str, **known: Any) -> str:
+    return render(profile_page.shown(profile, first_sentence(verdict, "mse"), title, **known))
+
+
+def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> tuple[Any, list]:
+    """The page, and everything it asked for or complained about."""
+    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    seen: list[str] = []
+    tab.on("request", lambda request: seen.append(request.url))
+    tab.on("console", lambda message: seen.append(message.text))
+    tab.on("pageerror", lambda error: seen.append(str(error)))
+    tab.goto(path.as_uri(), wait_until="networkidle")
+    return tab, seen
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "rgb(r, g, b)" (WCAG)."""
+    parts = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, page: Path) -> None:
+    tab, seen = opened(browser, page)
+    first, *others = planted.VERDICT
+    assert first.text in tab.locator("#verdict").text_content()
+    told = tab.locator("#why").text_content()
+    assert first.text not in told and all(each.text in told for each in others)
+    assert tab.locator("#verdict").bounding_box()["y"] < 200
+    assert tab.locator("figure svg").count() == 10
+    assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
+
+
+def test_the_page_is_small_and_names_no_address(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(text.encode()) < 1_000_000
+    assert not re.search(r"https?://|@import|src=|url\((?!#)", text)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_and_curves_stand_out_in_both_colour_schemes(
+    browser: Any, page: Path, scheme: str
+) -> None:
+    tab, _ = opened(browser, page, scheme)
+    style = "(e, name) => getComputedStyle(e)[name]"
+    back = tab.locator("figure").first.evaluate(style, "backgroundColor")
+    assert (luminance(back) > 0.5) == (scheme == "light")
+    for text in tab.locator("figure svg text").all()[:40]:
+        assert contrast(text.evaluate(style, "fill"), back) > 4.5
+    strokes = tab.evaluate(
+        """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
+            .filter((e) => e.closest("g[id*=matplotlib], g[id*=xtick], g[id*=ytick]") === null)
+            .map((e) => getComputedStyle(e).stroke).filter((s) => s.startsWith("rgb"))"""
+    )
+    curves = {stroke for stroke in strokes if contrast(stroke, back) > 1.6}
+    assert len(curves) >= 5
+    assert all(contrast(stroke, back) > 3 for stroke in curves)
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_nothing_is_wider_than_the_screen(browser: Any, page: Path, width: int) -> None:
+    tab, _ = opened(browser, page, width=width)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    table = planted.table()
+    shown = tab.evaluate(
+        '() => [...document.querySelectorAll(".sortable td:nth-child(3)")].map(e => +e.dataset.v)'
+    )
+    assert sorted(shown) == sorted(table["value"].tolist())
+    tab.locator("summary", has_text="Every number").click()
+    first = tab.locator("details details:has(.sortable)").first
+    first.locator("summary").click()
+    first.locator("th button").nth(2).click()
+    ordered = first.evaluate(
+        'e => [...e.querySelectorAll("td:nth-child(3)")].map(c => +c.dataset.v)'
+    )
+    assert ordered == sorted(table[table["quantity"] == "mse"]["value"])
+    first.locator("th button").nth(2).click()
+    again = first.evaluate('e => [...e.querySelectorAll("td:nth-child(3)")].map(c => +c.dataset.v)')
+    assert again == ordered[::-1]
+
+
+def test_the_page_says_how_to_make_it_again(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    assert tab.locator("#command").text_content() == planted.Profile().config["command"]
+    method = tab.locator("#method").text_content()
+    for fact in ("torch", "2.13.0", "0123abc", "admissible", "relative se", "seed"):
+        assert fact in method
+
+
+def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+    frame = planted.table(5, own=(ATTACK,))
+    frame["method"] = ATTACK
+    more = frame[frame["quantity"] == "snr"].assign(quantity=ATTACK)
+    attacked = planted.Profile(
+        frame=pd.concat([frame, more]),
+        config=dict.fromkeys((*planted.Profile().config, ATTACK), ATTACK),
+        environment=dict.fromkeys((*planted.Profile().environment, ATTACK), ATTACK),
+        truth={**planted.Profile().truth, "method": ATTACK, "reason": ATTACK, ATTACK: {ATTACK: 1}},
+        sanity=(Finding(ATTACK, ATTACK, ATTACK, False), Finding(ATTACK, ATTACK, ATTACK, True)),
+        theory=Theory((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
+    )
+    path = tmp_path / "run.html"
+    path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
+    tab, seen = opened(browser, path)
+    assert ATTACK in tab.locator("#verdict").inner_text()
+    assert tab.locator("img").count() == 0
+    assert tab.locator("script").count() == 1
+    assert tab.title() != "broken"
+    assert [each for each in seen if not each.startswith("data:")] == [path.as_uri()]
+
+
+def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
+    none = dict(sanity=None, theory=None)
+    bare = planted.Profile(planted.table(truth=False), {}, {}, {"admissible": False}, **none)
+    text = shown(bare, (), "bare")
+    assert "no verdict" in text
+    assert "none admissible" in text
+    assert "Not recorded: this run was measured without checks" in text
+    assert "Not recorded: this file has no bounds" in text
+
+
+def hostile_bound() -> Bound:
+    return Bound(ATTACK, "model", np.ones(6), False, ATTACK, 0)
+
+
+def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    headings = tab.locator("h2, .absent b").all_inner_texts()
+    assert headings == [
+        "Why", "Sanity", "Gain of a step", "Bias, variance and error", "Direction and noise",
+        "Where the error comes from", "Growth with the horizon", "Estimators and weights",
+        "Weights through training", "Consequence of a step", "Theory", "Every number",
+        "How this was computed",
+    ]  # fmt: skip
+
+
+def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
+    browser: Any, page: Path
+) -> None:
+    tab, _ = opened(browser, page)
+    sanity = tab.locator("#sanity")
+    assert "1 of 3 checks asks for attention" in sanity.inner_text()
+    assert sanity.get_by_text("steer 81 %").is_visible()
+    assert not sanity.get_by_text("relative error 1e-9").is_visible()
+    sanity.locator("details summary").click()
+    assert sanity.get_by_text("relative error 1e-9").is_visible()
+
+
+def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    rows = tab.locator("#theory tbody tr").all_text_contents()
+    assert len(rows) == 5
+    assert "variance" in rows[4] and "0 at h = 0, where it is no bound" in rows[4]
+    assert "times the variance at h = " in rows[4]
+    assert "yes" in rows[0] and "times the bias at h = " in rows[0] and "3 at h = 0" in rows[0]
+    assert "no" in rows[1] and "measured L_f = 2" in rows[1]
+    assert "gives no number" in rows[2]
+
+
+def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', text)) <= {
+        pair for each in ids for pair in ((each, ""), ("", each))
+    }
+    assert text.count(">smallest MSE, h* = ") == 3
+    assert not re.search(r"\d\.\d{3,}", "".join(re.findall(r' d="([^"]*)"', text)))
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that `load` reads as the planted profile."""
+    screen = first_sentence(planted.VERDICT, "mse")
+    page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
+    kind = kinds.Kind(lambda path: planted.Profile(), lambda *_: page, lambda run: screen)
+    monkeypatch.setattr(journal, "kind", lambda path: "profile")
+    monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
+    path = tmp_path / "run.h5"
+    path.touch()
+    return path
+
+
+def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
+    page = report(run)
+    assert page == run.with_name("run.html")
+    assert report(run) == page
+    folder = run.with_name("run_figures")
+    names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound", "sample_norm"}
+    names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
+    assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
+    assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
+    for figure in folder.iterdir():
+        assert figure.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+
+
+def test_a_page_that_is_not_ours_is_left_alone(run: Path) -> None:
+    run.with_name("run.html").write_text("<html>mine</html>")
+    with pytest.raises(InputError, match=r"run\.html exists and is no gradlab report"):
+        report(run)
+    assert run.with_name("run.html").read_text() == "<html>mine</html>"
+
+
+def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / "run.h5").write_text("no")
+    with pytest.raises(InputError, match=r"run\.h5"):
+        report(tmp_path / "run.h5")
+    assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
+
+
+def test_equal_profiles_make_equal_pages() -> None:
+    profile = planted.Profile()
+    assert shown(profile, (), "t") == shown(replace(profile), (), "t")
+
+
+def test_what_a_file_lacks_is_said_with_the_way_to_get_it(browser: Any, page: Path) -> None:
+    tab, _ = opened(browser, page)
+    told = tab.locator("main").text_content()
+    for way in ("gradlab attribute RUN.h5", "measure with --consequence", "several checkpoints"):
+        assert way in told
+
+
+def test_sentences_beyond_the_fold_are_one_click_away(browser: Any, tmp_path: Path) -> None:
+    many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(8)]
+    path = tmp_path / "run.html"
+    path.write_text(shown(planted.Profile(), many, "t"), encoding="utf-8")
+    tab, _ = opened(browser, path)
+    box = tab.locator("#why")
+    assert tab.locator("#verdict").get_by_text("Sentence number 0.").is_visible()
+    assert not box.get_by_text("Sentence number 7.").is_visible()
+    box.locator("summary").click()
+    assert box.get_by_text("Sentence number 7.").is_visible()
+
+
+def stepped() -> Consequence:
+    cells = ((TRUTH, 0), ("model", 5))
+    gain = np.array([[1.0, 1.1, 0.9, 1.0], [0.5, 0.6, 0.4, 0.5]])
+    steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    slices = gain[:, None] * steps[None, :, None]
+    return Consequence(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, cells, slices, 9, 8)
+
+
+def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
+    profile = planted.Profile(consequence=stepped())
+    text = shown(profile, (), "t")
+    assert "Consequence: one step along each gradient" in text
+    assert ">100%<" in text and ">50%<" in text
+    assert "measure with --consequence" not in text
+
+
+def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
+    found = Finding("signs of the model gradient", "reliable up to h = 7", "then not", False)
+    text = shown(planted.Profile(), (), "t", read=(found,))
+    assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

@@ -1,0 +1,314 @@
+"""Ledgers of measurements whose every mistake was planted, from the call to the file and back."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import cli
+from gradlab.errors import InputError
+from gradlab.figures import entries
+from gradlab.measurement.attribution.attribution import spread_horizons
+from gradlab.measurement.attribution.reattribution import attributed_again
+from gradlab.networks.mlp import QCritic
+from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
+from gradlab.statistics.shapley import shares
+from gradlab.tasks import linear_quadratic
+from gradlab.truth.lqr import ExactCritic
+from gradlab.verdicts.attribution.sentences import sentences
+
+GAMMA, H = 0.8, 4
+A, B = [[0.9, 0.1], [0.1, 0.8]], [[0.3, 0.1], [0.2, 0.4]]
+WEIGHT = torch.tensor([[-0.6, -0.2], [-0.3, -0.8]], dtype=torch.float64)
+MODEL_CAUSES = ("states", "A", "B")
+ROUNDING = 1e-9  # of a share, in squared gradients: the truth itself leaves out 1e-6 of its norm
+
+
+def task(prior, noise=0.0, A=A, B=B):
+    ds = len(A)
+    return linear_quadratic(
+        A, B, noise_covariance=noise * torch.eye(ds, dtype=torch.float64),
+        start_mean=[1.0] * ds, discount=GAMMA, prior=prior,
+    )  # fmt: skip
+
+
+def policy(weight=WEIGHT):
+    found = nn.Linear(*reversed(weight.shape), bias=False).double()
+    found.weight.data = weight.clone()
+    return found
+
+
+def measured(task, weight=WEIGHT, critic=None, starts=40, attribute=(1, H), **rest):
+    critic = ExactCritic(task.simulator, weight, GAMMA) if critic is None else critic
+    return gradlab.measure(
+        task,
+        policy(weight),
+        critic,
+        horizon=H,
+        starts=starts,
+        law="start",
+        attribute=attribute,
+        **rest,
+    )
+
+
+@pytest.fixture(scope="module")
+def wrong_mass():
+    """A cart of 1 kg with friction, pushed for 0.1 s, that the model takes for 1.4 kg."""
+    systems = [([[1.0, 0.1], [0.0, 1 - 0.05 / m]], [[0.0], [0.1 / m]]) for m in (1.0, 1.4)]
+    weight = torch.tensor([[-3.0, -3.0]], dtype=torch.float64)
+    true_A, true_B = systems[0]
+    return measured(task(systems[1], A=true_A, B=true_B), weight)
+
+
+@pytest.fixture(scope="module")
+def one_entry():
+    """The model has one wrong entry of ∂f/∂a: the push of a0 on s1."""
+    return measured(task((A, [[0.3, 0.1], [0.5, 0.4]])))
+
+
+def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
+    ledger = gradlab.attribute(wrong_mass)
+    assert {(a.estimator, a.horizon) for a in ledger.bias} == {
+        (name, n) for name in ("model", "mixed") for n in (1, H)
+    }
+    for account in ledger.bias:
+        total = wrong_mass.estimate(account.estimator, "bias2", account.horizon).value
+        size = sum(abs(part.value) for part in account.shapley)
+        assert abs(sum(part.value for part in account.shapley) - total) <= 1e-12 * size
+        assert account.total.value == pytest.approx(total, rel=1e-12)
+        for cause in CAUSES:
+            share = account.share(cause).value
+            mine = [e.part.value for e in account.entries if e.cause == cause]
+            steps = [s.part.value for s in account.steps if s.cause == cause]
+            for several in (mine, steps):
+                assert abs(sum(several) - share) <= 1e-12 * (sum(map(abs, several)) + size)
+        without_states = total - account.share("states").value
+        for several in (account.outputs, account.inputs):
+            assert abs(sum(part.value for part in several) - without_states) <= 1e-9 * size
+
+
+def test_stored_rows_have_the_left_out_values_of_their_shares(wrong_mass):
+    found = wrong_mass.attribution
+    for cell in range(len(found.games.cells)):
+        split = shares(found.games.game(cell))
+        rounding = 1e-13 * np.abs(found.games.left_out[cell]).max()
+        for cause, share in zip(split.players, split.shapley, strict=True):
+            rows = [
+                found.rows.estimate(k)
+                for k, label in enumerate(found.rows.labels)
+                if (label.cell, label.cause, label.step) == (cell, cause, -1)
+            ]
+            if rows:
+                size = max(np.abs(each.left_out).max() for each in rows)
+                total = np.sum([each.left_out for each in rows], axis=0)
+                assert np.abs(total - share.left_out).max() < 1e-6 * size + rounding
+
+
+def test_a_wrong_mass_is_blamed_on_states_and_dynamics_only(wrong_mass):
+    for account in gradlab.attribute(wrong_mass).bias:
+        assert not account.lost
+        for cause in set(CAUSES) - set(MODEL_CAUSES):
+            assert abs(account.share(cause).fraction) < 1e-3, (account.estimator, cause)
+        assert abs(account.share("B").fraction) > 0.01
+        if account.estimator == "mixed":  # on the simulator's states
+            assert account.share("states").value == 0.0
+        elif account.horizon > 1:
+            assert account.share("states").clear
+
+
+def test_a_wrong_critic_is_blamed_alone():
+    torch.manual_seed(1)
+    profile = measured(task((A, B)), critic=QCritic(2, 2, (8,)))
+    for account in gradlab.attribute(profile).bias:
+        assert not account.lost
+        for cause in ("states", "A", "B", "reward"):
+            assert abs(account.share(cause).fraction) < 1e-30
+        parts = [account.share(cause).fraction for cause in ("critic_s", "critic_a")]
+        assert sum(parts) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_one_wrong_entry_of_b_is_exactly_where_the_map_puts_it(one_entry):
+    ledger = gradlab.attribute(one_entry)
+    account = ledger.account("mixed", H)
+    assert account.share("B").fraction == pytest.approx(1.0, abs=1e-3)
+    found = {(e.block, e.output, e.input): e.part for e in account.entries if e.block == "B"}
+    assert list(found) == [("B", "s1", "a0")] and found["B", "s1", "a0"].low > 0
+    assert account.outputs[0].name == "s1" and account.inputs[0].name == "a0"
+    ax = entries(ledger.table(), estimator="mixed", horizon=H)
+    drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
+    names = [[t.get_text() for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis)]
+    assert names == [["s0", "s1", "reward", "critic"], ["s0", "s1", "a0", "a1"]]
+    assert drawn[1, 2] == pytest.approx(1.0, abs=1e-3)
+    drawn[1, 2] = 0.0
+    assert np.abs(drawn).max() < 1e-3
+
+
+def test_with_nothing_wrong_everything_is_nothing():
+    for account in gradlab.attribute(measured(task((A, B)))).bias:
+        for parts in (account.shapley, account.first, account.last):
+            assert max(abs(part.value) for part in parts) < ROUNDING
+        assert abs(account.total.value) < ROUNDING
+        for cause in ("states", "A", "B", "reward"):
+            assert abs(account.share(cause).value) < 1e-30
+        assert not account.cancelling
+
+
+def test_causes_that_cancel_are_named():
+    """Twice the push, and a critic of .55 of the truth: γ (2B)ᵀ(.55 q) errs by .1 γ Bᵀq."""
+    given = task((A, [[2 * x for x in row] for row in B]))
+
+    class Dull(nn.Module):
+        exact = ExactCritic(given.simulator, WEIGHT, GAMMA)
+
+        def forward(self, s, a):
+            return 0.55 * self.exact(s, a)
+
+    profile = measured(given, critic=Dull(), attribute=(1, H))
+    ledger = gradlab.attribute(profile)
+    account = ledger.account("mixed", 1)
+    critic = account.share("critic_s").fraction + account.share("critic_a").fraction
+    # |b|² with neither, B or all of the critic cured: .01, .2025, 1 of |γ Bᵀq|²; with both: 0.
+    # So B would have 40.4 times the total if ∇_s and ∇_a of the critic were one player.
+    assert 30 < account.share("B").fraction < 50
+    assert critic == pytest.approx(1 - account.share("B").fraction, abs=1e-3)
+    assert "B" in account.cancelling and "critic_s" in account.cancelling
+    assert any("Causes cancel in the mixed" in s.text for s in sentences(ledger, profile))
+    assert not ledger.account("mixed", H).cancelling  # where the critic hardly counts
+    for each in ledger.bias:
+        for part in each.shapley:
+            large = part.clear and abs(part.value) > CANCELLING * each.total.high
+            assert (part.name in each.cancelling) == large
+
+
+def test_variance_sums_to_what_was_measured_and_deterministic_sources_are_exactly_nothing():
+    profile = measured(task((A, B), noise=0.01), starts=200)
+    for spread in gradlab.attribute(profile).variance:
+        total = profile.estimate(spread.estimator, "variance", spread.horizon).value
+        assert sum(part.value for part in spread.sources) == pytest.approx(total, rel=1e-12)
+        assert spread.total.value == total and spread.critics is None
+        parts = dict(zip(SOURCES, spread.sources, strict=True))
+        assert parts["policy"].value == parts["member"].value == 0.0
+        assert parts["policy"].low == parts["policy"].high == 0.0
+        if spread.estimator == "data":
+            assert parts["dynamics"].value == 0.0
+        else:
+            assert parts["dynamics"].low > 0
+
+
+def test_several_critics_stand_beside_the_sum():
+    torch.manual_seed(2)
+    several = [QCritic(2, 2, (4,)) for _ in range(3)]
+    profile = measured(task((A, B)), critic=several, starts=16)
+    for spread in gradlab.attribute(profile).variance:
+        assert spread.critics is not None and spread.critics.value > 0
+        assert sum(p.value for p in spread.sources) == pytest.approx(spread.total.value)
+
+
+def test_what_cannot_be_attributed_is_said():
+    given = task(None)
+    simulator = given.simulator
+    tail = gradlab.Tail(H, QCritic(2, 2, (4,)), GAMMA)
+    chosen = {
+        "all": gradlab.Estimator(simulator, simulator, "all", tail),
+        "own": gradlab.Estimator(simulator, simulator, "first", tail),
+    }
+    profile = measured(given, starts=8, estimators=chosen)
+    ledger = gradlab.attribute(profile)
+    assert "first actions only" in ledger.skipped["all"]
+    assert "all of its squared bias is the critic's" in ledger.skipped["own"]
+    assert not ledger.bias and {s.estimator for s in ledger.variance} == {"all", "own"}
+    assert any("Not attributed: all" in s.text for s in sentences(ledger, profile))
+    with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
+        measured(task(None), attribute=(7,))
+    with pytest.raises(InputError, match="attribute=True"):
+        gradlab.attribute(replace(profile, attribution=None))
+
+
+def test_the_horizons_are_spread_and_hold_the_best():
+    assert spread_horizons(50) == (1, 2, 3, 5, 9, 16, 29, 50)
+    assert spread_horizons(50, 20) == (1, 2, 3, 5, 9, 20, 29, 50)
+    assert spread_horizons(50, 49) == (1, 2, 3, 5, 9, 16, 49, 50)
+    assert spread_horizons(4) == (1, 2, 3, 4) and spread_horizons(0) == (0,)
+    for longest in range(1, 60):
+        for best in range(1, longest + 1):
+            found = spread_horizons(longest, best)
+            assert best in found and len(found) <= 8 and found[0] == 1 and found[-1] == longest
+
+
+def test_a_file_gives_the_same_ledger_without_torch(wrong_mass, tmp_path):
+    file = wrong_mass.save(tmp_path / "run.h5")
+    one, other = (gradlab.attribute(p).table() for p in (wrong_mass, gradlab.load(file)))
+    assert one.equals(other) and len(one)
+    script = (
+        "import sys; from gradlab.runs.attribution_shares import attribute; from gradlab.runs.profile import load\n"
+        f"attribute(load({str(file)!r})).table(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+OWN = """
+import torch
+from gradlab.networks.mlp import QCritic
+from gradlab.reattributed import attributed_again
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+def critic():
+    torch.manual_seed(0)
+    return QCritic(1, 1, (4,))
+def model():
+    from gradlab.systems import from_function
+    return from_function(lambda s, a: (0.7 * s + 0.4 * a, -(s * s + a * a)[:, 0]), 1, 1)
+"""
+LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "prior=[[[0.8]],[[0.6]]]"]
+
+
+@pytest.mark.parametrize("law", ["start", "visited"])
+def test_the_command_line_attributes_kept_and_forgotten_runs_alike(law, tmp_path, capsys):
+    own = tmp_path / "own.py"
+    own.write_text(OWN)
+    words = [*LQR, "--policy", f"{own}:policy", "--critic", f"{own}:critic", "--horizon", "3"]
+    words += ["--model", f"{own}:model"] if law == "start" else []
+    words += ["--starts", "24", "--law", law, "--truth", "matched", "--no-report", "--output"]
+    kept, forgotten = (str(tmp_path / name) for name in ("kept.h5", "forgotten.h5"))
+    assert cli.main(["measure", *words, kept, "--attribute"]) == 0
+    assert cli.main(["measure", *words, forgotten]) == 0
+    capsys.readouterr()
+    found = []
+    for run in (kept, forgotten):
+        assert cli.main(["attribute", run, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [each["made_again"] for each in found] == [False, True]
+    assert found[0]["ledger"] == found[1]["ledger"] and found[0]["verdict"]
+    assert cli.main(["attribute", forgotten, "--keep", "--explain"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Mend ")
+    assert "made again" in out and "Shapley" in out and "∂f/∂a" in out
+    assert gradlab.load(forgotten).attribution is not None
+    own.write_text(OWN.replace("-0.3", "-0.4"))
+    gradlab.load(kept)
+    replace(gradlab.load(kept), attribution=None).save(kept, overwrite=True)
+    assert cli.main(["attribute", kept]) == 2
+    assert "measured another policy" in capsys.readouterr().err
+
+
+def test_a_run_against_the_gradient_of_the_return_is_attributed_again_alike():
+    quadratic, first = task((A, [[0.4, 0.1], [0.2, 0.4]])), {"horizon": 1, "starts": 8}
+    critic = ExactCritic(quadratic.simulator, WEIGHT, GAMMA)
+    kept = gradlab.measure(quadratic, policy(), critic, attribute=(1,), **first)
+    again = attributed_again(
+        gradlab.measure(quadratic, policy(), critic, **first), quadratic, policy(), critic
+    )
+    assert kept.truth["kind"] == "objective"
+    pairs = zip(gradlab.attribute(kept).bias, gradlab.attribute(again).bias, strict=True)
+    for one, other in pairs:
+        assert one.total.value == other.total.value
+        assert [part.value for part in one.shapley] == [part.value for part in other.shapley]

@@ -1,0 +1,185 @@
+"""Realised gains as they are read: what helps, what harms, what is best, what disagrees."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlab import load
+from gradlab.measurement.step_plan import ENOUGH, FEWEST, LADDER, chosen_cells, planned
+from gradlab.runs.profile import COLUMNS, Profile
+from gradlab.runs.realised import TRUE_CELL, Realised
+from gradlab.runs.realised_record import realised_from_group, realised_group
+
+LENGTHS = np.array([0.1, 0.3])
+
+
+def planted(slopes, noise=0.3, bend=0.0, truth=True, groups=64, **changed) -> Realised:
+    """Gains per length of `slopes` (the truth's is 1), less `bend` · length²; groups of one."""
+    generator = np.random.default_rng(0)
+    cells = ([TRUE_CELL] if truth else []) + list(slopes)
+    values = ([1.0] if truth else []) + list(slopes.values())
+    draws = noise * generator.standard_normal((len(cells), 1, groups))
+    draws -= draws.mean(axis=2, keepdims=True)
+    slope = np.array(values)[:, None, None] + draws
+    curved = bend * LENGTHS[:, None] ** 2
+    gain = slope * LENGTHS[:, None] - curved
+    opposite = (-slope * LENGTHS[:, None] - curved)[0] if truth else np.zeros((0, groups))
+    plain = dict(
+        cells=tuple(cells), status=("stepped",) * len(cells), gain=gain, opposite=opposite,
+        before=np.full(groups, -3.0), size=np.ones(groups), lengths=LENGTHS, moves=(0.01, 0.03),
+        kept=np.ones(len(cells)), norm=1.0 if truth else float("nan"), horizon=40,
+        termination="ignore", ended=0.0, steps=1000,
+    )  # fmt: skip
+    return Realised(**(plain | changed))
+
+
+def gains(values: dict, half: float = 0.05) -> pd.DataFrame:
+    rows = [(*cell, "gain", v, v - half, v + half) for cell, v in values.items()]
+    rows += [(*cell, "cosine", 0.0, 0.0, 0.0) for cell in values]
+    columns = ["estimator", "horizon", "quantity", "value", "ci_low", "ci_high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+SLOPES = {("data", 0): -0.9, ("model", 5): 0.02, ("mixed", 5): 0.9, ("mixed", 9): 0.93}
+
+
+def test_what_helps_what_harms_and_what_is_not_told_apart():
+    found = planted(SLOPES)
+    assert [found.helps(cell) for cell in SLOPES] == [False, False, True, True]
+    assert [found.harms(cell) for cell in SLOPES] == [True, False, False, False]
+    assert found.best() == ("mixed", 9) and found.helps(TRUE_CELL)
+    assert found.not_excluded() == (("mixed", 5), ("mixed", 9))
+    assert found.missing(("mixed", 5)) == 0
+    assert found.missing(("model", 5)) > 1000
+
+
+def test_a_step_must_help_at_both_lengths():
+    turned = planted(SLOPES)
+    turned.gain[turned.cells.index(("mixed", 5)), 1] *= -1
+    assert not turned.helps(("mixed", 5)) and not turned.harms(("mixed", 5))
+
+
+def test_more_cells_ask_for_more_evidence():
+    near = {("a", 1): 0.1}
+    alone = planted(near, noise=0.3, truth=False)
+    crowd = planted(near | {("b", k): 0.0 for k in range(20)}, noise=0.3, truth=False)
+    crowd.gain[0] = alone.gain[0]
+    assert alone.helps(("a", 1)) and not crowd.helps(("a", 1))
+
+
+def test_shares_are_of_what_the_exact_gradient_would_gain():
+    found = planted(SLOPES)
+    noisy = replace(found, kept=np.array([0.95, *found.kept[1:]]))
+    share, ends = found.share(("mixed", 9))
+    assert share == pytest.approx(0.93) and ends.low < 0.93 < ends.high
+    assert noisy.share(("mixed", 9))[0] == pytest.approx(0.95 * 0.93)
+    assert noisy.share(TRUE_CELL)[0] == pytest.approx(0.95)
+    for kept in (0.8, 0.0):  # a direction that is mostly noise says nothing of what is possible
+        vague = replace(found, kept=np.array([kept, *found.kept[1:]]))
+        assert vague.share(("mixed", 9)) is None and not vague.best_is_known
+        assert vague.disagreements(gains({("data", 0): 0.7})) == ()
+    lost = replace(found, gain=np.where(np.arange(5)[:, None, None] == 0, -1, 1) * found.gain)
+    assert lost.share(("mixed", 9)) is None and not lost.best_is_known
+
+
+def test_gains_that_follow_the_first_order_do_not_disagree():
+    found = planted(SLOPES)
+    assert found.disagreements(gains(SLOPES)) == ()
+    assert found.disagreements(gains(SLOPES).iloc[:0]) == ()
+    kept = np.array([1.0, 1.0, 1.0, 0.5, 1.0])  # of this direction half is noise
+    halved = replace(found, kept=kept)
+    halved.gain[3] *= 0.5
+    assert halved.disagreements(gains(SLOPES)) == ()
+
+
+def test_another_law_a_boundary_and_a_long_step_are_told_apart():
+    elsewhere = gains(SLOPES | {("data", 0): 0.7})
+    (one,) = planted(SLOPES).disagreements(elsewhere)
+    assert one.cell == ("data", 0) and one.reason == "law"
+    assert one.realised == pytest.approx(-0.9) and one.predicted == 0.7
+    assert one.realised_ends[1] < one.predicted_ends[0]
+    (one,) = planted(SLOPES, termination="mask", ended=0.2).disagreements(elsewhere)
+    assert one.reason == "boundary"
+    bent = planted(SLOPES, bend=4.0, noise=0.05)
+    found = {each.cell: each.reason for each in bent.disagreements(gains(SLOPES))}
+    assert found[TRUE_CELL] == "step" and found["data", 0] == "step"
+    assert bent.curvature() == pytest.approx(0.4)
+
+
+def test_a_truth_that_gains_less_than_its_norm_disagrees():
+    (one,) = planted(SLOPES, norm=3.0).disagreements(gains({}))
+    assert one.cell == TRUE_CELL and one.reason == "law"
+    assert one.realised == pytest.approx(1 / 3) and one.predicted == 1.0
+    assert planted(SLOPES, noise=0.01, norm=1.2).disagreements(gains({})) == ()
+
+
+def test_small_differences_are_none_however_sharp():
+    sharp = planted(SLOPES, noise=1e-3)
+    shifted = {cell: value + 0.05 for cell, value in SLOPES.items()}
+    assert sharp.disagreements(gains(shifted, half=1e-3)) == ()
+
+
+def test_a_file_holds_every_number_of_it(tmp_path):
+    for found in (planted(SLOPES), planted(SLOPES, truth=False)):
+        again = realised_from_group(realised_group(found))
+        for name in ("cells", "status", "moves", "horizon", "termination", "ended", "steps"):
+            assert getattr(again, name) == getattr(found, name)
+        for name in ("gain", "opposite", "before", "size", "lengths", "kept", "norm"):
+            assert np.array_equal(getattr(again, name), getattr(found, name), equal_nan=True)
+        assert again.table().equals(found.table())
+
+
+def test_a_profile_keeps_it_and_files_without_it_have_none(tmp_path):
+    shape = (1, 1, 1)
+    columns = dict.fromkeys(COLUMNS, np.zeros(shape))
+    count, method = np.ones(shape, dtype=np.int64), np.full(shape, "", dtype=object)
+    left_out = np.zeros((*shape, 4))
+    bare = Profile(("data",), ("snr",), (0,), columns, count, method, left_out, {}, {}, {})
+    assert load(bare.save(tmp_path / "bare.h5")).realised is None
+    found = planted(SLOPES)
+    again = load(replace(bare, realised=found).save(tmp_path / "run.h5")).realised
+    assert again is not None and again.table().equals(found.table())
+
+
+def test_cells_are_the_best_the_harmful_and_the_longest():
+    over = [("data", 0)] + [(name, h) for name in ("true", "model", "mixed") for h in range(13)]
+    values = {("data", 0): -0.5}
+    values |= {("true", h): 1 - 0.01 * h for h in range(13)}
+    values |= {("model", h): -0.4 + 0.05 * h for h in range(13)}
+    values |= {("mixed", h): 0.9 - 0.01 * abs(h - 7) for h in range(13)}
+    table = gains(values)
+    rows = table[table["quantity"] == "gain"]
+    chosen = chosen_cells(over, rows, controls=["true"])
+    assert chosen[:4] == (("data", 0), ("model", 12), ("mixed", 7), ("model", 1))
+    assert chosen[4:] == (("true", 1), ("true", 12), ("mixed", 12))
+    assert chosen_cells(over, rows, ["true"], most=2) == chosen[:2]
+
+
+def test_without_gains_cells_are_a_grid_whose_middle_comes_first():
+    over = [("data", 0)] + [(name, h) for name in ("a", "b") for h in range(16)]
+    chosen = chosen_cells(over, None, most=12)
+    assert chosen[:3] == (("data", 0), ("a", 5), ("b", 5))
+    assert {h for name, h in chosen if name == "a"} == {1, 2, 5, 10, 15}
+    lost = gains({cell: float("nan") for cell in over})  # against a truth that is 0
+    assert chosen_cells(over, lost[lost["quantity"] == "gain"], most=12) == chosen
+    assert chosen_cells([("score", h) for h in range(1, 4)], None) == (
+        ("score", 3), ("score", 1), ("score", 2),
+    )  # fmt: skip
+
+
+def test_a_plan_keeps_to_its_budget_with_cells_before_many_starts():
+    cells = [("a", k) for k in range(10)]
+    for budget in np.geomspace(1e4, 1e8, 60):
+        plan = planned(cells, (400, 200), budget, truth=True)
+        assert plan.judges in LADDER and plan.horizon in (400, 200)
+        assert plan.steps <= budget or (plan.judges, plan.horizon) == (LADDER[-1], 200)
+        assert len(plan.cells) == 10 or (plan.judges <= ENOUGH and len(plan.cells) >= FEWEST)
+        assert plan.cells == tuple(cells[: len(plan.cells)])
+    assert planned(cells, (400,), 1e9, truth=False).judges == LADDER[0]
+    chosen = planned(cells, (400, 200), 0, truth=False, judges=40)
+    assert (chosen.judges, chosen.horizon, len(chosen.cells)) == (40, 400, 10)
+    assert chosen.steps == 40 * 400 * 21

@@ -1,0 +1,248 @@
+"""What a training run says: goals, aggregates over seeds, pages and commands."""
+
+import json
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from gradlab import figures
+from gradlab.cli import main
+from gradlab.errors import InputError
+from gradlab.reporting import report, training_page
+from gradlab.reporting.output import compare, side_by_side
+from gradlab.runs.training.results import first_reached, load, loaded, table, times
+from gradlab.statistics.seeds import aggregate, interquartile_mean
+from gradlab.storage.journal import Journal
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.verdicts.training.sentences import verdict
+from tests.first_screens import check_first_screen
+
+SEEDS = (0, 1, 2, 3, 4)
+RETURNS = np.array(
+    [[-90.0, -95, -80, -99, -500], [-29, -40, -31, -20, -600], [-9, -4, -3, -50, -1]]
+)
+
+
+def written(
+    path, name="mpg-v2", task="path_tracking", returns=RETURNS, event=None, reward_scale=0.01
+):
+    """A run file with known curves, written as training writes it."""
+    per_seed = Column(("seed",))
+    updates = ("critic_loss", "value", "critic_norm", "policy_loss", "policy_norm", "nonfinite")
+    scales = {"seed": SEEDS, "horizon": (0, 25), "coordinate": (0, 1)}
+    tables = {
+        "updates": Table(
+            "iteration",
+            {
+                **dict.fromkeys(updates, per_seed),
+                "weight": Column(("horizon",)),
+                **dict.fromkeys(("realised_horizon", "policy_seconds", "seconds"), Column()),
+            },
+            {"seed": SEEDS, "horizon": (0, 25)},
+        ),
+        "evaluations": Table(
+            "iteration",
+            {
+                **dict.fromkeys(("return_mean", "return_se", "ends"), per_seed),
+                "rms": Column(("seed", "coordinate")), "seconds": Column(),
+            },
+            {name: scales[name] for name in ("seed", "coordinate")},
+        ),
+        "events": Table("number", {"message": Column(text=True)}),
+    }  # fmt: skip
+    settings = {
+        "evaluation_starts": 50, "episode": 200, "at_end": "restart", "termination": "ignore",
+        "reward_scale": reward_scale, "precision": "float32",
+    }  # fmt: skip
+    config = {"algorithm": {"name": name}, "task": task, "settings": settings}
+    about = {"kind": "training", "config": json.dumps(config), "environment": "{}"}
+    with Journal(path, tables, about) as journal:
+        for k, values in enumerate(returns):
+            at = {"iteration": 3000 * k, "seconds": 10.0 * k}
+            row = {"return_mean": values, "return_se": 1 + 0 * values, "ends": 0 * values}
+            journal.append("evaluations", {**at, **row, "rms": np.ones((5, 2))})
+            made = {"weight": np.array([0.2, 0.8]), "policy_seconds": 0.05}
+            made["realised_horizon"] = (25, 25, 12.5)[k]
+            journal.append("updates", {**at, **dict.fromkeys(updates, values), **made})
+        if event:
+            journal.append("events", {"number": 0, "message": event})
+    return path
+
+
+def test_the_middle_half_is_averaged():
+    assert interquartile_mean(np.array([100.0, 1, 2, 3, 4, -50, 5, 6])) == pytest.approx(3.5)
+    assert interquartile_mean(np.array([1.0, 2, 6])) == pytest.approx(3.0)
+
+
+def test_the_interval_covers_what_the_seeds_have_in_common():
+    generator, hits = np.random.default_rng(0), 0
+    for _ in range(40):
+        found = aggregate(generator.normal(size=(1, 20)) + 7)
+        hits += bool(found.low[0] <= 7 <= found.high[0])
+    assert 33 <= hits <= 40
+    assert np.isnan(aggregate(np.ones((4, 1))).low).all()
+
+
+def test_goals_are_reached_when_a_seed_first_passes_them(tmp_path):
+    run = load(written(tmp_path / "run.h5"))
+    np.testing.assert_array_equal(first_reached(run, -30), [3000, 6000, 6000, 3000, 6000])
+    np.testing.assert_array_equal(first_reached(run, -5), [np.nan, 6000, 6000, np.nan, 6000])
+
+
+def test_the_verdict_names_termination_scale_and_goals(tmp_path):
+    texts = [
+        each.text for each in verdict(load(written(tmp_path / "run.h5", event="seed 4 broke")))
+    ]
+    assert "median -4 over 5 seeds" in texts[0] and "50 fixed starts of 200 steps" in texts[0]
+    assert "restart at terminal states" in texts[0] and "reward scale: 0.01" in texts[0]
+    assert "-30 by 5 of 5 seeds, at iteration 6000" in texts[1]
+    assert "-5 by 3 of 5 seeds" in texts[1]
+    assert texts[2] == "seed 4 broke"
+    named = verdict(load(tmp_path / "run.h5"), "clipped")
+    assert all(each.text.startswith("clipped ") for each in named[:2])
+
+
+def test_the_table_has_every_seed_and_their_mean(tmp_path):
+    rows = table({"a": load(written(tmp_path / "run.h5"))})
+    last = rows[(rows["quantity"] == "return") & (rows["iteration"] == 6000)].set_index("seed")
+    assert last.loc["3", "value"] == -50.0
+    assert last.loc["all", "value"] == pytest.approx(np.mean([-9, -4, -3]))
+    assert last.loc["all", "ci_low"] < last.loc["all", "value"] < last.loc["all", "ci_high"]
+    assert set(rows[rows["quantity"] == "weight 25"]["value"]) == {0.8}
+
+
+def test_times_belong_to_one_horizon_of_the_rollouts(tmp_path):
+    rows = times({"a": load(written(tmp_path / "run.h5"))})
+    # The first row ends nothing before it, and in the last the horizon changed.
+    assert rows["horizon"].tolist() == [25.0, 25.0]
+    found = rows.set_index("part")["milliseconds"]
+    assert found["policy"] == pytest.approx(50.0)
+    assert found["iteration"] == pytest.approx(1e3 * 10 / 3000)
+
+
+def test_pages_show_one_run_and_several(tmp_path):
+    first = written(tmp_path / "a.h5")
+    second = written(tmp_path / "b.h5", name="td3", returns=RETURNS - 5)
+    text = report(first).read_text()
+    assert "Return over iterations" in text and "http://" not in text
+    both = compare([first, second], tmp_path / "both.html").read_text()
+    assert "mpg-v2 and td3 on path_tracking" in both
+
+
+def test_runs_of_different_tasks_are_not_compared(tmp_path):
+    first = written(tmp_path / "a.h5")
+    second = written(tmp_path / "b.h5", task="inverted_pendulum")
+    with pytest.raises(InputError, match="different tasks"):
+        loaded([first, second])
+    with pytest.raises(InputError, match="two or more"):
+        loaded([first])
+
+
+def test_runs_of_one_algorithm_are_named_by_their_files(tmp_path):
+    runs = loaded([written(tmp_path / "a.h5"), written(tmp_path / "b.h5")])
+    assert list(runs) == ["a", "b"]
+    assert replace(runs["a"], events=()).name == "mpg-v2"
+
+
+def test_a_run_is_trained_from_the_command_line(tmp_path, capsys):
+    file = tmp_path / "task.py"
+    file.write_text(
+        "import torch, gradlab\n"
+        "def make():\n"
+        "    eye = torch.eye(1, dtype=torch.float64)\n"
+        "    return gradlab.tasks.linear_quadratic(A=0.9 * eye, B=0.5 * eye, Q=eye, R=eye,\n"
+        "        noise_covariance=0.01 * eye, start_mean=torch.zeros(1).double(),\n"
+        "        start_covariance=eye, discount=0.9)\n"
+    )
+    words = ["train", "td3", f"{file}:make", "--iterations", "20", "--seeds", "2", "--json"]
+    words += ["--output", str(tmp_path / "run.h5"), "--clip", "1e-3"]
+    assert main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert "after 20 iterations" in document["verdict"][0]["text"]
+    run = load(tmp_path / "run.h5")
+    assert run.config["algorithm"]["clip"] == 1e-3
+    assert (run.updates["clipped"] == 1.0).all() and (run.updates["policy_norm"] > 1e-3).all()
+    assert (tmp_path / "run.html").exists()
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main(["compare", str(tmp_path / "run.h5")]) == 2
+    assert main(["train", "mpgv2", "path_tracking"]) == 2
+    assert "did you mean mpg-v" in capsys.readouterr().err
+    assert main(["train", "td3", "path_tracking", "--clip", "-1"]) == 2
+    assert "td3 has clip -1.0, expected a positive number" in capsys.readouterr().err
+
+
+def test_algorithms_are_listed(capsys):
+    assert main(["list", "algorithms"]) == 0
+    assert "clipped double Q" in capsys.readouterr().out
+
+
+def test_a_run_without_an_evaluation_says_so(tmp_path):
+    path = written(tmp_path / "run.h5", returns=RETURNS[:0])
+    with pytest.raises(InputError, match="no evaluation yet"):
+        load(path)
+
+
+def test_a_page_of_unlike_runs_names_every_setting(tmp_path):
+    first = written(tmp_path / "a.h5")
+    second = written(tmp_path / "b.h5", name="td3", reward_scale=1.0)
+    text = compare([first, second], tmp_path / "both.html").read_text()
+    assert "0.01, 1.0" in text
+    assert "td3 reached -100" in text
+
+
+def test_boxes_of_time_stand_for_enough_rows_each():
+    rows = pd.DataFrame(
+        {
+            "run": "a", "part": "iteration", "milliseconds": [50.0] * 6 + [20.0] * 6 + [30.0],
+            "horizon": [25.0] * 6 + [0.0] * 6 + [13.0],
+        }
+    )  # fmt: skip
+    ax = figures.update_times(rows)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a, H = 25", "a, H = 0"]
+    few = figures.update_times(rows.tail(1))
+    assert "too short a run" in [text.get_text() for text in few.texts]
+    plt.close("all")
+
+
+def test_the_first_screen_says_who_has_learned_and_which_seed_failed(browser, tmp_path):
+    run = load(written(tmp_path / "run.h5"))
+    found = training_page.page(run)
+    check_first_screen(browser, found, tmp_path)
+    # Seed 3 falls to −50 from −99, seed 4 rises from −500: all five improve.
+    assert found.screen.light == "act" and "every seed improves" in found.screen.headline
+    worse = np.array(RETURNS)
+    worse[-1, 3] = -100.0
+    screen = training_page.page(load(written(tmp_path / "b.h5", returns=worse))).screen
+    assert "in 4 of 5 seeds" in screen.headline and "seed 3" in screen.headline
+    assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
+
+
+def test_the_best_of_several_runs_is_shown_or_not(browser, tmp_path):
+    gap = RETURNS + np.array([-20.0, -21, -19, -20, -20])
+    alike = RETURNS + np.array([-2.0, 2, -1, 1, -0.5])
+    files = [
+        written(tmp_path / "a.h5", name="good"),
+        written(tmp_path / "b.h5", name="bad", returns=gap),
+    ]
+    page, _ = side_by_side(files)
+    check_first_screen(browser, page, tmp_path)
+    assert page.screen.headline.startswith("Take good") and page.screen.light == "act"
+    files.append(written(tmp_path / "c.h5", name="near", returns=alike))
+    page, _ = side_by_side(files)
+    check_first_screen(browser, page, tmp_path)
+    assert page.screen.light == "choose" and "Not excluded: near" in page.screen.headline
+    assert "shown above bad" in page.screen.headline
+
+
+def test_how_runs_were_trained_is_one_table_of_differences(tmp_path):
+    first = written(tmp_path / "a.h5", reward_scale=0.01)
+    second = written(tmp_path / "b.h5", name="td3", reward_scale=0.5)
+    page, _ = side_by_side([first, second])
+    (method,) = [each for each in page.sections if each.name == "method"]
+    table, rest = method.body.split("settings are the same")
+    assert "reward_scale" in table and "<td>0.01</td><td>0.5</td>" in table
+    assert "episode" not in table and "episode" in rest

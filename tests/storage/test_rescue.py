@@ -1,0 +1,141 @@
+"""Finished work is saved, elsewhere if need be; what cannot be saved is refused before the work."""
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradlab import load
+from gradlab.cli.program import main
+from gradlab.errors import Failure, InputError
+from gradlab.reporting.output import check_page
+from gradlab.storage import records, seals, whole_files
+from gradlab.storage.rescue import keep
+
+
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture
+def spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder, in which work is rescued."""
+    place = tmp_path / "spare"
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    return place
+
+
+def test_what_has_its_place_goes_there(tmp_path: Path, spare: Path) -> None:
+    keep({tmp_path / name: lambda path: path.write_text("done") for name in "ab"})
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "done"
+    assert not list(spare.iterdir())
+
+
+def test_all_parts_are_kept_together_where_one_has_no_place(tmp_path: Path, spare: Path) -> None:
+    parts = {path: lambda path: path.write_text("done") for path in (tmp_path / "a", tmp_path)}
+    with pytest.raises(Failure, match=rf"{tmp_path} cannot be written \(Is a dir.*kept in {spare}"):
+        keep(parts)
+    (folder,) = spare.iterdir()
+    assert sorted(each.name for each in folder.iterdir()) == sorted(["a", tmp_path.name])
+
+
+def test_where_no_place_takes_the_work_it_says_so(tmp_path: Path, spare: Path) -> None:
+    with pytest.raises(Failure, match=r"No space left.*no other folder takes it"):
+        keep({tmp_path / "a": full})
+
+
+OWN = """
+import torch
+def policy():
+    return torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+class Critic(torch.nn.Module):
+    def forward(self, s, a):
+        return -(s[:, 0] ** 2 + a[:, 0] ** 2)
+def critic():
+    return Critic()
+"""
+MEASURE = (
+    *("measure", "linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1.0]]", "R=[[1.0]]"),
+    *("noise_covariance=[[0.01]]", "start_mean=[0.0]", "start_covariance=[[1.0]]", "discount=0.9"),
+    *("--starts", "16", "--horizon", "2", "--no-report"),
+)
+
+
+def test_a_measurement_that_meets_a_full_disk_is_saved_elsewhere(
+    tmp_path: Path, spare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sync = whole_files.sync
+    there, own = tmp_path / "runs", tmp_path / "own.py"
+    own.write_text(OWN)
+    given = ("--policy", f"{own}:policy", "--critic", f"{own}:critic")
+
+    def filled(path: Path) -> None:
+        full() if there in path.parents else sync(path)
+
+    monkeypatch.setattr(whole_files, "sync", filled)
+    assert main([*MEASURE, *given, "--output", str(there / "run.h5")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "No space left" in error and str(spare) in error
+    (kept,) = spare.glob("gradlab-*/*")
+    assert load(kept).config["task"] == "linear_quadratic"
+    assert not list(there.iterdir())
+
+
+def test_a_note_about_an_older_file_is_one_line_of_the_command(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "run.h5"
+    records.write(path, records.Record({"kind": "x"}, {}))
+    path.write_bytes(path.read_bytes()[: -seals.SIZE])
+    assert main(["choose", str(path)]) == 2
+    note, error = capfd.readouterr().err.strip().splitlines()
+    assert note.startswith("gradlab: note: ") and "has no checksum" in note
+    assert error.startswith("gradlab: error: ")
+
+
+def test_a_page_that_has_no_place_is_refused_before_it_is_drawn(tmp_path: Path) -> None:
+    (tmp_path / "run.html").mkdir()
+    with pytest.raises(InputError, match=r"the page run\.html has no place.*or copy the run"):
+        check_page(tmp_path / "run.h5")
+
+
+@pytest.mark.parametrize("name", ["ü" * 110 + ".h5", "x" * 300 + ".h5", "a/" * 2100 + "run.h5"])
+def test_a_name_that_is_too_long_for_what_stands_beside_it_is_refused(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError, match=r"is too long.*choose a shorter one") as caught:
+        records.check_output(tmp_path / name)
+    assert len(str(caught.value)) < 250
+
+
+def test_the_longest_name_that_is_taken_has_room_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * (records.NAME - records.BESIDE - 3) + ".h5")
+    records.check_output(path)
+    records.write(path, records.Record({"kind": "x"}, {}))
+    assert records.attributes(path) == {"kind": "x"}
+
+
+def test_a_folder_without_space_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tempfile.TemporaryFile
+
+    def crowded(**arguments: Any) -> Any:
+        file = opened(**arguments)
+        os.close(file.fileno())
+        os.open("/dev/full", os.O_WRONLY)  # takes the number that has become free
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", crowded)
+    with pytest.raises(InputError, match=r"No space left.*choose another output folder"):
+        records.check_output(tmp_path / "run.h5")
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"cannot be written.*choose another output folder"):
+        records.check_output(tmp_path / "file" / "run.h5")

@@ -1,0 +1,307 @@
+"""Tasks: their start laws, their checks, and how the command line finds them."""
+
+import json
+import math
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.fitting.policies import riccati_gain
+from gradlab.systems import CartPoleModel, CartPoleSimulator, MujocoPendulum, from_function
+from gradlab.systems.bicycle import PUBLISHED_CODE, TABLE3
+from gradlab.systems.linear import LinearQuadratic
+from gradlab.systems.vehicle import VehicleModel, VehicleSimulator
+from gradlab.tasks import (
+    TASKS,
+    Task,
+    double_integrator,
+    inverted_pendulum,
+    linear_quadratic,
+    mujoco,
+    path_tracking,
+    task_from_name,
+    view,
+)
+from gradlab.truth.lqr import lqr_gradient
+
+every_task = pytest.mark.parametrize("name", TASKS)
+
+
+def draw(task: Task, n: int, seed: int = 0) -> Tensor:
+    return task.starts(n, torch.Generator().manual_seed(seed))
+
+
+@every_task
+def test_starts_are_float64_and_depend_on_their_generator_alone(name: str) -> None:
+    task = TASKS[name]()
+    starts = draw(task, 5)
+    assert starts.shape == (5, task.simulator.state_dim) and starts.dtype == torch.float64
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert torch.equal(draw(task, 5), starts)
+    assert not torch.equal(draw(task, 5, seed=1), starts)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_task
+def test_parameters_rebuild_the_task(name: str) -> None:
+    task = TASKS[name]()
+    again = task_from_name(name, json.loads(json.dumps(task.parameters)))
+    assert again.parameters == task.parameters
+    state = draw(task, 4)
+    action = torch.ones(4, task.simulator.action_dim, dtype=torch.float64)
+    assert torch.equal(
+        again.simulator.step(state, action).state, task.simulator.step(state, action).state
+    )
+    assert (again.prior is None) == (task.prior is None)
+    if task.prior is not None and again.prior is not None:
+        same = again.prior.step(state, action).state
+        assert torch.equal(same, task.prior.step(state, action).state)
+
+
+def test_parameters_hold_the_weights_that_were_given() -> None:
+    given = {
+        "forward_reward_weight": 2.0,
+        "ctrl_cost_weight": 0.5,
+        "healthy_reward": 0.25,
+        "terminate_when_unhealthy": False,
+    }
+    assert task_from_name("Hopper-v5", given).parameters == given
+    partly = task_from_name("Hopper-v5", {"healthy_reward": 0.25}).parameters
+    assert partly == given | {
+        "forward_reward_weight": 1.0,
+        "ctrl_cost_weight": 1e-3,
+        "terminate_when_unhealthy": True,
+    }
+
+
+def test_path_tracking_starts_follow_the_papers_law() -> None:
+    du, v, r, dy, dphi, x = draw(path_tracking(), 100_000).unbind(1)
+    slip = (v / (du + 20)).atan()
+    for value, std in ((slip, 0.15), (r, 0.3), (dy, 1.0), (dphi, math.pi / 9)):
+        assert float(value.mean()) == pytest.approx(0, abs=0.02 * std)
+        assert float(value.std()) == pytest.approx(std, rel=0.02)
+    for value, low, high in ((du, -5, 5), (x, 0, 600)):
+        assert low <= value.min() and value.max() <= high
+        assert float(value.mean()) == pytest.approx((low + high) / 2, abs=0.01 * (high - low))
+    correlation = torch.stack([du, slip, r, dy, dphi, x]).corrcoef() - torch.eye(6).double()
+    assert correlation.abs().max() < 0.02
+
+
+def test_pendulum_starts_are_uniform_around_upright() -> None:
+    starts = draw(inverted_pendulum("analytic"), 100_000)
+    assert starts.abs().max() <= 0.05
+    torch.testing.assert_close(
+        starts.std(0), torch.full((4,), 0.1 / 12**0.5).double(), rtol=0.02, atol=0
+    )
+
+
+def test_linear_starts_have_the_mean_and_covariance_asked_for() -> None:
+    covariance = [[2.0, 0.6], [0.6, 0.5]]
+    task = linear_quadratic(start_mean=[1.0, -2.0], start_covariance=covariance)
+    starts = draw(task, 200_000)
+    torch.testing.assert_close(
+        starts.mean(0), torch.tensor([1.0, -2.0]).double(), atol=0.02, rtol=0
+    )
+    torch.testing.assert_close(starts.T.cov(), torch.tensor(covariance).double(), atol=0.03, rtol=0)
+
+
+def test_choices_reach_the_systems() -> None:
+    assert path_tracking().simulator == VehicleSimulator(TABLE3)
+    assert path_tracking("code").prior == VehicleModel(PUBLISHED_CODE)
+    task = inverted_pendulum(slider="wide", reward="post_step")
+    assert isinstance(task.simulator, MujocoPendulum)
+    assert (task.simulator.slider, task.simulator.reward) == ("wide", "post_step")
+    assert task.prior == CartPoleModel("post_step")
+    assert isinstance(inverted_pendulum("analytic").simulator, CartPoleSimulator)
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
+def test_mujoco_starts_follow_the_environments_reset(env_id: str) -> None:
+    task, environment = mujoco(env_id), gymnasium.make(env_id).unwrapped
+    model, n = environment.model, 4000
+    root = model.nq + model.nv - task.simulator.state_dim
+    environment.reset(seed=0)
+    rows = []
+    for _ in range(n):
+        environment.reset_model()
+        rows.append(torch.tensor([*environment.data.qpos[root:], *environment.data.qvel]))
+    want, got = torch.stack(rows), draw(task, n)
+    spread = want.std(0)
+    assert ((got.mean(0) - want.mean(0)).abs() < 5 * spread * (2 / n) ** 0.5).all()
+    torch.testing.assert_close(got.std(0), spread, rtol=0.06, atol=0)
+    # Uniform or normal: their extremes differ by far.
+    top = (
+        (got - want.mean(0)).abs().amax(0) / spread,
+        (want - want.mean(0)).abs().amax(0) / spread,
+    )
+    assert ((top[0] > 2) == (top[1] > 2)).all()
+
+
+def test_mujoco_weights_reach_the_reward() -> None:
+    stock, heavy = mujoco("Hopper-v5"), mujoco("Hopper-v5", 2.0, 0.5, 3.0, False)
+    state, action = draw(stock, 4), torch.full((4, 3), 0.5, dtype=torch.float64)
+    state[1, 0] = 0.3  # fallen
+    got, want = heavy.simulator.step(state, action), stock.simulator.step(state, action)
+    healthy = want.alive.double()
+    assert healthy.tolist() == [1, 0, 1, 1] and got.alive.all()
+    forward = want.reward - healthy + 1e-3 * 0.75
+    torch.testing.assert_close(got.reward, 2 * forward + 3 * healthy - 0.5 * 0.75)
+    assert len(stock.state_names) == 11 and stock.action_names[0] == "thigh_joint control"
+    assert stock.action_limit == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("name", ["Hopper-v4", "Pendulum-v1", "Reacher", "", None, 5])
+def test_an_unknown_environment_is_answered_with_all_there_are(name: object) -> None:
+    with pytest.raises(InputError, match=r"InvertedPendulum-v5, Hopper-v5, .*Humanoid-v5; other"):
+        mujoco(name)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'Swimmer-v5'"):
+        view("Swimmer-v5")
+
+
+def test_explicit_matrices_have_a_perfect_prior_and_the_example_a_wrong_one() -> None:
+    one = torch.eye(1)
+    task = linear_quadratic(A=0.9 * one, B=0.5 * one)
+    state = torch.ones(1, 1, dtype=torch.float64)
+    assert task.prior is not None
+    assert torch.equal(
+        task.prior.linearize(state, state).A, task.simulator.linearize(state, state).A
+    )
+    own = linear_quadratic(A=[[0.9]], B=[[0.5]], prior=([[0.8]], [[0.4]])).prior
+    assert own is not None and own.linearize(state, state).B.item() == 0.4
+    example = linear_quadratic()
+    state = torch.ones(1, 2, dtype=torch.float64)
+    assert example.prior is not None
+    wrong = example.prior.step(state, state[:, :1]).state
+    assert not torch.equal(wrong, example.simulator.step(state, state[:, :1]).state)
+
+
+@pytest.mark.parametrize("settings", [{}, {"dt": 0.02, "action_weight": 1.0, "discount": 0.99}])
+def test_the_riccati_gain_of_the_double_integrator_is_stable_and_stationary(
+    settings: dict[str, float],
+) -> None:
+    task = double_integrator(**settings)  # type: ignore[arg-type]
+    system = task.simulator
+    assert isinstance(system, LinearQuadratic)
+    gain = riccati_gain(system, torch.zeros(2, dtype=torch.float64), task.discount)
+    assert torch.linalg.eigvals(system.A - system.B @ gain).abs().max() < 1
+    moment = torch.tensor([[1.0, 0.3], [0.3, 2.0]], dtype=torch.float64)
+    for actions in ("first", "all"):
+        best = lqr_gradient(system, -gain, moment, task.discount, actions)
+        off = lqr_gradient(system, -0.9 * gain, moment, task.discount, actions)
+        assert best.norm() < 1e-7 * off.norm()
+
+
+def test_the_double_integrators_documented_gain_is_its_riccati_gain() -> None:
+    task = double_integrator()
+    gain = riccati_gain(task.simulator, torch.zeros(2, dtype=torch.float64), task.discount)
+    documented = ", ".join(f"{k:.4f}" for k in gain.flatten().tolist())
+    assert f"K = [{documented}]" in (double_integrator.__doc__ or "")
+
+
+def test_the_double_integrator_is_pushed_exactly_and_its_prior_can_be_wrong() -> None:
+    """Constant acceleration for 1 s from rest: half a metre, whatever the step."""
+    for dt in (0.1, 0.5):
+        system = double_integrator(dt=dt).simulator
+        state = torch.zeros(1, 2, dtype=torch.float64)
+        push = torch.ones(1, 1, dtype=torch.float64)
+        for _ in range(round(1 / dt)):
+            state = system.step(state, push).state
+        torch.testing.assert_close(state, torch.tensor([[0.5, 1.0]], dtype=torch.float64))
+    prior = double_integrator(prior_push=0.8, prior_friction=0.05).prior
+    assert prior is not None
+    moved = prior.step(torch.tensor([[0.0, 1.0]], dtype=torch.float64), push).state
+    torch.testing.assert_close(moved, torch.tensor([[0.104, 1.03]], dtype=torch.float64))
+
+
+def test_three_lines_make_a_task_of_ones_own() -> None:
+    simulator = from_function(lambda s, a: (s + a, -(s[:, 0] ** 2)), state_dim=1, action_dim=1)
+    starts = lambda n, generator: torch.randn(n, 1, generator=generator).double()  # noqa: E731
+    task = Task("mine", simulator, None, starts, discount=0.9, horizon=5)
+    assert task.prior is None and draw(task, 3).shape == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"discount": 1.0}, "discount is 1.0"),
+        ({"discount": "much"}, "discount is 'much'"),
+        ({"horizon": -1}, "horizon is -1"),
+        ({"prior": VehicleModel()}, "prior has state_dim 6, but the simulator has 1"),
+        ({"state_names": ("x", "y")}, "state_names has 2 entries, expected 1"),
+        ({"action_limit": (1.0, 2.0)}, "action_limit has 2 entries"),
+    ],
+)
+def test_a_task_checks_its_parts(change: dict[str, object], message: str) -> None:
+    simulator = from_function(lambda s, a: (s + a, -(s[:, 0] ** 2)), state_dim=1, action_dim=1)
+    parts = {
+        "name": "mine",
+        "simulator": simulator,
+        "prior": None,
+        "starts": lambda n, generator: torch.zeros(n, 1),
+        "discount": 0.9,
+        "horizon": 5,
+    }
+    with pytest.raises(InputError, match=message):
+        Task(**(parts | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("path_traking", {}, "no task is called 'path_traking': expected path_tracking"),
+        ("nothing", {}, "expected Ant-v5, .* double_integrator, inverted_pendulum, linear"),
+        ("path_tracking", {"parameter": "code"}, "'parameter': expected parameters"),
+        ("path_tracking", {"parameters": "table4"}, r"expected one of \['table3', 'code'\]"),
+        ("path_tracking", {"parameters": ["code"]}, "parameters is"),
+        ("inverted_pendulum", {"engine": "bullet"}, r"\['mujoco', 'analytic'\]"),
+        ("inverted_pendulum", {"engine": "analytic", "slider": "long"}, "slider is 'long'"),
+        ("inverted_pendulum", {"reward": "late"}, "pre_step, post_step"),
+        ("linear_quadratic", {"A": [[1.0]]}, "only one of A and B"),
+        ("linear_quadratic", {"A": "one", "B": [[1.0]]}, "A is not a matrix of numbers"),
+        ("linear_quadratic", {"Q": [[1.0, 2.0], [0.0, 1.0]]}, "Q is not symmetric"),
+        ("linear_quadratic", {"start_mean": [1.0]}, r"start_mean has shape \(1,\)"),
+        ("linear_quadratic", {"prior": [[[1.0]]]}, "prior has 1 entries, expected A and B"),
+        ("double_integrator", {"dt": 0.0}, "dt is 0.0, expected a finite number"),
+        ("double_integrator", {"noise": -1.0}, "noise is -1.0"),
+        ("double_integrator", {"prior_push": "weak"}, "prior_push is 'weak'"),
+        ("hopper-v5", {}, "no task is called 'hopper-v5': expected Hopper-v5"),
+        ("Hopper-v5", {"healthy_reward": "big"}, "healthy_reward is 'big'"),
+        ("Hopper-v5", {"terminate_when_unhealthy": 0}, "terminate_when_unhealthy is 0, expected"),
+        ("missing.py:make", {}, "missing.py: no such file"),
+    ],
+)
+def test_wrong_names_and_settings_are_answered_with_the_right_ones(
+    name: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        task_from_name(name, settings)
+
+
+def test_a_file_of_ones_own_makes_a_task(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "import gradlab.tasks\n"
+        "@dataclass(frozen=True)\n"
+        "class Setting:\n"
+        "    gain: float\n"
+        "def make(gain):\n"
+        "    return gradlab.tasks.linear_quadratic(A=[[Setting(gain).gain]], B=[[1.0]])\n"
+        "def nothing():\n"
+        "    return 3\n"
+    )
+    task = task_from_name(f"{file}:make", {"gain": 0.5})
+    state = torch.ones(1, 1, dtype=torch.float64)
+    assert task.simulator.step(state, 0 * state).state.item() == 0.5
+    with pytest.raises(InputError, match="has no function 'other'"):
+        task_from_name(f"{file}:other", {})
+    with pytest.raises(InputError, match="missing a required argument: 'gain'"):
+        task_from_name(f"{file}:make", {})
+    with pytest.raises(InputError, match="returned int, expected a gradlab Task"):
+        task_from_name(f"{file}:nothing", {})

@@ -1,0 +1,204 @@
+"""The first screen of a measurement: planted gains, and what must be recommended from them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradlab.reporting.profile_page import shown
+from gradlab.runs.profile import COLUMNS, Profile
+from gradlab.runs.realised import Realised
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import QUANTITIES, Estimate
+from gradlab.verdicts.facts import facts
+from gradlab.verdicts.measurement.recommendation import recommendation
+from gradlab.verdicts.measurement.verdict import Evidence
+from gradlab.verdicts.screen import NUMBERS, WORDS, counted
+from tests.first_screens import check_first_screen
+
+GROUPS, H = 64, 5
+PAPER = {  # path tracking with a critic that points backwards
+    "data": [-0.95],
+    "model": [-0.95, -0.7, -0.1, 0.05, 0.05, 0.03],
+    "mixed": [-0.95, -0.4, 0.65, 0.8, 0.97, 0.98],
+    "true_dynamics": [-0.95, 0.3, 0.7, 0.97, 0.98, 0.99],
+    "model_all": [-0.2, -0.4, -0.6, 0.6, 0.74, 0.77],
+    "mixed_all": [-0.2, -0.5, -0.7, 0.9, 0.95, 0.98],
+    "true_dynamics_all": [-0.2, -0.6, -0.7, 0.95, 0.98, 0.99],
+}
+
+
+def planted(gains, se=0.015, *, admissible=True, status="converged", law="visited", seed=0):
+    """A profile with these gains; every cell has noise of its own over the groups."""
+    rng = np.random.default_rng(seed)
+    names = tuple(gains)
+    shape = len(names), len(QUANTITIES), H + 1
+    columns = {name: np.full(shape, np.nan) for name in COLUMNS}
+    count, method = np.zeros(shape, dtype=np.int64), np.full(shape, "", dtype=object)
+    left_out = np.full((*shape, GROUPS), np.nan)
+    for e, name in enumerate(names):
+        for h, value in enumerate(gains[name]):
+            psi = rng.normal(size=GROUPS)
+            psi = (psi - psi.mean()) / psi.std() * se * np.sqrt(GROUPS)
+            for quantity in ("gain", "cosine_batch", "mse"):
+                at = e, QUANTITIES.index(quantity), h
+                level = value if quantity != "mse" else 2 - value
+                estimate = Estimate(level, level - psi / (GROUPS - 1))
+                found = interval("mse", estimate)
+                half = 1.96 * se
+                numbers = (level, found.se, level - half, level + half)
+                for column, number in zip(COLUMNS, numbers, strict=True):
+                    columns[column][at] = number
+                count[at], method[at], left_out[at] = 512, "planted", estimate.left_out
+    truth = {"kind": "objective", "admissible": admissible, "status": status, "reason": "planted"}
+    config = {"starts": 512, "batch": 256, "law": law, "truth": "objective", "discount": 0.98}
+    environment = {"wall_seconds": "20"}
+    return Profile(
+        names, QUANTITIES, tuple(range(H + 1)), columns, count, method, left_out, config,
+        environment, truth,
+    )  # fmt: skip
+
+
+def screen(gains, **changes):
+    return recommendation(facts(planted(gains, **changes)))
+
+
+def test_the_papers_case_is_told_in_one_sentence_each():
+    found = screen(PAPER)
+    assert found.headline == (
+        "Backpropagate 4–5 steps through the model, θ in all actions: up to 77% (CI 74–80%) of "
+        "the possible gain. Unrolled up to 2 steps it lowers the return. The critic alone points "
+        "backwards. Mend the model's states first: with the simulator's, 98%."
+    )
+    assert found.light == "act" and found.sure.startswith("sure (")
+    assert found.figure == "gain"
+
+
+@pytest.mark.parametrize("se", [0.005, 0.03, 0.1, 0.4, 2.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_before_the_figure_stand_few_words_and_numbers(se, sign):
+    gains = {name: [sign * each for each in values] for name, values in PAPER.items()}
+    found = screen(gains, se=se)
+    words, numbers = counted(f"{found.headline} {found.sure}")
+    assert words <= WORDS and numbers <= NUMBERS, f"{found.headline} {found.sure}"
+    assert not found.headline.startswith("Undecided")
+
+
+def test_a_critic_that_points_right_is_recommended_itself():
+    found = screen(PAPER | {"data": [0.97], "model": [0.97, 0.5, 0.4, 0.3, 0.2, 0.1]})
+    assert found.headline.startswith("Use the critic alone (the data gradient): 97%")
+    assert "mend" not in found.headline
+
+
+def test_two_that_cannot_be_told_apart_leave_a_choice_with_one_number_of_starts():
+    found = screen({"data": [0.6], "model_all": [0.6, 0.55, 0.57, 0.5, 0.4, 0.3]}, se=0.05)
+    assert found.light == "choose"
+    assert "not excluded" in found.sure
+
+
+def test_nothing_that_helps_says_what_is_safe_meanwhile():
+    found = screen({"data": [-0.5], "model_all": [-0.5, 0.01, 0.0, 0.01, 0.0, 0.0]}, se=0.05)
+    assert found.headline.startswith("Keep the policy: no gradient here is shown to raise")
+    assert found.light in ("choose", "none")
+    harmful = screen({"data": [-0.5], "model_all": [-0.5] * 6})
+    assert harmful.light == "none" and "All of them lower it" in harmful.headline
+
+
+def test_without_a_model_the_simulator_itself_is_what_may_be_unrolled():
+    found = screen(
+        {"data": [0.2], "true_dynamics": [0.2] * 6, "true_dynamics_all": PAPER["model_all"]}
+    )
+    assert "through the simulator, θ in all actions" in found.headline
+
+
+def test_own_estimators_are_recommended_by_their_names():
+    found = screen({"data": [0.1], "mine": [0.1, 0.2, 0.9, 0.9, 0.9, 0.2]})
+    assert found.headline.startswith("Use the gradient mine at h = 2–4: up to 90%")
+
+
+def test_an_imprecise_truth_is_never_a_green_light():
+    assert screen(PAPER, status="imprecise").light == "choose"
+
+
+def test_start_states_and_missing_truths_promise_no_gain():
+    for changes in ({"admissible": False, "status": "none"}, {"law": "start"}):
+        profile = planted(PAPER, **changes)
+        if changes.get("law") == "start":
+            profile.count[:, QUANTITIES.index("gain")] = 0
+        found = recommendation(facts(profile))
+        assert found.light == "none" and "%" not in found.headline
+
+
+def test_a_gain_that_is_shown_goes_before_a_larger_one_that_is_not():
+    profile = planted({"data": [0.3], "model_all": [0.3, 0.3, 0.3, 0.3, 0.3, 0.8]})
+    at = 1, QUANTITIES.index("gain"), 5
+    profile.columns["ci_low"][at] = -0.4
+    found = facts(profile)
+    assert found.best != ("model_all", 5) and found.gains[found.best].low > 0
+
+
+def test_sureness_is_the_share_of_resamples_that_choose_alike():
+    sure, open_ = screen(PAPER, se=0.01).sure, screen(PAPER, se=0.9).sure
+    assert sure.startswith("sure (99%)") and not open_.startswith("sure")
+
+
+def stepped(changes, spread=0.1, judges=64, seed=0):
+    """Realised changes of the return per start, both lengths in proportion; no truth."""
+    rng = np.random.default_rng(seed)
+    lengths, cells = np.array([1.0, 3.0]), tuple(changes)
+    per_start = np.array([changes[cell] for cell in cells])[:, None, None]
+    noise = spread * rng.normal(size=(len(cells), 1, judges))
+    return Realised(
+        cells=cells,
+        status=("stepped",) * len(cells),
+        gain=(per_start + noise) * lengths[None, :, None],
+        opposite=np.zeros((0, judges)),
+        before=np.zeros(judges),
+        size=np.ones(judges),
+        lengths=lengths,
+        moves=(0.01, 0.03),
+        kept=np.full(len(cells), np.nan),
+        norm=float("nan"),
+        horizon=100,
+        termination="ignore",
+        ended=0.0,
+        steps=1,
+    )
+
+
+def without_truth(changes):
+    profile = planted(PAPER, admissible=False, status="none")
+    return recommendation(facts(replace(profile, realised=stepped(changes))))
+
+
+def test_without_a_truth_realised_gains_recommend_in_units_of_return():
+    found = without_truth(
+        {("data", 0): -0.2, ("true_dynamics_all", 5): 0.6, ("true_dynamics_all", 1): 0.1}
+    )
+    assert found.headline.startswith("Backpropagate 5 steps through the simulator, θ in all")
+    assert "raises the return by +0.6" in found.headline
+    assert "critic alone lowers it" in found.headline and "%" not in found.headline
+    assert "best possible is unknown" in found.headline
+    words, numbers = counted(f"{found.headline} {found.sure}")
+    assert found.light == "none" and words <= WORDS and numbers <= NUMBERS
+
+
+def test_without_a_truth_and_without_a_gain_the_policy_is_kept():
+    found = without_truth({("data", 0): -0.2, ("true_dynamics_all", 5): -0.6})
+    assert found.headline.startswith("Keep the policy: no gradient tried here")
+    assert "2 lower it" in found.headline
+
+
+def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_truth():
+    profile = planted({"data": [0.1], "model_all": [0.2] * 6}, se=0.5, status="imprecise")
+    taken = stepped({("data", 0): 0.5, ("model_all", 3): 0.9})
+    found = recommendation(facts(replace(profile, realised=taken)))
+    assert found.headline.startswith("Backpropagate 3 steps through the model, θ in all actions")
+    assert "raises the return" in found.headline and found.light == "none"
+
+
+def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(browser, tmp_path):
+    profile = planted(PAPER)
+    known = Evidence(None, None, {}, facts(profile))
+    page = shown(profile, recommendation(known.facts), "path_tracking", known)
+    check_first_screen(browser, page, tmp_path)
