@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["LogsRun", "load", "measure_logs"]
 
-_HOMES = {"measure_logs": "measuring", "LogsRun": "run", "load": "run"}
+_HOMES = {
+    "measure_logs": "gradlab.logs.measure",
+    "LogsRun": "gradlab.runs.logs",
+    "load": "gradlab.runs.logs",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(f"gradlab.logs.{_HOMES[name]}"), name)
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'gradlab.logs' has no attribute {name!r}")

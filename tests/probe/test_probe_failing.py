@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import gradlab
-from gradlab import probe as package
+import gradlab.probe
+import gradlab.runs.probe
 from gradlab.probe import sampler, updates
 from gradlab.storage.journal import Journal
 
 UPDATES = 45
 LOST = 14  # the update whose gradient is not finite
-APART = ("results", "verdict")  # modules that read a run, no part of one
+APART = ("results", "tables")  # modules that read a run, no part of one
+PACKAGES = ("gradlab.probe.", "gradlab.runs.probe.")
 # What a user calls outside of the loop, and what catches: a guard cannot guard itself.
 NOT_PLANTED = {
     "Probe.__call__", "Probe.close", "Probe.resume", "Probe.alarms", "Probe.spent",
@@ -41,9 +42,10 @@ class Planted(Exception):
 
 
 def modules() -> Iterator[Any]:
-    for found in pkgutil.iter_modules(package.__path__):
-        if found.name not in APART:
-            yield importlib.import_module(f"gradlab.probe.{found.name}")
+    for package in (gradlab.probe, gradlab.runs.probe):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if found.name.rsplit(".", 1)[-1] not in APART:
+                yield importlib.import_module(found.name)
 
 
 def callables() -> list[tuple[Any, str]]:
@@ -53,7 +55,7 @@ def callables() -> list[tuple[Any, str]]:
         for name, value in vars(module).items():
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 places += [(value, method) for method in vars(value) if _runs(value, method)]
-            elif inspect.isfunction(value) and value.__module__.startswith("gradlab.probe"):
+            elif inspect.isfunction(value) and value.__module__.startswith(PACKAGES):
                 places.append((module, name))
     places += [(TorchDispatchMode, "__enter__"), (TorchDispatchMode, "__exit__")]
     places += [(Journal, "append"), (Journal, "close")]
@@ -68,7 +70,7 @@ def _runs(kind: type, name: str) -> bool:
 
 def label(place: tuple[Any, str]) -> str:
     owner, name = place
-    return f"{owner.__name__.removeprefix('gradlab.probe.')}.{name}"
+    return f"{owner.__name__.rsplit('.', 1)[-1]}.{name}"
 
 
 def task() -> gradlab.Task:
