@@ -33,8 +33,8 @@ FOLDING = 1.0  # and from the beginning of a fold to its kill
 NURSERY = """
 import os, sys
 import numpy as np
-from gradlab import journal
-from gradlab.journal_tables import Column, Table
+from gradlab.storage import journal
+from gradlab.storage.journal_tables import Column, Table
 journal.SMALLEST, journal.SYNC = 4000, 0.01
 columns = {"loss": Column(("seed",)), "rate": Column()}
 tables = {"updates": Table("iteration", columns, {"seed": (0, 1, 2)})}

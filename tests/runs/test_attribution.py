@@ -256,7 +256,7 @@ def test_a_file_gives_the_same_ledger_without_torch(wrong_mass, tmp_path):
 OWN = """
 import torch
 from gradlab.networks.mlp import QCritic
-from gradlab.reattributed import attributed_again
+from gradlab.measurement.attribution.reattribution import attributed_again
 def policy():
     network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
     torch.nn.init.constant_(network.weight, -0.3)

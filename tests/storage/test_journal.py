@@ -450,8 +450,8 @@ def test_a_missing_or_foreign_run_says_so(tmp_path):
 
 WRITER = """
 import sys, numpy as np
-from gradlab import journal
-from gradlab.journal_tables import Column, Table
+from gradlab.storage import journal
+from gradlab.storage.journal_tables import Column, Table
 journal.SMALLEST, journal.SYNC = 4000, 0.01
 tables = {"updates": Table(
     "iteration",

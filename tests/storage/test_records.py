@@ -142,7 +142,7 @@ def test_flipped_bytes_never_escape_as_another_exception(tmp_path: Path) -> None
     script = """
         import random, sys
         from pathlib import Path
-        from gradlab import records, trial
+        from gradlab.storage import records, untrusted
         from gradlab.errors import InputError
         path, broken = Path(sys.argv[1]), Path(sys.argv[1] + ".broken")
         content, rng = path.read_bytes(), random.Random(0)

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import gradlab
-from gradlab import journal
+from gradlab.storage import journal
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.loop import train
-from gradlab.training.model_choice import LOSSES, LearnedModel
+from gradlab.training.models.model_choice import LOSSES, LearnedModel
 journal.SMALLEST, journal.SYNC = 2000, 0.01
 path = Path(sys.argv[1])
 eye = torch.eye(2, dtype=torch.float64)

@@ -50,7 +50,7 @@ def test_every_row_is_there_at_every_look_while_the_journal_is_folded_again_and_
 WRITER = """
 import sys, time
 from pathlib import Path
-from gradlab import journal
+from gradlab.storage import journal
 from tests.watching import grown
 journal.SMALLEST, journal.SYNC = 4000, 0.01
 with grown.training(Path(sys.argv[1])) as writer:
@@ -107,7 +107,7 @@ def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
 def test_only_what_is_new_is_read(tmp_path, monkeypatch):
     taken, whole = [], journal_frames.decode
     monkeypatch.setattr(
-        following.frames, "decode", lambda data: taken.append(len(data)) or whole(data)
+        following.journal_frames, "decode", lambda data: taken.append(len(data)) or whole(data)
     )
     with grown.training(tmp_path / "run.h5") as writer:
         follower = Follower(writer.path)
