@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.runs.substitutions import Attribution, Label
 from gradlab.errors import InputError
 from gradlab.runs.attribution import CANCELLING, Account, Entry, Ledger, Part, Spread, Step
 from gradlab.runs.profile import Profile, check_profile
+from gradlab.runs.substitutions import Attribution, Label
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlab.storage import records
 from gradlab.statistics.kernels import ActionProducts, GroupProducts, Kernels
+from gradlab.storage import records
 
 PREFIX = "kernels "
 INNER = "squared gradient norm"

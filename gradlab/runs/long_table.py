@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.storage import records
 from gradlab.errors import InputError
+from gradlab.storage import records
 
 LABELS = ("section", "block", "output", "input")
 NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.storage import records
 from gradlab.statistics.comparison import ratio_interval
 from gradlab.statistics.intervals import Interval, skewness_corrected
 from gradlab.statistics.intervals import jackknife_se as se_of
 from gradlab.statistics.moments import Estimate
+from gradlab.storage import records
 
 Floats = NDArray[np.float64]
 TRUTH = "truth"  # in the place of an estimator's name

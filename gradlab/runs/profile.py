@@ -16,17 +16,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.storage import records
-from gradlab.runs.substitutions import Attribution, attribution_from_groups, attribution_groups
-from gradlab.runs.one_step import Consequence, consequence_from_group, consequence_group
 from gradlab.errors import InputError
-from gradlab.runs.check_results import Finding, Theory, bounds_table, findings_from_group, findings_group, theory_from_group, theory_group
+from gradlab.runs.check_results import (
+    Finding,
+    Theory,
+    bounds_table,
+    findings_from_group,
+    findings_group,
+    theory_from_group,
+    theory_group,
+)
+from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
+from gradlab.runs.one_step import Consequence, consequence_from_group, consequence_group
 from gradlab.runs.realised import Realised
 from gradlab.runs.realised_record import realised_from_group, realised_group
+from gradlab.runs.substitutions import Attribution, attribution_from_groups, attribution_groups
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
-from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
+from gradlab.storage import records
 
 Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
@@ -138,7 +146,9 @@ def check_profile(profile: object) -> None:
     Raises:
         InputError: it is no Profile.
     """
-    validation.instance("profile", profile, Profile, "a Profile, of gradlab.measure or gradlab.load")
+    validation.instance(
+        "profile", profile, Profile, "a Profile, of gradlab.measure or gradlab.load"
+    )
 
 
 def load(path: str | Path) -> Profile:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gradlab.storage import records
 from gradlab.runs.realised import STATUSES, Realised, Status
+from gradlab.storage import records
 
 UNIT = "discounted return"
 PLAIN = ("norm", "horizon", "termination", "ended", "steps")

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.storage import records
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import Game
+from gradlab.storage import records
 
 Floats = NDArray[np.float64]
 Cell = tuple[str, int]

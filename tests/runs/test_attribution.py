@@ -247,7 +247,8 @@ def test_a_file_gives_the_same_ledger_without_torch(wrong_mass, tmp_path):
     one, other = (gradlab.attribute(p).table() for p in (wrong_mass, gradlab.load(file)))
     assert one.equals(other) and len(one)
     script = (
-        "import sys; from gradlab.runs.attribution_shares import attribute; from gradlab.runs.profile import load\n"
+        "import sys; from gradlab.runs.attribution_shares import attribute\n"
+        "from gradlab.runs.profile import load\n"
         f"attribute(load({str(file)!r})).table(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,7 +1,7 @@
-"""What a probe wrote, read without torch, finished or while it is being written.
+"""Results of a probe, read without torch, finished or while they are being written.
 
-Its tables are those of `gradlab.runs.probe.schema`; `table` lays them out as rows for the figures, every
-estimate with its 95% interval.
+Its tables are those of `gradlab.runs.probe.schema`; `table` lays them out as rows for the figures,
+every estimate with its 95% interval.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.storage import journal
 from gradlab.errors import InputError
-from gradlab.storage.journal_tables import Column, Table
 from gradlab.runs.probe.schema import KIND, tables
+from gradlab.storage import journal
+from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Record
 
 Columns = Mapping[str, NDArray[Any]]

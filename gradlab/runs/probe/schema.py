@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.storage.journal_tables import Column, Table
 from gradlab.runs.probe.measured_columns import CELLS, ENDS, MEASURED, STEPS
+from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 KIND = "probe"

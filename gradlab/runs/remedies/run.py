@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.storage import records
 from gradlab.errors import InputError
 from gradlab.runs.remedies import tables
 from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, Pair
+from gradlab.storage import records
 
 KIND = "remedies"
 COLUMNS = (*LABELS, *NUMBERS, "trial")

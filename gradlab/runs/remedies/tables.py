@@ -8,8 +8,8 @@ from math import exp, nan
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.remedies.values import Cells, Key, Pair
 from gradlab.runs.remedies.ratios import ratio
+from gradlab.runs.remedies.values import Cells, Key, Pair
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Estimate

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from math import exp
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.training.measured_outcomes import SWITCHED
+from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
-from gradlab.runs.training.measured_outcomes import LOST, NO_TRUTH, SWITCHED
-from gradlab.runs.training.results import Floats, Training
-from gradlab.wording import percent, span, times, two
 
 FEWEST = 3  # seeds that make an interval
 SAME = 1e-6  # of a weight: closer weights have the same error
@@ -67,16 +64,6 @@ def by_gain(run: Training) -> bool:
     return str(run.config["algorithm"]["weights"].get("by", "mse")) == "gain"
 
 
-
-
-
-
-
-
-
-
-
-
 def gains_over_rule(run: Training) -> list[Floats]:
     """Of each seed gain in force − gain of the rule at measurements where weights differed."""
     gap = run.weights["gain_over_rule"]
@@ -109,7 +96,3 @@ def interval_of_mean(values: Floats) -> tuple[float, float]:
     """95%, over values that are independent, each left out in turn."""
     left_out = (values.sum() - values) / (len(values) - 1)
     return skewness_corrected(Estimate(float(values.mean()), left_out))
-
-
-
-

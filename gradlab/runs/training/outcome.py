@@ -16,10 +16,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from gradlab.statistics.intervals import Z
-from gradlab.statistics.number import Number, decide
 from gradlab.runs.training.pairs import FEWEST, paired_returns
 from gradlab.runs.training.results import Floats, Training
+from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number, decide
 
 CHANCE = 0.05
 

@@ -20,10 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate
-from gradlab.runs.training.results import Floats, Training
-from gradlab.wording import span, times, two
 
 WHOLE, OWN = "relative_mse", "dynamics_relative_mse"
 WORDS = {
@@ -97,14 +96,6 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
         for pair in pairs(runs[base], runs[name])
     ]
     return pd.DataFrame(rows)
-
-
-
-
-
-
-
-
 
 
 def _columns(run: Training, seeds: list[int]) -> NDArray[np.int64]:

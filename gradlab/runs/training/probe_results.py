@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.probe.results import Columns, ProbeRun
-from gradlab.storage.records import Array, Record
 from gradlab.runs.training.probe_tables import PREFIX
+from gradlab.storage.records import Array, Record
 
 
 def probes(record: Record) -> dict[str, ProbeRun]:

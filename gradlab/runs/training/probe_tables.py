@@ -1,4 +1,4 @@
-"""What the probe of a training run writes: the tables of `gradlab.runs.probe.schema` for several seeds.
+"""Tables of a training run's probe: those of `gradlab.runs.probe.schema` for several seeds.
 
     probe_vitals, probe_successive, probe_measured      as there, every estimate with an axis "seed"
     probe_horizons      which horizons of the mixture were rolled out, and how many paths got there
@@ -15,8 +15,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from gradlab.storage.journal_tables import Column, Table
 from gradlab.runs.probe import schema
+from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 PREFIX = "probe_"

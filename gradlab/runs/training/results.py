@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.storage import journal
 from gradlab.errors import InputError
 from gradlab.runs.probe.results import ProbeRun
-from gradlab.storage.records import Record
-from gradlab.statistics.seeds import aggregate
 from gradlab.runs.training import probe_results
+from gradlab.statistics.seeds import aggregate
+from gradlab.storage import journal
+from gradlab.storage.records import Record
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""What runs contain, read without torch: one module or package per kind of run."""
