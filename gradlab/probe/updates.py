@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.probe.alarm_log import Desk
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.alarms.growth import STRETCH, Growth
+from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
 from gradlab.probe.alarms.steps import thrown_away
 from gradlab.probe.alarms.updates import lost_now
 from gradlab.probe.budget import Budget
@@ -90,7 +90,7 @@ class Updates:
         self._scaled = False  # whether a scaler had multiplied it
         self._waiting = 0  # marked passes since an update ended
         self._thrown = 0  # of these: that began without a gradient
-        self._growth = Growth("exploding gradient", "policy's")
+        self._growth = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
         self._due = budget.look()  # whether it is looked at or passed over
         self._marked = False
         self._batch = BATCH

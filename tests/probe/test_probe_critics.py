@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.probe.alarms.growth import Growth
+from gradlab.probe.alarms.growth import OF_A_POLICY, Growth
 from gradlab.probe.updates import THROWN
 
 UPDATES, BATCH, LATE = 120, 16, 60
@@ -192,6 +192,26 @@ def test_growth_without_an_end_is_known_from_leaps_and_from_coming_back(name: st
             growth.add(size)
         told = growth.stretch() is not None or told
     assert told == expected
+
+
+# Stable-Baselines3's DDPG on InvertedPendulum-v5: its actor saturates at once, and comes back.
+COMES_BACK = [
+    2.8e-4, 6.0e-7, 6.5e-7, 1.3e-6, 1.6e-6, 1.9e-6, 2.0e-6, 3.6e-6, 2.0e-5, 1.6e-3, 1.1e-2, 3.2e-2,
+    7.5e-2, 6.8e-2, 4.7e-2, 5.3e-2, 4.4e-2, 8.6e-2, 7.7e-2, 5.6e-2, 4.2e-2, 8.1e-2, 6.8e-2,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"), [(COMES_BACK, False), ([1.03 ** (20 * i) for i in range(12)], True)]
+)
+def test_a_policys_gradient_that_returns_from_saturation_does_not_explode(
+    sizes: list[float], expected: bool
+) -> None:
+    growth, raised = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY), False
+    for size in sizes:
+        growth.add(size, 20)
+        raised = growth.stretch() is not None or raised
+    assert raised == expected
 
 
 @pytest.mark.parametrize("which", ["rate", "critic_rate"])
