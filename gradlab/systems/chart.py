@@ -4,7 +4,7 @@
     physics  x = (qpos, qvel), root translation 0
     tangent  δ = (dqpos, dqvel), one entry per degree of freedom; rotations as in `mj_integratePos`
 
-Whoever reads states (policy, critic, learned model) sees a quaternion's four numbers. A step
+Policies, critics and learned models read a quaternion's four numbers. A step
 normalises them before and after, so it is a map of all of them, f(s) = f(s / norms), and its
 derivative in that coordinate is exact for every ds, on the sphere or off it:
 

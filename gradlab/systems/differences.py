@@ -3,11 +3,11 @@
     J e_i ≈ (f(z + ε e_i) - f(z - ε e_i)) / 2ε,      z = (s, a),   all perturbed rows in one batch
 
 Where a contact or a limit switches inside the stencil, the difference is smooth-looking and wrong.
-One extra pair along a random direction d at ε/10 tells: flag where |J d - D_d| > 3e-3 max|J|,
-retry the flagged states at ε/10, ε/100 and ε/1000, which reach ever less of a switch. What is
-flagged even then keeps its flag and the Jacobian of the first step, in which a jump weighs least
-(jump/2ε). States on curved spaces (quaternions) move along tangents: z + ε e_i and the difference
-are then those of a `Displacements`.
+One extra pair along a random direction d at ε/10 detects it: a sample is flagged where
+|J d - D_d| > 3e-3 max|J|. Flagged samples are differenced again at ε/10, ε/100 and ε/1000, which
+reach less of a switch. A sample that is flagged at every step keeps its flag and the Jacobian of
+the first step, in which a jump weighs least (jump/2ε). States on curved spaces (quaternions) move
+along tangents: z + ε e_i and the difference are then those of a `Displacements`.
 """
 
 from __future__ import annotations
@@ -113,15 +113,15 @@ def certified_jacobian(
     moves = Flat(state.shape[1]) if moves is None else moves
     samples = max(1, MOST_ROWS // (2 * (moves.tangent_dim + action.shape[1] + 1)))
     blocks = range(0, len(state), samples) or range(1)
-    found = [
+    parts = [
         _retried(step, state[i : i + samples], action[i : i + samples], low, high, epsilon, moves)
         for i in blocks
     ]
-    if len(found) == 1:
-        return found[0]
+    if len(parts) == 1:
+        return parts[0]
 
     def joined(name: str) -> Any:
-        return np.concatenate([getattr(each, name) for each in found])
+        return np.concatenate([getattr(part, name) for part in parts])
 
     return CertifiedJacobian(*(joined(field.name) for field in fields(CertifiedJacobian)))
 
@@ -135,17 +135,17 @@ def _retried(
     epsilon: float,
     moves: Displacements,
 ) -> CertifiedJacobian:
-    found = _differences(step, state, action, low, high, epsilon, moves)
+    certified = _differences(step, state, action, low, high, epsilon, moves)
     for smaller in RETRIES:
-        retry = np.flatnonzero(found.flags)
+        retry = np.flatnonzero(certified.flags)
         if len(retry) == 0:
             break
         rows = state[retry], action[retry]
         again = _differences(step, *rows, low, high, smaller * epsilon, moves)
         better = ~again.flags
-        for field in fields(found):
-            getattr(found, field.name)[retry[better]] = getattr(again, field.name)[better]
-    return found
+        for field in fields(certified):
+            getattr(certified, field.name)[retry[better]] = getattr(again, field.name)[better]
+    return certified
 
 
 def _differences(
@@ -170,16 +170,16 @@ def _differences(
     change = moves.between(after[0], after[1])
 
     # The distance really stepped: rounded, halved on a limit, and endless (derivative 0) beyond.
-    by_state = _own(moves.between(states[0][:width], states[1][:width])[..., -width:])
+    by_state = _diagonal(moves.between(states[0][:width], states[1][:width])[..., -width:])
     within = (action >= low) & (action <= high)
-    by_action = np.where(within, _own(actions[0][width:-1] - actions[1][width:-1]), np.inf)
+    by_action = np.where(within, _diagonal(actions[0][width:-1] - actions[1][width:-1]), np.inf)
     stepped = np.concatenate([by_state, by_action], axis=1)
     with np.errstate(invalid="ignore"):  # of steps that left the finite numbers
         J = np.ascontiguousarray(np.moveaxis(change[:-1], 0, 2) / stepped[:, None, :])
     return _certify(J, change[-1] / (0.2 * epsilon), direction, width, epsilon)
 
 
-def _own(apart: Array) -> Array:
+def _diagonal(apart: Array) -> Array:
     """Coordinate i of point i, [width, N, width] → [N, width]."""
     return np.diagonal(apart, axis1=0, axis2=2)
 

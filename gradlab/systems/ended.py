@@ -1,11 +1,10 @@
-"""A diverging simulation ends its own sample: rows that left the finite numbers are not stepped.
+"""Steps and linearizations of batches in which some simulations have diverged.
 
-Systems refuse states that are not finite, and rightly: they are somebody's mistake, or a sample
-that has ended before. Loops over many samples know which: they step and linearize the others, and
-carry the ended ones along as NaN, not alive and flagged.
+A system refuses states that are not finite. Loops over many samples therefore step and linearize
+the finite rows only. The other rows are carried along as NaN, not alive and flagged.
 
-What comes back are numbers: a model's own parameters may require gradients, as those of a torch
-module do, but nothing here is differentiated in them.
+The results carry no graph: a model's parameters may require gradients, but nothing here is
+differentiated in them.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ def step_running(
     """`system.step` of the rows that are finite; NaN and not alive for the others."""
     running = torch.isfinite(state).all(dim=1)
     if bool(running.all()):
-        found = system.step(state, action, noise)
-        return Transition(found.state.detach(), found.reward.detach(), found.alive)
-    kept = system.step(state[running], action[running], None if noise is None else noise[running])
+        after = system.step(state, action, noise)
+        return Transition(after.state.detach(), after.reward.detach(), after.alive)
+    finite = system.step(state[running], action[running], None if noise is None else noise[running])
     return Transition(
-        _spread(kept.state.detach(), running, torch.nan),
-        _spread(kept.reward.detach(), running, torch.nan),
-        _spread(kept.alive, running, False),
+        _spread(finite.state.detach(), running, torch.nan),
+        _spread(finite.reward.detach(), running, torch.nan),
+        _spread(finite.alive, running, False),
     )
 
 
@@ -38,16 +37,16 @@ def linearize_running(
     """`system.linearize` of the rows that are finite; NaN and flagged for the others."""
     running = torch.isfinite(state).all(dim=1) & torch.isfinite(action).all(dim=1)
     if bool(running.all()):
-        found = system.linearize(state, action, noise)
-        return Linearization(*_numbers(found), found.certificate)
+        linear = system.linearize(state, action, noise)
+        return Linearization(*_numbers(linear), linear.certificate)
     given = None if noise is None else noise[running]
-    kept = system.linearize(state[running], action[running], given)
-    A, B, r_s, r_a = (_spread(each, running, torch.nan) for each in _numbers(kept))
-    old = kept.certificate
+    finite = system.linearize(state[running], action[running], given)
+    A, B, r_s, r_a = (_spread(each, running, torch.nan) for each in _numbers(finite))
+    certified = finite.certificate
     certificate = Certificate(
-        _spread(old.flags, running, True),
-        {name: _spread(error, running, torch.nan) for name, error in old.error.items()},
-        None if old.step is None else _spread(old.step, running, torch.nan),
+        _spread(certified.flags, running, True),
+        {name: _spread(error, running, torch.nan) for name, error in certified.error.items()},
+        None if certified.step is None else _spread(certified.step, running, torch.nan),
     )
     return Linearization(A, B, r_s, r_a, certificate)
 

@@ -1,4 +1,4 @@
-"""A system whose last action is log π, paid for at the temperature α.
+"""A system whose last action is log π, with the entropy bonus in its reward.
 
     s' = f(s, a, ξ),   r̃ = r(s, a) − α log π,   B̃ = [B, 0],   r̃_ã = (r_a, −α)
 

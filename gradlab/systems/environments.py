@@ -1,4 +1,4 @@
-"""What each Gymnasium MuJoCo environment rewards and when it ends: one row each.
+"""Reward and terminal set of each Gymnasium MuJoCo environment: one row each.
 
     r = w (p(q') − p(q)) / dt + h [healthy] − c |a|²,      terminated = not healthy
 

@@ -97,7 +97,7 @@ class FunctionSystem:
             unused = 0 * (s.sum(1, keepdim=True) + a.sum(1, keepdim=True))
             outputs = torch.cat([after, reward[:, None]], 1) + unused
             sweeps = torch.autograd.grad(outputs, (s, a), cotangents, is_grads_batched=True)
-        by_state, by_action = (each.transpose(0, 1) for each in sweeps)
+        by_state, by_action = (columns.transpose(0, 1) for columns in sweeps)
         return Linearization(
             A=by_state[:, :-1],
             B=by_action[:, :-1],
@@ -147,15 +147,15 @@ def survivors(alive: AliveFunction | None, after: Tensor) -> Tensor:
     """`alive` of the next states, checked; all of them without it. bool [N]."""
     if alive is None:
         return torch.ones_like(after[:, 0], dtype=torch.bool)
-    found: object = _tried("alive", alive, [after])
-    if not isinstance(found, Tensor):
-        raise InputError(f"alive returned {validation.shown(found)}, expected torch.bool [N]")
-    if found.shape == (len(after), 1) and found.dtype == torch.bool:
-        found = found[:, 0]
-    if found.shape != after.shape[:1] or found.dtype != torch.bool:
-        got = f"{found.dtype} {tuple(found.shape)}"
+    living: object = _tried("alive", alive, [after])
+    if not isinstance(living, Tensor):
+        raise InputError(f"alive returned {validation.shown(living)}, expected torch.bool [N]")
+    if living.shape == (len(after), 1) and living.dtype == torch.bool:
+        living = living[:, 0]
+    if living.shape != after.shape[:1] or living.dtype != torch.bool:
+        got = f"{living.dtype} {tuple(living.shape)}"
         raise InputError(f"alive returned {got}, expected torch.bool {tuple(after.shape[:1])}")
-    return found
+    return living
 
 
 def _tried(name: str, function: Callable[..., object], inputs: Sequence[Tensor]) -> object:

@@ -1,4 +1,4 @@
-"""What a Gymnasium MuJoCo environment says about itself: model, frame skip, reset, joint limits."""
+"""Model, frame skip, reset law and joint limits of a Gymnasium MuJoCo environment."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def _check_settable(env_id: str, model: mujoco.MjModel) -> None:
         "user data": model.nuserdata,
         "delayed controls or sensors": model.nhistory,
     }
-    found = [f"{count} {name}" for name, count in hidden.items() if count]
-    if found:
+    unsettable = [f"{count} {name}" for name, count in hidden.items() if count]
+    if unsettable:
         raise InputError(
-            f"{env_id}: its state cannot be set exactly, the model has {', '.join(found)} beside "
-            f"positions and velocities"
+            f"{env_id}: its state cannot be set exactly, the model has {', '.join(unsettable)} "
+            f"beside positions and velocities"
         )

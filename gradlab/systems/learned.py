@@ -138,9 +138,9 @@ class LearnedSystem:
         self, state: Tensor, action: Tensor, next_state: Tensor, member: int | None
     ) -> Tensor:
         numbers = self.ensemble.numbers(state, self.chosen)
-        found, ds = predict(numbers, torch.cat([state, action], dim=1)), self.state_dim
-        std = found.std[..., :ds]
-        noise = (next_state - found.mean[..., :ds]) / std
+        predicted, ds = predict(numbers, torch.cat([state, action], dim=1)), self.state_dim
+        std = predicted.std[..., :ds]
+        noise = (next_state - predicted.mean[..., :ds]) / std
         if member is None:
             density = -0.5 * noise.square().sum(dim=2) - std.log().sum(dim=2)
             index = density.argmax(dim=0)
@@ -156,8 +156,8 @@ class LearnedSystem:
         """μ_k + σ_k ξ [N, out], every row by its own member."""
         parts, order = [], []
         for member, rows in self._by_member(noise):
-            found = predict(self.ensemble.numbers(x, [member]), x[rows])
-            parts.append(found.mean[0] + found.std[0] * noise[rows, :-1])
+            predicted = predict(self.ensemble.numbers(x, [member]), x[rows])
+            parts.append(predicted.mean[0] + predicted.std[0] * noise[rows, :-1])
             order.append(rows)
         return torch.cat(parts)[torch.cat(order).argsort()]
 
@@ -173,12 +173,12 @@ class LearnedSystem:
     def _mean_jacobian(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Averages over the elites, of which one Jacobian is held at a time."""
         outputs, share = self._used(), 1 / len(self.chosen)
-        quiet = x.new_zeros(len(x), outputs)
-        value, jacobian = quiet.clone(), x.new_zeros(len(x), outputs, x.shape[1])
+        zero = x.new_zeros(len(x), outputs)
+        value, jacobian = zero.clone(), x.new_zeros(len(x), outputs, x.shape[1])
         for member in self.chosen:
-            found = realised(self.ensemble.numbers(x, [member]), x, quiet, outputs)
-            value += share * found[0]
-            jacobian += share * found[1]
+            linear = realised(self.ensemble.numbers(x, [member]), x, zero, outputs)
+            value += share * linear[0]
+            jacobian += share * linear[1]
         return value, jacobian
 
     def _used(self) -> int:

@@ -41,7 +41,7 @@ SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
 
 @dataclass(frozen=True)
 class MujocoEnvironment:
-    """One row of `environments.ENVIRONMENTS`, or a row of one's own."""
+    """One row of `environments.ENVIRONMENTS`, or a row of the user's."""
 
     environment: Environment
 
@@ -132,23 +132,23 @@ class MujocoEnvironment:
         control cost keeps its own.
         """
         before, control = self._checked(state, action, noise)
-        found, root = self._differences(before, control), self.chart.root
+        differences, root = self._differences(before, control), self.chart.root
         after = self._after(before, control)
         E, T = self.chart.lift(after), self.chart.drop(before)
-        r_d, by_a, residual = self._reward_gradients(before, control, after, found)
+        r_d, by_a, residual = self._reward_gradients(before, control, after, differences)
         by_s = (r_d[:, None] @ T)[:, 0]
-        blocks = (E @ found.A[:, root:] @ T, E @ found.B[:, root:], by_s, by_a)
-        A, B, r_s, r_a = (torch.as_tensor(each).to(state) for each in blocks)
+        blocks = (E @ differences.A[:, root:] @ T, E @ differences.B[:, root:], by_s, by_a)
+        A, B, r_s, r_a = (torch.as_tensor(block).to(state) for block in blocks)
         error = {
-            "A": found.error_A,
-            "B": found.error_B,
+            "A": differences.error_A,
+            "B": differences.error_B,
             "r_s": relative(residual, by_s),
             "r_a": relative(residual, by_a),
         }
         certificate = Certificate(
-            torch.as_tensor(found.flags).to(state.device),
+            torch.as_tensor(differences.flags).to(state.device),
             {name: torch.as_tensor(value).to(state) for name, value in error.items()},
-            torch.as_tensor(found.step).to(state),
+            torch.as_tensor(differences.step).to(state),
         )
         return Linearization(A, B, r_s, r_a, certificate)
 
@@ -159,12 +159,12 @@ class MujocoEnvironment:
         translation: its columns are those of the identity.
         """
         before, control = self._checked(state, action, None)
-        found = self._differences(before, control)
+        differences = self._differences(before, control)
         n, root = len(before), self.chart.root
-        columns = np.zeros((n, found.A.shape[1], root))
+        columns = np.zeros((n, differences.A.shape[1], root))
         columns[:, range(root), range(root)] = 1.0
-        A = np.concatenate([columns, found.A], 2)
-        return torch.as_tensor(A).to(state), torch.as_tensor(found.B).to(state)
+        A = np.concatenate([columns, differences.A], 2)
+        return torch.as_tensor(A).to(state), torch.as_tensor(differences.B).to(state)
 
     def beyond_limits(self, state: Tensor) -> Tensor:
         """Is a joint beyond its (soft) limits? [N] bool."""

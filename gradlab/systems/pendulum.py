@@ -7,8 +7,8 @@
     r  = −(wrap(θ)² + 0.1 θ̇² + 0.001 u²)      of the state before the step
 
 The chart is Gymnasium's inner state: minimal, and smooth but for the velocity's clip (flagged) and
-the torque's. Gymnasium observes (cos θ, sin θ, θ̇) instead, whose radial direction no transition
-ever shows, so that a model's Jacobians there are partly arbitrary. The wrap of the reward has
+the torque's. Gymnasium observes (cos θ, sin θ, θ̇) instead, whose radial direction is in no
+transition, so that a model's Jacobians in it are partly arbitrary. The wrap of the reward has
 derivative 1.
 """
 

@@ -31,9 +31,9 @@ LINEARIZE_TOLERANCE = 1e-12
 
 
 class CaughtWarnings:
-    """Inside, MuJoCo's warnings go nowhere: what they announce is told by the rows themselves.
+    """A context without MuJoCo's warnings: a row that diverged is NaN, which says the same.
 
-    The handler is the whole process's, so whoever leaves last puts the former one back.
+    The handler belongs to the whole process: the last context to end restores the former one.
     """
 
     def __init__(self) -> None:

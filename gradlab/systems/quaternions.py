@@ -51,6 +51,6 @@ def lift(q: Array) -> Array:
 
 
 def drop(q: Array) -> Array:
-    """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; along q itself it is none."""
+    """4 E(q/|q|)ᵀ/|q| [..., 3, 4]: the δ of a move of q; 0 along q itself."""
     size = np.linalg.norm(q, axis=-1, keepdims=True)
     return np.asarray(4 * np.swapaxes(lift(q / size), -1, -2) / size[..., None])

@@ -1,4 +1,4 @@
-"""Recorded trajectories in the place of a simulator: states that are there, and no step.
+"""Recorded trajectories in the place of a simulator: they have states, but no step.
 
 An estimator whose `states` is `Recorded` reads the path that it is given, with the policy's and
 the model's noise inferred from each transition (RP-DR, SVG).

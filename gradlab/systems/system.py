@@ -1,4 +1,4 @@
-"""One step of a Markov decision process, batch-first: what every simulator and model offers.
+"""One step of a Markov decision process, batch-first: the protocol of every simulator and model.
 
     step       (s, a, ξ) → s', r, alive'
     linearize  (s, a, ξ) → A = ∂s'/∂s, B = ∂s'/∂a, r_s = ∂r/∂s, r_a = ∂r/∂a
@@ -124,7 +124,7 @@ def check_system(name: str, system: object) -> None:
 
 
 def check_step(system: System, state: Tensor, action: Tensor, noise: Tensor | None) -> None:
-    """Shapes and dtypes at the door of `step` and `linearize`.
+    """Check shapes and dtypes of the arguments of `step` and `linearize`.
 
     Raises:
         InputError: names the argument, its shape or dtype and what was expected.

@@ -71,14 +71,14 @@ class TwoModels:
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
         with torch.no_grad():
-            found = self.prediction.step(state.detach(), action.detach(), noise)
+            predicted = self.prediction.step(state.detach(), action.detach(), noise)
         if not torch.is_grad_enabled():
-            return found
+            return predicted
         slope = self.gradient.step(state, action)
         return Transition(
-            found.state + (slope.state - slope.state.detach()),
-            found.reward + (slope.reward - slope.reward.detach()),
-            found.alive,
+            predicted.state + (slope.state - slope.state.detach()),
+            predicted.reward + (slope.reward - slope.reward.detach()),
+            predicted.alive,
         )
 
     def linearize(
