@@ -3,18 +3,26 @@
     task = gradlab.tasks.path_tracking(parameters="table3")
     task = Task("mine", simulator, prior, starts, discount=0.98, horizon=25)
 
-In every N(m, x) below, x is the standard deviation. One file per family of tasks, named unlike
-its factories, which it would hide.
+In every N(m, x) below, x is the standard deviation. Each family of tasks is a file. Its name
+differs from its factories', which it would hide. `TASKS` has the names of the command line.
 """
 
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+
+from gradlab import validation
+from gradlab.errors import InputError
 from gradlab.tasks.cartpole import inverted_pendulum
-from gradlab.tasks.environments import mujoco, view
+from gradlab.tasks.checks import nearest
+from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view
 from gradlab.tasks.learned import with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
-from gradlab.tasks.names import TASKS, task_from_name
 from gradlab.tasks.swing_up import pendulum
 from gradlab.tasks.task import Starts, Task
 from gradlab.tasks.vehicle import path_tracking
+from gradlab.user_code.loading import called, load_object, own
 
 __all__ = [
     "TASKS",
@@ -30,3 +38,46 @@ __all__ = [
     "view",
     "with_learned_prior",
 ]
+
+TASKS: dict[str, Callable[..., Task]] = {
+    "path_tracking": path_tracking,
+    "inverted_pendulum": inverted_pendulum,
+    "pendulum": pendulum,
+    "linear_quadratic": linear_quadratic,
+    "double_integrator": double_integrator,
+    **MUJOCO_TASKS,
+}
+
+
+def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
+    """The task called `name`, or made by `function` of a user's own "file.py:function".
+
+    Args:
+        name: one of `TASKS`, or path and function.
+        settings: arguments of the factory.
+    """
+    mine = own(name)
+    factory = load_object(name) if mine else _named_factory(name)
+    if isinstance(factory, Task) and not settings:
+        return factory
+    if not callable(factory):
+        raise InputError(
+            f"{name} is {validation.shown(factory)}, expected a function that makes a Task"
+        )
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(**settings)
+    except TypeError as error:
+        unknown = [setting for setting in settings if setting not in signature.parameters]
+        hint = nearest(unknown[0], signature.parameters) if unknown else ""
+        raise InputError(f"{name} {error}{hint}") from None
+    task = called(name, factory, **settings) if mine else factory(**settings)
+    if not isinstance(task, Task):
+        raise InputError(f"{name} returned {type(task).__name__}, expected a gradlab Task")
+    return task
+
+
+def _named_factory(name: str) -> Callable[..., object]:
+    if name not in TASKS:
+        raise InputError(f"no task is called {name!r}{nearest(name, TASKS)}")
+    return TASKS[name]

@@ -1,4 +1,4 @@
-"""Settings of task factories may come from a command line: their types are not certain."""
+"""Checks of the settings of task factories, which may come from a command line as any type."""
 
 from __future__ import annotations
 

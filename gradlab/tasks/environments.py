@@ -1,4 +1,4 @@
-"""Gymnasium's MuJoCo environments as tasks, their simulator alone: no prior model.
+"""Gymnasium's MuJoCo environments as tasks: a simulator without a prior model.
 
 State (qpos without the root's translation, qvel), Ant and Humanoid therefore with the truncated
 observations of MBPO and DDPPO (27 and 45 numbers). Velocities are never clipped: a policy that
@@ -43,7 +43,7 @@ def mujoco(
     names; None is its default.
 
     Raises:
-        InputError: an unknown environment (those that there are are named) or a wrong weight.
+        InputError: an unknown environment, or a wrong weight.
     """
     row = _row(env_id)
     if not isinstance(terminate_when_unhealthy, bool):

@@ -1,7 +1,7 @@
-"""A task's law of starts as users write it: with or without a generator, in torch or numpy.
+"""A task's start law from a user's function: with or without a generator, in torch or numpy.
 
-What comes out is a float64 tensor [n, ds], and the same for the same generator. A function without
-a generator draws from the streams of torch and numpy, which are seeded for it and put back.
+A draw is a float64 tensor [n, ds], the same for the same generator. A function without a generator
+draws from the global streams of torch and numpy, which are seeded before and restored after it.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ class StartLaw:
     def __call__(self, n: int, generator: torch.Generator) -> Tensor:
         with running("starts"):
             if self.seeded:
-                found = self.function(n, generator)
+                drawn = self.function(n, generator)
             else:
                 with _streams(int(torch.randint(2**32, (), generator=generator))):
-                    found = self.function(n)
-        return self._checked(found, n)
+                    drawn = self.function(n)
+        return self._checked(drawn, n)
 
-    def _checked(self, found: Any, n: int) -> Tensor:
-        if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
-            found = torch.from_numpy(found)
-        if not isinstance(found, Tensor):
+    def _checked(self, drawn: Any, n: int) -> Tensor:
+        if isinstance(drawn, np.ndarray) and drawn.dtype.kind in "fiu":
+            drawn = torch.from_numpy(drawn)
+        if not isinstance(drawn, Tensor):
             raise InputError(
-                f"starts returned a {type(found).__name__}, expected a tensor [n, {self.state_dim}]"
+                f"starts returned a {type(drawn).__name__}, expected a tensor [n, {self.state_dim}]"
             )
-        if found.shape != (n, self.state_dim):
+        if drawn.shape != (n, self.state_dim):
             raise InputError(
-                f"starts returned shape {tuple(found.shape)} for n = {n}, expected "
+                f"starts returned shape {tuple(drawn.shape)} for n = {n}, expected "
                 f"[{n}, {self.state_dim}]"
             )
-        values = found.clone() if found.is_inference() else found.detach()
+        values = drawn.clone() if drawn.is_inference() else drawn.detach()
         return values.double()
 
 
@@ -62,7 +62,7 @@ def start_law(function: Callable[..., Any], state_dim: int) -> StartLaw:
         return function
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # not to be had of every built-in one
+    except (TypeError, ValueError):  # some built-in functions have no signature
         return StartLaw(function, state_dim, seeded=True)
     for given in (2, 1):
         try:

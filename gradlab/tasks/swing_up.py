@@ -1,4 +1,4 @@
-"""Gymnasium's Pendulum-v1: a swing-up, with a model of a wrong rod where one is asked for."""
+"""Gymnasium's Pendulum-v1: a swing-up, optionally with a prior model of another rod."""
 
 from __future__ import annotations
 

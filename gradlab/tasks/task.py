@@ -72,7 +72,7 @@ class Task:
             got = "None" if self.starts is None else f"a {type(self.starts).__name__}"
             raise InputError(
                 f"starts is {got}, expected a function (n, generator) -> [n, {ds}]: what "
-                f"a policy visits, and what it earns, is said of a law of starts"
+                f"a policy visits, and what it earns, depends on the start law"
             )
         object.__setattr__(self, "starts", start_law(self.starts, ds))
         self._check_widths(ds, da)
