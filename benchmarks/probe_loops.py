@@ -27,8 +27,9 @@ from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import find
 from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import tables
-from gradlab.training.run import Run
+from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task
+from gradlab.training.state import begin
 
 STATES, ACTIONS, BATCH = 17, 6, 256  # HalfCheetah's
 
@@ -200,8 +201,8 @@ def ours(name: str, folder: Path, share: float | None = None) -> Loop:
     """gradlab's own learner with `probe_budget`: batches, updates and windows, no environment."""
     task, clock, algorithm = gradlab.tasks.path_tracking(), Stopwatch(), find(name)
     settings = for_task(task.name, warmup=5000, probe_budget=share or 1.0)
-    run = Run(algorithm, task, settings)
-    run._collect()
+    run = begin(algorithm, task, settings)
+    collect(run)
     file = folder / f"{name}.h5"
     probing = Probing(run, Journal(file, tables(algorithm, task, settings), {}), clock)
     instruments = probing._instruments
@@ -219,7 +220,7 @@ def ours(name: str, folder: Path, share: float | None = None) -> Loop:
         for _ in range(updates):
             if on:
                 probing.before()
-            made = run.learner.update(run.iteration, run._batch(run.iteration))
+            made = run.learner.update(run.iteration, next_batch(run))
             run.window.add(made)
             run.iteration += 1
             if run.iteration % settings.log_every == 0:

@@ -21,8 +21,9 @@ from benchmarks.side_by_side import seconds
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.recording import tables
-from gradlab.training.run import Run
+from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task
+from gradlab.training.state import begin
 
 BOOKS = "td3, replay and records alone"
 STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
@@ -31,15 +32,15 @@ STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
 def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
     """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment."""
     task = gradlab.tasks.path_tracking()
-    run = Run(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000))
-    run._collect()
+    run = begin(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000))
+    collect(run)
     window = run.window
 
     def turn() -> None:
         torch.set_float32_matmul_precision("medium")  # what `train` chooses where it is accurate
         for _ in range(STEPS):
             k = run.iteration
-            window.add(run.learner.update(k, run._batch(k)))
+            window.add(run.learner.update(k, next_batch(run)))
             run.iteration += 1
         window.row(run.iteration, 0.0)
         torch.set_float32_matmul_precision("highest")
@@ -54,17 +55,17 @@ def bookkeeping(algorithm: Algorithm, folder: Path) -> Callable[[], None]:
     """
     task = gradlab.tasks.path_tracking()
     settings = for_task(task.name, warmup=5000)
-    run = Run(algorithm, task, settings)
-    run._collect()
+    run = begin(algorithm, task, settings)
+    collect(run)
     parts = run.replay.rows[:, : settings.agents].split(list(run.replay.widths), dim=2)
     state, action, reward, after, ended = parts
-    made = run.learner.update(0, run._batch(0))
+    made = run.learner.update(0, next_batch(run))
     about = {"kind": "training"}
     journal = Journal(folder / "run.h5", tables(algorithm, task, settings), about)
 
     def turn() -> None:
         for _ in range(STEPS):
-            run._batch(run.iteration)
+            next_batch(run)
             run.window.add(made)
             if run.iteration % settings.interval == 0:
                 run.replay.add(state, action, reward[..., 0], after, ended[..., 0])

@@ -15,28 +15,33 @@ import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from gradlab.data.noise import stream
+from gradlab.data.replay import Batch
 from gradlab.errors import Failure, InputError
 from gradlab.networks import checkpoint, tensors
 from gradlab.storage import records
 from gradlab.storage.journal import discard, journal_of
 from gradlab.storage.records import Array
 from gradlab.storage.whole_files import sync
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.measured import weights as weighing
+from gradlab.training.state import Run
+from gradlab.training.trained import under
 
 KEY = "gradlab.training"
 SAMPLE = 1024  # states kept per seed
 SPARE = 10_000_000  # bytes beside a file of states that must be free
+
+
+def sound(run: Run) -> bool:
+    """Has a seed that was not given up finite networks?"""
+    return bool((run.learner.finite() & ~run.lost).any())
 
 
 def resume_file(path: Path) -> Path:
@@ -92,10 +97,10 @@ def save(path: Path, run: Run, config: Mapping[str, object]) -> None:
 
     A state in which no seed is good replaces none that was.
     """
-    if not run.health.sound:
+    if not sound(run):
         return
     place = resume_file(path)
-    state = {name: value.detach().cpu().contiguous() for name, value in run.state().items()}
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors_of(run).items()}
     # Of one name, so that a killed run leaves one of these large files behind, not many.
     temporary = place.with_name(f".{place.name}.tmp")
     try:
@@ -126,9 +131,61 @@ def load(path: Path, run: Run, config: Mapping[str, object]) -> None:
     if changed:
         raise InputError(f"{path} was made with other settings: {'; '.join(changed)}")
     try:
-        run.load(state)
+        _put_back(run, state)
     except (KeyError, TypeError, ValueError, RuntimeError, IndexError, OverflowError) as error:
         raise damaged from error
+
+
+def tensors_of(run: Run) -> dict[str, Tensor]:
+    """Everything that the next iteration depends on, as "part/name"."""
+    parts = {
+        "learner": run.learner.state(),
+        "environments": run.environments.saved(),
+        "replay": run.replay.state(),
+        "dynamics": {} if run.dynamics is None else run.dynamics.state(),
+        "run": {
+            "iteration": torch.tensor(run.iteration),
+            "seconds": torch.tensor(run.seconds, dtype=torch.float64),
+            "lost": torch.from_numpy(run.lost),
+            "excessive": torch.from_numpy(run.excessive),
+        },
+        "weights": weighing.state(run),
+        "window": run.window.state(),
+        "batch": {} if run.batch is None else dict(vars(run.batch)),
+    }
+    return {
+        f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
+    }
+
+
+def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        InputError, KeyError, RuntimeError, ValueError: the state is not one of this run.
+    """
+    iteration, lost = int(state["run/iteration"]), state["run/lost"].numpy()
+    if not 0 <= iteration <= run.settings.iterations or lost.shape != run.lost.shape:
+        raise InputError(f"saved iteration is {iteration} for {len(lost)} seeds")
+    run.learner.load(under(state, "learner/"))
+    run.environments.load(under(state, "environments/"))
+    run.replay.load(under(state, "replay/"))
+    run.window.load(under(state, "window/"))
+    weighing.load(run, under(state, "weights/"))
+    if run.dynamics is not None:
+        run.dynamics.load(under(state, "dynamics/"))
+        run.learner.model = run.dynamics.rollout() if run.dynamics.fitted else None
+    run.iteration, run.lost = iteration, lost.copy()
+    run.excessive = state["run/excessive"].numpy().copy()
+    run.seconds = float(state["run/seconds"])
+    run.batch = _batch(run, under(state, "batch/"))
+
+
+def _batch(run: Run, saved: Mapping[str, Tensor]) -> Batch | None:
+    batch = {name: value.to(run.replay.rows) for name, value in saved.items()}
+    size = run.settings.seeds, run.algorithm.batch
+    if any(value.shape[:2] != size for value in batch.values()):
+        raise InputError(f"saved batch is not {size[0]} × {size[1]}")
+    return Batch(**batch) if batch else None
 
 
 def differences(theirs: object, ours: object, name: str = "") -> list[str]:
@@ -170,11 +227,10 @@ def keep(path: Path, run: Run, iteration: int) -> None:
 
 def keep_good(path: Path, run: Run, member: int) -> Path:
     """Policy and critic of one seed as they last were good."""
-    place, (_, policy, critic) = good_folder(path), run.health.good
-    learner = run.learner
+    place, learner, good = good_folder(path), run.learner, run.good
     networks = {
-        "policy": learner.policy_of(member, policy),
-        "critic": learner.critic_of(member, critic),
+        "policy": learner.policy_of(member, good.policy),
+        "critic": learner.critic_of(member, good.critic),
     }
     _put(run, member, networks, place)
     return place

@@ -143,6 +143,13 @@ class Learner:
             return self._squashed(split_normal(network(state), LOG_STD)[0])
         return self.draw(network, state, noise)[0]
 
+    def explore(self, state: Tensor, noise: Tensor) -> Tensor:
+        """Action [E, N, da] that is collected; a Gaussian policy explores by itself."""
+        if self.algorithm.policy == "gaussian":
+            return self.act(self.policy, state, noise)
+        size = 1.0 if self.limit is None else self.limit
+        return self.policy(state) + self.algorithm.exploration * noise * size
+
     def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
         mean, log_std = split_normal(network(state), LOG_STD)

@@ -24,8 +24,9 @@ from gradlab.training.measured import weights as measured_weights
 from gradlab.training.precision import precision
 from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
-from gradlab.training.run import Run
+from gradlab.training.run import go
 from gradlab.training.settings import Settings
+from gradlab.training.state import begin
 from gradlab.user_code.grad_mode import differentiating
 
 
@@ -72,7 +73,7 @@ def train(
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
-    run = Run(row, task, chosen)
+    run = begin(row, task, chosen)
     config = describe(row, task, chosen)
     if resume:
         checkpoints.load(path, run, config)
@@ -84,5 +85,5 @@ def train(
         if resume:
             progress("training", run.iteration, chosen.iterations)
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
-            run.go(path, journal, config, progress)
+            go(run, path, journal, config, progress)
     return path

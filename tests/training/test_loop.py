@@ -24,8 +24,9 @@ from gradlab.training.algorithms import find
 from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.run import Run
+from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
+from gradlab.training.state import begin
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -401,12 +402,12 @@ def test_a_foreign_state_is_refused(tmp_path, change):
 
 
 def test_a_batch_is_shared_by_as_many_updates_as_the_row_says():
-    run = Run(row("mpg-v2"), task(), Settings(**(SMALL | {"interval": 1})))
+    run = begin(row("mpg-v2"), task(), Settings(**(SMALL | {"interval": 1})))
     seen = []
     for k in range(25):
         run.iteration = k
-        run._collect()
-        seen.append(run._batch(k))
+        collect(run)
+        seen.append(next_batch(run))
     assert all(seen[k] is seen[k - k % 10] for k in range(25))
     assert seen[0] is not seen[10] and not torch.equal(seen[10].state, seen[20].state)
 

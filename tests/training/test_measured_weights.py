@@ -19,8 +19,10 @@ from gradlab.training.algorithms import Term, find, measured, with_horizons
 from gradlab.training.loop import train
 from gradlab.training.measured import samples
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.run import Run
+from gradlab.training.measured import weights as weighing
+from gradlab.training.run import collect
 from gradlab.training.settings import Settings
+from gradlab.training.state import begin
 from gradlab.training.weights import FixedWeights
 
 GAMMA = 0.8
@@ -88,13 +90,13 @@ def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5), by="mse"
     """One measurement of a fresh run, in one dictionary."""
     settings = Settings(**SMALL | {"iterations": 100, "measure_starts": 64})
     chosen = measured(row(name, horizons), **{follow: "measured"}, by=by)
-    run = Run(chosen, task(model), settings)
-    run._collect()
+    run = begin(chosen, task(model), settings)
+    collect(run)
     run.iteration = 20
     if exact:
         policy = run.learner.policy_of(0).double()
         monkeypatch.setattr(run.learner, "critic_of", lambda seed: Unrolled(policy))
-    return run, run.measuring.row()
+    return run, weighing.row(run)
 
 
 def test_an_exact_critic_and_a_wrong_model_leave_the_weight_on_the_data(monkeypatch):
@@ -255,12 +257,12 @@ def test_what_is_written_adds_up(tmp_path):
 
 def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force(monkeypatch):
     settings = Settings(**SMALL, seeds=2)
-    run = Run(measured(row(), weights="measured"), task(wrong), settings)
-    run._collect()
+    run = begin(measured(row(), weights="measured"), task(wrong), settings)
+    collect(run)
     run.iteration = 20
     with torch.no_grad():
         run.learner.policy.parameters[0][1].fill_(torch.nan)
-    found = run.measuring.row()
+    found = weighing.row(run)
     assert found["outcome"][1] == LOST and np.isnan(found["mse"][1]).all()
     np.testing.assert_array_equal(found["in_force"][1], found["rule"])
     before = run.learner.in_force.copy()
@@ -272,7 +274,7 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
     shared = samples.shared_truth
     monkeypatch.setattr(samples, "shared_truth", no_truth)
     run.iteration = 40
-    found = run.measuring.row()
+    found = weighing.row(run)
     assert found["outcome"].tolist() == [NO_TRUTH, LOST] and len(OUTCOMES) == 4
     np.testing.assert_array_equal(run.learner.in_force, before)
 
@@ -282,10 +284,10 @@ def test_a_gradient_that_is_not_finite_is_left_at_once():
         moved, reward = push(state, action, pull=1e80)
         return moved, reward
 
-    run = Run(measured(row(), weights="measured"), task(explodes), Settings(**SMALL))
-    run._collect()
+    run = begin(measured(row(), weights="measured"), task(explodes), Settings(**SMALL))
+    collect(run)
     run.iteration = 20
-    found = run.measuring.row()
+    found = weighing.row(run)
     assert found["outcome"][0] == SWITCHED
     assert found["in_force"][0].tolist() == [1.0, 0.0]
     assert np.isnan(found["mse"][0, 1]) and np.isfinite(found["mse"][0, 0])

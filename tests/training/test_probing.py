@@ -33,8 +33,9 @@ from gradlab.training.probe import signal as probe_signal
 from gradlab.training.probe.signal import PAIRS, SeedSignals
 from gradlab.training.probe.update_statistics import SeedVitals
 from gradlab.training.recording import tables
-from gradlab.training.run import Run
+from gradlab.training.run import go
 from gradlab.training.settings import Settings
+from gradlab.training.state import begin
 from gradlab.training.weights import FixedWeights
 
 SMALL = dict(
@@ -185,9 +186,9 @@ def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
 def filled(tmp_path, batch=16, **settings):
     """A run with a replay, somewhat trained."""
     chosen = Settings(**(SMALL | {"precision": "float64"} | settings))
-    run = Run(row("td3", batch=batch), task(), chosen)
+    run = begin(row("td3", batch=batch), task(), chosen)
     with Journal(tmp_path / "run.h5", tables(run.algorithm, run.task, chosen), {}) as journal:
-        run.go(tmp_path / "run.h5", journal, {}, silent)
+        go(run, tmp_path / "run.h5", journal, {}, silent)
     return run
 
 
@@ -285,7 +286,7 @@ def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkey
     run, now = filled(tmp_path, seeds=3), [0.0]
     budget = Budget(0.1, lambda: now[0])
     budget.begin()
-    run.health.lost[1] = True
+    run.lost[1] = True
 
     def slow(question, policy, batch, update, past):
         now[0] += 2.0 if past.checks else 1.0
@@ -454,7 +455,7 @@ def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive
         report = probe.Probing.before
 
         def before(self):
-            self.run.health.excessive[0] = True
+            self.run.excessive[0] = True
             report(self)
 
         monkeypatch.setattr(probe.Probing, "before", before)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -26,10 +26,8 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.settings import Settings
+from gradlab.training.state import Run
 from gradlab.training.weights import Floats
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
 
 QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 ENDS = ("", "_low", "_high")

@@ -13,7 +13,6 @@ judge differences against one and the same truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,10 +27,8 @@ from gradlab.measurement.shared_truth import shared_truth
 from gradlab.progress import silent
 from gradlab.statistics.grams import Grams
 from gradlab.training.measured.gradient_errors import model_of
+from gradlab.training.state import Run
 from gradlab.truth.truth import Status, matched_truth
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
 
 NAME = "mixture"
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +35,8 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import NEGLIGIBLE
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
+from gradlab.training.state import Run
 from gradlab.training.weights import Floats, MeasuredWeights
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
 
 CHECKED = 10  # measurements to one whose truth is compared with finite differences
 
@@ -63,77 +61,71 @@ def check(algorithm: Algorithm, task: Task) -> None:
         ) from error
 
 
-@final
-class Measuring:
-    """State: when was measured last, what was in force before, and the seconds so far."""
+def due(run: Run) -> bool:
+    """Is there something to measure before this iteration?"""
+    if not isinstance(run.algorithm.weights, MeasuredWeights):
+        return False
+    if run.dynamics is not None and not run.dynamics.fitted:
+        return False
+    return run.iteration > 0 and run.iteration % run.settings.measure_every == 0
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.at, self.before = 0, run.learner.in_force.copy()
-        self.seconds = 0.0
 
-    @property
-    def due(self) -> bool:
-        """Is there something to measure before this iteration?"""
-        run = self.run
-        if not isinstance(run.algorithm.weights, MeasuredWeights):
-            return False
-        if run.dynamics is not None and not run.dynamics.fitted:
-            return False
-        return run.iteration > 0 and run.iteration % run.settings.measure_every == 0
+def row(run: Run) -> dict[str, Any]:
+    """Measure every seed, put in force what is better, and record all of it.
 
-    def row(self) -> dict[str, Any]:
-        """Measure every seed, put in force what is better, and tell all of it.
+    A second time at one iteration, after a resumption, it begins from what the first did.
+    """
+    begun, weighing = time.monotonic(), run.weighing
+    learner, k = run.learner, run.iteration
+    weighing.before = (weighing.before if weighing.at == k else learner.in_force).copy()
+    weighing.at, learner.in_force = k, weighing.before.copy()
+    rule = run.algorithm.weights(k, run.algorithm.horizons)
+    number = k // run.settings.measure_every - 1
+    replayed = _replayed(run)
+    check = number % CHECKED == 0 or replayed is None
+    columns: dict[str, Any] = {"iteration": k, "rule": rule, "checked": int(check)}
+    finite, in_force = learner.finite(), learner.weights(k)
+    for seed in range(len(finite)):
+        own: dict[str, Any] = {"outcome": LOST}
+        if finite[seed]:
+            states = None if replayed is None else replayed[seed]
+            own = _of_seed(run, seed, states, in_force[seed], rule, check)
+        if own["outcome"] == SWITCHED:
+            learner.in_force[seed] = own["measured"]
+        _put(columns, seed, own | {"in_force": learner.weights(k)[seed]}, len(finite))
+    took = time.monotonic() - begun
+    weighing.seconds += took
+    share = weighing.seconds / max(run.seconds + took, 1e-9)
+    starts = run.settings.measure_starts
+    return columns | {"starts": starts, "seconds": took, "share": share}
 
-        A second time at one iteration, after a resumption, it begins from what the first did.
-        """
-        run, begun = self.run, time.monotonic()
-        learner, k = run.learner, run.iteration
-        self.before = (self.before if self.at == k else learner.in_force).copy()
-        self.at, learner.in_force = k, self.before.copy()
-        rule = run.algorithm.weights(k, run.algorithm.horizons)
-        number = k // run.settings.measure_every - 1
-        replayed = _replayed(run)
-        check = number % CHECKED == 0 or replayed is None
-        found: dict[str, Any] = {"iteration": k, "rule": rule, "checked": int(check)}
-        finite, in_force = learner.finite(), learner.weights(k)
-        for seed in range(len(finite)):
-            told: dict[str, Any] = {"outcome": LOST}
-            if finite[seed]:
-                states = None if replayed is None else replayed[seed]
-                told = _of_seed(run, seed, states, in_force[seed], rule, check)
-            if told["outcome"] == SWITCHED:
-                learner.in_force[seed] = told["measured"]
-            _put(found, seed, told | {"in_force": learner.weights(k)[seed]}, len(finite))
-        took = time.monotonic() - begun
-        self.seconds += took
-        share = self.seconds / max(run.seconds + took, 1e-9)
-        starts = run.settings.measure_starts
-        return found | {"starts": starts, "seconds": took, "share": share}
 
-    def state(self) -> dict[str, Tensor]:
-        if not isinstance(self.run.algorithm.weights, MeasuredWeights):
-            return {}
-        return {
-            "in_force": torch.from_numpy(self.run.learner.in_force.copy()),
-            "before": torch.from_numpy(self.before.copy()),
-            "at": torch.tensor(self.at),
-            "seconds": torch.tensor(self.seconds, dtype=torch.float64),
-        }
+def state(run: Run) -> dict[str, Tensor]:
+    """What the next measurement and the weights in force depend on, for `load`."""
+    if not isinstance(run.algorithm.weights, MeasuredWeights):
+        return {}
+    return {
+        "in_force": torch.from_numpy(run.learner.in_force.copy()),
+        "before": torch.from_numpy(run.weighing.before.copy()),
+        "at": torch.tensor(run.weighing.at),
+        "seconds": torch.tensor(run.weighing.seconds, dtype=torch.float64),
+    }
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """
-        Raises:
-            InputError, KeyError: the numbers are of another run.
-        """
-        if not isinstance(self.run.algorithm.weights, MeasuredWeights):
-            return
-        shape = self.run.learner.in_force.shape
-        if any(state[name].shape != shape for name in ("in_force", "before")):
-            raise InputError(f"saved weights are not {shape[0]} × {shape[1]}")
-        self.run.learner.in_force = state["in_force"].numpy().copy()
-        self.before = state["before"].numpy().copy()
-        self.at, self.seconds = int(state["at"]), float(state["seconds"])
+
+def load(run: Run, saved: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        InputError, KeyError: the numbers are of another run.
+    """
+    if not isinstance(run.algorithm.weights, MeasuredWeights):
+        return
+    shape = run.learner.in_force.shape
+    if any(saved[name].shape != shape for name in ("in_force", "before")):
+        raise InputError(f"saved weights are not {shape[0]} × {shape[1]}")
+    run.learner.in_force = saved["in_force"].numpy().copy()
+    weighing = run.weighing
+    weighing.before = saved["before"].numpy().copy()
+    weighing.at, weighing.seconds = int(saved["at"]), float(saved["seconds"])
 
 
 def _replayed(run: Run) -> Tensor | None:
@@ -153,21 +145,21 @@ def _weights(run: Run) -> MeasuredWeights:
 def _of_seed(
     run: Run, seed: int, states: Tensor | None, in_force: Floats, rule: Floats, check: bool
 ) -> dict[str, Any]:
-    """What one seed's states say; columns of one row, without the seed's axis."""
+    """Columns of one row from one seed's states, without the seed's axis."""
     sample = of_the_return(run, seed) if states is None else at_replay(run, seed, states, check)
-    told: dict[str, Any] = {"truth": STATUSES.index(sample.status), "outcome": NO_TRUTH}
+    columns: dict[str, Any] = {"truth": STATUSES.index(sample.status), "outcome": NO_TRUTH}
     if sample.grams is None:
-        return told
+        return columns
     weights, here = _weights(run), sample.here
     measured = errors(sample.grams, run.algorithm.batch)
     propose = propose_weights if weights.follow == "weights" else propose_horizon
     lost = bool((in_force[~here] > NEGLIGIBLE).any())
     now = _among(in_force, here)
     proposal = propose(measured, now, weights.by)
-    told |= of_seed(measured, proposal, now, _among(rule, here), here, weights.by)
+    columns |= of_seed(measured, proposal, now, _among(rule, here), here, weights.by)
     if lost:  # it follows a gradient that is not finite
-        told |= {"gain": np.inf, "gain_least": np.inf}
-    return told | {"outcome": SWITCHED if lost or proposal.better else KEPT}
+        columns |= {"gain": np.inf, "gain_least": np.inf}
+    return columns | {"outcome": SWITCHED if lost or proposal.better else KEPT}
 
 
 def _among(weights: Floats, here: np.ndarray) -> Floats:
@@ -176,8 +168,8 @@ def _among(weights: Floats, here: np.ndarray) -> Floats:
     return some / some.sum() if some.sum() > 0 else np.full(len(some), 1 / len(some))
 
 
-def _put(found: dict[str, Any], seed: int, told: Mapping[str, Any], seeds: int) -> None:
+def _put(columns: dict[str, Any], seed: int, own: Mapping[str, Any], seeds: int) -> None:
     """One seed's columns into the row of all."""
-    for name, value in told.items():
+    for name, value in own.items():
         values = np.asarray(value, dtype=np.float64)
-        found.setdefault(name, np.full((seeds, *values.shape), np.nan))[seed] = values
+        columns.setdefault(name, np.full((seeds, *values.shape), np.nan))[seed] = values

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from gradlab.probe.alarms.catalogue import Alarm, Look
 from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.journal import Journal, read
 from gradlab.training.probe.horizons import ended_early
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.state import Run
 
 Rows = Mapping[int, Mapping[str, Any]]  # by the place of a seed
 
@@ -50,7 +48,7 @@ class SeedDesks:
         row = {**self._stacked(own), **together, **at}
         self.journal.append(f"{PREFIX}{table}", self._fitting(f"{PREFIX}{table}", row))
         for member, each in own.items():
-            if not self.run.health.lost[member]:  # that it diverged has been told
+            if not self.run.lost[member]:  # that it diverged has been told
                 self._look(table, member, {**at, **together, **each})
 
     def ring(self, alarm: Alarm, member: int | None = None) -> None:
@@ -68,7 +66,7 @@ class SeedDesks:
 
     def _look(self, table: str, member: int, row: dict[str, Any]) -> None:
         desk = self.seeds[member]
-        if self.run.health.excessive[member]:  # an event of the run says so
+        if self.run.excessive[member]:  # an event of the run says so
             row.pop("value", None)
         desk.file(table, row)
         if table == "horizons":

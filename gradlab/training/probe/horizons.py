@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -23,9 +23,7 @@ from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import HALF, Alarm, Look
 from gradlab.training.actors import model_step
 from gradlab.training.learner import NEGLIGIBLE, Update
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.state import Run
 
 LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
 

@@ -7,15 +7,13 @@ they are: the task's prior, or the ensemble that the seed has learned last.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from gradlab.probe.budget import Budget
 from gradlab.probe.measured import measured
 from gradlab.probe.sampler import FirstPrice
 from gradlab.probe.task_question import Past, Question
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.state import Run
 
 
 @final
@@ -49,7 +47,7 @@ class SeedMeasurements:
 
     def _next(self) -> int | None:
         """The next seed that is not lost."""
-        lost, seeds = self.run.health.lost, len(self._past)
+        lost, seeds = self.run.lost, len(self._past)
         turns = [(self._turn + k) % seeds for k in range(seeds)]
         return next((member for member in turns if not lost[member]), None)
 

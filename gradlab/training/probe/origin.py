@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ from gradlab.data.replay import Batch
 from gradlab.probe.origin import Finder
 from gradlab.training.learner import Learner, Update
 from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.state import Run
 
 ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
 MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -38,10 +38,8 @@ from gradlab.training.probe.origin import Origins
 from gradlab.training.probe.signal import SeedSignals
 from gradlab.training.probe.update_statistics import SeedVitals
 from gradlab.training.settings import Settings
+from gradlab.training.state import Run
 from gradlab.training.weights import MeasuredWeights
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
 
 ROW = 10  # rows of the run's own record to one of vitals
 
@@ -134,7 +132,7 @@ class _Instruments:
         weights = [name for name in tensors if name.endswith("weight")]
         self.signals = SeedSignals(run, weights, budget)
         self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
-        self.origins, self._lost = Origins(run), run.health.lost.copy()
+        self.origins, self._lost = Origins(run), run.lost.copy()
         self._due = False
         self._paths = self._update = 0.0  # seconds: following model paths, an update of the policy
 
@@ -192,13 +190,13 @@ class _Instruments:
 
     def _find_origins(self) -> None:
         """Of the seeds that are lost since the last window."""
-        for member in (self.run.health.lost & ~self._lost).nonzero()[0]:
+        for member in (self.run.lost & ~self._lost).nonzero()[0]:
             with self.budget.paying():
                 found = self.origins.of(int(member))
             if found:
                 words = f"{found}: mend that operation, or what is fed to it"
                 self.desks.ring(Alarm(ORIGIN, words), int(member))
-        self._lost = self.run.health.lost.copy()
+        self._lost = self.run.lost.copy()
 
     def file_window(self, last: bool = False) -> None:
         """The rows of the updates since the last ones; `last`: training stops here."""

@@ -12,7 +12,7 @@ x̄/ȳ, which is a share, came out as −0.18 ± 0.06. The price is PAIRS + 1 po
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -22,9 +22,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.successive import columns_dead, columns_of
 from gradlab.statistics.successive import signal
 from gradlab.training.draws import Draws
-
-if TYPE_CHECKING:
-    from gradlab.training.run import Run
+from gradlab.training.state import Run
 
 PAIRS = 16
 PART = 0.25  # of the budget: what is left is for the measurements, which are dear and rare

@@ -1,0 +1,106 @@
+"""The state of one training run, which its parts read and change: data and no loop.
+
+What a run consists of stands here, so that evaluation, recording, checkpoints, measurements and
+the probe need to know this file alone; `training.run` calls them in turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.data.replay import Batch, Replay
+from gradlab.tasks import Task
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.collection import Environments
+from gradlab.training.learner import Learner
+from gradlab.training.members import Network
+from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.settings import Settings
+from gradlab.training.weights import Floats
+from gradlab.training.window import Window
+
+
+@dataclass(frozen=True, eq=False)
+class Good:
+    """Policy and critic of every seed after an iteration in which all were finite."""
+
+    iteration: int
+    policy: Network
+    critic: Network
+
+
+@dataclass(eq=False)
+class Weighing:
+    """Measurements of the mixture's weights so far.
+
+    Attributes:
+        at: iteration of the last one; before: weights of the seeds in force until then.
+        seconds: that all of them took.
+    """
+
+    at: int
+    before: Floats
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Run:
+    """The state of one training run.
+
+    Attributes:
+        dynamics: the models that are learned, or None.
+        window: statistics of the updates since the last row of the record.
+        lost: [E], seeds that left the finite numbers; excessive: [E], seeds whose critic exceeds
+            what rewards can sum to.
+        good: the last networks that were finite.
+        batch: of the last update.
+        iteration: updates so far.
+        seconds: of training so far; what measuring gradients takes is left out.
+        begun: reading of the monotonic clock from which `seconds` counts.
+    """
+
+    algorithm: Algorithm
+    task: Task
+    settings: Settings
+    learner: Learner
+    environments: Environments
+    replay: Replay
+    dynamics: Dynamics | None
+    window: Window
+    weighing: Weighing
+    lost: NDArray[np.bool_]
+    excessive: NDArray[np.bool_]
+    good: Good
+    batch: Batch | None = None
+    iteration: int = 0
+    seconds: float = 0.0
+    begun: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.iteration == self.settings.iterations
+
+
+def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
+    """A run before its first iteration."""
+    learner = Learner(algorithm, task, settings)
+    draws, simulator = learner.draws, task.simulator
+    replay = Replay(
+        settings.seeds, algorithm.replay, simulator.state_dim, simulator.action_dim,
+        learner.dtype, learner.device,
+    )  # fmt: skip
+    model = algorithm.model
+    return Run(
+        algorithm, task, settings, learner,
+        environments=Environments(task, learner.seeds, settings.agents, settings.episode, draws),
+        replay=replay,
+        dynamics=None if model is None else Dynamics(model, task, draws, settings.agents),
+        window=Window(algorithm),
+        weighing=Weighing(0, learner.in_force.copy()),
+        lost=np.zeros(settings.seeds, dtype=bool),
+        excessive=np.zeros(settings.seeds, dtype=bool),
+        good=Good(0, learner.policy.copied(), learner.critic.copied()),
+    )  # fmt: skip
