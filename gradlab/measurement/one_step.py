@@ -162,7 +162,7 @@ def _stepped(
         moves=MOVES[k],
         curvature=curvature,
         steps=lengths.numpy(),
-        sliced=tuple(slice_cells),
+        sliced=tuple(list(unit).index(cell) for cell in slice_cells),
         slices=np.stack([by_group(each, label) for each in whole]),
         horizon=asked.truth.horizon,
         made=made,

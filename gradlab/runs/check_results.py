@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.storage import records
+from gradlab.storage.codec import stored
 
 Floats = NDArray[np.float64]
 VALUE_UNIT = "gradient norm for a bias, its square for a variance"
@@ -25,7 +26,6 @@ EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
 PREMISE = "premises of every decision"
-_BOUND = ("theorem", "estimator", "sentence")
 _MEASURED = {"bias": "bias2", "variance": "variance"}
 
 
@@ -80,11 +80,11 @@ class Bound:
 
     theorem: str
     estimator: str
-    values: Floats
+    values: Annotated[Floats, stored("horizon", name="value", unit=VALUE_UNIT)]
     applies: bool
     sentence: str
-    best: int
-    quantity: str = "bias"
+    best: Annotated[int, stored(unit="steps")]
+    quantity: str = "bias"  # all that a file without the array has
 
 
 @dataclass(frozen=True)
@@ -96,76 +96,11 @@ class Theory:
         starts: how many starts these paths have.
     """
 
-    bounds: tuple[Bound, ...]
-    constants: Mapping[str, float]
-    starts: int
-
-
-def findings_group(findings: tuple[Finding, ...]) -> dict[str, records.Array]:
-    """As a table of a run."""
-    columns = {
-        name: np.array([getattr(each, name) for each in findings], dtype=object)
-        for name in ("check", "result", "meaning")
-    }
-    found = {name: records.Array(values, ("row",)) for name, values in columns.items()}
-    passed = np.array([each.passed for each in findings], dtype=bool)
-    row = records.Array(np.arange(len(findings)), ("row",))
-    return {"row": row} | found | {"passed": records.Array(passed, ("row",))}
-
-
-def findings_from_group(group: Mapping[str, records.Array]) -> tuple[Finding, ...]:
-    columns = (group[name].values for name in ("check", "result", "meaning", "passed"))
-    return tuple(
-        Finding(str(check), str(result), str(meaning), bool(passed))
-        for check, result, meaning, passed in zip(*columns, strict=True)
-    )
-
-
-def theory_group(theory: Theory, horizons: tuple[int, ...]) -> dict[str, records.Array]:
-    """As a table of a run, over bound, horizon and constant."""
-
-    def texts(values: list[str], dim: str) -> records.Array:
-        return records.Array(np.array(values, dtype=object), (dim,))
-
-    bounds, names = theory.bounds, list(theory.constants)
-    shape = (len(bounds), len(horizons))
-    values = np.array([each.values for each in bounds], dtype=np.float64).reshape(shape)
-    constants = np.array([theory.constants[name] for name in names], dtype=np.float64)
-    applies = np.array([each.applies for each in bounds], dtype=bool)
-    best = np.array([each.best for each in bounds], dtype=np.int64)
-    return {
-        "bound": records.Array(np.arange(len(bounds)), ("bound",)),
-        "quantity": texts([each.quantity for each in bounds], "bound"),
-        "horizon": records.Array(np.array(horizons), ("horizon",), "steps"),
-        **{name: texts([getattr(each, name) for each in bounds], "bound") for name in _BOUND},
-        "applies": records.Array(applies, ("bound",)),
-        "best": records.Array(best, ("bound",), "steps"),
-        "value": records.Array(values, ("bound", "horizon"), VALUE_UNIT),
-        "constant": texts(names, "constant"),
-        "size": records.Array(constants, ("constant",), "task units"),
-        "start": records.Array(np.arange(theory.starts), ("start",)),
-    }
-
-
-def theory_from_group(group: Mapping[str, records.Array]) -> Theory:
-    texts = ([str(each) for each in group[name].values] for name in _BOUND)
-    theorem, estimator, sentence = texts
-    quantity = ["bias"] * len(theorem)  # all that a file without the array has
-    if "quantity" in group:
-        quantity = [str(each) for each in group["quantity"].values]
-    shape = len(theorem), len(group["horizon"].values)
-    values = np.asarray(group["value"].values, dtype=np.float64).reshape(shape)
-    applies, best = group["applies"].values, group["best"].values
-    bounds = tuple(
-        Bound(
-            theorem[k], estimator[k], values[k], bool(applies[k]), sentence[k], int(best[k]),
-            quantity[k],
-        )
-        for k in range(len(theorem))
-    )  # fmt: skip
-    pairs = zip(group["constant"].values, group["size"].values, strict=True)
-    constants = {str(name): float(size) for name, size in pairs}
-    return Theory(bounds, constants, len(group["start"].values))
+    bounds: Annotated[tuple[Bound, ...], stored("bound")]
+    constants: Annotated[
+        Mapping[str, float], stored("constant", name=("constant", "size"), unit=("", "task units"))
+    ]
+    starts: Annotated[int, stored("start")]
 
 
 def bounds_table(theory: Theory, table: pd.DataFrame) -> pd.DataFrame:

@@ -74,13 +74,4 @@ def load(path: str | Path) -> JacobianRun:
     Raises:
         InputError: the file is missing, foreign, damaged, or of another kind.
     """
-    return JacobianRun(**long_table.fields(Path(path), KIND, "a comparison of Jacobians"))
-
-
-def holds_jacobians(path: str | Path) -> bool:
-    """Is the run at `path` a comparison of Jacobians, or another kind?
-
-    Raises:
-        InputError: it cannot be read at all.
-    """
-    return records.attributes(path).get("kind") == KIND
+    return JacobianRun(**long_table.fields(Path(path), KIND, "comparison of Jacobians"))

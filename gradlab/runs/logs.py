@@ -75,13 +75,4 @@ def load(path: str | Path) -> LogsRun:
     Raises:
         InputError: the file is missing, foreign, damaged, or of another kind.
     """
-    return LogsRun(**long_table.fields(Path(path), KIND, "what logs said"))
-
-
-def holds_logs(path: str | Path) -> bool:
-    """Is the run at `path` of logs, or another kind?
-
-    Raises:
-        InputError: it cannot be read at all.
-    """
-    return records.attributes(path).get("kind") == KIND
+    return LogsRun(**long_table.fields(Path(path), KIND, "comparison of logs with a model"))

@@ -7,7 +7,6 @@ logs say (`jacobians.run`, `logged.run`); each says what its sections hold.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,13 +15,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.errors import InputError
-from gradlab.storage import records
+from gradlab.storage import codec, records
+from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.records import Record
 
 LABELS = ("section", "block", "output", "input")
 NUMBERS = ("step", "x", "value", "se", "ci_low", "ci_high")
 COLUMNS = (*LABELS, "step", "x", "quantity", "value", "se", "ci_low", "ci_high", "n", "method")
-TOLD = ("config", "environment", "notes")
 
 Columns = Mapping[str, NDArray[Any]]
 
@@ -58,70 +57,40 @@ def rows(columns: Columns, section: str, where: Mapping[str, object]) -> pd.Data
     return table[chosen]
 
 
-def to_record(run: LongTable, kind: str, units: Mapping[str, str]) -> records.Record:
+def to_record(run: LongTable, kind: str, units: Mapping[str, str]) -> Record:
     """A record of this kind, whose table has the kind's name.
 
     Args:
         units: of columns that have one.
     """
-    table = {"row": records.Array(np.arange(len(run.columns["value"])), ("row",))}
-    for name in COLUMNS:
-        table[name] = records.Array(run.columns[name], ("row",), units.get(name, ""))
-    names = {
-        name: records.Array(np.array(getattr(run, name), dtype=object), (name,))
-        for name in ("state_names", "action_names")
-    }
-    attributes: dict[str, records.Attribute] = {
-        "kind": kind,
-        "command": str(run.config.get("command", "")),
-        "seed": int(run.config.get("seed", 0)),
-        "commit": run.environment.get("commit", ""),
-    }
-    for name in TOLD:
-        attributes[name] = json.dumps(getattr(run, name))
-    return records.Record(attributes, {kind: table, "coordinates": names})
+    names = ("state_names", "action_names")
+    coordinates = {name: codec.labels(getattr(run, name), name) for name in names}
+    table = codec.by_column({name: run.columns[name] for name in COLUMNS}, units)
+    attributes = header(kind, run.config, run.environment, notes=run.notes)
+    return Record(attributes, {kind: table, "coordinates": coordinates})
 
 
 def fields(path: Path, kind: str, what: str) -> dict[str, Any]:
     """The fields of a `LongTable` in a file, by name.
 
     Args:
-        what: "a comparison of Jacobians", as a message calls a run of this kind.
+        what: "comparison of Jacobians", as a message calls a run of this kind.
 
     Raises:
         InputError: the file is missing, foreign, damaged, or of another kind.
     """
     record = records.read(path)
-    try:
-        if record.attributes["kind"] != kind:
-            found = record.attributes["kind"]
-            raise InputError(f"{path} holds {found!r}, expected {what}")
-        table, names = record.groups[kind], record.groups["coordinates"]
-        told = {name: _json_object(str(record.attributes[name])) for name in TOLD}
+    with content_of(record, path, kind, what):
+        table, names = codec.columns(record.groups[kind]), record.groups["coordinates"]
         return {
             "columns": {name: _column(name, table[name]) for name in COLUMNS},
             "state_names": tuple(str(each) for each in names["state_names"].values),
             "action_names": tuple(str(each) for each in names["action_names"].values),
-            "config": told["config"],
-            "environment": {key: str(value) for key, value in told["environment"].items()},
-            "notes": told["notes"],
+            **described(record, "notes"),
         }
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not all of {what} ({error}): make it again") from error
 
 
-def _column(name: str, array: records.Array) -> NDArray[Any]:
-    if array.dims != ("row",):
-        raise ValueError(f"column {name} has dims {array.dims}")
+def _column(name: str, values: NDArray[Any]) -> NDArray[Any]:
     if name == "n":
-        return np.asarray(array.values, dtype=np.int64)
-    return np.asarray(array.values, dtype=np.float64 if name in NUMBERS else object)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("its configuration is not a JSON object")
-    return value
+        return np.asarray(values, dtype=np.int64)
+    return np.asarray(values, dtype=np.float64 if name in NUMBERS else object)

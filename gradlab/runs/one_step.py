@@ -8,9 +8,8 @@ starts that made none of the gradients, with the same noise before and after the
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
@@ -20,10 +19,12 @@ from gradlab.statistics.comparison import ratio_interval
 from gradlab.statistics.intervals import Interval, skewness_corrected
 from gradlab.statistics.intervals import jackknife_se as se_of
 from gradlab.statistics.moments import Estimate
-from gradlab.storage import records
+from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
+Cell = tuple[str, int]
 TRUTH = "truth"  # in the place of an estimator's name
+UNIT = "discounted return"
 LINEAR = 0.1  # largest even part of the return's change over its odd part
 
 
@@ -37,22 +38,22 @@ class Consequence:
         step: η, the length of each step in θ; moves: by which share of their size it moves the
             actions along the truth.
         curvature: even over odd part of the return's change at ± η along the truth.
-        steps: [S] signed lengths of the slices, 0 among them; sliced: cells whose slices were
-            taken; slices: [sliced, S, G] the same change of the return.
+        steps: [S] signed lengths of the slices, 0 among them; sliced: places of the
+            cells whose slices were taken; slices: [sliced, S, G] the same change of the return.
         horizon: T, steps that a return sums; made: starts whose mean made the gradients.
     """
 
-    cells: tuple[tuple[str, int], ...]
-    gain: Floats
-    size: Floats
-    step: float
-    moves: float
-    curvature: float
-    steps: Floats
-    sliced: tuple[tuple[str, int], ...]
-    slices: Floats
-    horizon: int
-    made: int
+    cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
+    gain: Annotated[Floats, stored("cell", "group", unit=UNIT)]
+    size: Annotated[Floats, stored("group", unit="starts")]
+    step: Annotated[float, scalar("told")]
+    moves: Annotated[float, scalar("told")]
+    curvature: Annotated[float, scalar("told")]
+    steps: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
+    sliced: Annotated[tuple[int, ...], stored("sliced", name="sliced")]
+    slices: Annotated[Floats, stored("sliced", "length", "group", unit=UNIT)]
+    horizon: Annotated[int, scalar("told")]
+    made: Annotated[int, scalar("told")]
 
     @property
     def starts(self) -> int:
@@ -90,8 +91,8 @@ class Consequence:
 
     def _slices(self) -> list[dict[str, object]]:
         return [
-            self._row("slice", cell, float(step), _mean(self.slices[k, s], self.size))
-            for k, cell in enumerate(self.sliced)
+            self._row("slice", self.cells[c], float(step), _mean(self.slices[k, s], self.size))
+            for k, c in enumerate(self.sliced)
             for s, step in enumerate(self.steps)
         ]
 
@@ -120,56 +121,3 @@ def interval_of(change: Estimate) -> Interval:
 def _mean(sums: Floats, size: Floats) -> Estimate:
     n = size.sum()
     return Estimate(float(sums.sum() / n), (sums.sum() - sums) / (n - size))
-
-
-def consequence_group(found: Consequence) -> dict[str, records.Array]:
-    """As a table of a run."""
-    names = np.array([name for name, _ in found.cells], dtype=object)
-    plain = {
-        "step": found.step,
-        "moves": found.moves,
-        "curvature": found.curvature,
-        "horizon": found.horizon,
-        "made": found.made,
-    }
-    sliced = np.array([found.cells.index(cell) for cell in found.sliced], dtype=np.int64)
-    unit = "discounted return"
-    return {
-        "cell": records.Array(np.arange(len(found.cells)), ("cell",)),
-        "estimator": records.Array(names, ("cell",)),
-        "at": records.Array(np.array([h for _, h in found.cells]), ("cell",), "steps"),
-        "group": records.Array(np.arange(len(found.size)), ("group",)),
-        "size": records.Array(found.size, ("group",), "starts"),
-        "gain": records.Array(found.gain, ("cell", "group"), unit),
-        "length": records.Array(found.steps, ("length",), "norm of θ"),
-        "sliced": records.Array(sliced, ("sliced",)),
-        "slices": records.Array(found.slices, ("sliced", "length", "group"), unit),
-        "told": records.Array(np.array([json.dumps(plain)], dtype=object), ("one",)),
-        "one": records.Array(np.arange(1), ("one",)),
-    }
-
-
-def consequence_from_group(group: Mapping[str, records.Array]) -> Consequence:
-    """What `consequence_group` wrote."""
-    told = json.loads(str(group["told"].values[0]))
-    named = zip(group["estimator"].values, group["at"].values, strict=True)
-    cells = tuple((str(name), int(h)) for name, h in named)
-    arrays = {
-        name: np.asarray(group[name].values, dtype=np.float64)
-        for name in ("gain", "size", "length", "slices")
-    }
-    sliced = tuple(cells[int(k)] for k in group["sliced"].values)
-    size, steps = arrays["size"], arrays["length"]
-    return Consequence(
-        cells=cells,
-        gain=arrays["gain"].reshape(len(cells), len(size)),
-        size=size,
-        step=float(told["step"]),
-        moves=float(told["moves"]),
-        curvature=float(told["curvature"]),
-        steps=steps,
-        sliced=sliced,
-        slices=arrays["slices"].reshape(len(sliced), len(steps), len(size)),
-        horizon=int(told["horizon"]),
-        made=int(told["made"]),
-    )

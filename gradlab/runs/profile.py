@@ -5,37 +5,34 @@ Reading needs neither the task nor torch: `load(path)` gives back values bit for
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.errors import InputError
 from gradlab.runs.check_results import (
     Finding,
     Theory,
     bounds_table,
-    findings_from_group,
-    findings_group,
-    theory_from_group,
-    theory_group,
 )
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
-from gradlab.runs.one_step import Consequence, consequence_from_group, consequence_group
+from gradlab.runs.one_step import Consequence
 from gradlab.runs.realised import Realised
-from gradlab.runs.realised_record import realised_from_group, realised_group
 from gradlab.runs.substitutions import Attribution, attribution_from_groups, attribution_groups
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
-from gradlab.storage import records
+from gradlab.storage import codec, records
+from gradlab.storage.codec import stored
+from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.records import Array, Record
 
+T = TypeVar("T")
 Floats = NDArray[np.float64]
 COLUMNS = ("value", "se", "ci_low", "ci_high")
 AXES = ("estimator", "quantity", "horizon")
@@ -63,12 +60,12 @@ class Profile:
             None: starts that no law can be drawn from again, another truth, or an older file.
     """
 
-    estimators: tuple[str, ...]
-    quantities: tuple[str, ...]
-    horizons: tuple[int, ...]
+    estimators: Annotated[tuple[str, ...], stored("estimator", name="estimator")]
+    quantities: Annotated[tuple[str, ...], stored("quantity", name="quantity")]
+    horizons: Annotated[tuple[int, ...], stored("horizon", name="horizon", unit="steps")]
     columns: Mapping[str, Floats]
-    count: NDArray[np.int64]
-    method: NDArray[Any]
+    count: Annotated[NDArray[np.int64], stored(*AXES, name="n", unit="samples")]
+    method: Annotated[NDArray[Any], stored(*AXES)]
     left_out: Floats
     config: Mapping[str, Any]
     environment: Mapping[str, str]
@@ -161,96 +158,52 @@ def load(path: str | Path) -> Profile:
     return _from_record(records.read(path), path)
 
 
-def _to_record(profile: Profile) -> records.Record:
+def _to_record(profile: Profile) -> Record:
     """One table "profile" over estimator, quantity, horizon, and the left-out values beside it."""
-    scales = {
-        "estimator": records.Array(np.array(profile.estimators, dtype=object), ("estimator",)),
-        "quantity": records.Array(np.array(profile.quantities, dtype=object), ("quantity",)),
-        "horizon": records.Array(np.array(profile.horizons), ("horizon",), "steps"),
+    table = codec.arrays(profile)
+    left_out = Array(profile.left_out, (*AXES, "group"), UNIT)
+    groups = {
+        "profile": table | {name: Array(profile.columns[name], AXES, UNIT) for name in COLUMNS},
+        "jackknife": codec.with_scales({**{a: table[a] for a in AXES}, "left_out": left_out}),
     }
-    cells = {name: records.Array(profile.columns[name], AXES, UNIT) for name in COLUMNS}
-    cells["n"] = records.Array(profile.count, AXES, "samples")
-    cells["method"] = records.Array(profile.method, AXES)
-    group = np.arange(profile.left_out.shape[3])
-    jackknife = {
-        **scales,
-        "group": records.Array(group, ("group",)),
-        "left_out": records.Array(profile.left_out, (*AXES, "group"), UNIT),
-    }
-    attributes: dict[str, records.Attribute] = {
-        "kind": "profile",
-        "command": str(profile.config.get("command", "")),
-        "seed": int(profile.config.get("seed", 0)),
-        "commit": profile.environment.get("commit", ""),
-        "config": json.dumps(profile.config),
-        "environment": json.dumps(profile.environment),
-        "truth": json.dumps(profile.truth),
-    }
-    groups = {"profile": scales | cells, "jackknife": jackknife} | kernel_groups(profile.kernels)
+    groups |= kernel_groups(profile.kernels)
     if profile.sanity is not None:
-        groups["sanity"] = findings_group(profile.sanity)
+        groups["sanity"] = codec.table(profile.sanity, Finding)
     if profile.theory is not None:
-        groups["theory"] = theory_group(profile.theory, profile.horizons)
+        groups["theory"] = codec.arrays(profile.theory) | {"horizon": table["horizon"]}
     if profile.attribution is not None:
         groups |= attribution_groups(profile.attribution)
     if profile.consequence is not None:
-        groups["consequence"] = consequence_group(profile.consequence)
+        groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
-        groups["realised"] = realised_group(profile.realised)
-    return records.Record(attributes, groups)
+        groups["realised"] = codec.arrays(profile.realised)
+    attributes = header("profile", profile.config, profile.environment, truth=profile.truth)
+    return Record(attributes, groups)
 
 
-def _from_record(record: records.Record, path: Path) -> Profile:
-    try:
-        if record.attributes["kind"] != "profile":
-            raise InputError(
-                f"{path} is a run of kind {record.attributes['kind']!r}, expected a measurement of "
-                f"`gradlab measure`; `gradlab report` shows runs of every kind"
-            )
+def _from_record(record: Record, path: Path) -> Profile:
+    with content_of(record, path, "profile", "measurement"):
         groups = record.groups
         table, jackknife = groups["profile"], groups["jackknife"]
-        estimators, quantities = (
-            tuple(str(each) for each in table[name].values) for name in AXES[:2]
-        )
-        horizons = tuple(int(each) for each in table["horizon"].values)
-        shape = (len(estimators), len(quantities), len(horizons))
-        config, environment, truth = (
-            _json_object(str(record.attributes[name]))
-            for name in ("config", "environment", "truth")
-        )
+        found = codec.fields(Profile, table)
+        shape = found["count"].shape
         return Profile(
-            estimators=estimators,
-            quantities=quantities,
-            horizons=horizons,
+            **found,
+            **described(record, "truth"),
             columns={name: _floats(table[name], shape) for name in COLUMNS},
-            count=np.asarray(table["n"].values, dtype=np.int64).reshape(shape),
-            method=np.asarray(table["method"].values, dtype=object).reshape(shape),
             left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
-            config=config,
-            environment={key: str(value) for key, value in environment.items()},
-            truth=truth,
-            sanity=findings_from_group(groups["sanity"]) if "sanity" in groups else None,
-            theory=theory_from_group(groups["theory"]) if "theory" in groups else None,
+            sanity=codec.rows(Finding, groups["sanity"]) if "sanity" in groups else None,
+            theory=_part(groups, "theory", Theory),
             kernels=kernels_from_groups(groups),
             attribution=attribution_from_groups(groups),
-            consequence=(
-                consequence_from_group(groups["consequence"]) if "consequence" in groups else None
-            ),
-            realised=realised_from_group(groups["realised"]) if "realised" in groups else None,
+            consequence=_part(groups, "consequence", Consequence),
+            realised=_part(groups, "realised", Realised),
         )
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        message = f"{path} is not a complete measurement ({error}): make it again"
-        raise InputError(message) from error
 
 
-def _floats(array: records.Array, shape: tuple[int, ...]) -> Floats:
+def _part(groups: Mapping[str, codec.Group], name: str, of: type[T]) -> T | None:
+    return codec.decoded(of, groups[name]) if name in groups else None
+
+
+def _floats(array: Array, shape: tuple[int, ...]) -> Floats:
     return np.asarray(array.values, dtype=np.float64).reshape(shape)
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("its configuration is not a JSON object")
-    return value

@@ -13,24 +13,24 @@ return, and the best possible one is unknown. Read without torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.one_step import LINEAR, TRUTH
+from gradlab.runs.one_step import LINEAR, TRUTH, UNIT
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.paired import level_of, mean_interval, ratio_of_means
 from gradlab.statistics.selection import RankSet, largest
+from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
 Cell = tuple[str, int]
 Status = Literal["stepped", "zero", "not finite", "lost"]
 Reason = Literal["step", "boundary", "law"]
-STATUSES: tuple[Status, ...] = ("stepped", "zero", "not finite", "lost")
 TRUE_CELL: Cell = (TRUTH, 0)
 PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 # A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
@@ -77,20 +77,20 @@ class Realised:
         judges: starts that returns are of; steps: simulator steps that were taken for it.
     """
 
-    cells: tuple[Cell, ...]
-    status: tuple[Status, ...]
-    gain: Floats
-    opposite: Floats
-    before: Floats
-    size: Floats
-    lengths: Floats
-    moves: tuple[float, ...]
-    kept: Floats
-    norm: float
-    horizon: int
-    termination: str
-    ended: float
-    steps: int
+    cells: Annotated[tuple[Cell, ...], stored("cell", name=("estimator", "at"), unit=("", "steps"))]
+    status: Annotated[tuple[Status, ...], stored("cell")]
+    gain: Annotated[Floats, stored("cell", "length", "group", unit=UNIT)]
+    opposite: Annotated[Floats, stored("length", "group", unit=UNIT, optional=True)]
+    before: Annotated[Floats, stored("group", unit=UNIT)]
+    size: Annotated[Floats, stored("group", unit="starts")]
+    lengths: Annotated[Floats, stored("length", name="length", unit="norm of θ")]
+    moves: Annotated[tuple[float, ...], stored("length", unit="share of an action's size")]
+    kept: Annotated[Floats, stored("cell")]
+    norm: Annotated[float, scalar("plain", text=True)]
+    horizon: Annotated[int, scalar("plain")]
+    termination: Annotated[str, scalar("plain")]
+    ended: Annotated[float, scalar("plain")]
+    steps: Annotated[int, scalar("plain")]
 
     @property
     def judges(self) -> int:

@@ -18,8 +18,9 @@ from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.bounds import theory
 from gradlab.runs.bounds import absence
-from gradlab.runs.check_results import Bound, Theory, theory_from_group, theory_group
+from gradlab.runs.check_results import Bound, Theory
 from gradlab.statistics.bounds.constants import Derivatives, growth_rate
+from gradlab.storage.codec import arrays, decoded
 from gradlab.systems import LinearQuadratic, from_function
 from gradlab.systems.system import System
 
@@ -377,9 +378,9 @@ def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):
 
 def test_a_file_from_before_variance_bounds_still_has_its_bias_bounds():
     bias = Bound("MPG Thm 2", "model", np.arange(3.0), True, "explicit", 0)
-    group = theory_group(Theory((bias,), {"c": 1.0}, 4), (0, 1, 2))
+    group = arrays(Theory((bias,), {"c": 1.0}, 4))
     del group["quantity"]
-    (again,) = theory_from_group(group).bounds
+    (again,) = decoded(Theory, group).bounds
     assert (again.theorem, again.quantity, again.best) == ("MPG Thm 2", "bias", 0)
     np.testing.assert_array_equal(again.values, bias.values)
 

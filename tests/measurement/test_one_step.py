@@ -17,10 +17,10 @@ from gradlab.measurement.one_step import JUDGES, Question, consequence, halves
 from gradlab.runs.one_step import (
     LINEAR,
     TRUTH,
-    consequence_from_group,
-    consequence_group,
+    Consequence,
     interval_of,
 )
+from gradlab.storage.codec import arrays, decoded
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, lqr_return
 from gradlab.truth.truth import matched_truth
@@ -93,7 +93,7 @@ def test_slices_hold_the_step_and_nothing_at_its_foot(found):
     at = int(np.argmin(np.abs(steps.steps - steps.step)))
     assert steps.slices[0, at] == pytest.approx(steps.gain[0])
     assert steps.slices[1, at] == pytest.approx(steps.gain[steps.cells.index(("wrong", 5))])
-    assert steps.sliced == ((TRUTH, 0), ("wrong", 5))
+    assert [steps.cells[c] for c in steps.sliced] == [(TRUTH, 0), ("wrong", 5)]
 
 
 def test_the_step_is_the_largest_that_is_still_a_line(found):
@@ -183,7 +183,7 @@ def test_halves_part_groups_and_keep_the_noise_of_the_whole():
 
 def test_a_file_holds_every_number_of_it(found):
     _, steps = found
-    again = consequence_from_group(consequence_group(steps))
+    again = decoded(Consequence, arrays(steps))
     assert again.cells == steps.cells and again.sliced == steps.sliced
     for name in ("gain", "size", "steps", "slices"):
         assert np.array_equal(getattr(again, name), getattr(steps, name))
@@ -201,7 +201,7 @@ def test_a_measurement_takes_the_steps_of_its_cells_and_keeps_them(law, tmp_path
     found = measure(task, policy, critic, horizon=3, starts=64, law=law, consequence=True)
     steps = found.consequence
     assert steps is not None and steps.cells[0] == (TRUTH, 0)
-    assert steps.cells[1][0] == "model" and steps.sliced[1] == steps.cells[1]
+    assert steps.cells[1][0] == "model" and steps.sliced[1] == 1
     assert not [cell for cell in steps.cells[2:] if cell[1] == 0 and cell[0] != "data"]
     assert (steps.made, steps.starts) == (32, 32)
     again = load(found.save(tmp_path / "run.h5")).consequence

@@ -279,7 +279,7 @@ def stepped() -> Consequence:
     gain = np.array([[1.0, 1.1, 0.9, 1.0], [0.5, 0.6, 0.4, 0.5]])
     steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     slices = gain[:, None] * steps[None, :, None]
-    return Consequence(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, cells, slices, 9, 8)
+    return Consequence(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, (0, 1), slices, 9, 8)
 
 
 def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:

@@ -12,7 +12,7 @@ from gradlab import load
 from gradlab.measurement.step_plan import ENOUGH, FEWEST, LADDER, chosen_cells, planned
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.runs.realised import TRUE_CELL, Realised
-from gradlab.runs.realised_record import realised_from_group, realised_group
+from gradlab.storage.codec import arrays, decoded
 
 LENGTHS = np.array([0.1, 0.3])
 
@@ -125,7 +125,7 @@ def test_small_differences_are_none_however_sharp():
 
 def test_a_file_holds_every_number_of_it(tmp_path):
     for found in (planted(SLOPES), planted(SLOPES, truth=False)):
-        again = realised_from_group(realised_group(found))
+        again = decoded(Realised, arrays(found))
         for name in ("cells", "status", "moves", "horizon", "termination", "ended", "steps"):
             assert getattr(again, name) == getattr(found, name)
         for name in ("gain", "opposite", "before", "size", "lengths", "kept", "norm"):

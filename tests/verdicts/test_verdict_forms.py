@@ -284,7 +284,7 @@ def stepped(model: float, true: float = 1.0, noise: float = 0.1, curvature: floa
     wobble = rng.normal(size=(3, 60))
     gain = middle + noise * (wobble - wobble.mean(axis=1, keepdims=True))
     found = Consequence(
-        cells, gain, np.ones(60), 1e-3, 0.01, curvature, np.array([-1e-3, 0.0, 1e-3]), cells[:2],
+        cells, gain, np.ones(60), 1e-3, 0.01, curvature, np.array([-1e-3, 0.0, 1e-3]), (0, 1),
         np.zeros((2, 3, 60)), 150, 256,
     )  # fmt: skip
     (sentence,) = learning(replace(FLAT, consequence=found), "model")

@@ -19,7 +19,6 @@ those of a single trial are over its starts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.errors import InputError
 from gradlab.runs.remedies import tables
 from gradlab.runs.remedies.values import LABELS, NUMBERS, Cells, Pair
-from gradlab.storage import records
+from gradlab.storage import codec, records
+from gradlab.storage.headers import content_of, described, header
+from gradlab.storage.records import Array, Record
 
 KIND = "remedies"
 COLUMNS = (*LABELS, *NUMBERS, "trial")
@@ -98,76 +98,26 @@ def load(path: str | Path) -> Remedies:
     return _from_record(records.read(path), Path(path))
 
 
-def _to_record(run: Remedies) -> records.Record:
-    attributes: dict[str, records.Attribute] = {
-        "kind": KIND,
-        "command": str(run.config.get("command", "")),
-        "seed": int(run.config.get("seed", 0)),
-        "commit": run.environment.get("commit", ""),
+def _to_record(run: Remedies) -> Record:
+    left_out = codec.with_scales({"left_out": Array(run.cells.left_out, ("first_row", "group"))})
+    groups = {
+        "cells": codec.by_column({name: run.cells.columns[name] for name in COLUMNS}),
+        "starts": left_out,
+        "pairs": codec.table(run.pairs, Pair),
     }
-    for name in ("config", "environment", "notes"):
-        attributes[name] = json.dumps(getattr(run, name))
-    cells = _table({name: run.cells.columns[name] for name in COLUMNS})
-    left_out = run.cells.left_out
-    starts = {
-        "first_row": records.Array(np.arange(len(left_out)), ("first_row",)),
-        "group": records.Array(np.arange(left_out.shape[1]), ("group",)),
-        "left_out": records.Array(left_out, ("first_row", "group")),
-    }
-    pairs = {
-        name: np.array([getattr(pair, name) for pair in run.pairs], dtype=object)
-        for name in ("arm", "budget", "first", "second")
-    }
-    groups = {"cells": cells, "starts": starts, "pairs": _table(pairs)}
     if run.slices is not None:
-        groups["slices"] = _table(run.slices)
-    return records.Record(attributes, groups)
+        groups["slices"] = codec.by_column(run.slices)
+    return Record(header(KIND, run.config, run.environment, notes=run.notes), groups)
 
 
-def _table(columns: Mapping[str, NDArray[Any]]) -> dict[str, records.Array]:
-    rows = len(next(iter(columns.values())))
-    found = {"row": records.Array(np.arange(rows), ("row",))}
-    return found | {name: records.Array(values, ("row",)) for name, values in columns.items()}
-
-
-def _from_record(record: records.Record, path: Path) -> Remedies:
-    try:
-        if record.attributes["kind"] != KIND:
-            kind = record.attributes["kind"]
-            raise InputError(f"{path} holds {kind!r}, expected a test of remedies")
+def _from_record(record: Record, path: Path) -> Remedies:
+    with content_of(record, path, KIND, "test of remedies"):
         groups = record.groups
-        told = {
-            name: _json_object(str(record.attributes[name]))
-            for name in ("config", "environment", "notes")
-        }
-        columns = _columns(groups["cells"])
+        columns = codec.columns(groups["cells"])
         left_out = np.asarray(groups["starts"]["left_out"].values, dtype=np.float64)
-        pairs = _columns(groups["pairs"])
-        named = zip(*(pairs[each] for each in ("arm", "budget", "first", "second")), strict=True)
         return Remedies(
             cells=Cells({name: columns[name] for name in COLUMNS}, left_out),
-            pairs=tuple(Pair(*(str(each) for each in pair)) for pair in named),
-            config=told["config"],
-            environment={key: str(value) for key, value in told["environment"].items()},
-            notes=told["notes"],
-            slices=_columns(groups["slices"]) if "slices" in groups else None,
+            pairs=codec.rows(Pair, groups["pairs"]),
+            slices=codec.columns(groups["slices"]) if "slices" in groups else None,
+            **described(record, "notes"),
         )
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError, IndexError) as error:
-        message = f"{path} is not a complete test of remedies ({error}): make it again"
-        raise InputError(message) from error
-
-
-def _columns(group: Mapping[str, records.Array]) -> dict[str, NDArray[Any]]:
-    for name, array in group.items():
-        if array.dims != ("row",):
-            raise ValueError(f"column {name} has dims {array.dims}")
-    return {name: array.values for name, array in group.items() if name != "row"}
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("its configuration is not a JSON object")
-    return value

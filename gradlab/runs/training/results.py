@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.training import probe_results
 from gradlab.statistics.seeds import aggregate
 from gradlab.storage import journal
+from gradlab.storage.headers import content_of, described
 from gradlab.storage.records import Record
 
 Floats = NDArray[np.float64]
@@ -110,16 +110,12 @@ def loaded(paths: Sequence[str | Path]) -> dict[str, Training]:
 
 
 def from_record(record: Record, path: Path) -> Training:
-    kind = record.attributes.get("kind")
-    if kind != KIND:
-        raise InputError(f"{path} holds {kind!r}, expected a training run")
-    try:
+    with content_of(record, path, KIND, "training run"):
         evaluations, updates = record.groups["evaluations"], record.groups["updates"]
         if len(evaluations["iteration"].values) == 0:
             raise InputError(f"{path} has no evaluation yet: wait, or go on with resume=True")
         return Training(
-            config=json.loads(str(record.attributes["config"])),
-            environment=json.loads(str(record.attributes["environment"])),
+            **described(record),
             attributes=record.attributes,
             seeds=evaluations["seed"].values,
             iteration=evaluations["iteration"].values,
@@ -137,10 +133,6 @@ def from_record(record: Record, path: Path) -> Training:
             probes=probe_results.probes(record),
             paths=probe_results.paths(record),
         )
-    except InputError:
-        raise
-    except (KeyError, ValueError, TypeError, IndexError, RecursionError) as error:
-        raise InputError(f"{path} is not a complete training run ({error})") from error
 
 
 def _values(record: Record, group: str) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,303 @@
+"""Frozen dataclasses as groups of a record, and back.
+
+A field says where its values lie in the file, its type says what comes back:
+
+    gain: Annotated[Floats, stored("cell", "group", unit="return")]     an array, its dimensions
+    names: Annotated[tuple[str, ...], stored("name")]                   a tuple along one dimension
+    cells: Annotated[tuple[tuple[str, int], ...], stored("cell", name=("estimator", "at"))]
+                                                                        two arrays: their parts
+    bounds: Annotated[tuple[Bound, ...], stored("bound")]               one for each field of Bound
+    sizes: Annotated[Mapping[str, float], stored("size", name=("constant", "size"))]
+                                                                        two: keys and values
+    starts: Annotated[int, stored("start")]                             the length of a dimension
+    horizon: Annotated[int, scalar("plain")]                            an entry of a JSON object
+
+Fields without a place are the caller's. Dimensions that no array names are counted 0, 1, …. A field
+with a default may be missing in the file, as it is in one of an older version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.storage.headers import json_object
+from gradlab.storage.records import Array
+
+T = TypeVar("T")
+Group = Mapping[str, Array]
+Names = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a field lies in its group.
+
+    Attributes:
+        names, units: of its arrays; () for the field's own name, or no unit.
+        optional: an array without entries is not written, and comes back empty.
+        json: the array whose JSON object has the field as an entry.
+        text: written as text there, since JSON has neither NaN nor infinity.
+    """
+
+    dims: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    optional: bool = False
+    json: str = ""
+    text: bool = False
+
+
+NOWHERE = Place()  # of a field that is the caller's
+
+
+class Stored(NamedTuple):
+    """A field, where it lies, its type and its default."""
+
+    name: str
+    place: Place
+    hint: Any
+    default: Any
+
+
+class Column(NamedTuple):
+    """One array of a field, and the type of the array or of its entries."""
+
+    name: str
+    dims: tuple[str, ...]
+    unit: str
+    hint: Any
+    default: Any = MISSING
+
+
+def stored(*dims: str, name: Names = (), unit: Names = (), optional: bool = False) -> Place:
+    """A field is kept as one or several arrays (see the module and `Place`)."""
+    names, units = ((each,) if isinstance(each, str) else each for each in (name, unit))
+    return Place(dims, names, units, optional)
+
+
+def scalar(json: str, text: bool = False) -> Place:
+    """A field of a plain type is an entry of a JSON object (see `Place`)."""
+    return Place(json=json, text=text)
+
+
+def arrays(value: Any) -> dict[str, Array]:
+    """The stored fields of a dataclass, as one group."""
+    group: dict[str, Array] = {}
+    objects: dict[str, dict[str, Any]] = {}
+    for field in _fields(type(value)):
+        own, place = getattr(value, field.name), field.place
+        if place.json:
+            objects.setdefault(place.json, {})[field.name] = repr(own) if place.text else own
+        elif field.hint is int:
+            group[place.dims[0]] = counted(own, place.dims[0])
+        elif len(own) or not place.optional:
+            group |= _written(own, field)
+    group |= {name: labels([json.dumps(found)], "one") for name, found in objects.items()}
+    return with_scales(group)
+
+
+def fields(cls: type, group: Group) -> dict[str, Any]:
+    """The stored fields of a dataclass by name, from a group that `arrays` wrote.
+
+    Raises:
+        KeyError, ValueError, TypeError: the group is of something else.
+    """
+    return {field.name: _value(field, group) for field in _fields(cls)}
+
+
+def decoded(cls: type[T], group: Group) -> T:
+    """The dataclass of a group that `arrays` wrote, where all of its fields are stored."""
+    return cls(**fields(cls, group))
+
+
+def table(rows: Sequence[Any], of: type) -> dict[str, Array]:
+    """Dataclasses or named tuples as one group, with an array for each of their fields."""
+    return {"row": counted(len(rows), "row"), **_written(rows, _table_of(of))}
+
+
+def rows(of: type[T], group: Group) -> tuple[T, ...]:
+    """What `table` was given."""
+    found: tuple[T, ...] = _value(_table_of(of), group)
+    return found
+
+
+def by_column(
+    found: Mapping[str, NDArray[Any]], units: Mapping[str, str] | None = None
+) -> dict[str, Array]:
+    """Arrays along the rows of a table, as one group."""
+    count = len(next(iter(found.values())))
+    return {"row": counted(count, "row")} | {
+        name: Array(values, ("row",), (units or {}).get(name, "")) for name, values in found.items()
+    }
+
+
+def columns(group: Group) -> dict[str, NDArray[Any]]:
+    """What `by_column` was given."""
+    return {name: _along(group, name, ("row",)) for name in group if name != "row"}
+
+
+def with_scales(group: Group) -> dict[str, Array]:
+    """The group, with a count along every dimension that none of its arrays names."""
+    several = (zip(each.dims, each.values.shape, strict=True) for each in group.values())
+    sizes = {dim: size for each in several for dim, size in each}
+    return {dim: counted(n, dim) for dim, n in sizes.items() if dim not in group} | dict(group)
+
+
+def labels(values: Iterable[str], dim: str) -> Array:
+    """Texts along one dimension."""
+    return Array(np.array(list(values), dtype=object), (dim,))
+
+
+def counted(count: int, dim: str) -> Array:
+    """0, 1, … along one dimension."""
+    return Array(np.arange(count), (dim,))
+
+
+def _fields(cls: Any) -> list[Stored]:
+    """Those that have a place."""
+    return [field for field in _members(cls) if field.place != NOWHERE]
+
+
+def _table_of(of: type) -> Stored:
+    return Stored("rows", Place(("row",)), tuple[of, ...], MISSING)  # type: ignore[valid-type]
+
+
+def _columns(field: Stored) -> list[Column]:
+    """The arrays of a field."""
+    place, entry = field.place, _entry(field.hint)
+    if members := _members(entry):
+        return [_column_of_rows(place, member) for member in members]
+    hints = _parts(field.hint) or (entry or field.hint,)
+    names, units = place.names or (field.name,), place.units or ("",) * len(hints)
+    return [
+        Column(name, place.dims, unit, hint)
+        for name, unit, hint in zip(names, units, hints, strict=True)
+    ]
+
+
+def _members(cls: Any) -> list[Stored]:
+    """The fields of a dataclass or named tuple; none of another type."""
+    if dataclasses.is_dataclass(cls):
+        defaults = {each.name: each.default for each in dataclasses.fields(cls)}
+    elif hasattr(cls, "_fields"):
+        defaults = dict.fromkeys(cls._fields, MISSING)
+    else:
+        return []
+    hints = get_type_hints(cls, include_extras=True)
+    return [Stored(name, *_annotated(hints[name]), default) for name, default in defaults.items()]
+
+
+def _annotated(hint: Any) -> tuple[Place, Any]:
+    """Place and type of a field."""
+    if get_origin(hint) is not Annotated:
+        return NOWHERE, hint
+    plain, place = get_args(hint)
+    return place, plain
+
+
+def _column_of_rows(place: Place, member: Stored) -> Column:
+    """The array of one field of a dataclass that is an entry of a tuple."""
+    own = member.place
+    name, unit = (own.names or (member.name,))[0], "".join(own.units)
+    return Column(name, place.dims + own.dims, unit, member.hint, member.default)
+
+
+def _entry(hint: Any) -> Any:
+    """X of tuple[X, ...], else nothing."""
+    return get_args(hint)[0] if get_origin(hint) is tuple else None
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """Types of keys and values of a mapping, or of what the entries of a tuple hold."""
+    entry = hint if get_origin(hint) is Mapping else _entry(hint)
+    return get_args(entry) if get_origin(entry) in (Mapping, tuple) else ()
+
+
+def _written(own: Any, field: Stored) -> dict[str, Array]:
+    columns = _columns(field)
+    if members := _members(_entry(field.hint)):
+        several = [[getattr(row, member.name) for row in own] for member in members]
+    elif _parts(field.hint):
+        pairs = list(own.items() if isinstance(own, Mapping) else own)
+        several = [[pair[k] for pair in pairs] for k in range(len(columns))]
+    else:
+        several = [own]
+    return {
+        column.name: Array(_array(values, column.hint), column.dims, column.unit)
+        for column, values in zip(columns, several, strict=True)
+    }
+
+
+def _array(values: Any, hint: Any) -> NDArray[Any]:
+    return values if isinstance(values, np.ndarray) else np.array(values, dtype=_dtype(hint))
+
+
+def _dtype(hint: Any) -> Any:
+    """Of an array type, or of an array of plain values; texts are objects."""
+    if get_origin(hint) is np.ndarray:
+        return get_args(get_args(hint)[1])[0]
+    return hint if hint in (bool, int, float) else object
+
+
+def _value(field: Stored, group: Group) -> Any:
+    place, hint = field.place, field.hint
+    if place.json:
+        return hint(json_object(group[place.json].values[0])[field.name])
+    if hint is int:
+        return len(group[place.dims[0]].values)
+    columns = _columns(field)
+    if place.optional and columns[0].name not in group:
+        sizes = [len(group[dim].values) for dim in place.dims[1:]]
+        return np.zeros((0, *sizes), dtype=_dtype(hint))
+    if field.default is not MISSING and columns[0].name not in group:
+        return field.default
+    several = [_column(column, group) for column in columns]
+    if members := _members(_entry(hint)):
+        names, entry = [member.name for member in members], _entry(hint)
+        rows = zip(*several, strict=True)
+        return tuple(entry(**dict(zip(names, row, strict=True))) for row in rows)
+    if _parts(hint):
+        pairs = tuple(zip(*several, strict=True))
+        return dict(pairs) if get_origin(hint) is Mapping else pairs
+    return tuple(several[0]) if _entry(hint) else several[0]
+
+
+def _column(column: Column, group: Group) -> Any:
+    """An array, or a list of plain values."""
+    if column.default is not MISSING and column.name not in group:
+        return [column.default] * len(group[column.dims[0]].values)
+    values = _along(group, column.name, column.dims)
+    if get_origin(column.hint) is np.ndarray:
+        return np.asarray(values, dtype=_dtype(column.hint))
+    if get_origin(column.hint) is Literal:
+        return [_known(each, get_args(column.hint)) for each in values]
+    return [column.hint(each) for each in values]
+
+
+def _along(group: Group, name: str, dims: tuple[str, ...]) -> NDArray[Any]:
+    """The array of this name, whose dimensions must be these."""
+    array = group[name]
+    if array.dims != dims:
+        raise ValueError(f"{name} has dims {array.dims}, expected {dims}")
+    return array.values
+
+
+def _known(word: object, words: tuple[str, ...]) -> str:
+    """One of `words`, as they write it."""
+    return words[words.index(str(word))]
