@@ -2,15 +2,23 @@
 
 import json
 
+import pytest
+
 from analyses import first_measurements
 from gradlab.fitting import critics, policies
 
+ONE = {"double-integrator": "double_integrator"}  # quick beside the two that are frozen
 
-def test_a_small_run_leaves_report_numbers_and_provenance(tmp_path, monkeypatch):
+
+@pytest.mark.parametrize(
+    "tasks", [ONE, pytest.param(first_measurements.TASKS, marks=pytest.mark.slow)], ids=len
+)
+def test_a_small_run_leaves_report_numbers_and_provenance(tmp_path, monkeypatch, tasks):
+    monkeypatch.setattr(first_measurements, "TASKS", tasks)
     monkeypatch.setattr(policies, "UPDATES", 50)
     monkeypatch.setattr(critics, "UPDATES", 20)
-    first_measurements.main(small=True, output=tmp_path)
-    for folder in first_measurements.TASKS:
+    first_measurements.main(small=True, output=tmp_path, tasks=tuple(tasks))
+    for folder in tasks:
         made = json.loads((tmp_path / folder / "made.json").read_text())
         assert made["command"].startswith("gradlab measure")
         assert made["law"] == "visited" and made["truth"]["kind"] == "objective"

@@ -84,10 +84,13 @@ def test_other_errors_of_a_stage_pass() -> None:
         completed(stopped_at("checks"), {"checks": fail}, 0.0)
 
 
-def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path: Path) -> None:
+def test_the_page_and_the_terminal_begin_with_the_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gradlab.cli.terminal.answer import of_run
-    from gradlab.reporting import report
+    from gradlab.reporting import panels, report
 
+    monkeypatch.setattr(panels, "panels", lambda *_: [])  # figures take the time
     run = stopped_at("checks").save(tmp_path / "run.h5")
     document = of_run(run, page=False)
     assert next(iter(document)) == "notice" and "checks" in str(document["notice"])
@@ -95,7 +98,10 @@ def test_the_page_and_the_terminal_begin_with_the_interruption(tmp_path: Path) -
     assert text.index("Interrupted in checks") < text.index('class="headline"')
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_a_killed_command_leaves_a_readable_run(
     number: signal.Signals, code: int, tmp_path: Path
 ) -> None:

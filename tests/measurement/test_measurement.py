@@ -207,7 +207,7 @@ def test_an_overflowing_policy_is_reported_to_the_end(tmp_path):
     """measure → save → verdict → report on MuJoCo with a policy that throws the cart away."""
     from gradlab.verdicts.measurement.verdict import verdict
 
-    task = gradlab.tasks.inverted_pendulum(slider="wide")
+    task = replace(gradlab.tasks.inverted_pendulum(slider="wide"), discount=0.9)
     policy = nn.Linear(4, 1).double()
     policy.weight.data = torch.tensor([[50.0, -500.0, -50.0, 90.0]]).double()
 

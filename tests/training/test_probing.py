@@ -43,7 +43,7 @@ SMALL = dict(
     evaluation_starts=4, log_every=5, checkpoint_every=40, termination="mask",
     at_end="restart", keep=(0.0, 1.0), seeds=2, gradient_every=0,
 )  # fmt: skip
-MODEL = LearnedModel(members=2, hidden=(8,), every=400, first_steps=15, steps=5, batch=16)
+MODEL = LearnedModel(members=2, hidden=(8,), every=100, first_steps=15, steps=5, batch=16)
 TABLES = ("updates", "evaluations", "events", "model")
 
 
@@ -108,16 +108,16 @@ def same_runs(first, second):
             )
 
 
+@pytest.mark.parametrize("updates", [200, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm):
+def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm, updates):
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(probe_signal, "PART", 1.0)
     two = iter([True, True])  # one of each seed, whatever they cost
     monkeypatch.setattr(
         probe.SeedMeasurements, "_affordable", lambda self, member: next(two, False)
     )
-    updates = 200 if arm == "spectral" else 1000
-    options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": 500}
+    options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": updates // 2}
     plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
     probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=1.0)
     same_runs(plain, probed)
