@@ -26,7 +26,7 @@ import tyro
 from benchmarks.side_by_side import seconds
 from gradlab import load, measure, tasks
 from gradlab.data import trajectories
-from gradlab.storage import journal, records, seals, untrusted
+from gradlab.storage import hdf5, journal, records, seals, untrusted
 from gradlab.storage.journal_tables import Column, Table
 
 
@@ -103,7 +103,7 @@ def main(rounds: int = 9) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "run.h5"
             write(path)
-            records.read = records.read_here
+            records.read = hdf5.read_here
             taken = seconds(contestants(path, read), rounds)
             records.read = checked
             unit, size = taken.pop("reading"), path.stat().st_size / 1e6

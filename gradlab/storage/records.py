@@ -1,61 +1,39 @@
-"""Runs on disk: named arrays in one HDF5 file, complete or absent.
-
-A record is a set of attributes and some groups (tables) of arrays. Every dimension of every array
-is named, and the name is a one-dimensional array of the same group: its coordinate, stored as an
-HDF5 dimension scale, so that the file explains itself to any HDF5 reader.
+"""Runs on disk: records in one file each, complete or absent.
 
 A file is written beside its place and moved there when it is on disk: readers see all of it or
 none, and a killed writer leaves what was there before. It ends in a checksum
 (`gradlab.storage.seals`), which is compared before HDF5 sees the file. Files from others are
-hostile input: a child process reads them, only plain, contiguous arrays are read, and never more
-bytes than there are.
+hostile input, and are read by a child process (`gradlab.storage.untrusted`). What a record is, and
+how it lies in HDF5, is in `gradlab.storage.hdf5`.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import h5py
-import numpy as np
-from numpy.typing import NDArray
 
 from gradlab.errors import Failure, InputError
 from gradlab.storage import untrusted
+from gradlab.storage.hdf5 import (
+    Array,
+    Attribute,
+    Reader,
+    Record,
+    as_hdf5,
+    check_record,
+    opened,
+    read_here,
+    readable,
+)
 from gradlab.storage.seals import seal
 from gradlab.storage.whole_files import check_plain, placed, real
 
-SCHEMA = "gradlab"
-SCHEMA_VERSION = 1
+__all__ = ["Array", "Attribute", "Record", "attributes", "check_output", "read", "write"]
 
 LEAST = 1 << 14  # bytes that an output folder must take before long work begins
 NAME, PATH = 255, 4096  # bytes that file systems take
 BESIDE = 40  # bytes that the names of journals, saved states and temporary files are longer
-
-Attribute = str | int | float | bool
-
-
-@dataclass(frozen=True, eq=False)
-class Array:
-    """Numbers, booleans or strings with a name for each dimension, and a unit ("" for none)."""
-
-    values: NDArray[Any]
-    dims: tuple[str, ...]
-    unit: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class Record:
-    """Attributes of the run, and its tables: group name → array name → array."""
-
-    attributes: Mapping[str, Attribute]
-    groups: Mapping[str, Mapping[str, Array]]
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:
@@ -105,9 +83,9 @@ def write(path: str | Path, record: Record, overwrite: bool = False) -> None:
         Failure: the disk is full, or fails; what was at `path` stays.
     """
     path = Path(path)
-    _check_record(record)
+    check_record(record)
     check_output(path, overwrite)
-    content = _content(record)
+    content = as_hdf5(record)
     try:
         with placed(path) as temporary, temporary.open("wb") as file:
             file.write(content)
@@ -123,18 +101,12 @@ def read(path: str | Path) -> Record:
         InputError: there is no such file, it is damaged, or gradlab did not write it.
     """
     path = Path(path)
-    with _readable(path):
+    with readable(path):
         origin = untrusted.origin(path)
         found = read_here(path) if origin == "own" else untrusted.record(path)
     if origin == "unsealed":
         untrusted.warn(path)
     return found
-
-
-def read_here(path: Path) -> Record:
-    """As `read`, whosoever wrote the file, by this process, which HDF5 may crash."""
-    with _readable(path), _opened(path) as file:
-        return _Reader(path).record(file)
 
 
 def attributes(path: str | Path) -> dict[str, Attribute]:
@@ -144,215 +116,8 @@ def attributes(path: str | Path) -> dict[str, Attribute]:
         InputError: as for `read`.
     """
     path = Path(path)
-    with _readable(path):
+    with readable(path):
         if untrusted.origin(path) == "own":
-            with _opened(path) as file:
-                return _Reader(path).attributes(file)
+            with opened(path) as file:
+                return Reader(path).attributes(file)
     return dict(read(path).attributes)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with a file becomes an InputError."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; check the path")
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
-        message = f"{path} is not a readable HDF5 file: damaged or foreign; make the run again"
-        raise InputError(message) from error
-
-
-def _opened(path: Path) -> Any:
-    # Finished files are never changed in place, so no lock is needed, and read-only disks work.
-    return h5py.File(path, "r", locking=False)
-
-
-def _content(record: Record) -> bytes:
-    """The record as HDF5, made in memory: HDF5 may crash a process that meets a full disk."""
-    content = io.BytesIO()
-    with h5py.File(content, "w", track_order=True) as file:
-        run = file.create_group("run", track_order=True)
-        run.attrs.update({"schema": SCHEMA, "schema_version": SCHEMA_VERSION})
-        for name, value in record.attributes.items():
-            run.attrs[name] = value
-        for name, arrays in record.groups.items():
-            _write_group(file.create_group(name, track_order=True), arrays)
-    return content.getvalue()
-
-
-def _write_group(group: Any, arrays: Mapping[str, Array]) -> None:
-    for name, array in arrays.items():
-        dataset = group.create_dataset(name, data=_storable(array.values))
-        dataset.attrs["unit"] = array.unit
-        if array.dims == (name,):
-            dataset.make_scale(name)
-    for name, array in arrays.items():
-        for axis, dim in enumerate(array.dims):
-            group[name].dims[axis].label = dim
-            if array.dims != (name,):  # HDF5 lets no scale have a scale
-                group[name].dims[axis].attach_scale(group[dim])
-
-
-def _storable(values: NDArray[Any]) -> NDArray[Any]:
-    if values.dtype.kind in "OU":
-        return values.astype(h5py.string_dtype("utf-8"))
-    return np.ascontiguousarray(values).reshape(values.shape)
-
-
-def _check_record(record: Record) -> None:
-    for name, value in record.attributes.items():
-        _check_name("attribute", name, taken=("schema", "schema_version"))
-        if not isinstance(value, str | int | float | bool):
-            kind = type(value).__name__
-            raise InputError(f"attribute {name!r} is a {kind}, expected str, int, float or bool")
-        _check_text(f"attribute {name!r}", [value])
-    for name, arrays in record.groups.items():
-        _check_name("group", name, taken=("run",))
-        for key, array in arrays.items():
-            _check_name("array", key)
-            _check_array(f"{name}/{key}", array)
-        _check_dims(name, arrays)
-
-
-def _check_name(what: str, name: str, taken: tuple[str, ...] = ()) -> None:
-    if not name or name in (".", "..", *taken) or "/" in name or "\0" in name:
-        raise InputError(f"{what} may not be called {name!r}: use a plain, free name")
-
-
-def _check_array(name: str, array: Array) -> None:
-    kind = array.values.dtype.kind
-    if kind == "O" and not all(isinstance(text, str) for text in array.values.flat):
-        raise InputError(f"{name} holds objects, expected numbers, booleans or strings")
-    if kind not in "fiubOU":
-        raise InputError(f"{name} is {array.values.dtype}, expected numbers, booleans or strings")
-    if kind in "OU":
-        _check_text(name, array.values.flat)
-
-
-def _check_text(name: str, texts: Any) -> None:
-    for text in texts:
-        if isinstance(text, str) and ("\0" in text or not _encodes(text)):
-            raise InputError(f"{name} holds text that UTF-8 cannot store: {text!r}")
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_dims(group: str, arrays: Mapping[str, Array]) -> None:
-    for name, array in arrays.items():
-        shape = array.values.shape
-        if len(array.dims) != len(shape):
-            raise InputError(f"{group}/{name} has shape {shape} but dims {array.dims}")
-        for dim, size in zip(array.dims, shape, strict=True):
-            scale = arrays.get(dim)
-            if scale is None or scale.dims != (dim,):
-                raise InputError(f"{group}/{name} needs a coordinate array {dim!r} in its group")
-            if scale.values.shape != (size,):
-                wanted = scale.values.size
-                raise InputError(f"{group}/{name} has {size} entries along {dim!r}, not {wanted}")
-
-
-class _Reader:
-    """Reads one file and keeps count of the bytes it was asked for.
-
-    Headers are cheap to forge: a few bytes can announce a terabyte, or name one long string a
-    million times. No more is read than the file is long.
-    """
-
-    BLOCK = 256
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.left = path.stat().st_size
-
-    def record(self, file: Any) -> Record:
-        attributes = self.attributes(file)
-        names = [name for name in file if name != "run"]
-        groups = {name: self.group(file, name) for name in names}
-        for name, arrays in groups.items():
-            try:
-                _check_dims(name, arrays)
-            except InputError as error:
-                raise self.damaged(str(error)) from error
-        return Record(attributes, groups)
-
-    def attributes(self, file: Any) -> dict[str, Attribute]:
-        run = self.member(file, "run", h5py.Group) if "run" in file else None
-        if run is None or run.attrs.get("schema") != SCHEMA:
-            raise InputError(f"{self.path} is HDF5 but not a gradlab run: give a file of `measure`")
-        attributes = {name: self.attribute(name, value) for name, value in run.attrs.items()}
-        del attributes["schema"]
-        version = attributes.pop("schema_version", None)
-        if not isinstance(version, int) or version < 1:
-            raise self.damaged("its schema version is missing")
-        if version > SCHEMA_VERSION:
-            newer = f"schema {version}, this gradlab reads {SCHEMA_VERSION}"
-            raise InputError(f"{self.path} was written by a newer gradlab ({newer}): upgrade it")
-        return attributes
-
-    def attribute(self, name: str, value: Any) -> Attribute:
-        plain = value.item() if isinstance(value, np.generic) else value
-        if not isinstance(plain, str | int | float | bool):
-            raise self.damaged(f"attribute {name!r} is neither text nor a number")
-        return plain
-
-    def group(self, file: Any, name: str) -> dict[str, Array]:
-        group = self.member(file, name, h5py.Group)
-        return {key: self.array(self.member(group, key, h5py.Dataset)) for key in group}
-
-    def member(self, parent: Any, name: str, kind: type) -> Any:
-        """Links that lead elsewhere (other files, other groups) are never followed."""
-        if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-            raise self.damaged(f"{name!r} is a link")
-        value = parent[name]
-        if not isinstance(value, kind):
-            raise self.damaged(f"{name!r} is not a {kind.__name__.lower()}")
-        return value
-
-    def array(self, dataset: Any) -> Array:
-        layout = dataset.id.get_create_plist()
-        if layout.get_external_count() or layout.get_layout() not in (
-            h5py.h5d.CONTIGUOUS,
-            h5py.h5d.COMPACT,
-        ):
-            raise self.damaged(f"{dataset.name} is not stored as one plain block")
-        unit = self.attribute("unit", dataset.attrs.get("unit", ""))
-        dims = tuple(str(dimension.label) for dimension in dataset.dims)
-        return Array(self.values(dataset), dims, str(unit))
-
-    def values(self, dataset: Any) -> NDArray[Any]:
-        if dataset.shape is None:
-            raise self.damaged(f"{dataset.name} is empty")
-        self.charge(dataset.size * dataset.dtype.itemsize)
-        if h5py.check_string_dtype(dataset.dtype) is not None:
-            return self.strings(dataset)
-        if dataset.dtype.kind not in "fiub":
-            raise self.damaged(f"{dataset.name} holds neither numbers nor text")
-        values: NDArray[Any] = dataset[()] if dataset.shape else np.asarray(dataset[()])
-        return values.astype(dataset.dtype.newbyteorder("="), copy=False)
-
-    def strings(self, dataset: Any) -> NDArray[Any]:
-        if not dataset.shape:
-            return np.asarray(dataset.asstr()[()], dtype=object)
-        values = np.empty(dataset.shape, dtype=object)
-        for start in range(0, len(values), self.BLOCK):
-            block = dataset.asstr()[start : start + self.BLOCK]
-            self.charge(sum(len(text) for text in block.flat if len(text) > 64))
-            values[start : start + self.BLOCK] = block
-        return values
-
-    def charge(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise self.damaged("it announces more data than it holds")
-
-    def damaged(self, what: str) -> InputError:
-        return InputError(f"{self.path} is damaged or foreign ({what}): make the run again")

@@ -15,16 +15,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gradlab.errors import Doubtful, InputError
 from gradlab.storage import journal_frames, seals
+from gradlab.storage.hdf5 import Array, Record, read_here
 from gradlab.storage.journal_frames import Frame
-
-if TYPE_CHECKING:
-    from gradlab.storage.records import Record
 
 UNSEALED = "{path} has no checksum (an older file, or changed since): damage would go unnoticed"
 PATIENCE, SPEED = 60.0, 5e6  # seconds for any file, and bytes a second that a slow disk reads
@@ -111,8 +109,6 @@ def _frames_of(found: Record) -> Iterator[bytes]:
 
 
 def _from_frames(found: list[Frame]) -> Record:
-    from gradlab.storage.records import Array, Record
-
     groups: dict[str, dict[str, Array]] = {}
     for frame in found[1:-1]:
         about, arrays = frame.header, groups.setdefault(frame.header["group"], {})
@@ -129,11 +125,9 @@ def _texts(about: Any) -> Any:
 
 
 def _pass_on(path: Path) -> None:
-    from gradlab.storage import records
-
     end: dict[str, Any] = {"kind": "end"}
     try:
-        for frame in _frames_of(records.read_here(path)):
+        for frame in _frames_of(read_here(path)):
             sys.stdout.buffer.write(frame)
     except InputError as error:
         end["refused"] = str(error)
