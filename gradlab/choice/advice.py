@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from gradlab.choice.field import Field
+from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Advice
 from gradlab.errors import InputError
 from gradlab.runs.bounds import absence
@@ -23,14 +23,14 @@ RP, MAAC = "RP Prop 5.10", "MAAC Lemma A.1"
 NEEDED = ("gamma", "epsilon_f", "epsilon_v", "L_f", "L_pi")
 
 
-def advice(profile: Profile, among: Field) -> tuple[Advice, ...]:
+def advice(profile: Profile, among: Candidates) -> tuple[Advice, ...]:
     """For the judged estimator, or whichever estimator a theorem was computed for."""
     found = [_rp(profile, among), _maac(profile, among), _lyapunov(profile)]
     growth = _growth(profile, among)
     return tuple(found if growth is None else [*found, growth])
 
 
-def _rp(profile: Profile, among: Field) -> Advice:
+def _rp(profile: Profile, among: Candidates) -> Advice:
     constants = {} if profile.theory is None else profile.theory.constants
     for name in (among.judged, *among.names):
         keys = [f"{name}, RP Prop 5.8: {each}" for each in NEEDED]
@@ -48,7 +48,7 @@ def _rp(profile: Profile, among: Field) -> Advice:
     return Advice(RP, None, False, _missing(profile))
 
 
-def _maac(profile: Profile, among: Field) -> Advice:
+def _maac(profile: Profile, among: Candidates) -> Advice:
     bounds = () if profile.theory is None else profile.theory.bounds
     own = [each for each in bounds if each.theorem == MAAC and each.estimator in among.names]
     if not own:
@@ -73,7 +73,7 @@ def _lyapunov(profile: Profile) -> Advice:
     return Advice("Lyapunov", 1 / rate, True, why)
 
 
-def _growth(profile: Profile, among: Field) -> Advice | None:
+def _growth(profile: Profile, among: Candidates) -> Advice | None:
     growth = None if among.judged is None else growth_of(profile, among.judged)
     if growth is None:
         return None

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from gradlab.choice.field import Field
+from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Agreement, Cell
 from gradlab.errors import InputError
 from gradlab.runs.profile import Profile
@@ -19,7 +19,7 @@ from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import estimates
 
 
-def agreement(profile: Profile, among: Field) -> tuple[Agreement, ...]:
+def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
     """Of every pair of competitors at horizons 1, the middle and the longest that both have."""
     if among.kernels is None:
         return ()

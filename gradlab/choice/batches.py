@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlab.choice.field import kind_of
+from gradlab.choice.candidates import kind_of
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
 from gradlab.runs.profile import Profile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gradlab.choice.field import Field, is_finite
+from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
@@ -13,7 +13,7 @@ from gradlab.statistics.selection import RankSet, largest, separations, signs, s
 SAME = 1e-9  # share of a value below which a difference is rounding
 
 
-def best(profile: Profile, among: Field, criterion: Criterion) -> Best | None:
+def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | None:
     """None where no candidate has a finite value."""
     cells, quantity = among.cells, QUANTITY[criterion]
     if not any(is_finite(profile, cell, quantity) for cell in cells):
@@ -40,7 +40,7 @@ def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> 
     return smallest(found) if criterion == "mse" else largest(found)
 
 
-def steps(profile: Profile, among: Field) -> Steps:
+def steps(profile: Profile, among: Candidates) -> Steps:
     """Which cells raise the return and which lower it, to first order."""
     found = [profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells]
     sign = signs(found)
@@ -64,7 +64,7 @@ def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:
     return tuple(cells[k] for k in np.flatnonzero(ranks.kept))
 
 
-def _alone(profile: Profile, among: Field, name: str, criterion: Criterion) -> tuple[int, ...]:
+def _alone(profile: Profile, among: Candidates, name: str, criterion: Criterion) -> tuple[int, ...]:
     """The set of horizons of one estimator among its own."""
     own = tuple(cell for cell in among.cells if cell[0] == name)
     if not any(is_finite(profile, cell, QUANTITY[criterion]) for cell in own):

@@ -9,7 +9,7 @@ from gradlab.choice.advice import advice
 from gradlab.choice.agreement import agreement
 from gradlab.choice.batches import Singles, at_batch, singles
 from gradlab.choice.best import best, steps
-from gradlab.choice.field import TRUTHS, Field, field
+from gradlab.choice.candidates import TRUTHS, Candidates, candidates
 from gradlab.choice.tried import tried
 from gradlab.choice.values import CRITERIA, Best, Choice, Criterion, Mixing, Usable
 from gradlab.choice.weights import (
@@ -75,7 +75,7 @@ def choice_of(
     times = rule_times(iteration, ramp)
     if batch is not None:
         validation.whole("batch", batch, 1)
-    among = field(profile, estimators)
+    among = candidates(profile, estimators)
     known = singles(profile, among.cells)
     profile = at_batch(profile, profile.batch if batch is None else batch, known)
     asked = _criterion(by, among)
@@ -89,12 +89,12 @@ def choice_of(
     return _with_truth(profile, among, every, asked, known, times)
 
 
-def _known(among: Field) -> tuple[Criterion, ...]:
+def _known(among: Candidates) -> tuple[Criterion, ...]:
     """Criteria that the truth has a meaning for."""
     return CRITERIA if among.of_return else ("mse", "direction")
 
 
-def _criterion(by: Criterion | None, among: Field) -> Criterion:
+def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
     if by is None:
         return "gain" if among.of_return else "mse"
     if by not in CRITERIA:
@@ -108,7 +108,7 @@ def _criterion(by: Criterion | None, among: Field) -> Criterion:
     return by
 
 
-def _without_truth(profile: Profile, among: Field) -> Choice:
+def _without_truth(profile: Profile, among: Candidates) -> Choice:
     found = tried(profile, among)
     if profile.truth["admissible"]:
         why = "No estimator has a finite error: there is nothing to choose."
@@ -139,7 +139,7 @@ def _without_truth(profile: Profile, among: Field) -> Choice:
 
 def _with_truth(
     profile: Profile,
-    among: Field,
+    among: Candidates,
     every: Mapping[Criterion, Best | None],
     by: Criterion,
     known: Singles,
@@ -178,11 +178,11 @@ def _usable(profile: Profile, judged: str | None) -> Usable | None:
     return Usable(judged, usable_horizon(profile, judged))
 
 
-def _several(profile: Profile, among: Field, found: Best, times: Times) -> Mixing | None:
+def _several(profile: Profile, among: Candidates, found: Best, times: Times) -> Mixing | None:
     return mixing(profile, among, several_cells(profile, among, found.cell), times)
 
 
-def _notes(profile: Profile, among: Field) -> tuple[str, ...]:
+def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:
     """What a reader has to know about the answer."""
     notes = [f"{name} does not compete: {why}." for name, why in among.excluded.items()]
     if among.kernels is None:

@@ -10,13 +10,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from gradlab.choice.field import Field
+from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Steps, Tried
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import TRUE_CELL, Realised
 
 
-def tried(profile: Profile, among: Field) -> tuple[Steps, Tried] | None:
+def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     """None where no competitor was stepped along."""
     found = _only(profile.realised, among) if profile.realised is not None else None
     best = None if found is None else found.best()
@@ -30,7 +30,7 @@ def tried(profile: Profile, among: Field) -> tuple[Steps, Tried] | None:
     return steps, Tried(best, found.not_excluded(), found.change(best).value, found.ends(best))
 
 
-def _only(realised: Realised, among: Field) -> Realised:
+def _only(realised: Realised, among: Candidates) -> Realised:
     """Of the competitors' cells, and the truth's."""
     here = [
         k for k, cell in enumerate(realised.cells) if cell == TRUE_CELL or cell[0] in among.names

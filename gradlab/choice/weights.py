@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlab.choice.field import Field, is_finite
+from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import AlphaOrder, Cell, Contender, Mixing
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of
@@ -50,7 +50,7 @@ def rule_times(iteration: int | None, ramp: int | None) -> list[tuple[int, int]]
     return [(k, T) for k in ((0, T // 2, T) if iteration is None else (iteration,))]
 
 
-def pair_cells(profile: Profile, among: Field) -> list[Cell]:
+def pair_cells(profile: Profile, among: Candidates) -> list[Cell]:
     """J_0 and the longest finite horizon of the judged estimator: MPG's two."""
     if among.judged is None:
         return []
@@ -59,7 +59,7 @@ def pair_cells(profile: Profile, among: Field) -> list[Cell]:
     return [begin, (among.judged, long[-1])] if begin and long else []
 
 
-def several_cells(profile: Profile, among: Field, best: Cell) -> list[Cell]:
+def several_cells(profile: Profile, among: Candidates, best: Cell) -> list[Cell]:
     """J_0, horizons 1, 2, 4, … and the longest one of everybody, and the best cell."""
     begin = _zero(profile, among)
     chosen = {begin, best} if begin else {best}
@@ -73,7 +73,7 @@ def several_cells(profile: Profile, among: Field, best: Cell) -> list[Cell]:
     return [cell for cell in among.cells if cell in chosen and cell in known]
 
 
-def mixing(profile: Profile, among: Field, cells: list[Cell], times: Times) -> Mixing | None:
+def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times) -> Mixing | None:
     """Weights of some cells; None where fewer than two of them, or no kernels, are there."""
     if among.kernels is None or len(cells) < 2:
         return None
@@ -134,7 +134,7 @@ def _gap(first: Estimate, second: Estimate) -> Interval:
     return Interval(np.nan, np.nan, np.nan, "undefined: lost in noise")
 
 
-def _rules(among: Field, cells: list[Cell], times: Times) -> dict[str, Array]:
+def _rules(among: Candidates, cells: list[Cell], times: Times) -> dict[str, Array]:
     """Weights of MPG's rule on the horizons of the judged estimator, J_0 among them.
 
     MPG-J's is the same function of k/T; there T is the length of the whole run.
@@ -151,7 +151,7 @@ def _rules(among: Field, cells: list[Cell], times: Times) -> dict[str, Array]:
     return found
 
 
-def _zero(profile: Profile, among: Field) -> Cell | None:
+def _zero(profile: Profile, among: Candidates) -> Cell | None:
     """J_0: the data's, or horizon 0 of the judged estimator."""
     known = among.kernels.cells if among.kernels is not None else ()
     for name in ("data", among.judged):
@@ -161,7 +161,7 @@ def _zero(profile: Profile, among: Field) -> Cell | None:
     return None
 
 
-def _measured(profile: Profile, among: Field, name: str) -> list[int]:
+def _measured(profile: Profile, among: Candidates, name: str) -> list[int]:
     """Horizons of an estimator with finite errors and with kernels."""
     known = among.kernels.cells if among.kernels is not None else ()
     return [h for h in among.finite(profile, name) if (name, h) in known]

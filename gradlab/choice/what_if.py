@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab.choice.batches import Singles, at_batch
 from gradlab.choice.best import best
-from gradlab.choice.field import CONTROLS, Field
+from gradlab.choice.candidates import CONTROLS, Candidates
 from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import needed_batch
@@ -30,7 +30,7 @@ CHANGES = {"half the model error": (0.5, 0.5, 0.0), "half the critic error": (1.
 
 
 def what_if(
-    profile: Profile, among: Field, known: Singles, pair: Grams | None, criterion: Criterion
+    profile: Profile, among: Candidates, known: Singles, pair: Grams | None, criterion: Criterion
 ) -> WhatIf | None:
     """None where no candidate is finite.
 
@@ -51,7 +51,7 @@ def what_if(
 
 
 def _batch(
-    profile: Profile, among: Field, pair: Grams | None, criterion: Criterion
+    profile: Profile, among: Candidates, pair: Grams | None, criterion: Criterion
 ) -> Trial | None:
     found = best(profile, among, criterion)
     if found is None:
@@ -73,7 +73,7 @@ def _batch(
 
 
 def _errors(
-    profile: Profile, among: Field, criterion: Criterion
+    profile: Profile, among: Candidates, criterion: Criterion
 ) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
     """Smaller errors of model and critic, for everybody that has a twin under true dynamics."""
     kernels = among.kernels

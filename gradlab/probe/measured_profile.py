@@ -13,7 +13,7 @@ import numpy as np
 
 from gradlab.checks.precision import in_float32
 from gradlab.choice.best import best
-from gradlab.choice.field import Field, field
+from gradlab.choice.candidates import Candidates, candidates
 from gradlab.choice.values import Cell
 from gradlab.choice.weights import pair_cells, several_cells
 from gradlab.gradients.estimator import Estimator
@@ -80,7 +80,7 @@ def _sources(quantity: str) -> list[tuple[str, str]]:
 
 
 def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
-    among = field(profile, None)
+    among = candidates(profile, None)
     found = best(profile, among, "mse")
     if found is None:
         return {}
@@ -98,7 +98,7 @@ def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) ->
     return row | _pair(profile, among, batch) | _mixture(profile, among, found.cell, batch)
 
 
-def _pair(profile: Profile, among: Field, batch: int) -> dict[str, float]:
+def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
     """MPG's two: horizon 0 and the longest one, weighed by their measured errors."""
     two = pair_cells(profile, among)
     if among.kernels is None or len(two) < 2:
@@ -109,7 +109,7 @@ def _pair(profile: Profile, among: Field, batch: int) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, found, strict=True)}
 
 
-def _mixture(profile: Profile, among: Field, best_cell: Cell, batch: int) -> dict[str, Any]:
+def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -> dict[str, Any]:
     """J_0 and the horizons 1, 2, 4, … of the judged estimator, weighed by their errors."""
     several = [
         (name, h)

@@ -12,7 +12,7 @@ from analyses.synthetic import moments
 from gradlab.choice import choose
 from gradlab.choice.batches import at_batch, singles
 from gradlab.choice.best import best
-from gradlab.choice.field import field
+from gradlab.choice.candidates import field
 from gradlab.cli.choice_tables import print_choice
 from gradlab.cli.program import main
 from gradlab.errors import InputError

@@ -1,4 +1,4 @@
-"""Who competes: estimators under one truth, at every horizon where they were measured.
+"""The candidates of a choice: estimators under one truth, at horizons where they were measured.
 
 Gradients of the first action and of all actions aim at different truths unless they were measured
 against the objective's, and an error against one says nothing about an error against the other.
@@ -26,14 +26,14 @@ TRUTHS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class Candidates:
     """What a choice is made among.
 
     Attributes:
         kind: whose truth: "first", "all" or "objective".
-        names: estimators that compete; excluded: who does not, and why.
-        judged: the one that rules, pairs and the usable horizon are about; None: only data.
-        cells: what competes, each gradient once: horizon 0 of a model that is J_0 itself is left
+        names: estimators that are candidates; excluded: those that are not, and why.
+        judged: the estimator of rules, pairs and the usable horizon; None: only data.
+        cells: every candidate gradient once: horizon 0 of a model that is J_0 itself is left
             out beside the data's.
         kernels: of this truth; None in files of older versions.
     """
@@ -51,12 +51,12 @@ class Field:
         return self.kind == "objective"
 
     def finite(self, profile: Profile, name: str) -> list[int]:
-        """Horizons of one competitor at which its error is a number."""
+        """Horizons of one estimator at which its error is a number."""
         return [h for each, h in self.cells if each == name and is_finite(profile, (each, h))]
 
 
-def field(profile: Profile, estimators: Collection[str] | None) -> Field:
-    """Those that were asked for, or everybody under the truth of the judged estimator.
+def candidates(profile: Profile, estimators: Collection[str] | None) -> Candidates:
+    """The named estimators, or all under the truth of the judged one.
 
     Raises:
         InputError: unknown estimators, none, or some under different truths.
@@ -71,7 +71,7 @@ def field(profile: Profile, estimators: Collection[str] | None) -> Field:
         long = [name for name in names if max(horizons_of(profile, name), default=0) > 0]
         judged = long[0] if long else None
     found = [each for each in profile.kernels if each.kind == kind]
-    return Field(
+    return Candidates(
         kind, tuple(names), excluded, judged, _cells(profile, names), found[0] if found else None
     )
 
