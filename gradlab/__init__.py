@@ -1,7 +1,7 @@
 """gradlab: how good are your policy gradients?
 
     measure(task, policy, critic) → Profile      bias, variance and MSE of every horizon
-    attribute(profile) → Ledger                  what the bias and the variance come from
+    attribute(profile) → Attribution                  what the bias and the variance come from
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
     choose(profile) → Choice                     horizon, weights, how sure, what if
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's

@@ -42,7 +42,7 @@ class Attribute:
     """Keep in RUN.h5 what had to be made again, so that the next reading takes seconds."""
     explain: arguments.Explain = False
     json: bool = False
-    """Print one JSON document: sentences and the ledger's table."""
+    """Print one JSON document: sentences and the attribution's table."""
 
     def run(self, command: str) -> Document:
         """Read or remake the substitutions and account for them."""
@@ -60,10 +60,12 @@ class Attribute:
             profile = _again(profile, self.file)
             if self.keep:
                 keep({self.file: partial(profile.save, overwrite=True)})
-        ledger = attribute(profile)
-        told = sentences(ledger, profile) + ([Sentence("source", True, AGAIN)] if again else [])
-        return of_screen(screen(profile, ledger, told)) | {
-            "ledger": ledger.table().to_dict("records"),
+        attribution = attribute(profile)
+        told = sentences(attribution, profile) + (
+            [Sentence("source", True, AGAIN)] if again else []
+        )
+        return of_screen(screen(profile, attribution, told)) | {
+            "ledger": attribution.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),
         }

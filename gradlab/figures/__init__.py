@@ -18,7 +18,7 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
 
     contest                     errors of weights and single gradients, `choice.tables`
 
-Figures of a ledger take its own long table (`gradlab.runs.attribution`):
+Figures of an attribution take its own long table (`gradlab.runs.attribution`):
 
     ledger, variance_sources      shares of squared bias and of variance, as waterfalls
     entries, error_steps          which derivative, at which step
@@ -62,6 +62,7 @@ Figures of a probe take a row per seed, step, quantity and place
     moved_profiles, moved_chains      over the horizon at several steps (`profiles`, `chains`)
 """
 
+from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
 from gradlab.figures.bounds import bounds
 from gradlab.figures.choice import choice_horizon, choice_weights, what_if_grid
 from gradlab.figures.consequence import step_gains, step_slices
@@ -72,7 +73,6 @@ from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.gain import gain
 from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
-from gradlab.figures.ledger import entries, error_steps, ledger, variance_sources
 from gradlab.figures.logged import (
     logged_agreement,
     logged_critics,

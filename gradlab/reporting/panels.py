@@ -78,7 +78,7 @@ def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
             "No gain: these gradients were judged against matched truths at given states. "
             "`gradlab measure TASK` judges them where the policy goes."
         )
-    if known.ledger is None or not known.ledger.bias:
+    if known.attribution is None or not known.attribution.bias:
         found[SOURCE] = (
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
         )
@@ -157,10 +157,10 @@ def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
 
 def _source(known: Evidence) -> list[Panel]:
     """Shares of the squared bias over the horizon, and the entries of the derivatives."""
-    if known.ledger is None or not known.ledger.bias:
+    if known.attribution is None or not known.attribution.bias:
         return []
-    table, found = known.ledger.table(), []
-    names = list(dict.fromkeys(each.estimator for each in known.ledger.bias))
+    table, found = known.attribution.table(), []
+    names = list(dict.fromkeys(each.estimator for each in known.attribution.bias))
     for number, name in enumerate(names, 1):
         shares = "What each part makes of the squared bias; a share below 0 hides another's error."
         entries = "Output by input: the derivatives whose errors move the gradient most."

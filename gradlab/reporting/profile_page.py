@@ -42,7 +42,7 @@ def shown(
     """The page of a measurement whose first screen is known.
 
     Args:
-        known: choice and ledger of the profile; read: checks read from its numbers.
+        known: choice and attribution of the profile; read: checks read from its numbers.
     """
     drawn = tuple(panels.panels(profile, known))
     absent = panels.absent(profile, known)

@@ -148,7 +148,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Attribution:
     """All accounts of a run.
 
     Attributes:

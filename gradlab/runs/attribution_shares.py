@@ -1,4 +1,4 @@
-"""From what a run has stored to its ledger: shares, fractions, and their intervals.
+"""From what a run has stored to its attribution: shares, fractions, and their intervals.
 
 fraction = share / total, known where the total's interval is clear of 0
 start states = variance that was measured − what the other sources add to it
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.runs.attribution import CANCELLING, Account, Entry, Ledger, Part, Spread, Step
+from gradlab.runs.attribution import CANCELLING, Account, Attribution, Entry, Part, Spread, Step
 from gradlab.runs.profile import Profile, check_profile
-from gradlab.runs.substitutions import Attribution, Label
+from gradlab.runs.substitutions import Label, SubstitutionResults
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
@@ -23,8 +23,8 @@ from gradlab.statistics.shapley import fraction_interval, share_interval, shares
 Floats = NDArray[np.float64]
 
 
-def attribute(profile: Profile) -> Ledger:
-    """The ledger of a measurement made with `attribute=True`.
+def attribute(profile: Profile) -> Attribution:
+    """The attribution of a measurement made with `attribute=True`.
 
     Raises:
         InputError: the profile holds no substitutions; says how to get them.
@@ -36,8 +36,8 @@ def attribute(profile: Profile) -> Ledger:
             "the profile holds no substitutions: measure(..., attribute=True) and `gradlab measure "
             "--attribute` keep them, `gradlab attribute RUN.h5` makes them again for a saved run"
         )
-    return Ledger(
-        bias=tuple(_account(found, k) for k in range(len(found.games.cells))),
+    return Attribution(
+        bias=tuple(_account(found, k) for k in range(len(found.coalitions.cells))),
         variance=tuple(_spread(profile, found, k) for k in range(len(found.draws.cells))),
         skipped=found.skipped,
         starts=int(profile.config["starts"]),
@@ -50,10 +50,10 @@ def attribute(profile: Profile) -> Ledger:
 attribution = attribute  # by the noun
 
 
-def _account(found: Attribution, cell: int) -> Account:
+def _account(found: SubstitutionResults, cell: int) -> Account:
     """Everything about one game."""
-    estimator, horizon = found.games.cells[cell]
-    split = shares(found.games.game(cell))
+    estimator, horizon = found.coalitions.cells[cell]
+    split = shares(found.coalitions.game(cell))
     whole = _whole(split.total)
 
     def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
@@ -95,7 +95,7 @@ def _account(found: Attribution, cell: int) -> Account:
     )
 
 
-def _spread(profile: Profile, found: Attribution, cell: int) -> Spread:
+def _spread(profile: Profile, found: SubstitutionResults, cell: int) -> Spread:
     """The starts have what the other sources leave of the variance that was measured."""
     draws = found.draws
     estimator, horizon = draws.cells[cell]
@@ -133,7 +133,7 @@ def _part(name: str, share: Estimate, total: Estimate) -> Part:
     return Part(name, share.value, *(float(each) for each in ends))
 
 
-def _coordinates(found: Attribution, label: Label) -> tuple[str, str]:
+def _coordinates(found: SubstitutionResults, label: Label) -> tuple[str, str]:
     """Names of an entry's output and input."""
     states, actions = found.state_names, found.action_names
     outputs = {"A": states, "B": states, "K": actions}.get(label.block)

@@ -23,7 +23,11 @@ from gradlab.runs.check_results import (
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
 from gradlab.runs.one_step import Consequence
 from gradlab.runs.realised import Realised
-from gradlab.runs.substitutions import Attribution, attribution_from_groups, attribution_groups
+from gradlab.runs.substitutions import (
+    SubstitutionResults,
+    substitution_groups,
+    substitutions_from_groups,
+)
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Estimate
@@ -73,7 +77,7 @@ class Profile:
     sanity: tuple[Finding, ...] | None = None
     theory: Theory | None = None
     kernels: tuple[Kernels, ...] = ()
-    attribution: Attribution | None = None
+    attribution: SubstitutionResults | None = None
     consequence: Consequence | None = None
     realised: Realised | None = None
 
@@ -172,7 +176,7 @@ def _to_record(profile: Profile) -> Record:
     if profile.theory is not None:
         groups["theory"] = codec.arrays(profile.theory) | {"horizon": table["horizon"]}
     if profile.attribution is not None:
-        groups |= attribution_groups(profile.attribution)
+        groups |= substitution_groups(profile.attribution)
     if profile.consequence is not None:
         groups["consequence"] = codec.arrays(profile.consequence)
     if profile.realised is not None:
@@ -195,7 +199,7 @@ def _from_record(record: Record, path: Path) -> Profile:
             sanity=codec.rows(Finding, groups["sanity"]) if "sanity" in groups else None,
             theory=_part(groups, "theory", Theory),
             kernels=kernels_from_groups(groups),
-            attribution=attribution_from_groups(groups),
+            attribution=substitutions_from_groups(groups),
             consequence=_part(groups, "consequence", Consequence),
             realised=_part(groups, "realised", Realised),
         )

@@ -1,6 +1,6 @@
 """What the substitutions of a measurement found, as plain arrays that travel with its profile.
 
-Games hold v(S), the squared bias with the truth in the place of the parts in S, for all sets;
+Coalitions hold v(S), the squared bias with the truth in the place of the parts in S, for all sets;
 rows split each part's share over entries and steps; draws say what policy noise, dynamics noise
 and ensemble members add to a variance. Everything with its values for each group left out, from
 which any interval follows; those of the rows in float32, as deviations of at most 1 times `scale`.
@@ -35,7 +35,7 @@ class Label:
     """What a row is about: an entry of a block, or a step; −1 where it is about neither.
 
     Attributes:
-        cell: index into `Games.cells`; cause: one of `Games.players`.
+        cell: index into `Coalitions.cells`; cause: one of `Coalitions.players`.
         block: "" for a step; output, input: its row and column (a gradient's output is 0).
     """
 
@@ -48,7 +48,7 @@ class Label:
 
 
 @dataclass(frozen=True, eq=False)
-class Games:
+class Coalitions:
     """v(S) of every attributed cell: value [C, 2^k], left_out [C, 2^k, G]."""
 
     players: Annotated[tuple[str, ...], stored("player", name="player")]
@@ -85,7 +85,7 @@ class Draws:
 
 
 @dataclass(frozen=True, eq=False)
-class Attribution:
+class SubstitutionResults:
     """See above.
 
     Attributes:
@@ -94,7 +94,7 @@ class Attribution:
         rule: how the horizons were chosen.
     """
 
-    games: Games
+    coalitions: Coalitions
     rows: Rows
     draws: Draws
     state_names: Annotated[tuple[str, ...], stored("state", name="state")]
@@ -115,28 +115,30 @@ def rows_of(found: Sequence[tuple[Label, Estimate]]) -> Rows:
     return Rows(tuple(label for label, _ in kept), value, scale, deviation.astype(np.float32))
 
 
-def attribution_groups(found: Attribution) -> dict[str, dict[str, Array]]:
+def substitution_groups(found: SubstitutionResults) -> dict[str, dict[str, Array]]:
     """As tables of a run."""
     note = codec.labels([json.dumps(dict(found.skipped)), found.rule], "note")
     names = codec.arrays(found) | {"note": note}
-    parts = (codec.arrays(each) for each in (found.games, found.rows, found.draws))
+    parts = (codec.arrays(each) for each in (found.coalitions, found.rows, found.draws))
     return dict(zip(GROUPS, (*parts, names), strict=True))
 
 
-def attribution_from_groups(groups: Mapping[str, Mapping[str, Array]]) -> Attribution | None:
+def substitutions_from_groups(
+    groups: Mapping[str, Mapping[str, Array]],
+) -> SubstitutionResults | None:
     """None where the run holds none."""
     if GROUPS[0] not in groups:
         return None
-    games, rows, draws, names = (groups[name] for name in GROUPS)
+    coalitions, rows, draws, names = (groups[name] for name in GROUPS)
     skipped, rule = (str(each) for each in names["note"].values)
-    found = Attribution(
-        games=codec.decoded(Games, games),
+    found = SubstitutionResults(
+        coalitions=codec.decoded(Coalitions, coalitions),
         rows=codec.decoded(Rows, rows),
         draws=codec.decoded(Draws, draws),
-        **codec.fields(Attribution, names),
+        **codec.fields(SubstitutionResults, names),
         skipped={key: str(why) for key, why in json_object(skipped).items()},
         rule=rule,
     )
-    if any(not 0 <= each.cell < len(found.games.cells) for each in found.rows.labels):
-        raise ValueError("a row belongs to no game")
+    if any(not 0 <= each.cell < len(found.coalitions.cells) for each in found.rows.labels):
+        raise ValueError("a row belongs to no attributed cell")
     return found

@@ -12,7 +12,7 @@ from analyses.synthetic import moments
 from gradlab.choice import choose
 from gradlab.choice.batches import at_batch, singles
 from gradlab.choice.best import best
-from gradlab.choice.candidates import field
+from gradlab.choice.candidates import candidates
 from gradlab.cli.choice_tables import print_choice
 from gradlab.cli.program import main
 from gradlab.errors import InputError
@@ -132,7 +132,7 @@ def covered(shape, trials, N=64, batch=64):
         }
         truth = np.broadcast_to(np.eye(P)[0], (N, P))
         profile = planted(found, truth, batch)
-        kept = best(profile, field(profile, None), "mse").kept
+        kept = best(profile, candidates(profile, None), "mse").kept
         least = [("model", h + 1) for h in np.flatnonzero(shape == shape.min())]
         hits += least[trial % len(least)] in kept
     return hits / trials

@@ -1,4 +1,4 @@
-"""Waterfalls, maps and curves draw what a ledger's table says, negatives and nothing included."""
+"""Waterfalls, maps and curves draw what an attribution says, negatives and nothing included."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -6,7 +6,16 @@ import pandas as pd
 import pytest
 
 from gradlab import figures
-from gradlab.runs.attribution import CAUSES, SOURCES, Account, Entry, Ledger, Part, Spread, Step
+from gradlab.runs.attribution import (
+    CAUSES,
+    SOURCES,
+    Account,
+    Attribution,
+    Entry,
+    Part,
+    Spread,
+    Step,
+)
 
 ALL = (figures.ledger, figures.entries, figures.error_steps, figures.variance_sources)
 SHARES = {"states": -3.0, "A": 4.0, "B": 0.5, "reward": 0.0, "critic_s": -0.75, "critic_a": 0.25}
@@ -39,7 +48,7 @@ def table(*accounts):
     spread = Spread(
         "model", 3, part("total", 2.0, 2.0), tuple(part(s, 0.5, 2.0) for s in SOURCES), None
     )
-    return Ledger(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
+    return Attribution(accounts, (spread,), {}, 64, "", ("$x$", "v"), ("push",)).table()
 
 
 def texts(ax):

@@ -1,4 +1,4 @@
-"""Ledgers of measurements whose every mistake was planted, from the call to the file and back."""
+"""Attributions of measurements whose every mistake was planted, from the call to the file."""
 
 import json
 import subprocess
@@ -74,11 +74,11 @@ def one_entry():
 
 
 def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
-    ledger = gradlab.attribute(wrong_mass)
-    assert {(a.estimator, a.horizon) for a in ledger.bias} == {
+    attribution = gradlab.attribute(wrong_mass)
+    assert {(a.estimator, a.horizon) for a in attribution.bias} == {
         (name, n) for name in ("model", "mixed") for n in (1, H)
     }
-    for account in ledger.bias:
+    for account in attribution.bias:
         total = wrong_mass.estimate(account.estimator, "bias2", account.horizon).value
         size = sum(abs(part.value) for part in account.shapley)
         assert abs(sum(part.value for part in account.shapley) - total) <= 1e-12 * size
@@ -96,9 +96,9 @@ def test_shares_sum_to_the_squared_bias_of_the_profile(wrong_mass):
 
 def test_stored_rows_have_the_left_out_values_of_their_shares(wrong_mass):
     found = wrong_mass.attribution
-    for cell in range(len(found.games.cells)):
-        split = shares(found.games.game(cell))
-        rounding = 1e-13 * np.abs(found.games.left_out[cell]).max()
+    for cell in range(len(found.coalitions.cells)):
+        split = shares(found.coalitions.game(cell))
+        rounding = 1e-13 * np.abs(found.coalitions.left_out[cell]).max()
         for cause, share in zip(split.players, split.shapley, strict=True):
             rows = [
                 found.rows.estimate(k)
@@ -135,13 +135,13 @@ def test_a_wrong_critic_is_blamed_alone():
 
 
 def test_one_wrong_entry_of_b_is_exactly_where_the_map_puts_it(one_entry):
-    ledger = gradlab.attribute(one_entry)
-    account = ledger.account("mixed", H)
+    attribution = gradlab.attribute(one_entry)
+    account = attribution.account("mixed", H)
     assert account.share("B").fraction == pytest.approx(1.0, abs=1e-3)
     found = {(e.block, e.output, e.input): e.part for e in account.entries if e.block == "B"}
     assert list(found) == [("B", "s1", "a0")] and found["B", "s1", "a0"].low > 0
     assert account.outputs[0].name == "s1" and account.inputs[0].name == "a0"
-    ax = entries(ledger.table(), estimator="mixed", horizon=H)
+    ax = entries(attribution.table(), estimator="mixed", horizon=H)
     drawn = np.ma.filled(ax.images[0].get_array(), 0.0)
     names = [[t.get_text() for t in axis.get_ticklabels()] for axis in (ax.yaxis, ax.xaxis)]
     assert names == [["s0", "s1", "reward", "critic"], ["s0", "s1", "a0", "a1"]]
@@ -171,17 +171,17 @@ def test_causes_that_cancel_are_named():
             return 0.55 * self.exact(s, a)
 
     profile = measured(given, critic=Dull(), attribute=(1, H))
-    ledger = gradlab.attribute(profile)
-    account = ledger.account("mixed", 1)
+    attribution = gradlab.attribute(profile)
+    account = attribution.account("mixed", 1)
     critic = account.share("critic_s").fraction + account.share("critic_a").fraction
     # |b|² with neither, B or all of the critic cured: .01, .2025, 1 of |γ Bᵀq|²; with both: 0.
     # So B would have 40.4 times the total if ∇_s and ∇_a of the critic were one player.
     assert 30 < account.share("B").fraction < 50
     assert critic == pytest.approx(1 - account.share("B").fraction, abs=1e-3)
     assert "B" in account.cancelling and "critic_s" in account.cancelling
-    assert any("Causes cancel in the mixed" in s.text for s in sentences(ledger, profile))
-    assert not ledger.account("mixed", H).cancelling  # where the critic hardly counts
-    for each in ledger.bias:
+    assert any("Causes cancel in the mixed" in s.text for s in sentences(attribution, profile))
+    assert not attribution.account("mixed", H).cancelling  # where the critic hardly counts
+    for each in attribution.bias:
         for part in each.shapley:
             large = part.clear and abs(part.value) > CANCELLING * each.total.high
             assert (part.name in each.cancelling) == large
@@ -220,11 +220,11 @@ def test_what_cannot_be_attributed_is_said():
         "own": gradlab.Estimator(simulator, simulator, "first", tail),
     }
     profile = measured(given, starts=8, estimators=chosen)
-    ledger = gradlab.attribute(profile)
-    assert "first actions only" in ledger.skipped["all"]
-    assert "all of its squared bias is the critic's" in ledger.skipped["own"]
-    assert not ledger.bias and {s.estimator for s in ledger.variance} == {"all", "own"}
-    assert any("Not attributed: all" in s.text for s in sentences(ledger, profile))
+    attribution = gradlab.attribute(profile)
+    assert "first actions only" in attribution.skipped["all"]
+    assert "all of its squared bias is the critic's" in attribution.skipped["own"]
+    assert not attribution.bias and {s.estimator for s in attribution.variance} == {"all", "own"}
+    assert any("Not attributed: all" in s.text for s in sentences(attribution, profile))
     with pytest.raises(InputError, match=r"attribute is \[7\], expected 1 to 8 horizons"):
         measured(task(None), attribute=(7,))
     with pytest.raises(InputError, match="attribute=True"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gradlab.choice import Agreement, Choice, Contender, Mixing
-from gradlab.runs.attribution import CAUSES, Account, Entry, Ledger, Part
+from gradlab.runs.attribution import CAUSES, Account, Attribution, Entry, Part
 from gradlab.runs.check_results import EFFECT, EMPIRICAL, FINITE, Finding
 from gradlab.runs.comparison import compared
 from gradlab.runs.decision_rules import LogRatio
@@ -103,7 +103,7 @@ def part(name: str, value: float, spread: float = 0.02, total: float = 1.0) -> P
     return Part(name, value, spread / 2, low, high, *shares)
 
 
-def ledger(shares: dict[str, float], spread: float = 0.02, **changed) -> Ledger:
+def attribution(shares: dict[str, float], spread: float = 0.02, **changed) -> Attribution:
     """One account of the model at h = 5 with entries of ∂f/∂a."""
     found = tuple(part(name, shares.get(name, 0.0), spread) for name in CAUSES)
     entries = (
@@ -113,16 +113,16 @@ def ledger(shares: dict[str, float], spread: float = 0.02, **changed) -> Ledger:
     account = Account(
         "model", 5, part("total", 1.0), False, found, found, found, entries, (), (), (), ()
     )
-    return Ledger((replace(account, **changed),), (), {}, 256, "grid", (), ())
+    return Attribution((replace(account, **changed),), (), {}, 256, "grid", (), ())
 
 
-def told(found: Ledger | None) -> str:
+def told(found: Attribution | None) -> str:
     (sentence,) = source(FLAT, found, "model")
     return sentence.text
 
 
 def test_the_largest_share_is_named_with_its_entry_and_what_to_mend():
-    text = told(ledger({"B": 0.8, "states": 0.06, "A": 0.14}))
+    text = told(attribution({"B": 0.8, "states": 0.06, "A": 0.14}))
     assert text.startswith("80% (CI 78% to 82%) of the squared bias of the model gradient at h = 5")
     assert "comes from ∂f/∂a, mostly yaw rate by steer (72%" in text
     assert "errors of states make 6% (CI 4% to 8%)" in text
@@ -130,13 +130,13 @@ def test_the_largest_share_is_named_with_its_entry_and_what_to_mend():
 
 
 def test_shares_that_overlap_are_undecided():
-    (sentence,) = source(FLAT, ledger({"B": 0.55, "A": 0.45}, spread=0.1), "model")
+    (sentence,) = source(FLAT, attribution({"B": 0.55, "A": 0.45}, spread=0.1), "model")
     assert not sentence.decided
     assert sentence.text.startswith("Undecided whether ∂f/∂a (55%")
 
 
 def test_a_third_share_whose_interval_reaches_the_largest_is_its_rival():
-    found = ledger({"B": 0.6, "A": 0.2})
+    found = attribution({"B": 0.6, "A": 0.2})
     wide = tuple(
         part("states", 0.1, 0.7) if e.name == "states" else e for e in found.bias[0].shapley
     )
@@ -146,7 +146,7 @@ def test_a_third_share_whose_interval_reaches_the_largest_is_its_rival():
 
 
 def test_causes_that_cancel_are_said_to():
-    text = told(ledger({"states": 3.4, "B": -2.5, "A": 0.1}, cancelling=("states", "B")))
+    text = told(attribution({"states": 3.4, "B": -2.5, "A": 0.1}, cancelling=("states", "B")))
     assert text.startswith("Causes cancel: shares of the squared bias of the model gradient")
     assert "340% (CI 338% to 342%) for states and -250%" in text
     assert "mending one of them alone may make it worse" in text
@@ -154,7 +154,7 @@ def test_causes_that_cancel_are_said_to():
 
 def test_a_bias_lost_in_noise_has_no_source():
     total = part("total", 0.1, 0.5)
-    (sentence,) = source(FLAT, ledger({"B": 0.1}, total=total, lost=True), "model")
+    (sentence,) = source(FLAT, attribution({"B": 0.1}, total=total, lost=True), "model")
     assert not sentence.decided
     assert "Undecided what makes the squared bias of the model gradient at h = 5" in sentence.text
     assert "lost in noise (0.1, CI -0.4 to 0.6, N = 256)" in sentence.text
@@ -163,7 +163,7 @@ def test_a_bias_lost_in_noise_has_no_source():
 def test_without_stored_substitutions_the_form_is_silent():
     assert source(FLAT, None, "model") == []
     assert "source" not in said(FLAT)
-    assert source(FLAT, ledger({"B": 0.8}), "mixed") == []
+    assert source(FLAT, attribution({"B": 0.8}), "mixed") == []
 
 
 # Form 5 ------------------------------------------------------------------------------------------

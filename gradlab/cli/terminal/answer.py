@@ -107,11 +107,11 @@ def _print_tables(document: Document) -> None:
     checks = document.get("checks")
     if isinstance(checks, list):
         _print_checks(checks)
-    ledger = document.get("ledger")
-    if isinstance(ledger, list):
-        from gradlab.cli.ledger_tables import print_ledger
+    attribution = document.get("ledger")
+    if isinstance(attribution, list):
+        from gradlab.cli.attribution_tables import print_attribution
 
-        print_ledger(ledger)
+        print_attribution(attribution)
     if "what if" in document:
         from gradlab.cli.choice_tables import print_choice
 

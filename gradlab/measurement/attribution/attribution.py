@@ -1,4 +1,4 @@
-"""From a measurement's estimators to what a ledger is read from.
+"""From a measurement's estimators to what a attribution is read from.
 
 Bias: substitutions into every estimator that differentiates a model along states that it rolls
 out with θ in the first action. Variance: draws made again, one source of noise at a time, for
@@ -30,7 +30,14 @@ from gradlab.measurement.attribution.substitution_detail import detail
 from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile
-from gradlab.runs.substitutions import Attribution, Cell, Draws, Games, Label, rows_of
+from gradlab.runs.substitutions import (
+    Cell,
+    Coalitions,
+    Draws,
+    Label,
+    SubstitutionResults,
+    rows_of,
+)
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import Game
 from gradlab.systems.recorded import Recorded
@@ -64,8 +71,8 @@ class World:
     horizons: Sequence[int] | None
 
 
-def attributed(profile: Profile, world: World, progress: Progress) -> Attribution:
-    """Everything that a ledger of this profile needs."""
+def attributed(profile: Profile, world: World, progress: Progress) -> SubstitutionResults:
+    """Everything that a attribution of this profile needs."""
     if profile.truth["kind"] == "objective":
         profile, world = _at_visited_states(profile, world, progress)
     skipped: dict[str, str] = {}
@@ -93,8 +100,8 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Attributio
         every = added_variance(estimator, world.policy, world.begin, horizons, seed, termination)
         draws += [((name, n), each) for n, each in zip(horizons, every, strict=True)]
     progress("attribution", len(world.chosen), len(world.chosen))
-    return Attribution(
-        games=_stacked(games, profile.left_out.shape[3]),
+    return SubstitutionResults(
+        coalitions=_stacked(games, profile.left_out.shape[3]),
         rows=rows_of(rows),
         draws=_drawn(draws, profile.left_out.shape[3]),
         state_names=_names(world.task.state_names, "s", world.simulator.state_dim),
@@ -224,11 +231,11 @@ def _rows(found: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:
                 yield Label(cells + k, cause, "", -1, -1, step), share
 
 
-def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Games:
+def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Coalitions:
     shape = len(games), 2 ** len(CAUSES)
     value = np.array([game.value for _, game in games], dtype=np.float64).reshape(shape)
     left_out = np.array([game.left_out for _, game in games]).reshape(*shape, groups)
-    return Games(CAUSES, tuple(cell for cell, _ in games), value, left_out)
+    return Coalitions(CAUSES, tuple(cell for cell, _ in games), value, left_out)
 
 
 def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> Draws:

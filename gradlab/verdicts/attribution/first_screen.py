@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gradlab.runs.attribution import CAUSES, Account, Ledger, Part
+from gradlab.runs.attribution import CAUSES, Account, Attribution, Part
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
@@ -14,19 +14,20 @@ from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, two
 
 
-def screen(profile: Profile, ledger: Ledger, rest: Sequence[Sentence]) -> Screen:
+def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence]) -> Screen:
     """Of the judged estimator, at the attributed horizon of least error whose bias is known."""
     if void := no_gradient(profile.sanity):
         return Screen(void[0].sentence, "none", NOTHING, (), None, tuple(rest))
     name = judged_estimator(profile)
-    accounts = [each for each in ledger.bias if each.estimator == name] or list(ledger.bias)
+    every = attribution.bias
+    accounts = [each for each in every if each.estimator == name] or list(every)
     if not accounts:
         text = "Mend nothing on this run's word: without a truth no bias can be attributed."
         return Screen(text, "none", "no truth", (), None, tuple(rest))
     known = [each for each in accounts if not each.lost] or accounts
     least = min(known, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value)
-    text, light, sure = _told(least, ledger.starts)
-    return Screen(text, light, sure, _facts(least, ledger.starts), None, tuple(rest))
+    text, light, sure = _told(least, attribution.starts)
+    return Screen(text, light, sure, _facts(least, attribution.starts), None, tuple(rest))
 
 
 def _told(account: Account, starts: int) -> tuple[str, Light, str]:

@@ -1,11 +1,11 @@
-"""A ledger in sentences: of each estimator the attributed horizon of smallest error, and beside it
+"""An attribution in sentences: the attributed horizon of smallest error of each estimator, and
 what a table of numbers does not show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradlab.runs.attribution import CANCELLING, SOURCES, Ledger, Part, Spread
+from gradlab.runs.attribution import CANCELLING, SOURCES, Attribution, Part, Spread
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.measurement.sources import source
 from gradlab.verdicts.sentence import Sentence
@@ -14,22 +14,24 @@ from gradlab.wording import gradient, percent
 ABOUT = "source"
 
 
-def sentences(ledger: Ledger, profile: Profile) -> list[Sentence]:
-    """What the ledger says, the bias first."""
-    names = dict.fromkeys(each.estimator for each in ledger.bias)
-    told = [sentence for name in names for sentence in source(profile, ledger, name)]
-    told += [Sentence(ABOUT, True, text) for text in _elsewhere(ledger)]
+def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
+    """What the attribution says, the bias first."""
+    names = dict.fromkeys(each.estimator for each in attribution.bias)
+    told = [sentence for name in names for sentence in source(profile, attribution, name)]
+    told += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution)]
     told += [
-        Sentence(ABOUT, any(part.clear for part in each.sources), _variance(each, ledger.starts))
-        for each in _least(ledger, profile)
+        Sentence(
+            ABOUT, any(part.clear for part in each.sources), _variance(each, attribution.starts)
+        )
+        for each in _least(attribution, profile)
     ]
-    return told + [Sentence(ABOUT, True, text) for text in _skipped(ledger)]
+    return told + [Sentence(ABOUT, True, text) for text in _skipped(attribution)]
 
 
-def _elsewhere(ledger: Ledger) -> Iterator[str]:
+def _elsewhere(attribution: Attribution) -> Iterator[str]:
     """Horizons at which shares say little."""
-    for name in dict.fromkeys(each.estimator for each in ledger.bias):
-        mine = [each for each in ledger.bias if each.estimator == name]
+    for name in dict.fromkeys(each.estimator for each in attribution.bias):
+        mine = [each for each in attribution.bias if each.estimator == name]
         lost = ", ".join(str(each.horizon) for each in mine if each.lost)
         if lost:
             yield f"The squared bias of {gradient(name)} is lost in noise at h = {lost}."
@@ -41,15 +43,17 @@ def _elsewhere(ledger: Ledger) -> Iterator[str]:
             )
 
 
-def _least(ledger: Ledger, profile: Profile) -> list[Spread]:
+def _least(attribution: Attribution, profile: Profile) -> list[Spread]:
     """One account of each estimator: where its MSE, or without a truth its variance, is least."""
     quantity = "mse" if profile.truth["admissible"] else "variance"
 
     def error(spread: Spread) -> float:
         return profile.estimate(spread.estimator, quantity, spread.horizon).value
 
-    names = dict.fromkeys(each.estimator for each in ledger.variance)
-    return [min((s for s in ledger.variance if s.estimator == name), key=error) for name in names]
+    names = dict.fromkeys(each.estimator for each in attribution.variance)
+    return [
+        min((s for s in attribution.variance if s.estimator == name), key=error) for name in names
+    ]
 
 
 def _variance(spread: Spread, starts: int) -> str:
@@ -61,8 +65,8 @@ def _variance(spread: Spread, starts: int) -> str:
     return f"Variance of {where}: {known}{exact} (N = {starts})."
 
 
-def _skipped(ledger: Ledger) -> Iterator[str]:
-    for name, why in ledger.skipped.items():
+def _skipped(attribution: Attribution) -> Iterator[str]:
+    for name, why in attribution.skipped.items():
         yield f"Not attributed: {name}, since {why}."
 
 

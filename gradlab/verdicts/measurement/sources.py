@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isfinite
 
-from gradlab.runs.attribution import CAUSES, Account, Ledger, Part
+from gradlab.runs.attribution import CAUSES, Account, Attribution, Part
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, two
@@ -19,13 +19,15 @@ MEND = {
 }
 
 
-def source(profile: Profile, ledger: Ledger | None, name: str) -> list[Sentence]:
+def source(profile: Profile, attribution: Attribution | None, name: str) -> list[Sentence]:
     """The largest share of the squared bias at the attributed horizon of least error."""
-    accounts = [] if ledger is None else [each for each in ledger.bias if each.estimator == name]
-    if not accounts or ledger is None:
+    if attribution is None:
+        return []
+    accounts = [each for each in attribution.bias if each.estimator == name]
+    if not accounts:
         return []
     least = min(accounts, key=lambda each: profile.estimate(name, "mse", each.horizon).value)
-    return [_told(least, f"N = {ledger.starts}")]
+    return [_told(least, f"N = {attribution.starts}")]
 
 
 def _told(account: Account, n: str) -> Sentence:

@@ -1,7 +1,7 @@
 """What a measurement means, in a few plain sentences, those on what to do now first.
 
 Every form is printed only where its test passes, else its undecided twin; no number comes without
-its interval and N. The numbers are those of `judgement`, `choice` and the ledger.
+its interval and N. The numbers are those of `judgement`, `choice` and the attribution.
 
     horizon 1   spread 2   sources 3   rivalry 4   weights 5   sampling 6   soundness 7, 8
     theorems 9   remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from gradlab.choice import Choice, choose
 from gradlab.errors import InputError
-from gradlab.runs.attribution import Ledger
+from gradlab.runs.attribution import Attribution
 from gradlab.runs.attribution_shares import attribute
 from gradlab.runs.decision_rules import best_horizons, judged_estimator, judged_horizons
 from gradlab.runs.profile import Profile
@@ -54,26 +54,26 @@ class Evidence:
 
     Attributes:
         choice: None where there is nothing to choose from, as under several truths.
-        ledger: None where no substitutions are stored.
+        attribution: None where no substitutions are stored.
         sets: of each estimator the horizons that may have its smallest error.
         facts: what decides the next step.
     """
 
     choice: Choice | None
-    ledger: Ledger | None
+    attribution: Attribution | None
     sets: Mapping[str, tuple[int, ...]]
     facts: Facts | None = None
 
 
 def evidence(profile: Profile) -> Evidence:
-    """The choice, the ledger and the sets of horizons of a profile."""
-    ledger = None if profile.attribution is None else attribute(profile)
+    """The choice, the attribution and the sets of horizons of a profile."""
+    attribution = None if profile.attribution is None else attribute(profile)
     sets = {name: _set(profile, name) for name in profile.estimators}
     read = facts(profile)
     try:
-        return Evidence(choose(profile), ledger, sets, read)
+        return Evidence(choose(profile), attribution, sets, read)
     except InputError:
-        return Evidence(None, ledger, sets, read)
+        return Evidence(None, attribution, sets, read)
 
 
 def _set(profile: Profile, name: str) -> tuple[int, ...]:
@@ -126,7 +126,7 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
         return _agreement(known.choice)
     if not judged_horizons(profile, name):
         return data_against(profile, name)
-    found = data_against(profile, name) + source(profile, known.ledger, name)
+    found = data_against(profile, name) + source(profile, known.attribution, name)
     found += weights(known.choice) + learning(profile, name)
     if profile.truth["status"] == "imprecise":
         return found + paired_horizon(profile, name)

@@ -1,4 +1,4 @@
-"""A ledger on the terminal: causes down, horizons across."""
+"""An attribution on the terminal: causes down, horizons across."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROUNDING = 1e-12  # share of the total's upper end that is no share at all
 Rows = Sequence[Mapping[str, Any]]
 
 
-def print_ledger(rows: Rows) -> None:
+def print_attribution(rows: Rows) -> None:
     """Shares of the squared bias, then of the variance, one table for each estimator."""
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for account, kind, names, what in (

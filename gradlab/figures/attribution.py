@@ -1,7 +1,7 @@
 """Where an error comes from: shares as a waterfall, entries as a map, steps as curves.
 
-Each figure takes the long table of a ledger (`gradlab.runs.attribution.Ledger.table`). Shares may
-be negative; a waterfall of one horizon goes down there, and ends at the total. Its unit is the sum
+Each figure takes the long table of an attribution (`runs.attribution.Attribution`). Shares may be
+negative; a waterfall of one horizon goes down there, and ends at the total. Its unit is the sum
 of the sizes of all shares, so that horizons compare whatever their error, and where causes cancel
 the total is seen to be small beside them.
 """
