@@ -60,7 +60,10 @@ class Train:
     """Are states beyond the terminal set valued? Default: the task's."""
     model: Annotated[
         Literal["prior", "learned"] | None,
-        arg(help="Of the task, or learned from replay while the policy trains. Default: prior."),
+        arg(
+            help="Of the task, or learned from replay while the policy trains. Default: the "
+            "algorithm's, mostly prior."
+        ),
     ] = None
     loss: Literal["nll", "mse", "dd", "multistep"] | None = None
     """What a learned model is fitted by: likelihood, squared error, directional derivatives to the
@@ -160,7 +163,8 @@ class Train:
         unknown = sorted(set(held) - {"model", "policy", "critic"})
         if unknown:
             raise InputError(f"--spectral names {unknown[0]!r}, expected model, policy or critic")
-        learned = self.model == "learned"
+        default = None if row.model is None else "learned"
+        learned = (self.model or default) == "learned"
         if not learned:
             given = {
                 "--loss": self.loss, "--two-model": self.two_model or None,
@@ -172,19 +176,22 @@ class Train:
                     raise InputError(f"{name} is for a learned model: add --model learned")
         return replace(
             row,
-            model=self._learned("model" in held) if learned else None,
+            model=self._learned(row.model, "model" in held) if learned else None,
             policy_spectral="all" if "policy" in held else None,
             critic_spectral="all" if "critic" in held else None,
         )
 
-    def _learned(self, spectral: bool) -> LearnedModel:
+    def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:
+        """The row's own learned model, or the default one, with what was changed."""
         from gradlab.training.models.model_choice import LOSSES, LearnedModel
 
-        default = LearnedModel()
-        return LearnedModel(
-            loss=LOSSES[self.loss or ("dd" if self.two_model else "nll")],
-            two_models=self.two_model,
-            spectral="all_but_last" if spectral else None,
+        default = LearnedModel() if own is None else own
+        named = self.loss or ("dd" if self.two_model else None)
+        return replace(
+            default,
+            loss=default.loss if named is None else LOSSES[named],
+            two_models=self.two_model or default.two_models,
+            spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,

@@ -3,20 +3,19 @@
     policy   θ ← θ + β_θ Σ_i w_i(k) ∇J_i          a mixture of estimators (MPG eq. 9)
     critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC's
 
-A row says no more than in what an algorithm differs; one loop runs them all. Rows to come add
-fields to these values, and never another loop:
+A row holds no more than in what an algorithm differs; one loop runs them all. What a row is made of
+are frozen values with one method each. An algorithm that needs a new part adds one in a file:
 
-    SVG, RP-DR       Term.states = "recorded": the replayed path with inferred noise carries the
-                     model's Jacobians; SVG's tail is a V critic, a target of its own
-    RP-DP            Term.actions = "all", Term.starts: the share β of visited starts
-    MAAC             "all", Term.entropy, Term.samples per start; STEVE as target
-    DDPPO            MAAC's term with Term.jacobians, a second model; Soft on both kinds of data
-    STEVE            a target: horizons weighted by their variance over an ensemble
-    MAGE             OneStep with a penalty on ∂(target − Q)/∂a, through the model
-    MBPO             Algorithm.source: a second replay, which the model fills; SAC's other fields
-
-Where the model is learned, `Algorithm.model` says how and how often (None: the task's prior).
-Gaussian policies then also go with other targets than `Soft`, which `__post_init__` refuses today.
+    loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
+              the sum, at the temperature of the target; `Mixture.samples` are paths per state.
+              SVG's replayed paths with inferred noise, or SHAC's window, are losses of their own.
+    target    `targets.Target`: target(context, batch). STEVE's weighted horizons or a V critic's
+              target are such values; MAGE's penalty goes with the critic's loss in `learner`.
+    model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
+    batches   `run.next_batch` draws them from replay: a window on policy, or a second replay that a
+              model fills (MBPO, MAAC, DDPPO), is another way to draw, beside `Algorithm.reuse`.
+    targets'  `learner` blends target networks by τ in one line after each policy update: other
+    networks  kinds, such as copies every k updates, become a value there.
 """
 
 from __future__ import annotations
@@ -32,61 +31,24 @@ from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.policy_losses import Mixture, PolicyLoss, Term
+from gradlab.training.targets import NStep, OneStep, Soft, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
+__all__ = [
+    "ALGORITHMS",
+    "MIXTURE",
+    "Algorithm",
+    "Mixture",
+    "NStep",
+    "OneStep",
+    "Policy",
+    "Soft",
+    "Term",
+]
+
 Policy = Literal["deterministic", "gaussian"]
-
-
-@dataclass(frozen=True)
-class Term:
-    """One estimator of the mixture: J_n of MPG eq. 6 ("first") or eq. 5 ("all").
-
-    Attributes:
-        horizon: n model steps; 0 is the data-driven gradient, which needs no model.
-        actions: which actions carry θ.
-    """
-
-    horizon: int
-    actions: Literal["first", "all"] = "first"
-
-
-@dataclass(frozen=True)
-class OneStep:
-    """r + γ Q′(s′, π′(s′)), the smaller of two where the critics are twins (MPG eq. 11; TD3).
-
-    Attributes:
-        twin: two critics and the smaller target.
-        smoothing, limit: std and largest size of the noise on the target action, in units of the
-            action's limit.
-    """
-
-    twin: bool = False
-    smoothing: float = 0.0
-    limit: float = 0.5
-
-
-@dataclass(frozen=True)
-class NStep:
-    """Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the current policy run from each state of the batch.
-
-    Attributes:
-        system: whose rewards and states: the "simulator" (MPG-v1) or the "model" (ADP).
-        tail: bounds of γⁿ Q′, as the published code clips the pendulum's; None: none.
-    """
-
-    system: Literal["simulator", "model"]
-    steps: int = 25
-    tail: tuple[float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Soft:
-    """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at a fixed temperature α."""
-
-    temperature: float = 0.03
-
-
-Target = OneStep | NStep | Soft
+MIXTURE = Mixture()
 
 
 @dataclass(frozen=True)
@@ -107,6 +69,7 @@ class Algorithm:
         model: how the model is learned; None: the task's prior.
         policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
             policy's), or None.
+        loss: what the terms and their weights are put into.
     """
 
     name: str
@@ -128,6 +91,7 @@ class Algorithm:
     model: LearnedModel | None = None
     policy_spectral: Which | None = None
     critic_spectral: Which | None = None
+    loss: PolicyLoss = MIXTURE
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -138,10 +102,12 @@ class Algorithm:
             self.weights(0, self.horizons)
         if isinstance(self.weights, MeasuredWeights):
             self._check_measured(self.weights.follow)
-        soft = isinstance(self.target, Soft)
-        if soft != (self.policy == "gaussian") or (soft and self.horizons != (0,)):
+        soft = self.target.soft
+        unmeant = any(term.actions == "first" and term.horizon > 0 for term in self.terms)
+        if soft != (self.policy == "gaussian") or (soft and unmeant):
             raise InputError(
-                f"{self.name}: a gaussian policy, a soft target and the one term 0 go together"
+                f"{self.name}: a gaussian policy, a soft target, and terms that are J_0 or have θ "
+                f"in all actions go together"
             )
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
@@ -179,25 +145,20 @@ class Algorithm:
             f"J_{term.horizon}{' (all actions)' if term.actions == 'all' else ''}"
             for term in self.terms
         )
-        kind = type(self.target).__name__.lower()
-        if isinstance(self.target, NStep):
-            kind = f"{self.target.steps}-step {self.target.system}"
-        elif self.critics == 2:
-            kind = f"clipped double {'soft ' if isinstance(self.target, Soft) else ''}Q"
+        loss = f", {self.loss.name}" if self.loss.name else ""
         learned = "" if self.model is None else f", learned model: {self.model.name}"
-        return f"{self.policy} policy, gradient {mixture}, critic target: {kind}{learned}"
+        return (
+            f"{self.policy} policy, gradient {mixture}{loss}, critic target: {self.target.name}"
+            f"{learned}"
+        )
 
     @property
     def critics(self) -> int:
-        twin = isinstance(self.target, Soft) or (
-            isinstance(self.target, OneStep) and self.target.twin
-        )
-        return 2 if twin else 1
+        return self.target.critics
 
     @property
     def needs_model(self) -> bool:
-        from_model = isinstance(self.target, NStep) and self.target.system == "model"
-        return from_model or max(self.horizons) > 0
+        return self.target.of_model or max(self.horizons) > 0
 
 
 DATA, MODEL = Term(0), Term(25)
@@ -221,6 +182,15 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
         Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2),
         Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian"),
+        Algorithm(
+            "maac",
+            (Term(3, "all"),),
+            FixedWeights(),
+            Soft(),
+            policy="gaussian",
+            model=LearnedModel(),
+            loss=Mixture(samples=5),
+        ),
     )
 }
 

@@ -20,8 +20,8 @@ from gradlab.data.noise import stream
 from gradlab.data.replay import Replay
 from gradlab.errors import Failure, InputError
 from gradlab.tasks import Task
-from gradlab.training.actors import model_step
 from gradlab.training.draws import Draws
+from gradlab.training.models.seed_models import model_step
 from gradlab.training.targets import within
 
 Act = Callable[[Tensor, Tensor], Tensor]  # state [E, n, ds], normal noise [E, n, da] → action

@@ -6,18 +6,19 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
-from gradlab.training.algorithms import Algorithm
+from gradlab.training.algorithms import MIXTURE, Algorithm
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.weights import MeasuredWeights, Rule, Weights
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
     """All that decides what a run computes, as JSON."""
-    config = {
+    config: dict[str, Any] = {
         "algorithm": asdict(algorithm)
         | {
             "weights_rule": type(algorithm.weights).__name__,
@@ -29,6 +30,10 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "discount": task.discount,
         "settings": asdict(settings),
     }
+    if algorithm.loss == MIXTURE:
+        del config["algorithm"]["loss"]  # runs from before rows had a loss go on
+    else:
+        config["algorithm"]["loss_rule"] = type(algorithm.loss).__name__
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     plain: dict[str, object] = json.loads(json.dumps(config))

@@ -22,9 +22,8 @@ from gradlab.errors import InputError
 from gradlab.networks.mlp import QCritic
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.tasks import Task
-from gradlab.training import targets
-from gradlab.training.actors import Act, Objective, mixture_loss
-from gradlab.training.algorithms import Algorithm, OneStep, Soft
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.context import Act, Context, Objective, Value
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
@@ -32,8 +31,6 @@ from gradlab.training.models.seed_models import Model
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained
 from gradlab.training.weights import Floats
-
-NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,10 @@ class Learner:
         self.seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
         self.draws = Draws(self.seeds, self.dtype, self.device)
         self.objective = Objective(
-            task.discount, settings.reward_scale, settings.termination == "mask"
+            task.discount,
+            settings.reward_scale,
+            settings.termination == "mask",
+            algorithm.target.temperature,
         )
         limit = task.action_limit
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
@@ -247,40 +247,54 @@ class Learner:
         policy, critic = (first + (last - first) * done for first, last in pairs)
         return policy, critic
 
-    def _least(self, state: Tensor, action: Tensor) -> Tensor:
-        return self.values(self.target_critic, state, action).amin(dim=1)
-
     @torch.no_grad()
     def _targets(self, iteration: int, batch: Batch) -> Tensor:
-        target, shape = self.algorithm.target, batch.action.shape[1:]
-        if isinstance(target, Soft):
-            noise = self.draws.normal("target action", iteration, shape)
-            action, log_prob = self.draw(self.policy, batch.next_state, noise)
-            return targets.soft(
-                target.temperature, batch, action, log_prob, self._least, self.objective
-            )
-        if isinstance(target, OneStep):
-            smooth = self.draws.normal("smoothing", iteration, shape) if target.smoothing else None
-            return targets.one_step(
-                target, batch, self.target_policy, self._least, smooth, self.limit, self.objective
-            )
-        system = self.task.simulator if target.system == "simulator" else self.model
-        assert system is not None
-        drawn = self._noise(
-            "target noise", iteration, system.noise_dim, target.steps, batch, self.draws
-        )
-        return targets.n_step(
-            target, batch, system, self.policy, self.target_policy, self._least, drawn,
-            self.objective,
-        )  # fmt: skip
+        return self.algorithm.target(self._context(iteration, self.draws), batch)
 
-    def _noise(
-        self, name: str, iteration: int, width: int, steps: int, batch: Batch, draws: Draws
-    ) -> Tensor | None:
-        if width == 0 or steps == 0:
-            return None
-        drawn = draws.normal(name, iteration, (steps, batch.state.shape[1], width))
-        return drawn.transpose(0, 1)
+    def _context(
+        self, iteration: int, draws: Draws, watch: Callable[[Tensor], None] | None = None
+    ) -> Context:
+        """What a target or a policy loss is computed from.
+
+        Args:
+            watch: is shown every action of the policy that carries θ.
+        """
+        gaussian = self.algorithm.policy == "gaussian"
+        critic = self.critic.frozen()
+        return Context(
+            objective=self.objective,
+            act=self._acting(self.policy, watch),
+            frozen=self._acting(self.policy.frozen()),
+            target_act=self._acting(self.target_policy),
+            value=self._least(critic) if self.algorithm.target.least else self._first(critic),
+            target_value=self._least(self.target_critic),
+            simulator=self.task.simulator,
+            model=self.model,
+            draws=draws,
+            iteration=iteration,
+            noise_dim=self.task.simulator.action_dim if gaussian else 0,
+            limit=self.limit,
+        )
+
+    def _acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
+        def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
+            log_prob: Tensor | None = None
+            if noise is None:
+                action = network(state)
+            else:
+                action, log_prob = self.draw(network, state, noise)
+            if watch is not None:
+                watch(action.detach())
+            return action, log_prob
+
+        return act
+
+    def _least(self, critic: Network) -> Value:
+        return lambda state, action: self.values(critic, state, action).amin(dim=1)
+
+    def _first(self, critic: Network) -> Value:
+        first = critic.every(self.algorithm.critics)
+        return lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2)
 
     def _update_critic(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         value = self.values(self.critic, batch.state, batch.action)
@@ -298,46 +312,8 @@ class Learner:
     def _policy_loss(
         self, iteration: int, batch: Batch, weights: Floats, draws: Draws
     ) -> tuple[Tensor, int]:
-        critic = self.critic.frozen()
-        if isinstance(self.algorithm.target, Soft):
-            loss, horizon = self._soft_loss(iteration, batch, critic, draws), 0
-        else:
-            shares = np.where(weights > NEGLIGIBLE, weights, 0.0)
-            kept = np.flatnonzero(shares.any(axis=0))
-            terms = [self.algorithm.terms[k] for k in kept]
-            horizon = max(term.horizon for term in terms)
-            model, first = self.model, critic.every(self.algorithm.critics)
-            width = 0 if model is None or horizon == 0 else model.noise_dim
-            noise = self._noise(
-                "model noise", iteration, width, max(self.algorithm.horizons), batch, draws
-            )
-            loss = mixture_loss(
-                terms, shares[:, kept], self._watched(self.policy), self.policy.frozen(),
-                lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2),
-                model, batch.state, noise, self.objective,
-            )  # fmt: skip
-        return loss, horizon
-
-    def _watched(self, policy: Network) -> Act:
-        if self.watch is None:
-            return policy
-        watch = self.watch
-
-        def act(state: Tensor) -> Tensor:
-            action = policy(state)
-            watch(action.detach())
-            return action
-
-        return act
-
-    def _soft_loss(self, iteration: int, batch: Batch, critic: Network, draws: Draws) -> Tensor:
-        assert isinstance(self.algorithm.target, Soft)
-        noise = draws.normal("action", iteration, batch.action.shape[1:])
-        action, log_prob = self.draw(self.policy, batch.state, noise)
-        if self.watch is not None:
-            self.watch(action.detach())
-        value = self.values(critic, batch.state, action).amin(dim=1)
-        return (self.algorithm.target.temperature * log_prob - value).mean(dim=1)
+        context = self._context(iteration, draws, self.watch)
+        return self.algorithm.loss(context, batch, self.algorithm.terms, weights)
 
 
 def _common(weights: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What the critic is fitted to, [E, N].
+"""What critics are fitted to: values with one method, `target(context, batch)` → [E, N].
 
     one step      r + γ Q′(s′, π′(s′) + clipped noise), the smaller of twins      (MPG eq. 11; TD3)
     n steps       Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the policy run from the batch (MPG eq. 11)
@@ -9,56 +9,144 @@ Where episodes are masked nothing is valued beyond a terminal state; a truncated
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
+
 import torch
 from torch import Tensor
 
 from gradlab.data.replay import Batch
-from gradlab.training.actors import Act, Objective, Value, model_step
-from gradlab.training.algorithms import NStep, OneStep
-from gradlab.training.models.seed_models import Model
+from gradlab.training.context import Context, Objective
+from gradlab.training.models.seed_models import model_step
 
 
-def one_step(
-    target: OneStep, batch: Batch, act: Act, value: Value, noise: Tensor | None,
-    limit: Tensor | None, objective: Objective,
-) -> Tensor:  # fmt: skip
-    """`value` is the smaller of the target critics; noise [E, N, da] is standard normal."""
-    action = act(batch.next_state)
-    if target.smoothing and noise is not None:
-        size = torch.ones(()) if limit is None else limit
-        shift = (target.smoothing * noise).clamp(-target.limit, target.limit) * size
-        action = within(action + shift, limit)
-    return _bootstrapped(batch, value(batch.next_state, action), objective)
+class Target(Protocol):
+    """What a row's `target` is.
+
+    Attributes:
+        name: for `gradlab list algorithms`.
+        critics: how many are fitted to it, side by side.
+        least: the policy ascends the smallest of them (SAC), else the first (TD3).
+        soft: it values r − α log π, and needs a stochastic policy; temperature: α.
+        of_model: it rolls the model out.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def critics(self) -> int: ...
+    @property
+    def least(self) -> bool: ...
+    @property
+    def soft(self) -> bool: ...
+    @property
+    def temperature(self) -> float: ...
+    @property
+    def of_model(self) -> bool: ...
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor: ...
 
 
-def soft(
-    temperature: float, batch: Batch, action: Tensor, log_prob: Tensor, value: Value,
-    objective: Objective,
-) -> Tensor:  # fmt: skip
-    after = value(batch.next_state, action) - temperature * log_prob
-    return _bootstrapped(batch, after, objective)
+@dataclass(frozen=True)
+class OneStep:
+    """r + γ Q′(s′, π′(s′)), the smaller of two where the critics are twins (MPG eq. 11; TD3).
+
+    Attributes:
+        twin: two critics and the smaller target.
+        smoothing, limit: std and largest size of the noise on the target action, in units of the
+            action's limit.
+    """
+
+    twin: bool = False
+    smoothing: float = 0.0
+    limit: float = 0.5
+    least: ClassVar[bool] = False
+    soft: ClassVar[bool] = False
+    temperature: ClassVar[float] = 0.0
+    of_model: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        return "clipped double Q" if self.twin else "onestep"
+
+    @property
+    def critics(self) -> int:
+        return 2 if self.twin else 1
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        action, _ = context.target_act(batch.next_state, None)
+        if self.smoothing:
+            noise = context.normal("smoothing", batch.action.shape[1:])
+            size = torch.ones(()) if context.limit is None else context.limit
+            shift = (self.smoothing * noise).clamp(-self.limit, self.limit) * size
+            action = within(action + shift, context.limit)
+        after = context.target_value(batch.next_state, action)
+        return bootstrapped(batch, after, context.objective)
 
 
-def n_step(
-    target: NStep, batch: Batch, system: Model, act: Act, target_act: Act, value: Value,
-    noise: Tensor | None, objective: Objective,
-) -> Tensor:  # fmt: skip
-    """The batch's own action first, then the current policy; noise [n, E, N, noise_dim] or None."""
-    state, action = batch.state, batch.action
-    total = torch.zeros_like(batch.reward)
-    alive = torch.ones_like(total)
-    for t in range(target.steps):
-        after, reward, still = model_step(
-            system, state, action, None if noise is None else noise[t]
-        )
-        total = total + objective.discount**t * objective.reward_scale * alive * reward
-        if objective.masked:
-            alive = alive * still
-        state, action = after, act(after)
-    tail = objective.discount**target.steps * value(state, target_act(state))
-    if target.tail is not None:
-        tail = tail.clamp(*target.tail)
-    return total + alive * tail
+@dataclass(frozen=True)
+class NStep:
+    """Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the current policy run from each state of the batch.
+
+    Attributes:
+        system: whose rewards and states: the "simulator" (MPG-v1) or the "model" (ADP).
+        tail: bounds of γⁿ Q′, as the published code clips the pendulum's; None: none.
+    """
+
+    system: Literal["simulator", "model"]
+    steps: int = 25
+    tail: tuple[float, float] | None = None
+    critics: ClassVar[int] = 1
+    least: ClassVar[bool] = False
+    soft: ClassVar[bool] = False
+    temperature: ClassVar[float] = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.steps}-step {self.system}"
+
+    @property
+    def of_model(self) -> bool:
+        return self.system == "model"
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        """The batch's own action first, then the current policy."""
+        system = context.simulator if self.system == "simulator" else context.model
+        assert system is not None
+        state, action, objective = batch.state, batch.action, context.objective
+        noise = context.along("target noise", self.steps, state.shape[1], system.noise_dim)
+        total = torch.zeros_like(batch.reward)
+        alive = torch.ones_like(total)
+        for t in range(self.steps):
+            drawn = None if noise is None else noise[t]
+            state, reward, still = model_step(system, state, action, drawn)
+            total = total + objective.discount**t * objective.reward_scale * alive * reward
+            if objective.masked:
+                alive = alive * still
+            action, _ = context.act(state, None)
+        last, _ = context.target_act(state, None)
+        tail = objective.discount**self.steps * context.target_value(state, last)
+        if self.tail is not None:
+            tail = tail.clamp(*self.tail)
+        return total + alive * tail
+
+
+@dataclass(frozen=True)
+class Soft:
+    """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at a fixed temperature α."""
+
+    temperature: float = 0.03
+    name: ClassVar[str] = "clipped double soft Q"
+    critics: ClassVar[int] = 2
+    least: ClassVar[bool] = True
+    soft: ClassVar[bool] = True
+    of_model: ClassVar[bool] = False
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        noise = context.normal("target action", batch.action.shape[1:])
+        action, log_prob = context.act(batch.next_state, noise)
+        value = context.target_value(batch.next_state, action)
+        return bootstrapped(batch, context.objective.soft(value, log_prob), context.objective)
 
 
 def within(action: Tensor, limit: Tensor | None) -> Tensor:
@@ -66,6 +154,7 @@ def within(action: Tensor, limit: Tensor | None) -> Tensor:
     return action if limit is None else torch.maximum(torch.minimum(action, limit), -limit)
 
 
-def _bootstrapped(batch: Batch, after: Tensor, objective: Objective) -> Tensor:
+def bootstrapped(batch: Batch, after: Tensor, objective: Objective) -> Tensor:
+    """r + γ · value after, [E, N]."""
     going_on = 1 - batch.terminated if objective.masked else 1.0
     return objective.reward_scale * batch.reward + objective.discount * going_on * after

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,20 +11,14 @@ import gradlab
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.systems import from_function
-from gradlab.training.actors import Objective, mixture_loss
-from gradlab.training.algorithms import (
-    ALGORITHMS,
-    NStep,
-    OneStep,
-    Term,
-    find,
-    published,
-    with_horizons,
-)
+from gradlab.training.algorithms import ALGORITHMS, find, published, with_horizons
+from gradlab.training.context import Context, Objective
+from gradlab.training.draws import Draws
 from gradlab.training.first_networks import networks
 from gradlab.training.learner import Learner
+from gradlab.training.policy_losses import Mixture, Term
 from gradlab.training.settings import Settings
-from gradlab.training.targets import n_step, one_step
+from gradlab.training.targets import NStep, OneStep
 
 GAMMA = 0.9
 
@@ -60,16 +55,53 @@ def settings(**changes):
     return Settings(**{"precision": "float64", "warmup": 64, "termination": "ignore", **changes})
 
 
+def batch_at(state):
+    """A batch of which only the states matter."""
+    nothing = state.new_zeros(state.shape[:2])
+    return Batch(state, state[..., :2], nothing, state, nothing)
+
+
+def context(act, value, objective, system=None, **changes):
+    """A context of functions; `act` and `value` take no noise and no members apart."""
+
+    def plain(state, noise):
+        return act(state), None
+
+    model = world() if system is None else system
+    draws = Draws((0,), torch.float64, "cpu")
+    given = Context(objective, plain, plain, plain, value, value, model, model, draws, 0)
+    return replace(given, **changes)
+
+
+def deterministic(learner, model):
+    """The context of a deterministic learner."""
+    frozen, critic = learner.policy.frozen(), learner.critic.frozen()
+    return context(
+        learner.policy, lambda s, a: learner.values(critic, s, a)[:, 0], Objective(GAMMA), model,
+        frozen=lambda state, noise: (frozen(state), None),
+    )  # fmt: skip
+
+
+def flattened(gradients, member):
+    """One member's gradients in the order of its module's parameters."""
+    depth = len(gradients) // 2
+    parts = [
+        part
+        for k in range(depth)
+        for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
+    ]
+    return torch.cat(parts)
+
+
 @pytest.mark.parametrize("actions", ["first", "all"])
 @pytest.mark.parametrize("horizon", [0, 1, 4])
 def test_a_term_has_the_gradient_of_its_estimator(horizon, actions):
     chosen, row = task(), small("td3")
     learner = Learner(row, chosen, settings(seeds=2))
     state = torch.randn(2, 16, 3, dtype=torch.float64)
-    loss = mixture_loss(
-        [Term(horizon, actions)], [1.0], learner.policy, learner.policy.frozen(),
-        lambda s, a: learner.values(learner.critic.frozen(), s, a)[:, 0],
-        chosen.prior, state, None, Objective(GAMMA),
+    loss, _ = Mixture()(
+        deterministic(learner, chosen.prior), batch_at(state), [Term(horizon, actions)],
+        np.ones((2, 1)),
     )  # fmt: skip
     gradients = torch.autograd.grad(loss.sum(), learner.policy.parameters)
     for member in range(2):
@@ -77,13 +109,7 @@ def test_a_term_has_the_gradient_of_its_estimator(horizon, actions):
         tail = gradlab.Tail(horizon, critic.double(), GAMMA)
         estimator = gradlab.Estimator(chosen.prior, chosen.prior, actions, tail)
         wanted = estimator.mean_gradient(policy.double(), state[member])
-        depth = len(gradients) // 2
-        got = [
-            part
-            for k in range(depth)
-            for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
-        ]
-        torch.testing.assert_close(-torch.cat(got), wanted, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(-flattened(gradients, member), wanted, rtol=1e-10, atol=1e-12)
 
 
 def test_a_mixture_is_the_weighted_sum_of_its_terms():
@@ -92,11 +118,8 @@ def test_a_mixture_is_the_weighted_sum_of_its_terms():
     state = torch.randn(1, 16, 3, dtype=torch.float64)
 
     def loss(terms, weights):
-        return mixture_loss(
-            terms, weights, learner.policy, learner.policy.frozen(),
-            lambda s, a: learner.values(learner.critic.frozen(), s, a)[:, 0],
-            chosen.prior, state, None, Objective(GAMMA),
-        )  # fmt: skip
+        given = deterministic(learner, chosen.prior)
+        return Mixture()(given, batch_at(state), terms, np.array([weights]))[0]
 
     parts = [Term(0), Term(2), Term(5)]
     whole = loss(parts, [0.2, 0.5, 0.3])
@@ -122,23 +145,31 @@ def sum_value(state, action):
     return state.sum(2) + 2 * action.sum(2)
 
 
+class Given:
+    """Draws that are always the same."""
+
+    def __init__(self, noise):
+        self.noise = noise
+
+    def normal(self, name, iteration, shape):
+        return self.noise
+
+
 def test_one_step_values_a_truncated_state_and_not_a_terminal_one():
     batch = batch_of([0.0, 1.0])
-    got = one_step(OneStep(), batch, linear_act, sum_value, None, None, Objective(GAMMA, 0.5, True))
+    got = OneStep()(context(linear_act, sum_value, Objective(GAMMA, 0.5, True)), batch)
     after = sum_value(batch.next_state, linear_act(batch.next_state))
     torch.testing.assert_close(got[0, 0], 0.5 * batch.reward[0, 0] + GAMMA * after[0, 0])
     torch.testing.assert_close(got[0, 1], 0.5 * batch.reward[0, 1])
-    ignoring = one_step(OneStep(), batch, linear_act, sum_value, None, None, Objective(GAMMA, 0.5))
+    ignoring = OneStep()(context(linear_act, sum_value, Objective(GAMMA, 0.5)), batch)
     torch.testing.assert_close(ignoring[0, 1], 0.5 * batch.reward[0, 1] + GAMMA * after[0, 1])
 
 
 def test_smoothing_is_clipped_twice():
     batch, limit = batch_of([0.0, 0.0]), torch.tensor([2.0, 1.0], dtype=torch.float64)
     noise = torch.tensor([[[100.0, -100.0], [1.0, 1.0]]], dtype=torch.float64)
-    got = one_step(
-        OneStep(smoothing=0.1, limit=0.5), batch, linear_act, sum_value, noise, limit,
-        Objective(GAMMA),
-    )  # fmt: skip
+    given = context(linear_act, sum_value, Objective(GAMMA), limit=limit, draws=Given(noise))
+    got = OneStep(smoothing=0.1, limit=0.5)(given, batch)
     shift = torch.tensor([[[1.0, -0.5], [0.2, 0.1]]], dtype=torch.float64)
     action = (linear_act(batch.next_state) + shift).clamp(-limit, limit)
     torch.testing.assert_close(got, batch.reward + GAMMA * sum_value(batch.next_state, action))
@@ -147,10 +178,8 @@ def test_smoothing_is_clipped_twice():
 @pytest.mark.parametrize("masked", [False, True])
 def test_n_steps_are_summed_by_hand(masked):
     batch = batch_of([0.0, 0.0])
-    got = n_step(
-        NStep("simulator", steps=3), batch, world(ends_far_out), linear_act, linear_act, sum_value,
-        None, Objective(GAMMA, 0.5, masked),
-    )  # fmt: skip
+    given = context(linear_act, sum_value, Objective(GAMMA, 0.5, masked), world(ends_far_out))
+    got = NStep("simulator", steps=3)(given, batch)
     for row in range(2):
         state, action, total, alive = (
             batch.state[0, row : row + 1],

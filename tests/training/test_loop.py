@@ -24,6 +24,7 @@ from gradlab.training.algorithms import find
 from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
+from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -34,6 +35,9 @@ SMALL = dict(
     at_end="restart", keep=(0.0, 1.0),
     precision="float64",
 )  # fmt: skip
+
+
+MODEL = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
 
 
 def push(state, action, noise):
@@ -54,7 +58,8 @@ def task():
 
 
 def row(name):
-    return replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+    found = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+    return found if found.model is None else replace(found, model=MODEL)
 
 
 def numbers(path, seed=0):
@@ -65,7 +70,7 @@ def numbers(path, seed=0):
     return torch.cat(parts)
 
 
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac"])
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac"])
 def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, name):
     together = train(row(name), task(), tmp_path / "all.h5", **SMALL, seeds=3)
     for seed in range(3):
@@ -91,7 +96,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac"])
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac", "maac"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
     options = SMALL | {"precision": precision, "seeds": 2}

@@ -9,17 +9,19 @@ from torch import nn
 
 import gradlab
 from gradlab.cli.train import Train
+from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks import checkpoint
 from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training.actors import Objective, mixture_loss
-from gradlab.training.algorithms import Term, find, measured, with_horizons
+from gradlab.training.algorithms import find, measured, with_horizons
+from gradlab.training.context import Context, Objective
+from gradlab.training.draws import Draws
 from gradlab.training.loop import train
 from gradlab.training.measured import samples
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.measured import weights as weighing
+from gradlab.training.policy_losses import Mixture, Term
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -96,7 +98,7 @@ def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5), by="mse"
     if exact:
         policy = run.learner.policy_of(0).double()
         monkeypatch.setattr(run.learner, "critic_of", lambda seed: Unrolled(policy))
-    return run, weighing.row(run)
+    return run, measured_weights.row(run)
 
 
 def test_an_exact_critic_and_a_wrong_model_leave_the_weight_on_the_data(monkeypatch):
@@ -262,7 +264,7 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
     run.iteration = 20
     with torch.no_grad():
         run.learner.policy.parameters[0][1].fill_(torch.nan)
-    found = weighing.row(run)
+    found = measured_weights.row(run)
     assert found["outcome"][1] == LOST and np.isnan(found["mse"][1]).all()
     np.testing.assert_array_equal(found["in_force"][1], found["rule"])
     before = run.learner.in_force.copy()
@@ -274,7 +276,7 @@ def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force
     shared = samples.shared_truth
     monkeypatch.setattr(samples, "shared_truth", no_truth)
     run.iteration = 40
-    found = weighing.row(run)
+    found = measured_weights.row(run)
     assert found["outcome"].tolist() == [NO_TRUTH, LOST] and len(OUTCOMES) == 4
     np.testing.assert_array_equal(run.learner.in_force, before)
 
@@ -287,7 +289,7 @@ def test_a_gradient_that_is_not_finite_is_left_at_once():
     run = begin(measured(row(), weights="measured"), task(explodes), Settings(**SMALL))
     collect(run)
     run.iteration = 20
-    found = weighing.row(run)
+    found = measured_weights.row(run)
     assert found["outcome"][0] == SWITCHED
     assert found["in_force"][0].tolist() == [1.0, 0.0]
     assert np.isnan(found["mse"][0, 1]) and np.isfinite(found["mse"][0, 0])
@@ -302,18 +304,24 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     policy = torch.full((2, 3, 2), 0.1, dtype=torch.float64, requires_grad=True)
     state = torch.ones(2, 4, 3, dtype=torch.float64)
 
-    def act(states):
-        return states @ policy
+    def act(states, noise):
+        return states @ policy, None
+
+    def frozen(states, noise):
+        return states @ policy.detach(), None
 
     def value(states, actions):
         return states.sum(2) + actions.square().sum(2)
 
+    nothing, draws = state.new_zeros(2, 4), Draws((0, 1), torch.float64, "cpu")
+    batch = Batch(state, state[..., :2], nothing, state, nothing)
+    context = Context(
+        Objective(GAMMA), act, frozen, frozen, value, value, model, model, draws, iteration=0
+    )
+
     def loss(weights, terms):
-        found = mixture_loss(
-            terms, np.array(weights), act, lambda s: s @ policy.detach(), value, model, state,
-            None, Objective(GAMMA),
-        )  # fmt: skip
-        return found, torch.autograd.grad(found.sum(), policy)[0]
+        total, _ = Mixture()(context, batch, terms, np.array(weights))
+        return total, torch.autograd.grad(total.sum(), policy)[0]
 
     both = [Term(0), Term(6)]
     together, gradient = loss([[0.3, 0.7], [1.0, 0.0]], both)

@@ -32,9 +32,9 @@ from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, SWITCH
 from gradlab.statistics.switching import errors, propose_horizon, propose_weights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.learner import NEGLIGIBLE
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
+from gradlab.training.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
 from gradlab.training.weights import Floats, MeasuredWeights
 

@@ -86,6 +86,21 @@ class SeedTwoModels:
         )
 
 
+def model_step(
+    model: Model, state: Tensor, action: Tensor, noise: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of every member: next state [E, N, ds], reward [E, N], alive [E, N] as 0 or 1."""
+    shape = state.shape[:2]
+    after = model.step(
+        state.flatten(0, 1), action.flatten(0, 1), None if noise is None else noise.flatten(0, 1)
+    )
+    return (
+        after.state.view(state.shape),
+        after.reward.view(shape),
+        after.alive.view(shape).to(after.reward),
+    )
+
+
 def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:
     """μ and σ [E · N, out] of every row by the member that its rank among its seed's rows gives.
 

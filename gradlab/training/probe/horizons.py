@@ -21,8 +21,9 @@ from torch import Tensor
 
 from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import HALF, Alarm, Look
-from gradlab.training.actors import model_step
-from gradlab.training.learner import NEGLIGIBLE, Update
+from gradlab.training.learner import Update
+from gradlab.training.models.seed_models import model_step
+from gradlab.training.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
 
 LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant

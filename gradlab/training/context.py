@@ -1,0 +1,77 @@
+"""What critic targets and policy losses are computed from: an update's networks, systems and draws.
+
+Policies and critics appear as functions, so that a target or a loss knows neither optimisers nor
+how networks are stacked. Everything has a leading axis [E] of seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradlab.training.draws import Draws
+from gradlab.training.models.seed_models import Model
+
+# state [E, N, ds], noise [E, N, noise_dim] → action [E, N, da], log π [E, N];
+# None stands for the noise and the density of a deterministic policy.
+Act = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
+Value = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, N]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a return means: Σ_t γᵗ (scale · r_t − α log π_t).
+
+    Attributes:
+        masked: it ends with the episode.
+        temperature: α, in scaled rewards per nat.
+    """
+
+    discount: float
+    reward_scale: float = 1.0
+    masked: bool = False
+    temperature: float = 0.0
+
+    def soft(self, value: Tensor, log_prob: Tensor | None) -> Tensor:
+        """value − α log π."""
+        return value if log_prob is None else value - self.temperature * log_prob
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One update.
+
+    Attributes:
+        act, frozen, target_act: the policy with its parameters θ, the same without a gradient in θ,
+            and the target policy.
+        value: of the critic that the policy ascends; target_value: the smallest of the target
+            critics.
+        model: the prior, or what was learned last; None where there is none.
+        noise_dim: width of the policy's noise, 0 for a deterministic policy.
+        limit: largest |action|, [da], or None.
+    """
+
+    objective: Objective
+    act: Act
+    frozen: Act
+    target_act: Act
+    value: Value
+    target_value: Value
+    simulator: Model
+    model: Model | None
+    draws: Draws
+    iteration: int
+    noise_dim: int = 0
+    limit: Tensor | None = None
+
+    def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """Standard normal [E, *shape] of this update."""
+        return self.draws.normal(name, self.iteration, shape)
+
+    def along(self, name: str, steps: int, rows: int, width: int) -> Tensor | None:
+        """Standard normal [steps, E, rows, width]; None where it would be empty."""
+        if width == 0 or steps == 0:
+            return None
+        return self.normal(name, (steps, rows, width)).transpose(0, 1)

@@ -1,0 +1,183 @@
+"""What improves the policy: a value with one method, `loss(context, batch, terms, weights)`.
+
+    X_n(s) = Σ_{t<n} γᵗ (r_t − α log π_t) + γⁿ (Q(s_n, a_n) − α log π_n)
+    loss   = −Σ_n w_n mean X_n                                 (MPG eq. 8, 9; SAC; MAAC section 3)
+
+"first": a_0 alone carries θ, later actions come from a frozen copy with their state path kept, so
+that ∇X_n is the unified gradient of MPG eq. 6. "all": every action carries θ (eq. 5). A
+deterministic policy has no entropy term. All horizons share one rollout; a seed without weight on
+the longer ones rests at its first states while others go on, so that steps it has no use for cannot
+harm it. `Estimator.mean_gradient` gives the same gradients, one seed at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.training.context import Act, Context
+from gradlab.training.models.seed_models import model_step
+from gradlab.training.weights import Floats
+
+NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
+
+
+@dataclass(frozen=True)
+class Term:
+    """One estimator of the mixture: J_n of MPG eq. 6 ("first") or eq. 5 ("all").
+
+    Attributes:
+        horizon: n model steps; 0 is the data-driven gradient, which needs no model.
+        actions: which actions carry θ.
+    """
+
+    horizon: int
+    actions: Literal["first", "all"] = "first"
+
+
+class PolicyLoss(Protocol):
+    """What a row's `loss` is.
+
+    Attributes:
+        name: what `gradlab list algorithms` adds to the gradient, or "".
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        """Loss of every seed [E], and the longest rollout made; `weights`: [E, terms]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The weighted mixture of n-step model returns from the states of the batch.
+
+    Attributes:
+        samples: paths from each state, with actions and model noise of their own (MAAC).
+    """
+
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise InputError(f"samples is {self.samples!r}, expected an integer from 1")
+
+    @property
+    def name(self) -> str:
+        return "" if self.samples == 1 else f"{self.samples} paths per state"
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        shares = np.where(weights > NEGLIGIBLE, weights, 0.0)
+        kept = np.flatnonzero(shares.any(axis=0)).tolist()
+        state = batch.state
+        if self.samples > 1:
+            state = state.repeat_interleave(self.samples, dim=1)
+        horizon = max(terms[k].horizon for k in kept)
+        longest = max(term.horizon for term in terms)
+        noise = _drawn(context, state.shape[1], longest, rolled_out=horizon > 0)
+        loss = state.new_zeros(state.shape[0])
+        for actions in dict.fromkeys(terms[k].actions for k in kept):
+            chosen = {terms[k].horizon: shares[:, k] for k in kept if terms[k].actions == actions}
+            later = context.frozen if actions == "first" else context.act
+            loss = loss - _weighted_return(context, later, chosen, state, noise)
+        return loss, horizon
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """Of a rollout: the policy's first [E, N, noise_dim] and later [H, E, N, noise_dim], the
+    model's [H, E, N, noise_dim]; None where nothing is drawn."""
+
+    first: Tensor | None
+    later: Tensor | None
+    model: Tensor | None
+
+
+def _drawn(context: Context, rows: int, steps: int, *, rolled_out: bool) -> _Noise:
+    width, model = context.noise_dim, context.model
+    first = context.normal("action", (rows, width)) if width else None
+    if not rolled_out or model is None:
+        return _Noise(first, None, None)
+    later = context.along("later actions", steps, rows, width)
+    return _Noise(first, later, context.along("model noise", steps, rows, model.noise_dim))
+
+
+def _weighted_return(
+    context: Context, later: Act, chosen: dict[int, Floats], state: Tensor, noise: _Noise
+) -> Tensor:
+    """Σ_n w_n mean X_n [E] of the horizons n → w_n [E] in `chosen`, along one rollout."""
+    objective, model = context.objective, context.model
+    last, discount = max(chosen), objective.discount
+    total = state.new_zeros(state.shape[0])
+    rewards = state.new_zeros(state.shape[:2])
+    alive = torch.ones_like(rewards)
+    here = _Here(state, *context.act(state, noise.first))
+    home, longest = here.detached(), _longest(chosen)
+    for t in range(last + 1):
+        if t in chosen:
+            value = objective.soft(context.value(here.state, here.action), here.log_prob)
+            tail = rewards + discount**t * alive * value
+            total = total + state.new_tensor(chosen[t]) * tail.mean(dim=1)
+        if t == last:
+            break
+        assert model is not None
+        over = longest <= t
+        here = _at_rest(over, home, here)
+        drawn = None if noise.model is None else noise.model[t]
+        after, reward, still = model_step(model, here.state, here.action, drawn)
+        rewards = rewards + discount**t * objective.reward_scale * alive * reward
+        if here.log_prob is not None:
+            rewards = rewards - discount**t * objective.temperature * alive * here.log_prob
+        if objective.masked:
+            alive = alive * still
+        acted = later(after, None if noise.later is None else noise.later[t])
+        here = _at_rest(over, home, _Here(after, *acted))
+    return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Here:
+    """Where a rollout is: state [E, N, ds], action [E, N, da], log π [E, N] or None."""
+
+    state: Tensor
+    action: Tensor
+    log_prob: Tensor | None
+
+    def detached(self) -> _Here:
+        """Without θ; the state is a given one."""
+        log_prob = None if self.log_prob is None else self.log_prob.detach()
+        return _Here(self.state, self.action.detach(), log_prob)
+
+
+def _at_rest(over: NDArray[np.bool_], home: _Here, here: _Here) -> _Here:
+    """Where a rollout is, seeds without use for further steps at home."""
+    if not over.any():
+        return here
+    resting = torch.from_numpy(over).to(here.state.device)[:, None, None]
+    log_prob = here.log_prob
+    if log_prob is not None and home.log_prob is not None:
+        log_prob = torch.where(resting[..., 0], home.log_prob, log_prob)
+    return _Here(
+        torch.where(resting, home.state, here.state),
+        torch.where(resting, home.action, here.action),
+        log_prob,
+    )
+
+
+def _longest(chosen: dict[int, Floats]) -> Floats:
+    """The longest horizon to which each seed gives a weight, [E]."""
+    return np.asarray(np.max([n * (weight > 0) for n, weight in chosen.items()], axis=0))

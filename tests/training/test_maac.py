@@ -1,0 +1,182 @@
+"""MAAC at H = 3: entropy inside the sum, several paths per state, every action with θ."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.networks.mlp import QCritic
+from gradlab.storage.journal import read
+from gradlab.systems import from_function
+from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.members import unstacked
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.policy_losses import Mixture, Term
+from gradlab.training.settings import Settings
+from gradlab.training.targets import OneStep, Soft
+
+GAMMA, ALPHA = 0.9, 0.2
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.3 * torch.sin(state.roll(1, 1)) + 0.1 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0] * state[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1) + state[:, 0] * action[:, 1]
+
+
+def ends_far_out(state):
+    return state[:, 0].abs() < 1.0
+
+
+def task(alive=None):
+    world = from_function(push, state_dim=3, action_dim=2, noise_dim=3, alive=alive)
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, world, starts, GAMMA, 5, action_limit=(2.0, 1.0))
+
+
+class Least(nn.Module):
+    """The smaller of two critics."""
+
+    def __init__(self, critics: list[QCritic]) -> None:
+        super().__init__()
+        self.critics = nn.ModuleList(critics)
+
+    def forward(self, state, action):
+        return torch.minimum(*(critic(state, action) for critic in self.critics))
+
+
+class Drawn:
+    """The noise of given paths, one for each member."""
+
+    def __init__(self, paths) -> None:
+        policy = torch.stack([path.policy_noise for path in paths], dim=1)
+        model = torch.stack([path.dynamics_noise for path in paths], dim=2)
+        self.noise = {"action": policy[0], "later actions": policy[1:].transpose(0, 1)}
+        self.noise["model noise"] = model.permute(2, 0, 1, 3)
+
+    def normal(self, name, iteration, shape):
+        assert self.noise[name].shape[1:] == shape
+        return self.noise[name]
+
+
+@pytest.mark.parametrize("termination", ["ignore", "mask"])
+@pytest.mark.parametrize(("horizon", "samples"), [(3, 1), (3, 4), (1, 2)])
+def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, termination):
+    chosen = task(ends_far_out)
+    row = replace(
+        find("maac"), hidden=(8, 8), activation="tanh", batch=16, model=None,
+        terms=(Term(horizon, "all"),), target=Soft(ALPHA), loss=Mixture(samples),
+    )  # fmt: skip
+    settings = Settings(precision="float64", warmup=64, termination=termination, seeds=2)
+    learner = Learner(row, chosen, settings)
+    state = torch.randn(2, 16, 3, dtype=torch.float64)
+    begins = [as_starts(rows.repeat_interleave(samples, dim=0), 3) for rows in state]
+    policies = [learner.policy_of(member).double() for member in range(2)]
+    paths = [
+        rollout(chosen.prior, policy, begin, horizon, seed=7)
+        for policy, begin in zip(policies, begins, strict=True)
+    ]
+    nothing = state.new_zeros(2, 16)
+    batch = Batch(state, state[..., :2], nothing, state, nothing)
+    gradients = learner.policy_gradients(0, batch, Drawn(paths))
+    depth = len(gradients) // 2
+    for member, (policy, begin) in enumerate(zip(policies, begins, strict=True)):
+        critics = [
+            unstacked(learner.critic, 2 * member + k, learner.critic_module).double()
+            for k in range(2)
+        ]
+        estimator = gradlab.Estimator(
+            chosen.prior, chosen.prior, "all", gradlab.Tail(horizon, Least(critics), GAMMA),
+            entropy=ALPHA,
+        )  # fmt: skip
+        wanted = estimator.mean_gradient(policy, begin.states, seed=7, termination=termination)
+        parts = [
+            part
+            for k in range(depth)
+            for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
+        ]
+        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_every_action_of_the_sum_counts_its_entropy():
+    # Without rewards and critic what is left is −α Σ_{t ≤ H} γᵗ log π_t of the policy's actions.
+    from gradlab.training.context import Context, Objective
+
+    def act(state, noise):
+        return noise, noise.sum(dim=2)
+
+    def nothing(state, action):
+        return state.new_zeros(state.shape[:2])
+
+    still = from_function(lambda s, a: (s, s.new_zeros(len(s))), state_dim=2, action_dim=2)
+    first, later = torch.ones(1, 4, 2).double(), 3 * torch.ones(1, 3, 4, 2).double()
+
+    class Draws:
+        def normal(self, name, iteration, shape):
+            return {"action": first, "later actions": later}[name]
+
+    context = Context(
+        Objective(GAMMA, temperature=ALPHA), act, act, act, nothing, nothing, still, still,
+        Draws(), 0, noise_dim=2,
+    )  # fmt: skip
+    state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()
+    batch = Batch(state, state, zeros, state, zeros)
+    loss, horizon = Mixture()(context, batch, [Term(3, "all")], np.ones((1, 1)))
+    assert horizon == 3
+    densities = [2.0, 6.0, 6.0, 6.0]
+    wanted = ALPHA * sum(GAMMA**t * density for t, density in enumerate(densities))
+    assert float(loss) == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "deterministic"}, "go together"),
+        ({"target": OneStep(twin=True)}, "go together"),
+        ({"terms": (Term(3),)}, "go together"),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(find("maac"), **changes)
+    with pytest.raises(InputError, match="samples is 0"):
+        Mixture(samples=0)
+
+
+def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
+    assert with_horizons(find("maac"), (5,)).terms == (Term(5, "all"),)
+    assert not replace(find("maac"), terms=(Term(0),), model=None).needs_model
+
+
+def test_the_row_is_listed_with_all_that_it_is():
+    for word in ("gaussian", "J_3 (all actions)", "5 paths", "soft Q", "learned model: nll"):
+        assert word in find("maac").summary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learned", [False, True])
+def test_it_learns_on_the_analytic_pendulum(tmp_path, learned):
+    model = LearnedModel(members=3, hidden=(32, 32), first_steps=1000, steps=200)
+    row = replace(
+        find("maac"), hidden=(64, 64), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(1e-3, 1e-4),
+        model=model if learned else None,
+    )  # fmt: skip
+    path = train(
+        row, gradlab.tasks.inverted_pendulum(engine="analytic"), tmp_path / "run.h5", seeds=3,
+        iterations=2000, evaluate_every=1000, evaluation_starts=16, warmup=1000, agents=16,
+        interval=1,
+    )  # fmt: skip
+    returns = read(path).groups["evaluations"]["return_mean"].values
+    assert (returns[-1] > returns[0]).all()
