@@ -33,7 +33,8 @@ from analyses.wrong_models import SOURCES, Wrong, direction, scaled
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.bounds.ddppo import DDPPOConstants, ddppo_bias, ddppo_printed_coefficients
 from gradlab.systems.linear import LinearQuadratic

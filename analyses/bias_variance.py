@@ -31,7 +31,8 @@ from gradlab.cli.terminal.progress_bars import bars
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
 from gradlab.fitting.policies import distil, riccati_gain
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.progress import Progress
 from gradlab.runs.profile import Profile

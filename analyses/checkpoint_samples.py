@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from analyses.mpg_table_1 import task_of
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks import checkpoint
 from gradlab.progress import silent

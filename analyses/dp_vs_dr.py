@@ -34,7 +34,8 @@ from torch import Tensor, nn
 from analyses.quadratic_design import SEED, Designed, design
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab.data.noise import child, stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import lqr_gradient

@@ -27,8 +27,9 @@ from analyses.one_over_n import total_variance
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import initial, repeated
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian
 from gradlab.statistics.intervals import Z

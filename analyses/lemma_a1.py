@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.bounds.improvement import MAACConstants, maac_c1, maac_c2
 from gradlab.systems.linear import LinearQuadratic

@@ -24,7 +24,8 @@ from tyro.conf import subcommand
 from analyses.measured_weights import FOLDER, SEEDS, SETS, TASKS
 from analyses.mpg_table_1 import task_of
 from analyses.verdicts import put
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.networks import checkpoint

@@ -42,7 +42,8 @@ from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
 from gradlab.fitting.policies import riccati_gain
 from gradlab.gradients import start_laws
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.statistics.intervals import Z, jackknife_se
 from gradlab.systems.system import System

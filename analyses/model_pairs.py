@@ -32,7 +32,8 @@ from gradlab.fitting.fitted import Fit, finished
 from gradlab.fitting.losses import Loss
 from gradlab.fitting.model_settings import SMALL, ModelSettings
 from gradlab.fitting.models import prepared
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import Linearization, System
 

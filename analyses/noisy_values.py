@@ -21,7 +21,8 @@ import gradlab
 from analyses.quadratic_design import SEED, Designed, design
 from gradlab.data.noise import stream
 from gradlab.fitting.policies import riccati_gain
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from analyses.quadratic_design import SEED, Designed, design
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 

@@ -25,8 +25,9 @@ from analyses.scalar_lq import QuadraticCritic, World, by_gradlab, by_moments
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.start_laws import initial
+from gradlab.gradients.tail import Tail
 from gradlab.statistics.intervals import Z
 from gradlab.truth.lqr import lqr_gradient
 

@@ -28,7 +28,8 @@ from analyses.verdicts import FOLDER, Verdict, save
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 
 HORIZONS = (0, 1, 5, 10, 25, 50)

@@ -33,10 +33,11 @@ from torch import Tensor, nn
 from analyses import jacobian_claims
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail, checked
+from gradlab.gradients.estimator import Estimator, checked
 from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.statistics.intervals import Z, jackknife_se

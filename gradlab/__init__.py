@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
     from gradlab.choice import choose
-    from gradlab.gradients.estimator import Estimator, Tail
+    from gradlab.gradients.estimator import Estimator
+    from gradlab.gradients.tail import Tail
     from gradlab.jacobians.comparison import compare_jacobians
     from gradlab.measurement.measure import measure
     from gradlab.probe.probe import Probe
@@ -55,7 +56,7 @@ _HOMES = {
     "Estimator": "gradlab.gradients.estimator",
     "Probe": "gradlab.probe.probe",
     "Profile": "gradlab.runs.profile",
-    "Tail": "gradlab.gradients.estimator",
+    "Tail": "gradlab.gradients.tail",
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution_shares",
     "attribution": "gradlab.runs.attribution_shares",

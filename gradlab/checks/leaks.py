@@ -133,11 +133,10 @@ def _documented(name: str, estimator: Estimator, probe: Probe) -> Finding:
     gap = (along - narrow).abs()
     allowed = TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
-    which = "in the first action only" if estimator.actions == "first" else "in every action"
     tail = {"attached": "", "detached": ", frozen in the tail action"}[
         estimator.tail.terminal_action
     ]
-    check = f"θ of {name} sits {which}{tail}"
+    check = f"θ of {name} sits {estimator.way.words}{tail}"
     result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
     if bool((gap <= allowed).all()):
         return Finding(check, result, f"{_road(estimator, probe)}; as documented", True)
@@ -189,7 +188,7 @@ def _return(estimator: Estimator, probe: Probe, moved: nn.Module) -> Tensor:
     last = tail.horizon
     with torch.no_grad():
         for t in range(last + 1):
-            frozen = estimator.actions == "first" and t > 0
+            frozen = not estimator.way.carries(t)
             frozen |= t == last and tail.terminal_action == "detached"
             chosen = probe.policy if frozen else moved
             a = act(chosen, s, starts.policy_noise(probe.policy, probe.seed, t))

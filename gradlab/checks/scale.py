@@ -95,7 +95,7 @@ def _norms(
 ) -> list[float]:
     discount, weight = estimator.tail.discount, probe.starts.weight[:, None]
     path = linear.path
-    if estimator.actions == "first":
+    if not estimator.way.every:
         g = action_gradients(linear, tail, discount)[list(horizons)] * weight
         jacobian = policy_jacobian(probe.policy, probe.starts.states, path.policy_noise[0])
         return [float(x) for x in gram.mean_gradients(jacobian, g).norm(dim=1)]

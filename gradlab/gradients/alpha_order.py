@@ -24,6 +24,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.ways import WAYS
 from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.moments import PairSums, pair_mean
 
@@ -77,7 +78,7 @@ def alpha_order(
     Raises:
         InputError: estimators of other kinds or of different returns, or δ or ρ out of range.
     """
-    if first.actions != "all" or zeroth.actions != "score":
+    if (first.way, zeroth.way) != (WAYS["all"], WAYS["score"]):
         raise InputError(
             f"first has actions {first.actions!r} and zeroth {zeroth.actions!r}, expected 'all' "
             f"and 'score', which estimate the same gradient"

@@ -80,7 +80,7 @@ def _backpropagated(
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     layers, slices = linear_layers(policy), parameter_slices(policy)
     recorded = isinstance(estimator.states, Recorded)
-    if estimator.actions == "score" or recorded or not model.differentiable:
+    if not estimator.way.pathwise or recorded or not model.differentiable:
         return None
     probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
     if not has_factors(policy, *probe):
@@ -149,7 +149,7 @@ def _returns(
         return action
 
     for t in range(tail.horizon):
-        a = choose(t, carries=t == 0 or estimator.actions == "all")
+        a = choose(t, carries=estimator.way.carries(t))
         xi = starts.dynamics_noise(estimator.states, seed, t)
         s_next, reward, on = _step(estimator.states, model, s, a, xi)
         if termination == "mask":
@@ -159,7 +159,7 @@ def _returns(
             s_next = torch.where(alive[:, None], s_next, starts.states)
         total, s = total + tail.discount**t * reward, s_next
     if tail.critic is not None:
-        attached = estimator.actions == "all" and tail.terminal_action == "attached"
+        attached = estimator.way.every and tail.terminal_action == "attached"
         a = s[:, :0]  # a V critic's
         if tail.value == "Q":
             a = choose(tail.horizon, carries=tail.horizon == 0 or attached)

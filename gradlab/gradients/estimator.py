@@ -15,7 +15,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +25,9 @@ from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Tail
+from gradlab.gradients.ways import WAYS, Name, TruthName, Way
 from gradlab.gradients.weighted_terms import carried
-from gradlab.networks.critics import as_critic
 from gradlab.networks.entropy import SoftCritic, WithLogProb, temperature
 from gradlab.networks.interface import check_critic, check_policy, check_trainable, double_copy
 from gradlab.systems.entropy import Entropic
@@ -36,38 +36,8 @@ from gradlab.systems.system import System, check_system
 from gradlab.user_code.grad_mode import differentiating
 
 TERMINATIONS = ("ignore", "mask")
-ACTIONS = ("first", "all", "score")
 BLOCK = 1024  # samples at once
 PRECISIONS = {torch.float32, torch.float64}
-
-
-@dataclass(frozen=True)
-class Tail:
-    """Where the sum stops.
-
-    Attributes:
-        horizon: n ≥ 0 model steps before the critic.
-        critic: module or function valuing (s_n, a_n), or s_n alone for a V critic; None: no tail.
-        discount: γ in (0, 1].
-        value: "Q" or "V".
-        terminal_action: "attached", or "detached": θ of the tail action is frozen, its state path
-            kept.
-    """
-
-    horizon: int
-    critic: nn.Module | None
-    discount: float
-    value: Literal["Q", "V"] = "Q"
-    terminal_action: Literal["attached", "detached"] = "attached"
-
-    def __post_init__(self) -> None:
-        validation.whole("horizon", self.horizon)
-        if not 0.0 < validation.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
-            raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
-        validation.word("value", self.value, ("Q", "V"))
-        if self.critic is not None:
-            object.__setattr__(self, "critic", as_critic(self.critic))
-        validation.word("terminal_action", self.terminal_action, ("attached", "detached"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +52,7 @@ class Estimator:
 
     states: System
     jacobians: System | None
-    actions: Literal["first", "all", "score"]
+    actions: Name
     tail: Tail
     entropy: float = 0.0
 
@@ -90,16 +60,18 @@ class Estimator:
         check_system("states", self.states)
         if self.jacobians is not None:
             check_system("jacobians", self.jacobians)
-        validation.word("actions", self.actions, ACTIONS)
+        validation.word("actions", self.actions, tuple(WAYS))
         validation.instance("tail", self.tail, Tail, "a Tail(horizon, critic, discount)")
-        if self.actions == "score" and self.jacobians is not None:
-            raise InputError("actions is 'score', which differentiates no system: jacobians=None")
-        if self.jacobians is None and self.tail.horizon > 0 and self.actions != "score":
+        if not self.way.pathwise and self.jacobians is not None:
+            raise InputError(
+                f"actions is {self.actions!r}, which differentiates no system: jacobians=None"
+            )
+        if self.jacobians is None and self.tail.horizon > 0 and self.way.pathwise:
             raise InputError(
                 f"jacobians is None but horizon is {self.tail.horizon}: only horizon 0 needs none"
             )
         temperature(self.entropy)
-        if self.entropy and self.actions == "score":
+        if self.entropy and not self.way.pathwise:
             raise InputError("entropy is for pathwise gradients: use actions 'first' or 'all'")
         self._check_coordinates()
         if self.tail.horizon == 0 and first_horizon(self) > 0:
@@ -116,6 +88,16 @@ class Estimator:
                     f"jacobians has {name} {getattr(model, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
+
+    @property
+    def way(self) -> Way:
+        """Which actions carry θ, and how."""
+        return WAYS[self.actions]
+
+    @property
+    def truth(self) -> TruthName:
+        """The true gradient that is estimated, "first" or "all"."""
+        return self.way.truth
 
     @differentiating
     def gradients(
@@ -190,7 +172,7 @@ def checked(
 def first_horizon(estimator: Estimator) -> int:
     """0, or 1 where horizon 0 would leave no θ to differentiate."""
     tail = estimator.tail
-    carries = estimator.actions == "first" or tail.terminal_action == "attached"
+    carries = not estimator.way.every or tail.terminal_action == "attached"
     return 0 if tail.critic is not None and tail.value == "Q" and carries else 1
 
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.mixture import Mixture
+from gradlab.gradients.tail import Tail
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System

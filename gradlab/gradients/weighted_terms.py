@@ -11,10 +11,10 @@ so means, norms, kernels and variances are written once for all three kinds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +38,28 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Tail
+from gradlab.gradients.ways import Name
 from gradlab.networks.critics import judge
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 
-if TYPE_CHECKING:
-    from gradlab.gradients.estimator import Estimator
+
+class Choices(Protocol):
+    """The four choices of an estimator, as far as its terms rest on them."""
+
+    @property
+    def states(self) -> System: ...
+
+    @property
+    def jacobians(self) -> System | None: ...
+
+    @property
+    def actions(self) -> Name: ...
+
+    @property
+    def tail(self) -> Tail: ...
 
 
 @dataclass(frozen=True)
@@ -121,8 +136,18 @@ class LogDensity(nn.Module):
         return log_prob[:, None]
 
 
+class Asked(NamedTuple):
+    """Where and for which horizons terms are made."""
+
+    policy: nn.Module
+    starts: Starts
+    horizons: tuple[int, ...]
+    seed: int
+    termination: str
+
+
 def carried(
-    estimator: Estimator,
+    estimator: Choices,
     policy: nn.Module,
     starts: Starts,
     horizons: tuple[int, ...],
@@ -135,11 +160,13 @@ def carried(
     Args:
         shared: what other estimators made from the same starts, seed and termination.
     """
-    if estimator.actions == "score":
-        return _score(estimator, policy, starts, horizons, seed, termination)
-    if estimator.actions == "all":
-        shared = Shared() if shared is None else shared
-        return _every(estimator, policy, starts, horizons, seed, termination, shared)
+    asked = Asked(policy, starts, horizons, seed, termination)
+    return TERMS[estimator.actions](estimator, asked, shared)
+
+
+def _first(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
+    """θ in the first action."""
+    policy, starts, horizons, seed, termination = asked
     tail = estimator.tail
     if shared is None:
         linear = linearized(estimator, policy, starts, seed, None, termination)
@@ -152,17 +179,10 @@ def carried(
     return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
 
 
-def _every(
-    estimator: Estimator,
-    policy: nn.Module,
-    starts: Starts,
-    horizons: tuple[int, ...],
-    seed: int,
-    termination: str,
-    shared: Shared,
-) -> Carried:
+def _every(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
     """θ in every action."""
-    tail = estimator.tail
+    policy, starts, horizons, seed, termination = asked
+    tail, shared = estimator.tail, Shared() if shared is None else shared
     course, linear = _course(estimator, policy, starts, seed, termination, shared)
     gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
     costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
@@ -172,7 +192,7 @@ def _every(
 
 
 def _course(
-    estimator: Estimator,
+    estimator: Choices,
     policy: nn.Module,
     starts: Starts,
     seed: int,
@@ -227,7 +247,7 @@ def _isolated(found: Carried, counted: Tensor | None) -> Carried:
 
 
 def linearized(
-    estimator: Estimator,
+    estimator: Choices,
     policy: nn.Module,
     starts: Starts,
     seed: int,
@@ -256,14 +276,9 @@ def path_with_jacobians(
     return rollout_with_jacobians(states, policy, starts, horizon, seed, traces=traces)
 
 
-def _score(
-    estimator: Estimator,
-    policy: nn.Module,
-    starts: Starts,
-    horizons: tuple[int, ...],
-    seed: int,
-    termination: str,
-) -> Carried:
+def _score(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
+    """θ in the density of every action."""
+    policy, starts, horizons, seed, termination = asked
     check_stochastic(policy)
     states, horizon = estimator.states, estimator.tail.horizon
     if isinstance(states, Recorded):
@@ -280,7 +295,7 @@ def _score(
 
 
 def _returns_to_go(
-    estimator: Estimator, path: Path, horizons: tuple[int, ...], termination: str
+    estimator: Choices, path: Path, horizons: tuple[int, ...], termination: str
 ) -> Tensor:
     """γᵗ times the return from step t on, tail included, [K, H + 1, N]; 0 after each horizon."""
     tail, h1 = estimator.tail, path.horizon + 1
@@ -297,7 +312,7 @@ def _returns_to_go(
     return result
 
 
-def _values(estimator: Estimator, path: Path) -> Tensor:
+def _values(estimator: Choices, path: Path) -> Tensor:
     """The critic along the path, [H + 1, N]; 0 without one."""
     critic, shape = estimator.tail.critic, path.states.shape[:2]
     if critic is None:
@@ -306,3 +321,11 @@ def _values(estimator: Estimator, path: Path) -> Tensor:
     with torch.no_grad():
         value = judge(critic, estimator.tail.value, s, a)
     return value.reshape(shape)
+
+
+# λ and J of each way that θ is carried (`gradients.ways`).
+TERMS: Mapping[str, Callable[[Choices, Asked, Shared | None], Carried]] = {
+    "first": _first,
+    "all": _every,
+    "score": _score,
+}

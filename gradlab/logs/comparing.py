@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from gradlab.data.path import Path
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.jacobians.rows import Rows
 from gradlab.logs.agreement import Number, agreement, noise_of
 from gradlab.logs.arguments import Asked

@@ -173,7 +173,7 @@ def _paths(
     own_critic = tail_gradient(path, tail.critic, tail.value)
     if not all(torch.isfinite(x).all() for x in (path.states, true.path.states, on_own.A)):
         raise InputError("the model or the simulator leaves the finite numbers")
-    carrying = h + 1 if estimator.actions == "all" else 1
+    carrying = h + 1 if estimator.way.every else 1
     reach = max(_reach(policy, each, carrying) for each in (true.path, path))
     one_step = [_prediction_error(simulator, model, each) for each in (true.path, path)]
     own = _derivatives(on_own, own_critic.q_s, own_critic.q_a, h)

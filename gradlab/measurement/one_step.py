@@ -116,7 +116,7 @@ def _true_direction(asked: Question, making: Starts) -> Tensor:
 def _direction(asked: Question, estimator: Estimator, horizon: int, making: Starts) -> Tensor:
     """Mean gradient of one estimator at one horizon, [P]."""
     at = making
-    if asked.objective and estimator.actions == "first":
+    if asked.objective and not estimator.way.every:
         at = visits(
             asked.simulator, asked.policy, making, asked.discount, SAMPLES, asked.truth.horizon,
             asked.seed, asked.termination,

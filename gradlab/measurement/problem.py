@@ -19,17 +19,12 @@ from gradlab import provenance, validation
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import (
-    TERMINATIONS,
-    Estimator,
-    Tail,
-    augmenting,
-    softened,
-)
+from gradlab.gradients.estimator import TERMINATIONS, Estimator, augmenting, softened
 from gradlab.gradients.groups import group_count
 from gradlab.gradients.other_critics import Critics, listed, with_other_critics
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.laws import Law, TruthKind, resolved
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.networks.critics import CriticLike, as_critic
@@ -97,7 +92,7 @@ class Problem:
         """Which true gradients the estimators are measured against."""
         if self.objective:
             return ["all"]
-        return sorted({kind(each) for each in self.chosen.values()}, reverse=True)
+        return sorted({each.truth for each in self.chosen.values()}, reverse=True)
 
 
 def problem(
@@ -177,11 +172,6 @@ def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module
     return list({id(critic): critic for critic in found if critic is not None}.values())
 
 
-def kind(estimator: Estimator) -> str:
-    """Which true gradient an estimator aims at: scores and pathwise gradients share one."""
-    return "first" if estimator.actions == "first" else "all"
-
-
 def _entropy(chosen: Mapping[str, Estimator]) -> float:
     """The temperature that all estimators share."""
     found = {name: each.entropy for name, each in chosen.items()}
@@ -203,7 +193,7 @@ def _check_memory(
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     objective = truth == "objective"
     needed = _paths(task, horizon, starts * (SAMPLES if objective else 1))
-    if objective or any(kind(each) == "all" for each in chosen.values()):
+    if objective or any(each.way.every for each in chosen.values()):
         needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
         needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
     _refuse(needed, horizon, starts)
@@ -418,18 +408,14 @@ def _stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
 def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
     given = estimator.tail.critic
     critic = None if given is None else copy.deepcopy(given).double()
-    longest = 0 if estimator.jacobians is None and estimator.actions != "score" else horizon
+    longest = 0 if estimator.jacobians is None and estimator.way.pathwise else horizon
     return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
 
 
 def _check_estimator(
     name: str, estimator: Estimator, task: Task, begin: Starts, truth: str
 ) -> None:
-    if (
-        truth == "objective"
-        and kind(estimator) == "first"
-        and isinstance(estimator.states, Recorded)
-    ):
+    if truth == "objective" and not estimator.way.every and isinstance(estimator.states, Recorded):
         raise InputError(
             f"{name} reads recorded states, which the objective's truth would have to leave: use "
             f"truth='matched', or actions='all'"

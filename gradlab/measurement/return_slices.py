@@ -97,8 +97,10 @@ def slices(
     """
     begin = checked(estimator, policy, starts, termination)
     estimator, policy = softened(estimator, policy)
-    if estimator.actions == "score":
-        raise InputError("actions is 'score', which moves no action: use 'first' or 'all'")
+    if not estimator.way.pathwise:
+        raise InputError(
+            f"actions is {estimator.actions!r}, which moves no action: use 'first' or 'all'"
+        )
     found = {}
     for done, (name, direction) in enumerate(directions.items(), 1):
         unit = _unit(name, direction)

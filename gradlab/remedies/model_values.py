@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from gradlab.data.path import Path
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout_with_jacobians
+from gradlab.gradients.tail import Tail
 from gradlab.jacobians.errors import jacobian_squares
 from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
 from gradlab.measurement.shared_truth import SharedTruth

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.return_slices import Slice, random_direction, slices
 from gradlab.measurement.shared_truth import SharedTruth
 from gradlab.runs.remedies.arms import SIMULATOR

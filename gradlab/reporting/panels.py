@@ -18,6 +18,7 @@ from gradlab import figures
 from gradlab.choice.tables import contender_table, trial_table, weight_table
 from gradlab.figures.choice import choice_weights, what_if_grid
 from gradlab.figures.style import SIZE
+from gradlab.gradients.ways import WAYS
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.facts import Facts
 from gradlab.verdicts.measurement.verdict import Evidence
@@ -242,10 +243,10 @@ def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
     """Squared standard error of the truth, where all named estimators share one truth."""
     actions = profile.config.get("actions")
     known = actions if isinstance(actions, Mapping) else {}
-    kinds = {known.get(name, "first") == "first" for name in names if name in known}
-    if len(kinds) > 1:
+    every = {WAYS[known[name]].every for name in names if name in known}
+    if len(every) > 1:
         return None
-    separate = kinds == {False} and "all_standard_error" in profile.truth
+    separate = every == {True} and "all_standard_error" in profile.truth
     error = profile.truth.get("all_standard_error" if separate else "standard_error")
     return float(error) ** 2 if isinstance(error, int | float) else None
 

@@ -18,6 +18,7 @@ from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.ways import WAYS
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
@@ -167,7 +168,7 @@ def perturbed_rollout(
     def choose(t: int) -> Tensor:
         e = starts.policy_noise(policy, seed, t)
         with torch.no_grad():
-            if t and actions != "all":
+            if not WAYS[actions].carries(t):
                 return act(policy, state, e.repeat(copies, 1))
             pieces = zip(moved, state.chunk(copies), strict=True)
             return torch.cat([act(each, rows, e) for each, rows in pieces])

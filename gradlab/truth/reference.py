@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gradlab.gradients.rollout import jacobian_noise, rollout
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.ways import WAYS
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
@@ -38,7 +39,7 @@ def reference_gradients(
 ) -> Tensor:
     """Per-sample gradients [N, P] by one backward pass per start; differentiable systems only."""
     frozen = copy.deepcopy(policy)
-    later = frozen if actions == "first" else policy
+    later = policy if WAYS[actions].every else frozen
     path = rollout(states, policy, starts, horizon, seed)
     xi = jacobian_noise(states, jacobians, path)
     s, total, discounting = starts.states, starts.states.new_zeros(len(starts.weight)), 1.0

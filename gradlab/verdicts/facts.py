@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.profile import Profile
@@ -172,8 +173,8 @@ def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | No
 
 def _is_data(profile: Profile, cell: Cell) -> bool:
     """Horizon 0 of a gradient with θ in the first action is the data gradient once more."""
-    first = profile.config.get("actions", {}).get(cell[0], "first") == "first"
-    return cell[1] == 0 and cell[0] != "data" and first and "data" in profile.estimators
+    way = WAYS[profile.config.get("actions", {}).get(cell[0], "first")]
+    return cell[1] == 0 and cell[0] != "data" and not way.every and "data" in profile.estimators
 
 
 def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:

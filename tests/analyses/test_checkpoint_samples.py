@@ -8,8 +8,8 @@ from analyses import checkpoint_samples, critic_samples
 from analyses.checkpoint_samples import RETURN, Place, starts_of
 from analyses.mpg_table_1 import task_of
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Tail
 from gradlab.gradients.start_laws import visitation
+from gradlab.gradients.tail import Tail
 from gradlab.networks import checkpoint
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.storage import records

@@ -18,7 +18,8 @@ from analyses import (
     time_over_horizon,
     verdicts,
 )
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 
 SCRIPTS = (thm1_mpg, thm1_mpg_j, time_over_horizon, one_over_n, k_samples, dp_vs_dr)
 

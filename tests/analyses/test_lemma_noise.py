@@ -8,7 +8,8 @@ from torch import nn
 from analyses import lemma_noise
 from analyses.noisy_values import Cubic, Pendulum, lqr_response
 from analyses.verdicts import save
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 
 

@@ -9,7 +9,8 @@ from analyses import opt_h
 from analyses.tailed_gradients import QuadraticCritic
 from analyses.wrong_quadratics import make_world
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 

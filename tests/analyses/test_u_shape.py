@@ -15,7 +15,8 @@ from analyses.tailed_gradients import (
     tailed_gradient,
 )
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.truth.lqr import ExactCritic, costs_to_go

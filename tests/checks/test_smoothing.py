@@ -11,8 +11,9 @@ from torch import nn
 from gradlab import systems
 from gradlab.checks.inspection import Probe
 from gradlab.checks.smoothing import PAIRS, both_orders, smoothing
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.runs.check_results import EMPIRICAL
 
 GAMMA, LIMIT = 0.9, 1.0

@@ -6,8 +6,9 @@ import torch
 
 from gradlab.data.path import Path
 from gradlab.data.trajectories import Trajectories, segments
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.named import rp_dr
+from gradlab.gradients.tail import Tail
 from gradlab.logs import gradients
 from gradlab.logs.baseline import baselines
 from gradlab.logs.gradients import Source, model_source, products, score_source

@@ -11,8 +11,9 @@ from torch import nn
 
 from gradlab import load, measure, tasks
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.one_step import JUDGES, Question, consequence, halves
 from gradlab.runs.one_step import (
     LINEAR,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.return_slices import ALPHAS, REACH, Slice, random_direction, slices
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.networks.mlp import Policy

@@ -10,8 +10,9 @@ from torch import nn
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.attribution import substitution_detail
 from gradlab.measurement.attribution.substitution import (
     CAUSES,

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.attribution import variance_sources
 from gradlab.measurement.attribution.variance_sources import DRAWS, added_variance
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble

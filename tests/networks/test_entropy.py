@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.entropy import SoftCritic, WithLogProb
 from gradlab.networks.interface import check_critic, check_policy
 from gradlab.networks.mlp import Policy, QCritic

@@ -17,7 +17,8 @@ from torch.distributions import (
 from gradlab import systems
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import (
     Gaussian,

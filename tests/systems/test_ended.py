@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 import gradlab
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.system import BLOCKS
 

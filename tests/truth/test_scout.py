@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments import visited
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.progress import silent

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from gradlab.data.noise import stream
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.networks.entropy import SoftCritic, WithLogProb
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.systems.entropy import Entropic

@@ -180,7 +180,7 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> st
     truth, simulator = profile.truth, world.simulator
     if not truth["admissible"]:
         return "there is no truth to put in the place of its parts"
-    if estimator.actions != "first":
+    if estimator.way.every:
         return f"it has actions {estimator.actions!r}: parts are substituted in first actions only"
     if isinstance(estimator.states, Recorded):
         return "its states are recorded: the true critic's values cannot be continued from them"

@@ -159,7 +159,7 @@ def substitutions(
 
 
 def _check(estimator: Estimator, horizons: Sequence[int], steps: int) -> None:
-    if estimator.actions != "first" or isinstance(estimator.states, Recorded):
+    if estimator.way.every or isinstance(estimator.states, Recorded):
         raise InputError(
             f"estimator has actions {estimator.actions!r} and states "
             f"{type(estimator.states).__name__}: attribution needs actions 'first' and states "

@@ -64,7 +64,11 @@ class Held:
             return
         system, whole = self.known
         key = id(system), estimator.tail.horizon
-        if estimator.actions != "all" or whole.path.horizon != key[1] or key in shared.courses:
+        if (
+            not (estimator.way.every and estimator.way.pathwise)
+            or whole.path.horizon != key[1]
+            or key in shared.courses
+        ):
             return
         linear = of_starts(whole, rows)
         states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)

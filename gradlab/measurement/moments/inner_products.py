@@ -198,7 +198,7 @@ def first_action_gradients(
     linear: dict[tuple[int, int], LinearizedPath] = {}
     found: dict[str, Tensor] = {}
     for done, (name, estimator) in enumerate(chosen.items()):
-        if estimator.actions != "first":
+        if estimator.way.every:
             continue
         progress("estimators", done, len(chosen))
         along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)

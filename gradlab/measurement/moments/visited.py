@@ -84,7 +84,7 @@ def objective_moments(
             some of them, spread evenly.
         samples: visited states per start, at most.
     """
-    visiting = {name: each for name, each in chosen.items() if each.actions == "first"}
+    visiting = {name: each for name, each in chosen.items() if not each.way.every}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
     begin, samples = affordable(simulator, begin, truth, horizon, samples)
     known = None if truth.path is None else (simulator, truth.path)

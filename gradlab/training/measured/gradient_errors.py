@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from gradlab.data.noise import child
 from gradlab.errors import InputError
-from gradlab.gradients.estimator import Estimator, Tail
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import starts_of

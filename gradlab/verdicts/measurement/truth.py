@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import exp, inf, log
 
+from gradlab.gradients.ways import WAYS
 from gradlab.runs.decision_rules import judged_horizons
 from gradlab.runs.profile import Profile
 from gradlab.wording import duration, percent, samples, steps, times
@@ -18,7 +19,7 @@ def no_truth(profile: Profile) -> str:
 def admissible_truth(profile: Profile, name: str | None) -> str:
     """What every bias is measured against, and its own standard error."""
     facts, actions = profile.truth, profile.config.get("actions", {})
-    kind = "" if name is None or actions.get(name, "first") == "first" else "all_"
+    kind = "all_" if name is not None and WAYS[actions.get(name, "first")].every else ""
     kind = kind if f"{kind}standard_error" in facts else ""
     error, norm = float(facts[f"{kind}standard_error"]), float(facts[f"{kind}norm"])
     share = f"its standard error is {percent(error / norm)} of its norm" if norm > 0 else ""

@@ -1,0 +1,41 @@
+"""Where the sum of rewards stops, and what values the rest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.networks.critics import as_critic
+
+
+@dataclass(frozen=True)
+class Tail:
+    """Where the sum stops.
+
+    Attributes:
+        horizon: n ≥ 0 model steps before the critic.
+        critic: module or function valuing (s_n, a_n), or s_n alone for a V critic; None: no tail.
+        discount: γ in (0, 1].
+        value: "Q" or "V".
+        terminal_action: "attached", or "detached": θ of the tail action is frozen, its state path
+            kept.
+    """
+
+    horizon: int
+    critic: nn.Module | None
+    discount: float
+    value: Literal["Q", "V"] = "Q"
+    terminal_action: Literal["attached", "detached"] = "attached"
+
+    def __post_init__(self) -> None:
+        validation.whole("horizon", self.horizon)
+        if not 0.0 < validation.number("discount", self.discount, "a number in (0, 1]") <= 1.0:
+            raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
+        validation.word("value", self.value, ("Q", "V"))
+        if self.critic is not None:
+            object.__setattr__(self, "critic", as_critic(self.critic))
+        validation.word("terminal_action", self.terminal_action, ("attached", "detached"))

@@ -1,0 +1,50 @@
+"""Which actions of a path carry θ: one row per way; no torch.
+
+    first   the first action alone (MPG eq. 6)
+    all     every action, through the dynamics (MPG eq. 5, SVG, MAAC, BPTT)
+    score   every action, through its density: no dynamics are differentiated (RP-PGM eq. 2.5)
+
+A row says what everybody else needs to know of a way. Its weights λ and Jacobian J are a row of
+`gradients.weighted_terms.TERMS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, final
+
+Name = Literal["first", "all", "score"]
+TruthName = Literal["first", "all"]
+
+
+@final
+@dataclass(frozen=True)
+class Way:
+    """One way of carrying θ.
+
+    Attributes:
+        every: every action carries θ, else the first alone.
+        pathwise: the gradient is one of the dynamics, else of densities.
+        words: where θ is, in words.
+    """
+
+    every: bool
+    pathwise: bool
+    words: str
+
+    @property
+    def truth(self) -> TruthName:
+        """The true gradient that is estimated: scores and pathwise gradients share one."""
+        return "all" if self.every else "first"
+
+    def carries(self, t: int) -> bool:
+        """Does the action of step t carry θ?"""
+        return self.every or t == 0
+
+
+WAYS: Mapping[str, Way] = {
+    "first": Way(every=False, pathwise=True, words="in the first action only"),
+    "all": Way(every=True, pathwise=True, words="in every action"),
+    "score": Way(every=True, pathwise=False, words="in every action"),
+}
