@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.check_results import Bound, Finding, Theory, bounds_table
-from gradlab.runs.one_step import Consequence
+from gradlab.runs.bounds import Bound, Bounds, bounds_table
+from gradlab.runs.check_results import CheckResult
+from gradlab.runs.one_step import OneStepImprovement
 from gradlab.verdicts.measurement.verdict import Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
@@ -47,19 +48,19 @@ def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> p
 
 
 FINDINGS = (
-    Finding(
+    CheckResult(
         "Jacobians of the simulator", "relative error 1e-9", "they are those of the step", True
     ),
-    Finding("saturated actions", "steer 81 %", "most actions pass no gradient on", False),
-    Finding("float32 against float64", "cosine 1", "precision-limited: no", True),
+    CheckResult("saturated actions", "steer 81 %", "most actions pass no gradient on", False),
+    CheckResult("float32 against float64", "cosine 1", "precision-limited: no", True),
 )
 
 
-def theory(horizon: int = 25) -> Theory:
+def theory(horizon: int = 25) -> Bounds:
     """Bounds that apply, bounds that do not, one without a number, one of the variance."""
     n = np.arange(horizon + 1.0)
     variance = np.where(n > 0, PRINTED * n**8, np.nan)
-    return Theory(
+    return Bounds(
         (
             Bound("MPG Thm 2", "model", 3.0 * 2.5**n, True, "explicit constants", 0),
             Bound("RP Prop 5.8", "model", 1e2 * n**4 * 9.0**n, False, "measured L_f = 2", 1),
@@ -138,10 +139,10 @@ class Profile:
         }
     )
     batch: int = BATCH
-    sanity: tuple[Finding, ...] | None = FINDINGS
-    theory: Theory | None = field(default_factory=theory)
+    sanity: tuple[CheckResult, ...] | None = FINDINGS
+    theory: Bounds | None = field(default_factory=theory)
     attribution: None = None
-    consequence: Consequence | None = None
+    consequence: OneStepImprovement | None = None
     realised: None = None
 
     @property
@@ -164,7 +165,7 @@ class Profile:
         return {name: frame[name].to_numpy(float).reshape(shape) for name in names}
 
     def bounds(self) -> pd.DataFrame:
-        return bounds_table(self.theory or Theory((), {}, 0), self.frame)
+        return bounds_table(self.theory or Bounds((), {}, 0), self.frame)
 
     def table(self) -> pd.DataFrame:
         return self.frame

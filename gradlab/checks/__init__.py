@@ -33,7 +33,7 @@ from gradlab.checks.switches import switches
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.statistics.moments import Moments
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.recorded import Recorded
@@ -60,7 +60,7 @@ def examine(
     cells: Mapping[tuple[str, int], Moments],
     termination: str,
     seed: int,
-) -> tuple[Finding, ...]:
+) -> tuple[CheckResult, ...]:
     """All checks of a measurement.
 
     Args:
@@ -78,7 +78,7 @@ def examine(
         chosen, copied, few, termination, seed, names, task.action_names, task.action_limit
     )
     systems = {probe.name(each): each for each in _systems(probe)}
-    checks: dict[str, Callable[[], list[Finding]]] = {
+    checks: dict[str, Callable[[], list[CheckResult]]] = {
         "premises": partial(premises, probe, task, truth, begin, at),
         "Jacobians": partial(jacobians, probe),
         "finite gradients": partial(finite, probe, begin, cells),
@@ -107,9 +107,9 @@ def _systems(probe: Probe) -> list[System]:
     return [each for each in plain if not isinstance(each, Recorded)]
 
 
-def _run(name: str, check: Callable[[], list[Finding]]) -> list[Finding]:
+def _run(name: str, check: Callable[[], list[CheckResult]]) -> list[CheckResult]:
     try:
         return check()
     except (RuntimeError, ValueError, ArithmeticError, InputError, AssertionError) as error:
         reason = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
-        return [Finding(name, f"could not be tried: {reason}", "look at this first", False)]
+        return [CheckResult(name, f"could not be tried: {reason}", "look at this first", False)]

@@ -15,14 +15,16 @@ from gradlab.checks.inspection import Probe
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import linearized
-from gradlab.runs.check_results import EFFECT, FINITE, Finding
+from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.statistics.moments import Moments
 
 FLOAT32 = 3.4e38
 LARGE = 1e30
 
 
-def finite(probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]) -> list[Finding]:
+def finite(
+    probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]
+) -> list[CheckResult]:
     """Per-sample gradients of every estimator, and the growth of what they are made of.
 
     Args:
@@ -36,7 +38,9 @@ def finite(probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]
     return found
 
 
-def _gradients(probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]) -> Finding:
+def _gradients(
+    probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]
+) -> CheckResult:
     lost, zero = [], []
     for name, estimator in probe.estimators.items():
         squares = {n: each.squares for (who, n), each in cells.items() if who == name}
@@ -54,11 +58,11 @@ def _gradients(probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Mome
     if not lost and not zero:
         n = len(begin.states)
         text = f"all {n} samples of every estimator and horizon are finite and not 0"
-        return Finding(FINITE, text, "nothing is masked, nothing is lost", True)
+        return CheckResult(FINITE, text, "nothing is masked, nothing is lost", True)
     meaning = "one lost sample spoils the mean: use a shorter horizon or repair that state"
     if not lost:
         meaning = "exact zeros are saturated actions or dead paths, not small gradients"
-    return Finding(FINITE, "; ".join(lost + zero), meaning, False)
+    return CheckResult(FINITE, "; ".join(lost + zero), meaning, False)
 
 
 def _where(estimator: Estimator, probe: Probe, begin: Starts, group: int) -> str:
@@ -83,7 +87,7 @@ def _bad_rows(values: torch.Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
-def _no_effect(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
+def _no_effect(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
     """Actions that change no reward within the horizon, whatever the critic says of them."""
     linear = probe.along(estimator)
     if not linear.path.horizon:
@@ -95,7 +99,7 @@ def _no_effect(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
     h = linear.path.horizon
     result = f"{', '.join(idle)} has no effect on any reward within {h} steps"
     meaning = "only the critic moves this action: lengthen the horizon or look for a dead path"
-    return Finding(f"{EFFECT}, {name}", result, meaning, False)
+    return CheckResult(f"{EFFECT}, {name}", result, meaning, False)
 
 
 def _reached(
@@ -111,7 +115,7 @@ def _reached(
     return reached
 
 
-def _growth(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
+def _growth(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
     """|∂s_t/∂a_0| over the steps: the plot that is asked for first when gradients explode."""
     linear = probe.along(estimator)
     h = linear.path.horizon
@@ -131,7 +135,7 @@ def _growth(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
         if len(beyond):
             result += f"; beyond {words} from t = {int(beyond[0]) + 1} on"
             meaning = "chains of Jacobians explode: shorten the horizon or stabilise the policy"
-            return Finding(check, result, meaning, False)
+            return CheckResult(check, result, meaning, False)
     growing = rate > 0.05
     meaning = f"grows tenfold every {1 / rate:.2g} steps" if growing else "does not explode"
-    return Finding(check, result, meaning, rate < 1.0)
+    return CheckResult(check, result, meaning, rate < 1.0)

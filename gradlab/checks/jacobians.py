@@ -14,7 +14,7 @@ from torch import Tensor
 
 from gradlab.checks.inspection import Probe
 from gradlab.data.path import Path
-from gradlab.runs.check_results import IDLE, Finding
+from gradlab.runs.check_results import IDLE, CheckResult
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.system import BLOCKS, Linearization, System
 
@@ -25,7 +25,7 @@ ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 VANISHING = 1e-12  # of the largest column
 
 
-def jacobians(probe: Probe) -> list[Finding]:
+def jacobians(probe: Probe) -> list[CheckResult]:
     """One finding per system and kind of fault."""
     found = []
     for name, (system, path) in probe.differentiated().items():
@@ -43,11 +43,13 @@ def sampled(path: Path) -> tuple[Tensor, Tensor]:
     return s[rows], a[rows]
 
 
-def _differences(name: str, system: System, path: Path) -> Finding:
+def _differences(name: str, system: System, path: Path) -> CheckResult:
     check = f"Jacobians of the {name} against differences"
     s, a = sampled(path)
     if not len(s):
-        return Finding(check, "no finite state to look at", "its rollouts overflow at once", False)
+        return CheckResult(
+            check, "no finite state to look at", "its rollouts overflow at once", False
+        )
     linear = linearize_running(system, s, a)
     raw, errors = _errors(system, linear, s, a)
     trusted = ~linear.certificate.flags
@@ -58,7 +60,7 @@ def _differences(name: str, system: System, path: Path) -> Finding:
     numbers = ", ".join(f"{_LABELS[block]} {value:.1g}" for block, value in blocks)
     result = f"largest relative error: {numbers} ({len(s)} states, {flagged} flagged)"
     if not wrong:
-        return Finding(check, result, "the derivatives are those of the step", True)
+        return CheckResult(check, result, "the derivatives are those of the step", True)
     at = int((off & trusted).int().argmax())
     block = BLOCKS[int(errors[at].argmax())]
     result += f"; {wrong} of {len(s)} states are off, most in {_LABELS[block]}"
@@ -66,7 +68,7 @@ def _differences(name: str, system: System, path: Path) -> Finding:
     meaning = "the derivative is wrong: correct linearize before trusting any number here"
     if share < 0.1:
         meaning = "a kink, contact or wrap that the certificate did not see, in few states"
-    return Finding(check, result, meaning, False)
+    return CheckResult(check, result, meaning, False)
 
 
 _LABELS = {"A": "∂f/∂s", "B": "∂f/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
@@ -114,7 +116,7 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
-def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Finding]:
+def _columns(name: str, system: System, path: Path, probe: Probe) -> list[CheckResult]:
     """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
     s, a = sampled(path)
     if not len(s):
@@ -135,14 +137,14 @@ def _columns(name: str, system: System, path: Path, probe: Probe) -> list[Findin
         what = "a limit or a clip stops the gradient there" if clipped else "no dead path"
         reward = ", ".join(probe.action(j) for j in dead["reward"])
         result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
-        return [Finding(check, result, what, bool(clipped < 0.5))]
+        return [CheckResult(check, result, what, bool(clipped < 0.5))]
     words = [_dead(probe.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
     words += [
         f"∂f/∂a of {probe.action(int(j))} is under {VANISHING:g} of the largest: vanishing"
         for j in faint.nonzero().flatten()
     ]
     meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"
-    return [Finding(check, "; ".join(words), meaning, False)]
+    return [CheckResult(check, "; ".join(words), meaning, False)]
 
 
 def _dead(action: str, without_reward: bool, states: int) -> str:

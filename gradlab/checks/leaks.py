@@ -24,7 +24,7 @@ from gradlab.gradients.gram import path_gradients
 from gradlab.gradients.weighted_terms import carried
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.systems.system import System
 from gradlab.truth.oracles import perturbed
 
@@ -36,7 +36,7 @@ MOVE = 0.1  # of the size of θ, when the user's own policy is moved
 
 def leaks(
     probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
-) -> list[Finding]:
+) -> list[CheckResult]:
     """θ in the documented actions, and in nothing but the policy.
 
     Args:
@@ -54,7 +54,7 @@ def leaks(
 
 def _shared(
     probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
-) -> Finding:
+) -> CheckResult:
     """Move the user's policy: does anything else change? Are tensors shared?"""
     s, a = probe.starts.states, _actions(probe, systems)
     own = {p.data_ptr() for p in policy.parameters()}
@@ -67,7 +67,7 @@ def _shared(
     check = "θ leaks into the critic or a system"
     if not changed and not shared:
         what = "critics and systems do not change with θ; they share no parameter with the policy"
-        return Finding(check, what, "every gradient is the policy's alone", True)
+        return CheckResult(check, what, "every gradient is the policy's alone", True)
     result = f"{', '.join(changed)} changes when the policy's θ is moved" if changed else ""
     if shared:
         result += f"{'; ' if result else ''}{len(shared)} tensors are shared with the policy"
@@ -75,7 +75,7 @@ def _shared(
         "backpropagation through your loss differentiates these too; gradlab holds them fixed, so "
         "its gradients are not your update's: detach or copy them"
     )
-    return Finding(check, result, meaning, False)
+    return CheckResult(check, result, meaning, False)
 
 
 def _actions(probe: Probe, systems: Mapping[str, System]) -> Tensor:
@@ -121,7 +121,7 @@ def _moved(policy: nn.Module) -> Iterator[None]:
             p.data = data
 
 
-def _documented(name: str, estimator: Estimator, probe: Probe) -> Finding:
+def _documented(name: str, estimator: Estimator, probe: Probe) -> CheckResult:
     n = min(LONGEST, estimator.tail.horizon)
     short = replace(estimator, tail=replace(estimator.tail, horizon=n))
     found = carried(short, probe.policy, probe.starts, (n,), probe.seed, "ignore")
@@ -139,11 +139,11 @@ def _documented(name: str, estimator: Estimator, probe: Probe) -> Finding:
     check = f"θ of {name} sits {estimator.way.words}{tail}"
     result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
     if bool((gap <= allowed).all()):
-        return Finding(check, result, f"{_road(estimator, probe)}; as documented", True)
+        return CheckResult(check, result, f"{_road(estimator, probe)}; as documented", True)
     meaning = (
         "θ is counted where it should not be, or a Jacobian is wrong: see the differences above"
     )
-    return Finding(check, result, meaning, False)
+    return CheckResult(check, result, meaning, False)
 
 
 def _road(estimator: Estimator, probe: Probe) -> str:

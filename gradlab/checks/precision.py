@@ -14,12 +14,12 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import Shared, carried
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 
 LIMIT = 0.01  # relative error of the mean gradient
 
 
-def precision(probe: Probe) -> list[Finding]:
+def precision(probe: Probe) -> list[CheckResult]:
     """float32 against float64 for every estimator."""
     copies = Copies.of(probe.policy, probe.starts)
     return [_compared(name, each, probe, copies) for name, each in probe.estimators.items()]
@@ -42,7 +42,7 @@ class Copies:
         return Copies(copy.deepcopy(policy).float(), begin)
 
 
-def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> Finding:
+def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> CheckResult:
     check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
     try:
         found = in_float32(
@@ -50,7 +50,7 @@ def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> 
         )
     except (RuntimeError, TypeError, InputError) as error:
         reason = str(error).splitlines()[0][:90]
-        return Finding(check, f"float32 is not supported ({reason})", "not tested", True)
+        return CheckResult(check, f"float32 is not supported ({reason})", "not tested", True)
     limited = not found.error <= LIMIT
     result = (
         f"cosine {found.cosine:.6g}, relative error {found.error:.1g} "
@@ -61,7 +61,7 @@ def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> 
         meaning = (
             "precision-limited: yes; use float64 or a shorter horizon before blaming the model"
         )
-    return Finding(check, result, meaning, not limited)
+    return CheckResult(check, result, meaning, not limited)
 
 
 @dataclass(frozen=True)

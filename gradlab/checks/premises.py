@@ -30,7 +30,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
 from gradlab.progress import silent
-from gradlab.runs.check_results import PREMISE, Finding
+from gradlab.runs.check_results import PREMISE, CheckResult
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.paired import ratio_of_means
@@ -57,7 +57,9 @@ OFF = 0.25  # of the squared returns: a critic that is nearer than that is of th
 Floats = NDArray[np.float64]
 
 
-def premises(probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts) -> list[Finding]:
+def premises(
+    probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts
+) -> list[CheckResult]:
     """Those that fail, or one finding that none does.
 
     Args:
@@ -75,7 +77,7 @@ def premises(probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts) 
     if found:
         return found
     result = "returns differ, θ moves them, no model is the simulator, the critic is of their size"
-    return [Finding(PREMISE, result, "gains and horizons have a meaning", True)]
+    return [CheckResult(PREMISE, result, "gains and horizons have a meaning", True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +132,7 @@ def _step(policy: nn.Module) -> Tensor:
     return torch.cat(moves)
 
 
-def _reward(measured: Measured, truth: Truth) -> Finding | None:
+def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     """Returns that are all the same, or that the policy does not move."""
     R, moved = measured.returns, measured.moved
     finite = torch.isfinite(R) & torch.isfinite(moved)
@@ -145,25 +147,25 @@ def _reward(measured: Measured, truth: Truth) -> Finding | None:
         level = "0" if not R.any() else "the same"
         result = f"the reward is {level} wherever the policy goes ({measured.where})"
         meaning = "the true gradient is exactly 0, so nothing can be decided: mend the reward"
-        return Finding(f"{PREMISE}, reward", result, meaning, False)
+        return CheckResult(f"{PREMISE}, reward", result, meaning, False)
     if still:
         result = f"moving θ by a tenth changes no return beyond rounding ({measured.where})"
         meaning = (
             "this policy does not move the return, so nothing can be decided: look for a dead "
             "output, saturated actions, or actions that the simulator ignores"
         )
-        return Finding(f"{PREMISE}, policy", result, meaning, False)
+        return CheckResult(f"{PREMISE}, policy", result, meaning, False)
     if zero:
         result = f"the true gradient is exactly 0 although θ moves returns ({measured.where})"
         meaning = (
             "reward, step or policy has no derivative here, so nothing can be decided: look for "
             "a threshold, a clip or a detached tensor"
         )
-        return Finding(f"{PREMISE}, policy", result, meaning, False)
+        return CheckResult(f"{PREMISE}, policy", result, meaning, False)
     return None
 
 
-def _model(probe: Probe, task: Task) -> Iterator[Finding]:
+def _model(probe: Probe, task: Task) -> Iterator[CheckResult]:
     """Systems that are the simulator under another name."""
     own, simulator = probe.differentiated(), task.simulator
     twins = [
@@ -174,7 +176,7 @@ def _model(probe: Probe, task: Task) -> Iterator[Finding]:
     if task.prior is simulator and any(each.states is simulator for each in _models(probe)):
         twins.append("prior model")
     if twins:
-        yield Finding(
+        yield CheckResult(
             f"{PREMISE}, model",
             f"the {twins[0]} is the simulator itself, in steps and derivatives to rounding",
             "it has no error to judge, so nothing can be decided about a model; what error is "
@@ -206,7 +208,7 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(probe: Probe, measured: Measured) -> list[Finding]:
+def _critics(probe: Probe, measured: Measured) -> list[CheckResult]:
     """Each critic's values against the returns that follow them; the first that is off."""
     R, at = measured.returns, measured.at
     noise = at.policy_noise(probe.policy, child(probe.seed, "premises"), 0)
@@ -232,7 +234,7 @@ def _critics(probe: Probe, measured: Measured) -> list[Finding]:
     return []
 
 
-def _off(means: list[Estimate], where: str) -> Finding | None:
+def _off(means: list[Estimate], where: str) -> CheckResult | None:
     """From the means of Q, R, QR, Q² and R²."""
     q, r, qr, qq, rr = means
     ratio = ratio_of_means(q, r)
@@ -247,7 +249,7 @@ def _off(means: list[Estimate], where: str) -> Finding | None:
             "it belongs to another discount, reward scale or policy, so nothing can be decided: "
             "refit it"
         )
-        return Finding(f"{PREMISE}, critic", result, meaning, False)
+        return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     error = qq.value - 2 * qr.value + rr.value
     if rise is not None and rise.high < FLAT and error > OFF * rr.value:
         result = (
@@ -255,7 +257,7 @@ def _off(means: list[Estimate], where: str) -> Finding | None:
             f"{two(together.value / own.value)} (CI {span(rise.low, rise.high)}, {where})"
         )
         meaning = "the critic does not follow the return, so nothing can be decided: refit it"
-        return Finding(f"{PREMISE}, critic", result, meaning, False)
+        return CheckResult(f"{PREMISE}, critic", result, meaning, False)
     return None
 
 

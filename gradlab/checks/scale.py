@@ -22,7 +22,7 @@ from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
 from gradlab.networks.critics import judge
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.systems.entropy import Entropic
 
 DOMINANT = 100.0  # times all other terms together at the longest horizon
@@ -30,14 +30,14 @@ SATURATED = 0.5  # share of actions at their limit
 NEAR = 1e-3  # of the limit
 
 
-def scale(probe: Probe, discount: float) -> list[Finding]:
+def scale(probe: Probe, discount: float) -> list[CheckResult]:
     """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
     found = [_terms(name, each, probe) for name, each in probe.pathwise().items()]
     found += [_critics(probe, discount), _saturation(probe), _realised(probe)]
     return [each for each in found if each is not None]
 
 
-def _terms(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
+def _terms(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
     H = estimator.tail.horizon
     shown = sorted({max(1, first_horizon(estimator)), max(1, (H + 1) // 2), H})
     if H < 1:
@@ -58,8 +58,8 @@ def _terms(name: str, estimator: Estimator, probe: Probe) -> Finding | None:
     check = f"scale of the terms of {name}"
     if len(last) > 1 and share > DOMINANT:
         meaning = f"the {largest} drowns everything else at h = {H}: check its scale"
-        return Finding(check, result, meaning, False)
-    return Finding(check, result, f"the {largest} is the largest term at h = {H}", True)
+        return CheckResult(check, result, meaning, False)
+    return CheckResult(check, result, f"the {largest} is the largest term at h = {H}", True)
 
 
 def _parts(
@@ -106,7 +106,7 @@ def _norms(
     return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
 
 
-def _critics(probe: Probe, discount: float) -> Finding | None:
+def _critics(probe: Probe, discount: float) -> CheckResult | None:
     """No return exceeds r_max / (1 − γ); rewards are those of the longest path at hand."""
     rewards = [
         probe.along(each).path.rewards
@@ -131,11 +131,11 @@ def _critics(probe: Probe, discount: float) -> Finding | None:
         return None
     result = f"largest |Q| {max(values):.3g}, r_max / (1 − γ) = {limit:.3g} along these paths"
     if max(values) <= limit:
-        return Finding("size of the critic", result, "within what returns can be", True)
-    return Finding("size of the critic", result, "beyond any return: refit the critic", False)
+        return CheckResult("size of the critic", result, "within what returns can be", True)
+    return CheckResult("size of the critic", result, "beyond any return: refit the critic", False)
 
 
-def _saturation(probe: Probe) -> Finding | None:
+def _saturation(probe: Probe) -> CheckResult | None:
     if probe.action_limit is None:
         return None
     a = torch.cat([probe.along(each).path.actions for each in probe.pathwise().values()])
@@ -144,12 +144,12 @@ def _saturation(probe: Probe) -> Finding | None:
     words = [f"{probe.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
     if float(at.max()) < SATURATED:
-        return Finding("saturated actions", result, "limits cut off few gradients", True)
+        return CheckResult("saturated actions", result, "limits cut off few gradients", True)
     meaning = "most actions pass no gradient on: lower the policy's gain or its targets"
-    return Finding("saturated actions", result, meaning, False)
+    return CheckResult("saturated actions", result, meaning, False)
 
 
-def _realised(probe: Probe) -> Finding | None:
+def _realised(probe: Probe) -> CheckResult | None:
     """How many of the asked steps are made before a terminal state, on the longest paths."""
     paths = {name: probe.along(each).path for name, each in probe.pathwise().items()}
     name = max(paths, key=lambda each: paths[each].horizon, default="")
@@ -164,6 +164,6 @@ def _realised(probe: Probe) -> Finding | None:
         f"first; {float(steps.mean()):.3g} steps on average"
     )
     if probe.termination == "ignore":
-        return Finding(check, result, "rollouts run on beyond it, as asked", True)
+        return CheckResult(check, result, "rollouts run on beyond it, as asked", True)
     meaning = "rewards stop there, and the boundary's share of the gradient is missing"
-    return Finding(check, result, meaning, early < 0.25)
+    return CheckResult(check, result, meaning, early < 0.25)

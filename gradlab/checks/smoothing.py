@@ -27,7 +27,7 @@ from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitiv
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
-from gradlab.runs.check_results import EMPIRICAL, Finding
+from gradlab.runs.check_results import EMPIRICAL, CheckResult
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import System
@@ -50,7 +50,7 @@ class Orders:
     draws: Tensor
 
 
-def smoothing(probe: Probe, simulator: System, discount: float) -> list[Finding]:
+def smoothing(probe: Probe, simulator: System, discount: float) -> list[CheckResult]:
     """One finding about the simulator; none with entropy, whose actions are augmented."""
     horizon = max((each.tail.horizon for each in probe.pathwise().values()), default=0)
     augmented = any(isinstance(each.states, Entropic) for each in probe.estimators.values())
@@ -135,14 +135,14 @@ def _returned(
     )
 
 
-def judged(orders: Orders, sigma: Tensor, horizon: int) -> Finding:
+def judged(orders: Orders, sigma: Tensor, horizon: int) -> CheckResult:
     """How many states disagree, by how much, and what mixture would do there."""
     first, zeroth, u = orders.first, orders.zeroth, orders.draws
     finite = (torch.isfinite(first) & torch.isfinite(zeroth)).flatten(1).all(dim=1)
     first, zeroth, u = first[finite], zeroth[finite], u[finite]
     m, k, da = first.shape
     if not m:
-        return Finding(EMPIRICAL, "no state with finite returns", "nothing to compare", True)
+        return CheckResult(EMPIRICAL, "no state with finite returns", "nothing to compare", True)
     others = (first.sum(dim=1, keepdim=True) - first) / (k - 1)
     baseline = u * (u * others).sum(dim=2, keepdim=True) - others
     gap = zeroth - first - baseline
@@ -157,7 +157,7 @@ def judged(orders: Orders, sigma: Tensor, horizon: int) -> Finding:
     )
     if not count:
         result = f"first- and zeroth-order gradients do not disagree in any state ({asked})"
-        return Finding(EMPIRICAL, result, "no empirical bias detected", True)
+        return CheckResult(EMPIRICAL, result, "no empirical bias detected", True)
     result = (
         f"first- and zeroth-order gradients disagree by {float(t[beyond].median()):.2g} standard "
         f"errors in {share:.0%} of the states ({count} of {asked})"
@@ -167,7 +167,7 @@ def judged(orders: Orders, sigma: Tensor, horizon: int) -> Finding:
         f"the pathwise gradient is exact but not that of the expected return there; "
         f"α = {alpha:.2g} of it mixes best with the zeroth order"
     )
-    return Finding(EMPIRICAL, result, meaning, False)
+    return CheckResult(EMPIRICAL, result, meaning, False)
 
 
 def _alpha(first: Tensor, zeroth: Tensor, gap: Tensor) -> float:

@@ -18,7 +18,7 @@ from gradlab.gradients.start_laws import alive_counts
 from gradlab.gradients.starts import Starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.interface import act
-from gradlab.runs.check_results import ALIVE, SEEN, Finding
+from gradlab.runs.check_results import ALIVE, SEEN, CheckResult
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.system import System
@@ -29,7 +29,7 @@ FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
 SOME = 0.01  # share of unseen states that a few outliers make
 
 
-def states(probe: Probe, at: Starts, names: tuple[str, ...]) -> list[Finding]:
+def states(probe: Probe, at: Starts, names: tuple[str, ...]) -> list[CheckResult]:
     """Both checks.
 
     Args:
@@ -44,13 +44,13 @@ def states(probe: Probe, at: Starts, names: tuple[str, ...]) -> list[Finding]:
     return found
 
 
-def _alive(at: Starts) -> Finding:
+def _alive(at: Starts) -> CheckResult:
     alive, groups, of = alive_counts(at)
     n = len(at.states)
     result = f"{alive} of {n} states are alive, in {groups} of {of} groups of starts"
     few = alive < FEW_ALIVE * n
     meaning = "the policy leaves the task early: gradients rest on few states, take more starts"
-    return Finding(ALIVE, result, meaning if few else "enough states carry gradients", not few)
+    return CheckResult(ALIVE, result, meaning if few else "enough states carry gradients", not few)
 
 
 def _inputs(probe: Probe, at: Starts) -> Tensor:
@@ -64,7 +64,7 @@ def _inputs(probe: Probe, at: Starts) -> Tensor:
 
 def _seen(
     name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], probe: Probe
-) -> Finding:
+) -> CheckResult:
     x = x[:, : ensemble.state_dim + ensemble.action_dim]
     mean, std = (each.detach().to(x)[:, 0] for each in (ensemble.input_mean, ensemble.input_std))
     far = ((x[None] - mean[:, None]) / std[:, None]).abs().amin(dim=0)  # of the nearest member's
@@ -78,9 +78,9 @@ def _seen(
         f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
     )
     if share <= SOME:
-        return Finding(f"{SEEN}, {name}", result, "the model has seen states like these", True)
+        return CheckResult(f"{SEEN}, {name}", result, "the model has seen states like these", True)
     meaning = "the model extrapolates there: fit it on data of this policy, or trust it elsewhere"
-    return Finding(f"{SEEN}, {name}", result, meaning, False)
+    return CheckResult(f"{SEEN}, {name}", result, meaning, False)
 
 
 def _coordinate(column: int, names: tuple[str, ...]) -> str:

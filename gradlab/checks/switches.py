@@ -11,12 +11,12 @@ from __future__ import annotations
 import torch
 
 from gradlab.checks.inspection import Probe
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.mujoco import MujocoEnvironment
 
 
-def switches(probe: Probe) -> list[Finding]:
+def switches(probe: Probe) -> list[CheckResult]:
     """One finding per estimator that differentiates a system by differences."""
     return [
         finding
@@ -26,7 +26,7 @@ def switches(probe: Probe) -> list[Finding]:
     ]
 
 
-def _flagged(name: str, probe: Probe) -> Finding | None:
+def _flagged(name: str, probe: Probe) -> CheckResult | None:
     linear = probe.along(probe.estimators[name])
     if not linear.path.horizon:
         return None
@@ -53,4 +53,4 @@ def _flagged(name: str, probe: Probe) -> Finding | None:
             "may outweigh all other samples: believe the comparison with common-random-number "
             "differences, or shorten the horizon"
         )
-    return Finding(f"certified Jacobians of {name}", result, meaning, not bool(flags.any()))
+    return CheckResult(f"certified Jacobians of {name}", result, meaning, not bool(flags.any()))

@@ -14,7 +14,7 @@ from math import isfinite
 from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Advice
 from gradlab.errors import InputError
-from gradlab.runs.bounds import absence
+from gradlab.runs.bound_comparison import absence
 from gradlab.runs.decision_rules import growth_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.bounds.rp import rp_optimal_horizon

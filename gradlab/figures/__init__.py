@@ -14,7 +14,7 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
     bounds          measured |bias| or variance beside its bounds, from `Profile.bounds()`
 
     realised_gains              what steps really did to the return, from `Realised.table()`
-    step_gains, step_slices     what one step did to the return, from `Consequence.table()`
+    step_gains, step_slices     what one step did to the return, from `OneStepImprovement.table()`
 
     contest                     errors of weights and single gradients, `choice.tables`
 

@@ -3,8 +3,8 @@
     step_gains     change of the return by one step of equal length along each gradient
     step_slices    the return along the true gradient and along the judged one
 
-The table is `Consequence.table()`: rows of kind "step" and "slice" with estimator, horizon, step,
-value, ci_low, ci_high and, of steps, the share of the truth's gain.
+The table is that of `runs.one_step.OneStepImprovement`: rows of kind "step" and "slice" with
+estimator, horizon, step, value, ci_low, ci_high and, of steps, the share of the truth's gain.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
-from gradlab.runs.check_results import Bound, Theory
+from gradlab.runs.bounds import Bound, Bounds
 from gradlab.statistics.bounds import constants
 from gradlab.statistics.bounds.constants import Derivatives, Paths
 from gradlab.statistics.bounds.ddppo import ddppo_bias
@@ -58,7 +58,7 @@ def theory(
     horizon: int,
     termination: str,
     seed: int,
-) -> Theory | None:
+) -> Bounds | None:
     """Bounds of every estimator that some theorem is about; None where there is nothing to bound.
 
     Args:
@@ -86,7 +86,7 @@ def theory(
         for bound, numbers in made:
             bounds.append(bound)
             found |= {f"{name}, {bound.theorem}: {key}": value for key, value in numbers.items()}
-    return Theory(tuple(bounds), found, len(few.states)) if bounds else None
+    return Bounds(tuple(bounds), found, len(few.states)) if bounds else None
 
 
 def _failed(theorem: str, name: str, horizon: int, error: Exception) -> Bound:

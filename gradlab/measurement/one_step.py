@@ -29,7 +29,7 @@ from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.progress import Progress, silent
-from gradlab.runs.one_step import LINEAR, TRUTH, Consequence
+from gradlab.runs.one_step import LINEAR, TRUTH, OneStepImprovement
 from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
@@ -61,7 +61,7 @@ def consequence(
     estimators: Mapping[str, Estimator],
     cells: Sequence[Cell],
     progress: Progress = silent,
-) -> Consequence | None:
+) -> OneStepImprovement | None:
     """Steps along the true gradient and along the mean gradient of every cell.
 
     Args:
@@ -136,7 +136,7 @@ def _stepped(
     made: int,
     judging: Starts,
     progress: Progress,
-) -> Consequence:
+) -> OneStepImprovement:
     true = unit[TRUTH, 0]
     grid = _grid(asked, judging, true)
     signed = torch.cat([-grid.flip(0), grid])
@@ -154,7 +154,7 @@ def _stepped(
     nothing = torch.zeros_like(changes[:, :1])
     whole = torch.cat([changes[:, : len(grid)], nothing, changes[:, len(grid) :]], dim=1)
     lengths = torch.cat([signed[: len(grid)], signed.new_zeros(1), signed[len(grid) :]])
-    return Consequence(
+    return OneStepImprovement(
         cells=tuple(unit),
         gain=by_group(torch.stack([gains[cell] for cell in unit]), label),
         size=size,

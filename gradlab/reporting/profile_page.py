@@ -13,8 +13,8 @@ from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import Page, Section, method
 from gradlab.reporting.promises import theory
 from gradlab.reporting.soundness import sanity
-from gradlab.runs.check_results import Finding
-from gradlab.runs.derived_checks import readings
+from gradlab.runs.check_results import CheckResult
+from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
@@ -25,7 +25,7 @@ LAWS = {"visited": "visited states, by the gradient of the return", "start": "th
 
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
-    known, read = evidence(profile), readings(profile)
+    known, read = evidence(profile), derived_checks(profile)
     found = first_screen(profile, known)
     title = str(profile.config.get("task") or name)
     return shown(profile, found, title, known, read, source)
@@ -36,7 +36,7 @@ def shown(
     found: Screen,
     title: str,
     known: Evidence = panels.NOTHING,
-    read: tuple[Finding, ...] = (),
+    read: tuple[CheckResult, ...] = (),
     source: Source = NOWHERE,
 ) -> Page:
     """The page of a measurement whose first screen is known.

@@ -8,7 +8,7 @@ from html import escape
 from gradlab.reporting import shell
 from gradlab.reporting.page import Section
 from gradlab.reporting.panels import THEORY
-from gradlab.runs.bounds import Promise, absence, promises
+from gradlab.runs.bound_comparison import BoundComparison, absence, compared_bounds
 from gradlab.runs.profile import Profile
 
 HEADINGS = (
@@ -22,7 +22,7 @@ def theory(profile: Profile) -> Section:
     if profile.theory is None or not profile.theory.bounds:
         return Section(THEORY, name="theory", missing=absence(profile))
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
-    rows = "\n".join(_row(each) for each in promises(profile))
+    rows = "\n".join(_row(each) for each in compared_bounds(profile))
     body = f"""<p>Bounds on the norm of the bias and on the variance of one gradient, from constants
 measured along {profile.theory.starts} paths: the largest value that was seen is a lower estimate of
 the supremum that a theorem asks for.</p>
@@ -47,11 +47,11 @@ def _constants(constants: Mapping[str, float]) -> str:
     )
 
 
-def _row(promise: Promise) -> str:
-    mark = "pass" if promise.applies else "attention"
-    word = "yes" if promise.applies else "no"
-    cells = (promise.theorem, promise.estimator, promise.quantity)
-    rest = (promise.looseness, promise.least, promise.why)
+def _row(compared: BoundComparison) -> str:
+    mark = "pass" if compared.applies else "attention"
+    word = "yes" if compared.applies else "no"
+    cells = (compared.theorem, compared.estimator, compared.quantity)
+    rest = (compared.looseness, compared.least, compared.why)
     return (
         "<tr>"
         + "".join(f"<td>{escape(each)}</td>" for each in cells)

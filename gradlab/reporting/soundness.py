@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from html import escape
 
 from gradlab.reporting.page import Section
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 
 TITLE = "Sanity"
 HEADINGS = ("check", "result", "what it means", "")
 
 
-def sanity(findings: Sequence[Finding] | None) -> Section:
+def sanity(results: Sequence[CheckResult] | None) -> Section:
     """Every check, those that need attention in sight; says so where none was recorded."""
-    if not findings:
+    if not results:
         missing = "Not recorded: this run was measured without checks."
         return Section(TITLE, name="sanity", missing=missing)
-    attention = [each for each in findings if not each.passed]
-    passed = [each for each in findings if each.passed]
+    attention = [each for each in results if not each.passed]
+    passed = [each for each in results if each.passed]
     body = (
-        f"{_headline(len(attention), len(findings))}"
+        f"{_headline(len(attention), len(results))}"
         f"{_table(attention) if attention else ''}{_folded(passed) if passed else ''}"
     )
-    note = f"{len(passed)} of {len(findings)} passed"
+    note = f"{len(passed)} of {len(results)} passed"
     return Section(TITLE, body=body, note=note, name="sanity", opened=bool(attention))
 
 
@@ -35,22 +35,22 @@ def _headline(attention: int, total: int) -> str:
     return f'<p><span class="tag attention">attention</span> {text}</p>'
 
 
-def _folded(findings: Sequence[Finding]) -> str:
-    count = f"{len(findings)} checks" if len(findings) > 1 else "1 check"
-    return f"<details><summary>{count} passed</summary>{_table(findings)}</details>"
+def _folded(results: Sequence[CheckResult]) -> str:
+    count = f"{len(results)} checks" if len(results) > 1 else "1 check"
+    return f"<details><summary>{count} passed</summary>{_table(results)}</details>"
 
 
-def _table(findings: Sequence[Finding]) -> str:
+def _table(results: Sequence[CheckResult]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in HEADINGS)
-    rows = "\n".join(_row(each) for each in findings)
+    rows = "\n".join(_row(each) for each in results)
     return (
         f'<div class="wide tall"><table class="prose"><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{rows}\n</tbody></table></div>"
     )
 
 
-def _row(finding: Finding) -> str:
-    cells = (finding.check, finding.result, finding.meaning)
-    mark = "pass" if finding.passed else "attention"
+def _row(result: CheckResult) -> str:
+    cells = (result.check, result.result, result.meaning)
+    mark = "pass" if result.passed else "attention"
     text = "".join(f"<td>{escape(each)}</td>" for each in cells)
     return f'<tr>{text}<td><span class="tag {mark}">{mark}</span></td></tr>'

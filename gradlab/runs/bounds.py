@@ -1,154 +1,99 @@
-"""Bounds in words: does a theorem apply, how loose is it, and where does it put its smallest value?
+"""Bounds of the papers on an estimator's bias or variance, with constants measured along paths.
 
-The measured bias or variance comes with its interval; a bound is compared with both of its ends,
-so that "violated" is only said of what cannot be noise. Where there are no bounds at all, the
-reason is said instead.
+Plain values that travel with a profile. They may be missing from an older file: that is "not
+recorded".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from gradlab.runs.check_results import Bound
-from gradlab.runs.profile import Profile
+from gradlab.storage.codec import stored
 
-Span = tuple[float, float, float]
+Floats = NDArray[np.float64]
+VALUE_UNIT = "gradient norm for a bias, its square for a variance"
+_MEASURED = {"bias": "bias2", "variance": "variance"}
 
 
-@dataclass(frozen=True)
-class Promise:
-    """One bound beside the measurement, as text.
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """What one theorem promises about one estimator's bias or variance, beside what was measured.
 
     Attributes:
-        quantity: what is bounded, "bias" or "variance".
-        ratio: bound over |bias| (or variance) where that is smallest, with that of its interval's
-            ends; None where there is no number.
-        looseness: the same in words; least: where the bound is smallest; why: in
-            short.
+        theorem: paper and number.
+        estimator: the one whose bias or variance it bounds.
+        values: |bias|, or the variance of one gradient, at most, at horizons 0 … H, from constants
+            measured along paths; NaN where the theorem says nothing, or nothing that can be
+            computed.
+        applies: whether its assumptions hold for the measured constants.
+        sentence: why, with the measured constant.
+        best: the horizon at which it is smallest (brute force); −1 where there is none.
+        quantity: what it bounds, "bias" or "variance".
     """
 
     theorem: str
     estimator: str
+    values: Annotated[Floats, stored("horizon", name="value", unit=VALUE_UNIT)]
     applies: bool
-    ratio: Span | None
-    looseness: str
-    least: str
-    why: str
-    quantity: str = "bias"
+    sentence: str
+    best: Annotated[int, stored(unit="steps")]
+    quantity: str = "bias"  # all that a file without the array has
 
 
-def promises(profile: Profile) -> tuple[Promise, ...]:
-    """Every bound of a profile, in its order."""
-    bounds = () if profile.theory is None else profile.theory.bounds
-    return tuple(_promise(profile, each) for each in bounds)
+@dataclass(frozen=True)
+class Bounds:
+    """Bounds and the constants that they were computed from.
 
+    Attributes:
+        constants: lower estimates of suprema: the largest value along the sampled paths.
+        starts: how many starts these paths have.
+    """
 
-def theory_sentence(profile: Profile, estimator: str) -> str:
-    """Which theorems apply to an estimator and how far they are from what was measured."""
-    found = [each for each in promises(profile) if each.estimator == estimator]
-    n = f"N = {profile.config['starts']}"
-    parts = [
-        f"{each.theorem} applies and {each.looseness}"
-        for each in found
-        if each.applies and each.ratio is not None
+    bounds: Annotated[tuple[Bound, ...], stored("bound")]
+    constants: Annotated[
+        Mapping[str, float], stored("constant", name=("constant", "size"), unit=("", "task units"))
     ]
-    parts += [f"{each.theorem} does not apply ({each.why})" for each in found if not each.applies]
-    return f"Theory ({n}): {'; '.join(parts)}." if parts else ""
+    starts: Annotated[int, stored("start")]
 
 
-def absence(profile: Profile) -> str:
-    """Why a profile has no bounds, in one sentence; empty where it has some."""
-    if profile.theory is not None and profile.theory.bounds:
-        return ""
-    config = profile.config
-    if "truth" not in config or "termination" not in config:
-        return "Not recorded: this file has no bounds and does not say how it was measured."
-    none = "No theorem is compared with these numbers"
-    if config["truth"] == "objective":
-        reason = (
-            "the bounds are for true gradients from the same starts, and truth='objective' "
-            "measures every estimator against the gradient of the whole objective"
-        )
-    elif not profile.truth.get("admissible", True):
-        reason = "no truth is admissible here, so there is no true Q to take constants from"
-    elif config["termination"] != "ignore":
-        reason = (
-            f"the papers' rollouts have no end, and termination={config['termination']!r} "
-            "drops what comes after one"
-        )
-    elif config.get("horizon") == 0:
-        reason = "H = 0 unrolls no model"
-    else:
-        reason = (
-            "no estimator both is differentiated through a model other than the simulator (on its "
-            "own states or the simulator's) and ends in a critic Q(s, a)"
-        )
-    return f"{none}: {reason}."
+def bounds_table(theory: Bounds, table: pd.DataFrame) -> pd.DataFrame:
+    """What was measured and the bounds on it, one row per estimator, horizon and quantity.
+
+    Args:
+        table: of a profile; its squared biases become norms, with their intervals.
+
+    Returns:
+        Its column `bounded` says to which of "bias" and "variance" a row belongs.
+    """
+    measured = [_measured(theory, table, each) for each in _MEASURED]
+    promised = [
+        {
+            "estimator": each.estimator,
+            "horizon": h,
+            "quantity": each.theorem,
+            "value": value,
+            "method": f"{'applies' if each.applies else 'does not apply'}: {each.sentence}",
+            "bounded": each.quantity,
+        }
+        for each in theory.bounds
+        for h, value in enumerate(each.values)
+    ]
+    return pd.concat([*measured, pd.DataFrame(promised)], ignore_index=True)
 
 
-def _promise(profile: Profile, bound: Bound) -> Promise:
-    at, size = _least_measured(profile, bound)
-    ratio: Span | None = None
-    looseness = f"no {bound.quantity} to compare with"
-    if at is not None and np.isfinite(bound.values[at]):
-        value = float(bound.values[at])
-        ratio = _over(value, size)
-        looseness = _looseness(bound.quantity, value, size, at)
-    elif at is not None:
-        looseness = "gives no number"
-    least = "–"
-    if bound.best >= 0:
-        least = f"{_number(float(bound.values[bound.best]))} at h = {bound.best}"
-    elif bound.quantity == "variance" and np.isfinite(bound.values).any():
-        least = "0 at h = 0, where it is no bound"
-    return Promise(
-        bound.theorem, bound.estimator, bound.applies, ratio, looseness, least, bound.sentence,
-        bound.quantity,
-    )  # fmt: skip
-
-
-def _least_measured(profile: Profile, bound: Bound) -> tuple[int | None, Span]:
-    """Where |bias| or variance is smallest among the bound's horizons, with its interval."""
-    nothing, quantity = (np.nan, np.nan, np.nan), "variance"
-    if bound.quantity == "bias":
-        quantity = "bias2"
-    if bound.estimator not in profile.estimators or quantity not in profile.quantities:
-        return None, nothing
-    e, q = profile.estimators.index(bound.estimator), profile.quantities.index(quantity)
-    value, low, high = (
-        np.maximum(profile.columns[name][e, q], 0.0) for name in ("value", "ci_low", "ci_high")
-    )
-    if quantity == "bias2":
-        value, low, high = np.sqrt(value), np.sqrt(low), np.sqrt(high)
-    known = np.isfinite(value) & np.isfinite(bound.values)
-    if not known.any():
-        return (int(np.nanargmin(value)), nothing) if np.isfinite(value).any() else (None, nothing)
-    at = int(np.where(known, value, np.inf).argmin())
-    return at, (float(value[at]), float(low[at]), float(high[at]))
-
-
-def _over(value: float, measured: Span) -> Span:
-    return tuple(value / each if each > 0 else np.inf for each in measured)  # type: ignore[return-value]
-
-
-def _looseness(what: str, value: float, measured: Span, at: int) -> str:
-    size, low, high = measured
-    where = f"at h = {at} (bound {_number(value)}, {what} {_number(size)}, CI {_ci(low, high)})"
-    if value < low:
-        return f"is violated {where}: its constants are lower estimates"
-    if high <= 0:
-        return f"cannot be compared {where}"
-    if size <= 0 or low <= 0:
-        return f"is at least {_number(value / high)} times the {what} {where}"
-    return f"is {_number(value / size)} times the {what} {where}"
-
-
-def _ci(low: float, high: float) -> str:
-    return f"{_number(low)}–{_number(high)}"
-
-
-def _number(value: float) -> str:
-    """Two significant digits, without an exponent where that is short."""
-    return f"{float(f'{value:.2g}'):g}" if abs(value) < 1e5 else f"{value:.1e}"
+def _measured(theory: Bounds, table: pd.DataFrame, quantity: str) -> pd.DataFrame:
+    """The rows of the estimators that have a bound of this quantity."""
+    names = {each.estimator for each in theory.bounds if each.quantity == quantity}
+    chosen = table["estimator"].isin(names) & (table["quantity"] == _MEASURED[quantity])
+    rows = table[chosen].assign(quantity=quantity, bounded=quantity)
+    if quantity == "bias":
+        for name in ("value", "ci_low", "ci_high"):
+            rows[name] = np.sqrt(np.maximum(rows[name], 0.0))
+        rows["se"] = np.nan
+    return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import log, sqrt
 
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.runs.decision_rules import growth_of, horizons_of, judged_estimator
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
@@ -24,8 +24,8 @@ WHY = {
 }
 
 
-def readings(profile: Profile) -> tuple[Finding, ...]:
-    """Findings about the judged estimator; none without one."""
+def derived_checks(profile: Profile) -> tuple[CheckResult, ...]:
+    """Results about the judged estimator; none without one."""
     name = judged_estimator(profile)
     if name is None:
         return ()
@@ -33,7 +33,7 @@ def readings(profile: Profile) -> tuple[Finding, ...]:
     return tuple(each for each in found if each is not None)
 
 
-def _steps(profile: Profile) -> Finding | None:
+def _steps(profile: Profile) -> CheckResult | None:
     """Whether realised gains are those to first order, within their intervals."""
     taken = getattr(profile, "realised", None)
     if taken is None or not taken.best_is_known:
@@ -42,16 +42,16 @@ def _steps(profile: Profile) -> Finding | None:
     apart = taken.disagreements(profile.table())
     if not apart:
         shown = f"agree at {len(taken.stepped)} gradients ({n})"
-        return Finding(check, shown, "a step does what its direction promises", True)
+        return CheckResult(check, shown, "a step does what its direction promises", True)
     worst = max(apart, key=lambda each: abs(each.realised - each.predicted))
     result = (
         f"differ at {len(apart)} of {len(taken.stepped)}: {worst.cell[0]} at h = {worst.cell[1]} "
         f"realised {percent(worst.realised)}, expected {percent(worst.predicted)} ({n})"
     )
-    return Finding(check, result, WHY[worst.reason], False)
+    return CheckResult(check, result, WHY[worst.reason], False)
 
 
-def _signs(profile: Profile, name: str) -> Finding | None:
+def _signs(profile: Profile, name: str) -> CheckResult | None:
     over = [h for h in horizons_of(profile, name) if h > 0]
     if "sign_agreement" not in profile.quantities or not over or not profile.truth["admissible"]:
         return None
@@ -67,14 +67,16 @@ def _signs(profile: Profile, name: str) -> Finding | None:
     n, check = samples(profile.config), f"signs of {gradient(name)}"
     if reliable == over[-1]:
         result = f"reliable up to h = {reliable}, all that was measured ({n})"
-        return Finding(check, result, "more than half of the parameters move the right way", True)
+        return CheckResult(
+            check, result, "more than half of the parameters move the right way", True
+        )
     result = f"reliable up to h = {reliable} ({n})" if reliable else f"reliable at no h ({n})"
     lost = next(h for h in over if h > reliable)
     meaning = f"at h = {lost} half of the parameters or more may move the wrong way"
-    return Finding(check, result, meaning, False)
+    return CheckResult(check, result, meaning, False)
 
 
-def _norm(profile: Profile, name: str) -> Finding | None:
+def _norm(profile: Profile, name: str) -> CheckResult | None:
     growth = growth_of(profile, name)
     if growth is None:
         return None
@@ -82,14 +84,14 @@ def _norm(profile: Profile, name: str) -> Finding | None:
     per_ten = [2 * log(10) / each for each in (growth.high, growth.low, growth.slope) if each > 0]
     stretch = f"h = {growth.onset} to {growth.last}, {samples(profile.config)}"
     if not growth.grows or growth.law == "power" or len(per_ten) < 3:
-        return Finding(check, f"does not multiply steadily ({stretch})", "no explosion", True)
+        return CheckResult(check, f"does not multiply steadily ({stretch})", "no explosion", True)
     low, high, middle = per_ten
     last = _size(profile, name, growth.last)
     beyond = growth.last + (log(FLOAT32) - log(last)) / (growth.slope / 2)
     result = f"multiplies by 10 every {two(middle)} steps (CI {span(low, high)}, {stretch})"
     meaning = f"at this rate it leaves the range of float32 at about step {two(beyond)}"
     # A tenth of a decade per step is where a default horizon of 25 spans more than two of them.
-    return Finding(check, result, meaning, middle > 10)
+    return CheckResult(check, result, meaning, middle > 10)
 
 
 def _size(profile: Profile, name: str, horizon: int) -> float:

@@ -29,7 +29,7 @@ LINEAR = 0.1  # largest even part of the return's change over its odd part
 
 
 @dataclass(frozen=True, eq=False)
-class Consequence:
+class OneStepImprovement:
     """Realised changes of the discounted return, by group of starts.
 
     Attributes:

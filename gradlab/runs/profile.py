@@ -15,13 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab import validation
-from gradlab.runs.check_results import (
-    Finding,
-    Theory,
-    bounds_table,
-)
+from gradlab.runs.bounds import Bounds, bounds_table
+from gradlab.runs.check_results import CheckResult
 from gradlab.runs.gram_storage import kernel_groups, kernels_from_groups
-from gradlab.runs.one_step import Consequence
+from gradlab.runs.one_step import OneStepImprovement
 from gradlab.runs.realised import Realised
 from gradlab.runs.substitutions import (
     SubstitutionResults,
@@ -74,11 +71,11 @@ class Profile:
     config: Mapping[str, Any]
     environment: Mapping[str, str]
     truth: Mapping[str, Any]
-    sanity: tuple[Finding, ...] | None = None
-    theory: Theory | None = None
+    sanity: tuple[CheckResult, ...] | None = None
+    theory: Bounds | None = None
     kernels: tuple[Kernels, ...] = ()
     attribution: SubstitutionResults | None = None
-    consequence: Consequence | None = None
+    consequence: OneStepImprovement | None = None
     realised: Realised | None = None
 
     @property
@@ -108,7 +105,7 @@ class Profile:
 
     def bounds(self) -> pd.DataFrame:
         """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""
-        theory = Theory((), {}, 0) if self.theory is None else self.theory
+        theory = Bounds((), {}, 0) if self.theory is None else self.theory
         return bounds_table(theory, self.table())
 
     def estimate(self, estimator: str, quantity: str, horizon: int) -> Estimate:
@@ -172,7 +169,7 @@ def _to_record(profile: Profile) -> Record:
     }
     groups |= kernel_groups(profile.kernels)
     if profile.sanity is not None:
-        groups["sanity"] = codec.table(profile.sanity, Finding)
+        groups["sanity"] = codec.table(profile.sanity, CheckResult)
     if profile.theory is not None:
         groups["theory"] = codec.arrays(profile.theory) | {"horizon": table["horizon"]}
     if profile.attribution is not None:
@@ -196,11 +193,11 @@ def _from_record(record: Record, path: Path) -> Profile:
             **described(record, "truth"),
             columns={name: _floats(table[name], shape) for name in COLUMNS},
             left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),
-            sanity=codec.rows(Finding, groups["sanity"]) if "sanity" in groups else None,
-            theory=_part(groups, "theory", Theory),
+            sanity=codec.rows(CheckResult, groups["sanity"]) if "sanity" in groups else None,
+            theory=_part(groups, "theory", Bounds),
             kernels=kernels_from_groups(groups),
             attribution=substitutions_from_groups(groups),
-            consequence=_part(groups, "consequence", Consequence),
+            consequence=_part(groups, "consequence", OneStepImprovement),
             realised=_part(groups, "realised", Realised),
         )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import gradlab
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.systems import Linearization, LinearQuadratic, System, Transition, from_function
 from gradlab.tasks import Task
 
@@ -61,7 +61,7 @@ def findings(
     horizon: int = 6,
     termination: str = "ignore",
     **more: object,
-) -> tuple[Finding, ...]:
+) -> tuple[CheckResult, ...]:
     policy = Linear(actions=system.action_dim) if policy is None else policy
     critic = Quadratic() if critic is None else critic
     made = task(system, **more)
@@ -72,11 +72,11 @@ def findings(
     return found.sanity
 
 
-def failed(found: tuple[Finding, ...]) -> dict[str, Finding]:
+def failed(found: tuple[CheckResult, ...]) -> dict[str, CheckResult]:
     return {each.check: each for each in found if not each.passed}
 
 
-def only(found: tuple[Finding, ...], words: str) -> Finding:
+def only(found: tuple[CheckResult, ...], words: str) -> CheckResult:
     """The one failed check whose name has these words, twins with θ in every action apart."""
     (one,) = [
         each for name, each in failed(found).items() if words in name and not name.endswith("_all")

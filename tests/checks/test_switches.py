@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import gradlab
-from gradlab.runs.check_results import Finding
+from gradlab.runs.check_results import CheckResult
 from gradlab.systems import Certificate, Linearization, Transition
 from gradlab.systems.differences import certified_jacobian
 from gradlab.tasks import Task
@@ -61,7 +61,7 @@ class Quadratic(nn.Module):
         return -(action**2)[:, 0] - (state**2)[:, 0]
 
 
-def finding(place: Tensor) -> Finding:
+def finding(place: Tensor) -> CheckResult:
     system = Step()
     made = Task("planted", system, None, lambda n, g: starts(place)[:n], 0.9, 4)  # type: ignore[arg-type]
     policy = nn.Linear(1, 1).double()

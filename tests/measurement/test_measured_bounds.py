@@ -17,8 +17,8 @@ from gradlab import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.bounds import theory
-from gradlab.runs.bounds import absence
-from gradlab.runs.check_results import Bound, Theory
+from gradlab.runs.bound_comparison import absence
+from gradlab.runs.bounds import Bound, Bounds
 from gradlab.statistics.bounds.constants import Derivatives, growth_rate
 from gradlab.storage.codec import arrays, decoded
 from gradlab.systems import LinearQuadratic, from_function
@@ -88,7 +88,7 @@ class World:
         assert found.means is not None
         return (found.means - true).norm(dim=1).numpy()
 
-    def theory(self, actions: str) -> Theory:
+    def theory(self, actions: str) -> Bounds:
         chosen = {
             "model": self.estimator(self.model, actions),
             "mixed": self.estimator(self.simulator, actions),
@@ -101,7 +101,7 @@ class World:
         return found
 
 
-def named(found: Theory) -> dict[str, Bound]:
+def named(found: Bounds) -> dict[str, Bound]:
     return {each.theorem: each for each in found.bounds}
 
 
@@ -378,9 +378,9 @@ def test_a_profile_keeps_its_theory_and_its_findings(tmp_path):
 
 def test_a_file_from_before_variance_bounds_still_has_its_bias_bounds():
     bias = Bound("MPG Thm 2", "model", np.arange(3.0), True, "explicit", 0)
-    group = arrays(Theory((bias,), {"c": 1.0}, 4))
+    group = arrays(Bounds((bias,), {"c": 1.0}, 4))
     del group["quantity"]
-    (again,) = decoded(Theory, group).bounds
+    (again,) = decoded(Bounds, group).bounds
     assert (again.theorem, again.quantity, again.best) == ("MPG Thm 2", "bias", 0)
     np.testing.assert_array_equal(again.values, bias.values)
 
@@ -403,6 +403,6 @@ def test_why_there_are_no_bounds_is_said_in_a_sentence(config, truth, said):
 
 def test_a_profile_with_bounds_has_no_such_sentence_and_one_without_settings_says_not_recorded():
     bound = Bound("MPG Thm 2", "model", np.arange(3.0), True, "explicit", 0)
-    known = SimpleNamespace(theory=Theory((bound,), {}, 4), config={}, truth={})
+    known = SimpleNamespace(theory=Bounds((bound,), {}, 4), config={}, truth={})
     assert absence(known) == ""
     assert absence(SimpleNamespace(theory=None, config={}, truth={})).startswith("Not recorded")

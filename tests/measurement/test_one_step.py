@@ -18,7 +18,7 @@ from gradlab.measurement.one_step import JUDGES, Question, consequence, halves
 from gradlab.runs.one_step import (
     LINEAR,
     TRUTH,
-    Consequence,
+    OneStepImprovement,
     interval_of,
 )
 from gradlab.storage.codec import arrays, decoded
@@ -184,7 +184,7 @@ def test_halves_part_groups_and_keep_the_noise_of_the_whole():
 
 def test_a_file_holds_every_number_of_it(found):
     _, steps = found
-    again = decoded(Consequence, arrays(steps))
+    again = decoded(OneStepImprovement, arrays(steps))
     assert again.cells == steps.cells and again.sliced == steps.sliced
     for name in ("gain", "size", "steps", "slices"):
         assert np.array_equal(getattr(again, name), getattr(steps, name))

@@ -12,8 +12,9 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
-from gradlab.runs.check_results import Bound, Finding, Theory
-from gradlab.runs.one_step import TRUTH, Consequence
+from gradlab.runs.bounds import Bound, Bounds
+from gradlab.runs.check_results import CheckResult
+from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.screen import first_sentence
@@ -138,8 +139,11 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
         config=dict.fromkeys((*planted.Profile().config, ATTACK), ATTACK),
         environment=dict.fromkeys((*planted.Profile().environment, ATTACK), ATTACK),
         truth={**planted.Profile().truth, "method": ATTACK, "reason": ATTACK, ATTACK: {ATTACK: 1}},
-        sanity=(Finding(ATTACK, ATTACK, ATTACK, False), Finding(ATTACK, ATTACK, ATTACK, True)),
-        theory=Theory((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
+        sanity=(
+            CheckResult(ATTACK, ATTACK, ATTACK, False),
+            CheckResult(ATTACK, ATTACK, ATTACK, True),
+        ),
+        theory=Bounds((hostile_bound(),), {f"{ATTACK}: {ATTACK}": 1.0}, 3),
     )
     path = tmp_path / "run.html"
     path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
@@ -274,12 +278,12 @@ def test_sentences_beyond_the_fold_are_one_click_away(browser: Any, tmp_path: Pa
     assert box.get_by_text("Sentence number 7.").is_visible()
 
 
-def stepped() -> Consequence:
+def stepped() -> OneStepImprovement:
     cells = ((TRUTH, 0), ("model", 5))
     gain = np.array([[1.0, 1.1, 0.9, 1.0], [0.5, 0.6, 0.4, 0.5]])
     steps = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     slices = gain[:, None] * steps[None, :, None]
-    return Consequence(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, (0, 1), slices, 9, 8)
+    return OneStepImprovement(cells, gain, np.ones(4), 1.0, 0.01, 0.0, steps, (0, 1), slices, 9, 8)
 
 
 def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
@@ -291,6 +295,6 @@ def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
 
 
 def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
-    found = Finding("signs of the model gradient", "reliable up to h = 7", "then not", False)
+    found = CheckResult("signs of the model gradient", "reliable up to h = 7", "then not", False)
     text = shown(planted.Profile(), (), "t", read=(found,))
     assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gradlab.runs.derived_checks import readings
+from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
 from tests.verdicts.test_verdict import H, planted
 
@@ -19,7 +19,7 @@ def signed(profile: Profile, low: list[float]) -> Profile:
 
 
 def found(profile: Profile, check: str):
-    return next((each for each in readings(profile) if each.check.startswith(check)), None)
+    return next((each for each in derived_checks(profile) if each.check.startswith(check)), None)
 
 
 def flat() -> Profile:

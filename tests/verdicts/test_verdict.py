@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gradlab.runs.check_results import Bound, Finding, Theory
+from gradlab.runs.bounds import Bound, Bounds
+from gradlab.runs.check_results import CheckResult
 from gradlab.runs.decision_rules import growth_of, needed_batch, ratio_to_best, usable_horizon
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
@@ -324,8 +325,8 @@ def test_needed_batches_have_the_cosine_that_was_asked_for():
 
 
 def test_failed_checks_are_named_and_passed_ones_are_not():
-    fine = Finding("float32", "cosine 1", "no", True)
-    bad = Finding("saturated actions", "90%", "most", False)
+    fine = CheckResult("float32", "cosine 1", "no", True)
+    bad = CheckResult("saturated actions", "90%", "most", False)
     profile = planted(lambda n: 1.0, lambda n: 0.9)
     assert "sanity" not in said(replace(profile, sanity=(fine,)))
     text = said(replace(profile, sanity=(fine, bad)))["sanity"].text
@@ -341,7 +342,7 @@ def test_theorems_are_compared_with_the_measured_bias():
         Bound("MAAC Lemma A.1", "other", np.full(H + 1, 1.0), True, "fine", 0),
         Bound("DDPPO Thm 1", "model", np.full(H + 1, 0.1), True, "fine", 0),
     )
-    profile = replace(profile, theory=Theory(bounds, {}, 32))
+    profile = replace(profile, theory=Bounds(bounds, {}, 32))
     text = said(profile)["theory"].text
     assert "MPG Thm 2 applies and is 100 times the bias at h = " in text
     assert "(bound 71, bias 0.71, CI 0.69–0.72)" in text

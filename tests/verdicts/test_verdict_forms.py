@@ -9,10 +9,10 @@ import pytest
 
 from gradlab.choice import Agreement, Choice, Contender, Mixing
 from gradlab.runs.attribution import CAUSES, Account, Attribution, Entry, Part
-from gradlab.runs.check_results import EFFECT, EMPIRICAL, FINITE, Finding
+from gradlab.runs.check_results import EFFECT, EMPIRICAL, FINITE, CheckResult
 from gradlab.runs.comparison import compared
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.one_step import TRUTH, Consequence
+from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.verdicts.measurement.one_step import learning
@@ -252,8 +252,12 @@ def test_no_crossing_a_return_and_a_rule_on_the_wrong_side_are_said():
 
 
 def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
-    lost = Finding(FINITE, "model: 2 of 64 groups from h = 9 on", "use a shorter horizon", False)
-    idle = Finding(f"{EFFECT}, model", "action 3 has no effect on any reward", "dead path?", False)
+    lost = CheckResult(
+        FINITE, "model: 2 of 64 groups from h = 9 on", "use a shorter horizon", False
+    )
+    idle = CheckResult(
+        f"{EFFECT}, model", "action 3 has no effect on any reward", "dead path?", False
+    )
     sentences = verdict(replace(FLAT, sanity=(lost, idle)))
     ill = [each.text for each in sentences if each.about == "health"]
     assert ill == [
@@ -261,12 +265,12 @@ def test_lost_samples_and_idle_actions_are_counted_in_the_verdict():
         "Action 3 has no effect on any reward: dead path?.",
     ]
     assert "sanity" not in {each.about for each in sentences}
-    healthy = Finding(FINITE, "all are finite", "nothing is lost", True)
+    healthy = CheckResult(FINITE, "all are finite", "nothing is lost", True)
     assert "health" not in said(replace(FLAT, sanity=(healthy,)))
 
 
 def test_empirical_bias_is_said_with_its_twin_and_silent_where_it_was_not_tried():
-    biased = Finding(EMPIRICAL, "first- and zeroth-order gradients disagree", "α = 0.2", False)
+    biased = CheckResult(EMPIRICAL, "first- and zeroth-order gradients disagree", "α = 0.2", False)
     fine = replace(biased, result="no disagreement in 16 states", passed=True)
     assert said(replace(FLAT, sanity=(biased,)))["empirical bias"].decided
     twin = said(replace(FLAT, sanity=(fine,)))["empirical bias"]
@@ -283,7 +287,7 @@ def stepped(model: float, true: float = 1.0, noise: float = 0.1, curvature: floa
     middle = np.array([true, model, 2 * model])[:, None]
     wobble = rng.normal(size=(3, 60))
     gain = middle + noise * (wobble - wobble.mean(axis=1, keepdims=True))
-    found = Consequence(
+    found = OneStepImprovement(
         cells, gain, np.ones(60), 1e-3, 0.01, curvature, np.array([-1e-3, 0.0, 1e-3]), (0, 1),
         np.zeros((2, 3, 60)), 150, 256,
     )  # fmt: skip
@@ -361,7 +365,7 @@ def test_what_a_remedy_costs_stands_beside_its_gain():
 
 
 def test_sentences_stand_in_the_order_in_which_they_call_for_action():
-    bad = Finding("saturated actions", "90%", "most", False)
+    bad = CheckResult("saturated actions", "90%", "most", False)
     grown = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 2 ** (n / 1.8))
     found = [each.about for each in verdict(replace(grown, sanity=(bad,)))]
     assert found == sorted(found, key=ORDER.index)

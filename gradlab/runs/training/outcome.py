@@ -3,7 +3,7 @@
 learned   seeds whose last return is above their first; "shown" where as many would rise by
           chance in less than 5% of runs (binomial, one side): five of five, eight of nine
 best      the highest median of final returns; its difference from each other run is paired over
-          seeds (`training.pairs`), each interval widened for the number of rivals (Bonferroni)
+          seeds (`training.pairs`), each interval widened for the number of other runs (Bonferroni)
 failed    a seed that has diverged, or ends below where it began
 """
 
@@ -74,7 +74,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Rival:
+class AgainstBest:
     """Another run against the best: its final return less the best's, over the same seeds.
 
     `gap` is None where fewer than three seeds are shared.
@@ -108,10 +108,10 @@ def ranked(runs: Mapping[str, Training]) -> list[str]:
     return sorted(medians, key=lambda name: -np.nan_to_num(medians[name], nan=-np.inf))
 
 
-def rivals(runs: Mapping[str, Training]) -> list[Rival]:
+def against_best(runs: Mapping[str, Training]) -> list[AgainstBest]:
     """Every other run against the best one."""
     best, *others = ranked(runs)
-    return [Rival(name, _gap(runs[best], runs[name], len(others))) for name in others]
+    return [AgainstBest(name, _gap(runs[best], runs[name], len(others))) for name in others]
 
 
 def _gap(best: Training, other: Training, count: int) -> Number | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gradlab.runs.one_step import LINEAR, TRUTH, Consequence, interval_of
+from gradlab.runs.one_step import LINEAR, TRUTH, OneStepImprovement, interval_of
 from gradlab.runs.profile import Profile
 from gradlab.statistics.moments import Estimate
 from gradlab.verdicts.phrases import capital
@@ -34,7 +34,7 @@ def learning(profile: Profile, name: str) -> list[Sentence]:
     return [Sentence("learning", True, f"{capital(step)} changes {what}{rest}")]
 
 
-def _share(found: Consequence, cell: tuple[str, int]) -> str:
+def _share(found: OneStepImprovement, cell: tuple[str, int]) -> str:
     share = found.share(cell)
     if share is None:
         true = found.change((TRUTH, 0))
@@ -43,7 +43,7 @@ def _share(found: Consequence, cell: tuple[str, int]) -> str:
     return f", {percent(value)} (CI {_shares(ends.low, ends.high)}) of the true gradient's gain"
 
 
-def _others(found: Consequence, cells: list[tuple[str, int]]) -> str:
+def _others(found: OneStepImprovement, cells: list[tuple[str, int]]) -> str:
     told = [
         f"at h = {cell[1]} {percent(share[0])} (CI {_shares(share[1].low, share[1].high)})"
         for cell in cells
@@ -61,7 +61,7 @@ def _shares(low: float, high: float) -> str:
     return f"{percent(low)} to {percent(high)}"
 
 
-def _bent(found: Consequence) -> str:
+def _bent(found: OneStepImprovement) -> str:
     """A warning where even the smallest step tried leaves the straight line."""
     if found.curvature <= LINEAR:
         return ""

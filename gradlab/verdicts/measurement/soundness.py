@@ -10,7 +10,7 @@ from gradlab.runs.check_results import (
     FINITE,
     IDLE,
     PREMISE,
-    Finding,
+    CheckResult,
     failed_premises,
 )
 from gradlab.runs.decision_rules import horizons_of
@@ -67,6 +67,6 @@ def checks(profile: Profile) -> list[Sentence]:
     return [Sentence("sanity", True, text)]
 
 
-def _ill(finding: Finding) -> bool:
+def _ill(finding: CheckResult) -> bool:
     kinds = (FINITE, EFFECT, IDLE)
     return not finding.passed and finding.check.startswith(kinds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gradlab.choice import Advice, Choice
-from gradlab.runs.bounds import theory_sentence
+from gradlab.runs.bound_comparison import bounds_sentence
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import samples, two
@@ -11,7 +11,7 @@ from gradlab.wording import samples, two
 
 def theorems(profile: Profile, choice: Choice | None, name: str) -> list[Sentence]:
     """Bounds beside the measured bias and variance, then the horizons that theories recommend."""
-    text = theory_sentence(profile, name)
+    text = bounds_sentence(profile, name)
     found = [Sentence("theory", True, text)] if text else []
     given = () if choice is None else choice.theory
     advice = [each for each in given if each.applies or each.horizon is not None]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradlab.runs.training.outcome import Outcome, Rival, outcome, ranked, rivals
+from gradlab.runs.training.outcome import AgainstBest, Outcome, against_best, outcome, ranked
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.screen import Fact, Light, Screen
@@ -114,7 +114,7 @@ def _goal(run: Training) -> list[Fact]:
 
 
 def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen:
-    order, others = ranked(runs), rivals(runs)
+    order, others = ranked(runs), against_best(runs)
     best, found = order[0], outcome(runs[order[0]])
     task = runs[best].task
     if not len(found.finite):
@@ -142,30 +142,30 @@ def _several(runs: Mapping[str, Training], rest: tuple[Sentence, ...]) -> Screen
     if count:
         seeds = "1 seed ends" if count == 1 else f"{count} seeds end"
         text += f" {seeds} no better than before training (first: {first})."
-    return Screen(text, light, sure, _rival_numbers(runs, order), FIGURE, rest)
+    return Screen(text, light, sure, _other_numbers(runs, order), FIGURE, rest)
 
 
-def _more(kept: Sequence[Rival]) -> str:
+def _more(kept: Sequence[AgainstBest]) -> str:
     counts = [each.more or MANY for each in kept]
     if max(counts) >= MANY:
         return ": seeds differ more than runs"
     return f"; about {max(counts)} more seeds would decide"
 
 
-def _rival_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
+def _other_numbers(runs: Mapping[str, Training], order: Sequence[str]) -> tuple[Fact, ...]:
     """The medians of the best and the next, and their difference."""
     how = "Median over the seeds of the return at the last evaluation (evaluations/return_mean)."
     facts = [
         Fact(f"median final return, {name}", two(outcome(runs[name]).median), how)
         for name in order[:2]
     ]
-    second = next((each for each in rivals(runs) if each.name == order[1]), None)
+    second = next((each for each in against_best(runs) if each.name == order[1]), None)
     if second is None or second.gap is None:
         return tuple(facts)
     gap = second.gap
     ends = span(-gap.high, -gap.low)
     paired = (
         f"Mean over {gap.n} seeds of both of {order[0]}'s final return less {order[1]}'s; "
-        f"leave-one-seed-out interval, widened for {len(runs) - 1} rivals."
+        f"leave-one-seed-out interval, widened for {len(runs) - 1} other runs."
     )
     return (*facts, Fact(f"difference of means, {ends}", two(-gap.value), paired))
