@@ -1,5 +1,4 @@
-"""The command line: one file per command, what they share in `arguments`, what they say in
-`answer`.
+"""The command line: one file per command, common arguments in `arguments`, output in `terminal`.
 
     gradlab measure TASK → RUN.h5 + RUN.html      gradlab jacobians TASK → RUN.h5 + RUN.html
     gradlab train ALGORITHM TASK → RUN.h5 + RUN.html, and checkpoints beside it
@@ -7,7 +6,7 @@
     gradlab watch RUN.h5 → the terminal, or a page of this machine, while it is written
     gradlab list        gradlab selftest
 
-A command is a frozen dataclass that says what may be asked; its `run` makes the calls that answer.
+A command is a frozen dataclass of its arguments; `run` calls the package and returns a document.
 Numerical packages are imported when a command runs, so that --help is quick.
 """
 

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, each described once, and how they are read."""
+"""Arguments that several commands share, and the functions that read them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gradlab.validation import LARGEST
 if TYPE_CHECKING:
     from torch import nn
 
+    from gradlab.data.trajectories import Trajectories
     from gradlab.tasks import Task
 
 LONGEST, DEEPEST = 100_000, 8  # characters of one --set, brackets within brackets
@@ -46,16 +47,16 @@ PolicyFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Policy to judge: .safetensors file or file.py:function (the file is executed). "
-        "Default: make a stabilising one.",
+        help="Policy to measure: .safetensors file or file.py:function (the file is executed). "
+        "Default: a stabilising one is fitted.",
     ),
 ]
 CriticFile = Annotated[
     str | None,
     arg(
         metavar="FILE",
-        help="Critic for the tail: .safetensors file or file.py:function, which makes the critic "
-        "or is it (the file is executed). Default: fit one.",
+        help="Critic of the tail: .safetensors file or file.py:function, which returns the critic "
+        "or is the critic (the file is executed). Default: one is fitted.",
     ),
 ]
 Seed = Annotated[int, arg(help="Seed of every random draw.")]
@@ -69,7 +70,7 @@ NoReport = Annotated[bool, arg(help="Write no HTML report next to the run.")]
 
 
 def named_task(name: str, settings: Groups) -> Task:
-    """The task that was asked for, with its parameters."""
+    """The task of that name with its parameters."""
     with undisturbed():
         from gradlab.tasks import task_from_name
 
@@ -112,7 +113,7 @@ def _no_number(constant: str) -> float:
 
 
 def _depth(text: str) -> int:
-    """Of brackets; those within strings count, too."""
+    """Depth of brackets; those within strings count, too."""
     steps = ((c in "[{") - (c in "]}") for c in text)
     return max(accumulate(steps), default=0)
 
@@ -137,19 +138,33 @@ def _storable(leaf: object) -> bool:
 
 
 def networks(**files: str | None) -> dict[str, nn.Module]:
-    """The networks that were named, loaded before any work begins."""
+    """The networks named on the command line, loaded before any work begins."""
     from gradlab.networks.checkpoint import load
 
     return {kind: load(file) for kind, file in files.items() if file is not None}
 
 
+def named_data(name: str, task: Task) -> Trajectories:
+    """Recorded transitions: a file of gradlab's own, or a Minari dataset as `minari:ID` or folder.
+
+    Raises:
+        InputError: there is none, it is damaged, or its states or actions have another width.
+    """
+    from gradlab.data import minari_datasets, trajectories, transitions
+
+    is_minari = minari_datasets.is_dataset(name)
+    data = minari_datasets.read(name) if is_minari else trajectories.load(name)
+    transitions.check_widths(data, task.simulator.state_dim, task.simulator.action_dim)
+    return data
+
+
 def beside(run: Path, kind: str) -> Path:
-    """Where a network that a command makes is kept."""
+    """The file of a network that a command fits."""
     return run.with_name(f"{run.stem}.{kind}.safetensors")
 
 
 def check_outputs(run: Path, made: tuple[str, ...], overwrite: bool, page: bool) -> None:
-    """Everything that may be refused is refused before the long work begins."""
+    """Check the files to be written before the long work begins."""
     if run.suffix not in (".h5", ".hdf5"):
         raise InputError(f"--output is {run}: name a file that ends in .h5")
     records.check_output(run, overwrite)

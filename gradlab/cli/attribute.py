@@ -1,4 +1,4 @@
-"""`gradlab attribute RUN.h5`: which part of the gradient made its error, and what its variance."""
+"""`gradlab attribute RUN.h5`: causes of a gradient's bias, sources of its variance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.measure import Measure
-from gradlab.cli.models import asked_model
+from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_screen
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -27,25 +27,27 @@ if TYPE_CHECKING:
     from gradlab.runs.profile import Profile
 
 AGAIN = (
-    "The run kept no substitutions: they were made again from its task, policy and critic "
-    "(--keep stores them, `gradlab measure --attribute` makes them at once)."
+    "The run holds no substitutions: they were computed again from its task, policy and critic "
+    "(--keep stores them; `gradlab measure --attribute` computes them at once)."
 )
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """Say which part of a run's gradients made their error, and where their variance comes from."""
+    """Attribute the error of a run's gradients to its causes, and their variance to its sources."""
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are made again."""
+    """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are computed
+    again."""
     keep: bool = False
-    """Keep in RUN.h5 what had to be made again, so that the next reading takes seconds."""
+    """Store substitutions that were computed again in RUN.h5: the next attribution takes
+    seconds."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: sentences and the attribution's table."""
 
     def run(self, command: str) -> Document:
-        """Read or remake the substitutions and account for them."""
+        """Read or compute the substitutions and attribute the error to them."""
         from gradlab.runs.attribution_shares import attribute
         from gradlab.runs.profile import load
         from gradlab.verdicts.attribution.first_screen import screen
@@ -61,10 +63,10 @@ class Attribute:
             if self.keep:
                 keep({self.file: partial(profile.save, overwrite=True)})
         attribution = attribute(profile)
-        told = sentences(attribution, profile) + (
-            [Sentence("source", True, AGAIN)] if again else []
-        )
-        return of_screen(screen(profile, attribution, told)) | {
+        verdict = sentences(attribution, profile)
+        if again:
+            verdict = [*verdict, Sentence("source", True, AGAIN)]
+        return of_screen(screen(profile, attribution, verdict)) | {
             "ledger": attribution.table().to_dict("records"),
             "made_again": again,
             "run": str(self.file),
@@ -72,7 +74,7 @@ class Attribute:
 
 
 def _again(profile: Profile, run: Path) -> Profile:
-    """The substitutions of a run whose command says how it was made."""
+    """The profile with substitutions, computed from the task, policy and critic of its command."""
     with undisturbed():
         from gradlab.measurement.attribution.reattribution import attributed_again
 
@@ -82,7 +84,7 @@ def _again(profile: Profile, run: Path) -> Profile:
         for kind in ("policy", "critic")
     }
     task = arguments.named_task(made.task, made.settings)
-    model = asked_model(task, made.model, made.gradient_model)
+    model = model_option(task, made.model, made.gradient_model)
     task = task if model is None else replace(task, prior=model)
     networks = arguments.networks(**files)
     with bars() as progress:

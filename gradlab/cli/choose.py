@@ -1,4 +1,4 @@
-"""`gradlab choose RUN.h5`: which horizon, which weights, how sure."""
+"""`gradlab choose RUN.h5`: horizon and weights of a gradient, with their confidence."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from gradlab.cli.terminal.answer import of_screen
 
 @dataclass(frozen=True)
 class Choose:
-    """Choose horizon, estimator and weights from a run, and say how surely."""
+    """Choose horizon, estimator and weights from a run, with their confidence."""
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5, of `gradlab measure`."""
     batch: Annotated[int | None, arg(metavar="N")] = None
     """N′, the samples that one update of your algorithm averages. Default: the run's."""
     estimator: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="NAME")] = ()
-    """Who competes; may be repeated. Default: all but true_dynamics, which needs a simulator with
+    """A candidate; may be repeated. Default: all but true_dynamics, which needs a simulator with
     derivatives."""
     by: Literal["gain", "mse", "direction"] | None = None
-    """What decides: the gain of one small step along the mean gradient, the mean squared error, or
+    """Criterion: the gain of one small step along the mean gradient, the mean squared error, or
     the expected cosine of one batch. Default: gain where the truth is the gradient of the return,
     else mse."""
     iteration: Annotated[int | None, arg(metavar="K")] = None
@@ -38,7 +38,7 @@ class Choose:
     """Print one JSON document: sentences and tables."""
 
     def run(self, command: str) -> Document:
-        """Choose, from the file alone."""
+        """Choose from the file alone."""
         from gradlab.choice import choose
         from gradlab.choice.tables import best_table, contender_table, trial_table, weight_table
         from gradlab.runs.profile import load

@@ -20,12 +20,12 @@ class Compare:
 
     Training runs with the same seeds are paired with the first, seed by seed: differences of return
     and ratios of the gradient's error. With --iterations, measurements at several checkpoints of
-    one training: where the order of data and model turns, and the weights that suit beside those of
-    MPG's rule.
+    one training: where the order of data and model gradients changes, and the best weights beside
+    those of MPG's rule.
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5")]
-    """Two measurements (the second is judged against the first), or two or more training runs."""
+    """Two measurements (the second is compared with the first), or two or more training runs."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
     iterations: Annotated[tuple[int, ...], arg(metavar="K")] = ()
@@ -37,7 +37,7 @@ class Compare:
     """Print one JSON document: recommendation, verdict, path, and the table of differences."""
 
     def run(self, command: str) -> Document:
-        """Write the page and say what it says."""
+        """Write the page and return its first screen."""
         from gradlab.reporting.output import follow, named, side_by_side, write
 
         target = named(self.output)

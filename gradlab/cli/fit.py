@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.data import named_data
+from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.fit_words import fit_sentences, nearness_sentences
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -53,13 +52,13 @@ class Fit:
     likelihood (DDPPO); squared error over several steps (RP-PGM); Jacobians of the simulator.
     Default: nll, and dd for the gradient model of --two-model."""
     weight: float = 1.0
-    """Of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task has no
-    noise."""
+    """Weight of the derivatives' loss (dd, sobolev). With dd take less, such as 0.1, where the task
+    has no noise."""
     neighbours: int = 10
     """Nearest points per row (dd)."""
     directions: int | None = None
-    """Of those, how many one step looks at, in turn (dd). Default: all; 1 is about five times
-    faster than 10."""
+    """How many of them one step uses, in turn (dd). Default: all; 1 is about five times faster than
+    10."""
     divided: bool = False
     """Divide directional errors by the distance (dd)."""
     steps: int = 5
@@ -70,7 +69,7 @@ class Fit:
     network: Literal["mbpo", "small", "rp-pgm"] = "mbpo"
     """4×200 SiLU units, 2×64, or RP-PGM's ReLU units with normalised layers."""
     members: int | None = None
-    """Default: the network's, 7, or 1 for rp-pgm."""
+    """Members of the ensemble. Default: the network's, 7, or 1 for rp-pgm."""
     elites: int | None = None
     """Keep so many members, those with the lowest held-out loss (MBPO's code: 5 of 7).
     Default: all."""
@@ -79,9 +78,9 @@ class Fit:
     spectral: Literal["all", "all_but_last", "hidden"] | None = None
     """Layers of the model that are held at spectral norm 1. Default: the network's."""
     epochs: int = 200
-    """At most."""
+    """Largest number of epochs."""
     seconds: float | None = None
-    """At most, where given; of each model."""
+    """Longest time of each model's fit. Default: no limit."""
     patience: int = 20
     """Epochs without a lower held-out loss after which a member stops (MBPO: 5, going on from an
     earlier model; a first fit of few rows would stop too soon)."""
@@ -97,7 +96,7 @@ class Fit:
     def run(self, command: str) -> Document:
         """Fit, and write MODEL.safetensors, its curves, and the data that was recorded."""
         with undisturbed():
-            import gradlab.fitting.two_models  # noqa: F401  What `_fitted` needs is ready then.
+            import gradlab.fitting.two_models  # noqa: F401  Imported here, where signals wait.
 
         task = arguments.named_task(self.task, self.settings)
         models = self._places(task)
@@ -125,7 +124,7 @@ class Fit:
         return self._document(task, data, source, models, fits)
 
     def _places(self, task: Task) -> Mapping[str, Path]:
-        """The files of the models, by role; all that may be refused is refused here."""
+        """The files of the models, by role, checked before the fit."""
         model = self.output or Path("runs") / f"{task.name}-model.safetensors"
         if model.suffix != ".safetensors":
             raise InputError(f"--output is {model}: name a file that ends in .safetensors")
@@ -162,7 +161,7 @@ class Fit:
         )
 
     def _loss(self, task: Task) -> Loss:
-        """Of the one model, or of the gradient model."""
+        """The loss of the one model, or of the gradient model."""
         from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
         from gradlab.fitting.losses import MultiStep, OneStep
 
@@ -192,7 +191,7 @@ class Fit:
         return data, str(file)
 
     def _exported(self, data: Trajectories, name: str) -> None:
-        """A fit that is gone on with may have written its data already."""
+        """Write the Minari dataset, unless the fit that is resumed has written it."""
         from gradlab.data import minari_datasets
 
         if not (self.resume and minari_datasets.is_there(name)):
@@ -224,7 +223,7 @@ class Fit:
         return fits | {"gradient": recipe.fitted("gradient", loss, second, again)}
 
     def _parts(self, fit: Fitted, model: Path, about: Mapping[str, str]) -> dict[Path, Save]:
-        """What is kept of a fit: the model and its curves."""
+        """The files of a fit: the model and its curves."""
         from gradlab.fitting import fit_record
         from gradlab.networks import checkpoint
 
@@ -242,19 +241,21 @@ class Fit:
         models: Mapping[str, Path],
         fits: Mapping[str, Fitted],
     ) -> Document:
-        told = self._told(task, data, source)
+        sentences = self._sources(task, data, source)
         for role, fit in fits.items():
-            told += fit_sentences(fit, task, role if self.two_model else None)
+            sentences += fit_sentences(fit, task, role if self.two_model else None)
         plain = fits["prediction"]
         if plain.loss.name in ("nll", "mse"):
-            told += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
+            sentences += nearness_sentences(data, plain, self.neighbours, self.divided, self.seed)
         both = f"--model {models['prediction']}"
         if self.two_model:
             both += f" --gradient-model {models['gradient']}"
-        told.append((False, f"Judge it: gradlab jacobians {self.task} {both} --data {source}."))
-        told.append((False, f"Use it: gradlab measure {self.task} {both}."))
+        sentences.append(
+            (False, f"Compare its Jacobians: gradlab jacobians {self.task} {both} --data {source}.")
+        )
+        sentences.append((False, f"Measure with it: gradlab measure {self.task} {both}."))
         document: Document = {
-            "verdict": [{"text": text, "decided": decided} for decided, text in told],
+            "verdict": [{"text": text, "decided": decided} for decided, text in sentences],
             "run": str(models["prediction"].with_suffix(".h5")),
             "model": str(models["prediction"]),
             "data": source,
@@ -264,24 +265,27 @@ class Fit:
             document["gradient_run"] = str(models["gradient"].with_suffix(".h5"))
         return document
 
-    def _told(self, task: Task, data: Trajectories, source: str) -> list[tuple[bool, str]]:
-        """Where the data came from."""
+    def _sources(self, task: Task, data: Trajectories, source: str) -> list[tuple[bool, str]]:
+        """Sentences about the source of the data."""
         from gradlab.data import minari_datasets
 
-        told = []
+        sentences = []
         if self.data is None:
             who = "random actions" if self.policy is None else "the policy and exploration noise"
             text = f"No --data: recorded {len(data)} transitions with {who}, kept in {source}."
-            told.append((False, text))
+            sentences.append((False, text))
         elif minari_datasets.is_dataset(source):
-            told.append(_foreign(task, data, source))
+            sentences.append(_foreign(task, data, source))
         if self.export is not None:
-            told.append((False, f"The transitions are also in the Minari dataset {self.export}."))
-        return told
+            sentences.append(
+                (False, f"The transitions are also in the Minari dataset {self.export}.")
+            )
+        return sentences
 
 
 def _foreign(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
-    """What was observed is taken for the state, which clipped velocities are not."""
+    """Sentence about a Minari dataset: observations are taken for states, clipped velocities
+    too."""
     text = f"{len(data)} transitions of {source}: its observations are taken for states."
     limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
     if limit is None:

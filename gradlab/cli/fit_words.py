@@ -1,4 +1,4 @@
-"""What `gradlab fit` says of a fit: (decided, sentence) pairs. Intervals are of 95%."""
+"""Sentences about a fit for `gradlab fit`: (decided, sentence) pairs. Intervals are of 95%."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ if TYPE_CHECKING:
     from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
 
-Told = list[tuple[bool, str]]
+Sentences = list[tuple[bool, str]]
 
 
-def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> Told:
-    """What came of the fit, the held-out errors of each coordinate first.
+def fit_sentences(fit: Fit, task: Task, role: str | None = None) -> Sentences:
+    """Result of the fit, the held-out errors of each coordinate first.
 
     Args:
         role: of the model among several.
     """
     who = "" if role is None else f"{role.capitalize()} model: "
-    told = [_explained(fit, task, who)]
+    sentences = [_explained(fit, task, who)]
     if fit.dropped:
         gone = ", ".join(f"{member} in epoch {epoch}" for member, epoch in fit.dropped.items())
-        told.append((True, f"{who}Dropped, since they left the finite numbers: member {gone}."))
+        sentences.append((True, f"{who}Dropped, since they diverged: member {gone}."))
     if fit.constant:
         listed = ", ".join(fit.constant)
-        told.append((True, f"{who}Constant in these data, so nothing is known of it: {listed}."))
+        sentences.append(
+            (True, f"{who}Constant in these data, so the model knows no effect of it: {listed}.")
+        )
     if fit.repeated:
         text = f"{fit.repeated} rows repeat an earlier (s, a); none is its own neighbour."
-        told.append((True, who + text))
+        sentences.append((True, who + text))
     if fit.settings.spectral is not None:
         text = f"Spectral norms, largest of the members: {listed_norms(fit.norms)}."
-        told.append((True, who + text))
-    return told
+        sentences.append((True, who + text))
+    return sentences
 
 
 def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
-    """Decided where every output is told from the mean of the data, for better or worse."""
+    """Decided where every output differs from the mean of the data beyond its interval."""
     change = "change of " if fit.settings.residual else "next "
     names = [change + name for name in task.state_names] or [
         f"{change}s{k}" for k in range(task.simulator.state_dim)
@@ -64,7 +66,7 @@ def _explained(fit: Fit, task: Task, who: str) -> tuple[bool, str]:
 
 
 def listed_norms(norms: Sequence[LayerNorm]) -> str:
-    """Of every layer in turn; of a network that is normalised, which layers are not."""
+    """Norms of the layers in order; in a normalised network, free layers are marked."""
     mixed = any(layer.normalised for layer in norms)
     return ", ".join(
         f"layer {k} {max(layer.values):.3g}{' (free)' if mixed and not layer.normalised else ''}"
@@ -74,25 +76,25 @@ def listed_norms(norms: Sequence[LayerNorm]) -> str:
 
 def nearness_sentences(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
-) -> Told:
-    """Would directional derivatives have helped a model that was fitted without them?"""
+) -> Sentences:
+    """Whether directional derivatives would have helped a model that was fitted without them."""
     from gradlab.fitting.directional_loss_check import by_group
 
     try:
-        found = by_group(data, fit, neighbours, divided, seed)
+        checks = by_group(data, fit, neighbours, divided, seed)
     except InputError:  # too few points for an answer
         return []
-    return [_helped(group, each, neighbours) for group, each in found.items()]
+    return [_helped(group, check, neighbours) for group, check in checks.items()]
 
 
-def _helped(group: str, found: Nearness, neighbours: int) -> tuple[bool, str]:
+def _helped(group: str, check: Nearness, neighbours: int) -> tuple[bool, str]:
     what = "the states' derivatives" if group == "state" else "the reward's derivatives"
-    decided = found.verdict != "undecided"
-    whether = found.verdict if decided else "are not shown to help or to harm"
-    gain, low, high = map(two, found.gain)
+    decided = check.verdict != "undecided"
+    whether = check.verdict if decided else "are not shown to help or to harm"
+    gain, low, high = map(two, check.gain)
     return decided, (
         f"Directional derivatives (--loss dd) {whether} with {what}: along {neighbours} "
-        f"neighbours, {two(found.distance)} deviations away in the median, the model misses by "
-        f"{two(found.model_error)} and differences of the data by {two(found.target_error)} "
-        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {found.rows} held-out rows)."
+        f"neighbours, {two(check.distance)} deviations away in the median, the model misses by "
+        f"{two(check.model_error)} and differences of the data by {two(check.target_error)} "
+        f"(squared, standardised; gain {gain}, 95% [{low}, {high}], {check.rows} held-out rows)."
     )

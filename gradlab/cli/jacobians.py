@@ -1,4 +1,4 @@
-"""`gradlab jacobians TASK`: how exact the simulator's Jacobians are, and where a model's differ."""
+"""`gradlab jacobians TASK`: errors of a simulator's and a model's Jacobians, and their growth."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.data import named_data
-from gradlab.cli.models import asked_model
+from gradlab.cli.arguments import Document, named_data
+from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -29,13 +28,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jacobians:
-    """Certify a simulator's Jacobians, compare a model's with them, see how they grow."""
+    """Certify a simulator's Jacobians, compare a model's with them, measure their growth."""
 
     task: arguments.TaskName
     settings: arguments.Settings = ()
     model: Annotated[str | None, arg(metavar="FILE|prior")] = None
-    """What to compare: "prior", a .safetensors file, or file.py:function that returns a System or
-    is its step (the file is executed). Default: nothing, the simulator alone."""
+    """Model to compare: "prior", a .safetensors file, or file.py:function that returns a System or
+    is its step (the file is executed). Default: none, the simulator alone."""
     gradient_model: Annotated[str | None, arg(metavar="FILE")] = None
     """A second model, whose Jacobians are taken along --model's states (`gradlab fit
     --two-model`)."""
@@ -58,7 +57,7 @@ class Jacobians:
     """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
-        """Compare and write RUN.h5, RUN.html and the policy that was made."""
+        """Compare, and write RUN.h5, RUN.html and a policy that was fitted."""
         with undisturbed():
             from gradlab.data.noise import stream
             from gradlab.jacobians.comparison import (
@@ -79,13 +78,13 @@ class Jacobians:
         if self.horizon is not None:
             check_horizon(self.horizon)
         check_size(task, task.horizon if self.horizon is None else self.horizon, self.starts)
-        model = asked_model(task, self.model, self.gradient_model)
+        model = model_option(task, self.model, self.gradient_model)
         data, profile = self._data(task), self._profile()
         check_model(task.simulator, model)
         given = arguments.networks(policy=self.policy)
         with bars() as progress:
             policy = given.get("policy") or _stabilising(task, self.seed, progress)
-            found = compare_jacobians(
+            comparison = compare_jacobians(
                 task.simulator,
                 model,
                 task.starts(self.starts, stream(self.seed, "starts")),
@@ -106,15 +105,15 @@ class Jacobians:
                 progress=progress,
             )
         kept = {arguments.beside(run, kind): partial(checkpoint.save, policy) for kind in made}
-        keep(kept | {run: partial(found.save, overwrite=self.overwrite)})
+        keep(kept | {run: partial(comparison.save, overwrite=self.overwrite)})
         document = of_run(run, page=not self.no_report)
-        return document | {"table": found.table().to_dict("records")}
+        return document | {"table": comparison.table().to_dict("records")}
 
     def _data(self, task: Task) -> tuple[Tensor, Tensor] | None:
         if self.data is None:
             return None
-        known = named_data(self.data, task)
-        return known.state, known.action
+        record = named_data(self.data, task)
+        return record.state, record.action
 
     def _profile(self) -> Profile | None:
         if self.profile is None:

@@ -23,8 +23,7 @@ ESTIMATORS = {
 
 @dataclass(frozen=True)
 class List:
-    """List what can be measured, with which estimators, what can be trained, which remedies
-    tested."""
+    """List the tasks, estimators, algorithms and remedies that gradlab knows by name."""
 
     what: Positional[Literal["all", "tasks", "estimators", "algorithms", "remedies"]] = "all"
     """Which list."""

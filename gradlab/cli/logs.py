@@ -1,4 +1,4 @@
-"""`gradlab logs DATA`: what recorded trajectories say of a policy gradient, without a simulator."""
+"""`gradlab logs DATA`: a policy gradient measured on recorded trajectories, without a simulator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
-from gradlab.cli.models import asked_model, named_model
+from gradlab.cli.models import model_option, named_model
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Logs:
-    """Judge a model's policy gradient by trajectories that the policy recorded; no simulator."""
+    """Measure a model's policy gradient on trajectories that the policy recorded, without a
+    simulator."""
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Recorded on-policy trajectories: NAME.h5 of gradlab, NAME.npz, minari:ID or a folder. Not
@@ -35,12 +36,12 @@ class Logs:
     """The policy that recorded them: .safetensors file or file.py:function (the file is
     executed)."""
     model: Annotated[str | None, arg(metavar="FILE|prior")] = None
-    """The model whose gradient is judged: a .safetensors file of `gradlab fit`, file.py:function
+    """The model whose gradient is measured: a .safetensors file of `gradlab fit`, file.py:function
     that returns a System, or "prior" of the --task. Default: the score alone."""
     critic: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="FILE")] = ()
-    """Critic Q(s, a) of the tail; name several times for how much they disagree."""
+    """Critic Q(s, a) of the tail; repeat the option for the disagreement of several."""
     fit_critics: int = 0
-    """Without --critic, how many to fit to every other trajectory; the rest is judged."""
+    """Without --critic, how many to fit to every other trajectory; the others are measured on."""
     noise_std: Annotated[tuple[float, ...] | None, arg(metavar="STD [STD ...]")] = None
     """Standard deviation of the noise that was added to a deterministic policy's actions: one
     number for all of them, or one for each."""
@@ -52,9 +53,9 @@ class Logs:
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Longest horizon of the model's gradient. Default: the task's, else 25."""
     reach: Annotated[int | None, arg(metavar="T")] = None
-    """Steps of the whole return that a score sees. Default: as many as the data allow."""
+    """Steps of the whole return in the score. Default: as many as the data allow."""
     every: Annotated[int | None, arg(metavar="STEPS")] = None
-    """Begin a window every so many steps, not with each trajectory alone: for few long ones."""
+    """Steps between the windows of a trajectory, for few long ones. Default: one window each."""
     seed: arguments.Seed = 0
     output: Annotated[Path | None, arg(metavar="RUN.h5")] = None
     """Where the run is written (.h5). Default: runs/DATA-logs.h5."""
@@ -65,7 +66,7 @@ class Logs:
     """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
-        """Judge and write RUN.h5 and RUN.html."""
+        """Measure, and write RUN.h5 and RUN.html."""
         with undisturbed():
             from gradlab.logs.data import read
             from gradlab.logs.measure import HORIZON, measure_logs
@@ -82,9 +83,9 @@ class Logs:
         if horizon is None:
             horizon = HORIZON if task is None else max(task.horizon, 1)
         data, model = _named(read(self.data), task), self._model(task)
-        policy, critics = load(self.policy), [load(each) for each in self.critic]
+        policy, critics = load(self.policy), [load(file) for file in self.critic]
         with bars() as progress:
-            found = measure_logs(
+            result = measure_logs(
                 data,
                 policy,
                 model,
@@ -104,15 +105,15 @@ class Logs:
                 },
                 progress=progress,
             )
-        keep({run: partial(found.save, overwrite=self.overwrite)})
+        keep({run: partial(result.save, overwrite=self.overwrite)})
         document = of_run(run, page=not self.no_report)
-        return document | {"table": found.table().to_dict("records")}
+        return document | {"table": result.table().to_dict("records")}
 
     def _model(self, task: Task | None) -> System | None:
         if self.model is None:
             return None
         if task is not None:
-            return asked_model(task, self.model)
+            return model_option(task, self.model)
         if self.model == "prior":
             raise InputError("--model prior needs a --task whose prior it is")
         return named_model(self.model, None)

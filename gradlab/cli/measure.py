@@ -14,7 +14,7 @@ from tyro.conf import arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.fit_words import listed_norms
-from gradlab.cli.models import asked_model
+from gradlab.cli.models import model_option
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -37,7 +37,7 @@ NOTHING = "no estimator was measured yet: nothing was written"
 class Measure:
     """Measure bias, variance and direction of a task's policy gradients over the horizon.
 
-    Ctrl-C or SIGTERM leave what was measured so far in RUN.partial.h5, with its report.
+    Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report.
     """
 
     task: arguments.TaskName
@@ -51,8 +51,8 @@ class Measure:
     policy: arguments.PolicyFile = None
     critic: arguments.CriticFile = None
     spectral: Annotated[tuple[Literal["policy", "critic"], ...], arg(metavar="policy|critic")] = ()
-    """Which of the networks that are made have layers held at spectral norm 1 (RP-PGM): all of the
-    policy's, all but the last of the critic's."""
+    """Networks fitted here whose layers are held at spectral norm 1 (RP-PGM): all of the policy's,
+    all but the last of the critic's."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon, in steps. Default: the task's."""
     starts: int = 512
@@ -61,21 +61,21 @@ class Measure:
     batch: int = 256
     """N′, the samples that one update of your algorithm averages; MSE = bias² + variance / N′."""
     termination: Literal["ignore", "mask"] = "ignore"
-    """What happens at terminal states: go on as in the papers' model rollouts, or stop there."""
+    """Rollouts at terminal states: go on as in the papers' model rollouts, or stop there."""
     law: Literal["visited", "start"] = "visited"
-    """Where gradients are judged: at states that the policy visits, as an update takes them,
+    """Where gradients are measured: at states that the policy visits, as an update takes them,
     against the gradient of the return; or at the start states, against the gradients there."""
     truth: Literal["objective", "matched"] | None = None
     """Reference of every bias: the gradient of the return, one for all, or the gradient that each
-    estimator aims at. Default: the return's at visited states, matched at start states."""
+    estimator targets. Default: the return's at visited states, matched at start states."""
     attribute: bool = False
-    """Keep what `gradlab attribute` needs to say which part made the error, and which noise the
-    variance; takes several times as long."""
+    """Store the substitutions of `gradlab attribute`: causes of the error, sources of the variance.
+    Takes several times as long."""
     consequence: bool = False
-    """Take one step along every gradient, too, and say what it does to the return."""
+    """Also take one step along every gradient, and measure the change of the return."""
     judges: int | None = None
-    """Fresh starts from which steps along some of the gradients are rolled out. Default: what 15%
-    of the measurement buys."""
+    """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
+    as 15% of the measurement's time allows."""
     seed: arguments.Seed = 0
     output: arguments.Output = None
     overwrite: arguments.Overwrite = False
@@ -85,7 +85,7 @@ class Measure:
     """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
-        """Measure and write RUN.h5, RUN.html and the networks that were made."""
+        """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.laws import resolved
             from gradlab.measurement.measure import measure
@@ -107,7 +107,7 @@ class Measure:
         arguments.check_outputs(run, made, self.overwrite, page=not self.no_report)
         given = arguments.networks(**files)
         check_networks(task, given.get("policy"), given.get("critic"))
-        model = asked_model(task, self.model, self.gradient_model)
+        model = model_option(task, self.model, self.gradient_model)
         judged = task if model is None else self._with(task, model)
         with bars() as progress:
             progress.plan(self._plan(judged, given, made, horizon, truth == "objective"))
@@ -152,14 +152,14 @@ class Measure:
         horizon: int,
         visited: bool,
     ) -> tuple[Price, ...]:
-        """What each stage will cost."""
+        """The predicted price of each stage."""
         with undisturbed():
             from gradlab.measurement.machine_rates import prices
 
         policy = copy.deepcopy(given["policy"]).double() if "policy" in given else None
-        found = prices(task, policy, made, self.starts, horizon, visited)
+        priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
-        return (*found, *(Price(stage) for stage, asked in more.items() if asked))
+        return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
 
     def _with(self, task: Task, model: System) -> Task:
         """The task with another model, whose files are kept with the run."""
@@ -176,14 +176,14 @@ class Measure:
 
         texts = {kind: listed_norms(spectral.norms(networks[kind])) for kind in self.spectral}
         return [
-            {"text": f"Spectral norms of the {kind} that was made: {text}.", "decided": True}
+            {"text": f"Spectral norms of the fitted {kind}: {text}.", "decided": True}
             for kind, text in texts.items()
         ]
 
     def _made(
         self, task: Task, given: Mapping[str, nn.Module], progress: Progress
     ) -> dict[str, nn.Module]:
-        """The networks that were not named: a stabilising policy, a critic fitted to the policy."""
+        """Networks that were not given: a stabilising policy, a critic fitted to the policy."""
         made: dict[str, nn.Module] = {}
         if "policy" not in given:
             from gradlab.fitting.policies import stabilising_policy

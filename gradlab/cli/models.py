@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from gradlab.tasks import Task
 
 
-def asked_model(task: Task, model: str | None, gradient_model: str | None = None) -> System | None:
-    """What --model and --gradient-model name: one system, or two in one; None without either.
+def model_option(task: Task, model: str | None, gradient_model: str | None = None) -> System | None:
+    """The system of --model and --gradient-model: one model, or two as one; None without either.
 
     Raises:
         InputError: a file holds no model of a step, "prior" where the task has none, or a gradient
@@ -32,7 +32,7 @@ def asked_model(task: Task, model: str | None, gradient_model: str | None = None
 
 
 def named_model(name: str, task: Task | None, option: str = "--model") -> System:
-    """A learned model from a checkpoint, or what a function of the user's own returns.
+    """A learned model from a checkpoint, or the return value of a user's function.
 
     Raises:
         InputError: the file holds no model of a step.
@@ -44,15 +44,15 @@ def named_model(name: str, task: Task | None, option: str = "--model") -> System
     from gradlab.systems.system import System
     from gradlab.user_code.loading import load_made, own
 
-    found: Any = load_made(name) if own(name) else load(name)
-    if inspect.isroutine(found) and task is not None:  # a function that is the step
-        found = from_function(found, task.simulator.state_dim, task.simulator.action_dim)
-    if isinstance(found, GaussianEnsemble):
-        found = LearnedSystem(found, alive=None if task is None else task.alive)
-    if not isinstance(found, System):
-        kind = type(found).__name__
+    model: Any = load_made(name) if own(name) else load(name)
+    if inspect.isroutine(model) and task is not None:  # a function that is the step
+        model = from_function(model, task.simulator.state_dim, task.simulator.action_dim)
+    if isinstance(model, GaussianEnsemble):
+        model = LearnedSystem(model, alive=None if task is None else task.alive)
+    if not isinstance(model, System):
+        kind = type(model).__name__
         raise InputError(f"{option} {name} is a {kind}, expected a System (step, linearize, …)")
-    return found
+    return model
 
 
 def _prior(task: Task) -> System:

@@ -1,4 +1,4 @@
-"""From words to one command, from its document to an exit code.
+"""The program: arguments become one command, its document is printed, an exit code returned.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage (one line says what to change), 130 interrupted, 143
 terminated. With --json, standard output is one JSON document; progress and messages go to standard
@@ -41,8 +41,8 @@ from gradlab.errors import Failure, InputError, as_options
 INTERRUPTED, TERMINATED = 130, 143
 LONGEST = 1000  # characters of a refusal
 
-# A command of your own is a row here and a dataclass with `json` and `run(command) → Document`.
-Asked = (
+# A further command is a row here and a dataclass with `json` and `run(command) → Document`.
+Chosen = (
     Measure
     | Jacobians
     | Fit
@@ -83,21 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with streams.lasting():
         try:
             refusals.check_words(words)
-            asked = _asked(words)
+            command = _parsed(words)
         except InputError as error:
             return _refused(error)
         except SystemExit as end:  # --help
             raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
         except OSError as error:
             return streams.unsaid(error, 0)
-        return _answered(asked, words)
+        return _executed(command, words)
 
 
-def _asked(words: Sequence[str]) -> Asked:
+def _parsed(words: Sequence[str]) -> Chosen:
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
-            found: Asked = tyro.cli(
+            command: Chosen = tyro.cli(
                 Command,
                 prog="gradlab",
                 description="How good is your policy gradient?",
@@ -108,16 +108,16 @@ def _asked(words: Sequence[str]) -> Asked:
         if not end.code:  # --help
             raise
         raise InputError(usage.refusal(box.getvalue())) from None
-    return found
+    return command
 
 
-def _answered(asked: Asked, words: Sequence[str]) -> int:
+def _executed(command: Chosen, words: Sequence[str]) -> int:
     with terminable() as received, notes.in_one_line():
         try:
-            # Whatever a simulator or a user's file prints must not mix with the answer.
+            # Output of a simulator or a user's file must not mix with the document.
             with contextlib.redirect_stdout(sys.stderr):
-                refusals.check(asked)
-                document = asked.run(shlex.join(["gradlab", *words]))
+                refusals.check(command)
+                document = command.run(shlex.join(["gradlab", *words]))
         except InputError as error:
             return _refused(error)
         except Failure as error:
@@ -133,8 +133,8 @@ def _answered(asked: Asked, words: Sequence[str]) -> int:
     code = 0 if document.get("passed", True) else 1
     if "interrupted" in document:
         code = TERMINATED if received else INTERRUPTED
-    explain = getattr(asked, "explain", False)
-    return streams.said(lambda: answer(document, asked.json, explain), code)
+    explain = getattr(command, "explain", False)
+    return streams.said(lambda: answer(document, command.json, explain), code)
 
 
 def _refused(error: InputError) -> int:
@@ -143,7 +143,7 @@ def _refused(error: InputError) -> int:
 
 
 def _line(error: BaseException) -> str:
-    """Of one line, arguments named as this command line has them, the middle of a long one left
+    """The message in one line, with the command line's names; the middle of a long one is cut
     out."""
     text = as_options(" ".join(str(error).split()))
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"

@@ -1,4 +1,4 @@
-"""What every command refuses before it begins: values that no file, generator or folder can hold.
+"""Checks of every command's arguments: values that no file, generator or folder can hold.
 
 words      UTF-8 text without NUL; a command is kept in the run that it makes
 integers   of 64 bits, seeds from 0
@@ -41,13 +41,13 @@ def check_words(words: Sequence[str]) -> None:
             raise InputError(f"argument {k} holds a NUL: leave it out")
 
 
-def check(asked: Any) -> None:
-    """The fields of a command, whatever it does with them.
+def check(command: Any) -> None:
+    """Check the fields of a command, whatever their use.
 
     Raises:
         InputError: names the option, what it got and what is possible.
     """
-    for name, value in _given(asked):
+    for name, value in _given(command):
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             continue
@@ -59,10 +59,10 @@ def check(asked: Any) -> None:
             _check_path(option, str(value))
 
 
-def _given(asked: Any) -> Iterator[tuple[str, Any]]:
+def _given(command: Any) -> Iterator[tuple[str, Any]]:
     """Names and values, those of a tuple one by one."""
-    for field in fields(asked):
-        value = getattr(asked, field.name)
+    for field in fields(command):
+        value = getattr(command, field.name)
         for each in value if isinstance(value, tuple) else (value,):
             if each is not None:
                 yield field.name, each

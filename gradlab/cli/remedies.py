@@ -1,4 +1,4 @@
-"""`gradlab remedies TASK`: is a remedy worth it? Models with and without it, paired."""
+"""`gradlab remedies TASK`: gain and price of remedies, from paired models with and without them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import arg
 
 from gradlab.cli import arguments
-from gradlab.cli.arguments import Document
-from gradlab.cli.data import named_data
+from gradlab.cli.arguments import Document, named_data
 from gradlab.cli.terminal.answer import of_run
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.signals import undisturbed
@@ -31,7 +30,7 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Remedies:
-    """Test remedies of a learned model as medicine is: paired fits, one thing changed.
+    """Test remedies of a learned model in paired trials that change one thing.
 
     Each trial fits the baseline and every remedy to one record of transitions, for as many steps
     and for as long, and measures all models on the same starts and noise. Ctrl-C and kills cost at
@@ -46,21 +45,21 @@ class Remedies:
     rows: int | None = None
     """Transitions to record per trial where there is no --data. Default: 5000."""
     remedies: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
-    """Of `gradlab list remedies`. Default: spectral dd multistep two-model."""
+    """Remedies to test (`gradlab list remedies`). Default: spectral dd multistep two-model."""
     policy: Annotated[str | None, arg(metavar="FILE")] = None
-    """Policy to judge: .safetensors file or file.py:function (the file is executed).
-    Default: make one with half of the stabilising feedback, which has something to learn."""
+    """Policy to measure: .safetensors file or file.py:function (the file is executed).
+    Default: fit one to half of the stabilising feedback, which leaves something to learn."""
     critic: arguments.CriticFile = None
     trials: int = 5
     """Seeds of fit and record, over which the intervals are; with 1, over its starts."""
     network: Literal["small", "mbpo", "rp-pgm"] = "small"
-    """Of every model: 2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
+    """Network of every model: 2×64 SiLU units, 4×200, or RP-PGM's ReLU units."""
     members: int = 1
-    """Of every model but an ensemble's."""
+    """Members of every model but an ensemble."""
     hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
     """Widths of the hidden layers. Default: the network's."""
     epochs: int = 100
-    """Of the baseline at equal steps; each model is kept as it was at its best on held-out rows."""
+    """Epochs of the baseline at equal steps; each model is kept at its lowest held-out loss."""
     horizon: Annotated[int | None, arg(metavar="H")] = None
     """Largest horizon of gradients and predictions, in steps. Default: the task's."""
     starts: int = 256
@@ -81,7 +80,7 @@ class Remedies:
     """Print one JSON document: recommendation, verdict, table and paths."""
 
     def run(self, command: str) -> Document:
-        """Test, and write RUN.h5, RUN.html, the models and the networks that were made."""
+        """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.problem import check_arguments, check_networks, check_size
             from gradlab.remedies.compare import ROWS, compare_remedies
@@ -100,7 +99,7 @@ class Remedies:
         with bars() as progress:
             try:
                 networks = self._networks(task, run, progress)
-                found = compare_remedies(
+                result = compare_remedies(
                     task,
                     networks["policy"],
                     networks["critic"],
@@ -121,8 +120,8 @@ class Remedies:
                 )
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(_kept(run)) from None
-        document = of_run(run, page=not self.no_report, more=self._told(found))
-        return document | {"table": found.table().to_dict("records")}
+        document = of_run(run, page=not self.no_report, more=self._defaults(result))
+        return document | {"table": result.table().to_dict("records")}
 
     def _arms(self) -> tuple[str, ...]:
         """Names after --remedies, by spaces or commas."""
@@ -159,7 +158,8 @@ class Remedies:
         return named_data(self.data, task)
 
     def _networks(self, task: Task, run: Path, progress: Progress) -> dict[str, nn.Module]:
-        """Those that were named, or made and kept before the first fit, so that a run can go on."""
+        """Given networks, or fitted ones, saved before the first trial so that a run can be
+        resumed."""
         from gradlab.fitting.critics import fit_critic
         from gradlab.fitting.policies import stabilising_policy
         from gradlab.networks import checkpoint
@@ -168,35 +168,35 @@ class Remedies:
         for kind, file in files.items():
             if file is None and self.resume and arguments.beside(run, kind).is_file():
                 files[kind] = str(arguments.beside(run, kind))
-        found = arguments.networks(**files)
-        if "policy" not in found:
-            found["policy"] = stabilising_policy(
+        loaded = arguments.networks(**files)
+        if "policy" not in loaded:
+            loaded["policy"] = stabilising_policy(
                 task, share=SHARE, seed=self.seed, progress=progress
             )
-            checkpoint.save(found["policy"], arguments.beside(run, "policy"))
-        if "critic" not in found:
-            found["critic"] = fit_critic(task, found["policy"], seed=self.seed, progress=progress)
-            checkpoint.save(found["critic"], arguments.beside(run, "critic"))
-        return found
+            checkpoint.save(loaded["policy"], arguments.beside(run, "policy"))
+        if "critic" not in loaded:
+            loaded["critic"] = fit_critic(task, loaded["policy"], seed=self.seed, progress=progress)
+            checkpoint.save(loaded["critic"], arguments.beside(run, "critic"))
+        return loaded
 
-    def _told(self, found: Run) -> list[Document]:
-        """What was chosen for a user who did not."""
-        settings = found.config["settings"]
+    def _defaults(self, result: Run) -> list[Document]:
+        """A sentence with the defaults that were taken."""
+        settings = result.config["settings"]
         data = (
-            f"each trial recorded {found.config['rows']} transitions with the policy and "
+            f"each trial recorded {result.config['rows']} transitions with the policy and "
             f"exploration noise"
             if self.data is None
-            else f"{found.config['rows']} transitions of {self.data} in every trial"
+            else f"{result.config['rows']} transitions of {self.data} in every trial"
         )
         fit = f"the baseline was fitted for {settings['epochs']} epochs"
         made = ""
         if self.policy is None:
-            made = f" No --policy: judged one with {SHARE:.0%} of the feedback that stabilises."
+            made = f" No --policy: one with {SHARE:.0%} of the stabilising feedback was fitted."
         return [{"text": f"Data: {data}; {fit}.{made}", "decided": False}]
 
 
 def _kept(run: Path) -> str:
-    """What an interrupted run leaves, and how to go on."""
+    """State of an interrupted run, and how to resume it."""
     from gradlab.remedies.compare import PLAN, models_folder
     from gradlab.runs.remedies.run import load
 

@@ -21,13 +21,13 @@ class Report:
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5."""
     figures: bool = False
-    """Of a probe's run write the figures as files, too, as of every other run."""
+    """Write the figures of a probe's run as files, too, as those of every other run."""
     explain: arguments.Explain = False
     json: bool = False
     """Print one JSON document: recommendation, verdict and paths."""
 
     def run(self, command: str) -> Document:
-        """Write the page and say what it says."""
+        """Write the page and return its first screen."""
         from gradlab.reporting.kinds import page_of
         from gradlab.reporting.output import check_page, write
 

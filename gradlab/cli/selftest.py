@@ -1,4 +1,4 @@
-"""`gradlab selftest`: known answers and usual mistakes, on this machine."""
+"""`gradlab selftest`: closed-form answers and usual mistakes, checked on this machine."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from gradlab.cli.terminal.signals import undisturbed
 
 @dataclass(frozen=True)
 class Selftest:
-    """Does gradlab find known answers, and catch usual mistakes, on this machine?"""
+    """Check closed-form answers and usual mistakes on this machine."""
 
     json: bool = False
     """Print one JSON document: every check."""
 
     def run(self, command: str) -> Document:
-        """Every check with its numbers; `passed` decides the exit code."""
+        """All checks with their numbers; `passed` decides the exit code."""
         with undisturbed():
             from gradlab.measurement.selftest import selftest
 

@@ -41,59 +41,59 @@ class Train:
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
     weights: Literal["rule", "measured"] = "rule"
-    """Of the mixture: by the algorithm's rule, or those that are measured and shown to be better
-    than the rule's (see --by)."""
+    """Weights of the mixture: the algorithm's rule, or measured ones where they are shown to be
+    better (see --by)."""
     horizon: Literal["rule", "measured"] = "rule"
-    """A mixture by the rule, or the one of its horizons that is measured to be best (see --by)."""
+    """The rule's mixture of horizons, or the one that is measured to be best (see --by)."""
     by: Literal["mse", "gain"] = "mse"
-    """What measured weights or horizon are best by: the error of the gradient at replayed states,
-    or what a step along it gains of the return, at visited states."""
+    """Criterion of measured weights or horizon: the error of the gradient at replayed states, or
+    the gain in return of a step along it at visited states."""
     measure_every: int | None = None
     """Iterations between two measurements of weights or horizon. Default: 1000."""
     measure_starts: int | None = None
-    """States of each, of each seed: replayed, or visited with --by gain. Default: 128."""
+    """States per measurement and seed: replayed, or visited with --by gain. Default: 128."""
     clip: float | None = None
     """Largest norm of a gradient, for policy and critic. Default: the algorithm's, mostly none."""
     reward_scale: float | None = None
     """Factor on rewards inside training; returns are reported without it. Default: the task's."""
     termination: Literal["ignore", "mask"] | None = None
-    """Are states beyond the terminal set valued? Default: the task's."""
+    """Whether states beyond the terminal set have a value. Default: the task's."""
     model: Annotated[
         Literal["prior", "learned"] | None,
         arg(
-            help="Of the task, or learned from replay while the policy trains. Default: the "
+            help="The task's model, or one learned from replay during training. Default: the "
             "algorithm's, mostly prior."
         ),
     ] = None
     loss: Literal["nll", "mse", "dd", "multistep"] | None = None
-    """What a learned model is fitted by: likelihood, squared error, directional derivatives to the
+    """Loss of a learned model: likelihood, squared error, directional derivatives to the
     nearest points beside the likelihood (DDPPO), or squared error over several steps (RP-PGM).
     Default: nll, and dd for the second of two models."""
     two_model: bool = False
     """States from a model fitted by likelihood, Jacobians from a second one fitted by --loss."""
     spectral: str | None = None
-    """Whose layers are held at spectral norm 1, such as "model,policy": all but the last of the
-    model, all of the policy, all of the critic (RP-PGM)."""
+    """Networks whose layers are held at spectral norm 1, such as "model,policy": all but the last
+    of the model, all of the policy, all of the critic (RP-PGM)."""
     members: int | None = None
-    """Of a learned model, per seed. Default: 5."""
+    """Members of a learned model, per seed. Default: 5."""
     fit_every: int | None = None
     """Iterations between two fits of a learned model. Default: 250."""
     fit_steps: int | None = None
-    """Adam's steps of a fit. Default: 1000."""
+    """Steps of Adam in a fit. Default: 1000."""
     gradient_every: int | None = None
     """Iterations between two measurements of the gradient against the truth; 0: never. Default:
     where networks are kept, if the model is learned."""
     gradient_starts: int = 128
     """Starts of one measurement."""
     probe_budget: float | None = None
-    """Share of the time that a probe may take, such as 0.05: are the gradients of every seed any
-    good? Its rows and alarms are in the run and its report. Default: no probe."""
+    """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
+    rows and alarms are in the run and its report. Default: no probe."""
     published: bool = False
     """Use the settings of MPG's published code where they differ from its paper."""
     device: str = "cpu"
-    """Where the networks live: "cpu" or "cuda"."""
+    """Device of the networks: "cpu" or "cuda"."""
     precision: Literal["float32", "float64"] = "float32"
-    """Of training; float64 for comparisons."""
+    """Precision of training; float64 for comparisons."""
     evaluate_every: int | None = None
     """Iterations between evaluations. Default: 3000."""
     checkpoint_every: int | None = None
@@ -121,7 +121,7 @@ class Train:
         task = arguments.named_task(self.task, self.settings)
         row = self._row(task.name)
         run = self.output or Path("runs") / f"{row.name}-{task.name}.h5"
-        # An earlier run is the business of --resume and --overwrite, and not refused here.
+        # --resume and --overwrite decide about an earlier run: it is not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
             "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
@@ -147,7 +147,7 @@ class Train:
         return of_run(run, page=not self.no_report)
 
     def _row(self, task: str) -> Algorithm:
-        """The algorithm with what was changed."""
+        """The algorithm with the changes of the command line."""
         from gradlab.training.algorithms import find, published, with_horizons
 
         row = self._remedied(find(self.algorithm))
@@ -158,7 +158,7 @@ class Train:
         return row if self.clip is None else replace(row, clip=self.clip)
 
     def _remedied(self, row: Algorithm) -> Algorithm:
-        """The algorithm on a learned model, with spectral norms where they were asked for."""
+        """The algorithm with a learned model and spectral norms, where they are chosen."""
         held = [] if self.spectral is None else [name.strip() for name in self.spectral.split(",")]
         unknown = sorted(set(held) - {"model", "policy", "critic"})
         if unknown:

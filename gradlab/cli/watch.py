@@ -26,23 +26,23 @@ LEFT = "gradlab: the view has ended, the run has not been touched"
 class Watch:
     """Watch a run while it is written: of `gradlab train`, or of a probe in a loop of your own.
 
-    Reads beside the writer, which notices nothing. Waits for a run that is not there yet. On a
-    terminal the view is redrawn until Ctrl-C; into a pipe it is a line now and then until the run
-    has ended.
+    The run is read beside its writer and never changed; a run that does not exist yet is waited
+    for. On a terminal the view is redrawn until Ctrl-C. Into a pipe it is a line now and then until
+    the run has ended.
     """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5, there or about to be."""
+    """The run, RUN.h5, which may not exist yet."""
     once: bool = False
-    """Print the present state, all of it, and leave."""
+    """Print the whole present state once."""
     web: bool = False
-    """Show it as a page on this machine; whoever is logged in here can see it, and nobody else."""
+    """Show the run as a page of this machine, visible to the users of this machine alone."""
     port: Annotated[int | None, arg(metavar="PORT")] = None
-    """Of the page. Default: a free one."""
+    """Port of the page. Default: a free one."""
     open: bool = False
     """Open the page in a browser."""
     json: bool = False
-    """Print one JSON document of the present state, and leave."""
+    """Print the present state as one JSON document."""
 
     def run(self, command: str) -> Document:
         """Show the run until Ctrl-C, or once."""
@@ -58,7 +58,7 @@ class Watch:
             raise InputError(state.told)
         if self.json:
             return document(state)
-        # The command line has put standard error in the place of standard output for a while.
+        # The command line has replaced standard output by standard error meanwhile.
         console = Console(file=sys.__stdout__, highlight=False)
         if isinstance(sys.__stdout__, io.TextIOWrapper):  # not every terminal knows every sign
             sys.__stdout__.reconfigure(errors="replace")

@@ -13,8 +13,8 @@ from gradlab.choice import choose
 from gradlab.choice.batches import at_batch, singles
 from gradlab.choice.best import best
 from gradlab.choice.candidates import candidates
-from gradlab.cli.choice_tables import print_choice
 from gradlab.cli.program import main
+from gradlab.cli.terminal.tables import print_choice
 from gradlab.errors import InputError
 from gradlab.measurement.assembly import assembled
 from gradlab.runs.profile import Profile

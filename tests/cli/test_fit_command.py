@@ -152,8 +152,8 @@ def test_measure_holds_the_networks_that_it_makes_at_norm_one_where_asked(
     small = ("--starts", "16", "--batch", "4", "--horizon", "1", "--spectral", "policy", "critic")
     assert cli.main([*shared, *small]) == 0
     text = str(json.loads(capsys.readouterr().out)["verdict"])
-    assert "norms of the policy that was made: layer 1 1, layer 2 1, layer 3 1." in text
-    assert "norms of the critic that was made: layer 1 1, layer 2 1, layer 3 " in text
+    assert "fitted policy: layer 1 1, layer 2 1, layer 3 1." in text
+    assert "fitted critic: layer 1 1, layer 2 1, layer 3 " in text
     for kind, held in (("policy", 3), ("critic", 2)):
         made = spectral.norms(checkpoint.load(tmp_path / f"run.{kind}.safetensors"))
         assert [layer.values[0] for layer in made[:held]] == pytest.approx([1.0] * held, rel=1e-5)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gradlab import cli
-from gradlab.cli.models import asked_model
+from gradlab.cli.models import model_option
 from gradlab.data import trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.collection import collect
@@ -139,11 +139,11 @@ def test_the_named_pair_is_one_system(tmp_path: Path) -> None:
             torch.manual_seed(seed)
             checkpoint.save(GaussianEnsemble(2, 1, 2, (4,)), tmp_path / f"{name}.safetensors")
     first, second = (str(tmp_path / f"{name}.safetensors") for name in ("p", "g"))
-    system = asked_model(task, first, second)
+    system = model_option(task, first, second)
     assert isinstance(system, TwoModels) and isinstance(system.prediction, LearnedSystem)
     assert same(system.gradient.ensemble, checkpoint.load(second))  # type: ignore[attr-defined]
-    assert asked_model(task, None) is None
+    assert model_option(task, None) is None
     with pytest.raises(InputError, match="--gradient-model needs --model"):
-        asked_model(task, None, second)
+        model_option(task, None, second)
     with pytest.raises(InputError, match="pendulum has no prior model"):
-        asked_model(task, "prior", second)
+        model_option(task, "prior", second)

@@ -1,1 +1,1 @@
-"""What commands share towards the terminal: streams, signals, progress bars, answers."""
+"""The terminal of every command: streams, signals, progress bars, answers and their tables."""

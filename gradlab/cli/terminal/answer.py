@@ -1,4 +1,4 @@
-"""What a command says: words for a reader, one JSON document for a machine."""
+"""A command's document on standard output: sentences and tables, or one JSON document."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.cli.terminal.streams import utf8
+from gradlab.cli.terminal.tables import print_tables
 from gradlab.errors import Failure, InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def of_screen(screen: Screen) -> Document:
 
 
 def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
-    """The first screen of a run that was just written, and its page where it is wanted.
+    """The first screen of a run that was just written, and its page if `page` is set.
 
     Args:
         more: sentences about what the command chose, below those of the verdict.
@@ -54,9 +55,9 @@ def of_run(run: Path, page: bool, more: Sequence[Document] = ()) -> Document:
         screen = shown.screen
     else:
         screen = screen_of(run)
-    found = of_screen(screen)
+    first = of_screen(screen)
     verdict = [*(asdict(sentence) for sentence in screen.rest), *more]
-    return found | {"verdict": verdict} | document
+    return first | {"verdict": verdict} | document
 
 
 def answer(document: Document, as_json: bool, explain: bool = False) -> None:
@@ -74,7 +75,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
         _print_screen(document)
     if explain or "recommendation" not in document:
         _print_verdict(document)
-        _print_tables(document)
+        print_tables(document)
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
@@ -103,27 +104,13 @@ def _print_screen(document: Document) -> None:
     console.print()
 
 
-def _print_tables(document: Document) -> None:
-    checks = document.get("checks")
-    if isinstance(checks, list):
-        _print_checks(checks)
-    attribution = document.get("ledger")
-    if isinstance(attribution, list):
-        from gradlab.cli.attribution_tables import print_attribution
-
-        print_attribution(attribution)
-    if "what if" in document:
-        from gradlab.cli.choice_tables import print_choice
-
-        print_choice(document)
-
-
 def _console() -> Console:
     from rich.console import Console
 
     class Piped(Console):
         def on_broken_pipe(self) -> None:
-            """Rich would exit with 1; who reads through `head` has seen enough, see `main`."""
+            """Raise, where rich would exit with 1: a closed pipe (`| head`) is no failure, see
+            `main`."""
             raise BrokenPipeError
 
     return Piped(soft_wrap=False, highlight=False, markup=False)
@@ -143,21 +130,8 @@ def _print_verdict(document: Document) -> None:
             console.print()
 
 
-def _print_checks(checks: list[dict[str, Any]]) -> None:
-    width = max(len(check["name"]) for check in checks)
-    print(f"{'':4}  {'':{width}}  {'known':>11} {'measured':>11}  {'interval':25} mistake gives")
-    for check in checks:
-        mark = "ok" if check["passed"] else "FAIL"
-        span = f"[{check['low']:.4g}, {check['high']:.4g}]"
-        mistake = "" if check["mistake"] is None else f"{check['mistake']:.4g}"
-        numbers = f"{check['known']:11.4g} {check['measured']:11.4g}  {span:25} {mistake}"
-        print(f"{mark:4}  {check['name']:{width}}  {numbers}")
-    failed = sum(not check["passed"] for check in checks)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-
-
 def _plain(value: Any) -> Any:
-    """What JSON can say: numbers that are not finite become null."""
+    """The value as JSON has it: numbers that are not finite become null."""
     if isinstance(value, dict):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

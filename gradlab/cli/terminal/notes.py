@@ -1,4 +1,4 @@
-"""What gradlab warns of, as one line like every other message."""
+"""Warnings of gradlab as one line, like every other message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gradlab.errors import Doubtful
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Warnings of others stay as they are."""
+    """Inside, gradlab's warnings are single lines; warnings of other packages stay as they are."""
     before = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *rest: Any, **more: Any) -> None:

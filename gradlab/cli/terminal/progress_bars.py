@@ -1,8 +1,8 @@
 """Progress of long work on standard error: bars on a terminal, lines where there is none.
 
 Lines are for logs: one when a stage begins, with its predicted price; one when it ends, with its
-time and what is left of the plan; one every 15 s in between, by a thread of its own, so that also
-a stage which reports nothing for minutes is seen to be alive.
+time and the rest of the plan; one every 15 s in between. These come from a thread of their own, so
+that a stage which reports nothing for minutes is still seen to be at work.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def bars(every: float = EVERY) -> Iterator[Shown]:
 
 
 def standard_error(line: str) -> None:
-    """Write one line; nothing more once the reader has gone (`2>&1 | head -1`)."""
+    """Write one line; nothing more once the pipe is closed (`2>&1 | head -1`)."""
     try:
         print(line, file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -99,7 +99,7 @@ class Lines:
                 self.beat()
 
     def beat(self) -> None:
-        """Write where the work is, if the last line is long ago."""
+        """Write the progress, if the last line is older than `every` seconds."""
         with self._lock:
             if self._clock() - self._written < self._every:
                 return
@@ -149,7 +149,7 @@ def planned(prices: Sequence[Price]) -> list[str]:
 
 @contextmanager
 def _heartbeat(lines: Lines, seconds: float) -> Iterator[None]:
-    """Calls `lines.beat` so often from a thread, until the work has ended."""
+    """Call `lines.beat` every so many seconds from a thread, until the work has ended."""
     ended = threading.Event()
 
     def run() -> None:

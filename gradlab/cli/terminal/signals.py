@@ -1,5 +1,7 @@
-"""Ctrl-C and SIGTERM end a command alike: by KeyboardInterrupt, so that what is worth keeping is
-kept and files are left whole; exit codes tell them apart, 130 and 143 (128 + the signal's number).
+"""Ctrl-C and SIGTERM, which both end a command by KeyboardInterrupt.
+
+Finished work is saved and no file is left half-written. Exit codes are 130 and 143 (128 + the
+signal's number).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @contextlib.contextmanager
 def terminable() -> Iterator[list[int]]:
-    """SIGTERM raises KeyboardInterrupt inside; yields the list that it is noted in."""
+    """Inside, SIGTERM raises KeyboardInterrupt; yields the list of received signals."""
     received: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
@@ -30,7 +32,8 @@ def terminable() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Both wait until the imports inside are done: interrupted C extensions fail strangely."""
+    """Inside, both signals wait: C extensions that are interrupted while imported fail
+    strangely."""
     pressed: list[int] = []
     before = [signal.signal(each, lambda number, _: pressed.append(number)) for each in ENDING]
     try:

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or know no Unicode: a command's work outlives them.
+"""Standard streams that are closed, full or without Unicode: a command's work goes on.
 
 closed (`>&-`)                 the null device stands in: else the next file to be opened, a run
                                perhaps, would be what prints are written to
@@ -32,7 +32,7 @@ SIGNS = {
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """The streams of one command, whatever becomes of them."""
+    """Inside, the standard streams of one command may fail without ending its work."""
     _filled()
     codecs.register_error(SPELLED, _spelled)
     before, out = sys.stderr, sys.stdout
@@ -52,10 +52,10 @@ def lasting() -> Iterator[None]:
 
 
 def said(work: Callable[[], None], code: int) -> int:
-    """The exit code once what `work` prints is out.
+    """The exit code after the output of `work`.
 
     Args:
-        code: what it is where nothing goes wrong, or nobody reads any more.
+        code: the exit code where the output succeeds or its pipe is closed.
     """
     try:
         work()
@@ -76,7 +76,7 @@ def unsaid(error: OSError, code: int) -> int:
 
 
 def utf8() -> bool:
-    """Does standard output take every sign?"""
+    """Whether standard output takes every Unicode sign."""
     name = getattr(sys.stdout, "encoding", None) or "utf-8"
     return codecs.lookup(name).name.startswith("utf")
 
@@ -110,7 +110,7 @@ def _flushed(stream: Any, descriptor: int) -> None:
 
 
 def _drop(descriptor: int) -> None:
-    """What is still buffered, and all that follows, goes nowhere: Python's own last flush, too."""
+    """Send buffered and later output to the null device, also that of Python's last flush."""
     with contextlib.suppress(OSError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
@@ -132,7 +132,7 @@ def _filled() -> None:
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks; as an error handler of codecs."""
+    """ASCII spellings of signs that an encoding lacks, as an error handler of codecs."""
     assert isinstance(error, UnicodeEncodeError)
     runs = groupby(error.object[error.start : error.end], key=_raised)
     return "".join(mark + "".join(map(_sign, run)) for mark, run in runs), error.end

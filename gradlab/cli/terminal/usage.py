@@ -1,4 +1,4 @@
-"""What the parser of arguments refuses, in one line like every other refusal."""
+"""Errors of the argument parser as one line, like every other refusal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def refusal(box: str) -> str:
             sections.append([])
         else:
             sections[-1].append(line)
-    texts = [" ".join(filter(None, each)).partition(_CAUSES)[0].strip() for each in sections]
-    told = " ".join(each for each in texts if each and not each.startswith(_HELP))
-    told = _TYPES.sub(r"expected \1, got '\2'", told)
-    return f"{told[:LONGEST].rstrip(' .')}; see --help"
+    texts = [" ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections]
+    text = " ".join(section for section in texts if section and not section.startswith(_HELP))
+    text = _TYPES.sub(r"expected \1, got '\2'", text)
+    return f"{text[:LONGEST].rstrip(' .')}; see --help"
