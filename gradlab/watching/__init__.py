@@ -1,1 +1,1 @@
-"""A run in progress, on the terminal and as a local page: read beside its writer, never touched."""
+"""A run in progress, on the terminal and as a local page: read beside its writer, never changed."""

@@ -1,4 +1,4 @@
-"""Columns of a run's tables as charts: one row of a table of `Quantity` is one chart.
+"""Columns of a run's tables as charts: one `Column` is one chart.
 
 Several seeds are one line, their median, with a band from the smallest to the largest; one seed has
 its own interval where the file holds one: value ± 1.96 standard errors, or two columns.
@@ -27,8 +27,8 @@ def same(values: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """Which column is shown, and how.
+class Column:
+    """A column of a run that is charted, and how.
 
     Attributes:
         table, column: in the run's file; title, unit: for readers.
@@ -53,9 +53,12 @@ class Quantity:
 
 
 def chart(
-    record: Record, wanted: Quantity, prefix: str = "", levels: Mapping[str, float] | None = None
+    record: Record,
+    wanted: Column,
+    prefix: str = "",
+    levels: Mapping[str, float] | None = None,
 ) -> Chart | None:
-    """The chart of a quantity; None where the run has no value of it.
+    """The chart of a column; None where the run has no value of it.
 
     Args:
         prefix: of the table's name, for tables of a probe in a run of training, whose seeds are
@@ -65,29 +68,29 @@ def chart(
     if wanted.column not in arrays:
         return None
     columns = [(wanted.column, wanted.label), *wanted.also]
-    found = [
+    curves = [
         curve
         for column, label in columns
         if column in arrays
         for curve in _curves(arrays, wanted, column, label, in_turn=bool(prefix))
         if curve.latest is not None
     ]
-    if not found:
+    if not curves:
         return None
     return Chart(
         f"{prefix}{wanted.table}-{wanted.column}",
         wanted.title,
         wanted.unit,
-        found[:MOST_CURVES],
+        curves[:MOST_CURVES],
         wanted.scale,
         across=arrays[wanted.column].dims[0],
-        about=_about(arrays, wanted, len(found)),
+        about=_about(arrays, wanted, len(curves)),
         levels=levels or {},
     )
 
 
 def _curves(
-    arrays: Arrays, wanted: Quantity, column: str, label: str, in_turn: bool
+    arrays: Arrays, wanted: Column, column: str, label: str, in_turn: bool
 ) -> Iterator[Curve]:
     """One curve for each entry of the dimension beside rows and seeds."""
     main = column == wanted.column
@@ -114,11 +117,11 @@ def by_seed(array: Array, in_turn: bool) -> Floats:
         values = np.moveaxis(values, array.dims.index(SEED), 1)
     else:
         values = values[:, None]
-    found = values.reshape(*values.shape[:2], prod(values.shape[2:]))
-    return carried(found) if in_turn and found.shape[1] > 1 else found
+    flat = values.reshape(*values.shape[:2], prod(values.shape[2:]))
+    return carried(flat) if in_turn and flat.shape[1] > 1 else flat
 
 
-def _ends(arrays: Arrays, wanted: Quantity, in_turn: bool) -> tuple[Floats, Floats] | None:
+def _ends(arrays: Arrays, wanted: Column, in_turn: bool) -> tuple[Floats, Floats] | None:
     """Lower and upper end, [K, E, entries]."""
     if wanted.ends and all(name in arrays for name in wanted.ends):
         low, high = (by_seed(arrays[name], in_turn) for name in wanted.ends)
@@ -129,7 +132,7 @@ def _ends(arrays: Arrays, wanted: Quantity, in_turn: bool) -> tuple[Floats, Floa
     return value - Z * error, value + Z * error
 
 
-def _entries(arrays: Arrays, wanted: Quantity, column: str, label: str) -> list[str]:
+def _entries(arrays: Arrays, wanted: Column, column: str, label: str) -> list[str]:
     others = [dim for dim in arrays[column].dims[1:] if dim != SEED]
     if len(others) != 1 or wanted.last:
         return [label] * int(np.prod([len(arrays[dim].values) for dim in others], dtype=int))
@@ -137,14 +140,14 @@ def _entries(arrays: Arrays, wanted: Quantity, column: str, label: str) -> list[
     return [f"{label} {wanted.entry} {number}".strip() for number in numbers]
 
 
-def _about(arrays: Arrays, wanted: Quantity, curves: int) -> str:
-    """What line and band are, and what is left out."""
+def _about(arrays: Arrays, wanted: Column, curves: int) -> str:
+    """Meaning of line and band, and the number of curves left out."""
     dims = arrays[wanted.column].dims
     seeds = len(arrays[SEED].values) if SEED in dims else 1
-    told = [f"median of {seeds} seeds"] if seeds > 1 else []
+    parts = [f"median of {seeds} seeds"] if seeds > 1 else []
     what = "from the smallest to the largest" if seeds > 1 else "95% interval"
     if seeds > 1 or {wanted.error, *wanted.ends} & arrays.keys():
-        told.append(f"band: {what}" if curves <= MOST_BANDS else f"{what} where you point")
+        parts.append(f"band: {what}" if curves <= MOST_BANDS else f"{what} where you point")
     if curves > MOST_CURVES:
-        told.append(f"{curves - MOST_CURVES} more not drawn")
-    return "; ".join(told)
+        parts.append(f"{curves - MOST_CURVES} more not drawn")
+    return "; ".join(parts)

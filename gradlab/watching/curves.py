@@ -33,8 +33,8 @@ class Curve:
     @property
     def latest(self) -> int | None:
         """Row of the last value, which may be infinite."""
-        found = np.flatnonzero(~np.isnan(self.value))
-        return int(found[-1]) if len(found) else None
+        measured = np.flatnonzero(~np.isnan(self.value))
+        return int(measured[-1]) if len(measured) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,14 +67,14 @@ def kept(value: Floats, low: Floats, high: Floats) -> NDArray[np.int64]:
     count = len(value)
     if count <= MOST:
         return np.arange(count)
-    known = np.flatnonzero(~np.isnan(value))
-    edges = [0, count - 1, int(known[-1]) if len(known) else 0]
+    measured = np.flatnonzero(~np.isnan(value))
+    edges = [0, count - 1, int(measured[-1]) if len(measured) else 0]
     return np.unique([*edges, *(row for part in _extremes(value, low, high) for row in part)])
 
 
 def _extremes(value: Floats, low: Floats, high: Floats) -> Iterator[NDArray[np.int64]]:
-    for each in (value, -value, low, -high):
-        yield _lowest(each)
+    for signed in (value, -value, low, -high):
+        yield _lowest(signed)
 
 
 def _lowest(values: Floats) -> NDArray[np.int64]:
@@ -89,17 +89,17 @@ def _lowest(values: Floats) -> NDArray[np.int64]:
 
 def carried(values: Floats) -> Floats:
     """Every NaN replaced by what stood last in its column, [K, …]: seeds are measured in turn."""
-    known = ~np.isnan(values)
+    measured = ~np.isnan(values)
     rows = np.arange(len(values)).reshape(-1, *[1] * (values.ndim - 1))
-    last = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
-    found = np.take_along_axis(values, np.maximum(last, 0), axis=0)
-    return np.where(last < 0, np.nan, found)
+    last = np.maximum.accumulate(np.where(measured, rows, -1), axis=0)
+    latest = np.take_along_axis(values, np.maximum(last, 0), axis=0)
+    return np.where(last < 0, np.nan, latest)
 
 
 def spread(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Median, smallest and largest of the seeds, [K, E] → [K] each, NaN where none has a value."""
     empty = np.asarray(np.isnan(values).all(axis=1))
-    known = np.where(empty[:, None], 0.0, values)
-    parts = np.nanmedian(known, axis=1), np.nanmin(known, axis=1), np.nanmax(known, axis=1)
+    filled = np.where(empty[:, None], 0.0, values)
+    parts = np.nanmedian(filled, axis=1), np.nanmin(filled, axis=1), np.nanmax(filled, axis=1)
     median, low, high = (np.where(empty, np.nan, part) for part in parts)
     return median, low, high

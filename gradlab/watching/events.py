@@ -1,4 +1,4 @@
-"""What happened in a run and how far it is: plain values that both views show."""
+"""Events and progress of a run: plain values that both views show."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Event:
 
 
 def last_of_each_kind(events: Sequence[Event]) -> list[tuple[Event, int]]:
-    """The last event of each kind of alarm and how many there were, in order; all that are none."""
+    """The last event of each kind of alarm and how many there were, in order; every other event."""
     last: dict[str, Event] = {}
     often = Counter(_kind(each) for each in events)
     for each in events:
@@ -43,9 +43,9 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        across: what is counted; done: of them; total: None where nobody knows.
-        rate: of late, per second, NaN where unknown; seconds: since the run began.
-        beat: seconds from row to row of late, 0 where unknown.
+        across: what is counted; done: of them; total: None where unknown.
+        rate: of the latest rows, per second, NaN where unknown; seconds: since the run began.
+        beat: seconds between the latest rows, 0 where unknown.
     """
 
     across: str

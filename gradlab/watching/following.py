@@ -1,9 +1,13 @@
-"""A run that grows, read again and again at the price of what is new. Nothing is locked or written.
+"""A run that grows, of which each reading takes the new rows only. Nothing is locked or written.
 
     journal    the frames behind the last whole one; all of it where another file took its place
     file       again when a fold has replaced it, which happens at sizes that grow geometrically
 
-As in `gradlab.storage.journal`, the journal is taken first, so that no row falls between the two.
+As in `gradlab.storage.journal`, the journal is read first, so that no row falls between the two.
+
+A writer holds the lock of its journal from its first row to its last. Trying that lock would take
+it, for a moment, from a writer that is about to begin. So the system's table of locks is read
+(Linux), which disturbs no process.
 """
 
 from __future__ import annotations
@@ -19,21 +23,21 @@ from gradlab.storage.journal import UNREADABLE, journal_of
 from gradlab.storage.journal_frames import Frame
 from gradlab.storage.journal_tables import merged
 from gradlab.storage.records import Record
-from gradlab.watching.writers import locked
 
 Writer = Literal["none", "writing", "gone", "closed", "unknown"]
 Stamp = tuple[int, int, int]
+LOCKS = Path("/proc/locks")
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """A run as it stands.
+class Snapshot:
+    """A run at one reading.
 
     Attributes:
         record: its rows; None where there are none, or none can be read.
         writer: "writing": it holds the journal; "gone": a journal is left that nobody holds;
-            "closed": it has folded its journal and left; "unknown": the system does not tell;
-            "none": nothing is there.
+            "closed": it has folded its journal; "unknown": the system has no table of locks;
+            "none": there is no run.
         written: when a row was last written, in seconds of `time.time`; None where never.
         trouble: why nothing can be read, else "".
     """
@@ -46,7 +50,7 @@ class Sight:
 
 @final
 class Follower:
-    """Looks at one run. Keeps its journal open, so that another file cannot pass for it."""
+    """Reader of one run. It keeps the journal open, so that another file is not taken for it."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -55,10 +59,10 @@ class Follower:
         self._frames: list[Frame] = []
         self._lost = 0  # 1 where a frame behind the last whole one was damaged
         self._base: tuple[Stamp | None, Record] = None, Record({}, {})
-        self._sight: Sight | None = None
+        self._snapshot: Snapshot | None = None
 
-    def look(self) -> Sight:
-        """The run as it stands; the same object where nothing has changed."""
+    def read(self) -> Snapshot:
+        """The present run; the same object where nothing has changed."""
         try:
             fresh = self._take_journal()
             fresh = self._take_file() or fresh
@@ -67,26 +71,26 @@ class Follower:
             record, trouble = None, str(error)
         except OSError as error:
             record, trouble = None, f"{self.path} cannot be read ({error.strerror})"
-        sight = Sight(record, self._writer(), self._written(), trouble)
-        if self._sight is None or vars(sight) != vars(self._sight):
-            self._sight = sight
-        return self._sight
+        snapshot = Snapshot(record, self._writer(), self._written(), trouble)
+        if self._snapshot is None or vars(snapshot) != vars(self._snapshot):
+            self._snapshot = snapshot
+        return self._snapshot
 
     def _record(self, fresh: bool) -> Record | None:
-        """What was there, unless something is new or could not be read."""
-        if self._sight is not None and not fresh and not self._sight.trouble:
-            return self._sight.record
+        """The former record, unless something is new or could not be read."""
+        if self._snapshot is not None and not fresh and not self._snapshot.trouble:
+            return self._snapshot.record
         return self._merged()
 
     def _take_journal(self) -> bool:
-        """Whole frames that were not there; says whether anything has changed."""
-        place, had = journal_of(self.path), self._journal is not None
+        """Read new whole frames; returns whether anything has changed."""
+        place, held = journal_of(self.path), self._journal is not None
         try:
             there = os.stat(place)
         except FileNotFoundError:
             self._drop_journal()
-            return had
-        same = had and os.path.samestat(os.fstat(self._journal.fileno()), there)
+            return held
+        same = held and os.path.samestat(os.fstat(self._journal.fileno()), there)
         if not same or there.st_size < self._end:
             same = False
             self._drop_journal()
@@ -94,11 +98,11 @@ class Follower:
         descriptor = self._journal.fileno()
         size = os.fstat(descriptor).st_size
         data = os.pread(descriptor, size - self._end, self._end) if size > self._end else b""
-        found = list(journal_frames.decode(data))
-        self._frames += [frame for _, frame in found]
-        whole, before = (found[-1][0] if found else 0), self._lost
+        frames = list(journal_frames.decode(data))
+        self._frames += [frame for _, frame in frames]
+        whole, before = (frames[-1][0] if frames else 0), self._lost
         self._end, self._lost = self._end + whole, int(not journal_frames.torn(data[whole:]))
-        return bool(found) or not same or self._lost != before
+        return bool(frames) or not same or self._lost != before
 
     def _drop_journal(self) -> None:
         if self._journal is not None:
@@ -106,10 +110,10 @@ class Follower:
         self._journal, self._end, self._frames, self._lost = None, 0, [], 0
 
     def _take_file(self) -> bool:
-        """The folded part, where it was replaced."""
+        """Read the folded part where it was replaced; returns whether it was."""
         try:
-            found = os.stat(self.path)
-            stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+            status = os.stat(self.path)
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             stamp = None
         if stamp == self._base[0]:
@@ -139,3 +143,20 @@ class Follower:
             return os.fstat(self._journal.fileno()).st_mtime
         stamp = self._base[0]
         return None if stamp is None else stamp[2] / 1e9
+
+
+def locked(inode: int, table: Path = LOCKS) -> bool | None:
+    """Whether a process holds the lock of the file `inode`; None: the system has no such table."""
+    try:
+        lines = table.read_text().splitlines()
+    except OSError:
+        return None
+    return any(_holds(line.split(), inode) for line in lines)
+
+
+def _holds(words: list[str], inode: int) -> bool:
+    """A line is "7: FLOCK ADVISORY WRITE 617 fe:00:2146306 0 EOF": a process that holds a lock.
+
+    Devices are not compared, since some file systems show another one to their users.
+    """
+    return "->" not in words and any(word.endswith(f":{inode}") for word in words[1:])

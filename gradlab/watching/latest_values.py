@@ -10,11 +10,11 @@ from gradlab.watching.curves import Chart, Curve
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a curve says now.
+class LatestValue:
+    """The latest value of a curve.
 
     Attributes:
-        at: where it was measured; old: rows of other tables have come since.
+        at: where it was measured; old: other tables have later rows.
         shown, ends: value and interval or range in words.
     """
 
@@ -30,21 +30,21 @@ class Reading:
 
 
 def through_run(charts: Sequence[Chart]) -> list[tuple[Chart, Curve]]:
-    """All curves that go on with the run, in their order."""
+    """All curves over the run, in order."""
     return [(chart, curve) for chart in charts if chart.through_run for curve in chart.curves]
 
 
-def readings(charts: Sequence[Chart]) -> Iterator[Reading]:
-    """Of all curves that go on with the run, in their order."""
-    found = through_run(charts)
-    newest = max((float(curve.x[-1]) for _, curve in found), default=-inf)
-    for chart, curve in found:
+def latest_values(charts: Sequence[Chart]) -> Iterator[LatestValue]:
+    """The latest value of every curve over the run, in order."""
+    curves = through_run(charts)
+    newest = max((float(curve.x[-1]) for _, curve in curves), default=-inf)
+    for chart, curve in curves:
         k = curve.latest
         at = nan if k is None else float(curve.x[k])
         parts = (curve.value, curve.low, curve.high)
         value, low, high = (nan if k is None or p is None else float(p[k]) for p in parts)
         label, shown, ends = name(chart, curve), number(value), _span(low, high)
-        yield Reading(label, chart.unit, value, low, high, at, at < newest, shown, ends)
+        yield LatestValue(label, chart.unit, value, low, high, at, at < newest, shown, ends)
 
 
 def name(chart: Chart, curve: Curve) -> str:
@@ -52,7 +52,7 @@ def name(chart: Chart, curve: Curve) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Significant digits; a dash for what is not there."""
+    """Significant digits; a dash for a missing value."""
     if isnan(value):
         return "–"
     return f"{value:.{digits}g}".replace("-", "−").replace("inf", "∞")
@@ -60,5 +60,5 @@ def number(value: float, digits: int = 4) -> str:
 
 def _span(low: float, high: float) -> str:
     """Both ends of an interval or range; "" where there is none."""
-    known = not isnan(low) and not isnan(high) and low != high
-    return f"{number(low, 3)} … {number(high, 3)}" if known else ""
+    finite = not isnan(low) and not isnan(high) and low != high
+    return f"{number(low, 3)} … {number(high, 3)}" if finite else ""

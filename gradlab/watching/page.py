@@ -1,7 +1,7 @@
-"""The page of a live view: one document that asks for nothing but states of its own run.
+"""The page of a live view: one document that requests the states of its own run only.
 
-Style and script are inside and named by their hashes; what the script gets from a run it sets as
-text, never as HTML. The look is that of the reports.
+Style and script are inside and named by their hashes; the script sets values of a run as text,
+never as HTML. The look is that of the reports.
 """
 
 from __future__ import annotations

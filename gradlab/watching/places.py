@@ -1,5 +1,4 @@
-"""Who is served at a time: a connection that comes to a full house takes the place of one that
-keeps it without asking for anything.
+"""Connections that are served at a time: at the limit, a new one replaces an idle one.
 
     asking      its request has not arrived whole: gives way to the next, the oldest first
     answered    gives way after `AT_LEAST` seconds, when nobody is asking: it does not read

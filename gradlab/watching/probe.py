@@ -8,37 +8,37 @@ from typing import Any
 import numpy as np
 
 from gradlab.storage.records import Record
+from gradlab.watching.columns import SEED, Arrays, Column, by_seed, chart
 from gradlab.watching.curves import Chart, Curve, Floats, Scale, spread
 from gradlab.watching.events import Event, Layer, Progress, paced
-from gradlab.watching.quantities import SEED, Arrays, Quantity, by_seed, chart
 
 SPENT = "time spent by the probe"
-QUANTITIES = (
-    Quantity(
+COLUMNS = (
+    Column(
         "vitals", "grad_norm", "gradient norm", "before clipping", "log", label="mean",
         also=(("grad_norm_max", "largest"),),
     ),
-    Quantity("vitals", "update_ratio", "update ratio", "|Δθ| / |θ|", "log"),
-    Quantity("vitals", "critic_loss", "critic loss", "as noted", "log"),
-    Quantity("vitals", "episode_return", "return of an episode", "reward"),
-    Quantity("successive", "signal_share", "signal in one gradient", "|E g|² / E |g|²",
+    Column("vitals", "update_ratio", "update ratio", "|Δθ| / |θ|", "log"),
+    Column("vitals", "critic_loss", "critic loss", "as noted", "log"),
+    Column("vitals", "episode_return", "return of an episode", "reward"),
+    Column("successive", "signal_share", "signal in one gradient", "|E g|² / E |g|²",
              error="share_se"),
-    Quantity("successive", "snr", "signal to noise", "of one batch", "log"),
-    Quantity("successive", "noise_scale", "noise scale", "batches", "log"),
-    Quantity("measured", "chosen_horizon", "chosen horizon", "steps",
+    Column("successive", "snr", "signal to noise", "of one batch", "log"),
+    Column("successive", "noise_scale", "noise scale", "batches", "log"),
+    Column("measured", "chosen_horizon", "chosen horizon", "steps",
              ends=("kept_low", "kept_high")),
-    Quantity("measured", "weight_zero", "weight of horizon 0", "share",
+    Column("measured", "weight_zero", "weight of horizon 0", "share",
              ends=("weight_zero_low", "weight_zero_high")),
-    Quantity("vitals", "nonfinite_updates", "non-finite gradients", "updates per row"),
-    Quantity("vitals", "saturation", "saturated actions", "share at their limit", entry="action"),
-    Quantity("vitals", "spent", SPENT, "share"),
-    Quantity("measured", "over_data", "model error over data error", "longest horizon", "log",
+    Column("vitals", "nonfinite_updates", "non-finite gradients", "updates per row"),
+    Column("vitals", "saturation", "saturated actions", "share at their limit", entry="action"),
+    Column("vitals", "spent", SPENT, "share"),
+    Column("measured", "over_data", "model error over data error", "longest horizon", "log",
              error="over_data_se", convert=np.exp),
-    Quantity("measured", "growth", "growth of the variance", "ln per step", error="growth_se"),
-    Quantity("measured", "lyapunov", "Lyapunov exponent", "per step", error="lyapunov_se"),
-    Quantity("measured", "jacobian_error", "Jacobian error of the prior", "of their size", "log",
+    Column("measured", "growth", "growth of the variance", "ln per step", error="growth_se"),
+    Column("measured", "lyapunov", "Lyapunov exponent", "per step", error="lyapunov_se"),
+    Column("measured", "jacobian_error", "Jacobian error of the prior", "of their size", "log",
              error="jacobian_error_se", convert=np.exp),
-    Quantity("measured", "value", "critic's value", "reward", error="value_se", label="value",
+    Column("measured", "value", "critic's value", "reward", error="value_se", label="value",
              also=(("return_bound", "bound"),)),
 )  # fmt: skip
 
@@ -53,11 +53,11 @@ PROFILES: tuple[tuple[str, str, str, Scale], ...] = (
 def charts(record: Record, prefix: str = "") -> list[Chart]:
     """What the probe has measured so far."""
     spent = {"budget": _budget(record)} if np.isfinite(_budget(record)) else {}
-    found = [
+    drawn = [
         chart(record, wanted, prefix, spent if wanted.title == SPENT else None)
-        for wanted in QUANTITIES
+        for wanted in COLUMNS
     ]
-    return [each for each in found if each is not None] + _profiles(record, prefix)
+    return [chart for chart in drawn if chart is not None] + _profiles(record, prefix)
 
 
 def _budget(record: Record) -> float:
@@ -68,10 +68,10 @@ def _budget(record: Record) -> float:
 
 
 def _profiles(record: Record, prefix: str) -> list[Chart]:
-    """Errors over the horizon in the last measurement that found any, a curve per estimator."""
+    """Errors over the horizon in the last measurement that has any, a curve per estimator."""
     table = record.groups.get(f"{prefix}measured", {})
-    found = (_profile(record, table, prefix, *each) for each in PROFILES)
-    return [each for each in found if each is not None]
+    drawn = (_profile(record, table, prefix, *row) for row in PROFILES)
+    return [chart for chart in drawn if chart is not None]
 
 
 def _profile(
@@ -163,8 +163,8 @@ def layers(record: Record, prefix: str = "") -> list[Layer]:
     if not table or not all(name in table for name in names) or not len(table["zero"].values):
         return []
     columns = [spread(by_seed(table[name], False)[-1].T)[0] for name in names]
-    known = parameters(record)
+    tensors = parameters(record)
     return [
-        Layer(known[k] if k < len(known) else f"tensor {k}", *map(float, values))
+        Layer(tensors[k] if k < len(tensors) else f"tensor {k}", *map(float, values))
         for k, values in enumerate(zip(*columns, strict=True))
     ]

@@ -1,12 +1,11 @@
-"""A live view as a page on this machine: two answers and nothing else.
+"""A live view as a page on this machine: two answers only.
 
     GET /             the page
     GET /state.json   the state; 304 where it has not changed (ETag)
 
-It listens on 127.0.0.1 alone, and answers only who calls it by a name of this machine: a page from
-elsewhere whose own name was pointed here (DNS rebinding) gets nothing. Requests are compared with
-these two words, never taken for a path. Few are served at a time (`places`), each for a few seconds
-at most.
+It listens on 127.0.0.1 alone, and answers requests to a name of this machine only: a page from
+elsewhere whose name was pointed here (DNS rebinding) is refused. Requests are compared with these
+two words and never used as a path. Few are served at a time (`places`), each for a few seconds.
 """
 
 from __future__ import annotations
@@ -123,7 +122,7 @@ class Server(ThreadingHTTPServer):
             self.places.leave(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that go away are nobody's business."""
+        """Ignore clients that disconnect."""
 
 
 @final
@@ -154,11 +153,11 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(HTTPStatus.NOT_FOUND)
 
     def _state(self, body: bool) -> None:
-        found, mark = self.server.states.now()
-        known = [each.strip() for each in self.headers.get("If-None-Match", "").split(",")]
-        same = mark in known
-        told = b"" if same or not body else found
-        self._send(304 if same else 200, told, "application/json", NOTHING, {"ETag": mark})
+        state, mark = self.server.states.now()
+        held = [mark.strip() for mark in self.headers.get("If-None-Match", "").split(",")]
+        same = mark in held
+        content = b"" if same or not body else state
+        self._send(304 if same else 200, content, "application/json", NOTHING, {"ETag": mark})
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """The bare status: nothing of a request comes back. All but GET and HEAD are refused."""
@@ -173,8 +172,8 @@ class Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response(code)
         sizes = {} if code == HTTPStatus.NOT_MODIFIED else {"Content-Length": str(len(body))}
-        told = {"Content-Type": kind, "Content-Security-Policy": policy, **sizes, **HEADERS}
-        for name, value in {**told, **(more or {})}.items():
+        headers = {"Content-Type": kind, "Content-Security-Policy": policy, **sizes, **HEADERS}
+        for name, value in {**headers, **(more or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)

@@ -1,4 +1,4 @@
-"""Views that go on: a screen that is redrawn, plain lines where there is none, or a page."""
+"""Continuous views of a run: a screen that is redrawn, plain lines into a pipe, or a page."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gradlab.watching import words
 from gradlab.watching.state import State, Watcher
 from gradlab.watching.terminal import room, screen
 
-EVERY = 1.0  # seconds between two looks
+EVERY = 1.0  # seconds between two readings
 LINES = 10.0  # seconds between two lines
 FOOT = "Ctrl-C ends this view, not the run."
 OVER = ("ended", "stopped")
 
 
 def redraw(watcher: Watcher, console: Console) -> None:
-    """The whole screen, once a second, until Ctrl-C; what it showed last stays."""
+    """Redraw the screen once a second until Ctrl-C; the last state stays."""
 
     def drawn() -> object:
         return screen(watcher.state(), watcher.clock(), room(console, console.height), FOOT)
@@ -35,10 +35,10 @@ def redraw(watcher: Watcher, console: Console) -> None:
 def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.sleep) -> None:
     """A line when there are new rows, at most every ten seconds, until the run has ended; events
     and changes of phase at once."""
-    shown, told, due = "", 0, 0.0
+    shown, printed, due = "", 0, 0.0
     while True:
         state, now = watcher.state(), watcher.clock()
-        told = _events(state, told, out)
+        printed = _events(state, printed, out)
         if state.phase != shown or (now >= due and state.phase == "running"):
             print(f"{time.strftime('%H:%M:%S', time.localtime(now))} {words.line(state, now)}",
                   file=out, flush=True)  # fmt: skip
@@ -48,11 +48,11 @@ def lines(watcher: Watcher, out: IO[str], sleep: Callable[[float], None] = time.
         sleep(max(EVERY, watcher.rest))
 
 
-def _events(state: State, told: int, out: IO[str]) -> int:
-    """What has happened since; returns how much has happened in all."""
+def _events(state: State, printed: int, out: IO[str]) -> int:
+    """Print new events; returns the number of all."""
     events = state.view.events
-    for each in events[told:]:
-        print(f"  {words.event(state, each)}", file=out, flush=True)
+    for event in events[printed:]:
+        print(f"  {words.event(state, event)}", file=out, flush=True)
     return len(events)
 
 
@@ -65,8 +65,8 @@ def page(watcher: Watcher, port: int, opened: bool, console: Console) -> None:
     from gradlab.watching.server import Server
 
     with Server(watcher, port) as server:
-        told = words.printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
-        console.print(told, markup=False, soft_wrap=True)
+        notice = words.printable(f"watching {watcher.path} at {server.url} (Ctrl-C ends it)")
+        console.print(notice, markup=False, soft_wrap=True)
         if opened:
             webbrowser.open(server.url)
         server.serve_forever()

@@ -1,6 +1,6 @@
 """A curve in one line of characters: eight heights, or six marks where a terminal has ASCII only.
 
-Each place shows the mean of its stretch of x. A blank says that nothing finite was measured there;
+Each place shows the mean of its stretch of x. A blank is a stretch without a finite value;
 where a curve has fewer rows than places, a value stands until the next one.
 """
 
@@ -20,10 +20,10 @@ def sparkline(curve: Curve, width: int, scale: str = "linear", ascii_only: bool 
     heights = _means(curve.x, _scaled(curve.value, scale), width)
     if len(curve.x) < width:
         heights = carried(heights)
-    known = heights[np.isfinite(heights)]
-    if not len(known):
+    measured = heights[np.isfinite(heights)]
+    if not len(measured):
         return " " * width
-    low, span = known.min(), known.max() - known.min()
+    low, span = measured.min(), measured.max() - measured.min()
     levels = (heights - low) / span if span > 0 else np.zeros(width)
     return "".join(
         marks[min(int(level * len(marks)), len(marks) - 1)] if np.isfinite(height) else " "
@@ -32,7 +32,7 @@ def sparkline(curve: Curve, width: int, scale: str = "linear", ascii_only: bool 
 
 
 def _scaled(values: Floats, scale: str) -> Floats:
-    """What a page's axis shows."""
+    """Values on the scale of the chart's axis."""
     if scale == "linear":
         return values
     return np.asarray(np.log(np.where(values > 0, values, np.nan)))

@@ -1,9 +1,9 @@
-"""What both views show of a run: one value, made from its file and journal.
+"""The state of a run in progress, as both views show it: one value of its file and journal.
 
     waiting → empty → running ⇄ silent → ended (its writer has closed it)
                                        → stopped (its writer is gone and has not)
 
-A run is silent when its next row is five times later than rows have been of late, and at least ten
+A run is silent when its next row is five times later than the latest rows were, and at least ten
 seconds: an evaluation or a measurement may take that long.
 """
 
@@ -24,15 +24,15 @@ from gradlab.storage.records import Record
 from gradlab.watching import probe, training
 from gradlab.watching.curves import Chart
 from gradlab.watching.events import Event, Layer, Progress
-from gradlab.watching.following import Follower, Sight
-from gradlab.watching.latest_values import readings
+from gradlab.watching.following import Follower, Snapshot
+from gradlab.watching.latest_values import latest_values
 
 Phase = Literal["waiting", "empty", "running", "silent", "ended", "stopped", "unreadable"]
 KINDS = {"training": training, "probe": probe}
 PREFIXES = {"training": training.PREFIX, "probe": ""}
 SILENT = 10.0  # seconds
 BEATS = 5
-SHARE = 0.05  # of a core, for looking
+SHARE = 0.05  # of a core, for reading
 EVENTS = 200  # the last ones, which a page shows
 
 
@@ -41,7 +41,7 @@ class View:
     """The numbers of a run.
 
     Attributes:
-        kind: "training", "probe", or "" before there is anything.
+        kind: "training", "probe", or "" before the first row.
         lost: rows that are missing in the file, by their numbers.
     """
 
@@ -56,7 +56,7 @@ class View:
 
     @property
     def rows(self) -> bool:
-        """Is there anything to show?"""
+        """Whether there is anything to show."""
         return bool(self.charts or self.events)
 
 
@@ -82,33 +82,33 @@ class State:
 
 @final
 class Watcher:
-    """States of one run, at the price of what is new."""
+    """States of one run; each reads the new rows only."""
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
         self.path, self.clock = Path(path), clock
         self._follower = Follower(path)
         self._made: tuple[Record | None, View, str] = None, View(), ""
-        self.rest = 0.0  # seconds to leave alone before the next look
+        self.rest = 0.0  # seconds to leave alone before the next reading
 
     def state(self) -> State:
-        """The run as it stands; says how long to rest, so that looks keep to their share."""
+        """The present state; `rest` is the time to wait, so that reading keeps to its share."""
         begun = time.thread_time()
-        found = self._state()
+        present = self._state()
         self.rest = (time.thread_time() - begun) / SHARE
-        return found
+        return present
 
     def _state(self) -> State:
-        sight = self._follower.look()
-        if not sight.trouble and sight.record is not self._made[0]:
-            self._made = self._viewed(sight.record)
+        snapshot = self._follower.read()
+        if not snapshot.trouble and snapshot.record is not self._made[0]:
+            self._made = self._viewed(snapshot.record)
         _, view, trouble = self._made
-        trouble = sight.trouble or trouble
-        phase: Phase = "unreadable" if trouble else _phase(sight, view, self.clock())
-        told = trouble or _told(phase, view, self.path)
-        return State(str(self.path), phase, told, sight.written, view)
+        trouble = snapshot.trouble or trouble
+        phase: Phase = "unreadable" if trouble else _phase(snapshot, view, self.clock())
+        text = trouble or _in_words(phase, view, self.path)
+        return State(str(self.path), phase, text, snapshot.written, view)
 
     def _viewed(self, record: Record | None) -> tuple[Record | None, View, str]:
-        """The view of a record, or the last one and why there is no new one."""
+        """The view of a record, or the last view and why there is no new one."""
         if record is None:
             return None, View(), ""
         try:
@@ -137,21 +137,21 @@ def view(record: Record, path: Path) -> View:
         raise InputError(f"{path} is damaged or foreign ({error!r}): make the run again") from error
 
 
-def _phase(sight: Sight, view: View, now: float) -> Phase:
-    if sight.writer == "none":
+def _phase(snapshot: Snapshot, view: View, now: float) -> Phase:
+    if snapshot.writer == "none":
         return "waiting"
     beat = 0.0 if view.progress is None else view.progress.beat
-    late = now - (sight.written or now) > max(SILENT, BEATS * beat)
-    if sight.writer == "closed":
+    late = now - (snapshot.written or now) > max(SILENT, BEATS * beat)
+    if snapshot.writer == "closed":
         return "ended"
-    if sight.writer == "gone" and late:  # not at once: a writer may be about to take it
+    if snapshot.writer == "gone" and late:  # not at once: a writer may be about to take it
         return "stopped"
     if not view.rows:
         return "empty"
     return "silent" if late else "running"
 
 
-def _told(phase: Phase, view: View, path: Path) -> str:
+def _in_words(phase: Phase, view: View, path: Path) -> str:
     if phase == "waiting":
         return f"no run at {path} yet: waiting for it"
     if phase == "empty":
@@ -159,12 +159,12 @@ def _told(phase: Phase, view: View, path: Path) -> str:
     if phase == "ended":
         return f"the run has ended{_open_end(view)}"
     if phase == "stopped":
-        return f"nobody writes the run, and it was not closed{_open_end(view)}"
+        return f"the run has no writer, and it was not closed{_open_end(view)}"
     return "no row for long, but it is not closed" if phase == "silent" else "running"
 
 
 def _open_end(view: View) -> str:
-    """Of training: is it complete?"""
+    """How far short of its end a training run is."""
     progress = view.progress
     if progress is None or progress.total is None:
         return ""
@@ -174,7 +174,7 @@ def _open_end(view: View) -> str:
 
 
 def document(state: State) -> dict[str, Any]:
-    """As JSON: numbers that are not finite are null. Does not change while no row comes."""
+    """The state as JSON: numbers that are not finite are null. Unchanged while no row is added."""
     view, progress = state.view, state.view.progress
     return {
         "run": state.run,
@@ -185,7 +185,7 @@ def document(state: State) -> dict[str, Any]:
         "title": view.title,
         "facts": dict(view.facts),
         "progress": None if progress is None else _plain_progress(progress),
-        "latest": [_finite(vars(reading)) for reading in readings(view.charts)],
+        "latest": [_finite(vars(reading)) for reading in latest_values(view.charts)],
         "charts": [_plain_chart(chart) for chart in view.charts],
         "events": [vars(event) for event in view.events[-EVENTS:]],
         "layers": [_finite(vars(layer)) for layer in view.layers],
@@ -211,12 +211,12 @@ def _plain_chart(chart: Chart) -> dict[str, Any]:
 
 
 def _listed(values: Any) -> list[float | None]:
-    """Six significant digits are what a page can show."""
+    """Values with the six significant digits that a page can show."""
     return [float(f"{v:.6g}") if np.isfinite(v) else None for v in values.tolist()]
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON can say it."""
+    """The values, those that are not finite as None."""
     return {
         name: None if isinstance(value, float) and not isfinite(value) else value
         for name, value in values.items()

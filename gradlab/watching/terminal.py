@@ -1,7 +1,7 @@
-"""A state as a terminal shows it: head, a row with a sparkline per quantity, what has happened.
+"""A state on the terminal: head, a row with a sparkline per quantity, events.
 
-Nothing is told by colour alone, and what does not fit is left out with its number, the least
-important first.
+Colour alone carries no information. Rows that do not fit are left out, the least important first,
+and counted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.text import Text
 from gradlab.watching import words
 from gradlab.watching.curves import Chart, Curve
 from gradlab.watching.events import last_of_each_kind
-from gradlab.watching.latest_values import Reading, readings, through_run
+from gradlab.watching.latest_values import LatestValue, latest_values, through_run
 from gradlab.watching.sparkline import sparkline
 from gradlab.watching.state import State
 
@@ -30,7 +30,7 @@ FEWEST = 4  # quantities
 SPACES = 4  # lines: around the table, its head, and the cursor
 STYLES = {"running": "bold green", "silent": "bold yellow", "stopped": "bold red",
           "unreadable": "bold red"}  # fmt: skip
-Row = tuple[Chart, Curve, Reading]
+Row = tuple[Chart, Curve, LatestValue]
 
 
 @dataclass(frozen=True)
@@ -49,39 +49,39 @@ def room(console: Console, height: int | None) -> Room:
 def screen(state: State, now: float, room: Room, foot: str = "") -> Group:
     """Everything that fits into the room."""
     head = _head(state, now, room)
-    curves, found = through_run(state.view.charts), readings(state.view.charts)
-    rows = [(chart, curve, each) for (chart, curve), each in zip(curves, found, strict=True)]
+    curves, values = through_run(state.view.charts), latest_values(state.view.charts)
+    rows = [(chart, curve, each) for (chart, curve), each in zip(curves, values, strict=True)]
     below = [Text(foot, style="dim")] if foot else []
     free = None
     if room.height is not None:
         free = room.height - len(head) - len(below) - SPACES
-    told = _events(state, room, free, len(rows))
-    shown = len(rows) if free is None else max(free - len(told), FEWEST)
+    happened = _events(state, room, free, len(rows))
+    shown = len(rows) if free is None else max(free - len(happened), FEWEST)
     hidden = 0 if len(rows) <= shown else len(rows) - shown + 1
     parts: list[Text | Table] = [*head]
     if rows:
         parts += [Text(), _table(rows[: len(rows) - hidden], state, room)]
     if hidden:
         parts.append(Text(f"… {hidden} more: taller window, --once or --web", style="dim"))
-    return Group(*parts, *([Text(), *told] if told else []), *below)
+    return Group(*parts, *([Text(), *happened] if happened else []), *below)
 
 
 def _head(state: State, now: float, room: Room) -> list[Text]:
     """Title and phase, progress, facts."""
     view = state.view
     phase = f"{words.MARKS[state.phase]} {words.phase(state, now)}"
-    found = [Text(words.printable(view.title or state.run), style="bold")]
-    found.append(Text(phase, style=STYLES.get(state.phase, "bold")))
+    lines = [Text(words.printable(view.title or state.run), style="bold")]
+    lines.append(Text(phase, style=STYLES.get(state.phase, "bold")))
     if view.progress is not None:
-        found.append(Text(_bar(state, room) + words.how_far(state, view.progress)))
+        lines.append(Text(_bar(state, room) + words.how_far(state, view.progress)))
     if view.facts:
         facts = (f"{name} {value}" for name, value in view.facts.items())
-        found.append(Text(words.printable(" · ".join(facts)), style="dim"))
+        lines.append(Text(words.printable(" · ".join(facts)), style="dim"))
     if view.lost:
-        found.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
-    for each in found:
-        each.no_wrap, each.overflow = room.height is not None, "ellipsis"
-    return found
+        lines.append(Text(f"! {view.lost} rows of the file are lost", style="bold"))
+    for line in lines:
+        line.no_wrap, line.overflow = room.height is not None, "ellipsis"
+    return lines
 
 
 def _bar(state: State, room: Room) -> str:
@@ -126,8 +126,8 @@ def _events(state: State, room: Room, free: int | None, rows: int) -> list[Text]
         return [Text(each) for each in more + [words.event(state, e) for e in events[-EVENTS:]]]
     if not events:
         return []
-    told = [words.event(state, each, often) for each, often in last_of_each_kind(events)]
-    last = [Text(line) for line in textwrap.wrap(told[-1], max(room.width, 20))[:4]]
+    texts = [words.event(state, each, often) for each, often in last_of_each_kind(events)]
+    last = [Text(line) for line in textwrap.wrap(texts[-1], max(room.width, 20))[:4]]
     others = max(free - min(rows, free // 2) - len(last), 0)
-    before = [Text(each, no_wrap=True, overflow="ellipsis") for each in told[:-1]]
+    before = [Text(each, no_wrap=True, overflow="ellipsis") for each in texts[:-1]]
     return [*(before[-others:] if others else []), *last]

@@ -1,4 +1,4 @@
-"""A run of training as a live view shows it: which columns, how far it is, what has happened."""
+"""A run of training as a live view shows it: its columns, progress and events."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from gradlab.storage.records import Array, Record
 from gradlab.watching import probe
+from gradlab.watching.columns import Column, chart
 from gradlab.watching.curves import Chart, Curve, Floats, kept
 from gradlab.watching.events import Event, Progress, paced
-from gradlab.watching.quantities import Quantity, chart
 
 PREFIX = "probe_"  # of the tables of a probe inside
 
@@ -23,36 +23,36 @@ def _unexplained(explained: Floats) -> Floats:
 
 
 FIRST = (
-    Quantity("evaluations", "return_mean", "return", "reward", error="return_se"),
-    Quantity("updates", "policy_norm", "policy gradient norm", "before clipping", "log"),
-    Quantity("updates", "critic_loss", "critic loss", "scaled reward²", "log"),
-    Quantity("updates", "value", "mean critic value", "scaled reward"),
-    Quantity("updates", "nonfinite", "non-finite updates", "updates per row"),
-    Quantity("updates", "weight", "weights of the mixture", "share", entry="h ="),
-    Quantity("weights", "in_force", "measured weights in force", "share", entry="h ="),
+    Column("evaluations", "return_mean", "return", "reward", error="return_se"),
+    Column("updates", "policy_norm", "policy gradient norm", "before clipping", "log"),
+    Column("updates", "critic_loss", "critic loss", "scaled reward²", "log"),
+    Column("updates", "value", "mean critic value", "scaled reward"),
+    Column("updates", "nonfinite", "non-finite updates", "updates per row"),
+    Column("updates", "weight", "weights of the mixture", "share", entry="h ="),
+    Column("weights", "in_force", "measured weights in force", "share", entry="h ="),
 )
 MORE = (
-    Quantity("weights", "over_rule", "measured weights: error over rule's", "MSE", "log",
+    Column("weights", "over_rule", "measured weights: error over rule's", "MSE", "log",
              ends=("over_rule_low", "over_rule_high")),
-    Quantity("weights", "share", "time spent by measuring weights", "share"),
-    Quantity(
+    Column("weights", "share", "time spent by measuring weights", "share"),
+    Column(
         "gradients", "relative_mse", "gradient error, longest horizon", "of the true square", "log",
         ends=("relative_mse_low", "relative_mse_high"), last=True,
     ),
-    Quantity(
+    Column(
         "model", "prediction_explained", "model error", "share of held-out variance", "log",
         entry="output", convert=_unexplained,
     ),
-    Quantity("updates", "realised_horizon", "realised horizon", "model steps"),
-    Quantity("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
-    Quantity("updates", "clipped", "clipped policy updates", "share"),
-    Quantity("updates", "broken", "non-finite transitions", "transitions per row"),
-    Quantity("evaluations", "ends", "terminal states", "per episode"),
+    Column("updates", "realised_horizon", "realised horizon", "model steps"),
+    Column("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
+    Column("updates", "clipped", "clipped policy updates", "share"),
+    Column("updates", "broken", "non-finite transitions", "transitions per row"),
+    Column("evaluations", "ends", "terminal states", "per episode"),
 )  # fmt: skip
 
 
 def charts(record: Record) -> list[Chart]:
-    """What matters most, what a probe inside has measured, the rest, and the run's pace."""
+    """Charts in the order of importance: training, its probe, further columns, the pace."""
     first, more = (
         [each for wanted in group if (each := chart(record, wanted)) is not None]
         for group in (FIRST, MORE)
@@ -104,14 +104,14 @@ def progress(record: Record) -> Progress:
 
 
 def events(record: Record) -> list[Event]:
-    """What the run has told, and the alarms of a probe inside, in their order."""
+    """Events of the run and alarms of its probe, in their order."""
     config = json.loads(str(record.attributes["config"]))
     table: Mapping[str, Any] = record.groups.get("events", {})
     per = 2 * int(config["settings"]["seeds"])  # numbers of the events of one iteration
-    told = [
+    reported = [
         Event(int(number) // per, "run", str(message))
         for number, message in (
             zip(table["number"].values, table["message"].values, strict=True) if table else ()
         )
     ]
-    return sorted([*told, *probe.events(record, PREFIX)], key=lambda event: event.at)
+    return sorted([*reported, *probe.events(record, PREFIX)], key=lambda event: event.at)

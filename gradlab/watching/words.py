@@ -1,11 +1,11 @@
-"""A state in words: what both kinds of terminal view say."""
+"""A state in words, for both kinds of terminal view."""
 
 from __future__ import annotations
 
 from math import isfinite
 
 from gradlab.watching.events import Event, Progress
-from gradlab.watching.latest_values import readings
+from gradlab.watching.latest_values import latest_values
 from gradlab.watching.state import State
 from gradlab.wording import two
 
@@ -17,7 +17,7 @@ STALE = ("running", "silent", "stopped")
 
 
 def printable(text: str) -> str:
-    """Names and messages come from a file: nothing in them may steer a terminal."""
+    """Text from a file without control characters, which could steer a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
@@ -29,15 +29,15 @@ def lasting(seconds: float) -> str:
 
 
 def phase(state: State, now: float) -> str:
-    """What the run is doing, and for how long it has said nothing."""
-    told = printable(state.told)
+    """The phase of the run, and the age of its last row."""
+    text = printable(state.told)
     if state.phase not in STALE or state.written is None:
-        return told
-    return f"{told}; last row {lasting(state.age(now))} ago"
+        return text
+    return f"{text}; last row {lasting(state.age(now))} ago"
 
 
 def how_far(state: State, progress: Progress) -> str:
-    """Iteration of all; while it goes on, its rate and the time that is left."""
+    """Iteration of all; while the run goes on, its rate and the time that is left."""
     parts = [f"{progress.across} {progress.done:,}"]
     if progress.total is not None and progress.share is not None:
         parts[0] += f" of {progress.total:,} ({progress.share:.0%})"
@@ -49,12 +49,12 @@ def how_far(state: State, progress: Progress) -> str:
     return ", ".join(parts)
 
 
-def event(state: State, told: Event, often: int = 1) -> str:
-    """When, how often, what kind, and what was said."""
+def event(state: State, happened: Event, often: int = 1) -> str:
+    """An event in words: when, how often, its kind and its message."""
     across = "" if state.view.progress is None else state.view.progress.across
-    kind = "" if told.kind == "run" else f"{told.kind}: "
+    kind = "" if happened.kind == "run" else f"{happened.kind}: "
     times = f", {often} times" if often > 1 else ""
-    return printable(f"! {across} {told.at:,}{times}: {kind}{told.text}")
+    return printable(f"! {across} {happened.at:,}{times}: {kind}{happened.text}")
 
 
 def line(state: State, now: float) -> str:
@@ -62,6 +62,8 @@ def line(state: State, now: float) -> str:
     progress = state.view.progress
     if progress is None or not state.view.rows:
         return phase(state, now)
-    values = [printable(f"{each.name} {each.shown}") for each in readings(state.view.charts)][:4]
+    values = [printable(f"{each.name} {each.shown}") for each in latest_values(state.view.charts)][
+        :4
+    ]
     parts = [how_far(state, progress), *values]
     return ", ".join(parts if state.phase == "running" else [phase(state, now), *parts])

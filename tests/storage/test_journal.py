@@ -186,7 +186,7 @@ def test_a_file_and_a_journal_of_two_runs_are_refused_and_kept(tmp_path):
         Journal(path, TABLES, ABOUT)
     with pytest.raises(InputError, match="two runs"):
         journal.fold(path, 10**6)
-    assert "two runs" in Follower(path).look().trouble
+    assert "two runs" in Follower(path).read().trouble
     assert (path.read_bytes(), journal_of(path).read_bytes()) == before
     journal_of(path).unlink()
     assert read(path).groups["updates"]["iteration"].values[0] == 100

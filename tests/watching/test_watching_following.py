@@ -10,7 +10,7 @@ import pytest
 
 from gradlab.storage import journal, journal_frames, records
 from gradlab.storage.journal import discard, journal_of, read
-from gradlab.watching import following, writers
+from gradlab.watching import following
 from gradlab.watching.following import Follower
 from gradlab.watching.state import SILENT, Watcher
 from tests.watching import grown
@@ -40,11 +40,11 @@ def test_every_row_is_there_at_every_look_while_the_journal_is_folded_again_and_
             if k % 80 == 79 and writer._child is not None:
                 writer._child.wait()
             if k % 8 == 0:
-                assert iterations(follower.look()) == [10 * j for j in range(k + 1)]
+                assert iterations(follower.read()) == [10 * j for j in range(k + 1)]
             seen.add(path.stat().st_ino if path.exists() else None)
     assert len(seen) > 2
-    assert follower.look().writer == "closed"
-    same(follower.look().record, read(path))
+    assert follower.read().writer == "closed"
+    same(follower.read().record, read(path))
 
 
 WRITER = """
@@ -66,7 +66,7 @@ def test_beside_a_writer_at_work_no_look_misses_a_row_or_shows_a_wrong_one(tmp_p
     writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)])
     end = time.monotonic() + 30
     while (len(counts) < 80 or len(files) < 3) and time.monotonic() < end:
-        record = follower.look().record
+        record = follower.read().record
         files.add(path.stat().st_ino if path.exists() else None)
         if record is None or not len(rows := record.groups["updates"]["iteration"].values):
             continue
@@ -100,8 +100,8 @@ def test_a_fold_in_the_middle_of_a_look_hides_no_row(tmp_path, monkeypatch):
 
         monkeypatch.setattr(records, "read", read_while_folding)
         follower = Follower(path)
-        assert iterations(follower.look()) == [0, 10]
-        assert iterations(follower.look()) == [0, 10, 20, 30]
+        assert iterations(follower.read()) == [0, 10]
+        assert iterations(follower.read()) == [0, 10, 20, 30]
 
 
 def test_only_what_is_new_is_read(tmp_path, monkeypatch):
@@ -114,10 +114,10 @@ def test_only_what_is_new_is_read(tmp_path, monkeypatch):
         for k in range(50):
             writer.append("updates", grown.update_row(k))
         taken.clear()
-        first = follower.look()
-        assert follower.look() is first
+        first = follower.read()
+        assert follower.read() is first
         writer.append("updates", grown.update_row(50))
-        assert iterations(follower.look())[-1] == 500
+        assert iterations(follower.read())[-1] == 500
     size = taken[0] / 51
     assert taken[1] == 0 and 0 < taken[2] < 2 * size
 
@@ -127,12 +127,12 @@ def test_a_run_that_is_replaced_is_followed_into_the_new_one(tmp_path):
     with grown.training(path) as writer:
         writer.append("updates", grown.update_row(7))
     follower = Follower(path)
-    assert iterations(follower.look()) == [70]
+    assert iterations(follower.read()) == [70]
     discard(path)
-    assert follower.look().writer == "none" and follower.look().record is None
+    assert follower.read().writer == "none" and follower.read().record is None
     with grown.training(path) as writer:
         writer.append("updates", grown.update_row(1))
-        assert iterations(follower.look()) == [10]
+        assert iterations(follower.read()) == [10]
 
 
 def test_a_journal_of_the_same_size_in_the_place_of_the_old_one_is_noticed(tmp_path):
@@ -142,7 +142,7 @@ def test_a_journal_of_the_same_size_in_the_place_of_the_old_one_is_noticed(tmp_p
         writer = grown.training(path)
         writer.append("updates", grown.update_row(k))
         writer._file.close()
-        assert iterations(follower.look()) == [10 * k]
+        assert iterations(follower.read()) == [10 * k]
         journal_of(path).unlink()
 
 
@@ -155,10 +155,10 @@ def test_a_torn_row_counts_when_it_is_whole(tmp_path):
     whole = journal_of(path).read_bytes()
     journal_of(path).write_bytes(whole[:-5])
     follower = Follower(path)
-    assert iterations(follower.look()) == [0, 10]
+    assert iterations(follower.read()) == [0, 10]
     with journal_of(path).open("ab") as file:
         file.write(whole[-5:])
-    assert iterations(follower.look()) == [0, 10, 20]
+    assert iterations(follower.read()) == [0, 10, 20]
 
 
 def test_looking_takes_no_lock_and_changes_no_byte(tmp_path):
@@ -166,12 +166,12 @@ def test_looking_takes_no_lock_and_changes_no_byte(tmp_path):
     grown.killed(path)
     before = journal_of(path).read_bytes()
     follower = Follower(path)
-    assert follower.look().writer == "gone"
+    assert follower.read().writer == "gone"
     assert journal_of(path).read_bytes() == before
     with grown.training(path) as writer:  # would refuse to begin if somebody held the lock
-        assert follower.look().writer == "writing"
+        assert follower.read().writer == "writing"
         writer.append("updates", grown.update_row(9))
-        assert iterations(follower.look())[-1] == 90
+        assert iterations(follower.read())[-1] == 90
 
 
 def test_locks_are_read_from_the_systems_table(tmp_path):
@@ -180,10 +180,10 @@ def test_locks_are_read_from_the_systems_table(tmp_path):
         "1: FLOCK  ADVISORY  WRITE 617 fe:00:2146306 0 EOF\n"
         "2: -> FLOCK  ADVISORY  WRITE 618 fe:00:777 0 EOF\n"
     )
-    assert writers.locked(2146306, table) is True
-    assert writers.locked(6306, table) is False
-    assert writers.locked(777, table) is False  # waits for it
-    assert writers.locked(1, tmp_path / "none") is None
+    assert following.locked(2146306, table) is True
+    assert following.locked(6306, table) is False
+    assert following.locked(777, table) is False  # waits for it
+    assert following.locked(1, tmp_path / "none") is None
 
 
 def test_the_phase_says_what_the_writer_does(tmp_path):

@@ -12,14 +12,14 @@ from gradlab.storage.journal import Journal
 from gradlab.watching import state as states
 from gradlab.watching.curves import MOST, Curve, carried, kept, spread
 from gradlab.watching.events import Event, Progress, last_of_each_kind, paced
-from gradlab.watching.latest_values import number, readings
+from gradlab.watching.latest_values import latest_values, number
 from gradlab.watching.sparkline import sparkline
 from gradlab.watching.state import Watcher, document
 from tests.watching import grown
 
 
 def latest(state):
-    return {each.name: each for each in readings(state.view.charts)}
+    return {each.name: each for each in latest_values(state.view.charts)}
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_the_profile_is_that_of_the_last_measurement(probe):
     assert chart.curves[1].value.tolist() == [6, 7, 8, 9, 10]
     assert chart.curves[1].high.tolist() == [12, 14, 16, 18, 20]
     assert "measured at 400, 64 starts" in chart.about
-    assert not any("by horizon" in each.name for each in readings(probe.view.charts))
+    assert not any("by horizon" in each.name for each in latest_values(probe.view.charts))
 
 
 def test_tensors_are_listed_with_their_names(probe):
