@@ -109,16 +109,17 @@ class Reparameterised(nn.Module):
         return self._bounded(self._normal(state)[0])
 
     def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.actor(state)
-        found = getattr(found, "base_dist", found)  # of Independent
-        if isinstance(found, torch.distributions.Normal):
-            found = found.loc, found.scale.log()
-        if self.log_std is not None and isinstance(found, Tensor):
-            return found, self.log_std.reshape(1, -1).expand_as(found)
-        if isinstance(found, tuple | list) and len(found) == 2 and self.log_std is None:
-            mean, log_std = found
+        returned = self.actor(state)
+        returned = getattr(returned, "base_dist", returned)  # of Independent
+        if isinstance(returned, torch.distributions.Normal):
+            returned = returned.loc, returned.scale.log()
+        if self.log_std is not None and isinstance(returned, Tensor):
+            return returned, self.log_std.reshape(1, -1).expand_as(returned)
+        if isinstance(returned, tuple | list) and len(returned) == 2 and self.log_std is None:
+            mean, log_std = returned
             return mean, log_std.expand_as(mean)
-        got = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
+        several = isinstance(returned, tuple | list)
+        got = f"{len(returned)} values" if several else type(returned).__name__
         wanted = "mean and log_std" if self.log_std is None else "the mean alone"
         raise InputError(
             f"actor returns {got}, expected {wanted}: write a module with noise_dim and "

@@ -25,7 +25,7 @@ from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.storage.whole_files import placed
-from gradlab.user_code.loading import load_made, own
+from gradlab.user_code.loading import is_user_function, load_made
 
 KEY = "gradlab.architecture"
 Kind = Policy | GaussianPolicy | QCritic | MemberMLP | GaussianEnsemble
@@ -69,8 +69,8 @@ def build(architecture: Mapping[str, Any]) -> nn.Module:
             inner.pop("kind")
             return Gaussian(Policy(**inner), **arguments)
         if not isinstance(kind, str) or kind not in KINDS:
-            known = ", ".join([*KINDS, WRAPPER])
-            raise InputError(f"architecture kind is {kind!r}, expected one of {known}")
+            kinds = ", ".join([*KINDS, WRAPPER])
+            raise InputError(f"architecture kind is {kind!r}, expected one of {kinds}")
         return KINDS[kind](**arguments)
     except (TypeError, ValueError, RuntimeError, KeyError) as error:
         if isinstance(error, InputError):
@@ -102,7 +102,7 @@ def load(path: str | Path) -> nn.Module:
     Raises:
         InputError: no such file or function, a damaged or foreign file, an unknown architecture.
     """
-    if own(path):
+    if is_user_function(path):
         return _made(str(path))
     path = Path(path)
     if not path.is_file():
@@ -133,10 +133,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _made(name: str) -> nn.Module:
-    found = load_made(name)
-    if inspect.isroutine(found):
-        return FunctionCritic(found)
-    if not isinstance(found, nn.Module):
-        got = validation.shown(found)
+    made = load_made(name)
+    if inspect.isroutine(made):
+        return FunctionCritic(made)
+    if not isinstance(made, nn.Module):
+        got = validation.shown(made)
         raise InputError(f"{name} returned {got}, expected a torch.nn.Module")
-    return found
+    return made

@@ -1,7 +1,7 @@
-"""Critics as users have them: a module or a function, that returns [N] or [N, 1].
+"""Critics of users: a module or a function that returns [N] or [N, 1].
 
-A function is called as it is, on the user's own networks. One that knows a single precision is
-given that one; a module, which is copied, is measured in float64.
+A function is called as it is, on the user's own networks. One that takes a single precision is
+called in it; a module, which is copied, is measured in float64.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class FunctionCritic(nn.Module):
         if given in self._works:
             return self._in(self._works[given], inputs)
         try:
-            found = self.function(*inputs)
+            value = self.function(*inputs)
         except RuntimeError as error:
             if "dtype" not in str(error) or given not in _OTHER:
                 raise
-            found = self._in(_OTHER[given], inputs)
+            value = self._in(_OTHER[given], inputs)
             self._works[given] = _OTHER[given]
             if given == torch.float64:
                 warnings.warn(
@@ -48,11 +48,11 @@ class FunctionCritic(nn.Module):
                     "the network itself, a module (state, action) -> [N], to have it in float64",
                     stacklevel=2,
                 )
-        return found
+        return value
 
     def _in(self, dtype: torch.dtype, inputs: tuple[Tensor, ...]) -> Any:
-        found = self.function(*(each.to(dtype) for each in inputs))
-        return found.to(inputs[0].dtype) if isinstance(found, Tensor) else found
+        value = self.function(*(x.to(dtype) for x in inputs))
+        return value.to(inputs[0].dtype) if isinstance(value, Tensor) else value
 
 
 def as_critic(critic: Any, name: str = "critic") -> nn.Module:
@@ -72,7 +72,7 @@ def as_critic(critic: Any, name: str = "critic") -> nn.Module:
 
 
 def same_critic(one: nn.Module | None, other: nn.Module | None) -> bool:
-    """Is it one network, or one function?"""
+    """Whether both are one network, or one function."""
     if isinstance(one, FunctionCritic) and isinstance(other, FunctionCritic):
         return one.function is other.function
     return one is other
@@ -80,5 +80,5 @@ def same_critic(one: nn.Module | None, other: nn.Module | None) -> bool:
 
 def judge(critic: nn.Module, value: str, state: Tensor, action: Tensor) -> Tensor:
     """Values [N] of a Q critic at states [N, ds] and actions [N, da], or of a V critic."""
-    found: Tensor = critic(state) if value == "V" else critic(state, action)
-    return found[:, 0] if found.shape == (len(state), 1) else found
+    values: Tensor = critic(state) if value == "V" else critic(state, action)
+    return values[:, 0] if values.shape == (len(state), 1) else values

@@ -2,8 +2,8 @@
 
     h ← σ(h W + b),      W [E, in, out], b [E, 1, out], h [E, N, in]
 
-Members never meet, so a model's ensemble, twin critics and several seeds trained at once are the
-same thing: E networks apart, in one program.
+Members are independent, so a model's ensemble, twin critics and several seeds trained at once are
+the same thing: E networks apart, in one program.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class MemberMLP(nn.Module):
     @torch.no_grad()
     def set_member(self, index: int, network: nn.Sequential) -> None:
         """One member gets the numbers of `network`, which `networks.mlp.mlp` made."""
-        own: list[Any] = list(self.linear)
-        for layer, source in zip(own, _linear(network), strict=True):
+        layers: list[Any] = list(self.linear)
+        for layer, source in zip(layers, _linear(network), strict=True):
             layer.weight[index] = source.weight.T
             if layer.bias is not None:
                 layer.bias[index, 0] = source.bias

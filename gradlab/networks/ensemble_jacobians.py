@@ -47,10 +47,10 @@ class Along:
 def mean_jacobians(ensemble: GaussianEnsemble, state: Tensor, action: Tensor) -> Tensor:
     """∂μ_k/∂[s, a], [E, N, out, ds + da]; state [N, ds] and action [N, da], or one per member."""
     x, width = torch.cat([state, action], dim=-1), ensemble.outputs
-    found = x.new_empty(ensemble.members, x.shape[-2], width, x.shape[-1])
+    mean = x.new_empty(ensemble.members, x.shape[-2], width, x.shape[-1])
     for member, rows, numbers, part in _parts(ensemble, x, width):
-        found[member, rows] = _of_mean(numbers, part)[0]
-    return found
+        mean[member, rows] = _of_mean(numbers, part)[0]
+    return mean
 
 
 @torch.no_grad()
@@ -58,11 +58,11 @@ def jacobians(ensemble: GaussianEnsemble, state: Tensor, action: Tensor) -> Jaco
     """∂μ_k/∂[s, a] and ∂σ_k/∂[s, a], per member."""
     x, width = torch.cat([state, action], dim=-1), ensemble.outputs
     shape = (ensemble.members, x.shape[-2], width, x.shape[-1])
-    found = Jacobians(x.new_empty(shape), x.new_empty(shape))
+    jacobian = Jacobians(x.new_empty(shape), x.new_empty(shape))
     for member, rows, numbers, part in _parts(ensemble, x, 2 * width):
         mean, std = _of_both(numbers, part)
-        found.mean[member, rows], found.std[member, rows] = mean[0], std[0]
-    return found
+        jacobian.mean[member, rows], jacobian.std[member, rows] = mean[0], std[0]
+    return jacobian
 
 
 @torch.no_grad()
@@ -70,12 +70,12 @@ def averaged_jacobians(ensemble: GaussianEnsemble, state: Tensor, action: Tensor
     """The same, averaged over the members, of which one is held at a time."""
     x, width = torch.cat([state, action], dim=-1), ensemble.outputs
     shape = (x.shape[-2], width, x.shape[-1])
-    found = Jacobians(x.new_zeros(shape), x.new_zeros(shape))
+    average = Jacobians(x.new_zeros(shape), x.new_zeros(shape))
     for _, rows, numbers, part in _parts(ensemble, x, 2 * width):
         mean, std = _of_both(numbers, part)
-        found.mean[rows] += mean[0] / ensemble.members
-        found.std[rows] += std[0] / ensemble.members
-    return found
+        average.mean[rows] += mean[0] / ensemble.members
+        average.std[rows] += std[0] / ensemble.members
+    return average
 
 
 def along(ensemble: GaussianEnsemble, state: Tensor, action: Tensor, directions: Tensor) -> Along:
@@ -134,9 +134,9 @@ def _parts(
     columns = min(columns, x.shape[-1])
     for member in range(ensemble.members):
         numbers = ensemble.numbers(x, [member])
-        own = x if x.ndim == 2 else x[member]
-        for rows in blocks(numbers.layers, len(own), columns):
-            yield member, rows, numbers, own[None, rows]
+        inputs = x if x.ndim == 2 else x[member]
+        for rows in blocks(numbers.layers, len(inputs), columns):
+            yield member, rows, numbers, inputs[None, rows]
 
 
 def _of_mean(numbers: Numbers, x: Tensor) -> Tensor:

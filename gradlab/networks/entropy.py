@@ -25,7 +25,7 @@ from gradlab.networks.policies import check_stochastic
 class WithLogProb(nn.Module):
     """state [N, ds], noise [N, noise_dim] → ã [N, da + 1]; the parameters are the policy's own.
 
-    A policy without `with_log_prob` is asked for `log_prob` of its action instead, which runs the
+    A policy without `with_log_prob` has its `log_prob` called instead, which runs the
     network twice and so leaves the fast path of per-sample gradients.
 
     Raises:

@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Numbers:
-    """What a prediction reads, in one dtype and for some of the members.
+    """The numbers of a prediction, in one dtype and for some of the members.
 
     input_* are [E, 1, ds + da], target_* and bounds [E, 1, out]. `residual` is the derivative of
     [s, 0] by [s, a], [out, ds + da].
@@ -143,11 +143,11 @@ class GaussianEnsemble(nn.Module):
                 raise InputError(f"{name} has shape {list(value.shape)}, expected {want}")
             _check_normaliser(name, value)
         for name, value in pairs:
-            own: Tensor = getattr(self, name)
-            own.copy_(value.reshape(-1, 1, own.shape[-1]).expand_as(own))
+            buffer: Tensor = getattr(self, name)
+            buffer.copy_(value.reshape(-1, 1, buffer.shape[-1]).expand_as(buffer))
 
     def numbers(self, like: Tensor, members: Sequence[int] | None = None) -> Numbers:
-        """Everything that a prediction reads, as a value that follows `like`."""
+        """All numbers of a prediction, in the dtype and on the device of `like`."""
         chosen = range(self.members) if members is None else members
 
         def some(tensor: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def check_policy(policy: nn.Module, state: Tensor, action_dim: int) -> None:
 
 
 def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) -> None:
-    """The same for a critic, which must return one value per row, [N] or [N, 1] (see `judge`).
+    """Try the critic, which must return one value per row, [N] or [N, 1] (see `judge`).
 
     Raises:
         InputError: as `check_policy`, or for values that are detached from their inputs.
@@ -84,7 +84,7 @@ def check_critic(critic: nn.Module, value: str, state: Tensor, action_dim: int) 
 
 
 def check_trainable(policy: nn.Module) -> None:
-    """Is there a θ to differentiate?
+    """Check that there is a θ to differentiate.
 
     Raises:
         InputError: every parameter is frozen.

@@ -115,7 +115,7 @@ def tangents(layers: Layers, x: Tensor, directions: Tensor) -> tuple[Tensor, Ten
 def blocks(layers: Layers, n: int, columns: int) -> Iterator[slice]:
     """Slices of n samples, each with `columns` rows per member that fit the cache."""
     weights = layers.weights[0]
-    width = max(max(each.shape[1:]) for each in layers.weights)
+    width = max(max(weight.shape[1:]) for weight in layers.weights)
     per_sample = len(weights) * columns * width * weights.element_size()
     size = max(1, (GPU_CACHE if weights.is_cuda else CACHE) // per_sample)
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))

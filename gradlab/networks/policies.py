@@ -33,7 +33,7 @@ Scalars = float | tuple[float, ...]  # one number for all actions, or one per ac
 
 @runtime_checkable
 class HasDensity(Protocol):
-    """What a score needs of a policy beside `forward(state, noise)`."""
+    """Methods that a score needs of a policy, beside `forward(state, noise)`."""
 
     noise_dim: int
 
@@ -212,7 +212,7 @@ class Gaussian(nn.Module):
 
 
 def is_stochastic(policy: nn.Module) -> TypeGuard[HasDensity]:
-    """Has the policy noise and a density: `noise_dim` > 0, `log_prob` and `infer_noise`?"""
+    """Whether the policy has noise and a density: `noise_dim` > 0, `log_prob` and `infer_noise`?"""
     return noise_dim(policy) > 0 and isinstance(policy, HasDensity)
 
 

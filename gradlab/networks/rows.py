@@ -1,6 +1,6 @@
-"""Does a function treat the rows of a batch alone? Row 0 twice, beside two different neighbours.
+"""Test that a function treats the rows of a batch independently: row 0 beside two neighbours.
 
-A batch mean, a softmax over dim 0 or batch statistics give a row another result in other company:
+A batch mean, a softmax over dim 0 or batch statistics make a row's result depend on the others:
 then a gradient "per sample" belongs to no sample, and every variance is wrong.
 """
 
@@ -22,7 +22,7 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
 
     Args:
         function: of tensors with N rows each, to one tensor with N rows; what it makes of rows out
-            of its range, or at random, is not judged here.
+            of its range, or at random, is not tested here.
         inputs: at least 2 rows each, or nothing is tried.
 
     Raises:

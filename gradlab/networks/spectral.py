@@ -3,8 +3,8 @@
     W ↦ bound · W / σ_max(W)              (Miyato et al. 2018; RP-PGM, appendix B.1)
 
 In train mode σ_max comes from one power iteration per use, u ← Wv/‖Wv‖, v ← Wᵀu/‖Wᵀu‖, so that a
-network changes a little whenever it is asked; in eval mode it is exact. `baked` makes a network of
-plain weights, which checkpoints take, and `norms` measures what came out. A policy's gradient is by
+network changes a little at every call; in eval mode it is exact. `baked` makes a network of
+plain weights, which checkpoints take, and `norms` measures the result. A policy's gradient is by
 W while it is normalised, by the plain weights once it is baked: two sets of coordinates.
 
 A network of 1-Lipschitz layers is no 1-Lipschitz model: one that predicts s + f·m((x − c)/d) has
@@ -42,7 +42,7 @@ class LayerNorm:
     Attributes:
         name: of the layer in its network.
         values: one per member; one in all for a network without members.
-        normalised: is it held at a bound?
+        normalised: whether it is held at a bound.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Tensors on disk without pickle: safetensors files that say what they are, and hold a checksum.
+"""Tensors on disk without pickle: safetensors files with their kind and a checksum.
 
     metadata    one key → a JSON object, whose "checksum" is the CRC-32 of the rest of it and of
                 every tensor's name, type, shape and bytes
@@ -27,26 +27,26 @@ CHECKSUM = "checksum"
 
 
 def metadata(key: str, about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """What belongs beside `tensors`, which are contiguous and on the CPU."""
+    """The metadata of `tensors`, which are contiguous and on the CPU."""
     plain = json.loads(json.dumps(about))
     return {key: json.dumps(plain | {CHECKSUM: _checksum(plain, tensors)})}
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
-    """The tensors in a file and what it says of them; warns where it has no checksum.
+    """The tensors and the metadata of a file; warns where it has no checksum.
 
     Raises:
-        KeyError: it says nothing under `key`. OSError, SafetensorError, ValueError,
+        KeyError: it has no metadata under `key`. OSError, SafetensorError, ValueError,
             RecursionError: it cannot be read, or its checksum is wrong.
     """
     with safe_open(path, framework="pt") as file:
         about = json.loads((file.metadata() or {})[key])
         # Cloned, since a matrix product depends in its last bit on how memory is aligned.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    told = about.pop(CHECKSUM, None) if isinstance(about, dict) else None
-    if told is None:
+    checksum = about.pop(CHECKSUM, None) if isinstance(about, dict) else None
+    if checksum is None:
         warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=3)
-    elif told != _checksum(about, tensors):
+    elif checksum != _checksum(about, tensors):
         raise ValueError(f"{path} has a wrong checksum")
     return tensors, about
 

@@ -1,4 +1,4 @@
-"""A user's policy or critic, called for the first time: what cannot be taken ends in one line.
+"""The first call of a user's policy or critic, which refuses what cannot be measured in one line.
 
 raised       the error, with the remedy where its cause is known
 returned     anything but one tensor
@@ -41,7 +41,7 @@ _LEAST = "choose, critic=lambda s, a: torch.minimum(*critics(s, a))"
 
 
 def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
-    """What the module returns.
+    """The return value of the module.
 
     Raises:
         InputError: it raises, or returns anything but one tensor.
@@ -62,7 +62,7 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
 
 
 def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
-    """Refuse what draws inside: its noise could be neither repeated nor differentiated.
+    """Refuse a module that draws inside: its noise could be neither repeated nor differentiated.
 
     Raises:
         InputError: two calls differ.
@@ -84,7 +84,7 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
 
 
 def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
-    """Refuse what moves with its inputs and has no gradient in any of them; a constant is one.
+    """Refuse a module that varies with its inputs without a gradient; a constant has one, 0.
 
     Raises:
         InputError: it is detached.
@@ -105,15 +105,15 @@ def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
 
 
 def _cure(name: str, error: Exception, inputs: tuple[Tensor, ...]) -> str:
-    """What is to be done about an error, where its words say so."""
+    """Advice about an error, from its words."""
     words = str(error)
     if isinstance(error, NotImplementedError) and name == "policy":
         return _SPLIT
     if "dtype" in words:
         return _CAST.format(name)
     if name == "critic":
-        known = isinstance(error, TypeError | NotImplementedError) or "shape" in words
-        return _INPUTS if known else ""
+        explained = isinstance(error, TypeError | NotImplementedError) or "shape" in words
+        return _INPUTS if explained else ""
     if "positional argument" in words and len(inputs) == 2:
         return "; with noise_dim it is called as policy(state, noise)"
     return ""

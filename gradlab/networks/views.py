@@ -1,4 +1,4 @@
-"""First layers: what a policy sees of the state. Fixed, without parameters, differentiable."""
+"""First layers of a policy, as views of the state. Fixed, without parameters, differentiable."""
 
 from __future__ import annotations
 
