@@ -1,4 +1,4 @@
-"""Making what a measurement needs where the user has none: policies, critics, models."""
+"""Fitting policies, critics and models for a measurement."""
 
 from gradlab.fitting.collection import collect
 from gradlab.fitting.critics import fit_critic

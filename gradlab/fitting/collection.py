@@ -1,9 +1,9 @@
-"""Recording transitions of a task, to fit a model to.
+"""Recorded transitions of a task, the data of a model.
 
     a = clip(π(s, ε) + exploration · η),   η ~ N(0, I)          or, without a policy,
     a ~ U(−limit, limit),  N(0, exploration²) where the task has no limits   (DDPPO's random policy)
 
-What is recorded is the clipped action, which is what the simulator applies.
+The record holds the clipped action, which the simulator applies.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def exploring(task: Task, policy: nn.Module, std: Sequence[float] | None = None)
     """
     width = task.simulator.action_dim
     if std is None:
-        tenth = tuple(0.1 * each for each in task.action_limit or (1.0,) * width)
+        tenth = tuple(0.1 * limit for limit in task.action_limit or (1.0,) * width)
         std = task.exploration or tenth
-    if len(std) != width or not all(0 <= each < math.inf for each in std):
+    if len(std) != width or not all(0 <= limit < math.inf for limit in std):
         raise InputError(f"std is {list(std)}, expected {width} numbers from 0")
     return Exploring(policy, std, task.action_limit)
 

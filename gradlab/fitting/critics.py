@@ -65,7 +65,7 @@ def fit_critic(
     """Q^π as a 2×256 ELU network, float32, from n-step targets.
 
     Args:
-        steps: n of the targets; 1 leans on the critic, 25 on the simulator.
+        steps: n of the targets; 1 relies on the critic, 25 on the simulator.
         termination: as in the measurement: "ignore", or "mask" to stop returns at terminal states.
         spectral, bound: layers held at a spectral norm (`networks.spectral`) while it learns.
 

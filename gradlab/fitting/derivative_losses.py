@@ -3,10 +3,10 @@
     directional  prediction + w R,   R = 1/n Σ_i 1/d ‖∇m v_i − (ŷ_i − ŷ)‖²      (DDPPO eq. 9–10)
     sobolev      prediction + w mean_{j,k} (∇m − Ĵ)_{jk}²,  Ĵ the simulator's  (arXiv 1706.04859)
 
-in the standardised coordinates of `losses`, with v_i = x̂_i − x̂ to the n nearest other points of the
-training data. Derivatives are pushed forward along directions; no Jacobian is formed. As printed,
-eq. 10 maximises R with the likelihood: its sign is corrected here. The text divides by ‖v‖, eq. 9
-does not: `divided` chooses.
+in the standardised coordinates of `losses`, with v_i = x̂_i − x̂ to the n nearest other points of
+the training data. Derivatives are pushed forward along directions; no Jacobian is formed. As
+printed, eq. 10 maximises R with the likelihood: its sign is corrected here. The text divides by
+‖v‖, eq. 9 does not: `divided` chooses.
 
 Under the likelihood an unscaled w means another thing at every noise level, so the squares in R are
 divided by the predicted variance; `as_printed` leaves them as they are.
@@ -115,7 +115,7 @@ class DirectionalDerivative:
         return Bound(used, value, repeated)
 
     def _columns(self, at: Tensor, turn: int) -> Tensor:
-        """Which neighbours [E, N, K] a step uses; each row goes round all of them."""
+        """Which neighbours [E, N, K] a step uses; each row uses all of them in turn."""
         count = self.neighbours if self.directions is None else self.directions
         offset = torch.arange(count, device=at.device) + turn * count
         return (at[..., None] + offset) % self.neighbours
@@ -123,7 +123,7 @@ class DirectionalDerivative:
 
 @dataclass(frozen=True, eq=False)
 class Sobolev:
-    """Squared error of the Jacobian, too: what no method that sees data alone can have.
+    """Squared error of the Jacobian, too: the ceiling of every method that has data alone.
 
     Attributes:
         simulator: whose Jacobians; rows that it flags count by their prediction alone.
@@ -162,26 +162,26 @@ def pushed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The same, and ∇m v [E, N, K, out] along directions [E, N, K, in] of x̂."""
     numbers = ensemble.numbers(inputs)
-    found, moved = tangents(numbers.layers, inputs, directions)
-    mean, raw = found.chunk(2, dim=-1)
+    values, moved = tangents(numbers.layers, inputs, directions)
+    mean, raw = values.chunk(2, dim=-1)
     return mean, bounded(numbers, raw)[0], moved[..., : mean.shape[-1]]
 
 
 def true_jacobians(simulator: System, rows: Rows) -> tuple[Tensor, Tensor]:
-    """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows it vouches for, [M]."""
+    """∂ŷ/∂x̂ of the simulator [M, in, out], and which rows are certified, [M]."""
     record, blocks, sound = rows.record, [], []
     outputs_wanted = rows.targets.shape[1]
     for begin in range(0, len(record), ROWS):
         part = slice(begin, begin + ROWS)
         state, action = record.state[part].double(), record.action[part].double()
-        found = linearize_running(simulator, state, action)
-        by_state = torch.cat([found.A, found.r_s[:, None]], dim=1)
+        linear = linearize_running(simulator, state, action)
+        by_state = torch.cat([linear.A, linear.r_s[:, None]], dim=1)
         if rows.residual:
             width = state.shape[1]
             by_state[:, :width] -= torch.eye(width).to(by_state)
-        whole = torch.cat([by_state, torch.cat([found.B, found.r_a[:, None]], dim=1)], dim=2)
+        whole = torch.cat([by_state, torch.cat([linear.B, linear.r_a[:, None]], dim=1)], dim=2)
         blocks.append(whole[:, :outputs_wanted])
-        sound.append(~found.certificate.flags & torch.isfinite(whole).all(dim=(1, 2)))
+        sound.append(~linear.certificate.flags & torch.isfinite(whole).all(dim=(1, 2)))
     scale = rows.input_std / rows.target_std[:, None]
     found_rows = torch.cat(blocks).to(rows.inputs) * scale
     good = torch.cat(sound)

@@ -1,8 +1,8 @@
 """The descent of all members at once: epochs over bootstrapped rows, stopped member by member.
 
-Members never meet: the loss is a sum over them, Adam works entry by entry, and every member has its
-own initial numbers, bootstrap, order of rows and stopping time. What becomes of one depends on its
-number and the seed alone, not on who is fitted beside it.
+Members are independent: the loss is a sum over them, Adam works entry by entry, and every member
+has its own initial numbers, bootstrap, order of rows and stopping time. The result of one depends
+on its number and the seed alone, not on the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Descent:
     """State: networks, their optimiser, each member's best so far, and the curves.
 
     Attributes:
-        best_epoch: [E], 1 is the first; 0 where none was finite.
+        best_epoch: [E], 1 is the first; 0 where no epoch was finite.
         stopped: [E] bool; diverged: [E], the epoch in which a member left the finite numbers, or 0.
         curves: name → one [E] per epoch ("seconds": one number, the time up to its end).
     """
@@ -82,7 +82,8 @@ class Descent:
         self.curves["training"].append(sums / len(parts))
 
     def judge(self, patience: int | None, seconds: float) -> None:
-        """Take held-out losses, keep what is best, stop who has not improved for `patience`."""
+        """Compare held-out losses, keep the best members, stop those without progress for
+        `patience`."""
         loss, square = self.evaluated()
         for name, value in (("held_out", loss), ("squared_error", square)):
             self.curves[name].append(value)
@@ -114,16 +115,16 @@ class Descent:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next epoch depends on, for `load`."""
-        found = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
-        found |= {f"best.{name}": value for name, value in self.best.items()}
+        tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
         for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
             for key, value in self.adam.state.get(parameter, {}).items():
-                found[f"adam.{k}.{key}"] = value
+                tensors[f"adam.{k}.{key}"] = value
         for name in ("best_loss", "best_epoch", "diverged", "stopped"):
-            found[name] = getattr(self, name)
+            tensors[name] = getattr(self, name)
         for name, curve in self.curves.items():
-            found[f"curve.{name}"] = torch.stack(curve) if curve else torch.empty(0)
-        return found | {"epoch": torch.tensor(self.epoch)}
+            tensors[f"curve.{name}"] = torch.stack(curve) if curve else torch.empty(0)
+        return tensors | {"epoch": torch.tensor(self.epoch)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """
@@ -135,10 +136,10 @@ class Descent:
                 for name, value in target.items():
                     value.copy_(state[prefix + name])
             for k, parameter in enumerate(self.adam.param_groups[0]["params"]):
-                found = _under(state, f"adam.{k}.")
+                moments = _under(state, f"adam.{k}.")
                 self.adam.state[parameter] = {
                     key: value.clone() if key == "step" else value.clone().to(parameter)
-                    for key, value in found.items()
+                    for key, value in moments.items()
                 }
             for name in ("best_loss", "best_epoch", "diverged", "stopped"):
                 getattr(self, name).copy_(state[name])

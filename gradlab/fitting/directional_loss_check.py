@@ -1,16 +1,16 @@
-"""Are neighbours near enough for a directional-derivative loss to help? From the data alone.
+"""Whether a directional-derivative loss can help at the distances between the data's neighbours.
 
     target error   T = E ‖Δy − J v‖² / ‖v‖²        J: the true Jacobian at x
     with a model   D = E ‖Δy − J_m v‖² / ‖v‖² = T + E ‖(J − J_m) v‖² / ‖v‖²
 
 The loss pulls J_m v towards Δy, which is an improvement where the targets are better than the
-model: D − T > T. D is seen on rows that the model was not fitted to. T is estimated without any
-model, from a linear regression of Δy on v over a wider neighbourhood: its residuals, studentised,
-hold both the noise of Δy, which grows as the points come near, and the curvature, which grows as
-they part. The wider neighbourhood bends more than the near one, so T errs upwards, and the answer
-towards "cannot help". Everything in standardised coordinates, per output, as the loss has it;
-without the division where the loss has none. An output that is never learned, such as a noisy
-reward, can outweigh the others in the average: `by_group` asks about states and reward apart.
+model: D − T > T. D is estimated on rows that the model was not fitted to. T is estimated without
+any model, from a linear regression of Δy on v over a wider neighbourhood: its residuals,
+studentised, hold both the noise of Δy, which grows as the points come near, and the curvature,
+which grows as they part. The wider neighbourhood bends more than the near one, so that T errs
+upwards, towards "cannot help". Everything in standardised coordinates, per output, as the loss has
+it; without the division where the loss has none. An output that is never learned, such as a noisy
+reward, can outweigh the others in the average: `by_group` checks states and reward separately.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ Outputs = Literal["all", "state", "reward"]
 
 @dataclass(frozen=True)
 class Nearness:
-    """The answer, in squared standardised units per output.
+    """The result of the check, in squared standardised units per output.
 
     Attributes:
         target_error: T; model_error: D − T, the model's own along the same directions.
         gain: model_error − target_error with its 95% interval, the trajectories left out in turn.
         distance: median standardised ‖v‖ of the neighbours.
         verdict: "can help", "cannot help", or "undecided".
-        rows: that were asked.
+        rows: number of held-out rows.
     """
 
     target_error: float
@@ -69,10 +69,10 @@ def nearness(
     seed: int = 0,
     outputs: Outputs = "all",
 ) -> Nearness:
-    """Judge the directional loss on `data` against a model that was fitted to it without that loss.
+    """Check the directional loss on `data` against a model that was fitted to it without that loss.
 
     Args:
-        fit: of `fit_model` on the same data; its held-out rows are asked.
+        fit: of `fit_model` on the same data; its held-out rows are used.
         neighbours: n of the loss.
         divided: by ‖v‖², as in the loss.
         outputs: which of the model's the errors are averaged over; the loss has "all".

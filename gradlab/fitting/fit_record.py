@@ -1,4 +1,4 @@
-"""A fit on disk: its curves, what became of each member, measured norms, and how it was made."""
+"""A fit on disk: its curves, the result of each member, measured norms, and its settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes of a fit: the members at their best, with plain weights, and how they came about."""
+"""The result of a fit: the members at their best, with plain weights, and their curves."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ LEAST_VARIANCE = 1e-12  # of standardised targets
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A fitted ensemble, and how it came about.
+    """A fitted ensemble with its curves and held-out errors.
 
     Attributes:
         ensemble: the members that did not diverge, with plain weights, in eval mode.
         members: their numbers among those that were fitted.
-        dropped: number → epoch in which that member left the finite numbers.
+        dropped: number → epoch in which that member diverged.
         held_out_loss, best_epoch: of each remaining member.
         explained: [members, out], held-out 1 − MSE / variance per output (s' − s or s', then r).
         explained_error: [out], standard error of its mean over members, the held-out trajectories
@@ -76,7 +76,7 @@ class Fit:
 def finished(
     descent: Descent, settings: ModelSettings, loss: Loss, constant: tuple[str, ...]
 ) -> Fit:
-    """Every member as it was at its best, those that diverged left out.
+    """Every member at its lowest held-out loss, those that diverged left out.
 
     Raises:
         Failure: none is left.

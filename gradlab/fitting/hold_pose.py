@@ -3,7 +3,7 @@
     u = kp (q₀ − q) − kd q̇      in units of the control limit, with the sign of the actuator's gear
 
 It needs no model and no reward, and damps the chained Jacobians of every environment that it can
-keep on its feet; an unactuated pole falls all the same.
+balance; an unactuated pole falls nevertheless.
 """
 
 from __future__ import annotations

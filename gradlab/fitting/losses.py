@@ -1,4 +1,4 @@
-"""What a model may be fitted by: one value per member, in standardised coordinates.
+"""Losses of a model: one value per member, in standardised coordinates.
 
     nll          ½ mean_j [(ŷ − m)_j² / v_j + log v_j + log 2π]                     (DDPPO eq. 2)
     mse          mean_j (ŷ − m)_j²
@@ -57,7 +57,7 @@ class Bound:
     Attributes:
         rows: those that a batch may name [m].
         value: (ensemble, rows [E, N], turn) → [E]; turn counts the batches.
-        repeated: rows whose (s, a) was there before, where the loss looks for neighbours.
+        repeated: rows whose (s, a) was there before, where the loss uses neighbours.
     """
 
     rows: Tensor
@@ -167,10 +167,10 @@ def windows(record: Trajectories, part: Tensor, steps: int) -> Tensor:
     for step in range(1, steps):
         whole &= inside[step : step + len(record)]
         whole &= trajectory[step : step + len(record)] == record.trajectory
-    found = whole.nonzero()[:, 0]
-    if not len(found):
+    first = whole.nonzero()[:, 0]
+    if not len(first):
         raise InputError(
             f"steps is {steps}, but no trajectory of the data has {steps} rows in one part: lower "
             f"it, or record longer ones"
         )
-    return found
+    return first

@@ -1,4 +1,4 @@
-"""How an ensemble is made and fitted, and the papers' settings."""
+"""Settings of an ensemble and its fit, and those of the papers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gradlab.networks import spectral
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """How an ensemble is made and fitted; the papers' widths are `MBPO` and `SMALL`.
+    """Settings of an ensemble and its fit; the papers' widths are `MBPO` and `SMALL`.
 
     Attributes:
         members, first_member: members are numbered from `first_member`; one number and seed give
-            one network, whatever is fitted beside it.
+            one network, whatever the other members.
         hidden, activation: of every member.
         residual: predict s' − s.
         reward: a head for the reward.

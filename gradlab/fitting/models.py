@@ -3,8 +3,8 @@
     ensemble = fit_model(collect(task, 5000)).ensemble
     gradlab.measure(with_learned_prior(task, ensemble), policy, critic)
 
-Standardised inputs and targets, a bootstrap per member, and each member as it was when its held-out
-loss was lowest (PETS, MBPO, DDPPO). What the loss is: `losses`, `derivative_losses`.
+Standardised inputs and targets, a bootstrap per member, and each member at its lowest held-out loss
+(PETS, MBPO, DDPPO). Losses: `losses`, `derivative_losses`.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def fit_model(
 
     Args:
         loss: None: the likelihood.
-        start: an ensemble of the same shape to go on from, as data grows; its normalisers are
-            taken anew.
+        start: an ensemble of the same shape to continue from, as data grows; its normalisers are
+            computed again.
         saved: a file for the state of the fit, replaced every few seconds.
-        resume: go on from `saved`.
+        resume: continue from `saved`.
         after_epoch: called with the epoch and the ensemble as it is then, in eval mode.
 
     Raises:
@@ -180,7 +180,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back; budgets may change between a run and its resumption."""
+    """The configuration as JSON returns it; budgets may change between a fit and its resumption."""
     free = ("epochs", "seconds", "patience")
     return {
         name: list(value) if isinstance(value, tuple) else value

@@ -2,9 +2,9 @@
 
     d(x, y)² = Σ_j ((x_j − y_j) / scale_j)²                              x = (s, a)
 
-Points lie in k-d trees of growing size (the logarithmic method of Bentley and Saxe, 1980): what is
-added gets a tree of its own, trees of like size are merged, and old points look only into the new
-tree, so that growing costs a logarithm more than searching once at the end.
+Points lie in k-d trees of growing size (the logarithmic method of Bentley and Saxe, 1980): added
+points get a tree of their own, trees of similar size are merged, and old points search the new tree
+only. Growing costs a logarithm more than one search at the end.
 
 Repeated points have no direction between them: they are counted, stand for one point, and share
 its neighbours.
@@ -26,7 +26,7 @@ Integers = NDArray[np.int64]
 
 @final
 class Neighbours:
-    """State: the points so far, their trees, and who is near whom.
+    """State: the points so far, their trees, and the neighbours of each.
 
     Args:
         count: n, neighbours per point.
@@ -68,8 +68,8 @@ class Neighbours:
                 f"neighbours is {self.count}, but the data has {len(self._points)} different "
                 f"(s, a): lower it, or record more"
             )
-        found: Integers = self._row[self._near[self._point]]
-        return found
+        rows: Integers = self._row[self._near[self._point]]
+        return rows
 
     @property
     def distance(self) -> Floats:
@@ -116,9 +116,9 @@ class Neighbours:
         return new
 
     def _search(self, rows: slice, first: int, tree: Any) -> None:
-        """Let points look into one tree and keep the nearest n of all."""
-        own = np.arange(len(self._points))[rows]
-        if not len(own):
+        """Search one tree for points, and keep the nearest n of all."""
+        points = np.arange(len(self._points))[rows]
+        if not len(points):
             return
         # One more than wanted, since a point finds itself.
         k = min(self.count + 1, tree.n)
@@ -130,7 +130,7 @@ class Neighbours:
             distance_upper_bound=bound,
         )
         near = np.where(np.isfinite(distance), near + first, -1)
-        distance = np.where((near == own[:, None]) | (near < 0), np.inf, distance)
+        distance = np.where((near == points[:, None]) | (near < 0), np.inf, distance)
         distance = np.concatenate([self._distance[rows], distance], axis=1)
         near = np.concatenate([self._near[rows], near], axis=1)
         order = np.argsort(distance, axis=1, kind="stable")[:, : self.count]
@@ -138,7 +138,7 @@ class Neighbours:
         self._near[rows] = np.take_along_axis(near, order, axis=1)
 
     def _merge(self) -> None:
-        """One tree for the last two while they are of like size."""
+        """Merge the last two trees while their sizes are similar."""
         while len(self._trees) > 1:
             (first, before), (_, last) = self._trees[-2:]
             if before.n > 2 * last.n:

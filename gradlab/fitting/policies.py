@@ -3,9 +3,9 @@
     a = −K (s − s*),   K = (R + γ Bᵀ P B)⁻¹ (γ Bᵀ P A + Sᵀ),   P from the discounted Riccati eq.
 
 A, B and the reward's curvature −2 [Q S; Sᵀ R] are the prior model's at the reference state, the
-mean of its noise left out: a policy trained *through* a biased prior rests where the prior thinks
-the target is (metres away on the inverted pendulum). Gymnasium's MuJoCo tasks have no prior and no
-reward that pulls to a state: there K holds the initial posture (`posture`).
+mean of its noise left out: a policy trained *through* a biased prior rests at the prior's
+target (metres away on the inverted pendulum). Gymnasium's MuJoCo tasks have no prior and no
+reward that pulls to a state: there K holds the initial posture (`hold_pose`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def stabilising_policy(
     For a MuJoCo environment without a prior: the feedback that holds its initial posture.
 
     Args:
-        share: of the feedback K. At 1 the gradient through the prior is close to 0; less leaves
-            something to learn.
+        share: of the feedback K. At 1 the gradient through the prior is close to 0; less leaves a
+            gradient to measure.
         spectral, bound: layers held at a spectral norm (`networks.spectral`) while it learns. All
             of L layers at `bound` leave slopes up to bound^L of the scaled state, which may be
             too little to stabilise.
@@ -143,7 +143,7 @@ def distil(
 
 
 def taught_steps(task: Task) -> int:
-    """Steps from each start whose states the network is taught on."""
+    """Steps from each start whose states the network is fitted on."""
     return max(2 * task.horizon, 25)
 
 

@@ -1,4 +1,4 @@
-"""The state of a fit on disk: tensors in safetensors, what they belong to as JSON beside them."""
+"""The state of a fit on disk: tensors in safetensors, their configuration as JSON beside them."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def read_state(path: Path, config: Mapping[str, object]) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such file, nothing to resume: start with resume=False")
     try:
-        found, theirs = tensors.read(path, KEY)
+        loaded, configuration = tensors.read(path, KEY)
     except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged or foreign: start again with resume=False") from error
-    if theirs != config:
-        changed = [name for name in config if theirs.get(name) != config[name]]
+    if configuration != config:
+        changed = [name for name in config if configuration.get(name) != config[name]]
         raise InputError(f"{path} was made with other {', '.join(changed)}: repeat the arguments")
-    return found
+    return loaded

@@ -5,7 +5,7 @@
     single_model        one model with the directional loss for both
     double_parameters   one model with twice the parameters, likelihood
 
-Each gives a `System` that every instrument takes, and its fits with their held-out curves.
+Each returns a `System` for every measurement, and its fits with their held-out curves.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ GRADIENT_LOSS = DirectionalDerivative()
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What a recipe made.
+    """Result of a recipe.
 
     Attributes:
-        system: for every instrument.
+        system: for every measurement.
         fits: by role, "prediction" and "gradient", or "both".
     """
 
@@ -46,7 +46,7 @@ class Models:
 
 @dataclass(frozen=True, eq=False)
 class Recipe:
-    """What all recipes share.
+    """Common settings of all recipes.
 
     Attributes:
         data: the record that every model is fitted to.
