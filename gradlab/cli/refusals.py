@@ -18,7 +18,7 @@ from typing import Any
 
 from gradlab import validation
 from gradlab.errors import InputError
-from gradlab.user_code.loading import own
+from gradlab.user_code.loading import is_user_function
 
 LONGEST = 200  # bytes of a file's name: what is kept beside a run has longer ones, 255 is the end
 SEEDS = ("seed", "first_seed")
@@ -69,7 +69,7 @@ def _given(command: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_path(option: str, value: str) -> None:
-    path = Path(value.rpartition(":")[0] if own(value) else value)
+    path = Path(value.rpartition(":")[0] if is_user_function(value) else value)
     if not value or path.name in ("", ".."):
         raise InputError(f"{option} is {value!r}, expected the name of a file")
     longest = max(len(part.encode()) for part in path.parts)

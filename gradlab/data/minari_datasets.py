@@ -5,7 +5,7 @@
 Minari keeps observations. They are states where the simulator observes its whole state: of
 Gymnasium's MuJoCo tasks InvertedPendulum and HalfCheetah, and Hopper and Walker2d as far as no
 velocity is clipped (±10). A dataset is named as `minari:ID` in Minari's local database, or by its
-folder. Nothing is downloaded, and no environment that a dataset names is made.
+folder. Nothing is downloaded, and no environment of a dataset is created.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ DAMAGED = (
 
 
 def is_dataset(name: str | Path) -> bool:
-    """Is this the name of a Minari dataset rather than of a file?"""
+    """Whether the name is that of a Minari dataset, not of a file."""
     return str(name).startswith(PREFIX) or Path(name).is_dir()
 
 
 def is_there(name: str | Path) -> bool:
-    """Has this dataset been written?"""
+    """Whether this dataset has been written."""
     return _place(name).is_dir()
 
 
@@ -73,10 +73,10 @@ def read(name: str | Path) -> Trajectories:
             # Minari changes both when it adds episodes, and with that cuts the seal off.
             if ours and "unsealed" not in tried and metadata[CHECK] != _checksum(metadata):
                 raise InputError("its metadata are damaged: export it again")
-            found = minari.MinariDataset(place)
+            dataset = minari.MinariDataset(place)
             for kind in SPACES:
-                _check_space(name, kind, getattr(found, kind))
-            episodes = [_rows(episode) for episode in found.iterate_episodes()]
+                _check_space(name, kind, getattr(dataset, kind))
+            episodes = [_rows(episode) for episode in dataset.iterate_episodes()]
         if not episodes:
             raise InputError("it holds no episodes")
         columns: dict[str, Any] = {
@@ -120,7 +120,7 @@ def write(record: Trajectories, name: str | Path) -> Path:
 
 
 def check_output(name: str | Path) -> None:
-    """Can this dataset be written? Asked before long work begins.
+    """Check before long work that this dataset can be written.
 
     Raises:
         InputError: minari is missing, the dataset exists, or its ID is malformed.
@@ -156,23 +156,23 @@ def _place(name: str | Path) -> Path:
 
 
 def _identifier(name: str | Path) -> str:
-    """What Minari calls the dataset; a folder is called by its own name."""
+    """Minari's name of the dataset; a folder has its own name."""
     _minari()
     from minari.dataset.minari_dataset import DATASET_ID_RE
 
     text = str(name)
     if not text.startswith(PREFIX):
-        own = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
-        return own if re.search(r"-v\d+$", own) else f"{own}-v0"
+        folder = re.sub(r"[^-\w]", "_", Path(name).resolve().name)
+        return folder if re.search(r"-v\d+$", folder) else f"{folder}-v0"
     text = text.removeprefix(PREFIX)
-    found = DATASET_ID_RE.fullmatch(text)
-    if found is None or found["version"] is None:
+    match = DATASET_ID_RE.fullmatch(text)
+    if match is None or match["version"] is None:
         raise InputError(f"{name}: expected {PREFIX}NAME-vVERSION, such as {PREFIX}mine-v0")
     return text
 
 
 def _metadata(place: Path) -> Mapping[str, Any]:
-    """What a dataset says of itself; without spaces Minari would make the environment it names."""
+    """Metadata of a dataset; without spaces Minari would create the environment that it names."""
     metadata = json.loads((place / "metadata.json").read_text())
     missing = [kind for kind in SPACES if not isinstance(metadata.get(kind), str)]
     if missing:
@@ -191,12 +191,12 @@ def _seal(place: Path) -> None:
         with file.open("ab") as end:
             end.write(seals.seal(content))
     metadata = json.loads((place / "metadata.json").read_text())
-    told = json.dumps(metadata | {CHECK: _checksum(metadata)})
-    (place / "metadata.json").write_text(told)
+    sealed = json.dumps(metadata | {CHECK: _checksum(metadata)})
+    (place / "metadata.json").write_text(sealed)
 
 
 def _checksum(metadata: Mapping[str, Any]) -> str:
-    """Of all but itself."""
+    """Checksum of all metadata but itself."""
     return checked_json.checksum({key: metadata[key] for key in metadata if key != CHECK})
 
 

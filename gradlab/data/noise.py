@@ -1,7 +1,7 @@
 """Random streams keyed by (seed, name, step).
 
-A key never equals a stream that the user may hold (`torch.manual_seed(seed)`, the starts), and a
-draw covers the whole batch, so results depend neither on chunks nor on what else is measured, and
+A stream never equals one that the user may hold (`torch.manual_seed(seed)`, the starts), and a
+draw covers the whole batch, so that results depend neither on chunks nor on other measurements, and
 any two estimators, policies or models can be paired on common random numbers.
 """
 

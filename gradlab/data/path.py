@@ -1,4 +1,4 @@
-"""What every producer of states returns and every measurement reads."""
+"""Paths: the states, actions and noise that rollouts and records return and measurements read."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Replay with a leading member axis: one ring of transitions per seed, all of one length.
 
-Which rows a batch takes is decided by uniform numbers that the caller draws, so that sampling is
-reproducible from the iteration alone and no member's draw depends on how many others there are.
+The caller draws the uniform numbers that choose a batch's rows, so that sampling is reproducible
+from the iteration alone and no member's draw depends on the number of members.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ class Replay:
         return Batch(state, action, reward[..., 0], next_state, terminated[..., 0])
 
     def largest_reward(self) -> Tensor:
-        """max |r| of what has been stored, [E]."""
+        """max |r| of the stored transitions, [E]."""
         column = self.widths[0] + self.widths[1]
         return self.rows[:, : len(self), column].abs().amax(dim=1)
 
     def state(self) -> dict[str, Tensor]:
-        """What has been stored, for `load`."""
+        """The stored transitions, for `load`."""
         return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:

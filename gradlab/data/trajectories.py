@@ -1,8 +1,8 @@
 """Recorded transitions, on disk as HDF5, and the paths that their windows make.
 
 Row i of a record is (s_i, a_i, r_i, s'_i) with the trajectory and the step it belongs to. A window
-of H consecutive rows is a `Path` whose states were produced by whoever was recorded; the noise that
-made it is not in the record and is inferred by those who need it (RP-DR, RP-PGM eq. 4.5).
+of H consecutive rows is a `Path` of the recorded states. Its noise is not in the record, and is
+inferred where it is needed (RP-DR, RP-PGM eq. 4.5).
 """
 
 from __future__ import annotations
@@ -153,9 +153,9 @@ def from_path(
 def segments(trajectories: Trajectories, horizon: int) -> Path:
     """Every window of `horizon` consecutive transitions; trajectories that are shorter give none.
 
-    The last action of a window is the recorded one where the trajectory goes on, else NaN: nobody
-    took it, and whoever needs it draws it from a policy. Noise has width 0, weight is 1, and the
-    windows of one trajectory share a group.
+    The last action of a window is the recorded one where the trajectory goes on, else NaN: it was
+    not taken, and is drawn from a policy where it is needed. Noise has width 0, weight is 1, and
+    the windows of one trajectory share a group.
 
     Raises:
         InputError: no trajectory is as long as `horizon`.

@@ -22,7 +22,7 @@ from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.swing_up import pendulum
 from gradlab.tasks.task import Starts, Task
 from gradlab.tasks.vehicle import path_tracking
-from gradlab.user_code.loading import called, load_object, own
+from gradlab.user_code.loading import called, is_user_function, load_object
 
 __all__ = [
     "TASKS",
@@ -56,7 +56,7 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         name: one of `TASKS`, or path and function.
         settings: arguments of the factory.
     """
-    mine = own(name)
+    mine = is_user_function(name)
     factory = load_object(name) if mine else _named_factory(name)
     if isinstance(factory, Task) and not settings:
         return factory

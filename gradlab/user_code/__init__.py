@@ -1,1 +1,1 @@
-"""Code of the user's own: loaded from a file, called, and differentiated in any grad mode."""
+"""A user's code: loaded from a file, called, and differentiated in any grad mode."""

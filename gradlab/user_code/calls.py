@@ -1,6 +1,6 @@
-"""Functions of the user's that are called while something is computed: they fail in one line.
+"""Calls of a user's functions, whose errors become one line.
 
-The line names the function's role, and the user's own file and line.
+The line names the function's role, and the user's file and line.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _INSTALLED = (
 
 @contextmanager
 def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[None]:
-    """Whatever the user's function raises becomes one line; InputError passes as it is.
+    """Inside, an error of the user's function becomes one line; InputError passes as it is.
 
     Args:
-        name: its role, as "step"; remedy: what to do, of the error's words.
+        name: its role, as "step"; remedy: advice, from the error's words.
 
     Raises:
         InputError: the function failed.

@@ -1,4 +1,4 @@
-"""Public functions differentiate, in whatever grad mode the caller is."""
+"""Public functions differentiate in any grad mode of the caller."""
 
 from __future__ import annotations
 

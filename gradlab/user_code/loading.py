@@ -1,7 +1,7 @@
-"""What a file of the user's own holds, named as PATH.py:NAME. Loading executes the file.
+"""Objects of a user's file, named as PATH.py:NAME. Loading executes the file.
 
-A function that needs no arguments makes what is asked for; anything else is it. Whatever goes wrong
-in the user's code ends in one line with the user's own file and line.
+A function without required arguments is called and returns the object; anything else is the object.
+An error in the user's code ends in one line with the user's file and line.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 from gradlab.errors import InputError
 
 
-def own(name: object) -> bool:
-    """Is it PATH.py:NAME?"""
+def is_user_function(name: object) -> bool:
+    """Whether the name has the form PATH.py:NAME."""
     return str(name).rpartition(":")[0].endswith(".py")
 
 
 def load_object(name: str) -> Any:
-    """What "PATH.py:NAME" names, as it stands in the file.
+    """The object of "PATH.py:NAME", as it is in the file.
 
-    The file's folder is importable: first of all while the file is executed, and last of all from
-    then on, so that nothing in it hides a package of anybody else.
+    The file's folder is importable: first while the file is executed and last from then on, so
+    that no file in it hides an installed package.
 
     Raises:
         InputError: there is no such file, it fails, or it has nothing of that name.
@@ -51,7 +51,7 @@ def load_object(name: str) -> Any:
 
 
 def load_made(name: str) -> Any:
-    """What "PATH.py:NAME" makes, where it can be called without arguments, else what it is.
+    """The object that "PATH.py:NAME" returns, if it needs no arguments, else the object itself.
 
     Raises:
         InputError: as `load_object`, or the function fails.
@@ -71,7 +71,7 @@ def load_made(name: str) -> Any:
 
 
 def called(name: str, function: Callable[..., Any], **settings: object) -> Any:
-    """What a function of "PATH.py:NAME" returns.
+    """The return value of a function of "PATH.py:NAME".
 
     Raises:
         InputError: it fails.
@@ -82,7 +82,7 @@ def called(name: str, function: Callable[..., Any], **settings: object) -> Any:
 
 @contextlib.contextmanager
 def failing(file: str) -> Iterator[None]:
-    """Whatever the code of a user's file raises becomes one line with the place in that file."""
+    """Inside, errors of a user's file become one line with the place in that file."""
     try:
         yield
     except SyntaxError as error:
