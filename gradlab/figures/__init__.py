@@ -64,16 +64,20 @@ Figures of a probe take a row per seed, step, quantity and place
 
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
 from gradlab.figures.bounds import bounds
-from gradlab.figures.choice import choice_horizon, choice_weights, what_if_grid
-from gradlab.figures.consequence import step_gains, step_slices
-from gradlab.figures.contest import contest
+from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.door import of_table
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.gain import gain
-from gradlab.figures.growth import chain_error, lyapunov, model_error, product_growth
+from gradlab.figures.growth import (
+    chain_error,
+    lyapunov,
+    model_error,
+    product_growth,
+    sample_norm,
+)
 from gradlab.figures.jacobians import jacobian_distance, jacobian_entries, jacobian_time
-from gradlab.figures.logged import (
+from gradlab.figures.logs import (
     logged_agreement,
     logged_critics,
     logged_direction,
@@ -98,11 +102,10 @@ from gradlab.figures.probe_measured import (
     moved_chains,
     moved_profiles,
 )
-from gradlab.figures.realised import realised_gains
 from gradlab.figures.remedies import remedy_effects, remedy_horizons, remedy_jacobians
 from gradlab.figures.remedy_models import remedy_levels, remedy_marks
 from gradlab.figures.slices import loss_slices
-from gradlab.figures.spread import sample_norm
+from gradlab.figures.steps import realised_gains, step_gains, step_slices
 from gradlab.figures.through_training import errors_through_training, weights_through_training
 from gradlab.figures.training import (
     gradient_errors,

@@ -1,11 +1,13 @@
-"""How far Jacobians can be chained: growth of their products, exponents, errors of the chain.
+"""How gradients and chained Jacobians grow with the horizon, and with them the model's errors.
 
-Each figure takes the long table of a comparison of Jacobians (see `gradlab.runs.jacobians`).
+`sample_norm` takes a profile's table and draws √(|E g_n|² + tr Cov_n), the root mean square norm of
+one sample. Every other figure takes the long table of a comparison of Jacobians
+(`gradlab.runs.jacobians`).
 """
 
 from __future__ import annotations
 
-from math import log
+from math import exp, log
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Curve
-from gradlab.figures.style import INK, MUTED, TICKS, Look
+from gradlab.figures.style import INK, MUTED, PURPLE, TICKS, Look
 
 LOOPS = {
     "closed": Look("closed loop, A + B K", style.BLUE, "-", "o"),
@@ -22,6 +24,7 @@ LOOPS = {
 }
 FLOAT32 = log(float(np.finfo(np.float32).max)) / log(10)
 TOP = 1e3  # relative errors beyond are drawn here
+LARGEST = 3.4e38  # in float32
 
 
 def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -159,3 +162,55 @@ def _plain_steps(ax: Axes, last: float) -> None:
     ax.xaxis.set_minor_locator(MaxNLocator(1))
     ax.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     ax.xaxis.set_major_formatter(TICKS)
+
+
+def sample_norm(
+    table: pd.DataFrame, ax: Axes | None = None, *, exponent: float | None = None
+) -> Axes:
+    """Root mean square norm of one sample of every estimator.
+
+    Args:
+        exponent: λ + ln γ per step; drawn as a line through the judged estimator's last point.
+    """
+    ax = style.new_axes() if ax is None else ax
+    looks, end = style.looks(drawing.estimators(table)), drawing.last_horizon(table)
+    lines = {name: _norm(table, name) for name in looks}
+    known = {name: line for name, line in lines.items() if line is not None}
+    floor = drawing.log_floor(list(known.values()))
+    for name, line in known.items():
+        if name == "data":
+            drawing.level(ax, line, looks[name], end, floor)
+        else:
+            drawing.draw(ax, line, looks[name], floor, band=0.11)
+    judged = next((line for name, line in known.items() if name != "data"), None)
+    if exponent is not None and judged is not None:
+        _predicted(ax, judged, exponent)
+    ax.set_yscale("log")
+    if not known:
+        drawing.nothing(ax, "no norms in this table")
+    elif ax.get_ylim()[1] > LARGEST:
+        ax.axhline(LARGEST, color=PURPLE, lw=1.2, ls=(0, (2, 2)), label="range of float32")
+    title = "Growth: size of one sample's gradient"
+    return style.dress(ax, title, "root mean square norm [return / parameter]")
+
+
+def _norm(table: pd.DataFrame, name: str) -> Curve | None:
+    """From variance and mean; the interval is the variance's, which dominates where it matters."""
+    variance = drawing.curve(table, name, "variance")
+    mean = drawing.curve(table, name, "mean_norm")
+    if variance is None or mean is None:
+        return None
+    size = np.where(np.isfinite(mean.value), mean.value, 0.0) ** 2
+    parts = (np.maximum(each, 0.0) for each in (variance.value, variance.low, variance.high))
+    return Curve(variance.horizon, *(np.sqrt(each + size) for each in parts))
+
+
+def _predicted(ax: Axes, line: Curve, exponent: float) -> None:
+    known = np.flatnonzero(np.isfinite(line.value) & (line.value > 0))
+    if len(known) < 2:
+        return
+    last, x = known[-1], line.horizon
+    y = line.value[last] * np.exp(exponent * (x - x[last]))
+    label = f"simulator's chain alone: × {exp(exponent):.3g} per step"
+    shown = y > line.value[known].min() / 10
+    ax.plot(x[shown], y[shown], color=PURPLE, lw=1.3, ls=(0, (1, 1.2)), label=label)

@@ -68,7 +68,7 @@ def measure_logs(
         noise_std: standard deviation of the Gaussian noise that was added to a deterministic
             policy's actions, in action units.
         fit_critics: without a critic, how many to fit to every other trajectory; the rest is
-            judged (see `logged.refits`).
+            judged (see `logs.refits`).
         settings: recorded in the file.
         progress: called as progress(stage, done, total).
 

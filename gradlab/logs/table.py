@@ -1,4 +1,4 @@
-"""What was found, as rows of the long table (see `logged.run` for its sections)."""
+"""What was found, as rows of the long table (see `runs.logs` for its sections)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 from gradlab.errors import InputError
 from gradlab.reporting import (
     jacobian_page,
-    logged_page,
+    logs_page,
     probe_page,
     profile_page,
     remedies_page,
@@ -24,7 +24,7 @@ from gradlab.reporting import (
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
 from gradlab.runs import jacobians as jacobians_run
-from gradlab.runs import logs as logged_run
+from gradlab.runs import logs as logs_run
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
@@ -65,7 +65,7 @@ KINDS: Mapping[str, Kind] = {
     PROBE: Kind(probe_results.load, probe_page.page, probe_screen),
     jacobians_run.KIND: Kind(jacobians_run.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
-    logged_run.KIND: Kind(logged_run.load, logged_page.page, logs_screen),
+    logs_run.KIND: Kind(logs_run.load, logs_page.page, logs_screen),
 }
 
 

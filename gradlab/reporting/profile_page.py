@@ -8,11 +8,10 @@ from html import escape
 from typing import Any
 
 from gradlab.reporting import panels, shell
+from gradlab.reporting.checks_and_bounds import sanity, theory
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import tables
 from gradlab.reporting.page import Page, Section, method
-from gradlab.reporting.promises import theory
-from gradlab.reporting.soundness import sanity
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile

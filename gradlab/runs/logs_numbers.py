@@ -1,6 +1,6 @@
 """Numbers of a run of logs as sentences and figures need them; no torch.
 
-A horizon's status is agree, disagree or undecided (`logged.agreement`); none agrees where the
+A horizon's status is agree, disagree or undecided (`logs.agreement`); none agrees where the
 score's own norm is not known to be above 0.
 """
 

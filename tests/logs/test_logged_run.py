@@ -19,7 +19,7 @@ from gradlab.logs import LogsRun, load, measure_logs
 from gradlab.logs.arguments import _of_each
 from gradlab.logs.data import COLUMNS, read
 from gradlab.networks import checkpoint
-from gradlab.reporting import logged_page
+from gradlab.reporting import logs_page
 from gradlab.runs.jacobians import load as load_jacobians
 from gradlab.runs.logs_numbers import agreements, numbers, supported
 from gradlab.truth.lqr import ExactCritic
@@ -305,7 +305,7 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
 
 
 def test_a_refuted_model_is_refused_on_the_first_screen(run, browser, tmp_path) -> None:
-    found = logged_page.page(run)
+    found = logs_page.page(run)
     check_first_screen(browser, found, tmp_path)
     assert found.screen.headline.startswith("Do not use this model's gradient")
     assert found.screen.light == "act"

@@ -1,10 +1,13 @@
 """What one step along each gradient did to the return.
 
+    realised_gains change of the return by the shortest step along each mean gradient, by horizon
     step_gains     change of the return by one step of equal length along each gradient
     step_slices    the return along the true gradient and along the judged one
 
-The table is that of `runs.one_step.OneStepImprovement`: rows of kind "step" and "slice" with
-estimator, horizon, step, value, ci_low, ci_high and, of steps, the share of the truth's gain.
+The first takes the table of `runs.realised.Realised`: estimator, horizon, step, value, ci_low,
+ci_high in units of the discounted return. The others take that of
+`runs.one_step.OneStepImprovement`: rows of kind "step" and "slice" with the same columns and, of
+steps, the share of the truth's gain.
 """
 
 from __future__ import annotations
@@ -12,15 +15,45 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from gradlab.figures import drawing, style
 from gradlab.figures.drawing import Numbers
-from gradlab.figures.style import INK, MUTED, PURPLE, TICKS, Look
+from gradlab.figures.style import INK, MUTED, PAPER, PURPLE, TICKS, Look
 
-TRUTH = "truth"
+TRUTH = "truth"  # in the place of an estimator's name
+SIDE = 0.12  # steps between estimators that share a horizon
 _TRUE = Look("true gradient", INK, "-", "D")
 UNIT = "change of the discounted return"
+
+
+def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """One dot with its 95% interval for every step taken, those of one estimator joined."""
+    ax = style.new_axes() if ax is None else ax
+    known = table[np.isfinite(table["value"])] if len(table) else table
+    if not len(known):
+        drawing.nothing(ax, "no steps were taken")
+        return style.dress(ax, "Realised gain of one step", "")
+    rows = known[known["step"] == known["step"].min()]
+    names = [name for name in drawing.estimators(rows) if name != TRUTH]
+    looks = style.looks(names)
+    for place, name in enumerate(names):
+        own, look = rows[rows["estimator"] == name].sort_values("horizon"), looks[name]
+        x = own["horizon"].to_numpy(float) + SIDE * (place - (len(names) - 1) / 2)
+        value, low, high = (own[each].to_numpy(float) for each in ("value", "ci_low", "ci_high"))
+        ax.vlines(x, low, high, color=look.colour, lw=1.8)
+        ax.plot(x, value, color=look.colour, ls=look.dash, lw=1.0, alpha=0.6)
+        ax.plot(x, value, color=look.colour, ls="", marker=look.marker or "D", ms=7, mec=PAPER,
+                mew=0.8, label=look.label)  # fmt: skip
+    ax.axhline(0.0, color=INK, lw=1.1)
+    ax.axhspan(min(ax.get_ylim()[0], 0.0), 0.0, color=MUTED, alpha=0.07, lw=0, zorder=0)
+    starts = int(rows["n"].iloc[0])
+    notes = [f"dot and bar: estimate and 95%, {starts} fresh starts; the best possible is unknown"]
+    style.dress(ax, "Realised gain of one step", "harms  ←  change of the return  →  helps", notes)
+    ax.set_xlabel("steps through the model before the critic takes over", color=INK)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    return ax
 
 
 def step_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
