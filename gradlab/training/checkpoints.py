@@ -60,7 +60,7 @@ def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
     """Is there something to resume, or is the place free? Changes nothing.
 
     Raises:
-        InputError: says what is there and which option to use.
+        InputError: what is there and which option to use.
     """
     there = path.exists() or journal_of(path).exists()
     if resume:
@@ -192,9 +192,9 @@ def differences(theirs: object, ours: object, name: str = "") -> list[str]:
     """Every leaf in which two configurations differ, as "name: saved … now …"."""
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
         return [
-            each
+            line
             for key in sorted({*theirs, *ours})
-            for each in differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
+            for line in differences(theirs.get(key), ours.get(key), f"{name}.{key}".lstrip("."))
         ]
     return [] if theirs == ours else [f"{name} was {theirs!r}, now {ours!r}"]
 

@@ -1,7 +1,8 @@
 """Environments of every seed, stepped together: what fills replay, and how well a policy does.
 
-Episodes end where the simulator says so (terminated) or after `episode` steps (truncated); the two
-are kept apart, since only the first is an end to the critic. Stored actions are those applied.
+Episodes end in a terminal state of the simulator (terminated) or after `episode` steps (truncated);
+the two are kept apart, since only the first is an end to the critic. Stored actions are those that
+were applied.
 
 One simulation that leaves the finite numbers must not poison a critic for good: its transition is
 not stored (another environment's of the same step takes its row) and its episode starts again.

@@ -1,4 +1,4 @@
-"""What a run is: its algorithm and settings as they were asked for, and all of it as JSON."""
+"""A run's algorithm and settings as they were given, and all of it as JSON."""
 
 from __future__ import annotations
 

@@ -55,8 +55,8 @@ class Draws:
         exact: bool = False,
     ) -> Tensor:
         number, at = divmod(iteration, self.block)
-        known = self._blocks.get((name, shape))
-        if known is None or known[0] != number:
+        kept = self._blocks.get((name, shape))
+        if kept is None or kept[0] != number:
             members = [
                 law(
                     self.block,
@@ -67,6 +67,6 @@ class Draws:
                 for seed in self.seeds
             ]
             block = torch.stack(members, dim=1)
-            known = number, block if exact else block.to(self.device, self.dtype)
-            self._blocks[name, shape] = known
-        return known[1][at]
+            kept = number, block if exact else block.to(self.device, self.dtype)
+            self._blocks[name, shape] = kept
+        return kept[1][at]

@@ -21,7 +21,7 @@ EXCESS = 10  # times the largest discounted sum of rewards: a mean value that ha
 
 
 class Diverged(Failure):
-    """Every seed has left the finite numbers; says which quantity went first and where."""
+    """Every seed has left the finite numbers; the message names the quantity that went first."""
 
 
 def note_good(run: Run) -> None:

@@ -200,14 +200,14 @@ class Learner:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next update depends on, for `load`."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name, trained in self._trained.items():
-            found |= trained.state(name)
+            tensors |= trained.state(name)
         for name, network in self._targets_named.items():
-            found |= {f"{name}.{k}": tensor for k, tensor in enumerate(network.parameters)}
+            tensors |= {f"{name}.{k}": tensor for k, tensor in enumerate(network.parameters)}
         if self._cached is not None:
-            found["cached_targets"] = self._cached
-        return found
+            tensors["cached_targets"] = self._cached
+        return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """

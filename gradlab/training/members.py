@@ -61,7 +61,7 @@ class Network:
 def stacked(
     networks: Sequence[nn.Sequential], activation: str, dtype: torch.dtype, device: Any
 ) -> Network:
-    """The members as one value whose tensors ask for gradients.
+    """The members as one value whose tensors require gradients.
 
     Args:
         networks: equal in shape; [Scale,] Linear, activation, …, Linear [, Tanh, Scale].
@@ -69,7 +69,7 @@ def stacked(
     first, linear = networks[0], [_linear(network) for network in networks]
 
     def leaf(tensors: Sequence[Tensor]) -> Tensor:
-        value = torch.stack([each.detach() for each in tensors]).to(device, dtype).contiguous()
+        value = torch.stack([tensor.detach() for tensor in tensors]).to(device, dtype).contiguous()
         return value.requires_grad_()
 
     def fixed(layer: nn.Module) -> Tensor | None:

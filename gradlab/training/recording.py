@@ -55,18 +55,18 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "seconds": Column(unit="s"),
     }
     coordinates = tuple(range(task.simulator.state_dim))
-    found = {
+    schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
         "evaluations": Table("iteration", evaluations, {"seed": seeds, "coordinate": coordinates}),
         "events": Table("number", {"message": Column(text=True)}),
     }
     if algorithm.model is not None:
         scales = {"seed": seeds, "output": tuple(range(len(coordinates) + 1))}
-        found["model"] = Table("iteration", _model_columns(algorithm.model), scales)
+        schema["model"] = Table("iteration", _model_columns(algorithm.model), scales)
     if gradient_errors.measured(algorithm, settings):
-        found["gradients"] = gradient_errors.table(algorithm, seeds)
-    found |= measured_columns.tables(algorithm, seeds)
-    return found | probe.tables(algorithm, task, settings)
+        schema["gradients"] = gradient_errors.table(algorithm, seeds)
+    schema |= measured_columns.tables(algorithm, seeds)
+    return schema | probe.tables(algorithm, task, settings)
 
 
 def _model_columns(model: LearnedModel) -> dict[str, Column]:

@@ -2,7 +2,7 @@
 
     W ↦ W / (uᵀ W v),    u = Wv/‖Wv‖,  v ← Wᵀu/‖Wᵀu‖ once per step      (RP-PGM, appendix B.1)
 
-What everybody sees is `network`, with the weights after normalisation; Adam moves those before it.
+`network` has the weights after normalisation, which act and are exported; Adam moves those before.
 Every member has power iterations of its own.
 """
 
@@ -30,7 +30,7 @@ class Trained:
             tensor and network, [tensors, M].
 
     Args:
-        network: its tensors are the parameters; they ask for gradients.
+        network: its tensors are the parameters; they require gradients.
         rate: Adam's first learning rate.
         clip: largest norm of one member's gradient, or None.
         spectral: layers that are held at norm 1, or None.
@@ -53,11 +53,11 @@ class Trained:
     def set_rate(self, rate: float) -> None:
         self.adam.param_groups[0]["lr"] = rate
 
-    def step(self, loss: Tensor, each: int = 1) -> Tensor:
+    def step(self, loss: Tensor, count: int = 1) -> Tensor:
         """One step down `loss`; the gradient norm of every seed before clipping, [E].
 
         Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
-        of a seed is that of its `each` networks together.
+        of a seed is that of its `count` networks together.
         """
         parameters = self.raw.parameters
         gradients = torch.autograd.grad(loss, parameters)
@@ -73,17 +73,17 @@ class Trained:
         for k, v in self._vectors.items():
             self._vectors[k] = _iterated(self.raw.layers.weights[k].detach(), v)
         self.network = self._normalised()
-        total: Tensor = norm.view(-1, each).square().sum(dim=1).sqrt()
+        total: Tensor = norm.view(-1, count).square().sum(dim=1).sqrt()
         return total
 
     def state(self, name: str) -> dict[str, Tensor]:
         """Everything that the next step depends on, for `load`."""
-        found = {}
+        tensors = {}
         for k, tensor in enumerate(self.raw.parameters):
-            found[f"{name}.{k}"] = tensor.detach()
+            tensors[f"{name}.{k}"] = tensor.detach()
             for key, value in self.adam.state.get(tensor, {}).items():
-                found[f"{name}_adam.{k}.{key}"] = value
-        return found | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
+                tensors[f"{name}_adam.{k}.{key}"] = value
+        return tensors | {f"{name}_power.{k}": v for k, v in self._vectors.items()}
 
     def load(self, name: str, state: Mapping[str, Tensor]) -> None:
         """
@@ -93,11 +93,11 @@ class Trained:
         for k, tensor in enumerate(self.raw.parameters):
             with torch.no_grad():
                 tensor.copy_(state[f"{name}.{k}"])
-            own = under(state, f"{name}_adam.{k}.")
-            if any(v.shape not in (tensor.shape, ()) for v in own.values()):
+            memory = under(state, f"{name}_adam.{k}.")
+            if any(v.shape not in (tensor.shape, ()) for v in memory.values()):
                 raise InputError(f"saved optimiser of {name} does not fit its networks")
-            if own:
-                self.adam.state[tensor] = restored(own, tensor)
+            if memory:
+                self.adam.state[tensor] = restored(memory, tensor)
         for k, v in self._vectors.items():
             self._vectors[k] = state[f"{name}_power.{k}"].to(v).view(v.shape).clone()
         self.network = self._normalised()
@@ -119,11 +119,11 @@ def under(state: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     return {name[len(start) :]: value for name, value in state.items() if name.startswith(start)}
 
 
-def restored(own: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+def restored(memory: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
     """Adam's memory of one parameter, from its saved entries; steps are counted on the CPU."""
     return {
         key: value.clone() if key == "step" else value.clone().to(parameter)
-        for key, value in own.items()
+        for key, value in memory.items()
     }
 
 

@@ -83,15 +83,15 @@ class Window:
         """The open window, for `load`."""
         counts = [self.horizon, self.terminated, self.truncated, self.broken]
         taken = [self.critic_seconds, self.policy_seconds]
-        found = {
+        tensors = {
             "counts": torch.tensor(counts),
             "at": torch.tensor(self.at, dtype=torch.long),
             "taken": torch.tensor(taken, dtype=torch.float64),
         }
         for name in ("critic", "policy"):
             if getattr(self, name):
-                found[name] = torch.stack(getattr(self, name))
-        return found
+                tensors[name] = torch.stack(getattr(self, name))
+        return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         self._empty()
@@ -134,8 +134,8 @@ def _story(critic: Tensor, policy: Tensor | None, at: list[int], member: int, be
         if earlier:
             largest = max(earlier, key=abs)
             before.append(f"{_words(name)} {earlier[-1]:.3g} (largest {largest:.3g})")
-    told = f"; just before: {', '.join(before)}" if before else ""
-    return f"{_words(first)} was not finite in update {begin + update}{told}"
+    statistics = f"; just before: {', '.join(before)}" if before else ""
+    return f"{_words(first)} was not finite in update {begin + update}{statistics}"
 
 
 def _words(name: str) -> str:

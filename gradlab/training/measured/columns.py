@@ -47,11 +47,11 @@ def tables(algorithm: Algorithm, seeds: tuple[int, ...]) -> dict[str, Table]:
         "seconds": Column(unit="s, all seeds"),
         "share": Column(unit="of the time since the run began that measuring took"),
     }
-    names, each = [*INTERVALS], ["mse"]
+    names, of_horizons = [*INTERVALS], ["mse"]
     if weights.by == "gain":
-        names, each = [*INTERVALS, *GAINS], ["mse", "gain_each"]
+        names, of_horizons = [*INTERVALS, *GAINS], ["mse", "gain_each"]
     columns |= {f"{name}{end}": Column(SEED) for name in names for end in ENDS}
-    columns |= {f"{name}{end}": Column(EACH) for name in each for end in ENDS}
+    columns |= {f"{name}{end}": Column(EACH) for name in of_horizons for end in ENDS}
     scales = {"seed": seeds, "horizon": algorithm.horizons}
     return {"weights": Table("iteration", columns, scales)}
 
@@ -69,22 +69,24 @@ def of_seed(
     Args:
         in_force, rule: weights of the horizons with finite gradients, which `here` [K] marks.
     """
-    told: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "measured": _everybody(proposal.weights, here, 0.0),
         "kept": _everybody(proposal.kept, here),
         "truth2": float(measured.found.value[-1, -1]),
         "gain": proposal.gain,
         "gain_least": proposal.least,
     }
-    told |= _errors(measured, proposal.weights, in_force, rule, here)
-    return told | (_gains(measured, proposal.weights, in_force, rule, here) if by == "gain" else {})
+    columns |= _errors(measured, proposal.weights, in_force, rule, here)
+    return columns | (
+        _gains(measured, proposal.weights, in_force, rule, here) if by == "gain" else {}
+    )
 
 
 def _errors(
     measured: Errors, weights: Floats, in_force: Floats, rule: Floats, here: np.ndarray
 ) -> dict[str, Any]:
     old, by_rule = measured.mse(in_force), measured.mse(rule)
-    singles = [_ends("mse", measured.mse(each)) for each in np.eye(len(in_force))]
+    singles = [_ends("mse", measured.mse(single)) for single in np.eye(len(in_force))]
     ends = {
         "mse_in_force": _ends("mse", old),
         "mse_rule": _ends("mse", by_rule),
@@ -103,7 +105,7 @@ def _gains(
         return combine(lambda gain, t: gain / np.sqrt(t), measured.gain(w), norm2)
 
     old, by_rule = share(in_force), share(rule)
-    singles = [_ends("gain", share(each)) for each in np.eye(len(in_force))]
+    singles = [_ends("gain", share(single)) for single in np.eye(len(in_force))]
     ends = {
         "gain_in_force": _ends("gain", old),
         "gain_rule": _ends("gain", by_rule),
@@ -113,10 +115,10 @@ def _gains(
     return _named(ends) | _of_horizons("gain_each", singles, here)
 
 
-def _named(found: dict[str, tuple[float, float, float]]) -> dict[str, float]:
+def _named(intervals: dict[str, tuple[float, float, float]]) -> dict[str, float]:
     return {
         f"{name}{end}": value
-        for name, values in found.items()
+        for name, values in intervals.items()
         for end, value in zip(ENDS, values, strict=True)
     }
 
@@ -135,21 +137,21 @@ def _everybody(values: Any, here: np.ndarray, missing: float = np.nan) -> Floats
 
 
 def _ends(quantity: str, estimate: Estimate) -> tuple[float, float, float]:
-    found = interval(quantity, estimate)
-    return estimate.value, found.low, found.high
+    bounds = interval(quantity, estimate)
+    return estimate.value, bounds.low, bounds.high
 
 
 def _ratio(first: Estimate, second: Estimate) -> tuple[float, float, float]:
     """NaN where the samples do not know both to be above 0; exactly 1 where they are one."""
-    found = log_ratio(first, second)
-    if found is None:
+    bounds = log_ratio(first, second)
+    if bounds is None:
         return np.nan, np.nan, np.nan
-    return first.value / second.value, float(np.exp(found.low)), float(np.exp(found.high))
+    return first.value / second.value, float(np.exp(bounds.low)), float(np.exp(bounds.high))
 
 
 def _gap(first: Estimate, second: Estimate) -> tuple[float, float, float]:
     """NaN where one of them is not finite."""
-    if not all(np.isfinite([each.value, *each.left_out]).all() for each in (first, second)):
+    if not all(np.isfinite([part.value, *part.left_out]).all() for part in (first, second)):
         return np.nan, np.nan, np.nan
-    found = difference(first, second)
-    return first.value - second.value, found.low, found.high
+    bounds = difference(first, second)
+    return first.value - second.value, bounds.low, bounds.high

@@ -6,8 +6,8 @@
 
 Bias², variance per start, MSE of a batch and cosine at every horizon of the mixture whose first
 action carries θ, in float64. Starts are drawn from the task's law, the same ones in every
-measurement of every run, so that runs are paired and a policy that has fallen is not judged by its
-falls. Nothing here draws from what training draws from.
+measurement of every run, so that runs are paired and a policy is not measured at
+states where it has failed. Draws are apart from training's.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def due(run: Run) -> bool:
 def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
     chosen, finite = horizons(run.algorithm), run.learner.finite()
-    found: dict[str, Any] = {}
+    columns: dict[str, Any] = {}
     for seed in np.flatnonzero(finite):
         for name, values in _of_seed(run, int(seed), chosen).items():
             empty = np.full((len(finite), len(chosen)), np.nan)
-            found.setdefault(name, empty)[seed] = values
-    return found | {"iteration": run.iteration}
+            columns.setdefault(name, empty)[seed] = values
+    return columns | {"iteration": run.iteration}
 
 
 def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[float]]:
@@ -90,18 +90,18 @@ def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[flo
     )  # fmt: skip
     tail, model = Tail(max(chosen), critic, task.discount), model_of(run, seed)
     profile = truth.profile({"model": Estimator(model, model, "first", tail)})
-    found: dict[str, list[float]] = {}
+    columns: dict[str, list[float]] = {}
     for h in chosen:
-        own = _against_simulator(run, model, replace(tail, horizon=h), truth)
+        dynamics = _against_simulator(run, model, replace(tail, horizon=h), truth)
         for name in QUANTITIES:
             intervals = {
                 name: _ends(name, profile.estimate("model", name, h)),
-                f"{DYNAMICS}{name}": _ends(name, own[name]),
+                f"{DYNAMICS}{name}": _ends(name, dynamics[name]),
             }
             for column, ends in intervals.items():
                 for end, number in zip(ENDS, ends, strict=True):
-                    found.setdefault(f"{column}{end}", []).append(number)
-    return found
+                    columns.setdefault(f"{column}{end}", []).append(number)
+    return columns
 
 
 def _against_simulator(
@@ -129,8 +129,8 @@ def _products(X: Floats, Z: Floats) -> PairSums:
 
 def _ends(name: str, estimate: Estimate) -> tuple[float, float, float]:
     """Value, low and high."""
-    found = interval(name, estimate)
-    return estimate.value, found.low, found.high
+    bounds = interval(name, estimate)
+    return estimate.value, bounds.low, bounds.high
 
 
 def model_of(run: Run, seed: int) -> System:

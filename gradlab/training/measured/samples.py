@@ -57,11 +57,11 @@ def at_replay(run: Run, seed: int, states: Tensor, check: bool) -> Sample:
     )  # fmt: skip
     if not truth.reference.admissible:
         return _nothing(run)
-    found = estimator_moments(
+    measured = estimator_moments(
         {NAME: _estimator(run, seed)}, truth.policy, truth.begin, truth.reference, truth.horizon,
         termination, truth.seed, silent,
     )  # fmt: skip
-    return _sample(run, truth.reference.status, found)
+    return _sample(run, truth.reference.status, measured)
 
 
 def of_the_return(run: Run, seed: int) -> Sample:
@@ -76,13 +76,13 @@ def of_the_return(run: Run, seed: int) -> Sample:
     if not truth.admissible:
         return _nothing(run)
     try:
-        found = objective_moments(
+        measured = objective_moments(
             {NAME: _estimator(run, seed)}, task.simulator, policy, begin, truth, max(horizons),
             termination, draw, silent, kept=horizons,
         )  # fmt: skip
     except InputError:  # visited states that are not finite
         return _nothing(run)
-    return _sample(run, truth.status, found)
+    return _sample(run, truth.status, measured)
 
 
 def _nothing(run: Run) -> Sample:
@@ -104,10 +104,10 @@ def _estimator(run: Run, seed: int) -> Estimator:
     )
 
 
-def _sample(run: Run, status: Status, found: Measured) -> Sample:
+def _sample(run: Run, status: Status, measured: Measured) -> Sample:
     horizons = run.algorithm.horizons
-    here = np.array([bool(np.isfinite(found.cells[NAME, n].squares).all()) for n in horizons])
+    here = np.array([bool(np.isfinite(measured.cells[NAME, n].squares).all()) for n in horizons])
     if not here.any():
         return Sample(status, None, here)
     cells = [(NAME, n) for n, good in zip(horizons, here, strict=True) if good]
-    return Sample(status, found.kernels[0].grams(cells), here)
+    return Sample(status, measured.kernels[0].grams(cells), here)

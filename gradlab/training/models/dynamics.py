@@ -58,31 +58,31 @@ class Dynamics:
 
     @property
     def fitted(self) -> bool:
-        return all(each.steps for each in self.roles.values())
+        return all(ensembles.steps for ensembles in self.roles.values())
 
     def fit(self, replay: Replay) -> Fitted:
         """Fit every role to what is in replay."""
         begun = time.perf_counter()
-        found = experience(replay, self.agents, self.choice.rows)
+        data = experience(replay, self.agents, self.choice.rows)
         reports = {
-            role: self.roles[role].fit(self._bounds(loss, found), found, loss.prediction)
+            role: self.roles[role].fit(self._bounds(loss, data), data, loss.prediction)
             for role, loss in self.choice.roles.items()
         }
-        steps = sum(each.steps for each in self.roles.values())
-        return Fitted(reports, len(found.numbers), steps, time.perf_counter() - begun)
+        steps = sum(ensembles.steps for ensembles in self.roles.values())
+        return Fitted(reports, len(data.numbers), steps, time.perf_counter() - begun)
 
     def rollout(self) -> Model:
         """All seeds' models in one, for states [E · N, ds]."""
         parts = []
-        for each in self.roles.values():
+        for ensembles in self.roles.values():
             like = torch.zeros((), dtype=self.draws.dtype, device=self.draws.device)
-            numbers = each.used.numbers(like)
+            numbers = ensembles.used.numbers(like)
             parts.append(SeedModels(numbers, len(self.draws.seeds), self.task.alive))
         return parts[0] if len(parts) == 1 else SeedTwoModels(*parts)
 
     def ensembles_of(self, seed: int) -> dict[str, GaussianEnsemble]:
         """By role, the members of one seed, by its position."""
-        return {role: each.of(seed) for role, each in self.roles.items()}
+        return {role: ensembles.of(seed) for role, ensembles in self.roles.items()}
 
     def system_of(self, seed: int) -> System:
         """One seed's model on its own, for every instrument."""
@@ -93,31 +93,31 @@ class Dynamics:
         return parts[0] if len(parts) == 1 else TwoModels(*parts)
 
     def state(self) -> dict[str, Tensor]:
-        found = {
+        tensors = {
             f"{role}.{name}": value
-            for role, each in self.roles.items()
-            for name, value in each.state().items()
+            for role, ensembles in self.roles.items()
+            for name, value in ensembles.state().items()
         }
         if self.nearest is not None and self.nearest.scale is not None:
-            found["nearest.scale"] = self.nearest.scale
-        return found
+            tensors["nearest.scale"] = self.nearest.scale
+        return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """
         Raises:
             KeyError, RuntimeError: the numbers are of other models.
         """
-        for role, each in self.roles.items():
-            each.load(under(state, f"{role}."))
+        for role, ensembles in self.roles.items():
+            ensembles.load(under(state, f"{role}."))
         if self.nearest is not None:
             self.nearest.scale = state.get("nearest.scale")
 
-    def _bounds(self, loss: Loss, found: Experience) -> tuple[Bound, Bound]:
+    def _bounds(self, loss: Loss, data: Experience) -> tuple[Bound, Bound]:
         """The loss on training rows, and what is reported of held-out ones: its prediction part."""
-        training, held_out = found.part(False), found.part(True)
+        training, held_out = data.part(False), data.part(True)
         if not isinstance(loss, DirectionalDerivative):
-            return loss.bind(found.rows, training, held_out)
+            return loss.bind(data.rows, training, held_out)
         assert self.nearest is not None
-        near = self.nearest.near(found)
-        _, told = OneStep(loss.prediction).bind(found.rows, training, held_out)
-        return loss.bound(found.rows, training, near), told
+        near = self.nearest.near(data)
+        _, reported = OneStep(loss.prediction).bind(data.rows, training, held_out)
+        return loss.bound(data.rows, training, near), reported

@@ -60,24 +60,24 @@ class Ensembles:
         self.used = self._usable()
 
     def fit(
-        self, bounds: tuple[Bound, Bound], found: Experience, prediction: Prediction
+        self, bounds: tuple[Bound, Bound], data: Experience, prediction: Prediction
     ) -> FitReport:
         """Steps down the first loss; a report of the second on held-out rows."""
         if self.steps and not self.choice.warm_start:
             self._begin()
         again = self.steps and self.choice.warm_start
-        self._standardise(found)
+        self._standardise(data)
         before = {name: value.clone() for name, value in self.ensemble.state_dict().items()}
         self.ensemble.train()
         for _ in range(self.choice.steps if again else self.choice.first_steps):
-            at = self._drawn(bounds[0].rows, found)
+            at = self._drawn(bounds[0].rows, data)
             loss = bounds[0].value(self.ensemble, at, self.steps)
             self.adam.zero_grad()
             torch.autograd.backward(loss.sum())
             self.adam.step()
             self.steps += 1
         restored = self._put_back(before)
-        loss, square = self._evaluated(bounds[1], found)
+        loss, square = self._evaluated(bounds[1], data)
         self.used = self._usable()
         if prediction == "mse":
             set_constant_noise(self.used, square)
@@ -95,12 +95,12 @@ class Ensembles:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next fit and the next rollout depend on, for `load`."""
-        found = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
-        found |= {f"used.{name}": value for name, value in self.used.state_dict().items()}
+        tensors = {f"network.{name}": value for name, value in self.ensemble.state_dict().items()}
+        tensors |= {f"used.{name}": value for name, value in self.used.state_dict().items()}
         for k, parameter in enumerate(self._parameters):
             for key, value in self.adam.state.get(parameter, {}).items():
-                found[f"adam.{k}.{key}"] = value
-        return found | {"steps": torch.tensor(self.steps)}
+                tensors[f"adam.{k}.{key}"] = value
+        return tensors | {"steps": torch.tensor(self.steps)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """
@@ -112,9 +112,9 @@ class Ensembles:
                 for name, value in network.state_dict().items():
                     value.copy_(state[start + name])
         for k, parameter in enumerate(self._parameters):
-            own = under(state, f"adam.{k}.")
-            if own:
-                self.adam.state[parameter] = restored(own, parameter)
+            memory = under(state, f"adam.{k}.")
+            if memory:
+                self.adam.state[parameter] = restored(memory, parameter)
         self.steps = int(state["steps"])
 
     @property
@@ -142,15 +142,15 @@ class Ensembles:
             self.ensemble.parameters(), lr=choice.learning_rate, fused=True
         )
 
-    def _standardise(self, found: Experience) -> None:
-        rows, members = found.rows, self.choice.members
+    def _standardise(self, data: Experience) -> None:
+        rows, members = data.rows, self.choice.members
         given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
         self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
 
-    def _drawn(self, rows: Tensor, found: Experience) -> Tensor:
+    def _drawn(self, rows: Tensor, data: Experience) -> Tensor:
         """A batch of every member's own."""
         shape = self.choice.members, self.choice.batch
-        return picked(rows, found, self.draws.uniform(f"{self.role} model rows", self.steps, shape))
+        return picked(rows, data, self.draws.uniform(f"{self.role} model rows", self.steps, shape))
 
     @torch.no_grad()
     def _put_back(self, before: Mapping[str, Tensor]) -> Tensor:
@@ -166,14 +166,14 @@ class Ensembles:
         return lost.cpu()
 
     @torch.no_grad()
-    def _evaluated(self, held_out: Bound, found: Experience) -> tuple[Tensor, Tensor]:
+    def _evaluated(self, held_out: Bound, data: Experience) -> tuple[Tensor, Tensor]:
         """Loss [E · M] and mean squared standardised errors [E · M, out] on held-out rows."""
         self.ensemble.eval()
-        rows = found.rows
+        rows = data.rows
         even = (torch.arange(EVALUATED, dtype=torch.float64) + 0.5) / EVALUATED
-        even = even.expand(found.seeds, self.choice.members, -1)
-        loss = held_out.value(self.ensemble, picked(held_out.rows, found, even), 0)
-        at = picked(found.part(True), found, even)
+        even = even.expand(data.seeds, self.choice.members, -1)
+        loss = held_out.value(self.ensemble, picked(held_out.rows, data, even), 0)
+        at = picked(data.part(True), data, even)
         mean, _ = outputs(self.ensemble, rows.inputs[at])
         square = (mean - rows.targets[at]).double().square().mean(dim=1)
         return loss.double().cpu(), square.cpu()
@@ -184,7 +184,7 @@ class Ensembles:
         return plain.requires_grad_(False)
 
 
-def picked(rows: Tensor, found: Experience, share: Tensor) -> Tensor:
+def picked(rows: Tensor, data: Experience, share: Tensor) -> Tensor:
     """Rows of every seed's own, [E · M, batch].
 
     Args:
@@ -194,7 +194,7 @@ def picked(rows: Tensor, found: Experience, share: Tensor) -> Tensor:
     Raises:
         InputError: a seed has none.
     """
-    counts = torch.bincount(rows.cpu() // len(found.numbers), minlength=found.seeds)
+    counts = torch.bincount(rows.cpu() // len(data.numbers), minlength=data.seeds)
     if not counts.all():
         raise InputError("a seed's replay has no row that the model's loss can use: raise warmup")
     begin = counts.cumsum(0) - counts

@@ -45,9 +45,9 @@ class Experience:
 
     def part(self, held: bool) -> Tensor:
         """Training or held-out rows of every seed, in order."""
-        own = (self.held == held).nonzero()[:, 0]
+        part = (self.held == held).nonzero()[:, 0]
         begin = torch.arange(self.seeds)[:, None] * len(self.numbers)
-        return (begin + own).flatten().to(self.rows.inputs.device)
+        return (begin + part).flatten().to(self.rows.inputs.device)
 
 
 def experience(replay: Replay, agents: int, latest: int | None = None) -> Experience:
@@ -70,7 +70,7 @@ def experience(replay: Replay, agents: int, latest: int | None = None) -> Experi
         raise InputError(f"replay has {kept} rows, too few to hold some out: raise warmup")
     next_to = (agent[1:] == agent[:-1]) & (step[1:] == step[:-1] + 1)
     at = (numbers % replay.rows.shape[1]).to(replay.rows.device)
-    records = [_record(own, replay.widths, next_to) for own in replay.rows[:, at]]
+    records = [_record(rows, replay.widths, next_to) for rows in replay.rows[:, at]]
     return Experience(_standardised(records, (~held).nonzero()[:, 0], replay), numbers, held)
 
 
@@ -86,19 +86,19 @@ def _record(rows: Tensor, widths: tuple[int, ...], next_to: Tensor) -> Trajector
 
 def _standardised(records: list[Trajectories], training: Tensor, replay: Replay) -> Rows:
     device = str(replay.rows.device)
-    each = [
+    by_seed = [
         standardised(
             record, training, residual=True, reward=True, dtype=replay.rows.dtype, device=device
         )[0]
         for record in records
     ]
     return Rows(
-        record=joined([rows.record for rows in each]),
-        inputs=torch.cat([rows.inputs for rows in each]),
-        targets=torch.cat([rows.targets for rows in each]),
-        input_mean=torch.stack([rows.input_mean for rows in each]),
-        input_std=torch.stack([rows.input_std for rows in each]),
-        target_mean=torch.stack([rows.target_mean for rows in each]),
-        target_std=torch.stack([rows.target_std for rows in each]),
+        record=joined([rows.record for rows in by_seed]),
+        inputs=torch.cat([rows.inputs for rows in by_seed]),
+        targets=torch.cat([rows.targets for rows in by_seed]),
+        input_mean=torch.stack([rows.input_mean for rows in by_seed]),
+        input_std=torch.stack([rows.input_std for rows in by_seed]),
+        target_mean=torch.stack([rows.target_mean for rows in by_seed]),
+        target_std=torch.stack([rows.target_std for rows in by_seed]),
         residual=True,
     )

@@ -85,5 +85,5 @@ class LearnedModel:
     @property
     def name(self) -> str:
         """Such as "dd", "nll, spectral norm", "two models (nll, dd)"."""
-        told = f"two models (nll, {self.loss.name})" if self.two_models else self.loss.name
-        return told + ("" if self.spectral is None else ", spectral norm")
+        fitted = f"two models (nll, {self.loss.name})" if self.two_models else self.loss.name
+        return fitted + ("" if self.spectral is None else ", spectral norm")

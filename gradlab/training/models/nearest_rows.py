@@ -57,17 +57,17 @@ class NearestRows:
     def _grow(self, experience: Experience, training: Tensor) -> None:
         """Add what is new; `training`: positions within a seed, in the order of arrival."""
         numbers = experience.numbers[training].numpy()
-        known = len(self._known)
-        if not known or not np.array_equal(numbers[:known], self._known):
+        count = len(self._known)
+        if not count or not np.array_equal(numbers[:count], self._known):
             assert self.scale is not None
             self._search = [
                 Neighbours(self.loss.neighbours, scale.numpy(), torch.get_num_threads())
                 for scale in self.scale
             ]
-            known = 0
+            count = 0
         record, per_seed = experience.rows.record, len(experience.numbers)
         points = torch.cat([record.state, record.action], dim=1).double().cpu().numpy()
-        fresh = training[known:].numpy()
+        fresh = training[count:].numpy()
         for seed, search in enumerate(self._search if len(fresh) else ()):
             search.add(points[seed * per_seed + fresh])
         self._known = numbers

@@ -53,8 +53,8 @@ class SeedModels:
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         assert noise is not None  # whose last column deals the members
-        found = dealt(self.numbers, self.seeds, torch.cat([state, action], dim=1), noise[:, -1])
-        outputs = found.mean + found.std * noise[:, :-1]
+        predicted = dealt(self.numbers, self.seeds, torch.cat([state, action], dim=1), noise[:, -1])
+        outputs = predicted.mean + predicted.std * noise[:, :-1]
         after = outputs[:, : state.shape[1]]
         return Transition(after, outputs[:, -1], survivors(self.alive, after))
 
@@ -77,12 +77,12 @@ class SeedTwoModels:
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         assert noise is not None
         with torch.no_grad():
-            found = self.prediction.step(state.detach(), action.detach(), noise[:, :-1])
+            step = self.prediction.step(state.detach(), action.detach(), noise[:, :-1])
         x, model = torch.cat([state, action], dim=1), self.gradient
         slope = dealt(model.numbers, model.seeds, x, noise[:, -1]).mean
         slope = slope - slope.detach()
         return Transition(
-            found.state + slope[:, : state.shape[1]], found.reward + slope[:, -1], found.alive
+            step.state + slope[:, : state.shape[1]], step.reward + slope[:, -1], step.alive
         )
 
 
@@ -114,11 +114,11 @@ def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:
     x = x.gather(1, order[..., None].expand(-1, -1, width))
     x = torch.nn.functional.pad(x, (0, 0, 0, spare))
     hands = x.view(seeds, -1, members, width).transpose(1, 2).flatten(0, 1)
-    found, back = predict(numbers, hands), order.argsort(dim=1)
+    predicted, back = predict(numbers, hands), order.argsort(dim=1)
 
     def collected(values: Tensor) -> Tensor:
         outputs = values.shape[2]
         rows = values.view(seeds, members, -1, outputs).transpose(1, 2).flatten(1, 2)
         return rows.gather(1, back[..., None].expand(-1, -1, outputs)).flatten(0, 1)
 
-    return Prediction(collected(found.mean), collected(found.std))
+    return Prediction(collected(predicted.mean), collected(predicted.std))
