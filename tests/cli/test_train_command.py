@@ -1,5 +1,7 @@
 """What the command line makes of a learned model and its remedies."""
 
+from dataclasses import replace
+
 import pytest
 
 from gradlab.cli.train import Train
@@ -8,6 +10,7 @@ from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.losses import MultiStep, OneStep
 from gradlab.reporting import training_page
 from gradlab.runs.training.results import load
+from gradlab.training.algorithms import find
 
 
 def row(**options):
@@ -17,6 +20,15 @@ def row(**options):
 def test_a_prior_is_used_unless_a_model_is_asked_for():
     plain = row()
     assert plain.model is None and plain.policy_spectral is None
+
+
+def test_an_algorithm_that_learns_its_model_does_so_unless_the_prior_is_asked_for():
+    def maac(**options):
+        return Train("maac", "double_integrator", **options)._row("double_integrator").model
+
+    assert maac() == find("maac").model and maac(model="prior") is None
+    assert maac(members=3) == replace(find("maac").model, members=3)
+    assert maac(loss="dd").loss.name == "dd"
 
 
 @pytest.mark.parametrize(

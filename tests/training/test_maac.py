@@ -16,13 +16,16 @@ from gradlab.networks.mlp import QCritic
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.context import Context, Objective
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
+from gradlab.training.measured import gradient_errors
 from gradlab.training.members import unstacked
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.policy_losses import Mixture, Term
 from gradlab.training.settings import Settings
 from gradlab.training.targets import OneStep, Soft
+from gradlab.training.weights import FixedWeights
 
 GAMMA, ALPHA = 0.9, 0.2
 
@@ -112,8 +115,6 @@ def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, te
 
 def test_every_action_of_the_sum_counts_its_entropy():
     # Without rewards and critic what is left is −α Σ_{t ≤ H} γᵗ log π_t of the policy's actions.
-    from gradlab.training.context import Context, Objective
-
     def act(state, noise):
         return noise, noise.sum(dim=2)
 
@@ -158,6 +159,13 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
 def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
     assert with_horizons(find("maac"), (5,)).terms == (Term(5, "all"),)
     assert not replace(find("maac"), terms=(Term(0),), model=None).needs_model
+
+
+def test_a_soft_gradient_is_not_measured_against_the_truth_of_plain_returns():
+    terms, weights = (Term(0), Term(3, "all")), FixedWeights((0.5, 0.5))
+    assert not gradient_errors.measured(
+        replace(find("maac"), terms=terms, weights=weights), Settings(gradient_every=10)
+    )
 
 
 def test_the_row_is_listed_with_all_that_it_is():

@@ -45,7 +45,9 @@ def measured(algorithm: Algorithm, settings: Settings) -> bool:
 
 
 def horizons(algorithm: Algorithm) -> tuple[int, ...]:
-    """Those whose gradient is measured."""
+    """Those whose gradient is measured; none of a soft return, whose truth would be another."""
+    if algorithm.target.soft:
+        return ()
     return tuple(term.horizon for term in algorithm.terms if term.actions == "first")
 
 
