@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,12 +11,22 @@ import pandas as pd
 from gradlab.runs.bounds import Bound, Bounds, bounds_table
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.one_step import OneStepImprovement
-from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.screen import Screen
+from gradlab.verdicts.sentence import Sentence
 
 COLUMNS = ["estimator", "horizon", "quantity", "value", "se", "ci_low", "ci_high", "n", "method"]
 QUANTITIES = ("mean_norm", "bias2", "variance", "mse", "cosine", "sign_agreement", "snr")
 BATCH = 256
 PRINTED = 40.0  # of a variance bound, n⁸ times this, that says nothing at n = 0
+
+
+def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Screen:
+    """The screen of a verdict that has no recommendation of its own: its first decided sentence."""
+    if not sentences:
+        return Screen("These numbers support no verdict.", "none", "nothing is known", (), figure)
+    first = next((each for each in sentences if each.decided), sentences[0])
+    light, sure = ("act", "shown") if first.decided else ("choose", "not shown")
+    return Screen(first.text, light, sure, (), figure, tuple(sentences))
 
 
 def table(horizon: int = 25, truth: bool = True, own: tuple[str, ...] = ()) -> pd.DataFrame:

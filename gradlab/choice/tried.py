@@ -12,8 +12,9 @@ import numpy as np
 
 from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Steps, Tried
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.profile import Profile
-from gradlab.runs.realised import TRUE_CELL, Realised
+from gradlab.runs.realised import Realised
 
 
 def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:

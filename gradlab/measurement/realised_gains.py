@@ -24,7 +24,8 @@ from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.step_plan import chosen_cells, planned
 from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.progress import Progress, silent
-from gradlab.runs.realised import TRUE_CELL, Cell, Realised
+from gradlab.runs.one_step import TRUE_CELL, Cell
+from gradlab.runs.realised import Realised
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from gradlab.runs.realised import Cell
+from gradlab.runs.one_step import Cell
 
 LADDER = (256, 128, 64, 32, 16)  # starts that returns are of
 ENOUGH = 64  # starts beyond which more cells are worth more than more starts

@@ -26,8 +26,8 @@ from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.step_plan import LENGTHS, PROBED
 from gradlab.progress import Progress, silent
-from gradlab.runs.one_step import LINEAR
-from gradlab.runs.realised import TRUE_CELL, Cell, Realised, Status
+from gradlab.runs.one_step import LINEAR, TRUE_CELL, Cell
+from gradlab.runs.realised import Realised, Status
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.common_random import own_size

@@ -13,21 +13,11 @@ from typing import Any, Literal
 
 from gradlab.runs.logs import LogsRun
 from gradlab.statistics.comparison import more_samples
+from gradlab.statistics.number import Number
 
 Status = Literal["agree", "disagree", "undecided"]
 TOLERANCE = 0.5  # largest difference, relative to the score, that is called agreement
 SUPPORTED = 0.9  # cosine of a score's mean with its expectation from which it can referee
-
-
-@dataclass(frozen=True)
-class Number:
-    """One row of the table."""
-
-    value: float
-    se: float
-    low: float
-    high: float
-    n: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,7 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
     )
     name = "score" if block == "same" else block
     norms = numbers(run, "gradient", "mean_norm", name)
-    lost = Number(nan, nan, nan, nan, 0)
+    lost = Number(nan, nan, nan, 0)
     found = []
     for h in sorted(excess.keys() & bias2.keys()):
         known = norms[h if block == "same" else int(run.config["reach"])].low > 0
@@ -135,4 +125,4 @@ def critics(run: LogsRun) -> dict[str, Mapping[str, Number]]:
 
 def _number(row: Mapping[Hashable, Any]) -> Number:
     value, se, low, high = (float(row[name]) for name in ("value", "se", "ci_low", "ci_high"))
-    return Number(value, se, low, high, int(row["n"]))
+    return Number(value, low, high, int(row["n"]), se)

@@ -18,12 +18,14 @@ from numpy.typing import NDArray
 from gradlab.statistics.comparison import ratio_interval
 from gradlab.statistics.intervals import Interval, skewness_corrected
 from gradlab.statistics.intervals import jackknife_se as se_of
-from gradlab.statistics.moments import Estimate
+from gradlab.statistics.moments import Estimate, sample_mean
 from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
 Cell = tuple[str, int]
+Share = tuple[float, Interval]
 TRUTH = "truth"  # in the place of an estimator's name
+TRUE_CELL: Cell = (TRUTH, 0)
 UNIT = "discounted return"
 LINEAR = 0.1  # largest even part of the return's change over its odd part
 
@@ -60,13 +62,13 @@ class OneStepImprovement:
         """How many starts the returns are of."""
         return int(self.size.sum())
 
-    def change(self, cell: tuple[str, int]) -> Estimate:
+    def change(self, cell: Cell) -> Estimate:
         """Mean change of the return by one step."""
-        return _mean(self.gain[self.cells.index(cell)], self.size)
+        return sample_mean(self.gain[self.cells.index(cell)], self.size)
 
-    def share(self, cell: tuple[str, int]) -> tuple[float, Interval] | None:
+    def share(self, cell: Cell) -> Share | None:
         """Of the truth's gain, paired; None where that is not clearly above 0."""
-        own, true = self.change(cell), self.change((TRUTH, 0))
+        own, true = self.change(cell), self.change(TRUE_CELL)
         if not interval_of(true).low > 0:
             return None
         return own.value / true.value, ratio_interval(own, true)
@@ -79,26 +81,20 @@ class OneStepImprovement:
         """
         return pd.DataFrame([*map(self._step, self.cells), *self._slices()])
 
-    def _step(self, cell: tuple[str, int]) -> dict[str, object]:
-        share = self.share(cell)
-        value, found = (np.nan, None) if share is None else share
-        return {
-            **self._row("step", cell, self.step, self.change(cell)),
-            "share": value,
-            "share_low": np.nan if found is None else found.low,
-            "share_high": np.nan if found is None else found.high,
-        }
+    def _step(self, cell: Cell) -> dict[str, object]:
+        row = self._row("step", cell, self.step, self.change(cell))
+        return row | share_columns(self.share(cell))
 
     def _slices(self) -> list[dict[str, object]]:
         return [
-            self._row("slice", self.cells[c], float(step), _mean(self.slices[k, s], self.size))
+            self._row(
+                "slice", self.cells[c], float(step), sample_mean(self.slices[k, s], self.size)
+            )
             for k, c in enumerate(self.sliced)
             for s, step in enumerate(self.steps)
         ]
 
-    def _row(
-        self, kind: str, cell: tuple[str, int], step: float, found: Estimate
-    ) -> dict[str, object]:
+    def _row(self, kind: str, cell: Cell, step: float, found: Estimate) -> dict[str, object]:
         ends = interval_of(found)
         return {
             "kind": kind,
@@ -118,6 +114,9 @@ def interval_of(change: Estimate) -> Interval:
     return Interval(low, high, se_of(change.left_out), "jackknife with skewness")
 
 
-def _mean(sums: Floats, size: Floats) -> Estimate:
-    n = size.sum()
-    return Estimate(float(sums.sum() / n), (sums.sum() - sums) / (n - size))
+def share_columns(share: Share | None) -> dict[str, float]:
+    """Of a table: the share of the truth's gain and its interval, NaN where it is unknown."""
+    value, low, high = np.nan, np.nan, np.nan
+    if share is not None:
+        value, low, high = share[0], share[1].low, share[1].high
+    return {"share": value, "share_low": low, "share_high": high}

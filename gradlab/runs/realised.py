@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from gradlab.runs.one_step import LINEAR, TRUTH, UNIT
+from gradlab.runs.one_step import LINEAR, TRUE_CELL, UNIT, Cell, Share, share_columns
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
@@ -28,10 +28,8 @@ from gradlab.statistics.selection import RankSet, largest
 from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
-Cell = tuple[str, int]
 Status = Literal["stepped", "zero", "not finite", "lost"]
 Reason = Literal["step", "boundary", "law"]
-TRUE_CELL: Cell = (TRUTH, 0)
 PRECISE = 0.9  # least κ of a truth whose own gain says what is possible
 # A truth's own gain may miss its norm by what its standard error may be: shares, of its direction
 # alone, hold all the same.
@@ -119,14 +117,14 @@ class Realised:
         """Interval of `change`: at 95% alone, or at 95% together with those of other cells."""
         return mean_interval(self.change(cell, length), among)
 
-    def share(self, cell: Cell, length: int = 0, among: int = 1) -> tuple[float, Interval] | None:
+    def share(self, cell: Cell, length: int = 0, among: int = 1) -> Share | None:
         """Of the best possible gain; None where the truth's own is not clearly above 0, or mostly
         noise."""
         if not self._moved(cell) or TRUE_CELL not in self.cells or not self._moved(TRUE_CELL):
             return None
         return self._share(self.change(cell, length), self.change(TRUE_CELL, length), among)
 
-    def _share(self, own: Estimate, true: Estimate, among: int) -> tuple[float, Interval] | None:
+    def _share(self, own: Estimate, true: Estimate, among: int) -> Share | None:
         kept = self.kept_of(TRUE_CELL)
         ends = ratio_of_means(own, true, among)
         if ends is None or not (true.value > 0 and kept >= PRECISE):
@@ -246,9 +244,7 @@ class Realised:
             for cell, (value, low, high) in found.items()
         }
 
-    def _realised_share(
-        self, cell: Cell, among: int, to_zero: bool = False
-    ) -> tuple[float, Interval] | None:
+    def _realised_share(self, cell: Cell, among: int, to_zero: bool = False) -> Share | None:
         """At the shorter length, or extrapolated along a line from two lengths to none."""
         own = self._per_length(cell, to_zero)
         if cell == TRUE_CELL:
@@ -299,7 +295,6 @@ class Realised:
         if status == "stepped":
             value, ends = self.change(cell, length).value, self.ends(cell, length)
             share = self.share(cell, length)
-        part, around = (np.nan, None) if share is None else share
         return {
             "estimator": cell[0],
             "horizon": cell[1],
@@ -309,9 +304,7 @@ class Realised:
             "value": value,
             "ci_low": ends.low,
             "ci_high": ends.high,
-            "share": part,
-            "share_low": np.nan if around is None else around.low,
-            "share_high": np.nan if around is None else around.high,
+            **share_columns(share),
             "n": self.judges,
         }
 

@@ -88,15 +88,6 @@ def more_samples(gap: float, se: float, samples: int, power: float = POWER) -> i
     return _further(samples, (reach * se / gap) ** 2)
 
 
-def more_for_precision(estimate: Estimate, samples: int, relative: float) -> int | None:
-    """M with which the interval's half width is `relative` of the value; None as above."""
-    if not np.isfinite(estimate.value) or estimate.value <= 0:
-        return None
-    return _further(
-        samples, (Z * jackknife_se(estimate.left_out) / (relative * estimate.value)) ** 2
-    )
-
-
 def _further(samples: int, times: float) -> int | None:
     missing = samples * (times - 1)
     if not missing <= UNAFFORDABLE:

@@ -10,7 +10,7 @@ undecided       the threshold lies in between: M more samples would decide, were
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from math import isfinite, nan
 from typing import Literal
 
 from gradlab.statistics.comparison import POWER, more_samples
@@ -21,17 +21,18 @@ DECADE = 10.0
 
 @dataclass(frozen=True)
 class Number:
-    """A value, the ends of its 95% interval and the samples behind it.
+    """A value, the ends of its 95% interval, the samples behind it and its standard error.
 
     Attributes:
         value: NaN where it is lost; noise-corrected values may lie beyond the ends.
-        low, high: of the interval; n: samples.
+        low, high: of the interval; n: samples; se: NaN where only the interval is known.
     """
 
     value: float
     low: float
     high: float
     n: int
+    se: float = nan
 
     @property
     def spans_decades(self) -> bool:

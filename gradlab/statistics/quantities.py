@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 NORM, SQUARE = "return / parameter", "(return / parameter)²"
-ANY, POSITIVE = (float("-inf"), float("inf")), (0.0, float("inf"))
+POSITIVE = (0.0, float("inf"))
 DIRECTION, SHARE = (-1.0, 1.0), (0.0, 1.0)
 MOMENTS = "gradlab/statistics/moments.py"
 

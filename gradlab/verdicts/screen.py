@@ -61,17 +61,6 @@ class Screen:
             raise ValueError(f"a screen has {len(self.numbers)} numbers, expected at most {FACTS}")
 
 
-def first_sentence(sentences: Sequence[Sentence], figure: str | None = None) -> Screen:
-    """The screen of a verdict that has no recommendation of its own: its first sentence."""
-    if not sentences:
-        return Screen("These numbers support no verdict.", "none", "nothing is known", (), figure)
-    first = next((each for each in sentences if each.decided), sentences[0])
-    sure = "shown" if first.decided else "not shown"
-    return Screen(
-        first.text, "act" if first.decided else "choose", sure, (), figure, tuple(sentences)
-    )
-
-
 def unsaid(texts: Sequence[str], said: str) -> list[str]:
     """Each text without the sentences that stand in `said` or in a text before it; "" where none
     is left."""

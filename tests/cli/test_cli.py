@@ -19,7 +19,6 @@ from gradlab.networks.mlp import Policy, QCritic
 from gradlab.reporting import kinds, profile_page
 from gradlab.storage import journal, records
 from gradlab.verdicts.measurement import verdict as verdicts
-from gradlab.verdicts.screen import first_sentence
 from tests import planted
 
 OWN = """
@@ -66,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return QCritic(4, 1, (4,))
 
     monkeypatch.setattr(measurement, "measure", measure)
-    screen = first_sentence(planted.VERDICT, "mse")
+    screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(Saved(), screen, "inverted_pendulum")
     page = replace(page, panels=page.panels[:1])  # to draw the others takes seconds
     kind = kinds.Kind(lambda path: Saved(), lambda *_: page, lambda run: screen)

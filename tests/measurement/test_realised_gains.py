@@ -9,7 +9,7 @@ from torch import nn
 
 from gradlab import measure, tasks
 from gradlab.errors import InputError
-from gradlab.runs.realised import TRUE_CELL
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.truth.lqr import ExactCritic
 
 EYE = torch.eye(2, dtype=torch.float64)

@@ -15,7 +15,7 @@ from gradlab.measurement.step_plan import planned
 from gradlab.measurement.steps import MOVES, STREAM, Direction, judging_starts, realise
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.policies import Gaussian
-from gradlab.runs.realised import TRUE_CELL
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import double_integrator
 from gradlab.truth.lqr import lqr_gradient, lqr_return

@@ -17,7 +17,6 @@ from gradlab.runs.check_results import CheckResult
 from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.screen import first_sentence
 from tests import planted
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -33,7 +32,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(profile: Any, verdict: Sequence[Sentence], title: str, **known: Any) -> str:
-    return render(profile_page.shown(profile, first_sentence(verdict, "mse"), title, **known))
+    return render(
+        profile_page.shown(profile, planted.first_sentence(verdict, "mse"), title, **known)
+    )
 
 
 def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> tuple[Any, list]:
@@ -217,7 +218,7 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that `load` reads as the planted profile."""
-    screen = first_sentence(planted.VERDICT, "mse")
+    screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
     kind = kinds.Kind(lambda path: planted.Profile(), lambda *_: page, lambda run: screen)
     monkeypatch.setattr(journal, "kind", lambda path: "profile")

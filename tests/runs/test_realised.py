@@ -10,8 +10,9 @@ import pytest
 
 from gradlab import load
 from gradlab.measurement.step_plan import ENOUGH, FEWEST, LADDER, chosen_cells, planned
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.profile import COLUMNS, Profile
-from gradlab.runs.realised import TRUE_CELL, Realised
+from gradlab.runs.realised import Realised
 from gradlab.storage.codec import arrays, decoded
 
 LENGTHS = np.array([0.1, 0.3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import exp, hypot, isfinite, log
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 
 from gradlab.runs.jacobians import JacobianRun
 from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number
 from gradlab.verdicts.measurement.verdict import Sentence
 
 BLOCKS = ("A", "B", "r_s", "r_a")
@@ -18,16 +18,6 @@ MEANING = {"A": "∂s'/∂s", "B": "∂s'/∂a", "r_s": "∂r/∂s", "r_a": "∂
 CONCENTRATED = 0.9  # of the squared error in 5% of the samples
 NOTABLE = 1.1  # growth of an error from which it is worth the word
 SLOW = 1000  # steps per factor of ten from which growth is not worth the word
-
-
-@dataclass(frozen=True)
-class Number:
-    """One row of the table."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from math import isfinite, log, sqrt
 
 from gradlab.runs.logs import LogsRun
-from gradlab.runs.logs_numbers import SUPPORTED, Number, by_output, critics, numbers, referee
+from gradlab.runs.logs_numbers import SUPPORTED, by_output, critics, numbers, referee
+from gradlab.statistics.number import Number
 from gradlab.verdicts.logs.agreement import agreement_sentences
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.wording import cosine, cosines, percent, rounded_up, span, steps, times, two
