@@ -146,7 +146,7 @@ def _positive(x: Tensor) -> Tensor:
 
 
 def measure(small: bool = False) -> Verdict:
-    rows = [row for k in range(60 if small else SYSTEMS) for row in compared(draw(k), k)]
+    rows = [row for k in range(50 if small else SYSTEMS) for row in compared(draw(k), k)]
     return judge(pd.DataFrame(rows))
 
 

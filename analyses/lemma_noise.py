@@ -50,7 +50,7 @@ def worlds(small: bool) -> tuple[World, ...]:
     return (
         World("cubic", Cubic(), 0.01),
         World("deadbeat", Cubic(theta=-2.1), 0.01),
-        World("pendulum", Pendulum(*((4, 8, 40) if small else (16, 64, 150))), 2e-4),
+        World("pendulum", Pendulum(*((4, 4, 15) if small else (16, 64, 150))), 2e-4),
     )
 
 

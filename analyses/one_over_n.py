@@ -42,7 +42,7 @@ CONTROL = "control: one start per batch"
 
 
 def measure(small: bool = False) -> Verdict:
-    sizes, batches = ((1, 4, 16), 150) if small else (SIZES, BATCHES)
+    sizes, batches = ((1, 4, 16), 60) if small else (SIZES, BATCHES)
     rows = []
     for name, gradient in batch_means().items():
         for size in sizes:

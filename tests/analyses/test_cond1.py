@@ -2,11 +2,14 @@ import pytest
 
 from analyses import cond1
 from analyses.verdicts import save
+from gradlab.fitting import policies
 
 
 @pytest.fixture(scope="module")
 def verdict():
-    return cond1.measure(small=True)
+    with pytest.MonkeyPatch.context() as quick:
+        quick.setattr(policies, "UPDATES", 200)
+        return cond1.measure(small=True)
 
 
 def test_the_open_loop_pendulum_is_called_a_violation(verdict):

@@ -12,6 +12,7 @@ import pytest
 
 from gradlab.cli import main
 from gradlab.cli.terminal import streams
+from gradlab.fitting import policies
 
 ENDS = {
     "| head -c 1": 0,
@@ -50,9 +51,11 @@ def test_a_stream_that_closes_or_is_full_leaves_no_traceback(end: str):
     assert len(lines) == (end == "> /dev/full")
 
 
-@pytest.mark.parametrize("end", [">&-", "2>&1 | head -c 1"])
-def test_wrong_usage_keeps_its_exit_code(end: str):
-    found = shell(f"gradlab measure nowhere {end}")
+@pytest.mark.parametrize(
+    ("words", "end"), [("measure nowhere", ">&-"), ("nonsense", "2>&1 | head -c 1")]
+)
+def test_wrong_usage_keeps_its_exit_code(words: str, end: str):
+    found = shell(f"gradlab {words} {end}")
     assert found.returncode == 2 and "Traceback" not in found.stderr
 
 
@@ -63,10 +66,14 @@ def test_signs_are_spelled_where_the_terminal_has_ascii_alone():
     assert shell("gradlab nonsense", **ASCII).stderr.isascii()
 
 
-def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone():
-    plain, full = shell("gradlab list --json", **ASCII), shell("gradlab list --json")
-    assert plain.stdout.isascii() and not full.stdout.isascii()
-    assert json.loads(plain.stdout) == json.loads(full.stdout)
+def test_json_keeps_every_sign_where_the_terminal_has_ascii_alone(
+    capsys: pytest.CaptureFixture[str],
+):
+    plain = shell("gradlab list --json", **ASCII).stdout
+    assert main(["list", "--json"]) == 0
+    full = capsys.readouterr().out
+    assert plain.isascii() and not full.isascii()
+    assert json.loads(plain) == json.loads(full)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +105,7 @@ def test_a_run_is_saved_although_its_answer_cannot_be_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(policies, "UPDATES", 20)
     words = ["jacobians", "double_integrator", "--starts", "8", "--output", "run.h5", "--no-report"]
     monkeypatch.setattr(streams, "_drop", lambda _: None)  # pytest's own descriptor 1 stays
     with monkeypatch.context() as patched:

@@ -6,15 +6,18 @@ import torch
 
 import gradlab
 from gradlab.errors import InputError
-from gradlab.fitting import fit_critic, stabilising_policy
+from gradlab.fitting import critics, fit_critic, policies, stabilising_policy
 from gradlab.measurement.shared_truth import shared_truth
 
 
 @pytest.fixture(scope="module")
 def world():
     task = gradlab.tasks.double_integrator()
-    policy = stabilising_policy(task)
-    return task, policy, fit_critic(task, policy)
+    with pytest.MonkeyPatch.context() as quick:
+        for module in (critics, policies):
+            quick.setattr(module, "UPDATES", 100)
+        policy = stabilising_policy(task)
+        return task, policy, fit_critic(task, policy)
 
 
 def test_values_are_those_of_a_measurement(world):

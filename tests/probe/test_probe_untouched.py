@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 import gradlab
 
-UPDATES = 1000
-
 
 def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1), nn.Tanh())
@@ -59,7 +57,7 @@ class Critic(nn.Module):
 def run(
     make: Callable[[], nn.Module],
     probed: bool,
-    updates: int = UPDATES,
+    updates: int,
     optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     **given: Any,
 ) -> tuple[Any, gradlab.Probe | None]:
@@ -112,12 +110,14 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+@pytest.mark.parametrize("updates", [250, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("make", [plain, dropped, normalised, Noisy])
-def test_a_thousand_updates_have_the_same_bits_with_a_probe(
-    make: Callable[[], nn.Module], tmp_path: Any
+def test_updates_have_the_same_bits_with_a_probe(
+    make: Callable[[], nn.Module], updates: int, tmp_path: Any
 ) -> None:
-    without, _ = run(make, False)
-    with_one, probe = run(make, True, log=tmp_path / "p.h5", overhead_budget=1.0, clock=lambda: 0.0)
+    log = tmp_path / "p.h5"
+    without, _ = run(make, False, updates)
+    with_one, probe = run(make, True, updates, log=log, overhead_budget=1.0, clock=lambda: 0.0)
     assert probe is not None and probe.desk.history["successive"]
     assert same(without, with_one)
 

@@ -43,9 +43,9 @@ for line in sys.stdin:
     if child == 0:
         told = os.open(path.with_suffix(".told"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         train(
-            rows[name], task, path, iterations=400, agents=4, interval=2, warmup=96, episode=20,
-            evaluate_every=100, evaluation_starts=4, log_every=2, checkpoint_every=20, keep=(1.0,),
-            gradient_every=200, gradient_starts=8,
+            rows[name], task, path, iterations=200, agents=4, interval=2, warmup=96, episode=20,
+            evaluate_every=100, evaluation_starts=4, log_every=2, checkpoint_every=10, keep=(1.0,),
+            gradient_every=100, gradient_starts=8,
             resume=path.with_name(path.stem + ".resume.safetensors").exists(), overwrite=True,
             progress=lambda stage, done, total: os.write(told, b"%d\\n" % done),
         )
@@ -91,14 +91,14 @@ def trained(nursery, path, kills, model="prior", seed=0):
 def compare(nursery, tmp_path, kills, model="prior"):
     whole = trained(nursery, tmp_path / "whole.h5", 0, model)
     killed = trained(nursery, tmp_path / "killed.h5", kills, model)
-    assert killed.groups["updates"]["iteration"].values.tolist() == list(range(2, 401, 2))
+    assert killed.groups["updates"]["iteration"].values.tolist() == list(range(2, 201, 2))
     for table in ("updates", "evaluations", "gradients", "model")[: 4 if model == "learned" else 3]:
         ours, theirs = (run.groups[table] for run in (whole, killed))
         for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
     for name in ("seed0-policy", "seed0-critic", *LEARNED[model]):
         first, second = (
-            (tmp_path / f"{run}-checkpoints" / "000400" / f"{name}.safetensors").read_bytes()
+            (tmp_path / f"{run}-checkpoints" / "000200" / f"{name}.safetensors").read_bytes()
             for run in ("whole", "killed")
         )
         assert first == second

@@ -76,9 +76,23 @@ def same_tables(first, second):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of two seeds of what is named, made once for every test."""
+    runs, folder = {}, tmp_path_factory.mktemp("whole")
+
+    def made(name):
+        if name not in runs:
+            path = folder / f"{name}.h5"
+            runs[name] = train(ARMS[name], task(), path, **SMALL, seeds=2)
+        return runs[name]
+
+    return made
+
+
 @pytest.mark.parametrize("arm", ["nll", "multistep", "two models", "spectral"])
-def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, arm):
-    together = train(ARMS[arm], task(), tmp_path / "all.h5", **SMALL, seeds=2)
+def test_seeds_that_learn_models_together_are_seeds_apart(tmp_path, whole, arm):
+    together = whole(arm)
     fits = read(together).groups["model"]
     for seed in range(2):
         apart = train(ARMS[arm], task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
@@ -98,37 +112,35 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("arm", list(ARMS))
-def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, arm):
-    options = SMALL | {"seeds": 2, "precision": "float32"}
+def test_a_stopped_learned_run_goes_on_bit_for_bit(tmp_path, whole, arm):
+    options = SMALL | {"seeds": 2}
 
     def stop(stage, done, total):
         if done >= 30:
             raise Stop
 
-    whole = train(ARMS[arm], task(), tmp_path / "whole.h5", **options)
     with pytest.raises(Stop):
         train(ARMS[arm], task(), tmp_path / "cut.h5", **options, progress=stop)
     torch.manual_seed(99)
     cut = train(ARMS[arm], task(), tmp_path / "cut.h5", **options, resume=True)
     for seed in range(2):
-        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
-    same_tables(whole, cut)
+        assert torch.equal(numbers(whole(arm), seed), numbers(cut, seed))
+    same_tables(whole(arm), cut)
 
 
-def test_no_two_ways_to_learn_a_model_end_with_equal_policies(tmp_path):
+def test_no_two_ways_to_learn_a_model_end_with_equal_policies(whole):
     ends = []
-    for arm, chosen in ARMS.items():
-        path = train(chosen, task(), tmp_path / f"{arm}.h5", **SMALL)
+    for path in map(whole, ARMS):
         folder = sorted(path.with_name(path.stem + "-checkpoints").iterdir())[-1]
         policy = checkpoint.load(folder / "seed0-policy.safetensors")
         ends.append(torch.cat([p.flatten() for p in policy.parameters()]))
     assert all(not torch.equal(a, b) for k, a in enumerate(ends) for b in ends[k + 1 :])
 
 
-def test_measuring_gradients_changes_no_bit_of_training(tmp_path):
+def test_measuring_gradients_changes_no_bit_of_training(tmp_path, whole):
     measured = SMALL | {"gradient_every": 10, "gradient_starts": 8, "seeds": 2}
     first = train(ARMS["nll"], task(), tmp_path / "a.h5", **measured)
-    second = train(ARMS["nll"], task(), tmp_path / "b.h5", **SMALL, seeds=2)
+    second = whole("nll")
     assert all(torch.equal(numbers(first, seed), numbers(second, seed)) for seed in range(2))
     same_tables(first, second)
     gradients = read(first).groups["gradients"]

@@ -70,10 +70,24 @@ def numbers(path, seed=0):
     return torch.cat(parts)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of two seeds of what is named, made once for every test."""
+    runs, folder = {}, tmp_path_factory.mktemp("whole")
+
+    def made(name):
+        if name not in runs:
+            path = folder / f"{name}.h5"
+            runs[name] = train(row(name), task(), path, **SMALL, seeds=2)
+        return runs[name]
+
+    return made
+
+
 @pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac"])
-def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, name):
-    together = train(row(name), task(), tmp_path / "all.h5", **SMALL, seeds=3)
-    for seed in range(3):
+def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
+    together = whole(name)
+    for seed in range(2):
         apart = train(row(name), task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
         torch.testing.assert_close(
             numbers(together, seed), numbers(apart, seed), rtol=1e-8, atol=1e-10
@@ -81,10 +95,8 @@ def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, name):
     assert not torch.equal(numbers(together, 0), numbers(together, 1))
 
 
-def test_no_two_rows_end_with_equal_policies(tmp_path):
-    ends = {}
-    for name in ALGORITHMS:
-        ends[name] = numbers(train(row(name), task(), tmp_path / f"{name}.h5", **SMALL))
+def test_no_two_rows_end_with_equal_policies(whole):
+    ends = {name: numbers(whole(name)) for name in ALGORITHMS}
     names = list(ends)
     for k, first in enumerate(names):
         for second in names[k + 1 :]:
@@ -96,16 +108,19 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac", "maac"])
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac", "maac"])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     options = SMALL | {"precision": precision, "seeds": 2}
 
     def stop(stage, done, total):
         if done >= 50:
             raise Stop
 
-    whole = train(row(name), task(), tmp_path / "whole.h5", **options)
+    if precision == "float64":
+        uncut = whole(name)
+    else:
+        uncut = train(row(name), task(), tmp_path / "uncut.h5", **options)
     with pytest.raises(Stop):
         train(row(name), task(), tmp_path / "cut.h5", **options, progress=stop)
     # The last state was saved at 40: ten iterations are repeated, their rows replaced.
@@ -113,8 +128,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, name, precision):
     torch.manual_seed(99)
     cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
     for seed in range(2):
-        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
-    same_tables(whole, cut)
+        assert torch.equal(numbers(uncut, seed), numbers(cut, seed))
+    same_tables(uncut, cut)
 
 
 def same_tables(first, second):
