@@ -40,7 +40,7 @@ SPARE = 10_000_000  # bytes beside a file of states that must be free
 
 
 def sound(run: Run) -> bool:
-    """Has a seed that was not given up finite networks?"""
+    """Whether a seed that is not lost has finite networks."""
     return bool((run.learner.finite() & ~run.lost).any())
 
 
@@ -57,7 +57,7 @@ def good_folder(path: Path) -> Path:
 
 
 def check_place(path: Path, *, resume: bool, overwrite: bool) -> None:
-    """Is there something to resume, or is the place free? Changes nothing.
+    """Refuse where there is nothing to resume, or where a run would be replaced. Changes nothing.
 
     Raises:
         InputError: what is there and which option to use.

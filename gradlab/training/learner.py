@@ -168,7 +168,7 @@ class Learner:
         return critic(both).view(len(self.seeds), count, -1)
 
     def finite(self) -> NDArray[np.bool_]:
-        """Has each seed nothing but finite parameters? [E]"""
+        """Seeds whose parameters are all finite, [E]."""
         parameters = [*self.policy.parameters, *self.critic.parameters]
         sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
         return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())

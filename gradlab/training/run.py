@@ -68,7 +68,7 @@ def next_batch(run: Run) -> Batch:
 
 
 def _visit(run: Run, path: Path, journal: Journal, config: dict[str, object]) -> bool:
-    """What is due before an iteration: evaluation, networks to keep, the saved state; done?"""
+    """Evaluate, keep networks, measure and save the state where due; whether training is over."""
     k, settings = run.iteration, run.settings
     run.seconds = time.monotonic() - run.begun
     if k % settings.evaluate_every == 0 or run.done:

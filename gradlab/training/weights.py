@@ -33,7 +33,7 @@ Rule = FixedWeights | MpgWeights | MpgJournalWeights
 
 @dataclass(frozen=True)
 class MeasuredWeights:
-    """What measurements have shown to be better than the rule (`training.measured_weights`).
+    """What measurements have shown to be better than the rule (`training.measured.weights`).
 
     Attributes:
         follow: "weights", the best mixture, or "horizon", the best single one.

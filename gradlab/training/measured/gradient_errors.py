@@ -36,7 +36,7 @@ DYNAMICS = "dynamics_"
 
 
 def measured(algorithm: Algorithm, settings: Settings) -> bool:
-    """Does a run measure gradients?"""
+    """Whether a run measures gradients."""
     if not horizons(algorithm) or not algorithm.needs_model:
         return False
     if settings.gradient_every is None:
@@ -60,7 +60,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
 
 
 def due(run: Run) -> bool:
-    """Is there something to measure before this iteration?"""
+    """Whether a measurement is due before this iteration."""
     settings, k = run.settings, run.iteration
     if not measured(run.algorithm, settings) or (run.dynamics and not run.dynamics.fitted):
         return False

@@ -11,7 +11,7 @@
     "gain"       visited from the task's starts, and the gradient of the     largest gain of
                  return, ∇_θ E_ζ[V^π]                                        one batch's step
 
-What is in force is the rule's until then. States and all noise follow from (seed, iteration),
+Until then the rule's weights are in force. States and all noise follow from (seed, iteration),
 networks are float64 copies, and what is in force is part of the saved state: a run that was killed
 goes on bit for bit.
 """
@@ -42,7 +42,7 @@ CHECKED = 10  # measurements to one whose truth is compared with finite differen
 
 
 def check(algorithm: Algorithm, task: Task) -> None:
-    """Can the simulator of the task give the truth?
+    """Refuse measured weights where the task's simulator cannot give the truth.
 
     Raises:
         InputError: it has no Jacobians.
@@ -62,7 +62,7 @@ def check(algorithm: Algorithm, task: Task) -> None:
 
 
 def due(run: Run) -> bool:
-    """Is there something to measure before this iteration?"""
+    """Whether a measurement is due before this iteration."""
     if not isinstance(run.algorithm.weights, MeasuredWeights):
         return False
     if run.dynamics is not None and not run.dynamics.fitted:
