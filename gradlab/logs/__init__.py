@@ -1,4 +1,4 @@
-"""Recorded trajectories and a learned model, without a simulator: what can still be said.
+"""Policy gradients measured on recorded trajectories with a learned model, without a simulator.
 
 measure_logs(data, policy, model, critic, discount=0.99) → LogsRun
 """

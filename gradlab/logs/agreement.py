@@ -1,11 +1,11 @@
-"""What inner products say: noise of each gradient, and whether two of them are one.
+"""Noise of each gradient, and agreement of two, from inner products of samples.
 
     ρ² = |E M − E S|² / |E S|²          M the model's gradient, S the score's, of the same windows
 
     agree      the upper ends of ρ² and of |E M − E S|² − TOLERANCE² |E S|² say that they differ by
-               less than half of a reference that is known to be there: at most 30° between them
-    disagree   the lower end of |E M − E S|² is above 0, and they are not known to agree
-    undecided  neither: the sentence says how many trajectories would tell
+               less than half of a reference that is above 0: at most 30° between them
+    disagree   the lower end of |E M − E S|² is above 0, and agreement is not shown
+    undecided  neither: the sentence has the number of trajectories that would decide
 
 Every number is a U-statistic over pairs of trajectories, with the jackknife's interval.
 """
@@ -53,8 +53,8 @@ def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list
     moments = Moments(found.size, found.squares[cell], gradient, critics=critics)
     every = estimates(moments, 1)
     square = pair_mean(gradient, found.size)
-    told = [name for name in ("variance", "variance_critics") if name in every]
-    plain = [Number(name, every[name], interval(name, every[name])) for name in told]
+    measured = [name for name in ("variance", "variance_critics") if name in every]
+    plain = [Number(name, every[name], interval(name, every[name])) for name in measured]
     # The ends of the square hold where it is estimated below 0, too.
     ends = interval("bias2", square)
     noise = float(gradient.left.sum() / found.size.sum() ** 2) - square.value  # tr Cov / N

@@ -1,4 +1,4 @@
-"""What `measure_logs` accepts: everything that may be refused is refused before the work begins."""
+"""Arguments of `measure_logs`, checked before the work begins."""
 
 from __future__ import annotations
 
@@ -84,14 +84,14 @@ def asked(
         raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
     state, width = data.state.double(), data.action.shape[1]
     _check_model(model, data)
-    own, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
-    check_policy(own, state[:2], width)
-    check_trainable(own)
+    policy_copy, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
+    check_policy(policy_copy, state[:2], width)
+    check_trainable(policy_copy)
     for each in critics:
         check_critic(each.double(), "Q", state[:2], width)
     return Asked(
         data=data,
-        policy=_with_noise(own, noise_std, data),
+        policy=_with_noise(policy_copy, noise_std, data),
         model=model,
         critics=critics,
         discount=discount,

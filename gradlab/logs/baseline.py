@@ -1,13 +1,13 @@
-"""A baseline that leaves the score's mean where it is: fitted on other trajectories.
+"""A baseline that does not change the score's mean: fitted on other trajectories.
 
     y_m(t) = Σ_{k<m} γᵏ r_{t+k} + γᵐ Q(s_{t+m}, a_{t+m})         the return of the m steps from t on
     V_m(s) = β_mᵀ φ(s),   β_m by regression over all t and the trajectories of other folds
     G = Σ_{t≤n} γᵗ ∇ log π(a_t|s_t) (y_{n−t}(t) − V_{n−t}(s_t))
 
 Given s_t and everything on other trajectories, ∇ log π has mean zero, so that any function of them
-may be subtracted (Greensmith, Bartlett and Baxter 2004). Trajectories that lend one another their
+may be subtracted (Greensmith, Bartlett and Baxter 2004). Trajectories that share
 baselines are not quite independent: an inner product of two of their gradients is off by a share of
-the order 1/N², which is below what any statistic here can see.
+the order 1/N², which no statistic here can resolve.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount:
     phi = phi * path.alive[..., None]
     gamma = discount ** torch.arange(T + 1, dtype=phi.dtype)
     place = {h: k for k, h in enumerate(horizons)}
-    found = torch.zeros_like(costates)
+    values = torch.zeros_like(costates)
     for m in range(max(horizons) + 1):
         starts = [h - m for h in horizons if h >= m]
         y = torch.stack([costates[place[t + m], t] / gamma[t] for t in starts])
         value = _cross_fitted(phi[starts], y, fold)
         for t, each in zip(starts, value, strict=True):
-            found[place[t + m], t] = gamma[t] * each
-    return found
+            values[place[t + m], t] = gamma[t] * each
+    return values
 
 
 def _folds(group: Tensor) -> Tensor:

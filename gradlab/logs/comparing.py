@@ -1,4 +1,4 @@
-"""Which gradients are compared, and what their inner products say, as rows of the table.
+"""Comparison of gradients by their inner products, as rows of the table.
 
 score   of every horizon n, with the critic's tail      model   pathwise, of the same returns
 whole   of the T recorded steps, without a critic       score without baseline, at H alone
@@ -31,25 +31,25 @@ def add_gradients(rows: Rows, what: Asked, cut: Windows, progress: Progress) -> 
     if not sources:
         return
     size = sum(p.numel() for p in what.policy.parameters())
-    found = products(sources, _pairs(sources, what), cut.path, size, progress)
+    inner = products(sources, _pairs(sources, what), cut.path, size, progress)
     n = cut.trajectories
     for name, source in sources.items():
         if name == MODEL or name.startswith(RIVAL):
             continue
         for h in source.horizons:
-            add_numbers(rows, "gradient", name, h, noise_of(found, (name, h)), n)
+            add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
     if MODEL not in sources:
         return
     rivals = [name for name in sources if name.startswith(RIVAL)]
     every = []
     for h in what.horizons:
-        own = noise_of(found, (MODEL, h), tuple((name, h) for name in rivals))
-        add_numbers(rows, "gradient", MODEL, h, own, n)
-        every.append({each.quantity: each for each in own})
-        if not found.squares[MODEL, h].any():
+        noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in rivals))
+        add_numbers(rows, "gradient", MODEL, h, noise, n)
+        every.append({each.quantity: each for each in noise})
+        if not inner.squares[MODEL, h].any():
             continue  # no action reaches a reward in so few steps: nothing to agree about
         for block, cell in _references(sources, what, h):
-            add_numbers(rows, "agreement", block, h, agreement(found, (MODEL, h), cell), n)
+            add_numbers(rows, "agreement", block, h, agreement(inner, (MODEL, h), cell), n)
     _add_growth(rows, what.horizons, every, n)
 
 
@@ -57,39 +57,39 @@ def _sources(what: Asked, path: Path) -> dict[str, Source]:
     states = Recorded(what.data.state.shape[1], what.data.action.shape[1])
     H, critic = what.horizons[-1], what.critics[0] if what.critics else None
     short, tail = path.cut(H), Tail(H, critic, what.discount)
-    found = {}
+    sources = {}
     if what.stochastic:
         score = Estimator(states, None, "score", tail)
         both = what.policy, short
-        found[SCORE] = score_source(score, *both, what.horizons, what.seed)
-        found[PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
+        sources[SCORE] = score_source(score, *both, what.horizons, what.seed)
+        sources[PLAIN] = score_source(score, *both, (H,), what.seed, baseline=False)
         if what.reach > H:
             long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
-            found[WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
+            sources[WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
     if what.model is not None:
         for k, each in enumerate(what.critics or (None,)):
             model = Estimator(states, what.model, "all", Tail(H, each, what.discount))
             name = f"{RIVAL}{k + 1}" if k else MODEL
-            found[name] = model_source(model, what.policy, short, what.horizons, what.seed)
-    return found
+            sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
+    return sources
 
 
 def _references(sources: dict[str, Source], what: Asked, h: int) -> list[tuple[str, Cell]]:
-    """What the model's gradient of h steps is held against."""
-    found = [("same", (SCORE, h))] if SCORE in sources else []
-    return found + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
+    """The references of the model's gradient of h steps."""
+    references = [("same", (SCORE, h))] if SCORE in sources else []
+    return references + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
 
 
 def _pairs(sources: dict[str, Source], what: Asked) -> list[tuple[Cell, Cell]]:
     """The inner products that are needed."""
-    found = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
+    pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
     if MODEL not in sources:
-        return found
+        return pairs
     rivals = [name for name in sources if name == MODEL or name.startswith(RIVAL)]
     for h in what.horizons:
-        found += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
-        found += [((a, h), (b, h)) for k, a in enumerate(rivals) for b in rivals[k + 1 :]]
-    return found
+        pairs += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
+        pairs += [((a, h), (b, h)) for k, a in enumerate(rivals) for b in rivals[k + 1 :]]
+    return pairs
 
 
 def _add_growth(

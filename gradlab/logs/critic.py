@@ -1,4 +1,4 @@
-"""What a record says of a critic: its own equation, and the returns that were observed.
+"""A critic tested on a record: by its Bellman residual and by observed returns.
 
     residual   δ_t = r_t + γ Q(s_{t+1}, a_{t+1}) − Q(s_t, a_t)         on policy E δ = 0
     returns    y = Σ_{k<m} γᵏ r_k + γᵐ Q(s_m, a_m), m = T − 1           γᵐ of it is the critic's own
@@ -35,12 +35,12 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     Args:
         critic: Q, float64; path: windows of T steps, NaN where no action was recorded.
     """
-    known = torch.isfinite(path.actions).all(dim=2) & path.alive
+    recorded = torch.isfinite(path.actions).all(dim=2) & path.alive
     with torch.no_grad():
         flat = path.states.flatten(0, 1), path.actions.nan_to_num(0.0).flatten(0, 1)
-        Q = torch.where(known, judge(critic, "Q", *flat).reshape(known.shape), 0.0)
+        Q = torch.where(recorded, judge(critic, "Q", *flat).reshape(recorded.shape), 0.0)
     # A step counts where the next action is known too, or nothing comes next.
-    steps = known[:-1] & (known[1:] | ~path.alive[1:])
+    steps = recorded[:-1] & (recorded[1:] | ~path.alive[1:])
     delta = torch.where(steps, path.rewards + discount * Q[1:] - Q[:-1], 0.0)
     low, high = return_bound(path, discount)
     group = path.group.numpy()
@@ -49,10 +49,10 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
         sums = [group_sums(each.double().sum(dim=0).numpy(), group) for each in (values, counted)]
         return sample_mean(sums[0], sums[1])
 
-    centre, square = mean(Q, known), mean(Q.square(), known)
+    centre, square = mean(Q, recorded), mean(Q.square(), recorded)
     residual, size = mean(delta, steps), mean(delta.square(), steps)
-    outside = mean(known & ((low > Q) | (high < Q)), known)
-    found = {
+    outside = mean(recorded & ((low > Q) | (high < Q)), recorded)
+    results = {
         "residual": combine(lambda d, q, qq: d / _spread(q, qq), residual, centre, square),
         "residual_size": combine(
             lambda d, q, qq: np.sqrt(d) / _spread(q, qq), size, centre, square
@@ -60,8 +60,8 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
         "beyond": outside,
     }
     if path.horizon > 1:
-        found |= _calibration(path.rewards, Q, known, discount, group)
-    return {name: (each, _interval(each)) for name, each in found.items()}
+        results |= _calibration(path.rewards, Q, recorded, discount, group)
+    return {name: (each, _interval(each)) for name, each in results.items()}
 
 
 def return_bound(path: Path, discount: float) -> tuple[float, float]:

@@ -21,7 +21,7 @@ COLUMNS = (*NUMBERS, "terminated", "episode")
 
 
 def read(name: str | Path) -> Trajectories:
-    """The record that a name stands for, float64.
+    """The record of that name, float64.
 
     Raises:
         InputError: there is none, it is damaged, or its arrays do not fit together.

@@ -8,11 +8,11 @@ y_i = s'_i − s_i. Over the L + 1 points, J_m the model's Jacobian at x, and va
 
 the squared relative error of the model's directional derivatives along the directions in which the
 data vary; unbiased in numerator and denominator where y is linear in the neighbourhood and its
-noise of one size. DDPPO (eq. 9) learns from such differences; here rows that the model was not
-fitted to test it. T is the noise floor: process noise, and the bend of y that no slope explains,
-which lowers D − T. Where T is nearly S, neighbours say nothing about derivatives: T/S is printed
-beside every error. One point per trajectory, since within one the noise of a step moves both the
-next x and y. Distances are in standard deviations of (s, a).
+noise of one size. DDPPO (eq. 9) learns from such differences; here they test it, on rows that the
+model was not fitted to. T is the noise floor: process noise, and the bend of y that no slope
+explains, which lowers D − T. Where T is nearly S, neighbours have no information on derivatives:
+T/S is printed beside every error. One point per trajectory, since within one the noise of a step
+moves both the next x and y. Distances are in standard deviations of (s, a).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Directional:
     Attributes:
         error: ε² with its interval, possibly below 0; noise: T/S.
         distance: median distance of the neighbours, standard deviations per coordinate.
-        rows: that were asked, of so many trajectories.
+        rows: rows used, of `trajectories` trajectories.
     """
 
     error: Judged
@@ -60,7 +60,7 @@ class Directional:
 
 
 def directional(record: Trajectories, model: System, seed: int = 0) -> Directional | None:
-    """Judge a model's A and B on a record it was not fitted to; None with too few trajectories.
+    """Error of a model's A and B on a record it was not fitted to; None with too few trajectories.
 
     The model is differentiated at its mean transition.
     """
@@ -77,11 +77,11 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     near, distance = _neighbours(unit, number, rows, count)
     points = torch.cat([rows[:, None], near], dim=1)
     change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
-    told = _pushed(model, record, rows, x[points] - x[rows, None])
-    left = change - told / torch.where(fixed, 1.0, y.std(dim=0))
+    predicted = _pushed(model, record, rows, x[points] - x[rows, None])
+    left = change - predicted / torch.where(fixed, 1.0, y.std(dim=0))
     D, S, T = left.var(dim=1), change.var(dim=1), _residual_variance(unit[points], change)
     group = number[rows].numpy()
-    sums = [_by_trajectory(each.numpy(), group) for each in (D - T, S - T, T, S)]
+    sums = [_by_trajectory(values.numpy(), group) for values in (D - T, S - T, T, S)]
     size = np.bincount(np.unique(group, return_inverse=True)[1]).astype(np.float64)
     return Directional(
         error=_ratios(sums[0], sums[1], size),
@@ -126,10 +126,10 @@ def _residual_variance(x: Tensor, y: Tensor) -> Tensor:
 def _pushed(model: System, record: Trajectories, rows: Tensor, apart: Tensor) -> Tensor:
     """(J_m − I_s) v in the units of the states, [R, L, ds]."""
     ds = record.state.shape[1]
-    found = model.linearize(record.state[rows].double(), record.action[rows].double())
-    by_state = found.A - torch.eye(ds, dtype=torch.float64)
+    linear = model.linearize(record.state[rows].double(), record.action[rows].double())
+    by_state = linear.A - torch.eye(ds, dtype=torch.float64)
     moved = torch.einsum("rij,rlj->rli", by_state, apart[..., :ds])
-    return moved + torch.einsum("rij,rlj->rli", found.B, apart[..., ds:])
+    return moved + torch.einsum("rij,rlj->rli", linear.B, apart[..., ds:])
 
 
 def _by_trajectory(values: Array, group: NDArray[np.int64]) -> Array:
@@ -139,9 +139,9 @@ def _by_trajectory(values: Array, group: NDArray[np.int64]) -> Array:
 
 def _ratios(top: Array, bottom: Array, size: Array) -> Judged:
     """Σ top / Σ bottom of every column with its interval; NaN where the bottom is not above 0."""
-    found = []
+    ratios = []
     for k in range(top.shape[1]):
         first, second = sample_mean(top[:, k], size), sample_mean(bottom[:, k], size)
         ratio = combine(lambda a, b: np.where(b > 0, a / b, np.nan), first, second)
-        found.append((ratio, ratio_interval(first, second)))
-    return tuple(found)
+        ratios.append((ratio, ratio_interval(first, second)))
+    return tuple(ratios)

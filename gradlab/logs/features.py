@@ -1,6 +1,6 @@
 """Linear regression on simple functions of the state: 1, s, and the products s_i s_j.
 
-Standardised, and only as many as the rows can bear: products are left out where there are fewer
+Standardised, and no more than the rows support: products are left out where there are fewer
 than ten rows for each, then the states themselves. Exact for linear-quadratic values.
 """
 

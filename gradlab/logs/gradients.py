@@ -6,10 +6,10 @@
     model   pathwise along the recorded states, the model's Jacobians at the noise inferred from
             each transition (RP-DR, RP-PGM eq. 4.5)
 
-The score is unbiased for ∇F_n whatever the critic and the model are worth, so that a difference of
-the means is the model's Jacobians' doing: its states are the recorded ones, and Q is common. (Where
-episodes end, pathwise gradients also miss that actions move the end.) The start law is that of the
-windows and is not differentiated; discounting begins anew in each window.
+The score is unbiased for ∇F_n for any critic and model, so that a difference of the means is due to
+the model's Jacobians: the states are recorded and Q is common. (Where episodes end, pathwise
+gradients also miss that actions move the end.) The start law is that of the windows and is not
+differentiated; discounting begins anew in each window.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def score_source(
     less = baselines(path.cut(estimator.tail.horizon), returns, horizons, estimator.tail.discount)
 
     def rows(part: slice) -> Carried:
-        found = plain(part)
-        return replace(found, costates=found.costates - less[:, :, part, None])
+        term = plain(part)
+        return replace(term, costates=term.costates - less[:, :, part, None])
 
     return Source(horizons, rows)
 
@@ -106,9 +106,9 @@ def _rows(
     begin = as_starts(path, estimator.states.state_dim)
 
     def rows(part: slice) -> Carried:
-        found = carried(estimator, policy, begin.block(part), horizons, seed, "mask")
+        term = carried(estimator, policy, begin.block(part), horizons, seed, "mask")
         # A model of the user's own may hold parameters of its own: their graph is not wanted.
-        return replace(found, costates=found.costates.detach())
+        return replace(term, costates=term.costates.detach())
 
     return rows
 
@@ -128,7 +128,7 @@ def products(
     Args:
         size: P, of θ.
     """
-    asked = list(pairs)
+    paired = list(pairs)
     label, counts = grouping(as_starts(path, path.states.shape[2]))
     cells = [(name, n) for name, source in sources.items() for n in source.horizons]
     most = max(1, NUMBERS // (len(cells) * size))
@@ -139,17 +139,17 @@ def products(
         progress("gradients", k, len(blocks))
         return _group_sums(sources, blocks[k], label, size, part)
 
-    found = cache(block_sums) if len(blocks) == 1 else block_sums
+    sums_of = cache(block_sums) if len(blocks) == 1 else block_sums
     total: dict[Cell, Tensor] = {}
     squares: dict[Cell, list[Array]] = {cell: [] for cell in cells}
     for k in range(len(blocks)):
-        for cell, (sums, square) in found(k).items():
+        for cell, (sums, square) in sums_of(k).items():
             total[cell] = total.get(cell, 0) + sums.sum(dim=0)
             squares[cell].append(square.numpy())
-    parts: dict[tuple[Cell, Cell], list[PairSums]] = {pair: [] for pair in asked}
+    parts: dict[tuple[Cell, Cell], list[PairSums]] = {pair: [] for pair in paired}
     for k in range(len(blocks)):
-        here = found(k)
-        for x, z in asked:
+        here = sums_of(k)
+        for x, z in paired:
             parts[x, z].append(_pair(here[x][0], here[z][0], total[x], total[z]))
     progress("gradients", 1, 1)
     joined = {cell: np.concatenate(each) for cell, each in squares.items()}
@@ -170,18 +170,18 @@ def _group_sums(
 ) -> dict[Cell, tuple[Tensor, Tensor]]:
     """Cell → sums [g, P] and sums of squares [g] over the groups of a block."""
     first, last = int(label[block.start]), int(label[block.stop - 1])
-    found: dict[Cell, tuple[Tensor, Tensor]] = {}
+    sums: dict[Cell, tuple[Tensor, Tensor]] = {}
     for name, source in sources.items():
         for n in source.horizons:
             shape = (last - first + 1, size)
-            found[name, n] = torch.zeros(shape).double(), torch.zeros(shape[0]).double()
+            sums[name, n] = torch.zeros(shape).double(), torch.zeros(shape[0]).double()
         for part in _parts(block, step):
             here, group = source.rows(part), label[part] - first
             for k, n in enumerate(source.horizons):
                 G = gram.path_gradients(*here.until_end(k))
-                found[name, n][0].index_add_(0, group, G)
-                found[name, n][1].index_add_(0, group, (G * G).sum(dim=1))
-    return found
+                sums[name, n][0].index_add_(0, group, G)
+                sums[name, n][1].index_add_(0, group, (G * G).sum(dim=1))
+    return sums
 
 
 def _whole_groups(label: Tensor, most: int) -> Iterator[slice]:

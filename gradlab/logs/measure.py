@@ -1,9 +1,9 @@
-"""`measure_logs`: what recorded trajectories say of a policy gradient through a learned model.
+"""`measure_logs`: the policy gradient through a learned model, measured on recorded trajectories.
 
 There is no simulator, hence no truth. The score-function gradient of the recorded returns is
-unbiased and noisy: first its own noise is shown, then the model's gradient is held against it on
-the same trajectories, horizon by horizon, and where the noise decides nothing the answer is how
-many more trajectories would.
+unbiased and noisy. Its noise is measured first; then the model's gradient is compared with it on
+the same trajectories, horizon by horizon. Where the noise leaves the comparison undecided, the
+result is the number of further trajectories that would decide.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def measure_logs(
     settings: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> LogsRun:
-    """Judge the gradient of a policy through a model by trajectories that the policy recorded.
+    """Measure a policy's gradient through a model on trajectories that the policy recorded.
 
     Args:
-        data: recorded by this very policy, and not what the model was fitted to.
-        policy: stochastic with a density (`networks.policies`), or deterministic; judged as a
+        data: recorded by this policy, and not used to fit the model.
+        policy: stochastic with a density (`networks.policies`), or deterministic; measured as a
             float64 copy.
-        model: whose Jacobians are tried; None: the score alone.
+        model: whose Jacobians are measured; None: the score alone.
         critic: Q of the tail, one or several; None: returns of n steps without a tail.
         discount: γ in (0, 1].
         horizon: H, the model's longest.
@@ -68,7 +68,7 @@ def measure_logs(
         noise_std: standard deviation of the Gaussian noise that was added to a deterministic
             policy's actions, in action units.
         fit_critics: without a critic, how many to fit to every other trajectory; the rest is
-            judged (see `logs.refits`).
+            measured on (see `logs.refits`).
         settings: recorded in the file.
         progress: called as progress(stage, done, total).
 
@@ -78,8 +78,8 @@ def measure_logs(
     begun = time.monotonic()
     if fit_critics:
         check_fitting(data, critic, fit_critics)
-        known, data = halves(data)
-        critic = refitted(known, discount, fit_critics, seed, progress)
+        fitted_on, data = halves(data)
+        critic = refitted(fitted_on, discount, fit_critics, seed, progress)
     what = asked(data, policy, model, critic, discount, horizon, reach, every, noise_std, seed)
     rows = Rows()
     notes = _on_policy(rows, what)
@@ -131,11 +131,11 @@ def _on_policy(rows: Rows, what: Asked) -> dict[str, object]:
     """Residuals of the policy's own noise; refuses data of another policy."""
     if not what.stochastic:
         return {}
-    found = residuals(what.policy, what.data.state.double(), what.data.action.double())
-    assert found is not None
-    refuse_far(found, what.data.action_names)
-    add_policy(rows, found, what.data.action_names)
-    return {"on_policy": found.on_policy}
+    statistics = residuals(what.policy, what.data.state.double(), what.data.action.double())
+    assert statistics is not None
+    refuse_far(statistics, what.data.action_names)
+    add_policy(rows, statistics, what.data.action_names)
+    return {"on_policy": statistics.on_policy}
 
 
 def _windows(cut: Windows, what: Asked) -> dict[str, object]:

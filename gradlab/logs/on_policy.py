@@ -1,12 +1,12 @@
-"""Did this policy take these actions? Asked of its own noise, before anything is made of it.
+"""Test of the noise behind recorded actions: whether this policy took them.
 
     ε_t with π_θ(s_t, ε_t) = a_t          on policy: standard normal, whatever the state
 
 A score or a pathwise gradient of data from another policy is a gradient of nothing. Per action:
 mean and spread of ε, the largest distance of its distribution from the normal one (Kolmogorov and
 Smirnov), and the share of its variance that the state explains (0 if the policy is the one): an
-older policy shows there first. Rows are independent where the policy is the right one, so that the
-tests are exact under what they test; they are corrected for their number (Bonferroni).
+older policy differs there first. Rows are independent where the policy is the right one, so that
+the tests are exact under what they test; they are corrected for their number (Bonferroni).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """What the residuals ε of `rows` transitions look like, [da] each.
+    """Statistics of the residuals ε of `rows` transitions, [da] each.
 
     Attributes:
         mean, spread: with standard errors mean_se, spread_se.
@@ -54,7 +54,7 @@ class Residuals:
 
     @property
     def p_value(self) -> float:
-        """Of the hypothesis that the policy took the actions, corrected for all tests."""
+        """P-value of the hypothesis that the policy took the actions, corrected for all tests."""
         return float(min(1.0, len(TESTS) * len(self.p) * self.p.min()))
 
     @property
@@ -63,7 +63,7 @@ class Residuals:
 
     @property
     def far(self) -> bool:
-        """So far off that no gradient of these data is one of this policy."""
+        """Whether the actions are so far off that the data are of another policy."""
         low, high = SPREADS
         return bool(
             (self.spread < low).any()
@@ -91,7 +91,7 @@ def residuals(policy: nn.Module, state: Tensor, action: Tensor) -> Residuals | N
 
 
 def described(noise: Array, known: Array) -> Residuals:
-    """The same from ε [M, da] and features of the states [M, F], the constant first."""
+    """Statistics of ε [M, da], with features of the states [M, F], the constant first."""
     rows, width = known.shape
     mean, spread = noise.mean(axis=0), noise.std(axis=0, ddof=1)
     left = noise - known @ np.linalg.lstsq(known, noise, rcond=None)[0]
@@ -129,7 +129,7 @@ def refuse_far(found: Residuals, names: tuple[str, ...]) -> None:
     """
     if not found.far:
         return
-    told = "; ".join(
+    parts = "; ".join(
         f"{name}: mean {mean:.2g}, spread {spread:.2g}, state explains {max(explained, 0.0):.0%}"
         for name, mean, spread, explained in zip(
             names, found.mean, found.spread, found.explained, strict=True
@@ -137,7 +137,7 @@ def refuse_far(found: Residuals, names: tuple[str, ...]) -> None:
     )
     raise InputError(
         f"data is not of this policy: in units of its own noise the actions of {found.rows} rows "
-        f"have {told} (on policy: 0, 1, 0%); give the policy and the noise that recorded them"
+        f"have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded them"
     )
 
 

@@ -2,8 +2,8 @@
 
     ŝ_0 = s_0,  ŝ_{k+1} = f(ŝ_k, a_k)        E_k² = E |s_k − ŝ_k|² / E |s_k − s_0|²
 
-in standard deviations of each coordinate: 1 is the error of predicting no change. The model goes
-its mean way; what it misses by process noise is part of the error.
+in standard deviations of each coordinate: 1 is the error of predicting no change. The model
+follows its mean transition; process noise that it lacks is part of the error.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Critics from the logs themselves, where none is given: how far would another sample move them?
+"""Critics fitted to the logs, where none is given: their spread over bootstraps of the data.
 
     y = Σ_{k<n} γᵏ r_{t+k} + γⁿ Q̄(s_{t+n}, a_{t+n})        along the recorded actions, on policy
 
 Each critic is fitted (as `fitting.critics` does) to its own bootstrap of every other trajectory;
-the rest is kept for judging, so that no gradient meets a critic that has seen its trajectory.
+the rest is measured on, so that no gradient has a critic that was fitted to its trajectory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ STEPS = 25  # n, fewer towards the end of a trajectory
 
 
 def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
-    """Every other trajectory to fit on, and the others to judge.
+    """Every other trajectory to fit on, and the others to measure on.
 
     Raises:
         InputError: there are fewer than twice as many trajectories as a judgement needs.
@@ -45,16 +45,18 @@ def refitted(
     data, number = evaluation(record, discount)
     still, spread = constant(record.state), record.state.double().std(dim=0)
     scale = torch.where(still, 1.0, 1 / torch.where(still, 1.0, spread)).tolist()
-    found = []
+    critics = []
     for k in range(count):
-        own = child(seed, f"refit {k}")
+        stream_seed = child(seed, f"refit {k}")
         drawn = torch.randint(
-            int(number.max()) + 1, (int(number.max()) + 1,), generator=stream(own, "bootstrap")
+            int(number.max()) + 1,
+            (int(number.max()) + 1,),
+            generator=stream(stream_seed, "bootstrap"),
         )
         times = torch.bincount(drawn, minlength=int(number.max()) + 1)[number]
         rows = torch.arange(len(number)).repeat_interleave(times)
-        found.append(fit_to(_chosen(data, rows), scale, own, progress))
-    return found
+        critics.append(fit_to(_chosen(data, rows), scale, stream_seed, progress))
+    return critics
 
 
 def evaluation(record: Trajectories, discount: float) -> tuple[Evaluation, Tensor]:
@@ -73,8 +75,8 @@ def evaluation(record: Trajectories, discount: float) -> tuple[Evaluation, Tenso
     keep = n > 0
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
     bootstrap = torch.where(over, 0.0, torch.pow(discount, n.double()))
-    found = Evaluation(state, action, returns, state[end], action[end], bootstrap)
-    return _chosen(found, keep), number[keep]
+    data = Evaluation(state, action, returns, state[end], action[end], bootstrap)
+    return _chosen(data, keep), number[keep]
 
 
 def _chosen(data: Evaluation, rows: Tensor) -> Evaluation:

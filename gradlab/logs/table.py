@@ -1,4 +1,4 @@
-"""What was found, as rows of the long table (see `runs.logs` for its sections)."""
+"""Results as rows of the long table (its sections: `gradlab.runs.logs`)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def add_numbers(
     rows: Rows, section: str, block: str, step: int, numbers: Sequence[Number], n: int
 ) -> None:
     """One row per number, of n trajectories."""
-    for each in numbers:
-        rows.add(section, each.quantity, _one(each, n), block=block, step=step)
+    for entry in numbers:
+        rows.add(section, entry.quantity, _one(entry, n), block=block, step=step)
 
 
 def _one(number: Number, n: int) -> Estimates:
@@ -36,8 +36,8 @@ def _one(number: Number, n: int) -> Estimates:
 def add_growth(rows: Rows, growth: Growth | None, n: int) -> None:
     """Slope of the log variance of the model's gradient per step, from `step` on."""
     if growth is not None:
-        found = number(growth.slope, growth.low, growth.high, n, "jackknife")
-        rows.add("gradient", "variance_slope", found, block="model", step=growth.onset)
+        slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
+        rows.add("gradient", "variance_slope", slope, block="model", step=growth.onset)
 
 
 def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:

@@ -1,8 +1,8 @@
 """Stretches of T steps of recorded trajectories, those that end in a terminal state included.
 
 A trajectory that terminates has no reward afterwards: its window goes on in the terminal state,
-dead, so that every window holds the whole return that its first state has earned, and survivors are
-not preferred. One that merely stops is left out where fewer than T steps are left.
+dead, so that every window holds the whole return of its first state, and survivors are not
+preferred. A trajectory that is truncated is left out where fewer than T steps are left.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def windows(record: Trajectories, steps: int, every: int | None = None) -> Windo
     begin = row[wanted & whole]
     path = _path(record, begin, end, steps)
     kept = group_count(path.group) if len(begin) else 0
-    found = int(torch.unique(record.trajectory).numel())
+    trajectories = int(torch.unique(record.trajectory).numel())
     if kept < FEWEST:
         raise InputError(
-            f"data has {found} trajectories, of which {kept} have {steps} steps or end in a "
+            f"data has {trajectories} trajectories, of which {kept} have {steps} steps or end in a "
             f"terminal state: expected at least {FEWEST}; lower the horizon or record more"
         )
-    return Windows(path, kept, found - kept, float((~path.alive[-1]).double().mean()))
+    return Windows(path, kept, trajectories - kept, float((~path.alive[-1]).double().mean()))
 
 
 def bounds(record: Trajectories) -> tuple[Tensor, Tensor]:
