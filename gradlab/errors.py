@@ -35,11 +35,11 @@ class Failure(RuntimeError):
 
 
 class Doubtful(UserWarning):
-    """What was read may not be what was written: a file without a checksum, a run with gaps."""
+    """A file whose content is uncertain: one without a checksum, or a run with gaps."""
 
 
 def as_options(message: str) -> str:
-    """A message in the words of the command line."""
+    """A message with arguments named as options of the command line."""
     return ARGUMENT.sub(_option, message)
 
 

@@ -1,4 +1,4 @@
-"""Where a number came from: versions, commit, threads, and a short hash of a network."""
+"""Provenance of a number: versions, commit, threads, and a short hash of a network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
 
 @cache
 def commit() -> str:
-    """Commit of gradlab's own checkout when first asked, "+changes" where it has any; "unknown"
+    """Commit of gradlab's checkout at the first call, "+changes" where it has any; "unknown"
     outside of one."""
     package = Path(__file__).parent
     try:

@@ -1,6 +1,6 @@
-"""What a caller gives, at the door: the wrong type or range ends in one line.
+"""Validation of arguments: the wrong type or range is refused in one line.
 
-Each function names the argument, says what it got and what it takes; inside, values are trusted.
+Each message has the argument, its value and the expected one; inside, values are trusted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ LARGEST = 2**63  # what a file and a generator can hold
 def instance(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
     """
     Args:
-        expected: what a value of that kind is, and where one is had.
+        expected: description of a value of that kind.
 
     Raises:
-        InputError: `value` is none.
+        InputError: `value` is of another kind.
     """
     if not isinstance(value, kind):
         raise InputError(f"{name} is {shown(value)}, expected {expected}")

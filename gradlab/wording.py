@@ -1,4 +1,4 @@
-"""Numbers and names as a verdict says them: two significant digits, no false precision."""
+"""Numbers and names in sentences: two significant digits, no false precision."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAMES = {
 
 
 def gradient(name: str) -> str:
-    """What an estimator is called in a sentence."""
+    """Name of an estimator in a sentence."""
     return _NAMES.get(name, f"the gradient {name}")
 
 
 def samples(config: Mapping[str, Any]) -> str:
-    """How many starts stand behind every number of a measurement."""
+    """The number of starts of a measurement."""
     return f"N = {config['starts']}"
 
 
@@ -68,14 +68,14 @@ def percent(share: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Two decimals, never rounded to ±1; an estimate without bias may lie beyond, a cosine not."""
+    """Two decimals, never rounded to ±1, beyond which a noise-corrected estimate may lie."""
     if value >= 0.995:
         return ">0.99"
     return f"{value:.2f}" if value > -0.995 else "<-0.99"
 
 
 def cosines(low: float, high: float) -> str:
-    """The two ends of a cosine's interval; an end that cannot be told from ±1 is left open."""
+    """The two ends of a cosine's interval; an end within rounding of ±1 is left open."""
     if high >= 0.995:
         return f"above {min(low, 0.99):.2f}" if low > -0.995 else "anywhere"
     if low <= -0.995:
@@ -84,10 +84,10 @@ def cosines(low: float, high: float) -> str:
 
 
 def ratio(value: float, low: float, high: float, more: str = "") -> str:
-    """3.2× (CI 2.1–4.9); of an interval of decades the end that is known: "at least 1.7×".
+    """3.2× (CI 2.1–4.9); of an interval over decades one end: "at least 1.7×".
 
     Args:
-        more: what stands behind the interval, in the same brackets.
+        more: text behind the interval, in the same brackets.
     """
     rest = f", {more}" if more else ""
     if isfinite(high) and low > 0 and high <= 10 * low:
