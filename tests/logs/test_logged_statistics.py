@@ -105,7 +105,7 @@ def test_a_norm_has_the_ends_of_its_square() -> None:
 )
 def test_a_status_is_given_by_the_ends_of_intervals(excess, bias2, gap, known, status) -> None:
     def number(ends):
-        return Number(float(np.mean(ends)), 1.0, *ends, n=9)
+        return Number(float(np.mean(ends)), *ends, n=9, se=1.0)
 
     assert _status(number(excess), number(bias2), number(gap), known) == status
 
