@@ -77,7 +77,7 @@ def _growth(profile: Profile, among: Candidates) -> Advice | None:
     growth = None if among.judged is None else growth_of(profile, among.judged)
     if growth is None:
         return None
-    told = f"slope {growth.slope:.3g} of ln variance per step from h = {growth.onset} on"
+    slope = f"slope {growth.slope:.3g} of ln variance per step from h = {growth.onset} on"
     if not growth.grows or growth.law == "power":
-        return Advice("growth of the gradient", None, False, f"{told}: not an exponential")
-    return Advice("growth of the gradient", 2 / growth.slope, True, f"2/slope with {told}")
+        return Advice("growth of the gradient", None, False, f"{slope}: not an exponential")
+    return Advice("growth of the gradient", 2 / growth.slope, True, f"2/slope with {slope}")

@@ -6,11 +6,9 @@ from collections.abc import Collection, Mapping
 
 from gradlab import validation
 from gradlab.choice.advice import advice
-from gradlab.choice.agreement import agreement
 from gradlab.choice.batches import Singles, at_batch, singles
 from gradlab.choice.best import best, steps
 from gradlab.choice.candidates import TRUTHS, Candidates, candidates
-from gradlab.choice.tried import tried
 from gradlab.choice.values import CRITERIA, Best, Choice, Criterion, Mixing, Usable
 from gradlab.choice.weights import (
     Times,
@@ -21,6 +19,7 @@ from gradlab.choice.weights import (
     several_cells,
 )
 from gradlab.choice.what_if import what_if
+from gradlab.choice.without_truth import agreement, tried
 from gradlab.errors import InputError
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import usable_horizon

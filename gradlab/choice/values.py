@@ -88,7 +88,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class Usable:
-    """The usable horizon of one estimator, with its bootstrap interval (see `judgement`)."""
+    """The usable horizon of one estimator, with its bootstrap interval."""
 
     estimator: str
     horizon: UsableHorizon

@@ -66,7 +66,6 @@ from gradlab.figures.attribution import entries, error_steps, ledger, variance_s
 from gradlab.figures.bounds import bounds
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.direction import cosine, sign_agreement, snr
-from gradlab.figures.door import of_table
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.gain import gain
 from gradlab.figures.growth import (
@@ -114,6 +113,7 @@ from gradlab.figures.training import (
     training_curve,
     update_times,
 )
+from gradlab.figures.validation import of_table
 
 __all__ = [
     "action_shares",

@@ -1,4 +1,4 @@
-"""Which part made the error? What the substitutions of a saved run say, with intervals.
+"""The attribution of an error to parts of a model: shares of bias and variance, with intervals.
 
     squared bias = Σ shares of {states, ∂f/∂s, ∂f/∂a, reward gradient, critic ∇_s, critic ∇_a}
     variance     = start states + policy noise + dynamics noise + ensemble members

@@ -1,4 +1,4 @@
-"""From what a run has stored to its attribution: shares, fractions, and their intervals.
+"""Shares, fractions and their intervals from the substitutions that a run has stored.
 
 fraction = share / total, known where the total's interval is clear of 0
 start states = variance that was measured − what the other sources add to it

@@ -1,4 +1,4 @@
-"""Bounds in words: does a theorem apply, how loose is it, and where does it put its smallest value?
+"""Bounds beside what was measured: whether a theorem applies, how loose it is, where it is least.
 
 The measured bias or variance comes with its interval; a bound is compared with both of its ends,
 so that "violated" is only said of what cannot be noise. Where there are no bounds at all, the

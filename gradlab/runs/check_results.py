@@ -1,4 +1,4 @@
-"""What the checks beside a measurement came to: plain values that travel with its profile.
+"""Results of the checks beside a measurement: plain values that travel with its profile.
 
 They may be missing from an older file: that is "not recorded", not "passed".
 """

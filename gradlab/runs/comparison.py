@@ -1,4 +1,4 @@
-"""Two measurements of one policy on one task: what changed, by how much, and more than by chance?
+"""A comparison of two measurements of one policy on one task: differences, ratios, intervals.
 
     difference  B − A          ratio  B / A, by its logarithm
 
@@ -184,7 +184,7 @@ def _unpaired(first: Profile, second: Profile) -> str:
 
 def _changed(first: Profile, second: Profile) -> dict[str, tuple[Any, Any]]:
     """Settings with two values; of the task only its model's can differ. What is a dictionary is
-    told entry by entry."""
+    compared entry by entry."""
     one, other = first.config, second.config
     pairs = {each: (one.get(each), other.get(each)) for each in ASKED}
     if None not in (one.get(MODEL), other.get(MODEL)):  # not recorded by older versions

@@ -1,4 +1,4 @@
-"""Checks that need no new computation: read from the numbers of a saved profile.
+"""Checks derived from the numbers of a saved profile, without new computation.
 
 signs   the longest h up to which every horizon moves more than half of the parameters the
         right way, by the lower ends of the intervals

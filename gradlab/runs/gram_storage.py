@@ -1,4 +1,4 @@
-"""Kernels as tables of a run: plain arrays, read without torch.
+"""Gram matrices of gradients (kernels) as tables of a run.
 
 A run has one group of arrays per truth; gradients of the first action keep what is linear in cells
 and samples, all others their inner products (`statistics.kernels`).

@@ -1,4 +1,4 @@
-"""Numbers of a run of logs as sentences and figures need them; no torch.
+"""Numbers of a run of logs, as sentences and figures need them.
 
 A horizon's status is agree, disagree or undecided (`logs.agreement`); none agrees where the
 score's own norm is not known to be above 0.

@@ -1,4 +1,4 @@
-"""What one step along each gradient did to the return, as it was recorded; read without torch.
+"""The change of the return by one step along each gradient, as it was recorded.
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ)        share(d) = ΔJ(d) / ΔJ(truth)
 

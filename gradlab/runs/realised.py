@@ -1,4 +1,4 @@
-"""What steps along gradients really add to the return: before and after, on fresh starts.
+"""Realised gains: the change of the return by steps along gradients, on fresh starts.
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ),     J = E_ζ Σ_{t<T} γᵗ r_t,     share(d) = κ ΔJ(d) / ΔJ(truth)
 

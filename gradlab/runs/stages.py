@@ -44,10 +44,12 @@ def notice(config: Mapping[str, Any]) -> str:
     """What stands before everything else about a run: that it was interrupted, or that starts were
     equal; "" where neither holds."""
     stage, rows, starts = (config.get(key) for key in ("interrupted", "rows", "starts"))
-    told = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
+    notices = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
     if rows:
-        told.append(f"{rows - starts} of {rows} starts repeat others and count once: N = {starts}.")
-    return " ".join(told)
+        notices.append(
+            f"{rows - starts} of {rows} starts repeat others and count once: N = {starts}."
+        )
+    return " ".join(notices)
 
 
 def _timed(profile: Profile, begun: float) -> Profile:

@@ -1,4 +1,4 @@
-"""What the substitutions of a measurement found, as plain arrays that travel with its profile.
+"""Results of the substitutions of a measurement: plain arrays that travel with its profile.
 
 Coalitions hold v(S), the squared bias with the truth in the place of the parts in S, for all sets;
 rows split each part's share over entries and steps; draws say what policy noise, dynamics noise

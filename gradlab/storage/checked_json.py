@@ -31,10 +31,10 @@ def read(path: Path) -> dict[str, Any]:
     found = json.loads(path.read_text())
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not a JSON object")
-    told = found.pop(KEY, None)
-    if told is None:
+    stated = found.pop(KEY, None)
+    if stated is None:
         warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=2)
-    elif told != checksum(found):
+    elif stated != checksum(found):
         raise ValueError(f"{path} has a wrong checksum")
     return found
 

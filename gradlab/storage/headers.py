@@ -1,4 +1,4 @@
-"""What a run of any kind says of itself, and what can be wrong with a file that should hold one.
+"""The header of a run of any kind, and the errors of a file that should hold one.
 
 The attributes of a record: its kind, the command that makes it again, seed, commit, and as JSON the
 configuration, the environment, and whatever else a kind of run has to say.

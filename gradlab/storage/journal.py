@@ -341,8 +341,8 @@ def read(path: str | Path) -> Record:
         raise _damaged(path, error) from error
     missing = run.attributes.get("damaged_frames")
     if missing:
-        told = f"{path}: damaged in {missing} of its frames, whose rows are missing"
-        warnings.warn(told, Doubtful, stacklevel=2)
+        message = f"{path}: damaged in {missing} of its frames, whose rows are missing"
+        warnings.warn(message, Doubtful, stacklevel=2)
     return run
 
 

@@ -1,4 +1,4 @@
-"""Frames of a journal: bytes that tell by themselves whether they are whole.
+"""Frames of a journal: bytes with their own length and checksum, so that a torn one is noticed.
 
     frame = magic, payload length, CRC-32 of the payload, CRC-32 of these three | payload
     payload = header length | header as JSON | arrays, one after another

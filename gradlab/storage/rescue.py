@@ -1,4 +1,4 @@
-"""Finished work is kept, whatever has become of the place that it was meant for."""
+"""Finished work is saved elsewhere where its own place can no longer be written."""
 
 from __future__ import annotations
 

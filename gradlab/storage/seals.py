@@ -36,8 +36,8 @@ Origin = Literal["own", "foreign", "unsealed"]
 
 def seal(content: bytes) -> bytes:
     """What belongs behind `content`."""
-    told = SEALED.pack(MAGIC, check(io.BytesIO(content), len(content)), len(content))
-    return told + _mark(told)
+    statement = SEALED.pack(MAGIC, check(io.BytesIO(content), len(content)), len(content))
+    return statement + _mark(statement)
 
 
 def origin(path: Path) -> Origin | None:
@@ -48,12 +48,12 @@ def origin(path: Path) -> Origin | None:
         found = file.read(SIZE)
         if len(found) < SIZE or not found.startswith(MAGIC):
             return "unsealed"
-        told, mark = found[: SEALED.size], found[SEALED.size :]
-        _, known, length = SEALED.unpack(told)
+        statement, mark = found[: SEALED.size], found[SEALED.size :]
+        _, known, length = SEALED.unpack(statement)
         file.seek(0)
         if length != size or check(file, size) != known:
             return None
-    return "own" if mark == _mark(told) else "foreign"
+    return "own" if mark == _mark(statement) else "foreign"
 
 
 def check(file: io.BufferedIOBase, size: int) -> int:
@@ -68,8 +68,8 @@ def check(file: io.BufferedIOBase, size: int) -> int:
     return found
 
 
-def _mark(told: bytes) -> bytes:
-    return hashlib.blake2b(told, digest_size=MARK, key=_own_key()).digest()
+def _mark(statement: bytes) -> bytes:
+    return hashlib.blake2b(statement, digest_size=MARK, key=_own_key()).digest()
 
 
 @cache
@@ -79,5 +79,5 @@ def _own_key() -> bytes:
         machine = Path("/etc/machine-id").read_text().strip()
     except (OSError, UnicodeDecodeError):
         machine = ""
-    told = f"gradlab {os.getuid()} {machine or uuid.getnode()}"
-    return hashlib.blake2b(told.encode(), digest_size=32).digest()
+    owner = f"gradlab {os.getuid()} {machine or uuid.getnode()}"
+    return hashlib.blake2b(owner.encode(), digest_size=32).digest()

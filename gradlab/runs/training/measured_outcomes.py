@@ -1,4 +1,4 @@
-"""What a measurement of weights came to, as numbers of a record and in words."""
+"""Outcomes of a measurement of weights, as numbers of a record and in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training run found, read without torch: returns with their errors, and goals reached."""
+"""The results of a training run: returns with their errors, updates, and goals reached."""
 
 from __future__ import annotations
 

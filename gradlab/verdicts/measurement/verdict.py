@@ -1,9 +1,9 @@
 """What a measurement means, in a few plain sentences, those on what to do now first.
 
 Every form is printed only where its test passes, else its undecided twin; no number comes without
-its interval and N. The numbers are those of `judgement`, `choice` and the attribution.
+its interval and N. The numbers are those of `decision_rules`, `choice` and the attribution.
 
-    horizon 1   spread 2   sources 3   rivalry 4   weights 5   sampling 6   soundness 7, 8
+    horizon 1   spread 2   sources 3   data or model 4   weights 5   sampling 6   soundness 7, 8
     theorems 9   remedies 10 (of a comparison)   learning 11   truth 12 (`truth_words`)
 """
 

@@ -1,22 +1,55 @@
-"""How far estimators agree where there is no truth: cosines of their mean gradients.
+"""What can be said of candidates without a truth: realised gains, and mutual agreement.
 
-Agreement is no accuracy: estimators that share a model or a critic share its error.
+Realised gains need no derivative of the simulator; the best possible gain stays unknown, and cells
+that were not stepped along are not judged. Agreement is the cosine of two mean gradients, and no
+accuracy: estimators that share a model or a critic share its error.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 
 from gradlab.choice.candidates import Candidates
-from gradlab.choice.values import Agreement, Cell
+from gradlab.choice.values import Agreement, Cell, Steps, Tried
 from gradlab.errors import InputError
+from gradlab.runs.one_step import TRUE_CELL
 from gradlab.runs.profile import Profile
+from gradlab.runs.realised import Realised
 from gradlab.statistics.grams import mixture_moments
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import estimates
+
+
+def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
+    """None where no competitor was stepped along."""
+    found = _only(profile.realised, among) if profile.realised is not None else None
+    best = None if found is None else found.best()
+    if found is None or best is None:
+        return None
+    steps = Steps(
+        raises=tuple(cell for cell in found.stepped if found.helps(cell)),
+        lowers=tuple(cell for cell in found.stepped if found.harms(cell)),
+        realised=True,
+    )
+    return steps, Tried(best, found.not_excluded(), found.change(best).value, found.ends(best))
+
+
+def _only(realised: Realised, among: Candidates) -> Realised:
+    """Of the competitors' cells, and the truth's."""
+    here = [
+        k for k, cell in enumerate(realised.cells) if cell == TRUE_CELL or cell[0] in among.names
+    ]
+    return replace(
+        realised,
+        cells=tuple(realised.cells[k] for k in here),
+        status=tuple(realised.status[k] for k in here),
+        gain=realised.gain[np.array(here, dtype=int)],
+        kept=realised.kept[np.array(here, dtype=int)],
+    )
 
 
 def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:

@@ -1,4 +1,4 @@
-"""The door of every figure: a table of another kind is refused by what it lacks."""
+"""Validation of what a figure is given: a table of another kind is refused by what it lacks."""
 
 from __future__ import annotations
 
