@@ -35,7 +35,7 @@ from gradlab.fitting.standardising import split, standardised, units
 from gradlab.statistics.intervals import skewness_corrected
 from gradlab.statistics.moments import Estimate
 
-SAMPLE = 1000  # rows that are asked
+SAMPLE = 1000  # rows that are used
 WIDER = 4  # points of the regression, per coordinate of (s, a)
 
 Outputs = Literal["all", "state", "reward"]

@@ -31,7 +31,7 @@ EQUAL = 1e-6  # by which actions of a deterministic policy may differ from recor
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Arguments:
     """What is judged: float64 copies of the networks, and the record in float64.
 
     Attributes:
@@ -57,7 +57,7 @@ class Asked:
         return noise_dim(self.policy) > 0
 
 
-def asked(
+def checked(
     data: Trajectories,
     policy: nn.Module,
     model: System | None,
@@ -68,7 +68,7 @@ def asked(
     every: int | None,
     noise_std: float | Sequence[float] | None,
     seed: int,
-) -> Asked:
+) -> Arguments:
     """The arguments of `measure_logs`, checked.
 
     Raises:
@@ -89,7 +89,7 @@ def asked(
     check_trainable(policy_copy)
     for each in critics:
         check_critic(each.double(), "Q", state[:2], width)
-    return Asked(
+    return Arguments(
         data=data,
         policy=_with_noise(policy_copy, noise_std, data),
         model=model,

@@ -13,7 +13,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.jacobians.rows import Rows
 from gradlab.logs.agreement import Number, agreement, noise_of
-from gradlab.logs.arguments import Asked
+from gradlab.logs.arguments import Arguments
 from gradlab.logs.gradients import Cell, Source, model_source, products, score_source
 from gradlab.logs.table import add_growth, add_numbers
 from gradlab.logs.windows import Windows
@@ -25,7 +25,7 @@ SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
 RIVAL = "model with critic "
 
 
-def add_gradients(rows: Rows, what: Asked, cut: Windows, progress: Progress) -> None:
+def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
     """Sections gradient and agreement."""
     sources = _sources(what, cut.path)
     if not sources:
@@ -53,7 +53,7 @@ def add_gradients(rows: Rows, what: Asked, cut: Windows, progress: Progress) -> 
     _add_growth(rows, what.horizons, every, n)
 
 
-def _sources(what: Asked, path: Path) -> dict[str, Source]:
+def _sources(what: Arguments, path: Path) -> dict[str, Source]:
     states = Recorded(what.data.state.shape[1], what.data.action.shape[1])
     H, critic = what.horizons[-1], what.critics[0] if what.critics else None
     short, tail = path.cut(H), Tail(H, critic, what.discount)
@@ -74,13 +74,13 @@ def _sources(what: Asked, path: Path) -> dict[str, Source]:
     return sources
 
 
-def _references(sources: dict[str, Source], what: Asked, h: int) -> list[tuple[str, Cell]]:
+def _references(sources: dict[str, Source], what: Arguments, h: int) -> list[tuple[str, Cell]]:
     """The references of the model's gradient of h steps."""
     references = [("same", (SCORE, h))] if SCORE in sources else []
     return references + ([(WHOLE, (WHOLE, what.reach))] if WHOLE in sources else [])
 
 
-def _pairs(sources: dict[str, Source], what: Asked) -> list[tuple[Cell, Cell]]:
+def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell]]:
     """The inner products that are needed."""
     pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
     if MODEL not in sources:

@@ -33,7 +33,7 @@ from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.over_groups import group_sums
 from gradlab.systems.system import System
 
-SAMPLE = 500  # rows that are asked
+SAMPLE = 500  # rows that are used
 WIDER = 4  # neighbours per coordinate of (s, a), where there are as many trajectories
 LEAST = 2  # of them, below which no regression is tried
 BLOCK = 1 << 24  # distances held at once

@@ -17,7 +17,7 @@ from gradlab import provenance
 from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.other_critics import Critics
 from gradlab.jacobians.rows import Rows
-from gradlab.logs.arguments import Asked, asked, check_fitting
+from gradlab.logs.arguments import Arguments, check_fitting, checked
 from gradlab.logs.comparing import add_gradients
 from gradlab.logs.critic import judged, return_bound
 from gradlab.logs.direction import directional
@@ -80,7 +80,7 @@ def measure_logs(
         check_fitting(data, critic, fit_critics)
         fitted_on, data = halves(data)
         critic = refitted(fitted_on, discount, fit_critics, seed, progress)
-    what = asked(data, policy, model, critic, discount, horizon, reach, every, noise_std, seed)
+    what = checked(data, policy, model, critic, discount, horizon, reach, every, noise_std, seed)
     rows = Rows()
     notes = _on_policy(rows, what)
     cut = windows(data, what.reach, every)
@@ -111,7 +111,7 @@ def measure_logs(
     return LogsRun(rows.columns, *names, config, environment, notes)
 
 
-def _config(what: Asked, cut: Windows) -> dict[str, object]:
+def _config(what: Arguments, cut: Windows) -> dict[str, object]:
     return {
         "trajectories": cut.trajectories,
         "windows": cut.path.states.shape[1],
@@ -127,7 +127,7 @@ def _config(what: Asked, cut: Windows) -> dict[str, object]:
     }
 
 
-def _on_policy(rows: Rows, what: Asked) -> dict[str, object]:
+def _on_policy(rows: Rows, what: Arguments) -> dict[str, object]:
     """Residuals of the policy's own noise; refuses data of another policy."""
     if not what.stochastic:
         return {}
@@ -138,7 +138,7 @@ def _on_policy(rows: Rows, what: Asked) -> dict[str, object]:
     return {"on_policy": statistics.on_policy}
 
 
-def _windows(cut: Windows, what: Asked) -> dict[str, object]:
+def _windows(cut: Windows, what: Arguments) -> dict[str, object]:
     low, high = return_bound(cut.path, what.discount)
     return {
         "left_out": cut.left_out,
@@ -148,7 +148,7 @@ def _windows(cut: Windows, what: Asked) -> dict[str, object]:
     }
 
 
-def _model(rows: Rows, what: Asked, model: System, cut: Windows) -> dict[str, object]:
+def _model(rows: Rows, what: Arguments, model: System, cut: Windows) -> dict[str, object]:
     """The model's own derivatives and predictions, on these data."""
     near = directional(what.data, model, what.seed)
     if near is not None:

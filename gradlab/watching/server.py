@@ -31,7 +31,7 @@ NAMES = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.IGNORECASE
 MOST = 16  # requests at a time
 SLOW = 5.0  # seconds without a byte
 LONGEST = 15.0  # seconds of one request
-FRESH = 0.5  # seconds for which a state is not asked for again
+FRESH = 0.5  # seconds for which a state is served again
 HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
