@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import gradlab
 from gradlab import cli
@@ -19,83 +19,8 @@ from gradlab.systems import from_function
 from gradlab.tasks import Task
 from gradlab.verdicts.measurement.verdict import first_screen
 from gradlab.verdicts.screen import NUMBERS, WORDS, counted, unsaid
+from tests.checks.planted_premises import CASES, Linear, Quadratic, cost, draws, task
 from tests.first_screens import repeated, words_of
-
-PUSH = 0.3
-
-
-class Linear(nn.Module):
-    """a = squash(gain Σ s + bias)."""
-
-    def __init__(self, squash=lambda x: x, gain: float = -0.4, bias: float = 0.0) -> None:
-        super().__init__()
-        self.layer, self.squash = nn.Linear(2, 1), squash
-        nn.init.constant_(self.layer.weight, gain)
-        nn.init.constant_(self.layer.bias, bias)
-
-    def forward(self, state: Tensor) -> Tensor:
-        return self.squash(self.layer(state))
-
-
-class Quadratic(nn.Module):
-    """Q(s, a) = level − size (|s|² + |a|²)."""
-
-    def __init__(self, size: float = 4.0, level: float = 0.0) -> None:
-        super().__init__()
-        self.size, self.level = nn.Parameter(torch.tensor(size)), level
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        return self.level - self.size * ((state**2).sum(1) + (action**2).sum(1))
-
-
-def cost(s: Tensor, a: Tensor) -> Tensor:
-    return -(s**2).sum(1) - 0.1 * (a**2).sum(1)
-
-
-def world(reward=cost, push: float = PUSH):
-    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        speed = torch.tanh(s[:, 1:] + push * a)
-        return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), reward(s, a)
-
-    return from_function(step, 2, 1)
-
-
-def draws(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
-
-
-def task(reward=cost, push: float = PUSH, model: float = 0.8, starts=draws) -> Task:
-    simulator = world(reward, push)
-    prior = simulator if model == 0 else world(reward, model * push)
-    return Task("planted", simulator, prior, starts, 0.9, 3)
-
-
-CASES = {
-    "zero reward": (task(lambda s, a: 0 * s[:, 0]), Linear(), Quadratic(), "The reward is 0"),
-    "constant reward": (
-        task(lambda s, a: 0 * s[:, 0] + 1), Linear(), Quadratic(), "The reward is the same",
-    ),
-    "dead output": (
-        task(), Linear(lambda x: torch.relu(x - 1e3)), Quadratic(), "Moving θ by a tenth",
-    ),
-    "saturated output": (
-        task(), Linear(lambda x: torch.tanh(x + 50)), Quadratic(), "Moving θ by a tenth",
-    ),
-    "a threshold": (
-        task(), Linear(lambda x: 0 * x + ((x + 1).abs() < 0.01), 0.0, -1.0), Quadratic(),
-        "The true gradient is exactly 0 although",
-    ),
-    "ignored actions": (
-        task(lambda s, a: -(s**2).sum(1), push=0.0), Linear(), Quadratic(), "Moving θ by a tenth",
-    ),
-    "lost in rounding": (
-        task(lambda s, a: -(s**2).sum(1), push=1e-20), Linear(), Quadratic(), "Moving θ by a tenth",
-    ),
-    "the simulator as its model": (task(model=0), Linear(), Quadratic(), "The prior model is"),
-    "a twin of the simulator": (task(model=1), Linear(), Quadratic(), "The prior model is"),
-    "a critic of another scale": (task(), Linear(), Quadratic(0.02), "The critic's values are"),
-    "a critic that is turned": (task(), Linear(), Quadratic(-4.0, -13.0), "Where the critic rises"),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +73,7 @@ def test_no_sentence_stands_twice_on_a_page_or_a_terminal(name, profiles, pages,
 
 
 OWN = """
-from tests.checks.test_premises import CASES
+from tests.checks.planted_premises import CASES
 def task(): return CASES[{name!r}][0]
 def policy(): return CASES[{name!r}][1]
 def critic(): return CASES[{name!r}][2]

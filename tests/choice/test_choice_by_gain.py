@@ -15,8 +15,8 @@ from gradlab.errors import InputError
 from gradlab.verdicts.choice.first_screen import screen
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.weights import weights
-from tests.choice.test_choice import planted, world
-from tests.runs.test_realised import planted as realised
+from tests.choice.planted_gradients import planted, world
+from tests.runs.planted_gains import planted as realised
 
 DATA, MODEL, OTHER = ("data", 0), ("model", 5), ("model", 10)
 

@@ -7,7 +7,7 @@ import pytest
 from gradlab import figures
 from gradlab.choice import choose
 from gradlab.choice.tables import contender_table, error_table, trial_table, weight_table
-from tests.choice.test_choice import planted, world
+from tests.choice.planted_gradients import planted, world
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, lqr_return, second_moment
 from gradlab.truth.truth import matched_truth
-from tests.measurement.test_visited_moments import (
+from tests.measurement.turned import (
     GAMMA,
     discounted,
     feedback,

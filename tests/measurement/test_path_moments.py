@@ -14,7 +14,7 @@ from gradlab.measurement.moments.visited import objective_moments
 from gradlab.progress import silent
 from gradlab.statistics.moments import PairSums
 from gradlab.truth.truth import matched_truth
-from tests.measurement.test_grams import ALONE, APART, GAMMA, H, World
+from tests.measurement.gram_world import ALONE, APART, GAMMA, H, World
 
 ARRAYS = ("size", "squares")
 PAIRS = ("gradient", "truth", "difference", "cross")

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import gradlab
 from gradlab import systems
@@ -21,8 +20,8 @@ from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import linear, matrix
+from tests.measurement.turned import GAMMA, STD, discounted, feedback, known_first, moments, turned
 
-GAMMA, STD = 0.9, 0.4
 ONE = torch.eye(1, dtype=torch.float64)
 
 
@@ -48,45 +47,6 @@ def planar():
 
 
 WORLDS = {"scalar": scalar, "planar": planar}
-
-
-def feedback(weight):
-    policy = nn.Linear(weight.shape[1], weight.shape[0], bias=False).double()
-    policy.weight.data = weight.clone()
-    return policy
-
-
-def moments(system, weight, moment, steps, spread=0.0):
-    """E[s_t s_tᵀ], t < steps."""
-    closed = system.A + system.B @ weight
-    noise = system.noise_covariance + spread * system.B @ system.B.T
-    found = [moment]
-    for _ in range(steps - 1):
-        found.append(closed @ found[-1] @ closed.T + noise)
-    return torch.stack(found)
-
-
-def discounted(n):
-    return GAMMA ** torch.arange(n, dtype=torch.float64)
-
-
-def known_first(states, jacobians, weight, critic, moment, n):
-    """E[J g_n] of the estimator from starts of this moment, by linear algebra on means."""
-    F, M = states.A + states.B @ weight, jacobians.A + jacobians.B @ weight
-    c = -2 * (states.Q + weight.T @ states.R @ weight)
-    P, sim = critic.P, critic.system
-    q_ss = -2 * (sim.Q + GAMMA * sim.A.T @ P @ sim.A)
-    q_sa = -2 * GAMMA * sim.A.T @ P @ sim.B
-    q_aa = -2 * (sim.R + GAMMA * sim.B.T @ P @ sim.B)
-    q_a = q_sa.T + q_aa @ weight
-    if n == 0:
-        return (q_a @ moment).flatten()
-    gradient, D, state = -2 * states.R @ weight, jacobians.B, F
-    for t in range(1, n):
-        gradient = gradient + GAMMA**t * D.T @ c @ state
-        D, state = M @ D, F @ state
-    q = q_ss + q_sa @ weight + weight.T @ q_a
-    return ((gradient + GAMMA**n * D.T @ q @ state) @ moment).flatten()
 
 
 @pytest.fixture(scope="module", params=WORLDS)
@@ -129,11 +89,6 @@ def test_first_action_estimators_have_the_known_bias_under_the_objective(measure
     assert np.mean(inside) > 0.8
     wrong = known_first(task.simulator, task.prior, weight, critic, visited, 1) - truth
     assert wrong.norm() > 0.1 * truth.norm(), "the wrong prior has a bias to be found"
-
-
-def turned(angle):
-    angle = torch.tensor(angle)
-    return matrix((angle.cos(), -angle.sin()), (angle.sin(), angle.cos()))
 
 
 def test_the_gain_of_a_step_is_the_known_cosine_with_the_gradient_of_the_return():

@@ -7,7 +7,7 @@ import pytest
 
 from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
-from tests.verdicts.test_verdict import H, planted
+from tests.verdicts.planted_profiles import H, planted
 
 
 def signed(profile: Profile, low: list[float]) -> Profile:

@@ -21,15 +21,7 @@ from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import Estimate
 from gradlab.verdicts.comparison import comparison_verdict
 from tests.first_screens import check_first_screen
-from tests.verdicts.test_verdict import planted
-
-SAME = {"task": "pendulum", "policy_hash": "abc", "starts_hash": "s", "seed": 0, "truth": "matched"}
-
-
-def profile(mse=lambda n: 1.0, cosine=lambda n: 0.9, noise=0.02, facts=(), **config) -> Profile:
-    """A planted profile of one task, policy and set of starts."""
-    found = planted(mse, cosine, noise=noise, **dict(facts))
-    return replace(found, config={**found.config, **SAME, **config})
+from tests.runs.planted_pairs import profile
 
 
 def said(first: Profile, second: Profile) -> list[str]:

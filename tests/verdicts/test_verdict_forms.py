@@ -20,8 +20,8 @@ from gradlab.verdicts.measurement.sources import source
 from gradlab.verdicts.measurement.verdict import ORDER, Evidence, through_training, verdict
 from gradlab.verdicts.measurement.weights import weights
 from gradlab.verdicts.remedies.variance_and_bias import OfProfiles, remedy
-from tests.runs.test_profile_comparison import profile as paired
-from tests.verdicts.test_verdict import H, planted, said, u_shape
+from tests.runs.planted_pairs import profile as paired
+from tests.verdicts.planted_profiles import H, planted, said, u_shape
 
 FLAT = planted(lambda n: 1.0, lambda n: 0.9)
 
