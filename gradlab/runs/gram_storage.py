@@ -11,14 +11,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from gradlab.statistics.kernels import ActionProducts, GroupProducts, Kernels
-from gradlab.storage import records
+from gradlab.storage import codec
+from gradlab.storage.records import Array
 
 PREFIX = "kernels "
 INNER = "squared gradient norm"
-Groups = Mapping[str, Mapping[str, records.Array]]
+Groups = Mapping[str, codec.Group]
 
 
-def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, records.Array]]:
+def kernel_groups(kernels: tuple[Kernels, ...]) -> dict[str, dict[str, Array]]:
     """One group per kind, "kernels first", say."""
     return {PREFIX + each.kind: _labels(each) | _products(each.products) for each in kernels}
 
@@ -32,61 +33,60 @@ def kernels_from_groups(groups: Groups) -> tuple[Kernels, ...]:
     )
 
 
-def _labels(kernels: Kernels) -> dict[str, records.Array]:
+def _labels(kernels: Kernels) -> dict[str, Array]:
     """The gradients by name and horizon; the truth, which has neither, as the last one."""
     names = [name for name, _ in kernels.cells] + [""] * kernels.truth
     horizons = [horizon for _, horizon in kernels.cells] + [-1] * kernels.truth
-    index = np.arange(len(names))
     return {
-        "gradient": records.Array(index, ("gradient",)),
-        "other": records.Array(index, ("other",)),
-        "estimator": records.Array(np.array(names, dtype=object), ("gradient",)),
-        "horizon": records.Array(np.array(horizons, dtype=np.int64), ("gradient",), "steps"),
-        "has_truth": records.Array(np.array(kernels.truth), ()),
+        "gradient": codec.counted(len(names), "gradient"),
+        "other": codec.counted(len(names), "other"),
+        "estimator": codec.labels(names, "gradient"),
+        "horizon": Array(np.array(horizons, dtype=np.int64), ("gradient",), "steps"),
+        "has_truth": Array(np.array(kernels.truth), ()),
     }
 
 
-def _products(products: ActionProducts | GroupProducts) -> dict[str, records.Array]:
-    fold = records.Array(products.fold, ("group",))
+def _products(products: ActionProducts | GroupProducts) -> dict[str, Array]:
+    fold = Array(products.fold, ("group",))
     common = {
-        "group": records.Array(np.arange(len(products.fold)), ("group",)),
-        "fold": records.Array(np.arange(len(products.total)), ("fold",)),
+        "group": codec.counted(len(products.fold), "group"),
+        "fold": codec.counted(len(products.total), "fold"),
         "fold_of": fold,
     }
     if isinstance(products, GroupProducts):
         square = ("group", "gradient", "other")
         inner = {
-            "size": records.Array(products.size, ("group",), "samples"),
-            "total": records.Array(products.total, ("fold", *square), INNER),
-            "within": records.Array(products.within, square, INNER),
+            "size": Array(products.size, ("group",), "samples"),
+            "total": Array(products.total, ("fold", *square), INNER),
+            "within": Array(products.within, square, INNER),
         }
         if products.own is not products.within:
-            inner["own"] = records.Array(products.own, square, INNER)
+            inner["own"] = Array(products.own, square, INNER)
         return common | inner
     n, da = products.x.shape[1:]
     each = ("gradient", "sample", "action")
     linear = {
-        "sample": records.Array(np.arange(n), ("sample",)),
-        "action": records.Array(np.arange(da), ("action",)),
-        "other_action": records.Array(np.arange(da), ("other_action",)),
-        "group_of": records.Array(products.group, ("sample",)),
-        "x": records.Array(products.x, each, "reward per action unit"),
-        "total": records.Array(products.total, ("fold", *each), INNER + " per x"),
-        "diagonal": records.Array(products.diagonal, ("sample", "action", "other_action")),
+        "sample": codec.counted(n, "sample"),
+        "action": codec.counted(da, "action"),
+        "other_action": codec.counted(da, "other_action"),
+        "group_of": Array(products.group, ("sample",)),
+        "x": Array(products.x, each, "reward per action unit"),
+        "total": Array(products.total, ("fold", *each), INNER + " per x"),
+        "diagonal": Array(products.diagonal, ("sample", "action", "other_action")),
     }
     if products.own is not None:
-        linear["own"] = records.Array(products.own, each, INNER + " per x")
+        linear["own"] = Array(products.own, each, INNER + " per x")
     return common | linear
 
 
-def _from_group(kind: str, group: Mapping[str, records.Array]) -> Kernels:
+def _from_group(kind: str, group: codec.Group) -> Kernels:
     truth = bool(group["has_truth"].values)
     names, horizons = group["estimator"].values, group["horizon"].values
     cells = [(str(name), int(h)) for name, h in zip(names, horizons, strict=True)]
     return Kernels(kind, tuple(cells[: len(cells) - truth]), truth, _products_from(group))
 
 
-def _products_from(group: Mapping[str, records.Array]) -> ActionProducts | GroupProducts:
+def _products_from(group: codec.Group) -> ActionProducts | GroupProducts:
     arrays = {
         name: np.asarray(group[name].values, dtype=np.float64)
         for name in ("x", "total", "own", "within", "diagonal", "size")
