@@ -18,6 +18,7 @@ from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
+from tests.first_screens import contrast, luminance
 
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
@@ -46,18 +47,6 @@ def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -
     tab.on("pageerror", lambda error: seen.append(str(error)))
     tab.goto(path.as_uri(), wait_until="networkidle")
     return tab, seen
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance of "rgb(r, g, b)" (WCAG)."""
-    parts = [int(number) / 255 for number in re.findall(r"\d+", colour)[:3]]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(one: str, other: str) -> float:
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, page: Path) -> None:

@@ -11,7 +11,7 @@ from gradlab.storage.journal import discard
 from gradlab.watching import server, state
 from gradlab.watching.server import Server
 from gradlab.watching.state import Watcher
-from tests.reporting.test_report import contrast
+from tests.first_screens import contrast
 from tests.watching import grown
 
 HASTE = "const later = setTimeout; window.setTimeout = (call, time) => later(call, time / 10);"
