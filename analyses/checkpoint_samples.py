@@ -35,6 +35,7 @@ from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
@@ -148,7 +149,9 @@ def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) ->
     task, policy = task_of(place.task), policy_at(place, checkpoints)
     critic = checkpoint.load(place.file("critic", checkpoints)).double()
     begin = starts_of(place, n, checkpoints)
-    truth = matched_truth(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
+    truth = matched_truth(
+        Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
+    )
     found = first_action_gradients(
         estimators(task, critic, horizon), policy, begin, horizon, place.seed, "ignore", silent
     )
@@ -171,7 +174,7 @@ def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) ->
 def long_truth(task: Task, policy: nn.Module, begin: Starts, seed: int) -> tuple[Tensor, int]:
     """Action gradients of the longest return worth summing, [N, da], and its steps."""
     unrolled = unroll_first_action(
-        task.simulator, policy, begin, task.discount, seed=seed, at_least=HORIZON
+        Setting(task.simulator, policy, begin, task.discount, seed=seed), at_least=HORIZON
     )
     finite = int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum())
     reach = finite if unrolled.converged else min(finite, effective_horizon(task.discount))

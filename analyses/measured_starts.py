@@ -29,7 +29,6 @@ from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.networks import checkpoint
-from gradlab.progress import silent
 from gradlab.statistics.switching import Errors, errors, propose_weights
 from gradlab.storage import records
 from gradlab.tasks import Task
@@ -100,9 +99,8 @@ def measured(
     tail = Tail(max(PAIR), critic, task.discount)
     assert task.prior is not None
     found = estimator_moments(
-        {"": Estimator(task.prior, task.prior, "first", tail)}, truth.policy, truth.begin,
-        truth.reference, truth.horizon, truth.termination, truth.seed, silent,
-    )  # fmt: skip
+        {"": Estimator(task.prior, task.prior, "first", tail)}, truth.setting, truth.reference
+    )
     if not all(np.isfinite(found.cells["", n].squares).all() for n in PAIR):
         return truth, None
     return truth, errors(found.kernels[0].grams([("", n) for n in PAIR]), BATCH)

@@ -29,13 +29,13 @@ from benchmarks.all_horizons import backpropagate
 from benchmarks.visited import cases
 from gradlab.checks import examine
 from gradlab.data.noise import stream
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.assembly import assembled
 from gradlab.measurement.bounds import theory
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.realised_gains import Stepping, realised_gains
-from gradlab.progress import silent
 from gradlab.truth.truth import matched_truth
 
 HORIZON, BATCH, SEED = 25, 256, 0
@@ -57,26 +57,18 @@ def stages(n: int) -> dict[str, float]:
     chosen = estimators_at(task, critic, None, HORIZON, every=True)
     given = copy.deepcopy(policy)
     marks = [time.process_time()]
-    truth = matched_truth(
-        simulator, policy, begin, gamma, HORIZON, kinds=("all",), seed=SEED
-    )  # fmt: skip
+    setting = Setting(simulator, policy, begin, gamma, HORIZON, seed=SEED)
+    truth = matched_truth(setting, kinds=("all",))
     marks.append(time.process_time())
-    measured = objective_moments(
-        chosen, simulator, policy, begin, truth, HORIZON, "ignore", SEED, silent
-    )
+    measured = objective_moments(chosen, setting, truth)
     marks.append(time.process_time())
     profile = assembled(measured.cells, HORIZON, BATCH, {}, {}, {"kind": "objective"})
-    stepping = Stepping(
-        task, simulator, policy, chosen, measured, truth, profile.table(), n, HORIZON, "ignore",
-        SEED,
-    )  # fmt: skip
+    stepping = Stepping(task, setting, chosen, measured, truth, profile.table())
     realised_gains(stepping)
     marks.append(time.process_time())
-    examine(
-        task, given, [critic], chosen, policy, begin, measured.at, measured.cells, "ignore", SEED
-    )
+    examine(task, setting, given, [critic], chosen, truth, measured.at, measured.cells)
     marks.append(time.process_time())
-    theory(simulator, policy, chosen, begin, truth.horizon, HORIZON, "ignore", SEED)
+    theory(setting, chosen, truth.horizon)
     marks.append(time.process_time())
     names = ("truth", "estimators", "realised", "checks", "bounds")
     taken = [late - early for early, late in itertools.pairwise(marks)]

@@ -30,13 +30,13 @@ from torch import nn
 from gradlab import tasks
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import estimators_at
 from gradlab.networks import checkpoint
-from gradlab.progress import silent
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import estimates
 from gradlab.truth.truth import Truth, matched_truth
@@ -77,7 +77,7 @@ def cases() -> dict[str, Case]:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Given:
     """What both forms are given."""
 
     case: Case
@@ -86,38 +86,35 @@ class Setting:
     begin: Starts
 
 
-def setting(case: Case, n: int) -> Setting:
+def given_to_both(case: Case, n: int) -> Given:
     policy, critic = case.networks()
     states = case.task.starts(n, stream(SEED, "starts")).double()
     chosen = estimators_at(case.task, critic, None, case.horizon)
     first = {name: each for name, each in chosen.items() if each.actions == "first"}
-    return Setting(case, policy, first, as_starts(states, case.task.simulator.state_dim))
+    return Given(case, policy, first, as_starts(states, case.task.simulator.state_dim))
 
 
-def true_gradient(given: Setting, begin: Starts, kind: str) -> Truth:
-    task = given.case.task
-    return matched_truth(
-        task.simulator, given.policy, begin, task.discount, given.case.horizon, kinds=(kind,),
-        seed=SEED,
-    )  # fmt: skip
+def setting_of(given: Given, starts: Starts) -> Setting:
+    task, horizon = given.case.task, given.case.horizon
+    return Setting(task.simulator, given.policy, starts, task.discount, horizon, seed=SEED)
 
 
-def paired(given: Setting, truth: Truth, samples: int) -> Measured:
-    return objective_moments(
-        given.chosen, given.case.task.simulator, given.policy, given.begin, truth,
-        given.case.horizon, "ignore", SEED, silent, samples=samples,
-    )  # fmt: skip
+def true_gradient(given: Given, begin: Starts, kind: str) -> Truth:
+    return matched_truth(setting_of(given, begin), kinds=(kind,))
 
 
-def matched(given: Setting, steps: int, samples: int) -> Measured:
+def paired(given: Given, truth: Truth, samples: int) -> Measured:
+    setting = setting_of(given, given.begin)
+    return objective_moments(given.chosen, setting, truth, samples=samples)
+
+
+def matched(given: Given, steps: int, samples: int) -> Measured:
     task = given.case.task
     at = visits(
         task.simulator, given.policy, given.begin, task.discount, samples, steps, SEED
     )  # fmt: skip
     truth = true_gradient(given, at, "first")
-    return estimator_moments(
-        given.chosen, given.policy, at, truth, given.case.horizon, "ignore", SEED, silent
-    )
+    return estimator_moments(given.chosen, setting_of(given, at), truth)
 
 
 def errors(found: Measured) -> Array:
@@ -136,7 +133,7 @@ def timed(run: Callable[[], Found]) -> tuple[Found, float]:
 
 
 def compare(name: str, case: Case, n: int) -> None:
-    given = setting(case, n)
+    given = given_to_both(case, n)
     truth, price = timed(lambda: true_gradient(given, given.begin, "all"))
     if not truth.admissible:
         print(f"{name}: {truth.reason}")

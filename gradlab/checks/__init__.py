@@ -32,6 +32,7 @@ from gradlab.checks.states import states
 from gradlab.checks.switches import switches
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.runs.check_results import CheckResult
 from gradlab.statistics.moments import Moments
@@ -50,32 +51,37 @@ __all__ = ["FEW", "Probe", "examine"]
 
 def examine(
     task: Task,
+    setting: Setting,
     policy: nn.Module,
     critics: Sequence[nn.Module],
     chosen: Mapping[str, Estimator],
-    copied: nn.Module,
-    begin: Starts,
-    at: Starts,
     truth: Truth,
+    at: Starts,
     cells: Mapping[tuple[str, int], Moments],
-    termination: str,
-    seed: int,
 ) -> tuple[CheckResult, ...]:
     """All checks of a measurement.
 
     Args:
+        setting, chosen: as they were measured (without entropy).
         policy, critics: the user's own, before they were copied.
-        chosen, copied: estimators and policy as they were measured (without entropy).
-        begin, at: all starts, and the states at which first-action gradients were taken.
         truth: what biases are measured against.
+        at: the states at which first-action gradients were taken.
         cells: the moments of every estimator and horizon.
     """
+    begin = setting.starts
     names = {id(task.simulator): "simulator"}
     if task.prior is not None:
         names.setdefault(id(task.prior), "prior model")
     few = begin.block(slice(0, min(_affordable(task, chosen), len(begin.states))))
     probe = Probe(
-        chosen, copied, few, termination, seed, names, task.action_names, task.action_limit
+        chosen,
+        setting.policy,
+        few,
+        setting.termination,
+        setting.seed,
+        names,
+        task.action_names,
+        task.action_limit,
     )
     systems = {probe.name(each): each for each in _systems(probe)}
     checks: dict[str, Callable[[], list[CheckResult]]] = {

@@ -26,6 +26,7 @@ from gradlab.checks.jacobians import sampled
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
@@ -97,11 +98,11 @@ class Measured:
 def _measured(probe: Probe, task: Task, begin: Starts, at: Starts) -> Measured:
     steps = min(effective_horizon(task.discount, LEFT), AT_MOST)
     some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
-    rolling = Rolling(
-        task.simulator, probe.policy, task.discount, steps, probe.termination,
-        child(probe.seed, "premises"), silent,
+    setting = Setting(
+        task.simulator, probe.policy, some, task.discount, steps, probe.termination,
+        child(probe.seed, "premises"),
     )  # fmt: skip
-    found = rolling.returns(some, [_step(probe.policy)], "checks").returns
+    found = Rolling(setting, silent).returns(some, [_step(probe.policy)], "checks").returns
     return Measured(some, found[0], found[1], steps)
 
 

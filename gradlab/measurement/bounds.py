@@ -32,7 +32,7 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
     tail_gradient,
 )
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.runs.bounds import Bound, Bounds
 from gradlab.statistics.bounds import constants
 from gradlab.statistics.bounds.constants import Derivatives, Paths
@@ -49,36 +49,28 @@ VARIANCE = "RP Prop 5.4"
 Floats = NDArray[np.float64]
 
 
-def theory(
-    simulator: System,
-    policy: nn.Module,
-    chosen: Mapping[str, Estimator],
-    begin: Starts,
-    steps: int | None,
-    horizon: int,
-    termination: str,
-    seed: int,
-) -> Bounds | None:
+def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None) -> Bounds | None:
     """Bounds of every estimator that some theorem is about; None where there is nothing to bound.
 
     Args:
-        simulator, policy, chosen: as measured, without entropy.
+        setting, chosen: as measured, without entropy.
         steps: T, how many steps the true return sums; None where there is no truth.
     """
-    if steps is None or termination != "ignore" or horizon < 1:
+    simulator, horizon = setting.simulator, setting.horizon
+    if steps is None or setting.termination != "ignore" or horizon < 1:
         return None
     modelled = {name: each for name, each in chosen.items() if _modelled(each, simulator)}
     if not modelled:
         return None
-    few = begin.block(slice(0, min(FEW, len(begin.states))))
-    discount = next(iter(modelled.values())).tail.discount
-    true = _simulated(simulator, policy, few, steps, horizon, discount, seed)
+    few = setting.starts.block(slice(0, min(FEW, len(setting.starts.states))))
+    setting = replace(setting, starts=few)
+    true = _simulated(setting, steps)
     bounds: list[Bound] = []
     found: dict[str, float] = {}
     for name, each in modelled.items():
         makers = _COMMON if each.states is simulator else _OWN[each.actions]
         try:
-            paths = _paths(simulator, policy, each, few, true, seed)
+            paths = _paths(setting, each, true)
             made = [make(name, each, paths, np.arange(horizon + 1)) for make in makers]
         except (RuntimeError, ValueError, ArithmeticError, InputError) as error:
             bounds += [_failed(theorem, name, horizon, error) for theorem in makers.values()]
@@ -118,20 +110,15 @@ class Simulated:
     derivatives: Derivatives
 
 
-def _simulated(
-    simulator: System,
-    policy: nn.Module,
-    few: Starts,
-    T: int,
-    horizon: int,
-    discount: float,
-    seed: int,
-) -> Simulated:
+def _simulated(setting: Setting, T: int) -> Simulated:
     """Q of the T-step return by one backward sweep:
 
     Q_a = r_a + γ Bᵀ p,  Q_s = r_s + γ Aᵀ p,  p ← Q_s + Kᵀ Q_a,  p_T = 0
     """
-    path, K = rollout_with_jacobians(simulator, policy, few, max(T, horizon + 1), seed)
+    simulator, discount, horizon = setting.simulator, setting.discount, setting.horizon
+    path, K = rollout_with_jacobians(
+        simulator, setting.policy, setting.starts, max(T, horizon + 1), setting.seed
+    )
     linear = linearize_path(path, simulator, K, path.dynamics_noise)
     p, values = torch.zeros_like(path.states[0]), []
     for t in reversed(range(path.horizon)):
@@ -150,25 +137,19 @@ def _derivatives(linear: LinearizedPath, q_s: Tensor, q_a: Tensor, h: int) -> De
     return Derivatives(*(np.asarray(x.detach().numpy(), dtype=np.float64) for x in parts))
 
 
-def _paths(
-    simulator: System,
-    policy: nn.Module,
-    estimator: Estimator,
-    few: Starts,
-    true: Simulated,
-    seed: int,
-) -> Paths:
+def _paths(setting: Setting, estimator: Estimator, true: Simulated) -> Paths:
     """The model beside the simulator.
 
     Raises:
         InputError: it leaves the finite numbers.
     """
+    simulator, policy, few = setting.simulator, setting.policy, setting.starts
     model, tail, h = estimator.jacobians, estimator.tail, true.path.horizon
     assert model is not None
     noise = jacobian_noise(simulator, model, true.path)
     on_true = linearize_path(true.path, model, true.K, noise)
     critic = tail_gradient(true.path, tail.critic, tail.value)
-    path, K = rollout_with_jacobians(model, policy, few, h, seed)
+    path, K = rollout_with_jacobians(model, policy, few, h, setting.seed)
     on_own = linearize_path(path, model, K, path.dynamics_noise)
     own_critic = tail_gradient(path, tail.critic, tail.value)
     if not all(torch.isfinite(x).all() for x in (path.states, true.path.states, on_own.A)):

@@ -136,9 +136,8 @@ class _Found:
         """Steps along some of the mean gradients, on fresh starts."""
         asked = self.asked
         stepping = Stepping(
-            asked.task, asked.simulator, asked.policy, asked.chosen, self.measured, self.truth,
-            profile.table(), len(asked.begin.states), asked.horizon, asked.termination, asked.seed,
-        )  # fmt: skip
+            asked.task, asked.setting, asked.chosen, self.measured, self.truth, profile.table()
+        )
         return replace(profile, realised=realised_gains(stepping, judges, self.progress))
 
     def checks(self, profile: Profile) -> Profile:
@@ -146,52 +145,35 @@ class _Found:
         asked = self.asked
         self.progress("checks", 0, 1)
         sanity = examine(
-            asked.task, asked.given, asked.critics, asked.chosen, asked.policy, asked.begin,
-            self.measured.at, self.truth, self.measured.cells, asked.termination, asked.seed,
+            asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
+            self.measured.at, self.measured.cells,
         )  # fmt: skip
         known = self.truth.admissible and not asked.objective
-        bounds = theory(
-            asked.simulator, asked.policy, asked.chosen, asked.begin,
-            self.truth.horizon if known else None, asked.horizon, asked.termination, asked.seed,
-        )  # fmt: skip
+        bounds = theory(asked.setting, asked.chosen, self.truth.horizon if known else None)
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity, theory=bounds)
 
     def steps(self, profile: Profile) -> Profile:
         """One step along every gradient, with slices of the return."""
         asked = self.asked
-        question = Question(
-            asked.simulator, asked.policy, asked.begin, self.truth, asked.task.discount,
-            asked.objective, asked.termination, asked.seed,
-        )  # fmt: skip
+        question = Question(asked.setting, self.truth, asked.objective)
         made = stepped(question, asked.chosen, judged_cells(profile), self.progress)
         return replace(profile, consequence=made)
 
     def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:
         """What `gradlab.attribute` needs."""
         asked = self.asked
-        world = World(
-            asked.task, asked.simulator, asked.policy, asked.begin, asked.chosen, horizons
-        )
+        world = World(asked.task, asked.setting, asked.chosen, horizons)
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 
 def _found(asked: Problem, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
-    truth = matched_truth(
-        asked.simulator, asked.policy, asked.begin, asked.task.discount, asked.horizon,
-        kinds=asked.kinds, termination=asked.termination, seed=asked.seed, progress=progress,
-    )  # fmt: skip
+    truth = matched_truth(asked.setting, kinds=asked.kinds, progress=progress)
     if asked.objective:
-        measured = objective_moments(
-            asked.chosen, asked.simulator, asked.policy, asked.begin, truth, asked.horizon,
-            asked.termination, asked.seed, progress,
-        )  # fmt: skip
+        measured = objective_moments(asked.chosen, asked.setting, truth, progress)
     else:
-        measured = estimator_moments(
-            asked.chosen, asked.policy, asked.begin, truth, asked.horizon, asked.termination,
-            asked.seed, progress, asked.rivals,
-        )  # fmt: skip
+        measured = estimator_moments(asked.chosen, asked.setting, truth, progress, asked.rivals)
     return _Found(asked, truth, measured, progress)
 
 

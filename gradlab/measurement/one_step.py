@@ -14,23 +14,23 @@ so that to first order a step's share of the truth's gain is the cosine of both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, grouping
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.progress import Progress, silent
 from gradlab.runs.one_step import LINEAR, TRUTH, OneStepImprovement
-from gradlab.systems.system import System
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
 from gradlab.truth.truth import Truth
@@ -44,16 +44,15 @@ Cell = tuple[str, int]
 
 @dataclass(frozen=True)
 class Question:
-    """Whose steps are asked for: as they were measured (with entropy, augmented)."""
+    """Whose steps are asked for: as they were measured (with entropy, augmented).
 
-    simulator: System
-    policy: nn.Module
-    begin: Starts
+    Attributes:
+        objective: is the truth the gradient of the return?
+    """
+
+    setting: Setting
     truth: Truth
-    discount: float
     objective: bool
-    termination: str
-    seed: int
 
 
 def consequence(
@@ -71,7 +70,7 @@ def consequence(
         None where there is no truth, a gradient is not finite or 0, or the starts do not make two
         sides of at least 4 groups.
     """
-    sides = halves(asked.begin)
+    sides = halves(asked.setting.starts)
     if sides is None or not asked.truth.admissible or not cells:
         return None
     making, judging = sides
@@ -107,23 +106,24 @@ def _true_direction(asked: Question, making: Starts) -> Tensor:
     if truth.first is None:
         assert truth.every is not None
         return truth.every.gradients[rows].mean(dim=0)
-    noise = making.policy_noise(asked.policy, asked.seed, 0)
-    jacobian = policy_jacobian(asked.policy, making.states, noise)
+    policy = asked.setting.policy
+    noise = making.policy_noise(policy, asked.setting.seed, 0)
+    jacobian = policy_jacobian(policy, making.states, noise)
     g = truth.first.gradients[rows] * making.weight[:, None]
     return gram.mean_gradients(jacobian, g[None])[0]
 
 
 def _direction(asked: Question, estimator: Estimator, horizon: int, making: Starts) -> Tensor:
     """Mean gradient of one estimator at one horizon, [P]."""
-    at = making
+    setting, at = asked.setting, making
     if asked.objective and not estimator.way.every:
         at = visits(
-            asked.simulator, asked.policy, making, asked.discount, SAMPLES, asked.truth.horizon,
-            asked.seed, asked.termination,
+            setting.simulator, setting.policy, making, setting.discount, SAMPLES,
+            asked.truth.horizon, setting.seed, setting.termination,
         )  # fmt: skip
     found = horizon_gradients(
-        estimator, asked.policy, at, horizons=[horizon], seed=asked.seed,
-        termination=asked.termination,
+        estimator, setting.policy, at, horizons=[horizon], seed=setting.seed,
+        termination=setting.termination,
     )  # fmt: skip
     assert found.means is not None
     return found.means[0]
@@ -171,17 +171,15 @@ def _stepped(
 
 def _grid(asked: Question, judging: Starts, direction: Tensor) -> Tensor:
     """Lengths η at which a step along a unit direction moves actions by `MOVES` of their size."""
-    noise = judging.policy_noise(asked.policy, asked.seed, 0)
-    size = own_size(asked.policy, judging.states, noise, direction[None])
+    policy = asked.setting.policy
+    noise = judging.policy_noise(policy, asked.setting.seed, 0)
+    size = own_size(policy, judging.states, noise, direction[None])
     return size * torch.tensor(MOVES).to(direction)
 
 
 def _changes(asked: Question, judging: Starts, moved: list[Tensor], progress: Progress) -> Tensor:
     """J(θ + step) − J(θ) of each step and start, importance weights included, [steps, n]."""
-    rolling = Rolling(
-        asked.simulator, asked.policy, asked.discount, asked.truth.horizon, asked.termination,
-        asked.seed, progress,
-    )  # fmt: skip
+    rolling = Rolling(replace(asked.setting, horizon=asked.truth.horizon), progress)
     returns = rolling.returns(judging, moved, "steps").returns
     return returns[1:] - returns[:1]
 

@@ -22,6 +22,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS, Estimator, augmenting, softened
 from gradlab.gradients.groups import group_count
 from gradlab.gradients.other_critics import Critics, listed, with_other_critics
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct
 from gradlab.gradients.tail import Tail
@@ -81,6 +82,14 @@ class Problem:
     batch: int
     termination: str
     seed: int
+
+    @property
+    def setting(self) -> Setting:
+        """Where gradients are taken, as they are measured."""
+        return Setting(
+            self.simulator, self.policy, self.begin, self.task.discount, self.horizon,
+            self.termination, self.seed,
+        )  # fmt: skip
 
     @property
     def objective(self) -> bool:

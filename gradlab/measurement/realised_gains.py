@@ -13,20 +13,19 @@ of gradients take the time, rather than the Jacobian (measured: as long as 40 to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
-from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.step_plan import chosen_cells, planned
 from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.progress import Progress, silent
 from gradlab.runs.one_step import TRUE_CELL, Cell
 from gradlab.runs.realised import Realised
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.truth import Truth
@@ -43,20 +42,15 @@ class Stepping:
 
     Attributes:
         chosen: the estimators; measured: their mean gradients; table: of the profile.
-        truth: against which they were measured; starts: N; horizon: H.
+        truth: against which they were measured.
     """
 
     task: Task
-    simulator: System
-    policy: nn.Module
+    setting: Setting
     chosen: Mapping[str, Estimator]
     measured: Measured
     truth: Truth
     table: pd.DataFrame
-    starts: int
-    horizon: int
-    termination: str
-    seed: int
 
 
 def realised_gains(
@@ -81,16 +75,15 @@ def realised_gains(
     directions = {cell: Direction(means[cell], norms[cell]) for cell in plan.cells}
     if true is not None and truth.every is not None:
         directions[TRUE_CELL] = Direction(true, truth.every.norm)
-    return realise(
-        stepping.simulator, stepping.policy, judging_starts(task, plan.judges, stepping.seed),
-        directions, task.discount, plan.horizon,
-        termination=stepping.termination, seed=stepping.seed, progress=progress,
-    )  # fmt: skip
+    judging = judging_starts(task, plan.judges, stepping.setting.seed)
+    setting = replace(stepping.setting, starts=judging, horizon=plan.horizon)
+    return realise(setting, directions, progress)
 
 
 def measured_steps(stepping: Stepping) -> int:
     """What the measurement takes, in steps of its simulator."""
-    system, measured, truth = stepping.simulator, stepping.measured, stepping.truth
+    setting, measured, truth = stepping.setting, stepping.measured, stepping.truth
+    system = setting.simulator
     per_jacobian = CLOSED_FORM
     if not system.differentiable:
         per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
@@ -100,14 +93,14 @@ def measured_steps(stepping: Stepping) -> int:
             each for each in stepping.chosen.values()
             if each.actions == actions and each.jacobians is not None
         ]  # fmt: skip
-        along += states * stepping.horizon * bool(unrolled)
-    tried = truth.scouts if truth.scouts and not truth.admissible else stepping.starts
+        along += states * setting.horizon * bool(unrolled)
+    tried = truth.scouts if truth.scouts and not truth.admissible else len(setting.starts.states)
     return per_jacobian * (measured.starts * along + tried * truth.horizon)
 
 
 def _controls(stepping: Stepping) -> list[str]:
     """Estimators with the simulator's own states and Jacobians, as the truth has."""
-    simulator = stepping.simulator
+    simulator = stepping.setting.simulator
     return [
         name for name, each in stepping.chosen.items()
         if each.states is simulator and each.jacobians is simulator

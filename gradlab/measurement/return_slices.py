@@ -24,6 +24,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, checked, softened
 from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
@@ -151,10 +152,8 @@ def _returns(
     """V at each α and start, importance weights included, [21, N]."""
     tail = estimator.tail
     moved = [perturbed(policy, alpha * step) for alpha in ALPHAS.tolist()]
-    rolled = perturbed_rollout(
-        estimator.states, policy, moved, begin, tail.horizon, tail.discount, estimator.actions,
-        seed, silent, "slices",
-    )  # fmt: skip
+    setting = Setting(estimator.states, policy, begin, tail.discount, tail.horizon, seed=seed)
+    rolled = perturbed_rollout(setting, moved, estimator.actions, silent, "slices")
     n, rewards, last = (
         len(begin.states),
         rolled.rewards,

@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.measure import measure
 from gradlab.networks.interface import check_policy
@@ -162,7 +163,7 @@ def _oracles() -> list[Check]:
     quiet = LinearQuadratic(0.9 * ONE, 0.5 * ONE, ONE, ONE, 0.0 * ONE)
     starts = as_starts(torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None], 1)
     exact = lqr_gradient(quiet, weight, starts.states[:, :, None] ** 2, GAMMA, "all", horizon)
-    found = unroll_all_actions(quiet, _policy(), starts, horizon, GAMMA)
+    found = unroll_all_actions(Setting(quiet, _policy(), starts, GAMMA, horizon))
     gap = float((found - exact).abs().max() / exact.abs().max())
     name = f"closed form of T = {horizon} less the unrolled gradient, relative"
     return [Check(name, 0.0, gap, gap - 1e-10, gap + 1e-10), *_objective(weight)]
@@ -257,7 +258,7 @@ def _misplaced_discount() -> Check:
     """d/da of Σ γᵗ r_t against an adjoint that discounts rewards but not its own recursion."""
     task, policy, steps = _task(), _policy(), 5
     starts = as_starts(task.starts(256, torch.Generator().manual_seed(1)), 1)
-    found = common_random_differences(task.simulator, policy, starts, steps, GAMMA, n=256)
+    found = common_random_differences(Setting(task.simulator, policy, starts, GAMMA, steps), n=256)
     closed, cost, s = 0.9 - 0.5 * GAIN, -2 * (1 + GAIN**2), starts.states[:, 0]
     terms = [0.5 * closed ** (2 * t - 1) * cost for t in range(1, steps)]
     # E[s_t s_0] = closedᵗ E[s_0²]: the same sum with and without its discounts

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.assembly import assembled, configuration, truth_values
 from gradlab.measurement.moments.inner_products import estimator_moments
@@ -51,6 +52,15 @@ class SharedTruth:
     seed: int
     law: str
 
+    @property
+    def setting(self) -> Setting:
+        """Where gradients are taken."""
+        task = self.task
+        return Setting(
+            task.simulator, self.policy, self.begin, task.discount, self.horizon,
+            self.termination, self.seed,
+        )  # fmt: skip
+
     def profile(
         self,
         estimators: Mapping[str, Estimator],
@@ -69,10 +79,7 @@ class SharedTruth:
         """
         begun = time.monotonic()
         chosen = estimators_at(self.task, None, estimators, self.horizon)
-        measured = estimator_moments(
-            chosen, self.policy, self.begin, self.reference, self.horizon, self.termination,
-            self.seed, progress,
-        )  # fmt: skip
+        measured = estimator_moments(chosen, self.setting, self.reference, progress)
         config = configuration(
             self.task, self.policy, None, self.begin, self.horizon, self.batch, "matched",
             self.termination, self.seed, command,
@@ -116,8 +123,12 @@ def shared_truth(
     check_networks(task, policy, None)
     policy, begin = double_copy("policy", policy), starts_of(task, starts, seed)
     reference = matched_truth(
-        task.simulator, policy, begin, task.discount, H, kinds=["first"], termination=termination,
-        seed=seed, check=check, progress=progress,
-    )  # fmt: skip
+        Setting(
+            task.simulator, policy, begin, task.discount, H, termination=termination, seed=seed
+        ),
+        kinds=["first"],
+        check=check,
+        progress=progress,
+    )
     law = "start" if isinstance(starts, int) else "given"
     return SharedTruth(task, policy, begin, reference, H, batch, termination, seed, law)

@@ -15,20 +15,20 @@ Without a truth they move actions by 1% and 3% along the direction that moves th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.data.noise import child, stream
 from gradlab.gradients.groups import by_group, grouping
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.step_plan import LENGTHS, PROBED
 from gradlab.progress import Progress, silent
 from gradlab.runs.one_step import LINEAR, TRUE_CELL, Cell
 from gradlab.runs.realised import Realised, Status
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.common_random import own_size
 from gradlab.truth.moved_returns import Rolling
@@ -61,32 +61,21 @@ def judging_starts(task: Task, n: int, seed: int) -> Starts:
 
 
 def realise(
-    simulator: System,
-    policy: nn.Module,
-    judging: Starts,
-    directions: Mapping[Cell, Direction],
-    discount: float,
-    horizon: int,
-    *,
-    termination: str = "ignore",
-    seed: int = 0,
-    progress: Progress = silent,
+    setting: Setting, directions: Mapping[Cell, Direction], progress: Progress = silent
 ) -> Realised:
     """Realised gains along every direction that is one.
 
     Args:
-        judging: starts that the returns are of; none of those that made the directions.
+        setting: whose starts the returns are of, none of those that made the directions; whose
+            horizon T ≥ 1 rewards are summed.
         directions: by estimator and horizon; `TRUE_CELL` is the truth, if there is one.
-        horizon: T ≥ 1 rewards are summed.
-        termination: "ignore" simulates on; "mask" counts no reward past an end.
     """
     cells = tuple(sorted(directions, key=lambda cell: cell != TRUE_CELL))
     status = {cell: _status(directions[cell].mean) for cell in cells}
     sound = [cell for cell in cells if status[cell] == "stepped"]
     unit = {cell: directions[cell].mean / directions[cell].mean.norm() for cell in sound}
-    rolling = Rolling(
-        simulator, policy, discount, horizon, termination, child(seed, STREAM), progress
-    )
+    rolling = Rolling(replace(setting, seed=child(setting.seed, STREAM)), progress)
+    judging = setting.starts
     lengths, place, probed = _lengths(rolling, judging, unit)
     steps = [eta * unit[cell] for cell in sound for eta in lengths]
     if TRUE_CELL in unit:
@@ -112,8 +101,8 @@ def realise(
         moves=MOVES[place : place + LENGTHS],
         kept=np.array([directions[cell].kept for cell in cells]),
         norm=directions[TRUE_CELL].norm if TRUE_CELL in directions else float("nan"),
-        horizon=horizon,
-        termination=termination,
+        horizon=setting.horizon,
+        termination=setting.termination,
         ended=float((~found.alive[0]).double().mean()),
         steps=found.steps + probed,
     )
@@ -131,8 +120,9 @@ def _lengths(
 ) -> tuple[list[float], int, int]:
     """Norms of the steps in θ, the first one's place among `MOVES`, and steps taken to find it."""
     along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
-    noise = judging.policy_noise(rolling.policy, rolling.seed, 0)
-    sizes = [own_size(rolling.policy, judging.states, noise, each[None]) for each in along]
+    policy = rolling.setting.policy
+    noise = judging.policy_noise(policy, rolling.setting.seed, 0)
+    sizes = [own_size(policy, judging.states, noise, each[None]) for each in along]
     grid = [move * min(sizes, default=0.0) for move in MOVES]
     place, taken = UNKNOWN, 0
     if TRUE_CELL in unit:
@@ -143,6 +133,6 @@ def _lengths(
         ratio = (up + down).abs() / (up - down).abs().clamp(min=1e-300)
         straight = int((ratio.nan_to_num(nan=torch.inf) <= LINEAR).cumprod(dim=0).sum())
         place, taken = max(straight - LENGTHS, 0), probed.steps
-    if rolling.termination == "mask":
+    if rolling.setting.termination == "mask":
         place = max(place, ENDING)
     return grid[place : place + LENGTHS], place, taken

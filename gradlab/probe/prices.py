@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.noise import child
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import act
@@ -54,9 +55,10 @@ def first_price(question: Question, policy: nn.Module, clock: Clock = time.perf_
             return FIXED + MARGIN * STEPS * linearized
         begun = clock()
         unrolled = unroll_first_action(
-            task.simulator, copy, begin, task.discount, seed=question.seed, at_most=TRIED,
+            Setting(task.simulator, copy, begin, task.discount, seed=question.seed),
+            at_most=TRIED,
             at_least=question.horizon,
-        )  # fmt: skip
+        )
         tried = clock() - begun
         states, noise = begin.states.repeat(CHECKED, 1), noise.repeat(CHECKED, 1)
 

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from gradlab.data.noise import stream
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.ways import WAYS
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
-from gradlab.systems.system import System
 from gradlab.truth.oracles import perturbed
 
 DIRECTIONS = 8
@@ -55,19 +55,9 @@ class Differences:
 
 
 def common_random_differences(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    horizon: int,
-    discount: float,
-    *,
-    actions: str = "first",
-    n: int = 64,
-    termination: str = "ignore",
-    seed: int = 0,
-    progress: Progress = silent,
+    setting: Setting, *, actions: str = "first", n: int = 64, progress: Progress = silent
 ) -> Differences:
-    """Differences of the T-step return for T = 1 … horizon along 8 random directions.
+    """Differences of the T-step return for T = 1 … H along 8 random directions.
 
     The step ε moves actions by about a thousandth of their size. With `actions="first"` only the
     first action sees the perturbed parameters. Noise equals the rollouts' of the same seed, so
@@ -78,6 +68,7 @@ def common_random_differences(
     boundary term is measured by itself at a step WIDER times as large, as the return under the
     perturbed episodes' own ends less that under the unperturbed ends.
     """
+    policy, starts, seed = setting.policy, setting.starts, setting.seed
     few = starts.block(slice(0, min(n, len(starts.states))))
     theta = nn.utils.parameters_to_vector(policy.parameters()).detach()
     draw = torch.randn(DIRECTIONS, len(theta), generator=stream(seed, "directions")).to(theta)
@@ -88,17 +79,17 @@ def common_random_differences(
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
         moved = [perturbed(policy, step * v) for v in directions for step in steps]
-        found = perturbed_rewards(
-            simulator, policy, moved, rows, horizon, discount, actions, seed, progress
+        found = perturbed_rollout(
+            replace(setting, starts=rows), moved, actions, progress, "finite differences"
         )
-        shape = (horizon, DIRECTIONS, len(steps), len(rows.states))
-        return rows.weight * found[0].reshape(shape), found[1].reshape(shape)
+        shape = (setting.horizon, DIRECTIONS, len(steps), len(rows.states))
+        return rows.weight * found.rewards.reshape(shape), found.alive[:-1].reshape(shape)
 
     rewards, alive = rolled(few, epsilon, -epsilon, 2 * epsilon, -2 * epsilon)
-    counted = torch.where(alive, rewards, 0.0) if termination == "mask" else rewards
+    counted = torch.where(alive, rewards, 0.0) if setting.termination == "mask" else rewards
     plus, minus, plus2, minus2 = counted.cumsum(dim=0).unbind(dim=2)
     boundary = None
-    if termination == "mask":
+    if setting.termination == "mask":
         more = starts.block(slice(0, min(MORE * n, len(starts.states))))
         wide = WIDER * epsilon
         boundary = _boundary_term(*rolled(more, wide, -wide, 0.0)) / (2 * wide)
@@ -111,25 +102,6 @@ def _boundary_term(rewards: Tensor, alive: Tensor) -> Tensor:
     ends = alive.to(rewards.dtype) - alive[:, :, 2:].to(rewards.dtype)
     up, down, _ = torch.where(ends == 0, 0.0, rewards * ends).unbind(dim=2)
     return (up - down).cumsum(dim=0)
-
-
-def perturbed_rewards(
-    simulator: System,
-    policy: nn.Module,
-    moved: list[nn.Module],
-    starts: Starts,
-    horizon: int,
-    discount: float,
-    actions: str,
-    seed: int,
-    progress: Progress,
-    stage: str = "finite differences",
-) -> tuple[Tensor, Tensor]:
-    """γᵗ r_t and alive of every perturbed policy's rollouts, [horizon, copies · n] each."""
-    found = perturbed_rollout(
-        simulator, policy, moved, starts, horizon, discount, actions, seed, progress, stage
-    )
-    return found.rewards, found.alive[:-1]
 
 
 @dataclass(frozen=True)
@@ -148,19 +120,11 @@ class Perturbed:
 
 
 def perturbed_rollout(
-    simulator: System,
-    policy: nn.Module,
-    moved: list[nn.Module],
-    starts: Starts,
-    horizon: int,
-    discount: float,
-    actions: str,
-    seed: int,
-    progress: Progress,
-    stage: str,
+    setting: Setting, moved: list[nn.Module], actions: str, progress: Progress, stage: str
 ) -> Perturbed:
-    """Rollouts whose first action, or whose every action, sees the perturbed parameters."""
-    copies = len(moved)
+    """H steps in which the actions that carry θ see the perturbed parameters."""
+    simulator, policy, starts = setting.simulator, setting.policy, setting.starts
+    horizon, seed, copies = setting.horizon, setting.seed, len(moved)
     state = starts.states.repeat(copies, 1)
     alive = [torch.ones(len(state), dtype=torch.bool, device=state.device)]
     rewards = state.new_zeros(horizon, len(state))
@@ -177,7 +141,7 @@ def perturbed_rollout(
         xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)
         with torch.no_grad():
             out = step_running(simulator, state, choose(t), xi)
-        rewards[t] = discount**t * out.reward
+        rewards[t] = setting.discount**t * out.reward
         alive.append(alive[t] & out.alive)
         state = out.state
         progress(stage, t + 1, horizon)

@@ -10,35 +10,30 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients.rollout import LinearizedPath, linearize_path, rollout_with_jacobians
-from gradlab.gradients.starts import Starts
-from gradlab.systems.system import System
+from gradlab.gradients.setting import Setting
 
 
 def piece(
-    system: System,
-    policy: nn.Module,
-    starts: Starts,
-    steps: int,
-    *,
-    first: int = 0,
-    before: Path | None = None,
-    termination: str = "ignore",
-    seed: int = 0,
+    setting: Setting, steps: int, *, first: int = 0, before: Path | None = None
 ) -> LinearizedPath:
     """`steps` steps of the simulator's path with its own Jacobians.
 
     Args:
         first: number of the first step; before: a path that ends there, None where `first` is 0.
     """
-    now = starts if before is None else replace(starts, states=before.states[-1])
-    path, K = rollout_with_jacobians(system, policy, now, steps, seed, first=first)
+    simulator, now = setting.simulator, setting.starts
+    if before is not None:
+        now = replace(now, states=before.states[-1])
+    path, K = rollout_with_jacobians(
+        simulator, setting.policy, now, steps, setting.seed, first=first
+    )
     if before is not None:
         path = replace(path, alive=path.alive & before.alive[-1])
-    return linearize_path(path, system, K, path.dynamics_noise, termination)
+    return linearize_path(path, simulator, K, path.dynamics_noise, setting.termination)
 
 
 def joined(pieces: Sequence[LinearizedPath]) -> LinearizedPath:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.progress import Progress
 from gradlab.systems.ended import step_running
-from gradlab.systems.system import System, Transition
+from gradlab.systems.system import Transition
 from gradlab.truth.oracles import perturbed
 
 
@@ -33,40 +34,37 @@ class Rolled:
 class Rolling:
     """Rollouts of a policy and of copies moved in θ."""
 
-    simulator: System
-    policy: nn.Module
-    discount: float
-    horizon: int
-    termination: str
-    seed: int
+    setting: Setting
     progress: Progress
 
     def returns(self, judging: Starts, moved: list[Tensor], stage: str) -> Rolled:
         """Returns of the policy itself and of those at θ + step, from the same starts and noise."""
-        policies = [self.policy, *(perturbed(self.policy, step) for step in moved)]
+        policy, horizon = self.setting.policy, self.setting.horizon
+        policies = [policy, *(perturbed(policy, step) for step in moved)]
         copies, n = len(policies), len(judging.states)
         state = judging.states.repeat(copies, 1)
         alive = torch.ones(len(state), dtype=torch.bool, device=state.device)
         total, steps = torch.zeros_like(state[:, 0]), 0
-        for t in range(self.horizon):
+        for t in range(horizon):
             out, running = self._step(policies, judging, state, alive, t)
             reward = torch.where(alive, out.reward, 0.0) if self._masked else out.reward
-            total += self.discount**t * reward
+            total += self.setting.discount**t * reward
             state, alive, steps = out.state, alive & out.alive, steps + running
-            self.progress(stage, t + 1, self.horizon)
+            self.progress(stage, t + 1, horizon)
         weighted = judging.weight * total.reshape(copies, n)
         return Rolled(weighted, alive.reshape(copies, n), steps)
 
     @property
     def _masked(self) -> bool:
-        return self.termination == "mask"
+        return self.setting.termination == "mask"
 
     def _step(
         self, policies: list[nn.Module], judging: Starts, state: Tensor, alive: Tensor, t: int
     ) -> tuple[Transition, int]:
         """All copies one step on, and how many of them were stepped."""
-        e = judging.policy_noise(self.policy, self.seed, t)
-        xi = judging.dynamics_noise(self.simulator, self.seed, t).repeat(len(policies), 1)
+        simulator, seed = self.setting.simulator, self.setting.seed
+        e = judging.policy_noise(self.setting.policy, seed, t)
+        xi = judging.dynamics_noise(simulator, seed, t).repeat(len(policies), 1)
         with torch.no_grad():
             pieces = zip(policies, state.chunk(len(policies)), strict=True)
             action = torch.cat([act(each, rows, e) for each, rows in pieces])
@@ -74,4 +72,4 @@ class Rolling:
             running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
             running = running & alive if self._masked else running
             state = torch.where(running[:, None], state, torch.nan)
-            return step_running(self.simulator, state, action, xi), int(running.sum())
+            return step_running(simulator, state, action, xi), int(running.sum())

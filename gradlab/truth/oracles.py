@@ -25,9 +25,8 @@ from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, tail_gradient
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
-from gradlab.systems.system import System
 from gradlab.truth.continued import piece
 
 BLOCK = 50  # steps unrolled between two looks at convergence
@@ -71,13 +70,8 @@ class Unrolled:
 
 
 def unroll_first_action(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    discount: float,
+    setting: Setting,
     *,
-    termination: str = "ignore",
-    seed: int = 0,
     at_least: int = BLOCK,
     at_most: int = AT_MOST,
     tolerance: float = TOLERANCE,
@@ -95,17 +89,15 @@ def unroll_first_action(
         block: steps between two looks at convergence.
         keep: filled with the pieces of the path, where given.
     """
-    noise = starts.policy_noise(policy, seed, 0)
+    policy, starts, discount = setting.policy, setting.starts, setting.discount
+    noise = starts.policy_noise(policy, setting.seed, 0)
     jacobian = policy_jacobian(policy, starts.states, noise)
     terms: list[Tensor] = []
     logs: list[Tensor] = []
     flagged, D, before = 0, None, None
     while True:
         done = block * len(terms)
-        linear = piece(
-            simulator, policy, starts, block, first=done, before=before, termination=termination,
-            seed=seed,
-        )  # fmt: skip
+        linear = piece(setting, block, first=done, before=before)
         if keep is not None:
             keep.append(linear)
         swept = sensitivities(linear, D)
@@ -185,19 +177,10 @@ def _reach(jacobian: PolicyJacobian) -> Tensor:
     return gram.squared_norms(jacobian, rows).sum(dim=0).sqrt()
 
 
-def unroll_all_actions(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    horizon: int,
-    discount: float,
-    *,
-    termination: str = "ignore",
-    seed: int = 0,
-) -> Tensor:
-    """Per-start gradients of the simulator's T-step return with θ in every action, [N, P]."""
-    linear = piece(simulator, policy, starts, horizon, termination=termination, seed=seed)
-    return all_action_gradients(linear, policy, horizon, discount)
+def unroll_all_actions(setting: Setting) -> Tensor:
+    """Per-start gradients of the simulator's H-step return with θ in every action, [N, P]."""
+    linear = piece(setting, setting.horizon)
+    return all_action_gradients(linear, setting.policy, setting.horizon, setting.discount)
 
 
 def all_action_gradients(

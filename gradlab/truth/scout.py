@@ -15,14 +15,15 @@ goes. Prices are operation counts (`linearization_price`), so results depend on 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.systems.system import System
 from gradlab.truth.agreement import PRECISION, norm_and_error
@@ -73,19 +74,10 @@ def linearization_price(system: System) -> float:
     return price
 
 
-def plan(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    discount: float,
-    horizon: int,
-    *,
-    kinds: Collection[str],
-    termination: str = "ignore",
-    seed: int = 0,
-) -> Plan:
+def plan(setting: Setting, kinds: Collection[str]) -> Plan:
     """As far as the rule goes where patience allows it, else as far as scouts and patience do."""
-    n, H = len(starts.states), max(horizon, 1)
+    simulator, discount = setting.simulator, setting.discount
+    n, H = len(setting.starts.states), max(setting.horizon, 1)
     price = linearization_price(simulator)
     stencil = 2 * (simulator.state_dim + simulator.action_dim + 1)
     per_step = price * (n + DIFFERENCES / stencil)
@@ -94,18 +86,16 @@ def plan(
         return Plan(AT_MOST)
     count = min(max(int(SCOUTING / (price * BLOCK)), FEWEST), MOST, n)
     steps = max(min(int(SCOUTING / (price * count)), BLOCK), H)
-    few, pieces = starts.block(slice(0, count)), list[LinearizedPath]()
-    unrolled = unroll_first_action(
-        simulator, policy, few, discount,
-        termination=termination, seed=seed, at_most=steps, block=steps, keep=pieces,
-    )  # fmt: skip
+    few = replace(setting, starts=setting.starts.block(slice(0, count)))
+    pieces: list[LinearizedPath] = []
+    unrolled = unroll_first_action(few, at_most=steps, block=steps, keep=pieces)
     affordable = min(int(PATIENCE / per_step), AT_MOST)
     if affordable < H:
         why = f"unrolling {n} starts for {H} steps takes {per_step * H:.0f} s of a core"
         return Plan(0, count, unrolled, whole, why)
     if not outgrows(unrolled, discount):
         return Plan(affordable, count, unrolled, whole, "its price")
-    reach = _precise(pieces, unrolled, policy, few, discount, H, kinds, seed, n)
+    reach = _precise(pieces, unrolled, few, kinds, n)
     if not reach:
         why = f"no T from {H} to {unrolled.horizon} would be precise with {n} starts"
         return Plan(0, count, unrolled, whole, why)
@@ -124,22 +114,19 @@ def outgrows(unrolled: Unrolled, discount: float) -> bool:
 def _precise(
     pieces: list[LinearizedPath],
     unrolled: Unrolled,
-    policy: nn.Module,
-    few: Starts,
-    discount: float,
-    H: int,
+    scouting: Setting,
     kinds: Collection[str],
-    seed: int,
     n: int,
 ) -> int:
     """The longest tried T ≥ H at which n starts would be precise, 0 where there is none."""
+    policy, few, H = scouting.policy, scouting.starts, max(scouting.horizon, 1)
     linear, T = joined(pieces), unrolled.horizon
-    jacobian = policy_jacobian(policy, few.states, few.policy_noise(policy, seed, 0))
-    weight = few.weight[:, None]
+    noise = few.policy_noise(policy, scouting.seed, 0)
+    jacobian, weight = policy_jacobian(policy, few.states, noise), few.weight[:, None]
     while T >= H:
         found = []
         if "all" in kinds:
-            found.append(all_action_gradients(linear, policy, T, discount))
+            found.append(all_action_gradients(linear, policy, T, scouting.discount))
         if "first" in kinds:
             g = unrolled.gradients[T - 1] * weight
             found.append(gram.path_gradients(jacobian, g[None]))

@@ -15,18 +15,17 @@ comparisons; else there is no truth, and the reason is given with the exponent.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
-from gradlab.systems.system import System
 from gradlab.truth.agreement import ERRORS, PRECISION, Judged, Reference, judge_every, judge_first
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.continued import joined, piece, shortened
@@ -87,15 +86,9 @@ class Truth:
 
 
 def matched_truth(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    discount: float,
-    horizon: int,
+    setting: Setting,
     *,
     kinds: Collection[str] = ("first",),
-    termination: str = "ignore",
-    seed: int = 0,
     check: bool = True,
     progress: Progress = silent,
 ) -> Truth:
@@ -105,29 +98,24 @@ def matched_truth(
     the objective's gradient, which `objective` compares every estimator with.
 
     Args:
-        horizon: H, the longest horizon to be judged; a cut truth is never shorter.
+        setting: whose H is the longest horizon to be judged; a cut truth is never shorter.
         check: False leaves out the comparison with finite differences, most of the price, where
             it can be: not for gradients of all actions, ends of episodes, or a truth that must be
             cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
-    scouted = plan(
-        simulator, policy, starts, discount, horizon, kinds=kinds, termination=termination,
-        seed=seed,
-    )  # fmt: skip
+    horizon, discount = setting.horizon, setting.discount
+    scouted = plan(setting, kinds)
     if scouted.unrolled is not None and not scouted.at_most:
         return _given_up(scouted, scouted.unrolled, discount)
-    asked = _Question(
-        simulator, policy, starts, discount, horizon, termination, seed, progress, scouted.at_most
-    )
+    asked = _Question(setting, progress, scouted.at_most)
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
-        simulator, policy, starts, discount,
-        termination=termination, seed=seed, at_least=horizon, at_most=scouted.at_most,
-        block=scouted.block, progress=progress, keep=pieces,
+        setting, at_least=horizon, at_most=scouted.at_most, block=scouted.block,
+        progress=progress, keep=pieces,
     )  # fmt: skip
     longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
     reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
-    check |= "all" in kinds or termination == "mask" or not unrolled.converged
+    check |= "all" in kinds or setting.termination == "mask" or not unrolled.converged
     sweep = _first(asked, unrolled.gradients[:reach], check) if "first" in kinds else None
     good = torch.ones(reach, dtype=torch.bool) if sweep is None else sweep.good
     T = _truncation(good, horizon)
@@ -142,7 +130,7 @@ def matched_truth(
     status = _status(found, whole) if horizon <= T else "none"
     kept = status != "none"
     worst = max(found, key=lambda each: each.boundary)
-    flagged = unrolled.flagged / (unrolled.horizon * len(starts.states))
+    flagged = unrolled.flagged / (unrolled.horizon * len(setting.starts.states))
     judgement = "agrees with" if check else "was not compared with"
     reason = _reason(status, T, unrolled, discount, found, judgement) + _beyond(status, T, sweep)
     reason += _untried(scouted) if not whole else ""
@@ -192,31 +180,20 @@ def _untried(scouted: Plan) -> str:
 
 @dataclass(frozen=True)
 class _Question:
-    """Whose truth is asked for, and up to which horizon."""
+    """Whose truth is asked for, and for how many steps at most."""
 
-    simulator: System
-    policy: nn.Module
-    starts: Starts
-    discount: float
-    horizon: int
-    termination: str
-    seed: int
+    setting: Setting
     progress: Progress
     at_most: int
 
     def differences(self, T: int, actions: str) -> Differences:
-        return common_random_differences(
-            self.simulator, self.policy, self.starts, T, self.discount, actions=actions,
-            termination=self.termination, seed=self.seed, progress=self.progress,
-        )  # fmt: skip
+        of_this_length = replace(self.setting, horizon=T)
+        return common_random_differences(of_this_length, actions=actions, progress=self.progress)
 
     def extended(self, linear: LinearizedPath, T: int) -> LinearizedPath:
         """The path, continued up to T steps."""
         H = linear.path.horizon
-        more = piece(
-            self.simulator, self.policy, self.starts, T - H, first=H, before=linear.path,
-            termination=self.termination, seed=self.seed,
-        )  # fmt: skip
+        more = piece(self.setting, T - H, first=H, before=linear.path)
         return joined([linear, more])
 
 
@@ -232,10 +209,12 @@ class _Every:
 
 def _first(asked: _Question, sweep: Tensor, check: bool) -> Judged:
     """First-action gradients of every truncation, judged."""
-    noise = asked.starts.policy_noise(asked.policy, asked.seed, 0)
-    jacobian = policy_jacobian(asked.policy, asked.starts.states, noise)
+    policy, starts = asked.setting.policy, asked.setting.starts
+    jacobian = policy_jacobian(
+        policy, starts.states, starts.policy_noise(policy, asked.setting.seed, 0)
+    )
     differences = asked.differences(len(sweep), "first") if check else None
-    return judge_first(sweep, jacobian, asked.starts, differences)
+    return judge_first(sweep, jacobian, starts, differences)
 
 
 def _truncation(good: Tensor, horizon: int) -> int:
@@ -253,20 +232,21 @@ def _every(asked: _Question, linear: LinearizedPath, good: Tensor, whole: bool) 
         good: [reach], where the first-action gradient is admissible, if it is asked for.
         whole: nothing is cut there, so go on until this one converges too.
     """
-    remainder, T = float("nan"), linear.path.horizon
+    setting, remainder, T = asked.setting, float("nan"), linear.path.horizon
+    policy, starts, discount = setting.policy, setting.starts, setting.discount
     if whole:
         linear, G, remainder, whole = _until_converged(asked, linear)
     else:
-        G = all_action_gradients(linear, asked.policy, T, asked.discount)
+        G = all_action_gradients(linear, policy, T, discount)
     longest = linear.path.horizon
     differences = asked.differences(longest, "all")
-    best = judge_every(G, asked.starts, differences.at(longest)).at(1)
+    best = judge_every(G, starts, differences.at(longest)).at(1)
     if best.good:
         return _Every(best, longest, whole, remainder)
-    for t in _shorter(longest, asked.horizon):
+    for t in _shorter(longest, setting.horizon):
         if good[min(t, len(good)) - 1]:
-            G = all_action_gradients(linear, asked.policy, t, asked.discount)
-            found = judge_every(G, asked.starts, differences.at(t)).at(1)
+            G = all_action_gradients(linear, policy, t, discount)
+            found = judge_every(G, starts, differences.at(t)).at(1)
             if found.good:
                 return _Every(found, t, False, float("nan"))
     return _Every(best, longest, whole, remainder)
@@ -278,8 +258,8 @@ def _until_converged(
     """A path so long that the gradient with all actions leaves out less than the tolerance, and
     that gradient [N, P]."""
     while True:
-        T, discount = linear.path.horizon, asked.discount
-        G, remainder = all_action_remainder(linear, asked.policy, T, discount)
+        T, discount = linear.path.horizon, asked.setting.discount
+        G, remainder = all_action_remainder(linear, asked.setting.policy, T, discount)
         error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
         room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
         if not remainder > room or asked.at_most <= T:

@@ -6,11 +6,11 @@ import torch
 from torch import nn
 
 import gradlab
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import repeated
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.networks.policies import Gaussian
-from gradlab.progress import silent
 from gradlab.truth.truth import matched_truth
 from tests.gradients.worlds import Critic, nonlinear
 
@@ -30,6 +30,7 @@ class World:
         states = torch.randn(N, 2, generator=torch.Generator().manual_seed(1)).double()
         weight = torch.linspace(0.5, 2.0, N).double()
         self.starts = Starts(states, weight, group)
+        self.setting = Setting(self.simulator, self.policy, self.starts, GAMMA, H)
         self.path = dataclasses.replace(repeated(states, 1), weight=weight, group=group)
         tail = gradlab.Tail(H, Critic(4), GAMMA)
         sim, model = self.simulator, self.model
@@ -44,7 +45,7 @@ class World:
         }
 
     def truth(self, kinds):
-        found = matched_truth(self.simulator, self.policy, self.starts, GAMMA, H, kinds=kinds)
+        found = matched_truth(self.setting, kinds=kinds)
         assert found.admissible
         return found
 
@@ -58,4 +59,4 @@ class World:
 
     def measured(self, truth):
         chosen = self.first | self.every
-        return estimator_moments(chosen, self.policy, self.starts, truth, H, "ignore", 0, silent)
+        return estimator_moments(chosen, self.setting, truth)

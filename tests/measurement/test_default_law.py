@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visitation
 from gradlab.gradients.starts import as_starts
 from gradlab.tasks import linear_quadratic
@@ -158,7 +159,7 @@ def test_matched_truth_at_visited_states_times_the_sum_of_discounts_is_the_retur
     task, policy = world(0.0), feedback(WEIGHT)
     known = truth_of(task)
     at = as_starts(visitation(task, policy, 4000, seed=3), 2)
-    matched = matched_truth(task.simulator, policy, at, GAMMA, 1, kinds=("first",)).first
+    matched = matched_truth(Setting(task.simulator, policy, at, GAMMA, 1), kinds=("first",)).first
     each = (matched.gradients[:, :, None] * at.states[:, None, :]).flatten(1)  # J_θᵀ ∂_a Q
     mean, error = mean_and_error(each.T / (1 - GAMMA), at.group)
     assert ((mean - known).abs() < 4 * error + 0.01 * known.norm()).all()

@@ -14,10 +14,9 @@ from gradlab.measurement.moments import explicit, grams
 from gradlab.measurement.moments.grams import kept_horizons
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
-from gradlab.progress import silent
 from gradlab.statistics.grams import explicit_grams, mixture_moments
 from gradlab.statistics.moments import estimates
-from tests.measurement.gram_world import ALONE, APART, GAMMA, H, World
+from tests.measurement.gram_world import ALONE, APART, GAMMA, World
 
 NAMES = ("size", "own", "within", "total")
 
@@ -70,8 +69,7 @@ def test_means_are_those_of_the_explicit_gradients(group, monkeypatch):
 def test_means_under_one_truth_are_taken_where_the_gradients_are():
     world = World(APART)
     truth = world.truth(("all",))
-    given = world.simulator, world.policy, world.starts, truth, H, "ignore", 0, silent
-    found = objective_moments(world.first | world.every, *given)
+    found = objective_moments(world.first | world.every, world.setting, truth)
     at = visits(world.simulator, world.policy, world.starts, GAMMA, SAMPLES, truth.horizon)
     path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
     assert list(found.means) == list(found.cells)
@@ -87,8 +85,7 @@ def test_under_one_truth_all_kinds_share_their_inner_products(group, monkeypatch
     world = World(group)
     truth = world.truth(("all",))
     chosen = world.every | world.first
-    given = chosen, world.simulator, world.policy, world.starts, truth, H, "ignore", 0, silent
-    (found,) = objective_moments(*given).kernels
+    (found,) = objective_moments(chosen, world.setting, truth).kernels
     assert found.kind == "objective"
     at = visits(world.simulator, world.policy, world.starts, GAMMA, SAMPLES, truth.horizon)
     path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
@@ -106,9 +103,7 @@ def test_under_one_truth_all_kinds_share_their_inner_products(group, monkeypatch
 def test_a_single_cell_has_the_moments_that_were_measured():
     world = World(APART)
     truth = world.truth(("first", "all"))
-    measured = estimator_moments(
-        world.first | world.every, world.policy, world.starts, truth, H, "ignore", 0, silent
-    )
+    measured = estimator_moments(world.first | world.every, world.setting, truth)
     for kernel in measured.kernels:
         for cell in kernel.cells:
             ours = estimates(mixture_moments(kernel.grams([cell]), np.ones(1)), 64)

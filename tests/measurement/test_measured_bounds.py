@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import gradlab
 from gradlab import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.starts import as_starts
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.bounds import theory
 from gradlab.runs.bound_comparison import absence
 from gradlab.runs.bounds import Bound, Bounds
@@ -88,15 +89,15 @@ class World:
         assert found.means is not None
         return (found.means - true).norm(dim=1).numpy()
 
+    def setting(self, starts: Starts) -> Setting:
+        return Setting(self.simulator, self.policy, starts, self.gamma, H)
+
     def theory(self, actions: str) -> Bounds:
         chosen = {
             "model": self.estimator(self.model, actions),
             "mixed": self.estimator(self.simulator, actions),
         }
-        found = theory(
-            self.simulator, self.policy, chosen, as_starts(self.starts, len(self.A)),
-            T, H, "ignore", 0,
-        )  # fmt: skip
+        found = theory(self.setting(as_starts(self.starts, len(self.A))), chosen, T)
         assert found is not None
         return found
 
@@ -177,7 +178,7 @@ def test_a_start_with_a_weight_has_its_square_in_the_variance_bound():
     begin = as_starts(world.starts, len(world.A))
     chosen = {"model": world.estimator(world.model, "all")}
     one, nine = (
-        theory(world.simulator, world.policy, chosen, each, T, H, "ignore", 0)
+        theory(world.setting(each), chosen, T)
         for each in (begin, replace(begin, weight=3 * begin.weight))
     )
     ratio = named(nine)["RP Prop 5.4"].values[1:] / named(one)["RP Prop 5.4"].values[1:]
@@ -329,11 +330,9 @@ def test_without_a_truth_or_a_model_there_is_nothing_to_bound():
     world = World(1)
     begin = as_starts(world.starts, len(world.A))
     own = {"true": Estimator(world.simulator, world.simulator, "first", Tail(3, None, 0.9))}
-    arguments = (begin, T, H, "ignore", 0)
-    assert theory(world.simulator, world.policy, own, *arguments) is None
+    assert theory(world.setting(begin), own, T) is None
     chosen = {"model": world.estimator(world.model, "first")}
-    none = (begin, None, H, "ignore", 0)
-    assert theory(world.simulator, world.policy, chosen, *none) is None
+    assert theory(world.setting(begin), chosen, None) is None
 
 
 def test_a_model_that_overflows_has_no_bound_says_so_and_stops_nothing():
@@ -347,7 +346,7 @@ def test_a_model_that_overflows_has_no_bound_says_so_and_stops_nothing():
         "mixed": world.estimator(world.simulator, "first"),
     }
     begin = as_starts(world.starts, len(world.A))
-    found = theory(world.simulator, world.policy, chosen, begin, T, H, "ignore", 0)
+    found = theory(world.setting(begin), chosen, T)
     assert found is not None
     assert named(found)["MAAC Lemma A.1"].applies
     assert named(found)["RP Prop 5.4"].quantity == "variance"

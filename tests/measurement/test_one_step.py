@@ -12,6 +12,7 @@ from torch import nn
 from gradlab import load, measure, tasks
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.one_step import JUDGES, Question, consequence, halves
@@ -45,9 +46,9 @@ def policy_of(weight=W) -> nn.Linear:
 def asked(kind="first", noise=0.0, **changed):
     simulator, policy = world(noise), policy_of()
     begin = as_starts(torch.randn(N, 2, generator=stream(0, "starts")).double(), 2)
-    truth = matched_truth(simulator, policy, begin, GAMMA, 5, kinds=[kind])
-    question = Question(simulator, policy, begin, truth, GAMMA, False, "ignore", 0)
-    return replace(question, **changed)
+    setting = Setting(simulator, policy, begin, GAMMA, 5)
+    truth = matched_truth(setting, kinds=[kind])
+    return Question(replace(setting, **changed), truth, False)
 
 
 def estimators(simulator, policy) -> dict[str, Estimator]:
@@ -66,22 +67,24 @@ def estimators(simulator, policy) -> dict[str, Estimator]:
 @pytest.fixture(scope="module")
 def found():
     question = asked()
-    made = estimators(question.simulator, question.policy)
+    made = estimators(question.setting.simulator, question.setting.policy)
     return question, consequence(question, made, [("wrong", 5), ("right", 3), ("right", 5)])
 
 
 def test_a_step_changes_the_return_by_what_the_closed_form_says(found):
     question, steps = found
-    s = question.begin.states[N // 2 :]
+    s = question.setting.starts.states[N // 2 :]
     moments = torch.einsum("ni,nj->nij", s, s)
     T = question.truth.horizon
-    making = as_starts(question.begin.states[: N // 2], 2)
-    true = matched_truth(question.simulator, question.policy, making, GAMMA, 5).first
+    making = as_starts(question.setting.starts.states[: N // 2], 2)
+    true = matched_truth(
+        Setting(question.setting.simulator, question.setting.policy, making, GAMMA, 5)
+    ).first
     assert true is not None
     g = (true.gradients[:, :, None] * making.states[:, None]).mean(dim=0)
     moved = W + steps.step * g / g.norm()
     before, after = (
-        lqr_return(question.simulator, w, moments, GAMMA, T).numpy() for w in (W, moved)
+        lqr_return(question.setting.simulator, w, moments, GAMMA, T).numpy() for w in (W, moved)
     )
     assert steps.gain[0] == pytest.approx(after - before, rel=1e-6, abs=1e-12)
     assert steps.change((TRUTH, 0)).value == pytest.approx((after - before).mean(), rel=1e-6)
@@ -120,11 +123,13 @@ def test_an_exact_gradient_gains_what_the_truth_gains_and_a_wrong_one_loses(foun
 
 def test_to_first_order_a_share_is_the_cosine_with_the_gradient_of_what_is_realised():
     question = asked("all")
-    estimator = Estimator(question.simulator, question.simulator, "all", Tail(3, None, GAMMA))
+    estimator = Estimator(
+        question.setting.simulator, question.setting.simulator, "all", Tail(3, None, GAMMA)
+    )
     steps = consequence(question, {"short": estimator}, [("short", 3)])
     assert steps is not None
-    making = question.begin.states[: N // 2]
-    short = estimator.mean_gradient(question.policy, making)
+    making = question.setting.starts.states[: N // 2]
+    short = estimator.mean_gradient(question.setting.policy, making)
     assert question.truth.every is not None
     true = question.truth.every.gradients
     there = true[N // 2 :].mean(dim=0)  # what the judging starts would climb
@@ -139,11 +144,11 @@ def test_intervals_of_gains_cover_under_noise():
     for seed in range(40):
         question = asked(noise=1.0, seed=seed)
         states = torch.randn(N, 2, generator=stream(seed, "more starts")).double()
-        states[: N // 2] = question.begin.states[: N // 2]  # the same gradient every time
+        states[: N // 2] = question.setting.starts.states[: N // 2]  # the same gradient every time
         begin = as_starts(states, 2)
-        question = replace(question, begin=begin)
+        question = replace(question, setting=replace(question.setting, starts=begin))
         truth = question.truth
-        steps = consequence(question, estimators(world(), question.policy), [("right", 0)])
+        steps = consequence(question, estimators(world(), question.setting.policy), [("right", 0)])
         assert steps is not None
         s = torch.eye(2).double()
         g = (truth.first.gradients[: N // 2, :, None] * states[: N // 2, None]).mean(dim=0)
@@ -159,12 +164,17 @@ def test_intervals_of_gains_cover_under_noise():
 
 def test_no_truth_no_groups_and_zero_gradients_have_no_consequence():
     question = asked()
-    made = estimators(question.simulator, question.policy)
+    made = estimators(question.setting.simulator, question.setting.policy)
     none = replace(question.truth, status="none", first=None)
     assert consequence(replace(question, truth=none), made, [("right", 3)]) is None
     assert consequence(question, made, []) is None
-    mixed = replace(question.begin, group=torch.arange(N) % 4)
-    assert consequence(replace(question, begin=mixed), made, [("right", 3)]) is None
+    mixed = replace(question.setting.starts, group=torch.arange(N) % 4)
+    assert (
+        consequence(
+            replace(question, setting=replace(question.setting, starts=mixed)), made, [("right", 3)]
+        )
+        is None
+    )
 
 
 def test_halves_part_groups_and_keep_the_noise_of_the_whole():

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import gradlab
+from gradlab.gradients.setting import Setting
 from gradlab.measurement.moments import inner_products
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.held import Held
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.progress import silent
 from gradlab.statistics.moments import PairSums
 from gradlab.truth.truth import matched_truth
 from tests.measurement.gram_world import ALONE, APART, GAMMA, H, World
@@ -62,15 +62,16 @@ def test_kernels_of_steps_give_the_moments_of_explicit_gradients(group, known, m
 def test_the_same_under_one_truth(monkeypatch):
     world = World(ALONE)
     truth = world.truth(("all",))
-    given = world.simulator, world.policy, world.starts, truth, H, "ignore", 0, silent
     chosen = world.first | world.every
-    assert_same(*both_ways(monkeypatch, lambda: objective_moments(chosen, *given)))
+    assert_same(*both_ways(monkeypatch, lambda: objective_moments(chosen, world.setting, truth)))
 
 
 def test_a_gradient_that_is_the_truth_keeps_its_digits():
     """|G − T|² of an estimator that is the truth itself is 0, not what rounding leaves of it."""
     world = World(ALONE)
-    truth = matched_truth(world.simulator, world.policy, world.starts, GAMMA, H, kinds=("all",))
+    truth = matched_truth(
+        Setting(world.simulator, world.policy, world.starts, GAMMA, H), kinds=("all",)
+    )
     T, n = truth.every.gradients, truth.horizon
     sim = world.simulator
     same = gradlab.Estimator(sim, sim, "all", gradlab.Tail(n, None, GAMMA))
@@ -98,11 +99,9 @@ def test_the_path_of_the_truth_is_not_made_again(monkeypatch):
     truth = world.truth(("all",))
     sim = world.simulator
     chosen = {"all": gradlab.Estimator(sim, sim, "all", gradlab.Tail(H, None, GAMMA))}
-    given = world.simulator, world.policy, world.starts
-    rest = H, "ignore", 0, silent
-    alone = objective_moments(chosen, *given, dataclasses.replace(truth, path=None), *rest)
+    alone = objective_moments(chosen, world.setting, dataclasses.replace(truth, path=None))
     monkeypatch.setattr(
         "gradlab.gradients.weighted_terms.linearize_path", None
     )  # none may be taken
-    found = objective_moments(chosen, *given, truth, *rest)
+    found = objective_moments(chosen, world.setting, truth)
     assert_same(found, alone)

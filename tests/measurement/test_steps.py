@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from gradlab import systems
 from gradlab.data.noise import child
 from gradlab.gradients.estimator import augmenting
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.step_plan import planned
 from gradlab.measurement.steps import MOVES, STREAM, Direction, judging_starts, realise
@@ -62,9 +65,9 @@ def own_moment(judging: Starts) -> torch.Tensor:
 def stepped(judging: Starts, **changed):
     g = gradient(own_moment(judging))
     directions = {ASIDE: Direction(OTHER), TRUE_CELL: Direction(g, float(g.norm()))}
-    arguments = {"simulator": world(), "policy": policy_of(), "directions": directions}
-    arguments |= {"discount": GAMMA, "horizon": T} | changed
-    return realise(judging=judging, **arguments)
+    directions = changed.pop("directions", directions)
+    setting = Setting(world(), policy_of(), judging, GAMMA, T)
+    return realise(replace(setting, **changed), directions)
 
 
 def test_each_start_gains_what_the_closed_form_says():
@@ -222,10 +225,9 @@ def test_a_rollout_that_leaves_the_numbers_loses_its_cell_only():
     nn.init.zeros_(policy.weight)
     nn.init.zeros_(policy.bias)
     up = torch.tensor([0.0, 1.0], dtype=torch.float64)
-    found = realise(
-        systems.from_function(step, 1, 1), policy, as_starts(torch.ones(8, 1).double(), 1),
-        {("up", 1): Direction(up), ("down", 1): Direction(-up)}, GAMMA, 5,
-    )  # fmt: skip
+    judging = as_starts(torch.ones(8, 1).double(), 1)
+    setting = Setting(systems.from_function(step, 1, 1), policy, judging, GAMMA, 5)
+    found = realise(setting, {("up", 1): Direction(up), ("down", 1): Direction(-up)})
     assert found.status == ("lost", "stepped")
     assert np.isnan(found.gain[0]).all() and np.isfinite(found.gain[1]).all()
     assert found.best() == ("down", 1) and found.harms(("down", 1))
@@ -258,8 +260,8 @@ def test_under_mask_nothing_counts_past_an_end_and_nothing_is_simulated_there():
 
     for mode in ("ignore", "mask"):
         calls.clear()
-        found = realise(simulator, policy, as_starts(states, 1), direction, GAMMA, 5,
-                        termination=mode)  # fmt: skip
+        setting = Setting(simulator, policy, as_starts(states, 1), GAMMA, 5, termination=mode)
+        found = realise(setting, direction)
         for k, eta in enumerate(found.lengths):
             before, after = (np.array(returns(a, mode == "mask")) for a in (0.0, eta))
             assert found.gain[0, k] == pytest.approx(after - before, abs=1e-12)
@@ -284,9 +286,8 @@ def test_with_entropy_the_soft_return_is_what_rises():
     policy, judging, n = WithLogProb(inner), starts_of(9, 8), 8
     P = sum(p.numel() for p in policy.parameters())
     d = torch.randn(P, dtype=torch.float64)
-    found = realise(
-        augmenting(alpha)(simulator), policy, judging, {("d", 1): Direction(d)}, GAMMA, 6, seed=2
-    )
+    setting = Setting(augmenting(alpha)(simulator), policy, judging, GAMMA, 6, seed=2)
+    found = realise(setting, {("d", 1): Direction(d)})
 
     def soft_return(inner) -> torch.Tensor:
         state, total, own = judging.states, torch.zeros(n, dtype=torch.float64), child(2, STREAM)

@@ -11,6 +11,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.attribution import substitution_detail
@@ -66,7 +67,7 @@ def test_without_a_substitution_it_is_the_estimator_and_with_all_the_truth(name)
     simulator, _, policy, begin, estimator = problem(name)
     found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS)
     plain, true = found.gradients(()), found.action_gradients(CAUSES)
-    unrolled = unroll_first_action(simulator, policy, begin, GAMMA, at_most=50)
+    unrolled = unroll_first_action(Setting(simulator, policy, begin, GAMMA), at_most=50)
     for k, n in enumerate(HORIZONS):
         other = replace(estimator, tail=replace(estimator.tail, horizon=n))
         close(plain[k], other.gradients(policy, begin))
@@ -158,7 +159,9 @@ def test_a_value_critic_and_termination_are_followed():
     true = found.along[0][1].tail
     assert not true.q_s[4][ended].any() and true.q_s[4][~ended].all()
     close(found.gradients(())[-1], estimator.gradients(policy, begin, termination="mask"))
-    unrolled = unroll_first_action(simulator, policy, begin, GAMMA, at_most=50, termination="mask")
+    unrolled = unroll_first_action(
+        Setting(simulator, policy, begin, GAMMA, termination="mask"), at_most=50
+    )
     close(found.action_gradients(CAUSES)[-1], unrolled.gradients[STEPS - 1])
 
 
@@ -344,7 +347,7 @@ def test_an_entropy_term_is_followed():
     found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS)
     close(found.gradients(())[-1], estimator.gradients(policy, begin))
     soft = Entropic(simulator, 0.3)
-    unrolled = unroll_first_action(soft, WithLogProb(policy), begin, GAMMA, at_most=50)
+    unrolled = unroll_first_action(Setting(soft, WithLogProb(policy), begin, GAMMA), at_most=50)
     for true in found.action_gradients(CAUSES):
         close(true, unrolled.gradients[STEPS - 1])
 

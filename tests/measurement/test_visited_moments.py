@@ -10,11 +10,11 @@ import gradlab
 from gradlab import systems
 from gradlab.errors import InputError
 from gradlab.gradients import named
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import repeated, visits
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.networks.policies import Gaussian
-from gradlab.progress import silent
 from gradlab.tasks import linear_quadratic
 from gradlab.truth.common_random import mean_and_error
 from gradlab.truth.lqr import ExactCritic, lqr_gradient, second_moment
@@ -133,7 +133,9 @@ def test_gradients_with_all_actions_miss_what_follows_the_tail(measured):
 def test_the_truth_is_the_closed_form_start_by_start(measured):
     _, task, weight, *_ = measured
     starts = as_starts(task.starts(1000, torch.Generator().manual_seed(1)), len(weight[0]))
-    truth = matched_truth(task.simulator, feedback(weight), starts, GAMMA, 4, kinds=("all",))
+    truth = matched_truth(
+        Setting(task.simulator, feedback(weight), starts, GAMMA, 4), kinds=("all",)
+    )
     each = starts.states[:, :, None] * starts.states[:, None, :]
     exact = lqr_gradient(task.simulator, weight, each, GAMMA, "all")
     gap, error = mean_and_error((truth.every.gradients - exact).T, starts.group)
@@ -229,10 +231,10 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     states = task.starts(6, torch.Generator().manual_seed(0))
     begin = Starts(states, torch.linspace(0.5, 2, 6).double(), torch.tensor([4, 4, 7, 0, 0, 7]))
     prior = gradlab.Estimator(task.prior, task.prior, "first", gradlab.Tail(3, critic, GAMMA))
-    truth = matched_truth(task.simulator, policy, begin, GAMMA, 3, kinds=("all",))
+    truth = matched_truth(Setting(task.simulator, policy, begin, GAMMA, 3), kinds=("all",))
     assert truth.every is not None
-    given = {"model": prior}, task.simulator, policy, begin, truth, 3, "ignore", 0, silent
-    found = objective_moments(*given).cells["model", 3]
+    setting = Setting(task.simulator, policy, begin, GAMMA, 3)
+    found = objective_moments({"model": prior}, setting, truth).cells["model", 3]
     at = visits(task.simulator, policy, begin, GAMMA, SAMPLES, truth.horizon)
     path = repeated(at.states, 1)
     path = dataclasses.replace(path, weight=at.weight, group=at.group)
@@ -289,7 +291,7 @@ def test_the_cut_objective_is_that_of_its_own_horizon():
     )  # fmt: skip
     policy = feedback(0.02 * one)
     starts = as_starts(task.starts(1024, torch.Generator().manual_seed(0)), 1)
-    truth = matched_truth(task.simulator, policy, starts, GAMMA, 3, kinds=("all",))
+    truth = matched_truth(Setting(task.simulator, policy, starts, GAMMA, 3), kinds=("all",))
     assert truth.status == "cut"
     each = starts.states[:, :, None] ** 2
     exact = lqr_gradient(task.simulator, 0.02 * one, each, GAMMA, "all", truth.horizon)

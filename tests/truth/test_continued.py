@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.tasks import inverted_pendulum
@@ -30,13 +31,16 @@ def world(termination):
 @pytest.mark.parametrize("termination", ["ignore", "mask"])
 def test_pieces_make_the_whole_path(termination):
     system, policy, starts = world(termination)
-    whole = piece(system, policy, starts, 40, termination=termination, seed=3)
+    whole = piece(Setting(system, policy, starts, GAMMA, termination=termination, seed=3), 40)
     if termination == "mask":
         ended = ~whole.path.alive
         assert ended[10].any() and not ended[10].all(), "the test needs ends in both pieces"
-    begin = piece(system, policy, starts, 10, termination=termination, seed=3)
+    begin = piece(Setting(system, policy, starts, GAMMA, termination=termination, seed=3), 10)
     rest = piece(
-        system, policy, starts, 30, first=10, before=begin.path, termination=termination, seed=3
+        Setting(system, policy, starts, GAMMA, termination=termination, seed=3),
+        30,
+        first=10,
+        before=begin.path,
     )
     both = joined([begin, rest])
     assert_same(both, whole)
@@ -53,9 +57,9 @@ def assert_same(found, want):
 
 def test_gradients_do_not_depend_on_how_many_starts_are_held(monkeypatch):
     system, policy, starts = world("ignore")
-    linear = piece(system, policy, starts, 30)
+    linear = piece(Setting(system, policy, starts, GAMMA), 30)
     G = all_action_gradients(linear, policy, 20, GAMMA)
-    torch.testing.assert_close(G, unroll_all_actions(system, policy, starts, 20, GAMMA))
+    torch.testing.assert_close(G, unroll_all_actions(Setting(system, policy, starts, GAMMA, 20)))
     mean = all_action_gradients(linear, policy, 15, GAMMA).mean(dim=0)
     left = float((G.mean(dim=0) - mean).norm()) * GAMMA**5 / (1 - GAMMA**5)
     monkeypatch.setattr("gradlab.truth.oracles.ROWS", 80)  # four starts at a time

@@ -9,6 +9,7 @@ from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients import named
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.policies import Gaussian
 from gradlab.systems.linear import LinearQuadratic
@@ -156,14 +157,18 @@ def test_what_has_no_closed_form_is_refused(argument, message):
 
 def unrolled(world, policy, starts, horizon, actions):
     if actions == "all":
-        return oracles.unroll_all_actions(world, policy, starts, horizon, GAMMA)
-    sweep = oracles.unroll_first_action(world, policy, starts, GAMMA).gradients[horizon - 1]
+        return oracles.unroll_all_actions(Setting(world, policy, starts, GAMMA, horizon))
+    sweep = oracles.unroll_first_action(Setting(world, policy, starts, GAMMA)).gradients[
+        horizon - 1
+    ]
     return (sweep[:, :, None] * starts.states[:, None]).flatten(1)
 
 
 def differences(world, policy, starts, horizon, actions):
     n = len(starts.states)
-    found = common_random_differences(world, policy, starts, horizon, GAMMA, actions=actions, n=n)
+    found = common_random_differences(
+        Setting(world, policy, starts, GAMMA, horizon), actions=actions, n=n
+    )
     return torch.linalg.lstsq(found.directions, found.narrow[-1]).solution.T
 
 
@@ -213,7 +218,9 @@ def test_without_noise_unrolled_and_differences_are_the_closed_form_start_by_sta
     policy = stochastic.policy
     each = starts.states[:, :, None] * starts.states[:, None, :]
     exact = lqr_gradient(world, W, each, GAMMA, actions, horizon)
-    found = common_random_differences(world, policy, starts, horizon, GAMMA, actions=actions)
+    found = common_random_differences(
+        Setting(world, policy, starts, GAMMA, horizon), actions=actions
+    )
     torch.testing.assert_close(
         found.narrow[-1],
         found.directions @ exact.T,
@@ -221,8 +228,10 @@ def test_without_noise_unrolled_and_differences_are_the_closed_form_start_by_sta
         atol=1e-4 * float(exact.abs().max()),
     )
     if actions == "all":
-        G = oracles.unroll_all_actions(world, policy, starts, horizon, GAMMA)
+        G = oracles.unroll_all_actions(Setting(world, policy, starts, GAMMA, horizon))
     else:
-        sweep = oracles.unroll_first_action(world, policy, starts, GAMMA).gradients[horizon - 1]
+        sweep = oracles.unroll_first_action(Setting(world, policy, starts, GAMMA)).gradients[
+            horizon - 1
+        ]
         G = (sweep[:, :, None] * starts.states[:, None]).flatten(1)
     torch.testing.assert_close(G, exact, rtol=1e-11, atol=1e-11)

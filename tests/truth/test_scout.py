@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments import visited
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
-from gradlab.progress import silent
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import mujoco
 from gradlab.truth import scout
@@ -57,7 +57,7 @@ def starts(n=64):
 
 def truth(system, horizon, begin=None, kinds=("all",)):
     begin = starts() if begin is None else begin
-    return matched_truth(system, feedback(), begin, GAMMA, horizon, kinds=kinds)
+    return matched_truth(Setting(system, feedback(), begin, GAMMA, horizon), kinds=kinds)
 
 
 @pytest.mark.parametrize("kinds", [("all",), ("first", "all")], ids=["all", "both"])
@@ -99,9 +99,7 @@ def test_prices_beyond_patience_are_named():
 
 
 def test_a_convergent_loop_goes_on_as_far_as_patience_does():
-    chosen = plan(
-        Dear(scaled(0.9), 0.02), feedback(), starts(), GAMMA, 5, kinds=("all",)
-    )  # fmt: skip
+    chosen = plan(Setting(Dear(scaled(0.9), 0.02), feedback(), starts(), GAMMA, 5), ("all",))
     assert 5 <= chosen.at_most < 1000 and chosen.why == "its price"
     assert chosen.scouts >= scout.FEWEST
 
@@ -119,7 +117,7 @@ def measured(price, known=True, horizon=4):
     policy = nn.Linear(2, 1, bias=False).double()
     policy.weight.data = torch.tensor([[-1.2, -1.4]], dtype=torch.float64)
     begin = starts(40)
-    found = matched_truth(system, policy, begin, GAMMA, horizon, kinds=("all",))
+    found = matched_truth(Setting(system, policy, begin, GAMMA, horizon), kinds=("all",))
     if not known:
         found = dataclasses.replace(found, every=None)
     tail = Tail(horizon, None, GAMMA)
@@ -127,8 +125,7 @@ def measured(price, known=True, horizon=4):
         "first": Estimator(system, system, "first", tail),
         "all": Estimator(system, system, "all", tail),
     }
-    given = system, policy, begin, found, horizon, "ignore", 0, silent
-    return objective_moments(chosen, *given)
+    return objective_moments(chosen, Setting(system, policy, begin, GAMMA, horizon), found)
 
 
 def test_fewer_states_are_visited_where_their_jacobians_are_dear(monkeypatch):

@@ -8,6 +8,7 @@ from torch import nn
 
 from gradlab import systems
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.measurement.measure import measure
 from gradlab.systems.linear import LinearQuadratic
@@ -35,7 +36,7 @@ def gaussian_starts(n, ds, mean=0.5):
 def test_unrolled_truth_agrees_with_the_lqr_closed_form_within_its_error(actions):
     system, policy, n = linear(), feedback(1.2, 1.4), 512
     starts = gaussian_starts(n, 2)
-    truth = matched_truth(system, policy, starts, 0.95, 10, kinds=("first", "all"))
+    truth = matched_truth(Setting(system, policy, starts, 0.95, 10), kinds=("first", "all"))
     assert truth.status == "converged"
     moment = starts.states.T @ starts.states / n  # of these starts: only process noise is left
     exact = lqr_gradient(system, policy.weight.data, moment, 0.95, actions)
@@ -59,12 +60,12 @@ def test_differences_agree_with_both_kinds_of_gradients_on_a_nonlinear_system():
     torch.manual_seed(0)
     system = systems.from_function(step, 2, 1)
     policy, starts = network((2, 6, 1), nn.Tanh), gaussian_starts(32, 2)
-    unrolled = oracles.unroll_first_action(system, policy, starts, 0.9, at_most=50)
+    unrolled = oracles.unroll_first_action(Setting(system, policy, starts, 0.9), at_most=50)
     jacobian = policy_jacobian(policy, starts.states, starts.states[:, :0])
     first = oracles.gram.mean_gradients(jacobian, unrolled.gradients[-1:])[0]
-    every = oracles.unroll_all_actions(system, policy, starts, 50, 0.9).mean(dim=0)
+    every = oracles.unroll_all_actions(Setting(system, policy, starts, 0.9, 50)).mean(dim=0)
     for actions, gradient in (("first", first), ("all", every)):
-        found = common_random_differences(system, policy, starts, 50, 0.9, actions=actions)
+        found = common_random_differences(Setting(system, policy, starts, 0.9, 50), actions=actions)
         narrow, wide = found.narrow[-1].mean(dim=1), found.wide[-1].mean(dim=1)
         want = found.directions @ gradient
         assert (narrow - want).abs().max() < 1e-5 * want.abs().max()
@@ -77,11 +78,11 @@ def test_an_unstable_loop_has_no_truth_or_a_cut_one():
     one = torch.eye(1, dtype=torch.float64)
     system = LinearQuadratic(1.3 * one, 0.5 * one, one, one, 0.0 * one)
     starts = gaussian_starts(64, 1)
-    cut = matched_truth(system, feedback(0.2), starts, 0.9, 10)
+    cut = matched_truth(Setting(system, feedback(0.2), starts, 0.9, 10))
     assert cut.status == "cut"
     assert cut.horizon <= oracles.effective_horizon(0.9)
     assert f"T = {cut.horizon}" in cut.reason
-    none = matched_truth(system, feedback(0.2), starts, 0.9, 100)
+    none = matched_truth(Setting(system, feedback(0.2), starts, 0.9, 100))
     assert none.status == "none"
     assert none.first is None
     assert "no truth here: λ = 0.182" in none.reason  # ln(1.3 − 0.5·0.2)
@@ -96,12 +97,12 @@ def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
 
     system, policy = systems.from_function(step, 1, 1), feedback(0.1)
     starts = as_starts(torch.rand(512, 1, generator=torch.Generator().manual_seed(0)).double(), 1)
-    unrolled = oracles.unroll_first_action(system, policy, starts, 0.98)
+    unrolled = oracles.unroll_first_action(Setting(system, policy, starts, 0.98))
     assert float(unrolled.lyapunov.mean()) == pytest.approx(0.495, abs=0.01)
-    short = matched_truth(system, policy, starts, 0.98, 2, kinds=(kind,))
+    short = matched_truth(Setting(system, policy, starts, 0.98, 2), kinds=(kind,))
     assert short.status == "cut"
     assert 2 <= short.horizon < 10
-    long = matched_truth(system, policy, starts, 0.98, 25, kinds=(kind,))
+    long = matched_truth(Setting(system, policy, starts, 0.98, 25), kinds=(kind,))
     assert long.status == "none"
     assert long.first is long.every is None
     assert "no truth here: λ = 0.5" in long.reason
@@ -109,12 +110,12 @@ def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
 
 def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
     system, policy = linear(), feedback(1.2, 1.4)
-    few = matched_truth(system, policy, gaussian_starts(24, 2, mean=0.1), 0.95, 10)
+    few = matched_truth(Setting(system, policy, gaussian_starts(24, 2, mean=0.1), 0.95, 10))
     assert few.status == "imprecise"
     assert few.first.relative_se > 0.25
     assert few.first.missing > 0
     enough = gaussian_starts(24 + few.first.missing, 2, mean=0.1)
-    assert matched_truth(system, policy, enough, 0.95, 10).status == "converged"
+    assert matched_truth(Setting(system, policy, enough, 0.95, 10)).status == "converged"
 
 
 def test_a_wrong_jacobian_is_caught_by_the_differences():
@@ -132,7 +133,7 @@ def test_a_wrong_jacobian_is_caught_by_the_differences():
             return type(out)(out.A, 1.05 * out.B, out.r_s, out.r_a, out.certificate)
 
     starts = gaussian_starts(256, 2)
-    truth = matched_truth(Wrong(linear()), feedback(1.2, 1.4), starts, 0.95, 10)
+    truth = matched_truth(Setting(Wrong(linear()), feedback(1.2, 1.4), starts, 0.95, 10))
     assert truth.status == "none"
     assert "differs from finite differences" in truth.reason
 
@@ -154,7 +155,7 @@ def test_a_truth_counts_its_flagged_jacobians():
             return type(out)(out.A, out.B, out.r_s, out.r_a, certificate)
 
     starts = gaussian_starts(256, 2)
-    truth = matched_truth(Flagged(linear()), feedback(1.2, 1.4), starts, 0.95, 10)
+    truth = matched_truth(Setting(Flagged(linear()), feedback(1.2, 1.4), starts, 0.95, 10))
     assert truth.flagged == 0.25
     assert truth.reason.endswith("; 25.00% of its Jacobians are flagged")
 
@@ -193,10 +194,10 @@ def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
     states = torch.zeros(128, 2, dtype=torch.float64)
     states[:, 0] = 1 + 0.1 * torch.randn(128, generator=generator, dtype=torch.float64)
     system = LateError(systems.from_function(step, 2, 1))
-    truth = matched_truth(system, Sighted(), as_starts(states, 2), 0.9, 2, kinds=(kind,))
+    truth = matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 2), kinds=(kind,))
     assert truth.status == "cut"
     assert truth.horizon == 6 if kind == "first" else 3 <= truth.horizon <= 6
-    assert matched_truth(system, Sighted(), as_starts(states, 2), 0.9, 10).status == "none"
+    assert matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 10)).status == "none"
     if kind == "first":
         assert "; at 7 steps it is " in truth.reason and "times what is allowed" in truth.reason
 
@@ -236,25 +237,27 @@ def test_heavy_tails_cut_the_objective_where_they_set_in(kind):
     """r_3 is the first reward with z: T = 3 is precise, T = 4 is lost in z's spread."""
     system, starts = delayed(lambda normal: HEAVY * normal.sinh())
     policy = Sees()
-    truth = matched_truth(system, policy, starts, 0.9, 2, kinds=(kind,))
+    truth = matched_truth(Setting(system, policy, starts, 0.9, 2), kinds=(kind,))
     assert truth.status == "cut"
     assert truth.horizon == 3
     reference = truth.first if kind == "first" else truth.every
     assert reference.relative_se < 0.25
-    long = matched_truth(system, policy, starts, 0.9, 10, kinds=(kind,))
+    long = matched_truth(Setting(system, policy, starts, 0.9, 10), kinds=(kind,))
     assert long.status == "imprecise"
     reference = long.first if kind == "first" else long.every
     assert reference.relative_se > 0.25
     assert "more starts" in long.reason
     light, starts = delayed(lambda normal: 0.1 * normal)
-    assert matched_truth(light, policy, starts, 0.9, 10, kinds=(kind,)).status == "converged"
+    assert (
+        matched_truth(Setting(light, policy, starts, 0.9, 10), kinds=(kind,)).status == "converged"
+    )
 
 
 def test_a_truth_with_all_actions_goes_on_until_the_visitation_is_summed():
     """All of its signal is process noise: the share up to T is 1 − γᵀ, however stable the loop."""
     system, policy, gamma = linear(), feedback(0.4, 0.6), 0.97
     starts = as_starts(torch.zeros(512, 2, dtype=torch.float64), 2)
-    truth = matched_truth(system, policy, starts, gamma, 10, kinds=("all",))
+    truth = matched_truth(Setting(system, policy, starts, gamma, 10), kinds=("all",))
     assert truth.status == "converged"
     none = torch.zeros(2, 2, dtype=torch.float64)
     exact = lqr_gradient(system, policy.weight.data, none, gamma, "all")
@@ -284,27 +287,29 @@ def test_the_boundary_term_of_termination_is_measured_with_its_error():
     """
     k, width, gamma = 0.8, 3.0, 0.9
     system, policy, starts = bounded(k, width)
-    truth = matched_truth(system, policy, starts, gamma, 5, termination="mask")
+    truth = matched_truth(Setting(system, policy, starts, gamma, 5, termination="mask"))
     c = 0.9 - 0.5 * k
     edge = sum(gamma**t * (1 - 0.5 * (k * c ** (t - 1)) ** 2) for t in range(1, 200))
     known = 0.5 / c**2 / width * edge
     assert abs(truth.boundary - known) < 3 * truth.boundary_se
     assert truth.boundary_se < 0.3 * known
     found = common_random_differences(
-        system, policy, starts, truth.horizon, gamma, termination="mask"
+        Setting(system, policy, starts, gamma, truth.horizon, termination="mask")
     )
     flux, error = mean_and_error(found.boundary[-1], starts.group[: found.boundary.shape[2]])
     assert ((flux + known * found.directions[:, 0]).abs() < 3 * error).all()  # a wider loop loses
     assert truth.status == "none"
     assert "misses the boundary term of termination" in truth.reason
-    ignoring = matched_truth(system, policy, starts, gamma, 5)
+    ignoring = matched_truth(Setting(system, policy, starts, gamma, 5))
     assert ignoring.status == "converged"
     assert math.isnan(ignoring.boundary)
 
 
 def test_episodes_that_never_end_have_no_boundary_term():
     system, policy, starts = bounded(0.8, 0.9)
-    masked = matched_truth(system, policy, starts, 0.9, 5, termination="mask", kinds=("all",))
+    masked = matched_truth(
+        Setting(system, policy, starts, 0.9, 5, termination="mask"), kinds=("all",)
+    )
     assert masked.status == "converged"
     assert masked.boundary == masked.boundary_se == 0.0
     assert "no boundary term of termination was seen" in masked.reason
@@ -344,7 +349,7 @@ def test_mujoco_its_analytic_twin_autodiff_and_differences_have_one_truth():
     gain = riccati_gain(mujoco.prior, torch.zeros(4, dtype=torch.float64), 0.98)
     policy, starts = feedback(*gain[0].tolist()), as_starts(mujoco.starts(16, torch.Generator()), 4)
     truths = [
-        matched_truth(task.simulator, policy, starts, 0.98, 25, kinds=("first", "all"))
+        matched_truth(Setting(task.simulator, policy, starts, 0.98, 25), kinds=("first", "all"))
         for task in (mujoco, twin)
     ]
     assert truths[0].horizon == truths[1].horizon
@@ -359,9 +364,9 @@ def test_mujoco_its_analytic_twin_autodiff_and_differences_have_one_truth():
             twin.simulator, twin.simulator, actions, policy, None, few, 25, 0.98
         )
         if actions == "all":
-            got = oracles.unroll_all_actions(mujoco.simulator, policy, few, 25, 0.98)
+            got = oracles.unroll_all_actions(Setting(mujoco.simulator, policy, few, 0.98, 25))
         else:
-            sweep = oracles.unroll_first_action(mujoco.simulator, policy, few, 0.98)
+            sweep = oracles.unroll_first_action(Setting(mujoco.simulator, policy, few, 0.98))
             got = sweep.gradients[24] * few.states
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
 
@@ -372,7 +377,7 @@ def test_a_constant_weight_scales_the_truth_and_changes_nothing_else(weight):
     plain = gaussian_starts(256, 2)
     heavy = Starts(plain.states, weight * plain.weight, plain.group)
     one, two = (
-        matched_truth(system, policy, each, 0.95, 10, kinds=("first", "all"))
+        matched_truth(Setting(system, policy, each, 0.95, 10), kinds=("first", "all"))
         for each in (plain, heavy)
     )
     assert one.status == two.status == "converged"

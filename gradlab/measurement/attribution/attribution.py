@@ -12,12 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
 
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator, first_horizon
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
-from gradlab.gradients.starts import Starts
 from gradlab.measurement.assembly import truth_values
 from gradlab.measurement.attribution.substitution import (
     CAUSES,
@@ -41,7 +40,6 @@ from gradlab.runs.substitutions import (
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.shapley import Game
 from gradlab.systems.recorded import Recorded
-from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.truth import matched_truth
 
@@ -64,9 +62,7 @@ class World:
     """
 
     task: Task
-    simulator: System
-    policy: nn.Module
-    begin: Starts
+    setting: Setting
     chosen: Mapping[str, Estimator]
     horizons: Sequence[int] | None
 
@@ -97,15 +93,17 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
             skipped[f"variance of {name}"] = why or NONE_ASKED
             continue
         seed, termination = profile.config["seed"], profile.config["termination"]
-        every = added_variance(estimator, world.policy, world.begin, horizons, seed, termination)
+        every = added_variance(
+            estimator, world.setting.policy, world.setting.starts, horizons, seed, termination
+        )
         draws += [((name, n), each) for n, each in zip(horizons, every, strict=True)]
     progress("attribution", len(world.chosen), len(world.chosen))
     return SubstitutionResults(
         coalitions=_stacked(games, profile.left_out.shape[3]),
         rows=rows_of(rows),
         draws=_drawn(draws, profile.left_out.shape[3]),
-        state_names=_names(world.task.state_names, "s", world.simulator.state_dim),
-        action_names=_names(world.task.action_names, "a", world.simulator.action_dim),
+        state_names=_names(world.task.state_names, "s", world.setting.simulator.state_dim),
+        action_names=_names(world.task.action_names, "a", world.setting.simulator.action_dim),
         skipped=skipped,
         rule=RULE if world.horizons is None else ASKED,
     )
@@ -117,17 +115,15 @@ def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tu
     Its expectation at visited states, weights included, is the gradient of the return, so that
     the causes are those of the same bias; the truth of a start cannot be substituted into.
     """
-    config, simulator = profile.config, world.simulator
+    here, steps = world.setting, int(profile.truth["horizon"])
     at = visits(
-        simulator, world.policy, world.begin, config["discount"], 1, int(profile.truth["horizon"]),
-        config["seed"], config["termination"],
+        here.simulator, here.policy, here.starts, here.discount, 1, steps, here.seed,
+        here.termination,
     )  # fmt: skip
-    reference = matched_truth(
-        simulator, world.policy, at, config["discount"], config["horizon"],
-        termination=config["termination"], seed=config["seed"], check=False, progress=progress,
-    )  # fmt: skip
+    setting = replace(here, starts=at)
+    reference = matched_truth(setting, check=False, progress=progress)
     there = replace(profile, truth={**truth_values(reference, "matched"), "law": VISITED})
-    return there, replace(world, begin=at)
+    return there, replace(world, setting=setting)
 
 
 def check_horizons(asked: bool | Sequence[int], longest: int) -> None:
@@ -177,7 +173,7 @@ def _horizons(
 
 def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> str:
     """Why the truth cannot be put in the place of this estimator's parts; "": it can."""
-    truth, simulator = profile.truth, world.simulator
+    truth, simulator = profile.truth, world.setting.simulator
     if not truth["admissible"]:
         return "there is no truth to put in the place of its parts"
     if estimator.way.every:
@@ -189,7 +185,7 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> st
     if estimator.states is simulator and estimator.jacobians is simulator:
         return "its dynamics are the simulator's: all of its squared bias is the critic's"
     width = simulator.state_dim + simulator.action_dim + 2
-    needed = 8 * 2 * truth["horizon"] * len(world.begin.states) * width**2
+    needed = 8 * 2 * truth["horizon"] * len(world.setting.starts.states) * width**2
     if needed > MEMORY:
         return f"the truth's whole path needs about {needed / 1e9:.0f} GB: measure fewer starts"
     return ""
@@ -207,17 +203,11 @@ def _no_redraw(profile: Profile, estimator: Estimator) -> str:
 def _substituted(
     profile: Profile, world: World, estimator: Estimator, horizons: Sequence[int]
 ) -> Substitutions:
-    config = profile.config
+    here = world.setting
     return substitutions(
-        estimator,
-        world.simulator,
-        world.policy,
-        world.begin,
-        horizons,
-        int(profile.truth["horizon"]),
-        config["seed"],
-        config["termination"],
-    )
+        estimator, here.simulator, here.policy, here.starts, horizons,
+        int(profile.truth["horizon"]), here.seed, here.termination,
+    )  # fmt: skip
 
 
 def _rows(found: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:

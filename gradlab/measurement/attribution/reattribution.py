@@ -12,6 +12,7 @@ from torch import nn
 
 from gradlab import provenance
 from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting
 from gradlab.measurement.attribution.attribution import World, attributed
 from gradlab.measurement.problem import estimators_at, judged_at
 from gradlab.networks.critics import CriticLike, as_critic
@@ -59,5 +60,9 @@ def attributed_again(
             f"the run measured another {what}, so its substitutions cannot be made again: measure "
             f"with attribute=True"
         )
-    world = World(task, task.simulator, policy, begin, chosen, None)
+    setting = Setting(
+        task.simulator, policy, begin, config["discount"], config["horizon"],
+        config["termination"], config["seed"],
+    )  # fmt: skip
+    world = World(task, setting, chosen, None)
     return replace(profile, attribution=attributed(profile, world, progress))

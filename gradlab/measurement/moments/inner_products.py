@@ -25,6 +25,7 @@ from gradlab.gradients.rollout import (
     linearize_path,
     tail_gradient,
 )
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import Carried, path_with_jacobians
 from gradlab.measurement.moments.along_paths import path_moments
@@ -47,7 +48,7 @@ from gradlab.measurement.moments.sketches import (
     tails_and_signs,
     true_sketch,
 )
-from gradlab.progress import Progress
+from gradlab.progress import Progress, silent
 from gradlab.statistics.kernels import Kernels
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.recorded import Recorded
@@ -85,13 +86,9 @@ class Measured:
 
 def estimator_moments(
     chosen: Mapping[str, Estimator],
-    policy: nn.Module,
-    begin: Starts,
+    setting: Setting,
     truth: Truth,
-    horizon: int,
-    termination: str,
-    seed: int,
-    progress: Progress,
+    progress: Progress = silent,
     rivals: Rivals | None = None,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, and their kernels.
@@ -99,6 +96,8 @@ def estimator_moments(
     Args:
         rivals: the same estimators with other critics, for the variance across critics.
     """
+    policy, begin, horizon = setting.policy, setting.starts, setting.horizon
+    termination, seed = setting.termination, setting.seed
     rivals = {} if rivals is None else rivals
     everyone = dict(chosen)
     for name, others in rivals.items():

@@ -27,6 +27,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visits
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import Carried
@@ -50,7 +51,7 @@ from gradlab.measurement.moments.sketches import (
     tails_and_signs,
     true_sketch,
 )
-from gradlab.progress import Progress
+from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.systems.system import System
 from gradlab.truth.scout import linearization_price
@@ -64,14 +65,9 @@ ROWS = 256  # samples whose θ-sized truths are held at once
 
 def objective_moments(
     chosen: Mapping[str, Estimator],
-    simulator: System,
-    policy: nn.Module,
-    begin: Starts,
+    setting: Setting,
     truth: Truth,
-    horizon: int,
-    termination: str,
-    seed: int,
-    progress: Progress,
+    progress: Progress = silent,
     kept: Sequence[int] | None = None,
     samples: int = SAMPLES,
 ) -> Measured:
@@ -86,16 +82,17 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if not each.way.every}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    begin, samples = affordable(simulator, begin, truth, horizon, samples)
+    simulator, policy, horizon = setting.simulator, setting.policy, setting.horizon
+    termination, seed = setting.termination, setting.seed
+    begin, samples = affordable(simulator, setting.starts, truth, horizon, samples)
     known = None if truth.path is None else (simulator, truth.path)
     held = Held(policy, begin, seed, termination, len(staying), known)
     cells, means = explicit_cells(staying, held, truth, progress, {})
     sources = explicit_sources(staying, held, horizon, among=len(chosen))
     T = None if truth.every is None else truth.every.gradients
     if visiting:
-        discount = next(iter(visiting.values())).tail.discount
         steps = max(horizon, 1) if truth.every is None else truth.horizon
-        at = visits(simulator, policy, begin, discount, samples, steps, seed, termination)
+        at = visits(simulator, policy, begin, setting.discount, samples, steps, seed, termination)
         if termination == "mask":
             check_alive(at)
         first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)

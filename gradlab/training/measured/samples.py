@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from gradlab.data.noise import child
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
@@ -58,9 +59,8 @@ def at_replay(run: Run, seed: int, states: Tensor, check: bool) -> Sample:
     if not truth.reference.admissible:
         return _nothing(run)
     measured = estimator_moments(
-        {NAME: _estimator(run, seed)}, truth.policy, truth.begin, truth.reference, truth.horizon,
-        termination, truth.seed, silent,
-    )  # fmt: skip
+        {NAME: _estimator(run, seed)}, truth.setting, truth.reference, silent
+    )
     return _sample(run, truth.reference.status, measured)
 
 
@@ -69,17 +69,16 @@ def of_the_return(run: Run, seed: int) -> Sample:
     task, settings, draw = run.task, run.settings, _draw(run, seed)
     policy, horizons = _policy(run, seed), run.algorithm.horizons
     begin, termination = starts_of(task, settings.measure_starts, draw), settings.termination
-    truth = matched_truth(
-        task.simulator, policy, begin, task.discount, max(horizons), kinds=["all"],
-        termination=termination, seed=draw,
-    )  # fmt: skip
+    setting = Setting(
+        task.simulator, policy, begin, task.discount, max(horizons), termination, draw
+    )
+    truth = matched_truth(setting, kinds=["all"])
     if not truth.admissible:
         return _nothing(run)
     try:
         measured = objective_moments(
-            {NAME: _estimator(run, seed)}, task.simulator, policy, begin, truth, max(horizons),
-            termination, draw, silent, kept=horizons,
-        )  # fmt: skip
+            {NAME: _estimator(run, seed)}, setting, truth, silent, kept=horizons
+        )
     except InputError:  # visited states that are not finite
         return _nothing(run)
     return _sample(run, truth.status, measured)
