@@ -98,7 +98,7 @@ def _measured(words: tuple[str, ...], run: Path) -> dict[str, Any]:
 
 
 def _trained(run: Path) -> dict[str, Any]:
-    _command("train", *TRAINED, "--seed", "0", "--no-report", "--overwrite", "--output", str(run))
+    _command("train", *TRAINED, "--no-report", "--overwrite", "--output", str(run))
     return {"arrays": {k: v for k, v in _arrays(run).items() if "second" not in k}}
 
 
