@@ -178,7 +178,7 @@ def test_no_truth_no_groups_and_zero_gradients_have_no_consequence():
 
 
 def test_halves_part_groups_and_keep_the_noise_of_the_whole():
-    begin = asked().begin
+    begin = asked().setting.starts
     grouped = replace(begin, group=9 - torch.arange(N) // 10)  # labels need not rise
     sides = halves(grouped)
     assert sides is not None
