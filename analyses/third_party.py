@@ -5,7 +5,7 @@
 Writes one row per run into reports/robustness/third-party as it goes, and goes on where it was
 stopped. Without a checkout of CleanRL its loops are left out.
 
-bits        parameters without and with the probe from one seed, as digests
+bits        parameters without, without again and with the probe from one seed, as digests
 cost        processor time with over without, in turns
 defaults    alarms of nine algorithms on five tasks, the budget unlimited
 faults      `analyses.third_party_faults`, at the budget of 5%
@@ -13,6 +13,7 @@ faults      `analyses.third_party_faults`, at the budget of 5%
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -42,6 +43,9 @@ def known_loops(folder: Path | None, share: float = 1.0) -> dict[str, Run]:
         found[f"CleanRL {name.upper()}"] = _script(folder, name, share)
     for name in loops.ALGORITHMS:
         found[f"SB3 {name.upper()}"] = _model(name, share)
+    steps = int(share * 500)
+    found["TorchRL TD3"] = _trainer(steps, None)
+    found["TorchRL TD3, prefetch 3"] = _trainer(steps, 3)
     found["plain"] = lambda task, seed, probed: plain.run(task, seed, int(500 * share), probed)
     return found
 
@@ -65,14 +69,28 @@ def _model(name: str, share: float) -> Run:
     return lambda task, seed, probed: loops.run(name, task, seed, steps, probed)
 
 
+def _trainer(steps: int, prefetch: int | None) -> Run:
+    def run(task: str, seed: int, probed: Mapping[str, Any] | None) -> Outcome:
+        from analyses import third_party_torchrl as torchrl  # seconds of imports
+
+        return torchrl.run(task, seed, steps, probed, prefetch)
+
+    return run
+
+
 def bits(known: Mapping[str, Run], seeds: int) -> Iterator[tuple[Row, Callable[[], Row]]]:
     """Is a run with the probe the run without it?"""
     for loop, run in known.items():
 
         def both(run: Run = run) -> Row:
-            without, with_it = (run(TASKS[2], 0, probed) for probed in (None, UNLIMITED))
-            equal = without.digest == with_it.digest and not without.error
-            return {"without": without.digest, "with": with_it.digest, "equal": equal}
+            without, again, with_it = (
+                run(TASKS[2], 0, probed) for probed in (None, None, UNLIMITED)
+            )
+            return {
+                "without": without.digest, "again": again.digest, "with": with_it.digest,
+                "repeatable": without.digest == again.digest and not without.error,
+                "equal": without.digest == with_it.digest and not without.error,
+            }  # fmt: skip
 
         yield {"loop": loop, "task": TASKS[2], "seed": 0}, both
 
@@ -83,24 +101,26 @@ def cost(known: Mapping[str, Run], seeds: int) -> Iterator[tuple[Row, Callable[[
         for loop, run in known.items():
 
             def pair(run: Run = run, seed: int = seed) -> Row:
-                taken: dict[bool, float] = {}
+                taken, told = dict[bool, float](), math.nan
                 for probed in (bool(seed % 2), not seed % 2):
                     begun = time.process_time()
                     outcome = run(TASKS[0], seed, USUAL if probed else None)
                     taken[probed] = time.process_time() - begun
-                    told = outcome.spent if probed else 0.0
+                    told = outcome.spent if probed else told
                 return {"without": taken[False], "with": taken[True],
                         "ratio": taken[True] / taken[False] - 1, "told": told}  # fmt: skip
 
             yield {"loop": loop, "task": TASKS[0], "seed": seed}, pair
 
 
-def defaults(known: Mapping[str, Run], seeds: int) -> Iterator[tuple[Row, Callable[[], Row]]]:
-    """All alarms of sound loops."""
-    for seed in range(seeds):
+def defaults(
+    known: Mapping[str, Run], seeds: int, first: int = 0
+) -> Iterator[tuple[Row, Callable[[], Row]]]:
+    """All alarms of sound loops, seeds `first` to `seeds` − 1."""
+    for seed in range(first, seeds):
         for task in TASKS:
             for loop, run in known.items():
-                if loop != "plain":
+                if loop.startswith(("CleanRL", "SB3")):
                     yield (
                         {"loop": loop, "task": task, "seed": seed},
                         lambda run=run, task=task, seed=seed: told(run(task, seed, UNLIMITED)),
@@ -158,7 +178,7 @@ def _key(row: Mapping[Any, object]) -> tuple[str, ...]:
 
 def main(
     cleanrl: Path | None = None, output: Path = Path("reports/robustness/third-party"),
-    part: str = "all", seeds: int = 10, share: float = 1.0,
+    part: str = "all", seeds: int = 10, first: int = 0, share: float = 1.0,
 ) -> None:  # fmt: skip
     """Runs what is not there yet.
 
@@ -167,16 +187,17 @@ def main(
         output: where the tables are; rows that they have are not run again.
         part: bits, cost, defaults, faults, or all of them.
         seeds: how many, of defaults and cost.
+        first: the first seed of defaults, and the seed of the faults.
         share: of the usual lengths.
     """
     torch.set_num_threads(1)
     folder = None if cleanrl is None else cleanrl.resolve()
     known = known_loops(folder, share)
     parts = {
-        "faults": lambda: planted(folder, 0),
+        "faults": lambda: planted(folder, first),
         "bits": lambda: bits(known, 1),
         "cost": lambda: cost(known, seeds),
-        "defaults": lambda: defaults(known, seeds),
+        "defaults": lambda: defaults(known, seeds, first),
     }
     for name, work in parts.items():
         if part in (name, "all"):
