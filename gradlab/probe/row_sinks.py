@@ -119,6 +119,7 @@ class Written:
         self.shape = parameters, horizon, actions
         self.earlier = NOTHING
         self._journal: Journal | None = None
+        check_output(self.path, overwrite=True)  # else "" and long names fail below
         there = self.path.is_file() or journal_of(self.path).exists()
         if there and not resume:
             raise InputError(
@@ -127,7 +128,6 @@ class Written:
             )
         if resume and not there:
             raise InputError(f"log is {path}, where no run is to go on in: start with resume=False")
-        check_output(self.path, overwrite=resume)
         if resume:
             self.earlier = earlier(self.path, attributes, horizon)
             self._journal = self._opened()

@@ -193,3 +193,9 @@ def test_autocast_of_the_loop_does_not_reach_a_measurement() -> None:
         looped(policy, probe, optimizer, 3)
     found = [row["measured/lyapunov"] for row in rows if "measured/lyapunov" in row]
     assert found and not probe.off
+
+
+@pytest.mark.parametrize("log", ["", ".", "x" * 300])
+def test_a_log_that_no_file_can_be_named_is_refused(log: str) -> None:
+    with pytest.raises(InputError, match=r"is a folder|is too long"):
+        gradlab.Probe(net(), log=log)
