@@ -59,6 +59,7 @@ MEASURED = {
 }  # fmt: skip
 TRAINED = ("mpg-v2", "path_tracking", "--seeds", "2", "--iterations", "60")
 NUMBER = re.compile(r"(?<![\w.])[−-]?\d+(?:[.,]\d+)*(?:e[−+-]?\d+)?")
+SECONDS = re.compile(r"[\d.]+ s\b")  # what a run took is another number every time
 # What a run says of the machine, the time and the commit that made it.
 OWN = {"command", "commit", "environment", "wall_seconds", "run_id", "created", "config"}
 JUDGED = ("--judges", "64")  # else as many as this machine affords
@@ -131,7 +132,7 @@ def _screen(path: Path) -> dict[str, Any]:
     return {
         "light": screen.light,
         "decided": [each.decided for each in screen.rest],
-        "numbers": [NUMBER.findall(each.text) for each in screen.rest],
+        "numbers": [NUMBER.findall(SECONDS.sub("", each.text)) for each in screen.rest],
     }
 
 
