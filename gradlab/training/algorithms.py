@@ -103,7 +103,7 @@ class Algorithm:
         if isinstance(self.weights, MeasuredWeights):
             self._check_measured(self.weights.follow)
         soft = self.target.soft
-        unmeant = any(term.actions == "first" and term.horizon > 0 for term in self.terms)
+        unmeant = any(not term.way.every and term.horizon > 0 for term in self.terms)
         if soft != (self.policy == "gaussian") or (soft and unmeant):
             raise InputError(
                 f"{self.name}: a gaussian policy, a soft target, and terms that are J_0 or have θ "
@@ -128,7 +128,7 @@ class Algorithm:
                 else f"horizon is 'measured', but {self.name} has one horizon: take mpg-v1, mpg-v2 "
                 f"or mpg-general, with the horizons to choose from"
             )
-        if any(term.actions != "first" for term in self.terms):
+        if any(term.way.every for term in self.terms):
             raise InputError(
                 f"{follow} is 'measured', but {self.name} has terms with θ in every action, whose "
                 f"truth is another: only terms of the first action can be weighed"
@@ -142,8 +142,7 @@ class Algorithm:
     def summary(self) -> str:
         """The row in a line."""
         mixture = " + ".join(
-            f"J_{term.horizon}{' (all actions)' if term.actions == 'all' else ''}"
-            for term in self.terms
+            f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
         )
         loss = f", {self.loss.name}" if self.loss.name else ""
         learned = "" if self.model is None else f", learned model: {self.model.name}"

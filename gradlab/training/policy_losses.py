@@ -23,6 +23,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
+from gradlab.gradients.ways import WAYS, Way
 from gradlab.training.context import Act, Context
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.weights import Floats
@@ -41,6 +42,11 @@ class Term:
 
     horizon: int
     actions: Literal["first", "all"] = "first"
+
+    @property
+    def way(self) -> Way:
+        """Which actions carry θ, and how."""
+        return WAYS[self.actions]
 
 
 class PolicyLoss(Protocol):
@@ -92,7 +98,7 @@ class Mixture:
         loss = state.new_zeros(state.shape[0])
         for actions in dict.fromkeys(terms[k].actions for k in kept):
             chosen = {terms[k].horizon: shares[:, k] for k in kept if terms[k].actions == actions}
-            later = context.frozen if actions == "first" else context.act
+            later = context.act if WAYS[actions].every else context.frozen
             loss = loss - _weighted_return(context, later, chosen, state, noise)
         return loss, horizon
 

@@ -48,7 +48,7 @@ def horizons(algorithm: Algorithm) -> tuple[int, ...]:
     """Those whose gradient is measured; none of a soft return, whose truth would be another."""
     if algorithm.target.soft:
         return ()
-    return tuple(term.horizon for term in algorithm.terms if term.actions == "first")
+    return tuple(term.horizon for term in algorithm.terms if not term.way.every)
 
 
 def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
