@@ -221,7 +221,7 @@ def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"a probe's run.*gradlab report"):
         output.compare(paths, tmp_path / "page.html")
     opened(paths[0]).close()
-    with pytest.raises(InputError, match=r"of kind 'probe'.*gradlab report.* shows runs of every"):
+    with pytest.raises(InputError, match=r"holds 'probe'.*gradlab report.* shows runs of every"):
         gradlab.load(paths[0])
 
 
