@@ -8,6 +8,7 @@ correlation) is therefore its expectation under any law with those moments, to r
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import scipy.linalg
 import torch
@@ -28,6 +29,8 @@ class Designed:
         noise: [H, N, ds], the rows' noise of each step.
     """
 
+    differentiable: ClassVar[bool] = True
+
     system: LinearQuadratic
     noise: Tensor
 
@@ -42,10 +45,6 @@ class Designed:
     @property
     def noise_dim(self) -> int:
         return self.system.noise_dim
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         return self.system.step(state, action, noise)

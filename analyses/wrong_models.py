@@ -8,6 +8,7 @@ The parts are wrong one by one, so Jacobians need not be the predictions' deriva
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ SOURCES = ("jacobian", "prediction", "reward gradient")
 @dataclass(frozen=True, eq=False)
 class Wrong:
     """A system with constant errors of prediction, Jacobians and reward gradient."""
+
+    differentiable: ClassVar[bool] = False
 
     system: System
     offset: Tensor
@@ -40,10 +43,6 @@ class Wrong:
     @property
     def noise_dim(self) -> int:
         return self.system.noise_dim
-
-    @property
-    def differentiable(self) -> bool:
-        return False
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         out = self.system.step(state, action, noise)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ class DirectionalDerivative:
         metric: distances of standardised (s, a), or of raw ones as in the published code.
     """
 
+    name: ClassVar[str] = "dd"
+
     neighbours: int = 10
     weight: float = 1.0
     divided: bool = False
@@ -60,10 +62,6 @@ class DirectionalDerivative:
         used = self.neighbours if self.directions is None else self.directions
         if not 1 <= used <= self.neighbours:
             raise InputError(f"directions is {used}, expected 1 to neighbours = {self.neighbours}")
-
-    @property
-    def name(self) -> str:
-        return "dd"
 
     def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
         """Training rows have their neighbours among themselves, held-out ones among all."""
@@ -131,16 +129,14 @@ class Sobolev:
         prediction: what stands beside it.
     """
 
+    name: ClassVar[str] = "sobolev"
+
     simulator: System
     weight: float = 1.0
     prediction: Prediction = "mse"
 
     def __post_init__(self) -> None:
         _check_weight(self.weight)
-
-    @property
-    def name(self) -> str:
-        return "sobolev"
 
     def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
         wanted, sound = true_jacobians(self.simulator, rows)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -98,19 +98,14 @@ class OneStep:
 class MultiStep:
     """Squared error along `steps` steps of the model's own mean predictions."""
 
+    name: ClassVar[str] = "multistep"
+    prediction: ClassVar[Prediction] = "mse"
+
     steps: int = 5
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, int) or self.steps < 1:
             raise InputError(f"steps is {self.steps!r}, expected an integer from 1")
-
-    @property
-    def name(self) -> str:
-        return "multistep"
-
-    @property
-    def prediction(self) -> Prediction:
-        return "mse"
 
     def bind(self, rows: Rows, training: Tensor, held_out: Tensor) -> tuple[Bound, Bound]:
         """Batches name the first rows of windows that stay within a trajectory and one part."""

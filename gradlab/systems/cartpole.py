@@ -13,7 +13,7 @@ states of that system are off by up to 48, so the rigid-body equations above are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -106,26 +106,15 @@ class CartPoleModel:
     Positions advance with the old velocities. Its reward weighs velocities by 1e-3, not 0.1.
     """
 
+    state_dim: ClassVar[int] = 4
+    action_dim: ClassVar[int] = 1
+    noise_dim: ClassVar[int] = 1
+    differentiable: ClassVar[bool] = True
+
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
         check_timing(self.reward)
-
-    @property
-    def state_dim(self) -> int:
-        return 4
-
-    @property
-    def action_dim(self) -> int:
-        return 1
-
-    @property
-    def noise_dim(self) -> int:
-        return 1
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     @property
     def _reward(self) -> PendulumReward:
@@ -166,27 +155,16 @@ class CartPoleSimulator:
     (stock: ±1 m) nor the hinge's (±90°).
     """
 
+    state_dim: ClassVar[int] = 4
+    action_dim: ClassVar[int] = 1
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = True
+
     parameters: CartPoleParameters
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
         check_timing(self.reward)
-
-    @property
-    def state_dim(self) -> int:
-        return 4
-
-    @property
-    def action_dim(self) -> int:
-        return 1
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     @property
     def _reward(self) -> PendulumReward:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,8 @@ def from_function(
 class FunctionSystem:
     """See `from_function`."""
 
+    differentiable: ClassVar[bool] = True
+
     function: StepFunction
     state_dim: int
     action_dim: int
@@ -70,10 +73,6 @@ class FunctionSystem:
         for name, value in (("step", self.function), ("alive", self.alive)):
             if not callable(value) and (value is not None or name == "step"):
                 raise InputError(f"{name} is {validation.shown(value)}, expected a function")
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class LearnedSystem:
         alive: the task's termination, next_state [N, ds] -> bool [N]; None: every state is alive.
         elites: the members that are used; None: all.
     """
+
+    differentiable: ClassVar[bool] = True
 
     ensemble: GaussianEnsemble
     reward: RewardFunction | None = None
@@ -81,10 +84,6 @@ class LearnedSystem:
     def member_column(self) -> int | None:
         """The column of noise that chooses the member; None where there is one member."""
         return self.noise_dim - 1 if len(self.chosen) > 1 else None
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)

@@ -8,6 +8,7 @@ W may be singular (zero: no noise), hence w = W^{1/2} ξ with the symmetric root
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,6 +32,8 @@ class LinearQuadratic:
         Q: [ds, ds], R: [da, da], symmetric and positive semidefinite.
         noise_covariance: W [ds, ds], symmetric and positive semidefinite.
     """
+
+    differentiable: ClassVar[bool] = True
 
     A: Tensor
     B: Tensor
@@ -64,10 +67,6 @@ class LinearQuadratic:
     @property
     def noise_dim(self) -> int:
         return self.B.shape[0]
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -43,6 +44,9 @@ SMALLEST_NORM = 1e-3  # of a quaternion that still says how a body is turned
 class MujocoEnvironment:
     """One row of `environments.ENVIRONMENTS`, or a row of the user's."""
 
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = False
+
     environment: Environment
 
     @property
@@ -52,14 +56,6 @@ class MujocoEnvironment:
     @property
     def action_dim(self) -> int:
         return int(self.physics.model.nu)
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    @property
-    def differentiable(self) -> bool:
-        return False
 
     @cached_property
     def built(self) -> GymnasiumModel:

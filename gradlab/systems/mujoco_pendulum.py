@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import gymnasium
 import mujoco
@@ -54,28 +54,17 @@ class MujocoPendulum:
         reward: eq. 18 on the state before the step, or (published code) after it.
     """
 
+    state_dim: ClassVar[int] = 4
+    action_dim: ClassVar[int] = 1
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = False
+
     slider: Slider = "stock"
     reward: Timing = "pre_step"
 
     def __post_init__(self) -> None:
         check_timing(self.reward)
         _check_slider(self.slider)
-
-    @property
-    def state_dim(self) -> int:
-        return 4
-
-    @property
-    def action_dim(self) -> int:
-        return 1
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    @property
-    def differentiable(self) -> bool:
-        return False
 
     @cached_property
     def physics(self) -> BatchedPhysics:

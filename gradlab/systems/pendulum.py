@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +43,11 @@ STENCIL = 1e-4
 class Pendulum:
     """The system above. mass in kg, length in m; Gymnasium's are 1 and 1."""
 
+    state_dim: ClassVar[int] = 2
+    action_dim: ClassVar[int] = 1
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = True
+
     mass: float = 1.0
     length: float = 1.0
 
@@ -50,22 +56,6 @@ class Pendulum:
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < math.inf:
                 raise InputError(f"{name} is {value!r}, expected a positive number")
-
-    @property
-    def state_dim(self) -> int:
-        return 2
-
-    @property
-    def action_dim(self) -> int:
-        return 1
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)

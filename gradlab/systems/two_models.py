@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ class TwoModels:
         prediction: whose states, rewards, noise and termination.
         gradient: whose Jacobians; torch can differentiate it.
     """
+
+    differentiable: ClassVar[bool] = True
 
     prediction: System
     gradient: System
@@ -57,10 +60,6 @@ class TwoModels:
         """Where the prediction's noise chooses an ensemble member, as in `LearnedSystem`."""
         column: int | None = getattr(self.prediction, "member_column", None)
         return column
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     @property
     def infer_noise(self) -> Inference:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,23 +54,12 @@ MODEL_NOISE = 0.01
 class VehicleSimulator:
     """The 200 Hz simulator on the curved path; deterministic, actions clipped to the actuator."""
 
+    state_dim: ClassVar[int] = 6
+    action_dim: ClassVar[int] = 2
+    noise_dim: ClassVar[int] = 0
+    differentiable: ClassVar[bool] = True
+
     parameters: VehicleParameters = TABLE3
-
-    @property
-    def state_dim(self) -> int:
-        return 6
-
-    @property
-    def action_dim(self) -> int:
-        return 2
-
-    @property
-    def noise_dim(self) -> int:
-        return 0
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -108,23 +98,12 @@ class VehicleSimulator:
 class VehicleModel:
     """The 10 Hz prior on a straight path; y gains N(0.5, std 0.01) per step (eq. 17)."""
 
+    state_dim: ClassVar[int] = 6
+    action_dim: ClassVar[int] = 2
+    noise_dim: ClassVar[int] = 1
+    differentiable: ClassVar[bool] = True
+
     parameters: VehicleParameters = TABLE3
-
-    @property
-    def state_dim(self) -> int:
-        return 6
-
-    @property
-    def action_dim(self) -> int:
-        return 2
-
-    @property
-    def noise_dim(self) -> int:
-        return 1
-
-    @property
-    def differentiable(self) -> bool:
-        return True
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
