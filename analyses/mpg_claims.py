@@ -9,7 +9,11 @@
                 pendulum: MPG-v2 less ADP above 0, and at least 80% of MPG-v1's seeds never reach −2
 
 Differences of means have Welch's intervals over seeds; a seed that never reaches a goal counts as
-later than any that does.
+later than any that does. Budgets are equal: each algorithm of a task has the same number of
+iterations and seeds, else the verdict names the shorter ones. The order that the paper prints, MPG
+before TD3, n-step DPG and SAC, and these before n-step ADP, is reported pair by pair with its
+interval: "shown" where the whole interval is above 0, "the other way" where it is below, else
+"undecided". It decides nothing about the claim.
 """
 
 from __future__ import annotations
@@ -46,6 +50,9 @@ def path_tracking(runs: Mapping[str, Training]) -> Verdict:
         f"Final return {told}. {adp} of {len(runs['n-step-adp'].seeds)} ADP seeds reach −30. "
         f"Median iterations to −30: {_times(times)}. {ordering(runs)}"
     )
+    compared, pairs = _pairs(runs)
+    numbers |= compared
+    sentence += f" {pairs}"
     criterion = (
         "final MPG − ADP above 0, ADP never reaches −30, MPG-v2 reaches −30 in at most half the "
         "iterations of n-step DPG and TD3"
@@ -111,6 +118,21 @@ def _differences(runs: Mapping[str, Training], names: tuple[str, ...]) -> tuple[
         numbers |= dict(zip((name, f"{name} low", f"{name} high"), found, strict=True))
         told.append(f"{name} {found[0]:+.3g} [{found[1]:+.3g}, {found[2]:+.3g}]")
     return numbers, ", ".join(told)
+
+
+def _pairs(runs: Mapping[str, Training]) -> tuple[Numbers, str]:
+    """The paper's order of final returns, pair by pair."""
+    between = ("td3", "n-step-dpg", "sac")
+    pairs = [("mpg-v2", name) for name in between] + [(name, "n-step-adp") for name in between]
+    numbers: Numbers = {}
+    parts = []
+    for first, second in pairs:
+        value, low, high = difference(runs[first].returns[-1], runs[second].returns[-1])
+        name = f"{first} − {second}"
+        numbers |= {name: value, f"{name} low": low, f"{name} high": high}
+        word = "shown" if low > 0 else "the other way" if high < 0 else "undecided"
+        parts.append(f"{name} {value:+.3g} [{low:+.3g}, {high:+.3g}], {word}")
+    return numbers, f"The paper's order: {'; '.join(parts)}."
 
 
 def _times(times: Mapping[str, float]) -> str:

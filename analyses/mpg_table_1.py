@@ -6,7 +6,7 @@
 
 Every algorithm of MPG's Table I on its two tasks, several seeds side by side in one program. Goals
 are reached when the mean return over the fixed evaluation starts first passes them; the paper's
-numbers stand beside ours, medians and each seed beside the means.
+numbers stand beside ours: each seed, the median, and the mean with its interval over seeds.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import tyro
+from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor, nn
 from tyro.conf import subcommand
 
@@ -225,7 +227,7 @@ def page(task: str, runs: Sequence[Training]) -> str:
                 run.name,
                 ", ".join(f"{value:.3g}" for value in np.sort(last)[::-1]),
                 f"{np.median(last):.3g}",
-                f"{last.mean():.3g}",
+                f"{last.mean():.3g} ± {half_width(last):.2g}",
                 printed,
                 f"{int(run.iteration[-1])}, {run.seconds[-1] / 60:.0f} min",
             ]
@@ -233,6 +235,11 @@ def page(task: str, runs: Sequence[Training]) -> str:
             cells += [f"{_reached(run, goal)} / {theirs}" for goal, theirs in pairs]
             lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
+
+
+def half_width(values: NDArray[np.float64]) -> float:
+    """Of Student's 95% interval of the mean over seeds, as the paper prints it."""
+    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 def _reached(run: Training, goal: float) -> str:
