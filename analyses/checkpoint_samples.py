@@ -41,7 +41,6 @@ from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks import checkpoint
-from gradlab.progress import silent
 from gradlab.statistics.kernels import ActionProducts
 from gradlab.storage import records
 from gradlab.tasks import Task
@@ -149,12 +148,9 @@ def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) ->
     task, policy = task_of(place.task), policy_at(place, checkpoints)
     critic = checkpoint.load(place.file("critic", checkpoints)).double()
     begin = starts_of(place, n, checkpoints)
-    truth = matched_truth(
-        Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
-    )
-    found = first_action_gradients(
-        estimators(task, critic, horizon), policy, begin, horizon, place.seed, "ignore", silent
-    )
+    setting = Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
+    truth = matched_truth(setting)
+    found = first_action_gradients(estimators(task, critic, horizon), setting)
     cut = None if truth.first is None else truth.first.gradients
     if cut is None or truth.horizon < effective_horizon(task.discount):
         long, steps = long_truth(task, policy, begin, place.seed)

@@ -35,9 +35,9 @@ from analyses.checkpoint_samples import (
 from analyses.mpg_table_1 import task_of
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
+from gradlab.gradients.setting import Setting
 from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks.mlp import QCritic
-from gradlab.progress import silent
 from gradlab.storage import records
 from gradlab.tasks import Task
 
@@ -85,12 +85,11 @@ def measured(
 ) -> CriticSamples:  # fmt: skip
     task, policy = task_of(place.task), policy_at(place, checkpoints)
     begin = starts_of(place, n, checkpoints)
+    setting = Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
     data, model = [], []
     for critic in critics_for(task, policy, place.iteration, count):
         through_prior = {"model": estimators(task, critic.double(), horizon)["model"]}
-        found = first_action_gradients(
-            through_prior, policy, begin, horizon, place.seed, "ignore", silent
-        )["model"]
+        found = first_action_gradients(through_prior, setting)["model"]
         data.append(found[0])
         model.append(found[horizon])
     return CriticSamples(

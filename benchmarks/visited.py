@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -109,10 +109,7 @@ def paired(given: Given, truth: Truth, samples: int) -> Measured:
 
 
 def matched(given: Given, steps: int, samples: int) -> Measured:
-    task = given.case.task
-    at = visits(
-        task.simulator, given.policy, given.begin, task.discount, samples, steps, SEED
-    )  # fmt: skip
+    at = visits(replace(setting_of(given, given.begin), horizon=steps), samples)
     truth = true_gradient(given, at, "first")
     return estimator_moments(given.chosen, setting_of(given, at), truth)
 

@@ -25,6 +25,7 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS
 from gradlab.gradients.rollout import row_blocks
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts, policy_noise_at
 from gradlab.networks.interface import act, check_policy, double_copy
 from gradlab.systems.ended import step_running
@@ -92,16 +93,7 @@ def mixture(
     return _as_path(Starts(states, weight, group))
 
 
-def visits(
-    simulator: System,
-    policy: nn.Module,
-    starts: Starts,
-    discount: float,
-    samples: int,
-    horizon: int,
-    seed: int = 0,
-    termination: str = "ignore",
-) -> Starts:
+def visits(setting: Setting, samples: int) -> Starts:
     """States that the policy visits from given starts, as many per start, in its start's group.
 
     Their times follow P(t) ∝ γᵗ, t < T, spread over its quantiles within a start (systematic
@@ -112,19 +104,20 @@ def visits(
     which tends to E_ν[f] / (1 − γ). Under termination "mask" states past an end weigh 0.
 
     Args:
-        horizon: T ≥ 1.
+        setting: with its horizon T ≥ 1.
 
     Raises:
         InputError: the states leave the finite numbers.
     """
-    own, n = stream(seed, "visitation").initial_seed(), len(starts.states)
+    starts, discount, horizon = setting.starts, setting.discount, setting.horizon
+    own, n = stream(setting.seed, "visitation").initial_seed(), len(starts.states)
     total = (1 - discount**horizon) / (1 - discount)
     shift = torch.rand(n, 1, generator=stream(own, "time"), dtype=torch.float64)
     quantile = (torch.arange(samples) + shift) / samples
     when = torch.log1p(-quantile * (1 - discount**horizon)) / math.log(discount)
     when = when.floor().long().clamp_max(horizon - 1)
-    mask = termination == "mask"
-    states, alive = _states_at(simulator, policy, starts.states, when, own, mask)
+    mask = setting.termination == "mask"
+    states, alive = _states_at(setting.simulator, setting.policy, starts.states, when, own, mask)
     _check_finite(states)
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight

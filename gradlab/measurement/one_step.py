@@ -117,10 +117,7 @@ def _direction(asked: Question, estimator: Estimator, horizon: int, making: Star
     """Mean gradient of one estimator at one horizon, [P]."""
     setting, at = asked.setting, making
     if asked.objective and not estimator.way.every:
-        at = visits(
-            setting.simulator, setting.policy, making, setting.discount, SAMPLES,
-            asked.truth.horizon, setting.seed, setting.termination,
-        )  # fmt: skip
+        at = visits(replace(setting, starts=making, horizon=asked.truth.horizon), SAMPLES)
     found = horizon_gradients(
         estimator, setting.policy, at, horizons=[horizon], seed=setting.seed,
         termination=setting.termination,

@@ -7,6 +7,7 @@ from torch import nn
 import gradlab
 from gradlab.data.noise import stream
 from gradlab.data.path import Path
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import as_starts
 from gradlab.tasks import linear_quadratic
@@ -35,7 +36,7 @@ def test_causes_at_visited_states_are_those_of_a_matched_measurement_there():
 
     begin = as_starts(task.starts(N, stream(0, "starts")), 2)
     T = int(found.truth["horizon"])
-    there = path_of(visits(task.simulator, policy, begin, GAMMA, 1, T))
+    there = path_of(visits(Setting(task.simulator, policy, begin, GAMMA, T), 1))
     alone = gradlab.measure(task, policy, critic, horizon=H, starts=there, attribute=(1, H))
     ours, theirs = (gradlab.attribute(each).bias for each in (found, alone))
     assert [(each.estimator, each.horizon) for each in ours] == [

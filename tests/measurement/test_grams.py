@@ -16,7 +16,7 @@ from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.moments.visited import SAMPLES, objective_moments
 from gradlab.statistics.grams import explicit_grams, mixture_moments
 from gradlab.statistics.moments import estimates
-from tests.measurement.gram_world import ALONE, APART, GAMMA, World
+from tests.measurement.gram_world import ALONE, APART, World
 
 NAMES = ("size", "own", "within", "total")
 
@@ -70,7 +70,7 @@ def test_means_under_one_truth_are_taken_where_the_gradients_are():
     world = World(APART)
     truth = world.truth(("all",))
     found = objective_moments(world.first | world.every, world.setting, truth)
-    at = visits(world.simulator, world.policy, world.starts, GAMMA, SAMPLES, truth.horizon)
+    at = visits(dataclasses.replace(world.setting, horizon=truth.horizon), SAMPLES)
     path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
     assert list(found.means) == list(found.cells)
     for cell, mean in found.means.items():
@@ -87,7 +87,7 @@ def test_under_one_truth_all_kinds_share_their_inner_products(group, monkeypatch
     chosen = world.every | world.first
     (found,) = objective_moments(chosen, world.setting, truth).kernels
     assert found.kind == "objective"
-    at = visits(world.simulator, world.policy, world.starts, GAMMA, SAMPLES, truth.horizon)
+    at = visits(dataclasses.replace(world.setting, horizon=truth.horizon), SAMPLES)
     path = dataclasses.replace(repeated(at.states, 1), weight=at.weight, group=at.group)
 
     def each_visit(name, n):

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import gradlab
-from gradlab.gradients.setting import Setting
 from gradlab.measurement.moments import inner_products
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.held import Held
@@ -69,13 +68,11 @@ def test_the_same_under_one_truth(monkeypatch):
 def test_a_gradient_that_is_the_truth_keeps_its_digits():
     """|G − T|² of an estimator that is the truth itself is 0, not what rounding leaves of it."""
     world = World(ALONE)
-    truth = matched_truth(
-        Setting(world.simulator, world.policy, world.starts, GAMMA, H), kinds=("all",)
-    )
+    truth = matched_truth(world.setting, kinds=("all",))
     T, n = truth.every.gradients, truth.horizon
     sim = world.simulator
     same = gradlab.Estimator(sim, sim, "all", gradlab.Tail(n, None, GAMMA))
-    held = Held(world.policy, world.starts, 0, "ignore", 1)
+    held = Held(world.setting, 1)
 
     def rows(block):
         return held.rows(same, block, (n,))

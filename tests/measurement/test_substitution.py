@@ -65,7 +65,7 @@ def close(found, expected, tolerance=1e-12):
 @pytest.mark.parametrize("name", WORLDS)
 def test_without_a_substitution_it_is_the_estimator_and_with_all_the_truth(name):
     simulator, _, policy, begin, estimator = problem(name)
-    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), HORIZONS)
     plain, true = found.gradients(()), found.action_gradients(CAUSES)
     unrolled = unroll_first_action(Setting(simulator, policy, begin, GAMMA), at_most=50)
     for k, n in enumerate(HORIZONS):
@@ -78,7 +78,7 @@ def test_without_a_substitution_it_is_the_estimator_and_with_all_the_truth(name)
 @pytest.mark.parametrize("name", WORLDS)
 def test_substituted_estimators_are_those_of_the_other_systems(name):
     simulator, model, policy, begin, estimator = problem(name)
-    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), HORIZONS)
     jacobians = ("A", "B", "reward")
     others = {
         ("states",): (simulator, model),
@@ -106,7 +106,7 @@ def test_each_block_of_the_jacobians_is_replaced_by_itself():
     model, simulator, policy = system(()), system(blocks), nn.Linear(ds, 2).double()
     begin = starting(5, torch.ones(ds))
     estimator = Estimator(model, model, "first", Tail(4, Critic(4), GAMMA))
-    found = substitutions(estimator, simulator, policy, begin, (4,), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (4,))
     for mask in range(8):
         causes = {name for k, name in enumerate(blocks) if mask >> k & 1}
         other = replace(estimator, jacobians=system(causes))
@@ -115,7 +115,9 @@ def test_each_block_of_the_jacobians_is_replaced_by_itself():
 
 def test_the_true_critic_at_the_models_states_is_the_simulators_return_on_the_same_noise():
     simulator, _, policy, begin, estimator = problem("nonlinear")
-    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS, seed=5)
+    found = substitutions(
+        estimator, Setting(simulator, policy, begin, GAMMA, STEPS, seed=5), HORIZONS
+    )
     path, tail = found.along[0][0].linear.path, found.along[0][1].tail
     rows = len(begin.states)
     for n in HORIZONS:
@@ -138,7 +140,7 @@ def test_the_true_critic_at_the_models_states_is_that_of_the_closed_form():
     simulator, model, policy, critic = linear_problem(wrong_mass())
     begin = starting(5, torch.ones(2))
     estimator = Estimator(model, model, "first", Tail(4, critic, GAMMA))
-    found = substitutions(estimator, simulator, policy, begin, (0, 2, 4), 260)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, 260), (0, 2, 4))
     own, true = found.along[0]
     for n in (0, 2, 4):
         close(true.tail.q_s[n], own.tail.q_s[n], 1e-10)
@@ -147,13 +149,15 @@ def test_the_true_critic_at_the_models_states_is_that_of_the_closed_form():
 
 def test_a_value_critic_and_termination_are_followed():
     simulator, _, policy, begin, estimator = problem("nonlinear", value="V")
-    found = substitutions(estimator, simulator, policy, begin, (1, 4), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (1, 4))
     close(found.gradients(())[-1], estimator.gradients(policy, begin))
     close(found.action_gradients(CAUSES)[0], found.truth)
     assert not found.along[0][1].tail.q_a.any()
     simulator, _, policy, begin, estimator = problem("cart-pole")
     begin = replace(begin, states=begin.states * 1.8)
-    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS, termination="mask")
+    found = substitutions(
+        estimator, Setting(simulator, policy, begin, GAMMA, STEPS, termination="mask"), HORIZONS
+    )
     ended = ~found.along[0][0].linear.path.alive[-1]
     assert ended.any() and not ended.all()
     true = found.along[0][1].tail
@@ -168,7 +172,7 @@ def test_a_value_critic_and_termination_are_followed():
 def test_games_are_the_u_statistics_of_explicit_gradients_over_groups():
     simulator, _, policy, begin, estimator = problem("nonlinear")
     begin = starting(9, torch.ones(2), groups=4)
-    found = substitutions(estimator, simulator, policy, begin, (1, 4), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (1, 4))
     true = found.gradients(CAUSES)[0]
     for k, game in enumerate(squared_bias_games(found)):
         for mask in (0, 5, 44):
@@ -192,7 +196,7 @@ def by_block(pieces):
 @pytest.mark.parametrize("name", ["nonlinear", "vehicle"])
 def test_a_difference_splits_into_blocks_entries_and_steps_without_a_rest(name):
     simulator, _, policy, begin, estimator = problem(name)
-    found = substitutions(estimator, simulator, policy, begin, (4,), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (4,))
     for less, more in (((), ("states", "B")), (("A",), CAUSES), (("critic_s",), ("A", "critic_a"))):
         x, y = found.parts(less), found.parts(more)
         pieces = [piece.sum(dim=(0, 1)) for _, _, piece in split(x, y, 4, GAMMA)]
@@ -208,7 +212,7 @@ def test_a_difference_splits_into_blocks_entries_and_steps_without_a_rest(name):
 def test_details_of_every_cause_sum_to_its_share(cause):
     simulator, _, policy, _, estimator = problem("cart-pole")  # whose prior has another reward
     begin = starting(8, WORLDS["cart-pole"][2], groups=5)
-    found = substitutions(estimator, simulator, policy, begin, (4,), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (4,))
     share = shares(squared_bias_games(found)[0]).shapley[CAUSES.index(cause)]
     parts = detail(found, cause, 4)
     assert len(parts.labels) == len(parts.entries) and len(parts.steps) == 5
@@ -222,7 +226,7 @@ def test_details_of_every_cause_sum_to_its_share(cause):
 def test_games_and_details_do_not_depend_on_how_the_work_is_divided(monkeypatch):
     simulator, _, policy, begin, estimator = problem("nonlinear")
     begin = replace(begin, group=begin.group // 2)
-    found = substitutions(estimator, simulator, policy, begin, (0, 4), STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (0, 4))
     games, parts = squared_bias_games(found), detail(found, "B", 4)
     monkeypatch.setattr(gram, "KERNEL", 0)
     monkeypatch.setattr(substitution_detail, "ENTRIES", 1)
@@ -236,7 +240,7 @@ def test_the_error_without_a_model_is_that_of_the_critic_in_the_action():
     simulator, _, policy, begin, estimator = problem("nonlinear")
     tail = replace(estimator.tail, horizon=0)
     data = Estimator(simulator, None, "first", tail)
-    found = substitutions(data, simulator, policy, begin, (0,), STEPS)
+    found = substitutions(data, Setting(simulator, policy, begin, GAMMA, STEPS), (0,))
     close(found.gradients(())[0], data.gradients(policy, begin))
     part = fractions(shares(squared_bias_games(found)[0]))
     assert abs(part.pop("critic_a") - 1.0) < 1e-14 and not any(part.values())
@@ -265,7 +269,7 @@ def attributed(simulator, states, model, policy, critic, n=4, samples=64):
     begin = starting(samples, torch.ones(simulator.state_dim), groups=None)
     begin = replace(begin, states=begin.states + 1.0)
     estimator = Estimator(states, model, "first", Tail(n, critic, GAMMA))
-    found = substitutions(estimator, simulator, policy, begin, (n,), 260)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, 260), (n,))
     return found, shares(squared_bias_games(found)[0])
 
 
@@ -291,7 +295,9 @@ def test_a_heavier_pendulum_errs_in_b_and_in_its_states_only():
     begin = starting(16, torch.tensor([0.3, 0.3]))
     simulator, model = Pendulum(), Pendulum(mass=1.3)
     estimator = Estimator(model, model, "first", Tail(6, critic, GAMMA))
-    found = substitutions(estimator, simulator, policy, begin, (6,), 6)  # nothing beyond: no tail
+    found = substitutions(
+        estimator, Setting(simulator, policy, begin, GAMMA, 6), (6,)
+    )  # nothing beyond: no tail
     part = fractions(shares(squared_bias_games(found)[0]))
     assert max(abs(part[c]) for c in ("A", "reward", "critic_s", "critic_a")) < 1e-12
     assert part["B"] > 0.5
@@ -303,7 +309,9 @@ def test_a_cart_pole_with_another_mass_errs_in_states_and_dynamics_only():
     simulator = CartPoleSimulator(TABLE4)
     model = CartPoleSimulator(replace(TABLE4, pole_mass=1.3 * TABLE4.pole_mass))
     estimator = Estimator(model, model, "first", Tail(6, None, GAMMA))
-    found = substitutions(estimator, simulator, policy, begin, (6,), 6)  # nothing beyond: no tail
+    found = substitutions(
+        estimator, Setting(simulator, policy, begin, GAMMA, 6), (6,)
+    )  # nothing beyond: no tail
     part = fractions(shares(squared_bias_games(found)[0]))
     assert max(abs(part[c]) for c in ("reward", "critic_s", "critic_a")) < 1e-12
     assert abs(sum(part[c] for c in ("states", "A", "B")) - 1.0) < 1e-9
@@ -344,7 +352,7 @@ def test_an_entropy_term_is_followed():
     simulator, _, _, begin, plain = problem("nonlinear")
     policy = GaussianPolicy(2, 2, (6,), "tanh", squash=True).double()
     estimator = replace(plain, entropy=0.3)
-    found = substitutions(estimator, simulator, policy, begin, HORIZONS, STEPS)
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), HORIZONS)
     close(found.gradients(())[-1], estimator.gradients(policy, begin))
     soft = Entropic(simulator, 0.3)
     unrolled = unroll_first_action(Setting(soft, WithLogProb(policy), begin, GAMMA), at_most=50)
@@ -355,9 +363,11 @@ def test_an_entropy_term_is_followed():
 def test_what_cannot_be_attributed_is_refused():
     simulator, _, policy, begin, estimator = problem("linear")
     with pytest.raises(InputError, match="actions 'first'"):
-        substitutions(replace(estimator, actions="all"), simulator, policy, begin, (1,), STEPS)
+        substitutions(
+            replace(estimator, actions="all"), Setting(simulator, policy, begin, GAMMA, STEPS), (1,)
+        )
     with pytest.raises(InputError, match="1 to 8 of 0 … 12"):
-        substitutions(estimator, simulator, policy, begin, (13,), STEPS)
-    found = substitutions(estimator, simulator, policy, begin, (1,), STEPS)
+        substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (13,))
+    found = substitutions(estimator, Setting(simulator, policy, begin, GAMMA, STEPS), (1,))
     with pytest.raises(InputError, match="cause is 'mass'"):
         detail(found, "mass", 1)

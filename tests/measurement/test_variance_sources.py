@@ -10,6 +10,7 @@ from torch import nn
 
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.attribution import variance_sources
@@ -105,6 +106,10 @@ def coefficients(push=B):
     }
 
 
+def setting(system, policy, starts, seed=0):
+    return Setting(system, policy, as_starts(starts, system.state_dim), GAMMA, seed=seed)
+
+
 def close(found, exact, precise=0.03):
     """Within 4 standard errors, which are small."""
     se = jackknife_se(found.left_out)
@@ -114,7 +119,9 @@ def close(found, exact, precise=0.03):
 
 def test_process_and_action_noise_add_what_they_do_in_closed_form():
     c = coefficients()
-    (found,) = added_variance(estimator(linear()), Drawn(SPREAD), starting(20_000), (1,))
+    (found,) = added_variance(
+        estimator(linear()), setting(linear(), Drawn(SPREAD), starting(20_000)), (1,)
+    )
     close(found["policy"], sum(x * x for x in c["policy"]) * SPREAD**2 * SECOND)
     close(found["dynamics"], c["dynamics"] ** 2 * W * SECOND)
     assert found["member"].value == 0.0 and not found["member"].left_out.any()
@@ -122,7 +129,7 @@ def test_process_and_action_noise_add_what_they_do_in_closed_form():
 
 def test_the_starts_have_the_rest_of_the_variance():
     c, policy, starts = coefficients(), Drawn(SPREAD), starting(20_000)
-    (found,) = added_variance(estimator(linear()), policy, starts, (1,))
+    (found,) = added_variance(estimator(linear()), setting(linear(), policy, starts), (1,))
     G = estimator(linear()).gradients(policy, starts)[:, 0]
     rest = float(G.var()) - sum(found[name].value for name in DRAWS)
     exact = c["start"] ** 2 * (FOURTH - SECOND**2)
@@ -131,7 +138,9 @@ def test_the_starts_have_the_rest_of_the_variance():
 
 def test_a_planted_ensemble_of_two_members_adds_what_they_differ_by():
     each = [coefficients(push) for push in Members().push]
-    (found,) = added_variance(estimator(Members()), Drawn(0.0), starting(20_000), (1,))
+    (found,) = added_variance(
+        estimator(Members()), setting(Members(), Drawn(0.0), starting(20_000)), (1,)
+    )
     halves = [(each[0][k] - each[1][k]) / 2 for k in ("start", "dynamics")]
     # The member is known last: it moves the start's part and that of the process noise it shares.
     close(found["member"], halves[0] ** 2 * FOURTH + halves[1] ** 2 * W * SECOND)
@@ -141,7 +150,9 @@ def test_a_planted_ensemble_of_two_members_adds_what_they_differ_by():
 
 
 def test_what_draws_nothing_adds_exactly_nothing():
-    (found,) = added_variance(estimator(linear(0.0)), Drawn(0.0), starting(64), (1,))
+    (found,) = added_variance(
+        estimator(linear(0.0)), setting(linear(0.0), Drawn(0.0), starting(64)), (1,)
+    )
     for name in DRAWS:
         assert found[name].value == 0.0 and not found[name].left_out.any()
 
@@ -160,7 +171,7 @@ def test_every_kind_of_gradient_agrees_with_nested_draws(actions):
     begin = as_starts(torch.randn(40, 2, dtype=torch.float64), 2)
     jacobians = None if actions == "score" else simulator
     found = Estimator(simulator, jacobians, actions, Tail(3, Critic(4), GAMMA))
-    (added,) = added_variance(found, policy, begin, (3,), seed=7)
+    (added,) = added_variance(found, setting(simulator, policy, begin, seed=7), (3,))
     own = found.gradients(policy, begin, seed=7)
     fresh = found.gradients(policy, replace(begin, redrawn=frozenset(DRAWS)), seed=7)
     total = sum(added[name].value for name in DRAWS)
@@ -172,11 +183,11 @@ def test_every_kind_of_gradient_agrees_with_nested_draws(actions):
 def test_results_do_not_depend_on_blocks_and_left_out_values_are_those_of_the_others(monkeypatch):
     system, policy = Members(), Drawn(SPREAD)
     begin = replace(as_starts(starting(30), 1), group=torch.arange(30) // 3)
-    whole = added_variance(estimator(system, 3), policy, begin, (0, 2, 3))
+    here = setting(system, policy, begin)
+    whole = added_variance(estimator(system, 3), here, (0, 2, 3))
     monkeypatch.setattr(variance_sources, "NUMBERS", 7)
-    for one, other in zip(
-        whole, added_variance(estimator(system, 3), policy, begin, (0, 2, 3)), strict=True
-    ):
+    parts = added_variance(estimator(system, 3), here, (0, 2, 3))
+    for one, other in zip(whole, parts, strict=True):
         for name in DRAWS:
             np.testing.assert_allclose(one[name].left_out, other[name].left_out, rtol=1e-12)
             assert len(one[name].left_out) == 10

@@ -170,7 +170,7 @@ def test_visits_from_the_starts_are_the_discounted_visitation():
     task, weight, moment = planar()
     n, T = 4000, 12
     starts = as_starts(task.starts(n, torch.Generator().manual_seed(2)), 2)
-    found = visits(task.simulator, feedback(weight), starts, GAMMA, 4, T, seed=3)
+    found = visits(Setting(task.simulator, feedback(weight), starts, GAMMA, T, seed=3), 4)
     want = torch.einsum("t,tij->ij", discounted(T), moments(task.simulator, weight, moment, T))
     s = found.states
     products = found.weight[:, None] * (s[:, :, None] * s[:, None, :]).flatten(1)
@@ -189,11 +189,11 @@ def counter(end=np.inf):
 @pytest.mark.parametrize("samples", [1, 5])
 def test_the_times_of_visits_follow_the_truncated_discount(samples):
     zero = as_starts(torch.zeros(20_000, 1, dtype=torch.float64), 1)
-    found = visits(counter(), feedback(ONE), zero, GAMMA, samples, 6)
+    found = visits(Setting(counter(), feedback(ONE), zero, GAMMA, 6), samples)
     share = torch.bincount(found.states[:, 0].long(), minlength=6).double() / (20_000 * samples)
     torch.testing.assert_close(share, discounted(6) / discounted(6).sum(), atol=0.015, rtol=0)
     assert torch.allclose(found.weight, discounted(6).sum())
-    half = visits(counter(3.0), feedback(ONE), zero, GAMMA, samples, 6, termination="mask")
+    half = visits(Setting(counter(3.0), feedback(ONE), zero, GAMMA, 6, "mask"), samples)
     assert bool((half.weight[half.states[:, 0] >= 3] == 0).all())
     assert float(half.weight.mean()) == pytest.approx(float(discounted(3).sum()), rel=0.02)
 
@@ -213,7 +213,8 @@ def test_from_visited_starts_matched_and_objective_differ_by_the_sum_of_discount
     objective = gradlab.measure(
         task, policy, critic, horizon=2, starts=begin.states, truth="objective"
     )
-    at = visits(task.simulator, policy, begin, GAMMA, 8, int(objective.truth["horizon"]))
+    T = int(objective.truth["horizon"])
+    at = visits(Setting(task.simulator, policy, begin, GAMMA, T), 8)
     path = dataclasses.replace(repeated(at.states, 1), group=at.group)
     matched = gradlab.measure(task, policy, critic, horizon=2, starts=path)
     factor = float(at.weight[0])
@@ -235,7 +236,7 @@ def test_inner_products_with_the_truth_are_those_of_explicit_gradients():
     assert truth.every is not None
     setting = Setting(task.simulator, policy, begin, GAMMA, 3)
     found = objective_moments({"model": prior}, setting, truth).cells["model", 3]
-    at = visits(task.simulator, policy, begin, GAMMA, SAMPLES, truth.horizon)
+    at = visits(dataclasses.replace(setting, horizon=truth.horizon), SAMPLES)
     path = repeated(at.states, 1)
     path = dataclasses.replace(path, weight=at.weight, group=at.group)
     G = prior.gradients(policy, path)

@@ -82,7 +82,8 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
         if why or not horizons:
             skipped[name] = why or NONE_ASKED
         else:
-            found = _substituted(profile, world, estimator, horizons)
+            steps = int(profile.truth["horizon"])
+            found = substitutions(estimator, replace(world.setting, horizon=steps), horizons)
             rows += _rows(found, len(games))
             games += [
                 ((name, n), game)
@@ -92,10 +93,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
         if why or not horizons:
             skipped[f"variance of {name}"] = why or NONE_ASKED
             continue
-        seed, termination = profile.config["seed"], profile.config["termination"]
-        every = added_variance(
-            estimator, world.setting.policy, world.setting.starts, horizons, seed, termination
-        )
+        every = added_variance(estimator, world.setting, horizons)
         draws += [((name, n), each) for n, each in zip(horizons, every, strict=True)]
     progress("attribution", len(world.chosen), len(world.chosen))
     return SubstitutionResults(
@@ -116,11 +114,7 @@ def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tu
     the causes are those of the same bias; the truth of a start cannot be substituted into.
     """
     here, steps = world.setting, int(profile.truth["horizon"])
-    at = visits(
-        here.simulator, here.policy, here.starts, here.discount, 1, steps, here.seed,
-        here.termination,
-    )  # fmt: skip
-    setting = replace(here, starts=at)
+    setting = replace(here, starts=visits(replace(here, horizon=steps), 1))
     reference = matched_truth(setting, check=False, progress=progress)
     there = replace(profile, truth={**truth_values(reference, "matched"), "law": VISITED})
     return there, replace(world, setting=setting)
@@ -198,16 +192,6 @@ def _no_redraw(profile: Profile, estimator: Estimator) -> str:
     if isinstance(estimator.states, Recorded):
         return "its noise was recorded and cannot be drawn again"
     return ""
-
-
-def _substituted(
-    profile: Profile, world: World, estimator: Estimator, horizons: Sequence[int]
-) -> Substitutions:
-    here = world.setting
-    return substitutions(
-        estimator, here.simulator, here.policy, here.starts, horizons,
-        int(profile.truth["horizon"]), here.seed, here.termination,
-    )  # fmt: skip
 
 
 def _rows(found: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:

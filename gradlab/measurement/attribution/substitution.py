@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.errors import InputError
@@ -37,6 +37,7 @@ from gradlab.gradients.rollout import (
     rollout_with_jacobians,
     tail_gradient,
 )
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.inner_products import pair_sums
 from gradlab.statistics.shapley import Game, squared_norms
@@ -108,43 +109,35 @@ def named(mask: int) -> frozenset[str]:
     return frozenset(cause for k, cause in enumerate(CAUSES) if mask >> k & 1)
 
 
-def substitutions(
-    estimator: Estimator,
-    simulator: System,
-    policy: nn.Module,
-    starts: Tensor | Path | Starts,
-    horizons: Sequence[int],
-    steps: int,
-    seed: int = 0,
-    termination: str = "ignore",
-) -> Substitutions:
+def substitutions(estimator: Estimator, setting: Setting, horizons: Sequence[int]) -> Substitutions:
     """Everything that the substitutions into one estimator need.
 
     Args:
+        setting: with the truth's T, `Truth.horizon`, as its horizon; on the estimator's states n
+            steps fewer are left.
         horizons: at most 8; the estimator's own horizon is not used.
-        steps: T of the truth, `Truth.horizon`; on the estimator's states n steps fewer are left.
 
     Raises:
         InputError: an estimator other than a rolled-out one with actions "first", or horizons
             that it does not have or that are longer than the truth.
     """
-    begin = checked(estimator, policy, starts, termination)
-    _check(estimator, horizons, steps)
+    begin = checked(estimator, setting.policy, setting.starts, setting.termination)
+    _check(estimator, horizons, setting.horizon)
     augment = augmenting(estimator.entropy) if estimator.entropy else None
-    estimator, policy = softened(estimator, policy, augment)
-    if augment is not None:
-        simulator = augment(simulator)
-    world = _World(estimator, simulator, policy, begin, seed, termination)
-    whole = world.unrolled(begin, 0, steps)
+    estimator, policy = softened(estimator, setting.policy, augment)
+    simulator = setting.simulator if augment is None else augment(setting.simulator)
+    setting = replace(setting, simulator=simulator, policy=policy, starts=begin)
+    world = _World(estimator, setting)
+    whole = world.unrolled(begin, 0, setting.horizon)
     ideal = true_tail(whole, estimator.tail.discount)
     H = max(horizons)
     true_path, true_K = whole.path.cut(H), whole.K[: H + 1]
     path, K = true_path, true_K
     if estimator.states is not simulator:
-        path, K = rollout_with_jacobians(estimator.states, policy, begin, H, seed)
-    there = world.continued(path, horizons, steps, ideal)
+        path, K = rollout_with_jacobians(estimator.states, policy, begin, H, setting.seed)
+    there = world.continued(path, horizons, ideal)
     here = TailGradient(ideal.q_s[: H + 1], ideal.q_a[: H + 1])
-    noise = begin.policy_noise(policy, seed, 0)
+    noise = begin.policy_noise(policy, setting.seed, 0)
     return Substitutions(
         horizons=tuple(horizons),
         discount=estimator.tail.discount,
@@ -179,36 +172,31 @@ class _World:
     """What all rollouts have in common."""
 
     estimator: Estimator
-    simulator: System
-    policy: nn.Module
-    begin: Starts
-    seed: int
-    termination: str
+    setting: Setting
 
     def unrolled(
         self, starts: Starts, first: int, steps: int, alive: Tensor | None = None
     ) -> LinearizedPath:
         """The simulator from step `first` on, on the noise of the truth."""
+        here = self.setting
         path, K = rollout_with_jacobians(
-            self.simulator, self.policy, starts, steps, self.seed, first
+            here.simulator, here.policy, starts, steps, here.seed, first
         )
         if alive is not None:
             path = replace(path, alive=path.alive & alive)
-        return linearize_path(path, self.simulator, K, path.dynamics_noise, self.termination)
+        return linearize_path(path, here.simulator, K, path.dynamics_noise, here.termination)
 
-    def continued(
-        self, path: Path, horizons: Sequence[int], steps: int, ideal: TailGradient
-    ) -> TailGradient:
+    def continued(self, path: Path, horizons: Sequence[int], ideal: TailGradient) -> TailGradient:
         """∇Q^π at the horizons of a path, 0 elsewhere; `ideal` is that of the truth's path."""
         q_s, q_a = torch.zeros_like(path.states), torch.zeros_like(path.actions)
-        own = self.estimator.states is self.simulator
+        simulated = self.estimator.states is self.setting.simulator
         for n in horizons:
-            at, found = n, ideal
-            if n > 0 and not own:
-                starts = replace(self.begin, states=path.states[n], path=None)
-                more = self.unrolled(starts, n, steps - n, path.alive[n])
-                at, found = 0, true_tail(more, self.estimator.tail.discount)
-            q_s[n], q_a[n] = found.q_s[at], found.q_a[at]
+            at, tail = n, ideal
+            if n > 0 and not simulated:
+                starts = replace(self.setting.starts, states=path.states[n], path=None)
+                more = self.unrolled(starts, n, self.setting.horizon - n, path.alive[n])
+                at, tail = 0, true_tail(more, self.estimator.tail.discount)
+            q_s[n], q_a[n] = tail.q_s[at], tail.q_a[at]
         return TailGradient(q_s, q_a)
 
     def both(
@@ -220,14 +208,15 @@ class _World:
         if tail.value == "V":  # which has no θ, and no action: q_s is all of it
             closed = ideal.q_s + torch.einsum("hnas,hna->hns", K, ideal.q_a)
             ideal = TailGradient(closed, torch.zeros_like(ideal.q_a))
-        true = self._linear(states, self.simulator, path, K)
-        own = true if model is self.simulator else self._linear(states, model, path, K)
-        learned = tail_gradient(path, tail.critic, tail.value, self.termination)
-        return Parts(own, learned), Parts(true, ideal)
+        simulator = self.setting.simulator
+        true = self._linear(states, simulator, path, K)
+        modelled = true if model is simulator else self._linear(states, model, path, K)
+        learned = tail_gradient(path, tail.critic, tail.value, self.setting.termination)
+        return Parts(modelled, learned), Parts(true, ideal)
 
     def _linear(self, states: System, model: System, path: Path, K: Tensor) -> LinearizedPath:
         noise = jacobian_noise(states, model, path)
-        return linearize_path(path, model, K, noise, self.termination)
+        return linearize_path(path, model, K, noise, self.setting.termination)
 
 
 def true_tail(linear: LinearizedPath, discount: float) -> TailGradient:

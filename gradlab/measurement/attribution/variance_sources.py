@@ -21,12 +21,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, checked, softened
 from gradlab.gradients.groups import by_group, grouping
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.weighted_terms import carried
 from gradlab.statistics.moments import Estimate, sample_mean
 
@@ -35,12 +35,7 @@ NUMBERS = 1 << 23  # of per-sample gradients held at once, for each of the four 
 
 
 def added_variance(
-    estimator: Estimator,
-    policy: nn.Module,
-    starts: Tensor | Starts,
-    horizons: Sequence[int],
-    seed: int = 0,
-    termination: str = "ignore",
+    estimator: Estimator, setting: Setting, horizons: Sequence[int]
 ) -> list[dict[str, Estimate]]:
     """What each of `DRAWS` adds to the trace of the per-sample covariance, at each horizon.
 
@@ -50,12 +45,12 @@ def added_variance(
     Raises:
         InputError: the estimator does not fit the policy or the starts.
     """
-    begin = checked(estimator, policy, starts, termination)
-    plain, policy = softened(estimator, policy)
+    begin = checked(estimator, setting.policy, setting.starts, setting.termination)
+    plain, policy = softened(estimator, setting.policy)
     plain = replace(plain, tail=replace(plain.tail, horizon=max(horizons)))
     step = max(1, NUMBERS // sum(p.numel() for p in policy.parameters()))
     blocks = [
-        _products(plain, policy, rows, tuple(horizons), seed, termination)
+        _products(plain, replace(setting, policy=policy, starts=rows), tuple(horizons))
         for rows in begin.blocks(step)
     ]
     products = torch.cat(blocks, dim=2)  # [horizons, DRAWS, N]
@@ -69,19 +64,15 @@ def added_variance(
     ]
 
 
-def _products(
-    estimator: Estimator,
-    policy: nn.Module,
-    begin: Starts,
-    horizons: tuple[int, ...],
-    seed: int,
-    termination: str,
-) -> Tensor:
+def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...]) -> Tensor:
     """What each of `DRAWS` adds to ½|g − g′|² of every sample, [horizons, DRAWS, N]."""
     several = [
-        carried(estimator, policy, replace(begin, redrawn=redrawn), horizons, seed, termination)
+        carried(
+            estimator, setting.policy, replace(setting.starts, redrawn=redrawn), horizons,
+            setting.seed, setting.termination,
+        )
         for redrawn in _redrawn()
-    ]
+    ]  # fmt: skip
     found = []
     for k in range(len(horizons)):
         every = [gram.path_gradients(each.jacobian, each.costates[k]) for each in several]

@@ -42,7 +42,7 @@ def explicit_moments(
         several: the estimator, and the same with other critics.
         T: true gradients of the same samples, [N, P].
     """
-    policy, begin = held.policy, held.begin
+    policy, begin = held.setting.policy, held.setting.starts
     horizons = tuple(range(first_horizon(several[0]), several[0].tail.horizon + 1))
     blocks = list(group_blocks(begin.group, SAMPLES))
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.weighted_terms import Carried, Course, Shared, carried
 from gradlab.systems.system import System
 from gradlab.truth.continued import of_starts
@@ -33,10 +33,7 @@ class Held:
         known: a system, and its path from the starts with its own Jacobians, as a truth has it.
     """
 
-    policy: nn.Module
-    begin: Starts
-    seed: int
-    termination: str
+    setting: Setting
     estimators: int
     known: tuple[System, LinearizedPath] | None = None
     shared: dict[tuple[int, int], Shared] = field(default_factory=dict, repr=False)
@@ -48,10 +45,11 @@ class Held:
         every = tuple(range(first_horizon(estimator), estimator.tail.horizon + 1))
         key = id(estimator), *place
         if key not in self.found:
-            shared, part = self.shared.setdefault(place, Shared()), self.begin.block(rows)
+            here, shared = self.setting, self.shared.setdefault(place, Shared())
             self._begin_with(shared, estimator, rows)
-            made = carried(estimator, self.policy, part, every, self.seed, self.termination, shared)
-            share = len(self.begin.states) / max(rows.stop - rows.start, 1)
+            part = here.starts.block(rows)
+            made = carried(estimator, here.policy, part, every, here.seed, here.termination, shared)
+            share = len(here.starts.states) / max(rows.stop - rows.start, 1)
             if made.bytes * share * self.estimators > BYTES:
                 self.shared.clear()
                 return _chosen(made, every, horizons)
@@ -72,7 +70,7 @@ class Held:
             return
         linear = of_starts(whole, rows)
         states, noise = linear.path.states.flatten(0, 1), linear.path.policy_noise.flatten(0, 1)
-        jacobian = partial(policy_jacobian, self.policy, states, noise)
+        jacobian = partial(policy_jacobian, self.setting.policy, states, noise)
         shared.courses[key] = Course(linear.path, linear.K, jacobian)
         shared.linear[*key, id(system)] = linear
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
@@ -96,16 +96,15 @@ def estimator_moments(
     Args:
         rivals: the same estimators with other critics, for the variance across critics.
     """
-    policy, begin, horizon = setting.policy, setting.starts, setting.horizon
-    termination, seed = setting.termination, setting.seed
+    begin, horizon = setting.starts, setting.horizon
     rivals = {} if rivals is None else rivals
     everyone = dict(chosen)
     for name, others in rivals.items():
         everyone |= {_rival(name, k): each for k, each in enumerate(others)}
-    first = first_action_gradients(everyone, policy, begin, horizon, seed, termination, progress)
-    cells, kernels, means, true = _kernel_moments(chosen, first, policy, begin, truth, seed, rivals)
+    first = first_action_gradients(everyone, setting, progress)
+    cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, rivals)
     explicit = {name: each for name, each in chosen.items() if name not in first}
-    held = Held(policy, begin, seed, termination, _count(explicit, rivals))
+    held = Held(setting, _count(explicit, rivals))
     found = explicit_cells(explicit, held, truth, progress, rivals)
     cells, means = cells | found[0], means | found[1]
     if truth.every is not None:
@@ -140,8 +139,8 @@ def _explicit(
     several: Sequence[Estimator], held: Held, T: Tensor | None
 ) -> tuple[list[Moments], Tensor]:
     """Moments and means of an estimator, and the same with other critics, the cheaper way."""
-    begin, estimator = held.begin, several[0]
-    P = sum(p.numel() for p in held.policy.parameters())
+    (begin, policy), estimator = (held.setting.starts, held.setting.policy), several[0]
+    P = sum(p.numel() for p in policy.parameters())
     if len(several) == 1 and P > WIDE and group_count(begin.group) == len(begin.group):
         horizons = tuple(horizons_of(estimator))
         blocks = list(group_blocks(begin.group, SAMPLES))
@@ -149,7 +148,7 @@ def _explicit(
         def rows(block: slice) -> Carried:
             return held.rows(estimator, block, horizons)
 
-        if (found := path_moments(rows, blocks, held.policy, begin, T)) is not None:
+        if (found := path_moments(rows, blocks, policy, begin, T)) is not None:
             return found
     return explicit_moments(several, held, T)
 
@@ -184,13 +183,7 @@ def _rival(name: str, k: int) -> str:
 
 
 def first_action_gradients(
-    chosen: Mapping[str, Estimator],
-    policy: nn.Module,
-    begin: Starts,
-    horizon: int,
-    seed: int,
-    termination: str,
-    progress: Progress,
+    chosen: Mapping[str, Estimator], setting: Setting, progress: Progress = silent
 ) -> dict[str, Tensor]:
     """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
     paths: dict[int, tuple[Path, Tensor]] = {}
@@ -200,20 +193,15 @@ def first_action_gradients(
         if estimator.way.every:
             continue
         progress("estimators", done, len(chosen))
-        along = _linearized(estimator, policy, begin, horizon, seed, termination, paths, linear)
-        tail = tail_gradient(along.path, estimator.tail.critic, estimator.tail.value, termination)
-        last = estimator.tail.horizon
-        found[name] = action_gradients(along, tail, estimator.tail.discount)[: last + 1]
+        along, tail = _linearized(estimator, setting, paths, linear), estimator.tail
+        values = tail_gradient(along.path, tail.critic, tail.value, setting.termination)
+        found[name] = action_gradients(along, values, tail.discount)[: tail.horizon + 1]
     return found
 
 
 def _linearized(
     estimator: Estimator,
-    policy: nn.Module,
-    begin: Starts,
-    horizon: int,
-    seed: int,
-    termination: str,
+    setting: Setting,
     paths: dict[int, tuple[Path, Tensor]],
     linear: dict[tuple[int, int], LinearizedPath],
 ) -> LinearizedPath:
@@ -222,13 +210,15 @@ def _linearized(
     jacobians: System = states if estimator.jacobians is None else estimator.jacobians
     if id(states) not in paths:
         # A rollout is shared, and so as long as the longest horizon; a recording is its own.
-        length = estimator.tail.horizon if isinstance(states, Recorded) else horizon
-        paths[id(states)] = path_with_jacobians(states, policy, begin, length, seed)
+        length = estimator.tail.horizon if isinstance(states, Recorded) else setting.horizon
+        paths[id(states)] = path_with_jacobians(
+            states, setting.policy, setting.starts, length, setting.seed
+        )
     key = id(states), id(jacobians)
     if key not in linear:
         path, K = paths[id(states)]
         noise = jacobian_noise(states, jacobians, path)
-        linear[key] = linearize_path(path, jacobians, K, noise, termination)
+        linear[key] = linearize_path(path, jacobians, K, noise, setting.termination)
     return linear[key]
 
 
@@ -240,10 +230,8 @@ def horizons_of(estimator: Estimator) -> range:
 def _kernel_moments(
     chosen: Mapping[str, Estimator],
     first: Mapping[str, Tensor],
-    policy: nn.Module,
-    begin: Starts,
+    setting: Setting,
     truth: Truth,
-    seed: int,
     rivals: Rivals,
 ) -> tuple[Cells, list[Kernels], Means, Tensor | None]:
     """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
@@ -251,7 +239,8 @@ def _kernel_moments(
     keys = [(name, n) for name in chosen if name in first for n in horizons_of(chosen[name])]
     if not keys:
         return {}, [], {}, None
-    noise = begin.policy_noise(policy, seed, 0)
+    policy, begin = setting.policy, setting.starts
+    noise = begin.policy_noise(policy, setting.seed, 0)
     jacobian = policy_jacobian(policy, begin.states, noise)
     weight = begin.weight[:, None]
     G = torch.stack([first[name][n] for name, n in keys]) * weight

@@ -16,7 +16,7 @@ G_i·T_g = g_i·(J_i T_g),  and  |Σ(G − T)|² = |ΣG|² − 2 ΣG·ΣT + |ΣT
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,6 @@ from gradlab.measurement.moments.sketches import (
 )
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Moments, PairSums
-from gradlab.systems.system import System
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
@@ -82,48 +81,73 @@ def objective_moments(
     """
     visiting = {name: each for name, each in chosen.items() if not each.way.every}
     staying = {name: each for name, each in chosen.items() if name not in visiting}
-    simulator, policy, horizon = setting.simulator, setting.policy, setting.horizon
-    termination, seed = setting.termination, setting.seed
-    begin, samples = affordable(simulator, setting.starts, truth, horizon, samples)
-    known = None if truth.path is None else (simulator, truth.path)
-    held = Held(policy, begin, seed, termination, len(staying), known)
+    begin, samples = affordable(setting, truth, samples)
+    setting = replace(setting, starts=begin)
+    path = None if truth.path is None else (setting.simulator, truth.path)
+    held = Held(setting, len(staying), path)
     cells, means = explicit_cells(staying, held, truth, progress, {})
-    sources = explicit_sources(staying, held, horizon, among=len(chosen))
+    sources = explicit_sources(staying, held, setting.horizon, among=len(chosen))
     T = None if truth.every is None else truth.every.gradients
+    at = begin
     if visiting:
-        steps = max(horizon, 1) if truth.every is None else truth.horizon
-        at = visits(simulator, policy, begin, setting.discount, samples, steps, seed, termination)
-        if termination == "mask":
-            check_alive(at)
-        first = first_action_gradients(visiting, policy, at, horizon, seed, termination, progress)
-        keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
-        jacobian = policy_jacobian(policy, at.states, at.policy_noise(policy, seed, 0))
-        G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
+        there = _visited(visiting, setting, truth, samples, progress)
+        at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
         targets = None if T is None else _targets(T, begin, samples)
-        mean = gram.mean_gradients(jacobian, G)
-        moments = _moments(G, jacobian, at, targets, mean)
-        moments = _sketched(moments, G, jacobian, at, policy, targets)
-        cells |= dict(zip(keys, moments, strict=True))
-        means |= dict(zip(keys, mean, strict=True))
-        kept = kept_horizons(horizon, len(chosen)) if kept is None else kept
-        sources.append(_visiting_source(keys, kept, G, jacobian, samples))
+        moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
+        cells |= dict(zip(there.keys, moments, strict=True))
+        means |= dict(zip(there.keys, mean, strict=True))
+        kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
+        sources.append(_visiting_source(there, kept, samples))
     kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
     true = None if T is None else T.mean(dim=0)
     means = {key: means[key] for key in ordered}
-    where = at if visiting else begin
-    return Measured(ordered, (kernels,), means, true, where, len(begin.states), samples)
+    return Measured(ordered, (kernels,), means, true, at, len(begin.states), samples)
 
 
-def affordable(
-    simulator: System, begin: Starts, truth: Truth, horizon: int, most: int
-) -> tuple[Starts, int]:
+@dataclass(frozen=True)
+class _Visits:
+    """Gradients with θ in the first action, at visited states.
+
+    Attributes:
+        at: the states; jacobian: ∂π/∂θ there.
+        keys: estimator and horizon of each of the K action gradients G [K, N, da], which include
+            the states' weights.
+    """
+
+    at: Starts
+    jacobian: PolicyJacobian
+    keys: list[tuple[str, int]]
+    G: Tensor
+
+
+def _visited(
+    visiting: Mapping[str, Estimator],
+    setting: Setting,
+    truth: Truth,
+    samples: int,
+    progress: Progress,
+) -> _Visits:
+    steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
+    at = visits(replace(setting, horizon=steps), samples)
+    if setting.termination == "mask":
+        check_alive(at)
+    first = first_action_gradients(visiting, replace(setting, starts=at), progress)
+    keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
+    noise = at.policy_noise(setting.policy, setting.seed, 0)
+    jacobian = policy_jacobian(setting.policy, at.states, noise)
+    G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
+    return _Visits(at, jacobian, keys, G)
+
+
+def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     """The starts whose gradients are taken, and how many visited states of each.
 
     Fewer visits where Jacobians are dear; and fewer starts where one visit is, too, and there is no
     truth that all of them would be paired with.
     """
-    price = horizon * linearization_price(simulator) * len(begin.states)
+    begin = setting.starts
+    price = setting.horizon * linearization_price(setting.simulator) * len(begin.states)
     if not price:
         return begin, most
     samples = min(max(int(VISITING / price), 1), most)
@@ -134,15 +158,10 @@ def affordable(
     return begin.block(slice(0, min(few, len(begin.states)))), samples
 
 
-def _visiting_source(
-    keys: list[tuple[str, int]],
-    kept: Sequence[int],
-    G: Tensor,
-    jacobian: PolicyJacobian,
-    samples: int,
-) -> Source:
+def _visiting_source(there: _Visits, kept: Sequence[int], samples: int) -> Source:
     """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
-    chosen = [k for k, (_, n) in enumerate(keys) if n in kept]
+    G, jacobian = there.G, there.jacobian
+    chosen = [k for k, (_, n) in enumerate(there.keys) if n in kept]
     x = G[chosen].reshape(len(chosen), -1, samples, G.shape[2]).transpose(1, 2)
     sample = torch.arange(jacobian.samples).reshape(-1, samples).T
 
@@ -150,17 +169,15 @@ def _visiting_source(
         some = jacobian.rows(sample[:, block].flatten())
         return Carried(x[:, :, block], some, (samples - 1,) * len(chosen))
 
-    return Source(tuple(keys[k] for k in chosen), rows, visits=True)
+    return Source(tuple(there.keys[k] for k in chosen), rows, visits=True)
 
 
-def _moments(
-    G: Tensor, jacobian: PolicyJacobian, at: Starts, targets: Tensor | None, mean: Tensor
-) -> list[Moments]:
-    """Of the gradients J_iᵀ g_i for K sets of action gradients [K, N, da], weights included, whose
-    means are [K, P]."""
-    label, size = grouping(at)
+def _moments(there: _Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
+    """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
+    G, jacobian = there.G, there.jacobian
+    label, size = grouping(there.at)
     squares = by_group(gram.squared_norms(jacobian, G), label)
-    total, within = gram.products(jacobian, G, at.group)
+    total, within = gram.products(jacobian, G, there.at.group)
     gradient = pair_sums(G, total, within, G, total, label)
     if targets is None:
         return [Moments(size, squares[k], row(gradient, k)) for k in range(len(G))]
@@ -174,24 +191,19 @@ def _moments(
 
 
 def _sketched(
-    moments: list[Moments],
-    G: Tensor,
-    jacobian: PolicyJacobian,
-    at: Starts,
-    policy: nn.Module,
-    targets: Tensor | None,
+    moments: list[Moments], there: _Visits, policy: nn.Module, targets: Tensor | None
 ) -> list[Moments]:
     """The same moments with tails and signs."""
-    label, size = grouping(at)
+    label, size = grouping(there.at)
     sketch = sketch_for(policy)
-    J = jacobian_sketch(sketch, jacobian)
+    J = jacobian_sketch(sketch, there.jacobian)
     truth = None if targets is None else true_sketch(_array(explicit_sketch(sketch, targets)), size)
-    found = []
-    for g, each in zip(G, moments, strict=True):
+    sketched = []
+    for g, plain in zip(there.G, moments, strict=True):
         sums = grouped(torch.einsum("na,nas->ns", g, J), label)
         tails, signs = tails_and_signs(sums, size, truth)
-        found.append(replace(each, tails=tails, signs=signs))
-    return found
+        sketched.append(replace(plain, tails=tails, signs=signs))
+    return sketched
 
 
 def _targets(every: Tensor, begin: Starts, samples: int) -> Tensor:
