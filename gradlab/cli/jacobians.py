@@ -66,7 +66,7 @@ class Jacobians:
                 check_model,
                 compare_jacobians,
             )
-            from gradlab.measurement.problem import check_size
+            from gradlab.measurement.arguments import check_size
             from gradlab.networks import checkpoint
 
         task = arguments.named_task(self.task, self.settings)

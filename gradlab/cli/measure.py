@@ -87,9 +87,9 @@ class Measure:
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
+            from gradlab.measurement.arguments import check_arguments, check_networks, check_size
             from gradlab.measurement.laws import resolved
             from gradlab.measurement.measure import measure
-            from gradlab.measurement.problem import check_arguments, check_networks, check_size
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted

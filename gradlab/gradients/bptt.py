@@ -61,15 +61,13 @@ def mean_and_squared_norms(
     autograd cannot pass or layers do not carry all of θ, `horizon_gradients` does it.
     """
     starts = checked(estimator, policy, starts, termination)
-    found = _backpropagated(estimator, policy, starts, seed, termination)
-    if found is not None:
-        return found
+    both = _backpropagated(estimator, policy, starts, seed, termination)
+    if both is not None:
+        return both
     alone = (estimator.tail.horizon,)
     profile = horizon_gradients(
         estimator, policy, starts, horizons=alone, seed=seed, termination=termination
     )
-    if profile.means is None:
-        raise AssertionError("means are there unless they are switched off")
     return profile.means[0], profile.squared_norms[0]
 
 
@@ -78,30 +76,25 @@ def _backpropagated(
 ) -> tuple[Tensor, Tensor] | None:
     estimator, policy = softened(estimator, policy)
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
-    layers, slices = linear_layers(policy), parameter_slices(policy)
     recorded = isinstance(estimator.states, Recorded)
     if not estimator.way.pathwise or recorded or not model.differentiable:
         return None
     probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
     if not has_factors(policy, *probe):
         return None
-    found = _returns(
-        estimator, model, policy, layers, starts, seed, termination, copy_outputs=False
-    )
-    if any(overwritten(calls) for calls in found.calls):
-        found = _returns(
-            estimator, model, policy, layers, starts, seed, termination, copy_outputs=True
-        )
-    rows = len(starts.states)
-    if not all(each_parameter_once(layers, calls, slices, rows) for calls in found.calls):
+    summed = _returns(estimator, policy, starts, seed, termination, copy_outputs=False)
+    if any(overwritten(calls) for calls in summed.calls):
+        summed = _returns(estimator, policy, starts, seed, termination, copy_outputs=True)
+    rows, layers, slices = len(starts.states), linear_layers(policy), parameter_slices(policy)
+    if not all(each_parameter_once(layers, calls, slices, rows) for calls in summed.calls):
         return None
-    outputs = [call.output for calls in found.calls for call in calls]
-    weighted = (found.total * starts.weight).sum()
+    outputs = [call.output for calls in summed.calls for call in calls]
+    weighted = (summed.total * starts.weight).sum()
     grads = torch.autograd.grad(weighted, outputs, allow_unused=True)
     signals = [torch.zeros_like(o) if g is None else g for g, o in zip(grads, outputs, strict=True)]
-    jacobian = _contracted(policy, found.calls, signals)
-    steps, n = len(found.calls), len(starts.states)
-    ones = signals[0].new_ones(1, steps, n, 1)
+    jacobian = _contracted(policy, summed.calls, signals)
+    steps = len(summed.calls)
+    ones = signals[0].new_ones(1, steps, rows, 1)
     mean = path_mean_gradients(jacobian, ones, (steps - 1,))[0]
     return mean, path_squared_norms(jacobian, ones)[0]
 
@@ -126,16 +119,15 @@ def _contracted(
 
 def _returns(
     estimator: Estimator,
-    model: System,
     policy: nn.Module,
-    layers: list[nn.Linear],
     starts: Starts,
     seed: int,
     termination: str,
     copy_outputs: bool,
 ) -> Return:
     """One forward pass of the n-step return; layer calls are recorded where θ counts."""
-    tail, n = estimator.tail, len(starts.states)
+    tail, n, layers = estimator.tail, len(starts.states), linear_layers(policy)
+    model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     frozen = copy.deepcopy(policy).requires_grad_(False)
     s, alive = starts.states, torch.ones(n, dtype=torch.bool, device=starts.states.device)
     total, calls = s.new_zeros(n), []

@@ -31,13 +31,13 @@ class HorizonGradients:
 
     Attributes:
         horizons: K values.
-        means: [K, P] float64, or None where they were not asked for.
+        means: [K, P] float64.
         squared_norms: |G_i|² of every sample, [K, N].
         grouped: some samples share a group, so that they are not independent.
     """
 
     horizons: tuple[int, ...]
-    means: Tensor | None
+    means: Tensor
     squared_norms: Tensor
     grouped: bool = False
 
@@ -51,11 +51,9 @@ class HorizonGradients:
         |mean|² is rounding.
 
         Raises:
-            InputError: the means were not asked for, or samples share groups (use `measure`).
+            InputError: samples share groups (use `measure`).
         """
         n = self.squared_norms.shape[1]
-        if self.means is None:
-            raise InputError("means were not asked for: the variance needs them")
         if self.grouped or n < 2:
             raise InputError("samples share groups or are fewer than 2: use gradlab.measure")
         norms = self.squared_norms.double().mean(dim=1)
@@ -68,7 +66,6 @@ def horizon_gradients(
     starts: Tensor | Path | Starts,
     *,
     horizons: Sequence[int] | None = None,
-    means: bool = True,
     seed: int = 0,
     termination: str = "ignore",
     block: int = BLOCK,
@@ -85,16 +82,17 @@ def horizon_gradients(
     begin = checked(estimator, policy, starts, termination)
     chosen = _chosen(estimator, horizons)
     plain, policy = softened(estimator, policy)
-    n, parts, total = len(begin.states), [], None
+    n, norms = len(begin.states), []
+    means: Tensor | None = None
     for rows in begin.blocks(block):
-        found = carried(plain, policy, rows, chosen, seed, termination)
-        parts.append(path_squared_norms(found.jacobian, found.costates))
-        if means:
-            mean = path_mean_gradients(found.jacobian, found.costates, found.ends)
-            share = mean.double() * (len(rows.states) / n)
-            total = share if total is None else total.add_(share)
+        terms = carried(plain, policy, rows, chosen, seed, termination)
+        norms.append(path_squared_norms(terms.jacobian, terms.costates))
+        mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)
+        share = mean.double() * (len(rows.states) / n)
+        means = share if means is None else means.add_(share)
+    assert means is not None  # there is a start, and so a block
     grouped = len(np.unique(begin.group.cpu().numpy())) < n
-    return HorizonGradients(chosen, total, torch.cat(parts, dim=1), grouped)
+    return HorizonGradients(chosen, means, torch.cat(norms, dim=1), grouped)
 
 
 def _chosen(estimator: Estimator, horizons: Sequence[int] | None) -> tuple[int, ...]:

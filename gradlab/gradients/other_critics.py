@@ -20,6 +20,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.networks.critics import CriticLike, as_critic, same_critic
 
 Critics = CriticLike | Sequence[CriticLike] | None
+OtherCritics = Mapping[str, Sequence[Estimator]]  # by the name of the estimator
 
 
 def listed(critic: Critics) -> tuple[nn.Module, ...]:
@@ -38,23 +39,23 @@ def listed(critic: Critics) -> tuple[nn.Module, ...]:
 
 def with_other_critics(
     chosen: Mapping[str, Estimator],
-    own: Mapping[str, nn.Module | None],
+    owned: Mapping[str, nn.Module | None],
     critics: Sequence[nn.Module],
 ) -> dict[str, list[Estimator]]:
     """For each estimator with a Q critic in its tail, the same with each of the other critics.
 
     Args:
-        own: the critic that each estimator came with, which is not among the others.
+        owned: the critic that each estimator came with, which is not among the others.
         critics: those of the user, at least two or there are no others.
     """
     if len(critics) < 2:
         return {}
     copies = [(critic, copy.deepcopy(critic).double()) for critic in critics]
-    found = {}
+    several = {}
     for name, each in chosen.items():
         if each.tail.critic is None or each.tail.value != "Q":
             continue
-        others = [double for critic, double in copies if not same_critic(critic, own[name])]
+        others = [double for critic, double in copies if not same_critic(critic, owned[name])]
         if others:
-            found[name] = [replace(each, tail=replace(each.tail, critic=c)) for c in others]
-    return found
+            several[name] = [replace(each, tail=replace(each.tail, critic=c)) for c in others]
+    return several

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from gradlab import provenance
+from gradlab.data.noise import stream
 from gradlab.gradients.groups import group_count
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
+from gradlab.measurement.arguments import stepped
 from gradlab.measurement.moments.inner_products import Cells
 from gradlab.runs.profile import COLUMNS, Profile
 from gradlab.statistics import quantities
@@ -90,30 +93,46 @@ def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
 
 def configuration(
     task: Task,
+    setting: Setting,
     policy: nn.Module,
     critic: nn.Module | None,
-    begin: Starts,
-    horizon: int,
     batch: int,
     truth: str,
-    termination: str,
-    seed: int,
     command: str,
 ) -> dict[str, Any]:
-    """What was asked for, as it is recorded."""
+    """What was asked for, as it is recorded.
+
+    Args:
+        setting: as gradients were measured; policy: without an entropy term.
+    """
+    begin = setting.starts
     return {
         "task": task.name,
         "task_parameters": dict(task.parameters),
         "policy_hash": provenance.network_hash(policy),
         "critic_hash": "" if critic is None else provenance.network_hash(critic),
-        "horizon": horizon,
+        "horizon": setting.horizon,
         "starts": len(begin.states),
         "starts_hash": provenance.tensors_hash(begin.states, begin.weight, begin.group),
         "groups": group_count(begin.group),
         "batch": batch,
         "discount": task.discount,
         "truth": truth,
-        "termination": termination,
-        "seed": seed,
+        "termination": setting.termination,
+        "seed": setting.seed,
         "command": command,
     }
+
+
+def predictions(task: Task) -> str:
+    """What a task's model is: its type, and a print of what it predicts from four starts."""
+    if task.prior is None:
+        return "none"
+    s = task.starts(4, stream(0, "probe")).double()
+    a = torch.full((4, task.prior.action_dim), 0.1, dtype=torch.float64)
+    with torch.no_grad():
+        x = stepped(task.prior, s, a)
+    # To six digits: rounding, as of another number of threads, is no other model.
+    _, exponent = torch.frexp(x.nan_to_num())
+    digits = torch.ldexp(torch.ldexp(x.nan_to_num(), 20 - exponent).round(), exponent - 20)
+    return f"{type(task.prior).__name__} {provenance.tensors_hash(digits)[:8]}"

@@ -24,7 +24,7 @@ from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
-from gradlab.measurement.assembly import assembled, configuration, truth_values
+from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
 from gradlab.measurement.bounds import theory
 from gradlab.measurement.laws import Law, TruthKind
@@ -32,7 +32,7 @@ from gradlab.measurement.moments.inner_products import Measured, estimator_momen
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.one_step import Question
 from gradlab.measurement.one_step import consequence as stepped
-from gradlab.measurement.problem import Problem, predictions, problem
+from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import judged_cells
@@ -105,10 +105,11 @@ def measure(
         Interrupted: by Ctrl-C, once every estimator is measured; its profile is what there is.
     """
     begun = time.monotonic()
-    asked = problem(
+    given = Given(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed
     )
-    check_horizons(attribute, asked.horizon)
+    asked = problem(given)
+    check_horizons(attribute, asked.setting.horizon)
     check_judges(judges)
     found = _found(asked, progress)
     profile = _profile(asked, found, command)
@@ -173,15 +174,16 @@ def _found(asked: Problem, progress: Progress) -> _Found:
     if asked.objective:
         measured = objective_moments(asked.chosen, asked.setting, truth, progress)
     else:
-        measured = estimator_moments(asked.chosen, asked.setting, truth, progress, asked.rivals)
+        measured = estimator_moments(
+            asked.chosen, asked.setting, truth, progress, asked.other_critics
+        )
     return _Found(asked, truth, measured, progress)
 
 
 def _profile(asked: Problem, found: _Found, command: str) -> Profile:
     """Moments as labelled values, with what was asked for."""
     config = configuration(
-        asked.task, asked.original, asked.critic, asked.begin, asked.horizon, asked.batch,
-        asked.truth, asked.termination, asked.seed, command,
+        asked.task, asked.setting, asked.original, asked.critic, asked.batch, asked.truth, command,
     )  # fmt: skip
     config |= {
         "model": predictions(asked.task),
@@ -200,6 +202,6 @@ def _profile(asked: Problem, found: _Found, command: str) -> Profile:
     environment = provenance.environment() | {"precision": "float64"}
     truth = truth_values(found.truth, asked.truth)
     profile = assembled(
-        found.measured.cells, asked.horizon, asked.batch, config, environment, truth
+        found.measured.cells, asked.setting.horizon, asked.batch, config, environment, truth
     )
     return replace(profile, kernels=found.measured.kernels)

@@ -118,12 +118,11 @@ def _direction(asked: Question, estimator: Estimator, horizon: int, making: Star
     setting, at = asked.setting, making
     if asked.objective and not estimator.way.every:
         at = visits(replace(setting, starts=making, horizon=asked.truth.horizon), SAMPLES)
-    found = horizon_gradients(
+    gradients = horizon_gradients(
         estimator, setting.policy, at, horizons=[horizon], seed=setting.seed,
         termination=setting.termination,
     )  # fmt: skip
-    assert found.means is not None
-    return found.means[0]
+    return gradients.means[0]
 
 
 def _stepped(

@@ -135,7 +135,7 @@ def _identities() -> list[Check]:
     for actions in ("first", "all"):
         estimator = replace(named.unified(model, critic, GAMMA, 6), actions=actions)
         got = estimator.gradients(policy, starts.states)
-        want = reference_gradients(model, model, actions, policy, critic, starts, 6, GAMMA)
+        want = reference_gradients(estimator, policy, starts)
         worst = max(worst, float((got - want).abs().max() / want.abs().max()))
     name = "sweep of horizons less autograd, relative"
     return [Check(name, 0.0, worst, worst - 1e-10, worst + 1e-10), _theorem_one()]

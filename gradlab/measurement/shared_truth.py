@@ -19,10 +19,10 @@ from gradlab import provenance
 from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
-from gradlab.gradients.starts import Starts
+from gradlab.measurement.arguments import FEWEST, check_arguments, check_networks
 from gradlab.measurement.assembly import assembled, configuration, truth_values
 from gradlab.measurement.moments.inner_products import estimator_moments
-from gradlab.measurement.problem import check_arguments, check_networks, estimators_at, starts_of
+from gradlab.measurement.problem import estimators_at, starts_of
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
 from gradlab.runs.profile import Profile
@@ -36,30 +36,17 @@ class SharedTruth:
     """The matched truth of gradients with θ in the first action, for one policy and its starts.
 
     Attributes:
-        policy: a float64 copy.
-        horizon, batch, termination, seed: as in `measure`.
+        setting: where gradients are taken; its policy is a float64 copy.
         reference: the truth itself.
+        batch: as in `measure`.
         law: "start", or "given" for states that the caller drew (see `gradlab.measurement.laws`).
     """
 
     task: Task
-    policy: nn.Module
-    begin: Starts
+    setting: Setting
     reference: Truth
-    horizon: int
     batch: int
-    termination: str
-    seed: int
     law: str
-
-    @property
-    def setting(self) -> Setting:
-        """Where gradients are taken."""
-        task = self.task
-        return Setting(
-            task.simulator, self.policy, self.begin, task.discount, self.horizon,
-            self.termination, self.seed,
-        )  # fmt: skip
 
     def profile(
         self,
@@ -77,12 +64,11 @@ class SharedTruth:
         Raises:
             InputError: there is none, or one is no `Estimator`.
         """
-        begun = time.monotonic()
-        chosen = estimators_at(self.task, None, estimators, self.horizon)
+        begun, horizon = time.monotonic(), self.setting.horizon
+        chosen = estimators_at(self.task, None, estimators, horizon)
         measured = estimator_moments(chosen, self.setting, self.reference, progress)
         config = configuration(
-            self.task, self.policy, None, self.begin, self.horizon, self.batch, "matched",
-            self.termination, self.seed, command,
+            self.task, self.setting, self.setting.policy, None, self.batch, "matched", command,
         )  # fmt: skip
         config |= {
             "law": self.law,
@@ -93,8 +79,8 @@ class SharedTruth:
             "wall_seconds": f"{time.monotonic() - begun:.1f}",
         }
         truth = truth_values(self.reference, "matched")
-        found = assembled(measured.cells, self.horizon, self.batch, config, environment, truth)
-        return replace(found, kernels=measured.kernels) if kernels else found
+        profile = assembled(measured.cells, horizon, self.batch, config, environment, truth)
+        return replace(profile, kernels=measured.kernels) if kernels else profile
 
 
 @differentiating
@@ -119,16 +105,10 @@ def shared_truth(
         InputError: names the argument, what it got and what to do.
     """
     H = task.horizon if horizon is None else horizon
-    check_arguments(H, starts if isinstance(starts, int) else 4, batch, termination)
+    check_arguments(H, starts if isinstance(starts, int) else FEWEST, batch, termination)
     check_networks(task, policy, None)
     policy, begin = double_copy("policy", policy), starts_of(task, starts, seed)
-    reference = matched_truth(
-        Setting(
-            task.simulator, policy, begin, task.discount, H, termination=termination, seed=seed
-        ),
-        kinds=["first"],
-        check=check,
-        progress=progress,
-    )
+    setting = Setting(task.simulator, policy, begin, task.discount, H, termination, seed)
+    reference = matched_truth(setting, kinds=["first"], check=check, progress=progress)
     law = "start" if isinstance(starts, int) else "given"
-    return SharedTruth(task, policy, begin, reference, H, batch, termination, seed, law)
+    return SharedTruth(task, setting, reference, batch, law)

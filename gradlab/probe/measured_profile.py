@@ -38,7 +38,7 @@ def gradients(
         names: of the estimators, the first axis of cells.
     """
     profile = truth.profile(chosen, kernels=True)
-    H, batch = truth.horizon, truth.batch
+    H, batch = truth.setting.horizon, truth.batch
     row = _cells(profile, names, H) | {
         "truth_norm": float(profile.truth.get("norm", np.nan)),
         "truth_checked": int(truth.reference.checked),
@@ -54,7 +54,8 @@ def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, f
     """float32 against float64; nothing where the system cannot compute in float32."""
     name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
     try:
-        found = in_float32(chosen[name], truth.policy, truth.begin, truth.seed)
+        here = truth.setting
+        found = in_float32(chosen[name], here.policy, here.starts, here.seed)
     except Exception:  # a user's system or critic may refuse it in any way
         return {}
     return {"float32_cosine": found.cosine, "float32_error": found.error}

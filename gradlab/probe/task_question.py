@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from gradlab.errors import InputError
-from gradlab.measurement.problem import check_networks
+from gradlab.measurement.arguments import check_networks
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.statistics.moments import Array
 from gradlab.tasks import Task

@@ -27,7 +27,7 @@ from gradlab.data.trajectories import Trajectories
 from gradlab.errors import InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative
 from gradlab.fitting.model_settings import ModelSettings
-from gradlab.measurement.problem import check_arguments, check_networks
+from gradlab.measurement.arguments import check_arguments, check_networks
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent

@@ -65,9 +65,8 @@ class Bench:
 def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = silent) -> Bench:
     """Roll the simulator out and differentiate it, once for all models."""
     simulator = truth.task.simulator
-    path, K = rollout_with_jacobians(
-        simulator, truth.policy, truth.begin, truth.horizon, truth.seed
-    )
+    here = truth.setting
+    path, K = rollout_with_jacobians(simulator, here.policy, here.starts, here.horizon, here.seed)
     visited = visit(simulator, None, path, K, progress)
     found = regions(truth.task, visited)
     if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
@@ -104,9 +103,8 @@ def simulator_values(bench: Bench) -> list[Value]:
 
 def model_values(name: str, system: System, bench: Bench) -> list[Value]:
     """Predictions, Jacobian errors and growth of one model."""
-    own, K = rollout_with_jacobians(
-        system, bench.truth.policy, bench.truth.begin, bench.truth.horizon, bench.truth.seed
-    )
+    here = bench.truth.setting
+    own, K = rollout_with_jacobians(system, here.policy, here.starts, here.horizon, here.seed)
     chained = blocks(system, own, own.dynamics_noise, silent, "")
     return [
         *_predictions(name, system, bench),
@@ -120,7 +118,7 @@ def gradient_values(
 ) -> list[Value]:
     """Errors of the gradient through each model at horizons 1 … H, and what follows."""
     truth = bench.truth
-    tail = Tail(truth.horizon, bench.critic, truth.task.discount)
+    tail = Tail(truth.setting.horizon, bench.critic, truth.task.discount)
     estimators = {name: Estimator(each, each, "first", tail) for name, each in systems.items()}
     profile = truth.profile(estimators, progress=progress)
     return [value for name in systems for value in _of_profile(name, profile)]

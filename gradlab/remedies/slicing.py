@@ -10,7 +10,7 @@ starts; the random direction is every model's.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.return_slices import Slice, random_direction, slices
 from gradlab.measurement.shared_truth import SharedTruth
@@ -54,7 +54,7 @@ def lines(
 ) -> Lines:
     """Of one trial: each model's own surface, and in the first trial the simulator's, which costs
     most."""
-    tail = Tail(truth.horizon, critic, truth.task.discount)
+    tail = Tail(truth.setting.horizon, critic, truth.task.discount)
     own = model_lines(truth, models, tail)
     if not first:
         return own
@@ -85,7 +85,8 @@ def simulator_lines(truth: SharedTruth, models: Mapping[str, System], tail: Tail
         along = _directions(truth, model, tail)
         along.pop(RANDOM)
         rows += _rows(_cut(truth, simulator, whole, along), name, SIMULATOR, h)
-    random = _cut(truth, simulator, whole, {RANDOM: random_direction(truth.policy, truth.seed)})
+    at_random = {RANDOM: random_direction(truth.setting.policy, truth.setting.seed)}
+    random = _cut(truth, simulator, whole, at_random)
     rows += _rows(random, SIMULATOR, SIMULATOR, h)
     return Lines(tuple(rows), tuple(_roughness(truth, random, SIMULATOR, h)))
 
@@ -96,30 +97,30 @@ def columns(rows: tuple[Row, ...]) -> dict[str, NDArray[np.generic]]:
     return {name: np.array([row[name] for row in rows], kinds.get(name, float)) for name in COLUMNS}
 
 
-def _few(truth: SharedTruth) -> Starts:
-    return truth.begin.block(slice(0, min(STARTS, len(truth.begin.states))))
+def _few(truth: SharedTruth) -> Setting:
+    """Some of the starts."""
+    begin = truth.setting.starts
+    return replace(truth.setting, starts=begin.block(slice(0, min(STARTS, len(begin.states)))))
 
 
 def _directions(truth: SharedTruth, model: System, tail: Tail) -> dict[str, Tensor]:
-    means = horizon_gradients(
-        Estimator(model, model, "first", tail), truth.policy, _few(truth),
-        horizons=[tail.horizon], seed=truth.seed, termination=truth.termination,
-    ).means  # fmt: skip
-    assert means is not None
-    gradient = means[0]
-    found = {RANDOM: random_direction(truth.policy, truth.seed)}
+    few = _few(truth)
+    gradient = horizon_gradients(
+        Estimator(model, model, "first", tail), few.policy, few.starts,
+        horizons=[tail.horizon], seed=few.seed, termination=few.termination,
+    ).means[0]  # fmt: skip
+    at_random = {RANDOM: random_direction(few.policy, few.seed)}
     norm = gradient.norm()
-    return found | ({GRADIENT: gradient} if torch.isfinite(norm) and norm > 0 else {})
+    return at_random | ({GRADIENT: gradient} if torch.isfinite(norm) and norm > 0 else {})
 
 
 def _cut(
     truth: SharedTruth, system: System, tail: Tail, directions: Mapping[str, Tensor]
 ) -> dict[str, Slice]:
-    surface = Estimator(system, system, "first", tail)
+    surface, few = Estimator(system, system, "first", tail), _few(truth)
     return slices(
-        surface, truth.policy, _few(truth), directions, seed=truth.seed,
-        termination=truth.termination,
-    )  # fmt: skip
+        surface, few.policy, few.starts, directions, seed=few.seed, termination=few.termination
+    )
 
 
 def _rows(found: Mapping[str, Slice], model: str, surface: str, h: int) -> list[Row]:
@@ -132,7 +133,7 @@ def _rows(found: Mapping[str, Slice], model: str, surface: str, h: int) -> list[
 
 def _roughness(truth: SharedTruth, found: Mapping[str, Slice], model: str, h: int) -> list[Value]:
     """Left-out values are those of the trial's starts, where the lines are of all of them."""
-    whole = len(truth.begin.states) <= STARTS
+    whole = len(truth.setting.starts.states) <= STARTS
     estimates = {direction: line.roughness() for direction, line in found.items()}
     return [
         Value(model, Key("roughness", direction, h), each.value, each.left_out if whole else None)

@@ -14,32 +14,25 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import jacobian_noise, rollout
 from gradlab.gradients.starts import Starts
-from gradlab.gradients.ways import WAYS
 from gradlab.networks.critics import judge
 from gradlab.networks.interface import act
-from gradlab.systems.system import System
 
 
 def reference_gradients(
-    states: System,
-    jacobians: System,
-    actions: str,
+    estimator: Estimator,
     policy: nn.Module,
-    critic: nn.Module | None,
     starts: Starts,
-    horizon: int,
-    discount: float,
-    *,
-    value: str = "Q",
-    terminal_action: str = "attached",
-    termination: str = "ignore",
     seed: int = 0,
+    termination: str = "ignore",
 ) -> Tensor:
     """Per-sample gradients [N, P] by one backward pass per start; differentiable systems only."""
+    states, tail, horizon = estimator.states, estimator.tail, estimator.tail.horizon
+    jacobians = states if estimator.jacobians is None else estimator.jacobians
     frozen = copy.deepcopy(policy)
-    later = policy if WAYS[actions].every else frozen
+    later = policy if estimator.way.every else frozen
     path = rollout(states, policy, starts, horizon, seed)
     xi = jacobian_noise(states, jacobians, path)
     s, total, discounting = starts.states, starts.states.new_zeros(len(starts.weight)), 1.0
@@ -49,21 +42,21 @@ def reference_gradients(
         mask = path.alive[t].to(s.dtype) if termination == "mask" else 1.0
         total = total + discounting * mask * out.reward
         s = path.states[t + 1] + (out.state - out.state.detach())
-        discounting *= discount
-    if critic is not None:
+        discounting *= tail.discount
+    if tail.critic is not None:
         mask = path.alive[horizon].to(s.dtype) if termination == "mask" else 1.0
         tail_policy = policy if horizon == 0 else later
-        if terminal_action == "detached":
+        if tail.terminal_action == "detached":
             tail_policy = frozen
         a = act(tail_policy, s, path.policy_noise[horizon])
-        total = total + discounting * mask * judge(critic, value, s, a)
+        total = total + discounting * mask * judge(tail.critic, tail.value, s, a)
     parameters = list(policy.parameters())
-    return torch.stack([_flat_gradient(each, parameters) for each in total * starts.weight])
+    return torch.stack([_flat_gradient(term, parameters) for term in total * starts.weight])
 
 
 def _flat_gradient(output: Tensor, parameters: list[nn.Parameter]) -> Tensor:
     """Zeros for frozen and unused parameters."""
     trained = [p for p in parameters if p.requires_grad]
     grads = torch.autograd.grad(output, trained, retain_graph=True, allow_unused=True)
-    found = {id(p): g for p, g in zip(trained, grads, strict=True) if g is not None}
-    return torch.cat([found.get(id(p), torch.zeros_like(p)).flatten() for p in parameters])
+    given = {id(p): g for p, g in zip(trained, grads, strict=True) if g is not None}
+    return torch.cat([given.get(id(p), torch.zeros_like(p)).flatten() for p in parameters])

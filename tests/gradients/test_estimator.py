@@ -45,10 +45,8 @@ def test_sweeps_equal_autograd_at_every_horizon(world, kind, spliced, terminatio
         for horizon in (0, 1, 2, 6):
             estimator = Estimator(states, jacobians, actions, Tail(horizon, critic, 0.95))
             got = estimator.gradients(policy, starts, seed=3, termination=termination)
-            want = reference_gradients(
-                states, jacobians, actions, policy, critic, as_starts(starts, states.state_dim),
-                horizon, 0.95, seed=3, termination=termination,
-            )  # fmt: skip
+            begin = as_starts(starts, states.state_dim)
+            want = reference_gradients(estimator, policy, begin, 3, termination)
             assert (got - want).abs().max() <= 1e-10 * max(1.0, float(want.abs().max()))
             mean = estimator.mean_gradient(policy, starts, seed=3, termination=termination)
             torch.testing.assert_close(mean, want.mean(dim=0), rtol=1e-10, atol=1e-10)
@@ -77,11 +75,9 @@ def test_value_critics_and_detached_tails_equal_autograd(actions):
     for value, inputs in (("V", 2), ("Q", 4)):
         for terminal in ("attached", "detached"):
             tail = Tail(3, Critic(inputs), 0.9, value=value, terminal_action=terminal)
-            got = Estimator(simulator, model, actions, tail).gradients(policy, starts)
-            want = reference_gradients(
-                simulator, model, actions, policy, tail.critic, as_starts(starts, 2), 3, 0.9,
-                value=value, terminal_action=terminal,
-            )  # fmt: skip
+            estimator = Estimator(simulator, model, actions, tail)
+            got = estimator.gradients(policy, starts)
+            want = reference_gradients(estimator, policy, as_starts(starts, 2))
             torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
 
 

@@ -86,7 +86,6 @@ class World:
         whole = Estimator(self.simulator, self.simulator, actions, Tail(T, None, self.gamma))
         true = whole.mean_gradient(self.policy, self.starts)
         found = horizon_gradients(self.estimator(states, actions), self.policy, self.starts)
-        assert found.means is not None
         return (found.means - true).norm(dim=1).numpy()
 
     def setting(self, starts: Starts) -> Setting:

@@ -110,7 +110,7 @@ def test_the_error_of_no_change_is_in_standard_deviations(world):
 def test_biases_of_planted_models_are_their_closed_forms(world):
     systems = {"bad": scalar(*BAD).simulator, "better": scalar(*BETTER).simulator}
     values = model_values.gradient_values(systems, world)
-    s2 = world.truth.begin.states[:, 0].numpy() ** 2
+    s2 = world.truth.setting.starts.states[:, 0].numpy() ** 2
     n, infinite = len(s2), slope(A, B, 4000)
     for name, (a, b) in (("bad", BAD), ("better", BETTER)):
         found = gradient(values, name)

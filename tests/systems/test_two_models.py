@@ -71,7 +71,7 @@ def test_one_system_is_the_estimator_with_its_two_parts() -> None:
     tail = Tail(3, critic, 0.95)
     whole = Estimator(BOTH, BOTH, "all", tail)
     found = whole.gradients(policy, STATE)
-    wanted = reference_gradients(BOTH, BOTH, "all", policy, critic, as_starts(STATE, 2), 3, 0.95)
+    wanted = reference_gradients(whole, policy, as_starts(STATE, 2))
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-10)
     # By hand, without BOTH's own splice: the gradient model has no noise to infer.
     mean = replace(whole, states=PREDICTION, jacobians=TwoModels(GRADIENT, GRADIENT))

@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from gradlab import systems
+from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.gradients.tail import Tail
 from gradlab.measurement.measure import measure
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import inverted_pendulum
@@ -360,9 +362,8 @@ def test_mujoco_its_analytic_twin_autodiff_and_differences_have_one_truth():
         assert chained.distance < 1e-3 * chained.gradients.norm(dim=1).mean()
     few = as_starts(starts.states[:3], 4)
     for actions in ("first", "all"):
-        want = reference_gradients(
-            twin.simulator, twin.simulator, actions, policy, None, few, 25, 0.98
-        )
+        system, tail = twin.simulator, Tail(25, None, 0.98)
+        want = reference_gradients(Estimator(system, system, actions, tail), policy, few)
         if actions == "all":
             got = oracles.unroll_all_actions(Setting(mujoco.simulator, policy, few, 0.98, 25))
         else:

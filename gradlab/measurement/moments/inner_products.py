@@ -18,6 +18,7 @@ from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.groups import by_group, group_count, grouping
+from gradlab.gradients.other_critics import OtherCritics
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
     LinearizedPath,
@@ -59,7 +60,6 @@ WIDE = 4096  # parameters beyond which explicit gradients cost more than kernels
 
 Cells = dict[tuple[str, int], Moments]
 Means = dict[tuple[str, int], Tensor]
-Rivals = Mapping[str, Sequence[Estimator]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +89,23 @@ def estimator_moments(
     setting: Setting,
     truth: Truth,
     progress: Progress = silent,
-    rivals: Rivals | None = None,
+    other_critics: OtherCritics | None = None,
 ) -> Measured:
     """Moments of every estimator at every horizon it has, and their kernels.
 
     Args:
-        rivals: the same estimators with other critics, for the variance across critics.
+        other_critics: the same estimators with other critics, for the variance across critics.
     """
     begin, horizon = setting.starts, setting.horizon
-    rivals = {} if rivals is None else rivals
+    other_critics = {} if other_critics is None else other_critics
     everyone = dict(chosen)
-    for name, others in rivals.items():
-        everyone |= {_rival(name, k): each for k, each in enumerate(others)}
+    for name, others in other_critics.items():
+        everyone |= {_with_critic(name, k): each for k, each in enumerate(others)}
     first = first_action_gradients(everyone, setting, progress)
-    cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, rivals)
+    cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, other_critics)
     explicit = {name: each for name, each in chosen.items() if name not in first}
-    held = Held(setting, _count(explicit, rivals))
-    found = explicit_cells(explicit, held, truth, progress, rivals)
+    held = Held(setting, _count(explicit, other_critics))
+    found = explicit_cells(explicit, held, truth, progress, other_critics)
     cells, means = cells | found[0], means | found[1]
     if truth.every is not None:
         true = truth.every.gradients.mean(dim=0)
@@ -120,7 +120,11 @@ def estimator_moments(
 
 
 def explicit_cells(
-    chosen: Mapping[str, Estimator], held: Held, truth: Truth, progress: Progress, rivals: Rivals
+    chosen: Mapping[str, Estimator],
+    held: Held,
+    truth: Truth,
+    progress: Progress,
+    other_critics: OtherCritics,
 ) -> tuple[Cells, Means]:
     """Moments and means of estimators with θ in every action."""
     T = None if truth.every is None else truth.every.gradients
@@ -128,7 +132,7 @@ def explicit_cells(
     means: Means = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         progress("estimators", done, len(chosen))
-        moments, mean = _explicit((estimator, *rivals.get(name, ())), held, T)
+        moments, mean = _explicit((estimator, *other_critics.get(name, ())), held, T)
         keys = [(name, n) for n in horizons_of(estimator)]
         cells |= dict(zip(keys, moments, strict=True))
         means |= dict(zip(keys, mean, strict=True))
@@ -174,11 +178,11 @@ def explicit_sources(
     return [source(name, each) for name, each in chosen.items()]
 
 
-def _count(chosen: Mapping[str, Estimator], rivals: Rivals) -> int:
-    return sum(1 + len(rivals.get(name, ())) for name in chosen)
+def _count(chosen: Mapping[str, Estimator], other_critics: OtherCritics) -> int:
+    return sum(1 + len(other_critics.get(name, ())) for name in chosen)
 
 
-def _rival(name: str, k: int) -> str:
+def _with_critic(name: str, k: int) -> str:
     return f"{name}\0{k}"
 
 
@@ -232,7 +236,7 @@ def _kernel_moments(
     first: Mapping[str, Tensor],
     setting: Setting,
     truth: Truth,
-    rivals: Rivals,
+    other_critics: OtherCritics,
 ) -> tuple[Cells, list[Kernels], Means, Tensor | None]:
     """Moments of all first-action estimators by one pass over the Gram kernel, and the means of
     their gradients and of the truth."""
@@ -245,7 +249,10 @@ def _kernel_moments(
     weight = begin.weight[:, None]
     G = torch.stack([first[name][n] for name, n in keys]) * weight
     T = G[:0] if truth.first is None else (truth.first.gradients * weight)[None]
-    D = [_across_critics(first, name, n, len(rivals.get(name, ()))) * weight for name, n in keys]
+    D = [
+        _across_critics(first, name, n, len(other_critics.get(name, ()))) * weight
+        for name, n in keys
+    ]
     parts = [len(G), len(T), *map(len, D)]
     every, fold = torch.cat([G, T, *D]), folds_of(begin)[0]
     folds, inside = gram.fold_products(jacobian, every, begin.group, fold, FOLDS)  # Θ formed once
@@ -292,10 +299,10 @@ def _against_truth(
     }
 
 
-def _across_critics(first: Mapping[str, Tensor], name: str, n: int, rivals: int) -> Tensor:
+def _across_critics(first: Mapping[str, Tensor], name: str, n: int, others: int) -> Tensor:
     """Action gradients with each critic less their mean, over √(C − 1), [C, N, da]; [0, N, da]."""
-    every = torch.stack([first[name][n], *(first[_rival(name, k)][n] for k in range(rivals))])
-    return (every - every.mean(dim=0)) / rivals**0.5 if rivals else every[:0]
+    every = torch.stack([first[name][n], *(first[_with_critic(name, k)][n] for k in range(others))])
+    return (every - every.mean(dim=0)) / others**0.5 if others else every[:0]
 
 
 def _mean_pairs(sums: PairSums) -> PairSums | None:

@@ -110,9 +110,10 @@ def _against_simulator(
     run: Run, model: System, tail: Tail, truth: SharedTruth
 ) -> Mapping[str, Estimate]:
     """The same gradient on the simulator in the truth's place."""
+    here = truth.setting
     G, T = (
         Estimator(system, system, "first", tail)
-        .gradients(truth.policy, truth.begin.states, truth.seed, truth.termination)
+        .gradients(here.policy, here.starts.states, here.seed, here.termination)
         .numpy()
         for system in (model, run.task.simulator)
     )

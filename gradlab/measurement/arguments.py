@@ -1,0 +1,159 @@
+"""What a measurement refuses before anything is computed: numbers, memory, networks, estimators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from gradlab import validation
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.gradients.estimator import TERMINATIONS, Estimator
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments.visited import SAMPLES
+from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import (
+    act,
+    check_critic,
+    check_policy,
+    check_trainable,
+    double_copy,
+    noise_dim,
+)
+from gradlab.networks.rows import check_rows
+from gradlab.systems.recorded import Recorded
+from gradlab.systems.system import System
+from gradlab.tasks import Task
+from gradlab.truth.oracles import effective_horizon
+
+FEWEST = 4  # groups that a jackknife needs
+MEMORY = 8e9  # bytes of Jacobians that are held at once
+
+
+def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:
+    """What can be refused before anything is computed.
+
+    Raises:
+        InputError: names the argument, its value and what is expected.
+    """
+    validation.whole("horizon", horizon)
+    if starts < FEWEST:
+        raise InputError(
+            f"starts is {starts}, expected at least {FEWEST}: intervals leave starts out"
+        )
+    validation.whole("starts", starts)
+    validation.whole("batch", batch, 1)
+    validation.word("termination", termination, TERMINATIONS)
+
+
+def check_size(task: Task, horizon: int, starts: int) -> None:
+    """Before starts are drawn: what could not be held in any case.
+
+    Raises:
+        InputError: names both numbers.
+    """
+    _refuse(_paths(task, horizon, starts), horizon, starts)
+
+
+def check_memory(
+    task: Task,
+    policy: nn.Module,
+    chosen: Mapping[str, Estimator],
+    horizon: int,
+    starts: int,
+    truth: str,
+) -> None:
+    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and,
+    where θ counts in every action, the truth's explicit gradients and its own longer path."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    objective = truth == "objective"
+    needed = _paths(task, horizon, starts * (SAMPLES if objective else 1))
+    if objective or any(each.way.every for each in chosen.values()):
+        needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
+        needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
+    _refuse(needed, horizon, starts)
+
+
+def _paths(task: Task, horizon: int, starts: int) -> int:
+    """Bytes of the Jacobians of three systems."""
+    ds, da = task.simulator.state_dim, task.simulator.action_dim
+    return 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
+
+
+def _refuse(needed: int, horizon: int, starts: int) -> None:
+    if needed > MEMORY:
+        raise InputError(
+            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.3g} GB, more than "
+            f"{MEMORY / 1e9:.0f} GB: lower one of them"
+        )
+
+
+def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | None) -> None:
+    """Try networks on two starts of the task before anything expensive begins.
+
+    Raises:
+        InputError: names the network and what does not fit.
+    """
+    probe, da = task.starts(2, stream(0, "probe")), task.simulator.action_dim
+    if policy is not None:
+        original = double_copy("policy", policy)
+        check_policy(original, probe, da)
+        check_trainable(policy)
+        noise = torch.zeros(len(probe), noise_dim(policy), dtype=torch.float64)
+        with torch.enable_grad():
+            attached = act(original, probe.double(), noise).requires_grad
+        if not attached:
+            raise InputError(
+                "policy has no gradient in its parameters: its actions are detached; remove "
+                "no_grad, detach, rounding or numpy between them"
+            )
+    if critic is not None:
+        check_critic(double_copy("critic", as_critic(critic)), "Q", probe, da)
+
+
+def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, truth: str) -> None:
+    if truth == "objective" and not estimator.way.every and isinstance(estimator.states, Recorded):
+        raise InputError(
+            f"{name} reads recorded states, which the objective's truth would have to leave: use "
+            f"truth='matched', or actions='all'"
+        )
+    if estimator.tail.discount != task.discount:
+        raise InputError(
+            f"{name} has discount {estimator.tail.discount}, the task {task.discount}: "
+            f"their gradients differ in scale; use one discount"
+        )
+    if estimator.states.state_dim != task.simulator.state_dim:
+        raise InputError(
+            f"{name} has states of state_dim {estimator.states.state_dim}, the task's simulator "
+            f"has {task.simulator.state_dim}"
+        )
+    if estimator.tail.critic is not None:
+        check_critic(
+            estimator.tail.critic, estimator.tail.value, begin.states, task.simulator.action_dim
+        )
+
+
+def check_steps(
+    task: Task, policy: nn.Module, chosen: Mapping[str, Estimator], begin: Starts
+) -> None:
+    """Every system treats rows alone, on two starts."""
+    two = begin.block(slice(0, 2))
+    with torch.no_grad():
+        action = act(policy, two.states, two.policy_noise(policy, 0, 0))
+    named = {id(task.simulator): ("simulator", task.simulator)}
+    named |= {} if task.prior is None else {id(task.prior): ("prior model", task.prior)}
+    for name, each in chosen.items():
+        for system in (each.states, each.jacobians):
+            if system is not None:
+                named.setdefault(id(system), (f"model of {name}", system))
+    for name, system in named.values():
+        if not isinstance(system, Recorded):
+            check_rows(f"step of the {name}", partial(stepped, system), two.states, action)
+
+
+def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
+    found = system.step(state, action, None)
+    return torch.cat([found.state, found.reward[:, None]], dim=1)
