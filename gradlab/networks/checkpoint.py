@@ -22,17 +22,18 @@ from gradlab.networks import tensors
 from gradlab.networks.critics import FunctionCritic
 from gradlab.networks.ensemble import MemberMLP
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
-from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.mlp import Policy, QCritic, VCritic
 from gradlab.networks.policies import Gaussian, GaussianPolicy
 from gradlab.storage.whole_files import placed
 from gradlab.user_code.loading import is_user_function, load_made
 
 KEY = "gradlab.architecture"
-Kind = Policy | GaussianPolicy | QCritic | MemberMLP | GaussianEnsemble
+Kind = Policy | GaussianPolicy | QCritic | VCritic | MemberMLP | GaussianEnsemble
 KINDS: Mapping[str, type[Kind]] = {
     "policy": Policy,
     "gaussian_policy": GaussianPolicy,
     "q_critic": QCritic,
+    "v_critic": VCritic,
     "member_mlp": MemberMLP,
     "gaussian_ensemble": GaussianEnsemble,
 }

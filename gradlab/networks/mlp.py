@@ -1,6 +1,6 @@
 """Multilayer perceptrons for policies and critics: linear layers and elementwise maps only.
 
-    π(s) = W_L σ(… σ(W_1 (c ⊙ s) + b_1) …) + b_L          Q(s, a): the same of [c ⊙ s, a]
+    π(s), V(s) = W_L σ(… σ(W_1 (c ⊙ s) + b_1) …) + b_L    Q(s, a): the same of [c ⊙ s, a]
 
 The observation scale c is a fixed first layer, not part of the state and not a parameter.
 Defaults: two hidden layers of 256 ELU units (MPG, Table VI). Each network carries its
@@ -137,4 +137,34 @@ class QCritic(nn.Module):
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         value: Tensor = self.network(torch.cat([state, action], dim=-1))
+        return value.squeeze(-1)
+
+
+@final
+class VCritic(nn.Module):
+    """A state value: state [N, ds] → value [N]."""
+
+    architecture: dict[str, Any]
+
+    def __init__(
+        self,
+        state_dim: int,
+        hidden: Sequence[int] = (256, 256),
+        activation: str = "elu",
+        scale: Sequence[float] | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = mlp([state_dim, *hidden, 1], activation, scale, bias)
+        self.architecture = {
+            "kind": "v_critic",
+            "state_dim": state_dim,
+            "hidden": list(hidden),
+            "activation": activation,
+            "scale": None if scale is None else [float(c) for c in scale],
+            "bias": bias,
+        }
+
+    def forward(self, state: Tensor) -> Tensor:
+        value: Tensor = self.network(state)
         return value.squeeze(-1)

@@ -9,13 +9,14 @@ are frozen values with one method each. An algorithm that needs a new part adds 
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
               the sum, at the temperature of the target; `Mixture.samples` are paths per state.
               SVG's replayed paths with inferred noise, or SHAC's window, are losses of their own.
-    target    `targets.Target`: target(context, batch). STEVE's weighted horizons or a V critic's
-              target are such values; MAGE's penalty goes with the critic's loss in `learner`.
+    target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). STEVE's weighted
+              horizons are such a value.
+    critic    `critics.CriticLoss`: loss(context, batch, critics, target). MAGE's penalty is one.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
     batches   `run.next_batch` draws them from replay: a window on policy, or a second replay that a
               model fills (MBPO, MAAC, DDPPO), is another way to draw, beside `Algorithm.reuse`.
-    targets'  `learner` blends target networks by τ in one line after each policy update: other
-    networks  kinds, such as copies every k updates, become a value there.
+    targets'  `target_networks.TargetNetwork`: follow(target, live, …), of policy and critic: by τ,
+    networks  a copy every k updates, or none.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
+from gradlab.training.critics import CriticLoss, MeanSquare
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.policy_losses import Mixture, PolicyLoss, Term
+from gradlab.training.target_networks import Polyak, TargetNetwork
 from gradlab.training.targets import NStep, OneStep, Soft, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
@@ -49,6 +52,7 @@ __all__ = [
 
 Policy = Literal["deterministic", "gaussian"]
 MIXTURE = Mixture()
+MEAN_SQUARE = MeanSquare()
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,12 @@ class Algorithm:
         policy_rate, value_rate: learning rates, from → to, linear in the iteration.
         clip: largest norm of a gradient; None: no limit.
         hidden, activation, batch, replay, tau: MPG Table VI unless said.
+        target_policy, target_critic: how they follow (`target_networks`); None: by `tau`.
         model: how the model is learned; None: the task's prior.
         policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
             policy's), or None.
-        loss: what the terms and their weights are put into.
+        loss: what the terms and their weights are put into; critic_loss: what brings the critics
+            to their target.
     """
 
     name: str
@@ -92,6 +98,9 @@ class Algorithm:
     policy_spectral: Which | None = None
     critic_spectral: Which | None = None
     loss: PolicyLoss = MIXTURE
+    critic_loss: CriticLoss = MEAN_SQUARE
+    target_policy: TargetNetwork | None = None
+    target_critic: TargetNetwork | None = None
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -154,6 +163,12 @@ class Algorithm:
     @property
     def critics(self) -> int:
         return self.target.critics
+
+    @property
+    def following(self) -> dict[str, TargetNetwork]:
+        """How the target of policy and critic follows."""
+        plain = Polyak(self.tau)
+        return {"policy": self.target_policy or plain, "critic": self.target_critic or plain}
 
     @property
     def needs_model(self) -> bool:

@@ -11,9 +11,12 @@ from typing import Any
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
-from gradlab.training.algorithms import MIXTURE, Algorithm
+from gradlab.training.algorithms import Algorithm
 from gradlab.training.settings import Settings, for_task
 from gradlab.training.weights import MeasuredWeights, Rule, Weights
+
+# What rows had not from the beginning is left out where it is as it was: earlier runs go on.
+YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic")
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
@@ -30,10 +33,12 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "discount": task.discount,
         "settings": asdict(settings),
     }
-    if algorithm.loss == MIXTURE:
-        del config["algorithm"]["loss"]  # runs from before rows had a loss go on
-    else:
-        config["algorithm"]["loss_rule"] = type(algorithm.loss).__name__
+    for name in YOUNGER:
+        value = getattr(algorithm, name)
+        if value == Algorithm.__dataclass_fields__[name].default:
+            del config["algorithm"][name]
+        else:
+            config["algorithm"][f"{name}_rule"] = type(value).__name__
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     plain: dict[str, object] = json.loads(json.dumps(config))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
@@ -17,7 +18,16 @@ from gradlab.training.models.seed_models import Model
 # state [E, N, ds], noise [E, N, noise_dim] → action [E, N, da], log π [E, N];
 # None stands for the noise and the density of a deterministic policy.
 Act = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
-Value = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, N]
+
+
+class Value(Protocol):
+    """What it is worth to be in a state and act there; a critic of states needs no action."""
+
+    def __call__(
+        self, state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+    ) -> Tensor:
+        """State [E, N, ds], action [E, N, da], its log π [E, N] → [E, N], entropy included."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ import torch
 
 from gradlab.data.noise import child
 from gradlab.errors import InputError
-from gradlab.networks.mlp import Policy, QCritic
+from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.critics import Critic
 
 LOG_STD = (-5.0, 2.0)
 
@@ -49,7 +50,7 @@ def check_fits(algorithm: Algorithm, task: Task) -> None:
 
 def networks(
     algorithm: Algorithm, task: Task, seed: int
-) -> tuple[Policy | GaussianPolicy, list[QCritic]]:
+) -> tuple[Policy | GaussianPolicy, list[Critic]]:
     """Freshly initialised policy and critics of one seed; the global random state is left alone."""
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     scale, limit = task.observation_scale, task.action_limit
@@ -65,5 +66,6 @@ def networks(
             )
         else:
             policy = Policy(ds, da, **shape, limit=limit)
-        critics = [QCritic(ds, da, **shape) for _ in range(algorithm.critics)]
+        kind = algorithm.target.kind
+        critics = [kind.module(ds, da, shape) for _ in range(algorithm.critics)]
     return policy, critics

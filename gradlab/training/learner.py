@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import numpy as np
@@ -19,11 +20,11 @@ from torch import Tensor, nn
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.networks.mlp import QCritic
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.context import Act, Context, Objective, Value
+from gradlab.training.context import Act, Context, Objective
+from gradlab.training.critics import Critic, Valuing
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
@@ -91,6 +92,7 @@ class Learner:
         clip, (policy_rate, value_rate) = algorithm.clip, self._rates(0)
         self.trained_policy = Trained(policies, policy_rate, clip, algorithm.policy_spectral)
         self.trained_critic = Trained(critics, value_rate, clip, algorithm.critic_spectral)
+        self.valuing = Valuing(algorithm.target.kind, algorithm.critics, self.objective)
         self.target_policy, self.target_critic = self.policy.copied(), self.critic.copied()
         self.model: Model | None = None if algorithm.model is not None else task.prior
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
@@ -112,19 +114,17 @@ class Learner:
         begun = time.perf_counter()
         for trained, rate in zip(self._trained.values(), self._rates(iteration), strict=True):
             trained.set_rate(rate)
-        fresh = iteration % self.algorithm.reuse == 0 or self._cached is None
-        if fresh:
-            self._cached = self._targets(iteration, batch)
-        assert self._cached is not None
-        critic_loss, value, critic_norm = self._update_critic(batch, self._cached)
+        critic_loss, value, critic_norm = self._update_critic(iteration, batch)
         middle = time.perf_counter()
         weights = self.weights(iteration)
         policy_norm = policy_loss = None
         horizon = 0
-        if iteration % self.algorithm.delay == 0:
+        acted = iteration % self.algorithm.delay == 0
+        if acted:
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
-            _blend(self.target_policy, self.policy, self.algorithm.tau)
-            _blend(self.target_critic, self.critic, self.algorithm.tau)
+        follow = self.algorithm.following
+        follow["policy"](self.target_policy, self.policy, iteration, acted)
+        follow["critic"](self.target_critic, self.critic, iteration, acted)
         return Update(
             critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
@@ -159,14 +159,6 @@ class Learner:
             density = density - log_tanh_slope(latent, self.limit)
         return self._squashed(latent), density.sum(dim=2)
 
-    def values(self, critic: Network, state: Tensor, action: Tensor) -> Tensor:
-        """Every critic's value, [E, C, N]."""
-        both = torch.cat([state, action], dim=2)
-        count = self.algorithm.critics
-        if count > 1:
-            both = both[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        return critic(both).view(len(self.seeds), count, -1)
-
     def finite(self) -> NDArray[np.bool_]:
         """Seeds whose parameters are all finite, [E]."""
         parameters = [*self.policy.parameters, *self.critic.parameters]
@@ -190,7 +182,7 @@ class Learner:
         """The first critic of one seed, in the task's own rewards."""
         first = member * self.algorithm.critics
         critic = unstacked(critics or self.critic, first, self.critic_module)
-        assert isinstance(critic, QCritic)
+        assert isinstance(critic, Critic)
         last = critic.network[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
@@ -247,10 +239,6 @@ class Learner:
         policy, critic = (first + (last - first) * done for first, last in pairs)
         return policy, critic
 
-    @torch.no_grad()
-    def _targets(self, iteration: int, batch: Batch) -> Tensor:
-        return self.algorithm.target(self._context(iteration, self.draws), batch)
-
     def _context(
         self, iteration: int, draws: Draws, watch: Callable[[Tensor], None] | None = None
     ) -> Context:
@@ -260,14 +248,14 @@ class Learner:
             watch: is shown every action of the policy that carries θ.
         """
         gaussian = self.algorithm.policy == "gaussian"
-        critic = self.critic.frozen()
+        valuing, critic = self.valuing, self.critic.frozen()
         return Context(
             objective=self.objective,
             act=self._acting(self.policy, watch),
             frozen=self._acting(self.policy.frozen()),
             target_act=self._acting(self.target_policy),
-            value=self._least(critic) if self.algorithm.target.least else self._first(critic),
-            target_value=self._least(self.target_critic),
+            value=(valuing.least if self.algorithm.target.least else valuing.first)(critic),
+            target_value=valuing.least(self.target_critic),
             simulator=self.task.simulator,
             model=self.model,
             draws=draws,
@@ -289,16 +277,13 @@ class Learner:
 
         return act
 
-    def _least(self, critic: Network) -> Value:
-        return lambda state, action: self.values(critic, state, action).amin(dim=1)
-
-    def _first(self, critic: Network) -> Value:
-        first = critic.every(self.algorithm.critics)
-        return lambda state, action: first(torch.cat([state, action], dim=2)).squeeze(2)
-
-    def _update_critic(self, batch: Batch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value = self.values(self.critic, batch.state, batch.action)
-        loss = 0.5 * (target[:, None] - value).square().mean(dim=2)
+    def _update_critic(self, iteration: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        context = self._context(iteration, self.draws)
+        if iteration % self.algorithm.reuse == 0 or self._cached is None:
+            with torch.no_grad():
+                self._cached = self.algorithm.target(context, batch)
+        critics = partial(self.valuing.every, self.critic)
+        loss, value = self.algorithm.critic_loss(context, batch, critics, self._cached)
         norm = self.trained_critic.step(loss.sum(), self.algorithm.critics)
         return loss.detach().sum(dim=1), value.detach().mean(dim=(1, 2)), norm
 
@@ -319,8 +304,3 @@ class Learner:
 def _common(weights: Floats) -> Floats:
     """Of all seeds, [terms]: theirs where they are the same, else the mean."""
     return weights[0] if (weights == weights[0]).all() else np.asarray(weights.mean(axis=0))
-
-
-@torch.no_grad()
-def _blend(target: Network, live: Network, tau: float) -> None:
-    torch._foreach_lerp_(target.parameters, live.parameters, tau)

@@ -135,7 +135,7 @@ def _weighted_return(
     home, longest = here.detached(), _longest(chosen)
     for t in range(last + 1):
         if t in chosen:
-            value = objective.soft(context.value(here.state, here.action), here.log_prob)
+            value = context.value(here.state, here.action, here.log_prob)
             tail = rewards + discount**t * alive * value
             total = total + state.new_tensor(chosen[t]) * tail.mean(dim=1)
         if t == last:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.training.context import Context, Objective
+from gradlab.training.critics import Kind, Q
 from gradlab.training.models.seed_models import model_step
 
 
@@ -25,7 +26,7 @@ class Target(Protocol):
 
     Attributes:
         name: for `gradlab list algorithms`.
-        critics: how many are fitted to it, side by side.
+        kind: what they value; critics: how many are fitted to it, side by side.
         least: the policy ascends the smallest of them (SAC), else the first (TD3).
         soft: it values r − α log π, and needs a stochastic policy; temperature: α.
         of_model: it rolls the model out.
@@ -33,6 +34,8 @@ class Target(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
     @property
     def critics(self) -> int: ...
     @property
@@ -60,6 +63,7 @@ class OneStep:
     twin: bool = False
     smoothing: float = 0.0
     limit: float = 0.5
+    kind: ClassVar[Kind] = Q
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
@@ -96,6 +100,7 @@ class NStep:
     system: Literal["simulator", "model"]
     steps: int = 25
     tail: tuple[float, float] | None = None
+    kind: ClassVar[Kind] = Q
     critics: ClassVar[int] = 1
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = False
@@ -137,6 +142,7 @@ class Soft:
 
     temperature: float = 0.03
     name: ClassVar[str] = "clipped double soft Q"
+    kind: ClassVar[Kind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
@@ -145,8 +151,8 @@ class Soft:
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         noise = context.normal("target action", batch.action.shape[1:])
         action, log_prob = context.act(batch.next_state, noise)
-        value = context.target_value(batch.next_state, action)
-        return bootstrapped(batch, context.objective.soft(value, log_prob), context.objective)
+        value = context.target_value(batch.next_state, action, log_prob)
+        return bootstrapped(batch, value, context.objective)
 
 
 def within(action: Tensor, limit: Tensor | None) -> Tensor:

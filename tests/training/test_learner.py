@@ -77,7 +77,7 @@ def deterministic(learner, model):
     """The context of a deterministic learner."""
     frozen, critic = learner.policy.frozen(), learner.critic.frozen()
     return context(
-        learner.policy, lambda s, a: learner.values(critic, s, a)[:, 0], Objective(GAMMA), model,
+        learner.policy, learner.valuing.first(critic), Objective(GAMMA), model,
         frozen=lambda state, noise: (frozen(state), None),
     )  # fmt: skip
 
@@ -141,7 +141,7 @@ def linear_act(state):
     return state[..., :2] * 0.5
 
 
-def sum_value(state, action):
+def sum_value(state, action, log_prob=None):
     return state.sum(2) + 2 * action.sum(2)
 
 
@@ -214,7 +214,7 @@ def test_the_exported_critic_values_unscaled_rewards():
     learner = Learner(small("td3"), task(), settings(reward_scale=0.01))
     state = torch.randn(1, 16, 3, dtype=torch.float64)
     action = torch.randn(1, 16, 2, dtype=torch.float64)
-    trained = learner.values(learner.critic, state, action)[0, 0]
+    trained = learner.valuing.every(learner.critic, state, action)[0, 0]
     torch.testing.assert_close(
         learner.critic_of(0).double()(state[0], action[0]), trained / 0.01, rtol=1e-5, atol=1e-5
     )

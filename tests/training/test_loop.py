@@ -20,54 +20,13 @@ from gradlab.storage.journal import Journal, read
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS
-from gradlab.training.algorithms import find
 from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-
-SMALL = dict(
-    iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
-    evaluation_starts=8, log_every=10, checkpoint_every=20, termination="ignore",
-    at_end="restart", keep=(0.0, 1.0),
-    precision="float64",
-)  # fmt: skip
-
-
-MODEL = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
-
-
-def push(state, action, noise):
-    moved = 0.9 * state + 0.2 * torch.sin(state.roll(1, 1)) + 0.1 * noise
-    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
-    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
-
-
-def task():
-    world = from_function(
-        push, state_dim=3, action_dim=2, noise_dim=3, alive=lambda state: state[:, 0].abs() < 2.5
-    )
-
-    def starts(n, generator):
-        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
-
-    return gradlab.Task("push", world, world, starts, 0.9, 5, action_limit=(2.0, 1.0))
-
-
-def row(name):
-    found = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
-    return found if found.model is None else replace(found, model=MODEL)
-
-
-def numbers(path, seed=0):
-    """All parameters of one seed's kept policy and critic at the end."""
-    folders = sorted(path.with_name(path.stem + "-checkpoints").iterdir())
-    files = [folders[-1] / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
-    parts = [p.detach().flatten() for file in files for p in checkpoint.load(file).parameters()]
-    return torch.cat(parts)
+from tests.training.small_runs import SMALL, numbers, push, row, same_tables, task
 
 
 @pytest.fixture(scope="module")
@@ -130,13 +89,6 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     for seed in range(2):
         assert torch.equal(numbers(uncut, seed), numbers(cut, seed))
     same_tables(uncut, cut)
-
-
-def same_tables(first, second):
-    for table in ("updates", "evaluations"):
-        ours, theirs = (read(path).groups[table] for path in (first, second))
-        for column in (name for name in ours if "seconds" not in name):
-            np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
 
 
 def test_training_is_the_same_every_time_and_leaves_the_random_state_alone(tmp_path):

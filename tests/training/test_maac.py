@@ -118,8 +118,8 @@ def test_every_action_of_the_sum_counts_its_entropy():
     def act(state, noise):
         return noise, noise.sum(dim=2)
 
-    def nothing(state, action):
-        return state.new_zeros(state.shape[:2])
+    def entropy_alone(state, action, log_prob):
+        return -ALPHA * log_prob
 
     still = from_function(lambda s, a: (s, s.new_zeros(len(s))), state_dim=2, action_dim=2)
     first, later = torch.ones(1, 4, 2).double(), 3 * torch.ones(1, 3, 4, 2).double()
@@ -129,7 +129,7 @@ def test_every_action_of_the_sum_counts_its_entropy():
             return {"action": first, "later actions": later}[name]
 
     context = Context(
-        Objective(GAMMA, temperature=ALPHA), act, act, act, nothing, nothing, still, still,
+        Objective(GAMMA, temperature=ALPHA), act, act, act, entropy_alone, entropy_alone, still, still,
         Draws(), 0, noise_dim=2,
     )  # fmt: skip
     state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()

@@ -310,7 +310,7 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     def frozen(states, noise):
         return states @ policy.detach(), None
 
-    def value(states, actions):
+    def value(states, actions, log_prob=None):
         return states.sum(2) + actions.square().sum(2)
 
     nothing, draws = state.new_zeros(2, 4), Draws((0, 1), torch.float64, "cpu")

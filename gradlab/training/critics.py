@@ -1,0 +1,146 @@
+"""What critics value, and by what loss they are fitted: values with a method each.
+
+    Q(s, a)        an action value: −α log π(a|s) is added to it where the return is soft
+    V(s)           a state value: no action, and the entropy of its action is inside it
+
+    mean square    ½ mean (y − critic)², y the target of the row
+
+A target states which critics it is for, and how many (`targets.Target.kind`, `critics`). Targets
+and policy losses know a `Value` alone: what it is worth to be in a state and act there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from gradlab.data.replay import Batch
+from gradlab.networks.mlp import QCritic, VCritic
+from gradlab.training.context import Context, Objective, Value
+from gradlab.training.members import Network
+
+Critic = QCritic | VCritic
+Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
+
+
+class Kind(Protocol):
+    """What a critic is a value of.
+
+    Attributes:
+        name: for messages.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
+        """A fresh network; `shape`: hidden, activation, scale."""
+        ...
+
+    def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
+        """What the network is given, [E, N, in]."""
+        ...
+
+    def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
+        """The soft value [E, N] of a state, from the critic's and log π of the action there."""
+        ...
+
+
+@dataclass(frozen=True)
+class ActionValue:
+    """Q(s, a)."""
+
+    name: ClassVar[str] = "Q(s, a)"
+
+    def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
+        return QCritic(state_dim, action_dim, **shape)
+
+    def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
+        assert action is not None
+        return torch.cat([state, action], dim=2)
+
+    def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
+        return objective.soft(value, log_prob)
+
+
+@dataclass(frozen=True)
+class StateValue:
+    """V(s)."""
+
+    name: ClassVar[str] = "V(s)"
+
+    def module(self, state_dim: int, action_dim: int, shape: dict[str, Any]) -> Critic:
+        return VCritic(state_dim, **shape)
+
+    def inputs(self, state: Tensor, action: Tensor | None) -> Tensor:
+        return state
+
+    def soft(self, objective: Objective, value: Tensor, log_prob: Tensor | None) -> Tensor:
+        return value
+
+
+Q, V = ActionValue(), StateValue()
+
+
+@dataclass(frozen=True)
+class Valuing:
+    """How the critics of a row are called: C per seed, side by side in a `Network` of [E · C]."""
+
+    kind: Kind
+    count: int
+    objective: Objective
+
+    def every(self, network: Network, state: Tensor, action: Tensor | None) -> Tensor:
+        """[E, C, N]"""
+        x = self.kind.inputs(state, action)
+        if self.count > 1:
+            x = x[:, None].expand(-1, self.count, -1, -1).flatten(0, 1)
+        return network(x).view(state.shape[0], self.count, -1)
+
+    def least(self, network: Network) -> Value:
+        """The smallest of a seed's critics (SAC; the targets of TD3)."""
+
+        def value(
+            state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+        ) -> Tensor:
+            smallest = self.every(network, state, action).amin(dim=1)
+            return self.kind.soft(self.objective, smallest, log_prob)
+
+        return value
+
+    def first(self, network: Network) -> Value:
+        """The first of a seed's critics, which the policies of DDPG and TD3 ascend."""
+        firsts = network.every(self.count)
+
+        def value(
+            state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+        ) -> Tensor:
+            single = firsts(self.kind.inputs(state, action)).squeeze(2)
+            return self.kind.soft(self.objective, single, log_prob)
+
+        return value
+
+
+class CriticLoss(Protocol):
+    """What a row's `critic_loss` is."""
+
+    def __call__(
+        self, context: Context, batch: Batch, critics: Every, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of every critic [E, C], and its values at the batch [E, C, N]; target: [E, N]."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeanSquare:
+    """½ mean (y − critic)²."""
+
+    def __call__(
+        self, context: Context, batch: Batch, critics: Every, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value = critics(batch.state, batch.action)
+        return 0.5 * (target[:, None] - value).square().mean(dim=2), value

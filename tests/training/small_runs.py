@@ -1,0 +1,62 @@
+"""A small world and short runs in it, for the tests of whole runs."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+import gradlab
+from gradlab.networks import checkpoint
+from gradlab.storage.journal import read
+from gradlab.systems import from_function
+from gradlab.training.algorithms import find
+from gradlab.training.models.model_choice import LearnedModel
+
+SMALL = dict(
+    iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
+    evaluation_starts=8, log_every=10, checkpoint_every=20, termination="ignore",
+    at_end="restart", keep=(0.0, 1.0),
+    precision="float64",
+)  # fmt: skip
+MODEL = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
+
+
+def push(state, action, noise):
+    moved = 0.9 * state + 0.2 * torch.sin(state.roll(1, 1)) + 0.1 * noise
+    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
+    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
+
+
+def task():
+    """Three coordinates, two actions; episodes end far out."""
+    world = from_function(
+        push, state_dim=3, action_dim=2, noise_dim=3, alive=lambda state: state[:, 0].abs() < 2.5
+    )
+
+    def starts(n, generator):
+        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
+
+    return gradlab.Task("push", world, world, starts, 0.9, 5, action_limit=(2.0, 1.0))
+
+
+def row(name):
+    """A row of the table with small networks."""
+    small = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+    return small if small.model is None else replace(small, model=MODEL)
+
+
+def numbers(path, seed=0):
+    """All parameters of one seed's kept policy and critic at the end."""
+    folders = sorted(path.with_name(path.stem + "-checkpoints").iterdir())
+    files = [folders[-1] / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
+    files = [file for file in files if file.exists()]  # a row without critics keeps none
+    parts = [p.detach().flatten() for file in files for p in checkpoint.load(file).parameters()]
+    return torch.cat(parts)
+
+
+def same_tables(first, second):
+    """Every number of two runs but the time that they took."""
+    for table in ("updates", "evaluations"):
+        ours, theirs = (read(path).groups[table] for path in (first, second))
+        for column in (name for name in ours if "seconds" not in name):
+            np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
