@@ -17,12 +17,12 @@ FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
 
 Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
-"criterion met" speaks of the test that opens the script, not of the paper: a claim that holds in
-part says so in its verdict. Intervals are 95% unless the verdict says otherwise; remedies are
-compared on the same data, starts, noise and initial weights.
+The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
+paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
+otherwise; remedies are compared on the same data, starts, noise and initial weights.
 """
 TABLE = """
-| claim | paper | criterion met | verdict and numbers | command, commit |
+| claim | paper | outcome | verdict and numbers | command, commit |
 |---|---|---|---|---|
 """
 TRAINING = """
@@ -51,8 +51,8 @@ def refresh(folder: Path = FOLDER) -> None:
     parts, left = [HEAD], dict(verdicts)
     for title, order in SECTIONS.items():
         stems = [stem for name in order for stem in left if _belongs(stem, name)]
-        parts.append(_section(title, [left.pop(stem) for stem in stems]))
-    parts.append(_section("Others", list(left.values())))
+        parts.append(_section(title, [left.pop(stem) for stem in stems], folder))
+    parts.append(_section("Others", list(left.values()), folder))
     if (folder / "training" / "README.md").is_file():
         parts.append(TRAINING)
     (folder / "README.md").write_text("".join(parts))
@@ -63,10 +63,10 @@ def _belongs(stem: str, name: str) -> bool:
     return stem == name.lower() or stem.startswith(f"{name.lower()}-")
 
 
-def _section(title: str, verdicts: Sequence[Mapping[str, object]]) -> str:
+def _section(title: str, verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
     if not verdicts:
         return ""
-    return f"\n## {title}\n{TABLE}" + "".join(map(row, verdicts))
+    return f"\n## {title}\n{TABLE}" + "".join(row(made, folder) for made in verdicts)
 
 
 def main(output: Path = FOLDER) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,16 +17,18 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from analyses.criteria import PARTS, PREMISES, outcome, parts_of
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
 HEADER = """# Claims of the papers, tested again
 
 Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
-"criterion met" speaks of the test that opens the script, not of the paper: a claim that is wrong as
-printed says so in its verdict. Intervals are 95% unless the verdict says otherwise.
+The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
+paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
+says otherwise.
 
-| claim | paper | criterion met | verdict and numbers | command, commit |
+| claim | paper | outcome | verdict and numbers | command, commit |
 |---|---|---|---|---|
 """
 
@@ -91,17 +94,22 @@ def main(output: Path = FOLDER) -> None:
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
     page = output / "README.md"
     _, heading, more = (page.read_text() if page.is_file() else "").partition("\n## ")
-    page.write_text(HEADER + "".join(row(each) for each in rows) + heading + more)
+    page.write_text(HEADER + "".join(row(made, output) for made in rows) + heading + more)
 
 
-def row(made: Mapping[str, object]) -> str:
-    """The line of one saved verdict in a table of claims."""
+def row(made: Mapping[str, object], folder: Path) -> str:
+    """The line of one verdict saved in a folder, in a table of claims."""
     kept = made["environment"]
     assert isinstance(kept, dict)
-    met = "yes" if made["holds"] else "**no**"
+    claim = str(made["claim"])
+    word: str = "criterion met" if made["holds"] else "criterion not met"
+    if claim in PARTS or claim in PREMISES:
+        # A run at a smaller scale lacks numbers that the criterion asks for.
+        with suppress(KeyError):
+            word = outcome(parts_of(claim, folder / claim.lower()))
     sentence = str(made["sentence"]).replace("|", r"\|")
     source = f"`{made['command']}`, {kept['commit']}"
-    return f"| {made['claim']} | {made['paper']} | {met} | {sentence} | {source} |\n"
+    return f"| {made['claim']} | {made['paper']} | **{word}** | {sentence} | {source} |\n"
 
 
 if __name__ == "__main__":
