@@ -9,12 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
-from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 
 from analyses.third_party_outcome import Ear, Outcome, heard
-from gradlab.integrations.stable_baselines3 import ProbeCallback
 
-ALGORITHMS: Mapping[str, Any] = {"td3": TD3, "ddpg": DDPG, "sac": SAC, "ppo": PPO, "a2c": A2C}
+ALGORITHMS = ("td3", "ddpg", "sac", "ppo", "a2c")
 WARM = {"learning_starts": 300, "buffer_size": 20_000}
 LENGTH = {"td3": 1300, "ddpg": 800, "sac": 800, "ppo": 4096, "a2c": 3000}  # 500 to 640 updates
 Wrapper = Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]
@@ -32,9 +30,13 @@ def run(
         wrapped: around the environment; planted: into the model, before it learns.
         settings: of the algorithm.
     """
+    import stable_baselines3  # takes half a second
+
+    from gradlab.integrations.stable_baselines3 import ProbeCallback
+
     world = gymnasium.make(task)
     given = settings | (WARM if name in ("td3", "ddpg", "sac") else {})
-    model = ALGORITHMS[name](
+    model = getattr(stable_baselines3, name.upper())(
         "MlpPolicy", world if wrapped is None else wrapped(world), seed=seed, device="cpu", **given
     )
     if planted is not None:

@@ -12,8 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.text import Text
@@ -48,6 +46,9 @@ def cut_down(figures: Sequence[Figure], folder: Path) -> Iterator[None]:
 
 def _cut(file: str, characters: set[int], small: Path) -> None:
     """Writes the font of these characters and the hyphen and minus that an axis may need."""
+    from fontTools import subset  # takes half a second, which a page without new figures saves
+    from fontTools.ttLib import TTFont
+
     options = subset.Options(layout_features=[], glyph_names=False, hinting=True)
     options.drop_tables += ["GSUB", "GPOS", "GDEF", "kern", "FFTM"]
     with TTFont(file, lazy=True) as font:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3 import PPO, SAC, TD3
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from gradlab.integrations.stable_baselines3 import ProbeCallback
 from gradlab.storage import journal
-from tests.integrations.bits import Integrator, integrator_task, often, same, seeded, streams
+from tests.integrations.bits import integrator_task, often, same, streams
 from tests.integrations.bits import trained as modules_of
 
-SMALL = {"policy_kwargs": {"net_arch": [8]}, "seed": 0, "gamma": 0.5}
+SMALL = {"policy_kwargs": {"net_arch": [8]}, "gamma": 0.5}
 REPLAYED = {"learning_starts": 20, "batch_size": 16, "buffer_size": 2000}
-# Name → class, arguments, steps beside those of the updates asked for, observations normalised.
-CASES: dict[str, tuple[Any, dict[str, Any], int, bool]] = {
-    "TD3": (TD3, SMALL | REPLAYED | {"policy_delay": 1}, 25, True),
-    "SAC": (SAC, SMALL | REPLAYED, 25, False),
-    "PPO": (PPO, SMALL | {"n_steps": 64, "batch_size": 8, "n_epochs": 5}, 64, True),
+# Name → settings, steps beside those of the updates, observations normalised.
+CASES: dict[str, tuple[dict[str, Any], int, bool]] = {
+    "TD3": (SMALL | REPLAYED | {"policy_delay": 1}, 25, True),
+    "SAC": (SMALL | REPLAYED, 25, False),
+    "PPO": (SMALL | {"n_steps": 64, "batch_size": 8, "n_epochs": 5}, 64, True),
 }
 
 
@@ -47,14 +43,10 @@ def left(model: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def learned(name: str, updates: int, callback: ProbeCallback | None) -> dict[str, Any]:
-    kind, given, beside, normalised = CASES[name]
+def learned(sb3: Any, name: str, updates: int, callback: Any) -> dict[str, Any]:
+    settings, beside, normalised = CASES[name]
     steps = beside + (64 * (updates // 40) if name == "PPO" else updates)
-    environment: Any = DummyVecEnv([Integrator])
-    if normalised:
-        environment = VecNormalize(environment)
-    seeded()
-    model = kind("MlpPolicy", environment, **copy.deepcopy(given))  # models write into it
+    model = sb3.model_of(name, settings, normalised=normalised)
     model.learn(steps, callback=callback)
     return left(model)
 
@@ -62,11 +54,12 @@ def learned(name: str, updates: int, callback: ProbeCallback | None) -> dict[str
 @pytest.mark.parametrize("updates", [240, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", list(CASES))
 def test_a_model_learns_the_same_bits_with_a_probe(
-    name: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sb3: Any, name: str, updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     often_enough = often(monkeypatch, updates // 4)
-    callback = ProbeCallback(tmp_path / "run.h5", integrator_task(), **often_enough)
-    without, with_one = learned(name, updates, None), learned(name, updates, callback)
+    callback = sb3.ProbeCallback(tmp_path / "run.h5", integrator_task(), **often_enough)
+    without = learned(sb3, name, updates, None)
+    with_one = learned(sb3, name, updates, callback)
     assert same(without, with_one)
     tables = journal.read(tmp_path / "run.h5").groups
     assert tables["vitals"]["update"].values[-1] >= updates

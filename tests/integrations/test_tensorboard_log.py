@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 import gradlab
 from gradlab.errors import InputError
@@ -29,6 +27,18 @@ from tests.integrations.bits import (
     tables,
     trained,
 )
+
+
+def writer_to(folder: Path) -> Any:
+    from torch.utils.tensorboard import SummaryWriter  # takes a second
+
+    return SummaryWriter(folder)
+
+
+def events_in(folder: Path) -> Any:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
 
 
 class Critic(nn.Module):
@@ -75,11 +85,11 @@ def test_a_loop_computes_the_same_bits_while_tensorboard_is_written(
 ) -> None:
     without = climbed((), 1000)
     rows: list[dict[str, Any]] = []
-    with SummaryWriter(tmp_path) as writer:
+    with writer_to(tmp_path) as writer:
         found = climbed((log_to(writer), rows.append), 1000, **often(monkeypatch))
     assert same(without, found)
     assert {"vitals": 10, "measured": 4}.items() <= tables(rows).items()
-    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    events = events_in(tmp_path)
     for table, name in (("vitals", "grad_norm"), ("measured", "bias2/model/3")):
         expected = [
             (row["step"], torch.tensor(row[f"{table}/{name}"]).float().item())
@@ -93,9 +103,9 @@ def test_names_are_what_tensorboard_takes_steps_never_fall_and_nan_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[dict[str, Any]] = []
-    with SummaryWriter(tmp_path) as writer:
+    with writer_to(tmp_path) as writer:
         climbed((log_to(writer), rows.append), 120, **often(monkeypatch, 50))
-    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
+    events = events_in(tmp_path)
     tags = events.Tags()["scalars"]
     given = {
         f"gradlab/{name}" for row in rows if "alarms/alarm" not in row

@@ -2,7 +2,6 @@
 
 import gymnasium
 import pytest
-import stable_baselines3
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,6 +75,8 @@ def old_weight_norm() -> nn.Module:
 
 
 def sb3_actor() -> nn.Module:
+    import stable_baselines3  # takes half a second
+
     env = gymnasium.make("Pendulum-v1")
     return stable_baselines3.TD3("MlpPolicy", env, buffer_size=10, device="cpu").actor
 

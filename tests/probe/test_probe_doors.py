@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,29 +45,32 @@ def lazy() -> nn.Module:
 
 
 SPLIT = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
-REFUSED: list[tuple[str, dict[str, Any]]] = [
-    ("policy is a function, expected a torch.nn.Module", {"policy": lambda s: s}),
-    ("policy has no trainable parameter", {"policy": net().requires_grad_(False)}),
-    ("policy has lazy parameters", {"policy": lazy()}),
-    ("policy is spread over", {"policy": SPLIT}),
-    ("optimizer is a Wrapper without step hooks", {"optimizer": Wrapper()}),
-    ("optimizer has no parameters", {"optimizer": emptied()}),
-    ("optimizer has none of the policy's", {"optimizer": torch.optim.SGD(net().parameters())}),
-    ("task is a str", {"task": "pendulum"}),
-    ("critic is given without a task", {"critic": nn.Linear(3, 1)}),
-    ("critic is str, expected a torch.nn.Module or", {"task": task(), "critic": "q"}),
-    ("critic returns shape", {"task": task(), "critic": lambda s, a: s}),
-    ("policy cannot take inputs of shape", {"task": task(3)}),
-    ("overhead_budget is 0, expected", {"overhead_budget": 0}),
-    ("overhead_budget is 5, expected", {"overhead_budget": 5}),
-    ("log is a int", {"log": 3}),
-]
+REFUSED: list[tuple[str, Callable[[], dict[str, Any]]]] = [
+    ("policy is a function, expected a torch.nn.Module", lambda: {"policy": lambda s: s}),
+    ("policy has no trainable parameter", lambda: {"policy": net().requires_grad_(False)}),
+    ("policy has lazy parameters", lambda: {"policy": lazy()}),
+    ("policy is spread over", lambda: {"policy": SPLIT}),
+    ("optimizer is a Wrapper without step hooks", lambda: {"optimizer": Wrapper()}),
+    ("optimizer has no parameters", lambda: {"optimizer": emptied()}),
+    ("optimizer has none of the policy's",
+     lambda: {"optimizer": torch.optim.SGD(net().parameters())}),
+    ("task is a str", lambda: {"task": "pendulum"}),
+    ("critic is given without a task", lambda: {"critic": nn.Linear(3, 1)}),
+    ("critic is str, expected a torch.nn.Module or", lambda: {"task": task(), "critic": "q"}),
+    ("critic returns shape", lambda: {"task": task(), "critic": lambda s, a: s}),
+    ("policy cannot take inputs of shape", lambda: {"task": task(3)}),
+    ("overhead_budget is 0, expected", lambda: {"overhead_budget": 0}),
+    ("overhead_budget is 5, expected", lambda: {"overhead_budget": 5}),
+    ("log is a int", lambda: {"log": 3}),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words, given", REFUSED)
-def test_bad_arguments_are_refused_in_one_line(words: str, given: dict[str, Any]) -> None:
+def test_bad_arguments_are_refused_in_one_line(
+    words: str, given: Callable[[], dict[str, Any]]
+) -> None:
     with pytest.raises(InputError, match="^" + words) as caught:
-        gradlab.Probe(**({"policy": net()} | given))
+        gradlab.Probe(**({"policy": net()} | given()))
     assert "\n" not in str(caught.value)
 
 

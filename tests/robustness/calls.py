@@ -26,10 +26,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import hypothesis
 import numpy as np
 import torch
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import gradlab
@@ -260,6 +258,9 @@ def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> C
     Args:
         told: gets what led to each outcome that is not allowed; None: it is printed.
     """
+    import hypothesis  # takes a second, which a collection of tests should not pay
+    from hypothesis import strategies as st
+
     found: Counter[str] = Counter()
 
     @hypothesis.seed(seed)
@@ -268,7 +269,7 @@ def call_outcomes(count: int, seed: int = 0, told: list[str] | None = None) -> C
         suppress_health_check=list(hypothesis.HealthCheck),
     )  # fmt: skip
     @hypothesis.given(st.data())
-    def run(data: st.DataObject) -> None:
+    def run(data: Any) -> None:
         drawn = data.draw(st.booleans()) and data.draw(st.booleans())
         named = [each for each in sorted(calls()) if each.startswith("figures.") == drawn]
         name = data.draw(st.sampled_from(named))
