@@ -17,10 +17,11 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-Array = NDArray[np.float64]
+from gradlab.runs.probe.columns import Array, Window
+from gradlab.runs.probe.update_columns import summed_up
+
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
 CHEAP = 2**16  # entries, 10 µs
 HALF = (torch.float16, torch.bfloat16)
@@ -141,7 +142,7 @@ class Vitals:
         trained = np.array([p.requires_grad for p in self.parameters])
         sizes = _gathered(self._sizes, (count,))
         stepped = np.isfinite(sizes).all(1) | ~np.array(self._scaled, dtype=bool)
-        row = summed_up(sizes[stepped], moves, trained)
+        row = summed_up(Window(sizes[stepped], moves, trained))
         seen = np.isin(np.arange(count), live)
         self._empty()
         return row | {"still": np.where(seen, row["still"], np.nan)}
@@ -157,35 +158,6 @@ class Vitals:
         self._open = False
         # Steps of tensors that are frozen as a window begins are not looked at.
         self._live = [k for k, p in enumerate(self.parameters) if p.requires_grad]
-
-
-def summed_up(sizes: Array, moves: Array, trained: NDArray[np.bool_]) -> dict[str, Any]:
-    """A window's numbers.
-
-    Args:
-        sizes: |∂L/∂θ_l| of every update, [updates, P].
-        moves: |Δθ_l| and |θ_l| of those whose step was looked at, [steps, 2, P].
-        trained: [P], False for frozen tensors.
-    """
-    finite = np.isfinite(sizes)
-    whole = np.sqrt((sizes**2).sum(1))
-    sound = whole[np.isfinite(whole)]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = np.sqrt((moves[:, 0] ** 2).sum(1) / (moves[:, 1] ** 2).sum(1))
-        by_layer = moves[:, 0] / moves[:, 1]
-    return {
-        "looked": len(sizes),
-        "grad_norm": _mean(sound),
-        "grad_norm_max": float(sound.max()) if len(sound) else np.nan,
-        "update_ratio": _mean(ratio[np.isfinite(ratio)]),
-        "stepped": len(moves),
-        "layer_norm": np.where(trained, _column_means(sizes), np.nan),
-        "layer_ratio": _column_means(by_layer),
-        "nonfinite": (~finite).sum(0).astype(np.float64),
-        "nonfinite_updates": int((~finite).any(1).sum()),
-        "zero": np.where(trained, (sizes == 0).sum(0).astype(np.float64), np.nan),
-        "still": np.where(trained, (moves[:, 0] == 0).sum(0).astype(np.float64), np.nan),
-    }
 
 
 def _pulse_of(parameters: Sequence[nn.Parameter]) -> nn.Parameter | None:
@@ -224,14 +196,3 @@ def _alike(kept: Sequence[Tensor], theta: Sequence[Tensor]) -> bool:
     if len(kept) != len(theta) or not kept:
         return False
     return kept[0].device == theta[0].device and kept[0].dtype == theta[0].dtype
-
-
-def _mean(values: Array) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _column_means(values: Array) -> Array:
-    """Means over the finite entries of each column."""
-    finite = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(finite, values, 0.0).sum(0) / finite.sum(0))

@@ -13,8 +13,8 @@ from torch import nn
 import gradlab
 from gradlab.errors import InputError
 from gradlab.runs.probe import results, schema
+from gradlab.runs.probe.columns import ProbeColumn
 from gradlab.storage import journal
-from gradlab.storage.journal_tables import Column
 
 
 def net(width: int = 4) -> nn.Module:
@@ -123,7 +123,7 @@ def test_a_log_with_the_tables_of_another_version_is_left_alone(
     log = tmp_path / "run.h5"
     probed(net(), log, 110).close()
     held, known = log.read_bytes(), schema.SUCCESSIVE
-    monkeypatch.setattr(schema, "SUCCESSIVE", known | {"novel": Column()})
+    monkeypatch.setattr(schema, "SUCCESSIVE", known | {"novel": ProbeColumn()})
     with pytest.raises(InputError, match="whose tables are another version's"):
         gradlab.Probe(net(), log=log, resume=True)
     assert log.read_bytes() == held

@@ -12,18 +12,14 @@ seed. A row of `probe_measured` measures one seed, which leaves NaN for the othe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 from gradlab.runs.probe import schema
+from gradlab.runs.probe.columns import SEED
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 PREFIX = "probe_"
-SEED = ("seed",)
-TOGETHER = ("step", "marked", "looked", "watched", "own_seconds", "elapsed", "spent", "seconds")
-# Our own learner keeps θ and the models apart, and records losses and returns itself.
-ELSEWHERE = ("model_gradients", "model_shared", "critic_loss", "episode_return", "due")
 HORIZON = ("horizon",)
 
 
@@ -36,14 +32,12 @@ def tables(
         seeds: numbers of the seeds; parameters: tensors of the policy.
         measured: longest horizon of the profile; horizons: of the mixture.
     """
-    found = schema.tables(parameters, actions, measured)
-    alarms = found.pop("alarms")
-    known = {f"{PREFIX}{name}": _by_seed(table, seeds) for name, table in found.items()}
-    known[f"{PREFIX}horizons"] = Table(
+    by_name = schema.tables(parameters, actions, measured, seeds)
+    by_name["horizons"] = Table(
         "update", HORIZONS, {"seed": tuple(seeds), "horizon": tuple(horizons)}
     )
-    told = {"seed": Column(), **alarms.columns}
-    return known | {f"{PREFIX}alarms": replace(alarms, columns=told)}
+    order = ("vitals", "successive", "measured", "horizons", "alarms")
+    return {f"{PREFIX}{name}": by_name[name] for name in order}
 
 
 HORIZONS = {
@@ -67,14 +61,3 @@ def attributes(names: Sequence[str]) -> dict[str, Attribute]:
         "parameters": json.dumps(list(names)),
         "estimators": json.dumps(list(schema.ESTIMATORS)),
     }
-
-
-def _by_seed(table: Table, seeds: Sequence[int]) -> Table:
-    columns: Mapping[str, Column] = {
-        name: column
-        if column.text or name in TOGETHER
-        else replace(column, dims=(*SEED, *column.dims))
-        for name, column in table.columns.items()
-        if name not in ELSEWHERE
-    }
-    return Table(table.index, columns, {"seed": tuple(seeds), **table.scales})

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gradlab.probe.policy_calls import NEAR
-from gradlab.probe.update_statistics import summed_up
 from gradlab.probe.updates import STRIDE
+from gradlab.runs.probe.columns import Window
+from gradlab.runs.probe.update_columns import summed_up
 from gradlab.training.learner import Learner
 from gradlab.training.trained import Trained
 
@@ -65,7 +66,7 @@ class SeedVitals:
         own = []
         for seed in range(sizes.shape[-1]):
             trained = np.ones(sizes.shape[1], dtype=bool)
-            row = summed_up(sizes[..., seed], moves[..., seed], trained)
+            row = summed_up(Window(sizes[..., seed], moves[..., seed], trained))
             if len(saturated):
                 row["saturation"] = saturated[:, seed].mean(axis=0) / self._rows
             own.append(row)
