@@ -19,13 +19,22 @@ from gradlab.errors import InputError
 @dataclass(frozen=True)
 class Batch:
     """state [E, N, ds], action [E, N, da], reward [E, N], next_state [E, N, ds],
-    terminated [E, N] (1 where the next state is terminal; a truncated episode is not)."""
+    terminated [E, N] (1 where the next state is terminal; a truncated episode is not).
+
+    log_prob [E, N], where it is kept: of the action, by the policy that collected it.
+    """
 
     state: Tensor
     action: Tensor
     reward: Tensor
     next_state: Tensor
     terminated: Tensor
+    log_prob: Tensor | None = None
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a saved state."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 @final
@@ -40,11 +49,13 @@ class Replay:
         action_dim: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        *,
+        densities: bool = False,
     ) -> None:
         if capacity < 1:
             raise InputError(f"capacity is {capacity}, expected at least 1 transition")
         # One row of memory per transition: a batch is one gather, not five.
-        self.widths = (state_dim, action_dim, 1, state_dim, 1)
+        self.widths = (state_dim, action_dim, 1, state_dim, 1) + densities * (1,)
         self.rows = torch.zeros(members, capacity, sum(self.widths), dtype=dtype, device=device)
         self.added = 0
 
@@ -52,10 +63,17 @@ class Replay:
         return min(self.added, self.rows.shape[1])
 
     def add(
-        self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor, terminated: Tensor
-    ) -> None:
-        """Store n transitions per member: [E, n, ·], reward and terminated [E, n]."""
+        self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor, terminated: Tensor,
+        log_prob: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Store n transitions per member: [E, n, ·], reward, terminated and log_prob [E, n].
+
+        `log_prob` is left out where densities are not kept.
+        """
         last = [reward[..., None], next_state, terminated[..., None].to(reward)]
+        if self.densities:
+            assert log_prob is not None
+            last.append(log_prob[..., None])
         new = torch.cat([state, action, *last], dim=2).to(self.rows)
         capacity = self.rows.shape[1]
         self.added += new.shape[1]
@@ -73,8 +91,12 @@ class Replay:
             raise InputError("replay is empty: collect before sampling")
         at = (uniform.double() * len(self)).long().to(self.rows.device)
         rows = self.rows.gather(1, at[..., None].expand(-1, -1, self.rows.shape[2]))
-        state, action, reward, next_state, terminated = torch.split(rows, list(self.widths), dim=2)
-        return Batch(state, action, reward[..., 0], next_state, terminated[..., 0])
+        return self._batch(rows)
+
+    @property
+    def densities(self) -> bool:
+        """Whether log_prob is kept."""
+        return len(self.widths) > 5
 
     def largest_reward(self) -> Tensor:
         """max |r| of the stored transitions, [E]."""
@@ -97,3 +119,10 @@ class Replay:
             raise InputError(f"stored replay has shape {got} after {added} transitions")
         self.rows[:, : stored.shape[1]] = stored.to(self.rows)
         self.added = added
+
+    def _batch(self, rows: Tensor) -> Batch:
+        """The columns of [E, N, width]."""
+        parts = torch.split(rows, list(self.widths), dim=2)
+        state, action, reward, next_state, terminated = parts[:5]
+        log_prob = parts[5][..., 0] if self.densities else None
+        return Batch(state, action, reward[..., 0], next_state, terminated[..., 0], log_prob)

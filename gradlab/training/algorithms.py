@@ -31,11 +31,11 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
-from gradlab.training.critics import CriticLoss, MeanSquare
+from gradlab.training.critics import CriticLoss, ImportanceWeighted, MeanSquare, V
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.policy_losses import Mixture, PolicyLoss, Term
-from gradlab.training.target_networks import Polyak, TargetNetwork
-from gradlab.training.targets import NStep, OneStep, Soft, Target
+from gradlab.training.policy_losses import Mixture, PolicyLoss, ReplayedStep, Term
+from gradlab.training.target_networks import Copied, Polyak, TargetNetwork
+from gradlab.training.targets import NStep, OneStep, Soft, StateOneStep, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
 __all__ = [
@@ -125,8 +125,25 @@ class Algorithm:
                 raise InputError(
                     f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
                 )
+        self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")
+
+    def _check_parts(self) -> None:
+        """Raises InputError where loss, terms and critics do not go together."""
+        only = self.loss.horizon
+        if only is not None and self.horizons != (only,):
+            raise InputError(
+                f"{self.name} has terms {self.horizons}, but its loss ({self.loss.name}) follows "
+                f"horizon {only} alone"
+            )
+        if self.target.kind == V and 0 in self.horizons:
+            raise InputError(
+                f"{self.name} has horizon 0, but its critic is {V.name}, in which actions do not "
+                f"occur: take horizons from 1"
+            )
+        if self.densities and self.policy != "gaussian":
+            raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
 
     def _check_measured(self, follow: str) -> None:
         if len(self.terms) < 2:
@@ -163,6 +180,11 @@ class Algorithm:
     @property
     def critics(self) -> int:
         return self.target.critics
+
+    @property
+    def densities(self) -> bool:
+        """Whether replay keeps those of the actions."""
+        return self.loss.densities or self.critic_loss.densities
 
     @property
     def following(self) -> dict[str, TargetNetwork]:
@@ -204,6 +226,17 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             policy="gaussian",
             model=LearnedModel(),
             loss=Mixture(samples=5),
+        ),
+        Algorithm(
+            "svg",
+            (Term(1, "all"),),
+            FixedWeights(),
+            StateOneStep(),
+            policy="gaussian",
+            model=LearnedModel(),
+            loss=ReplayedStep(),
+            critic_loss=ImportanceWeighted(),
+            target_critic=Copied(100),
         ),
     )
 }

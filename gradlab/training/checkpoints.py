@@ -151,7 +151,7 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
         },
         "weights": weighing.state(run),
         "window": run.window.state(),
-        "batch": {} if run.batch is None else dict(vars(run.batch)),
+        "batch": {} if run.batch is None else run.batch.tensors,
     }
     return {
         f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()

@@ -25,7 +25,8 @@ from gradlab.training.draws import Draws
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.targets import within
 
-Act = Callable[[Tensor, Tensor], Tensor]  # state [E, n, ds], normal noise [E, n, da] → action
+# state [E, n, ds], normal noise [E, n, da] → action, and its log density where it has one
+Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,17 @@ class Environments:
         noise = self.draws.normal("exploration", self.steps, shape)
         seen = self.state.to(self.draws.device, self.draws.dtype)
         with torch.no_grad():
-            wanted = act(seen, noise).double().cpu()
+            drawn, log_prob = act(seen, noise)
+            wanted = drawn.double().cpu()
         # A seed that has diverged acts at 0, so that the others can go on.
         action = within(torch.nan_to_num(wanted), self.limit)
         after, reward, alive = model_step(self.task.simulator, self.state, action, self._noise())
         broken = ~(after.isfinite().all(dim=2) & reward.isfinite())
         terminated = (alive < 0.5) & ~broken
-        self._store(replay, action, reward, after, terminated, broken)
+        parts = [self.state, action, reward, after, terminated]
+        if log_prob is not None:
+            parts.append(torch.nan_to_num(log_prob.double().cpu()))
+        self._store(replay, parts, broken)
         self.age += 1
         truncated = (self.age >= self.episode) & ~terminated & ~broken
         self.steps += 1
@@ -89,11 +94,8 @@ class Environments:
         self.state, self.age = saved["state"].clone(), saved["age"].clone()
         self.steps = int(saved["steps"])
 
-    def _store(
-        self, replay: Replay, action: Tensor, reward: Tensor, after: Tensor, terminated: Tensor,
-        broken: Tensor,
-    ) -> None:  # fmt: skip
-        parts = [self.state, action, reward, after, terminated]
+    def _store(self, replay: Replay, parts: list[Tensor], broken: Tensor) -> None:
+        """Columns of replay, [E, n, …]; broken: [E, n]."""
         if broken.any():
             if broken.all(dim=1).any():
                 seed = self.seeds[int(broken.all(dim=1).nonzero()[0])]

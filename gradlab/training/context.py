@@ -12,6 +12,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from gradlab.data.replay import Batch
 from gradlab.training.draws import Draws
 from gradlab.training.models.seed_models import Model
 
@@ -58,6 +59,7 @@ class Context:
             and the target policy.
         value: of the critic that the policy ascends; target_value: the smallest of the target
             critics.
+        noise_of: the noise at which a Gaussian policy gives an action in a state, without θ.
         model: the prior, or what was learned last; None where there is none.
         noise_dim: width of the policy's noise, 0 for a deterministic policy.
         limit: largest |action|, [da], or None.
@@ -67,6 +69,7 @@ class Context:
     act: Act
     frozen: Act
     target_act: Act
+    noise_of: Callable[[Tensor, Tensor], Tensor]
     value: Value
     target_value: Value
     simulator: Model
@@ -79,6 +82,14 @@ class Context:
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal [E, *shape] of this update."""
         return self.draws.normal(name, self.iteration, shape)
+
+    def importance(self, batch: Batch, most: float) -> Tensor:
+        """π(a|s) / μ(a|s) [E, N] of the policy now and the one that collected, at most `most`."""
+        assert batch.log_prob is not None
+        noise = self.noise_of(batch.state, batch.action)
+        _, now = self.frozen(batch.state, noise)
+        assert now is not None
+        return (now - batch.log_prob).exp().clamp(max=most)
 
     def along(self, name: str, steps: int, rows: int, width: int) -> Tensor | None:
         """Standard normal [steps, E, rows, width]; None where it would be empty."""

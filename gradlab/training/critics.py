@@ -3,7 +3,8 @@
     Q(s, a)        an action value: −α log π(a|s) is added to it where the return is soft
     V(s)           a state value: no action, and the entropy of its action is inside it
 
-    mean square    ½ mean (y − critic)², y the target of the row
+    mean square           ½ mean (y − critic)², y the target of the row
+    importance-weighted   ½ mean w (y − critic)²,  w = min(c, π(a|s) / μ(a|s))    (SVG, algorithm 2)
 
 A target states which critics it is for, and how many (`targets.Target.kind`, `critics`). Targets
 and policy losses know a `Value` alone: what it is worth to be in a state and act there.
@@ -126,7 +127,14 @@ class Valuing:
 
 
 class CriticLoss(Protocol):
-    """What a row's `critic_loss` is."""
+    """What a row's `critic_loss` is.
+
+    Attributes:
+        densities: it needs those of the actions when they were collected.
+    """
+
+    @property
+    def densities(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -139,8 +147,30 @@ class CriticLoss(Protocol):
 class MeanSquare:
     """½ mean (y − critic)²."""
 
+    densities: ClassVar[bool] = False
+
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
     ) -> tuple[Tensor, Tensor]:
         value = critics(batch.state, batch.action)
         return 0.5 * (target[:, None] - value).square().mean(dim=2), value
+
+
+@dataclass(frozen=True)
+class ImportanceWeighted:
+    """½ mean w (y − critic)²: replayed actions as often as the policy would take them now.
+
+    Attributes:
+        most: largest weight.
+    """
+
+    most: float = 10.0
+    densities: ClassVar[bool] = True
+
+    def __call__(
+        self, context: Context, batch: Batch, critics: Every, target: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        value = critics(batch.state, batch.action)
+        with torch.no_grad():
+            weight = context.importance(batch, self.most)
+        return 0.5 * (weight[:, None] * (target[:, None] - value).square()).mean(dim=2), value

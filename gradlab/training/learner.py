@@ -143,12 +143,13 @@ class Learner:
             return self._squashed(split_normal(network(state), LOG_STD)[0])
         return self.draw(network, state, noise)[0]
 
-    def explore(self, state: Tensor, noise: Tensor) -> Tensor:
-        """Action [E, N, da] that is collected; a Gaussian policy explores by itself."""
+    def explore(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Action [E, N, da] that is collected; a Gaussian policy explores by itself, at a log
+        density [E, N]."""
         if self.algorithm.policy == "gaussian":
-            return self.act(self.policy, state, noise)
+            return self.draw(self.policy, state, noise)
         size = 1.0 if self.limit is None else self.limit
-        return self.policy(state) + self.algorithm.exploration * noise * size
+        return self.policy(state) + self.algorithm.exploration * noise * size, None
 
     def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
@@ -158,6 +159,15 @@ class Learner:
         if self.limit is not None:
             density = density - log_tanh_slope(latent, self.limit)
         return self._squashed(latent), density.sum(dim=2)
+
+    def noise_of(self, network: Network, state: Tensor, action: Tensor) -> Tensor:
+        """The noise [E, N, da] at which a Gaussian policy gives an action; one at its limit is
+        taken for the nearest within."""
+        mean, log_std = split_normal(network(state), LOG_STD)
+        if self.limit is not None:
+            edge = 1 - torch.finfo(action.dtype).eps
+            action = torch.atanh((action / self.limit).clamp(-edge, edge))
+        return (action - mean) * (-log_std).exp()
 
     def finite(self) -> NDArray[np.bool_]:
         """Seeds whose parameters are all finite, [E]."""
@@ -254,6 +264,7 @@ class Learner:
             act=self._acting(self.policy, watch),
             frozen=self._acting(self.policy.frozen()),
             target_act=self._acting(self.target_policy),
+            noise_of=partial(self.noise_of, self.policy.frozen()),
             value=(valuing.least if self.algorithm.target.least else valuing.first)(critic),
             target_value=valuing.least(self.target_critic),
             simulator=self.task.simulator,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.gradients.ways import WAYS, Way
 from gradlab.training.context import Act, Context
-from gradlab.training.models.seed_models import model_step
+from gradlab.training.models.seed_models import model_step, slope_along
 from gradlab.training.weights import Floats
 
 NEGLIGIBLE = 1e-5  # weight below which a term's rollout is skipped
@@ -54,10 +54,16 @@ class PolicyLoss(Protocol):
 
     Attributes:
         name: what `gradlab list algorithms` adds to the gradient, or "".
+        horizon: the one that its terms must have; None: any.
+        densities: it needs those of the actions when they were collected.
     """
 
     @property
     def name(self) -> str: ...
+    @property
+    def horizon(self) -> int | None: ...
+    @property
+    def densities(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -75,6 +81,8 @@ class Mixture:
     """
 
     samples: int = 1
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -101,6 +109,38 @@ class Mixture:
             later = context.act if WAYS[actions].every else context.frozen
             loss = loss - _weighted_return(context, later, chosen, state, noise)
         return loss, horizon
+
+
+@dataclass(frozen=True)
+class ReplayedStep:
+    """One replayed transition, its noise inferred, along the model's Jacobians (SVG(1), RP-DR):
+
+        loss = −mean w (r + γ V(s′)),   a = π_θ(s, ε̂),  s′ = f(s, a) + ξ̂,  w = min(c, π/μ)
+
+    Attributes:
+        most: c, the largest importance weight.
+    """
+
+    most: float = 10.0
+    name: ClassVar[str] = "replayed, noise inferred"
+    horizon: ClassVar[int | None] = 1
+    densities: ClassVar[bool] = True
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        objective, model = context.objective, context.model
+        assert model is not None
+        drawn, _ = context.act(batch.state, context.noise_of(batch.state, batch.action))
+        action = batch.action + drawn - drawn.detach()
+        noise = context.along("model noise", 1, action.shape[1], model.noise_dim)
+        after, reward = slope_along(model, batch, action, None if noise is None else noise[0])
+        going_on = 1 - batch.terminated if objective.masked else 1.0
+        total = objective.reward_scale * reward
+        total = total + objective.discount * going_on * context.value(after)
+        with torch.no_grad():
+            importance = context.importance(batch, self.most)
+        return -torch.from_numpy(weights[:, 0]).to(total) * (importance * total).mean(dim=1), 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,7 +90,7 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
     draws, simulator = learner.draws, task.simulator
     replay = Replay(
         settings.seeds, algorithm.replay, simulator.state_dim, simulator.action_dim,
-        learner.dtype, learner.device,
+        learner.dtype, learner.device, densities=algorithm.densities,
     )  # fmt: skip
     model = algorithm.model
     return Run(

@@ -2,6 +2,7 @@
 
     one step      r + γ Q′(s′, π′(s′) + clipped noise), the smaller of twins      (MPG eq. 11; TD3)
     n steps       Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the policy run from the batch (MPG eq. 11)
+    state value   r + γ V′(s′), of actions that the policy would take                          (SVG)
     soft          r + γ (min Q′(s′, a′) − α log π(a′|s′)),  a′ ~ π(·|s′)                       (SAC)
 
 Where episodes are masked nothing is valued beyond a terminal state; a truncated episode is valued.
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.training.context import Context, Objective
-from gradlab.training.critics import Kind, Q
+from gradlab.training.critics import Kind, Q, V
 from gradlab.training.models.seed_models import model_step
 
 
@@ -153,6 +154,25 @@ class Soft:
         action, log_prob = context.act(batch.next_state, noise)
         value = context.target_value(batch.next_state, action, log_prob)
         return bootstrapped(batch, value, context.objective)
+
+
+@dataclass(frozen=True)
+class StateOneStep:
+    """r + γ V′(s′) along replayed transitions, for a stochastic policy without entropy (SVG).
+
+    It is the policy's value where the actions are its own, on policy or by importance weights.
+    """
+
+    name: ClassVar[str] = "onestep V"
+    kind: ClassVar[Kind] = V
+    critics: ClassVar[int] = 1
+    least: ClassVar[bool] = False
+    soft: ClassVar[bool] = True
+    temperature: ClassVar[float] = 0.0
+    of_model: ClassVar[bool] = False
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        return bootstrapped(batch, context.target_value(batch.next_state), context.objective)
 
 
 def within(action: Tensor, limit: Tensor | None) -> Tensor:

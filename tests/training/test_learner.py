@@ -69,8 +69,12 @@ def context(act, value, objective, system=None, **changes):
 
     model = world() if system is None else system
     draws = Draws((0,), torch.float64, "cpu")
-    given = Context(objective, plain, plain, plain, value, value, model, model, draws, 0)
+    given = Context(objective, plain, plain, plain, noiseless, value, value, model, model, draws, 0)
     return replace(given, **changes)
+
+
+def noiseless(state, action):
+    return state[..., :0]
 
 
 def deterministic(learner, model):

@@ -43,7 +43,7 @@ def whole(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac"])
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg"])
 def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
     together = whole(name)
     for seed in range(2):
@@ -68,7 +68,7 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac", "maac"])
+@pytest.mark.parametrize("name", ["mpg-v1", "mpg-v2", "td3", "sac", "maac", "svg"])
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     options = SMALL | {"precision": precision, "seeds": 2}
 

@@ -118,6 +118,9 @@ def test_every_action_of_the_sum_counts_its_entropy():
     def act(state, noise):
         return noise, noise.sum(dim=2)
 
+    def noise_of(state, action):
+        return action
+
     def entropy_alone(state, action, log_prob):
         return -ALPHA * log_prob
 
@@ -129,8 +132,8 @@ def test_every_action_of_the_sum_counts_its_entropy():
             return {"action": first, "later actions": later}[name]
 
     context = Context(
-        Objective(GAMMA, temperature=ALPHA), act, act, act, entropy_alone, entropy_alone, still, still,
-        Draws(), 0, noise_dim=2,
+        Objective(GAMMA, temperature=ALPHA), act, act, act, noise_of, entropy_alone, entropy_alone,
+        still, still, Draws(), 0, noise_dim=2,
     )  # fmt: skip
     state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()
     batch = Batch(state, state, zeros, state, zeros)

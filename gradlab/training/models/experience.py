@@ -76,7 +76,7 @@ def experience(replay: Replay, agents: int, latest: int | None = None) -> Experi
 
 def _record(rows: Tensor, widths: tuple[int, ...], next_to: Tensor) -> Trajectories:
     """One seed's rows; `next_to` [m − 1]: whether two are successive steps of one environment."""
-    state, action, reward, after, terminated = torch.split(rows.cpu(), list(widths), dim=1)
+    state, action, reward, after, terminated = torch.split(rows.cpu(), list(widths), dim=1)[:5]
     ended = terminated[:, 0] > 0.5
     goes_on = next_to & (after[:-1] == state[1:]).all(dim=1) & ~ended[:-1]
     episode = torch.zeros(len(rows), dtype=torch.long)

@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from gradlab.data.replay import Batch
 from gradlab.networks.gaussian_ensemble import Numbers, Prediction, predict
 from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import Transition
@@ -99,6 +100,25 @@ def model_step(
         after.reward.view(shape),
         after.alive.view(shape).to(after.reward),
     )
+
+
+def slope_along(
+    model: Model, batch: Batch, action: Tensor, noise: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Recorded next states [E, N, ds] and rewards [E, N] with the derivatives of the model's mean.
+
+    The transition's own noise is inferred as what the mean leaves over (RP-PGM eq. 4.5; SVG).
+
+    Args:
+        action: equal to the batch's, with a gradient; noise: deals the members of ensembles, and is
+            not drawn from otherwise.
+    """
+    mean = None
+    if noise is not None and isinstance(model, SeedModels | SeedTwoModels):
+        outputs = batch.state.shape[2] + 1
+        mean = torch.cat([torch.zeros_like(noise[..., :outputs]), noise[..., outputs:]], dim=2)
+    after, reward, _ = model_step(model, batch.state, action, mean)
+    return batch.next_state + after - after.detach(), batch.reward + reward - reward.detach()
 
 
 def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:

@@ -13,6 +13,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.measured import measured
 from gradlab.probe.sampler import FirstPrice
 from gradlab.probe.task_question import Past, Question
+from gradlab.training.critics import Q
 from gradlab.training.state import Run
 
 
@@ -68,4 +69,7 @@ class SeedMeasurements:
         task = run.task
         if run.dynamics is not None and run.dynamics.fitted:
             task = replace(task, prior=run.dynamics.system_of(member))
-        return Question(task, run.learner.critic_of(member), run.learner.seeds[member])
+        # The instrument needs values of actions: without them it measures the task and the model.
+        valued = run.algorithm.target.kind == Q
+        critic = run.learner.critic_of(member) if valued else None
+        return Question(task, critic, run.learner.seeds[member])

@@ -78,7 +78,7 @@ class Origins:
         return None
 
     def _update(self, single: Learner, member: int, made: _Made) -> Update:
-        own = {name: v[member : member + 1] for name, v in vars(made.batch).items()}
+        own = {name: v[member : member + 1] for name, v in made.batch.tensors.items()}
         single.model = _of_seed(made.model, member, len(self.run.learner.seeds))
         return single.update(made.iteration, Batch(**own))
 

@@ -1,0 +1,188 @@
+"""SVG(1): replayed transitions, noise inferred, a critic of states, importance weights."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.networks import checkpoint
+from gradlab.networks.mlp import VCritic
+from gradlab.storage.journal import read
+from gradlab.systems import from_function
+from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.critics import ImportanceWeighted, StateValue
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.policy_losses import ReplayedStep
+from gradlab.training.settings import Settings
+from gradlab.training.target_networks import Copied
+from gradlab.training.targets import OneStep, StateOneStep
+from tests.training.small_runs import MODEL, SMALL, push, row, task
+
+GAMMA = 0.9
+
+
+def other(state, action, noise):
+    """A model that errs in states and Jacobians."""
+    after, reward = push(state, action, noise)
+    return after + 0.2 * torch.cos(state) * action[:, :1], reward + 0.3 * state[:, 0] * action[:, 1]
+
+
+def wrong_model():
+    return from_function(other, state_dim=3, action_dim=2, noise_dim=3)
+
+
+def learner_with(model, **settings):
+    chosen = replace(task(), prior=model)
+    changed = replace(row("svg"), activation="tanh", model=None)
+    return Learner(changed, chosen, Settings(precision="float64", seeds=2, **settings))
+
+
+def simulated(learner, member):
+    """A transition of the simulator from each of 16 states, by the policy of one seed."""
+    policy = learner.policy_of(member).double()
+    starts = as_starts(torch.randn(16, 3, dtype=torch.float64), 3)
+    return policy, rollout(learner.task.simulator, policy, starts, 1, seed=7)
+
+
+def batch_of(learner, paths):
+    """The first transitions of every seed's path, collected by the policies as they are."""
+    state, action = (
+        torch.stack(parts)
+        for parts in zip(*((p.states[0], p.actions[0]) for p in paths), strict=True)
+    )
+    after = torch.stack([path.states[1] for path in paths])
+    reward = torch.stack([push(p.states[0], p.actions[0], p.dynamics_noise[0])[1] for p in paths])
+    noise = torch.stack([path.policy_noise[0] for path in paths])
+    _, density = learner.draw(learner.policy, state, noise)
+    return Batch(state, action, reward, after, torch.zeros_like(reward), density.detach())
+
+
+def flattened(gradients, member):
+    depth = len(gradients) // 2
+    parts = [
+        part
+        for k in range(depth)
+        for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
+    ]
+    return torch.cat(parts)
+
+
+def test_the_gradient_is_that_of_the_estimator_on_real_states_with_the_models_jacobians():
+    model = wrong_model()
+    learner = learner_with(model, termination="ignore")
+    pairs = [simulated(learner, member) for member in range(2)]
+    gradients = learner.policy_gradients(
+        0, batch_of(learner, [path for _, path in pairs]), learner.draws
+    )
+    for member, (policy, path) in enumerate(pairs):
+        tail = gradlab.Tail(1, learner.critic_of(member).double(), GAMMA, value="V")
+        estimator = gradlab.Estimator(learner.task.simulator, model, "all", tail)
+        wanted = estimator.mean_gradient(policy, path.states[0], seed=7)
+        torch.testing.assert_close(-flattened(gradients, member), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_weights_are_ratios_of_densities_and_have_a_largest():
+    learner = learner_with(wrong_model())
+    batch = batch_of(learner, [simulated(learner, member)[1] for member in range(2)])
+    halved = replace(batch, log_prob=batch.log_prob - np.log(3.0))
+    same, three, most = (
+        weighted_loss(learner, given, limit)
+        for given, limit in ((batch, 10.0), (halved, 10.0), (halved, 2.0))
+    )
+    torch.testing.assert_close(three, 3 * same)
+    torch.testing.assert_close(most, 2 * same)
+    value = learner.valuing.every(learner.critic, batch.state, None)
+    torch.testing.assert_close(same, 0.5 * (1 - value).square().mean(dim=2))
+
+
+def weighted_loss(learner, batch, most):
+    """Of critics whose targets are 1."""
+    seen = []
+
+    class Seen(ImportanceWeighted):
+        def __call__(self, context, given, critics, target):
+            loss, value = super().__call__(context, given, critics, torch.ones_like(target))
+            seen.append(loss.detach())
+            return loss, value
+
+    changed = replace(learner.algorithm, critic_loss=Seen(most))
+    fresh = Learner(changed, learner.task, learner.settings)
+    fresh.load(learner.state())
+    fresh.update(0, batch)
+    return seen[0]
+
+
+@pytest.mark.parametrize("termination", ["ignore", "mask"])
+def test_the_target_is_the_reward_and_the_target_critic_at_the_next_state(termination):
+    learner = learner_with(wrong_model(), termination=termination, reward_scale=0.5)
+    batch = batch_of(learner, [simulated(learner, member)[1] for member in range(2)])
+    ended = torch.zeros_like(batch.reward)
+    ended[:, ::3] = 1.0
+    batch = replace(batch, terminated=ended)
+    learner.update(0, batch)
+    after = learner_with(wrong_model()).valuing.every(learner.target_critic, batch.next_state, None)
+    going_on = 1 - ended if termination == "mask" else 1.0
+    wanted = 0.5 * batch.reward + GAMMA * going_on * after[:, 0]
+    torch.testing.assert_close(learner.state()["cached_targets"], wanted)
+
+
+def test_the_noise_is_the_one_that_gave_the_action():
+    learner = learner_with(wrong_model())
+    state, noise = torch.randn(2, 9, 3).double(), torch.randn(2, 9, 2).double()
+    action, _ = learner.draw(learner.policy, state, noise)
+    torch.testing.assert_close(learner.noise_of(learner.policy, state, action), noise)
+    at_the_limit = learner.noise_of(learner.policy, state, learner.limit.expand(2, 9, 2))
+    assert at_the_limit.isfinite().all()
+
+
+def test_a_learned_model_gives_its_mean_jacobians(tmp_path):
+    path = train(row("svg"), replace(task(), prior=None), tmp_path / "run.h5", **SMALL, seeds=2)
+    run = read(path)
+    assert np.isfinite(run.groups["updates"]["policy_loss"].values).all()
+    assert (run.groups["updates"]["realised_horizon"].values == 1).all()
+    assert "model" in run.groups
+    critic = checkpoint.load(tmp_path / "run-checkpoints" / "000060" / "seed0-critic.safetensors")
+    assert isinstance(critic, VCritic) and critic(torch.zeros(4, 3)).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"policy": "deterministic", "target": OneStep()}, "take a gaussian policy"),
+        (
+            {"loss": find("sac").loss, "terms": find("sac").terms},
+            "critic is V.s., in which",
+        ),
+    ],
+)
+def test_rows_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(find("svg"), **changes)
+    with pytest.raises(InputError, match="follows horizon 1 alone"):
+        with_horizons(find("svg"), (3,))
+    assert StateOneStep().kind == StateValue() and ReplayedStep().densities
+
+
+def test_the_row_is_listed_with_all_that_it_is():
+    for word in ("gaussian", "J_1 (all actions)", "noise inferred", "onestep V", "learned model"):
+        assert word in find("svg").summary
+
+
+@pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_it_learns(tmp_path, learned):
+    model = replace(MODEL, hidden=(32,), first_steps=500, every=100, steps=100, batch=64)
+    quick = replace(
+        row("svg"), hidden=(32, 32), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(3e-3, 3e-4),
+        model=model if learned else None, target_critic=Copied(20),
+    )  # fmt: skip
+    options = SMALL | {"iterations": 800, "evaluate_every": 800, "interval": 1, "agents": 8}
+    path = train(quick, task(), tmp_path / "run.h5", **options, seeds=3)
+    returns = read(path).groups["evaluations"]["return_mean"].values
+    assert (returns[-1] > 0.75 * returns[0]).all()  # from about -90 to -40
