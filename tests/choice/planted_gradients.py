@@ -7,6 +7,7 @@ import numpy as np
 from analyses.synthetic import moments
 from gradlab.measurement.assembly import assembled
 from gradlab.statistics.kernels import GroupProducts, Kernels
+from gradlab.statistics.moments import estimates
 
 P = 12
 CONFIG = {"task": "planted", "starts": 0, "discount": 0.9, "truth": "matched", "actions": {}}
@@ -49,3 +50,7 @@ def world(seed=0, N=400, horizon=6):
         found["mixed", h] = noisy(rng, N, 0.9, 0.02 * 2**h)
         found["true_dynamics", h] = noisy(rng, N, 0.0, 0.1)
     return found, np.eye(P)[0] + 0.01 * rng.normal(size=(N, P))
+
+
+def explicit(G, truth, batch):
+    return estimates(moments(G, truth), batch)

@@ -73,3 +73,6 @@ def said(profile: Profile) -> dict[str, object]:
 
 def u_shape(n: int) -> float:
     return 1.0 + 0.3 * (n - 5) ** 2 / 4
+
+
+FLAT = planted(lambda n: 1.0, lambda n: 0.9)

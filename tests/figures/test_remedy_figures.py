@@ -1,0 +1,245 @@
+"""Figures of a test of remedies draw its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from gradlab import figures
+from gradlab.figures.style import PAPER
+from gradlab.reporting import remedies_page
+from gradlab.runs.remedies.arms import SIMULATOR, STEPS, TIME
+from gradlab.runs.remedies.values import CLIPPED
+from tests.planted_remedies import (
+    ALPHAS,
+    ARMS,
+    LEVELS,
+    RUN,
+    TABLE,
+    H,
+    slices,
+)
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+ALL: tuple[Callable[..., Axes], ...] = (
+    lambda ax=None: figures.remedy_effects(TABLE, ax),
+    lambda ax=None: figures.remedy_effects(TABLE, ax, quantity="variance", at=H),
+    lambda ax=None: figures.remedy_jacobians(TABLE, ax),
+    lambda ax=None: figures.remedy_horizons(TABLE, ax),
+    lambda ax=None: figures.remedy_levels(LEVELS, ax, quantity="relative_mse", one="zero gradient"),
+    lambda ax=None: figures.remedy_marks(
+        LEVELS, ax, quantity="usable_horizon", unit="steps", beside="best_horizon"
+    ),
+    lambda ax=None: figures.remedy_marks(LEVELS, ax, quantity="lyapunov", unit="λ per step"),
+    lambda ax=None: figures.loss_slices(lines(), ax),
+    lambda ax=None: figures.loss_slices(
+        lines(), ax, surface="model", direction="random", roughness=dict.fromkeys(ARMS, 0.02)
+    ),
+)
+
+
+def lines() -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(slices())
+
+
+def marks(ax: Axes, filled: bool) -> dict[float, float]:
+    """Row → value of the markers that are filled, or open."""
+    found = [
+        m for m in ax.lines if m.get_marker() not in ("", "None", None) and len(m.get_xdata()) == 1
+    ]
+    mine = [m for m in found if (m.get_markerfacecolor() != PAPER) == filled]
+    return {round(float(m.get_ydata()[0])): float(m.get_xdata()[0]) for m in mine}
+
+
+def drawn(ax: Axes, label: str) -> Line2D:
+    (found,) = [each for each in ax.lines if str(each.get_label()).startswith(label)]
+    return found
+
+
+def texts(ax: Axes) -> str:
+    return " ".join(text.get_text() for text in ax.texts)
+
+
+def ratios(quantity: str, budget: str, **where: Any) -> list[float]:
+    rows = TABLE[(TABLE["quantity"] == quantity) & (TABLE["budget"] == budget)]
+    for name, wanted in where.items():
+        rows = rows[rows[name] == wanted]
+    return [float(x) for x in rows["ratio"]]
+
+
+def test_a_row_per_remedy_has_its_ratio_at_equal_time_filled_and_at_equal_steps_open() -> None:
+    ax = figures.remedy_effects(TABLE)
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(ARMS)
+    assert list(marks(ax, filled=True).values()) == pytest.approx(ratios("least_mse", TIME))
+    assert list(marks(ax, filled=False).values()) == pytest.approx(ratios("least_mse", STEPS))
+    assert ratios("least_mse", TIME) != pytest.approx(ratios("least_mse", STEPS))
+    assert ax.get_xscale() == "log"
+
+
+def test_the_price_stands_at_the_right_of_the_gain() -> None:
+    assert texts(figures.remedy_effects(TABLE)).split().count("1.6×") == 1
+
+
+def test_a_quantity_of_one_horizon_is_that_of_this_horizon() -> None:
+    ax = figures.remedy_effects(TABLE, quantity="variance", at=3)
+    known = ratios("variance", TIME, at=3.0)
+    assert list(marks(ax, filled=True).values()) == pytest.approx(known)
+    assert known != pytest.approx(ratios("variance", TIME, at=4.0))
+    assert "at horizon 3" in ax.get_title(loc="left")
+
+
+def test_a_ratio_that_is_not_known_is_said_in_words() -> None:
+    lost = TABLE.copy()
+    lost.loc[lost["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = np.nan
+    assert "not clearly above 0" in texts(figures.remedy_effects(lost))
+    assert "not clearly above 0" not in texts(figures.remedy_effects(TABLE))
+    lost["ratio"] = np.nan
+    assert "not known to be above 0" in texts(figures.remedy_effects(lost))
+
+
+def test_what_is_beyond_the_axis_is_drawn_at_its_end_and_said() -> None:
+    far = TABLE.copy()
+    far.loc[far["arm"] == "dd", ["ratio", "ratio_low", "ratio_high"]] = (1.0, 1e-9, 1e9)
+    ax = figures.remedy_effects(far)
+    assert "drawn there" in texts(ax) and ax.get_xlim()[1] < 1e4
+    assert "drawn there" not in texts(figures.remedy_effects(TABLE))
+
+
+def test_jacobians_on_clips_stand_apart_from_smooth_ones() -> None:
+    ax = figures.remedy_jacobians(TABLE)
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names[:2] == ["∂s′/∂s, smooth", "∂s′/∂s, contact or clip"] and len(names) == 8
+    smooth = TABLE[TABLE["region"] != CLIPPED]
+    names = [t.get_text() for t in figures.remedy_jacobians(smooth).get_yticklabels()]
+    assert names == [f"{block}, smooth" for block in ("∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a")]
+    whole = smooth.assign(region="all")
+    names = [t.get_text() for t in figures.remedy_jacobians(whole).get_yticklabels()]
+    assert names == ["∂s′/∂s", "∂s′/∂a", "∂r/∂s", "∂r/∂a"]
+
+
+def test_a_ratio_over_the_horizon_is_the_tables() -> None:
+    ax = figures.remedy_horizons(TABLE, quantity="variance", budget=STEPS)
+    line = drawn(ax, "spectral")
+    np.testing.assert_array_equal(line.get_xdata(), np.arange(1, H + 1))
+    assert list(line.get_ydata()) == pytest.approx(ratios("variance", STEPS, arm="spectral"))
+
+
+def test_levels_are_of_the_models_at_equal_steps_and_the_baseline() -> None:
+    ax = figures.remedy_levels(LEVELS, quantity="relative_mse", one="zero gradient")
+    labels = {str(line.get_label()) for line in ax.lines}
+    assert {"nll (baseline)", *ARMS, "zero gradient"} <= labels
+    assert not [each for each in labels if "as long" in each]
+
+
+def test_the_level_that_means_something_is_in_sight() -> None:
+    far = LEVELS.copy()
+    far[["value", "ci_low", "ci_high"]] *= 1e4
+    ax = figures.remedy_levels(far, quantity="relative_mse", one="zero gradient")
+    assert ax.get_ylim()[0] < 1 < ax.get_ylim()[1]
+
+
+def test_where_the_size_of_the_truth_is_lost_the_page_shows_plain_errors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(remedies_page, "panel", lambda name, section, caption, draw: draw())
+    monkeypatch.setattr(figures, "remedy_horizons", lambda table, quantity: None)
+    monkeypatch.setattr(
+        figures, "remedy_levels", lambda levels, quantity, one="": shown.append(quantity)
+    )
+    for levels in (LEVELS, LEVELS[LEVELS["quantity"] != "relative_mse"]):
+        remedies_page._horizons(TABLE, levels)
+    assert shown == ["relative_mse", "mse"]
+
+
+def test_a_model_that_diverges_does_not_press_the_others_into_one_line() -> None:
+    wild = LEVELS.copy()
+    wild.loc[wild["model"] == "dd", "value"] *= 1e30
+    ax = figures.remedy_levels(wild, quantity="relative_mse")
+    assert ax.get_ylim()[1] < 1e6 and "drawn there" in texts(ax)
+
+
+def test_marks_are_of_every_model_with_the_simulators_value_as_a_line() -> None:
+    ax = figures.remedy_marks(LEVELS, quantity="lyapunov", unit="λ per step")
+    names = [t.get_text() for t in ax.get_yticklabels()]
+    assert names == [m for m in RUN.cells.models if m != SIMULATOR]
+    rows = LEVELS[LEVELS["quantity"] == "lyapunov"].set_index("model")["value"]
+    shown = marks(ax, filled=True) | marks(ax, filled=False)
+    assert [shown[k] for k in range(len(names))] == pytest.approx([rows[name] for name in names])
+    assert drawn(ax, "simulator").get_xdata()[0] == pytest.approx(rows[SIMULATOR])
+
+
+def test_slices_are_drawn_as_they_are_with_their_roughness_beside_them() -> None:
+    ax = figures.loss_slices(lines())
+    np.testing.assert_allclose(drawn(ax, "dd").get_ydata(), 0.8 * (ALPHAS - ALPHAS**2))
+    assert not [each for each in ax.lines if str(each.get_label()).startswith("simulator")]
+    ax = figures.loss_slices(lines(), surface="model", direction="random", roughness={"dd": 0.03})
+    assert drawn(ax, "dd").get_label() == "dd, roughness 0.03"
+    np.testing.assert_allclose(drawn(ax, "simulator").get_ydata(), 0.3 * ALPHAS)
+
+
+def test_one_steep_slice_bends_the_axis() -> None:
+    steep = lines()
+    steep.loc[steep["model"] == "dd", "value"] *= 1e6
+    ax = figures.loss_slices(steep)
+    assert ax.get_yscale() == "symlog" and "logarithmic beyond" in texts(ax)
+    assert figures.loss_slices(lines()).get_yscale() == "linear"
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_no_text_covers_another_and_none_is_cut_off(draw: Callable[..., Axes]) -> None:
+    ax = draw()
+    figure = ax.figure
+    figure.canvas.draw()
+    legend = ax.get_legend()
+    assert legend is not None and not legend.get_window_extent().overlaps(ax.get_window_extent())
+    parts = [ax._left_title, ax.xaxis.label, ax.yaxis.label, *legend.get_texts(), *ax.texts]
+    shown = [part for part in parts if part.get_text()]
+    boxes = [part.get_window_extent() for part in shown]
+    page = figure.bbox
+    for part, box in zip(shown, boxes, strict=True):
+        assert page.x0 - 1 <= box.x0 and box.x1 <= page.x1 + 1, part.get_text()
+        assert page.y0 - 1 <= box.y0 and box.y1 <= page.y1 + 1, part.get_text()
+    for i, box in enumerate(boxes):
+        for j in range(i):
+            assert not box.overlaps(boxes[j]), (shown[i].get_text(), shown[j].get_text())
+
+
+@pytest.mark.parametrize("draw", ALL)
+def test_figures_draw_on_the_axes_they_are_given(draw: Callable[..., Axes]) -> None:
+    _, ax = plt.subplots()
+    assert draw(ax) is ax
+    assert plt.get_fignums() == [1]
+
+
+def test_empty_tables_say_so() -> None:
+    none, nothing = TABLE.iloc[:0], LEVELS.iloc[:0]
+    for ax in (
+        figures.remedy_effects(none),
+        figures.remedy_jacobians(none),
+        figures.remedy_horizons(none),
+        figures.remedy_levels(nothing, quantity="relative_mse"),
+        figures.remedy_marks(nothing, quantity="lyapunov", unit="λ"),
+        figures.loss_slices(lines().iloc[:0]),
+    ):
+        assert "no" in texts(ax)
+
+
+def test_names_that_nobody_knows_are_drawn_and_hostile_ones_are_text() -> None:
+    strange = TABLE.assign(arm=TABLE["arm"].replace("dd", "$x_$ " + "long " * 20))
+    for draw in (figures.remedy_effects, figures.remedy_horizons, figures.remedy_jacobians):
+        draw(strange).figure.canvas.draw()

@@ -1,0 +1,98 @@
+"""A test of remedies made by formula: every ratio in it is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gradlab.runs.remedies.arms import BASELINE, SIMULATOR, STEPS, TIME, longer
+from gradlab.runs.remedies.run import Remedies
+from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair, Value, extended
+
+H, BATCH, ARMS = 6, 256, ("spectral", "dd", "two-model")
+FACTOR = {"spectral": 0.5, "dd": 0.8, "two-model": 1.3}  # of every error, at equal steps
+LONGER = 0.9  # of the baseline that was fitted for longer
+ALPHAS = np.linspace(-1, 1, 21)
+
+
+def values(model: str, factor: float, trial: int) -> list[Value]:
+    """Numbers of one model by formula, which a trial scales for all models alike."""
+    noise = 1 + 0.05 * np.random.default_rng([trial, len(model)]).normal(size=8)
+    size, found = (1 + 0.1 * trial) * factor, []
+    errors = []
+    for h in range(1, H + 1):
+        bias, variance = 0.02 * size * h * noise[0], 2.0 * (1 + 0.5 * factor) ** h * noise[1]
+        errors.append(bias + variance / BATCH)
+        of = {"bias2": bias, "variance": variance, "mse": errors[-1], "cosine": 1 - 0.1 * bias}
+        of |= {"relative_mse": errors[-1] / 0.3, "prediction_error": 0.05 * h * size * noise[2]}
+        found += [Value(model, Key(name, at=h), value) for name, value in of.items()]
+    for block in ("A", "B", "r_s", "r_a"):
+        found += [
+            Value(model, Key("jacobian_error", block, region=region), worse * factor * noise[3])
+            for region, worse in ((SMOOTH, 0.1), (CLIPPED, 1.0))
+        ]
+    single = {
+        "least_mse": min(errors), "usable_horizon": 3.0 + (factor < 1), "best_horizon": 2.0,
+        "lyapunov": 0.05 * factor * noise[4], "held_out_mse": 0.1 / factor * noise[5],
+        "step_cost": {"dd": 1.6}.get(model, 1.0),
+    }  # fmt: skip
+    return [*found, *(Value(model, Key(name), value) for name, value in single.items())]
+
+
+def slices() -> dict[str, np.ndarray]:
+    rows = [
+        (model, surface, direction, H, a, FACTOR.get(model, 1.0) * (a - a**2), 4)
+        for model in (BASELINE, *ARMS)
+        for surface, direction in (
+            ("model", "gradient"),
+            ("model", "random"),
+            ("simulator", "gradient"),
+        )
+        for a in ALPHAS
+    ]
+    rows += [(SIMULATOR, "simulator", "random", H, a, 0.3 * a, 4) for a in ALPHAS]
+    names = ("model", "surface", "direction", "at", "alpha", "value", "n")
+    found = {
+        name: np.array(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)
+    }
+    found = {k: v.astype(object) if v.dtype.kind == "U" else v for k, v in found.items()}
+    return found | {"ci_low": found["value"] - 0.1, "ci_high": found["value"] + 0.1}
+
+
+def planted(trials: int = 4, task: str = "planted", **changed: Any) -> Remedies:
+    cells = None
+    for trial in range(trials):
+        numbers = values(BASELINE, 1.0, trial)
+        for arm in ARMS:
+            numbers += [*values(arm, FACTOR[arm], trial), *values(longer(arm), LONGER, trial)]
+        numbers += [
+            Value(model, Key("roughness", "random", H), 0.02)
+            for model in (BASELINE, *ARMS, SIMULATOR)
+        ]
+        numbers.append(Value(SIMULATOR, Key("lyapunov"), 0.04 + 0.001 * trial))
+        cells = extended(cells, trial, numbers)
+    pairs = [
+        pair
+        for arm in ARMS
+        for pair in (Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm))
+    ]
+    config = {
+        "task": task, "command": f"gradlab remedies {task}", "policy_hash": "abc", "horizon": H,
+        "starts": 64, "rows": 3000, "batch": BATCH, "costs": {"dd": 1.6}, "seed": 0,
+        "settings": {"hidden": [64, 64], "activation": "silu", "members": 1, "epochs": 60},
+    }  # fmt: skip
+    notes = {
+        "trials": [
+            {"trial": k, "truth": {"status": "converged", "reason": ""}} for k in range(trials)
+        ]
+    }
+    assert cells is not None
+    return replace(
+        Remedies(cells, tuple(pairs), config, {"torch": "2.13.0"}, notes, slices()), **changed
+    )
+
+
+RUN, BARE = planted(), planted(slices=None)
+TABLE, LEVELS = RUN.table(), RUN.levels()

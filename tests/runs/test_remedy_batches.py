@@ -1,0 +1,90 @@
+"""What remedies gain with larger batches, from the pieces of the error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from gradlab.runs.remedies.arms import BASELINE
+from gradlab.runs.remedies.batches import larger_batches
+from gradlab.runs.remedies.values import Key, Value, extended
+from tests.planted_remedies import (
+    BATCH,
+    RUN,
+    H,
+    values,
+)
+
+
+def test_a_larger_batch_leaves_the_bias_and_divides_the_variance_exactly() -> None:
+    found = larger_batches(RUN).set_index(["arm", "quantity", "at"])
+    for k in (2, 4):
+        for h in range(1, H + 1):
+            bias = [
+                v.value
+                for t in range(4)
+                for v in values(BASELINE, 1.0, t)
+                if v.key == Key("bias2", at=h)
+            ]
+            spread = [
+                v.value
+                for t in range(4)
+                for v in values(BASELINE, 1.0, t)
+                if v.key == Key("variance", at=h)
+            ]
+            row = found.loc[(f"batch × {k}", "mse", h)]
+            assert row["second"] == pytest.approx(np.mean(bias) + np.mean(spread) / (k * BATCH))
+            assert row["first"] == pytest.approx(np.mean(bias) + np.mean(spread) / BATCH)
+            assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"]
+            assert found.loc[(f"batch × {k}", "variance", h), "ratio"] == 1 / k
+            assert found.loc[(f"batch × {k}", "bias2", h), "ratio"] == 1.0
+        least = found.loc[(f"batch × {k}", "least_mse", np.nan)].squeeze()
+        known = [
+            min(
+                b.value + v.value / (k * BATCH)
+                for b, v in zip(
+                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "bias2"],
+                    [x for x in values(BASELINE, 1.0, t) if x.key.quantity == "variance"],
+                    strict=True,
+                )
+            )
+            for t in range(4)
+        ]
+        assert least["second"] == pytest.approx(np.mean(known))
+        assert found.loc[(f"batch × {k}", "step_cost", np.nan)].squeeze()["second"] == k
+
+
+def test_of_a_single_trial_larger_batches_have_intervals_over_its_starts() -> None:
+    rng = np.random.default_rng(0)
+    left = 1 + 0.01 * rng.normal(size=(2, 2, 16))
+    numbers = [
+        Value(BASELINE, Key(name, at=h), float(scale * row.mean()), scale * row)
+        for h, rows in enumerate(left, 1)
+        for name, scale, row in zip(("mse", "variance"), (3.0, BATCH), rows, strict=True)
+    ]
+    run = replace(RUN, cells=extended(None, 0, numbers), pairs=())
+    found = larger_batches(run).set_index(["arm", "quantity", "at"])
+    row = found.loc[("batch × 2", "mse", 1)]
+    assert row["n"] == 16 and row["ci_low"] < row["difference"] < row["ci_high"]
+    assert row["second"] == pytest.approx(3.0 * left[0, 0].mean() - 0.5 * left[0, 1].mean())
+    least = found.loc[("batch × 2", "least_mse", np.nan)].squeeze()
+    known = min(3.0 * rows[0].mean() - 0.5 * rows[1].mean() for rows in left)
+    assert least["second"] == pytest.approx(known)
+
+
+def test_the_least_error_is_that_of_each_trial_wherever_it_lies() -> None:
+    cells = None
+    for trial, errors in enumerate([(3.0, 5.0), (6.0, 4.0)]):
+        numbers = [Value(BASELINE, Key("mse", at=h), e) for h, e in enumerate(errors, 1)]
+        numbers += [Value(BASELINE, Key("variance", at=h), float(BATCH)) for h in (1, 2)]
+        cells = extended(cells, trial, numbers)
+    assert cells is not None
+    found = larger_batches(replace(RUN, cells=cells, pairs=())).set_index(["arm", "quantity", "at"])
+    assert found.loc[("batch × 2", "least_mse", np.nan)].squeeze()["second"] == pytest.approx(3.0)
+
+
+def test_without_errors_there_is_nothing_to_say_of_batches() -> None:
+    cells = extended(None, 0, [Value(BASELINE, Key("held_out_mse"), 1.0)])
+    assert larger_batches(replace(RUN, cells=cells)).empty

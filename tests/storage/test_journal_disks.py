@@ -1,0 +1,198 @@
+"""A journal survives folds, full disks, folders that vanish, and kills."""
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+from gradlab.errors import Failure
+from gradlab.storage import journal, journal_frames
+from gradlab.storage.journal import Journal, journal_of, read
+from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row
+
+
+def test_folding_on_the_way_loses_and_doubles_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "SMALLEST", 2000)
+    monkeypatch.setattr(journal, "SYNC", 0.0)
+    path, folded = tmp_path / "run.h5", 0
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(1200):
+            writer.append("updates", row(k))
+            if k % 300 == 299:
+                time.sleep(0.7)
+                check(path, k + 1)
+                folded += path.exists()
+    assert folded > 1
+    assert len(check(path, 1200)["iteration"].values) == 1200
+
+
+def test_what_killed_folds_left_is_removed_and_what_is_being_written_stays(tmp_path):
+    path, used = tmp_path / "run.h5", tmp_path / ".run.h5.0123abcd.tmp"
+    left = [tmp_path / ".run.h5.89abcdef.tmp", tmp_path / ".run.h5.journal.tmp"]
+    others = [tmp_path / ".mine.h5.89abcdef.tmp", tmp_path / ".run.h5.mine.tmp"]
+    for each in [*left, *others, used]:
+        each.write_bytes(b"half a file")
+    with used.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        writer = Journal(path, TABLES, ABOUT)
+        assert not any(each.exists() for each in left)
+        assert all(each.exists() for each in [*others, used])
+    left[0].write_bytes(b"of a fold killed in between")
+    writer.close()
+    assert not left[0].exists() and not used.exists()
+
+
+def test_a_deleted_folder_is_noticed_by_the_next_row_and_every_row_is_kept(tmp_path, monkeypatch):
+    (tmp_path / "rescued").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "rescued"))
+    folder = tmp_path / "runs"
+    closed_and_going_on(folder / "run.h5")
+    writer = Journal(folder / "run.h5", TABLES, ABOUT)
+    shutil.rmtree(folder)
+    with pytest.raises(Failure, match=r"removed.*kept in .*gradlab-"):
+        writer.append("updates", row(20))
+    with pytest.raises(Failure, match="kept in"):
+        writer.append("updates", row(21))
+    writer.close()
+    (kept,) = (tmp_path / "rescued").glob("gradlab-*/run.h5")
+    assert len(check(kept, 20)["iteration"].values) == 20
+    assert not folder.exists()
+
+
+def test_a_folder_moved_away_is_noticed_by_the_next_row(tmp_path):
+    (tmp_path / "runs").mkdir()
+    writer = Journal(tmp_path / "runs" / "run.h5", TABLES, ABOUT)
+    writer.append("updates", row(0))
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    with pytest.raises(Failure, match="where it was moved"):
+        writer.append("updates", row(1))
+    writer.close()
+    assert len(check(tmp_path / "elsewhere" / "run.h5", 1)["iteration"].values) == 1
+
+
+def test_a_full_disk_costs_the_row_that_did_not_fit(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(5):
+        writer.append("updates", row(k))
+    write = os.write
+
+    def full(descriptor, data):
+        write(descriptor, data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        with pytest.raises(Failure, match="No space left"):
+            writer.append("updates", row(5))
+    check(path, 5)
+    writer.append("updates", row(5))
+    writer.close()
+    assert len(check(path, 6)["iteration"].values) == 6
+
+
+class Finished:
+    """A fold that has ended well."""
+
+    returncode = 0
+
+
+def half_folded(path):
+    """A writer of twenty rows of which a child has folded ten, and the number of the tenth."""
+    writer = Journal(path, TABLES, ABOUT)
+    for k in range(10):
+        writer.append("updates", row(k))
+    writer._folding, tenth = journal_of(path).stat().st_size, writer._sequence
+    writer._child = Finished()
+    for k in range(10, 20):
+        writer.append("updates", row(k))
+    journal.fold(path, tenth)
+    return writer, tenth
+
+
+def test_a_fold_that_outlives_its_journal_loses_nothing(tmp_path):
+    path = tmp_path / "run.h5"
+    writer, tenth = half_folded(path)
+    writer._finish_fold()
+    assert len(list(journal_frames.decode(journal_of(path).read_bytes()))) == 11
+    for late in (tenth - 3, tenth, tenth + 4):  # asked for before the journal was shortened
+        journal.fold(path, late)
+        found = read(path)
+        assert len(check(path, 20)["iteration"].values) == 20
+        assert "damaged_frames" not in found.attributes
+    writer.append("updates", row(20))
+    writer.close()
+    assert len(check(path, 21)["iteration"].values) == 21
+
+
+def test_a_disk_full_while_the_journal_is_shortened_costs_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    writer, _ = half_folded(path)
+
+    def full(descriptor, data):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", full)
+        writer._finish_fold()
+    writer.append("updates", row(20))
+    assert len(check(path, 21)["iteration"].values) == 21
+    assert "damaged_frames" not in read(path).attributes
+    writer.close()
+    assert len(check(path, 21)["iteration"].values) == 21
+
+
+def test_without_space_the_journal_stays(tmp_path, monkeypatch):
+    path = tmp_path / "run.h5"
+    usage = type("Usage", (), {"free": 10})()
+    monkeypatch.setattr(journal.shutil, "disk_usage", lambda _: usage)
+    with Journal(path, TABLES, ABOUT) as writer:
+        for k in range(5):
+            writer.append("updates", row(k))
+    assert journal_of(path).exists() and not path.exists()
+    check(path, 5)
+
+
+WRITER = """
+import sys, numpy as np
+from gradlab.storage import journal
+from gradlab.storage.journal_tables import Column, Table
+journal.SMALLEST, journal.SYNC = 4000, 0.01
+tables = {"updates": Table(
+    "iteration",
+    {"loss": Column(("seed",), "reward²"), "rate": Column()},
+    {"seed": (0, 1, 2)},
+)}
+with journal.Journal(sys.argv[1], tables, {}) as writer:
+    for k in range(int(sys.argv[2]), 10**9):
+        loss = np.array([k, k + 0.25, -k])
+        writer.append("updates", {"iteration": k, "loss": loss, "rate": 1 / (k + 1)})
+        sys.stdout.write(f"{k}\\n")
+        sys.stdout.flush()
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_at_full_speed_lose_nothing(tmp_path):
+    path, generator, done = tmp_path / "run.h5", np.random.default_rng(1), 0
+    for _ in range(100):
+        child = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(done)], stdout=subprocess.PIPE, text=True
+        )
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(float(generator.uniform(0, 0.1)))
+        os.kill(child.pid, signal.SIGKILL)
+        lines = child.stdout.read().split("\n")
+        child.wait()
+        numbers = [int(line) for line in lines[:-1] if line]
+        done = (numbers[-1] if numbers else done) + 1
+        check(path, done)
+    assert done > 1000

@@ -1,0 +1,54 @@
+"""The sentence that compares a profile with the one after a remedy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gradlab.runs.comparison import compared
+from gradlab.verdicts.remedies.variance_and_bias import OfProfiles, remedy
+from tests.runs.planted_pairs import profile as paired
+from tests.verdicts.planted_profiles import planted
+
+
+def remedied(mse, noise=0.02, **config):
+    without = paired(lambda n: 1.0, noise=noise)
+    return OfProfiles(compared(without, paired(mse, noise=noise, **config)))
+
+
+def test_a_remedy_that_helps_far_and_harms_near_is_said_so():
+    text = remedy(remedied(lambda n: 0.2 if n >= 8 else 1.5), "spectral normalisation").text
+    assert text.startswith("Spectral normalisation ")
+    assert "better at h = 8–12, worse at h = 1–7" in text
+    assert "the least error over the horizons is 5× (CI" in text
+
+
+def test_parts_of_a_remedy_carry_their_intervals():
+    with_variance = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 1 / 31)
+    without = paired()
+    second = replace(with_variance, config=without.config)
+    text = remedy(OfProfiles(compared(without, second)), "spectral normalisation").text
+    assert "cuts variance 31× (CI" in text
+    lost = planted(lambda n: 1.0, lambda n: 0.9, lambda n: 0.0)
+    pruned = OfProfiles(compared(without, replace(lost, config=without.config)))
+    text = remedy(pruned, "pruning").text
+    assert text.startswith("Pruning changes the variance by -1 (CI")
+
+
+def test_a_remedy_without_a_clear_effect_is_not_shown_to_matter():
+    sentence = remedy(remedied(lambda n: 0.99, noise=1.0, starts_hash="t"), "the DD loss")
+    assert not sentence.decided
+    assert sentence.text.startswith("The DD loss leaves variance at ")
+    assert "not shown to matter here; " in sentence.text
+    assert sentence.text.endswith(("more samples would tell.", "number of samples would tell."))
+    none = remedy(OfProfiles(remedied(lambda n: 1.0).comparison, "mixed"), "the DD loss")
+    assert none.text == "Undecided: the DD loss has no error to compare (N = 256)."
+
+
+def test_what_a_remedy_costs_stands_beside_its_gain():
+    text = remedy(
+        remedied(lambda n: 0.2), "spectral normalisation", "a fit takes 1.6× as long"
+    ).text
+    assert text.endswith("lower; a fit takes 1.6× as long.")
+
+
+# Order -------------------------------------------------------------------------------------------
