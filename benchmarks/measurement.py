@@ -27,7 +27,7 @@ import tyro
 
 from benchmarks.all_horizons import backpropagate
 from benchmarks.visited import cases
-from gradlab.checks import examine
+from gradlab.checks import Subject, examine
 from gradlab.data.noise import stream
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
@@ -66,7 +66,7 @@ def stages(n: int) -> dict[str, float]:
     stepping = Stepping(task, setting, chosen, measured, truth, profile.table())
     realised_gains(stepping)
     marks.append(time.process_time())
-    examine(task, setting, given, [critic], chosen, truth, measured.at, measured.cells)
+    examine(Subject(task, setting, given, [critic], chosen, truth, measured.at, measured.cells))
     marks.append(time.process_time())
     theory(setting, chosen, truth.horizon)
     marks.append(time.process_time())

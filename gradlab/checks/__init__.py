@@ -16,12 +16,13 @@ A check never stops a measurement: one that fails to run is itself a finding.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import nn
 
 from gradlab.checks.finite import finite
-from gradlab.checks.inspection import FEW, Probe
+from gradlab.checks.inspection import FEW, Inspection
 from gradlab.checks.jacobians import jacobians
 from gradlab.checks.leaks import leaks
 from gradlab.checks.precision import precision
@@ -46,54 +47,51 @@ from gradlab.truth.truth import Truth
 FEWEST = 4  # starts, however dear
 SECONDS = 1.5  # of one core, for the Jacobians along their paths, which checks make several times
 
-__all__ = ["FEW", "Probe", "examine"]
+__all__ = ["FEW", "Inspection", "Subject", "examine"]
 
 
-def examine(
-    task: Task,
-    setting: Setting,
-    policy: nn.Module,
-    critics: Sequence[nn.Module],
-    chosen: Mapping[str, Estimator],
-    truth: Truth,
-    at: Starts,
-    cells: Mapping[tuple[str, int], Moments],
-) -> tuple[CheckResult, ...]:
-    """All checks of a measurement.
+@dataclass(frozen=True)
+class Subject:
+    """A measurement, and what it was made from.
 
-    Args:
+    Attributes:
         setting, chosen: as they were measured (without entropy).
         policy, critics: the user's own, before they were copied.
         truth: what biases are measured against.
         at: the states at which first-action gradients were taken.
         cells: the moments of every estimator and horizon.
     """
-    begin = setting.starts
+
+    task: Task
+    setting: Setting
+    policy: nn.Module
+    critics: Sequence[nn.Module]
+    chosen: Mapping[str, Estimator]
+    truth: Truth
+    at: Starts
+    cells: Mapping[tuple[str, int], Moments]
+
+
+def examine(subject: Subject) -> tuple[CheckResult, ...]:
+    """All checks of a measurement."""
+    task, chosen, at, begin = subject.task, subject.chosen, subject.at, subject.setting.starts
     names = {id(task.simulator): "simulator"}
     if task.prior is not None:
         names.setdefault(id(task.prior), "prior model")
     few = begin.block(slice(0, min(_affordable(task, chosen), len(begin.states))))
-    probe = Probe(
-        chosen,
-        setting.policy,
-        few,
-        setting.termination,
-        setting.seed,
-        names,
-        task.action_names,
-        task.action_limit,
-    )
-    systems = {probe.name(each): each for each in _systems(probe)}
+    setting = replace(subject.setting, starts=few)
+    inspected = Inspection(chosen, setting, names, task.action_names, task.action_limit)
+    systems = {inspected.name(system): system for system in _systems(inspected)}
     checks: dict[str, Callable[[], list[CheckResult]]] = {
-        "premises": partial(premises, probe, task, truth, begin, at),
-        "Jacobians": partial(jacobians, probe),
-        "finite gradients": partial(finite, probe, begin, cells),
-        "leaks of θ": partial(leaks, probe, policy, critics, systems),
-        "precision": partial(precision, probe),
-        "scale": partial(scale, probe, task.discount),
-        "smoothing": partial(smoothing, probe, task.simulator, task.discount),
-        "switches": partial(switches, probe),
-        "states": partial(states, probe, at, task.state_names),
+        "premises": partial(premises, inspected, task, subject.truth, begin, at),
+        "Jacobians": partial(jacobians, inspected),
+        "finite gradients": partial(finite, inspected, begin, subject.cells),
+        "leaks of θ": partial(leaks, inspected, subject.policy, subject.critics, systems),
+        "precision": partial(precision, inspected),
+        "scale": partial(scale, inspected),
+        "smoothing": partial(smoothing, inspected, task.simulator),
+        "switches": partial(switches, inspected),
+        "states": partial(states, inspected, at, task.state_names),
     }
     return tuple(each for name, check in checks.items() for each in _run(name, check))
 
@@ -105,10 +103,12 @@ def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
     return min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
 
 
-def _systems(probe: Probe) -> list[System]:
+def _systems(inspected: Inspection) -> list[System]:
     """Every system that can be stepped, without its entropy."""
-    found = [each.states for each in probe.estimators.values()]
-    found += [each.jacobians for each in probe.pathwise().values() if each.jacobians is not None]
+    found = [each.states for each in inspected.estimators.values()]
+    found += [
+        each.jacobians for each in inspected.pathwise().values() if each.jacobians is not None
+    ]
     plain = [each.system if isinstance(each, Entropic) else each for each in found]
     return [each for each in plain if not isinstance(each, Recorded)]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.weighted_terms import linearized
@@ -23,7 +23,7 @@ LARGE = 1e30
 
 
 def finite(
-    probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]
+    inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
 ) -> list[CheckResult]:
     """Per-sample gradients of every estimator, and the growth of what they are made of.
 
@@ -31,23 +31,23 @@ def finite(
         begin: all starts of the measurement.
         cells: moments of every estimator and horizon.
     """
-    found = [_gradients(probe, begin, cells)]
-    for name, each in probe.pathwise().items():
-        more = _no_effect(name, each, probe), _growth(name, each, probe)
+    found = [_gradients(inspected, begin, cells)]
+    for name, each in inspected.pathwise().items():
+        more = _no_effect(name, each, inspected), _growth(name, each, inspected)
         found += [finding for finding in more if finding is not None]
     return found
 
 
 def _gradients(
-    probe: Probe, begin: Starts, cells: Mapping[tuple[str, int], Moments]
+    inspected: Inspection, begin: Starts, cells: Mapping[tuple[str, int], Moments]
 ) -> CheckResult:
     lost, zero = [], []
-    for name, estimator in probe.estimators.items():
+    for name, estimator in inspected.estimators.items():
         squares = {n: each.squares for (who, n), each in cells.items() if who == name}
         first = next((n for n in sorted(squares) if not np.isfinite(squares[n]).all()), None)
         if first is not None:
             which = np.flatnonzero(~np.isfinite(squares[first]))
-            where = _where(estimator, probe, begin, int(which[0]))
+            where = _where(estimator, inspected, begin, int(which[0]))
             what = f"{len(which)} of {len(squares[first])} groups from h = {first} on"
             lost.append(f"{name}: {what} (first: group {which[0]}, {where})")
         none = {n: int((each == 0).sum()) for n, each in squares.items()}
@@ -65,14 +65,21 @@ def _gradients(
     return CheckResult(FINITE, "; ".join(lost + zero), meaning, False)
 
 
-def _where(estimator: Estimator, probe: Probe, begin: Starts, group: int) -> str:
+def _where(estimator: Estimator, inspected: Inspection, begin: Starts, group: int) -> str:
     """The first step at which a sample of a lost group leaves the finite numbers."""
     label = np.unique(begin.group.numpy(), return_inverse=True)[1]
     row = int(np.flatnonzero(label == group)[0])
     if estimator.jacobians is None:
         return f"row {row}"
     one = begin.block(slice(row, row + 1))
-    linear = linearized(estimator, probe.policy, one, probe.seed, None, probe.termination)
+    linear = linearized(
+        estimator,
+        inspected.setting.policy,
+        one,
+        inspected.setting.seed,
+        None,
+        inspected.setting.termination,
+    )
     for t in range(linear.path.horizon):
         bad = _bad_rows(linear.path.states[t + 1, 0, :, None])
         if bad:
@@ -87,13 +94,13 @@ def _bad_rows(values: torch.Tensor) -> list[int]:
     return (~torch.isfinite(values).all(dim=1)).nonzero().flatten().tolist()
 
 
-def _no_effect(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
+def _no_effect(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
     """Actions that change no reward within the horizon, whatever the critic says of them."""
-    linear = probe.along(estimator)
+    linear = inspected.along(estimator)
     if not linear.path.horizon:
         return None
     reached = _reached(linear.A, linear.B, linear.K, linear.r_s, linear.r_a)
-    idle = [probe.action(j) for j in (~reached).nonzero().flatten().tolist()]
+    idle = [inspected.action(j) for j in (~reached).nonzero().flatten().tolist()]
     if not idle:
         return None
     h = linear.path.horizon
@@ -115,9 +122,9 @@ def _reached(
     return reached
 
 
-def _growth(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
+def _growth(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
     """|∂s_t/∂a_0| over the steps: the plot that is asked for first when gradients explode."""
-    linear = probe.along(estimator)
+    linear = inspected.along(estimator)
     h = linear.path.horizon
     if h < 2:
         return None

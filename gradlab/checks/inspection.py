@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from torch import nn
-
 from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
-from gradlab.gradients.starts import Starts
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.weighted_terms import linearized
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.system import System
@@ -22,20 +20,18 @@ FEW = 32
 
 
 @dataclass(frozen=True)
-class Probe:
-    """Estimators (without entropy: see `softened`) and the policy, on a few starts.
+class Inspection:
+    """Estimators (without entropy: see `softened`), as they were measured, on a few starts.
 
     Attributes:
+        setting: with a few of the measurement's starts.
         names: what each system is called, by id.
         action_names: one per action of the task; empty where it has none.
         action_limit: largest |action| of each, None where the task does not clip.
     """
 
     estimators: Mapping[str, Estimator]
-    policy: nn.Module
-    starts: Starts
-    termination: str
-    seed: int
+    setting: Setting
     names: Mapping[int, str]
     action_names: tuple[str, ...] = ()
     action_limit: tuple[float, ...] | None = None
@@ -45,8 +41,9 @@ class Probe:
         """The estimator's path with Jacobians, at its own horizon."""
         key = id(estimator.states), id(estimator.jacobians), estimator.tail.horizon
         if key not in self.made:
+            here = self.setting
             self.made[key] = linearized(
-                estimator, self.policy, self.starts, self.seed, None, self.termination
+                estimator, here.policy, here.starts, here.seed, None, here.termination
             )
         return self.made[key]
 

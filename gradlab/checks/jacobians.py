@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.data.path import Path
 from gradlab.runs.check_results import IDLE, CheckResult
 from gradlab.systems.ended import linearize_running, step_running
@@ -25,12 +25,12 @@ ROUNDING = 1e2  # units of machine epsilon in a difference of two steps
 VANISHING = 1e-12  # of the largest column
 
 
-def jacobians(probe: Probe) -> list[CheckResult]:
+def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One finding per system and kind of fault."""
     found = []
-    for name, (system, path) in probe.differentiated().items():
+    for name, (system, path) in inspected.differentiated().items():
         found.append(_differences(name, system, path))
-        found += _columns(name, system, path, probe)
+        found += _columns(name, system, path, inspected)
     return found
 
 
@@ -116,7 +116,7 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
-def _columns(name: str, system: System, path: Path, probe: Probe) -> list[CheckResult]:
+def _columns(name: str, system: System, path: Path, inspected: Inspection) -> list[CheckResult]:
     """Inputs without effect: exactly 0 in every state (dead) or too small to matter."""
     s, a = sampled(path)
     if not len(s):
@@ -135,12 +135,12 @@ def _columns(name: str, system: System, path: Path, probe: Probe) -> list[CheckR
         said = "every action has an effect on the next state"
         result = said + (f"; in {clipped:.0%} of {len(s)} states one has none" if clipped else "")
         what = "a limit or a clip stops the gradient there" if clipped else "no dead path"
-        reward = ", ".join(probe.action(j) for j in dead["reward"])
+        reward = ", ".join(inspected.action(j) for j in dead["reward"])
         result += f"; ∂r/∂a is 0 everywhere for {reward}" if reward else ""
         return [CheckResult(check, result, what, bool(clipped < 0.5))]
-    words = [_dead(probe.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
+    words = [_dead(inspected.action(j), j in dead["reward"], len(s)) for j in dead["dynamics"]]
     words += [
-        f"∂f/∂a of {probe.action(int(j))} is under {VANISHING:g} of the largest: vanishing"
+        f"∂f/∂a of {inspected.action(int(j))} is under {VANISHING:g} of the largest: vanishing"
         for j in faint.nonzero().flatten()
     ]
     meaning = "a dead path: a wrong control, a detached tensor, or a state that never reaches it"

@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.data.noise import stream
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.gram import path_gradients
@@ -35,7 +35,10 @@ MOVE = 0.1  # of the size of θ, when the user's own policy is moved
 
 
 def leaks(
-    probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
+    inspected: Inspection,
+    policy: nn.Module,
+    critics: Sequence[nn.Module],
+    systems: Mapping[str, System],
 ) -> list[CheckResult]:
     """θ in the documented actions, and in nothing but the policy.
 
@@ -43,20 +46,23 @@ def leaks(
         policy, critics: the user's own, before they were copied.
         systems: all systems, by name.
     """
-    found = [_shared(probe, policy, critics, systems)]
+    found = [_shared(inspected, policy, critics, systems)]
     found += [
-        _documented(name, each, probe)
-        for name, each in probe.pathwise().items()
+        _documented(name, each, inspected)
+        for name, each in inspected.pathwise().items()
         if each.states is each.jacobians
     ]
     return found
 
 
 def _shared(
-    probe: Probe, policy: nn.Module, critics: Sequence[nn.Module], systems: Mapping[str, System]
+    inspected: Inspection,
+    policy: nn.Module,
+    critics: Sequence[nn.Module],
+    systems: Mapping[str, System],
 ) -> CheckResult:
     """Move the user's policy: does anything else change? Are tensors shared?"""
-    s, a = probe.starts.states, _actions(probe, systems)
+    s, a = inspected.setting.starts.states, _actions(inspected, systems)
     own = {p.data_ptr() for p in policy.parameters()}
     shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in own]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
@@ -78,11 +84,13 @@ def _shared(
     return CheckResult(check, result, meaning, False)
 
 
-def _actions(probe: Probe, systems: Mapping[str, System]) -> Tensor:
+def _actions(inspected: Inspection, systems: Mapping[str, System]) -> Tensor:
     """The policy's first actions, without the log π that entropy adds."""
-    noise = probe.starts.policy_noise(probe.policy, probe.seed, 0)
+    noise = inspected.setting.starts.policy_noise(
+        inspected.setting.policy, inspected.setting.seed, 0
+    )
     with torch.no_grad():
-        action = act(probe.policy, probe.starts.states, noise)
+        action = act(inspected.setting.policy, inspected.setting.starts.states, noise)
     return action[:, : min((each.action_dim for each in systems.values()), default=None)]
 
 
@@ -121,15 +129,22 @@ def _moved(policy: nn.Module) -> Iterator[None]:
             p.data = data
 
 
-def _documented(name: str, estimator: Estimator, probe: Probe) -> CheckResult:
+def _documented(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult:
     n = min(LONGEST, estimator.tail.horizon)
     short = replace(estimator, tail=replace(estimator.tail, horizon=n))
-    found = carried(short, probe.policy, probe.starts, (n,), probe.seed, "ignore")
+    found = carried(
+        short,
+        inspected.setting.policy,
+        inspected.setting.starts,
+        (n,),
+        inspected.setting.seed,
+        "ignore",
+    )
     G = path_gradients(found.jacobian, found.costates[0]).mean(dim=0)
-    directions = _directions(probe.policy)
+    directions = _directions(inspected.setting.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G
-    narrow, wide = (_differences(short, probe, directions, scale) for scale in (1.0, 2.0))
+    narrow, wide = (_differences(short, inspected, directions, scale) for scale in (1.0, 2.0))
     gap = (along - narrow).abs()
     allowed = TOLERANCE * torch.clamp(along.abs(), min=typical) + (narrow - wide).abs() / 3
     off = float((gap / typical).max()) if typical > 0 else float(gap.max())
@@ -139,21 +154,21 @@ def _documented(name: str, estimator: Estimator, probe: Probe) -> CheckResult:
     check = f"θ of {name} sits {estimator.way.words}{tail}"
     result = f"differs from differences by at most {off:.1g} of its size (h = {n})"
     if bool((gap <= allowed).all()):
-        return CheckResult(check, result, f"{_road(estimator, probe)}; as documented", True)
+        return CheckResult(check, result, f"{_road(estimator, inspected)}; as documented", True)
     meaning = (
         "θ is counted where it should not be, or a Jacobian is wrong: see the differences above"
     )
     return CheckResult(check, result, meaning, False)
 
 
-def _road(estimator: Estimator, probe: Probe) -> str:
+def _road(estimator: Estimator, inspected: Inspection) -> str:
     """The computational path in words."""
     tail, jacobians = estimator.tail, estimator.jacobians
     assert jacobians is not None
     critic = "no critic" if tail.critic is None else f"a frozen {tail.value} critic at s_n"
     return (
-        f"states of the {probe.name(estimator.states)}, Jacobians of the "
-        f"{probe.name(jacobians)}, {critic}"
+        f"states of the {inspected.name(estimator.states)}, Jacobians of the "
+        f"{inspected.name(jacobians)}, {critic}"
     )
 
 
@@ -166,11 +181,16 @@ def _directions(policy: nn.Module) -> Tensor:
     return nn.functional.normalize(draw.to(theta) * trained, dim=1)
 
 
-def _differences(estimator: Estimator, probe: Probe, directions: Tensor, scale: float) -> Tensor:
+def _differences(
+    estimator: Estimator, inspected: Inspection, directions: Tensor, scale: float
+) -> Tensor:
     """Central differences of the n-step return with its tail along each direction."""
-    epsilon = scale * 1e-4 * _reach(probe.policy)
+    epsilon = scale * 1e-4 * _reach(inspected.setting.policy)
     plus, minus = (
-        [_return(estimator, probe, perturbed(probe.policy, sign * epsilon * v)) for v in directions]
+        [
+            _return(estimator, inspected, perturbed(inspected.setting.policy, sign * epsilon * v))
+            for v in directions
+        ]
         for sign in (1.0, -1.0)
     )
     return (torch.stack(plus) - torch.stack(minus)) / (2 * epsilon)
@@ -181,20 +201,22 @@ def _reach(policy: nn.Module) -> float:
     return max(float(theta.norm()), 1e-3)
 
 
-def _return(estimator: Estimator, probe: Probe, moved: nn.Module) -> Tensor:
+def _return(estimator: Estimator, inspected: Inspection, moved: nn.Module) -> Tensor:
     """Mean n-step return of the starts, θ moved in the actions that carry it."""
-    tail, system, starts = estimator.tail, estimator.states, probe.starts
+    tail, system, starts = estimator.tail, estimator.states, inspected.setting.starts
     s, total = starts.states, starts.states.new_zeros(len(starts.states))
     last = tail.horizon
     with torch.no_grad():
         for t in range(last + 1):
             frozen = not estimator.way.carries(t)
             frozen |= t == last and tail.terminal_action == "detached"
-            chosen = probe.policy if frozen else moved
-            a = act(chosen, s, starts.policy_noise(probe.policy, probe.seed, t))
+            chosen = inspected.setting.policy if frozen else moved
+            a = act(
+                chosen, s, starts.policy_noise(inspected.setting.policy, inspected.setting.seed, t)
+            )
             if t == last:
                 break
-            out = system.step(s, a, starts.dynamics_noise(system, probe.seed, t))
+            out = system.step(s, a, starts.dynamics_noise(system, inspected.setting.seed, t))
             total = total + tail.discount**t * out.reward
             s = out.state
         if tail.critic is not None:

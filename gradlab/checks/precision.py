@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.path_gram import path_mean_gradients
@@ -19,10 +19,10 @@ from gradlab.runs.check_results import CheckResult
 LIMIT = 0.01  # relative error of the mean gradient
 
 
-def precision(probe: Probe) -> list[CheckResult]:
+def precision(inspected: Inspection) -> list[CheckResult]:
     """float32 against float64 for every estimator."""
-    copies = Copies.of(probe.policy, probe.starts)
-    return [_compared(name, each, probe, copies) for name, each in probe.estimators.items()]
+    copies = Copies.of(inspected.setting.policy, inspected.setting.starts)
+    return [_compared(name, each, inspected, copies) for name, each in inspected.estimators.items()]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,18 @@ class Copies:
         return Copies(copy.deepcopy(policy).float(), begin)
 
 
-def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> CheckResult:
+def _compared(
+    name: str, estimator: Estimator, inspected: Inspection, copies: Copies
+) -> CheckResult:
     check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
     try:
         found = in_float32(
-            estimator, probe.policy, probe.starts, probe.seed, probe.termination, copies
+            estimator,
+            inspected.setting.policy,
+            inspected.setting.starts,
+            inspected.setting.seed,
+            inspected.setting.termination,
+            copies,
         )
     except (RuntimeError, TypeError, InputError) as error:
         reason = str(error).splitlines()[0][:90]
@@ -54,7 +61,7 @@ def _compared(name: str, estimator: Estimator, probe: Probe, copies: Copies) -> 
     limited = not found.error <= LIMIT
     result = (
         f"cosine {found.cosine:.6g}, relative error {found.error:.1g} "
-        f"({len(probe.starts.states)} starts)"
+        f"({len(inspected.setting.starts.states)} starts)"
     )
     meaning = "precision-limited: no"
     if limited:

@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.checks.jacobians import sampled
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator
@@ -59,7 +59,7 @@ Floats = NDArray[np.float64]
 
 
 def premises(
-    probe: Probe, task: Task, truth: Truth, begin: Starts, at: Starts
+    inspected: Inspection, task: Task, truth: Truth, begin: Starts, at: Starts
 ) -> list[CheckResult]:
     """Those that fail, or one finding that none does.
 
@@ -67,13 +67,13 @@ def premises(
         truth: of the measurement, whose own norm may be 0.
         begin, at: starts, and states at which gradients are taken.
     """
-    plain = not any(isinstance(each.states, Entropic) for each in probe.estimators.values())
-    found = list(_model(probe, task))
+    plain = not any(isinstance(each.states, Entropic) for each in inspected.estimators.values())
+    found = list(_model(inspected, task))
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
-        measured = _measured(probe, task, begin, at)
+        measured = _measured(inspected, task, begin, at)
         reward = _reward(measured, truth)
         # Where returns diverge, as without any truth, no critic has their size.
-        critics = _critics(probe, measured) if truth.status != "none" else []
+        critics = _critics(inspected, measured) if truth.status != "none" else []
         found = [reward, *found] if reward is not None else [*found, *critics]
     if found:
         return found
@@ -95,14 +95,15 @@ class Measured:
         return f"{len(self.returns)} states, {self.steps} steps"
 
 
-def _measured(probe: Probe, task: Task, begin: Starts, at: Starts) -> Measured:
+def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> Measured:
     steps = min(effective_horizon(task.discount, LEFT), AT_MOST)
     some = _some((begin,) if at is begin else (begin, at), _affordable(task.simulator, steps))
+    here = inspected.setting
     setting = Setting(
-        task.simulator, probe.policy, some, task.discount, steps, probe.termination,
-        child(probe.seed, "premises"),
+        task.simulator, here.policy, some, task.discount, steps, here.termination,
+        child(here.seed, "premises"),
     )  # fmt: skip
-    found = Rolling(setting, silent).returns(some, [_step(probe.policy)], "checks").returns
+    found = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
     return Measured(some, found[0], found[1], steps)
 
 
@@ -166,15 +167,15 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     return None
 
 
-def _model(probe: Probe, task: Task) -> Iterator[CheckResult]:
+def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
     """Systems that are the simulator under another name."""
-    own, simulator = probe.differentiated(), task.simulator
+    own, simulator = inspected.differentiated(), task.simulator
     twins = [
         name
         for name, (system, path) in own.items()
         if system is not simulator and _identical(simulator, system, *sampled(path))
     ]
-    if task.prior is simulator and any(each.states is simulator for each in _models(probe)):
+    if task.prior is simulator and any(each.states is simulator for each in _models(inspected)):
         twins.append("prior model")
     if twins:
         yield CheckResult(
@@ -186,9 +187,9 @@ def _model(probe: Probe, task: Task) -> Iterator[CheckResult]:
         )
 
 
-def _models(probe: Probe) -> list[Estimator]:
+def _models(inspected: Inspection) -> list[Estimator]:
     names = ("model", "model_all")
-    return [each for name, each in probe.estimators.items() if name in names]
+    return [each for name, each in inspected.estimators.items() if name in names]
 
 
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:
@@ -209,13 +210,13 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     return float((one - other).abs().max()) <= tolerance * size
 
 
-def _critics(probe: Probe, measured: Measured) -> list[CheckResult]:
+def _critics(inspected: Inspection, measured: Measured) -> list[CheckResult]:
     """Each critic's values against the returns that follow them; the first that is off."""
     R, at = measured.returns, measured.at
-    noise = at.policy_noise(probe.policy, child(probe.seed, "premises"), 0)
+    noise = at.policy_noise(inspected.setting.policy, child(inspected.setting.seed, "premises"), 0)
     with torch.no_grad():
-        a = act(probe.policy, at.states, noise)
-    critics = {id(e.tail.critic): e.tail for e in probe.estimators.values()}
+        a = act(inspected.setting.policy, at.states, noise)
+    critics = {id(e.tail.critic): e.tail for e in inspected.estimators.values()}
     for tail in critics.values():
         if tail.critic is None:
             continue

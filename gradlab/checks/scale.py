@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.gradients import gram
 from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.estimator import Estimator, first_horizon
@@ -30,23 +30,24 @@ SATURATED = 0.5  # share of actions at their limit
 NEAR = 1e-3  # of the limit
 
 
-def scale(probe: Probe, discount: float) -> list[CheckResult]:
+def scale(inspected: Inspection) -> list[CheckResult]:
     """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
-    found = [_terms(name, each, probe) for name, each in probe.pathwise().items()]
-    found += [_critics(probe, discount), _saturation(probe), _realised(probe)]
+    found = [_terms(name, each, inspected) for name, each in inspected.pathwise().items()]
+    found += [_critics(inspected), _saturation(inspected), _realised(inspected)]
     return [each for each in found if each is not None]
 
 
-def _terms(name: str, estimator: Estimator, probe: Probe) -> CheckResult | None:
+def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
     H = estimator.tail.horizon
     shown = sorted({max(1, first_horizon(estimator)), max(1, (H + 1) // 2), H})
     if H < 1:
         return None
-    linear, tail = probe.along(estimator), estimator.tail
-    critic = tail_gradient(linear.path, tail.critic, tail.value, probe.termination)
+    linear, tail = inspected.along(estimator), estimator.tail
+    critic = tail_gradient(linear.path, tail.critic, tail.value, inspected.setting.termination)
     parts = _parts(estimator, linear, critic)
     norms = {
-        term: _norms(estimator, probe, part, q, tuple(shown)) for term, (part, q) in parts.items()
+        term: _norms(estimator, inspected, part, q, tuple(shown))
+        for term, (part, q) in parts.items()
     }
     grid = ", ".join(str(h) for h in shown)
     words = [f"{term} {', '.join(f'{v:.2g}' for v in values)}" for term, values in norms.items()]
@@ -88,32 +89,36 @@ def _split(by_action: Tensor) -> tuple[Tensor, Tensor]:
 
 def _norms(
     estimator: Estimator,
-    probe: Probe,
+    inspected: Inspection,
     linear: LinearizedPath,
     tail: TailGradient,
     horizons: tuple[int, ...],
 ) -> list[float]:
-    discount, weight = estimator.tail.discount, probe.starts.weight[:, None]
+    discount, weight = estimator.tail.discount, inspected.setting.starts.weight[:, None]
     path = linear.path
     if not estimator.way.every:
         g = action_gradients(linear, tail, discount)[list(horizons)] * weight
-        jacobian = policy_jacobian(probe.policy, probe.starts.states, path.policy_noise[0])
+        jacobian = policy_jacobian(
+            inspected.setting.policy, inspected.setting.starts.states, path.policy_noise[0]
+        )
         return [float(x) for x in gram.mean_gradients(jacobian, g).norm(dim=1)]
     kind = estimator.tail.terminal_action
     costates = discounted_costates(linear, tail, discount, horizons, kind) * weight
     s, e = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
-    jacobian = policy_jacobian(probe.policy, s, e)
+    jacobian = policy_jacobian(inspected.setting.policy, s, e)
     return [float(x) for x in path_mean_gradients(jacobian, costates, horizons).norm(dim=1)]
 
 
-def _critics(probe: Probe, discount: float) -> CheckResult | None:
+def _critics(inspected: Inspection) -> CheckResult | None:
     """No return exceeds r_max / (1 − γ); rewards are those of the longest path at hand."""
     rewards = [
-        probe.along(each).path.rewards
-        for each in probe.pathwise().values()
+        inspected.along(each).path.rewards
+        for each in inspected.pathwise().values()
         if each.tail.horizon and not isinstance(each.states, Entropic)
     ]
-    critics = {id(e.tail.critic): e for e in probe.estimators.values() if e.tail.critic is not None}
+    every = inspected.estimators.values()
+    critics = {id(e.tail.critic): e for e in every if e.tail.critic is not None}
+    discount = inspected.setting.discount
     if not rewards or not critics or discount >= 1:
         return None
     largest = max(float(r.abs().nan_to_num(nan=torch.inf).max()) for r in rewards)
@@ -121,7 +126,7 @@ def _critics(probe: Probe, discount: float) -> CheckResult | None:
     for estimator in critics.values():
         if estimator.jacobians is None:
             continue
-        path, critic = probe.along(estimator).path, estimator.tail.critic
+        path, critic = inspected.along(estimator).path, estimator.tail.critic
         assert critic is not None
         s, a = path.states.flatten(0, 1), path.actions.flatten(0, 1)
         with torch.no_grad():
@@ -135,13 +140,13 @@ def _critics(probe: Probe, discount: float) -> CheckResult | None:
     return CheckResult("size of the critic", result, "beyond any return: refit the critic", False)
 
 
-def _saturation(probe: Probe) -> CheckResult | None:
-    if probe.action_limit is None:
+def _saturation(inspected: Inspection) -> CheckResult | None:
+    if inspected.action_limit is None:
         return None
-    a = torch.cat([probe.along(each).path.actions for each in probe.pathwise().values()])
-    limit = a.new_tensor(probe.action_limit)
+    a = torch.cat([inspected.along(each).path.actions for each in inspected.pathwise().values()])
+    limit = a.new_tensor(inspected.action_limit)
     at = (a[..., : len(limit)].abs() >= (1 - NEAR) * limit).double().mean(dim=(0, 1))
-    words = [f"{probe.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
+    words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
     result = f"share of actions at or beyond their limit: {', '.join(words)}"
     if float(at.max()) < SATURATED:
         return CheckResult("saturated actions", result, "limits cut off few gradients", True)
@@ -149,9 +154,9 @@ def _saturation(probe: Probe) -> CheckResult | None:
     return CheckResult("saturated actions", result, meaning, False)
 
 
-def _realised(probe: Probe) -> CheckResult | None:
+def _realised(inspected: Inspection) -> CheckResult | None:
     """How many of the asked steps are made before a terminal state, on the longest paths."""
-    paths = {name: probe.along(each).path for name, each in probe.pathwise().items()}
+    paths = {name: inspected.along(each).path for name, each in inspected.pathwise().items()}
     name = max(paths, key=lambda each: paths[each].horizon, default="")
     if not name or not paths[name].horizon:
         return None
@@ -163,7 +168,7 @@ def _realised(probe: Probe) -> CheckResult | None:
         f"{ended:.0%} of the starts reach a terminal state within {H} steps, {early:.0%} at the "
         f"first; {float(steps.mean()):.3g} steps on average"
     )
-    if probe.termination == "ignore":
+    if inspected.setting.termination == "ignore":
         return CheckResult(check, result, "rollouts run on beyond it, as asked", True)
     meaning = "rewards stop there, and the boundary's share of the gradient is missing"
     return CheckResult(check, result, meaning, early < 0.25)

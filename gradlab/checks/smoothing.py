@@ -21,10 +21,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.data.noise import stream
 from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
+from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.networks.interface import act
 from gradlab.runs.check_results import EMPIRICAL, CheckResult
@@ -50,15 +51,17 @@ class Orders:
     draws: Tensor
 
 
-def smoothing(probe: Probe, simulator: System, discount: float) -> list[CheckResult]:
+def smoothing(inspected: Inspection, simulator: System) -> list[CheckResult]:
     """One finding about the simulator; none with entropy, whose actions are augmented."""
-    horizon = max((each.tail.horizon for each in probe.pathwise().values()), default=0)
-    augmented = any(isinstance(each.states, Entropic) for each in probe.estimators.values())
+    horizon = max((each.tail.horizon for each in inspected.pathwise().values()), default=0)
+    augmented = any(isinstance(each.states, Entropic) for each in inspected.estimators.values())
     if augmented or horizon < 1:
         return []
     states, pairs = _affordable(simulator, horizon)
-    few = probe.starts.block(slice(0, min(states, len(probe.starts.states))))
-    orders, sigma = both_orders(probe, simulator, few, horizon, discount, pairs)
+    begin = inspected.setting.starts
+    few = begin.block(slice(0, min(states, len(begin.states))))
+    setting = replace(inspected.setting, simulator=simulator, starts=few, horizon=horizon)
+    orders, sigma = both_orders(setting, inspected.action_limit, pairs)
     return [judged(orders, sigma, horizon)]
 
 
@@ -71,19 +74,19 @@ def _affordable(simulator: System, horizon: int) -> tuple[int, int]:
 
 
 def both_orders(
-    probe: Probe,
-    simulator: System,
-    few: Starts,
-    horizon: int,
-    discount: float,
-    pairs: int = PAIRS,
+    setting: Setting, limit: tuple[float, ...] | None, pairs: int = PAIRS
 ) -> tuple[Orders, Tensor]:
-    """Every pair rolled out and differentiated, and σ per action."""
-    m, seed = len(few.states), probe.seed
-    noise = few.policy_noise(probe.policy, seed, 0)
+    """Every pair rolled out and differentiated, and σ per action.
+
+    Args:
+        setting: whose horizon rewards are summed.
+        limit: largest |action| of each, None where the task does not clip.
+    """
+    few, seed = setting.starts, setting.seed
+    m, noise = len(few.states), few.policy_noise(setting.policy, seed, 0)
     with torch.no_grad():
-        action = act(probe.policy, few.states, noise)
-    sigma = _scale(probe, action)
+        action = act(setting.policy, few.states, noise)
+    sigma = _scale(action, limit)
     da = action.shape[1]
     u = torch.randn(m * pairs, da, generator=stream(seed, "smoothing"), dtype=action.dtype)
     begin = Starts(
@@ -93,8 +96,7 @@ def both_orders(
     )
     middle = action.repeat_interleave(pairs, 0)
     up, down = (
-        _returned(probe, simulator, begin, middle + sign * sigma * u, horizon, discount)
-        for sign in (1.0, -1.0)
+        _returned(replace(setting, starts=begin), middle + sign * sigma * u) for sign in (1.0, -1.0)
     )
     zeroth = u * (up[0] - down[0])[:, None] / 2
     first = sigma * (up[1] + down[1]) / 2  # in units of u, so that actions can be compared
@@ -102,19 +104,18 @@ def both_orders(
     return Orders(first.reshape(shape), zeroth.reshape(shape), u.reshape(shape)), sigma
 
 
-def _scale(probe: Probe, action: Tensor) -> Tensor:
+def _scale(action: Tensor, limit: tuple[float, ...] | None) -> Tensor:
     """σ of each action."""
-    if probe.action_limit is not None:
-        return SCALE * action.new_tensor(probe.action_limit)
+    if limit is not None:
+        return SCALE * action.new_tensor(limit)
     return SCALE * action.square().mean(dim=0).sqrt().clamp(min=1e-2)
 
 
-def _returned(
-    probe: Probe, simulator: System, begin: Starts, action: Tensor, horizon: int, discount: float
-) -> tuple[Tensor, Tensor]:
-    """The return of `horizon` steps [N] and its gradient in the first action [N, da]."""
-    mask = probe.termination == "mask"
-    xi = begin.dynamics_noise(simulator, probe.seed, 0)
+def _returned(setting: Setting, action: Tensor) -> tuple[Tensor, Tensor]:
+    """The return of the setting's horizon [N] and its gradient in the first action [N, da]."""
+    simulator, begin, horizon = setting.simulator, setting.starts, setting.horizon
+    mask = setting.termination == "mask"
+    xi = begin.dynamics_noise(simulator, setting.seed, 0)
     with torch.no_grad():
         out = step_running(simulator, begin.states, action, xi)
     one = linearize_running(simulator, begin.states, action, xi)
@@ -122,10 +123,10 @@ def _returned(
     if horizon == 1:
         return returns, gradient
     then = replace(begin, states=out.state)
-    path, K = rollout_with_jacobians(simulator, probe.policy, then, horizon - 1, probe.seed, 1)
+    path, K = rollout_with_jacobians(simulator, setting.policy, then, horizon - 1, setting.seed, 1)
     path = replace(path, alive=path.alive & out.alive) if mask else path
-    linear = linearize_path(path, simulator, K, path.dynamics_noise, probe.termination)
-    gamma = discount ** torch.arange(1, horizon, dtype=returns.dtype)
+    linear = linearize_path(path, simulator, K, path.dynamics_noise, setting.termination)
+    gamma = setting.discount ** torch.arange(1, horizon, dtype=returns.dtype)
     counted = torch.where(path.alive[:-1], path.rewards, 0.0) if mask else path.rewards
     D = torch.cat([one.B[None], sensitivities(linear, one.B)[:-1]])
     c = closed_loop_reward_gradient(linear)

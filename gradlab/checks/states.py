@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.gradients.start_laws import alive_counts
 from gradlab.gradients.starts import Starts
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
@@ -29,18 +29,18 @@ FEW_ALIVE = 0.1  # share below which most of the measurement is thrown away
 SOME = 0.01  # share of unseen states that a few outliers make
 
 
-def states(probe: Probe, at: Starts, names: tuple[str, ...]) -> list[CheckResult]:
+def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[CheckResult]:
     """Both checks.
 
     Args:
         at: every state at which first-action gradients are taken.
         names: of the state's coordinates; empty where the task has none.
     """
-    found = [_alive(at)] if probe.termination == "mask" else []
-    x = _inputs(probe, at)
-    for name, ensemble in _learned(probe).items():
+    found = [_alive(at)] if inspected.setting.termination == "mask" else []
+    x = _inputs(inspected, at)
+    for name, ensemble in _learned(inspected).items():
         if _standardised(ensemble) and len(x):
-            found.append(_seen(name, ensemble, x, names, probe))
+            found.append(_seen(name, ensemble, x, names, inspected))
     return found
 
 
@@ -53,17 +53,17 @@ def _alive(at: Starts) -> CheckResult:
     return CheckResult(ALIVE, result, meaning if few else "enough states carry gradients", not few)
 
 
-def _inputs(probe: Probe, at: Starts) -> Tensor:
+def _inputs(inspected: Inspection, at: Starts) -> Tensor:
     """[s, a] of the states that weigh anything, as the models are asked for them."""
-    noise = at.policy_noise(probe.policy, probe.seed, 0)
+    noise = at.policy_noise(inspected.setting.policy, inspected.setting.seed, 0)
     kept = at.weight != 0
     with torch.no_grad():
-        action = act(probe.policy, at.states[kept], noise[kept])
+        action = act(inspected.setting.policy, at.states[kept], noise[kept])
     return torch.cat([at.states[kept], action], dim=1)
 
 
 def _seen(
-    name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], probe: Probe
+    name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], inspected: Inspection
 ) -> CheckResult:
     x = x[:, : ensemble.state_dim + ensemble.action_dim]
     mean, std = (each.detach().to(x)[:, 0] for each in (ensemble.input_mean, ensemble.input_std))
@@ -72,7 +72,7 @@ def _seen(
     share = float(unseen.double().mean())
     row, column = divmod(int(far.argmax()), far.shape[1])
     ds = ensemble.state_dim
-    which = _coordinate(column, names) if column < ds else probe.action(column - ds)
+    which = _coordinate(column, names) if column < ds else inspected.action(column - ds)
     result = (
         f"{share:.1%} of {len(x)} states lie more than {FAR:g} deviations from the data of the "
         f"model (furthest: {which}, {float(far[row, column]):.2g} deviations)"
@@ -87,15 +87,15 @@ def _coordinate(column: int, names: tuple[str, ...]) -> str:
     return names[column] if column < len(names) else f"coordinate {column}"
 
 
-def _learned(probe: Probe) -> dict[str, GaussianEnsemble]:
+def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
     found: dict[int, tuple[str, GaussianEnsemble]] = {}
-    for each in probe.estimators.values():
+    for each in inspected.estimators.values():
         for system in (each.states, each.jacobians):
             if system is None:
                 continue
             for part in _parts(system):
-                found.setdefault(id(part.ensemble), (probe.name(system), part.ensemble))
+                found.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
     names = [name for name, _ in found.values()]
     return {
         f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import torch
 
-from gradlab.checks.inspection import Probe
+from gradlab.checks.inspection import Inspection
 from gradlab.runs.check_results import CheckResult
 from gradlab.systems.entropy import Entropic
 from gradlab.systems.mujoco import MujocoEnvironment
 
 
-def switches(probe: Probe) -> list[CheckResult]:
+def switches(inspected: Inspection) -> list[CheckResult]:
     """One finding per estimator that differentiates a system by differences."""
     return [
         finding
-        for name, each in probe.pathwise().items()
+        for name, each in inspected.pathwise().items()
         if each.jacobians is not None and not each.jacobians.differentiable
-        if (finding := _flagged(name, probe)) is not None
+        if (finding := _flagged(name, inspected)) is not None
     ]
 
 
-def _flagged(name: str, probe: Probe) -> CheckResult | None:
-    linear = probe.along(probe.estimators[name])
+def _flagged(name: str, inspected: Inspection) -> CheckResult | None:
+    linear = inspected.along(inspected.estimators[name])
     if not linear.path.horizon:
         return None
     flags, path = linear.flags, linear.path
@@ -41,7 +41,7 @@ def _flagged(name: str, probe: Probe) -> CheckResult | None:
     lost = ~torch.isfinite(path.states).all(dim=2).all(dim=0)
     if bool(lost.any()):
         result += f"; {int(lost.sum())} simulations diverge"
-    system = probe.estimators[name].states
+    system = inspected.estimators[name].states
     system = system.system if isinstance(system, Entropic) else system
     if isinstance(system, MujocoEnvironment):
         beyond = system.beyond_limits(path.states.flatten(0, 1)).double().mean()

@@ -19,7 +19,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gradlab import provenance
-from gradlab.checks import examine
+from gradlab.checks import Subject, examine
 from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.other_critics import Critics
@@ -145,10 +145,11 @@ class _Found:
         """Soundness beside the numbers, and the papers' bounds."""
         asked = self.asked
         self.progress("checks", 0, 1)
-        sanity = examine(
+        subject = Subject(
             asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
             self.measured.at, self.measured.cells,
         )  # fmt: skip
+        sanity = examine(subject)
         known = self.truth.admissible and not asked.objective
         bounds = theory(asked.setting, asked.chosen, self.truth.horizon if known else None)
         self.progress("checks", 1, 1)
