@@ -17,6 +17,7 @@ from torch import Tensor
 from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.fitting.losses import Bound, Rows, outputs
+from gradlab.fitting.model_settings import ModelSettings
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 
 EVALUATED = 1024  # held-out rows at once
@@ -39,21 +40,18 @@ class Descent:
         ensemble: GaussianEnsemble,
         rows: Rows,
         bounds: tuple[Bound, Bound],
-        *,
-        members: tuple[int, ...],
-        bootstrap: bool,
-        batch: int,
-        learning_rate: float,
-        weight_decay: float,
-        seed: int,
+        settings: ModelSettings,
     ) -> None:
         self.ensemble, self.rows, (self.training, self.held_out) = ensemble, rows, bounds
-        self.members, self.batch, self.seed = members, batch, seed
+        self.members, self.batch, self.seed = settings.numbers, settings.batch, settings.seed
         self.adam = torch.optim.Adam(
-            ensemble.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
+            ensemble.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
-        self.sample = self._bootstrapped() if bootstrap else self._everyone()
-        count = len(members)
+        self.sample = self._bootstrapped() if settings.bootstrap else self._everyone()
+        count = len(self.members)
         self.epoch = 0
         self.best_loss = torch.full((count,), math.inf, dtype=torch.float64)
         self.best_epoch = torch.zeros(count, dtype=torch.long)

@@ -43,17 +43,12 @@ def save(
     records.write(path, Record(attributes, groups), overwrite)
 
 
-def _numbers(fit: Fit) -> np.ndarray:
-    first = fit.settings.first_member
-    return np.arange(first, first + fit.settings.members)
-
-
 def _curves(fit: Fit) -> dict[str, Array]:
     epochs = len(fit.curves["seconds"])
     columns = ("training", "held_out", "squared_error")
     return {
         "epoch": Array(np.arange(1, epochs + 1), ("epoch",)),
-        "member": Array(_numbers(fit), ("member",)),
+        "member": Array(np.array(fit.settings.numbers), ("member",)),
         "seconds": Array(fit.curves["seconds"], ("epoch",), "s"),
         **{name: Array(fit.curves[name], ("epoch", "member")) for name in columns},
     }
@@ -79,7 +74,7 @@ def _norms(fit: Fit) -> dict[str, Array]:
     names = np.array([layer.name for layer in fit.norms], dtype=object)
     return {
         "layer": Array(names, ("layer",)),
-        "member": Array(_numbers(fit), ("member",)),
+        "member": Array(np.array(fit.settings.numbers), ("member",)),
         "norm": Array(np.array([layer.values for layer in fit.norms]), ("layer", "member")),
         "normalised": Array(np.array([layer.normalised for layer in fit.norms]), ("layer",)),
     }

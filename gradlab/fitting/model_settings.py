@@ -49,6 +49,11 @@ class ModelSettings:
     first_member: int = 0
     seed: int = 0
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """Of the members."""
+        return tuple(range(self.first_member, self.first_member + self.members))
+
     def __post_init__(self) -> None:
         for name in ("members", "batch", "epochs"):
             value = getattr(self, name)

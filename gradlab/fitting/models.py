@@ -101,22 +101,7 @@ def prepared(
     ensemble.set_normalisers(rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
     if settings.spectral is not None:
         spectral.normalise(ensemble, settings.spectral)
-    descent = Descent(
-        ensemble,
-        rows,
-        bounds,
-        members=_numbers(settings),
-        bootstrap=settings.bootstrap,
-        batch=settings.batch,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-    )
-    return descent, constant
-
-
-def _numbers(settings: ModelSettings) -> tuple[int, ...]:
-    return tuple(range(settings.first_member, settings.first_member + settings.members))
+    return Descent(ensemble, rows, bounds, settings), constant
 
 
 def _made(
@@ -134,7 +119,7 @@ def _made(
             settings.reward,
         )
         shape = ensemble.network.architecture
-        for k, number in enumerate(_numbers(settings)):
+        for k, number in enumerate(settings.numbers):
             torch.manual_seed(child(settings.seed, f"member {number}"))
             ensemble.network.set_member(k, mlp(shape["sizes"], shape["activation"]))
     if start is not None:
