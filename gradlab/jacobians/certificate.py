@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.rows import At, Rows, number
 from gradlab.jacobians.visited import Blocks, Flags, Visited
 from gradlab.statistics import over_groups
 from gradlab.systems.system import BLOCKS
@@ -22,16 +22,16 @@ def add_certificate(rows: Rows, visited: Visited) -> None:
         for name, quantile in QUANTILES.items():
             value = float(np.quantile(errors, quantile)) if errors.size else np.nan
             found = number(value, np.nan, np.nan, errors.size, "certificate")
-            rows.add("certificate", name, found, block=block)
+            rows.add("certificate", name, found, At(block=block))
     flags = {"flagged": true.flags & true.finite, "not finite": ~true.finite}
     if visited.guess is not None:
         flags["model not finite"] = ~visited.guess.finite
     H = len(true.flags)
     for name, each in flags.items():
         rows.add("certificate", f"{name} share", _share(each.mean(0, keepdims=True), visited))
-        rows.add("time", f"{name} share", _share(each, visited), step=np.arange(H))
+        rows.add("time", f"{name} share", _share(each, visited), At(step=np.arange(H)))
     terminal = ~visited.alive[:-1]
-    rows.add("time", "terminated share", _share(terminal, visited), step=np.arange(H))
+    rows.add("time", "terminated share", _share(terminal, visited), At(step=np.arange(H)))
 
 
 def counts(visited: Visited) -> dict[str, Any]:

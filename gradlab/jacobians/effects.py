@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.jacobians.rows import Rows
+from gradlab.jacobians.rows import At, Rows
 from gradlab.jacobians.visited import Array, Visited
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
@@ -37,7 +37,9 @@ def add_effects(
     Z = group_sums(gradient[finite][:, None], visited.group[finite])
     labels = list(product([*states, "reward"], [*states, *actions]))
     found = root_ratio(X, np.broadcast_to(Z, X.shape), np.full(X.shape[1], finite.sum()))
-    rows.add("entry", "effect", found, output=[o for o, _ in labels], input=[i for _, i in labels])
+    rows.add(
+        "entry", "effect", found, At(output=[o for o, _ in labels], input=[i for _, i in labels])
+    )
 
 
 def _effects(visited: Visited, discount: float) -> tuple[Array, Array]:

@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import scipy
 
-from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.rows import At, Rows, number
 from gradlab.jacobians.visited import Array, Visited
 from gradlab.statistics.over_groups import group_sums, root_ratio
 
@@ -30,11 +30,11 @@ def add_errors(rows: Rows, visited: Visited) -> None:
     steps, kept = np.arange(len(visited.rewards)), visited.kept
     for block, (error, size) in _squares(visited).items():
         X, Z = _over_all(error, visited), _over_all(size, visited)
-        rows.add("block", RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), block=block)
+        rows.add("block", RELATIVE, root_ratio(X, Z, np.array([kept.sum()])), At(block=block))
         worst = number(_worst(error[kept]), np.nan, np.nan, int(kept.sum()), "share")
-        rows.add("block", CONCENTRATION, worst, block=block)
+        rows.add("block", CONCENTRATION, worst, At(block=block))
         X, Z = (group_sums(np.where(kept, x, 0.0).T, visited.group) for x in (error, size))
-        rows.add("time", RELATIVE, root_ratio(X, Z, kept.sum(1)), block=block, step=steps)
+        rows.add("time", RELATIVE, root_ratio(X, Z, kept.sum(1)), At(block=block, step=steps))
 
 
 def add_entries(
@@ -57,7 +57,10 @@ def add_entries(
         Z = np.broadcast_to(ones, X.shape)
         found = root_ratio(X, Z, np.full(X.shape[1], kept.sum()))
         rows.add(
-            "entry", quantity, found, output=[o for o, _ in labels], input=[i for _, i in labels]
+            "entry",
+            quantity,
+            found,
+            At(output=[o for o, _ in labels], input=[i for _, i in labels]),
         )
 
 
@@ -87,7 +90,7 @@ def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Arra
             parts.append(group_sums(spread, visited.group[i]))
         count = np.array([(bins == each).sum() for each in present])
         found = root_ratio(parts[0], parts[1], count)
-        rows.add("distance", RELATIVE, found, block=block, x=x)
+        rows.add("distance", RELATIVE, found, At(block=block, x=x))
 
 
 def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:

@@ -14,7 +14,7 @@ from math import log
 
 import numpy as np
 
-from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.rows import At, Rows, number
 from gradlab.jacobians.visited import Array, Visited
 from gradlab.progress import Progress
 from gradlab.runs.decision_rules import growth_of
@@ -56,7 +56,7 @@ def add_measured_growth(rows: Rows, profile: Profile | None) -> None:
         if growth is not None:
             n, method = int(profile.config["starts"]), f"steps {growth.onset} to {growth.last}"
             found = _inverse(log(2), growth.slope, growth.low, growth.high, n, method)
-            rows.add("horizon", "measured doubling of the variance", found, block=name)
+            rows.add("horizon", "measured doubling of the variance", found, At(block=name))
 
 
 def add_model_error(rows: Rows, visited: Visited, own: Array) -> dict[str, object]:
@@ -69,7 +69,7 @@ def add_model_error(rows: Rows, visited: Visited, own: Array) -> dict[str, objec
     count = over_groups.group_sums(np.ones(squares[finite].shape), visited.group[finite])
     n, H = int(finite.sum()), squares.shape[1]
     found = over_groups.root_ratio(X, count, np.full(H, n))
-    rows.add("model_error", "error", found, step=np.arange(1, H + 1))
+    rows.add("model_error", "error", found, At(step=np.arange(1, H + 1)))
     law = error_growth(np.sqrt(X / count)) if H >= FEWEST and len(X) >= 2 else None
     if law is None:
         return {}
@@ -95,13 +95,13 @@ def _add_singular_values(rows: Rows, loop: str, logs: Array, visited: Visited) -
     H, d = logs.shape[0] - 1, logs.shape[2]
     for k in range(d):
         found = over_groups.mean(_by_group(logs[:, :, k].T, visited))
-        rows.add("growth", "ln σ", found, block=loop, output=str(k + 1), step=np.arange(H + 1))
+        rows.add("growth", "ln σ", found, At(block=loop, output=str(k + 1), step=np.arange(H + 1)))
 
 
 def _add_exponents(rows: Rows, loop: str, rates: Array, visited: Visited) -> Estimates:
     found = over_groups.mean(_by_group(rates, visited))
     order = [str(k + 1) for k in range(rates.shape[1])]
-    rows.add("exponent", "λ", found, block=loop, output=order)
+    rows.add("exponent", "λ", found, At(block=loop, output=order))
     return found
 
 
@@ -110,17 +110,17 @@ def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: 
     value, low, high = (float(each[0]) for each in (rate.value, rate.low, rate.high))
     n, H = int(rate.n[0]), len(logs) - 1
     found = _inverse(log(10), value, low, high, n, rate.method)
-    rows.add("horizon", "steps per factor of ten", found, block=loop)
+    rows.add("horizon", "steps per factor of ten", found, At(block=loop))
     curve = _by_group(logs[:, :, 0].T, visited).mean(0)
     beyond = np.flatnonzero(curve > FLOAT32)
     if len(beyond):
         inside = number(float(beyond[0]), np.nan, np.nan, n, "reached")
-        rows.add("horizon", "product leaves float32", inside, block=loop)
+        rows.add("horizon", "product leaves float32", inside, At(block=loop))
     elif low > 0:
         left = FLOAT32 - float(curve[H])
         at, first, last = (H + left / each for each in (value, high, low))
         found = number(at, first, last, n, "extrapolated")
-        rows.add("horizon", "product leaves float32", found, block=loop)
+        rows.add("horizon", "product leaves float32", found, At(block=loop))
 
 
 def _add_doubling(
@@ -137,7 +137,7 @@ def _add_doubling(
     ):
         value, low, high = (2 * (each + shift) for each in rates)
         found = _inverse(log(2), value, low, high, n, method)
-        rows.add("horizon", "predicted doubling of the variance", found, block=block)
+        rows.add("horizon", "predicted doubling of the variance", found, At(block=block))
 
 
 def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, float]:
@@ -168,7 +168,7 @@ def _add_product(rows: Rows, closed: Array, visited: Visited) -> None:
     found = over_groups.median(logs)
     curves = [np.exp(each) for each in (found.value, found.low, found.high)]
     shown = Estimates(curves[0], found.se, curves[1], curves[2], found.n, found.method)
-    rows.add("product", RELATIVE, shown, step=np.arange(len(errors)))
+    rows.add("product", RELATIVE, shown, At(step=np.arange(len(errors))))
     value, high, low = (_informative(each) for each in curves)
     last = number(value, low, high, int(found.n[0]), found.method)
     rows.add("horizon", "model's product informs", last)

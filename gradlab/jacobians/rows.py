@@ -15,41 +15,44 @@ from gradlab.statistics.over_groups import Estimates
 Label = str | Sequence[str] | NDArray[np.object_]
 
 
+@dataclass(frozen=True)
+class At:
+    """What rows are of; a label is one for all of them, or one each."""
+
+    block: Label = ""
+    output: Label = ""
+    input: Label = ""
+    step: float | NDArray[Any] = np.nan
+    x: float | NDArray[Any] = np.nan
+
+
+NOWHERE = At()
+
+
 @dataclass
 class Rows:
     """Collects rows; `columns` is the table by column."""
 
     parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
 
-    def add(
-        self,
-        section: str,
-        quantity: str,
-        found: Estimates,
-        *,
-        block: Label = "",
-        output: Label = "",
-        input: Label = "",
-        step: float | NDArray[Any] = np.nan,
-        x: float | NDArray[Any] = np.nan,
-    ) -> None:
-        """One row per estimate; a label is one for all of them, or one each."""
+    def add(self, section: str, quantity: str, estimates: Estimates, at: At = NOWHERE) -> None:
+        """One row per estimate."""
         values = {
             "section": section,
-            "block": block,
-            "output": output,
-            "input": input,
-            "step": step,
-            "x": x,
+            "block": at.block,
+            "output": at.output,
+            "input": at.input,
+            "step": at.step,
+            "x": at.x,
             "quantity": quantity,
-            "value": found.value,
-            "se": found.se,
-            "ci_low": found.low,
-            "ci_high": found.high,
-            "n": found.n,
-            "method": found.method,
+            "value": estimates.value,
+            "se": estimates.se,
+            "ci_low": estimates.low,
+            "ci_high": estimates.high,
+            "n": estimates.n,
+            "method": estimates.method,
         }
-        rows = len(found.value)
+        rows = len(estimates.value)
         self.parts.append({name: _column(name, values[name], rows) for name in COLUMNS})
 
     @property
@@ -59,7 +62,7 @@ class Rows:
 
 def number(value: float, low: float, high: float, n: int, method: str) -> Estimates:
     """A single number with its interval, where it has one."""
-    centre, se, lower, upper = (np.array([float(each)]) for each in (value, np.nan, low, high))
+    centre, se, lower, upper = (np.array([float(x)]) for x in (value, np.nan, low, high))
     return Estimates(centre, se, lower, upper, np.array([n]), method)
 
 

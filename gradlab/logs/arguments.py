@@ -57,15 +57,36 @@ class Arguments:
         return noise_dim(self.policy) > 0
 
 
+@dataclass(frozen=True)
+class Span:
+    """For how many steps rewards are summed, and from where on: arguments as they were given."""
+
+    discount: float
+    horizon: int
+    reach: int | None
+    every: int | None
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: names the argument, what it got and what is expected.
+        """
+        horizon, reach = self.horizon, self.reach
+        if not 0.0 < self.discount <= 1.0:
+            raise InputError(f"discount is {self.discount!r}, expected a number in (0, 1]")
+        for name, value in (("horizon", horizon), ("reach", horizon if reach is None else reach)):
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}, expected an integer ≥ 1")
+        if reach is not None and reach < horizon:
+            raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
+
+
 def checked(
     data: Trajectories,
     policy: nn.Module,
     model: System | None,
     critic: Critics,
-    discount: float,
-    horizon: int,
-    reach: int | None,
-    every: int | None,
+    span: Span,
     noise_std: float | Sequence[float] | None,
     seed: int,
 ) -> Arguments:
@@ -75,29 +96,23 @@ def checked(
         InputError: names the argument, what it got and what to do.
     """
     _check_data(data)
-    if not 0.0 < discount <= 1.0:
-        raise InputError(f"discount is {discount!r}, expected a number in (0, 1]")
-    for name, value in (("horizon", horizon), ("reach", horizon if reach is None else reach)):
-        if not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}, expected an integer ≥ 1")
-    if reach is not None and reach < horizon:
-        raise InputError(f"reach is {reach}, expected at least the horizon, {horizon}")
+    span.check()
     state, width = data.state.double(), data.action.shape[1]
     _check_model(model, data)
     policy_copy, critics = double_copy("policy", policy), listed(copy.deepcopy(critic))
     check_policy(policy_copy, state[:2], width)
     check_trainable(policy_copy)
-    for each in critics:
-        check_critic(each.double(), "Q", state[:2], width)
+    for network in critics:
+        check_critic(network.double(), "Q", state[:2], width)
     return Arguments(
         data=data,
         policy=_with_noise(policy_copy, noise_std, data),
         model=model,
         critics=critics,
-        discount=discount,
-        horizons=_grid(0 if critics else 1, horizon),
-        reach=_reach(data, horizon, discount, every) if reach is None else reach,
-        every=every,
+        discount=span.discount,
+        horizons=_grid(0 if critics else 1, span.horizon),
+        reach=_reach(data, span) if span.reach is None else span.reach,
+        every=span.every,
         seed=seed,
     )
 
@@ -177,9 +192,10 @@ def _grid(first: int, last: int) -> tuple[int, ...]:
     return tuple(sorted({first, last, *dense, *spread}))
 
 
-def _reach(data: Trajectories, horizon: int, discount: float, every: int | None) -> int:
+def _reach(data: Trajectories, span: Span) -> int:
     """As long as every trajectory allows that has `horizon` steps and does not terminate."""
-    if every is not None:
+    horizon, discount = span.horizon, span.discount
+    if span.every is not None:
         return horizon
     first, last = bounds(data)
     begin = torch.unique(first)

@@ -17,7 +17,7 @@ from gradlab import provenance
 from gradlab.data.trajectories import Trajectories
 from gradlab.gradients.other_critics import Critics
 from gradlab.jacobians.rows import Rows
-from gradlab.logs.arguments import Arguments, check_fitting, checked
+from gradlab.logs.arguments import Arguments, Span, check_fitting, checked
 from gradlab.logs.comparing import add_gradients
 from gradlab.logs.critic import judged, return_bound
 from gradlab.logs.direction import directional
@@ -80,7 +80,8 @@ def measure_logs(
         check_fitting(data, critic, fit_critics)
         fitted_on, data = halves(data)
         critic = refitted(fitted_on, discount, fit_critics, seed, progress)
-    what = checked(data, policy, model, critic, discount, horizon, reach, every, noise_std, seed)
+    span = Span(discount, horizon, reach, every)
+    what = checked(data, policy, model, critic, span, noise_std, seed)
     rows = Rows()
     notes = _on_policy(rows, what)
     cut = windows(data, what.reach, every)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gradlab.jacobians.rows import Rows, number
+from gradlab.jacobians.rows import At, Rows, number
 from gradlab.logs.agreement import Number
 from gradlab.logs.critic import Judged
 from gradlab.logs.direction import Directional
@@ -22,7 +22,7 @@ def add_numbers(
 ) -> None:
     """One row per number, of n trajectories."""
     for entry in numbers:
-        rows.add(section, entry.quantity, _one(entry, n), block=block, step=step)
+        rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
 
 
 def _one(number: Number, n: int) -> Estimates:
@@ -37,7 +37,7 @@ def add_growth(rows: Rows, growth: Growth | None, n: int) -> None:
     """Slope of the log variance of the model's gradient per step, from `step` on."""
     if growth is not None:
         slope = number(growth.slope, growth.low, growth.high, n, "jackknife")
-        rows.add("gradient", "variance_slope", slope, block="model", step=growth.onset)
+        rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
 
 
 def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
@@ -48,11 +48,11 @@ def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
         ("spread", found.spread, found.spread_se),
     ):
         row = Estimates(value, se, value - Z * se, value + Z * se, n, "normal")
-        rows.add("policy", quantity, row, output=names)
+        rows.add("policy", quantity, row, At(output=names))
     nothing = np.full(len(names), np.nan)
     for quantity, value in (("distance", found.distance), ("explained", found.explained)):
         row = Estimates(value, nothing, nothing, nothing, n, "")
-        rows.add("policy", quantity, row, output=names)
+        rows.add("policy", quantity, row, At(output=names))
     whole = number(found.p_value, np.nan, np.nan, found.rows, "Bonferroni")
     rows.add("policy", "p_value", whole)
 
@@ -60,7 +60,7 @@ def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
 def add_critic(rows: Rows, name: str, found: Judged, n: int) -> None:
     """Of one critic."""
     for quantity, (estimate, span) in found.items():
-        rows.add("critic", quantity, _one(Number(quantity, estimate, span), n), block=name)
+        rows.add("critic", quantity, _one(Number(quantity, estimate, span), n), At(block=name))
 
 
 def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None
     for quantity, judged in (("error", found.error), ("noise", found.noise)):
         for output, (estimate, span) in zip([*names, "all"], judged, strict=True):
             row = _one(Number(quantity, estimate, span), found.trajectories)
-            rows.add("direction", quantity, row, output=output)
+            rows.add("direction", quantity, row, At(output=output))
     near = number(found.distance, np.nan, np.nan, found.rows, "median")
     rows.add("direction", "distance", near)
 
@@ -76,4 +76,4 @@ def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None
 def add_prediction(rows: Rows, found: Prediction) -> None:
     """Error after k steps."""
     steps = np.arange(1, len(found.error.value) + 1)
-    rows.add("prediction", "error", found.error, step=steps)
+    rows.add("prediction", "error", found.error, At(step=steps))
