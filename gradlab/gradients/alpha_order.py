@@ -57,14 +57,34 @@ class AlphaOrder:
         return self.bias2_interval.low > 0
 
 
+@dataclass(frozen=True)
+class Trust:
+    """How far the first order may be wrong.
+
+    Attributes:
+        accuracy: ρ, the error allowed with probability 1 − δ; inf: least variance only.
+        failure: δ in (0, 1).
+    """
+
+    accuracy: float = math.inf
+    failure: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.failure < 1:
+            raise InputError(f"failure is {self.failure}, expected a probability in (0, 1)")
+        if not self.accuracy > 0:
+            raise InputError(f"accuracy is {self.accuracy}, expected a positive number")
+
+
+LEAST_VARIANCE = Trust()
+
+
 def alpha_order(
     first: Estimator,
     zeroth: Estimator,
     policy: nn.Module,
     starts: Tensor | Path,
-    *,
-    accuracy: float = math.inf,
-    failure: float = 0.05,
+    trust: Trust = LEAST_VARIANCE,
     seed: int = 0,
     termination: str = "ignore",
 ) -> AlphaOrder:
@@ -72,11 +92,10 @@ def alpha_order(
 
     Args:
         first: actions "all"; zeroth: actions "score".
-        accuracy: ρ, the error allowed with probability 1 − δ; inf: least variance only.
-        failure: δ in (0, 1).
+        trust: the error that is allowed; by default any, so that variance alone decides.
 
     Raises:
-        InputError: estimators of other kinds or of different returns, or δ or ρ out of range.
+        InputError: estimators of other kinds or of different returns.
     """
     if (first.way, zeroth.way) != (WAYS["all"], WAYS["score"]):
         raise InputError(
@@ -89,26 +108,22 @@ def alpha_order(
             f"first and zeroth have (horizon, discount, entropy) {shapes[0]} and {shapes[1]}: mix "
             f"gradients of one return"
         )
-    if not 0 < failure < 1:
-        raise InputError(f"failure is {failure}, expected a probability in (0, 1)")
-    if not accuracy > 0:
-        raise InputError(f"accuracy is {accuracy}, expected a positive number")
     group = as_starts(starts, first.states.state_dim).group
     G1, G0 = (
         _group_means(each.gradients(policy, starts, seed, termination), group)
         for each in (first, zeroth)
     )
     v1, v0 = _trace(G1), _trace(G0)
-    radius = bernstein_radius(G0, failure)
+    radius = bernstein_radius(G0, trust.failure)
     disagreement = float((G1.mean(dim=0) - G0.mean(dim=0)).norm())
     least = v0 / (v0 + v1) if v0 + v1 > 0 else 1.0
     alpha = least
-    if disagreement > 0 and radius + least * disagreement > accuracy:
-        alpha = max(0.0, (accuracy - radius) / disagreement)
+    if disagreement > 0 and radius + least * disagreement > trust.accuracy:
+        alpha = max(0.0, (trust.accuracy - radius) / disagreement)
     bias2 = pair_mean(_pair_sums(G1 - G0), np.ones(len(G1)))
     mean = alpha * G1.mean(dim=0) + (1 - alpha) * G0.mean(dim=0)
-    found = interval("bias2", bias2)
-    return AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, found)
+    span = interval("bias2", bias2)
+    return AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, span)
 
 
 def bernstein_radius(G: Tensor, failure: float) -> float:

@@ -11,7 +11,7 @@ from gradlab import Estimator, Tail
 from gradlab.data.trajectories import load, segments
 from gradlab.errors import InputError
 from gradlab.gradients import named
-from gradlab.gradients.alpha_order import alpha_order
+from gradlab.gradients.alpha_order import Trust, alpha_order
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.mixture import Mixture
@@ -214,12 +214,12 @@ def test_alpha_order_weighs_by_variance_and_falls_back_on_the_score():
     wrong = named.model_driven(linear(0.5), critic, GAMMA, 2)
     biased = alpha_order(wrong, zeroth, policy, starts)
     assert biased.empirically_biased
-    spent = alpha_order(wrong, zeroth, policy, starts, accuracy=biased.radius)
+    spent = alpha_order(wrong, zeroth, policy, starts, Trust(accuracy=biased.radius))
     assert spent.alpha == 0.0
     room = biased.radius + 0.5 * biased.least_variance * biased.disagreement
-    half = alpha_order(wrong, zeroth, policy, starts, accuracy=room)
+    half = alpha_order(wrong, zeroth, policy, starts, Trust(accuracy=room))
     assert half.alpha == pytest.approx(0.5 * biased.least_variance)
-    late = alpha_order(wrong, zeroth, policy, starts, failure=0.95)
+    late = alpha_order(wrong, zeroth, policy, starts, Trust(failure=0.95))
     assert late.radius < biased.radius
     with pytest.raises(InputError, match="expected 'all' and 'score'"):
         alpha_order(zeroth, zeroth, policy, starts)
