@@ -30,8 +30,8 @@ from analyses import jacobian_claims
 from analyses.var_exp import FOLDER, World, random_policy, worlds
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
+from gradlab.measurement.return_slices import roughness
 from gradlab.networks.interface import noise_dim
-from gradlab.statistics.roughness import roughness
 
 POINTS = 21
 STARTS = 16

@@ -1,7 +1,7 @@
 """Two policies for MuJoCo tasks without a prior: random, and holding the initial posture.
 
 random     a ~ U over the control range, independent of the state
-posture    u = kp (q₀ − q) − kd q̇ per actuated joint, clipped (`gradlab.fitting.hold_pose`)
+posture    u = kp (q₀ − q) − kd q̇ per actuated joint, clipped (`gradlab.fitting.policies`)
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gradlab.fitting.hold_pose import posture_gain
+from gradlab.fitting.policies import hold_pose_gain
 from gradlab.systems.mujoco import MujocoEnvironment
 
 
@@ -63,7 +63,7 @@ def posture(simulator: MujocoEnvironment) -> tuple[Posture, Gains]:
     """The controller and its gains, in control units."""
     model, chart, built = simulator.physics.model, simulator.chart, simulator.built
     low, high = (torch.from_numpy(each.copy()) for each in simulator.physics.control_range)
-    gain = posture_gain(simulator)
+    gain = hold_pose_gain(simulator)
     target = torch.from_numpy(np.concatenate([built.qpos[chart.root :], built.qvel]))
     joints = model.actuator_trnid[:, 0]
     places = (model.jnt_qposadr[joints] - chart.root).tolist()

@@ -25,14 +25,13 @@ from torch import Tensor, nn
 from benchmarks.side_by_side import seconds
 from gradlab import tasks
 from gradlab.gradients import gram
-from gradlab.gradients.all_action import discounted_costates
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.policy_jacobian import Trace, joined_factors, policy_jacobian
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians, tail_gradient
 from gradlab.gradients.starts import as_starts
+from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System

@@ -23,14 +23,13 @@ from torch import nn
 
 from gradlab.checks.finite import finite
 from gradlab.checks.inspection import FEW, Inspection
-from gradlab.checks.jacobians import jacobians
+from gradlab.checks.jacobians import jacobians, switches
 from gradlab.checks.leaks import leaks
 from gradlab.checks.precision import precision
 from gradlab.checks.premises import premises
 from gradlab.checks.scale import scale
 from gradlab.checks.smoothing import smoothing
 from gradlab.checks.states import states
-from gradlab.checks.switches import switches
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting

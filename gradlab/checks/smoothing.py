@@ -23,10 +23,10 @@ from torch import Tensor
 
 from gradlab.checks.inspection import Inspection
 from gradlab.data.noise import stream
-from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.rollout import linearize_path, rollout_with_jacobians
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.sweeps import closed_loop_reward_gradient, sensitivities
 from gradlab.networks.interface import act
 from gradlab.runs.check_results import EMPIRICAL, CheckResult
 from gradlab.systems.ended import linearize_running, step_running

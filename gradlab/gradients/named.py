@@ -4,14 +4,19 @@ Each is one value made of four choices; what two names have in common, their val
 
     states × jacobians × actions × tail      sim, mdl: a System;  rec: recorded trajectories
 
+A `Mixture` is a weighted sum of them on the same starts and noise streams,
+
+    ∇J = Σ_k w_k ∇J_k          (MPG eq. 8 with {0, H}; App. C-A with any set of horizons holding 0)
+
 Start laws (ν, ζ, mixtures; several samples per start) are arguments of the evaluation, not of the
 estimator: `gradients.start_laws`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +24,47 @@ from torch import Tensor, nn
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
-from gradlab.gradients.mixture import Mixture
 from gradlab.gradients.tail import Tail
 from gradlab.networks.policies import check_stochastic
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
+from gradlab.user_code.grad_mode import differentiating
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Pairs (weight, estimator); weights are used as they are, not normalised."""
+
+    parts: tuple[tuple[float, Estimator], ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError("parts is empty: a mixture needs at least one (weight, estimator)")
+        for weight, _ in self.parts:
+            if not math.isfinite(weight):
+                raise InputError(f"a weight is {weight}, expected a finite number")
+
+    @differentiating
+    def gradients(
+        self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
+    ) -> Tensor:
+        """Per-sample ascent gradients, [N, P]."""
+        counted = self._counted()
+        parts = [w * e.gradients(policy, starts, seed, termination) for w, e in counted]
+        return torch.stack(parts).sum(dim=0)
+
+    @differentiating
+    def mean_gradient(
+        self, policy: nn.Module, starts: Tensor | Path, seed: int = 0, termination: str = "ignore"
+    ) -> Tensor:
+        """Mean ascent gradient over the starts, [P]."""
+        counted = self._counted()
+        parts = [w * e.mean_gradient(policy, starts, seed, termination) for w, e in counted]
+        return torch.stack(parts).sum(dim=0)
+
+    def _counted(self) -> tuple[tuple[float, Estimator], ...]:
+        """Parts of weight 0 are not even rolled out; one of them gives the zeros where all are."""
+        return tuple(part for part in self.parts if part[0]) or self.parts[:1]
 
 
 def data_driven(simulator: System, critic: nn.Module, discount: float) -> Estimator:

@@ -20,15 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
-from gradlab.gradients.all_action import discounted_costates
-from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.policy_jacobian import (
     PolicyJacobian,
     Trace,
     joined_factors,
     policy_jacobian,
 )
-from gradlab.gradients.recorded_path import recorded_with_jacobians
+from gradlab.gradients.recording import recorded_with_jacobians
 from gradlab.gradients.rollout import (
     LinearizedPath,
     jacobian_noise,
@@ -38,6 +36,7 @@ from gradlab.gradients.rollout import (
     tail_gradient,
 )
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.gradients.tail import Tail
 from gradlab.gradients.ways import Name
 from gradlab.networks.critics import judge

@@ -139,10 +139,3 @@ def refuse_far(found: Residuals, names: tuple[str, ...]) -> None:
         f"data is not of this policy: in units of its own noise the actions of {found.rows} rows "
         f"have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded them"
     )
-
-
-def suggested_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:
-    """Root mean square distance of recorded actions from a deterministic policy's, [da]."""
-    with torch.no_grad():
-        gap: Tensor = (action - policy(state)).square().mean(dim=0).sqrt()
-    return gap

@@ -7,6 +7,9 @@ It is an estimator's own surface: its states, its tail, and θ moved in the acti
 V′(0) = l u · E g where the estimator's Jacobians are those of its states; of the simulator's T
 steps it is the true slope. The length l is such that α = 1 moves the actions by half their size
 (at most by |θ|): lines along different directions share an axis that means something.
+
+Its roughness is mean |second difference| / (max − min), averaged over the axes, whatever its scale:
+a straight line has 0, the parabola α² on 21 points of [−1, 1] has 0.02.
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate, sample_mean
-from gradlab.statistics.roughness import roughness
 from gradlab.truth.common_random import Perturbed, own_size, perturbed_rollout
 from gradlab.truth.oracles import perturbed
 
@@ -179,3 +181,13 @@ def _tail(
             action = act(policy, state, noise.repeat(len(ALPHAS), 1))
         value = judge(tail.critic, tail.value, state, action)
     return tail.discount**tail.horizon * value
+
+
+def roughness(values: NDArray[np.float64]) -> float:
+    """Of returns on a grid of at least 3 points along every axis; NaN where it is flat
+    or not finite."""
+    if not np.isfinite(values).all():
+        return float("nan")
+    bends = [np.abs(np.diff(values, 2, axis=axis)).mean() for axis in range(values.ndim)]
+    spread = float(values.max() - values.min())
+    return float(np.mean(bends)) / spread if spread > 0 else float("nan")

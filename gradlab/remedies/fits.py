@@ -1,29 +1,40 @@
 """Models of a trial, fitted once and kept: what each arm changes, and files that outlive a kill.
 
 A fit that another one only continues (the baseline for longer) goes on from its saved state, so
-that all lengths of one recipe cost what the longest does, to the bit.
+that all lengths of one recipe cost what the longest does, to the bit. A model's price is its time,
+and its prediction on the rows that its own fit held out, the same ones for all models of a record:
+
+    held_out_nll   mean ½ ((ŷ − m)²/v + log v + log 2π) per output, in nats
+    held_out_mse   mean (ŷ − m)², of one step in standardised coordinates
+
+A pair of models predicts by its first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from gradlab.data import transitions
 from gradlab.data.trajectories import Trajectories
 from gradlab.errors import Failure, InputError
 from gradlab.fitting.derivative_losses import DirectionalDerivative, Sobolev
 from gradlab.fitting.fitted import Fit
-from gradlab.fitting.losses import Loss, MultiStep, OneStep
+from gradlab.fitting.losses import LOG_2PI, Loss, MultiStep, OneStep, outputs
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
+from gradlab.fitting.standardising import split, standardised
 from gradlab.fitting.two_models import doubled
 from gradlab.networks import checkpoint
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.progress import Progress
 from gradlab.runs.remedies.arms import BASELINE, HALF
+from gradlab.runs.remedies.values import Key, Value
 from gradlab.storage import checked_json
 from gradlab.systems.system import System
 
@@ -167,3 +178,40 @@ def forget_states(folder: Path) -> None:
 
 def _plain(name: str) -> str:
     return name.replace(" ", "-")
+
+
+def price_values(
+    name: str, parts: Sequence[Made], recipe: Recipe, data: Trajectories, cost: float
+) -> list[Value]:
+    """
+    Args:
+        recipe: of the part that predicts; cost: of a step, in steps of the baseline.
+    """
+    nll, mse = held_out(parts[0].ensemble, recipe, data)
+    seconds = sum(float(each.told["seconds"]) for each in parts)
+    found = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
+    return [Value(name, Key(quantity), value) for quantity, value in found.items()]
+
+
+@torch.no_grad()
+def held_out(ensemble: GaussianEnsemble, recipe: Recipe, data: Trajectories) -> tuple[float, float]:
+    """Likelihood and squared error, averaged over members."""
+    record, settings = recipe.rows(data), recipe.settings
+    training, held = split(record, settings.held_out, settings.seed)
+    rows, _ = standardised(
+        record,
+        training,
+        residual=settings.residual,
+        reward=settings.reward,
+        dtype=torch.float64,
+        device="cpu",
+    )
+    inputs = rows.inputs[held]
+    mean, log_variance = outputs(ensemble, inputs.expand(ensemble.members, *inputs.shape))
+    square = (mean - rows.targets[held]).square()
+    return _likelihood(square, log_variance), float(square.mean())
+
+
+def _likelihood(square: Tensor, log_variance: Tensor) -> float:
+    terms = square * (-log_variance).exp() + log_variance + LOG_2PI
+    return float(0.5 * terms.mean())

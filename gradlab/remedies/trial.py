@@ -21,9 +21,8 @@ from gradlab.fitting.model_settings import ModelSettings
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.progress import Progress
 from gradlab.remedies import fits, model_values, planning, slicing
-from gradlab.remedies.fits import Made, Part, Recipe
+from gradlab.remedies.fits import Made, Part, Recipe, price_values
 from gradlab.remedies.planning import Plan
-from gradlab.remedies.prices import price_values
 from gradlab.runs.remedies.arms import BASELINE
 from gradlab.runs.remedies.values import Value
 from gradlab.systems.learned import LearnedSystem

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
-from gradlab.tasks.mpg_constants import DISCOUNT, EXPLORATION, HORIZON
+from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task
 
 

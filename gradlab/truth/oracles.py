@@ -21,11 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.gradients import gram
-from gradlab.gradients.all_action import discounted_costates
-from gradlab.gradients.first_action import closed_loop_reward_gradient, sensitivities
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath, tail_gradient
 from gradlab.gradients.setting import Setting
+from gradlab.gradients.sweeps import closed_loop_reward_gradient, discounted_costates, sensitivities
 from gradlab.progress import Progress, silent
 from gradlab.truth.continued import piece
 

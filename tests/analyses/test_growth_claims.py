@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from analyses import jacobian_claims, jacobians, landscape, robots, var_exp, verdicts
-from gradlab.fitting.hold_pose import KP
+from gradlab.fitting.policies import KP
 from gradlab.tasks import task_from_name
 
 SCRIPTS = (var_exp, landscape)

@@ -9,7 +9,7 @@ from torch import nn
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.fitting import critics, policies
-from gradlab.fitting.hold_pose import posture_gain
+from gradlab.fitting.policies import hold_pose_gain
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.starts import as_starts
 from gradlab.networks import checkpoint
@@ -51,7 +51,7 @@ def test_the_made_policy_balances_the_pendulum():
 
 def test_the_posture_of_a_walker_is_held_where_it_would_fall():
     task = mujoco("Walker2d-v5")
-    simulator, gain = task.simulator, posture_gain(task.simulator)
+    simulator, gain = task.simulator, hold_pose_gain(task.simulator)
     reference = torch.tensor(task.reference_state, dtype=torch.float64)
     bent = task.starts(8, torch.Generator().manual_seed(0))
     bent[:, 2:8] += 0.3  # its six actuated joints

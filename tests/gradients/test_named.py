@@ -14,7 +14,7 @@ from gradlab.gradients import named
 from gradlab.gradients.alpha_order import Trust, alpha_order
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.horizons import horizon_gradients
-from gradlab.gradients.mixture import Mixture
+from gradlab.gradients.named import Mixture
 from gradlab.gradients.recording import record
 from gradlab.gradients.rollout import rollout
 from gradlab.gradients.start_laws import repeated

@@ -14,11 +14,17 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
-from gradlab.measurement.return_slices import ALPHAS, REACH, Slice, random_direction, slices
+from gradlab.measurement.return_slices import (
+    ALPHAS,
+    REACH,
+    Slice,
+    random_direction,
+    roughness,
+    slices,
+)
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.networks.mlp import Policy
 from gradlab.remedies import slicing
-from gradlab.statistics.roughness import roughness
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.systems.system import Transition
 from gradlab.tasks import double_integrator, pendulum

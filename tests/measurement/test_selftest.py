@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gradlab import cli
-from gradlab.gradients import first_action, weighted_terms
+from gradlab.gradients import sweeps, weighted_terms
 from gradlab.measurement import selftest
 from gradlab.measurement.selftest import Check
 
@@ -24,7 +24,7 @@ def test_a_known_number_outside_of_the_interval_fails(wrong):
 
 
 def test_a_broken_sweep_is_found(monkeypatch, capsys):
-    right = first_action.action_gradients
+    right = sweeps.action_gradients
     monkeypatch.setattr(weighted_terms, "action_gradients", lambda *a: 1.01 * right(*a))
     monkeypatch.setattr(selftest, "PARTS", (selftest._identities,))
     assert cli.main(["selftest", "--json"]) == 1

@@ -9,8 +9,7 @@ from gradlab.fitting.collection import collect
 from gradlab.fitting.losses import BOUNDS, OneStep
 from gradlab.fitting.model_settings import ModelSettings
 from gradlab.fitting.models import fit_model
-from gradlab.remedies.fits import Made, Recipe
-from gradlab.remedies.prices import price_values
+from gradlab.remedies.fits import Made, Recipe, price_values
 from gradlab.runs.remedies.values import Key
 
 SETTINGS = ModelSettings(members=2, hidden=(8,), epochs=3, batch=64, precision="float64")

@@ -26,7 +26,6 @@ from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, augmenting, checked, first_horizon, softened
-from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.groups import grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import (
@@ -39,6 +38,7 @@ from gradlab.gradients.rollout import (
 )
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.sweeps import action_gradients
 from gradlab.measurement.moments.inner_products import pair_sums
 from gradlab.statistics.shapley import Game, squared_norms
 from gradlab.systems.recorded import Recorded

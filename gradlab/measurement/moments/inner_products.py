@@ -16,7 +16,6 @@ from torch import Tensor
 from gradlab.data.path import Path
 from gradlab.gradients import gram
 from gradlab.gradients.estimator import Estimator, first_horizon
-from gradlab.gradients.first_action import action_gradients
 from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.other_critics import OtherCritics
 from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
@@ -28,6 +27,7 @@ from gradlab.gradients.rollout import (
 )
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.gradients.sweeps import action_gradients
 from gradlab.gradients.weighted_terms import Carried, path_with_jacobians
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.explicit import SAMPLES, explicit_moments
