@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,11 +25,11 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
-from gradlab.truth.agreement import ERRORS, PRECISION, Judged, Reference, judge_every, judge_first
+from gradlab.truth import reasons
+from gradlab.truth.agreement import PRECISION, Judged, Reference, judge_every, judge_first
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.continued import joined, piece, shortened
 from gradlab.truth.oracles import (
-    AT_MOST,
     TOLERANCE,
     Unrolled,
     all_action_gradients,
@@ -38,9 +37,9 @@ from gradlab.truth.oracles import (
     effective_horizon,
     unroll_first_action,
 )
+from gradlab.truth.reasons import Outcome, Status
 from gradlab.truth.scout import Plan, plan
 
-Status = Literal["converged", "cut", "imprecise", "none"]
 SHORTER = 0.8  # ratio of the truncations at which a gradient with all actions is tried
 
 
@@ -56,7 +55,7 @@ class Truth:
         lyapunov: largest closed-loop exponent per step over the starts.
         remainder: bound on the norm of what the unrolling leaves out; NaN where it is cut.
         flagged: share of Jacobians that failed their certificate.
-        boundary: norm of the boundary term of termination, which pathwise gradients miss, told
+        boundary: norm of the boundary term of termination, which pathwise gradients miss, there
             also where it leaves no truth; boundary_se: its standard error. NaN where termination
             is ignored.
         reason: one sentence.
@@ -103,56 +102,90 @@ def matched_truth(
             it can be: not for gradients of all actions, ends of episodes, or a truth that must be
             cut. For a simulator whose truth has been found to agree under a policy nearby.
     """
-    horizon, discount = setting.horizon, setting.discount
     scouted = plan(setting, kinds)
     if scouted.unrolled is not None and not scouted.at_most:
-        return _given_up(scouted, scouted.unrolled, discount)
-    asked = _Question(setting, progress, scouted.at_most)
+        return _given_up(scouted, scouted.unrolled, setting.discount)
+    question = _Question(setting, progress, scouted.at_most)
     pieces: list[LinearizedPath] | None = [] if "all" in kinds else None
     unrolled = unroll_first_action(
-        setting, at_least=horizon, at_most=scouted.at_most, block=scouted.block,
+        setting, at_least=setting.horizon, at_most=scouted.at_most, block=scouted.block,
         progress=progress, keep=pieces,
     )  # fmt: skip
-    longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
-    reach = longest if unrolled.converged else min(longest, effective_horizon(discount))
     check |= "all" in kinds or setting.termination == "mask" or not unrolled.converged
-    sweep = _first(asked, unrolled.gradients[:reach], check) if "first" in kinds else None
+    reach = _reach(unrolled, setting.discount)
+    sweep = _first(question, unrolled.gradients[:reach], check) if "first" in kinds else None
+    cut = _cut(question, unrolled, sweep, pieces)
+    outcome = Outcome(
+        cut.horizon, cut.whole, cut.references, sweep, scouted, unrolled, setting.discount, check,
+        len(setting.starts.states),
+    )  # fmt: skip
+    truth = _concluded(setting, outcome, cut)
+    if pieces is None or not truth.admissible:
+        return truth
+    return replace(truth, path=shortened(joined(pieces), setting.horizon))
+
+
+def _reach(unrolled: Unrolled, discount: float) -> int:
+    """The longest truncation that can be a truth."""
+    longest = max(int(torch.isfinite(unrolled.gradients).flatten(1).all(dim=1).sum()), 1)
+    return longest if unrolled.converged else min(longest, effective_horizon(discount))
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The references at the T that cuts them; `whole`: both converge and nothing is cut."""
+
+    horizon: int
+    first: Reference | None
+    every: Reference | None
+    whole: bool
+    remainder: float
+
+    @property
+    def references(self) -> list[Reference]:
+        return [each for each in (self.first, self.every) if each is not None]
+
+
+def _cut(
+    question: _Question,
+    unrolled: Unrolled,
+    sweep: Judged | None,
+    pieces: list[LinearizedPath] | None,
+) -> _Cut:
+    """One T for both kinds of gradients, the longest that is admissible."""
+    reach = _reach(unrolled, question.setting.discount)
     good = torch.ones(reach, dtype=torch.bool) if sweep is None else sweep.good
-    T = _truncation(good, horizon)
-    whole, every = unrolled.converged and reach == T, None
-    remainder = unrolled.remainder
+    T = _truncation(good, question.setting.horizon)
+    cut = _Cut(T, None, None, unrolled.converged and reach == T, unrolled.remainder)
     if pieces is not None:
-        every = _every(asked, shortened(joined(pieces), T), good, whole)
-        T, whole, remainder = every.horizon, every.whole, max(remainder, every.remainder)
-    first = None if sweep is None else sweep.at(min(T, reach))
-    judged = (first, None if every is None else every.reference)
-    found = [each for each in judged if each is not None]
-    status = _status(found, whole) if horizon <= T else "none"
+        every = _every(question, shortened(joined(pieces), T), good, cut.whole)
+        cut = replace(every, remainder=max(cut.remainder, every.remainder))
+    return cut if sweep is None else replace(cut, first=sweep.at(min(cut.horizon, reach)))
+
+
+def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
+    """The truth that the references make, or none, with the reason."""
+    references = cut.references
+    status = _status(references, cut.whole) if setting.horizon <= cut.horizon else "none"
     kept = status != "none"
-    worst = max(found, key=lambda each: each.boundary)
-    flagged = unrolled.flagged / (unrolled.horizon * len(setting.starts.states))
-    judgement = "agrees with" if check else "was not compared with"
-    reason = _reason(status, T, unrolled, discount, found, judgement) + _beyond(status, T, sweep)
-    reason += _untried(scouted) if not whole else ""
+    worst = max(references, key=lambda reference: reference.boundary)
     return Truth(
         status=status,
-        horizon=T,
-        first=first if kept else None,
-        every=every.reference if kept and every is not None else None,
-        lyapunov=float(unrolled.lyapunov.max()),
-        remainder=remainder if whole else float("nan"),
-        flagged=flagged,
+        horizon=cut.horizon,
+        first=cut.first if kept else None,
+        every=cut.every if kept else None,
+        lyapunov=float(outcome.unrolled.lyapunov.max()),
+        remainder=cut.remainder if cut.whole else float("nan"),
+        flagged=outcome.flagged,
         boundary=worst.boundary,
         boundary_se=worst.boundary_se,
-        reason=reason + (f"; {flagged:.2%} of its Jacobians are flagged" if flagged else ""),
-        checked=check,
-        path=None if pieces is None or not kept else shortened(joined(pieces), horizon),
+        reason=reasons.reason(status, outcome),
+        checked=outcome.checked,
     )
 
 
 def _given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> Truth:
-    """No truth, as the starts that went first say."""
-    exponents = _exponents(float(unrolled.lyapunov.max()), discount)
+    """No truth, as the starts that went first show."""
     nothing = float("nan")
     return Truth(
         status="none",
@@ -164,18 +197,10 @@ def _given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> Truth:
         flagged=unrolled.flagged / (unrolled.horizon * scouted.scouts),
         boundary=nothing,
         boundary_se=nothing,
-        reason=f"no truth here: {exponents} on {scouted.scouts} starts that were unrolled for "
-        f"{unrolled.horizon} steps; {scouted.why}",
+        reason=reasons.given_up(scouted, unrolled, discount),
         checked=False,
         scouts=scouted.scouts,
     )
-
-
-def _untried(scouted: Plan) -> str:
-    """What was not tried, and its price."""
-    if scouted.at_most >= AT_MOST:
-        return ""
-    return f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
 
 
 @dataclass(frozen=True)
@@ -197,34 +222,24 @@ class _Question:
         return joined([linear, more])
 
 
-@dataclass(frozen=True)
-class _Every:
-    """The gradient with all actions at its T; `whole`: it converges and nothing is cut."""
-
-    reference: Reference
-    horizon: int
-    whole: bool
-    remainder: float
-
-
-def _first(asked: _Question, sweep: Tensor, check: bool) -> Judged:
+def _first(question: _Question, sweep: Tensor, check: bool) -> Judged:
     """First-action gradients of every truncation, judged."""
-    policy, starts = asked.setting.policy, asked.setting.starts
+    policy, starts = question.setting.policy, question.setting.starts
     jacobian = policy_jacobian(
-        policy, starts.states, starts.policy_noise(policy, asked.setting.seed, 0)
+        policy, starts.states, starts.policy_noise(policy, question.setting.seed, 0)
     )
-    differences = asked.differences(len(sweep), "first") if check else None
+    differences = question.differences(len(sweep), "first") if check else None
     return judge_first(sweep, jacobian, starts, differences)
 
 
 def _truncation(good: Tensor, horizon: int) -> int:
     """The longest admissible T ≥ H, counted from 1; all of it where there is none."""
-    found = good.nonzero().flatten() + 1
-    found = found[found >= max(horizon, 1)]
-    return int(found[-1]) if len(found) else len(good)
+    admissible = good.nonzero().flatten() + 1
+    admissible = admissible[admissible >= max(horizon, 1)]
+    return int(admissible[-1]) if len(admissible) else len(good)
 
 
-def _every(asked: _Question, linear: LinearizedPath, good: Tensor, whole: bool) -> _Every:
+def _every(question: _Question, linear: LinearizedPath, good: Tensor, whole: bool) -> _Cut:
     """The gradient with all actions at the longest T where it, and `good`, are admissible.
 
     Args:
@@ -232,40 +247,40 @@ def _every(asked: _Question, linear: LinearizedPath, good: Tensor, whole: bool) 
         good: [reach], where the first-action gradient is admissible, if it is asked for.
         whole: nothing is cut there, so go on until this one converges too.
     """
-    setting, remainder, T = asked.setting, float("nan"), linear.path.horizon
+    setting, remainder, T = question.setting, float("nan"), linear.path.horizon
     policy, starts, discount = setting.policy, setting.starts, setting.discount
     if whole:
-        linear, G, remainder, whole = _until_converged(asked, linear)
+        linear, G, remainder, whole = _until_converged(question, linear)
     else:
         G = all_action_gradients(linear, policy, T, discount)
     longest = linear.path.horizon
-    differences = asked.differences(longest, "all")
+    differences = question.differences(longest, "all")
     best = judge_every(G, starts, differences.at(longest)).at(1)
     if best.good:
-        return _Every(best, longest, whole, remainder)
+        return _Cut(longest, None, best, whole, remainder)
     for t in _shorter(longest, setting.horizon):
         if good[min(t, len(good)) - 1]:
             G = all_action_gradients(linear, policy, t, discount)
-            found = judge_every(G, starts, differences.at(t)).at(1)
-            if found.good:
-                return _Every(found, t, False, float("nan"))
-    return _Every(best, longest, whole, remainder)
+            shorter = judge_every(G, starts, differences.at(t)).at(1)
+            if shorter.good:
+                return _Cut(t, None, shorter, False, float("nan"))
+    return _Cut(longest, None, best, whole, remainder)
 
 
 def _until_converged(
-    asked: _Question, linear: LinearizedPath
+    question: _Question, linear: LinearizedPath
 ) -> tuple[LinearizedPath, Tensor, float, bool]:
     """A path so long that the gradient with all actions leaves out less than the tolerance, and
     that gradient [N, P]."""
     while True:
-        T, discount = linear.path.horizon, asked.setting.discount
-        G, remainder = all_action_remainder(linear, asked.setting.policy, T, discount)
+        T, discount = linear.path.horizon, question.setting.discount
+        G, remainder = all_action_remainder(linear, question.setting.policy, T, discount)
         error = float((G.square().sum(dim=1).mean() / len(G)).sqrt())
         room = TOLERANCE * max(float(G.mean(dim=0).norm()), error)
-        if not remainder > room or asked.at_most <= T:
+        if not remainder > room or question.at_most <= T:
             return linear, G, remainder, remainder <= room
         missing = np.log(max(room, 1e-300) / remainder) / np.log(discount)
-        linear = asked.extended(linear, min(T + int(np.ceil(missing)) + 1, asked.at_most))
+        linear = question.extended(linear, min(T + int(np.ceil(missing)) + 1, question.at_most))
 
 
 def _shorter(T: int, horizon: int) -> Iterator[int]:
@@ -276,95 +291,9 @@ def _shorter(T: int, horizon: int) -> Iterator[int]:
         yield T
 
 
-def _status(found: list[Reference], whole: bool) -> Status:
-    if any(each.discrepancy > 1.0 for each in found):
+def _status(references: list[Reference], whole: bool) -> Status:
+    if any(each.discrepancy > 1.0 for each in references):
         return "none"
-    if all(each.relative_se < PRECISION for each in found):
+    if all(each.relative_se < PRECISION for each in references):
         return "converged" if whole else "cut"
     return "imprecise" if whole else "none"
-
-
-def _reason(
-    status: Status,
-    T: int,
-    unrolled: Unrolled,
-    discount: float,
-    found: list[Reference],
-    judgement: str,
-) -> str:
-    exponents = _exponents(float(unrolled.lyapunov.max()), discount)
-    if status == "none":
-        return f"no truth here: {_obstacle(unrolled, exponents, found, T)}"
-    worst = max(found, key=lambda each: each.relative_se)
-    if status == "converged":
-        text = f"the simulator unrolled for {T} steps converges and {judgement} finite differences"
-    elif status == "cut":
-        text = (
-            f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
-            f"is precise and agrees with finite differences ({exponents})"
-        )
-    else:
-        more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
-        size = "its norm is lost in it"
-        if np.isfinite(worst.relative_se):
-            size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
-        text = (
-            f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
-            f"{more} would do"
-        )
-    return text + _missed(max(found, key=lambda each: each.boundary))
-
-
-def _exponents(lyapunov: float, discount: float) -> str:
-    return f"λ = {lyapunov:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
-
-
-def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
-    """Where, and by how much, what was cut off leaves finite differences (at contacts, mostly)."""
-    if status != "cut" or sweep is None:
-        return ""
-    off = (sweep.discrepancy[T:] > 1.0).nonzero().flatten()
-    if not len(off):
-        return ""
-    steps = T + 1 + int(off[0])
-    there = sweep.at(steps)
-    return (
-        f"; at {steps} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from them, "
-        f"{there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
-    )
-
-
-def _missed(reference: Reference) -> str:
-    """What is said of the boundary term beside a truth that stands."""
-    if np.isnan(reference.boundary):
-        return ""
-    if reference.boundary_se == 0:
-        return "; no episode's end moved with θ, so no boundary term of termination was seen"
-    return f"; it misses {_boundary(reference)}"
-
-
-def _boundary(reference: Reference) -> str:
-    return (
-        f"the boundary term of termination, {reference.boundary:.2g} ± "
-        f"{reference.boundary_se:.2g} beside its norm of {reference.norm:.2g}"
-    )
-
-
-def _obstacle(unrolled: Unrolled, exponents: str, found: list[Reference], T: int) -> str:
-    """Why there is no truth."""
-    if unrolled.lost:
-        return (
-            f"the rollout or its Jacobians leave the finite numbers on "
-            f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
-        )
-    if not unrolled.converged:
-        return f"{exponents}, the unrolled gradient does not converge"
-    worst = max(found, key=lambda each: each.discrepancy)
-    if worst.boundary > ERRORS * worst.boundary_se:
-        return f"the unrolled gradient misses {_boundary(worst)}"
-    if worst.discrepancy > 1.0:
-        return (
-            f"{exponents}, and the unrolled gradient differs from finite differences by "
-            f"{worst.discrepancy:.2g} times what is allowed"
-        )
-    return f"{exponents}, but what is left out after {T} steps is not negligible"

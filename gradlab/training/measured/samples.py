@@ -30,7 +30,8 @@ from gradlab.progress import silent
 from gradlab.statistics.grams import Grams
 from gradlab.training.measured.gradient_errors import model_of
 from gradlab.training.state import Run
-from gradlab.truth.truth import Status, matched_truth
+from gradlab.truth.reasons import Status
+from gradlab.truth.truth import matched_truth
 
 NAME = "mixture"
 

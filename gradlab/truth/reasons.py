@@ -1,0 +1,153 @@
+"""Why a truth stands, is cut or does not exist: one sentence from what it was judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gradlab.truth.agreement import ERRORS, PRECISION, Judged, Reference
+from gradlab.truth.oracles import AT_MOST, Unrolled
+from gradlab.truth.scout import Plan
+
+Status = Literal["converged", "cut", "imprecise", "none"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a truth was judged by.
+
+    Attributes:
+        horizon: T; whole: nothing is cut there.
+        references: of every kind of gradient, at T; sweep: first-action ones of every truncation.
+        scouted: what was planned; unrolled: what came of it.
+        checked: were they compared with finite differences?
+        starts: that were unrolled.
+    """
+
+    horizon: int
+    whole: bool
+    references: list[Reference]
+    sweep: Judged | None
+    scouted: Plan
+    unrolled: Unrolled
+    discount: float
+    checked: bool
+    starts: int
+
+    @property
+    def exponents(self) -> str:
+        return exponents(self.unrolled, self.discount)
+
+    @property
+    def flagged(self) -> float:
+        """Share of Jacobians that failed their certificate."""
+        return self.unrolled.flagged / (self.unrolled.horizon * self.starts)
+
+
+def reason(status: Status, outcome: Outcome) -> str:
+    """One sentence, with the boundary term and what was not tried."""
+    if status == "none":
+        text = f"no truth here: {_obstacle(outcome)}"
+    else:
+        worst = max(outcome.references, key=lambda reference: reference.boundary)
+        text = _standing(status, outcome) + _missed(worst)
+    text += _beyond(status, outcome.horizon, outcome.sweep)
+    text += _untried(outcome.scouted) if not outcome.whole else ""
+    share = outcome.flagged
+    return text + (f"; {share:.2%} of its Jacobians are flagged" if share else "")
+
+
+def given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> str:
+    """Why there is no truth, as the starts that went first show."""
+    return (
+        f"no truth here: {exponents(unrolled, discount)} on {scouted.scouts} starts that were "
+        f"unrolled for {unrolled.horizon} steps; {scouted.why}"
+    )
+
+
+def _standing(status: Status, outcome: Outcome) -> str:
+    T = outcome.horizon
+    if status == "converged":
+        judged = "agrees with" if outcome.checked else "was not compared with"
+        return f"the simulator unrolled for {T} steps converges and {judged} finite differences"
+    if status == "cut":
+        return (
+            f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
+            f"is precise and agrees with finite differences ({outcome.exponents})"
+        )
+    worst = max(outcome.references, key=lambda reference: reference.relative_se)
+    more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
+    size = "its norm is lost in it"
+    if np.isfinite(worst.relative_se):
+        size = f"it is {worst.relative_se:.2g} of its norm (wanted: {PRECISION:g})"
+    return (
+        f"the truth has a large standard error, {size}: only paired comparisons are sharp; "
+        f"{more} would do"
+    )
+
+
+def exponents(unrolled: Unrolled, discount: float) -> str:
+    """The largest closed-loop exponent over the starts, beside the largest that converges."""
+    largest = float(unrolled.lyapunov.max())
+    return f"λ = {largest:.3g} per step against ln 1/γ = {-float(np.log(discount)):.3g}"
+
+
+def _beyond(status: Status, T: int, sweep: Judged | None) -> str:
+    """Where, and by how much, what was cut off leaves finite differences (at contacts, mostly)."""
+    if status != "cut" or sweep is None:
+        return ""
+    off = (sweep.discrepancy[T:] > 1.0).nonzero().flatten()
+    if not len(off):
+        return ""
+    steps = T + 1 + int(off[0])
+    there = sweep.at(steps)
+    return (
+        f"; at {steps} steps it is {there.distance:.2g} ± {there.distance_se:.1g} away from them, "
+        f"{there.discrepancy:.2g} times what is allowed, beside a norm of {there.norm:.2g}"
+    )
+
+
+def _untried(scouted: Plan) -> str:
+    """What was not tried, and its price."""
+    if scouted.at_most >= AT_MOST:
+        return ""
+    return f"; more than {scouted.at_most} steps were not tried: they take {scouted.whole:.0f} s"
+
+
+def _missed(reference: Reference) -> str:
+    """What is said of the boundary term beside a truth that stands."""
+    if np.isnan(reference.boundary):
+        return ""
+    if reference.boundary_se == 0:
+        return "; no episode's end moved with θ, so no boundary term of termination was seen"
+    return f"; it misses {_boundary(reference)}"
+
+
+def _boundary(reference: Reference) -> str:
+    return (
+        f"the boundary term of termination, {reference.boundary:.2g} ± "
+        f"{reference.boundary_se:.2g} beside its norm of {reference.norm:.2g}"
+    )
+
+
+def _obstacle(outcome: Outcome) -> str:
+    """Why there is no truth."""
+    unrolled, exponents = outcome.unrolled, outcome.exponents
+    if unrolled.lost:
+        return (
+            f"the rollout or its Jacobians leave the finite numbers on "
+            f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
+        )
+    if not unrolled.converged:
+        return f"{exponents}, the unrolled gradient does not converge"
+    worst = max(outcome.references, key=lambda reference: reference.discrepancy)
+    if worst.boundary > ERRORS * worst.boundary_se:
+        return f"the unrolled gradient misses {_boundary(worst)}"
+    if worst.discrepancy > 1.0:
+        return (
+            f"{exponents}, and the unrolled gradient differs from finite differences by "
+            f"{worst.discrepancy:.2g} times what is allowed"
+        )
+    return f"{exponents}, but what is left out after {outcome.horizon} steps is not negligible"
