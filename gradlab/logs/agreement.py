@@ -34,7 +34,7 @@ from gradlab.statistics.moments import (
 
 
 @dataclass(frozen=True)
-class Number:
+class Entry:
     """One number with its interval, as a row of the table."""
 
     quantity: str
@@ -42,7 +42,7 @@ class Number:
     interval: Interval
 
 
-def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Number]:
+def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Entry]:
     """mean_norm, variance, cosine_self; variance_critics where there are others.
 
     Args:
@@ -54,7 +54,7 @@ def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list
     every = estimates(moments, 1)
     square = pair_mean(gradient, found.size)
     measured = [name for name in ("variance", "variance_critics") if name in every]
-    plain = [Number(name, every[name], interval(name, every[name])) for name in measured]
+    plain = [Entry(name, every[name], interval(name, every[name])) for name in measured]
     # The ends of the square hold where it is estimated below 0, too.
     ends = interval("bias2", square)
     noise = float(gradient.left.sum() / found.size.sum() ** 2) - square.value  # tr Cov / N
@@ -67,11 +67,11 @@ def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list
 
 def _of_square(
     quantity: str, square: Estimate, ends: Interval, function: Callable[[Array], Array]
-) -> Number:
+) -> Entry:
     """A rising function of |E G|², its ends those of the square."""
     estimate = combine(function, square)
     low, high = (float(function(np.asarray(end))) for end in (ends.low, ends.high))
-    return Number(
+    return Entry(
         quantity, estimate, Interval(low, high, jackknife_se(estimate.left_out), ends.method)
     )
 
@@ -83,7 +83,7 @@ def _share(square: Array, noise: float) -> Array:
         return np.asarray(np.sqrt(signal / (signal + noise)))
 
 
-def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:
+def agreement(found: Products, model: Cell, score: Cell) -> list[Entry]:
     """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
     both, mm, ss = found.pair(model, score), found.pair(model, model), found.pair(score, score)
     swapped = PairSums(both.own, both.right, both.left)
@@ -95,16 +95,16 @@ def agreement(found: Products, model: Cell, score: Cell) -> list[Number]:
     relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
     return [
-        Number("bias2", bias2, interval("bias2", bias2)),
+        Entry("bias2", bias2, interval("bias2", bias2)),
         # A squared norm over one that is known: near 0 its upper end is that of a squared norm.
-        Number("relative_bias2", relative, interval("bias2", relative)),
-        Number("excess", excess, difference(excess, zero)),
-        Number("cosine", every["cosine"], interval("cosine", every["cosine"])),
+        Entry("relative_bias2", relative, interval("bias2", relative)),
+        Entry("excess", excess, difference(excess, zero)),
+        Entry("cosine", every["cosine"], interval("cosine", every["cosine"])),
         *_variance_ratio(found, model, score),
     ]
 
 
-def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Number]:
+def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Entry]:
     """Of the model's gradient over the score's, where both are known to be above 0."""
     both = [
         estimates(Moments(found.size, found.squares[cell], found.pair(cell, cell)), 1)["variance"]
@@ -115,7 +115,7 @@ def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Number]:
         return []
     ratio = combine(lambda a, b: a / b, *both)
     ends = Interval(exp(span.low), exp(span.high), jackknife_se(ratio.left_out), span.method)
-    return [Number("variance_ratio", ratio, ends)]
+    return [Entry("variance_ratio", ratio, ends)]
 
 
 def _across(found: Products, cells: tuple[Cell, ...]) -> PairSums:

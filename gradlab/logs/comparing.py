@@ -12,7 +12,7 @@ from gradlab.data.path import Path
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.jacobians.rows import Rows
-from gradlab.logs.agreement import Number, agreement, noise_of
+from gradlab.logs.agreement import Entry, agreement, noise_of
 from gradlab.logs.arguments import Arguments
 from gradlab.logs.gradients import Cell, Source, model_source, products, score_source
 from gradlab.logs.table import add_growth, add_numbers
@@ -93,7 +93,7 @@ def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell
 
 
 def _add_growth(
-    rows: Rows, horizons: tuple[int, ...], every: list[dict[str, Number]], n: int
+    rows: Rows, horizons: tuple[int, ...], every: list[dict[str, Entry]], n: int
 ) -> None:
     """How the variance of the model's gradient grows from horizon 1 on."""
     kept = [k for k, h in enumerate(horizons) if h > 0]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gradlab.jacobians.rows import At, Rows, number
-from gradlab.logs.agreement import Number
+from gradlab.logs.agreement import Entry
 from gradlab.logs.critic import Judged
 from gradlab.logs.direction import Directional
 from gradlab.logs.on_policy import Residuals
@@ -18,14 +18,14 @@ from gradlab.statistics.over_groups import Estimates
 
 
 def add_numbers(
-    rows: Rows, section: str, block: str, step: int, numbers: Sequence[Number], n: int
+    rows: Rows, section: str, block: str, step: int, numbers: Sequence[Entry], n: int
 ) -> None:
     """One row per number, of n trajectories."""
     for entry in numbers:
         rows.add(section, entry.quantity, _one(entry, n), At(block=block, step=step))
 
 
-def _one(number: Number, n: int) -> Estimates:
+def _one(number: Entry, n: int) -> Estimates:
     span = number.interval
     value, se, low, high = (
         np.array([each]) for each in (number.estimate.value, span.se, span.low, span.high)
@@ -60,14 +60,14 @@ def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
 def add_critic(rows: Rows, name: str, found: Judged, n: int) -> None:
     """Of one critic."""
     for quantity, (estimate, span) in found.items():
-        rows.add("critic", quantity, _one(Number(quantity, estimate, span), n), At(block=name))
+        rows.add("critic", quantity, _one(Entry(quantity, estimate, span), n), At(block=name))
 
 
 def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None:
     """Per output, and "all" of them together."""
     for quantity, judged in (("error", found.error), ("noise", found.noise)):
         for output, (estimate, span) in zip([*names, "all"], judged, strict=True):
-            row = _one(Number(quantity, estimate, span), found.trajectories)
+            row = _one(Entry(quantity, estimate, span), found.trajectories)
             rows.add("direction", quantity, row, At(output=output))
     near = number(found.distance, np.nan, np.nan, found.rows, "median")
     rows.add("direction", "distance", near)
