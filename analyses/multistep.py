@@ -97,7 +97,7 @@ def one_trial(cell: Row) -> list[Row]:
 
 def products(here: World, system: System) -> Tensor:
     """∂s_h/∂s_0 under the policy along the system's own mean path, h = 1 … 10, [10, N, ds, ds]."""
-    state = here.truth.begin.states
+    state = here.truth.setting.starts.states
     product, found = torch.eye(state.shape[1]).to(state).expand(len(state), -1, -1), []
     for _ in range(LONGEST):
         K = policy_jacobian_at(here, state)

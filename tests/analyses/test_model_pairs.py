@@ -101,7 +101,7 @@ def test_an_error_of_one_entry_is_the_standardised_error_of_one_entry():
 
 def test_bias_is_that_of_gradients_taken_by_automatic_differentiation():
     here, model = world("linear"), wrong(push=1.3)
-    starts, policy = here.truth.begin.states, here.policy
+    starts, policy = here.truth.setting.starts.states, here.policy
     simulator, gamma = here.task.simulator, here.task.discount
 
     def gradients(system):
@@ -175,7 +175,7 @@ def test_the_product_of_jacobians_is_the_derivative_of_a_rollout():
                 state = simulator.step(state, here.policy(state)).state
         return state
 
-    starts = here.truth.begin.states
+    starts = here.truth.setting.starts.states
     step = torch.tensor([eps, 0.0], dtype=torch.float64)
     difference = (rolled(starts + step) - rolled(starts - step)) / (2 * eps)
     found = multistep.products(here, simulator)[4, :, :, 0]
