@@ -155,5 +155,5 @@ def check_steps(
 
 
 def stepped(system: System, state: Tensor, action: Tensor) -> Tensor:
-    found = system.step(state, action, None)
-    return torch.cat([found.state, found.reward[:, None]], dim=1)
+    out = system.step(state, action, None)
+    return torch.cat([out.state, out.reward[:, None]], dim=1)

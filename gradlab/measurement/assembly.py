@@ -52,14 +52,14 @@ def assembled(
             if quantity in unknown:
                 continue
             cell = names.index(name), QUANTITIES.index(quantity), n
-            found = interval(quantity, estimate)
+            span = interval(quantity, estimate)
             lost = int((~np.isfinite(moments.squares)).sum())
-            value = quantities.QUANTITIES[quantity].reported(estimate.value, found.low, found.high)
-            numbers = (value, found.se, found.low, found.high)
+            value = quantities.QUANTITIES[quantity].reported(estimate.value, span.low, span.high)
+            numbers = (value, span.se, span.low, span.high)
             for column, number in zip(COLUMNS, numbers, strict=True):
                 columns[column][cell] = number
             count[cell] = int(moments.size.sum())
-            method[cell] = f"{lost} groups of gradients are not finite" if lost else found.method
+            method[cell] = f"{lost} groups of gradients are not finite" if lost else span.method
             left_out[cell] = estimate.left_out
     horizons = tuple(range(horizon + 1))
     return Profile(

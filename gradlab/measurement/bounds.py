@@ -66,7 +66,7 @@ def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None)
     setting = replace(setting, starts=few)
     true = _simulated(setting, steps)
     bounds: list[Bound] = []
-    found: dict[str, float] = {}
+    beliefs: dict[str, float] = {}
     for name, each in modelled.items():
         makers = _COMMON if each.states is simulator else _OWN[each.actions]
         try:
@@ -77,8 +77,8 @@ def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None)
             continue
         for bound, numbers in made:
             bounds.append(bound)
-            found |= {f"{name}, {bound.theorem}: {key}": value for key, value in numbers.items()}
-    return Bounds(tuple(bounds), found, len(few.states)) if bounds else None
+            beliefs |= {f"{name}, {bound.theorem}: {key}": value for key, value in numbers.items()}
+    return Bounds(tuple(bounds), beliefs, len(few.states)) if bounds else None
 
 
 def _failed(theorem: str, name: str, horizon: int, error: Exception) -> Bound:
@@ -189,14 +189,14 @@ def _prediction_error(simulator: System, model: System, path: Path) -> Tensor:
     return apart.square().sum(dim=1).sqrt()
 
 
-def _policy_change(policy: nn.Module, true: Path, own: Path) -> float:
+def _policy_change(policy: nn.Module, true: Path, model: Path) -> float:
     """Largest |∂π/∂θ(ŝ) − ∂π/∂θ(s)| / |ŝ − s| over some pairs of states."""
-    drift = (own.states - true.states).norm(dim=2).flatten()
+    drift = (model.states - true.states).norm(dim=2).flatten()
     rows = (drift > 1e-9 * drift.max()).nonzero().flatten()
     if not len(rows):
         return 0.0
     rows = rows[torch.linspace(0, len(rows) - 1, min(PAIRS, len(rows))).long()]
-    jacobians = [_at(policy, each, rows) for each in (own, true)]
+    jacobians = [_at(policy, each, rows) for each in (model, true)]
     change = torch.zeros(len(rows), dtype=drift.dtype)
     for action in torch.eye(jacobians[0].action_dim, dtype=drift.dtype):
         costates = action.expand(1, len(rows), -1)
@@ -227,8 +227,8 @@ def _mpg(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) ->
 
 
 def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
-    found = constants.maac_constants(paths, estimator.tail.discount, estimator.actions)
-    c, errors = found.constants, (found.epsilon_f, found.epsilon_Q, found.epsilon_r)
+    measured = constants.maac_constants(paths, estimator.tail.discount, estimator.actions)
+    c, errors = measured.constants, (measured.epsilon_f, measured.epsilon_Q, measured.epsilon_r)
     rate, rises = c.gamma * c.K, c.critic_term_rises
     text = f"c2(H) {'rises' if rises else 'does not rise'} with H (measured γK = {rate:.3g})"
     bound = _bound(
@@ -245,9 +245,12 @@ def _maac(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -
 
 
 def _rp(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
-    found = constants.rp_constants(paths, estimator.tail.discount)
-    c, errors = found.constants, (found.epsilon_f, found.epsilon_v, found.C_f, found.C_v)
-    text = f"C_f and C_v as they suffice on linear models; {_surrogate(found)}"
+    measured = constants.rp_constants(paths, estimator.tail.discount)
+    c, errors = (
+        measured.constants,
+        (measured.epsilon_f, measured.epsilon_v, measured.C_f, measured.C_v),
+    )
+    text = f"C_f and C_v as they suffice on linear models; {_surrogate(measured)}"
     if c.growth > 1:
         text = f"measured |∂s′/∂s| = {c.growth:.3g} > 1 along the policy"
     applies = Applies(c.growth <= 1, text)
@@ -284,24 +287,24 @@ def _rp_variance(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.in
     return bound, _numbers(c) | {"L_theta": L_theta, "L_r": L_r, "L_Q": L_Q}
 
 
-def _surrogate(found: constants.Prediction) -> str:
+def _surrogate(prediction: constants.Prediction) -> str:
     """Prop 5.10's horizon, which minimises another function than the bound."""
-    c = found.constants
+    c = prediction.constants
     if not c.applies.holds:
         return f"Prop 5.10's h* is not used (L_f = {c.L_f:.3g}, L_π = {c.L_pi:.3g}, below 1 wanted)"
-    best = rp_optimal_horizon(c.gamma, found.epsilon_f, found.epsilon_v)
+    best = rp_optimal_horizon(c.gamma, prediction.epsilon_f, prediction.epsilon_v)
     return f"Prop 5.10 puts the least of its surrogate at h* = {best:.2g}"
 
 
 def _ddppo(name: str, estimator: Estimator, paths: Paths, n: NDArray[np.int64]) -> Made:
-    found = constants.ddppo_constants(paths, estimator.tail.discount)
-    c, text = found.constants, "for h → ∞ and no critic"
+    measured = constants.ddppo_constants(paths, estimator.tail.discount)
+    c, text = measured.constants, "for h → ∞ and no critic"
     if c.L_f >= 1:
         text = f"measured L_f = {c.L_f:.3g}, not below 1"
-    elif found.L_K > 1:
-        text = f"measured |∂π/∂s| = {found.L_K:.3g} > 1, which its proof takes to be at most 1"
-    applies = Applies(c.L_f < 1 and found.L_K <= 1, text)
-    errors = found.epsilon_f, found.epsilon_f_grad, found.epsilon_r_grad
+    elif measured.L_K > 1:
+        text = f"measured |∂π/∂s| = {measured.L_K:.3g} > 1, which its proof takes to be at most 1"
+    applies = Applies(c.L_f < 1 and measured.L_K <= 1, text)
+    errors = measured.epsilon_f, measured.epsilon_f_grad, measured.epsilon_r_grad
     level = ddppo_bias(c, *errors) if applies.holds else np.nan
     bound = _bound("DDPPO Thm 1", name, applies, n, lambda h: np.full(np.shape(h), level), first=1)
     return bound, _numbers(c) | dict(zip(_THREE, errors, strict=True))

@@ -113,12 +113,12 @@ def _update(system: System) -> float:
 
 def _seconds(do: Callable[[], object]) -> float:
     """The best of a few: what else runs on the machine comes and goes."""
-    found = []
+    taken = []
     for _ in range(REPEATS):
         begun = time.perf_counter()
         do()
-        found.append(time.perf_counter() - begun)
-    return min(found)
+        taken.append(time.perf_counter() - begun)
+    return min(taken)
 
 
 def prices(
@@ -134,11 +134,11 @@ def prices(
     Args:
         made: of "policy" and "critic"; visited: gradients are judged where the policy goes.
     """
-    found = rates(task, policy)
+    measured = rates(task, policy)
     updates = {"policy": policies.UPDATES, "critic": CRITIC * critics.UPDATES}
     first = [
-        network(kind, network_steps(task, kind), updates[kind], found)
+        network(kind, network_steps(task, kind), updates[kind], measured)
         for kind in updates
         if kind in made
     ]
-    return (*first, *measurement(work(task, starts, horizon, visited), found))
+    return (*first, *measurement(work(task, starts, horizon, visited), measured))

@@ -108,19 +108,19 @@ def measure(
     given = Given(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed
     )
-    asked = problem(given)
-    check_horizons(attribute, asked.setting.horizon)
+    posed = problem(given)
+    check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
-    found = _found(asked, progress)
-    profile = _profile(asked, found, command)
-    stages: dict[str, Stage] = {"checks": found.checks}
-    if asked.drawn and asked.objective:
-        stages = {"realised gains": lambda profile: found.realised(profile, judges)} | stages
+    measured = _found(posed, progress)
+    profile = _profile(posed, measured, command)
+    stages: dict[str, Stage] = {"checks": measured.checks}
+    if posed.drawn and posed.objective:
+        stages = {"realised gains": lambda profile: measured.realised(profile, judges)} | stages
     if consequence:
-        stages["steps"] = found.steps
+        stages["steps"] = measured.steps
     if attribute is not False:
         horizons = None if isinstance(attribute, bool) else tuple(attribute)
-        stages["attribution"] = lambda profile: found.attribution(profile, horizons)
+        stages["attribution"] = lambda profile: measured.attribution(profile, horizons)
     return completed(profile, stages, begun)
 
 
@@ -150,8 +150,8 @@ class _Found:
             self.measured.at, self.measured.cells,
         )  # fmt: skip
         sanity = examine(subject)
-        known = self.truth.admissible and not asked.objective
-        bounds = theory(asked.setting, asked.chosen, self.truth.horizon if known else None)
+        matched = self.truth.admissible and not asked.objective
+        bounds = theory(asked.setting, asked.chosen, self.truth.horizon if matched else None)
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity, theory=bounds)
 
@@ -169,40 +169,40 @@ class _Found:
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 
-def _found(asked: Problem, progress: Progress) -> _Found:
+def _found(posed: Problem, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
-    truth = matched_truth(asked.setting, kinds=asked.kinds, progress=progress)
-    if asked.objective:
-        measured = objective_moments(asked.chosen, asked.setting, truth, progress)
+    truth = matched_truth(posed.setting, kinds=posed.kinds, progress=progress)
+    if posed.objective:
+        measured = objective_moments(posed.chosen, posed.setting, truth, progress)
     else:
         measured = estimator_moments(
-            asked.chosen, asked.setting, truth, progress, asked.other_critics
+            posed.chosen, posed.setting, truth, progress, posed.other_critics
         )
-    return _Found(asked, truth, measured, progress)
+    return _Found(posed, truth, measured, progress)
 
 
-def _profile(asked: Problem, found: _Found, command: str) -> Profile:
+def _profile(posed: Problem, found: _Found, command: str) -> Profile:
     """Moments as labelled values, with what was asked for."""
     config = configuration(
-        asked.task, asked.setting, asked.original, asked.critic, asked.batch, asked.truth, command,
+        posed.task, posed.setting, posed.original, posed.critic, posed.batch, posed.truth, command,
     )  # fmt: skip
     config |= {
-        "model": predictions(asked.task),
-        "law": asked.law,
+        "model": predictions(posed.task),
+        "law": posed.law,
         "starts_used": found.measured.starts,
         "visits": found.measured.visits,
-        "critics": asked.several,
-        "entropy": asked.alpha,
-        "actions": {name: each.actions for name, each in asked.chosen.items()},
+        "critics": posed.several,
+        "entropy": posed.alpha,
+        "actions": {name: each.actions for name, each in posed.chosen.items()},
         "jacobian_noise": {
-            name: noise_mode(each.states, each.jacobians) for name, each in asked.chosen.items()
+            name: noise_mode(each.states, each.jacobians) for name, each in posed.chosen.items()
         },
     }
-    if asked.rows != config["starts"]:
-        config["rows"] = asked.rows
+    if posed.rows != config["starts"]:
+        config["rows"] = posed.rows
     environment = provenance.environment() | {"precision": "float64"}
-    truth = truth_values(found.truth, asked.truth)
+    truth = truth_values(found.truth, posed.truth)
     profile = assembled(
-        found.measured.cells, asked.setting.horizon, asked.batch, config, environment, truth
+        found.measured.cells, posed.setting.horizon, posed.batch, config, environment, truth
     )
     return replace(profile, kernels=found.measured.kernels)

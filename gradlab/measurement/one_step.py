@@ -56,7 +56,7 @@ class Question:
 
 
 def consequence(
-    asked: Question,
+    question: Question,
     estimators: Mapping[str, Estimator],
     cells: Sequence[Cell],
     progress: Progress = silent,
@@ -70,18 +70,18 @@ def consequence(
         None where there is no truth, a gradient is not finite or 0, or the starts do not make two
         sides of at least 4 groups.
     """
-    sides = halves(asked.setting.starts)
-    if sides is None or not asked.truth.admissible or not cells:
+    sides = halves(question.setting.starts)
+    if sides is None or not question.truth.admissible or not cells:
         return None
     making, judging = sides
-    directions = {(TRUTH, 0): _true_direction(asked, making)}
+    directions = {(TRUTH, 0): _true_direction(question, making)}
     for cell in cells:
-        directions[cell] = _direction(asked, estimators[cell[0]], cell[1], making)
-    found = {cell: d for cell, d in directions.items() if torch.isfinite(d).all() and d.norm() > 0}
-    if (TRUTH, 0) not in found or len(found) < 2:
+        directions[cell] = _direction(question, estimators[cell[0]], cell[1], making)
+    sound = {cell: d for cell, d in directions.items() if torch.isfinite(d).all() and d.norm() > 0}
+    if (TRUTH, 0) not in sound or len(sound) < 2:
         return None
-    unit = {cell: d / d.norm() for cell, d in found.items()}
-    return _stepped(asked, unit, cells[0], len(making.states), judging, progress)
+    unit = {cell: d / d.norm() for cell, d in sound.items()}
+    return _stepped(question, unit, cells[0], len(making.states), judging, progress)
 
 
 def halves(begin: Starts) -> tuple[Starts, Starts] | None:
@@ -100,24 +100,24 @@ def halves(begin: Starts) -> tuple[Starts, Starts] | None:
     return begin.block(slice(0, k)), begin.block(slice(k, min(k + JUDGES, n)))
 
 
-def _true_direction(asked: Question, making: Starts) -> Tensor:
+def _true_direction(question: Question, making: Starts) -> Tensor:
     """Mean true gradient of the starts that make gradients, [P]."""
-    rows, truth = slice(0, len(making.states)), asked.truth
+    rows, truth = slice(0, len(making.states)), question.truth
     if truth.first is None:
         assert truth.every is not None
         return truth.every.gradients[rows].mean(dim=0)
-    policy = asked.setting.policy
-    noise = making.policy_noise(policy, asked.setting.seed, 0)
+    policy = question.setting.policy
+    noise = making.policy_noise(policy, question.setting.seed, 0)
     jacobian = policy_jacobian(policy, making.states, noise)
     g = truth.first.gradients[rows] * making.weight[:, None]
     return gram.mean_gradients(jacobian, g[None])[0]
 
 
-def _direction(asked: Question, estimator: Estimator, horizon: int, making: Starts) -> Tensor:
+def _direction(question: Question, estimator: Estimator, horizon: int, making: Starts) -> Tensor:
     """Mean gradient of one estimator at one horizon, [P]."""
-    setting, at = asked.setting, making
-    if asked.objective and not estimator.way.every:
-        at = visits(replace(setting, starts=making, horizon=asked.truth.horizon), SAMPLES)
+    setting, at = question.setting, making
+    if question.objective and not estimator.way.every:
+        at = visits(replace(setting, starts=making, horizon=question.truth.horizon), SAMPLES)
     gradients = horizon_gradients(
         estimator, setting.policy, at, horizons=[horizon], seed=setting.seed,
         termination=setting.termination,
@@ -126,7 +126,7 @@ def _direction(asked: Question, estimator: Estimator, horizon: int, making: Star
 
 
 def _stepped(
-    asked: Question,
+    question: Question,
     unit: Mapping[Cell, Tensor],
     judged: Cell,
     made: int,
@@ -134,18 +134,20 @@ def _stepped(
     progress: Progress,
 ) -> OneStepImprovement:
     true = unit[TRUTH, 0]
-    grid = _grid(asked, judging, true)
+    grid = _grid(question, judging, true)
     signed = torch.cat([-grid.flip(0), grid])
     slice_cells = [(TRUTH, 0), judged] if judged in unit else [(TRUTH, 0)]
     moved = [step * unit[cell] for cell in slice_cells for step in signed]
-    changes = _changes(asked, judging, moved, progress).reshape(len(slice_cells), len(signed), -1)
+    changes = _changes(question, judging, moved, progress).reshape(
+        len(slice_cells), len(signed), -1
+    )
     k, curvature = _linear(changes[0].sum(dim=1), len(grid))
     eta = grid[k]
     rest = [cell for cell in unit if cell not in slice_cells]
     label, size = grouping(judging)
     gains = dict(zip(slice_cells, changes[:, len(grid) + k], strict=True))
     if rest:
-        stepped = _changes(asked, judging, [eta * unit[cell] for cell in rest], progress)
+        stepped = _changes(question, judging, [eta * unit[cell] for cell in rest], progress)
         gains |= dict(zip(rest, stepped, strict=True))
     nothing = torch.zeros_like(changes[:, :1])
     whole = torch.cat([changes[:, : len(grid)], nothing, changes[:, len(grid) :]], dim=1)
@@ -160,22 +162,24 @@ def _stepped(
         steps=lengths.numpy(),
         sliced=tuple(list(unit).index(cell) for cell in slice_cells),
         slices=np.stack([by_group(each, label) for each in whole]),
-        horizon=asked.truth.horizon,
+        horizon=question.truth.horizon,
         made=made,
     )
 
 
-def _grid(asked: Question, judging: Starts, direction: Tensor) -> Tensor:
+def _grid(question: Question, judging: Starts, direction: Tensor) -> Tensor:
     """Lengths η at which a step along a unit direction moves actions by `MOVES` of their size."""
-    policy = asked.setting.policy
-    noise = judging.policy_noise(policy, asked.setting.seed, 0)
+    policy = question.setting.policy
+    noise = judging.policy_noise(policy, question.setting.seed, 0)
     size = own_size(policy, judging.states, noise, direction[None])
     return size * torch.tensor(MOVES).to(direction)
 
 
-def _changes(asked: Question, judging: Starts, moved: list[Tensor], progress: Progress) -> Tensor:
+def _changes(
+    question: Question, judging: Starts, moved: list[Tensor], progress: Progress
+) -> Tensor:
     """J(θ + step) − J(θ) of each step and start, importance weights included, [steps, n]."""
-    rolling = Rolling(replace(asked.setting, horizon=asked.truth.horizon), progress)
+    rolling = Rolling(replace(question.setting, horizon=question.truth.horizon), progress)
     returns = rolling.returns(judging, moved, "steps").returns
     return returns[1:] - returns[:1]
 

@@ -109,7 +109,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
     estimators = jacobians + PASSES * explicit * rates.gradient
     price = stepped * rates.step
     counted = f"{_many(stepped)} steps"
-    found = [
+    stages = [
         Price("truth", f"{_many(unrolled)} Jacobians", truth, at_most=True),
         Price("finite differences", counted, price, at_most=unrolled < n * work.truth),
         Price(
@@ -118,11 +118,11 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
             estimators,
         ),
     ]
-    so_far = sum(each.seconds for each in found)
+    so_far = sum(each.seconds for each in stages)
     if every:
-        found.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
-        found.append(Price("realised gains", "", SHARE * so_far, at_most=True))
-    return (*found, Price("checks", "", SHARE * so_far))
+        stages.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
+        stages.append(Price("realised gains", "", SHARE * so_far, at_most=True))
+    return (*stages, Price("checks", "", SHARE * so_far))
 
 
 def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:

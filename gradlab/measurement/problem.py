@@ -167,16 +167,16 @@ def _as_it_is(system: System) -> System:
 
 def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
     """The user's own critics, each once."""
-    found = (each.tail.critic for each in (estimators or {}).values())
-    return list({id(critic): critic for critic in found if critic is not None}.values())
+    critics = (each.tail.critic for each in (estimators or {}).values())
+    return list({id(critic): critic for critic in critics if critic is not None}.values())
 
 
 def _entropy(chosen: Mapping[str, Estimator]) -> float:
     """The temperature that all estimators share."""
-    found = {name: each.entropy for name, each in chosen.items()}
-    if len(set(found.values())) > 1:
-        raise InputError(f"estimators have different entropy, {found}: their truths differ")
-    return next(iter(found.values()))
+    temperatures = {name: each.entropy for name, each in chosen.items()}
+    if len(set(temperatures.values())) > 1:
+        raise InputError(f"estimators have different entropy, {temperatures}: their truths differ")
+    return next(iter(temperatures.values()))
 
 
 def judged_at(
@@ -217,13 +217,14 @@ def _rows(starts: int | Tensor | Path) -> int:
 
 def _different(begin: Starts) -> Starts:
     """Equal rows of a tensor as one start."""
-    found = distinct(begin)
-    if len(found.states) < FEWEST:
+    different = distinct(begin)
+    if len(different.states) < FEWEST:
         raise InputError(
-            f"starts has {len(found.states)} different rows of {len(begin.states)}, expected at "
-            f"least {FEWEST}: equal rows are one start; give different states, or a number of them"
+            f"starts has {len(different.states)} different rows of {len(begin.states)}, expected "
+            f"at least {FEWEST}: equal rows are one start; give different states, or a number of "
+            f"them"
         )
-    return found
+    return different
 
 
 def starts_of(task: Task, starts: int | Tensor | Path, seed: int) -> Starts:

@@ -69,13 +69,13 @@ class Slice:
 
     def rows(self) -> list[dict[str, float]]:
         """alpha, value = V(α) − V(0), ci_low, ci_high and n, the number of starts."""
-        found, nothing = [], self.change(len(ALPHAS) // 2)
+        rows, nothing = [], self.change(len(ALPHAS) // 2)
         for place, alpha in enumerate(ALPHAS):
             change = self.change(place)
             ends = difference(change, nothing)
             row = {"alpha": float(alpha), "value": change.value, "ci_low": ends.low}
-            found.append(row | {"ci_high": ends.high, "n": int(self.size.sum())})
-        return found
+            rows.append(row | {"ci_high": ends.high, "n": int(self.size.sum())})
+        return rows
 
 
 def slices(
@@ -104,15 +104,15 @@ def slices(
         raise InputError(
             f"actions is {estimator.actions!r}, which moves no action: use 'first' or 'all'"
         )
-    found = {}
+    lines = {}
     for done, (name, direction) in enumerate(directions.items(), 1):
         unit = _unit(name, direction)
         length = reach(policy, begin, unit, seed)
         values = _returns(estimator, policy, begin, length * unit, seed, termination)
         label, size = grouping(begin)
-        found[name] = Slice(length, by_group(values, label), size)
+        lines[name] = Slice(length, by_group(values, label), size)
         progress("slices", done, len(directions))
-    return found
+    return lines
 
 
 def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:

@@ -61,12 +61,12 @@ class Check:
 
 def selftest(progress: Progress = silent) -> list[Check]:
     """All checks, in under a minute on two cores."""
-    found: list[Check] = []
+    checks: list[Check] = []
     for done, part in enumerate(PARTS):
         progress("selftest", done, len(PARTS))
-        found += part()
+        checks += part()
     progress("selftest", len(PARTS), len(PARTS))
-    return found
+    return checks
 
 
 class Quadratic(nn.Module):
@@ -90,9 +90,9 @@ def _policy() -> nn.Linear:
     return policy
 
 
-def _exactly(name: str, known: float, measured: float, relative: float) -> Check:
-    room = relative * max(abs(known), 1e-300)
-    return Check(name, known, measured, measured - room, measured + room)
+def _exactly(name: str, exact: float, measured: float, relative: float) -> Check:
+    room = relative * max(abs(exact), 1e-300)
+    return Check(name, exact, measured, measured - room, measured + room)
 
 
 def _biases() -> list[Check]:
@@ -109,16 +109,16 @@ def _biases() -> list[Check]:
         for n in (1, 4):
             reward = sum(GAMMA**t * chain ** (t - 1) * b * cost * step**t for t in range(1, n))
             last = GAMMA**n * chain ** (n - 1) * b * tail * step**n
-            known = ((2 * GAIN + reward + last) * MOMENT - truth) ** 2
-            checks.append(_from_profile(f"squared bias, {name}, n = {n}", known, profile, name, n))
-    known = ((3.0 * GAIN - 0.8) * MOMENT - truth) ** 2
-    return [*checks, _from_profile("squared bias, data", known, profile, "data", 0)]
+            exact = ((2 * GAIN + reward + last) * MOMENT - truth) ** 2
+            checks.append(_from_profile(f"squared bias, {name}, n = {n}", exact, profile, name, n))
+    exact = ((3.0 * GAIN - 0.8) * MOMENT - truth) ** 2
+    return [*checks, _from_profile("squared bias, data", exact, profile, "data", 0)]
 
 
-def _from_profile(label: str, known: float, profile: Profile, name: str, n: int) -> Check:
+def _from_profile(label: str, exact: float, profile: Profile, name: str, n: int) -> Check:
     bias2 = profile.estimate(name, "bias2", n)
     room = 3 * jackknife_se(bias2.left_out)
-    return Check(label, known, bias2.value, bias2.value - room, bias2.value + room)
+    return Check(label, exact, bias2.value, bias2.value - room, bias2.value + room)
 
 
 def _identities() -> list[Check]:
@@ -163,8 +163,8 @@ def _oracles() -> list[Check]:
     quiet = LinearQuadratic(0.9 * ONE, 0.5 * ONE, ONE, ONE, 0.0 * ONE)
     starts = as_starts(torch.linspace(-1, 2, 7, dtype=torch.float64)[:, None], 1)
     exact = lqr_gradient(quiet, weight, starts.states[:, :, None] ** 2, GAMMA, "all", horizon)
-    found = unroll_all_actions(Setting(quiet, _policy(), starts, GAMMA, horizon))
-    gap = float((found - exact).abs().max() / exact.abs().max())
+    unrolled = unroll_all_actions(Setting(quiet, _policy(), starts, GAMMA, horizon))
+    gap = float((unrolled - exact).abs().max() / exact.abs().max())
     name = f"closed form of T = {horizon} less the unrolled gradient, relative"
     return [Check(name, 0.0, gap, gap - 1e-10, gap + 1e-10), *_objective(weight)]
 
@@ -176,20 +176,20 @@ def _objective(weight: Tensor) -> list[Check]:
     assert isinstance(simulator, LinearQuadratic)
     critic = ExactCritic(simulator, weight, GAMMA)
     profile = measure(task, _policy(), critic, horizon=2, starts=2048, truth="objective")
-    known = float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "all").norm())
+    exact = float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "all").norm())
     norm = profile.estimate("data", "mean_norm", 0)
     room = 3 * jackknife_se(norm.left_out)
     bias2 = profile.estimate("true_dynamics", "bias2", 2)
-    found = interval("bias2", bias2)
+    span = interval("bias2", bias2)
     return [
         Check(
-            "objective's gradient, trap: first-action gradients at the starts alone", known,
+            "objective's gradient, trap: first-action gradients at the starts alone", exact,
             norm.value, norm.value - room, norm.value + room,
             float(lqr_gradient(simulator, weight, MOMENT * ONE, GAMMA, "first").norm()),
         ),
         Check(
             "squared bias of the exact critic under the objective", 0.0, bias2.value,
-            found.low, found.high,
+            span.low, span.high,
         ),
     ]  # fmt: skip
 
@@ -199,8 +199,8 @@ def _jacobians() -> list[Check]:
     mujoco, twin = inverted_pendulum(), inverted_pendulum(engine="analytic")
     states = mujoco.starts(8, torch.Generator().manual_seed(0))
     action = torch.full((8, 1), 0.3, dtype=torch.float64)
-    found = [task.simulator.linearize(states, action) for task in (mujoco, twin)]
-    gap = float((found[0].A - found[1].A).abs().max() / found[1].A.abs().max())
+    both = [task.simulator.linearize(states, action) for task in (mujoco, twin)]
+    gap = float((both[0].A - both[1].A).abs().max() / both[1].A.abs().max())
     return [Check("MuJoCo Jacobian less its twin's, relative", 0.0, gap, gap - 1e-7, gap + 1e-7)]
 
 
@@ -223,19 +223,19 @@ def _traps() -> list[Check]:
     generator = torch.Generator().manual_seed(2)
     s = mean + spread**0.5 * torch.randn(4096, generator=generator, dtype=torch.float64)
     G = (kappa * s**2)[:, None]
-    known = kappa**2 * (2 * spread**2 + 4 * mean**2 * spread)
+    exact = kappa**2 * (2 * spread**2 + 4 * mean**2 * spread)
     accumulated = float(G[:35].cumsum(dim=0).var())
     noise = 0.3 * torch.randn(256, 100, generator=generator, dtype=torch.float64)
-    found = estimates(_moments(G[:256] + noise, G[:256].expand(-1, 100)), batch=1)
+    measured = estimates(_moments(G[:256] + noise, G[:256].expand(-1, 100)), batch=1)
     variance = interval("variance", estimates(_moments(G, G), batch=1)["variance"])
-    bias2 = interval("bias2", found["bias2"])
+    bias2 = interval("bias2", measured["bias2"])
     return [
         Check(
-            "variance, trap: accumulating .grad", known, float(G.var()),
+            "variance, trap: accumulating .grad", exact, float(G.var()),
             variance.low, variance.high, accumulated,
         ),
         Check(
-            "squared bias of 0, trap: plug-in", 0.0, found["bias2"].value,
+            "squared bias of 0, trap: plug-in", 0.0, measured["bias2"].value,
             bias2.low, bias2.high, float(noise.mean(dim=0).square().sum()),
         ),
         _misplaced_discount(),
@@ -258,14 +258,16 @@ def _misplaced_discount() -> Check:
     """d/da of Σ γᵗ r_t against an adjoint that discounts rewards but not its own recursion."""
     task, policy, steps = _task(), _policy(), 5
     starts = as_starts(task.starts(256, torch.Generator().manual_seed(1)), 1)
-    found = common_random_differences(Setting(task.simulator, policy, starts, GAMMA, steps), n=256)
+    differences = common_random_differences(
+        Setting(task.simulator, policy, starts, GAMMA, steps), n=256
+    )
     closed, cost, s = 0.9 - 0.5 * GAIN, -2 * (1 + GAIN**2), starts.states[:, 0]
     terms = [0.5 * closed ** (2 * t - 1) * cost for t in range(1, steps)]
     # E[s_t s_0] = closedᵗ E[s_0²]: the same sum with and without its discounts
     right = 2 * GAIN + sum(GAMMA**t * each for t, each in enumerate(terms, 1))
     wrong = 2 * GAIN + sum(terms)
-    sign = float(found.directions[0, 0])
-    slopes = sign * found.narrow[-1, 0]
+    sign = float(differences.directions[0, 0])
+    slopes = sign * differences.narrow[-1, 0]
     residual = slopes - right * s * s
     error = 3.5 * float(residual.std()) / math.sqrt(len(s))
     measured, second = float(slopes.mean()), float((s * s).mean())

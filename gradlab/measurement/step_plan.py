@@ -122,9 +122,9 @@ def _telling(
 
 
 def _grid(over: dict[str, list[int]]) -> list[Cell]:
-    found = []
+    spread = []
     for place in (2, 0, 3, 4, 1):
         for name, horizons in over.items():
             wanted = (*GRID, horizons[-1])[place]
-            found.append((name, min(horizons, key=lambda h: abs(h - wanted))))
-    return found
+            spread.append((name, min(horizons, key=lambda h: abs(h - wanted))))
+    return spread

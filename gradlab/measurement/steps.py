@@ -80,10 +80,10 @@ def realise(
     steps = [eta * unit[cell] for cell in sound for eta in lengths]
     if TRUE_CELL in unit:
         steps += [-eta * unit[TRUE_CELL] for eta in lengths]
-    found = rolling.returns(judging, steps, "realised gains")
+    rolled = rolling.returns(judging, steps, "realised gains")
     label, size = grouping(judging)
-    before = found.returns[0]
-    change = by_group(found.returns[1:] - before, label).reshape(-1, LENGTHS, len(size))
+    before = rolled.returns[0]
+    change = by_group(rolled.returns[1:] - before, label).reshape(-1, LENGTHS, len(size))
     gain = np.full((len(cells), LENGTHS, len(size)), np.nan)
     for k, cell in enumerate(sound):
         if np.isfinite(change[k]).all():
@@ -103,8 +103,8 @@ def realise(
         norm=directions[TRUE_CELL].norm if TRUE_CELL in directions else float("nan"),
         horizon=setting.horizon,
         termination=setting.termination,
-        ended=float((~found.alive[0]).double().mean()),
-        steps=found.steps + probed,
+        ended=float((~rolled.alive[0]).double().mean()),
+        steps=rolled.steps + probed,
     )
 
 

@@ -83,11 +83,11 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
             skipped[name] = why or NONE_ASKED
         else:
             steps = int(profile.truth["horizon"])
-            found = substitutions(estimator, replace(world.setting, horizon=steps), horizons)
-            rows += _rows(found, len(games))
+            substituted = substitutions(estimator, replace(world.setting, horizon=steps), horizons)
+            rows += _rows(substituted, len(games))
             games += [
                 ((name, n), game)
-                for n, game in zip(horizons, squared_bias_games(found), strict=True)
+                for n, game in zip(horizons, squared_bias_games(substituted), strict=True)
             ]
         why = _no_redraw(profile, estimator)
         if why or not horizons:
@@ -120,18 +120,18 @@ def _at_visited_states(profile: Profile, world: World, progress: Progress) -> tu
     return there, replace(world, setting=setting)
 
 
-def check_horizons(asked: bool | Sequence[int], longest: int) -> None:
+def check_horizons(chosen: bool | Sequence[int], longest: int) -> None:
     """Can these horizons be attributed? Asked before anything is computed.
 
     Raises:
         InputError: more than eight, or not of a measurement up to `longest`.
     """
-    if isinstance(asked, bool):
+    if isinstance(chosen, bool):
         return
-    whole = all(isinstance(n, int) and 0 <= n <= longest for n in asked)
-    if not whole or not 1 <= len(set(asked)) <= MOST_HORIZONS:
+    whole = all(isinstance(n, int) and 0 <= n <= longest for n in chosen)
+    if not whole or not 1 <= len(set(chosen)) <= MOST_HORIZONS:
         raise InputError(
-            f"attribute is {list(asked)}, expected 1 to {MOST_HORIZONS} horizons from 0 to "
+            f"attribute is {list(chosen)}, expected 1 to {MOST_HORIZONS} horizons from 0 to "
             f"{longest}, or True"
         )
 
@@ -150,14 +150,14 @@ def spread_horizons(longest: int, best: int | None = None) -> tuple[int, ...]:
 
 
 def _horizons(
-    profile: Profile, name: str, estimator: Estimator, asked: Sequence[int] | None
+    profile: Profile, name: str, estimator: Estimator, chosen: Sequence[int] | None
 ) -> tuple[int, ...]:
     """Those of one estimator; an estimator of one horizon has that one."""
     least, most = first_horizon(estimator), estimator.tail.horizon
     if least == most:
         return (most,)
-    if asked is not None:
-        return tuple(sorted({n for n in asked if least <= n <= most}))
+    if chosen is not None:
+        return tuple(sorted({n for n in chosen if least <= n <= most}))
     mse = profile.columns["value"][
         profile.estimators.index(name), profile.quantities.index("mse"), 1 : most + 1
     ]
@@ -194,11 +194,11 @@ def _no_redraw(profile: Profile, estimator: Estimator) -> str:
     return ""
 
 
-def _rows(found: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:
+def _rows(substituted: Substitutions, cells: int) -> Iterator[tuple[Label, Estimate]]:
     """Entries and steps of every cause at every horizon; `cells`: the number of earlier ones."""
-    for k, n in enumerate(found.horizons):
+    for k, n in enumerate(substituted.horizons):
         for cause in CAUSES:
-            parts = detail(found, cause, n)
+            parts = detail(substituted, cause, n)
             for (block, output, column), entry in zip(parts.labels, parts.entries, strict=True):
                 yield Label(cells + k, cause, block, output, column, -1), entry
             for step, share in enumerate(parts.steps):

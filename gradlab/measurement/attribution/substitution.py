@@ -100,8 +100,8 @@ class Substitutions:
     @cached_property
     def errors(self) -> Tensor:
         """Action gradients less the truth's of all sets as bit masks, [64, K, N, da], weighted."""
-        found = torch.stack([self.action_gradients(named(S)) for S in range(2 ** len(CAUSES))])
-        return (found - self.truth) * self.starts.weight[:, None]
+        gradients = torch.stack([self.action_gradients(named(S)) for S in range(2 ** len(CAUSES))])
+        return (gradients - self.truth) * self.starts.weight[:, None]
 
 
 def named(mask: int) -> frozenset[str]:
@@ -230,19 +230,19 @@ def true_tail(linear: LinearizedPath, discount: float) -> TailGradient:
     return TailGradient(q_s, q_a)
 
 
-def squared_bias_games(found: Substitutions) -> list[Game]:
+def squared_bias_games(substituted: Substitutions) -> list[Game]:
     """The squared bias of every set, at each horizon, without forming a gradient in θ."""
-    label, size = grouping(found.starts)
+    label, size = grouping(substituted.starts)
     games = []
-    for Y in found.errors.unbind(dim=1):
-        total, within = products(found, Y)
+    for Y in substituted.errors.unbind(dim=1):
+        total, within = products(substituted, Y)
         games.append(squared_norms(CAUSES, pair_sums(Y, total, within, Y, total, label), size))
     return games
 
 
-def products(found: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
+def products(substituted: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
     """Θ g of `gram.products`, some sets at a time where each takes a sum in θ."""
     step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else SETS
     parts = (g[k : k + step] for k in range(0, len(g), step))
-    pairs = [gram.products(found.jacobian, each, found.starts.group) for each in parts]
+    pairs = [gram.products(substituted.jacobian, each, substituted.starts.group) for each in parts]
     return torch.cat([total for total, _ in pairs]), torch.cat([within for _, within in pairs])

@@ -58,56 +58,56 @@ class Detail:
     steps: tuple[Estimate, ...]
 
 
-def detail(found: Substitutions, cause: str, horizon: int) -> Detail:
+def detail(substituted: Substitutions, cause: str, horizon: int) -> Detail:
     """Where in a cause its share comes from."""
-    if cause not in CAUSES or horizon not in found.horizons:
+    if cause not in CAUSES or horizon not in substituted.horizons:
         raise InputError(
             f"cause is {cause!r} and horizon {horizon}, expected one of {CAUSES} and of "
-            f"{found.horizons}"
+            f"{substituted.horizons}"
         )
-    label, size = grouping(found.starts)
+    label, size = grouping(substituted.starts)
     sums: list[PairSums] = []
     batch: list[tuple[float, Tensor]] = []
     labels: tuple[tuple[str, int, int], ...] = ()
     player = CAUSES.index(cause)
     for S, weight in without(len(CAUSES), player):
-        labels, rows = _rows(found, S, player, horizon)
+        labels, rows = _rows(substituted, S, player, horizon)
         batch.append((weight, rows))
         if len(batch) * rows.numel() >= ENTRIES:
-            sums += _split_sums(found, batch, label)
+            sums += _split_sums(substituted, batch, label)
             batch = []
-    sums += _split_sums(found, batch, label) if batch else []
+    sums += _split_sums(substituted, batch, label) if batch else []
     total = PairSums(*(np.sum([getattr(s, x) for s in sums], axis=0) for x in SIDES))
     every = estimates(total, size)
     return Detail(labels, tuple(every[: len(labels)]), tuple(every[len(labels) :]))
 
 
 def _rows(
-    found: Substitutions, S: int, player: int, horizon: int
+    substituted: Substitutions, S: int, player: int, horizon: int
 ) -> tuple[tuple[tuple[str, int, int], ...], Tensor]:
     """Y_S + Y_{S∪i}, then the split of Y_S − Y_{S∪i} over entries and steps, [1 + E, N, da]."""
-    k = found.horizons.index(horizon)
+    k = substituted.horizons.index(horizon)
     joined = S | 1 << player
-    x, y = found.parts(named(S)), found.parts(named(joined))
+    x, y = substituted.parts(named(S)), substituted.parts(named(joined))
     entries: dict[str, Tensor] = {}
-    steps = [torch.zeros_like(found.truth) for _ in range(horizon + 1)]
-    for block, t, piece in split(x, y, horizon, found.discount, BLOCKS[CAUSES[player]]):
+    steps = [torch.zeros_like(substituted.truth) for _ in range(horizon + 1)]
+    for block, t, piece in split(x, y, horizon, substituted.discount, BLOCKS[CAUSES[player]]):
         entries[block] = entries[block] + piece if block in entries else piece
         steps[t] = steps[t] + piece.sum(dim=(0, 1))
     labels = tuple(
         (b, i, j) for b, e in entries.items() for i in range(len(e)) for j in range(e.shape[1])
     )
     flat = [e.flatten(0, 1) for e in entries.values()]
-    both = found.errors[S, k] + found.errors[joined, k]
-    pieces = torch.cat([*flat, torch.stack(steps)]) * found.starts.weight[:, None]
+    both = substituted.errors[S, k] + substituted.errors[joined, k]
+    pieces = torch.cat([*flat, torch.stack(steps)]) * substituted.starts.weight[:, None]
     return labels, torch.cat([both[None], pieces])
 
 
 def _split_sums(
-    found: Substitutions, batch: list[tuple[float, Tensor]], label: Tensor
+    substituted: Substitutions, batch: list[tuple[float, Tensor]], label: Tensor
 ) -> Iterator[PairSums]:
     """w_S times the pair sums of each split with its Y_S + Y_{S∪i}; Θ is formed once."""
-    total, within = products(found, torch.cat([rows for _, rows in batch]))
+    total, within = products(substituted, torch.cat([rows for _, rows in batch]))
     size = len(batch[0][1])
     for k, (weight, rows) in enumerate(batch):
         all_of_it, of_group = (each[k * size : (k + 1) * size] for each in (total, within))

@@ -73,12 +73,12 @@ def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...])
         )
         for redrawn in _redrawn()
     ]  # fmt: skip
-    found = []
+    added = []
     for k in range(len(horizons)):
         every = [gram.path_gradients(each.jacobian, each.costates[k]) for each in several]
         left = [0.5 * (every[-1] - each).square().sum(dim=1) for each in every]
-        found.append([more - less for more, less in pairwise(left)])
-    return torch.stack([torch.stack(each) for each in found])
+        added.append([more - less for more, less in pairwise(left)])
+    return torch.stack([torch.stack(each) for each in added])
 
 
 def _redrawn() -> list[frozenset[str]]:

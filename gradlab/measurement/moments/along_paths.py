@@ -65,20 +65,20 @@ def path_moments(
         T: true gradients of the same samples, [N, P].
     """
     sketch = sketch_for(policy)
-    found = _products(rows, blocks, sketch, T)
+    kept = _products(rows, blocks, sketch, T)
     label, size = grouping(begin)
-    squares = by_group(found.squares, label)
-    left = by_group(found.own, label)
-    mean = found.total / len(begin.states)
-    sketches = [grouped(each, label) for each in found.sketch]
+    squares = by_group(kept.squares, label)
+    left = by_group(kept.own, label)
+    mean = kept.total / len(begin.states)
+    sketches = [grouped(each, label) for each in kept.sketch]
     gradients = [PairSums(*each) for each in zip(squares, left, left, strict=True)]
-    if T is None or found.truth is None:
+    if T is None or kept.truth is None:
         pairs = zip(squares, gradients, sketches, strict=True)
         return [_marked(Moments(size, *each), sums, None) for *each, sums in pairs], mean
     true = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
     own, side = by_group(torch.stack([T.square().sum(dim=1), T @ T.sum(dim=0)]), label)
     reference = PairSums(own, side, side)
-    products = (by_group(each, label) for each in (*found.truth, found.total @ T.T))
+    products = (by_group(each, label) for each in (*kept.truth, kept.total @ T.T))
     crosses = [PairSums(*each) for each in zip(*products, strict=True)]
     moments = []
     for k, (gradient, cross) in enumerate(zip(gradients, crosses, strict=True)):

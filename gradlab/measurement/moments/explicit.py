@@ -99,15 +99,15 @@ def _second_pass(
     for rows in blocks:
         for k, every, label in gradients(rows):
             g, total = group_sums(every[0], label), sums[0, k]
-            found = [_pairs(g, g, total, total)]
+            of_block = [_pairs(g, g, total, total)]
             if T is not None and truth_sum is not None:
                 t, difference = group_sums(T[rows], label), total - truth_sum
-                found += [
+                of_block += [
                     _pairs(t, t, truth_sum, truth_sum),
                     _pairs(g - t, g - t, difference, difference),
                     _pairs(g, t, total, truth_sum),
                 ]
-            pairs[k].append(found)
+            pairs[k].append(of_block)
             if len(every) > 1:
                 critics[k].append(_critic_pairs(every, sums[:, k], label))
     return pairs, critics
@@ -116,7 +116,7 @@ def _second_pass(
 def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
     """Pair sums of each critic's gradients less their mean, summed over C critics, over C − 1."""
     G, share = torch.stack(every), len(every) - 1
-    found = [
+    of_critics = [
         _pairs(d, d, total, total)
         for d, total in zip(
             (group_sums(each, label) for each in G - G.mean(dim=0)),
@@ -125,7 +125,7 @@ def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
         )
     ]
     own, left, right = (
-        np.stack([getattr(each, name) for each in found]).sum(axis=0) / share
+        np.stack([getattr(each, name) for each in of_critics]).sum(axis=0) / share
         for name in ("own", "left", "right")
     )
     return PairSums(own, left, right)

@@ -106,23 +106,23 @@ def _fold_sums(
 ) -> Tensor:
     """Sums over folds, [folds, M, P]."""
     fold, _ = folds_of(begin)
-    found = []
+    sums = []
     for source in sources:
         parts = [
             torch.stack([_sums(each, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
             for rows in group_blocks(begin.group, SAMPLES)
             for each in [source.rows(rows)]
         ]
-        found.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
+        sums.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
     if truth is not None:
         own = [truth[fold == f].sum(dim=0) for f in range(FOLDS)]
-        found.append(repeats * torch.stack(own)[:, None])
-    return torch.cat(found, dim=1)
+        sums.append(repeats * torch.stack(own)[:, None])
+    return torch.cat(sums, dim=1)
 
 
-def _sums(found: Carried, rows: Tensor) -> Tensor:
+def _sums(terms: Carried, rows: Tensor) -> Tensor:
     """Sums of the gradients of some of the starts, [K, P]."""
-    part, sums = _some(found, rows), []
+    part, sums = _some(terms, rows), []
     for k in range(len(part.costates)):
         jacobian, costates = part.until_end(k)
         mean = gram.mean_gradients(jacobian, costates.flatten(0, 1)[None])[0]
@@ -184,14 +184,14 @@ def _among_visits(inner: Tensor, sources: Sequence[Source], carried: Sequence[Ca
     inner[:, place, place] = torch.einsum("ktna,tnab,ltnb->nkl", x, theta, x)
 
 
-def _explicit(found: Carried, part: slice) -> Tensor:
+def _explicit(terms: Carried, part: slice) -> Tensor:
     """Some parameters of the gradients, [n, K, p]."""
-    each = [gram.path_gradients(*found.until_end(k), part) for k in range(len(found.costates))]
+    each = [gram.path_gradients(*terms.until_end(k), part) for k in range(len(terms.costates))]
     return torch.stack(each, dim=1)
 
 
-def _some(found: Carried, rows: Tensor) -> Carried:
+def _some(terms: Carried, rows: Tensor) -> Carried:
     """Some of the starts; the Jacobian's samples are (t, i)."""
-    T, n = found.costates.shape[1:3]
+    T, n = terms.costates.shape[1:3]
     samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()
-    return Carried(found.costates[:, :, rows], found.jacobian.rows(samples), found.ends)
+    return Carried(terms.costates[:, :, rows], terms.jacobian.rows(samples), terms.ends)

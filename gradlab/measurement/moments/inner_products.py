@@ -105,8 +105,8 @@ def estimator_moments(
     cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, other_critics)
     explicit = {name: each for name, each in chosen.items() if name not in first}
     held = Held(setting, _count(explicit, other_critics))
-    found = explicit_cells(explicit, held, truth, progress, other_critics)
-    cells, means = cells | found[0], means | found[1]
+    in_every = explicit_cells(explicit, held, truth, progress, other_critics)
+    cells, means = cells | in_every[0], means | in_every[1]
     if truth.every is not None:
         true = truth.every.gradients.mean(dim=0)
     if explicit:
@@ -152,8 +152,8 @@ def _explicit(
         def rows(block: slice) -> Carried:
             return held.rows(estimator, block, horizons)
 
-        if (found := path_moments(rows, blocks, policy, begin, T)) is not None:
-            return found
+        if (cheaper := path_moments(rows, blocks, policy, begin, T)) is not None:
+            return cheaper
     return explicit_moments(several, held, T)
 
 
@@ -192,15 +192,15 @@ def first_action_gradients(
     """g_0 … g_n of every estimator with actions "first", [n + 1, N, da], weights not included."""
     paths: dict[int, tuple[Path, Tensor]] = {}
     linear: dict[tuple[int, int], LinearizedPath] = {}
-    found: dict[str, Tensor] = {}
+    gradients: dict[str, Tensor] = {}
     for done, (name, estimator) in enumerate(chosen.items()):
         if estimator.way.every:
             continue
         progress("estimators", done, len(chosen))
         along, tail = _linearized(estimator, setting, paths, linear), estimator.tail
         values = tail_gradient(along.path, tail.critic, tail.value, setting.termination)
-        found[name] = action_gradients(along, values, tail.discount)[: tail.horizon + 1]
-    return found
+        gradients[name] = action_gradients(along, values, tail.discount)[: tail.horizon + 1]
+    return gradients
 
 
 def _linearized(
@@ -321,12 +321,12 @@ def _sketched(
     truth: TrueSketch | None = None
     if len(T):
         truth = true_sketch(grouped(torch.einsum("na,nas->ns", T[0], J), label), size)
-    found: Cells = {}
+    sketched: Cells = {}
     for g, (key, moments) in zip(G, cells.items(), strict=True):
         sums = grouped(torch.einsum("na,nas->ns", g, J), label)
         tails, signs = tails_and_signs(sums, size, truth)
-        found[key] = replace(moments, tails=tails, signs=signs)
-    return found
+        sketched[key] = replace(moments, tails=tails, signs=signs)
+    return sketched
 
 
 def pair_sums(
