@@ -104,11 +104,11 @@ def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
 
 def _systems(inspected: Inspection) -> list[System]:
     """Every system that can be stepped, without its entropy."""
-    found = [each.states for each in inspected.estimators.values()]
-    found += [
+    systems = [each.states for each in inspected.estimators.values()]
+    systems += [
         each.jacobians for each in inspected.pathwise().values() if each.jacobians is not None
     ]
-    plain = [each.system if isinstance(each, Entropic) else each for each in found]
+    plain = [each.system if isinstance(each, Entropic) else each for each in systems]
     return [each for each in plain if not isinstance(each, Recorded)]
 
 

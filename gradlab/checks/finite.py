@@ -31,11 +31,11 @@ def finite(
         begin: all starts of the measurement.
         cells: moments of every estimator and horizon.
     """
-    found = [_gradients(inspected, begin, cells)]
+    results = [_gradients(inspected, begin, cells)]
     for name, each in inspected.pathwise().items():
         more = _no_effect(name, each, inspected), _growth(name, each, inspected)
-        found += [finding for finding in more if finding is not None]
-    return found
+        results += [finding for finding in more if finding is not None]
+    return results
 
 
 def _gradients(

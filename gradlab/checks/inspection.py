@@ -53,14 +53,14 @@ class Inspection:
 
     def differentiated(self) -> dict[str, tuple[System, Path]]:
         """Each system that some estimator differentiates, with a path to look at it on."""
-        found: dict[int, tuple[System, Path]] = {}
+        paths: dict[int, tuple[System, Path]] = {}
         for each in self.pathwise().values():
             system = each.jacobians
             assert system is not None
-            own = each.states is system
-            if own or id(system) not in found:
-                found[id(system)] = _plain(system, self.along(each).path)
-        return {self.name(system): (system, path) for system, path in found.values()}
+            on_own_states = each.states is system
+            if on_own_states or id(system) not in paths:
+                paths[id(system)] = _plain(system, self.along(each).path)
+        return {self.name(system): (system, path) for system, path in paths.values()}
 
     def name(self, system: System) -> str:
         """What a system is called, with or without its entropy."""

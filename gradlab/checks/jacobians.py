@@ -35,11 +35,11 @@ VANISHING = 1e-12  # of the largest column
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
     """One finding per system and kind of fault."""
-    found = []
+    results = []
     for name, (system, path) in inspected.differentiated().items():
-        found.append(_differences(name, system, path))
-        found += _columns(name, system, path, inspected)
-    return found
+        results.append(_differences(name, system, path))
+        results += _columns(name, system, path, inspected)
+    return results
 
 
 def sampled(path: Path) -> tuple[Tensor, Tensor]:

@@ -46,13 +46,13 @@ def leaks(
         policy, critics: the user's own, before they were copied.
         systems: all systems, by name.
     """
-    found = [_shared(inspected, policy, critics, systems)]
-    found += [
+    results = [_shared(inspected, policy, critics, systems)]
+    results += [
         _documented(name, each, inspected)
         for name, each in inspected.pathwise().items()
         if each.states is each.jacobians
     ]
-    return found
+    return results
 
 
 def _shared(
@@ -63,8 +63,8 @@ def _shared(
 ) -> CheckResult:
     """Move the user's policy: does anything else change? Are tensors shared?"""
     s, a = inspected.setting.starts.states, _actions(inspected, systems)
-    own = {p.data_ptr() for p in policy.parameters()}
-    shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in own]
+    addresses = {p.data_ptr() for p in policy.parameters()}
+    shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in addresses]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
     values |= {f"critic {k}": partial(_valued, each, s, a) for k, each in enumerate(critics, 1)}
     before = {name: value() for name, value in values.items()}
@@ -132,7 +132,7 @@ def _moved(policy: nn.Module) -> Iterator[None]:
 def _documented(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult:
     n = min(LONGEST, estimator.tail.horizon)
     short = replace(estimator, tail=replace(estimator.tail, horizon=n))
-    found = carried(
+    terms = carried(
         short,
         inspected.setting.policy,
         inspected.setting.starts,
@@ -140,7 +140,7 @@ def _documented(name: str, estimator: Estimator, inspected: Inspection) -> Check
         inspected.setting.seed,
         "ignore",
     )
-    G = path_gradients(found.jacobian, found.costates[0]).mean(dim=0)
+    G = path_gradients(terms.jacobian, terms.costates[0]).mean(dim=0)
     directions = _directions(inspected.setting.policy)
     typical = float(G.norm()) / len(G) ** 0.5
     along = directions @ G

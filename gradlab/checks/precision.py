@@ -47,7 +47,7 @@ def _compared(
 ) -> CheckResult:
     check = f"float32 against float64, {name} at h = {estimator.tail.horizon}"
     try:
-        found = in_float32(
+        single = in_float32(
             estimator,
             inspected.setting.policy,
             inspected.setting.starts,
@@ -58,9 +58,9 @@ def _compared(
     except (RuntimeError, TypeError, InputError) as error:
         reason = str(error).splitlines()[0][:90]
         return CheckResult(check, f"float32 is not supported ({reason})", "not tested", True)
-    limited = not found.error <= LIMIT
+    limited = not single.error <= LIMIT
     result = (
-        f"cosine {found.cosine:.6g}, relative error {found.error:.1g} "
+        f"cosine {single.cosine:.6g}, relative error {single.error:.1g} "
         f"({len(inspected.setting.starts.states)} starts)"
     )
     meaning = "precision-limited: no"
@@ -116,5 +116,5 @@ def _mean(
 ) -> Tensor:
     horizons = (estimator.tail.horizon,)
     with torch.random.fork_rng(devices=[]):
-        found = carried(estimator, policy, starts, horizons, seed, termination, shared)
-    return path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
+        terms = carried(estimator, policy, starts, horizons, seed, termination, shared)
+    return path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]

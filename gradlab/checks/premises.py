@@ -68,15 +68,15 @@ def premises(
         begin, at: starts, and states at which gradients are taken.
     """
     plain = not any(isinstance(each.states, Entropic) for each in inspected.estimators.values())
-    found = list(_model(inspected, task))
+    results = list(_model(inspected, task))
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
         measured = _measured(inspected, task, begin, at)
         reward = _reward(measured, truth)
         # Where returns diverge, as without any truth, no critic has their size.
         critics = _critics(inspected, measured) if truth.status != "none" else []
-        found = [reward, *found] if reward is not None else [*found, *critics]
-    if found:
-        return found
+        results = [reward, *results] if reward is not None else [*results, *critics]
+    if results:
+        return results
     result = "returns differ, θ moves them, no model is the simulator, the critic is of their size"
     return [CheckResult(PREMISE, result, "gains and horizons have a meaning", True)]
 
@@ -103,8 +103,8 @@ def _measured(inspected: Inspection, task: Task, begin: Starts, at: Starts) -> M
         task.simulator, here.policy, some, task.discount, steps, here.termination,
         child(here.seed, "premises"),
     )  # fmt: skip
-    found = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
-    return Measured(some, found[0], found[1], steps)
+    returns = Rolling(setting, silent).returns(some, [_step(here.policy)], "checks").returns
+    return Measured(some, returns[0], returns[1], steps)
 
 
 def _affordable(system: System, steps: int) -> int:
@@ -138,8 +138,8 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     """Returns that are all the same, or that the policy does not move."""
     R, moved = measured.returns, measured.moved
     finite = torch.isfinite(R) & torch.isfinite(moved)
-    known = [each for each in (truth.first, truth.every) if each is not None]
-    zero = bool(known) and all(each.norm == 0 == each.standard_error for each in known)
+    references = [each for each in (truth.first, truth.every) if each is not None]
+    zero = bool(references) and all(each.norm == 0 == each.standard_error for each in references)
     if not finite.any():
         return None
     R, moved = R[finite], moved[finite]
@@ -169,10 +169,10 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
 
 def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
     """Systems that are the simulator under another name."""
-    own, simulator = inspected.differentiated(), task.simulator
+    differentiated, simulator = inspected.differentiated(), task.simulator
     twins = [
         name
-        for name, (system, path) in own.items()
+        for name, (system, path) in differentiated.items()
         if system is not simulator and _identical(simulator, system, *sampled(path))
     ]
     if task.prior is simulator and any(each.states is simulator for each in _models(inspected)):
@@ -245,8 +245,8 @@ def _off(means: list[Estimate], where: str) -> CheckResult | None:
     rise = ratio_of_means(together, own)
     follows = rise is not None and rise.low > 1 / FACTOR and rise.high < FACTOR
     if ratio is not None and not follows and _beyond(ratio):
-        told = f"{two(q.value / r.value)} times the discounted returns measured there"
-        result = f"the critic's values are {told} (CI {span(ratio.low, ratio.high)}, {where})"
+        size = f"{two(q.value / r.value)} times the discounted returns measured there"
+        result = f"the critic's values are {size} (CI {span(ratio.low, ratio.high)}, {where})"
         meaning = (
             "it belongs to another discount, reward scale or policy, so nothing can be decided: "
             "refit it"

@@ -31,9 +31,9 @@ NEAR = 1e-3  # of the limit
 
 def scale(inspected: Inspection) -> list[CheckResult]:
     """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
-    found = [_terms(name, each, inspected) for name, each in inspected.pathwise().items()]
-    found += [_critics(inspected), _saturation(inspected), _realised(inspected)]
-    return [each for each in found if each is not None]
+    results = [_terms(name, each, inspected) for name, each in inspected.pathwise().items()]
+    results += [_critics(inspected), _saturation(inspected), _realised(inspected)]
+    return [each for each in results if each is not None]
 
 
 def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:

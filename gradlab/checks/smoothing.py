@@ -152,16 +152,16 @@ def judged(orders: Orders, sigma: Tensor, horizon: int) -> CheckResult:
     t = torch.where(mean.abs() > LEAST * size, mean / se, 0.0).abs().amax(dim=1)
     beyond = t > scipy.stats.t.ppf(1 - LEVEL / (2 * m * da), k - 1)
     count, share = int(beyond.sum()), float(beyond.double().mean())
-    asked = (
+    rolled_out = (
         f"{m} states, {k} pairs each, first action ± {_sizes(sigma)}, {horizon} steps of the "
         f"simulator"
     )
     if not count:
-        result = f"first- and zeroth-order gradients do not disagree in any state ({asked})"
+        result = f"first- and zeroth-order gradients do not disagree in any state ({rolled_out})"
         return CheckResult(EMPIRICAL, result, "no empirical bias detected", True)
     result = (
         f"first- and zeroth-order gradients disagree by {float(t[beyond].median()):.2g} standard "
-        f"errors in {share:.0%} of the states ({count} of {asked})"
+        f"errors in {share:.0%} of the states ({count} of {rolled_out})"
     )
     alpha = _alpha(first[beyond], zeroth[beyond], gap[beyond])
     meaning = (

@@ -36,12 +36,12 @@ def states(inspected: Inspection, at: Starts, names: tuple[str, ...]) -> list[Ch
         at: every state at which first-action gradients are taken.
         names: of the state's coordinates; empty where the task has none.
     """
-    found = [_alive(at)] if inspected.setting.termination == "mask" else []
+    results = [_alive(at)] if inspected.setting.termination == "mask" else []
     x = _inputs(inspected, at)
     for name, ensemble in _learned(inspected).items():
         if _standardised(ensemble) and len(x):
-            found.append(_seen(name, ensemble, x, names, inspected))
-    return found
+            results.append(_seen(name, ensemble, x, names, inspected))
+    return results
 
 
 def _alive(at: Starts) -> CheckResult:
@@ -89,17 +89,17 @@ def _coordinate(column: int, names: tuple[str, ...]) -> str:
 
 def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
-    found: dict[int, tuple[str, GaussianEnsemble]] = {}
+    ensembles: dict[int, tuple[str, GaussianEnsemble]] = {}
     for each in inspected.estimators.values():
         for system in (each.states, each.jacobians):
             if system is None:
                 continue
             for part in _parts(system):
-                found.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
-    names = [name for name, _ in found.values()]
+                ensembles.setdefault(id(part.ensemble), (inspected.name(system), part.ensemble))
+    names = [name for name, _ in ensembles.values()]
     return {
         f"{name}, part {k + 1}" if names.count(name) > 1 else name: ensemble
-        for k, (name, ensemble) in enumerate(found.values())
+        for k, (name, ensemble) in enumerate(ensembles.values())
     }
 
 
