@@ -79,11 +79,11 @@ def common_random_differences(
     def rolled(rows: Starts, *steps: float) -> tuple[Tensor, Tensor]:
         """Weighted discounted rewards and alive, [horizon, directions, len(steps), rows]."""
         moved = [perturbed(policy, step * v) for v in directions for step in steps]
-        found = perturbed_rollout(
+        returns = perturbed_rollout(
             replace(setting, starts=rows), moved, actions, progress, "finite differences"
         )
         shape = (setting.horizon, DIRECTIONS, len(steps), len(rows.states))
-        return rows.weight * found.rewards.reshape(shape), found.alive[:-1].reshape(shape)
+        return rows.weight * returns.rewards.reshape(shape), returns.alive[:-1].reshape(shape)
 
     rewards, alive = rolled(few, epsilon, -epsilon, 2 * epsilon, -2 * epsilon)
     counted = torch.where(alive, rewards, 0.0) if setting.termination == "mask" else rewards

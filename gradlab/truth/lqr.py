@@ -122,10 +122,10 @@ def costs_to_go(
         return torch.stack([P, P])
     if not isinstance(horizon, int) or horizon < 1:
         raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 1, or None for no end")
-    found = [torch.zeros_like(cost)]
+    costs = [torch.zeros_like(cost)]
     for _ in range(horizon):
-        found.append(cost + discount * F.T @ found[-1] @ F)
-    return torch.stack(found)
+        costs.append(cost + discount * F.T @ costs[-1] @ F)
+    return torch.stack(costs)
 
 
 class ExactCritic(nn.Module):

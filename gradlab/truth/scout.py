@@ -124,13 +124,13 @@ def _precise(
     noise = few.policy_noise(policy, scouting.seed, 0)
     jacobian, weight = policy_jacobian(policy, few.states, noise), few.weight[:, None]
     while T >= H:
-        found = []
+        precise = []
         if "all" in kinds:
-            found.append(all_action_gradients(linear, policy, T, scouting.discount))
+            precise.append(all_action_gradients(linear, policy, T, scouting.discount))
         if "first" in kinds:
             g = unrolled.gradients[T - 1] * weight
-            found.append(gram.path_gradients(jacobian, g[None]))
-        if max(_relative(G, few) for G in found) * (len(few.states) / n) ** 0.5 < HOPELESS:
+            precise.append(gram.path_gradients(jacobian, g[None]))
+        if max(_relative(G, few) for G in precise) * (len(few.states) / n) ** 0.5 < HOPELESS:
             return T
         T = H - 1 if T == H else max(int(GRID * T), H)
     return 0
