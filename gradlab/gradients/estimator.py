@@ -108,8 +108,8 @@ class Estimator:
         estimator, policy, starts = _in_one_dtype(self, policy, starts)
         begin = checked(estimator, policy, starts, termination)
         plain, policy = softened(estimator, policy)
-        found = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
-        return gram.path_gradients(found.jacobian, found.costates[0])
+        terms = carried(plain, policy, begin, (self.tail.horizon,), seed, termination)
+        return gram.path_gradients(terms.jacobian, terms.costates[0])
 
     @differentiating
     def mean_gradient(
@@ -123,8 +123,8 @@ class Estimator:
         plain, policy = softened(estimator, policy)
         n, total = len(begin.states), begin.states.new_zeros(1)
         for rows in begin.blocks(BLOCK):
-            found = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)
-            mean = path_mean_gradients(found.jacobian, found.costates, found.ends)[0]
+            terms = carried(plain, policy, rows, (self.tail.horizon,), seed, termination)
+            mean = path_mean_gradients(terms.jacobian, terms.costates, terms.ends)[0]
             total = total + mean * (len(rows.states) / n)
         return total
 

@@ -39,15 +39,15 @@ def path_gradients(jacobian: PolicyJacobian, costates: Tensor, part: slice | Non
             result += torch.einsum("tna,tnap->np", costates, signals[..., part])
             continue
         inputs = factor.inputs.reshape(t, n, -1)
-        if (found := _overlap(factor.weight, part)) is not None:
-            into, own = found
+        if (overlap := _overlap(factor.weight, part)) is not None:
+            into, part_of_it = overlap
             width = inputs.shape[2]
-            out = slice(own.start // width, own.stop // width)
+            out = slice(part_of_it.start // width, part_of_it.stop // width)
             signal = torch.einsum("tna,tnao->tno", costates, signals[..., out])
             result[:, into] = torch.einsum("tno,tni->noi", signal, inputs).flatten(1)
-        if (found := _overlap(factor.bias, part)) is not None:
-            into, own = found
-            result[:, into] = torch.einsum("tna,tnao->no", costates, signals[..., own])
+        if (overlap := _overlap(factor.bias, part)) is not None:
+            into, part_of_it = overlap
+            result[:, into] = torch.einsum("tna,tnao->no", costates, signals[..., part_of_it])
     return result
 
 

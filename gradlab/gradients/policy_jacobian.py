@@ -200,17 +200,17 @@ def _agree(policy: nn.Module, factors: tuple[Factor, ...], states: Tensor, noise
     cotangent = torch.linspace(0.5, 1.5, action.numel()).to(action).reshape(action.shape)
     trained = [p for p in policy.parameters() if p.requires_grad]
     grads = torch.autograd.grad(action, trained, cotangent, allow_unused=True)
-    n, found = len(states), action.new_zeros(sum(p.numel() for p in policy.parameters()))
+    n, gradient = len(states), action.new_zeros(sum(p.numel() for p in policy.parameters()))
     for factor in factors:
         signal = torch.einsum("na,nao->no", cotangent, factor.signals[:n])
         if factor.weight is not None and factor.inputs is not None:
-            found[factor.weight] = (signal.T @ factor.inputs[:n]).flatten()
+            gradient[factor.weight] = (signal.T @ factor.inputs[:n]).flatten()
         if factor.bias is not None:
-            found[factor.bias] = signal.sum(dim=0)
-    scale = max(float(found.abs().max()), 1e-30)
+            gradient[factor.bias] = signal.sum(dim=0)
+    scale = max(float(gradient.abs().max()), 1e-30)
     tolerance = 1e-9 if action.dtype == torch.float64 else 1e-3
     return all(
-        float((found[slices[id(p)]] - (0 if g is None else g.flatten())).abs().max())
+        float((gradient[slices[id(p)]] - (0 if g is None else g.flatten())).abs().max())
         <= tolerance * scale
         for p, g in zip(trained, grads, strict=True)
     )

@@ -43,8 +43,8 @@ def record(
         raise InputError(f"horizon is {horizon!r}, expected an integer ≥ 1")
     begin = as_starts(starts, simulator.state_dim)
     check_policy(policy, begin.states, simulator.action_dim)
-    own = stream(seed, "recording").initial_seed()
-    return trajectories.from_path(rollout(simulator, policy, begin, horizon, own))
+    recording = stream(seed, "recording").initial_seed()
+    return trajectories.from_path(rollout(simulator, policy, begin, horizon, recording))
 
 
 ROUNDING = 1e-6  # by which recorded and repeated actions may differ
@@ -82,10 +82,10 @@ def recorded_with_jacobians(
         inferred = _policy_noise(policy, path.states[t], actions[t])
         noise.append(torch.where(unknown[t][:, None], drawn, inferred))
     path = replace(path, actions=actions, policy_noise=torch.stack(noise))
-    found = [trace(policy, path.states[t], path.policy_noise[t]) for t in range(horizon + 1)]
+    traced = [trace(policy, path.states[t], path.policy_noise[t]) for t in range(horizon + 1)]
     if traces is not None:
-        traces.extend(found)
-    return path, torch.stack([each.K for each in found])
+        traces.extend(traced)
+    return path, torch.stack([each.K for each in traced])
 
 
 def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:

@@ -83,11 +83,11 @@ def rollout_with_jacobians(
     jacobians: list[Tensor] = []
 
     def choose(state: Tensor, noise: Tensor) -> Tensor:
-        found = trace(policy, state, noise)
-        jacobians.append(found.K)
+        traced = trace(policy, state, noise)
+        jacobians.append(traced.K)
         if traces is not None:
-            traces.append(found)
-        return found.action
+            traces.append(traced)
+        return traced.action
 
     path = _roll(system, policy, starts, horizon, seed, first, choose)
     return path, torch.stack(jacobians)
@@ -185,7 +185,7 @@ def linearize_path(
         return torch.cat(parts).reshape(h, n, *shape) if parts else new(0, n, *shape)
 
     flags = [block.certificate.flags for block in blocks]
-    found = LinearizedPath(
+    linear = LinearizedPath(
         path=path,
         A=gather([block.A for block in blocks], (ds, ds)),
         B=gather([block.B for block in blocks], (ds, da)),
@@ -194,7 +194,7 @@ def linearize_path(
         K=K,
         flags=torch.cat(flags).reshape(h, n) if flags else new(0, n).bool(),
     )
-    return _masked(found) if termination == "mask" else found
+    return _masked(linear) if termination == "mask" else linear
 
 
 def _masked(linear: LinearizedPath) -> LinearizedPath:

@@ -78,15 +78,15 @@ def mixture(
         InputError: an argument out of its range, or states that leave the finite numbers.
     """
     _check_mixture(n, beta, per_trajectory, termination)
-    own = stream(seed, "visitation").initial_seed()
-    when = _geometric(n, task.discount, own)
-    chosen = torch.rand(n, generator=stream(own, "choice"), dtype=torch.float64) < beta
+    visiting = stream(seed, "visitation").initial_seed()
+    when = _geometric(n, task.discount, visiting)
+    chosen = torch.rand(n, generator=stream(visiting, "choice"), dtype=torch.float64) < beta
     when = torch.where(chosen, when, 0).reshape(-1, per_trajectory)
     begin = task.starts(len(when), stream(seed, "starts")).double()
     policy = double_copy("policy", policy)
     check_policy(policy, begin, task.simulator.action_dim)
     mask = termination == "mask"
-    states, alive = _states_at(task.simulator, policy, begin, when, own, mask)
+    states, alive = _states_at(task.simulator, policy, begin, when, visiting, mask)
     _check_finite(states)
     weight = alive.double() if mask else torch.ones(n, dtype=torch.float64)
     group = torch.arange(len(when)).repeat_interleave(per_trajectory)
@@ -110,14 +110,16 @@ def visits(setting: Setting, samples: int) -> Starts:
         InputError: the states leave the finite numbers.
     """
     starts, discount, horizon = setting.starts, setting.discount, setting.horizon
-    own, n = stream(setting.seed, "visitation").initial_seed(), len(starts.states)
+    visiting, n = stream(setting.seed, "visitation").initial_seed(), len(starts.states)
     total = (1 - discount**horizon) / (1 - discount)
-    shift = torch.rand(n, 1, generator=stream(own, "time"), dtype=torch.float64)
+    shift = torch.rand(n, 1, generator=stream(visiting, "time"), dtype=torch.float64)
     quantile = (torch.arange(samples) + shift) / samples
     when = torch.log1p(-quantile * (1 - discount**horizon)) / math.log(discount)
     when = when.floor().long().clamp_max(horizon - 1)
     mask = setting.termination == "mask"
-    states, alive = _states_at(setting.simulator, setting.policy, starts.states, when, own, mask)
+    states, alive = _states_at(
+        setting.simulator, setting.policy, starts.states, when, visiting, mask
+    )
     _check_finite(states)
     weight = total * starts.weight.repeat_interleave(samples)
     weight = torch.where(alive, weight, 0.0) if mask else weight
@@ -174,7 +176,7 @@ def _states_at(
     """
     m, k = when.shape
     state, alive = begin.clone(), torch.ones(m, dtype=torch.bool)
-    found = state[:, None].repeat(1, k, 1)
+    states = state[:, None].repeat(1, k, 1)
     found_alive = torch.ones(m, k, dtype=torch.bool)
     last = when.amax(dim=1)
     for t in range(int(last.max())):
@@ -188,8 +190,8 @@ def _states_at(
                 out = step_running(simulator, state[rows], action, xi[rows])
             state[rows], alive[rows] = out.state, alive[rows] & out.alive
         which, sample = (when == t + 1).nonzero(as_tuple=True)
-        found[which, sample], found_alive[which, sample] = state[which], alive[which]
-    return found.flatten(0, 1), found_alive.flatten()
+        states[which, sample], found_alive[which, sample] = state[which], alive[which]
+    return states.flatten(0, 1), found_alive.flatten()
 
 
 def _as_path(starts: Starts) -> Path:

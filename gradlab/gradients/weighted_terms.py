@@ -159,13 +159,13 @@ def carried(
     Args:
         shared: what other estimators made from the same starts, seed and termination.
     """
-    asked = Asked(policy, starts, horizons, seed, termination)
-    return TERMS[estimator.actions](estimator, asked, shared)
+    requested = Asked(policy, starts, horizons, seed, termination)
+    return TERMS[estimator.actions](estimator, requested, shared)
 
 
-def _first(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
+def _first(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
     """θ in the first action."""
-    policy, starts, horizons, seed, termination = asked
+    policy, starts, horizons, seed, termination = requested
     tail = estimator.tail
     if shared is None:
         linear = linearized(estimator, policy, starts, seed, None, termination)
@@ -178,16 +178,16 @@ def _first(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
     return Carried(g[list(horizons), None] * weight, jacobian, (0,) * len(horizons))
 
 
-def _every(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
+def _every(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
     """θ in every action."""
-    policy, starts, horizons, seed, termination = asked
+    policy, starts, horizons, seed, termination = requested
     tail, shared = estimator.tail, Shared() if shared is None else shared
     course, linear = _course(estimator, policy, starts, seed, termination, shared)
     gradient = tail_gradient(linear.path, tail.critic, tail.value, termination)
     costates = discounted_costates(linear, gradient, tail.discount, horizons, tail.terminal_action)
     counted = linear.path.alive if termination == "mask" else None
-    found = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
-    return _isolated(found, counted)
+    terms = Carried(costates * starts.weight[:, None], course.jacobian, horizons)
+    return _isolated(terms, counted)
 
 
 def _course(
@@ -215,18 +215,18 @@ def _course(
     return course, shared.linear[*key, id(model)]
 
 
-def _isolated(found: Carried, counted: Tensor | None) -> Carried:
+def _isolated(terms: Carried, counted: Tensor | None) -> Carried:
     """Keep what overflows at one step from spoiling horizons that end before it (0 · ∞).
 
     A step whose J is not finite, or too large to be squared, gets J = 0, and λ = NaN in every
     horizon that reaches it while it counts (`counted`: the alive steps under "mask").
     """
-    factors, shape = found.jacobian.factors, found.costates.shape[1:3]
+    factors, shape = terms.jacobian.factors, terms.costates.shape[1:3]
     parts = [x for f in factors for x in (f.signals, f.inputs) if x is not None]
     largest = [(torch.finfo(x.dtype).max / max(x[0].numel(), 1)) ** 0.5 for x in parts]
     sizes = zip(parts, largest, strict=True)
     if all(bool(x.abs().amax() <= limit) for x, limit in sizes if x.numel()):
-        return found
+        return terms
     sizes = zip(parts, largest, strict=True)
     bad = ~torch.stack([(x.flatten(1).abs() <= limit).all(dim=1) for x, limit in sizes]).all(dim=0)
     clean = tuple(
@@ -238,11 +238,11 @@ def _isolated(found: Carried, counted: Tensor | None) -> Carried:
         for f in factors
     )
     lost = bad.reshape(shape) if counted is None else bad.reshape(shape) & counted
-    costates = found.costates.clone()
-    for k, end in enumerate(found.ends):
+    costates = terms.costates.clone()
+    for k, end in enumerate(terms.ends):
         costates[k, end + 1 :] = 0.0
         costates[k, : end + 1][lost[: end + 1]] = torch.nan
-    return replace(found, costates=costates, jacobian=replace(found.jacobian, factors=clean))
+    return replace(terms, costates=costates, jacobian=replace(terms.jacobian, factors=clean))
 
 
 def linearized(
@@ -275,9 +275,9 @@ def path_with_jacobians(
     return rollout_with_jacobians(states, policy, starts, horizon, seed, traces=traces)
 
 
-def _score(estimator: Choices, asked: Asked, shared: Shared | None) -> Carried:
+def _score(estimator: Choices, requested: Asked, shared: Shared | None) -> Carried:
     """θ in the density of every action."""
-    policy, starts, horizons, seed, termination = asked
+    policy, starts, horizons, seed, termination = requested
     check_stochastic(policy)
     states, horizon = estimator.states, estimator.tail.horizon
     if isinstance(states, Recorded):
