@@ -101,20 +101,20 @@ def compare_remedies(
     H = task.horizon if horizon is None else horizon
     check_arguments(H, starts, batch, "ignore")
     check_networks(task, policy, critic)
-    asked = Question(
+    question = Question(
         task, double_copy("policy", policy), None if critic is None else
         double_copy("critic", as_critic(critic)), _checked_arms(arms), data, rows,
         _checked_settings(settings), gradient_loss, H, starts, batch, seed,
     )  # fmt: skip
-    _check_rest(asked, trials)
-    folder, config = models_folder(output), _config(asked, costs)
+    _check_rest(question, trials)
+    folder, config = models_folder(output), _config(question, costs)
     records.check_output(output, overwrite or resume)
     if not resume:
-        _begin(asked, output, config, costs, overwrite)
+        _begin(question, output, config, costs, overwrite)
     plan = plan_from(_told_alike(folder, config))
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
-        values, notes, lines = measured(asked, k, plan, folder / f"trial-{k}", progress)
+        values, notes, lines = measured(question, k, plan, folder / f"trial-{k}", progress)
         run = _with_trial(
             run, k, values, notes | {"planned": trials}, plan, config | {"command": command}
         )
@@ -142,12 +142,12 @@ def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
 
 
 def _checked_arms(arms: Sequence[str]) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(arms))
-    if not found:
+    once = tuple(dict.fromkeys(arms))
+    if not once:
         raise InputError(f"arms is empty, expected some of {', '.join(ABOUT)}")
-    for arm in found:
+    for arm in once:
         fits_of(arm)
-    return found
+    return once
 
 
 def _checked_settings(settings: ModelSettings) -> ModelSettings:
@@ -156,45 +156,45 @@ def _checked_settings(settings: ModelSettings) -> ModelSettings:
     return replace(settings, patience=None, seconds=None)
 
 
-def _check_rest(asked: Question, trials: int) -> None:
+def _check_rest(question: Question, trials: int) -> None:
     if not isinstance(trials, int) or trials < 1:
         raise InputError(f"trials is {trials!r}, expected an integer from 1")
-    if asked.horizon < 1:
+    if question.horizon < 1:
         raise InputError("horizon is 0, where no model counts: expected at least 1")
-    if asked.data is None and asked.rows < 1:
-        raise InputError(f"rows is {asked.rows!r}, expected an integer from 1")
-    if asked.data is not None:
-        simulator = asked.task.simulator
-        transitions.check_widths(asked.data, simulator.state_dim, simulator.action_dim)
+    if question.data is None and question.rows < 1:
+        raise InputError(f"rows is {question.rows!r}, expected an integer from 1")
+    if question.data is not None:
+        simulator = question.task.simulator
+        transitions.check_widths(question.data, simulator.state_dim, simulator.action_dim)
 
 
-def _config(asked: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
+def _config(question: Question, costs: Mapping[str, float] | None) -> dict[str, Any]:
     """What a run that goes on must have in common with the one before."""
-    data, settings = asked.data, asdict(asked.settings)
-    known = None if data is None else (data.state, data.action, data.reward, data.next_state)
+    data, settings = question.data, asdict(question.settings)
+    recorded = None if data is None else (data.state, data.action, data.reward, data.next_state)
     config = {
-        "task": asked.task.name,
-        "task_parameters": dict(asked.task.parameters),
-        "policy_hash": provenance.network_hash(asked.policy),
-        "critic_hash": "" if asked.critic is None else provenance.network_hash(asked.critic),
-        "arms": asked.arms,
-        "data_hash": "" if known is None else provenance.tensors_hash(*known),
-        "rows": asked.rows if data is None else len(data),
+        "task": question.task.name,
+        "task_parameters": dict(question.task.parameters),
+        "policy_hash": provenance.network_hash(question.policy),
+        "critic_hash": "" if question.critic is None else provenance.network_hash(question.critic),
+        "arms": question.arms,
+        "data_hash": "" if recorded is None else provenance.tensors_hash(*recorded),
+        "rows": question.rows if data is None else len(data),
         "settings": {name: settings[name] for name in settings if name != "seed"},
-        "gradient_loss": asdict(asked.gradient_loss),
-        "horizon": asked.horizon,
-        "starts": asked.starts,
-        "batch": asked.batch,
-        "discount": asked.task.discount,
-        "seed": asked.seed,
+        "gradient_loss": asdict(question.gradient_loss),
+        "horizon": question.horizon,
+        "starts": question.starts,
+        "batch": question.batch,
+        "discount": question.task.discount,
+        "seed": question.seed,
         "given_costs": None if costs is None else dict(costs),
     }
-    found: dict[str, Any] = json.loads(json.dumps(config))
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(config))
+    return plain
 
 
 def _begin(
-    asked: Question,
+    question: Question,
     output: Path,
     config: Mapping[str, Any],
     given: Mapping[str, float] | None,
@@ -211,28 +211,28 @@ def _begin(
             f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
             f"anew with overwrite=True"
         )
-    recipes, data = asked.recipes(0), asked.record(0)
+    recipes, data = question.recipes(0), question.record(0)
     steps = planning.steps_per_epoch(recipes, data)
     costs = given
     if costs is None:
-        costs = planning.costs_of(asked.arms, planning.measured_costs(recipes, data))
-    told = {
-        "config": config, "epochs": asked.settings.epochs, "steps": steps,
-        "costs": {arm: _cost(arm, costs) for arm in asked.arms},
+        costs = planning.costs_of(question.arms, planning.measured_costs(recipes, data))
+    notes = {
+        "config": config, "epochs": question.settings.epochs, "steps": steps,
+        "costs": {arm: _cost(arm, costs) for arm in question.arms},
     }  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     output.unlink(missing_ok=True)
     folder.mkdir(parents=True)
-    checked_json.write(folder / PLAN, told)
+    checked_json.write(folder / PLAN, notes)
 
 
 def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """What the folder says of a run with this configuration."""
-    told = _told(folder)
-    changed = [name for name in config if told["config"].get(name) != config[name]]
+    notes = _told(folder)
+    changed = [name for name in config if notes["config"].get(name) != config[name]]
     if changed:
         raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
-    return told
+    return notes
 
 
 def _told(folder: Path) -> dict[str, Any]:
@@ -253,10 +253,10 @@ def _cost(arm: str, costs: Mapping[str, float]) -> float:
     return float(cost)
 
 
-def plan_from(told: Mapping[str, Any]) -> Plan:
+def plan_from(notes: Mapping[str, Any]) -> Plan:
     """The plan that a folder tells of."""
-    arms = told["config"]["arms"]
-    return planning.planned(arms, told["epochs"], told["steps"], told["costs"])
+    arms = notes["config"]["arms"]
+    return planning.planned(arms, notes["epochs"], notes["steps"], notes["costs"])
 
 
 def _with_trial(
@@ -269,13 +269,13 @@ def _with_trial(
 ) -> Remedies:
     """The run with one more trial in it."""
     cells = extended(before.cells if before else None, trial, values)
-    told = [*(before.notes["trials"] if before else []), dict(notes)]
+    trials = [*(before.notes["trials"] if before else []), dict(notes)]
     plans = {name: [list(part) for part in parts] for name, parts in plan.models.items()}
     return Remedies(
         cells=cells,
         pairs=plan.pairs,
         config={**config, "models": plans, "costs": dict(plan.costs)},
         environment=provenance.environment() | {"precision": "float64"},
-        notes={"trials": told},
+        notes={"trials": trials},
         slices=before.slices if before else None,
     )

@@ -131,10 +131,10 @@ def kept(folder: Path, part: Part) -> Made:
     if not isinstance(ensemble, GaussianEnsemble):
         raise InputError(f"{path} is a {type(ensemble).__name__}, expected an ensemble")
     try:
-        told = checked_json.read(path.with_suffix(".json"))
+        notes = checked_json.read(path.with_suffix(".json"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path.with_suffix('.json')} is damaged: delete it and {path}") from error
-    return Made(ensemble.double().eval().requires_grad_(False), told)
+    return Made(ensemble.double().eval().requires_grad_(False), notes)
 
 
 def _file(folder: Path, part: Part) -> Path:
@@ -189,8 +189,8 @@ def price_values(
     """
     nll, mse = held_out(parts[0].ensemble, recipe, data)
     seconds = sum(float(each.told["seconds"]) for each in parts)
-    found = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
-    return [Value(name, Key(quantity), value) for quantity, value in found.items()]
+    prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
+    return [Value(name, Key(quantity), value) for quantity, value in prices.items()]
 
 
 @torch.no_grad()

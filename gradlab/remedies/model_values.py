@@ -68,11 +68,11 @@ def bench(truth: SharedTruth, critic: nn.Module | None, progress: Progress = sil
     here = truth.setting
     path, K = rollout_with_jacobians(simulator, here.policy, here.starts, here.horizon, here.seed)
     visited = visit(simulator, None, path, K, progress)
-    found = regions(truth.task, visited)
+    at = regions(truth.task, visited)
     if visited.true.step is None:  # exact, so that a flag tells of a clip, not of a failure
         trusted = replace(visited.true, flags=np.zeros_like(visited.true.flags))
         visited = replace(visited, true=trusted)
-    return Bench(truth, path, visited, found, critic)
+    return Bench(truth, path, visited, at, critic)
 
 
 def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
@@ -97,8 +97,8 @@ def simulator_values(bench: Bench) -> list[Value]:
     """What models are shown beside: the simulator's exponent, and the error of no change."""
     squares = _distances(bench, bench.visited.states[:1])
     scale = np.ones_like(squares) * bench.visited.states.shape[2]
-    found = _root_ratios(SIMULATOR, "no_change", squares, scale, bench.visited.group)
-    return [*found, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
+    values = _root_ratios(SIMULATOR, "no_change", squares, scale, bench.visited.group)
+    return [*values, *_exponent(SIMULATOR, bench, bench.visited.true, bench.visited.K)]
 
 
 def model_values(name: str, system: System, bench: Bench) -> list[Value]:
@@ -125,18 +125,18 @@ def gradient_values(
 
 
 def _of_profile(name: str, profile: Profile) -> list[Value]:
-    e, found = profile.estimators.index(name), []
+    e, values = profile.estimators.index(name), []
     for quantity in GRADIENT:
         q = profile.quantities.index(quantity)
         over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
         estimates = [profile.estimate(name, quantity, h) for h in over]
-        found += [
+        values += [
             Value(name, Key(quantity, at=h), each.value, each.left_out)
             for h, each in zip(over, estimates, strict=True)
         ]
         if quantity == "mse" and over:
-            found += [_least(name, estimates), *_horizons(name, profile)]
-    return found
+            values += [_least(name, estimates), *_horizons(name, profile)]
+    return values
 
 
 def _least(name: str, errors: list[Estimate]) -> Value:
@@ -145,10 +145,10 @@ def _least(name: str, errors: list[Estimate]) -> Value:
 
 
 def _horizons(name: str, profile: Profile) -> list[Value]:
-    found = usable_horizon(profile, name)
+    usable = usable_horizon(profile, name)
     return [
-        Value(name, Key("usable_horizon"), float(found.value)),
-        Value(name, Key("best_horizon"), float(found.best)),
+        Value(name, Key("usable_horizon"), float(usable.value)),
+        Value(name, Key("best_horizon"), float(usable.best)),
     ]
 
 
@@ -193,7 +193,7 @@ def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
     visited, simulator = bench.visited, bench.truth.task.simulator
     guess = blocks(system, bench.path, jacobian_noise(simulator, system, bench.path), silent, "")
     compared = jacobian_squares(replace(visited, guess=guess))
-    found = []
+    values = []
     for region, inside in bench.regions.items():
         kept = inside & guess.usable
         for block, (error, size) in compared.items():
@@ -201,8 +201,8 @@ def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
                 continue  # nothing there, or a block that is 0
             wrong, whole = (np.where(kept, each, 0.0).sum(0) for each in (error, size))
             value = root_ratio(wrong, whole, visited.group)
-            found.append(Value(name, Key("jacobian_error", block, region=region), *value))
-    return found
+            values.append(Value(name, Key("jacobian_error", block, region=region), *value))
+    return values
 
 
 def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]:
@@ -213,11 +213,11 @@ def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]
     M = chained.J[..., :ds, :ds] + chained.J[..., :ds, ds:] @ K
     skip = ~chained.usable
     rates = chains.exponents(chains.log_singular_values(M, skip), skip)[:, 0]
-    known = np.isfinite(rates)
-    if not known.any():
+    finite = np.isfinite(rates)
+    if not finite.any():
         return []
-    sums = group_sums(np.where(known, rates, 0.0), group)
-    count = group_sums(known.astype(np.float64), group)
+    sums = group_sums(np.where(finite, rates, 0.0), group)
+    count = group_sums(finite.astype(np.float64), group)
     with np.errstate(invalid="ignore", divide="ignore"):
         left_out = (sums.sum() - sums) / (count.sum() - count)
     value = float(sums.sum() / count.sum())
@@ -226,5 +226,5 @@ def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]
 
 def counted(bench: Bench) -> dict[str, int]:
     """Samples of each region, and those that were masked."""
-    found = {name: int(each.sum()) for name, each in bench.regions.items()}
-    return found | {"masked": int((~bench.visited.true.usable).sum())}
+    counts = {name: int(each.sum()) for name, each in bench.regions.items()}
+    return counts | {"masked": int((~bench.visited.true.usable).sum())}

@@ -109,8 +109,8 @@ def planned(
             models[HALF] = (alike(HALF),)
             pairs += [Pair(arm, budget, HALF, BASELINE) for budget in (STEPS, TIME)]
             continue
-        found = tuple(alike(name) for name in fits_of(arm))
-        models[arm] = (base, *found) if arm == "two-model" else found
+        parts = tuple(alike(name) for name in fits_of(arm))
+        models[arm] = (base, *parts) if arm == "two-model" else parts
         models[longer(arm)] = (Part(BASELINE, max(1, round(epochs * costs[arm]))),)
         pairs += [Pair(arm, STEPS, BASELINE, arm), Pair(arm, TIME, longer(arm), arm)]
     return Plan(models, tuple(pairs), costs)

@@ -70,9 +70,9 @@ def model_lines(truth: SharedTruth, models: Mapping[str, System], tail: Tail) ->
     rows: list[Row] = []
     roughness: list[Value] = []
     for name, model in models.items():
-        found = _cut(truth, model, tail, _directions(truth, model, tail))
-        rows += _rows(found, name, "model", tail.horizon)
-        roughness += _roughness(truth, found, name, tail.horizon)
+        along = _cut(truth, model, tail, _directions(truth, model, tail))
+        rows += _rows(along, name, "model", tail.horizon)
+        roughness += _roughness(truth, along, name, tail.horizon)
     return Lines(tuple(rows), tuple(roughness))
 
 
@@ -123,18 +123,18 @@ def _cut(
     )
 
 
-def _rows(found: Mapping[str, Slice], model: str, surface: str, h: int) -> list[Row]:
+def _rows(along: Mapping[str, Slice], model: str, surface: str, h: int) -> list[Row]:
     return [
         {"model": model, "surface": surface, "direction": direction, "at": h, **row}
-        for direction, line in found.items()
+        for direction, line in along.items()
         for row in line.rows()
     ]
 
 
-def _roughness(truth: SharedTruth, found: Mapping[str, Slice], model: str, h: int) -> list[Value]:
+def _roughness(truth: SharedTruth, along: Mapping[str, Slice], model: str, h: int) -> list[Value]:
     """Left-out values are those of the trial's starts, where the lines are of all of them."""
     whole = len(truth.setting.starts.states) <= STARTS
-    estimates = {direction: line.roughness() for direction, line in found.items()}
+    estimates = {direction: line.roughness() for direction, line in along.items()}
     return [
         Value(model, Key("roughness", direction, h), each.value, each.left_out if whole else None)
         for direction, each in estimates.items()

@@ -69,7 +69,7 @@ class Question:
 
 
 def measured(
-    asked: Question, trial: int, plan: Plan, folder: Path, progress: Progress
+    question: Question, trial: int, plan: Plan, folder: Path, progress: Progress
 ) -> tuple[list[Value], dict[str, Any], dict[str, NDArray[Any]]]:
     """Every number of a trial, what a reader must know of it, and its slices by column.
 
@@ -77,32 +77,31 @@ def measured(
         InputError, Failure: an arm cannot be fitted.
     """
     begun = time.monotonic()
-    data, recipes = asked.record(trial), asked.recipes(trial)
+    data, recipes = question.record(trial), question.recipes(trial)
     parts = _made(plan.parts, recipes, data, folder, f"trial {trial + 1}: models", progress)
-    systems = {name: system_of(asked.task, plan, name, parts) for name in plan.models}
+    systems = {name: system_of(question.task, plan, name, parts) for name in plan.models}
     truth = shared_truth(
-        asked.task, asked.policy, asked.starts, asked.horizon, asked.batch,
-        seed=asked.seed_of(trial), progress=progress,
+        question.task, question.policy, question.starts, question.horizon, question.batch,
+        seed=question.seed_of(trial), progress=progress,
     )  # fmt: skip
-    bench = model_values.bench(truth, asked.critic)
+    bench = model_values.bench(truth, question.critic)
     values = model_values.simulator_values(bench)
     for done, (name, system) in enumerate(systems.items(), start=1):
         values += model_values.model_values(name, system, bench)
         progress(f"trial {trial + 1}: models measured", done, len(systems))
     values += model_values.gradient_values(systems, bench, progress)
-    sliced = {name: systems[name] for name in (BASELINE, *asked.arms) if name in systems}
-    lines = slicing.lines(truth, sliced, asked.critic, first=trial == 0)
+    sliced = {name: systems[name] for name in (BASELINE, *question.arms) if name in systems}
+    lines = slicing.lines(truth, sliced, question.critic, first=trial == 0)
     values += lines.roughness
     for name, of in plan.models.items():
         cost = plan.costs.get(name, 1.0)
         own = [parts[part] for part in of]
         values += price_values(name, own, recipes[of[0].recipe], data, cost)
     fits.forget_states(folder)
-    told = {_named(part): dict(made.told) for part, made in parts.items()}
     notes = {
         "trial": trial,
         "rows": len(data),
-        "fits": told,
+        "fits": {_named(part): dict(made.told) for part, made in parts.items()},
         "samples": model_values.counted(bench),
         "truth": {
             "status": truth.reference.status,
@@ -117,8 +116,8 @@ def measured(
 
 def system_of(task: Task, plan: Plan, name: str, parts: Mapping[Part, Made]) -> System:
     """A model of the plan as a system that ends where the task does."""
-    found = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
-    return found[0] if len(found) == 1 else TwoModels(*found)
+    systems = [LearnedSystem(parts[part].ensemble, None, task.alive) for part in plan.models[name]]
+    return systems[0] if len(systems) == 1 else TwoModels(*systems)
 
 
 def _made(
@@ -130,17 +129,17 @@ def _made(
     progress: Progress,
 ) -> dict[Part, Made]:
     """Every fit, with its epochs as progress."""
-    found: dict[Part, Made] = {}
+    fitted: dict[Part, Made] = {}
     total, before = sum(part.epochs for part in wanted), 0
     for part in wanted:
 
-        def told(_: str, done: int, __: int, before: int = before) -> None:
+        def report(_: str, done: int, __: int, before: int = before) -> None:
             progress(stage, before + done, total)
 
-        found[part] = fits.made(folder, recipes, part, data, told)
+        fitted[part] = fits.made(folder, recipes, part, data, report)
         before += part.epochs
         progress(stage, before, total)
-    return found
+    return fitted
 
 
 def _named(part: Part) -> str:
@@ -149,8 +148,8 @@ def _named(part: Part) -> str:
 
 def _lost(values: list[Value]) -> dict[str, int]:
     """Model → steps and horizons at which its predictions or gradients left the finite numbers."""
-    found: dict[str, int] = {}
+    lost: dict[str, int] = {}
     for each in values:
         if each.key.quantity in ("prediction_error", "variance") and not isfinite(each.value):
-            found[each.model] = found.get(each.model, 0) + 1
-    return found
+            lost[each.model] = lost.get(each.model, 0) + 1
+    return lost
