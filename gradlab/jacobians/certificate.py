@@ -21,8 +21,8 @@ def add_certificate(rows: Rows, visited: Visited) -> None:
         errors = true.errors[block][kept]
         for name, quantile in QUANTILES.items():
             value = float(np.quantile(errors, quantile)) if errors.size else np.nan
-            found = number(value, np.nan, np.nan, errors.size, "certificate")
-            rows.add("certificate", name, found, At(block=block))
+            estimate = number(value, np.nan, np.nan, errors.size, "certificate")
+            rows.add("certificate", name, estimate, At(block=block))
     flags = {"flagged": true.flags & true.finite, "not finite": ~true.finite}
     if visited.guess is not None:
         flags["model not finite"] = ~visited.guess.finite
@@ -36,7 +36,7 @@ def add_certificate(rows: Rows, visited: Visited) -> None:
 
 def counts(visited: Visited) -> dict[str, Any]:
     """Masked samples, and the first loss by name of start and step."""
-    told: dict[str, Any] = {
+    notes: dict[str, Any] = {
         "derivatives": "exact" if visited.true.step is None else "central differences",
         "samples": int(visited.kept.size),
         "compared": int(visited.kept.sum()),
@@ -45,12 +45,12 @@ def counts(visited: Visited) -> dict[str, Any]:
     step = visited.true.step
     if step is not None:
         largest = float(np.nanmax(step))
-        told |= {"step": largest, "retried": int((step < largest).sum())}
+        notes |= {"step": largest, "retried": int((step < largest).sum())}
     for name, blocks in (("simulator", visited.true), ("model", visited.guess)):
         if blocks is not None:
-            told[f"{name}_not_finite"] = int((~blocks.finite).sum())
-            told[f"{name}_first_loss"] = _first_loss(blocks)
-    return told
+            notes[f"{name}_not_finite"] = int((~blocks.finite).sum())
+            notes[f"{name}_first_loss"] = _first_loss(blocks)
+    return notes
 
 
 def _first_loss(blocks: Blocks) -> str:
@@ -66,6 +66,6 @@ def _share(flags: Flags | Any, visited: Visited) -> over_groups.Estimates:
     """Share of flagged samples [K, N] with its interval over groups."""
     per_start = np.asarray(flags, dtype=np.float64).T
     sizes = over_groups.group_sums(np.ones(len(per_start)), visited.group)
-    found = over_groups.mean(over_groups.group_sums(per_start, visited.group) / sizes[:, None])
-    low, high = np.clip(found.low, 0, 1), np.clip(found.high, 0, 1)
-    return over_groups.Estimates(found.value, found.se, low, high, found.n, found.method)
+    shares = over_groups.mean(over_groups.group_sums(per_start, visited.group) / sizes[:, None])
+    low, high = np.clip(shares.low, 0, 1), np.clip(shares.high, 0, 1)
+    return over_groups.Estimates(shares.value, shares.se, low, high, shares.n, shares.method)

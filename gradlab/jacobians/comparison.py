@@ -93,11 +93,11 @@ def compare_jacobians(
         raise InputError(f"discount is {discount!r}, expected a number above 0, at most 1")
     _check_memory(simulator, H, len(starts.states))
     _check_profile(profile, policy)
-    known = _checked_data(data, simulator)
+    recorded = _checked_data(data, simulator)
 
     path, K = _path(simulator, policy, starts, H, seed)
     visited = visit(simulator, model, path, K, progress)
-    rows, notes = _rows(visited, names, discount, known, progress), counts(visited)
+    rows, notes = _rows(visited, names, discount, recorded, progress), counts(visited)
     add_measured_growth(rows, profile)
     if model is not None and starts.path is None:
         own = rollout(model, policy, starts, H, seed)
@@ -111,7 +111,7 @@ def compare_jacobians(
         "policy_hash": provenance.network_hash(policy),
         "simulator": type(simulator).__name__,
         "model": None if model is None else type(model).__name__,
-        "data": None if known is None else len(known[0]),
+        "data": None if recorded is None else len(recorded[0]),
         "model_noise": None if model is None else noise_mode(simulator, model),
     }
     environment = provenance.environment() | {
@@ -125,7 +125,7 @@ def _rows(
     visited: Visited,
     names: tuple[tuple[str, ...], tuple[str, ...]],
     discount: float,
-    known: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None,
+    recorded: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None,
     progress: Progress,
 ) -> Rows:
     """What the Jacobians along the path say by themselves."""
@@ -135,8 +135,8 @@ def _rows(
     if visited.guess is not None:
         add_errors(rows, visited)
         add_effects(rows, visited, discount, *names)
-        if known is not None:
-            add_distance(rows, visited, *known)
+        if recorded is not None:
+            add_distance(rows, visited, *recorded)
     add_growth(rows, visited, discount, progress)
     return rows
 
@@ -177,15 +177,15 @@ def check_model(simulator: System, model: System | None) -> None:
 def _names(
     simulator: System, state_names: Sequence[str], action_names: Sequence[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    found = []
+    named = []
     for name, given, short, width in (
         ("state_names", state_names, "s", simulator.state_dim),
         ("action_names", action_names, "a", simulator.action_dim),
     ):
         if given and len(given) != width:
             raise InputError(f"{name} has {len(given)} entries, but the simulator has {width}")
-        found.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))
-    return found[0], found[1]
+        named.append(tuple(given) or tuple(f"{short}{k}" for k in range(width)))
+    return named[0], named[1]
 
 
 def _double(states: Tensor | Path) -> Tensor | Path:
@@ -202,9 +202,9 @@ def _numbers(name: str, values: Any) -> Tensor:
         raise InputError(f"{name} holds no numbers: {error}") from None
 
 
-def _horizon(asked: int | None, starts: Starts) -> int:
+def _horizon(wanted: int | None, starts: Starts) -> int:
     recorded = None if starts.path is None else starts.path.horizon
-    H = asked if asked is not None else recorded or HORIZON
+    H = wanted if wanted is not None else recorded or HORIZON
     check_horizon(H)
     if recorded is not None and recorded < H:
         raise InputError(f"horizon is {H}, but the path has {recorded} steps: ask for fewer")
@@ -236,20 +236,20 @@ def _checked_data(
         return None
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise InputError(f"data is {validation.shown(data)}, expected (states, actions)")
-    found: list[np.ndarray[Any, Any]] = []
+    columns: list[np.ndarray[Any, Any]] = []
     for name, values, width in (
         ("states", data[0], simulator.state_dim),
         ("actions", data[1], simulator.action_dim),
     ):
         array = _numbers(f"data {name}", values).detach().numpy()
-        rows = len(found[0]) if found else len(array) if array.ndim else 0
+        rows = len(columns[0]) if columns else len(array) if array.ndim else 0
         if array.ndim != 2 or array.shape[1] != width or len(array) != rows:
             want = f"[{rows}, {width}]"
             raise InputError(f"data {name} have shape {array.shape}, expected {want}")
         if not np.isfinite(array).all() or len(array) < 2:
             raise InputError(f"data {name} need at least 2 rows, all finite: clean them")
-        found.append(array)
-    return found[0], found[1]
+        columns.append(array)
+    return columns[0], columns[1]
 
 
 def _path(
@@ -265,5 +265,5 @@ def _path(
             f"the path has policy noise of width {path.policy_noise.shape[2]}, the policy draws "
             f"{width}: give the policy that made the path"
         )
-    found = [trace(policy, path.states[t], path.policy_noise[t]).K for t in range(horizon + 1)]
-    return path, torch.stack(found)
+    gains = [trace(policy, path.states[t], path.policy_noise[t]).K for t in range(horizon + 1)]
+    return path, torch.stack(gains)

@@ -36,9 +36,12 @@ def add_effects(
     X = group_sums(squares, visited.group[finite])
     Z = group_sums(gradient[finite][:, None], visited.group[finite])
     labels = list(product([*states, "reward"], [*states, *actions]))
-    found = root_ratio(X, np.broadcast_to(Z, X.shape), np.full(X.shape[1], finite.sum()))
+    estimates = root_ratio(X, np.broadcast_to(Z, X.shape), np.full(X.shape[1], finite.sum()))
     rows.add(
-        "entry", "effect", found, At(output=[o for o, _ in labels], input=[i for _, i in labels])
+        "entry",
+        "effect",
+        estimates,
+        At(output=[o for o, _ in labels], input=[i for _, i in labels]),
     )
 
 

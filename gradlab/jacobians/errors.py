@@ -55,16 +55,16 @@ def add_entries(
         squares = np.where(kept[..., None, None], scaled**2, 0.0).sum(0)
         X = group_sums(squares.reshape(len(squares), -1), visited.group)
         Z = np.broadcast_to(ones, X.shape)
-        found = root_ratio(X, Z, np.full(X.shape[1], kept.sum()))
+        estimates = root_ratio(X, Z, np.full(X.shape[1], kept.sum()))
         rows.add(
             "entry",
             quantity,
-            found,
+            estimates,
             At(output=[o for o, _ in labels], input=[i for _, i in labels]),
         )
 
 
-def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Array) -> None:
+def add_distance(rows: Rows, visited: Visited, recorded: Array, recorded_actions: Array) -> None:
     """Errors in bins of equal counts by distance from the nearest data.
 
     Distances are Euclidean in standard deviations of the data, states and actions together.
@@ -73,7 +73,7 @@ def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Arra
     if len(kept) > QUERIES:
         kept = np.random.default_rng(SEED).choice(kept, QUERIES, replace=False)
     t, i = kept.T
-    data = np.concatenate([known, known_actions], 1)
+    data = np.concatenate([recorded, recorded_actions], 1)
     here = np.concatenate([visited.states[t, i], visited.actions[t, i]], 1)
     scale = data.std(0)
     scale = np.where(scale > 0, scale, 1.0)
@@ -89,8 +89,8 @@ def add_distance(rows: Rows, visited: Visited, known: Array, known_actions: Arra
             spread[np.arange(len(t)), np.searchsorted(present, bins)] = values[t, i]
             parts.append(group_sums(spread, visited.group[i]))
         count = np.array([(bins == each).sum() for each in present])
-        found = root_ratio(parts[0], parts[1], count)
-        rows.add("distance", RELATIVE, found, At(block=block, x=x))
+        estimates = root_ratio(parts[0], parts[1], count)
+        rows.add("distance", RELATIVE, estimates, At(block=block, x=x))
 
 
 def _squares(visited: Visited) -> dict[str, tuple[Array, Array]]:

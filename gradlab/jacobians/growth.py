@@ -55,8 +55,8 @@ def add_measured_growth(rows: Rows, profile: Profile | None) -> None:
         growth = None if name == "data" else growth_of(profile, name)
         if growth is not None:
             n, method = int(profile.config["starts"]), f"steps {growth.onset} to {growth.last}"
-            found = _inverse(log(2), growth.slope, growth.low, growth.high, n, method)
-            rows.add("horizon", "measured doubling of the variance", found, At(block=name))
+            doubling = _inverse(log(2), growth.slope, growth.low, growth.high, n, method)
+            rows.add("horizon", "measured doubling of the variance", doubling, At(block=name))
 
 
 def add_model_error(rows: Rows, visited: Visited, own: Array) -> dict[str, object]:
@@ -68,8 +68,8 @@ def add_model_error(rows: Rows, visited: Visited, own: Array) -> dict[str, objec
     X = over_groups.group_sums(squares[finite], visited.group[finite])
     count = over_groups.group_sums(np.ones(squares[finite].shape), visited.group[finite])
     n, H = int(finite.sum()), squares.shape[1]
-    found = over_groups.root_ratio(X, count, np.full(H, n))
-    rows.add("model_error", "error", found, At(step=np.arange(1, H + 1)))
+    errors = over_groups.root_ratio(X, count, np.full(H, n))
+    rows.add("model_error", "error", errors, At(step=np.arange(1, H + 1)))
     law = error_growth(np.sqrt(X / count)) if H >= FEWEST and len(X) >= 2 else None
     if law is None:
         return {}
@@ -94,23 +94,23 @@ def _by_group(values: Array, visited: Visited) -> Array:
 def _add_singular_values(rows: Rows, loop: str, logs: Array, visited: Visited) -> None:
     H, d = logs.shape[0] - 1, logs.shape[2]
     for k in range(d):
-        found = over_groups.mean(_by_group(logs[:, :, k].T, visited))
-        rows.add("growth", "ln σ", found, At(block=loop, output=str(k + 1), step=np.arange(H + 1)))
+        means = over_groups.mean(_by_group(logs[:, :, k].T, visited))
+        rows.add("growth", "ln σ", means, At(block=loop, output=str(k + 1), step=np.arange(H + 1)))
 
 
 def _add_exponents(rows: Rows, loop: str, rates: Array, visited: Visited) -> Estimates:
-    found = over_groups.mean(_by_group(rates, visited))
+    exponents = over_groups.mean(_by_group(rates, visited))
     order = [str(k + 1) for k in range(rates.shape[1])]
-    rows.add("exponent", "λ", found, At(block=loop, output=order))
-    return found
+    rows.add("exponent", "λ", exponents, At(block=loop, output=order))
+    return exponents
 
 
 def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: Visited) -> None:
     """Steps per factor of ten (negative: it shrinks), and where float32 ends."""
     value, low, high = (float(each[0]) for each in (rate.value, rate.low, rate.high))
     n, H = int(rate.n[0]), len(logs) - 1
-    found = _inverse(log(10), value, low, high, n, rate.method)
-    rows.add("horizon", "steps per factor of ten", found, At(block=loop))
+    steps = _inverse(log(10), value, low, high, n, rate.method)
+    rows.add("horizon", "steps per factor of ten", steps, At(block=loop))
     curve = _by_group(logs[:, :, 0].T, visited).mean(0)
     beyond = np.flatnonzero(curve > FLOAT32)
     if len(beyond):
@@ -119,8 +119,8 @@ def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: 
     elif low > 0:
         left = FLOAT32 - float(curve[H])
         at, first, last = (H + left / each for each in (value, high, low))
-        found = number(at, first, last, n, "extrapolated")
-        rows.add("horizon", "product leaves float32", found, At(block=loop))
+        steps = number(at, first, last, n, "extrapolated")
+        rows.add("horizon", "product leaves float32", steps, At(block=loop))
 
 
 def _add_doubling(
@@ -136,8 +136,8 @@ def _add_doubling(
         ("mean square", square, "jackknife"),
     ):
         value, low, high = (2 * (each + shift) for each in rates)
-        found = _inverse(log(2), value, low, high, n, method)
-        rows.add("horizon", "predicted doubling of the variance", found, At(block=block))
+        doubling = _inverse(log(2), value, low, high, n, method)
+        rows.add("horizon", "predicted doubling of the variance", doubling, At(block=block))
 
 
 def _mean_square_exponent(logs: Array, visited: Visited) -> tuple[float, float, float]:
@@ -165,12 +165,12 @@ def _add_product(rows: Rows, closed: Array, visited: Visited) -> None:
     errors = chains.product_error(closed, A + B @ visited.K, ~visited.kept)
     with np.errstate(divide="ignore"):
         logs = _by_group(np.log(errors).T, visited)
-    found = over_groups.median(logs)
-    curves = [np.exp(each) for each in (found.value, found.low, found.high)]
-    shown = Estimates(curves[0], found.se, curves[1], curves[2], found.n, found.method)
+    medians = over_groups.median(logs)
+    curves = [np.exp(each) for each in (medians.value, medians.low, medians.high)]
+    shown = Estimates(curves[0], medians.se, curves[1], curves[2], medians.n, medians.method)
     rows.add("product", RELATIVE, shown, At(step=np.arange(len(errors))))
     value, high, low = (_informative(each) for each in curves)
-    last = number(value, low, high, int(found.n[0]), found.method)
+    last = number(value, low, high, int(medians.n[0]), medians.method)
     rows.add("horizon", "model's product informs", last)
 
 

@@ -98,7 +98,7 @@ def visit(
     simulator: System, model: System | None, path: Path, K: Tensor, progress: Progress
 ) -> Visited:
     """Differentiate both along the path."""
-    found = Visited(
+    visited = Visited(
         states=path.states.numpy(),
         actions=path.actions[:-1].numpy(),
         rewards=path.rewards.numpy(),
@@ -108,9 +108,9 @@ def visit(
         true=blocks(simulator, path, path.dynamics_noise, progress, "simulator"),
     )
     if model is None:
-        return found
+        return visited
     guess = blocks(model, path, jacobian_noise(simulator, model, path), progress, "model")
-    return replace(found, guess=guess, predicted=_predicted(model, path))
+    return replace(visited, guess=guess, predicted=_predicted(model, path))
 
 
 def blocks(
@@ -120,25 +120,25 @@ def blocks(
     H, n = path.rewards.shape
     s, a = path.states[:-1].flatten(0, 1), path.actions[:-1].flatten(0, 1)
     xi = None if noise is None else noise.flatten(0, 1)
-    found = []
+    linear = []
     for rows in row_blocks(H * n):
         given = None if xi is None else xi[rows]
-        found.append(linearize_running(system, s[rows], a[rows], given))
+        linear.append(linearize_running(system, s[rows], a[rows], given))
         progress(f"Jacobians of the {stage}", rows.stop, H * n)
 
     def joined(parts: list[Tensor]) -> Any:
         together = torch.cat(parts).detach().cpu().numpy()
         return together.reshape(H, n, *together.shape[1:])
 
-    by_state = torch.cat([torch.cat([x.A, x.r_s[:, None]], 1) for x in found])
-    by_action = torch.cat([torch.cat([x.B, x.r_a[:, None]], 1) for x in found])
+    by_state = torch.cat([torch.cat([x.A, x.r_s[:, None]], 1) for x in linear])
+    by_action = torch.cat([torch.cat([x.B, x.r_a[:, None]], 1) for x in linear])
     J = joined([torch.cat([by_state, by_action], 2)])
-    steps = [x.certificate.step for x in found if x.certificate.step is not None]
+    steps = [x.certificate.step for x in linear if x.certificate.step is not None]
     return Blocks(
         J=J,
-        flags=joined([x.certificate.flags for x in found]),
+        flags=joined([x.certificate.flags for x in linear]),
         finite=np.isfinite(J).all((2, 3)),
-        errors={name: joined([x.certificate.error[name] for x in found]) for name in BLOCKS},
+        errors={name: joined([x.certificate.error[name] for x in linear]) for name in BLOCKS},
         step=joined(steps) if steps else None,
     )
 
