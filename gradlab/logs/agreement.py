@@ -42,22 +42,22 @@ class Entry:
     interval: Interval
 
 
-def noise_of(found: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Entry]:
+def noise_of(products: Products, cell: Cell, others: tuple[Cell, ...] = ()) -> list[Entry]:
     """mean_norm, variance, cosine_self; variance_critics where there are others.
 
     Args:
         others: the same gradient with other critics.
     """
-    critics = _across(found, (cell, *others)) if others else None
-    gradient = found.pair(cell, cell)
-    moments = Moments(found.size, found.squares[cell], gradient, critics=critics)
+    critics = _across(products, (cell, *others)) if others else None
+    gradient = products.pair(cell, cell)
+    moments = Moments(products.size, products.squares[cell], gradient, critics=critics)
     every = estimates(moments, 1)
-    square = pair_mean(gradient, found.size)
+    square = pair_mean(gradient, products.size)
     measured = [name for name in ("variance", "variance_critics") if name in every]
     plain = [Entry(name, every[name], interval(name, every[name])) for name in measured]
     # The ends of the square hold where it is estimated below 0, too.
     ends = interval("bias2", square)
-    noise = float(gradient.left.sum() / found.size.sum() ** 2) - square.value  # tr Cov / N
+    noise = float(gradient.left.sum() / products.size.sum() ** 2) - square.value  # tr Cov / N
     return [
         _of_square("mean_norm", square, ends, lambda u: np.sqrt(np.maximum(u, 0.0))),
         *plain,
@@ -83,14 +83,20 @@ def _share(square: Array, noise: float) -> Array:
         return np.asarray(np.sqrt(signal / (signal + noise)))
 
 
-def agreement(found: Products, model: Cell, score: Cell) -> list[Entry]:
+def agreement(products: Products, model: Cell, score: Cell) -> list[Entry]:
     """bias2, relative_bias2, excess over tolerance, cosine and log variance ratio of two cells."""
-    both, mm, ss = found.pair(model, score), found.pair(model, model), found.pair(score, score)
+    both, mm, ss = (
+        products.pair(model, score),
+        products.pair(model, model),
+        products.pair(score, score),
+    )
     swapped = PairSums(both.own, both.right, both.left)
     gap = weighted([(1.0, mm), (-1.0, both), (-1.0, swapped), (1.0, ss)])
-    moments = Moments(found.size, found.squares[model], mm, truth=ss, difference=gap, cross=both)
+    moments = Moments(
+        products.size, products.squares[model], mm, truth=ss, difference=gap, cross=both
+    )
     every = estimates(moments, 1)
-    bias2, reference = every["bias2"], pair_mean(ss, found.size)
+    bias2, reference = every["bias2"], pair_mean(ss, products.size)
     excess = combine(lambda b, t: b - TOLERANCE**2 * t, bias2, reference)
     relative = combine(lambda b, t: np.where(t > 0, b / t, np.nan), bias2, reference)
     zero = Estimate(0.0, np.zeros_like(excess.left_out))
@@ -100,14 +106,16 @@ def agreement(found: Products, model: Cell, score: Cell) -> list[Entry]:
         Entry("relative_bias2", relative, interval("bias2", relative)),
         Entry("excess", excess, difference(excess, zero)),
         Entry("cosine", every["cosine"], interval("cosine", every["cosine"])),
-        *_variance_ratio(found, model, score),
+        *_variance_ratio(products, model, score),
     ]
 
 
-def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Entry]:
+def _variance_ratio(products: Products, model: Cell, score: Cell) -> list[Entry]:
     """Of the model's gradient over the score's, where both are known to be above 0."""
     both = [
-        estimates(Moments(found.size, found.squares[cell], found.pair(cell, cell)), 1)["variance"]
+        estimates(Moments(products.size, products.squares[cell], products.pair(cell, cell)), 1)[
+            "variance"
+        ]
         for cell in (model, score)
     ]
     span = log_ratio(*both)
@@ -118,9 +126,9 @@ def _variance_ratio(found: Products, model: Cell, score: Cell) -> list[Entry]:
     return [Entry("variance_ratio", ratio, ends)]
 
 
-def _across(found: Products, cells: tuple[Cell, ...]) -> PairSums:
+def _across(products: Products, cells: tuple[Cell, ...]) -> PairSums:
     """Σ_c |X_c − X̄|² / (C − 1), from inner products: Σ_c ⟨c, c⟩ − Σ_cd ⟨c, d⟩ / C."""
     count = len(cells)
-    terms = [(1.0, found.pair(c, c)) for c in cells]
-    terms += [(-1.0 / count, found.pair(c, d)) for c in cells for d in cells]
+    terms = [(1.0, products.pair(c, c)) for c in cells]
+    terms += [(-1.0 / count, products.pair(c, d)) for c in cells for d in cells]
     return weighted([(w / (count - 1), sums) for w, sums in terms])

@@ -76,15 +76,15 @@ def return_bound(path: Path, discount: float) -> tuple[float, float]:
 
 
 def _calibration(
-    rewards: Tensor, Q: Tensor, known: Tensor, discount: float, group: NDArray[np.int64]
+    rewards: Tensor, Q: Tensor, usable: Tensor, discount: float, group: NDArray[np.int64]
 ) -> dict[str, Estimate]:
     m = len(rewards) - 1
     gamma = discount ** torch.arange(m, dtype=Q.dtype)[:, None]
     y, q = ((gamma * rewards[:m]).sum(dim=0) + discount**m * Q[m], Q[0])
-    size = group_sums(known[0].double().numpy(), group)
+    size = group_sums(usable[0].double().numpy(), group)
     parts = (q, q * q, y, q * y)
     means = [
-        sample_mean(group_sums(torch.where(known[0], each, 0.0).numpy(), group), size)
+        sample_mean(group_sums(torch.where(usable[0], each, 0.0).numpy(), group), size)
         for each in parts
     ]
     return {

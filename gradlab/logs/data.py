@@ -40,20 +40,20 @@ def _arrays(path: Path) -> Trajectories:
         # No pickles: an array of objects is refused by numpy itself.
         with np.load(path, allow_pickle=False) as file:
             missing = [column for column in COLUMNS if column not in file]
-            found = {column: file[column] for column in COLUMNS if column in file}
+            columns = {column: file[column] for column in COLUMNS if column in file}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no readable .npz of plain arrays ({error})") from error
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}: expected {', '.join(COLUMNS)}")
     try:
-        numbers = {name: torch.as_tensor(found[name].astype(np.float64)) for name in NUMBERS}
+        numbers = {name: torch.as_tensor(columns[name].astype(np.float64)) for name in NUMBERS}
         return transitions.from_rows(
             numbers["state"],
             numbers["action"],
             numbers["reward"],
             numbers["next_state"],
-            terminated=torch.as_tensor(found["terminated"].astype(bool)),
-            episode=torch.as_tensor(found["episode"]),
+            terminated=torch.as_tensor(columns["terminated"].astype(bool)),
+            episode=torch.as_tensor(columns["episode"]),
         )
     except (InputError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error

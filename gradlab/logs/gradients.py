@@ -66,8 +66,8 @@ class Products:
         """In either order."""
         if (first, second) in self.pairs:
             return self.pairs[first, second]
-        found = self.pairs[second, first]
-        return PairSums(found.own, found.right, found.left)
+        swapped = self.pairs[second, first]
+        return PairSums(swapped.own, swapped.right, swapped.left)
 
 
 def model_source(

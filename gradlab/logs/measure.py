@@ -88,17 +88,17 @@ def measure_logs(
     notes |= _windows(cut, what)
     add_gradients(rows, what, cut, progress)
     for k, each in enumerate(what.critics):
-        found = judged(each, cut.path, discount)
-        add_critic(rows, f"critic {k + 1}", found, cut.trajectories)
+        judgement = judged(each, cut.path, discount)
+        add_critic(rows, f"critic {k + 1}", judgement, cut.trajectories)
     if what.model is not None:
         progress("model", 0, 1)
         notes |= _model(rows, what, what.model, cut)
         progress("model", 1, 1)
-    told: dict[str, object] = {
+    about: dict[str, object] = {
         "policy": type(policy).__name__,
         "policy_hash": provenance.network_hash(policy),
     }
-    told |= {
+    about |= {
         "fitted_critics": fit_critics,
         "noise_std": noise_std,
         "model": None if model is None else type(model).__name__,
@@ -107,7 +107,7 @@ def measure_logs(
         "precision": "float64",
         "wall_seconds": f"{time.monotonic() - begun:.1f}",
     }
-    config = _config(what, cut) | told | dict(settings or {})
+    config = _config(what, cut) | about | dict(settings or {})
     names = data.state_names, data.action_names
     return LogsRun(rows.columns, *names, config, environment, notes)
 

@@ -90,11 +90,11 @@ def residuals(policy: nn.Module, state: Tensor, action: Tensor) -> Residuals | N
     return described(noise.numpy(), features(state).numpy())
 
 
-def described(noise: Array, known: Array) -> Residuals:
+def described(noise: Array, inferred: Array) -> Residuals:
     """Statistics of ε [M, da], with features of the states [M, F], the constant first."""
-    rows, width = known.shape
+    rows, width = inferred.shape
     mean, spread = noise.mean(axis=0), noise.std(axis=0, ddof=1)
-    left = noise - known @ np.linalg.lstsq(known, noise, rcond=None)[0]
+    left = noise - inferred @ np.linalg.lstsq(inferred, noise, rcond=None)[0]
     freedom = max(rows - width, 1)
     whole = ((noise - mean) ** 2).sum(axis=0)
     unexplained = (left**2).sum(axis=0)
@@ -122,20 +122,20 @@ def described(noise: Array, known: Array) -> Residuals:
     )
 
 
-def refuse_far(found: Residuals, names: tuple[str, ...]) -> None:
+def refuse_far(statistics: Residuals, names: tuple[str, ...]) -> None:
     """
     Raises:
         InputError: the actions are not this policy's, with the numbers.
     """
-    if not found.far:
+    if not statistics.far:
         return
     parts = "; ".join(
         f"{name}: mean {mean:.2g}, spread {spread:.2g}, state explains {max(explained, 0.0):.0%}"
         for name, mean, spread, explained in zip(
-            names, found.mean, found.spread, found.explained, strict=True
+            names, statistics.mean, statistics.spread, statistics.explained, strict=True
         )
     )
     raise InputError(
-        f"data is not of this policy: in units of its own noise the actions of {found.rows} rows "
-        f"have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded them"
+        f"data is not of this policy: in units of its own noise the actions of "
+        f"{statistics.rows} rows have {parts} (on policy: 0, 1, 0%); give the policy and the noise that recorded them"
     )

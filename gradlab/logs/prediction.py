@@ -59,8 +59,8 @@ def prediction(path: Path, model: System) -> Prediction:
         group_sums(torch.where(counted, each, 0.0)[:last].T.numpy(), group)
         for each in (error, moved)
     )
-    found = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
-    return Prediction(found, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost)
+    errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
+    return Prediction(errors, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost)
 
 
 def _growth(error: np.ndarray, counted: np.ndarray, group: np.ndarray) -> ErrorGrowth | None:

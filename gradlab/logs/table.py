@@ -40,40 +40,40 @@ def add_growth(rows: Rows, growth: Growth | None, n: int) -> None:
         rows.add("gradient", "variance_slope", slope, At(block="model", step=growth.onset))
 
 
-def add_policy(rows: Rows, found: Residuals, names: Sequence[str]) -> None:
+def add_policy(rows: Rows, residuals: Residuals, names: Sequence[str]) -> None:
     """Residuals of every action, and the p-value of all of them together."""
-    n = np.full(len(names), found.rows)
+    n = np.full(len(names), residuals.rows)
     for quantity, value, se in (
-        ("mean", found.mean, found.mean_se),
-        ("spread", found.spread, found.spread_se),
+        ("mean", residuals.mean, residuals.mean_se),
+        ("spread", residuals.spread, residuals.spread_se),
     ):
         row = Estimates(value, se, value - Z * se, value + Z * se, n, "normal")
         rows.add("policy", quantity, row, At(output=names))
     nothing = np.full(len(names), np.nan)
-    for quantity, value in (("distance", found.distance), ("explained", found.explained)):
+    for quantity, value in (("distance", residuals.distance), ("explained", residuals.explained)):
         row = Estimates(value, nothing, nothing, nothing, n, "")
         rows.add("policy", quantity, row, At(output=names))
-    whole = number(found.p_value, np.nan, np.nan, found.rows, "Bonferroni")
+    whole = number(residuals.p_value, np.nan, np.nan, residuals.rows, "Bonferroni")
     rows.add("policy", "p_value", whole)
 
 
-def add_critic(rows: Rows, name: str, found: Judged, n: int) -> None:
+def add_critic(rows: Rows, name: str, judged: Judged, n: int) -> None:
     """Of one critic."""
-    for quantity, (estimate, span) in found.items():
+    for quantity, (estimate, span) in judged.items():
         rows.add("critic", quantity, _one(Entry(quantity, estimate, span), n), At(block=name))
 
 
-def add_directions(rows: Rows, found: Directional, names: Sequence[str]) -> None:
+def add_directions(rows: Rows, directional: Directional, names: Sequence[str]) -> None:
     """Per output, and "all" of them together."""
-    for quantity, judged in (("error", found.error), ("noise", found.noise)):
+    for quantity, judged in (("error", directional.error), ("noise", directional.noise)):
         for output, (estimate, span) in zip([*names, "all"], judged, strict=True):
-            row = _one(Entry(quantity, estimate, span), found.trajectories)
+            row = _one(Entry(quantity, estimate, span), directional.trajectories)
             rows.add("direction", quantity, row, At(output=output))
-    near = number(found.distance, np.nan, np.nan, found.rows, "median")
+    near = number(directional.distance, np.nan, np.nan, directional.rows, "median")
     rows.add("direction", "distance", near)
 
 
-def add_prediction(rows: Rows, found: Prediction) -> None:
+def add_prediction(rows: Rows, prediction: Prediction) -> None:
     """Error after k steps."""
-    steps = np.arange(1, len(found.error.value) + 1)
-    rows.add("prediction", "error", found.error, At(step=steps))
+    steps = np.arange(1, len(prediction.error.value) + 1)
+    rows.add("prediction", "error", prediction.error, At(step=steps))
