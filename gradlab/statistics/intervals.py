@@ -209,9 +209,9 @@ def _tested_at(gap: Estimate, there: float) -> Array:
 
 def _share(estimate: Estimate, se: float) -> Interval:
     """A share of what is known, and anything between 0 and 1 for the rest."""
-    known = 1 - estimate.slack
-    low = known * max(estimate.value - Z * se, 0.0)
-    high = known * min(estimate.value + Z * se, 1.0) + estimate.slack
+    free = 1 - estimate.slack
+    low = free * max(estimate.value - Z * se, 0.0)
+    high = free * min(estimate.value + Z * se, 1.0) + estimate.slack
     return Interval(low, high, se, f"jackknife; signs of {estimate.slack:.0%} are not known")
 
 

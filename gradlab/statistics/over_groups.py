@@ -66,11 +66,11 @@ def root_ratio(X: Array, Z: Array, n: NDArray[np.int64]) -> Estimates:
 
 def mean(values: Array) -> Estimates:
     """Mean of [G, K] over groups; NaN entries do not count."""
-    known = np.isfinite(values)
-    G = known.sum(0)
+    finite = np.isfinite(values)
+    G = finite.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        centre = np.where(known, values, 0.0).sum(0) / G
-        square = np.where(known, values - centre, 0.0) ** 2
+        centre = np.where(finite, values, 0.0).sum(0) / G
+        square = np.where(finite, values - centre, 0.0) ** 2
         se = np.sqrt(square.sum(0) / (G - 1) / G)
         half = np.array([_t(int(g)) for g in G]) * se
     return Estimates(centre, se, centre - half, centre + half, G.astype(np.int64), "Student's t")
@@ -80,10 +80,10 @@ def median(values: Array) -> Estimates:
     """Median of [G, K] over groups with the exact interval of order statistics; inf may occur."""
     K = values.shape[1]
     ordered = np.sort(values, axis=0)  # NaN last
-    known = (~np.isnan(values)).sum(0)
+    count = (~np.isnan(values)).sum(0)
     centre, low, high = np.full(K, np.nan), np.full(K, np.nan), np.full(K, np.nan)
     for k in range(K):
-        g = int(known[k])
+        g = int(count[k])
         if g == 0:
             continue
         column = ordered[:g, k]
@@ -92,7 +92,7 @@ def median(values: Array) -> Estimates:
         low[k] = column[beyond - 1] if beyond else -np.inf
         high[k] = column[g - beyond] if beyond else np.inf
     return Estimates(
-        centre, np.full(K, np.nan), low, high, known.astype(np.int64), "order statistics"
+        centre, np.full(K, np.nan), low, high, count.astype(np.int64), "order statistics"
     )
 
 

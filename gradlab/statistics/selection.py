@@ -110,8 +110,8 @@ def largest(candidates: Sequence[Estimate]) -> RankSet:
         InputError: as for `smallest`.
     """
     turned = [Estimate(-each.value, -each.left_out, each.slack) for each in candidates]
-    found = smallest(turned)
-    return replace(found, value=-found.value)
+    turned_set = smallest(turned)
+    return replace(turned_set, value=-turned_set.value)
 
 
 def signs(candidates: Sequence[Estimate]) -> NDArray[np.int64]:
@@ -127,34 +127,34 @@ def signs(candidates: Sequence[Estimate]) -> NDArray[np.int64]:
     groups = len(psi)
     error = np.sqrt((psi**2).sum(axis=0) / (groups * (groups - 1)))
     W = (bootstrap_counts(groups) - 1.0) @ psi / np.sqrt(groups * (groups - 1))
-    known = error > 0
+    measured = error > 0
     normal = 0.0
-    if known.any():
-        largest_of_all = (np.abs(W[:, known]) / error[known]).max(axis=1)
+    if measured.any():
+        largest_of_all = (np.abs(W[:, measured]) / error[measured]).max(axis=1)
         normal = float(np.quantile(largest_of_all, COVERAGE))
-    found = np.zeros(len(candidates), dtype=np.int64)
+    sign = np.zeros(len(candidates), dtype=np.int64)
     decided = np.abs(values) > _student(normal, groups) * error
-    found[np.flatnonzero(~unknown)] = np.where(decided, np.sign(values), 0).astype(np.int64)
-    return found
+    sign[np.flatnonzero(~unknown)] = np.where(decided, np.sign(values), 0).astype(np.int64)
+    return sign
 
 
-def separations(found: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
+def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
     """How many more samples would shrink the set, those that are nearest to leaving it first.
 
     The set's critical value is larger than an interval's, since a member is compared with all
     others; members that no affordable number of samples would rule out are left out.
     """
     result = []
-    for n in np.flatnonzero(found.kept):
-        if n == found.best or not found.gap[n] > 0:
+    for n in np.flatnonzero(kept.kept):
+        if n == kept.best or not kept.gap[n] > 0:
             continue
         # `more_samples` reaches z(97.5%) + z(power); here critical + z(power) is needed.
-        reach = found.critical[n] + scipy.stats.norm.ppf(power) - Z
+        reach = kept.critical[n] + scipy.stats.norm.ppf(power) - Z
         more = more_samples(
-            float(found.gap[n]), float(found.se[n]), samples, float(scipy.stats.norm.cdf(reach))
+            float(kept.gap[n]), float(kept.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )
         if more is not None:
-            result.append(Separation(int(n), int(found.rival[n]), max(more, 1)))
+            result.append(Separation(int(n), int(kept.rival[n]), max(more, 1)))
     return tuple(sorted(result, key=lambda each: each.more))
 
 

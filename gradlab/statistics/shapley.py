@@ -83,11 +83,11 @@ def squared_norms(players: Sequence[str], sums: PairSums, size: Array) -> Game:
         sums: pair sums of each set's errors with themselves, [2^k, G].
         size: samples in each group, [G].
     """
-    found = estimates(sums, size)
+    values = estimates(sums, size)
     return Game(
         tuple(players),
-        np.array([each.value for each in found]),
-        np.stack([each.left_out for each in found]),
+        np.array([each.value for each in values]),
+        np.stack([each.left_out for each in values]),
     )
 
 

@@ -75,11 +75,11 @@ def fresh(shared: Array) -> Mask:
     Args:
         shared: [n], samples in common of each pair's batches; NaN where they were not seen.
     """
-    known = np.isfinite(shared)
-    if not known.any():
+    finite = np.isfinite(shared)
+    if not finite.any():
         return np.full(len(shared), True)
-    least = float(shared[known].min())
-    return np.asarray(known & (np.nan_to_num(shared) <= least + CHANCE * least**0.5 + 1))
+    least = float(shared[finite].min())
+    return np.asarray(finite & (np.nan_to_num(shared) <= least + CHANCE * least**0.5 + 1))
 
 
 def signal(
@@ -107,12 +107,12 @@ def signal(
     return Signal(n, energy, centre, float(np.sqrt((x**2).sum())), share, float(se))
 
 
-def pooled(found: list[Signal]) -> Signal:
+def pooled(signals: list[Signal]) -> Signal:
     """Several bursts as one, each gradient counted once."""
-    n = sum(each.pairs for each in found)
-    energy = sum(each.pairs * each.energy for each in found) / n
-    centre = sum(each.pairs * each.signal for each in found) / n
-    error = np.sqrt(sum((each.pairs * each.energy * each.se) ** 2 for each in found)) / n
-    root = float(np.sqrt(sum(each.root_squares**2 for each in found)))
+    n = sum(each.pairs for each in signals)
+    energy = sum(each.pairs * each.energy for each in signals) / n
+    centre = sum(each.pairs * each.signal for each in signals) / n
+    error = np.sqrt(sum((each.pairs * each.energy * each.se) ** 2 for each in signals)) / n
+    root = float(np.sqrt(sum(each.root_squares**2 for each in signals)))
     share, se = (centre / energy, error / energy) if energy > 0 else (0.0, np.nan)
     return Signal(n, energy, centre, root, share, float(se))

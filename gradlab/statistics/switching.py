@@ -75,8 +75,8 @@ def _rate(F: Array, z: Array) -> Array:
 
 
 def errors(grams: Grams, batch: int) -> Errors:
-    found = error_matrix(grams, batch)
-    return Errors(found.value[:-1, :-1], found.left_out[:, :-1, :-1], found)
+    matrix = error_matrix(grams, batch)
+    return Errors(matrix.value[:-1, :-1], matrix.left_out[:, :-1, :-1], matrix)
 
 
 @dataclass(frozen=True, eq=False)

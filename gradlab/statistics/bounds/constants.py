@@ -276,8 +276,8 @@ def ddppo_constants(paths: Paths, gamma: float) -> ThreeErrors:
 
 def chain(M: Array) -> float:
     """Largest |∂s_{t+k}/∂s_t| along the policy over all t, k of the paths; 1 at k = 0."""
-    found, product = 1.0, M
+    worst, product = 1.0, M
     for k in range(1, len(M) + 1):
-        found = max(found, largest(product, True))
+        worst = max(worst, largest(product, True))
         product = M[k:] @ product[: len(M) - k]
-    return found
+    return worst

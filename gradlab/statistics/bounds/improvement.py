@@ -218,9 +218,9 @@ def maac_error(
     with np.errstate(over="ignore", invalid="ignore"):
         rates = (c.gamma * c.K) ** np.arange(int(horizons.max(initial=0)) + 1.0)
         rewards = np.concatenate([[0.0], np.cumsum(rates)])[horizons] * epsilon_r
-        found = maac_c1(H, c) * epsilon_f + maac_c2(H, c) * epsilon_Q
+        error = maac_c1(H, c) * epsilon_f + maac_c2(H, c) * epsilon_Q
     return np.asarray(
-        np.nan_to_num(found, nan=0.0, posinf=np.inf) + np.nan_to_num(rewards, nan=0.0)
+        np.nan_to_num(error, nan=0.0, posinf=np.inf) + np.nan_to_num(rewards, nan=0.0)
     )
 
 
