@@ -256,11 +256,11 @@ def _episodes(record: Trajectories) -> list[Any]:
     from minari.data_collector.episode_buffer import EpisodeBuffer
 
     _, counts = torch.unique_consecutive(record.trajectory, return_counts=True)
-    found, begin = [], 0
+    episodes, begin = [], 0
     for count in counts.tolist():
         part = slice(begin, begin + count)
         seen = torch.cat([record.state[part], record.next_state[begin + count - 1][None]])
-        found.append(
+        episodes.append(
             EpisodeBuffer(
                 observations=_array(seen.double()),
                 actions=_array(record.action[part].double()),
@@ -270,7 +270,7 @@ def _episodes(record: Trajectories) -> list[Any]:
             )
         )
         begin += count
-    return found
+    return episodes
 
 
 def _array(values: Tensor) -> Any:

@@ -175,13 +175,13 @@ def segments(trajectories: Trajectories, horizon: int) -> Path:
     window = begin + torch.arange(horizon, device=begin.device)[:, None]
     n, end = len(begin), begin + horizon
     after = t.next_state[end - 1] if horizon else t.state[begin]
-    known = (end <= last[begin])[:, None]
+    within = (end <= last[begin])[:, None]
     action = t.action[end.clamp_max(len(t) - 1)]
     alive = torch.ones(horizon + 1, n, dtype=torch.bool, device=begin.device)
     alive[1:] = ~t.terminated[window]
     return Path(
         states=torch.cat([t.state[window], after[None]]),
-        actions=torch.cat([t.action[window], torch.where(known, action, torch.nan)[None]]),
+        actions=torch.cat([t.action[window], torch.where(within, action, torch.nan)[None]]),
         rewards=t.reward[window],
         policy_noise=t.state.new_empty(horizon + 1, n, 0),
         dynamics_noise=t.state.new_empty(horizon, n, 0),

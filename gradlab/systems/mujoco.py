@@ -234,16 +234,16 @@ class MujocoEnvironment:
         return reward
 
     def _reward_gradients(
-        self, before: Array, control: Array, after: Array, found: CertifiedJacobian
+        self, before: Array, control: Array, after: Array, certified: CertifiedJacobian
     ) -> tuple[Array, Array, Array]:
         """∂r/∂δ [N, tangent_dim], ∂r/∂a [N, da] and the certificate's residual of r, [N]."""
         row, model, nv = self.environment, self.physics.model, self.chart.nv
         begin, end = (row.position(model, x[:, : self.chart.nq])[1] for x in (before, after))
         rate = row.forward_weight / self.dt
-        r_d = rate * (end[:, None] @ found.A[:, :nv])[:, 0]
+        r_d = rate * (end[:, None] @ certified.A[:, :nv])[:, 0]
         r_d[:, : nv - self.chart.root] -= rate * begin[:, self.chart.root :]
-        r_a = rate * (end[:, None] @ found.B[:, :nv])[:, 0] - 2 * row.control_weight * control
-        return r_d, r_a, abs(rate) * (np.abs(end) * found.residual[:, :nv]).sum(1)
+        r_a = rate * (end[:, None] @ certified.B[:, :nv])[:, 0] - 2 * row.control_weight * control
+        return r_d, r_a, abs(rate) * (np.abs(end) * certified.residual[:, :nv]).sum(1)
 
     def _differences(self, before: Array, control: Array) -> CertifiedJacobian:
         low, high = self.physics.control_range

@@ -10,8 +10,8 @@ from gradlab import validation
 from gradlab.errors import InputError
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(known)) or sorted(known)
+def nearest(word: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(names)) or sorted(names)
     return f": expected {', '.join(near)}" if near else ""
 
 
