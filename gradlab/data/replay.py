@@ -81,15 +81,18 @@ class Replay:
         at = torch.arange(self.added - new.shape[1], self.added, device=new.device) % capacity
         self.rows[:, at] = new
 
-    def sample(self, uniform: Tensor) -> Batch:
-        """The batch that `uniform` [E, N] in [0, 1) selects.
+    def sample(self, uniform: Tensor, newest: int | None = None) -> Batch:
+        """The batch that `uniform` [E, N] in [0, 1) selects, of all rows or of the newest.
 
         Raises:
             InputError: nothing has been stored.
         """
         if self.added == 0:
             raise InputError("replay is empty: collect before sampling")
-        at = (uniform.double() * len(self)).long().to(self.rows.device)
+        count = len(self) if newest is None else min(newest, len(self))
+        at = (uniform.double() * count).long().to(self.rows.device)
+        if newest is not None:
+            at = (at + self.added - count) % self.rows.shape[1]
         rows = self.rows.gather(1, at[..., None].expand(-1, -1, self.rows.shape[2]))
         return self._batch(rows)
 

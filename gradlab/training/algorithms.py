@@ -13,8 +13,8 @@ are frozen values with one method each. An algorithm that needs a new part adds 
               horizons are such a value.
     critic    `critics.CriticLoss`: loss(context, batch, critics, target). MAGE's penalty is one.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
-    batches   `run.next_batch` draws them from replay: a window on policy, or a second replay that a
-              model fills (MBPO, MAAC, DDPPO), is another way to draw, beside `Algorithm.reuse`.
+    source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay, or
+              from a second replay that the model fills (MBPO).
     targets'  `target_networks.TargetNetwork`: follow(target, live, …), of policy and critic: by τ,
     networks  a copy every k updates, or none.
 """
@@ -34,6 +34,7 @@ from gradlab.statistics.switching import By
 from gradlab.training.critics import CriticLoss, ImportanceWeighted, MeanSquare, V
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.policy_losses import Mixture, PolicyLoss, ReplayedStep, Term
+from gradlab.training.sources import Branched, Replayed, Source
 from gradlab.training.target_networks import Copied, Polyak, TargetNetwork
 from gradlab.training.targets import NStep, OneStep, Soft, StateOneStep, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
@@ -53,6 +54,7 @@ __all__ = [
 Policy = Literal["deterministic", "gaussian"]
 MIXTURE = Mixture()
 MEAN_SQUARE = MeanSquare()
+REPLAYED = Replayed()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Algorithm:
         model: how the model is learned; None: the task's prior.
         policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
             policy's), or None.
+        source: where batches come from.
         loss: what the terms and their weights are put into; critic_loss: what brings the critics
             to their target.
     """
@@ -101,6 +104,7 @@ class Algorithm:
     critic_loss: CriticLoss = MEAN_SQUARE
     target_policy: TargetNetwork | None = None
     target_critic: TargetNetwork | None = None
+    source: Source = REPLAYED
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -170,7 +174,7 @@ class Algorithm:
         mixture = " + ".join(
             f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
         )
-        loss = f", {self.loss.name}" if self.loss.name else ""
+        loss = "".join(f", {part.name}" for part in (self.loss, self.source) if part.name)
         learned = "" if self.model is None else f", learned model: {self.model.name}"
         return (
             f"{self.policy} policy, gradient {mixture}{loss}, critic target: {self.target.name}"
@@ -194,7 +198,8 @@ class Algorithm:
 
     @property
     def needs_model(self) -> bool:
-        return self.target.of_model or max(self.horizons) > 0
+        rolled_out = max(self.horizons) > 0 or self.source.branching is not None
+        return rolled_out or self.target.of_model
 
 
 DATA, MODEL = Term(0), Term(25)
@@ -237,6 +242,15 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             loss=ReplayedStep(),
             critic_loss=ImportanceWeighted(),
             target_critic=Copied(100),
+        ),
+        Algorithm(
+            "mbpo",
+            (DATA,),
+            FixedWeights(),
+            Soft(),
+            policy="gaussian",
+            model=LearnedModel(),
+            source=Branched(),
         ),
     )
 }

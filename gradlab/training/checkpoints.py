@@ -143,6 +143,7 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
         "environments": run.environments.saved(),
         "replay": run.replay.state(),
         "dynamics": {} if run.dynamics is None else run.dynamics.state(),
+        "branches": {} if run.branches is None else run.branches.state(),
         "run": {
             "iteration": torch.tensor(run.iteration),
             "seconds": torch.tensor(run.seconds, dtype=torch.float64),
@@ -169,6 +170,8 @@ def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
     run.learner.load(under(state, "learner/"))
     run.environments.load(under(state, "environments/"))
     run.replay.load(under(state, "replay/"))
+    if run.branches is not None:
+        run.branches.load(under(state, "branches/"))
     run.window.load(under(state, "window/"))
     weighing.load(run, under(state, "weights/"))
     if run.dynamics is not None:

@@ -16,7 +16,7 @@ from gradlab.training.settings import Settings, for_task
 from gradlab.training.weights import MeasuredWeights, Rule, Weights
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic")
+YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic", "source")
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:

@@ -63,6 +63,13 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     if algorithm.model is not None:
         scales = {"seed": seeds, "output": tuple(range(len(coordinates) + 1))}
         schema["model"] = Table("iteration", _model_columns(algorithm.model), scales)
+    if algorithm.source.branching is not None:
+        rollouts = {
+            "scheduled": Column(unit="model steps"),
+            "realised": Column(SEED, "model steps per rollout"),
+            "seconds": Column(unit="s, all seeds"),
+        }
+        schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
     if gradient_errors.measured(algorithm, settings):
         schema["gradients"] = gradient_errors.table(algorithm, seeds)
     schema |= measured_columns.tables(algorithm, seeds)

@@ -1,6 +1,6 @@
 """How a run goes from an iteration to the next.
 
-collect → fit the model, where one is learned and due → update; evaluate and record on the way
+collect → fit the model and roll it out, where that is due → update; evaluate and record on the way
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def go(
                 _leave(run, path, config)
             collect(run)
             _fit(run, journal)
+            _branch(run, journal)
             probing.before()
             update = run.learner.update(run.iteration, next_batch(run))
             run.window.add(update)
@@ -62,8 +63,7 @@ def next_batch(run: Run) -> Batch:
     """The batch of the present iteration; `reuse` iterations share one."""
     first = run.iteration - run.iteration % run.algorithm.reuse
     if run.batch is None or run.iteration == first:
-        uniform = run.learner.draws.uniform("batch", first, (run.algorithm.batch,))
-        run.batch = run.replay.sample(uniform)
+        run.batch = run.drawn(run.learner.draws, first)
     return run.batch
 
 
@@ -105,6 +105,18 @@ def _fit(run: Run, journal: Journal) -> None:
         return
     journal.append("model", model_row(run.iteration, run.dynamics.fit(run.replay)))
     run.learner.model = run.dynamics.rollout()
+
+
+def _branch(run: Run, journal: Journal) -> None:
+    """The second replay, where it is due."""
+    if run.branches is None or run.iteration % run.branches.choice.every:
+        return
+    learner = run.learner
+    assert learner.model is not None
+    journal.append(
+        "rollouts",
+        run.branches.fill(run.replay, learner.model, learner.explore, learner.limit, run.iteration),
+    )
 
 
 def _evaluation(run: Run) -> Evaluation:

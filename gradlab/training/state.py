@@ -15,10 +15,13 @@ from gradlab.data.replay import Batch, Replay
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Environments
+from gradlab.training.draws import Draws
 from gradlab.training.learner import Learner
 from gradlab.training.members import Network
+from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
 from gradlab.training.settings import Settings
+from gradlab.training.sources import Stores
 from gradlab.training.weights import Floats
 from gradlab.training.window import Window
 
@@ -51,7 +54,8 @@ class Run:
     """The state of one training run.
 
     Attributes:
-        dynamics: the models that are learned, or None.
+        dynamics: the models that are learned, or None; branches: the second replay, which the
+            model fills, or None.
         window: statistics of the updates since the last row of the record.
         lost: [E], seeds that left the finite numbers; excessive: [E], seeds whose critic exceeds
             what rewards can sum to.
@@ -69,6 +73,7 @@ class Run:
     environments: Environments
     replay: Replay
     dynamics: Dynamics | None
+    branches: Branches | None
     window: Window
     weighing: Weighing
     lost: NDArray[np.bool_]
@@ -78,6 +83,12 @@ class Run:
     iteration: int = 0
     seconds: float = 0.0
     begun: float = 0.0
+
+    def drawn(self, draws: Draws, iteration: int) -> Batch:
+        """The batch of an iteration."""
+        second = None if self.branches is None else self.branches.replay
+        stores = Stores(self.replay, second, draws, self.algorithm.batch)
+        return self.algorithm.source(stores, iteration)
 
     @property
     def done(self) -> bool:
@@ -92,12 +103,13 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         settings.seeds, algorithm.replay, simulator.state_dim, simulator.action_dim,
         learner.dtype, learner.device, densities=algorithm.densities,
     )  # fmt: skip
-    model = algorithm.model
+    model, branching = algorithm.model, algorithm.source.branching
     return Run(
         algorithm, task, settings, learner,
         environments=Environments(task, learner.seeds, settings.agents, settings.episode, draws),
         replay=replay,
         dynamics=None if model is None else Dynamics(model, task, draws, settings.agents),
+        branches=None if branching is None else Branches(branching, replay, draws),
         window=Window(algorithm),
         weighing=Weighing(0, learner.in_force.copy()),
         lost=np.zeros(settings.seeds, dtype=bool),

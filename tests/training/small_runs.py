@@ -10,7 +10,9 @@ from gradlab.networks import checkpoint
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
+from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.sources import Branched
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -40,8 +42,10 @@ def task():
 
 
 def row(name):
-    """A row of the table with small networks."""
+    """A row of the table with small networks and few rollouts."""
     small = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+    if small.source.branching is not None:
+        small = replace(small, source=Branched(Branching(every=20, rollouts=30, last=3, end=40)))
     return small if small.model is None else replace(small, model=MODEL)
 
 

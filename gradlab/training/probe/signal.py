@@ -82,5 +82,4 @@ class SeedSignals:
         """Of a batch of its own, with noise of its own; nothing that training draws from moves."""
         run, learner = self.run, self.run.learner
         draws = Draws(learner.seeds, learner.dtype, learner.device, f"probe {j}", block=1)
-        uniform = draws.uniform("batch", run.iteration, (run.algorithm.batch,))
-        return learner.policy_gradients(run.iteration, run.replay.sample(uniform), draws)
+        return learner.policy_gradients(run.iteration, run.drawn(draws, run.iteration), draws)

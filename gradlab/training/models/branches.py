@@ -1,0 +1,98 @@
+"""A second replay, which the model fills: rollouts of length k that branch off replayed states.
+
+Where one ends in a terminal state, another begins from a replayed state, so that every seed stores
+as many transitions; their realised length, steps over rollouts begun, is recorded beside k. A step
+that leaves the finite numbers is not stored: the replayed transition that its rollout began with
+takes its row, and another rollout begins.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from gradlab.data.replay import Batch, Replay
+from gradlab.training.collection import Act
+from gradlab.training.draws import Draws
+from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.seed_models import Model, model_step
+from gradlab.training.targets import within
+
+
+@final
+class Branches:
+    """State: the second replay, of one size from the beginning.
+
+    Args:
+        like: the replay of the environments.
+    """
+
+    def __init__(self, choice: Branching, like: Replay, draws: Draws) -> None:
+        self.choice = choice
+        self.draws = Draws(draws.seeds, draws.dtype, draws.device, "branches", block=1)
+        size = choice.kept * choice.rollouts * choice.longest
+        self.replay = Replay(
+            len(draws.seeds), size, like.widths[0], like.widths[1], draws.dtype, draws.device,
+            densities=like.densities,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def fill(
+        self, replay: Replay, model: Model, act: Act, limit: Tensor | None, iteration: int
+    ) -> dict[str, Any]:
+        """Roll out from replayed states; a row of the run's table."""
+        begun, choice = time.perf_counter(), self.choice
+        steps, count = choice.length(iteration), choice.rollouts
+        width, draws = replay.widths[1], self.draws
+        at = draws.uniform("starts", iteration, (steps, count))
+        noise = draws.normal("actions", iteration, (steps, count, width))
+        drawn = draws.normal("model noise", iteration, (steps, count, model.noise_dim))
+        start = replay.sample(at[:, 0])
+        state, over = start.state, torch.zeros_like(start.terminated, dtype=torch.bool)
+        restarts = over.sum(dim=1)
+        for t in range(steps):
+            if t:
+                start = _where(over, replay.sample(at[:, t]), start)
+                state = torch.where(over[..., None], start.state, state)
+                restarts = restarts + over.sum(dim=1)
+            action, log_prob = act(state, noise[:, t])
+            action = within(torch.nan_to_num(action), limit)
+            after, reward, alive = model_step(model, state, action, drawn[:, t])
+            broken = ~(after.isfinite().all(dim=2) & reward.isfinite())
+            density = log_prob if start.log_prob is not None else None
+            made = Batch(state, action, reward, after, 1 - alive, density)
+            made = _where(broken, start, made)
+            self.replay.add(**made.tensors)
+            state, over = made.next_state, broken | (alive < 0.5)
+        return {
+            "iteration": iteration,
+            "scheduled": steps,
+            "realised": (steps * count / (count + restarts.double())).cpu().numpy(),
+            "seconds": time.perf_counter() - begun,
+        }
+
+    def state(self) -> dict[str, Tensor]:
+        """For `load`."""
+        return self.replay.state()
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """
+        Raises:
+            InputError, KeyError: the numbers are of another replay.
+        """
+        self.replay.load(state)
+
+
+def _where(chosen: Tensor, first: Batch, second: Batch) -> Batch:
+    """The rows of `first` where `chosen` [E, N], else those of `second`."""
+    ours, theirs = first.tensors, second.tensors
+
+    def merged(one: Tensor, other: Tensor) -> Tensor:
+        rows = chosen if one.ndim == 2 else chosen[..., None]
+        return torch.where(rows, one, other)
+
+    return Batch(**{name: merged(ours[name], theirs[name]) for name in ours})

@@ -1,0 +1,94 @@
+"""Where the batch of an update comes from: a value with one method, `source(stores, iteration)`.
+
+    Replayed    rows drawn from replay                                        (MPG, TD3, SAC, MAAC)
+    Branched    most of them from a second replay, which the model fills      (MBPO)
+
+Numbers are drawn by the name "batch" and the iteration, so that any batch can be drawn again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+
+from gradlab.data.replay import Batch, Replay
+from gradlab.errors import InputError
+from gradlab.training.draws import Draws
+from gradlab.training.models.branch_choice import Branching
+
+MBPO = Branching()
+
+
+@dataclass(frozen=True, eq=False)
+class Stores:
+    """What a batch is taken from.
+
+    Attributes:
+        replay: of the environments; branches: of the model's rollouts, or None.
+        size: transitions of a batch.
+    """
+
+    replay: Replay
+    branches: Replay | None
+    draws: Draws
+    size: int
+
+
+class Source(Protocol):
+    """What a row's `source` is.
+
+    Attributes:
+        name: what `gradlab list algorithms` adds, or "".
+        branching: how the model fills a second replay; None: there is none.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def branching(self) -> Branching | None: ...
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Rows of replay, with replacement."""
+
+    name: ClassVar[str] = ""
+    branching: ClassVar[Branching | None] = None
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        return stores.replay.sample(stores.draws.uniform("batch", iteration, (stores.size,)))
+
+
+@dataclass(frozen=True)
+class Branched:
+    """Rows of the model's rollouts, and a share of replay's.
+
+    Attributes:
+        real: share of the batch that comes from replay.
+    """
+
+    branching: Branching = MBPO
+    real: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.real <= 1:
+            raise InputError(f"real is {self.real!r}, expected a share between 0 and 1")
+
+    @property
+    def name(self) -> str:
+        return f"{1 - self.real:.0%} of the batch from {self.branching.name}"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        assert stores.branches is not None
+        uniform = stores.draws.uniform("batch", iteration, (stores.size,))
+        count = round(self.real * stores.size)
+        newest = self.branching.recent(iteration)
+        parts = [
+            stores.replay.sample(uniform[:, :count]).tensors,
+            stores.branches.sample(uniform[:, count:], newest).tensors,
+        ]
+        return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})

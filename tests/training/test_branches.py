@@ -1,0 +1,145 @@
+"""A second replay that the model fills, and MBPO, which trains on it."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gradlab.data.replay import Replay
+from gradlab.errors import InputError
+from gradlab.storage.journal import read
+from gradlab.systems import from_function
+from gradlab.training.algorithms import find
+from gradlab.training.draws import Draws
+from gradlab.training.loop import train
+from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branches
+from gradlab.training.sources import Branched, Stores
+from tests.training.small_runs import MODEL, SMALL, row, task
+
+DRAWS = Draws((0, 1), torch.float64, "cpu")
+
+
+def small(**changes):
+    branching = replace(Branching(every=20, rollouts=30, first=1, last=3, end=40), **changes)
+    return replace(row("mbpo"), source=Branched(branching, 0.25))
+
+
+def drift(state, action):
+    """One coordinate that moves by the action and counts steps, and one that stays."""
+    return state + torch.cat([action, torch.zeros_like(action)], dim=1), state[:, 0]
+
+
+def model(end=100.0):
+    return from_function(drift, state_dim=2, action_dim=1, alive=lambda s: s[:, 0] < end)
+
+
+def replayed(rows=50):
+    """Transitions whose states are their numbers, apart for each seed."""
+    replay = Replay(2, 100, 2, 1, torch.float64)
+    number = torch.arange(2.0 * rows, dtype=torch.float64).view(2, rows, 1) / 1000
+    flat = number[..., 0]
+    state, after = torch.cat([0 * number, number], 2), torch.cat([number, number], 2)
+    replay.add(state, number, flat, after, 0 * flat)
+    return replay
+
+
+def forward(state, noise):
+    """One to the right."""
+    return torch.ones_like(state[..., :1]), None
+
+
+def filled(branching, **model_options):
+    branches = Branches(branching, replayed(), DRAWS)
+    table_row = branches.fill(replayed(), model(**model_options), forward, None, 0)
+    return branches, table_row
+
+
+def test_rollouts_branch_off_replayed_states_of_their_own_seed_and_follow_the_model():
+    branches, told = filled(Branching(rollouts=20, first=3, last=3))
+    rows = branches.replay.rows[:, : len(branches.replay)].view(2, 3, 20, -1)
+    assert told["scheduled"] == 3 and told["realised"].tolist() == [3.0, 3.0]
+    assert (rows[0, 0, :, 1] < 0.05).all() and (rows[1, 0, :, 1] >= 0.05).all()
+    for step in range(3):
+        assert (rows[:, step, :, 0] == step).all() and (rows[:, step, :, 4] == step + 1).all()
+        assert torch.equal(rows[:, step, :, 1], rows[:, 0, :, 1])
+
+
+def test_a_rollout_that_ends_gives_way_to_another_and_the_realised_length_is_shorter():
+    branches, told = filled(Branching(rollouts=20, first=5, last=5), end=1.5)
+    rows = branches.replay.rows[:, : len(branches.replay)].view(2, 5, 20, -1)
+    assert (rows[:, :, :, -1] == torch.tensor([0.0, 1.0, 0.0, 1.0, 0.0])[None, :, None]).all()
+    assert (rows[:, 2, :, 0] == 0).all()  # begun again
+    assert told["realised"].tolist() == [5 / 3, 5 / 3]
+
+
+def test_a_step_without_numbers_is_not_stored():
+    def breaks(state, action):
+        after, reward = drift(state, action)
+        return torch.where(state[:, :1] > 0.5, torch.nan, after), reward
+
+    branches = Branches(Branching(rollouts=20, first=4, last=4), replayed(), DRAWS)
+    broken = from_function(breaks, state_dim=2, action_dim=1)
+    told = branches.fill(replayed(), broken, forward, None, 0)
+    assert branches.replay.rows.isfinite().all()
+    assert told["realised"].tolist() == [2.0, 2.0]
+
+
+def test_the_length_follows_its_schedule_and_never_shrinks_below_one():
+    schedule = Branching(first=1, last=15, begin=20, end=160)
+    assert [schedule.length(k) for k in (0, 20, 29, 30, 90, 160, 10**6)] == [1, 1, 1, 2, 8, 15, 15]
+    for name in ("first", "last", "rollouts", "every", "kept"):
+        with pytest.raises(InputError, match=f"rollouts have {name} 0, expected an integer from 1"):
+            replace(schedule, **{name: 0})
+    with pytest.raises(InputError, match="expected 0 ≤ begin < end"):
+        Branching(begin=5, end=5)
+    with pytest.raises(InputError, match="real is 2, expected a share"):
+        Branched(real=2)
+
+
+def test_a_batch_has_the_share_of_real_rows_and_the_newest_of_the_model():
+    branching = Branching(every=10, rollouts=20, kept=2, first=1, last=2, begin=0, end=20)
+    branches = Branches(branching, replayed(), DRAWS)
+    for k in range(0, 50, 10):
+        branches.fill(replayed(), model(), lambda s, n, k=k: (0 * s[..., :1] + k, None), None, k)
+    batch = Branched(branching, 0.25)(Stores(replayed(), branches.replay, DRAWS, 40), 45)
+    assert (batch.action[:, :10] < 1).all()
+    assert set(batch.action[:, 10:].flatten().tolist()) == {30.0, 40.0}
+
+
+def test_memory_is_what_it_was_from_the_beginning_to_the_end():
+    branches, _ = filled(Branching(rollouts=20, first=1, last=4, end=100, kept=2))
+    assert branches.replay.rows.shape[1] == 160
+    for k in range(0, 200, 50):
+        branches.fill(replayed(), model(), forward, None, k)
+    assert branches.replay.rows.shape[1] == 160
+
+
+def test_a_run_records_realised_beside_scheduled_lengths(tmp_path):
+    path = train(small(), replace(task(), prior=None), tmp_path / "run.h5", **SMALL, seeds=2)
+    rollouts = read(path).groups["rollouts"]
+    assert rollouts["iteration"].values.tolist() == [0, 20, 40]
+    assert rollouts["scheduled"].values.tolist() == [1, 2, 3]
+    realised = rollouts["realised"].values
+    assert realised.shape == (3, 2) and (realised <= rollouts["scheduled"].values[:, None]).all()
+    assert "rollouts" not in read(train(row("sac"), task(), tmp_path / "sac.h5", **SMALL)).groups
+
+
+def test_the_row_needs_a_model_and_is_listed_with_its_source():
+    assert find("mbpo").needs_model
+    for word in ("gaussian", "95% of the batch", "rollouts of length 1", "soft Q", "learned model"):
+        assert word in find("mbpo").summary
+    with pytest.raises(InputError, match="mbpo needs a model"):
+        train(replace(small(), model=None), replace(task(), prior=None), "never.h5", **SMALL)
+
+
+def test_it_learns(tmp_path):
+    quick = replace(
+        row("mbpo"), hidden=(32, 32), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(3e-3, 3e-4),
+        model=replace(MODEL, hidden=(32,), first_steps=500, every=100, steps=100, batch=64),
+        source=Branched(Branching(every=100, rollouts=500, first=1, last=2, end=600)), tau=0.02,
+    )  # fmt: skip
+    options = SMALL | {"iterations": 800, "evaluate_every": 800, "agents": 8}
+    path = train(quick, replace(task(), prior=None), tmp_path / "run.h5", **options, seeds=3)
+    returns = read(path).groups["evaluations"]["return_mean"].values
+    assert (returns[-1] > returns[0] / 2).all()

@@ -1,0 +1,163 @@
+"""Seeds together are seeds apart, and a run that was stopped goes on bit for bit."""
+
+import signal
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from gradlab.errors import InputError
+from gradlab.storage.journal import read
+from gradlab.training import ALGORITHMS
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+
+# One of each kind of target, gradient and source of batches.
+ROWS = ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The uninterrupted run of two seeds of what is named, made once for every test."""
+    runs, folder = {}, tmp_path_factory.mktemp("whole")
+
+    def made(name):
+        if name not in runs:
+            path = folder / f"{name}.h5"
+            runs[name] = train(row(name), task(), path, **SMALL, seeds=2)
+        return runs[name]
+
+    return made
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_seeds_trained_together_are_seeds_trained_apart(tmp_path, whole, name):
+    together = whole(name)
+    for seed in range(2):
+        apart = train(row(name), task(), tmp_path / f"{seed}.h5", **SMALL, first_seed=seed)
+        torch.testing.assert_close(
+            numbers(together, seed), numbers(apart, seed), rtol=1e-8, atol=1e-10
+        )
+    assert not torch.equal(numbers(together, 0), numbers(together, 1))
+
+
+def test_no_two_rows_end_with_equal_policies(whole):
+    ends = {name: numbers(whole(name)) for name in ALGORITHMS}
+    names = list(ends)
+    for k, first in enumerate(names):
+        for second in names[k + 1 :]:
+            size = min(len(ends[first]), len(ends[second]))
+            assert not torch.equal(ends[first][:size], ends[second][:size]), (first, second)
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("name", [name for name in ROWS if name != "n-step-adp"])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
+    options = SMALL | {"precision": precision, "seeds": 2}
+
+    def stop(stage, done, total):
+        if done >= 50:
+            raise Stop
+
+    if precision == "float64":
+        uncut = whole(name)
+    else:
+        uncut = train(row(name), task(), tmp_path / "uncut.h5", **options)
+    with pytest.raises(Stop):
+        train(row(name), task(), tmp_path / "cut.h5", **options, progress=stop)
+    # The last state was saved at 40: ten iterations are repeated, their rows replaced.
+    assert len(read(tmp_path / "cut.h5").groups["updates"]["iteration"].values) == 5
+    torch.manual_seed(99)
+    cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
+    for seed in range(2):
+        assert torch.equal(numbers(uncut, seed), numbers(cut, seed))
+    same_tables(uncut, cut)
+
+
+def test_resuming_with_other_settings_shows_the_difference(tmp_path):
+    train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    with pytest.raises(InputError, match=r"settings.agents was 4, now 5"):
+        train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | {"agents": 5}), resume=True)
+
+
+def test_nothing_to_resume_says_so(tmp_path):
+    with pytest.raises(InputError, match="nothing to resume"):
+        train(row("td3"), task(), tmp_path / "run.h5", **SMALL, resume=True)
+
+
+# In a reuse of batches, a delay and an open window.
+@pytest.mark.parametrize(("name", "at"), [("mpg-v1", 14), ("sac", 42)])
+def test_ctrl_c_saves_the_state_and_no_row_shows_where_it_came(tmp_path, monkeypatch, name, at):
+    options = SMALL | {"seeds": 2, "checkpoint_every": 1000}
+    whole = train(row(name), task(), tmp_path / "whole.h5", **options)
+    update = Learner.update
+
+    def pressed(self, iteration, batch):
+        if iteration == at:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, iteration, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "update", pressed)
+        with pytest.raises(KeyboardInterrupt, match=f"after {at + 1} iterations is saved"):
+            train(row(name), task(), tmp_path / "cut.h5", **options)
+    assert not (tmp_path / "cut.h5.journal").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    cut = train(row(name), task(), tmp_path / "cut.h5", **options, resume=True)
+    assert torch.equal(numbers(whole, 1), numbers(cut, 1))
+    same_tables(whole, cut)
+
+
+def test_a_finished_run_is_resumed_without_work(tmp_path, monkeypatch):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    before, told = path.read_bytes(), []
+    monkeypatch.setattr(Learner, "update", None)
+    train(
+        row("td3"), task(), path, **SMALL, resume=True, progress=lambda *words: told.append(words)
+    )
+    assert told == [("training", 60, 60)]
+    assert len(path.read_bytes()) == len(before)
+
+
+def spoil_metadata(state, about):
+    return state, {"gradlab.training": "[" * 100_000}
+
+
+def drop_a_tensor(state, about):
+    state.pop("learner/policy.0")
+    return state, about
+
+
+def far_iteration(state, about):
+    return state | {"run/iteration": torch.tensor(10**9)}, about
+
+
+def other_shapes(state, about):
+    return {name: torch.zeros(3, 1, 4, 1, 5) for name in state}, about
+
+
+def small_batch(state, about):
+    return state | {"batch/state": torch.zeros(1, 2, 3)}, about
+
+
+@pytest.mark.parametrize(
+    "change", [spoil_metadata, drop_a_tensor, far_iteration, other_shapes, small_batch]
+)
+def test_a_foreign_state_is_refused(tmp_path, change):
+    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+    place = tmp_path / "run.resume.safetensors"
+    with safetensors.safe_open(place, "pt") as file:
+        about = file.metadata()
+    state, about = change(safetensors.torch.load_file(place), about)
+    safetensors.torch.save_file(state, place, about)
+    with pytest.raises(InputError, match="damaged or foreign"):
+        train(row("td3"), task(), path, **SMALL, resume=True)
+    place.write_bytes(place.read_bytes()[:-7])
+    with pytest.raises(InputError, match="damaged or foreign"):
+        train(row("td3"), task(), path, **SMALL, resume=True)
