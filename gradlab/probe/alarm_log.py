@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, TextIO, final
 
-from gradlab.probe.alarms.catalogue import Alarm, Look, examine
+from gradlab.probe.alarms.catalogue import Alarm, Evidence, examine
 from gradlab.probe.row_sinks import Book
 
 KEPT = 256  # rows of each table
@@ -47,7 +47,7 @@ class Desk:
         rows.append(row)
         self._count[table] += 1
         self.book.write(table, row)
-        for alarm in examine(table, Look(list(rows), self._count[table], self.names)):
+        for alarm in examine(table, Evidence(list(rows), self._count[table], self.names)):
             self.ring(alarm, int(row["update"]), int(row["step"]))
 
     def due(self, kind: str, update: int) -> bool:

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from gradlab.errors import InputError
 from gradlab.probe.alarm_log import Desk
 from gradlab.probe.alarms.catalogue import Alarm
+from gradlab.probe.alarms.gradients import lost_now
 from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
 from gradlab.probe.alarms.steps import thrown_away
-from gradlab.probe.alarms.updates import lost_now
 from gradlab.probe.budget import Budget
 from gradlab.probe.critics import Critic, rate_of
 from gradlab.probe.due import overdrawn

@@ -69,7 +69,7 @@ def _runs(kind: type, name: str) -> bool:
 
 
 def label(place: tuple[Any, str]) -> str:
-    """Without the package: `updates.replayed`, `alarms.updates.lost_now`, `Probe.close`."""
+    """Without the package: `updates.replayed`, `alarms.gradients.lost_now`, `Probe.close`."""
     owner, name = place
     return f"{owner.__name__.removeprefix('gradlab.probe.')}.{name}"
 

@@ -1,76 +1,25 @@
-"""Alarms: what a row of the probe says that a user should hear at once. Rows in, sentences out.
+"""The alarms of the probe's tables, in the order in which a row is tested.
 
-What the tests are stands beside them (`alarms_of_updates`, `alarms_of_steps`, `alarms_of_task`).
-One that could ring by chance has a false-alarm rate of at most `ALPHA` over a whole run (`look`),
+Each is one `AlarmTest`, beside its formula in `gradients`, `steps`, `policy`, `task` or
+`paths`. An alarm
+that chance could raise has a false-alarm rate of at most `ALPHA` over a whole run (`evidence`),
 which `analyses.alarm_rates` has tried, with the power against known faults; sizes are exact.
+Alarms of single events, such as the origin of a NaN, are raised where the event is detected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from gradlab.probe.alarms import gradients, paths, policy, steps, task
+from gradlab.probe.alarms.evidence import ALPHA, Alarm, AlarmTest, Evidence
+from gradlab.probe.alarms.gradients import NOISE
+from gradlab.probe.alarms.policy import HALF
 
-from gradlab.probe.alarms.evidence import ALPHA, Alarm, Look
-from gradlab.probe.alarms.steps import (
-    actor_rate,
-    actor_still,
-    actor_thawed,
-    critic_rate,
-    critic_still,
-)
-from gradlab.probe.alarms.task import (
-    critic_beyond_bound,
-    critic_dominated,
-    dead_actions,
-    diverging,
-    doubling,
-    jacobian_drift,
-    lost_jacobians,
-    precision_limited,
-    worse_than_data,
-    wrong_direction,
-)
-from gradlab.probe.alarms.updates import (
-    HALF,
-    NOISE,
-    dead_inputs,
-    dead_parameters,
-    model_trained,
-    noise,
-    nonfinite,
-    saturated,
-)
+__all__ = ["ALARMS", "ALPHA", "HALF", "NOISE", "Alarm", "AlarmTest", "Evidence", "examine"]
 
-__all__ = ["ALPHA", "HALF", "NOISE", "TESTS", "Alarm", "Look", "examine"]
-
-TESTS: Mapping[str, tuple[Callable[[Look], Alarm | None], ...]] = {
-    "vitals": (
-        nonfinite,
-        dead_parameters,
-        actor_still,
-        actor_thawed,
-        critic_still,
-        actor_rate,
-        critic_rate,
-        saturated,
-        model_trained,
-    ),
-    "successive": (noise, dead_inputs),
-    "measured": (
-        lost_jacobians,
-        dead_actions,
-        precision_limited,
-        diverging,
-        doubling,
-        wrong_direction,
-        worse_than_data,
-        critic_dominated,
-        critic_beyond_bound,
-        jacobian_drift,
-    ),
-}
+ALARMS = (*gradients.ALARMS, *steps.ALARMS, *policy.ALARMS, *task.ALARMS, *paths.ALARMS)
 
 
-def examine(table: str, look: Look) -> list[Alarm]:
-    """The alarms that the newest row of a table gives."""
-    found = (test(look) for test in TESTS.get(table, ()))
-    return [each for each in found if each is not None]
+def examine(table: str, evidence: Evidence) -> list[Alarm]:
+    """The alarms that the newest row of a table raises."""
+    alarms = (test(evidence) for test in ALARMS if test.table == table)
+    return [alarm for alarm in alarms if alarm is not None]

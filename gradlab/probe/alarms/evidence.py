@@ -1,13 +1,13 @@
-"""What an alarm is, and what its test may look at: the rows of one table, and this look's level.
+"""An alarm, its test, and the evidence of a test: the rows of one table and the level of this test.
 
 Every test has a false-alarm rate of at most `ALPHA` over a whole run, however often it is made:
-look k is tested at level α / (k (k + 1)), which sums to α over all k (a union bound, so that looks
-may depend on each other).
+test k has level α / (k (k + 1)), which sums to α over all k (a union bound, so that the tests may
+depend on each other).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,8 +28,8 @@ class Alarm:
 
 
 @dataclass(frozen=True)
-class Look:
-    """The rows of one table, the newest last, and what is needed to judge them.
+class Evidence:
+    """The rows of one table, the newest last.
 
     Attributes:
         count: rows of this table so far, those that are no longer here included.
@@ -46,20 +46,43 @@ class Look:
 
     @property
     def level(self) -> float:
-        """Probability of a false alarm at this look."""
+        """Probability of a false alarm in this test."""
         return ALPHA / (self.count * (self.count + 1))
 
     def reach(self, freedom: float, tests: int = 1) -> float:
-        """Standard errors that chance may reach: Student's quantile at this look's level.
+        """Standard errors that chance may reach: Student's quantile at this test's level.
 
         Args:
-            freedom: degrees of it, independent parts less one; tests: made at this look.
+            freedom: degrees of it, independent parts less one; tests: made of this row.
         """
         return _quantile(self.level / tests, freedom)
 
     def at(self, name: str) -> float:
         """A number of the newest row; NaN where it has none."""
         return float(self.new.get(name, np.nan))
+
+
+@dataclass(frozen=True)
+class AlarmTest:
+    """What raises an alarm of one kind.
+
+    Attributes:
+        kind: the alarm's; table: whose rows are tested.
+        columns: of the newest row; where it lacks one, nothing is tested.
+        message: of the evidence, ending with what to do; None where nothing is wrong.
+    """
+
+    kind: str
+    table: str
+    columns: tuple[str, ...]
+    message: Callable[[Evidence], str | None]
+
+    def __call__(self, evidence: Evidence) -> Alarm | None:
+        """The alarm that the newest row raises."""
+        if not all(name in evidence.new for name in self.columns):
+            return None
+        message = self.message(evidence)
+        return None if message is None else Alarm(self.kind, message)
 
 
 @lru_cache(maxsize=4096)
@@ -69,6 +92,6 @@ def _quantile(level: float, freedom: float) -> float:
 
 def listed(which: Any, names: Sequence[str]) -> str:
     """At most three names, and how many more."""
-    found = [names[int(k)] if k < len(names) else f"parameter {k}" for k in np.flatnonzero(which)]
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
+    chosen = [names[int(k)] if k < len(names) else f"parameter {k}" for k in np.flatnonzero(which)]
+    more = f" and {len(chosen) - 3} more" if len(chosen) > 3 else ""
+    return ", ".join(chosen[:3]) + more

@@ -1,11 +1,11 @@
-"""Does a gradient explode? Its size by stretches of 20 updates, looked at or passed over.
+"""The alarm of a gradient that explodes: its size by stretches of 20 updates, measured or skipped.
 
     g_i > 4 max(g_1 … g_{i−3})   in four stretches in a row for a critic, in eight for a policy
 
-What is taken of an update is one tensor's norm, a few microseconds. A single leap, as of
-the first reward that is found, holds for three stretches only; a gradient that comes back from next
-to nothing, as a saturated actor's does, is not beyond all that was. An actor that saturates in its
-first updates comes back through several orders of magnitude within five stretches, hence eight
+The size of an update is one tensor's norm, a few microseconds. A single leap, as of the first
+reward, holds for three stretches only; a gradient that comes back from next to nothing, as a
+saturated actor's does, is not beyond all earlier ones. An actor that saturates in its first updates
+comes back through several orders of magnitude within five stretches, hence eight
 (`reports/robustness/third-party`). The sizes are exact, and there is no rate.
 """
 
@@ -26,8 +26,8 @@ class Growth:
     """Sizes of one gradient.
 
     Args:
-        kind: of the alarm; whose: the gradient is.
-        young: stretches at first that say nothing: a critic begins with errors that it soon loses.
+        kind: of the alarm; whose: gradient it is.
+        young: first stretches, left out: a critic begins with errors that it soon loses.
         in_a_row: stretches that must have grown.
     """
 
@@ -45,7 +45,7 @@ class Growth:
             self._logs.append(log(size))
 
     def stretch(self) -> Alarm | None:
-        """A stretch is over."""
+        """The alarm at the end of a stretch, if any."""
         steps, self._steps = self._steps, 0
         if self._young > 0 or not self._logs:
             self._young, self._logs = self._young - 1, []
@@ -57,13 +57,13 @@ class Growth:
         last = range(len(self._sizes) - self._in_a_row, len(self._sizes))
         if last[0] < LAG or not all(self._grown(i) for i in last):
             return None
-        return self._told(steps)
+        return self._alarm(steps)
 
     def _grown(self, i: int) -> bool:
         before = max([self._largest, *self._sizes[: i - LAG + 1]])
         return self._sizes[i] > FOURFOLD * before
 
-    def _told(self, steps: int) -> Alarm:
+    def _alarm(self, steps: int) -> Alarm:
         grown = self._sizes[-1] / self._sizes[-IN_A_ROW]
         made = steps * (IN_A_ROW - 1)
         return Alarm(

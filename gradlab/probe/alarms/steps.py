@@ -1,6 +1,6 @@
 """Alarms from the steps that optimisers make, of the policy and of its critic.
 
-    does not move   a tensor has a gradient, and no step that was looked at changed a bit of it
+    does not move   a tensor has a gradient, and no measured step changed a bit of it
     rate            |Δθ| / |θ| > 2% on average at a learning rate of 0.01 or more; the longest that
                     was seen on defaults is 0.8% (74 runs, `analyses.third_party`)
 
@@ -10,102 +10,117 @@ The first is exact; so is the size of the second, which has no rate.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gradlab.probe.alarms.evidence import Alarm, Look, listed
+from gradlab.probe.alarms.evidence import Alarm, AlarmTest, Evidence, listed
 
-FEWEST = 2  # steps that were looked at
+FEWEST = 2  # measured steps
 LONG = 0.02  # of θ in one step
 HIGH = 0.01  # a rate below which steps are long only where θ is nearly 0
+STILL = "actor does not move"
 
 
-def actor_still(look: Look) -> Alarm | None:
-    """Tensors that have a gradient and stay exactly where they are."""
-    stepped, looked = int(look.new.get("stepped", 0)), int(look.new.get("looked", 0))
-    if stepped < FEWEST or "still" not in look.new:
+def actor_still(evidence: Evidence) -> str | None:
+    """Every tensor that has a gradient stays exactly where it is."""
+    stuck, followed = _stuck(evidence)
+    if not stuck.any() or (stuck != followed).any():
         return None
-    still, zero = (np.asarray(look.new[name], dtype=np.float64) for name in ("still", "zero"))
-    known = np.isfinite(still) & (zero <= looked / 2)
-    stuck = known & (still >= stepped)
-    if not stuck.any():
-        return None
-    where, rate = listed(stuck, look.names), _rate(look.at("learning_rate"))
-    if (stuck == known).all():
-        return Alarm(
-            "actor does not move",
-            f"none of {stepped} steps changed the policy, which has a gradient (norm "
-            f"{look.at('grad_norm'):.2g} before it is clipped){rate}: look at the rate, the clip, "
-            f"and whose parameters the optimiser holds",
-        )
-    return Alarm(
-        "actor moves in part",
-        f"{where} had a gradient, and none of {stepped} steps changed them: give the optimiser "
-        f"all of policy.parameters(), or say requires_grad_(False) where they are meant to stay",
+    norm, rate = evidence.at("grad_norm"), _rate(evidence.at("learning_rate"))
+    return (
+        f"none of {evidence.at('stepped'):.0f} steps changed the policy, which has a gradient "
+        f"(norm {norm:.2g} before it is clipped){rate}: look at the rate, the clip, and whose "
+        f"parameters the optimiser holds"
     )
 
 
-def actor_thawed(look: Look) -> Alarm | None:
-    """All tensors frozen but one."""
-    trained = np.isfinite(np.asarray(look.new.get("still", ()), dtype=np.float64))
+def actor_partly_still(evidence: Evidence) -> str | None:
+    """The same of some tensors; or all tensors are frozen but one."""
+    stuck, followed = _stuck(evidence)
+    if stuck.any() and (stuck != followed).any():
+        return (
+            f"{listed(stuck, evidence.names)} had a gradient, and none of "
+            f"{evidence.at('stepped'):.0f} steps changed them: give the optimiser all of "
+            f"policy.parameters(), or say requires_grad_(False) where they are meant to stay"
+        )
+    trained = np.isfinite(np.asarray(evidence.new["still"], dtype=np.float64))
     if len(trained) < 3 or trained.sum() != 1:
         return None
-    return Alarm(
-        "actor moves in part",
-        f"of {len(trained)} tensors only {listed(trained, look.names)} is trained, all others are "
-        f"frozen (requires_grad is False): thaw them, unless that is meant",
+    return (
+        f"of {len(trained)} tensors only {listed(trained, evidence.names)} is trained, all others "
+        f"are frozen (requires_grad is False): thaw them, unless that is meant"
     )
+
+
+def _stuck(evidence: Evidence) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tensors that no measured step changed, and those that had a gradient, [P] each."""
+    still, zero = (np.asarray(evidence.new[name], dtype=np.float64) for name in ("still", "zero"))
+    followed = np.isfinite(still) & (zero <= int(evidence.at("looked")) / 2)
+    stepped = int(evidence.at("stepped"))
+    return followed & (still >= stepped) & (stepped >= FEWEST), followed
 
 
 def thrown_away(passes: int) -> Alarm:
     """Gradients that were made and cleared again without a step."""
     return Alarm(
-        "actor does not move",
+        STILL,
         f"{passes} backward passes began without a gradient, and the optimiser has not made one "
         f"step: call its step(), or give the probe the optimiser that steps this policy",
     )
 
 
-def critic_still(look: Look) -> Alarm | None:
+def critic_still(evidence: Evidence) -> str | None:
     """A critic that none of its optimiser's steps has changed."""
-    steps = look.at("critic_steps")
-    if steps == 0:
+    stepped = evidence.at("critic_stepped")
+    if evidence.at("critic_steps") == 0:
         words = "its optimiser made no step"
-    elif look.at("critic_stepped") >= FEWEST and (
-        look.at("critic_still") >= look.at("critic_stepped")
-    ):
-        norm = look.at("critic_norm")
-        words = f"none of {int(look.at('critic_stepped'))} steps changed one of its tensors ("
+    elif stepped >= FEWEST and evidence.at("critic_still") >= stepped:
+        norm = evidence.at("critic_norm")
+        words = f"none of {int(stepped)} steps changed one of its tensors ("
         words += "no gradient arrives" if norm == 0 else f"gradient norm {norm:.2g}"
-        words += f"{_rate(look.at('critic_rate'))})"
+        words += f"{_rate(evidence.at('critic_rate'))})"
     else:
         return None
-    return Alarm(
-        "critic does not move",
-        f"in {int(look.at('looked'))} updates of the policy {words}: look at its rate, and whether "
-        f"its optimiser holds the critic or its target",
+    return (
+        f"in {int(evidence.at('looked'))} updates of the policy {words}: look at its rate, and "
+        f"whether its optimiser holds the critic or its target"
     )
 
 
-def actor_rate(look: Look) -> Alarm | None:
+def actor_rate(evidence: Evidence) -> str | None:
     """Steps that are far too long for the policy."""
-    return _too_long(look, "update_ratio", "learning_rate", "learning rate too large", "policy")
+    return _too_long(evidence.at("update_ratio"), evidence.at("learning_rate"), "policy")
 
 
-def critic_rate(look: Look) -> Alarm | None:
+def critic_rate(evidence: Evidence) -> str | None:
     """The same of the critic."""
-    kind = "critic's learning rate too large"
-    return _too_long(look, "critic_ratio", "critic_rate", kind, "critic")
+    return _too_long(evidence.at("critic_ratio"), evidence.at("critic_rate"), "critic")
 
 
-def _too_long(look: Look, ratio: str, rate: str, kind: str, whose: str) -> Alarm | None:
-    size = look.at(ratio)
-    if not (size > LONG and look.at(rate) >= HIGH):
+def _too_long(ratio: float, rate: float, whose: str) -> str | None:
+    if not (ratio > LONG and rate >= HIGH):
         return None
-    return Alarm(
-        kind,
-        f"a step moves the {whose} by {size:.1%} of its size on average{_rate(look.at(rate))}; "
-        f"usual rates move it by 0.01% to 1%: divide it by ten or more",
+    return (
+        f"a step moves the {whose} by {ratio:.1%} of its size on average{_rate(rate)}; usual rates "
+        f"move it by 0.01% to 1%: divide it by ten or more"
     )
 
 
 def _rate(rate: float) -> str:
     return f" at the learning rate {rate:g}" if np.isfinite(rate) else ""
+
+
+MOVES = ("stepped", "looked", "still", "zero")
+ALARMS = (
+    AlarmTest(STILL, "vitals", MOVES, actor_still),
+    AlarmTest("actor moves in part", "vitals", MOVES, actor_partly_still),
+    AlarmTest(
+        "critic does not move",
+        "vitals",
+        ("looked", "critic_steps", "critic_stepped", "critic_still", "critic_norm", "critic_rate"),
+        critic_still,
+    ),
+    AlarmTest("learning rate too large", "vitals", ("update_ratio", "learning_rate"), actor_rate),
+    AlarmTest(
+        "critic's learning rate too large", "vitals", ("critic_ratio", "critic_rate"), critic_rate
+    ),
+)

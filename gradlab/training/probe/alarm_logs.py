@@ -7,17 +7,15 @@ told twice: a seed that has diverged, and a critic that is beyond what rewards c
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 
 from gradlab.probe.alarm_log import Desk
-from gradlab.probe.alarms.catalogue import Alarm, Look
+from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.runs.training.probe_tables import PREFIX
 from gradlab.storage.journal import Journal, read
-from gradlab.training.probe.horizons import ended_early
 from gradlab.training.state import Run
 
 Rows = Mapping[int, Mapping[str, Any]]  # by the place of a seed
@@ -30,7 +28,6 @@ class SeedDesks:
     def __init__(self, run: Run, journal: Journal, tensors: Sequence[str]) -> None:
         self.run, self.journal = run, journal
         self._number: int | None = None
-        self._looks: Counter[int] = Counter()  # at the paths of each seed
         every = f"gradlab probe, {run.algorithm.name}"
         self.whole = Desk(_Alarms(self, np.nan), tensors, whose=every)
         self.seeds = [
@@ -69,12 +66,6 @@ class SeedDesks:
         if self.run.excessive[member]:  # an event of the run says so
             row.pop("value", None)
         desk.file(table, row)
-        if table == "horizons":
-            self._looks[member] += 1
-            look = Look([row], self._looks[member])
-            early = ended_early(look, max(self.run.algorithm.horizons))
-            if early is not None:
-                desk.ring(early, row["update"], row["step"])
 
     def _fitting(self, table: str, row: Mapping[str, Any]) -> dict[str, Any]:
         """The columns that the table has.

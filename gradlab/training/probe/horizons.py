@@ -1,4 +1,4 @@
-"""Are the horizons that a mixture asks for rolled out, and do the model's paths get there?
+"""Horizons of a mixture: how often each is rolled out, and how far the model's paths last.
 
     made_n      share of policy updates that rolled the horizon n out: its weight was not negligible
     reached_n   share of the model's paths, from the states of a batch, that do not end before n
@@ -12,7 +12,6 @@ a shorter one, whatever the horizon is called: neither shows in a loss.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, sqrt
 from typing import Any, final
 
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.noise import stream
-from gradlab.probe.alarms.catalogue import HALF, Alarm, Look
+from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.training.learner import Update
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.policy_losses import NEGLIGIBLE
@@ -68,21 +67,6 @@ def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
     )
 
 
-def ended_early(look: Look, longest: int) -> Alarm | None:
-    """Most paths end before the longest horizon (Hoeffding's inequality, paths as independent)."""
-    share = float(np.asarray(look.new.get("reached", np.nan)).reshape(-1)[-1])
-    n = int(look.new.get("starts", 0))
-    if not n or not share + sqrt(log(1 / look.level) / (2 * n)) < HALF:
-        return None
-    return Alarm(
-        "model paths end early",
-        f"{share:.0%} of the model's paths last for the horizon {longest} that is asked for ({n} "
-        f"paths; certainly fewer than half), the mean one {look.at('lasted'):.2g} steps: what is "
-        f"followed is a shorter horizon's gradient; shorten it, or value states beyond terminal "
-        f"ones",
-    )
-
-
 def can_end(run: Run) -> bool:
     """Are there model paths, and do they end?"""
     return run.learner.objective.masked and max(run.algorithm.horizons) > 0
@@ -90,7 +74,8 @@ def can_end(run: Run) -> bool:
 
 @torch.no_grad()
 def followed(run: Run) -> list[dict[str, Any]]:
-    """The paths from the states of the present batch: `reached` and `lasted` of every seed."""
+    """The paths from the states of the present batch: `reached` and `lasted` of every seed, and the
+    longest horizon that is asked for."""
     assert run.batch is not None
     learner, state, longest = run.learner, run.batch.state, max(run.algorithm.horizons)
     model, policy = learner.model, learner.policy.frozen()
@@ -103,9 +88,11 @@ def followed(run: Run) -> list[dict[str, Any]]:
         state, _, still = model_step(model, state, action, None if noise is None else noise[t])
         alive = alive * still
         shares.append(alive.mean(dim=1))
-    found = torch.stack(shares, dim=1).double().cpu().numpy()
     chosen = list(run.algorithm.horizons)
-    return [{"reached": each[chosen], "lasted": float(each[1:].sum())} for each in found]
+    return [
+        {"reached": reached[chosen], "lasted": float(reached[1:].sum()), "longest": longest}
+        for reached in torch.stack(shares, dim=1).double().cpu().numpy()
+    ]
 
 
 def _noise(run: Run, steps: int, width: int) -> Tensor | None:

@@ -1,0 +1,85 @@
+"""Alarms from the policy's own actions and tensors.
+
+    saturation    share − √(ln(1/level) / 2n) > ½    Hoeffding, n forward passes, and every of the
+                                                     last 16 rows > ½
+
+What is exact has no rate: a tanh that has let under 2% of the gradient through since the first
+window, a parameter of the model in the policy's update.
+"""
+
+from __future__ import annotations
+
+from math import log, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradlab.probe.alarms.evidence import AlarmTest, Evidence, Row
+
+HALF = 0.5  # of the actions
+RECENT = 16  # rows whose passes are judged together
+BORN = 0.02  # of the gradient through a tanh, in a window in which sound actors let 5% or more
+FULL = 0.99  # of the actions at their limits
+COST = 0.1  # of it, above which a saturated actor still learns
+
+
+def saturated(evidence: Evidence) -> str | None:
+    """Actions at their limits since the run began, or most of them for `RECENT` rows.
+
+    Sound actors saturate within tens of updates while their critic is young, and come back.
+    """
+    if not np.size(evidence.new["saturation"]):
+        return None
+    rows = [row for row in evidence.rows[-RECENT:] if row.get("watched") and "saturation" in row]
+    n = sum(int(row["watched"]) for row in rows)
+    if not n:
+        return None
+    passes = np.array([[row["watched"]] for row in rows], dtype=np.float64)
+    shares = np.array([row["saturation"] for row in rows], dtype=np.float64)
+    share = (passes * shares).sum(axis=0) / n
+    margin = sqrt(log(len(share) / evidence.level) / (2 * n))
+    passed = _passed(evidence.new, len(share))
+    lasted = (len(rows) == RECENT) & (shares > HALF).all(axis=0) & ~(passed > COST)
+    begun = (passed < BORN) & (_passed(evidence.rows[0], 1) < BORN)
+    begun |= np.isnan(passed) & (shares > FULL).all(axis=0)  # not recorded
+    born = begun & (evidence.count == len(evidence.rows)) & (share - margin > HALF)
+    bad = born | (lasted & (share - margin > HALF))
+    if not bad.any():
+        return None
+    j = int(np.argmax(np.where(bad, share, -1.0)))
+    since = "since the run began" if born[j] else f"at least {share[j] - margin:.0%}"
+    rest = f"{passed[j]:.1%} of" if np.isfinite(passed[j]) else "no"
+    return (
+        f"{share[j]:.0%} of action {j} is at its limit ({since}, {n} passes), where a tanh lets "
+        f"{rest} gradient through: lower the policy's gain or its targets, or penalise actions "
+        f"before the tanh"
+    )
+
+
+def _passed(row: Row, actions: int) -> NDArray[np.float64]:
+    """The share that a tanh lets through by action; NaN where it is not known."""
+    return np.asarray(row.get("attenuation", np.full(actions, np.nan)), dtype=np.float64)
+
+
+def model_trained(evidence: Evidence) -> str | None:
+    """θ and the model's parameters are not apart."""
+    count, shared = (int(evidence.new[name]) for name in ("model_gradients", "model_shared"))
+    if shared:
+        return (
+            f"{shared} tensors of the policy are also the prior model's: every policy update "
+            f"changes the model; copy them"
+        )
+    if not count:
+        return None
+    return (
+        f"the policy's backward pass left gradients on the prior model in {count} updates, and its "
+        f"optimiser steps them: detach the model, or take it out of the optimiser"
+    )
+
+
+ALARMS = (
+    AlarmTest("saturated actor", "vitals", ("saturation", "watched"), saturated),
+    AlarmTest(
+        "θ leaks into the model", "vitals", ("model_gradients", "model_shared"), model_trained
+    ),
+)
