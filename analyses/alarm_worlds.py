@@ -95,7 +95,7 @@ def probed(policy: nn.Module, lr: float, **given: Any) -> tuple[gradlab.Probe, A
     """With an unlimited budget, and told into a string."""
     optimizer = torch.optim.SGD(policy.parameters(), lr)
     probe = gradlab.Probe(policy, optimizer, overhead_budget=1.0, clock=lambda: 0.0, **given)
-    probe.desk.ear = Rung()
+    probe.alarm_log.stream = Rung()
     return probe, optimizer
 
 
@@ -116,8 +116,8 @@ def linear() -> nn.Linear:
 
 def told(probe: gradlab.Probe) -> dict[str, int]:
     """Kind of alarm → the update at which it rang first."""
-    assert not probe.off and isinstance(probe.desk.ear, Rung)
-    return probe.desk.ear.first
+    assert not probe.off and isinstance(probe.alarm_log.stream, Rung)
+    return probe.alarm_log.stream.first
 
 
 def noisy(name: str, share: float, updates: int, seed: int) -> tuple[float, float, float]:
@@ -127,7 +127,7 @@ def noisy(name: str, share: float, updates: int, seed: int) -> tuple[float, floa
 
 def _outcome(probe: gradlab.Probe) -> tuple[float, float, float]:
     rang = float(told(probe).get("gradient no better than noise", np.inf))
-    rows = [row for row in probe.desk.history["successive"] if np.isfinite(row["share_se"])]
+    rows = [row for row in probe.alarm_log.rows[0]["successive"] if np.isfinite(row["share_se"])]
     if not rows:
         return np.nan, np.nan, rang
     found = pooled([signal_of(row) for row in rows])

@@ -74,6 +74,6 @@ def heard(probe: gradlab.Probe | None, ear: Ear, held: list[Any], error: str = "
     if probe is None:
         return Outcome(digest(*held), tuple(ear.alarms), error=error)
     probe.close()
-    history = {name: list(rows) for name, rows in probe.desk.history.items()}
+    history = {name: list(rows) for name, rows in probe.alarm_log.rows[0].items()}
     count = float(probe._updates.count)
     return Outcome(digest(*held), tuple(ear.alarms), count, probe.spent, history, error)

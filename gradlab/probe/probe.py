@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from gradlab import provenance
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.probe import arguments
-from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.budget import Budget, Clock
 from gradlab.probe.critics import Critic, parameters_of
@@ -37,7 +37,7 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.leaks import ModelGradients
 from gradlab.probe.origin import Finder
 from gradlab.probe.policy_calls import Watch, Watched, limits_of
-from gradlab.probe.row_sinks import Log, Nowhere, Shelved, Together, Told, Written
+from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.updates import Updates
 from gradlab.runs.probe.measured_columns import LAW
@@ -109,23 +109,23 @@ class Probe:
             question = None if task is None else _question(task, critic, seed, policy)
             watch = Watch(watched or Watched(policy, limits_of(policy, task)), self.budget)
             named = list(policy.named_parameters())
-            book: Shelved = (
-                Nowhere() if self.off else _book(log, named, question, watch, seed, resume)
+            sink: RowSink = (
+                NoSink() if self.off else _sink(log, named, question, watch, seed, resume)
             )
-            self.desk = Desk(book, [name for name, _ in named], numbered=book.earlier.alarms)
+            self.alarm_log = AlarmLog(sink, [name for name, _ in named])
             self._updates = Updates(
                 policy,
                 [p for _, p in named],
-                self.desk,
+                self.alarm_log,
                 self.budget,
                 watch,
                 ModelGradients(policy, optimizer, task),
                 None if question is None else Measurements(question, self.budget),
                 optimizer,
                 _critic(critic_optimizer, policy, optimizer, self.budget),
-                count=book.earlier.updates,
+                count=sink.earlier.updates,
             )
-        self.budget.go_on(book.earlier.own, book.earlier.elapsed)
+        self.budget.go_on(sink.earlier.own, sink.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
         module = critic if isinstance(critic, nn.Module) else None
         self._critics = watched_critic or module, critic_optimizer
@@ -161,7 +161,7 @@ class Probe:
     @property
     def alarms(self) -> list[Alarm]:
         """What was told."""
-        return self.desk.alarms
+        return self.alarm_log.alarms
 
     @property
     def spent(self) -> float:
@@ -174,7 +174,7 @@ class Probe:
         Not for a hook of the optimiser's, which goes through its hooks as it calls them.
         """
         self._attempt(self._updates.finish)
-        self._attempt(self.desk.close)
+        self._attempt(self.alarm_log.close)
         self._closed = self._closed or not self.off
         self.off = True
         self._let_go()
@@ -204,7 +204,7 @@ class Probe:
         with contextlib.suppress(Exception):
             self._updates.rest()
         with contextlib.suppress(Exception):
-            self.desk.close()
+            self.alarm_log.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Unplugged, ()
@@ -251,7 +251,7 @@ class Probe:
 
     def _forked(self) -> None:
         """This is the child of a fork: the file is the parent's."""
-        self.off, self.desk.book = True, Nowhere()
+        self.off, self.alarm_log.sink = True, NoSink()
 
     def _enter(self) -> Finder | None:
         found = self._updates.enter()
@@ -333,22 +333,22 @@ def _critic(
     return Critic(critic_optimizer, parameters, critic_optimizer is optimizer, budget)
 
 
-def _book(
+def _sink(
     log: Logs,
     named: Sequence[tuple[str, nn.Parameter]],
     question: Question | None,
     watch: Watch,
     seed: int,
     resume: bool,
-) -> Shelved:
+) -> RowSink:
     names = [name for name, _ in named]
     if log is None:
-        return Nowhere()
+        return NoSink()
     if isinstance(log, list | tuple):
-        return Together([_book(each, named, question, watch, seed, resume) for each in log])
+        return SeveralSinks([_sink(each, named, question, watch, seed, resume) for each in log])
     assert callable(log) or isinstance(log, str | Path)  # the door has seen to it
     if callable(log):
-        return Told(log, names)
+        return FunctionSink(log, names)
     config = {"seed": seed, "overhead_budget": watch.budget.share, "parameters": list(names)}
     config |= {"law": LAW, "shapes": [list(p.shape) for _, p in named]}
     task = "" if question is None else question.task.name
@@ -358,7 +358,7 @@ def _book(
         return watch.actions if question is None else question.task.simulator.action_dim
 
     head = attributes(names, task, config, provenance.environment())
-    return Written(log, head, len(names), horizon, actions, resume)
+    return FileSink(log, head, len(names), horizon, actions, resume)
 
 
 _ALIVE: weakref.WeakSet[Probe] = weakref.WeakSet()

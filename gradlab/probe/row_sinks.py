@@ -1,4 +1,4 @@
-"""Where a probe's rows go: a run's file, the user's function, several of these, or nowhere."""
+"""Sinks of a probe's rows: a run's file, the user's function, several of these, or none."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ Log = Callable[[dict[str, Any]], object]
 NOTHING = Earlier()
 
 
-class Book(Protocol):
+class RowSink(Protocol):
     """Where rows go."""
+
+    @property
+    def earlier(self) -> Earlier:
+        """What it held before the first of them."""
 
     def write(self, table: str, row: Row) -> None: ...
 
@@ -28,15 +32,8 @@ class Book(Protocol):
     def close(self) -> None: ...
 
 
-class Shelved(Book, Protocol):
-    """One that says what it held before the first of them."""
-
-    @property
-    def earlier(self) -> Earlier: ...
-
-
 @final
-class Nowhere:
+class NoSink:
     """No log."""
 
     earlier = NOTHING
@@ -51,36 +48,36 @@ class Nowhere:
 
 
 @final
-class Together:
+class SeveralSinks:
     """Rows go to several logs."""
 
-    def __init__(self, books: Sequence[Shelved]) -> None:
-        self.books = tuple(books)
+    def __init__(self, sinks: Sequence[RowSink]) -> None:
+        self.sinks = tuple(sinks)
 
     @property
     def earlier(self) -> Earlier:
         """That of the log which holds most."""
         return max(
-            (each.earlier for each in self.books), key=lambda held: held.updates, default=NOTHING
+            (sink.earlier for sink in self.sinks), key=lambda held: held.updates, default=NOTHING
         )
 
     def write(self, table: str, row: Row) -> None:
-        for book in self.books:
-            book.write(table, row)
+        for sink in self.sinks:
+            sink.write(table, row)
 
     def amend(self, table: str, row: Row) -> None:
-        for book in self.books:
-            book.amend(table, row)
+        for sink in self.sinks:
+            sink.amend(table, row)
 
     def close(self) -> None:
         """All of them, whichever fails."""
-        with ExitStack() as all_of_them:
-            for book in reversed(self.books):
-                all_of_them.callback(book.close)
+        with ExitStack() as stack:
+            for sink in reversed(self.sinks):
+                stack.callback(sink.close)
 
 
 @final
-class Told:
+class FunctionSink:
     """Rows go to the user's function, as plain numbers by name."""
 
     earlier = NOTHING
@@ -99,12 +96,12 @@ class Told:
 
 
 @final
-class Written:
+class FileSink:
     """Rows go to a run's journal, opened with the first of them.
 
     Args:
         parameters: how many; horizon: of measurements, None without a task.
-        actions: tells how many there are, which a policy shows by its first answer only.
+        actions: how many there are, which a policy shows by its first output only.
         resume: go on in the run at `path`, whose journal is taken at once.
 
     Raises:
@@ -135,8 +132,8 @@ class Written:
     def write(self, table: str, row: Row) -> None:
         if self._journal is None:
             self._journal = self._opened()
-        known = self._journal.tables[table]
-        kept = {k: v for k, v in row.items() if k in known.columns or k == known.index}
+        schema = self._journal.tables[table]
+        kept = {k: v for k, v in row.items() if k in schema.columns or k == schema.index}
         self._journal.append(table, kept)
 
     amend = write

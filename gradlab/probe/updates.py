@@ -19,7 +19,7 @@ from typing import Any, final
 from torch import Tensor, nn
 
 from gradlab.errors import InputError
-from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.probe.alarms.gradients import lost_now
 from gradlab.probe.alarms.growth import OF_A_POLICY, STRETCH, Growth
@@ -68,7 +68,7 @@ class Updates:
         self,
         policy: nn.Module,
         parameters: Sequence[nn.Parameter],
-        desk: Desk,
+        log: AlarmLog,
         budget: Budget,
         watch: Watch,
         models: ModelGradients,
@@ -77,14 +77,14 @@ class Updates:
         critic: Critic | None = None,
         count: int = 0,
     ) -> None:
-        self.policy, self.desk, self.budget = policy, desk, budget
+        self.policy, self.log, self.budget = policy, log, budget
         self.watch, self.models, self.measurements = watch, models, measurements
         self.optimizer, self.stepped, self.critic = optimizer, optimizer is not None, critic
         self.count, self.step = count, 0
         self.notes = Notes()
         self._filed: dict[str, Any] = {}  # the last row of vitals
         self._vitals = Vitals(parameters)
-        self._bursts = Bursts(parameters, desk.names, budget, measurements is not None)
+        self._bursts = Bursts(parameters, log.names, budget, measurements is not None)
         self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = False  # whether its gradient is there
         self._scaled = False  # whether a scaler had multiplied it
@@ -175,7 +175,7 @@ class Updates:
             self.budget.pay(begun)
 
     def _look_at(self, critic: Critic) -> None:
-        if not critic.see(self._due and not self._rest) and self.desk.due(LOST_CRITIC, self.count):
+        if not critic.see(self._due and not self._rest) and self.log.due(LOST_CRITIC, self.count):
             self._tell(LOST_CRITIC, critic.passes.lost())
 
     def _alert(self, scale: Tensor | None) -> bool:
@@ -195,7 +195,7 @@ class Updates:
         for each in (self._growth, None if self.critic is None else self.critic.growth):
             alarm = None if each is None else each.stretch()
             if alarm is not None:
-                self.desk.ring(alarm, self.count, self.step)
+                self.log.report(alarm, self.count, self.step)
 
     def over(self) -> None:
         """The update is over: count it, and ask for more if there is time."""
@@ -218,7 +218,7 @@ class Updates:
             self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
         self._waiting += 1
         if self._thrown == THROWN:
-            self.desk.ring(thrown_away(THROWN), self.count, self.step)
+            self.log.report(thrown_away(THROWN), self.count, self.step)
         if self._waiting == PATIENCE:
             say(ENDLESS)
 
@@ -264,7 +264,7 @@ class Updates:
         row = self._vitals.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
             if ended and self._filed:  # by its number it takes the place of the last one
-                self.desk.book.amend("vitals", self._filed | {"due": self._waits(ended)})
+                self.log.sink.amend("vitals", self._filed | {"due": self._waits(ended)})
             return
         row["learning_rate"] = rate_of(self.optimizer, held)
         row |= {} if self.critic is None else self.critic.row()
@@ -314,14 +314,14 @@ class Updates:
 
     def _file(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
         whole = {"update": self.count, "step": self.step} | row
-        self.desk.file(table, whole)
+        self.log.file(table, whole)
         return whole
 
     def _lost(self, sizes: Numbers) -> None:
         """A gradient that is not finite; an accelerator is asked once per row only."""
         self._watching = WATCHED
-        self.desk.ring(lost_now(sizes, self.desk.names), self.count, self.step)
-        if not self.desk.due(ORIGIN, self.count):
+        self.log.report(lost_now(sizes, self.log.names), self.count, self.step)
+        if not self.log.due(ORIGIN, self.count):
             return
         try:
             words = replayed(self.watch.watched.module, self.watch.inputs, self.watch.arrived)
@@ -331,7 +331,7 @@ class Updates:
 
     def _tell(self, kind: str, words: str) -> None:
         message = f"{words}: mend that operation, or leave the sample out"
-        self.desk.ring(Alarm(kind, message), self.count, self.step)
+        self.log.report(Alarm(kind, message), self.count, self.step)
 
 
 def _next_row(count: int) -> int:

@@ -101,7 +101,7 @@ def test_headlines_and_alarms_reach_the_models_logger(sb3: Any, tmp_path: Path) 
     callback = sb3.ProbeCallback(task=integrator_task(), **ALWAYS)
 
     def ring() -> None:
-        callback.probe.desk.ring(Alarm("dead path", "look for a detach"), 3, 30)
+        callback.probe.alarm_log.report(Alarm("dead path", "look for a detach"), 3, 30)
 
     model.learn(35, callback=[callback, sb3.At(30, ring)])
     assert {"gradlab/best_horizon", "gradlab/lyapunov_steps"} & set(seen)

@@ -15,9 +15,9 @@ import gradlab
 from gradlab.errors import InputError
 from gradlab.integrations.tensorboard import log_to
 from gradlab.integrations.trainer_metrics import headline
-from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.probe.row_sinks import Told
+from gradlab.probe.row_sinks import FunctionSink
 from tests.integrations.bits import (
     integrator_task,
     often,
@@ -134,7 +134,8 @@ class Remembering:
 
 def test_alarms_are_text() -> None:
     writer = Remembering()
-    Desk(Told(log_to(writer, "mine"), ()), ()).ring(Alarm("dead path", "look for a detach"), 3, 40)
+    log = AlarmLog(FunctionSink(log_to(writer, "mine"), ()), ())
+    log.report(Alarm("dead path", "look for a detach"), 3, 40)
     assert writer.said == [("mine/alarms/dead path", "look for a detach", 40)]
 
 

@@ -133,7 +133,7 @@ def test_a_probe_takes_a_function():
             (learner(STATES) ** 2).mean().backward()
         optimizer.step()
     probe.close()
-    assert probe.desk.history.get("measured")
+    assert probe.alarm_log.rows[0].get("measured")
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def opened(
     path: Path, names: Sequence[str] = NAMES, actions: int = 2, horizon: int | None = H,
     budget: float = 0.05, task: str = "planted", without: Sequence[str] = (), **more: Any,
 ) -> Journal:  # fmt: skip
-    """The journal of a run, as `Written` opens it, `without` some columns."""
+    """The journal of a run, as `FileSink` opens it, `without` some columns."""
     config = {"seed": 0, "overhead_budget": budget, "parameters": list(names)}
     head = schema.attributes(names, task, config, ENVIRONMENT) | more
     tables = {

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gradlab.probe.alarm_log import Desk
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.alarms.catalogue import ALARMS, Alarm, AlarmTest, Evidence, examine
-from gradlab.probe.row_sinks import Nowhere
+from gradlab.probe.row_sinks import NoSink
 from gradlab.runs.probe.schema import tables
 from gradlab.runs.training import probe_tables
 from tests.probe.planted_rows import NAN, bound, burst, measured, steps, vitals
@@ -150,13 +150,13 @@ def test_an_alarm_reads_columns_of_its_table_and_is_silent_without_one(test: Ala
         assert test.kind not in raised(test.table, *earlier, without)
 
 
-def test_an_alarm_is_told_again_only_after_twice_the_updates() -> None:
-    ear, desk = io.StringIO(), Desk(Nowhere(), ())
-    desk.ear = ear
+def test_an_alarm_is_reported_again_only_after_twice_the_updates() -> None:
+    stream, log = io.StringIO(), AlarmLog(NoSink(), ())
+    log.stream = stream
     for update in range(1, 1001):
-        desk.ring(Alarm("kind", "message"), update, update)
-    assert [line.split(",")[1].split(":")[0] for line in ear.getvalue().splitlines()] == [
+        log.report(Alarm("kind", "message"), update, update)
+    assert [line.split(",")[1].split(":")[0] for line in stream.getvalue().splitlines()] == [
         f" step {2**k}" for k in range(10)
     ]
-    desk.ring(Alarm("another", "message"), 1001, 1001)
-    assert len(desk.alarms) == 11
+    log.report(Alarm("another", "message"), 1001, 1001)
+    assert len(log.alarms) == 11

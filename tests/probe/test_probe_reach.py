@@ -20,7 +20,7 @@ def rows(net: nn.Module, held: list[nn.Parameter], states: torch.Tensor) -> list
             net(states).sum().backward()
         optimizer.step()
     assert not probe.off
-    return [dict(row) for row in probe.desk.history["vitals"]]
+    return [dict(row) for row in probe.alarm_log.rows[0]["vitals"]]
 
 
 @pytest.mark.parametrize("size", [0.1, 2.0, 30.0])

@@ -52,7 +52,7 @@ def test_a_probe_goes_on_behind_the_last_row(folded: bool, tmp_path: Path) -> No
         probe.close()
     else:  # as a killed process leaves it
         probe._updates.file_vitals()
-        probe.desk.book._journal._file.close()
+        probe.alarm_log.sink._journal._file.close()
         probe.off = True
     before = results.load(log)
     probed(policy, log, 170, first=230, resume=True, overhead_budget=0.2).close()

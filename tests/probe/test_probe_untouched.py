@@ -118,7 +118,7 @@ def test_updates_have_the_same_bits_with_a_probe(
     log = tmp_path / "p.h5"
     without, _ = run(make, False, updates)
     with_one, probe = run(make, True, updates, log=log, overhead_budget=1.0, clock=lambda: 0.0)
-    assert probe is not None and probe.desk.history["successive"]
+    assert probe is not None and probe.alarm_log.rows[0]["successive"]
     assert same(without, with_one)
 
 
@@ -151,7 +151,7 @@ def test_measurements_on_a_task_leave_the_same_bits(make: Callable[[], nn.Module
     with_one, probe = run(
         make, True, 4, task=task, critic=True, overhead_budget=1.0, clock=lambda: 0.0
     )
-    assert probe is not None and len(probe.desk.history["measured"]) >= 2
+    assert probe is not None and len(probe.alarm_log.rows[0]["measured"]) >= 2
     assert same(without, with_one)
 
 
@@ -166,7 +166,7 @@ def test_hooks_of_the_loop_do_not_hear_of_a_measurement() -> None:
         with probe(step):
             policy(torch.zeros(3, 2, dtype=torch.float64)).sum().backward()
         optimizer.step()
-    assert probe.desk.history["measured"] and len(calls) == 2
+    assert probe.alarm_log.rows[0]["measured"] and len(calls) == 2
 
 
 def test_the_last_input_is_let_go_with_the_update() -> None:

@@ -18,6 +18,7 @@ from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.probe import sampler
+from gradlab.probe.alarm_log import AlarmLog
 from gradlab.probe.budget import Budget
 from gradlab.progress import silent
 from gradlab.storage.journal import Journal, read
@@ -27,7 +28,7 @@ from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.probe import alarm_logs, horizons, probe
+from gradlab.training.probe import horizons, probe, seed_rows
 from gradlab.training.probe import measurements as probe_measures
 from gradlab.training.probe import signal as probe_signal
 from gradlab.training.probe.signal import PAIRS, SeedSignals
@@ -468,7 +469,7 @@ BROKEN = [
     (probe._Instruments, "__init__"), (probe._Instruments, "before"),
     (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedVitals, "see"),
     (probe._Instruments, "file_window"), (SeedVitals, "rows"), (SeedSignals, "rows"),
-    (alarm_logs.SeedDesks, "file"), (alarm_logs.SeedDesks, "write"),
+    (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
     (horizons.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
 
@@ -485,7 +486,7 @@ def test_a_probe_that_fails_says_so_once_and_training_goes_on(
     def fails(*given, **more):
         raise ZeroDivisionError("planted")
 
-    if name == "write":  # an alarm is needed to see it fail
+    if name == "report":  # an alarm is needed to see it fail
         saturated = lambda policy: policy.network[-3].bias.fill_(50.0)  # noqa: E731
         wild(monkeypatch, 0, saturated)
         untouched = train(row("td3"), task(), tmp_path / "plain.h5", **SMALL)

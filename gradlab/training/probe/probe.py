@@ -32,9 +32,9 @@ from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, Update
 from gradlab.training.probe import horizons
-from gradlab.training.probe.alarm_logs import Rows, SeedDesks
 from gradlab.training.probe.measurements import SeedMeasurements
 from gradlab.training.probe.origin import Origins
+from gradlab.training.probe.seed_rows import Rows, SeedRows
 from gradlab.training.probe.signal import SeedSignals
 from gradlab.training.probe.update_statistics import SeedVitals
 from gradlab.training.settings import Settings
@@ -128,7 +128,7 @@ class _Instruments:
         self.vitals = SeedVitals(run.learner)
         self.made = horizons.Made(run.algorithm.horizons)
         tensors = names(run.learner)
-        self.desks = SeedDesks(run, journal, tensors)
+        self.rows = SeedRows(run, journal, tensors)
         weights = [name for name in tensors if name.endswith("weight")]
         self.signals = SeedSignals(run, weights, budget)
         self.measurements: SeedMeasurements | None = SeedMeasurements(run, budget)
@@ -195,7 +195,7 @@ class _Instruments:
                 found = self.origins.of(int(member))
             if found:
                 words = f"{found}: mend that operation, or what is fed to it"
-                self.desks.ring(Alarm(ORIGIN, words), int(member))
+                self.rows.report(Alarm(ORIGIN, words), int(member))
         self._lost = self.run.lost.copy()
 
     def file_window(self, last: bool = False) -> None:
@@ -208,7 +208,7 @@ class _Instruments:
         together |= {"own_seconds": self.budget.own, "elapsed": self.budget.elapsed}
         together["spent"] = self.budget.spent
         with self.budget.paying():
-            self.desks.file("vitals", dict(enumerate(own)), together)
+            self.rows.file("vitals", dict(enumerate(own)), together)
         self._file_horizons(last)
 
     def _file_horizons(self, last: bool) -> None:
@@ -220,17 +220,17 @@ class _Instruments:
             self._paths = seconds[0]
             together |= {"starts": run.algorithm.batch, "seconds": self._paths}
         with self.budget.paying():
-            self.desks.file("horizons", own, together)
+            self.rows.file("horizons", own, together)
             never = horizons.never_made(self.made, run.iteration, run.settings.iterations)
             if never is not None and not isinstance(run.algorithm.weights, MeasuredWeights):
-                self.desks.ring(never)
+                self.rows.report(never)
 
     def _successive(self) -> None:
         rows = self.signals.rows(self._update)
         if rows is not None:
             with self.budget.paying():
                 together = {"seconds": self.signals.seconds}
-                self.desks.file("successive", dict(enumerate(rows)), together)
+                self.rows.file("successive", dict(enumerate(rows)), together)
 
     def _measured(self) -> None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
@@ -246,4 +246,4 @@ class _Instruments:
             member, row = found
             with self.budget.paying():
                 together = {"seconds": self.measurements.seconds}
-                self.desks.file("measured", {member: row}, together)
+                self.rows.file("measured", {member: row}, together)
