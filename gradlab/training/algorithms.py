@@ -31,12 +31,12 @@ from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
-from gradlab.training.critics import CriticLoss, ImportanceWeighted, MeanSquare, V
+from gradlab.training.critics import CriticLoss, ImportanceWeighted, MeanSquare, Q, V
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.policy_losses import Mixture, PolicyLoss, ReplayedStep, Term
+from gradlab.training.policy_losses import FromStarts, Mixture, PolicyLoss, ReplayedStep, Term
 from gradlab.training.sources import Branched, Replayed, Source
 from gradlab.training.target_networks import Copied, Polyak, TargetNetwork
-from gradlab.training.targets import NStep, OneStep, Soft, StateOneStep, Target
+from gradlab.training.targets import NoCritic, NStep, OneStep, Soft, StateOneStep, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
 
 __all__ = [
@@ -141,6 +141,10 @@ class Algorithm:
                 f"{self.name} has terms {self.horizons}, but its loss ({self.loss.name}) follows "
                 f"horizon {only} alone"
             )
+        if self.critics == 0 and (0 in self.horizons or self.critic_spectral is not None):
+            raise InputError(
+                f"{self.name} has no critic: take horizons from 1, and no spectral norm of critics"
+            )
         if self.target.kind == V and 0 in self.horizons:
             raise InputError(
                 f"{self.name} has horizon 0, but its critic is {V.name}, in which actions do not "
@@ -150,6 +154,10 @@ class Algorithm:
             raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
 
     def _check_measured(self, follow: str) -> None:
+        if self.target.kind != Q or self.critics == 0:
+            raise InputError(
+                f"{follow} is 'measured', but {self.name} has no critic of actions to measure with"
+            )
         if len(self.terms) < 2:
             raise InputError(
                 f"{follow} are 'measured', but {self.name} follows one gradient: mixtures are "
@@ -202,7 +210,7 @@ class Algorithm:
         return rolled_out or self.target.of_model
 
 
-DATA, MODEL = Term(0), Term(25)
+DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
 CLIPPED = OneStep(twin=True)
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -219,7 +227,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             delay=2,
         ),
         Algorithm("n-step-dpg", (DATA,), FixedWeights(), NStep("simulator"), reuse=10),
-        Algorithm("n-step-adp", (Term(25, "all"),), FixedWeights(), NStep("model"), reuse=10),
+        Algorithm("n-step-adp", (MODEL_ALL,), FixedWeights(), NStep("model"), reuse=10),
         Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
         Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2),
         Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian"),
@@ -232,6 +240,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             model=LearnedModel(),
             loss=Mixture(samples=5),
         ),
+        Algorithm("bptt", (MODEL_ALL,), FixedWeights(), NoCritic(), loss=FromStarts()),
         Algorithm(
             "svg",
             (Term(1, "all"),),

@@ -212,6 +212,7 @@ def keep(path: Path, run: Run, iteration: int) -> None:
     _check_space(path, 3 * states.nbytes)
     learner = run.learner
     for member in range(len(learner.seeds)):
+        networks: dict[str, nn.Module | None]
         networks = {"policy": learner.policy_of(member), "critic": learner.critic_of(member)}
         if run.dynamics is not None and run.dynamics.fitted:
             networks |= run.dynamics.ensembles_of(member)
@@ -239,9 +240,11 @@ def keep_good(path: Path, run: Run, member: int) -> Path:
     return place
 
 
-def _put(run: Run, member: int, networks: Mapping[str, nn.Module], place: Path) -> None:
+def _put(run: Run, member: int, networks: Mapping[str, nn.Module | None], place: Path) -> None:
     seed = run.learner.seeds[member]
     for kind, network in networks.items():
+        if network is None:
+            continue
         file = place / f"seed{seed}-{kind}.safetensors"
         _saved(partial(checkpoint.save, network, file))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from gradlab.data.replay import Batch
@@ -60,6 +61,7 @@ class Context:
         value: of the critic that the policy ascends; target_value: the smallest of the target
             critics.
         noise_of: the noise at which a Gaussian policy gives an action in a state, without θ.
+        start_law: draws states [n, ds] in which episodes begin.
         model: the prior, or what was learned last; None where there is none.
         noise_dim: width of the policy's noise, 0 for a deterministic policy.
         limit: largest |action|, [da], or None.
@@ -72,6 +74,7 @@ class Context:
     noise_of: Callable[[Tensor, Tensor], Tensor]
     value: Value
     target_value: Value
+    start_law: Callable[[int, torch.Generator], Tensor]
     simulator: Model
     model: Model | None
     draws: Draws
@@ -82,6 +85,14 @@ class Context:
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal [E, *shape] of this update."""
         return self.draws.normal(name, self.iteration, shape)
+
+    def starts(self, name: str, count: int) -> Tensor:
+        """States [E, count, ds] in which episodes begin, of this update."""
+        drawn = [
+            self.start_law(count, generator)
+            for generator in self.draws.generators(name, self.iteration)
+        ]
+        return torch.stack(drawn).to(self.draws.device, self.draws.dtype)
 
     def importance(self, batch: Batch, most: float) -> Tensor:
         """π(a|s) / μ(a|s) [E, N] of the policy now and the one that collected, at most `most`."""

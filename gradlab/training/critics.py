@@ -126,6 +126,11 @@ class Valuing:
         return value
 
 
+def nothing(state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None) -> Tensor:
+    """The value [E, N] of what lies beyond a horizon where there is no critic."""
+    return state.new_zeros(state.shape[:2])
+
+
 class CriticLoss(Protocol):
     """What a row's `critic_loss` is.
 

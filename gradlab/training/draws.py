@@ -46,6 +46,10 @@ class Draws:
         """In [0, 1), in float64 on the CPU: an index of replay needs all its digits."""
         return self._draw(torch.rand, name, iteration, shape, exact=True)
 
+    def generators(self, name: str, iteration: int) -> list[torch.Generator]:
+        """A fresh one of every seed, for laws that draw by themselves."""
+        return [stream(seed, f"{self.use} {name}", iteration) for seed in self.seeds]
+
     def _draw(
         self,
         law: Callable[..., Tensor],

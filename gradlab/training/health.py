@@ -28,7 +28,7 @@ def note_good(run: Run) -> None:
     """Remember networks that are finite."""
     learner = run.learner
     if bool((learner.finite() | run.lost).all()):
-        run.good = Good(run.iteration, learner.policy.copied(), learner.critic.copied())
+        run.good = Good(run.iteration, *learner.copies())
 
 
 def report(run: Run, path: Path, journal: Journal, value: Floats) -> None:

@@ -8,7 +8,7 @@ and no file.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
+from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.context import Act, Context, Objective
-from gradlab.training.critics import Critic, Valuing
+from gradlab.training.context import Act, Context, Objective, Value
+from gradlab.training.critics import Critic, Valuing, nothing
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
@@ -36,7 +37,7 @@ from gradlab.training.weights import Floats
 
 @dataclass(frozen=True)
 class Update:
-    """What one update did, [E] each; NaN where the policy was not updated.
+    """What one update did, [E] each; critics' numbers are 0 where there are none.
 
     Attributes:
         critic_loss: half the mean squared error, summed over the seed's critics.
@@ -86,14 +87,17 @@ class Learner:
         limit = task.action_limit
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         made = [networks(algorithm, task, seed) for seed in self.seeds]
-        self.policy_module, self.critic_module = made[0][0], made[0][1][0]
-        policies = self._stacked([policy for policy, _ in made])
-        critics = self._stacked([critic for _, critics in made for critic in critics])
-        clip, (policy_rate, value_rate) = algorithm.clip, self._rates(0)
-        self.trained_policy = Trained(policies, policy_rate, clip, algorithm.policy_spectral)
-        self.trained_critic = Trained(critics, value_rate, clip, algorithm.critic_spectral)
+        self.policy_module = made[0][0]
+        critics = [critic for _, critics in made for critic in critics]
+        self.critic_module = critics[0] if critics else None
+        self.trained_policy = self._begun(
+            "policy", [policy for policy, _ in made], algorithm.policy_spectral
+        )
+        self.trained_critic = (
+            self._begun("critic", critics, algorithm.critic_spectral) if critics else None
+        )
         self.valuing = Valuing(algorithm.target.kind, algorithm.critics, self.objective)
-        self.target_policy, self.target_critic = self.policy.copied(), self.critic.copied()
+        self.target_policy, self.target_critic = self.copies()
         self.model: Model | None = None if algorithm.model is not None else task.prior
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
         self.watch: Callable[[Tensor], None] | None = None
@@ -105,15 +109,19 @@ class Learner:
         return self.trained_policy.network
 
     @property
-    def critic(self) -> Network:
-        """[E · C] members."""
-        return self.trained_critic.network
+    def critic(self) -> Network | None:
+        """[E · C] members; None without critics."""
+        return None if self.trained_critic is None else self.trained_critic.network
+
+    def copies(self) -> tuple[Network, Network | None]:
+        """Of policy and critic, in memory of their own."""
+        return self.policy.copied(), None if self.critic is None else self.critic.copied()
 
     def update(self, iteration: int, batch: Batch) -> Update:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
         begun = time.perf_counter()
-        for trained, rate in zip(self._trained.values(), self._rates(iteration), strict=True):
-            trained.set_rate(rate)
+        for name, trained in self._trained.items():
+            trained.set_rate(self._rate(name, iteration))
         critic_loss, value, critic_norm = self._update_critic(iteration, batch)
         middle = time.perf_counter()
         weights = self.weights(iteration)
@@ -124,7 +132,8 @@ class Learner:
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
         follow = self.algorithm.following
         follow["policy"](self.target_policy, self.policy, iteration, acted)
-        follow["critic"](self.target_critic, self.critic, iteration, acted)
+        if self.critic is not None and self.target_critic is not None:
+            follow["critic"](self.target_critic, self.critic, iteration, acted)
         return Update(
             critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
@@ -171,7 +180,7 @@ class Learner:
 
     def finite(self) -> NDArray[np.bool_]:
         """Seeds whose parameters are all finite, [E]."""
-        parameters = [*self.policy.parameters, *self.critic.parameters]
+        parameters = [p for trained in self._trained.values() for p in trained.network.parameters]
         sums = [p.detach().sum(dim=(1, 2)).view(len(self.seeds), -1) for p in parameters]
         return np.asarray(torch.cat(sums, dim=1).isfinite().all(dim=1).cpu().numpy())
 
@@ -188,10 +197,12 @@ class Learner:
         """The policy of one seed, of now or of then, as a network that `gradlab measure` takes."""
         return unstacked(policy or self.policy, member, self.policy_module)
 
-    def critic_of(self, member: int, critics: Network | None = None) -> nn.Module:
-        """The first critic of one seed, in the task's own rewards."""
-        first = member * self.algorithm.critics
-        critic = unstacked(critics or self.critic, first, self.critic_module)
+    def critic_of(self, member: int, critics: Network | None = None) -> nn.Module | None:
+        """The first critic of one seed, in the task's own rewards; None without critics."""
+        network = critics or self.critic
+        if network is None or self.critic_module is None:
+            return None
+        critic = unstacked(network, member * self.algorithm.critics, self.critic_module)
         assert isinstance(critic, Critic)
         last = critic.network[-1]
         assert isinstance(last, nn.Linear)
@@ -227,27 +238,31 @@ class Learner:
             raise InputError(f"saved targets are {tuple(cached.shape)}, expected {size}")
         self._cached = None if cached is None else cached.to(self.device, self.dtype)
 
-    def _stacked(self, modules: list[nn.Module]) -> Network:
+    def _begun(self, name: str, modules: Sequence[nn.Module], spectral: Which | None) -> Trained:
+        """All seeds' networks of a role, and their optimiser."""
         parts = [module.network for module in modules]
-        return stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
+        network = stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
+        return Trained(network, self._rate(name, 0), self.algorithm.clip, spectral)
 
     def _squashed(self, latent: Tensor) -> Tensor:
         return latent if self.limit is None else self.limit * torch.tanh(latent)
 
     @property
     def _trained(self) -> dict[str, Trained]:
-        return {"policy": self.trained_policy, "critic": self.trained_critic}
+        both = {"policy": self.trained_policy, "critic": self.trained_critic}
+        return {name: trained for name, trained in both.items() if trained is not None}
 
     @property
     def _targets_named(self) -> dict[str, Network]:
-        return {"target_policy": self.target_policy, "target_critic": self.target_critic}
+        both = {"target_policy": self.target_policy, "target_critic": self.target_critic}
+        return {name: network for name, network in both.items() if network is not None}
 
-    def _rates(self, iteration: int) -> tuple[float, float]:
-        """Of policy and critic."""
+    def _rate(self, name: str, iteration: int) -> float:
+        """Learning rate of policy or critic."""
         done = min(iteration / self.settings.iterations, 1.0)
-        pairs = (self.algorithm.policy_rate, self.algorithm.value_rate)
-        policy, critic = (first + (last - first) * done for first, last in pairs)
-        return policy, critic
+        row = self.algorithm
+        first, last = row.policy_rate if name == "policy" else row.value_rate
+        return first + (last - first) * done
 
     def _context(
         self, iteration: int, draws: Draws, watch: Callable[[Tensor], None] | None = None
@@ -258,15 +273,16 @@ class Learner:
             watch: is shown every action of the policy that carries θ.
         """
         gaussian = self.algorithm.policy == "gaussian"
-        valuing, critic = self.valuing, self.critic.frozen()
+        value, target_value = self._values()
         return Context(
             objective=self.objective,
             act=self._acting(self.policy, watch),
             frozen=self._acting(self.policy.frozen()),
             target_act=self._acting(self.target_policy),
             noise_of=partial(self.noise_of, self.policy.frozen()),
-            value=(valuing.least if self.algorithm.target.least else valuing.first)(critic),
-            target_value=valuing.least(self.target_critic),
+            value=value,
+            target_value=target_value,
+            start_law=self.task.starts,
             simulator=self.task.simulator,
             model=self.model,
             draws=draws,
@@ -274,6 +290,13 @@ class Learner:
             noise_dim=self.task.simulator.action_dim if gaussian else 0,
             limit=self.limit,
         )
+
+    def _values(self) -> tuple[Value, Value]:
+        """Of the critic that the policy ascends, and of its target."""
+        if self.critic is None or self.target_critic is None:
+            return nothing, nothing
+        ascended = self.valuing.least if self.algorithm.target.least else self.valuing.first
+        return ascended(self.critic.frozen()), self.valuing.least(self.target_critic)
 
     def _acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
         def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -289,6 +312,9 @@ class Learner:
         return act
 
     def _update_critic(self, iteration: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        if self.critic is None or self.trained_critic is None:
+            zeros = torch.zeros(len(self.seeds), device=self.device, dtype=self.dtype)
+            return zeros, zeros, zeros
         context = self._context(iteration, self.draws)
         if iteration % self.algorithm.reuse == 0 or self._cached is None:
             with torch.no_grad():

@@ -13,7 +13,7 @@ harm it. `Estimator.mean_gradient` gives the same gradients, one seed at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -109,6 +109,38 @@ class Mixture:
             later = context.act if WAYS[actions].every else context.frozen
             loss = loss - _weighted_return(context, later, chosen, state, noise)
         return loss, horizon
+
+
+@dataclass(frozen=True)
+class FromStarts:
+    """The mixture from states in which episodes begin, μ = (1 − share) ν + share ζ (RP-PGM).
+
+    Attributes:
+        share: of the states that come from the task's law of starts ζ; the others are the batch's.
+        samples: paths from each state.
+    """
+
+    share: float = 1.0
+    samples: int = 1
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise InputError(f"share is {self.share!r}, expected a number in (0, 1]")
+
+    @property
+    def name(self) -> str:
+        paths = Mixture(self.samples).name
+        share = "" if self.share == 1 else f"{self.share:.0%} "
+        return f"from {share}starts" + (f", {paths}" if paths else "")
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        count = round(self.share * batch.state.shape[1])
+        state = torch.cat([context.starts("policy starts", count), batch.state[:, count:]], dim=1)
+        return Mixture(self.samples)(context, replace(batch, state=state), terms, weights)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Good:
 
     iteration: int
     policy: Network
-    critic: Network
+    critic: Network | None
 
 
 @dataclass(eq=False)
@@ -114,5 +114,5 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
         weighing=Weighing(0, learner.in_force.copy()),
         lost=np.zeros(settings.seeds, dtype=bool),
         excessive=np.zeros(settings.seeds, dtype=bool),
-        good=Good(0, learner.policy.copied(), learner.critic.copied()),
+        good=Good(0, *learner.copies()),
     )  # fmt: skip

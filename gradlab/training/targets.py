@@ -3,6 +3,7 @@
     one step      r + γ Q′(s′, π′(s′) + clipped noise), the smaller of twins      (MPG eq. 11; TD3)
     n steps       Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the policy run from the batch (MPG eq. 11)
     state value   r + γ V′(s′), of actions that the policy would take                          (SVG)
+    no critic     0
     soft          r + γ (min Q′(s′, a′) − α log π(a′|s′)),  a′ ~ π(·|s′)                       (SAC)
 
 Where episodes are masked nothing is valued beyond a terminal state; a truncated episode is valued.
@@ -173,6 +174,22 @@ class StateOneStep:
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         return bootstrapped(batch, context.target_value(batch.next_state), context.objective)
+
+
+@dataclass(frozen=True)
+class NoCritic:
+    """No critic is fitted: sums of rewards stop at their horizon (backpropagation through time)."""
+
+    name: ClassVar[str] = "no critic"
+    kind: ClassVar[Kind] = Q
+    critics: ClassVar[int] = 0
+    least: ClassVar[bool] = False
+    soft: ClassVar[bool] = False
+    temperature: ClassVar[float] = 0.0
+    of_model: ClassVar[bool] = False
+
+    def __call__(self, context: Context, batch: Batch) -> Tensor:
+        return torch.zeros_like(batch.reward)
 
 
 def within(action: Tensor, limit: Tensor | None) -> Tensor:

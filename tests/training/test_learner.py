@@ -41,9 +41,6 @@ def world(alive=None):
 def task(alive=None):
     model = world(alive)
 
-    def starts(n, generator):
-        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
-
     return gradlab.Task("push", model, model, starts, GAMMA, 5, action_limit=(2.0, 1.0))
 
 
@@ -69,8 +66,14 @@ def context(act, value, objective, system=None, **changes):
 
     model = world() if system is None else system
     draws = Draws((0,), torch.float64, "cpu")
-    given = Context(objective, plain, plain, plain, noiseless, value, value, model, model, draws, 0)
+    given = Context(
+        objective, plain, plain, plain, noiseless, value, value, starts, model, model, draws, 0
+    )
     return replace(given, **changes)
+
+
+def starts(n, generator):
+    return torch.randn(n, 3, generator=generator, dtype=torch.float64)
 
 
 def noiseless(state, action):

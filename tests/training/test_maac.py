@@ -118,6 +118,9 @@ def test_every_action_of_the_sum_counts_its_entropy():
     def act(state, noise):
         return noise, noise.sum(dim=2)
 
+    def starts(n, generator):
+        return torch.zeros(n, 2)
+
     def noise_of(state, action):
         return action
 
@@ -133,7 +136,7 @@ def test_every_action_of_the_sum_counts_its_entropy():
 
     context = Context(
         Objective(GAMMA, temperature=ALPHA), act, act, act, noise_of, entropy_alone, entropy_alone,
-        still, still, Draws(), 0, noise_dim=2,
+        starts, still, still, Draws(), 0, noise_dim=2,
     )  # fmt: skip
     state, zeros = torch.zeros(1, 4, 2).double(), torch.zeros(1, 4).double()
     batch = Batch(state, state, zeros, state, zeros)

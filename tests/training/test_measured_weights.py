@@ -316,8 +316,9 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     nothing, draws = state.new_zeros(2, 4), Draws((0, 1), torch.float64, "cpu")
     batch = Batch(state, state[..., :2], nothing, state, nothing)
     context = Context(
-        Objective(GAMMA), act, frozen, frozen, act, value, value, model, model, draws, iteration=0
-    )
+        Objective(GAMMA), act, frozen, frozen, act, value, value, task().starts, model, model,
+        draws, iteration=0,
+    )  # fmt: skip
 
     def loss(weights, terms):
         total, _ = Mixture()(context, batch, terms, np.array(weights))

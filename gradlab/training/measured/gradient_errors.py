@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
@@ -45,8 +46,9 @@ def measured(algorithm: Algorithm, settings: Settings) -> bool:
 
 
 def horizons(algorithm: Algorithm) -> tuple[int, ...]:
-    """Those whose gradient is measured; none of a soft return, whose truth would be another."""
-    if algorithm.target.soft:
+    """Those whose gradient is measured; none of a soft return, whose truth would be another, and
+    none without a critic."""
+    if algorithm.target.soft or algorithm.critics == 0:
         return ()
     return tuple(term.horizon for term in algorithm.terms if not term.way.every)
 
@@ -83,9 +85,7 @@ def row(run: Run) -> dict[str, Any]:
 def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[float]]:
     """Column → its value at each horizon."""
     learner, task, settings = run.learner, run.task, run.settings
-    policy, critic = (
-        network.double().cpu() for network in (learner.policy_of(seed), learner.critic_of(seed))
-    )
+    policy, critic = learner.policy_of(seed).double().cpu(), critic_of(run, seed)
     truth = shared_truth(
         task, policy, settings.gradient_starts, max(chosen), run.algorithm.batch,
         settings.termination,
@@ -134,6 +134,13 @@ def _ends(name: str, estimate: Estimate) -> tuple[float, float, float]:
     """Value, low and high."""
     bounds = interval(name, estimate)
     return estimate.value, bounds.low, bounds.high
+
+
+def critic_of(run: Run, seed: int) -> nn.Module:
+    """Of one seed, in float64; rows without critics are not measured."""
+    critic = run.learner.critic_of(seed)
+    assert critic is not None
+    return critic.double().cpu()
 
 
 def model_of(run: Run, seed: int) -> System:

@@ -28,7 +28,7 @@ from gradlab.measurement.problem import starts_of
 from gradlab.measurement.shared_truth import shared_truth
 from gradlab.progress import silent
 from gradlab.statistics.grams import Grams
-from gradlab.training.measured.gradient_errors import model_of
+from gradlab.training.measured.gradient_errors import critic_of, model_of
 from gradlab.training.state import Run
 from gradlab.truth.reasons import Status
 from gradlab.truth.truth import matched_truth
@@ -98,7 +98,7 @@ def _draw(run: Run, seed: int) -> int:
 
 
 def _estimator(run: Run, seed: int) -> Estimator:
-    model, critic = model_of(run, seed), run.learner.critic_of(seed).double().cpu()
+    model, critic = model_of(run, seed), critic_of(run, seed)
     return Estimator(
         model, model, "first", Tail(max(run.algorithm.horizons), critic, run.task.discount)
     )

@@ -70,6 +70,6 @@ class SeedMeasurements:
         if run.dynamics is not None and run.dynamics.fitted:
             task = replace(task, prior=run.dynamics.system_of(member))
         # The instrument needs values of actions: without them it measures the task and the model.
-        valued = run.algorithm.target.kind == Q
+        valued = run.algorithm.critics > 0 and run.algorithm.target.kind == Q
         critic = run.learner.critic_of(member) if valued else None
         return Question(task, critic, run.learner.seeds[member])
