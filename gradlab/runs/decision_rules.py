@@ -17,6 +17,7 @@ from gradlab.runs.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
 from gradlab.statistics.intervals import Interval, bootstrap_counts, interval, pseudo_values
 from gradlab.statistics.moments import Array, Estimate, combine
+from gradlab.statistics.number import Decision, Number, decide
 from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 
@@ -182,6 +183,10 @@ class LogRatio:
     low: float
     high: float
     se: float
+
+    def against(self, samples: int, ratio: float = 1.0) -> Decision:
+        """Whether `samples` of what is behind it decide that it is above or below a ratio."""
+        return decide(Number(self.value, self.low, self.high, samples, self.se), log(ratio))
 
 
 def best_horizons(profile: Profile, name: str) -> tuple[list[int], RankSet] | None:

@@ -20,9 +20,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from gradlab.runs.one_step import LINEAR, TRUE_CELL, UNIT, Cell, Share, share_columns
-from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
+from gradlab.statistics.number import Number, decide
 from gradlab.statistics.paired import level_of, mean_interval, ratio_of_means
 from gradlab.statistics.selection import RankSet, largest
 from gradlab.storage.codec import scalar, stored
@@ -180,16 +180,11 @@ class Realised:
         """Further judging starts that would show a cell's sign; None where no affordable number."""
         missing = []
         for k, ends in enumerate(self._simultaneous(cell)):
-            value = self.change(cell, k).value
-            if ends.low > 0 or ends.high < 0:
-                missing.append(0)
-                continue
-            # From the end that faces 0; half an interval counts as `Z` standard errors.
-            half = value - ends.low if value > 0 else ends.high - value
-            more = more_samples(value, half / Z, self.judges)
-            if more is None:
+            change = Number(self.change(cell, k).value, ends.low, ends.high, self.judges)
+            decision = decide(change, 0.0)
+            if decision.more is None:
                 return None
-            missing.append(max(more, 1))
+            missing.append(0 if decision.decided else max(decision.more, 1))
         return max(missing)
 
     def curvature(self, length: int = 0) -> float:

@@ -3,8 +3,8 @@
 decided above   the whole 95% interval lies above the threshold
 decided below   the whole interval lies below it
 undecided       the threshold lies in between: M more samples would decide, were the number what
-                it is estimated to be (`comparison.more_samples`, from the end of the interval
-                that faces the threshold)
+                it is estimated to be (`comparison.more_samples`, by its standard error, or where
+                only the interval is known by the end that faces the threshold)
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class Number:
             return True
         near, far = sorted((abs(self.low), abs(self.high)))
         return self.low * self.high > 0 and far > DECADE * near
+
+    @property
+    def negative(self) -> Number:
+        return Number(-self.value, -self.high, -self.low, self.n, self.se)
 
     @property
     def clipped(self) -> float:
@@ -86,5 +90,6 @@ def decide(number: Number, threshold: float, power: float = POWER) -> Decision:
         return Decision("undecided", "unknown", None)
     above = value > threshold
     half = value - number.low if above else number.high - value
-    more = more_samples(abs(value - threshold), half / Z, number.n, power)
+    se = number.se if isfinite(number.se) else half / Z
+    more = more_samples(abs(value - threshold), se, number.n, power)
     return Decision("undecided", "above" if above else "below", more)

@@ -11,12 +11,12 @@ import numpy as np
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
-from gradlab.statistics.comparison import difference, more_samples
+from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Interval
-from gradlab.verdicts.phrases import SAME, capital, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import SAME, capital, missing, ratio_of, ratio_span, same
 from gradlab.verdicts.screen import NOTHING, Fact, Screen
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import gradient, horizons, known, listed, percent, rounded_up, two
+from gradlab.wording import gradient, horizons, known, listed, percent, two
 
 SHOWN, LEAD = 36, 8  # characters of a value, and of what it shares with the other
 PARTS = {
@@ -169,10 +169,7 @@ def _finite(comparison: Comparison, name: str, quantity: str) -> list[int]:
 
 
 def _more(comparison: Comparison, ratio: LogRatio) -> str:
-    missing = more_samples(abs(ratio.value), ratio.se, comparison.samples)
-    if missing is None:
-        return "no affordable number of samples would tell"
-    return f"about {rounded_up(missing)} more samples in each would tell"
+    return f"{missing(ratio.against(comparison.samples), 'samples in each')} decide"
 
 
 def _samples(comparison: Comparison) -> str:

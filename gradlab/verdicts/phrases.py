@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from math import exp, log
 
-import numpy as np
-
 from gradlab.runs.decision_rules import LogRatio
-from gradlab.runs.profile import Profile
-from gradlab.statistics.comparison import more_samples
+from gradlab.statistics.number import Decision
 from gradlab.wording import rounded_up, span, times
 
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -33,19 +30,16 @@ def inverse(ratio: LogRatio) -> LogRatio:
     return LogRatio(-ratio.value, -ratio.high, -ratio.low, ratio.se)
 
 
-def more(profile: Profile, gap: float, se: float) -> str:
-    """How many more samples would tell a quantity with this gap from what it is compared with."""
-    return enough(gap, se, int(profile.config["starts"]))
+def missing(decision: Decision, of: str = "samples") -> str:
+    """about 120 more samples would: what an undecided number lacks."""
+    return f"more {of} would" if decision.guess == "unknown" else further(decision.more, of)
 
 
-def enough(gap: float, se: float, samples: int, of: str = "samples") -> str:
-    """The same where `samples` of something are behind the quantity."""
-    if not np.isfinite(gap) or not np.isfinite(se) or gap <= 0:
-        return f"more {of} would"
-    missing = more_samples(gap, se, samples)
-    if missing is None:
+def further(more: int | None, of: str = "samples") -> str:
+    """The same of a count: 0 where the present ones should do, None where none is affordable."""
+    if more is None:
         return f"no affordable number of {of} would"
-    return f"about {rounded_up(missing)} more {of} would" if missing else "a few more would"
+    return f"about {rounded_up(more)} more {of} would" if more else "a few more would"
 
 
 def capital(text: str) -> str:

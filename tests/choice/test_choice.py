@@ -63,7 +63,7 @@ def test_ties_stay_in_the_set_and_the_missing_samples_are_told():
     assert all(each.more > 0 for each in chosen.mse.partings)
     said = statements(chosen)[0]
     assert not said.decided
-    assert "more would separate" in said.text
+    assert "more samples would separate" in said.text
 
 
 def covered(shape, trials, N=64, batch=64):

@@ -96,3 +96,12 @@ def test_the_samples_promised_for_the_sign_of_a_gain_decide_it():
     assert np.mean([decide(measured(size), 0.0).kind == "above" for _ in range(100)]) > 0.75
     fewer = 48 + int(np.median(promised)) // 5
     assert np.mean([decide(measured(fewer), 0.0).kind == "above" for _ in range(100)]) < 0.75
+
+
+def test_a_known_standard_error_prices_the_decision_in_the_place_of_the_interval():
+    plain = Number(0.5, -0.1, 1.1, 64)
+    assert decide(Number(0.5, -0.1, 1.1, 64, 0.6 / stats.norm.ppf(0.975)), 0.0) == decide(
+        plain, 0.0
+    )
+    assert decide(Number(0.5, -0.1, 1.1, 64, 0.2), 0.0).more < decide(plain, 0.0).more
+    assert decide(plain.negative, 0.0).more == decide(plain, 0.0).more

@@ -80,7 +80,7 @@ def test_a_clean_run_says_how_many_bad_gradients_it_cannot_exclude(path: Path) -
 @pytest.mark.parametrize(
     ("share", "windows", "start", "decided"),
     [(0.9, 10, "The actor is saturated", True), (0.1, 10, "The actor is not saturated", True),
-     (0.55, 2, "Undecided if the actor is saturated", False)],
+     (0.55, 2, "Undecided whether the actor is saturated", False)],
 )  # fmt: skip
 def test_saturation_is_that_of_late(
     path: Path, share: float, windows: int, start: str, decided: bool
@@ -119,7 +119,7 @@ def test_noise_is_told_from_a_signal_that_is_not_yet_seen(path: Path) -> None:
     assert noise.decided and noise.text.startswith("The gradient is no better than noise")
     unknown = said(path.with_name("b.h5"), "signal", successive=[burst(40, 0.03, 0.03)])
     assert not unknown.decided
-    assert "about 220 more pairs would tell" in unknown.text  # 32 ((1.96 + 0.84)² − 1), rounded up
+    assert "about 220 more pairs would decide" in unknown.text  # 32 ((1.96 + 0.84)² − 1)
 
 
 def test_bursts_of_long_ago_say_so(path: Path) -> None:

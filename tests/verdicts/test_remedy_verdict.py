@@ -88,8 +88,8 @@ def test_what_is_not_shown_says_how_many_more_fits_would_tell():
     first, second = verdict(planted({"dd": 0.8}, noise=0.3))
     assert not first.decided and not second.decided
     assert "the directional-derivative loss looks best, " in first.text
-    assert first.text.endswith(" more fits would tell.")
-    assert "not shown to matter here; about " in second.text and " more fits would tell; " in (
+    assert first.text.endswith(" more fits would decide.")
+    assert "not shown to matter here; about " in second.text and " more fits would decide; " in (
         second.text
     )
 

@@ -40,7 +40,7 @@ def test_weights_that_gain_nothing_are_undecided():
     rule = contender("MPG rule, iteration 0 of 9000", 0.9, saved=(0.8, 1.2))
     (sentence,) = weights(choice(contender("mse", 0.84, against=(0.9, 1.1)), rule))
     assert not sentence.decided
-    assert sentence.text.startswith("Undecided if weights help. Measured optimal weights")
+    assert sentence.text.startswith("Undecided whether they help. Measured optimal weights")
 
 
 def test_weights_lost_in_noise_and_no_pair_have_their_own_words():

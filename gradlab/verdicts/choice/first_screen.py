@@ -5,9 +5,10 @@ from __future__ import annotations
 from gradlab.choice.values import Best, Cell, Choice, Tried
 from gradlab.statistics.quantities import QUANTITIES
 from gradlab.verdicts.choice.sentences import CALLED, cell_words, cells_words, statements
+from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import cosine, cosines, rounded_up, span, two
+from gradlab.wording import cosine, cosines, span, two
 
 MANY = 4  # cells in a row that a headline names before it counts
 
@@ -75,11 +76,10 @@ def _sure(found: Best) -> str:
     if len(found.kept) == 1:
         return "sure (nothing else may be best, 95%)"
     if not found.partings:
-        return "not sure; no affordable number of samples would tell"
+        return f"not sure; {further(None)} decide"
     first = found.partings[0]
     rival = first.member if first.rival == found.cell else first.rival
-    more = f"about {rounded_up(first.more)} more samples would part it from {cell_words(rival)}"
-    return f"not sure; {more}"
+    return f"not sure; {further(first.more)} separate it from {cell_words(rival)}"
 
 
 def _fact(choice: Choice, found: Best) -> Fact:

@@ -10,9 +10,9 @@ from math import exp, isfinite, log
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.wording import batches, cosine, horizons, rounded_up, span, times
+from gradlab.verdicts.phrases import SAME, capital, further
+from gradlab.wording import batches, cosine, horizons, span, times
 
-SAME = 1.05  # errors within 5% of one another are called the same
 CALLED = {
     "gain": "gain (what one small step adds to the return, in shares of the best one)",
     "mse": "mean squared error",
@@ -106,10 +106,9 @@ def _tried(choice: Choice) -> list[Statement]:
 
 def _more(found: Best) -> str:
     if not found.partings:
-        return " No affordable number of samples would shrink it."
+        return f" {capital(further(None))} shrink it."
     told = [
-        f"about {rounded_up(each.more)} more would separate {cell_words(each.member)} from "
-        f"{cell_words(each.rival)}"
+        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.rival)}"
         for each in found.partings[:FEW]
     ]
     return f" Not enough samples to say more: {'; '.join(told)}."

@@ -8,6 +8,7 @@ from math import isfinite, sqrt
 from gradlab.runs.logs import LogsRun
 from gradlab.runs.logs_numbers import TOLERANCE, Agreement, agreements, supported
 from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.phrases import further
 from gradlab.wording import cosine, cosines, horizons, percent, rounded_up, steps
 
 
@@ -97,13 +98,11 @@ def _whole(run: LogsRun, whole: Sequence[Agreement]) -> list[Sentence]:
 
 
 def _enough(found: Sequence[Agreement]) -> str:
-    known = [each.more for each in found if each.more is not None]
-    if not known:
-        return "no affordable number of trajectories would tell"
-    few, most = rounded_up(min(known)), rounded_up(max(known))
-    if not most:
-        return "a few more trajectories would tell"
-    return f"about {few if few == most else f'{few}–{most}'} more trajectories would tell"
+    counts = [each.more for each in found if each.more is not None]
+    few, most = (rounded_up(end(counts, default=0)) for end in (min, max))
+    if few == most:
+        return f"{further(max(counts, default=None), 'trajectories')} decide"
+    return f"about {few}–{most} more trajectories would decide"
 
 
 def _gap(each: Agreement) -> str:

@@ -7,8 +7,9 @@ from math import isfinite, sqrt
 from gradlab.runs.logs import LogsRun
 from gradlab.runs.logs_numbers import SUPPORTED, Agreement, agreements, numbers, supported
 from gradlab.verdicts.logs.sentences import verdict
+from gradlab.verdicts.phrases import further
 from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.wording import cosine, cosines, percent, rounded_up, span, steps, two
+from gradlab.wording import cosine, cosines, percent, span, steps, two
 
 
 def screen(run: LogsRun) -> Screen:
@@ -60,8 +61,8 @@ def _alone(run: LogsRun) -> tuple[str, Light, str]:
 def _sure(open_: list[Agreement]) -> str:
     if not open_:
         return "shown (95%)"
-    known = [each.more for each in open_ if each.more]
-    more = f"; about {rounded_up(max(known))} more trajectories would decide" if known else ""
+    counts = [each.more for each in open_ if each.more]
+    more = f"; {further(max(counts), 'trajectories')} decide" if counts else ""
     return f"{len(open_)} horizons are open{more}"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from gradlab.runs.decision_rules import LogRatio, judged_estimator, judged_horizons, ratio_to_best
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.verdicts.phrases import SAME, capital, inverse, more, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import SAME, capital, inverse, missing, ratio_of, ratio_span, same
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, samples
 
@@ -34,10 +34,11 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     if same(ratio):
         text = f"The data gradient and {who} {at} have the same error to within"
         return [Sentence(ABOUT, True, f"{text} {percent(SAME - 1)} ({n}).")]
-    if ratio.low > 0:
+    decision = ratio.against(int(profile.config["starts"]))
+    if decision.kind == "above":
         text = f"{capital(who)} {at} is {ratio_of(ratio)} more accurate than the data gradient"
         return [Sentence(ABOUT, True, f"{text} ({numbers}).{_poor_critic(profile)}")]
-    if ratio.high < 0:
+    if decision.kind == "below":
         turned = inverse(ratio)
         text = (
             f"The data gradient is {ratio_of(turned)} more accurate than {who} {at} (mean "
@@ -47,7 +48,7 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     text = (
         f"Undecided whether the data gradient or {who} {at} is more accurate: the ratio of their "
         f"mean squared errors is {ratio_of(ratio)[:-1]} (CI {ratio_span(ratio)}, {n}); "
-        f"{more(profile, abs(ratio.value), ratio.se)} separate them."
+        f"{missing(decision)} separate them."
     )
     return [Sentence(ABOUT, False, text)]
 

@@ -23,16 +23,16 @@ from gradlab.runs.decision_rules import (
     usable_horizon,
 )
 from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.selection import RankSet, separations
-from gradlab.verdicts.phrases import SAME, capital, inverse, more, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import SAME, capital, further, inverse, ratio_of, ratio_span, same
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import (
     cosine,
     gradient,
     horizons,
     percent,
-    rounded_up,
     samples,
     span,
     steps,
@@ -95,10 +95,9 @@ def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
         return ""
     found = separations(ranks, int(profile.config["starts"]))
     if not found:
-        return "; no affordable number of samples would separate them"
+        return f"; {further(None)} separate them"
     first = found[0]
-    member, rival = over[first.member], over[first.rival]
-    return f"; about {rounded_up(first.more)} more samples would separate {member} from {rival}"
+    return f"; {further(first.more)} separate {over[first.member]} from {over[first.rival]}"
 
 
 def _against_zero(profile: Profile, name: str, at: int) -> str:
@@ -173,7 +172,7 @@ def _obstacle(profile: Profile, name: str, at: int) -> str:
 
 def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
     """Samples that would settle the first horizon in doubt, by its direction or by its error."""
-    over = judged_horizons(profile, name)
+    over, starts = judged_horizons(profile, name), int(profile.config["starts"])
     at = min(found.value + 1, max(over))
     measured = profile.estimate(name, "cosine", at)
     ends, ratio = (
@@ -181,5 +180,6 @@ def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
         ratio_to_best(profile, (name, at), name, over),
     )
     if ratio is not None and not ends.low < COSINE <= ends.high:
-        return more(profile, abs(ratio.value - log(EXCESS)), ratio.se)
-    return more(profile, abs(measured.value - COSINE), jackknife_se(measured.left_out))
+        return further(more_samples(abs(ratio.value - log(EXCESS)), ratio.se, starts))
+    se = jackknife_se(measured.left_out)
+    return further(more_samples(abs(measured.value - COSINE), se, starts))

@@ -12,8 +12,9 @@ from gradlab.runs.decision_rules import (
     needed_batch,
 )
 from gradlab.runs.profile import Profile
+from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import jackknife_se
-from gradlab.verdicts.phrases import more
+from gradlab.verdicts.phrases import further
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import batches, cosine, gradient, samples, span
 
@@ -36,9 +37,10 @@ def batch(profile: Profile, name: str) -> list[Sentence]:
         return [Sentence("samples", True, text)]
     if found.batch is None or not np.isfinite(found.batch.high):
         se = jackknife_se(profile.estimate(name, "cosine", at).left_out)
-        enough = more(profile, abs(found.value - DIRECTION), se)
+        gap, starts = abs(found.value - DIRECTION), int(profile.config["starts"])
+        enough = further(more_samples(gap, se, starts))
         text = (
-            f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {enough} tell."
+            f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {enough} decide."
         )
         return [Sentence("samples", False, text)]
     ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"

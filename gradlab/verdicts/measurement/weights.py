@@ -28,7 +28,7 @@ def weights(choice: Choice | None) -> list[Sentence]:
         f"Measured optimal weights: {named}; on {pair.unseen} samples that did not choose them "
         f"their MSE is {' and '.join(words for _, words in told)}."
     )
-    return [Sentence("weights", decided, text if decided else f"Undecided if weights help. {text}")]
+    return [_sentence(decided, text)]
 
 
 def _by_gain(pair: Mixing, found: Weights) -> Sentence:
@@ -43,7 +43,11 @@ def _by_gain(pair: Mixing, found: Weights) -> Sentence:
         f"two {single.cosine:.0%} (difference {ahead.low:+.0%} to {ahead.high:+.0%})."
     )
     decided = ahead.low > 0 or ahead.high < 0
-    return Sentence("weights", decided, text if decided else f"Undecided if weights help. {text}")
+    return _sentence(decided, text)
+
+
+def _sentence(decided: bool, text: str) -> Sentence:
+    return Sentence("weights", decided, text if decided else f"Undecided whether they help. {text}")
 
 
 def _named(pair: Mixing, found: Weights) -> str:

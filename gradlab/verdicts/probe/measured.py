@@ -7,15 +7,16 @@ from math import inf, log
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import HALF
-from gradlab.runs.decision_rules import COSINE, EXCESS
+from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.runs.probe.tables import jacobian_ratio
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.phrases import SAME, capital, enough
+from gradlab.verdicts.phrases import SAME, capital, missing
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.premises import void
 from gradlab.wording import gradient, horizons, span, steps, times, two
@@ -28,21 +29,21 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
     """What to set, what to mend, and why; nothing without a measurement."""
     if not run.measured:
         return []
-    if told := void(run):
-        return [Sentence("premises", True, each) for each in told]
+    if reasons := void(run):
+        return [Sentence("premises", True, reason) for reason in reasons]
     parts = (
         _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
         _exponent,
     )  # fmt: skip
-    return [each for part in parts if (each := part(run)) is not None]
+    return [sentence for part in parts if (sentence := part(run)) is not None]
 
 
 def _step(run: ProbeRun) -> Sentence | None:
     """The step that the newest measurement recommends, from the facts that a report reads."""
-    found = facts_of(run)
-    if found is None or found.best is None:
+    facts = facts_of(run)
+    if facts is None or facts.best is None:
         return None
-    screen = recommendation(found)
+    screen = recommendation(facts)
     text = f"{screen.headline} This is {screen.sure} ({_starts(run)}, at visited states)."
     return Sentence("gain", screen.light == "act", text)
 
@@ -58,16 +59,16 @@ def _horizon(run: ProbeRun) -> Sentence | None:
     low, high = int(_newest(run, "kept_low")), int(_newest(run, "kept_high"))
     name = run.estimators[int(_newest(run, "chosen_estimator"))]
     who = gradient(name) if name == "data" else f"{gradient(name)} at h = {at:.0f}"
-    told = (
+    best = (
         f"the error of one batch of {_newest(run, 'batch'):.0f} is smallest for {who} (95% set: "
         f"{_set(run)}; {_starts(run)}){_before(run, low, high)}"
     )
     if (low, high) == (0, run.horizon):
-        text = f"Undecided which horizon is best, 0 and {high} may both be: {told}"
-        more = "more starts tell (gradlab.measure)"
+        text = f"Undecided which horizon is best, 0 and {high} may both be: {best}"
+        more = "more starts decide (gradlab.measure)"
         return Sentence("horizon", False, f"{text}; {more}.{_usable(run)}")
     yours = "The horizon of your own loop is not known to the probe: compare it with this."
-    return Sentence("horizon", True, f"{capital(told)}.{_usable(run)} {yours}")
+    return Sentence("horizon", True, f"{capital(best)}.{_usable(run)} {yours}")
 
 
 def _set(run: ProbeRun) -> str:
@@ -123,13 +124,13 @@ def _weights(run: ProbeRun) -> Sentence | None:
     if not np.isfinite([value, low, high]).all():
         return None
     text = f"w_0 = {two(value)} (CI {span(low, high)}, {_starts(run)}), w_{run.horizon} the rest"
-    if low > HALF or high < HALF:
-        more = "less" if high < HALF else "more"
+    decision = decide(Number(value, low, high, _count(run), (high - low) / (2 * Z)), HALF)
+    if decision.decided:
+        more = "less" if decision.kind == "below" else "more"
         return Sentence("weights", True, f"Measured optimal weights: {text}: {more} than half on "
                         f"the critic's own gradient.")  # fmt: skip
-    missing = enough(abs(value - HALF), (high - low) / (2 * Z), _count(run), "starts")
-    text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; {missing}."
-    return Sentence("weights", False, text)
+    text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; "
+    return Sentence("weights", False, f"{text}{missing(decision, 'starts')}.")
 
 
 def _rivals(run: ProbeRun) -> Sentence | None:
@@ -141,10 +142,10 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     ratio = sized(exp(gap[-1]), exp(low[-1]), exp(high[-1]), _starts(run))
     text = f"one batch of {gradient('model')} at h = {run.horizon} has {ratio} the error of one of "
     text += gradient("data")
-    if low[-1] <= 0 <= high[-1]:
-        missing = enough(abs(gap[-1]), se[-1], _count(run), "starts")
-        text = f"Undecided if model or data is nearer to the truth: {text}; {missing}."
-        return Sentence("rivals", False, text)
+    decision = decide(_number(run, "over_data"), 0.0)
+    if not decision.decided:
+        text = f"Undecided whether model or data is nearer to the truth: {text}; "
+        return Sentence("rivals", False, f"{text}{missing(decision, 'starts')}.")
     turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
     at = f"; at step {turned[-1]:,.0f} it was the other way round" if len(turned) else ""
     return Sentence("rivals", True, f"{capital(text)}{at}.")
@@ -152,39 +153,37 @@ def _rivals(run: ProbeRun) -> Sentence | None:
 
 def _source(run: ProbeRun) -> Sentence | None:
     """Form 3: does the critic or the model make the bias of the longest gradient?"""
-    gap, se = _newest(run, "critic_gap"), _newest(run, "critic_gap_se")
-    if not np.isfinite([gap, se]).all():
+    gap = _number(run, "critic_gap")
+    if not np.isfinite([gap.value, gap.se]).all():
         return None
-    low, high = gap - Z * se, gap + Z * se
-    told = (
+    numbers = (
         f"the squared bias that stays with the simulator's own dynamics, less half of the model "
-        f"gradient's, is {two(gap)} (CI {span(low, high)}, h = {run.horizon}, {_starts(run)})"
+        f"gradient's, is {two(gap.value)} (CI {span(gap.low, gap.high)}, h = {run.horizon}, "
+        f"{_starts(run)})"
     )
-    if low > 0:
-        return Sentence("source", True, f"The critic makes most of the bias: {told}.")
-    if high < 0:
-        text = f"The model makes most of the bias, not the critic: {told}."
+    decision = decide(gap, 0.0)
+    if decision.kind == "above":
+        return Sentence("source", True, f"The critic makes most of the bias: {numbers}.")
+    if decision.kind == "below":
+        text = f"The model makes most of the bias, not the critic: {numbers}."
         return Sentence("source", True, text)
-    missing = enough(abs(gap), se, _count(run), "starts")
-    text = f"Undecided whether critic or model makes most of the bias: {told}; {missing}."
-    return Sentence("source", False, text)
+    text = f"Undecided whether critic or model makes most of the bias: {numbers}; "
+    return Sentence("source", False, f"{text}{missing(decision, 'starts')}.")
 
 
 def _bound(run: ProbeRun) -> Sentence | None:
     """The critic against the largest return that the rewards seen allow."""
-    value, se, bound = (_newest(run, name) for name in ("value", "value_se", "return_bound"))
-    if not np.isfinite([value, se, bound]).all():
+    mean, bound = _number(run, "value"), _newest(run, "return_bound")
+    if not np.isfinite([mean.value, mean.se, bound]).all():
         return None
-    low, high = value - Z * se, value + Z * se
-    told = f"its mean value is {two(value)} (CI {span(low, high)}, {_starts(run)}), "
-    told += f"the largest |reward| so far allows ± {two(bound)}"
-    if max(low, -high) > bound:
-        return Sentence("critic", True, f"The critic is beyond its bound: {told}.")
-    if max(-low, high) < bound:
-        return Sentence("critic", True, f"The critic is within its bound: {told}.")
-    missing = enough(abs(abs(value) - bound), se, _count(run), "starts")
-    return Sentence("critic", False, f"Undecided if the critic is within its bound: {told}; "
-                    f"{missing}.")  # fmt: skip
+    numbers = f"its mean value is {two(mean.value)} (CI {span(mean.low, mean.high)}, "
+    numbers += f"{_starts(run)}), the largest |reward| so far allows ± {two(bound)}"
+    decision = decide(mean if mean.value >= 0 else mean.negative, bound)
+    if decision.decided:
+        where = "beyond" if decision.kind == "above" else "within"
+        return Sentence("critic", True, f"The critic is {where} its bound: {numbers}.")
+    text = f"Undecided whether the critic is within its bound: {numbers}; "
+    return Sentence("critic", False, f"{text}{missing(decision, 'starts')}.")
 
 
 def _jacobians(run: ProbeRun) -> Sentence | None:
@@ -206,8 +205,10 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
     if low > 1 or high < 1:
         worse = "worse than at first; refit the model there" if low > 1 else "better than at first"
         return Sentence("jacobians", True, f"{text}, {worse}.")
-    missing = enough(abs(log(ratio)), (log(high) - log(low)) / (2 * Z), _count(run), "starts")
-    return Sentence("jacobians", False, f"{text}; undecided if they drift: {missing}.")
+    se = (log(high) - log(low)) / (2 * Z)
+    decision = LogRatio(log(ratio), log(low), log(high), se).against(_count(run))
+    drift = f"undecided whether they drift: {missing(decision, 'starts')}"
+    return Sentence("jacobians", False, f"{text}; {drift}.")
 
 
 def _lost(run: ProbeRun) -> Sentence | None:
@@ -244,20 +245,20 @@ def _variance(run: ProbeRun) -> Sentence | None:
 
 def _exponent(run: ProbeRun) -> Sentence | None:
     """Do perturbations of the closed loop grow?"""
-    rate, se = _newest(run, "lyapunov"), _newest(run, "lyapunov_se")
-    if not np.isfinite([rate, se]).all():
+    rate = _number(run, "lyapunov")
+    if not np.isfinite([rate.value, rate.se]).all():
         return None
-    low, high = rate - Z * se, rate + Z * se
-    told = f"λ = {two(rate)} per step (CI {span(low, high)}, {_starts(run)})"
-    if low > 0:
-        grown = f"e-fold in {two(1 / rate)} steps (CI {span(1 / high, 1 / low)})"
-        text = f"Perturbations of the closed loop grow, {grown}: {told}."
+    numbers = f"λ = {two(rate.value)} per step (CI {span(rate.low, rate.high)}, {_starts(run)})"
+    decision = decide(rate, 0.0)
+    if decision.kind == "above":
+        ends = span(1 / rate.high, 1 / rate.low)
+        grown = f"e-fold in {two(1 / rate.value)} steps (CI {ends})"
+        text = f"Perturbations of the closed loop grow, {grown}: {numbers}."
         return Sentence("growth", True, text)
-    if high < 0:
-        return Sentence("growth", True, f"Perturbations of the closed loop die out: {told}.")
-    missing = enough(abs(rate), se, _count(run), "starts")
-    return Sentence("growth", False, f"Undecided if perturbations of the closed loop grow: {told}; "
-                    f"{missing}.")  # fmt: skip
+    if decision.kind == "below":
+        return Sentence("growth", True, f"Perturbations of the closed loop die out: {numbers}.")
+    text = f"Undecided whether perturbations of the closed loop grow: {numbers}; "
+    return Sentence("growth", False, f"{text}{missing(decision, 'starts')}.")
 
 
 def exp(x: float) -> float:
@@ -269,6 +270,12 @@ def exp(x: float) -> float:
 def _newest(run: ProbeRun, name: str) -> float:
     """A number of the newest measurement; NaN where it has none."""
     return float(run.measured[name][-1]) if name in run.measured else float("nan")
+
+
+def _number(run: ProbeRun, name: str) -> Number:
+    """A number of the newest measurement with its interval, from its standard error."""
+    value, se = _newest(run, name), _newest(run, f"{name}_se")
+    return Number(value, value - Z * se, value + Z * se, _count(run), se)
 
 
 def _count(run: ProbeRun) -> int:

@@ -17,9 +17,10 @@ from gradlab.runs.decision_rules import DIRECTION
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
 from gradlab.statistics.intervals import Z
+from gradlab.statistics.number import Number, decide
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.phrases import enough
+from gradlab.verdicts.phrases import missing
 from gradlab.verdicts.probe.measured import on_the_task
 from gradlab.wording import batches, cosine, cosines, duration, percent, span, two
 
@@ -31,9 +32,8 @@ NEEDED = DIRECTION**2 / (1 - DIRECTION**2)  # times the noise scale: batches for
 def verdict(run: ProbeRun) -> list[Sentence]:
     """What to stop for, then what to set, what to mend, why, and what the probe cost."""
     first = (_alarms(run), _lost(run), _saturation(run), _signal(run))
-    told = (*first, *on_the_task(run), _cost(run))
-    known = [each for each in told if each is not None]
-    return sorted(known, key=lambda each: each.about != "premises")
+    sentences = [each for each in (*first, *on_the_task(run), _cost(run)) if each is not None]
+    return sorted(sentences, key=lambda each: each.about != "premises")
 
 
 def _alarms(run: ProbeRun) -> Sentence:
@@ -74,17 +74,16 @@ def _saturation(run: ProbeRun) -> Sentence | None:
     mean, n = passes @ share[known] / passes.sum(), int(passes.sum())
     j, margin = int(np.argmax(mean)), sqrt(log(2 / RISK) / (2 * n))
     low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
-    told = (
+    numbers = (
         f"action {j}, at its limit most often, is there in {percent(mean[j])} of its values (CI "
         f"{percent(low)} to {percent(high)}, N = {n} passes up to step "
         f"{run.vitals['step'][known[-1]]:,.0f})"
     )
-    if low > HALF:
-        return Sentence("saturation", True, f"The actor is saturated: {told}.")
-    if high < HALF:
-        return Sentence("saturation", True, f"The actor is not saturated: {told}.")
-    missing = enough(abs(mean[j] - HALF), margin / Z, n, "passes")
-    text = f"Undecided if the actor is saturated: {told}; {missing}."
+    decision = decide(Number(mean[j], low, high, n, margin / Z), HALF)
+    if decision.decided:
+        word = "saturated" if decision.kind == "above" else "not saturated"
+        return Sentence("saturation", True, f"The actor is {word}: {numbers}.")
+    text = f"Undecided whether the actor is saturated: {numbers}; {missing(decision, 'passes')}."
     return Sentence("saturation", False, text)
 
 
@@ -95,9 +94,10 @@ def _signal(run: ProbeRun) -> Sentence | None:
         return None
     whole = pooled(found[-RECENT:])
     low, high = whole.share - Z * whole.se, min(whole.share + Z * whole.se, 1.0)
+    signal = decide(Number(whole.share, low, high, whole.pairs, whole.se), 0.0)
     n = f"N = {whole.pairs:,} pairs of successive batches, {_stretch(at[-RECENT:])}"
     n += "; none since was finite" if run.successive["step"][-1] > at[-1] else ""
-    if low > 0:
+    if signal.kind == "above":
         return Sentence("signal", True, _clear_signal(whole, low, high, n))
     share = f"{percent(whole.share)} (CI {percent(low)} to {percent(high)}, {n})"
     if high < NOISE:
@@ -105,9 +105,10 @@ def _signal(run: ProbeRun) -> Sentence | None:
         needed = batches(_batches(high))
         text += f"that a cosine of {DIRECTION:g} needs at least {needed} batches at a time."
         return Sentence("signal", True, text)
-    missing = enough(whole.share, whole.se, whole.pairs, "pairs")
-    text = f"Undecided if there is a signal in the gradient: {share} of its squared norm; {missing}"
-    return Sentence("signal", False, f"{text} tell.")
+    text = f"Undecided whether there is a signal in the gradient: {share} of its squared norm; "
+    # An estimate below 0 is no estimate of how many pairs it takes.
+    enough = missing(signal, "pairs") if whole.share > 0 else "more pairs would"
+    return Sentence("signal", False, f"{text}{enough} decide.")
 
 
 def _clear_signal(whole: Signal, low: float, high: float, n: str) -> str:

@@ -19,8 +19,8 @@ from gradlab.runs.remedies.values import CLIPPED, SMOOTH, Key, Pair
 from gradlab.statistics.comparison import difference, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.verdicts.phrases import inverse
-from gradlab.verdicts.remedies.variance_and_bias import best_horizon, by, further, remedy
+from gradlab.verdicts.phrases import further, inverse
+from gradlab.verdicts.remedies.variance_and_bias import best_horizon, by, remedy
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import times
 
@@ -44,8 +44,8 @@ class OfTrials:
     def more(self, ratio: LogRatio) -> str:
         if self.run.trials == 1:
             starts = int(self.run.config["starts"])
-            return further(more_samples(ratio.value, ratio.se, starts), "start")
-        return further(more_trials(ratio, self.run.trials), "fit")
+            return f"{further(more_samples(ratio.value, ratio.se, starts), 'starts')} decide"
+        return f"{further(more_trials(ratio, self.run.trials), 'fits')} decide"
 
     @property
     def groups(self) -> int:

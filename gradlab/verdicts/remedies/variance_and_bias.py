@@ -19,9 +19,9 @@ from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference, log_ratio, more_samples
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.moments import Estimate
-from gradlab.verdicts.phrases import capital, inverse, same
+from gradlab.verdicts.phrases import capital, further, inverse, same
 from gradlab.verdicts.sentence import Sentence
-from gradlab.wording import horizons, rounded_up, span, two
+from gradlab.wording import horizons, span, two
 from gradlab.wording import ratio as sized
 
 ABOUT = "remedy"
@@ -73,7 +73,7 @@ class OfProfiles:
 
     def more(self, ratio: LogRatio) -> str:
         count = more_samples(ratio.value, ratio.se, self.comparison.samples)
-        return further(count, "sample")
+        return f"{further(count)} decide"
 
     @property
     def groups(self) -> int:
@@ -182,14 +182,6 @@ def _missing(evidence: Evidence) -> str:
     """How many more samples would tell the least errors apart, were they what they seem."""
     ratio = evidence.least()
     return "" if ratio is None or same(ratio) else f"; {evidence.more(ratio)}"
-
-
-def further(count: int | None, unit: str) -> str:
-    """about 12 more samples would tell"""
-    if count is None:
-        return f"no affordable number of {unit}s would tell"
-    shown = rounded_up(max(count, 1))
-    return f"about {shown} more {unit}{'s' * (shown > 1)} would tell"
 
 
 def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
