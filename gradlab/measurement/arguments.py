@@ -1,4 +1,4 @@
-"""What a measurement refuses before anything is computed: numbers, memory, networks, estimators."""
+"""Arguments of a measurement that are refused at once: numbers, memory, networks, estimators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Do the papers' theorems apply here, and what do they promise? Constants from a few of the starts.
+"""The papers' bounds, from constants of a few of the starts, and the assumptions that do not hold.
 
     MPG Thm 2      gradients of the first action through a model's own states
     MAAC Lemma A.1 a model's derivatives on the simulator's states

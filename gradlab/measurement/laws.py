@@ -1,4 +1,4 @@
-"""At the law of which states a gradient is judged, and against which truth.
+"""The law of the states where gradients are taken, and the truth that they are compared with.
 
     visited   states that the policy visits from the task's starts, ν, where an update takes its
               gradients; the truth is the gradient of the return, ∇_θ E_ζ[V^π]

@@ -1,4 +1,4 @@
-"""How fast this machine is now, by a probe of less than a second, and what a measurement counts.
+"""Rates of this machine, by a test of less than a second, and the counts of a measurement.
 
 Each piece of work is done a few times on few rows: a prediction that is good to a factor of two is
 enough (`gradlab.measurement.prices`).

@@ -1,4 +1,4 @@
-"""Does the error matter for learning? One step along each gradient, and the return it makes.
+"""One step along each gradient, and the change of the return: the effect of an error on learning.
 
     ΔJ(d) = J(θ + η d/|d|) − J(θ),      J = E Σ_{t<T} γᵗ r_t with the moved policy in every action
 

@@ -1,4 +1,4 @@
-"""What a stage of long work costs, before it begins.
+"""Prices of the stages of long work, before it begins.
 
     price = work × seconds per piece of it
 

@@ -1,4 +1,4 @@
-"""Does gradlab find known answers on this machine, and does it catch the usual mistakes?
+"""Measurements with known answers, and mistakes that have to be noticed, on this machine.
 
 Known truths are closed forms of a scalar linear-quadratic system, or another algorithm: every line
 holds a number, an interval that should hold the known one and, for a trap, what a mistake that has

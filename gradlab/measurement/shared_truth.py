@@ -1,4 +1,4 @@
-"""Many sets of estimators against one truth: the truth is made once, and everything is paired.
+"""One truth for many sets of estimators: it is made once, and everything is paired.
 
     truth = shared_truth(task, policy, starts=256, horizon=15)
     plain, normalised = truth.profile({"model": …}), truth.profile({"model": …})

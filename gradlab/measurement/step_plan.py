@@ -1,4 +1,4 @@
-"""Which steps are taken, how far and from how many starts: decided by counting simulator steps.
+"""The plan of the steps: directions, lengths and starts, decided by counting simulator steps.
 
 A judged direction is rolled out at two lengths from n starts for T steps, the truth along −η, too.
 Rollouts are paid for in simulator steps, whose number is known before anything is run: a clock
@@ -90,7 +90,7 @@ def chosen_cells(
     Args:
         measured: every cell that has a mean gradient.
         gains: rows of a profile's table with quantity "gain"; None: there is no truth. Where that
-            is 0 or lost in noise no gain is finite, and cells are chosen as without one.
+            is not distinguishable from zero no gain is finite, and cells are chosen as without one.
         controls: estimators that are made like the truth: what they gain is seldom news.
     """
     by_name: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""From a measurement's estimators to what a attribution is read from.
+"""Substitutions and redrawn noise of a measurement's estimators, for its attribution.
 
 Bias: substitutions into every estimator that differentiates a model along states that it rolls
 out with θ in the first action. Variance: draws made again, one source of noise at a time, for

@@ -1,4 +1,4 @@
-"""An estimator with the truth in the place of some of its parts: which part made the error?
+"""An estimator with the truth in the place of some of its parts, to find where its error is made.
 
     states     s_0 … s_n are the simulator's
     A, B       ∂f/∂s, ∂f/∂a are the simulator's

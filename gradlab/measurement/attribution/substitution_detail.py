@@ -1,4 +1,4 @@
-"""Where in a cause its share comes from: entries of its blocks, and steps.
+"""A cause's share of the squared bias, split over the entries of its blocks and over steps.
 
 A difference of two gradients splits over blocks, entries and steps without a rest:
 

@@ -1,4 +1,4 @@
-"""What policy noise, dynamics noise and ensemble members add to the variance of a gradient.
+"""Variance of a gradient by source: policy noise, dynamics noise and ensemble members.
 
 For a gradient g(s, ε, ξ, m) of the start s, policy noise ε, dynamics noise ξ and members m,
 

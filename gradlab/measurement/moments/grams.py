@@ -1,4 +1,4 @@
-"""Kernels of what is measured: inner products between estimators, kept for later choices.
+"""Inner products between estimators, kept for later choices.
 
 Gradients of the first action at the same starts share one J, and keep Θ times their action
 gradients. All others are explicit, on some of their horizons, and keep their inner products: a

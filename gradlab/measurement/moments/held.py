@@ -1,4 +1,4 @@
-"""What explicit gradients are made of, made once for all who read it: moments and kernels.
+"""Costates and Jacobians of explicit gradients, made once for moments and Gram matrices.
 
 Starts are taken in blocks, and each block's paths, Jacobians and costates are kept where all of
 them fit into memory together; where they do not, they are made again for every reader.

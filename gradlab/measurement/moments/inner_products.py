@@ -1,4 +1,4 @@
-"""From estimators to the inner products that every statistic is made of.
+"""Inner products of the estimators' gradients, from which every statistic is computed.
 
 First-action gradients are J_iᵀ g_i with one J for everybody, so the Gram kernel Θ = J Jᵀ turns
 all estimators and all horizons into inner products at once; no gradient of the size of θ is formed.
