@@ -1,4 +1,4 @@
-"""Can the numbers be trusted? Checks that run beside every measurement, on a few of its starts.
+"""Checks of a measurement, which run beside it on a few of its starts.
 
     jacobians   closed forms and autodiff against differences; dead and vanishing inputs
     finite      NaN, inf and exact zeros in the gradients of every sample; growth of the chain

@@ -1,4 +1,4 @@
-"""What all checks look at: a few of the starts, and the estimators' paths and Jacobians from them.
+"""A few of the starts, and the estimators' paths and Jacobians from them, shared by all checks.
 
 Every path and every linearization is made once and shared between the checks.
 """

@@ -1,4 +1,4 @@
-"""Are the Jacobians those of the step? Closed forms and autodiff against central differences.
+"""Jacobians by closed forms and autodiff, compared with central differences of the step.
 
     J e_i ≈ (f(z + h_i e_i) − f(z − h_i e_i)) / 2 h_i,      z = (s, a),   f = (s', r)
 

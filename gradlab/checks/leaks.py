@@ -1,4 +1,4 @@
-"""Does θ sit where it should, and nowhere else?
+"""θ in the documented actions, and nowhere else.
 
     ∂/∂θ of the n-step return with θ in the documented actions only, the others from a frozen copy,
     by common-random-number differences, against the estimator's own gradient along a direction

@@ -1,4 +1,4 @@
-"""Would float32 have given the same gradient? Mean gradients at the longest horizon, twice."""
+"""Mean gradients at the longest horizon in float32, compared with float64."""
 
 from __future__ import annotations
 

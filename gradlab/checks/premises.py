@@ -1,4 +1,4 @@
-"""Can anything be decided here at all? What must hold before a gain or a horizon means something.
+"""Premises of a decision: what must hold before a gain or a horizon means something.
 
     reward   returns differ from state to state: else the true gradient is exactly 0
     policy   moving θ moves them beyond rounding, and so does the true gradient

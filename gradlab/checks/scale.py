@@ -1,4 +1,4 @@
-"""Which term of the gradient counts at which horizon, and what cuts it off.
+"""Sizes of the gradient's terms over the horizon, of critics and of actions.
 
     ∇ (Σ_{t<n} γᵗ r_t  −  α Σ γᵗ log π_t  +  γⁿ Q(s_n, a_n)),      the norm of each mean by n
 

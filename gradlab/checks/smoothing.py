@@ -1,4 +1,4 @@
-"""Is the pathwise gradient that of the expected return? First against zeroth order, state by state.
+"""Pathwise gradients against those of the expected return: first and zeroth order, by state.
 
 The return R of the simulator's H steps, its first action smoothed by σ u, u ~ N(0, I):
 

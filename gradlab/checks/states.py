@@ -1,4 +1,4 @@
-"""Are gradients taken at states that carry them: alive ones, which learned models have seen?
+"""States where gradients are taken: alive ones, which learned models have seen.
 
 alive   under termination "mask" a state past an end weighs 0: how many of how many are left
 seen    a learned model was fitted on states and actions of mean c and deviation d
