@@ -1,4 +1,4 @@
-"""How well is a gradient known: its standard error, and its distance to finite differences.
+"""Precision of a gradient: its standard error, and its distance to finite differences.
 
 A gradient agrees where, along every direction v, |v·(mean gradient) − D_ε(v)| is within 3 standard
 errors of that paired difference plus |D_ε − D_2ε|/3, the truncation of D_ε; and where the boundary
@@ -37,7 +37,8 @@ class Reference:
     Attributes:
         gradients: per start; in the action [N, da] for "first", in θ [N, P] for "all".
         norm: noise-corrected norm of the mean; standard_error: of that mean.
-        relative_se: standard_error over the norm (inf where the norm is lost in noise).
+        relative_se: standard_error over the norm (inf where the norm is not distinguishable
+            from zero).
         discrepancy: largest |truth − differences| in units of what is allowed (agrees: ≤ 1).
         distance: |truth − differences| in θ, noise-corrected; distance_se: its standard error.
         boundary: norm of the boundary term of termination, which the truth misses, noise-corrected;

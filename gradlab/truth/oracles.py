@@ -1,4 +1,4 @@
-"""True policy gradients, each by its own road, so that they can check one another.
+"""True policy gradients by several methods, so that they can check one another.
 
     closed form   linear-quadratic system and linear policy (`gradlab.truth.lqr`)
     unrolled      the simulator's own Jacobians chained until the remainder is negligible, whether

@@ -1,4 +1,4 @@
-"""How far a truth is unrolled where its Jacobians are dear: a few starts and steps go first.
+"""The length of an expensive truth, planned from a few starts and steps.
 
 Certified differences of a MuJoCo step cost as much as 2(2nv + nu) steps, and a truth unrolls all
 starts for up to two effective horizons before it gives up. Where that would take longer than

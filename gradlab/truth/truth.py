@@ -1,4 +1,4 @@
-"""Is there a true gradient here, and how far can it be believed?
+"""The true gradient, where there is one, and how far it can be trusted.
 
 The unrolled gradient of the simulator is the truth where it converges (every chain of closed-loop
 Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4, and
