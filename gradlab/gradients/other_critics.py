@@ -1,5 +1,4 @@
-"""The same estimators with other critics: what would the gradient be, had the critic come out
-differently?
+"""The same estimators with other critics, for the variance of the mean gradient across critics.
 
     variance_critics = 1/(C − 1) Σ_c |μ_c − μ̄|²,    μ_c the mean gradient with critic c
 

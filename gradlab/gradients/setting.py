@@ -1,4 +1,4 @@
-"""Where gradients are taken: a policy on a simulator, from which starts, for how long."""
+"""The setting of a gradient: a policy on a simulator, from which starts, for how long."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a gradient starts: ζ, the discounted visitation ν, and mixtures of them.
+"""Laws of the starts of a gradient: ζ, the discounted visitation ν, and mixtures of them.
 
     ζ           the task's own starts
     ν           (1 − γ) Σ_t γᵗ P(s_t = ·) = law of s_T,  T ~ Geometric(1 − γ)     (RP-PGM eq. 2.3)

@@ -1,4 +1,4 @@
-"""Where a measurement begins: states, weights and groups, and the noise that follows them.
+"""Starts of a measurement: states, weights and groups, and the noise that follows them.
 
 Noise belongs to the batch, not to its blocks: a block of a larger batch cuts its rows out of the
 whole batch's draws, so that what is drawn never depends on how the work is divided.

@@ -1,4 +1,4 @@
-"""Where the sum of rewards stops, and what values the rest."""
+"""The tail of an estimator: where the sum of rewards stops, and what values the rest."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Which actions of a path carry θ: one row per way; no torch.
+"""Ways of carrying θ: which actions of a path do; one row each, without torch.
 
     first   the first action alone (MPG eq. 6)
     all     every action, through the dynamics (MPG eq. 5, SVG, MAAC, BPTT)
     score   every action, through its density: no dynamics are differentiated (RP-PGM eq. 2.5)
 
-A row says what everybody else needs to know of a way. Its weights λ and Jacobian J are a row of
+A row has the properties of a way that other modules read. Its weights λ and Jacobian J are a row of
 `gradients.weighted_terms.TERMS`.
 """
 

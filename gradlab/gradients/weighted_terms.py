@@ -1,4 +1,4 @@
-"""What each horizon's gradient is made of: one Jacobian of the policy, and weights on its rows.
+"""Terms of each horizon's gradient: one Jacobian of the policy, and weights on its rows.
 
     G_i = Σ_t J_t,iᵀ λ_t,i
 
