@@ -1,4 +1,4 @@
-"""`compare_remedies`: is a remedy worth it? Models with and without it, on the same everything.
+"""`compare_remedies`: models with and without each remedy, on the same data, starts and noise.
 
     run = compare_remedies(task, policy, critic, Path("runs/remedies.h5"), arms=("spectral", "dd"))
     run.table()                       what each arm changes, at equal steps and at equal time
@@ -111,7 +111,7 @@ def compare_remedies(
     records.check_output(output, overwrite or resume)
     if not resume:
         _begin(question, output, config, costs, overwrite)
-    plan = plan_from(_told_alike(folder, config))
+    plan = plan_from(_recorded_alike(folder, config))
     run = load(output) if resume and output.is_file() else None
     for k in range(run.trials if run else 0, trials):
         values, notes, lines = measured(question, k, plan, folder / f"trial-{k}", progress)
@@ -136,7 +136,7 @@ def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
         InputError: there are none.
     """
     folder = models_folder(output)
-    plan = plan_from(_told(folder))
+    plan = plan_from(_notes(folder))
     kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
     return {name: system_of(task, plan, name, kept) for name in plan.models}
 
@@ -206,7 +206,7 @@ def _begin(
     """
     folder = models_folder(output)
     there = folder.exists() and any(folder.iterdir())
-    if there and _told(folder) and not overwrite:
+    if there and _notes(folder) and not overwrite:
         raise InputError(
             f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
             f"anew with overwrite=True"
@@ -226,17 +226,17 @@ def _begin(
     checked_json.write(folder / PLAN, notes)
 
 
-def _told_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What the folder says of a run with this configuration."""
-    notes = _told(folder)
+def _recorded_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The notes of a folder's run, which has this configuration."""
+    notes = _notes(folder)
     changed = [name for name in config if notes["config"].get(name) != config[name]]
     if changed:
         raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
     return notes
 
 
-def _told(folder: Path) -> dict[str, Any]:
-    """What the folder says of its run."""
+def _notes(folder: Path) -> dict[str, Any]:
+    """The notes of the folder's run."""
     try:
         return checked_json.read(folder / PLAN)
     except (OSError, ValueError, RecursionError) as error:

@@ -62,10 +62,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A fitted model, float64 and in eval mode, and what its fit told (see `_told`)."""
+    """A fitted model, float64 and in eval mode, and the notes of its fit (see `_notes`)."""
 
     ensemble: GaussianEnsemble
-    told: Mapping[str, Any]
+    notes: Mapping[str, Any]
 
 
 def recipe(
@@ -115,7 +115,7 @@ def made(
     path = _file(folder, part)
     if not path.is_file():
         fit = _fitted(folder, recipes[part.recipe], part, data, progress)
-        checked_json.write(path.with_suffix(".json"), _told(fit))
+        checked_json.write(path.with_suffix(".json"), _notes(fit))
         checkpoint.save(fit.ensemble, path)
     return kept(folder, part)
 
@@ -156,7 +156,7 @@ def _fitted(
         raise type(error)(f"arm {part.recipe}: {error}") from error
 
 
-def _told(fit: Fit) -> dict[str, Any]:
+def _notes(fit: Fit) -> dict[str, Any]:
     """What is not in the network: time, and what became of members and rows."""
     return {
         "seconds": float(fit.curves["seconds"][-1]),
@@ -188,7 +188,7 @@ def price_values(
         recipe: of the part that predicts; cost: of a step, in steps of the baseline.
     """
     nll, mse = held_out(parts[0].ensemble, recipe, data)
-    seconds = sum(float(each.told["seconds"]) for each in parts)
+    seconds = sum(float(each.notes["seconds"]) for each in parts)
     prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
     return [Value(name, Key(quantity), value) for quantity, value in prices.items()]
 

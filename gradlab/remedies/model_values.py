@@ -1,4 +1,4 @@
-"""What is measured of every model of a trial: predictions, Jacobians, growth and gradients.
+"""Values of every model of a trial: predictions, Jacobians, growth and gradients.
 
     prediction   ŝ_0 = s_0,  ŝ_{t+1} = μ(ŝ_t, a_t) along the simulator's path under its actions:
                  √(Σ |(ŝ_t − s_t)/σ|² / Σ |(s_0 − s_t)/σ|²), 1 as for predicting no change

@@ -1,4 +1,4 @@
-"""Which models a trial needs, and for how many epochs each is fitted.
+"""The plan of a trial: which models it needs, and for how many epochs each is fitted.
 
     equal steps   epochs(arm) = E · steps per epoch of the baseline / steps per epoch of the arm
     equal time    epochs(baseline) = E · cost(arm)

@@ -101,7 +101,7 @@ def measured(
     notes = {
         "trial": trial,
         "rows": len(data),
-        "fits": {_named(part): dict(made.told) for part, made in parts.items()},
+        "fits": {_named(part): dict(made.notes) for part, made in parts.items()},
         "samples": model_values.counted(bench),
         "truth": {
             "status": truth.reference.status,
