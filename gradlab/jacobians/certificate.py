@@ -1,4 +1,4 @@
-"""How exact the simulator's own Jacobians are: errors per block, share that failed, first loss."""
+"""Exactness of the simulator's own Jacobians: errors per block, share that failed, first loss."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def compare_jacobians(
         seed: of every draw.
         state_names, action_names: one per coordinate; s0 … and a0 … where not given.
         profile: a measurement of the same policy, whose variance growth is shown beside.
-        settings: told to the reader of the file as it is (task, command).
+        settings: recorded in the file as they are (task, command).
         progress: called as progress(stage, done, total).
 
     Raises:

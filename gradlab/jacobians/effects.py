@@ -1,4 +1,4 @@
-"""Which errors matter: the effect of each entry of ΔJ on the gradient in the first action.
+"""The effect of each entry of ΔJ on the gradient in the first action.
 
     g = Σ_t γᵗ zₜᵀ (r_s, r_a)_t,   z_0 = (0, I),   z_{t+1} = (I, K_{t+1}) [A B]_t z_t
     effect of entry (i, j)  =  Σ_t γᵗ w_{t,i} ΔJ_{t,ij} z_{t,j}

@@ -1,4 +1,4 @@
-"""How far a gradient can be chained: products of A + B K along the rollout.
+"""Growth of products of A + B K along the rollout: how far a gradient can be chained.
 
     open loop  A_{t−1} ⋯ A_0        closed loop  M_{t−1} ⋯ M_0,   M = A + B K
 
