@@ -22,7 +22,7 @@ from gradlab.statistics.growth import variance_growth
 from gradlab.systems.recorded import Recorded
 
 SCORE, WHOLE, MODEL, PLAIN = "score", "whole", "model", "score without baseline"
-RIVAL = "model with critic "
+OTHER = "model with critic "
 
 
 def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress) -> None:
@@ -34,16 +34,16 @@ def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress)
     inner = products(sources, _pairs(sources, what), cut.path, size, progress)
     n = cut.trajectories
     for name, source in sources.items():
-        if name == MODEL or name.startswith(RIVAL):
+        if name == MODEL or name.startswith(OTHER):
             continue
         for h in source.horizons:
             add_numbers(rows, "gradient", name, h, noise_of(inner, (name, h)), n)
     if MODEL not in sources:
         return
-    rivals = [name for name in sources if name.startswith(RIVAL)]
+    others = [name for name in sources if name.startswith(OTHER)]
     every = []
     for h in what.horizons:
-        noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in rivals))
+        noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in others))
         add_numbers(rows, "gradient", MODEL, h, noise, n)
         every.append({each.quantity: each for each in noise})
         if not inner.squares[MODEL, h].any():
@@ -69,7 +69,7 @@ def _sources(what: Arguments, path: Path) -> dict[str, Source]:
     if what.model is not None:
         for k, each in enumerate(what.critics or (None,)):
             model = Estimator(states, what.model, "all", Tail(H, each, what.discount))
-            name = f"{RIVAL}{k + 1}" if k else MODEL
+            name = f"{OTHER}{k + 1}" if k else MODEL
             sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
     return sources
 
@@ -85,10 +85,10 @@ def _pairs(sources: dict[str, Source], what: Arguments) -> list[tuple[Cell, Cell
     pairs = [((name, h), (name, h)) for name in sources for h in sources[name].horizons]
     if MODEL not in sources:
         return pairs
-    rivals = [name for name in sources if name == MODEL or name.startswith(RIVAL)]
+    models = [name for name in sources if name == MODEL or name.startswith(OTHER)]
     for h in what.horizons:
         pairs += [((MODEL, h), cell) for _, cell in _references(sources, what, h)]
-        pairs += [((a, h), (b, h)) for k, a in enumerate(rivals) for b in rivals[k + 1 :]]
+        pairs += [((a, h), (b, h)) for k, a in enumerate(models) for b in models[k + 1 :]]
     return pairs
 
 

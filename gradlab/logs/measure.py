@@ -88,8 +88,8 @@ def measure_logs(
     notes |= _windows(cut, what)
     add_gradients(rows, what, cut, progress)
     for k, each in enumerate(what.critics):
-        judgement = judged(each, cut.path, discount)
-        add_critic(rows, f"critic {k + 1}", judgement, cut.trajectories)
+        tested = judged(each, cut.path, discount)
+        add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)
     if what.model is not None:
         progress("model", 0, 1)
         notes |= _model(rows, what, what.model, cut)

@@ -27,7 +27,7 @@ def halves(record: Trajectories) -> tuple[Trajectories, Trajectories]:
     """Every other trajectory to fit on, and the others to measure on.
 
     Raises:
-        InputError: there are fewer than twice as many trajectories as a judgement needs.
+        InputError: there are fewer than twice as many trajectories as intervals need.
     """
     _, number = torch.unique_consecutive(record.trajectory, return_inverse=True)
     if int(number[-1]) + 1 < 2 * FEWEST:
