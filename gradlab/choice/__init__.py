@@ -1,4 +1,4 @@
-"""Which horizon, which weights, how sure: a decision from what was measured.
+"""A choice of horizon and weights from what was measured, and how sure it is.
 
     choose(profile) → Choice     best (estimator, horizon) with the set that may be best, weights of
                                  mixtures judged on starts that did not choose them, what if

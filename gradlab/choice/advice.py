@@ -1,4 +1,4 @@
-"""What theories recommend, beside what was measured, each with "applies" or "does not apply".
+"""Recommendations of theories beside what was measured, each with "applies" or "does not apply".
 
 RP Prop 5.10     h* = 3/(2l) · W₀(⅔ l^{4/3} (ε_v/ε_f)^{2/3}), l = ln 1/γ, for L_f, L_π < 1. It
                  minimises a surrogate: the printed bound itself is smallest at h = 0

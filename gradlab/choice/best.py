@@ -54,7 +54,7 @@ def steps(profile: Profile, among: Candidates) -> Steps:
 def _partings(cells: tuple[Cell, ...], ranks: RankSet, samples: int) -> tuple[Parting, ...]:
     """What more samples would tell apart; differences of rounding are none."""
     return tuple(
-        Parting(cells[each.member], cells[each.rival], each.more)
+        Parting(cells[each.member], cells[each.contender], each.more)
         for each in separations(ranks, samples)
         if ranks.gap[each.member] > SAME * abs(ranks.value[each.member])
     )

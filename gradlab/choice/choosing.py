@@ -46,7 +46,7 @@ def choose(
         by: the criterion that decides. "gain": what one small step along the mean gradient adds to
             the return, only under its gradient as the truth (the default there); "mse": the mean
             squared error (the default elsewhere); "direction": the expected cosine of one batch.
-            All that can be told are in the choice.
+            All that can be computed are in the choice.
         iteration: training time at which the papers' rule-based weights are shown; None: at the
             start, in the middle and at the end of their ramp.
         ramp: T of these rules, in iterations; None: 9000, as in MPG.

@@ -1,4 +1,4 @@
-"""What a choice is made of: frozen values, in the order in which a reader needs them."""
+"""Values of a choice, frozen, in the order in which a reader needs them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ QUANTITY: Mapping[Criterion, str] = {"gain": "gain", "mse": "mse", "direction": 
 
 @dataclass(frozen=True)
 class Parting:
-    """About `more` further samples would rule out `member` as worse than `rival`."""
+    """About `more` further samples would rule out `member` as worse than `contender`."""
 
     member: Cell
-    rival: Cell
+    contender: Cell
     more: int
 
 
@@ -103,7 +103,7 @@ class Contender:
         weights: [K], of the cells of their `Mixing`.
         mse, cosine: on the unseen half of the starts, at batch N′ (cosine of one batch).
         against: log of its MSE over that of the best scaled single estimator, paired; None where
-            that is lost in noise.
+            that is not distinguishable from zero.
         gap: its cosine less that of the best scaled single estimator, paired.
         saved: log of the MSE of the weights chosen by "mse" over its own, paired; None where lost.
         gain: of its mean gradient; None where the truth is not the gradient of the return.
@@ -212,8 +212,8 @@ class WhatIf:
 
     Attributes:
         batches: ¼ × … 16 × N′; errors: half the error of model or critic.
-        needed: N′ for a cosine of one batch of .9 at `cell`; None: lost in noise, or the truth
-            is imprecise.
+        needed: N′ for a cosine of one batch of .9 at `cell`; None: it is not distinguishable from
+            zero, or the truth is imprecise.
         omitted: what cannot be said from this file, and why.
     """
 

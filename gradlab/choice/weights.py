@@ -109,8 +109,8 @@ def _contenders(
 
 def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> Contender:
     mse, cosine = each.found["mse"], each.found["cosine_batch"]
-    rival, mixture = among.scaled_single, among.mixture.found["mse"]
-    gap = _gap(cosine, rival.found["cosine_batch"])
+    best_single, mixture = among.scaled_single, among.mixture.found["mse"]
+    gap = _gap(cosine, best_single.found["cosine_batch"])
     single = among.gain_single.found["cosine_batch"]
     return Contender(
         name=name,
@@ -119,7 +119,7 @@ def _contender(name: str, each: Contestant, among: Judged, of_return: bool) -> C
         mse_interval=interval("mse", mse),
         cosine=cosine.value,
         cosine_interval=interval("cosine_batch", cosine),
-        against=None if name == SCALED else log_ratio(mse, rival.found["mse"]),
+        against=None if name == SCALED else log_ratio(mse, best_single.found["mse"]),
         gap=gap,
         saved=None if name == "mse" else log_ratio(mixture, mse),
         gain=each.found["gain"].value if of_return else None,
@@ -171,7 +171,7 @@ def alpha_order(profile: Profile) -> AlphaOrder | None:
     """α_∞ at the longest horizon that a pathwise and a score estimator share; None without both.
 
     The bias test and the accuracy ρ of the α-order gradient need explicit gradients
-    (`gradients.alpha_order`); from a profile the weight of least variance can be told.
+    (`gradients.alpha_order`); from a profile the weight of least variance follows.
     """
     actions = profile.config.get("actions", {})
     kinds = {kind: [n for n in profile.estimators if actions.get(n) == kind]

@@ -1,4 +1,4 @@
-"""What would be best elsewhere, from the same samples: other batches, a better model or critic.
+"""The best choice elsewhere, from the same samples: other batches, a better model or critic.
 
     half the model error     (g + g*)/2                g*: true dynamics with the same critic
     half the critic error    g − (g* − t)/2            t: the truth; all per sample

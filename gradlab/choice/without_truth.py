@@ -1,4 +1,4 @@
-"""What can be said of candidates without a truth: realised gains, and mutual agreement.
+"""Candidates without a truth: realised gains, and mutual agreement.
 
 Realised gains need no derivative of the simulator; the best possible gain stays unknown, and cells
 that were not stepped along are not judged. Agreement is the cosine of two mean gradients, and no

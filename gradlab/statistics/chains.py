@@ -1,4 +1,4 @@
-"""How fast a product of Jacobians grows, without ever forming it.
+"""Growth rates of a product of Jacobians, without forming it.
 
     P_t = M_{t−1} ⋯ M_0,      ln σ_k(P_t),      λ_k = slope of ln σ_k over the steps
 

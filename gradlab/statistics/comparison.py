@@ -1,4 +1,4 @@
-"""Two estimates on the same starts: which is larger, by how much, and how many more would tell.
+"""Two estimates on the same starts: which is larger, by how much, and how many more would decide.
 
 Estimates that share starts and noise (common random numbers) have left-out values of the same
 groups; the jackknife of their difference, or of the logarithm of their ratio, keeps what they have

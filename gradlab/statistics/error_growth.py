@@ -1,10 +1,10 @@
-"""How a model's multi-step error grows: linearly, as a power, or exponentially?
+"""The law of a model's multi-step error: linear, a power, or exponential.
 
     E_i = sqrt(mean_starts |s_{t+i} − ŝ_{t+i}|²),   i = 1 … H
     power        log E_i = a + k log i        linear growth (MPG, Condition 1) is k = 1
     exponential  log E_i = a + b i            doubling every ln 2 / b steps
 
-Both are least-squares lines. Akaike's criterion, by at least 10, says which one it is. An
+Both are least-squares lines. Akaike's criterion, by at least 10, decides which one it is. An
 exponential overtakes every line through the origin after 1/b steps: with fewer steps in view it is
 no evidence against a line. Intervals resample starts, all steps of one together.
 """

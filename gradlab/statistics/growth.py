@@ -1,10 +1,10 @@
-"""How fast the variance grows with the horizon.
+"""Growth of the variance with the horizon.
 
     log v_n = a + b n   for n ≥ onset            doubling every ln 2 / b steps
 
 The onset is where a continuous line of two pieces fits log v best; the slope's interval comes from
 the jackknife over groups at that onset. A power law log v_n = a + k log n on the same stretch is
-fitted beside it; Akaike's criterion, by at least 10, says which of the two it is.
+fitted beside it; Akaike's criterion, by at least 10, decides which of the two it is.
 """
 
 from __future__ import annotations

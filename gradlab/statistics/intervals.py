@@ -24,8 +24,9 @@ gradients are products of states it is too small by half where it is smallest. S
 again with the error that holds where it was made first, if that is larger; what it adds to s is of
 lengths, in proportion to the gap m₁² there:
     s² = (se(ĉ)²/m² + max(se(c)² − se(ĉ)², 0)/m₁²)/4
-Tested against 0 it is a alone, and lengths that are lost in noise leave its sign known: where the
-interval holds 0 and that of a does not, it ends at the least a over the largest r instead.
+Tested against 0 it is a alone, and lengths that are not distinguishable from zero leave its sign
+known: where the interval holds 0 and that of a does not, it ends at the least a over the largest r
+instead.
 
 Never the percentile bootstrap with duplicates: it covers a squared bias in 38 cases of 100.
 """

@@ -1,4 +1,4 @@
-"""What yields the inner products of any of the measured gradients, exactly and at once.
+"""Gram matrices of the measured gradients, which yield any of their inner products exactly.
 
 Gradients of the first action are J_iᵀ x_i with one J for everybody, so that for any two of them
 

@@ -63,7 +63,7 @@ class Decision:
         kind: where the number is known to lie.
         guess: where its value lies; "unknown" where it is lost or on the threshold.
         more: samples to add that would decide, 0 where decided; None where no affordable number
-            would, or nobody knows.
+            would, or it cannot be estimated.
     """
 
     kind: Literal["above", "below", "undecided"]

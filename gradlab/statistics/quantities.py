@@ -1,4 +1,4 @@
-"""What is measured of a gradient: one row per quantity, read by everything that names quantities.
+"""Quantities of a gradient: one row each, read by everything that names quantities.
 
 G_i are an estimator's gradients, T_i the truth's, N′ the size of a batch; E runs over samples.
 Every value is estimated from pairs of different groups (`statistics.moments`) and its interval by

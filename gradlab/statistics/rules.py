@@ -1,4 +1,4 @@
-"""How much each horizon counts in a mixed policy gradient, by the papers' rules.
+"""Weights of the horizons of a mixed policy gradient, by the papers' rules.
 
     w_i = softmax(1 / e_i)                                                   (MPG eq. 10, App. C-A)
     e_i = λ^i            for λ ≤ 1,     (2 − λ)^(max 𝕀 − i)  for λ > 1

@@ -1,4 +1,4 @@
-"""What several seeds say together: the interquartile mean and its bootstrap interval.
+"""Several seeds together: the interquartile mean and its bootstrap interval.
 
 The mean of the middle half resists one diverged seed and wastes less than a median (Agarwal et
 al. 2021, as rliable draws it). With fewer than four seeds nothing is trimmed.

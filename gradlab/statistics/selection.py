@@ -1,4 +1,4 @@
-"""Which candidate is best, as the set of those that the samples cannot rule out.
+"""The candidates that the samples cannot rule out as the best one.
 
 For K candidates (horizons of one estimator, or pairs of estimator and horizon) with errors θ_n on
 common groups of starts, candidate n stays if and only if
@@ -41,7 +41,7 @@ class RankSet:
         kept: whether a candidate may be the best one.
         unknown: no finite estimate: neither kept nor ruled out.
         statistic, critical: T_n and the largest T_n with which n is kept.
-        rival: the candidate that speaks most against n; gap, se: by how much n is worse than it
+        contender: the candidate that speaks most against n; gap, se: by how much n is worse than it
             (negative where it is better), and the standard error of that.
     """
 
@@ -51,17 +51,17 @@ class RankSet:
     unknown: NDArray[np.bool_]
     statistic: Array
     critical: Array
-    rival: NDArray[np.int64]
+    contender: NDArray[np.int64]
     gap: Array
     se: Array
 
 
 @dataclass(frozen=True)
 class Separation:
-    """About `more` further samples would rule out `member` as worse than `rival`."""
+    """About `more` further samples would rule out `member` as worse than `contender`."""
 
     member: int
-    rival: int
+    contender: int
     more: int
 
 
@@ -78,9 +78,9 @@ def smallest(candidates: Sequence[Estimate]) -> RankSet:
     W = (bootstrap_counts(groups) - 1.0) @ psi / np.sqrt(groups * (groups - 1))
     se = _standard_errors(psi)
     ratio = _ratios(gap, se, values)
-    rival = ratio.argmax(axis=1)
+    contender = ratio.argmax(axis=1)
     rows = np.arange(len(values))
-    statistic = ratio[rows, rival]
+    statistic = ratio[rows, contender]
     critical = np.array([_student(_critical(W, se[n], n), groups) for n in range(len(rows))])
 
     def everybody(found: Array) -> Array:
@@ -88,8 +88,8 @@ def smallest(candidates: Sequence[Estimate]) -> RankSet:
         whole[among] = found
         return whole
 
-    kept, rivals = np.zeros(len(candidates), dtype=bool), np.arange(len(candidates))
-    kept[among], rivals[among] = statistic <= critical, among[rival]
+    kept, contenders = np.zeros(len(candidates), dtype=bool), np.arange(len(candidates))
+    kept[among], contenders[among] = statistic <= critical, among[contender]
     return RankSet(
         value=np.array([each.value for each in candidates]),
         best=int(among[values.argmin()]),
@@ -97,9 +97,9 @@ def smallest(candidates: Sequence[Estimate]) -> RankSet:
         unknown=unknown,
         statistic=everybody(statistic),
         critical=everybody(critical),
-        rival=rivals,
-        gap=everybody(gap[rows, rival]),
-        se=everybody(se[rows, rival]),
+        contender=contenders,
+        gap=everybody(gap[rows, contender]),
+        se=everybody(se[rows, contender]),
     )
 
 
@@ -154,7 +154,7 @@ def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Sepa
             float(kept.gap[n]), float(kept.se[n]), samples, float(scipy.stats.norm.cdf(reach))
         )
         if more is not None:
-            result.append(Separation(int(n), int(kept.rival[n]), max(more, 1)))
+            result.append(Separation(int(n), int(kept.contender[n]), max(more, 1)))
     return tuple(sorted(result, key=lambda each: each.more))
 
 

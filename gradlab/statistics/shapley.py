@@ -1,4 +1,4 @@
-"""Whose error is it? Exact Shapley shares of a squared bias, with intervals.
+"""Exact Shapley shares of a squared bias, with intervals.
 
     b_S = mean error where the causes in S are the truth's,      v(S) = |b_S|²
     φ_i = Σ_{S∌i} w_S (v(S) − v(S∪i)),    w_S = |S|! (k − 1 − |S|)! / k!     (Shapley 1953)

@@ -1,4 +1,4 @@
-"""Do two mean gradients agree about the sign of each parameter's step?
+"""Agreement of two mean gradients about the sign of each parameter's step.
 
     share = ½ + ½ Σ_p a_p b_p / Σ_p |a_p b_p|,     a = 2 Φ(z) − 1
 

@@ -1,4 +1,4 @@
-"""Do other weights of a mixture replace those in force? Only where the samples show them better.
+"""The rule that replaces a mixture's weights: only where the samples show others better.
 
     D(w) = loss(w) − loss(w₀)                           w₀ in force, F of `grams`, without bias
     "mse"     loss(w) = wᵀE w, the mean squared error

@@ -1,4 +1,4 @@
-"""How heavy are the tails? Above 1.2 a few starts carry much of what was measured.
+"""Heaviness of tails: above 1.2 a few starts carry much of what was measured.
 
     index = mean over random directions v of E (v·x)⁴ / (3 (E (v·x)²)²),      x centred
 

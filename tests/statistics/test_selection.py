@@ -101,7 +101,7 @@ def test_the_statistic_is_that_of_the_definition():
             for m, other in enumerate(candidates)
         ]
         assert found.statistic[n] == pytest.approx(max(ratios), rel=1e-9)
-        assert found.rival[n] == np.argmax(ratios)
+        assert found.contender[n] == np.argmax(ratios)
 
 
 def test_two_independent_candidates_are_compared_by_a_one_sided_test():
@@ -142,7 +142,7 @@ def test_what_is_lost_in_noise_or_overflows_is_neither_kept_nor_ruled_out():
     found = smallest([lost, *candidates, Estimate(np.inf, np.full(64, np.inf))])
     assert found.unknown.tolist() == [True, False, False, False, False, True]
     assert found.kept.tolist() == [False, False, True, False, False, False]
-    assert found.best == 2 and found.rival[1] == 2
+    assert found.best == 2 and found.contender[1] == 2
 
 
 def test_candidates_of_other_starts_or_without_any_number_are_refused():
@@ -162,7 +162,7 @@ def test_the_samples_asked_for_rule_the_member_out():
             continue
         n = 64 + asked[0].more
         again = smallest(drawn(rng, np.array([4.0, 8.0, 40.0]) * n / 64, n))
-        assert asked[0].rival == 0
+        assert asked[0].contender == 0
         left.append(not again.kept[1])
     assert np.mean(left) >= 0.6
 
@@ -173,7 +173,7 @@ def test_those_nearest_to_leaving_are_named_first():
     values -= values.mean(axis=1, keepdims=True) - np.array([[0.0], [0.08], [0.03]])
     found = smallest([means(each) for each in values])
     asked = separations(found, 400)
-    assert [(each.member, each.rival) for each in asked] == [(1, 0), (2, 0)]
+    assert [(each.member, each.contender) for each in asked] == [(1, 0), (2, 0)]
     assert 0 < asked[0].more < asked[1].more
 
 

@@ -1,4 +1,4 @@
-"""What the papers promise: bounds on the error of a policy gradient, from measured constants.
+"""The papers' bounds on the error of a policy gradient, from measured constants.
 
     MPG Theorem 2      first-action gradient, model error growing linearly with the horizon
     MAAC Lemma A.1     c1(H) ε_f + c2(H) ε_Q, errors of derivatives on common states

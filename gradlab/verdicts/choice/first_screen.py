@@ -78,7 +78,7 @@ def _sure(found: Best) -> str:
     if not found.partings:
         return f"not sure; {further(None)} decide"
     first = found.partings[0]
-    rival = first.member if first.rival == found.cell else first.rival
+    rival = first.member if first.contender == found.cell else first.contender
     return f"not sure; {further(first.more)} separate it from {cell_words(rival)}"
 
 

@@ -108,7 +108,7 @@ def _more(found: Best) -> str:
     if not found.partings:
         return f" {capital(further(None))} shrink it."
     told = [
-        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.rival)}"
+        f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
         for each in found.partings[:FEW]
     ]
     return f" Not enough samples to say more: {'; '.join(told)}."

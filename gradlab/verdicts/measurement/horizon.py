@@ -97,7 +97,7 @@ def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
     if not found:
         return f"; {further(None)} separate them"
     first = found[0]
-    return f"; {further(first.more)} separate {over[first.member]} from {over[first.rival]}"
+    return f"; {further(first.more)} separate {over[first.member]} from {over[first.contender]}"
 
 
 def _against_zero(profile: Profile, name: str, at: int) -> str:
