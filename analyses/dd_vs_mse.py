@@ -53,7 +53,7 @@ from analyses.paired_trials import (
 )
 from analyses.verdicts import Verdict, save
 from gradlab.fitting.derivative_losses import DirectionalDerivative
-from gradlab.fitting.directional_loss_check import nearness
+from gradlab.fitting.directional_loss_check import loss_check
 from gradlab.fitting.fitted import Fit
 from gradlab.fitting.losses import OneStep
 
@@ -110,7 +110,7 @@ def one_trial(cell: Row) -> list[Row]:
         longer = round(times * steps)
         plain = photographs(data, shape, BASELINE, (steps, longer))
         fits |= {("mse", "equal steps"): plain[steps], ("mse", "equal time"): plain[longer]}
-        near = nearness(data, plain[longer], loss(1.0).neighbours, loss(1.0).divided)
+        near = loss_check(data, plain[longer], loss(1.0).neighbours, loss(1.0).divided)
         about |= {"nearness": near.verdict, "distance": near.distance}
         about |= {"target_error": near.target_error, "model_error": near.model_error}
     systems = {" ".join(key): learned(here, fit) for key, fit in fits.items()}
@@ -125,7 +125,7 @@ def one_trial(cell: Row) -> list[Row]:
 
 
 def foreseen(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, trial and weight: what `nearness` said of the data, what came of it."""
+    """One row per cell, trial and weight: what `loss_check` said of the data, what came of it."""
     found = []
     cells = with_bias(trials).groupby(list(CELL))
     for ((name, noise, size), cell), w in product(cells, WEIGHTS[1:]):

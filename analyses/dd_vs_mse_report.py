@@ -64,7 +64,7 @@ def _jacobian_alone(single: pd.DataFrame) -> str:
 
 
 def agreement(near: pd.DataFrame) -> dict[str, float]:
-    """How often errors fell at equal time, by what `nearness` had said, over both weights."""
+    """How often errors fell at equal time, by what `loss_check` had found, over both weights."""
     found: dict[str, float] = {}
     for word, rows in near.groupby("said"):
         found[f"trials where neighbours {word}"] = int((rows["w"] == rows["w"].max()).sum())

@@ -10,7 +10,7 @@ from gradlab.wording import two
 
 if TYPE_CHECKING:
     from gradlab.data.trajectories import Trajectories
-    from gradlab.fitting.directional_loss_check import Nearness
+    from gradlab.fitting.directional_loss_check import LossCheck
     from gradlab.fitting.fitted import Fit
     from gradlab.networks.spectral import LayerNorm
     from gradlab.tasks import Task
@@ -87,7 +87,7 @@ def nearness_sentences(
     return [_helped(group, check, neighbours) for group, check in checks.items()]
 
 
-def _helped(group: str, check: Nearness, neighbours: int) -> tuple[bool, str]:
+def _helped(group: str, check: LossCheck, neighbours: int) -> tuple[bool, str]:
     what = "the states' derivatives" if group == "state" else "the reward's derivatives"
     decided = check.verdict != "undecided"
     whether = check.verdict if decided else "are not shown to help or to harm"

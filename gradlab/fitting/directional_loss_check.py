@@ -42,7 +42,7 @@ Outputs = Literal["all", "state", "reward"]
 
 
 @dataclass(frozen=True)
-class Nearness:
+class LossCheck:
     """The result of the check, in squared standardised units per output.
 
     Attributes:
@@ -61,14 +61,14 @@ class Nearness:
     rows: int
 
 
-def nearness(
+def loss_check(
     data: Trajectories,
     fit: Fit,
     neighbours: int = 10,
     divided: bool = True,
     seed: int = 0,
     outputs: Outputs = "all",
-) -> Nearness:
+) -> LossCheck:
     """Check the directional loss on `data` against a model that was fitted to it without that loss.
 
     Args:
@@ -86,7 +86,7 @@ def nearness(
 
 def by_group(
     data: Trajectories, fit: Fit, neighbours: int = 10, divided: bool = True, seed: int = 0
-) -> Mapping[Outputs, Nearness]:
+) -> Mapping[Outputs, LossCheck]:
     """The same for the states' outputs and, where the model has it, the reward's."""
     errors = _directional(data, fit, neighbours, divided, seed)
     groups: tuple[Outputs, ...] = ("state", "reward") if fit.settings.reward else ("state",)
@@ -135,7 +135,7 @@ def _directional(
     )
 
 
-def _judged(errors: _Directional, outputs: Outputs) -> Nearness:
+def _judged(errors: _Directional, outputs: Outputs) -> LossCheck:
     columns = {
         "all": slice(None),
         "state": slice(errors.states),
@@ -146,7 +146,7 @@ def _judged(errors: _Directional, outputs: Outputs) -> Nearness:
         raise InputError("outputs is 'reward', but the model has no head for it")
     target, own = target.mean(dim=1), (whole - target).mean(dim=1)
     gain, low, high = _with_interval((own - target).numpy(), errors.unit)
-    return Nearness(
+    return LossCheck(
         target_error=float(target.mean()),
         model_error=float(own.mean()),
         gain=(gain, low, high),

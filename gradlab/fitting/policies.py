@@ -55,7 +55,7 @@ def stabilising_policy(
 ) -> Policy:
     """The prior's (else the simulator's) discounted Riccati feedback as a 2×256 ELU network.
 
-    For a MuJoCo environment without a prior: the feedback that holds its initial posture.
+    For a MuJoCo environment without a prior: the feedback that holds its initial pose.
 
     Args:
         share: of the feedback K. At 1 the gradient through the prior is close to 0; less leaves a
@@ -184,7 +184,7 @@ KD = 0.02  # control limits per radian per second
 
 
 def hold_pose_gain(system: MujocoEnvironment) -> Tensor:
-    """K [da, ds] of a = −K (s − s*), float64, with s* the initial posture at rest."""
+    """K [da, ds] of a = −K (s − s*), float64, with s* the initial pose at rest."""
     model, root = system.physics.model, system.chart.root
     high = system.physics.control_range[1]
     gain = torch.zeros(model.nu, system.state_dim, dtype=torch.float64)

@@ -132,7 +132,7 @@ def thread_count() -> int:
 
 
 def without_restart(model: mujoco.MjModel) -> mujoco.MjModel:
-    """The model, told not to reset a diverging simulation to its initial state."""
+    """The model, set not to reset a diverging simulation to its initial state."""
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
     return model
 

@@ -1,4 +1,4 @@
-"""What a gradient is measured on: simulator, prior model, start law, discount and horizon."""
+"""A task: simulator, prior model, start law, discount and horizon."""
 
 from __future__ import annotations
 

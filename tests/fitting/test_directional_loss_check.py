@@ -13,7 +13,7 @@ from gradlab.fitting.directional_loss_check import (
     _Directional,
     _judged,
     by_group,
-    nearness,
+    loss_check,
     target_errors,
 )
 from gradlab.fitting.losses import OneStep
@@ -57,7 +57,7 @@ def test_the_loss_can_help_a_poor_model_of_a_noiseless_system() -> None:
     quiet = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
     data = collect(quiet, 1500, length=20)
     short = fit_model(data, replace(SETTINGS, reward=False), OneStep("mse"))
-    found = nearness(data, short, neighbours=5)
+    found = loss_check(data, short, neighbours=5)
     assert found.verdict == "can help" and found.target_error < 1e-20 < found.model_error
 
 
@@ -65,7 +65,7 @@ def test_the_loss_cannot_help_where_noise_drowns_the_differences() -> None:
     noisy = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.eye(2))
     data = collect(noisy, 1500, length=20)
     fit = fit_model(data, replace(SETTINGS, epochs=20, reward=False), OneStep("mse"))
-    found = nearness(data, fit, neighbours=5)
+    found = loss_check(data, fit, neighbours=5)
     assert found.verdict == "cannot help"
     assert found.gain[1] < found.gain[0] < found.gain[2] < 0
     assert found.target_error > found.model_error
@@ -80,16 +80,16 @@ def test_states_and_reward_are_asked_apart() -> None:
     found = by_group(loud, fit, neighbours=5)
     assert found["state"].verdict == "can help" and found["reward"].verdict == "cannot help"
     assert found["state"].target_error < 1e-20 < found["state"].model_error
-    whole = nearness(loud, fit, neighbours=5)
+    whole = loss_check(loud, fit, neighbours=5)
     for name in ("target_error", "model_error"):
         parts = 2 * getattr(found["state"], name) + getattr(found["reward"], name)
         assert getattr(whole, name) == pytest.approx(parts / 3)
     assert whole.verdict == "cannot help"
-    assert nearness(loud, fit, neighbours=5, outputs="state") == found["state"]
+    assert loss_check(loud, fit, neighbours=5, outputs="state") == found["state"]
     headless = fit_model(loud, replace(SETTINGS, epochs=1, reward=False), OneStep("mse"))
     assert list(by_group(loud, headless, neighbours=5)) == ["state"]
     with pytest.raises(InputError, match="no head"):
-        nearness(loud, headless, neighbours=5, outputs="reward")
+        loss_check(loud, headless, neighbours=5, outputs="reward")
 
 
 def test_the_models_own_error_is_that_of_its_jacobian() -> None:
@@ -109,7 +109,7 @@ def test_the_models_own_error_is_that_of_its_jacobian() -> None:
     for divided in (True, False):
         square = v.square().sum(dim=2) if divided else torch.ones_like(v[..., 0])
         wanted = (moved.square() / square[None, ..., None]).mean()
-        found = nearness(data, fit, neighbours=5, divided=divided)
+        found = loss_check(data, fit, neighbours=5, divided=divided)
         assert found.model_error == pytest.approx(float(wanted), rel=1e-6)
     assert found.rows == len(held)
 
@@ -134,4 +134,4 @@ def test_too_few_points_are_refused() -> None:
     data = collect(task, 12, length=2)
     fit = fit_model(data, replace(SETTINGS, epochs=1))
     with pytest.raises(InputError, match="record more"):
-        nearness(data, fit, neighbours=12)
+        loss_check(data, fit, neighbours=12)
