@@ -3,7 +3,6 @@ differences taken elsewhere."""
 
 import copy
 import pickle
-from dataclasses import replace
 from pathlib import Path
 
 import gymnasium
@@ -15,41 +14,16 @@ from torch import Tensor
 
 import gradlab.systems.differences as differences
 import gradlab.systems.physics as physics
-from gradlab import tasks
 from gradlab.errors import InputError
-from gradlab.systems.environments import ENVIRONMENTS, Environment, mass_centre_x, root_x
+from gradlab.systems.environments import ENVIRONMENTS, Environment, root_x
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import BLOCKS, System
+from tests.systems.mujoco_states import SYSTEMS, every, visited
 
-SYSTEMS = {env_id: MujocoEnvironment(row) for env_id, row in ENVIRONMENTS.items()}
 EXACT_REWARD = ("InvertedPendulum-v5", "Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
 # |Δ reward| from positions of the last evaluation instead of those of the next state, the contact
 # cost apart: 0.065 of up to 3.1 and 0.0048 of up to 1.3 over 1,000 steps.
 STALE_REWARD = {"Ant-v5": 0.1, "Humanoid-v5": 0.01}
-
-every = pytest.mark.parametrize("env_id", ENVIRONMENTS)
-
-
-def limits(system: MujocoEnvironment) -> np.ndarray:
-    return system.physics.control_range[1]
-
-
-def visited(env_id: str, n: int, seed: int = 0, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """States that random actions lead to within 40 steps, and more random actions."""
-    system, generator = SYSTEMS[env_id], torch.Generator().manual_seed(seed)
-    high = torch.from_numpy(limits(system))
-    rows = -(-n // 10)
-    state, found = system.sample_starts(rows, generator), []
-
-    def act(rows: int) -> Tensor:
-        uniform = torch.rand(rows, len(high), generator=generator, dtype=torch.float64)
-        return high * (2 * uniform - 1)
-
-    for _ in range(10):
-        found.append(state)
-        for _ in range(4):
-            state = system.step(state, act(rows)).state
-    return torch.cat(found)[:n], scale * act(n)
 
 
 def gymnasium_steps(env_id: str, state: Tensor, action: Tensor, at: float = 0.0) -> dict:
@@ -106,12 +80,6 @@ def test_episodes_end_where_gymnasiums_do(env_id: str) -> None:
     assert (0 < alive.mean() < 1) == bool(edges)
 
 
-def test_differences_are_taken_at_a_sharper_tolerance_than_steps() -> None:
-    system = MujocoEnvironment(ENVIRONMENTS["Walker2d-v5"])
-    assert system._precise.model.opt.tolerance == 1e-12
-    assert system.physics.model.opt.tolerance == 1e-8
-
-
 @pytest.mark.parametrize("env_id", STALE_REWARD)
 def test_rewards_of_stale_positions_differ_by_what_is_said(env_id: str) -> None:
     state, action = visited(env_id, 1000)
@@ -132,232 +100,6 @@ def test_a_root_elsewhere_changes_a_step_by_rounding_alone(env_id: str) -> None:
     assert np.abs(got.state.numpy() - want["state"]).max() < 1e-12 * scale
     if env_id in EXACT_REWARD:
         assert got.reward.numpy() == pytest.approx(want["reward"], abs=1e-12)
-
-
-def five_point(system: MujocoEnvironment, state: Tensor, action: Tensor, h: float) -> np.ndarray:
-    """∂(s', r)/∂(s, a) by fourth-order differences in the state's own numbers, one MjData."""
-    model = copy.copy(system.physics.model)
-    model.opt.tolerance = 1e-12
-    data, ds = mujoco.MjData(model), system.state_dim
-    nq, root, row = model.nq, system.chart.root, system.environment
-
-    def step(z: np.ndarray) -> np.ndarray:
-        mujoco.mj_resetData(model, data)
-        x = np.concatenate([np.zeros(root), z[:ds]])
-        data.qpos[:], data.qvel[:], data.ctrl[:] = x[:nq], x[nq:], z[ds:]
-        begin = row.position(model, x[None, :nq])[0][0]
-        mujoco.mj_step(model, data, nstep=system.physics.frame_skip)
-        after = np.concatenate([data.qpos[root:], data.qvel])
-        speed = (row.position(model, data.qpos[None])[0][0] - begin) / system.dt
-        return np.append(
-            after, row.forward_weight * speed - row.control_weight * (z[ds:] ** 2).sum()
-        )
-
-    z = torch.cat([state, action]).numpy()
-    columns = []
-    for axis in np.eye(len(z)):
-        near = step(z + h * axis) - step(z - h * axis)
-        far = step(z + 2 * h * axis) - step(z - 2 * h * axis)
-        columns.append((8 * near - far) / (12 * h))
-    return np.stack(columns, 1)
-
-
-@every
-def test_jacobians_are_those_of_the_step_in_every_number_of_the_state(env_id: str) -> None:
-    """Along a quaternion's own direction, too, where the step does not change."""
-    system, ds = SYSTEMS[env_id], SYSTEMS[env_id].state_dim
-    state, action = visited(env_id, 30, scale=0.9)
-    state, action = state[7::10], action[7::10]
-    got = system.linearize(state, action)
-    assert not got.certificate.flags.any()
-    for i in range(len(state)):
-        misses = []
-        # A wider stencil may meet a contact that the narrow one does not, never both by chance.
-        for h in (3e-6, 3e-7):
-            want = five_point(system, state[i], action[i], h)
-            blocks = (want[:-1, :ds], want[:-1, ds:], want[-1, :ds], want[-1, ds:])
-            sizes = [max(np.abs(block).max(), 1e-6) for block in blocks]
-            values = [getattr(got, name)[i].numpy() for name in BLOCKS]
-            pairs = zip(values, blocks, sizes, strict=True)
-            misses.append([np.abs(value - block).max() / size for value, block, size in pairs])
-        assert np.min(misses, axis=0) == pytest.approx(np.zeros(4), abs=1e-6), misses
-
-
-# Ten steps multiply errors by the growth of the chain.
-CHAINS = {
-    "InvertedPendulum-v5": 1e-8,
-    "Hopper-v5": 1e-7,
-    "Walker2d-v5": 1e-6,
-    "HalfCheetah-v5": 1e-6,
-    "Ant-v5": 1e-6,
-    "Humanoid-v5": 1e-6,
-}
-
-
-@every
-def test_ten_chained_jacobians_are_the_derivative_of_ten_steps(env_id: str) -> None:
-    system = SYSTEMS[env_id]
-    state, action = visited(env_id, 200, scale=0.5)
-    state, action = state[5::20], action[5::20]
-    direction = torch.randn(state.shape, generator=torch.Generator().manual_seed(1)).double()
-    precise = MujocoEnvironment(ENVIRONMENTS[env_id])
-    precise.physics.model.opt.tolerance = physics.LINEARIZE_TOLERANCE
-    along, at = direction, state
-    stated, flags = torch.zeros(2, len(state)).double().unbind()
-    for _ in range(10):
-        jacobian = system.linearize(at, action)
-        stated = torch.maximum(stated, jacobian.certificate.error["A"])
-        flags = torch.maximum(flags, jacobian.certificate.flags.double())
-        along = torch.einsum("nij,nj->ni", jacobian.A, along)
-        at = precise.step(at, action).state
-    best = torch.full((len(state),), torch.inf, dtype=torch.float64)
-    for h in (1e-6, 1e-7, 1e-8):
-        ahead, behind = state + h * direction, state - h * direction
-        for _ in range(10):
-            ahead, behind = (precise.step(s, action).state for s in (ahead, behind))
-        miss = ((ahead - behind) / (2 * h) - along).norm(dim=1) / along.norm(dim=1)
-        best = torch.minimum(best, miss)
-    assert flags.sum() <= 3
-    # A chain misses at most a few times what its worst certificate admits.
-    assert (best <= CHAINS[env_id] + 30 * stated)[flags == 0].all()
-    assert best.median() < CHAINS[env_id]
-
-
-def test_physics_jacobians_are_muJoCos_own_chained_over_the_substeps() -> None:
-    """`mjd_transitionFD` covers one Euler substep: five of them make a HalfCheetah step."""
-    system = SYSTEMS["HalfCheetah-v5"]
-    state, action = visited("HalfCheetah-v5", 60, scale=0.9)
-    state, action = state[5::10], action[5::10]
-    A, B = system.physical_jacobians(state, action)
-    flags = system.linearize(state, action).certificate.flags
-    model = copy.copy(system.physics.model)
-    model.opt.tolerance = 1e-12
-    data, nv = mujoco.MjData(model), model.nv
-    compared = 0
-    for i, x in enumerate(system.chart.physical(state.numpy())):
-        mujoco.mj_resetData(model, data)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = x[:nv], x[nv:], action[i]
-        whole, by_control = np.eye(2 * nv), np.zeros((2 * nv, model.nu))
-        for _ in range(system.physics.frame_skip):
-            a, b = np.empty((2 * nv, 2 * nv)), np.empty((2 * nv, model.nu))
-            mujoco.mjd_transitionFD(model, data, 1e-7, True, a, b, None, None)
-            whole, by_control = a @ whole, a @ by_control + b
-            mujoco.mj_step(model, data)
-        if flags[i]:
-            continue
-        compared += 1
-        for got, want in ((A[i], whole), (B[i], by_control)):
-            assert np.abs(got.numpy() - want).max() < 1e-5 * np.abs(want).max()
-    assert compared >= 4
-
-
-def test_a_rewarded_position_that_bends_with_the_body_is_followed_to_the_next_state() -> None:
-    """Hopper has no quaternion, for which the next state would be asked anyway."""
-    row = replace(ENVIRONMENTS["Hopper-v5"], position=mass_centre_x)
-    system = MujocoEnvironment(row)
-    state, action = visited("Hopper-v5", 40, scale=0.9)
-    state, action = state[3::10], action[3::10]
-    found, h = system.linearize(state, action), 1e-6
-    moves = h * torch.eye(system.state_dim, dtype=torch.float64)
-    ends = [
-        torch.stack([system.step(state + sign * move, action).reward for move in moves], 1)
-        for sign in (1, -1)
-    ]
-    assert not found.certificate.flags.any()
-    torch.testing.assert_close(found.r_s, (ends[0] - ends[1]) / (2 * h), atol=1e-3, rtol=1e-4)
-
-
-def test_a_policys_view_is_gymnasiums_observation_and_its_clip_is_in_no_jacobian() -> None:
-    for env_id in ("Hopper-v5", "Walker2d-v5", "HalfCheetah-v5"):
-        system, environment = SYSTEMS[env_id], gymnasium.make(env_id).unwrapped
-        state, _ = visited(env_id, 50)
-        state[:, -system.physics.model.nu :] *= 3.0
-        seen = tasks.view(env_id)(state)
-        for s, want in zip(system.chart.physical(state.numpy()), seen.numpy(), strict=True):
-            environment.reset(seed=0)
-            environment.set_state(s[: system.chart.nq], s[system.chart.nq :])
-            assert np.array_equal(environment._get_obs(), want)
-        assert (seen != state).any() == (env_id != "HalfCheetah-v5")
-
-
-def test_at_the_velocity_clip_jacobians_are_those_of_the_unclipped_state() -> None:
-    system = SYSTEMS["Hopper-v5"]
-    state, action = visited("Hopper-v5", 20, scale=0.5)
-    state, action = state[15:18], action[15:18]
-    state[:, 10] = torch.tensor([10.0, -10.0, 12.0])
-    got = system.linearize(state, action)
-    for i in np.flatnonzero(~got.certificate.flags.numpy()):
-        want = five_point(system, state[i], action[i], 3e-7)[:-1, :11]
-        assert np.abs(got.A[i].numpy() - want).max() < 1e-6 * np.abs(want).max()
-        assert np.abs(want[:, 10]).max() > 0.1
-    assert (~got.certificate.flags).sum() >= 2
-
-
-def test_at_a_control_limit_the_inside_derivative_is_taken_and_beyond_it_none() -> None:
-    system = SYSTEMS["Hopper-v5"]
-    state, action = visited("Hopper-v5", 40, scale=0.9)
-    state, action = state[3::20], action[3::20]
-    inside, at, beyond = action.clone(), action.clone(), action.clone()
-    inside[:, 0], at[:, 0], beyond[:, 0] = 1 - 1e-5, 1.0, 1.4
-    want, got, none = (system.linearize(state, each) for each in (inside, at, beyond))
-    assert not (want.certificate.flags | got.certificate.flags | none.certificate.flags).any()
-    torch.testing.assert_close(got.B, want.B, atol=1e-4, rtol=1e-3)
-    assert want.B[:, :, 0].abs().amax() > 1 and not none.B[:, :, 0].any()
-    torch.testing.assert_close(none.B[:, :, 1:], got.B[:, :, 1:], atol=1e-5, rtol=1e-5)
-    # Gymnasium's control cost is that of the action as given.
-    torch.testing.assert_close(none.r_a[:, 0], -2e-3 * beyond[:, 0])
-
-
-def touching(system: MujocoEnvironment, state: Tensor, action: Tensor) -> Tensor:
-    """The state with its height moved to where the foot just meets the ground in the first
-    evaluation of the step, by bisection on the number of contacts."""
-    model = system.physics.model
-    data = mujoco.MjData(model)
-
-    def contacts(z: float) -> int:
-        data.qpos[:], data.qvel[:] = 0.0, 0.0
-        data.qpos[1:] = [z, *state[1:5].tolist()]
-        mujoco.mj_forward(model, data)
-        return int(data.ncon)
-
-    low, high = 0.5, 2.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if contacts(middle) else (low, middle)
-    return torch.cat([torch.tensor([(low + high) / 2], dtype=torch.float64), state[1:]])
-
-
-def test_contact_onset_inside_the_stencil_is_flagged() -> None:
-    system = SYSTEMS["Hopper-v5"]
-    state = torch.zeros(11, dtype=torch.float64)
-    state[2:4] = -0.3  # no joint on its limit
-    state[6] = -1.0  # falling: the contact's damping makes its onset a jump
-    action = torch.zeros(4, 3, dtype=torch.float64)
-    at = touching(system, state, action[0])
-    rows = at.repeat(4, 1)
-    rows[1:, 0] += torch.tensor([1e-9, 5e-8, 1e-4])
-    found = system.linearize(rows, action)
-    assert found.certificate.flags.tolist() == [True, False, False, False]
-    # The second and third were retried at steps too small to reach the ground, and found what is
-    # true far above it.
-    assert found.certificate.step.tolist() == pytest.approx([1e-7, 1e-10, 1e-8, 1e-7])
-    far = found.A[3].expand(2, -1, -1)
-    torch.testing.assert_close(found.A[1:3], far, atol=1e-3, rtol=1e-3)
-    assert (found.A[0] - far[0]).abs().max() > 1e3
-
-
-def test_a_joint_limit_inside_the_stencil_is_flagged() -> None:
-    system = SYSTEMS["Hopper-v5"]
-    rows = torch.zeros(3, 11, dtype=torch.float64)
-    rows[:, 0], rows[:, 2], rows[:, 3] = 2.0, -0.5, -0.5
-    top = np.deg2rad(45.0)
-    rows[:, 4] = top - torch.tensor([0.0, 1e-9, 1e-2], dtype=torch.float64)
-    rows[:, 10] = torch.tensor([2.0, 2.0, -2.0])
-    certificate = system.linearize(rows, torch.zeros(3, 3, dtype=torch.float64)).certificate
-    assert certificate.flags.tolist() == [True, False, False]
-    assert certificate.step.tolist() == pytest.approx([1e-7, 1e-9, 1e-7])
-    rows[2, 4] = top + 0.01
-    assert system.beyond_limits(rows).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("env_id", ["Hopper-v5", "Ant-v5"])
@@ -458,50 +200,3 @@ def test_environments_that_cannot_be_set_exactly_are_refused() -> None:
         _ = system("CartPole-v1").state_dim
     with pytest.raises(InputError, match="Gymnasium cannot make 'Nothing-v7'"):
         _ = system("Nothing-v7").state_dim
-
-
-def test_physics_jacobians_of_a_free_body_are_differences_by_mujocos_own_tangents() -> None:
-    """Every degree of freedom, the root's translation included, by mj_integratePos and back."""
-    system = SYSTEMS["Ant-v5"]
-    state, action = visited("Ant-v5", 30, scale=0.9)
-    state, action = state[8::11], action[8::11]
-    model = copy.copy(system.physics.model)
-    model.opt.tolerance = physics.LINEARIZE_TOLERANCE
-    data, nq, nv, h = mujoco.MjData(model), model.nq, model.nv, 1e-6
-    A, B = (each.numpy() for each in system.physical_jacobians(state, action))
-    assert A.shape == (len(state), 2 * nv, 2 * nv) and B.shape == (len(state), 2 * nv, model.nu)
-
-    def step(x: np.ndarray, delta: np.ndarray, u: np.ndarray) -> np.ndarray:
-        mujoco.mj_resetData(model, data)
-        q = x[:nq].copy()
-        mujoco.mj_integratePos(model, q, delta[:nv], 1.0)
-        data.qpos[:], data.qvel[:], data.ctrl[:] = q, x[nq:] + delta[nv:], u
-        mujoco.mj_step(model, data, nstep=system.physics.frame_skip)
-        return np.concatenate([data.qpos, data.qvel])
-
-    for i, x in enumerate(system.chart.physical(state.numpy())):
-        for k in range(2 * nv + model.nu):
-            delta, push = np.zeros(2 * nv), np.zeros(model.nu)
-            (delta if k < 2 * nv else push)[k if k < 2 * nv else k - 2 * nv] = h
-            ends = [step(x, s * delta, action[i].numpy() + s * push) for s in (1, -1)]
-            turn = np.empty(nv)
-            mujoco.mj_differentiatePos(model, turn, 1.0, ends[1][:nq], ends[0][:nq])
-            want = np.concatenate([turn, ends[0][nq:] - ends[1][nq:]]) / (2 * h)
-            got = A[i][:, k] if k < 2 * nv else B[i][:, k - 2 * nv]
-            assert got == pytest.approx(want, abs=1e-6 * np.abs(A[i]).max()), k
-
-
-def test_the_states_jacobian_is_the_physics_one_between_its_two_maps() -> None:
-    for env_id in ("Hopper-v5", "Humanoid-v5"):
-        system = SYSTEMS[env_id]
-        state, action = visited(env_id, 2, scale=0.9)
-        got = system.linearize(state, action)
-        A, B = system.physical_jacobians(state, action)
-        root = system.chart.root
-        after = system._precise.step(system.chart.physical(state.numpy()), action.numpy())
-        E = torch.from_numpy(system.chart.lift(after))
-        T = torch.from_numpy(system.chart.drop(system.chart.physical(state.numpy())))
-        torch.testing.assert_close(got.A, E @ A[:, root:, root:] @ T, atol=1e-12, rtol=1e-12)
-        torch.testing.assert_close(got.B, E @ B[:, root:], atol=1e-12, rtol=1e-12)
-        # The root's own velocity moves the root, and nothing is moved by the root's place.
-        assert (A[:, root:, :root] == 0).all() and (A[:, 0, system.chart.nv] > 1e-3).all()

@@ -12,26 +12,14 @@ from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
-from gradlab.measurement.measure import measure
-from gradlab.systems.linear import LinearQuadratic
 from gradlab.tasks import inverted_pendulum
 from gradlab.truth import oracles
 from gradlab.truth.common_random import common_random_differences, mean_and_error
 from gradlab.truth.lqr import lqr_gradient
 from gradlab.truth.reference import reference_gradients
 from gradlab.truth.truth import matched_truth
-from tests.gradients.worlds import linear, matrix, network
-
-
-def feedback(*gain):
-    policy = nn.Linear(len(gain), 1, bias=False).double()
-    policy.weight.data = -matrix(gain)
-    return policy
-
-
-def gaussian_starts(n, ds, mean=0.5):
-    generator = torch.Generator().manual_seed(5)
-    return as_starts(mean + torch.randn(n, ds, generator=generator, dtype=torch.float64), ds)
+from tests.gradients.worlds import linear, network
+from tests.truth.linear_policies import feedback, gaussian_starts
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])
@@ -76,40 +64,6 @@ def test_differences_agree_with_both_kinds_of_gradients_on_a_nonlinear_system():
         assert 3.9 < ratio < 4.1, "central differences are second order"
 
 
-def test_an_unstable_loop_has_no_truth_or_a_cut_one():
-    one = torch.eye(1, dtype=torch.float64)
-    system = LinearQuadratic(1.3 * one, 0.5 * one, one, one, 0.0 * one)
-    starts = gaussian_starts(64, 1)
-    cut = matched_truth(Setting(system, feedback(0.2), starts, 0.9, 10))
-    assert cut.status == "cut"
-    assert cut.horizon <= oracles.effective_horizon(0.9)
-    assert f"T = {cut.horizon}" in cut.reason
-    none = matched_truth(Setting(system, feedback(0.2), starts, 0.9, 100))
-    assert none.status == "none"
-    assert none.first is None
-    assert "no truth here: λ = 0.182" in none.reason  # ln(1.3 − 0.5·0.2)
-
-
-@pytest.mark.parametrize("kind", ["first", "all"])
-def test_chaos_is_cut_before_the_chain_is_lost_or_refused(kind):
-    """The logistic map at r = 3.9, whose exponent is 0.495 per step."""
-
-    def step(s, a):
-        return 3.9 * s * (1 - s) + 1e-3 * a, -(s[:, 0] ** 2)
-
-    system, policy = systems.from_function(step, 1, 1), feedback(0.1)
-    starts = as_starts(torch.rand(512, 1, generator=torch.Generator().manual_seed(0)).double(), 1)
-    unrolled = oracles.unroll_first_action(Setting(system, policy, starts, 0.98))
-    assert float(unrolled.lyapunov.mean()) == pytest.approx(0.495, abs=0.01)
-    short = matched_truth(Setting(system, policy, starts, 0.98, 2), kinds=(kind,))
-    assert short.status == "cut"
-    assert 2 <= short.horizon < 10
-    long = matched_truth(Setting(system, policy, starts, 0.98, 25), kinds=(kind,))
-    assert long.status == "none"
-    assert long.first is long.every is None
-    assert "no truth here: λ = 0.5" in long.reason
-
-
 def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
     system, policy = linear(), feedback(1.2, 1.4)
     few = matched_truth(Setting(system, policy, gaussian_starts(24, 2, mean=0.1), 0.95, 10))
@@ -118,26 +72,6 @@ def test_few_starts_are_imprecise_and_the_missing_ones_are_enough():
     assert few.first.missing > 0
     enough = gaussian_starts(24 + few.first.missing, 2, mean=0.1)
     assert matched_truth(Setting(system, policy, enough, 0.95, 10)).status == "converged"
-
-
-def test_a_wrong_jacobian_is_caught_by_the_differences():
-    class Wrong:
-        """A simulator whose B is 5% off."""
-
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def linearize(self, state, action, noise=None):
-            out = self.inner.linearize(state, action, noise)
-            return type(out)(out.A, 1.05 * out.B, out.r_s, out.r_a, out.certificate)
-
-    starts = gaussian_starts(256, 2)
-    truth = matched_truth(Setting(Wrong(linear()), feedback(1.2, 1.4), starts, 0.95, 10))
-    assert truth.status == "none"
-    assert "differs from finite differences" in truth.reason
 
 
 def test_a_truth_counts_its_flagged_jacobians():
@@ -162,99 +96,6 @@ def test_a_truth_counts_its_flagged_jacobians():
     assert truth.reason.endswith("; 25.00% of its Jacobians are flagged")
 
 
-@pytest.mark.parametrize("kind", ["first", "all"])
-def test_the_objective_is_cut_where_a_wrong_jacobian_sets_in(kind):
-    """∂f/∂s is off from step 5 on: it first enters the reward of step 6, so T = 6 is the last."""
-
-    class LateError:
-        def __init__(self, inner):
-            self.inner = inner
-
-        def __getattr__(self, name):
-            return getattr(self.inner, name)
-
-        def linearize(self, state, action, noise=None):
-            out = self.inner.linearize(state, action, noise)
-            A = torch.where(state[:, 1, None, None] >= 5, 1.5 * out.A, out.A)
-            return type(out)(A, out.B, out.r_s, out.r_a, out.certificate)
-
-    def step(s, a):
-        after = torch.cat([0.9 * s[:, :1] + 0.5 * a, s[:, 1:] + 1], dim=1)
-        return after, -(s[:, 0] ** 2) - a[:, 0] ** 2
-
-    class Sighted(nn.Module):
-        """a = −0.2 x, blind to the clock."""
-
-        def __init__(self):
-            super().__init__()
-            self.gain = feedback(0.2)
-
-        def forward(self, s):
-            return self.gain(s[:, :1])
-
-    generator = torch.Generator().manual_seed(0)
-    states = torch.zeros(128, 2, dtype=torch.float64)
-    states[:, 0] = 1 + 0.1 * torch.randn(128, generator=generator, dtype=torch.float64)
-    system = LateError(systems.from_function(step, 2, 1))
-    truth = matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 2), kinds=(kind,))
-    assert truth.status == "cut"
-    assert truth.horizon == 6 if kind == "first" else 3 <= truth.horizon <= 6
-    assert matched_truth(Setting(system, Sighted(), as_starts(states, 2), 0.9, 10)).status == "none"
-    if kind == "first":
-        assert "; at 7 steps it is " in truth.reason and "times what is allowed" in truth.reason
-
-
-def delayed(tail):
-    """The action returns after three steps, times a static z of each start, drawn by `tail`."""
-
-    def step(s, a):
-        after = torch.cat([s[:, :1], s[:, 2:4], a, s[:, 4:]], dim=1)  # z, three delays, x
-        # the reward sees the action of three steps ago: r_3 = … + z a_0
-        return after, -((a[:, 0] - s[:, 4]) ** 2) + s[:, 0] * s[:, 1]
-
-    system = systems.from_function(step, 5, 1)
-    generator = torch.Generator().manual_seed(0)
-    states = torch.zeros(256, 5, dtype=torch.float64)
-    states[:, 0] = tail(torch.randn(256, generator=generator, dtype=torch.float64))
-    states[:, 4] = 1 + 0.1 * torch.randn(256, generator=generator, dtype=torch.float64)
-    return system, as_starts(states, 5)
-
-
-class Sees(nn.Module):
-    """a = 0.5 x, blind to z."""
-
-    def __init__(self):
-        super().__init__()
-        self.gain = feedback(-0.5)
-
-    def forward(self, s):
-        return self.gain(s[:, 4:])
-
-
-HEAVY = 100.0
-
-
-@pytest.mark.parametrize("kind", ["first", "all"])
-def test_heavy_tails_cut_the_objective_where_they_set_in(kind):
-    """r_3 is the first reward with z: T = 3 is precise, T = 4 is lost in z's spread."""
-    system, starts = delayed(lambda normal: HEAVY * normal.sinh())
-    policy = Sees()
-    truth = matched_truth(Setting(system, policy, starts, 0.9, 2), kinds=(kind,))
-    assert truth.status == "cut"
-    assert truth.horizon == 3
-    reference = truth.first if kind == "first" else truth.every
-    assert reference.relative_se < 0.25
-    long = matched_truth(Setting(system, policy, starts, 0.9, 10), kinds=(kind,))
-    assert long.status == "imprecise"
-    reference = long.first if kind == "first" else long.every
-    assert reference.relative_se > 0.25
-    assert "more starts" in long.reason
-    light, starts = delayed(lambda normal: 0.1 * normal)
-    assert (
-        matched_truth(Setting(light, policy, starts, 0.9, 10), kinds=(kind,)).status == "converged"
-    )
-
-
 def test_a_truth_with_all_actions_goes_on_until_the_visitation_is_summed():
     """All of its signal is process noise: the share up to T is 1 − γᵀ, however stable the loop."""
     system, policy, gamma = linear(), feedback(0.4, 0.6), 0.97
@@ -268,69 +109,6 @@ def test_a_truth_with_all_actions_goes_on_until_the_visitation_is_summed():
     assert (cut - exact).norm() < 2 * truth.remainder
     gap, error = mean_and_error((truth.every.gradients - cut).T, starts.group)
     assert (gap.abs() < 3.5 * error).all()
-
-
-def bounded(gain, width, cost=0.5):
-    """s' = 0.9 s + 0.5 a; an episode ends at |s| ≥ 1, and each step before is worth 1 − cost·a²."""
-
-    def step(s, a):
-        return 0.9 * s + 0.5 * a, 1.0 - cost * a[:, 0] ** 2
-
-    system = systems.from_function(step, 1, 1, alive=lambda s: s[:, 0].abs() < 1)
-    starts = as_starts(torch.linspace(-width, width, 513).double()[:, None], 1)
-    return system, feedback(gain), starts
-
-
-def test_the_boundary_term_of_termination_is_measured_with_its_error():
-    """Starts are uniform, the loop contracts, so an episode ends at its first step or never:
-
-    V counts Σ_{1≤t<T} γᵗ E[r_t; |s_1| < 1], and moving the first action by δ s moves its edge
-    |s_0| = 1/c by −0.5 δ/c², c = 0.9 − 0.5 k: a flux of the return at the edge, known exactly.
-    """
-    k, width, gamma = 0.8, 3.0, 0.9
-    system, policy, starts = bounded(k, width)
-    truth = matched_truth(Setting(system, policy, starts, gamma, 5, termination="mask"))
-    c = 0.9 - 0.5 * k
-    edge = sum(gamma**t * (1 - 0.5 * (k * c ** (t - 1)) ** 2) for t in range(1, 200))
-    known = 0.5 / c**2 / width * edge
-    assert abs(truth.boundary - known) < 3 * truth.boundary_se
-    assert truth.boundary_se < 0.3 * known
-    found = common_random_differences(
-        Setting(system, policy, starts, gamma, truth.horizon, termination="mask")
-    )
-    flux, error = mean_and_error(found.boundary[-1], starts.group[: found.boundary.shape[2]])
-    assert ((flux + known * found.directions[:, 0]).abs() < 3 * error).all()  # a wider loop loses
-    assert truth.status == "none"
-    assert "misses the boundary term of termination" in truth.reason
-    ignoring = matched_truth(Setting(system, policy, starts, gamma, 5))
-    assert ignoring.status == "converged"
-    assert math.isnan(ignoring.boundary)
-
-
-def test_episodes_that_never_end_have_no_boundary_term():
-    system, policy, starts = bounded(0.8, 0.9)
-    masked = matched_truth(
-        Setting(system, policy, starts, 0.9, 5, termination="mask"), kinds=("all",)
-    )
-    assert masked.status == "converged"
-    assert masked.boundary == masked.boundary_se == 0.0
-    assert "no boundary term of termination was seen" in masked.reason
-
-
-def test_the_boundary_term_reaches_the_profile():
-    system, policy, starts = bounded(0.8, 3.0)
-    from gradlab.tasks import Task
-
-    task = Task("edge", system, None, lambda n, g: starts.states[:n], discount=0.9, horizon=2)
-    critic = nn.Bilinear(1, 1, 1).double()
-
-    class Critic(nn.Module):
-        def forward(self, s, a):
-            return critic(s, a)[:, 0]
-
-    profile = measure(task, policy, Critic(), starts=starts.states, termination="mask")
-    assert profile.truth["boundary"] > 3 * profile.truth["boundary_se"] > 0
-    assert not profile.truth["admissible"]
 
 
 def test_starts_of_one_group_count_once_in_the_errors():

@@ -1,0 +1,278 @@
+"""Directional and Sobolev losses by hand, and against derivatives that are known."""
+
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.data import transitions
+from gradlab.data.trajectories import Trajectories
+from gradlab.fitting.collection import collect
+from gradlab.fitting.derivative_losses import (
+    DirectionalDerivative,
+    Sobolev,
+    pushed,
+    true_jacobians,
+)
+from gradlab.fitting.losses import OneStep, Rows, outputs
+from gradlab.networks.ensemble_jacobians import along, mean_jacobians
+from gradlab.systems.system import Linearization
+from gradlab.tasks import double_integrator, linear_quadratic, pendulum
+from tests.fitting.small_models import everywhere, halves, model, random, rows_of
+
+A, B = [[0.9, 0.2], [-0.1, 0.8]], [[0.3], [0.5]]
+
+
+def plain_rows(record: Trajectories) -> Rows:
+    """Coordinates as they are, so that a hand can follow."""
+    rows = rows_of(record, residual=False, reward=False)
+    inputs = torch.cat([record.state, record.action], dim=1)
+    ones, zeros = torch.ones(inputs.shape[1]).double(), torch.zeros(inputs.shape[1]).double()
+    width = record.state.shape[1]
+    return replace(
+        rows,
+        inputs=inputs,
+        targets=record.next_state,
+        input_mean=zeros,
+        input_std=ones,
+        target_mean=zeros[:width],
+        target_std=ones[:width],
+    )
+
+
+def three_points() -> Trajectories:
+    """x = s, a = 0: points 0, 1 and 3 go to 0, 2 and 12."""
+    column = torch.tensor([[0.0], [1.0], [3.0]]).double()
+    return transitions.from_rows(
+        column,
+        torch.zeros(3, 1).double(),
+        torch.zeros(3).double(),
+        torch.tensor([[0.0], [2.0], [12.0]]).double(),
+        torch.zeros(3).bool(),
+    )
+
+
+@pytest.mark.parametrize(("divided", "wanted"), [(False, 6.0), (True, 2.0)])
+def test_the_directional_loss_of_three_points_is_eq_9(divided: bool, wanted: float) -> None:
+    # The model is y = 3 x. Nearest: 0 → 1, 1 → 0, 3 → 1. Errors of J v − Δy: 3 − 2, −3 + 2,
+    # −6 + 10; squares 1, 1, 16; divided by v² = 1, 1, 4.
+    rows = plain_rows(three_points())
+    ensemble = model(rows, hidden=(), members=1)
+    layer = ensemble.network.linear[0]
+    with torch.no_grad():
+        layer.weight.zero_()  # type: ignore[union-attr, operator]
+        layer.weight[0, 0, 0] = 3  # type: ignore[index]
+        layer.bias.zero_()  # type: ignore[union-attr, operator]
+    loss = DirectionalDerivative(1, 1.0, divided, "mse")
+    bound, _ = loss.bind(rows, torch.arange(3), torch.arange(0))
+    squared = torch.tensor([0.0, 1.0, 9.0]).mean()
+    assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
+
+
+def test_a_larger_directional_error_raises_the_loss() -> None:
+    """DDPPO's eq. 10 as printed would lower it."""
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    parts = halves(record)
+    values = [
+        everywhere(DirectionalDerivative(4, weight).bind(rows, *parts)[0], ensemble)
+        for weight in (0.0, 1.0)
+    ]
+    assert bool((values[1] > values[0]).all())
+    assert torch.allclose(values[0], everywhere(OneStep().bind(rows, *parts)[0], ensemble))
+
+
+def test_as_printed_the_weight_knows_no_noise_level() -> None:
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    with torch.no_grad():
+        last = ensemble.network.linear[-1]
+        last.weight[:, :, 3:], last.bias[:, :, 3:] = 0, -7  # type: ignore[index, operator]
+        ensemble.low.fill_(-27)
+        ensemble.high.fill_(13)
+    parts = halves(record)
+
+    def term(loss: DirectionalDerivative) -> Tensor:
+        base = everywhere(replace(loss, weight=0.0).bind(rows, *parts)[0], ensemble)
+        return everywhere(loss.bind(rows, *parts)[0], ensemble) - base
+
+    scaled, printed = (
+        term(DirectionalDerivative(4)),
+        term(DirectionalDerivative(4, as_printed=True)),
+    )
+    torch.testing.assert_close(
+        scaled / printed, torch.full((2,), 7.0).exp().double(), rtol=1e-3, atol=0
+    )
+    squared = term(DirectionalDerivative(4, prediction="mse"))
+    torch.testing.assert_close(squared, printed)
+
+
+def test_one_direction_at_a_time_adds_up_to_all() -> None:
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    whole = everywhere(DirectionalDerivative(5).bind(rows, *parts)[0], ensemble)
+    each = DirectionalDerivative(5, directions=1).bind(rows, *parts)[0]
+    turns = torch.stack([everywhere(each, ensemble, turn) for turn in range(5)])
+    torch.testing.assert_close(turns.mean(dim=0), whole)
+
+
+def test_pushed_directions_are_finite_differences_and_those_of_closed_forms() -> None:
+    record = collect(pendulum(), 40)
+    rows = rows_of(record)
+    ensemble, step = model(rows), 1e-6
+    inputs, v = rows.inputs.expand(2, -1, -1), random(2, 40, 3, 3)
+    moved = pushed(ensemble, inputs, v)[2]
+    for k in range(3):
+        ahead, behind = (
+            outputs(ensemble, inputs + sign * step * v[:, :, k])[0] for sign in (1, -1)
+        )
+        torch.testing.assert_close(
+            moved[:, :, k], (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8
+        )
+    raw = along(ensemble, record.state, record.action, v * rows.input_std).mean
+    shift = torch.nn.functional.pad((v * rows.input_std)[..., :2], (0, 1))
+    torch.testing.assert_close(moved * rows.target_std + shift, raw)
+
+
+@pytest.mark.parametrize("divided", [False, True])
+def test_on_a_linear_system_the_directional_loss_is_least_at_the_true_jacobian(
+    divided: bool,
+) -> None:
+    """Of a model without hidden layers, directional errors alone give A and B."""
+    task = linear_quadratic(A, B, torch.eye(2), [[1.0]], noise_covariance=torch.zeros(2, 2))
+    record = collect(task, 200)
+    rows = rows_of(record, residual=False, reward=False)
+    ensemble = model(rows, hidden=(), members=1)
+    loss = DirectionalDerivative(6, 1.0, divided, "mse")
+    bound, _ = loss.bind(rows, *halves(record))
+    base, _ = OneStep("mse").bind(rows, *halves(record))
+    optimiser = torch.optim.LBFGS(
+        ensemble.parameters(),
+        max_iter=300,
+        tolerance_grad=1e-12,
+        tolerance_change=1e-18,
+        line_search_fn="strong_wolfe",
+    )
+
+    def error() -> Tensor:
+        optimiser.zero_grad()
+        value = (everywhere(bound, ensemble) - everywhere(base, ensemble)).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(error)  # type: ignore[no-untyped-call]
+    found = mean_jacobians(ensemble, record.state[:1], record.action[:1])[0, 0]
+    wanted = torch.cat([torch.tensor(A), torch.tensor(B)], dim=1).double()
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("metric", "wanted"), [("standardised", 6.0), ("raw", 34 / 3)])
+def test_neighbours_are_near_in_the_metric_that_was_asked(
+    metric: Literal["standardised", "raw"], wanted: float
+) -> None:
+    # As above, with actions 0, 50, 1 in units of 100. Raw: 0 → 3, 1 → 3, 3 → 0.
+    points = three_points()
+    action = torch.tensor([[0.0], [50.0], [1.0]]).double()
+    rows = plain_rows(replace(points, action=action))
+    rows = replace(rows, input_std=torch.tensor([1.0, 100.0]).double())
+    ensemble = model(plain_rows(points), hidden=(), members=1)
+    layer = ensemble.network.linear[0]
+    with torch.no_grad():
+        layer.weight.zero_()  # type: ignore[union-attr, operator]
+        layer.weight[0, 0, 0] = 3  # type: ignore[index]
+        layer.bias.zero_()  # type: ignore[union-attr, operator]
+    bound, _ = DirectionalDerivative(1, 1.0, prediction="mse", metric=metric).bind(
+        rows, torch.arange(3), torch.arange(0)
+    )
+    squared = torch.tensor([0.0, 1.0, 9.0]).mean()
+    assert (everywhere(bound, ensemble) - squared).item() == pytest.approx(wanted)
+
+
+def test_the_directional_loss_does_not_move_the_predicted_variance() -> None:
+    """A variance that it scaled down would buy a lower loss, not a better derivative."""
+    record = collect(double_integrator(), 80)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    last = ensemble.network.linear[-1]
+    slopes = []
+    for weight in (0.0, 1.0):
+        bound, _ = DirectionalDerivative(4, weight).bind(rows, *parts)
+        given = [last.weight, last.bias, ensemble.low, ensemble.high]
+        total = everywhere(bound, ensemble).sum()
+        slopes.append(torch.autograd.grad(total, given))  # type: ignore[arg-type]
+    for k, (without, having) in enumerate(zip(*slopes, strict=True)):
+        columns = slice(None) if k > 1 else slice(3, None)
+        torch.testing.assert_close(having[..., columns], without[..., columns])
+    assert not torch.allclose(slopes[0][0], slopes[1][0])
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_sobolev_targets_are_the_simulators_jacobians(residual: bool) -> None:
+    task = pendulum()
+    rows = rows_of(collect(task, 30), residual=residual)
+    wanted, sound = true_jacobians(task.simulator, rows)
+    assert bool(sound.all())
+    state, action, step = rows.record.state, rows.record.action, 1e-6
+    x = torch.cat([state, action], dim=1)
+    for j in range(3):
+        found = []
+        for sign in (1, -1):
+            y = x.clone()
+            y[:, j] += sign * step * rows.input_std[j]
+            out = task.simulator.step(y[:, :2], y[:, 2:])
+            after = out.state - y[:, :2] if residual else out.state
+            found.append(torch.cat([after, out.reward[:, None]], dim=1) / rows.target_std)
+        difference = (found[0] - found[1]) / (2 * step)
+        inside = (difference - wanted[:, j]).abs().amax(dim=1) < 1e-6
+        assert inside.double().mean() > 0.9  # the others lie within a step of a clip
+
+
+def test_the_sobolev_loss_adds_the_squared_jacobian_error() -> None:
+    task = pendulum()
+    record = collect(task, 40)
+    rows = rows_of(record)
+    ensemble, parts = model(rows), halves(record)
+    found = everywhere(Sobolev(task.simulator, 2.0).bind(rows, *parts)[0], ensemble)
+    squared = everywhere(OneStep("mse").bind(rows, *parts)[0], ensemble)
+    at, true = parts[0], task.simulator.linearize(record.state, record.action)
+    by_state = torch.cat([true.A, true.r_s[:, None]], dim=1)
+    whole = torch.cat([by_state, torch.cat([true.B, true.r_a[:, None]], dim=1)], dim=2)
+    error = mean_jacobians(ensemble, record.state[at], record.action[at]) - whole[at]
+    scaled = error * rows.input_std / rows.target_std[:, None]
+    torch.testing.assert_close(found, squared + 2 * scaled.square().mean(dim=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("wrong", [1e6, torch.nan])
+def test_rows_that_the_simulator_flags_count_by_their_prediction_alone(wrong: float) -> None:
+    task = pendulum()
+    record = collect(task, 40)
+    rows = rows_of(record)
+    ensemble = model(rows)
+    flags = torch.arange(40) % 3 == 0
+
+    class Doubtful:
+        def linearize(
+            self, state: Tensor, action: Tensor, noise: Tensor | None = None
+        ) -> Linearization:
+            found = task.simulator.linearize(state, action, noise)
+            A = torch.where(flags[:, None, None], wrong, found.A)
+            certificate = replace(found.certificate, flags=flags)
+            return replace(found, A=A, certificate=certificate)
+
+    everyone, none = torch.arange(40), torch.arange(0)
+    sound = (~flags).nonzero()[:, 0]
+
+    def of_slopes(simulator: object, at: Tensor) -> Tensor:
+        values = [
+            everywhere(Sobolev(simulator, weight).bind(rows, at, none)[0], ensemble)  # type: ignore[arg-type]
+            for weight in (0.0, 1.0)
+        ]
+        return values[1] - values[0]
+
+    found, wanted = of_slopes(Doubtful(), everyone), of_slopes(task.simulator, sound)
+    torch.testing.assert_close(found * 40 / len(sound), wanted)

@@ -1,0 +1,194 @@
+"""Fitted weights of mixtures: what they lose against the oracle, intervals, degenerate cases."""
+
+import numpy as np
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.grams import Grams, error_matrix, explicit_grams, mixture_moments, only
+from gradlab.statistics.mixing import (
+    direction_weights,
+    judged,
+    mse_weights,
+    regularised,
+    simplex_weights,
+)
+from gradlab.statistics.moments import estimates
+from tests.statistics.mixtures import SCALE, TRACE, D, Planted, by_enumeration
+
+
+def regret(rng, K, repetitions, weights, **law):
+    """Mean ratio of the true error of weights(found) to the least possible."""
+    ratios = []
+    for _ in range(repetitions):
+        law_drawn = Planted(rng, K, 64, **law)
+        w = weights(error_matrix(explicit_grams(law_drawn.X, folds=1), law_drawn.batch))
+        best = simplex_weights(law_drawn.E)
+        ratios.append((w @ law_drawn.E @ w) / (best @ law_drawn.E @ best))
+    return np.mean(ratios)
+
+
+def ours(found):
+    return simplex_weights(regularised(found.value, found)[:-1, :-1])
+
+
+def unprojected(found):
+    return by_enumeration(found.value[:-1, :-1])
+
+
+def regularised_but_unprojected(found):
+    F = found.value + 0.5 * found.noise + 0.1 * np.diag(found.scale**2)
+    return by_enumeration(F[:-1, :-1])
+
+
+def ridge_of_the_mean(found):
+    """The same ridge for everybody, 0.1 tr(E)/K."""
+    E = found.value[:-1, :-1]
+    values, vectors = np.linalg.eigh(E)
+    E = (vectors * np.maximum(values, 0)) @ vectors.T
+    return simplex_weights(E + 0.1 * np.trace(E) / len(E) * np.eye(len(E)))
+
+
+@pytest.mark.parametrize("K, most", [(2, 1.05), (5, 1.15)])
+@pytest.mark.parametrize("ratio", [0.2, 1.0, 5.0])
+def test_weights_of_64_samples_lose_little_against_the_oracle(K, most, ratio):
+    assert regret(np.random.default_rng(10), K, 80, ours, ratio=ratio) < most
+
+
+def test_unprojected_weights_chase_the_noise_of_the_matrix():
+    """Batches larger than the sample, so that E is mostly squared biases and often indefinite."""
+    law = dict(ratio=0.3, times=4)
+    kept, chasing, never_projected = (
+        regret(np.random.default_rng(11), 5, 80, each, **law)
+        for each in (ours, unprojected, regularised_but_unprojected)
+    )
+    assert kept < 1.3
+    assert chasing > 1.3 * kept
+    assert never_projected > 1.03 * kept
+
+
+def test_an_exploding_estimator_does_not_drown_the_others():
+    law = dict(spread=2.0)
+    in_units, common = (
+        regret(np.random.default_rng(12), 5, 60, each, **law) for each in (ours, ridge_of_the_mean)
+    )
+    assert in_units < 1.15 and common > 2
+
+
+@pytest.mark.parametrize("times", [1, 16])
+def test_the_oracle_s_weights_lie_in_their_intervals(times):
+    rng, hits = np.random.default_rng(23), []
+    for _ in range(25):
+        law = Planted(rng, 3, 64, times=times)
+        found, best = mse_weights(explicit_grams(law.X), law.batch), simplex_weights(law.E)
+        hits.append((found.low - 1e-9 <= best) & (best <= found.high + 1e-9))
+    assert np.mean(hits) >= 0.9
+
+
+def test_the_scale_of_a_direction_lies_in_its_interval():
+    rng, hits, n = np.random.default_rng(14), [], 64
+    for _ in range(20):
+        z = rng.normal(size=(n, 1, D)) * 6 * SCALE
+        X = np.concatenate([1 + z, np.ones((n, 1, D))], axis=1)
+        found = direction_weights(explicit_grams(X), batch=n)
+        hits.append(found.scale_low <= D / (D + 36 * TRACE / n) <= found.scale_high)
+    assert np.mean(hits) >= 0.8
+
+
+def test_mixing_with_a_zero_gradient_gains_nothing_over_scaling():
+    rng, n = np.random.default_rng(15), 400
+    noisy = 1 + rng.normal(size=(n, D)) * 12 * SCALE
+    X = np.stack([noisy, np.zeros((n, D)), np.ones((n, D))], axis=1)
+    found = judged(explicit_grams(X), batch=64)
+    mse = {name: getattr(found, name).found["mse"] for name in found.__dataclass_fields__}
+    assert difference(mse["mixture"], mse["single"]).high < 0
+    assert mse["scaled_mixture"].value == pytest.approx(mse["scaled_single"].value, rel=1e-6)
+    assert found.mixture.weights[0] == pytest.approx(found.scaled_single.weights[0], abs=0.1)
+    cosines = [getattr(found, name).found["cosine"].value for name in ("mixture", "single")]
+    assert cosines[0] == pytest.approx(cosines[1], rel=1e-6)
+
+
+def test_mixing_estimators_of_opposite_bias_gains_over_any_scale():
+    rng, n = np.random.default_rng(16), 200
+    bias = np.array([[3.0], [-3.0], [0.0]]) * np.eye(D)[0]
+    z = rng.normal(size=(n, 3, D)) * SCALE * np.array([1.0, 1.0, 0.0])[:, None]
+    found = judged(explicit_grams(1 + bias + z), batch=64)
+    mse = {name: getattr(found, name).found["mse"] for name in found.__dataclass_fields__}
+    assert difference(mse["mixture"], mse["scaled_single"]).high < 0
+    assert found.mixture.weights == pytest.approx([0.5, 0.5], abs=0.1)
+    assert found.mixture.found["cosine"].value > found.scaled_single.found["cosine"].value
+
+
+def test_judges_have_not_seen_what_the_weights_were_fitted_on():
+    """Of 20 equal estimators the best in the sample is no better than the others elsewhere."""
+    rng, seen, unseen = np.random.default_rng(17), [], []
+    for _ in range(60):
+        X = np.concatenate([rng.normal(size=(40, 20, D)), np.zeros((40, 1, D))], axis=1)
+        grams = explicit_grams(X)
+        chosen = judged(grams, batch=1000).single
+        unseen.append(chosen.found["bias2"].value)
+        fitted = estimates(mixture_moments(only(grams, [0]), chosen.weights), 1000)
+        seen.append(fitted["bias2"].value)
+    assert abs(np.mean(unseen)) < 4 * np.std(unseen) / 60**0.5
+    assert np.mean(seen) < -4 * np.std(seen) / 60**0.5
+
+
+def both(X, batch=8):
+    grams = explicit_grams(X)
+    return mse_weights(grams, batch), direction_weights(grams, batch)
+
+
+def test_one_estimator_has_all_the_weight():
+    X = np.random.default_rng(18).normal(size=(8, 2, 3)) + 1
+    for found in both(X):
+        assert found.share == pytest.approx([1]) and found.low == pytest.approx([1])
+
+
+def test_identical_estimators_share_their_weight():
+    rng = np.random.default_rng(19)
+    g, t = rng.normal(size=(2, 8, 1, 3)) + 3
+    for found in both(np.concatenate([g, g, g, t], axis=1)):
+        assert found.share == pytest.approx(np.full(3, 1 / 3), abs=1e-5)
+
+
+def test_all_but_identical_estimators_share_their_weight():
+    """Their differences are real, and too small to pay for a choice between them."""
+    rng, t = np.random.default_rng(22), np.ones((40, 1, D))
+    common, aside = rng.normal(size=(40, 1, D)), 0.05 * rng.normal(size=(40, 4, D))
+    found = mse_weights(explicit_grams(np.concatenate([t + 1 + common + aside, t], axis=1)), 8)
+    assert found.share == pytest.approx(np.full(4, 0.25), abs=0.05)
+
+
+def test_an_exact_estimator_takes_all_the_weight_at_scale_one():
+    rng = np.random.default_rng(20)
+    t = np.ones((40, 1, 3))
+    for found in both(np.concatenate([t + 2 + rng.normal(size=(40, 1, 3)), t, t], axis=1)):
+        assert found.share == pytest.approx([0, 1], abs=1e-6)
+        assert found.scale == pytest.approx(1, abs=1e-6)
+
+
+def test_where_nothing_points_along_the_truth_there_is_no_direction():
+    rng = np.random.default_rng(21)
+    t = np.ones((40, 1, 3))
+    plain, direction = both(np.concatenate([-t, -2 * t + 0.1 * rng.normal(size=t.shape), t], 1))
+    assert direction.share.tolist() == [0, 0] and direction.scale == 0
+    assert plain.share == pytest.approx([1, 0], abs=0.05)
+
+
+def test_without_any_gradient_weights_are_even_and_nothing_points_anywhere():
+    plain, direction = both(np.zeros((8, 3, 4)))
+    assert plain.share == pytest.approx([0.5, 0.5]) and direction.share.tolist() == [0, 0]
+
+
+def test_infinite_gradients_too_few_groups_and_other_shapes_are_refused():
+    X = np.ones((8, 3, 4))
+    X[2, 1] = np.inf
+    with np.errstate(invalid="ignore"), pytest.raises(InputError, match=r"estimators \[1\]"):
+        explicit_grams(X)
+    with pytest.raises(InputError, match="1 groups"):
+        explicit_grams(np.ones((1, 3, 4)))
+    with pytest.raises(InputError, match="at least 3"):
+        judged(explicit_grams(np.ones((5, 3, 4))), batch=4)
+    good = explicit_grams(np.ones((4, 3, 4)))
+    with pytest.raises(InputError, match="shapes"):
+        Grams(good.size[:2], good.own, good.within, good.total, good.fold)

@@ -1,0 +1,18 @@
+"""Linear policies, Gaussian starts and what tests of truths share."""
+
+import torch
+from torch import nn
+
+from gradlab.gradients.starts import as_starts
+from tests.gradients.worlds import matrix
+
+
+def feedback(*gain):
+    policy = nn.Linear(len(gain), 1, bias=False).double()
+    policy.weight.data = -matrix(gain)
+    return policy
+
+
+def gaussian_starts(n, ds, mean=0.5):
+    generator = torch.Generator().manual_seed(5)
+    return as_starts(mean + torch.randn(n, ds, generator=generator, dtype=torch.float64), ds)
