@@ -110,8 +110,8 @@ def alpha_order(
         )
     group = as_starts(starts, first.states.state_dim).group
     G1, G0 = (
-        _group_means(each.gradients(policy, starts, seed, termination), group)
-        for each in (first, zeroth)
+        _group_means(estimator.gradients(policy, starts, seed, termination), group)
+        for estimator in (first, zeroth)
     )
     v1, v0 = _trace(G1), _trace(G0)
     radius = bernstein_radius(G0, trust.failure)

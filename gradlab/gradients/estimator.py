@@ -133,7 +133,9 @@ def _in_one_dtype(
     estimator: Estimator, policy: nn.Module, starts: Tensor | Path
 ) -> tuple[Estimator, nn.Module, Tensor | Path]:
     """Networks and starts of one precision as they are; else all of them in float64."""
-    networks = [each for each in (policy, estimator.tail.critic) if isinstance(each, nn.Module)]
+    networks = [
+        module for module in (policy, estimator.tail.critic) if isinstance(module, nn.Module)
+    ]
     dtypes = {p.dtype for network in networks for p in network.parameters()}
     if isinstance(starts, Tensor | Path):
         dtypes |= {starts.dtype if isinstance(starts, Tensor) else starts.states.dtype}

@@ -65,7 +65,7 @@ def _overlap(whole: slice | None, part: slice) -> tuple[slice, slice] | None:
 def parameter_blocks(jacobians: Sequence[PolicyJacobian], most: float) -> list[slice]:
     """All parameters in blocks of at most `most`, but at least one, that cut no row of a weight."""
     layers: dict[int, tuple[int, int]] = {}
-    for factor in (each for jacobian in jacobians for each in jacobian.factors):
+    for factor in (factor for jacobian in jacobians for factor in jacobian.factors):
         if factor.inputs is not None and factor.weight is not None:
             layers[factor.weight.start] = factor.weight.stop, factor.inputs.shape[1]
     size, begin, blocks = jacobians[0].size, 0, []
@@ -203,7 +203,7 @@ def fold_products(
     if n * da <= KERNEL:
         return _by_kernel(jacobian, g, members), _within(jacobian, g, group)
     parts = [(jacobian.rows(rows), g[:, rows]) for rows in members]
-    sums = torch.cat([part.samples * mean_gradients(part, each) for part, each in parts])
+    sums = torch.cat([part.samples * mean_gradients(part, g) for part, g in parts])
     step = max(1, PAIRS // (len(sums) * max(f.signals.shape[2] for f in jacobian.factors)))
     blocks = (slice(begin, min(begin + step, n)) for begin in range(0, n, step))
     total = torch.cat([along(jacobian.rows(rows), sums) for rows in blocks], dim=1)
@@ -230,8 +230,8 @@ def _by_kernel(jacobian: PolicyJacobian, g: Tensor, members: list[slice | Tensor
         rows = slice(begin, min(begin + step, n))
         theta = _gram(jacobian, rows)
         out = slice(rows.start * da, rows.stop * da)
-        for each, columns, part in zip(total, members, flat, strict=True):
-            each[out] = theta[:, :, columns].reshape(-1, len(part)) @ part
+        for part_total, columns, part in zip(total, members, flat, strict=True):
+            part_total[out] = theta[:, :, columns].reshape(-1, len(part)) @ part
     return total.transpose(1, 2).reshape(len(members), k, n, da)
 
 

@@ -33,7 +33,7 @@ def listed(critic: Critics) -> tuple[nn.Module, ...]:
     several = critic if isinstance(critic, list | tuple | nn.ModuleList) else [critic]
     if not len(several):
         raise InputError("critic is an empty sequence: give at least one critic")
-    return tuple(as_critic(each) for each in several)
+    return tuple(as_critic(critic) for critic in several)
 
 
 def with_other_critics(
@@ -51,10 +51,12 @@ def with_other_critics(
         return {}
     copies = [(critic, copy.deepcopy(critic).double()) for critic in critics]
     several = {}
-    for name, each in chosen.items():
-        if each.tail.critic is None or each.tail.value != "Q":
+    for name, estimator in chosen.items():
+        if estimator.tail.critic is None or estimator.tail.value != "Q":
             continue
         others = [double for critic, double in copies if not same_critic(critic, owned[name])]
         if others:
-            several[name] = [replace(each, tail=replace(each.tail, critic=c)) for c in others]
+            several[name] = [
+                replace(estimator, tail=replace(estimator.tail, critic=c)) for c in others
+            ]
     return several

@@ -75,7 +75,7 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
     outputs = [call.output for call in calls] if layered else []
     last = action.shape[1] - 1
     passes = [_reverse(action, j, [leaf, *outputs], j < last) for j in range(last + 1)]
-    K = torch.stack([each[0] for each in passes], dim=1)
+    K = torch.stack([row[0] for row in passes], dim=1)
     if not layered:
         return Trace(action.detach(), K, None)
     factors = []
@@ -85,7 +85,7 @@ def trace(policy: nn.Module, states: Tensor, noise: Tensor) -> Trace:
             for p in (call.layer.weight, call.layer.bias)
         )
         if weight is not None or bias is not None:
-            signals = torch.stack([each[k + 1] for each in passes], dim=1)
+            signals = torch.stack([row[k + 1] for row in passes], dim=1)
             factors.append(Factor(signals, call.input, weight, bias))
     return Trace(action.detach(), K, tuple(factors))
 
@@ -119,7 +119,7 @@ def from_factors(
 def joined_factors(policy: nn.Module, traces: list[Trace], path: Path) -> PolicyJacobian:
     """The Jacobian at every step of a path from its steps' traces; samples are (t, i)."""
     states, noise = path.states.flatten(0, 1), path.policy_noise.flatten(0, 1)
-    steps = [each.factors for each in traces if each.factors is not None]
+    steps = [trace.factors for trace in traces if trace.factors is not None]
     if len(steps) < len(traces):
         return from_factors(policy, None, states, noise)
     factors = []

@@ -85,7 +85,7 @@ def recorded_with_jacobians(
     traced = [trace(policy, path.states[t], path.policy_noise[t]) for t in range(horizon + 1)]
     if traces is not None:
         traces.extend(traced)
-    return path, torch.stack([each.K for each in traced])
+    return path, torch.stack([traced_step.K for traced_step in traced])
 
 
 def _policy_noise(policy: nn.Module, state: Tensor, action: Tensor) -> Tensor:

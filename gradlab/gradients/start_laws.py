@@ -129,7 +129,7 @@ def visits(setting: Setting, samples: int) -> Starts:
 def alive_counts(at: Starts) -> tuple[int, int, int]:
     """States that weigh anything, groups that have such a state, and all groups."""
     alive = at.weight != 0
-    every, some = (len(torch.unique(each)) for each in (at.group, at.group[alive]))
+    every, some = (len(torch.unique(group)) for group in (at.group, at.group[alive]))
     return int(alive.sum()), some, every
 
 

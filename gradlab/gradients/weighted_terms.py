@@ -80,9 +80,9 @@ class Carried:
     @property
     def bytes(self) -> int:
         """What λ and J take."""
-        parts = [each for f in self.jacobian.factors for each in (f.signals, f.inputs)]
-        held = [self.costates, *(each for each in parts if each is not None)]
-        return sum(each.numel() * each.element_size() for each in held)
+        parts = [tensor for f in self.jacobian.factors for tensor in (f.signals, f.inputs)]
+        held = [self.costates, *(tensor for tensor in parts if tensor is not None)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in held)
 
     def until_end(self, k: int) -> tuple[PolicyJacobian, Tensor]:
         """J and λ [T, N, width] of the k-th horizon, without the steps that it does not reach."""
