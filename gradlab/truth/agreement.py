@@ -120,7 +120,7 @@ def judge_first(
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
     """Gradients [N, P] of one truncation, weights included, and the differences at it."""
-    norm, error = (each[None] for each in norm_and_error(G, starts))
+    norm, error = (x[None] for x in norm_and_error(G, starts))
     along = (G @ differences.directions.T).T[None]
     return _judged(G[None], norm, error, along, differences, starts)
 

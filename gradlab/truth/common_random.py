@@ -135,7 +135,7 @@ def perturbed_rollout(
             if not WAYS[actions].carries(t):
                 return act(policy, state, e.repeat(copies, 1))
             pieces = zip(moved, state.chunk(copies), strict=True)
-            return torch.cat([act(each, rows, e) for each, rows in pieces])
+            return torch.cat([act(copy, rows, e) for copy, rows in pieces])
 
     for t in range(horizon):
         xi = starts.dynamics_noise(simulator, seed, t).repeat(copies, 1)

@@ -40,28 +40,28 @@ def joined(pieces: Sequence[LinearizedPath]) -> LinearizedPath:
     """The whole path of pieces that follow one another."""
     if len(pieces) == 1:
         return pieces[0]
-    paths = [each.path for each in pieces]
+    paths = [piece.path for piece in pieces]
     path = Path(
-        states=_at_states([each.states for each in paths]),
-        actions=_at_states([each.actions for each in paths]),
-        rewards=torch.cat([each.rewards for each in paths]),
-        policy_noise=_at_states([each.policy_noise for each in paths]),
-        dynamics_noise=torch.cat([each.dynamics_noise for each in paths]),
-        alive=_at_states([each.alive for each in paths]),
+        states=_at_states([path.states for path in paths]),
+        actions=_at_states([path.actions for path in paths]),
+        rewards=torch.cat([path.rewards for path in paths]),
+        policy_noise=_at_states([path.policy_noise for path in paths]),
+        dynamics_noise=torch.cat([path.dynamics_noise for path in paths]),
+        alive=_at_states([path.alive for path in paths]),
         weight=paths[0].weight,
         group=paths[0].group,
     )
     A, B, r_s, r_a, flags = (
-        torch.cat([getattr(each, name) for each in pieces])
+        torch.cat([getattr(piece, name) for piece in pieces])
         for name in ("A", "B", "r_s", "r_a", "flags")
     )
-    return LinearizedPath(path, A, B, r_s, r_a, _at_states([each.K for each in pieces]), flags)
+    return LinearizedPath(path, A, B, r_s, r_a, _at_states([piece.K for piece in pieces]), flags)
 
 
 def shortened(linear: LinearizedPath, steps: int) -> LinearizedPath:
     """The first steps of a path."""
     A, B, r_s, r_a, flags = (
-        each[:steps] for each in (linear.A, linear.B, linear.r_s, linear.r_a, linear.flags)
+        block[:steps] for block in (linear.A, linear.B, linear.r_s, linear.r_a, linear.flags)
     )
     return LinearizedPath(linear.path.cut(steps), A, B, r_s, r_a, linear.K[: steps + 1], flags)
 
@@ -69,12 +69,12 @@ def shortened(linear: LinearizedPath, steps: int) -> LinearizedPath:
 def of_starts(linear: LinearizedPath, rows: slice) -> LinearizedPath:
     """A path from some of its starts."""
     A, B, r_s, r_a, K, flags = (
-        each[:, rows]
-        for each in (linear.A, linear.B, linear.r_s, linear.r_a, linear.K, linear.flags)
+        block[:, rows]
+        for block in (linear.A, linear.B, linear.r_s, linear.r_a, linear.K, linear.flags)
     )
     return LinearizedPath(linear.path.rows(rows), A, B, r_s, r_a, K, flags)
 
 
 def _at_states(parts: Sequence[Tensor]) -> Tensor:
     """H steps have H + 1 states: each piece begins with the last one of the piece before."""
-    return torch.cat([*(each[:-1] for each in parts[:-1]), parts[-1]])
+    return torch.cat([*(part[:-1] for part in parts[:-1]), parts[-1]])

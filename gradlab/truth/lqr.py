@@ -101,8 +101,8 @@ def lqr_return(
         constant = float(ahead[0]) / (1 - discount)
     else:
         constant = 0.0
-        for each in ahead.tolist():  # c_k = c + γ⟨P_{k−1}, noise⟩ + γ c_{k−1}
-            constant = each + discount * constant
+        for cost in ahead.tolist():  # c_k = c + γ⟨P_{k−1}, noise⟩ + γ c_{k−1}
+            constant = cost + discount * constant
     return -(P[-1] * second_moment.double()).sum(dim=(-2, -1)) - constant
 
 

@@ -67,7 +67,7 @@ class Rolling:
         xi = judging.dynamics_noise(simulator, seed, t).repeat(len(policies), 1)
         with torch.no_grad():
             pieces = zip(policies, state.chunk(len(policies)), strict=True)
-            action = torch.cat([act(each, rows, e) for each, rows in pieces])
+            action = torch.cat([act(copy, rows, e) for copy, rows in pieces])
             # What has left the finite numbers, or under "mask" has ended, is not stepped.
             running = torch.isfinite(action).all(dim=1) & torch.isfinite(state).all(dim=1)
             running = running & alive if self._masked else running

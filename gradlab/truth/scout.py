@@ -138,5 +138,5 @@ def _precise(
 
 def _relative(G: Tensor, few: Starts) -> float:
     """Standard error of the mean gradient over its norm; infinite where nothing is known of it."""
-    norm, error = (float(each) for each in norm_and_error(G, few))
+    norm, error = (float(x) for x in norm_and_error(G, few))
     return error / norm if norm > 0 and np.isfinite(error) else float("inf")

@@ -143,7 +143,7 @@ class _Cut:
 
     @property
     def references(self) -> list[Reference]:
-        return [each for each in (self.first, self.every) if each is not None]
+        return [reference for reference in (self.first, self.every) if reference is not None]
 
 
 def _cut(
@@ -292,8 +292,8 @@ def _shorter(T: int, horizon: int) -> Iterator[int]:
 
 
 def _status(references: list[Reference], whole: bool) -> Status:
-    if any(each.discrepancy > 1.0 for each in references):
+    if any(reference.discrepancy > 1.0 for reference in references):
         return "none"
-    if all(each.relative_se < PRECISION for each in references):
+    if all(reference.relative_se < PRECISION for reference in references):
         return "converged" if whole else "cut"
     return "imprecise" if whole else "none"
