@@ -92,24 +92,26 @@ def examine(subject: Subject) -> tuple[CheckResult, ...]:
         "switches": partial(switches, inspected),
         "states": partial(states, inspected, at, task.state_names),
     }
-    return tuple(each for name, check in checks.items() for each in _run(name, check))
+    return tuple(result for name, check in checks.items() for result in _run(name, check))
 
 
 def _affordable(task: Task, chosen: Mapping[str, Estimator]) -> int:
     """How many starts are looked at: fewer where Jacobians are dear."""
-    steps = max(each.tail.horizon for each in chosen.values())
+    steps = max(estimator.tail.horizon for estimator in chosen.values())
     price = steps * linearization_price(task.simulator)
     return min(max(int(SECONDS / price), FEWEST), FEW) if price else FEW
 
 
 def _systems(inspected: Inspection) -> list[System]:
     """Every system that can be stepped, without its entropy."""
-    systems = [each.states for each in inspected.estimators.values()]
+    systems = [estimator.states for estimator in inspected.estimators.values()]
     systems += [
-        each.jacobians for each in inspected.pathwise().values() if each.jacobians is not None
+        estimator.jacobians
+        for estimator in inspected.pathwise().values()
+        if estimator.jacobians is not None
     ]
-    plain = [each.system if isinstance(each, Entropic) else each for each in systems]
-    return [each for each in plain if not isinstance(each, Recorded)]
+    plain = [system.system if isinstance(system, Entropic) else system for system in systems]
+    return [system for system in plain if not isinstance(system, Recorded)]
 
 
 def _run(name: str, check: Callable[[], list[CheckResult]]) -> list[CheckResult]:

@@ -32,8 +32,8 @@ def finite(
         cells: moments of every estimator and horizon.
     """
     results = [_gradients(inspected, begin, cells)]
-    for name, each in inspected.pathwise().items():
-        more = _no_effect(name, each, inspected), _growth(name, each, inspected)
+    for name, estimator in inspected.pathwise().items():
+        more = _no_effect(name, estimator, inspected), _growth(name, estimator, inspected)
         results += [finding for finding in more if finding is not None]
     return results
 
@@ -43,14 +43,14 @@ def _gradients(
 ) -> CheckResult:
     lost, zero = [], []
     for name, estimator in inspected.estimators.items():
-        squares = {n: each.squares for (who, n), each in cells.items() if who == name}
+        squares = {n: moments.squares for (who, n), moments in cells.items() if who == name}
         first = next((n for n in sorted(squares) if not np.isfinite(squares[n]).all()), None)
         if first is not None:
             which = np.flatnonzero(~np.isfinite(squares[first]))
             where = _where(estimator, inspected, begin, int(which[0]))
             what = f"{len(which)} of {len(squares[first])} groups from h = {first} on"
             lost.append(f"{name}: {what} (first: group {which[0]}, {where})")
-        none = {n: int((each == 0).sum()) for n, each in squares.items()}
+        none = {n: int((values == 0).sum()) for n, values in squares.items()}
         if none and max(none.values()):
             most = max(none, key=lambda n: none[n])
             count = len(squares[most])

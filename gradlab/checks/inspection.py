@@ -49,17 +49,21 @@ class Inspection:
 
     def pathwise(self) -> dict[str, Estimator]:
         """The estimators that differentiate a system."""
-        return {name: each for name, each in self.estimators.items() if each.jacobians is not None}
+        return {
+            name: estimator
+            for name, estimator in self.estimators.items()
+            if estimator.jacobians is not None
+        }
 
     def differentiated(self) -> dict[str, tuple[System, Path]]:
         """Each system that some estimator differentiates, with a path to look at it on."""
         paths: dict[int, tuple[System, Path]] = {}
-        for each in self.pathwise().values():
-            system = each.jacobians
+        for estimator in self.pathwise().values():
+            system = estimator.jacobians
             assert system is not None
-            on_own_states = each.states is system
+            on_own_states = estimator.states is system
             if on_own_states or id(system) not in paths:
-                paths[id(system)] = _plain(system, self.along(each).path)
+                paths[id(system)] = _plain(system, self.along(estimator).path)
         return {self.name(system): (system, path) for system, path in paths.values()}
 
     def name(self, system: System) -> str:

@@ -119,8 +119,8 @@ def _relative(linear: Linearization, J: Tensor, rounding: Tensor) -> tuple[Tenso
         wanted, noise = J[:, rows, columns], rounding[:, rows, columns]
         gap, size = (given - wanted).abs(), torch.maximum(given.abs(), wanted.abs())
         scale = size.flatten(1).amax(dim=1).clamp_min(torch.finfo(J.dtype).tiny)
-        for found, each in ((raw, gap), (beyond, (gap - noise).clamp_min(0.0))):
-            found.append((each.flatten(1).amax(dim=1) / scale).nan_to_num(nan=torch.inf))
+        for found, difference in ((raw, gap), (beyond, (gap - noise).clamp_min(0.0))):
+            found.append((difference.flatten(1).amax(dim=1) / scale).nan_to_num(nan=torch.inf))
     return torch.stack(raw, dim=1), torch.stack(beyond, dim=1)
 
 
@@ -164,8 +164,8 @@ def switches(inspected: Inspection) -> list[CheckResult]:
     """One finding per estimator that differentiates a system by differences."""
     return [
         finding
-        for name, each in inspected.pathwise().items()
-        if each.jacobians is not None and not each.jacobians.differentiable
+        for name, estimator in inspected.pathwise().items()
+        if estimator.jacobians is not None and not estimator.jacobians.differentiable
         if (finding := _flagged(name, inspected)) is not None
     ]
 

@@ -48,9 +48,9 @@ def leaks(
     """
     results = [_shared(inspected, policy, critics, systems)]
     results += [
-        _documented(name, each, inspected)
-        for name, each in inspected.pathwise().items()
-        if each.states is each.jacobians
+        _documented(name, estimator, inspected)
+        for name, estimator in inspected.pathwise().items()
+        if estimator.states is estimator.jacobians
     ]
     return results
 
@@ -66,7 +66,7 @@ def _shared(
     addresses = {p.data_ptr() for p in policy.parameters()}
     shared = [p for critic in critics for p in critic.parameters() if p.data_ptr() in addresses]
     values = {name: partial(_stepped, system, s, a) for name, system in systems.items()}
-    values |= {f"critic {k}": partial(_valued, each, s, a) for k, each in enumerate(critics, 1)}
+    values |= {f"critic {k}": partial(_valued, critic, s, a) for k, critic in enumerate(critics, 1)}
     before = {name: value() for name, value in values.items()}
     with _moved(policy):
         changed = [n for n, value in values.items() if not _equal(value(), before[n])]
@@ -91,7 +91,7 @@ def _actions(inspected: Inspection, systems: Mapping[str, System]) -> Tensor:
     )
     with torch.no_grad():
         action = act(inspected.setting.policy, inspected.setting.starts.states, noise)
-    return action[:, : min((each.action_dim for each in systems.values()), default=None)]
+    return action[:, : min((system.action_dim for system in systems.values()), default=None)]
 
 
 def _stepped(system: System, s: Tensor, a: Tensor) -> Tensor:

@@ -22,7 +22,10 @@ LIMIT = 0.01  # relative error of the mean gradient
 def precision(inspected: Inspection) -> list[CheckResult]:
     """float32 against float64 for every estimator."""
     copies = Copies.of(inspected.setting.policy, inspected.setting.starts)
-    return [_compared(name, each, inspected, copies) for name, each in inspected.estimators.items()]
+    return [
+        _compared(name, estimator, inspected, copies)
+        for name, estimator in inspected.estimators.items()
+    ]
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ def premises(
         truth: of the measurement, whose own norm may be 0.
         begin, at: starts, and states at which gradients are taken.
     """
-    plain = not any(isinstance(each.states, Entropic) for each in inspected.estimators.values())
+    plain = not any(
+        isinstance(estimator.states, Entropic) for estimator in inspected.estimators.values()
+    )
     results = list(_model(inspected, task))
     if plain:  # the entropy of a policy moves its objective, and a soft critic has its share of it
         measured = _measured(inspected, task, begin, at)
@@ -119,7 +121,7 @@ def _some(laws: Sequence[Starts], most: int) -> Starts:
         rows = (at.weight != 0).nonzero().flatten()
         rows = rows[torch.linspace(0, len(rows) - 1, min(most // len(laws), len(rows))).long()]
         parts.append((at.states[rows], at.group[rows]))
-    states, group = (torch.cat(each) for each in zip(*parts, strict=True))
+    states, group = (torch.cat(part) for part in zip(*parts, strict=True))
     return Starts(states, torch.ones_like(states[:, 0]), group)
 
 
@@ -138,8 +140,10 @@ def _reward(measured: Measured, truth: Truth) -> CheckResult | None:
     """Returns that are all the same, or that the policy does not move."""
     R, moved = measured.returns, measured.moved
     finite = torch.isfinite(R) & torch.isfinite(moved)
-    references = [each for each in (truth.first, truth.every) if each is not None]
-    zero = bool(references) and all(each.norm == 0 == each.standard_error for each in references)
+    references = [reference for reference in (truth.first, truth.every) if reference is not None]
+    zero = bool(references) and all(
+        reference.norm == 0 == reference.standard_error for reference in references
+    )
     if not finite.any():
         return None
     R, moved = R[finite], moved[finite]
@@ -175,7 +179,9 @@ def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
         for name, (system, path) in differentiated.items()
         if system is not simulator and _identical(simulator, system, *sampled(path))
     ]
-    if task.prior is simulator and any(each.states is simulator for each in _models(inspected)):
+    if task.prior is simulator and any(
+        estimator.states is simulator for estimator in _models(inspected)
+    ):
         twins.append("prior model")
     if twins:
         yield CheckResult(
@@ -189,18 +195,18 @@ def _model(inspected: Inspection, task: Task) -> Iterator[CheckResult]:
 
 def _models(inspected: Inspection) -> list[Estimator]:
     names = ("model", "model_all")
-    return [each for name, each in inspected.estimators.items() if name in names]
+    return [estimator for name, estimator in inspected.estimators.items() if name in names]
 
 
 def _identical(simulator: System, model: System, s: Tensor, a: Tensor) -> bool:
     if not len(s):
         return False
     with torch.no_grad():
-        one, other = (each.step(s, a, None) for each in (simulator, model))
+        one, other = (system.step(s, a, None) for system in (simulator, model))
     pairs = (one.state, other.state), (one.reward[:, None], other.reward[:, None])
     if not all(_close(x, y, SAME_STEP) for x, y in pairs):
         return False
-    true, guess = (each.linearize(s, a, None) for each in (simulator, model))
+    true, guess = (system.linearize(s, a, None) for system in (simulator, model))
     blocks = ("A", "B", "r_s", "r_a")
     return all(_close(getattr(true, k), getattr(guess, k), SAME_JACOBIAN) for k in blocks)
 
@@ -230,7 +236,7 @@ def _critics(inspected: Inspection, measured: Measured) -> list[CheckResult]:
         label, size = grouping(rows)
         q, r = Q[finite], R[finite]
         sums = by_group(torch.stack([q, r, q * r, q * q, r * r]), label)
-        means = [sample_mean(each, size) for each in sums]
+        means = [sample_mean(sums_of_one, size) for sums_of_one in sums]
         if (off := _off(means, measured.where)) is not None:
             return [off]
     return []

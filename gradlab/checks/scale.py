@@ -31,9 +31,11 @@ NEAR = 1e-3  # of the limit
 
 def scale(inspected: Inspection) -> list[CheckResult]:
     """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
-    results = [_terms(name, each, inspected) for name, each in inspected.pathwise().items()]
+    results = [
+        _terms(name, estimator, inspected) for name, estimator in inspected.pathwise().items()
+    ]
     results += [_critics(inspected), _saturation(inspected), _realised(inspected)]
-    return [each for each in results if each is not None]
+    return [result for result in results if result is not None]
 
 
 def _terms(name: str, estimator: Estimator, inspected: Inspection) -> CheckResult | None:
@@ -111,9 +113,9 @@ def _norms(
 def _critics(inspected: Inspection) -> CheckResult | None:
     """No return exceeds r_max / (1 − γ); rewards are those of the longest path at hand."""
     rewards = [
-        inspected.along(each).path.rewards
-        for each in inspected.pathwise().values()
-        if each.tail.horizon and not isinstance(each.states, Entropic)
+        inspected.along(estimator).path.rewards
+        for estimator in inspected.pathwise().values()
+        if estimator.tail.horizon and not isinstance(estimator.states, Entropic)
     ]
     every = inspected.estimators.values()
     critics = {id(e.tail.critic): e for e in every if e.tail.critic is not None}
@@ -142,7 +144,9 @@ def _critics(inspected: Inspection) -> CheckResult | None:
 def _saturation(inspected: Inspection) -> CheckResult | None:
     if inspected.action_limit is None:
         return None
-    a = torch.cat([inspected.along(each).path.actions for each in inspected.pathwise().values()])
+    a = torch.cat(
+        [inspected.along(estimator).path.actions for estimator in inspected.pathwise().values()]
+    )
     limit = a.new_tensor(inspected.action_limit)
     at = (a[..., : len(limit)].abs() >= (1 - NEAR) * limit).double().mean(dim=(0, 1))
     words = [f"{inspected.action(j)} {share:.1%}" for j, share in enumerate(at.tolist())]
@@ -155,8 +159,10 @@ def _saturation(inspected: Inspection) -> CheckResult | None:
 
 def _realised(inspected: Inspection) -> CheckResult | None:
     """How many of the asked steps are made before a terminal state, on the longest paths."""
-    paths = {name: inspected.along(each).path for name, each in inspected.pathwise().items()}
-    name = max(paths, key=lambda each: paths[each].horizon, default="")
+    paths = {
+        name: inspected.along(estimator).path for name, estimator in inspected.pathwise().items()
+    }
+    name = max(paths, key=lambda name: paths[name].horizon, default="")
     if not name or not paths[name].horizon:
         return None
     path, check = paths[name], f"realised horizon of {name}"

@@ -53,8 +53,12 @@ class Orders:
 
 def smoothing(inspected: Inspection, simulator: System) -> list[CheckResult]:
     """One finding about the simulator; none with entropy, whose actions are augmented."""
-    horizon = max((each.tail.horizon for each in inspected.pathwise().values()), default=0)
-    augmented = any(isinstance(each.states, Entropic) for each in inspected.estimators.values())
+    horizon = max(
+        (estimator.tail.horizon for estimator in inspected.pathwise().values()), default=0
+    )
+    augmented = any(
+        isinstance(estimator.states, Entropic) for estimator in inspected.estimators.values()
+    )
     if augmented or horizon < 1:
         return []
     states, pairs = _affordable(simulator, horizon)
@@ -174,7 +178,7 @@ def judged(orders: Orders, sigma: Tensor, horizon: int) -> CheckResult:
 def _alpha(first: Tensor, zeroth: Tensor, gap: Tensor) -> float:
     """v₀ / (v₀ + v₁ + b²) of the means, summed over states."""
     k = first.shape[1]
-    v1, v0, vd = (float(each.var(dim=1).sum()) / k for each in (first, zeroth, gap))
+    v1, v0, vd = (float(x.var(dim=1).sum()) / k for x in (first, zeroth, gap))
     bias2 = max(float(gap.mean(dim=1).square().sum()) - vd, 0.0)
     return v0 / (v0 + v1 + bias2) if v0 + v1 + bias2 > 0 else 1.0
 

@@ -90,8 +90,8 @@ def _coordinate(column: int, names: tuple[str, ...]) -> str:
 def _learned(inspected: Inspection) -> dict[str, GaussianEnsemble]:
     """Every ensemble that some estimator rolls out or differentiates, each once."""
     ensembles: dict[int, tuple[str, GaussianEnsemble]] = {}
-    for each in inspected.estimators.values():
-        for system in (each.states, each.jacobians):
+    for estimator in inspected.estimators.values():
+        for system in (estimator.states, estimator.jacobians):
             if system is None:
                 continue
             for part in _parts(system):
