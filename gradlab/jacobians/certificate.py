@@ -27,9 +27,9 @@ def add_certificate(rows: Rows, visited: Visited) -> None:
     if visited.guess is not None:
         flags["model not finite"] = ~visited.guess.finite
     H = len(true.flags)
-    for name, each in flags.items():
-        rows.add("certificate", f"{name} share", _share(each.mean(0, keepdims=True), visited))
-        rows.add("time", f"{name} share", _share(each, visited), At(step=np.arange(H)))
+    for name, flag in flags.items():
+        rows.add("certificate", f"{name} share", _share(flag.mean(0, keepdims=True), visited))
+        rows.add("time", f"{name} share", _share(flag, visited), At(step=np.arange(H)))
     terminal = ~visited.alive[:-1]
     rows.add("time", "terminated share", _share(terminal, visited), At(step=np.arange(H)))
 

@@ -81,14 +81,14 @@ def add_distance(rows: Rows, visited: Visited, recorded: Array, recorded_actions
     edges = np.quantile(distance, np.linspace(0, 1, BINS + 1)[1:-1])
     bins = np.searchsorted(edges, distance)
     present = np.unique(bins)
-    x = np.array([np.median(distance[bins == each]) for each in present])
+    x = np.array([np.median(distance[bins == b]) for b in present])
     for block, (error, size) in _squares(visited).items():
         parts = []
         for values in (error, size):
             spread = np.zeros((len(t), len(present)))
             spread[np.arange(len(t)), np.searchsorted(present, bins)] = values[t, i]
             parts.append(group_sums(spread, visited.group[i]))
-        count = np.array([(bins == each).sum() for each in present])
+        count = np.array([(bins == b).sum() for b in present])
         estimates = root_ratio(parts[0], parts[1], count)
         rows.add("distance", RELATIVE, estimates, At(block=block, x=x))
 

@@ -107,7 +107,7 @@ def _add_exponents(rows: Rows, loop: str, rates: Array, visited: Visited) -> Est
 
 def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: Visited) -> None:
     """Steps per factor of ten (negative: it shrinks), and where float32 ends."""
-    value, low, high = (float(each[0]) for each in (rate.value, rate.low, rate.high))
+    value, low, high = (float(end[0]) for end in (rate.value, rate.low, rate.high))
     n, H = int(rate.n[0]), len(logs) - 1
     steps = _inverse(log(10), value, low, high, n, rate.method)
     rows.add("horizon", "steps per factor of ten", steps, At(block=loop))
@@ -118,7 +118,7 @@ def _add_horizons(rows: Rows, loop: str, logs: Array, rate: Estimates, visited: 
         rows.add("horizon", "product leaves float32", inside, At(block=loop))
     elif low > 0:
         left = FLOAT32 - float(curve[H])
-        at, first, last = (H + left / each for each in (value, high, low))
+        at, first, last = (H + left / end for end in (value, high, low))
         steps = number(at, first, last, n, "extrapolated")
         rows.add("horizon", "product leaves float32", steps, At(block=loop))
 
@@ -135,7 +135,7 @@ def _add_doubling(
         ("typical start", typical, rate.method),
         ("mean square", square, "jackknife"),
     ):
-        value, low, high = (2 * (each + shift) for each in rates)
+        value, low, high = (2 * (rate + shift) for rate in rates)
         doubling = _inverse(log(2), value, low, high, n, method)
         rows.add("horizon", "predicted doubling of the variance", doubling, At(block=block))
 
@@ -166,10 +166,10 @@ def _add_product(rows: Rows, closed: Array, visited: Visited) -> None:
     with np.errstate(divide="ignore"):
         logs = _by_group(np.log(errors).T, visited)
     medians = over_groups.median(logs)
-    curves = [np.exp(each) for each in (medians.value, medians.low, medians.high)]
+    curves = [np.exp(end) for end in (medians.value, medians.low, medians.high)]
     shown = Estimates(curves[0], medians.se, curves[1], curves[2], medians.n, medians.method)
     rows.add("product", RELATIVE, shown, At(step=np.arange(len(errors))))
-    value, high, low = (_informative(each) for each in curves)
+    value, high, low = (_informative(curve) for curve in curves)
     last = number(value, low, high, int(medians.n[0]), medians.method)
     rows.add("horizon", "model's product informs", last)
 
