@@ -188,7 +188,7 @@ def price_values(
         recipe: of the part that predicts; cost: of a step, in steps of the baseline.
     """
     nll, mse = held_out(parts[0].ensemble, recipe, data)
-    seconds = sum(float(each.notes["seconds"]) for each in parts)
+    seconds = sum(float(part.notes["seconds"]) for part in parts)
     prices = {"held_out_nll": nll, "held_out_mse": mse, "fit_seconds": seconds, "step_cost": cost}
     return [Value(name, Key(quantity), value) for quantity, value in prices.items()]
 

@@ -119,7 +119,7 @@ def gradient_values(
     """Errors of the gradient through each model at horizons 1 … H, and what follows."""
     truth = bench.truth
     tail = Tail(truth.setting.horizon, bench.critic, truth.task.discount)
-    estimators = {name: Estimator(each, each, "first", tail) for name, each in systems.items()}
+    estimators = {name: Estimator(model, model, "first", tail) for name, model in systems.items()}
     profile = truth.profile(estimators, progress=progress)
     return [value for name in systems for value in _of_profile(name, profile)]
 
@@ -131,8 +131,8 @@ def _of_profile(name: str, profile: Profile) -> list[Value]:
         over = [h for h in profile.horizons[1:] if profile.count[e, q, profile.horizons.index(h)]]
         estimates = [profile.estimate(name, quantity, h) for h in over]
         values += [
-            Value(name, Key(quantity, at=h), each.value, each.left_out)
-            for h, each in zip(over, estimates, strict=True)
+            Value(name, Key(quantity, at=h), estimate.value, estimate.left_out)
+            for h, estimate in zip(over, estimates, strict=True)
         ]
         if quantity == "mse" and over:
             values += [_least(name, estimates), *_horizons(name, profile)]
@@ -140,8 +140,10 @@ def _of_profile(name: str, profile: Profile) -> list[Value]:
 
 
 def _least(name: str, errors: list[Estimate]) -> Value:
-    value = float(np.nanmin([each.value for each in errors]))
-    return Value(name, Key("least_mse"), value, np.min([each.left_out for each in errors], axis=0))
+    value = float(np.nanmin([error.value for error in errors]))
+    return Value(
+        name, Key("least_mse"), value, np.min([error.left_out for error in errors], axis=0)
+    )
 
 
 def _horizons(name: str, profile: Profile) -> list[Value]:
@@ -199,7 +201,7 @@ def _jacobians(name: str, system: System, bench: Bench) -> list[Value]:
         for block, (error, size) in compared.items():
             if not kept.any() or not size[kept].any():
                 continue  # nothing there, or a block that is 0
-            wrong, whole = (np.where(kept, each, 0.0).sum(0) for each in (error, size))
+            wrong, whole = (np.where(kept, part, 0.0).sum(0) for part in (error, size))
             value = root_ratio(wrong, whole, visited.group)
             values.append(Value(name, Key("jacobian_error", block, region=region), *value))
     return values
@@ -226,5 +228,5 @@ def _exponent(name: str, bench: Bench, chained: Blocks, K: Array) -> list[Value]
 
 def counted(bench: Bench) -> dict[str, int]:
     """Samples of each region, and those that were masked."""
-    counts = {name: int(each.sum()) for name, each in bench.regions.items()}
+    counts = {name: int(region.sum()) for name, region in bench.regions.items()}
     return counts | {"masked": int((~bench.visited.true.usable).sum())}

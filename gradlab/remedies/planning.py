@@ -63,13 +63,13 @@ def steps_per_epoch(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[s
     Raises:
         InputError: the data do not suit an arm.
     """
-    return {name: _steps(_descent(name, each, data)) for name, each in recipes.items()}
+    return {name: _steps(_descent(name, recipe, data)) for name, recipe in recipes.items()}
 
 
 def measured_costs(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[str, float]:
     """Recipe → cost of a step: medians of ratios of epochs that were timed in turn."""
     few = transitions.first(data, min(len(data), TIMED))
-    descents = {name: _descent(name, each, few) for name, each in recipes.items()}
+    descents = {name: _descent(name, recipe, few) for name, recipe in recipes.items()}
     seconds: dict[str, list[float]] = {name: [] for name in descents}
     for _ in range(REPEATS + 1):
         for name, descent in descents.items():
@@ -77,8 +77,8 @@ def measured_costs(recipes: Mapping[str, Recipe], data: Trajectories) -> dict[st
             descent.run_epoch()
             descent.evaluated()
             seconds[name].append((time.perf_counter() - begun) / _steps(descent))
-    pairs = {name: zip(each, seconds[BASELINE], strict=True) for name, each in seconds.items()}
-    return {name: median([a / b for a, b in each][1:]) for name, each in pairs.items()}
+    pairs = {name: zip(of_arm, seconds[BASELINE], strict=True) for name, of_arm in seconds.items()}
+    return {name: median([a / b for a, b in ratios][1:]) for name, ratios in pairs.items()}
 
 
 def costs_of(arms: Sequence[str], recipes: Mapping[str, float]) -> dict[str, float]:

@@ -136,6 +136,11 @@ def _roughness(truth: SharedTruth, along: Mapping[str, Slice], model: str, h: in
     whole = len(truth.setting.starts.states) <= STARTS
     estimates = {direction: line.roughness() for direction, line in along.items()}
     return [
-        Value(model, Key("roughness", direction, h), each.value, each.left_out if whole else None)
-        for direction, each in estimates.items()
+        Value(
+            model,
+            Key("roughness", direction, h),
+            estimate.value,
+            estimate.left_out if whole else None,
+        )
+        for direction, estimate in estimates.items()
     ]

@@ -149,7 +149,7 @@ def _named(part: Part) -> str:
 def _lost(values: list[Value]) -> dict[str, int]:
     """Model → steps and horizons at which its predictions or gradients left the finite numbers."""
     lost: dict[str, int] = {}
-    for each in values:
-        if each.key.quantity in ("prediction_error", "variance") and not isfinite(each.value):
-            lost[each.model] = lost.get(each.model, 0) + 1
+    for value in values:
+        if value.key.quantity in ("prediction_error", "variance") and not isfinite(value.value):
+            lost[value.model] = lost.get(value.model, 0) + 1
     return lost
