@@ -164,7 +164,7 @@ def _with_noise(
     with torch.no_grad():
         gap = data.action.double() - policy(data.state.double())
     if gap.abs().max() > EQUAL * data.action.abs().max().clamp_min(1.0):
-        spread = ", ".join(f"{float(each):.3g}" for each in gap.square().mean(dim=0).sqrt())
+        spread = ", ".join(f"{float(spread):.3g}" for spread in gap.square().mean(dim=0).sqrt())
         raise InputError(
             f"the policy is deterministic, but the recorded actions lie about ({spread}) from "
             f"its own: give noise_std, the noise that was added to them"

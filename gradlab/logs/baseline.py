@@ -39,8 +39,8 @@ def baselines(path: Path, costates: Tensor, horizons: tuple[int, ...], discount:
         starts = [h - m for h in horizons if h >= m]
         y = torch.stack([costates[place[t + m], t] / gamma[t] for t in starts])
         value = _cross_fitted(phi[starts], y, fold)
-        for t, each in zip(starts, value, strict=True):
-            values[place[t + m], t] = gamma[t] * each
+        for t, baseline in zip(starts, value, strict=True):
+            values[place[t + m], t] = gamma[t] * baseline
     return values
 
 
@@ -54,10 +54,10 @@ def _folds(group: Tensor) -> Tensor:
 def _cross_fitted(phi: Tensor, y: Tensor, fold: Tensor) -> Tensor:
     """Predictions of y [t, N] from phi [t, N, F], each from the trajectories of other folds."""
     gram, moment = [], []
-    for each in range(FOLDS):
-        x = phi[:, fold == each].flatten(0, 1)
+    for k in range(FOLDS):
+        x = phi[:, fold == k].flatten(0, 1)
         gram.append(x.T @ x)
-        moment.append(x.T @ y[:, fold == each].flatten())
+        moment.append(x.T @ y[:, fold == k].flatten())
     # Summed without one's own: a sum less one's own would keep its rounding.
     others = 1 - torch.eye(FOLDS, dtype=phi.dtype)
     weights = solved(

@@ -45,7 +45,7 @@ def add_gradients(rows: Rows, what: Arguments, cut: Windows, progress: Progress)
     for h in what.horizons:
         noise = noise_of(inner, (MODEL, h), tuple((name, h) for name in others))
         add_numbers(rows, "gradient", MODEL, h, noise, n)
-        every.append({each.quantity: each for each in noise})
+        every.append({entry.quantity: entry for entry in noise})
         if not inner.squares[MODEL, h].any():
             continue  # no action reaches a reward in so few steps: nothing to agree about
         for block, cell in _references(sources, what, h):
@@ -100,7 +100,7 @@ def _add_growth(
     variance = [every[k]["variance"].estimate for k in kept]
     growth = variance_growth(
         np.array([float(horizons[k]) for k in kept]),
-        np.array([each.value for each in variance]),
-        np.stack([each.left_out for each in variance]),
+        np.array([estimate.value for estimate in variance]),
+        np.stack([estimate.left_out for estimate in variance]),
     )
     add_growth(rows, growth, n)

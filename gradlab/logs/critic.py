@@ -46,7 +46,7 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     group = path.group.numpy()
 
     def mean(values: Tensor, counted: Tensor) -> Estimate:
-        sums = [group_sums(each.double().sum(dim=0).numpy(), group) for each in (values, counted)]
+        sums = [group_sums(x.double().sum(dim=0).numpy(), group) for x in (values, counted)]
         return sample_mean(sums[0], sums[1])
 
     centre, square = mean(Q, recorded), mean(Q.square(), recorded)
@@ -61,7 +61,7 @@ def judged(critic: nn.Module, path: Path, discount: float) -> Judged:
     }
     if path.horizon > 1:
         results |= _calibration(path.rewards, Q, recorded, discount, group)
-    return {name: (each, _interval(each)) for name, each in results.items()}
+    return {name: (result, _interval(result)) for name, result in results.items()}
 
 
 def return_bound(path: Path, discount: float) -> tuple[float, float]:
@@ -84,8 +84,8 @@ def _calibration(
     size = group_sums(usable[0].double().numpy(), group)
     parts = (q, q * q, y, q * y)
     means = [
-        sample_mean(group_sums(torch.where(usable[0], each, 0.0).numpy(), group), size)
-        for each in parts
+        sample_mean(group_sums(torch.where(usable[0], part, 0.0).numpy(), group), size)
+        for part in parts
     ]
     return {
         "offset": combine(lambda a, aa, b, _: (a - b) / _spread(a, aa), *means),

@@ -152,8 +152,8 @@ def products(
         for x, z in paired:
             parts[x, z].append(_pair(here[x][0], here[z][0], total[x], total[z]))
     progress("gradients", 1, 1)
-    joined = {cell: np.concatenate(each) for cell, each in squares.items()}
-    return Products(counts, joined, {pair: _joined(each) for pair, each in parts.items()})
+    joined = {cell: np.concatenate(blocks) for cell, blocks in squares.items()}
+    return Products(counts, joined, {pair: _joined(blocks) for pair, blocks in parts.items()})
 
 
 def weighted(terms: Sequence[tuple[float, PairSums]]) -> PairSums:
@@ -205,6 +205,6 @@ def _pair(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
 
 def _joined(parts: Sequence[PairSums]) -> PairSums:
     own, left, right = (
-        np.concatenate([getattr(each, name) for each in parts]) for name in ("own", "left", "right")
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("own", "left", "right")
     )
     return PairSums(own, left, right)

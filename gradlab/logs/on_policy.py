@@ -100,13 +100,13 @@ def described(noise: Array, inferred: Array) -> Residuals:
     unexplained = (left**2).sum(axis=0)
     explained = 1 - unexplained / freedom * (rows - 1) / whole
     ratio = (whole - unexplained) / max(width - 1, 1) / (unexplained / freedom)
-    ks = [scipy.stats.kstest(each, "norm") for each in noise.T]
+    ks = [scipy.stats.kstest(residuals, "norm") for residuals in noise.T]
     tail = scipy.stats.chi2.cdf((noise**2).sum(axis=0), rows)
     p = np.stack(
         [
             2 * scipy.stats.norm.sf(np.abs(mean) * rows**0.5),
             2 * np.minimum(tail, 1 - tail),
-            np.array([each.pvalue for each in ks]),
+            np.array([test.pvalue for test in ks]),
             scipy.stats.f.sf(ratio, max(width - 1, 1), freedom),
         ]
     )
@@ -116,7 +116,7 @@ def described(noise: Array, inferred: Array) -> Residuals:
         mean_se=spread / rows**0.5,
         spread=spread,
         spread_se=spread / (2 * rows) ** 0.5,
-        distance=np.array([each.statistic for each in ks]),
+        distance=np.array([test.statistic for test in ks]),
         explained=explained,
         p=p.min(axis=0),
     )

@@ -56,8 +56,8 @@ def prediction(path: Path, model: System) -> Prediction:
     last = path.horizon if lost is None else lost - 1
     group = path.group.numpy()
     X, Z = (
-        group_sums(torch.where(counted, each, 0.0)[:last].T.numpy(), group)
-        for each in (error, moved)
+        group_sums(torch.where(counted, part, 0.0)[:last].T.numpy(), group)
+        for part in (error, moved)
     )
     errors = root_ratio(X, Z, counted[:last].sum(dim=1).numpy())
     return Prediction(errors, _growth(error[:last].numpy(), counted[:last].numpy(), group), lost)

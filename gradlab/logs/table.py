@@ -28,7 +28,8 @@ def add_numbers(
 def _one(number: Entry, n: int) -> Estimates:
     span = number.interval
     value, se, low, high = (
-        np.array([each]) for each in (number.estimate.value, span.se, span.low, span.high)
+        np.array([number_or_end])
+        for number_or_end in (number.estimate.value, span.se, span.low, span.high)
     )
     return Estimates(value, se, low, high, np.array([n]), span.method)
 
