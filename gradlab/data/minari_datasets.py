@@ -80,9 +80,9 @@ def read(name: str | Path) -> Trajectories:
         if not episodes:
             raise InputError("it holds no episodes")
         columns: dict[str, Any] = {
-            key: torch.cat([each[key] for each in episodes]) for key in episodes[0]
+            key: torch.cat([episode[key] for episode in episodes]) for key in episodes[0]
         }
-        lengths = torch.tensor([len(each["reward"]) for each in episodes])
+        lengths = torch.tensor([len(episode["reward"]) for episode in episodes])
         columns["trajectory"] = torch.arange(len(lengths)).repeat_interleave(lengths)
         return Trajectories(**columns | _names(metadata))
     except ImportError as error:
@@ -201,7 +201,7 @@ def _checksum(metadata: Mapping[str, Any]) -> str:
 
 
 def _names(metadata: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    return {key: tuple(str(each) for each in metadata.get(key, ())) for key in NAMES}
+    return {key: tuple(str(word) for word in metadata.get(key, ())) for key in NAMES}
 
 
 def _check_space(name: str | Path, kind: str, space: Any) -> None:

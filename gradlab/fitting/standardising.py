@@ -85,7 +85,7 @@ def standardised(
     after = record.next_state - record.state if residual else record.next_state
     wanted = [after, record.reward[:, None]] if reward else [after]
     targets = torch.cat(wanted, dim=1).double()
-    (c, d, still), (e, f, same) = (_moments(each[training]) for each in (inputs, targets))
+    (c, d, still), (e, f, same) = (_moments(part[training]) for part in (inputs, targets))
     change = "change of " if residual else "next "
     names = [*record.state_names, *record.action_names]
     targets_names = [*(change + name for name in record.state_names), "reward"]

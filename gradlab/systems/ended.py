@@ -41,7 +41,7 @@ def linearize_running(
         return Linearization(*_numbers(linear), linear.certificate)
     given = None if noise is None else noise[running]
     finite = system.linearize(state[running], action[running], given)
-    A, B, r_s, r_a = (_spread(each, running, torch.nan) for each in _numbers(finite))
+    A, B, r_s, r_a = (_spread(number, running, torch.nan) for number in _numbers(finite))
     certified = finite.certificate
     certificate = Certificate(
         _spread(certified.flags, running, True),

@@ -57,7 +57,7 @@ class LearnedSystem:
         if self.elites is not None and (
             not self.elites
             or len(set(self.elites)) < len(self.elites)
-            or any(each not in members for each in self.elites)
+            or any(member not in members for member in self.elites)
         ):
             want = f"different members from 0 to {members[-1]}"
             raise InputError(f"elites are {list(self.elites)}, expected {want}")

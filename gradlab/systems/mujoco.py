@@ -220,7 +220,7 @@ class MujocoEnvironment:
         return wrong
 
     def _healthy(self, physical: Array) -> NDArray[np.bool_]:
-        holds = [each.holds(physical) for each in self.environment.healthy]
+        holds = [interval.holds(physical) for interval in self.environment.healthy]
         return np.asarray(np.logical_and.reduce([np.isfinite(physical).all(1), *holds]))
 
     def _reward(

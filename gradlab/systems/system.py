@@ -115,7 +115,7 @@ def check_system(name: str, system: object) -> None:
     """
     if isinstance(system, System) and not isinstance(system, type):
         return
-    lacking = [each for each in MEMBERS if not hasattr(system, each)]
+    lacking = [name for name in MEMBERS if not hasattr(system, name)]
     without = f" without {', '.join(lacking)}" if 0 < len(lacking) < len(MEMBERS) else ""
     raise InputError(
         f"{name} is {validation.shown(system)}{without}, expected a System: "
