@@ -63,7 +63,8 @@ def _sure(open_: list[Agreement]) -> str:
         return "shown (95%)"
     counts = [each.more for each in open_ if each.more]
     more = f"; {further(max(counts), 'trajectories')} decide" if counts else ""
-    return f"{len(open_)} horizons are open{more}"
+    count = "1 horizon is" if len(open_) == 1 else f"{len(open_)} horizons are"
+    return f"{count} open{more}"
 
 
 def _figure(run: LogsRun) -> str:

@@ -130,7 +130,7 @@ def _weights(run: ProbeRun) -> Sentence | None:
         return Sentence("weights", True, f"Measured optimal weights: {text}: {more} than half on "
                         f"the critic's own gradient.")  # fmt: skip
     text = f"Undecided whether horizon 0 or {run.horizon} deserves more weight: {text}; "
-    return Sentence("weights", False, f"{text}{missing(decision, 'starts')}.")
+    return Sentence("weights", False, f"{text}{missing(decision, 'starts')} decide.")
 
 
 def _rivals(run: ProbeRun) -> Sentence | None:
@@ -145,7 +145,7 @@ def _rivals(run: ProbeRun) -> Sentence | None:
     decision = decide(_number(run, "over_data"), 0.0)
     if not decision.decided:
         text = f"Undecided whether model or data is nearer to the truth: {text}; "
-        return Sentence("rivals", False, f"{text}{missing(decision, 'starts')}.")
+        return Sentence("rivals", False, f"{text}{missing(decision, 'starts')} decide.")
     turned = run.measured["step"][(high < 0) if gap[-1] > 0 else (low > 0)]
     at = f"; at step {turned[-1]:,.0f} it was the other way round" if len(turned) else ""
     return Sentence("rivals", True, f"{capital(text)}{at}.")
@@ -168,7 +168,7 @@ def _source(run: ProbeRun) -> Sentence | None:
         text = f"The model makes most of the bias, not the critic: {numbers}."
         return Sentence("source", True, text)
     text = f"Undecided whether critic or model makes most of the bias: {numbers}; "
-    return Sentence("source", False, f"{text}{missing(decision, 'starts')}.")
+    return Sentence("source", False, f"{text}{missing(decision, 'starts')} decide.")
 
 
 def _bound(run: ProbeRun) -> Sentence | None:
@@ -183,7 +183,7 @@ def _bound(run: ProbeRun) -> Sentence | None:
         where = "beyond" if decision.kind == "above" else "within"
         return Sentence("critic", True, f"The critic is {where} its bound: {numbers}.")
     text = f"Undecided whether the critic is within its bound: {numbers}; "
-    return Sentence("critic", False, f"{text}{missing(decision, 'starts')}.")
+    return Sentence("critic", False, f"{text}{missing(decision, 'starts')} decide.")
 
 
 def _jacobians(run: ProbeRun) -> Sentence | None:
@@ -207,7 +207,7 @@ def _jacobians(run: ProbeRun) -> Sentence | None:
         return Sentence("jacobians", True, f"{text}, {worse}.")
     se = (log(high) - log(low)) / (2 * Z)
     decision = LogRatio(log(ratio), log(low), log(high), se).against(_count(run))
-    drift = f"undecided whether they drift: {missing(decision, 'starts')}"
+    drift = f"undecided whether they drift: {missing(decision, 'starts')} decide"
     return Sentence("jacobians", False, f"{text}; {drift}.")
 
 
@@ -258,7 +258,7 @@ def _exponent(run: ProbeRun) -> Sentence | None:
     if decision.kind == "below":
         return Sentence("growth", True, f"Perturbations of the closed loop die out: {numbers}.")
     text = f"Undecided whether perturbations of the closed loop grow: {numbers}; "
-    return Sentence("growth", False, f"{text}{missing(decision, 'starts')}.")
+    return Sentence("growth", False, f"{text}{missing(decision, 'starts')} decide.")
 
 
 def exp(x: float) -> float:

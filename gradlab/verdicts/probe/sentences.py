@@ -83,8 +83,8 @@ def _saturation(run: ProbeRun) -> Sentence | None:
     if decision.decided:
         word = "saturated" if decision.kind == "above" else "not saturated"
         return Sentence("saturation", True, f"The actor is {word}: {numbers}.")
-    text = f"Undecided whether the actor is saturated: {numbers}; {missing(decision, 'passes')}."
-    return Sentence("saturation", False, text)
+    text = f"Undecided whether the actor is saturated: {numbers}; "
+    return Sentence("saturation", False, f"{text}{missing(decision, 'passes')} decide.")
 
 
 def _signal(run: ProbeRun) -> Sentence | None:
