@@ -96,6 +96,17 @@ class Replay:
         rows = self.rows.gather(1, at[..., None].expand(-1, -1, self.rows.shape[2]))
         return self._batch(rows)
 
+    def newest(self, count: int) -> Batch:
+        """The last `count` transitions of every member, in the order in which they were stored.
+
+        Raises:
+            InputError: fewer are stored.
+        """
+        if count > len(self):
+            raise InputError(f"replay holds {len(self)} transitions, but a batch is {count}")
+        at = torch.arange(self.added - count, self.added, device=self.rows.device)
+        return self._batch(self.rows[:, at % self.rows.shape[1]])
+
     @property
     def densities(self) -> bool:
         """Whether log_prob is kept."""

@@ -8,13 +8,13 @@ are frozen values with one method each. An algorithm that needs a new part adds 
 
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
               the sum, at the temperature of the target; `Mixture.samples` are paths per state.
-              SVG's replayed paths with inferred noise, or SHAC's window, are losses of their own.
+              SVG's replayed steps and paths with inferred noise are losses of their own.
     target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). STEVE's weighted
               horizons are such a value.
     critic    `critics.CriticLoss`: loss(context, batch, critics, target). MAGE's penalty is one.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
-    source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay, or
-              from a second replay that the model fills (MBPO).
+    source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay,
+              from a second replay that the model fills (MBPO), or the newest steps, on policy.
     targets'  `target_networks.TargetNetwork`: follow(target, live, …), of policy and critic: by τ,
     networks  a copy every k updates, or none.
 """
@@ -33,8 +33,15 @@ from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
 from gradlab.training.critics import CriticLoss, ImportanceWeighted, MeanSquare, Q, V
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.policy_losses import FromStarts, Mixture, PolicyLoss, ReplayedStep, Term
-from gradlab.training.sources import Branched, Replayed, Source
+from gradlab.training.policy_losses import (
+    FromStarts,
+    Mixture,
+    PolicyLoss,
+    ReplayedPath,
+    ReplayedStep,
+    Term,
+)
+from gradlab.training.sources import Branched, Newest, Replayed, Source
 from gradlab.training.target_networks import Copied, Polyak, TargetNetwork
 from gradlab.training.targets import NoCritic, NStep, OneStep, Soft, StateOneStep, Target
 from gradlab.training.weights import FixedWeights, MeasuredWeights, Weights
@@ -141,6 +148,14 @@ class Algorithm:
                 f"{self.name} has terms {self.horizons}, but its loss ({self.loss.name}) follows "
                 f"horizon {only} alone"
             )
+        steps = self.source.steps
+        if steps and self.reuse > 1:
+            raise InputError(f"{self.name} has reuse {self.reuse}, but an on-policy batch is new")
+        if self.loss.paths and self.horizons != (steps,):
+            raise InputError(
+                f"{self.name} has terms {self.horizons}, but follows the paths of its batches: "
+                f"take windows of as many steps (source=Newest(steps))"
+            )
         if self.critics == 0 and (0 in self.horizons or self.critic_spectral is not None):
             raise InputError(
                 f"{self.name} has no critic: take horizons from 1, and no spectral norm of critics"
@@ -192,6 +207,10 @@ class Algorithm:
     @property
     def critics(self) -> int:
         return self.target.critics
+
+    def rows(self, agents: int) -> int:
+        """Transitions of a batch."""
+        return self.source.steps * agents or self.batch
 
     @property
     def densities(self) -> bool:
@@ -260,6 +279,16 @@ ALGORITHMS: Mapping[str, Algorithm] = {
             policy="gaussian",
             model=LearnedModel(),
             source=Branched(),
+        ),
+        Algorithm(
+            "svg-inf",
+            (Term(32, "all"),),
+            FixedWeights(),
+            NoCritic(stochastic=True),
+            policy="gaussian",
+            model=LearnedModel(),
+            loss=ReplayedPath(),
+            source=Newest(32),
         ),
     )
 }

@@ -70,7 +70,7 @@ def train(
     chosen = settings_of(task, settings, changes)
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
-    row = replace(row, weights=scheduled(row.weights, chosen))
+    row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)

@@ -56,6 +56,7 @@ class PolicyLoss(Protocol):
         name: what `gradlab list algorithms` adds to the gradient, or "".
         horizon: the one that its terms must have; None: any.
         densities: it needs those of the actions when they were collected.
+        paths: it follows those of an on-policy batch, as long as its horizon.
     """
 
     @property
@@ -64,6 +65,8 @@ class PolicyLoss(Protocol):
     def horizon(self) -> int | None: ...
     @property
     def densities(self) -> bool: ...
+    @property
+    def paths(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -83,6 +86,7 @@ class Mixture:
     samples: int = 1
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -124,6 +128,7 @@ class FromStarts:
     samples: int = 1
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -157,6 +162,7 @@ class ReplayedStep:
     name: ClassVar[str] = "replayed, noise inferred"
     horizon: ClassVar[int | None] = 1
     densities: ClassVar[bool] = True
+    paths: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -173,6 +179,49 @@ class ReplayedStep:
         with torch.no_grad():
             importance = context.importance(batch, self.most)
         return -torch.from_numpy(weights[:, 0]).to(total) * (importance * total).mean(dim=1), 1
+
+
+@dataclass(frozen=True)
+class ReplayedPath:
+    """On-policy paths, their noise inferred, along the model's Jacobians (SVG(∞)):
+
+        loss = −mean Σ_{t<n} γᵗ r_t,   a_t = π_θ(s_t, ε̂_t),  s_{t+1} = f(s_t, a_t) + ξ̂_t
+
+    Where an episode ends, the rest of the window is another path, at γ⁰ again.
+    """
+
+    name: ClassVar[str] = "replayed paths, noise inferred"
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = True
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        objective, model, steps = context.objective, context.model, terms[0].horizon
+        assert model is not None
+        windows = [_step_of(batch, t, steps) for t in range(steps)]
+        count = windows[0].state.shape[1]
+        noise = context.along("model noise", steps, count, model.noise_dim)
+        state, discount = windows[0].state, torch.ones_like(windows[0].reward)
+        total = torch.zeros_like(discount)
+        for t, here in enumerate(windows):
+            drawn, _ = context.act(state, context.noise_of(here.state, here.action))
+            action = here.action + drawn - drawn.detach()
+            dealt = None if noise is None else noise[t]
+            after, reward = slope_along(model, replace(here, state=state), action, dealt)
+            total = total + discount * objective.reward_scale * reward
+            if t + 1 < steps:
+                following = windows[t + 1].state
+                same = (here.next_state == following).all(dim=2) & (here.terminated < 0.5)
+                state = torch.where(same[..., None], after, following)
+                discount = torch.where(same, objective.discount * discount, 1.0)
+        return -torch.from_numpy(weights[:, 0]).to(total) * total.mean(dim=1), steps
+
+
+def _step_of(batch: Batch, step: int, steps: int) -> Batch:
+    """One step of every environment, of a batch that has them step after step."""
+    return Batch(**{name: value.chunk(steps, dim=1)[step] for name, value in batch.tensors.items()})
 
 
 @dataclass(frozen=True, eq=False)

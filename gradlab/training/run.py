@@ -51,12 +51,13 @@ def go(
 
 
 def collect(run: Run) -> None:
-    """Fill replay up to the warm-up, then one step of the environments every `interval`."""
+    """Fill replay up to the warm-up, then one step of the environments every `interval`, or for
+    every update as many as its batch is made of."""
     wanted = max(run.settings.warmup, run.algorithm.batch)
-    due = run.iteration % run.settings.interval == 0
-    while due or run.replay.added < wanted:
+    due = run.algorithm.source.steps or int(run.iteration % run.settings.interval == 0)
+    while due > 0 or run.replay.added < wanted:
         run.window.ended(run.environments.step(run.learner.explore, run.replay))
-        due = False
+        due -= 1
 
 
 def next_batch(run: Run) -> Batch:

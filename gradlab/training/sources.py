@@ -2,6 +2,7 @@
 
     Replayed    rows drawn from replay                                        (MPG, TD3, SAC, MAAC)
     Branched    most of them from a second replay, which the model fills      (MBPO)
+    Newest      the last steps of every environment, on policy, used once     (SVG(∞), SHAC)
 
 Numbers are drawn by the name "batch" and the iteration, so that any batch can be drawn again.
 """
@@ -42,12 +43,16 @@ class Source(Protocol):
     Attributes:
         name: what `gradlab list algorithms` adds, or "".
         branching: how the model fills a second replay; None: there is none.
+        steps: of every environment that are collected for each batch, and are it; 0: batches are
+            drawn from what is stored.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def branching(self) -> Branching | None: ...
+    @property
+    def steps(self) -> int: ...
 
     def __call__(self, stores: Stores, iteration: int) -> Batch: ...
 
@@ -58,6 +63,7 @@ class Replayed:
 
     name: ClassVar[str] = ""
     branching: ClassVar[Branching | None] = None
+    steps: ClassVar[int] = 0
 
     def __call__(self, stores: Stores, iteration: int) -> Batch:
         return stores.replay.sample(stores.draws.uniform("batch", iteration, (stores.size,)))
@@ -73,6 +79,7 @@ class Branched:
 
     branching: Branching = MBPO
     real: float = 0.05
+    steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.real <= 1:
@@ -92,3 +99,22 @@ class Branched:
             stores.branches.sample(uniform[:, count:], newest).tensors,
         ]
         return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The last `steps` steps of every environment, step after step: the policy's own paths."""
+
+    steps: int = 32
+    branching: ClassVar[Branching | None] = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"steps is {self.steps!r}, expected an integer from 1")
+
+    @property
+    def name(self) -> str:
+        return f"on policy, windows of {self.steps} steps"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        return stores.replay.newest(stores.size)

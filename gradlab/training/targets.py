@@ -178,15 +178,23 @@ class StateOneStep:
 
 @dataclass(frozen=True)
 class NoCritic:
-    """No critic is fitted: sums of rewards stop at their horizon (backpropagation through time)."""
+    """No critic is fitted: sums of rewards stop at their horizon (backpropagation through time).
 
+    Attributes:
+        stochastic: the policy is, without entropy.
+    """
+
+    stochastic: bool = False
     name: ClassVar[str] = "no critic"
     kind: ClassVar[Kind] = Q
     critics: ClassVar[int] = 0
     least: ClassVar[bool] = False
-    soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
+
+    @property
+    def soft(self) -> bool:
+        return self.stochastic
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         return torch.zeros_like(batch.reward)

@@ -12,7 +12,8 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.sources import Branched
+from gradlab.training.policy_losses import Term
+from gradlab.training.sources import Branched, Newest
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -46,6 +47,8 @@ def row(name):
     small = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
     if small.source.branching is not None:
         small = replace(small, source=Branched(Branching(every=20, rollouts=30, last=3, end=40)))
+    if small.source.steps:
+        small = replace(small, source=Newest(4), terms=(Term(4, "all"),))
     return small if small.model is None else replace(small, model=MODEL)
 
 

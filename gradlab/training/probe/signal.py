@@ -46,6 +46,8 @@ class SeedSignals:
         Args:
             update: what a policy update takes, in seconds: the first price is so many of them.
         """
+        if self.run.algorithm.source.steps:  # there is no second batch of this policy
+            return None
         if not self._affordable(self.seconds or (PAIRS + 1) * update):
             return None
         with self.budget.paying() as price:
