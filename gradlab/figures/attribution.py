@@ -84,7 +84,7 @@ def _waterfall(
         if not total["ci_low"] > 0:
             lost.append(str(horizon))
     notes = [_named(estimator), UNIT] + (
-        [f"lost in noise, lighter: h = {', '.join(lost)}"] if lost else []
+        [f"not distinguishable from zero, lighter: h = {', '.join(lost)}"] if lost else []
     )
     ax.axhline(0, color=MUTED, linewidth=0.8)
     style.dress(ax, title, "part of the sizes of all shares", notes)
@@ -128,7 +128,7 @@ def entries(
     """Which entry of [∂f/∂s ∂f/∂a; ∂r; ∇Q] makes the squared bias, as a map.
 
     Args:
-        horizon: None: the longest whose total is not lost in noise, else the longest.
+        horizon: None: the longest whose total is distinguishable from zero, else the longest.
     """
     ax = style.new_axes() if ax is None else ax
     at = _account(table, estimator, horizon)
@@ -208,11 +208,11 @@ def _named(estimator: str) -> str:
 
 
 def _unit(at: pd.DataFrame) -> tuple[str, str]:
-    """Fractions, or squared gradient norms where the total is lost in noise."""
+    """Fractions, or squared gradient norms where the total is not distinguishable from zero."""
     known = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
     if known:
         return "fraction", "share of the squared bias"
-    return "value", "squared gradient norms: the squared bias itself is lost in noise"
+    return "value", "squared gradient norms: the squared bias is not distinguishable from zero"
 
 
 def _signed_map(ax: Axes, values: Numbers, percent: bool) -> None:

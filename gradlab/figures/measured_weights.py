@@ -57,7 +57,7 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or new_axes()
     rows = table[(table["quantity"] == "over rule") & np.isfinite(table["value"])]
     if not len(rows):
-        nothing(ax, "errors are lost in noise, or nothing was put in force")
+        nothing(ax, "errors are not distinguishable from zero, or nothing was put in force")
         return ax
     names = sorted(set(rows["seed"]))
     spread = np.diff(sorted(set(table["iteration"])))
@@ -72,7 +72,7 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.plot(middle.index, middle, "-", color=INK, lw=1.8, label="median of the seeds")
     ax.axhline(1.0, color=MUTED, lw=0.8)
     ax.set_yscale("log")
-    # Intervals of errors that are lost in noise span decades: the values decide on the axis.
+    # Intervals of errors near zero span decades: the values decide on the axis.
     reach = max(float(np.abs(np.log(rows["value"])).max()), np.log(2)) * 1.15
     ax.set_ylim(np.exp(-reach), np.exp(reach))
     ax.yaxis.set_major_formatter(TICKS)

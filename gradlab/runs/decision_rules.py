@@ -241,7 +241,7 @@ class NeededBatch:
 
 
 def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | None:
-    """None where cosine or signal-to-noise ratio is lost in noise."""
+    """None where cosine or signal-to-noise ratio is not distinguishable from zero."""
     cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
     if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
         return None

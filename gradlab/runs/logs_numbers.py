@@ -26,7 +26,7 @@ class Agreement:
 
     Attributes:
         gap: relative difference |E M − E S| / |E S|, squared; cosine: of the means; NaN where the
-            score is lost in noise.
+            score is not distinguishable from zero.
         n: trajectories.
         more: trajectories that would tell, where undecided; None: no affordable number.
     """

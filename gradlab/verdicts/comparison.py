@@ -13,7 +13,7 @@ from gradlab.runs.comparison import Comparison
 from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Interval
-from gradlab.verdicts.phrases import SAME, capital, missing, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_of, ratio_span, same
 from gradlab.verdicts.screen import NOTHING, Fact, Screen
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
@@ -125,7 +125,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
     ratio = _least(comparison, name)
     (A, B), n = comparison.names, _samples(comparison)
     if ratio is None:
-        return False, f"Undecided: the error of {gradient(name)} is lost in noise ({n})"
+        return False, f"Undecided: the error of {gradient(name)} is {ZERO} ({n})"
     if same(ratio):
         text = f"{A} and {B} have the same error of {gradient(name)} to within"
         return True, f"{text} {percent(SAME - 1)} ({n})"

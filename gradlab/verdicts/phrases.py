@@ -8,6 +8,7 @@ from gradlab.runs.decision_rules import LogRatio
 from gradlab.statistics.number import Decision
 from gradlab.wording import rounded_up, span, times
 
+ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
 
 

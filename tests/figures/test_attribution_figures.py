@@ -74,7 +74,7 @@ def test_the_map_has_every_coordinate_and_the_signs():
     assert "h = 2" in texts(ax) and "+400%" in texts(ax) and "-75%" in texts(ax)
     assert len(ax.patches) == 1  # the negative cell is hatched
     lost = figures.entries(table(account(5, lost=True)))
-    assert "lost in noise" in texts(lost) and "+4" in texts(lost)
+    assert "not distinguishable from zero" in texts(lost) and "+4" in texts(lost)
 
 
 def test_steps_are_drawn_where_they_are_and_sources_of_variance_pile_up():

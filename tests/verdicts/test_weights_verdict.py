@@ -45,7 +45,7 @@ def test_weights_that_gain_nothing_are_undecided():
 
 def test_weights_lost_in_noise_and_no_pair_have_their_own_words():
     (sentence,) = weights(choice(contender("mse", 0.84, against=None)))
-    assert sentence.text.endswith("their error is lost in noise.")
+    assert sentence.text.endswith("their error is not distinguishable from zero.")
     assert weights(None) == []
     assert weights(replace(choice(), pair=None)) == []
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from gradlab.runs.attribution import CANCELLING, SOURCES, Attribution, Part, Spread
 from gradlab.runs.profile import Profile
 from gradlab.verdicts.measurement.sources import source
+from gradlab.verdicts.phrases import ZERO
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent
 
@@ -34,7 +35,7 @@ def _elsewhere(attribution: Attribution) -> Iterator[str]:
         mine = [each for each in attribution.bias if each.estimator == name]
         lost = ", ".join(str(each.horizon) for each in mine if each.lost)
         if lost:
-            yield f"The squared bias of {gradient(name)} is lost in noise at h = {lost}."
+            yield f"The squared bias of {gradient(name)} is {ZERO} at h = {lost}."
         cancelling = ", ".join(str(each.horizon) for each in mine if each.cancelling)
         if cancelling:
             yield (

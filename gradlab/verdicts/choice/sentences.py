@@ -10,7 +10,7 @@ from math import exp, isfinite, log
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdicts.phrases import SAME, capital, further
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further
 from gradlab.wording import batches, cosine, horizons, span, times
 
 CALLED = {
@@ -167,7 +167,7 @@ def _weights_by_gain(about: str, found: Mixing, weights: Weights) -> Statement:
         text += _shares(found, weights)
     judged = f"On the {found.unseen} samples that did not choose them"
     if own.ahead is None or not isfinite(own.ahead.low):
-        return Statement(about, False, f"{text}. {judged} their gain is lost in noise.")
+        return Statement(about, False, f"{text}. {judged} their gain is {ZERO}.")
     text += (
         f". {judged} a step of one batch gains {cosine(own.cosine)} of the best possible, along "
         f"the best single estimator {cosine(single.cosine)}, difference CI "
@@ -185,7 +185,7 @@ def _weights_by_error(about: str, found: Mixing) -> Statement:
     judged = f"On the {found.unseen} samples that did not choose them"
     against = own.against
     if against is None:
-        return Statement(about, False, f"{text}. {judged} their error is lost in noise.")
+        return Statement(about, False, f"{text}. {judged} their error is {ZERO}.")
     ratio = own.mse / found.contender("best scaled single").mse
     verdict = (
         f"{judged} their error is {times(ratio)} (CI {_exp(against)}) that of the best scaled "

@@ -110,13 +110,13 @@ def _gap(each: Agreement) -> str:
     n, turn = f"N = {each.n} trajectories", each.cosine
     angle = f"cosine {cosine(turn.value)} (CI {cosines(turn.low, turn.high)})"
     if not isfinite(each.gap.value):
-        return f"an unknown share of a score that is lost in noise ({n})"
+        return f"an unknown share of a score that is not distinguishable from zero ({n})"
     size = _percent(each.gap.value)
     ends = f"{_percent(each.gap.low)}–{_percent(each.gap.high)}"
     size = (
         f"at most {_percent(each.gap.high)} (95%)" if each.gap.value <= 0 else f"{size} (CI {ends})"
     )
-    return f"{size}, {angle if isfinite(turn.value) else 'cosine lost in noise'}, {n}"
+    return f"{size}, {angle if isfinite(turn.value) else 'cosine unknown'}, {n}"
 
 
 def _percent(square: float) -> str:

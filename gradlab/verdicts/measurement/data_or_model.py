@@ -10,7 +10,16 @@ import numpy as np
 from gradlab.runs.decision_rules import LogRatio, judged_estimator, judged_horizons, ratio_to_best
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.verdicts.phrases import SAME, capital, inverse, missing, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import (
+    SAME,
+    ZERO,
+    capital,
+    inverse,
+    missing,
+    ratio_of,
+    ratio_span,
+    same,
+)
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, samples
 
@@ -26,7 +35,7 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     n, who = samples(profile.config), gradient(name)
     ratio = ratio_to_best(profile, ("data", 0), name, rivals)
     if ratio is None:
-        text = f"Undecided: the errors of {who} and of the data gradient are lost in noise ({n})."
+        text = f"Undecided: the errors of {who} and of the data gradient are {ZERO} ({n})."
         return [Sentence(ABOUT, False, text)]
     best = min(rivals, key=lambda h: profile.estimate(name, "mse", h).value)
     at = f"at its best horizon h = {best}"

@@ -122,7 +122,7 @@ def _yours(profile: Profile, name: str) -> str:
         return ""
     ratio = ratio_to_best(profile, (name, H), name, over)
     if ratio is None:
-        return f" The gradient at H = {H} is not finite or lost in noise."
+        return f" The gradient at H = {H} is not finite or not distinguishable from zero."
     if same(ratio):
         return f" H = {H} has the error of the best to within {percent(SAME - 1)}."
     numbers = f"{ratio_of(ratio)} the error of the best (CI {ratio_span(ratio)})"
@@ -160,7 +160,7 @@ def _obstacle(profile: Profile, name: str, at: int) -> str:
     measured = profile.estimate(name, "cosine", at)
     found = profile.interval(name, "cosine", at)
     if not found.low >= COSINE:
-        shown = cosine(measured.value) if np.isfinite(measured.value) else "lost in noise"
+        shown = cosine(measured.value) if np.isfinite(measured.value) else "unknown"
         return (
             f"its cosine with the truth is {shown} (CI {span(found.low, found.high)}, wanted: "
             f"lower end ≥ {COSINE})"

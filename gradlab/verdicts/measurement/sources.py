@@ -6,6 +6,7 @@ from math import isfinite
 
 from gradlab.runs.attribution import CAUSES, Account, Attribution, Part
 from gradlab.runs.profile import Profile
+from gradlab.verdicts.phrases import ZERO
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, two
 
@@ -36,7 +37,7 @@ def _told(account: Account, n: str) -> Sentence:
     if account.lost:
         total = f"{two(account.total.value)}, CI {_ends(account.total.low, account.total.high)}"
         return Sentence(
-            "source", False, f"Undecided what makes {what}: it is lost in noise ({total}, {n})."
+            "source", False, f"Undecided what makes {what}: it is {ZERO} ({total}, {n})."
         )  # fmt: skip
     if account.cancelling:
         named = " and ".join(

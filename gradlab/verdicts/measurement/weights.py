@@ -7,7 +7,7 @@ from math import exp, isfinite, log
 from gradlab.choice import Choice, Mixing
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdicts.phrases import SAME
+from gradlab.verdicts.phrases import SAME, ZERO
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import span, times, two
 
@@ -22,7 +22,7 @@ def weights(choice: Choice | None) -> list[Sentence]:
     found = [_over_rule(pair), _over_single(pair.contender("mse").against)]
     told = [each for each in found if each is not None]
     if not told:
-        return [Sentence("weights", False, f"Undecided: {named}; their error is lost in noise.")]
+        return [Sentence("weights", False, f"Undecided: {named}; their error is {ZERO}.")]
     decided = any(each for each, _ in told)
     text = (
         f"Measured optimal weights: {named}; on {pair.unseen} samples that did not choose them "
@@ -36,7 +36,7 @@ def _by_gain(pair: Mixing, found: Weights) -> Sentence:
     named, own = _named(pair, found), pair.contender("gain")
     single, ahead = pair.contender("best single by gain"), own.ahead
     if ahead is None or not isfinite(ahead.low):
-        return Sentence("weights", False, f"Undecided: {named}; their gain is lost in noise.")
+        return Sentence("weights", False, f"Undecided: {named}; their gain is {ZERO}.")
     text = (
         f"Measured weights by gain: {named}; on {pair.unseen} samples that did not choose them a "
         f"step of one batch gains {own.cosine:.0%} of the best possible, along the better of the "
