@@ -37,7 +37,7 @@ from gradlab.statistics.intervals import Interval, interval
 from gradlab.statistics.kernels import ActionProducts
 from gradlab.statistics.mixing import Weights, direction_weights, mse_weights
 from gradlab.statistics.moments import Estimate, estimates
-from gradlab.training.weights import MpgWeights
+from gradlab.training.parts.weights import MpgWeights
 
 SHOWN = ("bias2", "variance", "mse", "relative_mse", "cosine")
 Row = dict[str, object]

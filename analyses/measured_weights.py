@@ -35,7 +35,7 @@ from analyses.verdicts import put, save
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
 from gradlab.training.loop import train
-from gradlab.training.weights import FixedWeights
+from gradlab.training.parts.weights import FixedWeights
 
 FOLDER = Path("reports/measured-weights")
 TASKS = ("path_tracking", "inverted_pendulum")

@@ -40,7 +40,7 @@ from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, OneStep, Term
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.weights import FixedWeights
+from gradlab.training.parts.weights import FixedWeights
 
 FOLDER = remedy_claims.FOLDER
 RUNS = FOLDER / "sn-train-runs"

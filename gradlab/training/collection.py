@@ -23,7 +23,7 @@ from gradlab.errors import Failure, InputError
 from gradlab.tasks import Task
 from gradlab.training.draws import Draws
 from gradlab.training.models.seed_models import model_step
-from gradlab.training.targets import within
+from gradlab.training.parts.targets import within
 
 # state [E, n, ds], normal noise [E, n, da] → action, and its log density where it has one
 Act = Callable[[Tensor, Tensor], tuple[Tensor, Tensor | None]]

@@ -12,8 +12,8 @@ from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.parts.weights import MeasuredWeights, Rule, Weights
 from gradlab.training.settings import Settings, for_task
-from gradlab.training.weights import MeasuredWeights, Rule, Weights
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
 YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic", "source")

@@ -12,7 +12,7 @@ from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.critics import Critic
+from gradlab.training.parts.critics import Critic
 
 LOG_STD = (-5.0, 2.0)
 

@@ -13,9 +13,9 @@ import numpy as np
 from gradlab.errors import Failure
 from gradlab.storage.journal import Journal
 from gradlab.training import checkpoints
+from gradlab.training.parts.weights import Floats
 from gradlab.training.recording import divergence, excess
 from gradlab.training.state import Good, Run
-from gradlab.training.weights import Floats
 
 EXCESS = 10  # times the largest discounted sum of rewards: a mean value that has diverged
 

@@ -24,15 +24,15 @@ from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.context import Act, Context, Objective, Value
-from gradlab.training.critics import Critic, Valuing, nothing
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model
+from gradlab.training.parts.context import Act, Context, Objective, Value
+from gradlab.training.parts.critics import Critic, Valuing, nothing
+from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained
-from gradlab.training.weights import Floats
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from gradlab.training.learner import Learner
 from gradlab.training.members import Network
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.dynamics import Dynamics
+from gradlab.training.parts.sources import Stores
+from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
-from gradlab.training.sources import Stores
-from gradlab.training.weights import Floats
 from gradlab.training.window import Window
 
 

@@ -12,8 +12,8 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.policy_losses import Term
-from gradlab.training.sources import Branched, Newest
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.sources import Branched, Newest
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -48,7 +48,8 @@ def row(name):
     if small.source.branching is not None:
         small = replace(small, source=Branched(Branching(every=20, rollouts=30, last=3, end=40)))
     if small.source.steps:
-        small = replace(small, source=Newest(4), terms=(Term(4, "all"),))
+        terms = (Term(4, "all"),) if small.loss.paths else small.terms
+        small = replace(small, source=Newest(4), terms=terms)
     return small if small.model is None else replace(small, model=MODEL)
 
 

@@ -16,9 +16,9 @@ from gradlab.storage.journal import read
 from gradlab.training.algorithms import find, measured, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.policy_losses import FromStarts, Term
+from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.targets import NoCritic
 from gradlab.training.settings import Settings
-from gradlab.training.targets import NoCritic
 from tests.training.small_runs import MODEL, SMALL, row, task
 
 HORIZON = 4

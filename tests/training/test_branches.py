@@ -14,7 +14,7 @@ from gradlab.training.draws import Draws
 from gradlab.training.loop import train
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.branches import Branches
-from gradlab.training.sources import Branched, Stores
+from gradlab.training.parts.sources import Branched, Stores
 from tests.training.small_runs import MODEL, SMALL, row, task
 
 DRAWS = Draws((0, 1), torch.float64, "cpu")

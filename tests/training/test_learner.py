@@ -12,13 +12,13 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.systems import from_function
 from gradlab.training.algorithms import ALGORITHMS, find, published, with_horizons
-from gradlab.training.context import Context, Objective
 from gradlab.training.draws import Draws
 from gradlab.training.first_networks import networks
 from gradlab.training.learner import Learner
-from gradlab.training.policy_losses import Mixture, Term
+from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
-from gradlab.training.targets import NStep, OneStep
 
 GAMMA = 0.9
 

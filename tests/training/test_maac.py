@@ -16,16 +16,16 @@ from gradlab.networks.mlp import QCritic
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
-from gradlab.training.context import Context, Objective
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.measured import gradient_errors
 from gradlab.training.members import unstacked
 from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.policy_losses import Mixture, Term
+from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.targets import OneStep, Soft
+from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.settings import Settings
-from gradlab.training.targets import OneStep, Soft
-from gradlab.training.weights import FixedWeights
 
 GAMMA, ALPHA = 0.9, 0.2
 

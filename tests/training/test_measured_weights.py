@@ -16,16 +16,16 @@ from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOM
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, measured, with_horizons
-from gradlab.training.context import Context, Objective
 from gradlab.training.draws import Draws
 from gradlab.training.loop import train
 from gradlab.training.measured import samples
 from gradlab.training.measured import weights as measured_weights
-from gradlab.training.policy_losses import Mixture, Term
+from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from gradlab.training.weights import FixedWeights
 
 GAMMA = 0.8
 SMALL = dict(

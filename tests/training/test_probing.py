@@ -28,6 +28,7 @@ from gradlab.training.health import Diverged
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.probe import horizons, probe, seed_rows
 from gradlab.training.probe import measurements as probe_measures
 from gradlab.training.probe import signal as probe_signal
@@ -37,7 +38,6 @@ from gradlab.training.recording import tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from gradlab.training.weights import FixedWeights
 
 SMALL = dict(
     iterations=60, agents=8, interval=4, warmup=128, episode=20, evaluate_every=1000,

@@ -16,13 +16,13 @@ from gradlab.networks.mlp import VCritic
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
-from gradlab.training.critics import ImportanceWeighted, StateValue
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.policy_losses import ReplayedStep
+from gradlab.training.parts.critics import ImportanceWeighted, StateValue
+from gradlab.training.parts.replayed_losses import ReplayedStep
+from gradlab.training.parts.target_networks import Copied
+from gradlab.training.parts.targets import OneStep, StateOneStep
 from gradlab.training.settings import Settings
-from gradlab.training.target_networks import Copied
-from gradlab.training.targets import OneStep, StateOneStep
 from tests.training.small_runs import MODEL, SMALL, push, row, task
 
 GAMMA = 0.9

@@ -9,8 +9,8 @@ from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.training.algorithms import find
 from gradlab.training.learner import Learner
+from gradlab.training.parts.target_networks import Copied, Polyak
 from gradlab.training.settings import Settings
-from gradlab.training.target_networks import Copied, Polyak
 from tests.training.small_runs import row, task
 
 

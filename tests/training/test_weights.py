@@ -7,7 +7,7 @@ import pytest
 
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
-from gradlab.training.weights import FixedWeights
+from gradlab.training.parts.weights import FixedWeights
 
 ENDS = (0, 25)
 

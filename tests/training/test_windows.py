@@ -15,10 +15,11 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.policy_losses import ReplayedPath, Term
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.replayed_losses import ReplayedPath
+from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
-from gradlab.training.sources import Newest
 from gradlab.training.state import begin
 from tests.training.small_runs import SMALL, push, row, task
 

@@ -27,9 +27,9 @@ from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-from gradlab.training.weights import Floats
 
 QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 ENDS = ("", "_low", "_high")

@@ -34,9 +34,9 @@ from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
-from gradlab.training.policy_losses import NEGLIGIBLE
+from gradlab.training.parts.policy_losses import NEGLIGIBLE
+from gradlab.training.parts.weights import Floats, MeasuredWeights
 from gradlab.training.state import Run
-from gradlab.training.weights import Floats, MeasuredWeights
 
 CHECKED = 10  # measurements to one whose truth is compared with finite differences
 

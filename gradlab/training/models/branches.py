@@ -20,7 +20,7 @@ from gradlab.training.collection import Act
 from gradlab.training.draws import Draws
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.seed_models import Model, model_step
-from gradlab.training.targets import within
+from gradlab.training.parts.targets import within
 
 
 @final

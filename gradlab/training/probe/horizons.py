@@ -22,7 +22,7 @@ from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import Alarm
 from gradlab.training.learner import Update
 from gradlab.training.models.seed_models import model_step
-from gradlab.training.policy_losses import NEGLIGIBLE
+from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
 
 LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant

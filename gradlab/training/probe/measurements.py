@@ -13,7 +13,7 @@ from gradlab.probe.budget import Budget
 from gradlab.probe.measured import measured
 from gradlab.probe.sampler import FirstPrice
 from gradlab.probe.task_question import Past, Question
-from gradlab.training.critics import Q
+from gradlab.training.parts.critics import Q
 from gradlab.training.state import Run
 
 

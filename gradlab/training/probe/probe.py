@@ -31,6 +31,7 @@ from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, Update
+from gradlab.training.parts.weights import MeasuredWeights
 from gradlab.training.probe import horizons
 from gradlab.training.probe.measurements import SeedMeasurements
 from gradlab.training.probe.origin import Origins
@@ -39,7 +40,6 @@ from gradlab.training.probe.signal import SeedSignals
 from gradlab.training.probe.update_statistics import SeedVitals
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-from gradlab.training.weights import MeasuredWeights
 
 ROW = 10  # rows of the run's own record to one of vitals
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from gradlab.data.replay import Batch
-from gradlab.training.context import Context, Objective
-from gradlab.training.critics import Kind, Q, V
 from gradlab.training.models.seed_models import model_step
+from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.critics import Kind, Q, V
 
 
 class Target(Protocol):

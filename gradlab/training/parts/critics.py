@@ -21,8 +21,8 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.networks.mlp import QCritic, VCritic
-from gradlab.training.context import Context, Objective, Value
 from gradlab.training.members import Network
+from gradlab.training.parts.context import Context, Objective, Value
 
 Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed

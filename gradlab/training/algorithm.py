@@ -1,0 +1,191 @@
+"""One row of the table of algorithms: which parts there are, and which of them go together.
+
+policy   θ ← θ + β_θ Σ_i w_i(k) ∇J_i          a mixture of estimators (MPG eq. 9)
+critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC's
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from gradlab.errors import InputError
+from gradlab.networks.spectral import Which
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, V
+from gradlab.training.parts.policy_losses import Mixture, PolicyLoss, Term
+from gradlab.training.parts.sources import Replayed, Source
+from gradlab.training.parts.target_networks import Polyak, TargetNetwork
+from gradlab.training.parts.targets import Target
+from gradlab.training.parts.weights import FixedWeights, MeasuredWeights, Weights
+
+Policy = Literal["deterministic", "gaussian"]
+MIXTURE = Mixture()
+MEAN_SQUARE = MeanSquare()
+REPLAYED = Replayed()
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """One row of the table.
+
+    Attributes:
+        terms, weights: the mixture of policy gradients and how it is weighted (`measured`).
+        target: what the critic is fitted to.
+        policy: "deterministic", limit · tanh of a network, or "gaussian", squashed likewise.
+        exploration: std of the noise on collected actions, in units of the limit (a Gaussian
+            policy explores by itself).
+        reuse: consecutive updates on one batch and its targets.
+        delay: critic updates to one update of policy and target networks.
+        policy_rate, value_rate: learning rates, from → to, linear in the iteration.
+        clip: largest norm of a gradient; None: no limit.
+        hidden, activation, batch, replay, tau: MPG Table VI unless said.
+        target_policy, target_critic: how they follow (`target_networks`); None: by `tau`.
+        model: how the model is learned; None: the task's prior.
+        policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
+            policy's), or None.
+        source: where batches come from.
+        loss: what the terms and their weights are put into; critic_loss: what brings the critics
+            to their target.
+    """
+
+    name: str
+    terms: tuple[Term, ...]
+    weights: Weights
+    target: Target
+    policy: Policy = "deterministic"
+    exploration: float = 0.1
+    reuse: int = 1
+    delay: int = 1
+    policy_rate: tuple[float, float] = (3e-4, 3e-6)
+    value_rate: tuple[float, float] = (8e-4, 8e-6)
+    clip: float | None = None
+    hidden: tuple[int, ...] = (256, 256)
+    activation: str = "elu"
+    batch: int = 256
+    replay: int = 500_000
+    tau: float = 0.005
+    model: LearnedModel | None = None
+    policy_spectral: Which | None = None
+    critic_spectral: Which | None = None
+    loss: PolicyLoss = MIXTURE
+    critic_loss: CriticLoss = MEAN_SQUARE
+    target_policy: TargetNetwork | None = None
+    target_critic: TargetNetwork | None = None
+    source: Source = REPLAYED
+
+    def __post_init__(self) -> None:
+        if not self.terms or len(set(self.horizons)) < len(self.horizons):
+            raise InputError(f"{self.name} has terms {self.horizons}: give different horizons")
+        if min(self.horizons) < 0:
+            raise InputError(f"{self.name} has terms {self.horizons}: horizons start at 0")
+        if isinstance(self.weights, FixedWeights):
+            self.weights(0, self.horizons)
+        if isinstance(self.weights, MeasuredWeights):
+            self._check_measured(self.weights.follow)
+        soft = self.target.soft
+        unmeant = any(not term.way.every and term.horizon > 0 for term in self.terms)
+        if soft != (self.policy == "gaussian") or (soft and unmeant):
+            raise InputError(
+                f"{self.name}: a gaussian policy, a soft target, and terms that are J_0 or have θ "
+                f"in all actions go together"
+            )
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
+        for name in ("reuse", "delay", "batch", "replay"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
+                )
+        self._check_parts()
+        if self.model is not None and not self.needs_model:
+            raise InputError(f"{self.name} uses no model: none is learned for it")
+
+    def _check_parts(self) -> None:
+        """Raises InputError where loss, terms and critics do not go together."""
+        only = self.loss.horizon
+        if only is not None and self.horizons != (only,):
+            raise InputError(
+                f"{self.name} has terms {self.horizons}, but its loss ({self.loss.name}) follows "
+                f"horizon {only} alone"
+            )
+        steps = self.source.steps
+        if steps and self.reuse > 1:
+            raise InputError(f"{self.name} has reuse {self.reuse}, but an on-policy batch is new")
+        if self.loss.paths and self.horizons != (steps,):
+            raise InputError(
+                f"{self.name} has terms {self.horizons}, but follows the paths of its batches: "
+                f"take windows of as many steps (source=Newest(steps))"
+            )
+        if self.critics == 0 and (0 in self.horizons or self.critic_spectral is not None):
+            raise InputError(
+                f"{self.name} has no critic: take horizons from 1, and no spectral norm of critics"
+            )
+        if self.target.kind == V and 0 in self.horizons:
+            raise InputError(
+                f"{self.name} has horizon 0, but its critic is {V.name}, in which actions do not "
+                f"occur: take horizons from 1"
+            )
+        if self.densities and self.policy != "gaussian":
+            raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
+
+    def _check_measured(self, follow: str) -> None:
+        if self.target.kind != Q or self.critics == 0:
+            raise InputError(
+                f"{follow} is 'measured', but {self.name} has no critic of actions to measure with"
+            )
+        if len(self.terms) < 2:
+            raise InputError(
+                f"{follow} are 'measured', but {self.name} follows one gradient: mixtures are "
+                f"mpg-v1, mpg-v2 and mpg-general, of any horizons, or terms of your own"
+                if follow == "weights"
+                else f"horizon is 'measured', but {self.name} has one horizon: take mpg-v1, mpg-v2 "
+                f"or mpg-general, with the horizons to choose from"
+            )
+        if any(term.way.every for term in self.terms):
+            raise InputError(
+                f"{follow} is 'measured', but {self.name} has terms with θ in every action, whose "
+                f"truth is another: only terms of the first action can be weighed"
+            )
+
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        return tuple(term.horizon for term in self.terms)
+
+    @property
+    def summary(self) -> str:
+        """The row in a line."""
+        mixture = " + ".join(
+            f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
+        )
+        loss = "".join(f", {part.name}" for part in (self.loss, self.source) if part.name)
+        learned = "" if self.model is None else f", learned model: {self.model.name}"
+        return (
+            f"{self.policy} policy, gradient {mixture}{loss}, critic target: {self.target.name}"
+            f"{learned}"
+        )
+
+    @property
+    def critics(self) -> int:
+        return self.target.critics
+
+    def rows(self, agents: int) -> int:
+        """Transitions of a batch."""
+        return self.source.steps * agents or self.batch
+
+    @property
+    def densities(self) -> bool:
+        """Whether replay keeps those of the actions."""
+        return self.loss.densities or self.critic_loss.densities
+
+    @property
+    def following(self) -> dict[str, TargetNetwork]:
+        """How the target of policy and critic follows."""
+        plain = Polyak(self.tau)
+        return {"policy": self.target_policy or plain, "critic": self.target_critic or plain}
+
+    @property
+    def needs_model(self) -> bool:
+        rolled_out = max(self.horizons) > 0 or self.source.branching is not None
+        return rolled_out or self.target.of_model
