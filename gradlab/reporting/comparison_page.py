@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from html import escape
+from pathlib import Path
 
 import pandas as pd
 
+from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
 from gradlab.reporting import shell
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.numbers import quantity
 from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
-from gradlab.runs.comparison import Comparison
+from gradlab.runs.comparison import Comparison, compared
+from gradlab.runs.profile import load
 from gradlab.verdicts.comparison import screen
 
 ERROR = "Error"
@@ -52,6 +56,20 @@ def panels(comparison: Comparison) -> list[Panel]:
         for name, (quantity, section, caption, draw) in asked.items()
         if (table["quantity"] == quantity).any()
     ]
+
+
+def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
+    """The page of exactly two measurements, named by their files, and the table behind it.
+
+    Raises:
+        InputError: another number of files, or measurements that have no comparison.
+    """
+    if len(paths) != 2:
+        raise InputError(f"compare got {len(paths)} measurements, expected two")
+    first, second = (Path(path) for path in paths)
+    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
+    comparison = compared(load(first), load(second), names)
+    return page(comparison, f"{names[0]} and {names[1]}"), comparison.table()
 
 
 def page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:

@@ -1,4 +1,4 @@
-"""Every kind of run: how its file is read, which page it has, which screen heads it.
+"""Every kind of run: how its file is read, its page, its first screen, how several are compared.
 
     KINDS[journal.kind(path)]   a run of a new kind is a row here
 
@@ -7,13 +7,16 @@ The kind is an attribute of the file and costs no read of its rows, so that a ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from gradlab.errors import InputError
 from gradlab.reporting import (
+    comparison_page,
     jacobian_page,
     logs_page,
     probe_page,
@@ -50,23 +53,32 @@ class Kind:
         load: the run of a path.
         page: the page of a run, its source, and a name for it.
         screen: the first screen of a run, without its figures.
+        compared: the page of several files and the table of their differences; None: runs of this
+            kind are not compared, `alone` has what to do instead.
     """
 
     load: Callable[[str | Path], Any]
     page: Callable[[Any, Source, str], Page]
     screen: Callable[[Any], Screen]
+    compared: Callable[[Sequence[str | Path]], tuple[Page, pd.DataFrame]] | None = None
+    alone: str = ""
 
 
 KINDS: Mapping[str, Kind] = {
-    PROFILE: Kind(load_profile, profile_page.page, first_screen),
+    PROFILE: Kind(load_profile, profile_page.page, first_screen, comparison_page.of_files),
     TRAINING: Kind(
-        training_results.load, training_page.page, lambda run: training_screen({run.name: run})
+        training_results.load, training_page.page, lambda run: training_screen({run.name: run}),
+        training_page.of_files,
     ),
-    PROBE: Kind(probe_results.load, probe_page.page, probe_screen),
+    PROBE: Kind(
+        probe_results.load, probe_page.page, probe_screen,
+        alone="is a probe's run, of one loop at its own steps: look at each with `gradlab report`, "
+        "and compare what `gradlab measure` finds of their policies",
+    ),
     jacobians_run.KIND: Kind(jacobians_run.load, jacobian_page.page, jacobians_screen),
     remedies_run.KIND: Kind(remedies_run.load, remedies_page.page, remedies_screen),
     logs_run.KIND: Kind(logs_run.load, logs_page.page, logs_screen),
-}
+}  # fmt: skip
 
 
 def page_of(path: Path) -> Page:
@@ -88,6 +100,25 @@ def screen_of(path: Path) -> Screen:
     """
     kind = _kind(path)
     return kind.screen(kind.load(path))
+
+
+def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
+    """The page of several runs of one kind, and the table of their differences.
+
+    Raises:
+        InputError: names two files of different kinds, or a kind that is not compared.
+    """
+    words = {str(path): journal.kind(path) for path in paths}
+    if len(set(words.values())) > 1:
+        listing = ", ".join(f"{path}: {word}" for path, word in words.items())
+        raise InputError(f"runs are of different kinds ({listing}): compare runs of one kind")
+    word = next(iter(words.values()), TRAINING)
+    kind = KINDS.get(word)
+    if kind is None or kind.compared is None:
+        alone = kind.alone if kind is not None else ""
+        default = f"is a run of {word}: compare training runs or measurements"
+        raise InputError(f"{paths[0]} {alone or default}")
+    return kind.compared(paths)
 
 
 def _kind(path: Path) -> Kind:

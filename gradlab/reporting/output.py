@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,21 +15,14 @@ from gradlab import validation
 from gradlab.choice.series import series
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
-from gradlab.reporting import comparison_page, series_page, training_page
-from gradlab.reporting.kinds import PROFILE, TRAINING, page_of
+from gradlab.reporting import kinds, series_page
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
-from gradlab.runs.comparison import Comparison, compared
-from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load
-from gradlab.runs.training import pairs
-from gradlab.runs.training.results import Training, loaded
-from gradlab.storage import journal
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
 from gradlab.verdicts.series import screen as followed
-from gradlab.wording import listed
 
 
 def report(path: str | Path, figures: bool = False) -> Path:
@@ -48,7 +41,7 @@ def report(path: str | Path, figures: bool = False) -> Path:
     Raises:
         InputError: the run cannot be read, or its folder not written.
     """
-    target, page = check_page(path), page_of(Path(path))
+    target, page = check_page(path), kinds.page_of(Path(path))
     return write(target, replace(page, apart=page.apart or figures))
 
 
@@ -69,7 +62,7 @@ def side_by_side(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     Raises:
         InputError: as `compare`.
     """
-    return _two(paths) if kind_of(paths) == PROFILE else _several(loaded(paths))
+    return kinds.compared(paths)
 
 
 def named(page: str | Path) -> Path:
@@ -121,52 +114,6 @@ def follow(
     told = followed(found.profiles, found.data_weight)
     title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
     return series_page.page(found, table, told, title), table
-
-
-def kind_of(paths: Sequence[str | Path]) -> str:
-    """The one kind of all runs: "training" or "profile".
-
-    Raises:
-        InputError: names two files of different kinds, or a kind that is not compared.
-    """
-    kinds = {str(path): journal.kind(path) for path in paths}
-    if len(set(kinds.values())) > 1:
-        told = ", ".join(f"{path}: {what}" for path, what in kinds.items())
-        raise InputError(f"runs are of different kinds ({told}): compare runs of one kind")
-    found = next(iter(kinds.values()), TRAINING)
-    if found == PROBE:
-        raise InputError(
-            f"{paths[0]} is a probe's run, of one loop at its own steps: look at each with "
-            f"`gradlab report`, and compare what `gradlab measure` finds of their policies"
-        )
-    if found not in (PROFILE, TRAINING):
-        raise InputError(f"{paths[0]} is a run of {found}: compare training runs or measurements")
-    return found
-
-
-def two_profiles(paths: Sequence[str | Path]) -> Comparison:
-    """The comparison of exactly two measurements, named by their files.
-
-    Raises:
-        InputError: another number of files, or measurements that have no comparison.
-    """
-    if len(paths) != 2:
-        raise InputError(f"compare got {len(paths)} measurements, expected two")
-    first, second = (Path(path) for path in paths)
-    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
-    return compared(load(first), load(second), names)
-
-
-def _two(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
-    comparison = two_profiles(paths)
-    title = f"{comparison.names[0]} and {comparison.names[1]}"
-    return comparison_page.page(comparison, title), comparison.table()
-
-
-def _several(runs: Mapping[str, Training]) -> tuple[Page, pd.DataFrame]:
-    named = listed(list(runs), 2) if len(runs) <= 2 else f"{len(runs)} runs"
-    title = f"{named} on {next(iter(runs.values())).task}"
-    return training_page.several(runs, title), pairs.table(runs)
 
 
 def check_page(path: str | Path) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from html import escape
+from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,8 +18,9 @@ from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.training import measured_weights, pairs
-from gradlab.runs.training.results import GOALS, Training, first_reached, table, times
+from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times
 from gradlab.verdicts.training.first_screen import screen
+from gradlab.wording import listed
 
 LEARNING = "Does it learn?"
 TRACKING = "What the policy does with the state"
@@ -146,6 +148,13 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
 def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of one training run shows."""
     return several({run.name: run}, f"{run.name} on {run.task}", source)
+
+
+def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
+    """The page of several runs of one task, and the table of their differences from the first."""
+    runs = loaded(paths)
+    names = listed(list(runs), 2) if len(runs) <= 2 else f"{len(runs)} runs"
+    return several(runs, f"{names} on {next(iter(runs.values())).task}"), pairs.table(runs)
 
 
 def several(runs: Mapping[str, Training], title: str, source: Source = NOWHERE) -> Page:
