@@ -1,4 +1,4 @@
-"""What a probe is given, checked once: each refusal names the argument and what to do."""
+"""The arguments of a probe, checked once: each refusal names the argument and what to do."""
 
 from __future__ import annotations
 
@@ -16,35 +16,6 @@ from gradlab.networks.critics import as_critic
 from gradlab.networks.interface import check_trainable
 
 SHARDED = ("DTensor", "FlatParameter", "FullyShardedDataParallel")
-
-
-def check(
-    policy: object,
-    optimizer: Any,
-    task: object,
-    critic: object,
-    log: object,
-    share: object,
-    resume: object = False,
-    critic_optimizer: Any = None,
-) -> None:
-    """All arguments of a probe.
-
-    Raises:
-        InputError: names the argument, what it got and what to do.
-    """
-    check_policy(policy)
-    if optimizer is not None:
-        assert isinstance(policy, nn.Module)
-        check_optimizer(optimizer, policy)
-    check_question(task, critic, critic_optimizer)
-    if critic_optimizer is not None:
-        assert isinstance(policy, nn.Module)
-        check_critic_optimizer(critic_optimizer, policy)
-    check_log(log)
-    if resume and not _files(log):
-        raise InputError("resume=True without a run file to go on in: name it as log")
-    check_share(share)
 
 
 def check_policy(policy: object) -> None:
@@ -75,6 +46,8 @@ def check_policy(policy: object) -> None:
 
 def check_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or has nothing of the policy."""
+    if optimizer is None:
+        return
     check_watchable(optimizer, "optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise InputError(
@@ -101,6 +74,8 @@ def check_watchable(optimizer: Any, argument: str) -> None:
 
 def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     """Raises InputError for an optimiser that cannot be watched or steps the policy alone."""
+    if optimizer is None:
+        return
     check_watchable(optimizer, "critic_optimizer")
     own = {id(p) for p in policy.parameters()}
     if all(id(p) in own for group in optimizer.param_groups for p in group["params"]):
@@ -133,15 +108,19 @@ def check_share(overhead_budget: object) -> None:
         raise InputError(f"overhead_budget is {overhead_budget!r}, expected a share in (0, 1]")
 
 
-def check_log(log: object) -> None:
-    """Raises InputError for anything but a path, a function, several of these or None."""
-    if isinstance(log, list | tuple):
-        for each in log:
-            check_log(each)
-        return
-    if not (log is None or callable(log) or isinstance(log, str | Path)):
-        kind = type(log).__name__
-        raise InputError(f"log is a {kind}, expected a path, a function, several of these or None")
+def check_log(log: object, resume: bool = False) -> None:
+    """Raises InputError for anything but a path, a function, several of these or None, and where
+    there is no file to resume."""
+    for sink in log if isinstance(log, list | tuple) else [log]:
+        if isinstance(sink, list | tuple):
+            check_log(sink)
+        elif not (sink is None or callable(sink) or isinstance(sink, str | Path)):
+            kind = type(sink).__name__
+            raise InputError(
+                f"log is a {kind}, expected a path, a function, several of these or None"
+            )
+    if resume and not _files(log):
+        raise InputError("resume=True without a run file to go on in: name it as log")
 
 
 def _files(log: object) -> int:

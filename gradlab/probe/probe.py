@@ -39,7 +39,7 @@ from gradlab.probe.origin import Finder
 from gradlab.probe.policy_calls import Watch, Watched, limits_of
 from gradlab.probe.row_sinks import FileSink, FunctionSink, Log, NoSink, RowSink, SeveralSinks
 from gradlab.probe.sampler import Measurements
-from gradlab.probe.updates import Updates
+from gradlab.probe.updates import Instruments, Loop, Updates
 from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.schema import attributes
 
@@ -100,9 +100,12 @@ class Probe:
         watched: Watched | None = None,
         watched_critic: nn.Module | None = None,
     ) -> None:
-        arguments.check(
-            policy, optimizer, task, critic, log, overhead_budget, resume, critic_optimizer
-        )
+        arguments.check_policy(policy)
+        arguments.check_optimizer(optimizer, policy)
+        arguments.check_question(task, critic, critic_optimizer)
+        arguments.check_critic_optimizer(critic_optimizer, policy)
+        arguments.check_log(log, resume)
+        arguments.check_share(overhead_budget)
         self.policy, self.budget = policy, Budget(float(overhead_budget), clock)
         self.off = arguments.spectator()
         with self.budget.paying():  # setting up is the probe's own time, too
@@ -113,17 +116,12 @@ class Probe:
                 NoSink() if self.off else _sink(log, named, question, watch, seed, resume)
             )
             self.alarm_log = AlarmLog(sink, [name for name, _ in named])
+            beside = _critic(critic_optimizer, policy, optimizer, self.budget)
+            loop = Loop(policy, [p for _, p in named], optimizer, beside)
+            models = ModelGradients(policy, optimizer, task)
+            instruments = Instruments(watch, models, _measurements(question, policy, self.budget))
             self._updates = Updates(
-                policy,
-                [p for _, p in named],
-                self.alarm_log,
-                self.budget,
-                watch,
-                ModelGradients(policy, optimizer, task),
-                None if question is None else Measurements(question, self.budget),
-                optimizer,
-                _critic(critic_optimizer, policy, optimizer, self.budget),
-                count=sink.earlier.updates,
+                loop, instruments, self.alarm_log, self.budget, sink.earlier.updates
             )
         self.budget.go_on(sink.earlier.own, sink.earlier.elapsed)
         self._optimizer, self._closed = optimizer, False
@@ -322,6 +320,12 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
     found = Question(task, None if critic is None else as_critic(critic), seed)
     check(found, policy)
     return found
+
+
+def _measurements(
+    question: Question | None, policy: nn.Module, budget: Budget
+) -> Measurements | None:
+    return None if question is None else Measurements(lambda _: (question, policy), budget)
 
 
 def _critic(

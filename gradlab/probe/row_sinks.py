@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from gradlab.storage.records import Attribute, check_output
 
 Log = Callable[[dict[str, Any]], object]
 NOTHING = Earlier()
+NOTHING_THERE = "log is {}, where no run is to go on in: start with resume=False"
 
 
 class RowSink(Protocol):
@@ -116,6 +118,8 @@ class FileSink:
         self.shape = parameters, horizon, actions
         self.earlier = NOTHING
         self._journal: Journal | None = None
+        if resume and not os.path.isdir(self.path.parent):
+            raise InputError(NOTHING_THERE.format(path))  # before a folder is made for it
         check_output(self.path, overwrite=True)  # else "" and long names fail below
         there = self.path.is_file() or journal_of(self.path).exists()
         if there and not resume:
@@ -124,7 +128,7 @@ class FileSink:
                 f"choose another name"
             )
         if resume and not there:
-            raise InputError(f"log is {path}, where no run is to go on in: start with resume=False")
+            raise InputError(NOTHING_THERE.format(path))
         if resume:
             self.earlier = earlier(self.path, attributes, horizon)
             self._journal = self._opened()

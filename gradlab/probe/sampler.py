@@ -1,4 +1,4 @@
-"""The sampled tier: what is asked now and then, when the budget allows its price.
+"""The sampled tier: what is measured now and then, when the budget allows its price.
 
 A burst of successive gradients first tries a short one to learn its price; a measurement on the
 task is first priced from single steps of the simulator (`prices`), and that only when there is time
@@ -7,7 +7,7 @@ to load what prices and measures. Afterwards each costs what it cost last time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from torch import Tensor, nn
@@ -139,36 +139,54 @@ class FirstPrice:
 
 @final
 class Measurements:
-    """Bias and variance on the task."""
+    """Bias and variance on the task: what one costs, and what the earlier ones of a seed have seen.
 
-    def __init__(self, question: Question, budget: Budget) -> None:
-        self.question, self.budget = question, budget
-        self.price: float | None = None
+    Args:
+        subject: question and policy of a seed, by its place, as they are now; a user's loop has
+            one seed.
+    """
+
+    def __init__(
+        self, subject: Callable[[int], tuple[Question, nn.Module]], budget: Budget
+    ) -> None:
+        self.subject, self.budget = subject, budget
         self._first = FirstPrice(budget)
-        self._past = question.nothing
-        self._prices: dict[bool, float] = {}  # by whether the truth is checked
-        self._last = float("-inf")  # when the last one ended
+        self._prices: dict[bool, float] = {}  # seconds, by whether the truth is checked
+        self._past: dict[int, Past] = {}
+        self._ended: dict[int, float] = {}  # when a seed's last one ended
 
-    def due(self, policy: nn.Module) -> bool:
+    def due(self, seed: int = 0) -> bool:
         """May one be made now? Finds the price first, when the budget allows that."""
-        if self.price is None:
-            self.price = self._first.found(self.question, policy)
-        if self.price is None or not self.budget.rested(self.price, self._last):
-            return False
-        return self.budget.allows(self.price)
+        if not self._prices:
+            price = self._first.found(*self.subject(seed))
+            if price is None:
+                return False
+            self._prices[True] = price
+        price = self._price(seed)
+        return self.budget.rested(price, self._last(seed)) and self.budget.allows(price)
 
     def next(self) -> Due:
-        """When one is due, the first or another."""
-        price = self._first.least if self.price is None else self.price
-        wait = max(self.budget.until(price), self.budget.rest(price, self._last))
-        return Due("task", "measurement", not self._prices, price, wait, self.price is not None)
+        """When one of a single loop is due, the first or another."""
+        price = self._price(0) if self._prices else self._first.least
+        wait = max(self.budget.until(price), self.budget.rest(price, self._last(0)))
+        return Due("task", "measurement", not self._past, price, wait, bool(self._prices))
 
-    def row(self, policy: nn.Module, batch: int, update: int) -> dict[str, Any]:
-        checks = self._past.checks
+    def row(self, batch: int, update: int, seed: int = 0) -> dict[str, Any]:
+        """Makes one."""
+        (question, policy), checked = self.subject(seed), self._checked(seed)
+        past = self._past.get(seed, question.nothing)
         with self.budget.paying() as price:
-            row, self._past = measured(self.question, policy, batch, update, self._past)
-        self._last = self.budget.clock()
-        self._prices[checks] = price[0]
-        # The first one is checked, and no other costs more.
-        self.price = self._prices.get(self._past.checks, price[0])
+            row, self._past[seed] = measured(question, policy, batch, update, past)
+        self._ended[seed], self._prices[checked] = self.budget.clock(), price[0]
         return row | {"seconds": price[0]}
+
+    def _checked(self, seed: int) -> bool:
+        """Will the next truth be compared with finite differences? A first one always is."""
+        return seed not in self._past or self._past[seed].checks
+
+    def _price(self, seed: int) -> float:
+        # The first one is checked, and no other costs more.
+        return self._prices.get(self._checked(seed), max(self._prices.values()))
+
+    def _last(self, seed: int) -> float:
+        return self._ended.get(seed, float("-inf"))

@@ -12,6 +12,7 @@ on its device only, so that on an accelerator these count, but their gradients d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from math import isfinite
 from typing import Any, final
@@ -60,31 +61,52 @@ REPLACED = (
 )
 
 
+@dataclass(frozen=True)
+class Loop:
+    """What a user's loop trains.
+
+    Attributes:
+        parameters: of the policy, those that are frozen included.
+        optimizer: None: the end of an update is known by the next one's step.
+        critic: beside the policy, by its optimiser.
+    """
+
+    policy: nn.Module
+    parameters: Sequence[nn.Parameter]
+    optimizer: Any
+    critic: Critic | None
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """What sees more of an update than gradients and steps; no task, no measurements."""
+
+    watch: Watch
+    models: ModelGradients
+    measurements: Measurements | None
+
+
 @final
 class Updates:
-    """Counts updates, looks at them, and files rows. Its errors are the caller's to catch."""
+    """Counts updates, measures them, and files rows. Its errors are the caller's to catch.
+
+    Args:
+        count: updates of the log's earlier probes.
+    """
 
     def __init__(
-        self,
-        policy: nn.Module,
-        parameters: Sequence[nn.Parameter],
-        log: AlarmLog,
-        budget: Budget,
-        watch: Watch,
-        models: ModelGradients,
-        measurements: Measurements | None,
-        optimizer: Any,
-        critic: Critic | None = None,
-        count: int = 0,
+        self, loop: Loop, instruments: Instruments, log: AlarmLog, budget: Budget, count: int = 0
     ) -> None:
-        self.policy, self.log, self.budget = policy, log, budget
-        self.watch, self.models, self.measurements = watch, models, measurements
-        self.optimizer, self.stepped, self.critic = optimizer, optimizer is not None, critic
+        self.policy, self.log, self.budget = loop.policy, log, budget
+        self.watch, self.models = instruments.watch, instruments.models
+        self.measurements = instruments.measurements
+        self.optimizer, self.stepped = loop.optimizer, loop.optimizer is not None
+        self.critic = loop.critic
         self.count, self.step = count, 0
         self.notes = Notes()
         self._filed: dict[str, Any] = {}  # the last row of vitals
-        self._vitals = Vitals(parameters)
-        self._bursts = Bursts(parameters, log.names, budget, measurements is not None)
+        self._vitals = Vitals(loop.parameters)
+        self._bursts = Bursts(loop.parameters, log.names, budget, self.measurements is not None)
         self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = False  # whether its gradient is there
         self._scaled = False  # whether a scaler had multiplied it
@@ -299,9 +321,9 @@ class Updates:
     def _measurement(self, measurements: Measurements) -> dict[str, Any] | None:
         """A row, when one is due; where measuring fails, all else goes on without it."""
         try:
-            if not measurements.due(self.policy):
+            if not measurements.due():
                 return None
-            return measurements.row(self.policy, self._batch, self.count)
+            return measurements.row(self._batch, self.count)
         except Exception as error:
             self.measurements = None
             warn("measures no more on the task", error)

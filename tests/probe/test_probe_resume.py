@@ -143,3 +143,9 @@ def test_what_is_noted_stands_in_the_next_row(tmp_path: Path) -> None:
         again = probed(policy, None, 1)
         again.note(critic_loss="large")
     assert again.off
+
+
+def test_a_run_in_a_missing_folder_cannot_be_resumed_and_no_folder_is_made(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no run is to go on in"):
+        gradlab.Probe(net(), log=tmp_path / "missing" / "run.h5", resume=True)
+    assert not (tmp_path / "missing").exists()

@@ -119,7 +119,7 @@ def changed(path: Path, **attributes: Any) -> Path:
     ],
 )
 def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[str, str]) -> None:
-    with pytest.raises(InputError, match=r"run\.h5 is not a complete run of a probe"):
+    with pytest.raises(InputError, match=r"run\.h5 is not a complete run of gradlab.Probe"):
         load(changed(tmp_path / "run.h5", **broken))
 
 
@@ -130,7 +130,7 @@ def test_a_foreign_file_is_refused_in_one_sentence(tmp_path: Path, broken: dict[
 )  # fmt: skip
 def test_numbers_that_no_probe_writes_are_refused(tmp_path: Path, broken: dict[str, Any]) -> None:
     path = written(tmp_path / "run.h5", {"measured": [measurement(400, **broken)]})
-    with pytest.raises(InputError, match="is not a complete run of a probe"):
+    with pytest.raises(InputError, match="is not a complete run of gradlab"):
         load(path)
 
 

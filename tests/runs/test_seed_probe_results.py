@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gradlab.errors import InputError
 from gradlab.reporting import render, training_page, training_probe
 from gradlab.runs.training import probe_tables
 from gradlab.runs.training.probe_results import PREFIX, probes
@@ -50,7 +51,8 @@ def vitals():
 def measured(seed, update, value):
     own = np.full(2, np.nan)
     own[seed] = value
-    return {"update": update, "step": float(update), "starts": own, "value": own, "seconds": 1.0}
+    return {"update": update, "step": float(update), "starts": own, "batch": own, "value": own,
+            "seconds": 1.0}  # fmt: skip
 
 
 def alarm(number, seed, step, kind):
@@ -89,9 +91,9 @@ def written(path, signals, alarms):
     return path
 
 
-def training(path, probed=True):
+def training(path, probed=True, record=None):
     """As `load` has it, with the few numbers of a training that its page cannot do without."""
-    record = journal.read(path)
+    record = journal.read(path) if record is None else record
     at, two = np.array([0, 300]), np.array([[-9.0, -8.0], [-1.0, -2.0]])
     seed, horizon = Array(np.array(SEEDS), ("seed",)), Array(np.array([0, 25]), ("horizon",))
 
@@ -217,3 +219,29 @@ def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):
     assert not sentences(found) and training_probe.panels(found) == []
     with pytest.raises(Exception, match="not a complete training run"):
         load(tmp_path / "run.h5")
+
+
+BROKEN = {
+    "probe_vitals/grad_norm": lambda values: values[:, :1],
+    "probe_vitals/layer_norm": lambda values: values[..., :2],
+    "probe_vitals/looked": lambda values: values[:2],
+    "probe_vitals/nonfinite_updates": lambda values: np.full_like(values, np.inf),
+    "probe_successive/step": lambda values: values.astype(str).astype(object),
+    "probe_measured/bias2": lambda values: values[..., 0],
+    "probe_measured/horizon": lambda values: values[:1],
+    "probe_horizons/reached": lambda values: values.T,
+    "probe_alarms/message": lambda values: np.zeros(len(values)),
+    "probe_alarms/seed": lambda values: values[:1],
+}
+
+
+@pytest.mark.parametrize("place", BROKEN)
+def test_a_column_of_another_shape_or_type_is_one_clear_error(run, place):
+    record = journal.read(run)
+    table, column = place.split("/")
+    array = record.groups[table][column]
+    broken = replace(array, values=BROKEN[place](array.values))
+    groups = record.groups | {table: record.groups[table] | {column: broken}}
+    with pytest.raises(InputError, match="is not a complete training run") as error:
+        training(run, record=replace(record, groups=groups))
+    assert "\n" not in str(error.value)

@@ -115,9 +115,7 @@ def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypat
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))
     monkeypatch.setattr(probe_signal, "PART", 1.0)
     two = iter([True, True])  # one of each seed, whatever they cost
-    monkeypatch.setattr(
-        probe.SeedMeasurements, "_affordable", lambda self, member: next(two, False)
-    )
+    monkeypatch.setattr(sampler.Measurements, "due", lambda self, seed: next(two, False))
     options = SMALL | {"iterations": updates, "log_every": 50, "checkpoint_every": updates // 2}
     plain = train(ARMS[arm], task(), tmp_path / "plain.h5", **options)
     probed = train(ARMS[arm], task(), tmp_path / "probed.h5", **options, probe_budget=1.0)
@@ -295,7 +293,7 @@ def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkey
 
     monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
     monkeypatch.setattr(sampler, "first_price", lambda question, policy: 2.0)
-    monkeypatch.setattr(probe_measures, "measured", slow)
+    monkeypatch.setattr(sampler, "measured", slow)
     measurements = probe_measures.SeedMeasurements(run, budget)
     made = []
     for _ in range(1000):
@@ -303,7 +301,7 @@ def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkey
         found = measurements.row()
         assert budget.own <= 0.1 * now[0] + 1e-9
         if found is not None:
-            made.append((round(now[0]), found[0], measurements.seconds))
+            made.append((round(now[0]), found[0], found[1]["seconds"]))
     assert [member for _, member, _ in made] == [0, 2] * 3
     # The first two of either seed are checked, 2 s, a tenth of 20; the next is expected to cost as
     # much, the one after it 1 s.
@@ -442,8 +440,8 @@ def test_the_operation_that_lost_a_seed_is_named(tmp_path, monkeypatch, seeds):
 
 def measured_once(value):
     def row_of(self):
-        found = dict(starts=64.0, value=value, value_se=0.1, return_bound=1.0, reward_max=0.1)
-        return 0, found
+        bound = dict(value_se=0.1, return_bound=1.0, reward_max=0.1, seconds=0.0)
+        return 0, dict(starts=64.0, batch=16.0, value=value) | bound
 
     return row_of
 

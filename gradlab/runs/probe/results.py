@@ -15,15 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradlab.errors import InputError
 from gradlab.runs.probe.schema import KIND, tables
 from gradlab.storage import journal
+from gradlab.storage.headers import content_of, described
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Record
 
 Columns = Mapping[str, NDArray[Any]]
-# What a foreign file can raise where its content is taken apart.
-UNREADABLE = (KeyError, ValueError, TypeError, IndexError, AttributeError, RecursionError)
 LARGEST = 1e15  # a count
 
 
@@ -103,38 +101,36 @@ def load(path: str | Path) -> ProbeRun:
 
 def from_record(record: Record, path: Path) -> ProbeRun:
     """As `load`, from what was read at `path`."""
-    kind = record.attributes.get("kind")
-    if kind != KIND:
-        raise InputError(f"{path} holds {kind!r}, expected a run of gradlab.Probe")
-    try:
-        told = {
-            name: json.loads(str(record.attributes[name]))
-            for name in ("config", "environment", "parameters", "estimators")
-        }
-        parameters = tuple(str(each) for each in told["parameters"])
-        estimators = tuple(str(each) for each in told["estimators"])
+    with content_of(record, path, KIND, "run of gradlab.Probe"):
+        parts, parameters, estimators = described(record), *names(record)
         scales = {name: _scale(record, name) for name in ("action", "horizon")}
         horizon = scales["horizon"] - 1 if scales["horizon"] else None
-        known = tables(len(parameters), scales["action"], horizon)
-        found = ProbeRun(
+        schema = tables(len(parameters), scales["action"], horizon)
+        run = ProbeRun(
             attributes=record.attributes,
-            config=dict(told["config"]) | {"overhead_budget": _budget(told["config"])},
-            environment={str(k): str(v) for k, v in told["environment"].items()},
+            config=parts["config"] | {"overhead_budget": share(parts["config"]["overhead_budget"])},
+            environment=parts["environment"],
             parameters=parameters,
             estimators=estimators,
             horizon=horizon,
-            **{name: _columns(record, name, known.get(name)) for name in TABLES},
+            **{name: _columns(record, name, schema.get(name)) for name in TABLES},
         )
-        _check_numbers(found)
-        return found
-    except UNREADABLE as error:
-        raise InputError(f"{path} is not a complete run of a probe ({error})") from error
+        check_numbers(run)
+        return run
+
+
+def names(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the policy's tensors and of the estimators."""
+    parameters, estimators = (
+        json.loads(str(record.attributes[name])) for name in ("parameters", "estimators")
+    )
+    return tuple(str(name) for name in parameters), tuple(str(name) for name in estimators)
 
 
 TABLES = ("vitals", "successive", "measured", "alarms")
 
 
-def _check_numbers(run: ProbeRun) -> None:
+def check_numbers(run: ProbeRun) -> None:
     """Counts and choices that sentences rest on; a probe never leaves them out."""
     counts = [run.vitals[name] for name in ("looked", "nonfinite_updates") if run.vitals]
     counts += [run.measured[name] for name in ("starts", "batch") if run.measured]
@@ -152,8 +148,9 @@ def _check_numbers(run: ProbeRun) -> None:
             raise ValueError(f"{name} is not within 0 … {most}")
 
 
-def _budget(config: Mapping[str, Any]) -> float:
-    budget = float(config["overhead_budget"])
+def share(value: Any) -> float:
+    """A share of the time, checked."""
+    budget = float(value)
     if not 0 < budget <= 1:
         raise ValueError(f"a budget of {budget:g}")
     return budget
@@ -177,11 +174,19 @@ def _columns(record: Record, name: str, known: Table | None) -> Columns:
     index = found[known.index].values
     columns = {known.index: index}
     for key, column in known.columns.items():
-        shape = (len(index), *(len(known.scales[dim]) for dim in column.dims))
-        columns[key] = found[key].values if key in found else _unknown(column, shape)
-        if columns[key].shape != shape or (columns[key].dtype.kind in "OU") != column.text:
-            raise ValueError(f"{name}/{key} is {columns[key].dtype} {columns[key].shape}")
+        missing = _unknown(column, (len(index), *known.shape(key)))
+        columns[key] = found[key].values if key in found else missing
+    check_shapes(name, columns, known)
     return columns
+
+
+def check_shapes(name: str, columns: Columns, table: Table) -> None:
+    """Raises ValueError for a column that has not the shape or the type of its table."""
+    rows = len(columns[table.index])
+    for key in [key for key in table.columns if key in columns]:
+        values, text = columns[key], table.columns[key].text
+        if values.shape != (rows, *table.shape(key)) or (values.dtype.kind in "OU") != text:
+            raise ValueError(f"{name}/{key} is {values.dtype} {values.shape}")
 
 
 def _unknown(column: Column, shape: tuple[int, ...]) -> NDArray[Any]:

@@ -8,43 +8,71 @@ measurements since the last one that was.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from gradlab.runs.probe import results
 from gradlab.runs.probe.results import Columns, ProbeRun
+from gradlab.runs.training import probe_tables
 from gradlab.runs.training.probe_tables import PREFIX
+from gradlab.storage.headers import described
 from gradlab.storage.records import Array, Record
 
 
 def probes(record: Record) -> dict[str, ProbeRun]:
-    """By the seed's number; empty where the run had no probe."""
+    """By the seed's number; empty where the run had no probe.
+
+    Raises:
+        KeyError, ValueError: a table or a number in it is not a probe's.
+    """
     vitals = record.groups.get(f"{PREFIX}vitals")
     if vitals is None:
         return {}
+    _check(record)
     return {str(seed): _of_seed(record, k) for k, seed in enumerate(vitals["seed"].values)}
 
 
+def _check(record: Record) -> None:
+    """Raises KeyError or ValueError where a table lacks its axes or a column its shape."""
+
+    def axis(table: str, name: str) -> list[int]:
+        scale: list[int] = record.groups[f"{PREFIX}{table}"][name].values.tolist()
+        return scale
+
+    followed = f"{PREFIX}horizons" in record.groups
+    schema = probe_tables.tables(
+        axis("vitals", "seed"),
+        parameters=len(results.names(record)[0]),
+        actions=len(axis("vitals", "action")),
+        measured=len(axis("measured", "horizon")) - 1,
+        horizons=axis("horizons", "horizon") if followed else (),
+    )
+    for name, table in schema.items():
+        if name in record.groups or followed:
+            columns = {key: array.values for key, array in record.groups[name].items()}
+            results.check_shapes(name, columns, table)
+
+
 def _of_seed(record: Record, k: int) -> ProbeRun:
-    told = {
-        name: json.loads(str(record.attributes[name]))
-        for name in ("config", "environment", "parameters", "estimators")
-    }
-    settings = told["config"]["settings"]
+    parts, (parameters, estimators) = described(record), results.names(record)
+    settings = parts["config"]["settings"]
     tables = {name: _columns(record, name, k) for name in ("vitals", "successive", "measured")}
-    return ProbeRun(
+    budget = results.share(settings["probe_budget"])
+    run = ProbeRun(
         attributes=record.attributes,
-        config={"seed": settings["first_seed"] + k, "overhead_budget": settings["probe_budget"]},
-        environment={str(name): str(value) for name, value in told["environment"].items()},
-        parameters=tuple(map(str, told["parameters"])),
-        estimators=tuple(map(str, told["estimators"])),
+        config={"seed": settings["first_seed"] + k, "overhead_budget": budget},
+        environment=parts["environment"],
+        parameters=parameters,
+        estimators=estimators,
         horizon=int(record.groups[f"{PREFIX}measured"]["horizon"].values[-1]),
         alarms=_alarms(record, settings["first_seed"] + k),
         **tables,
     )
+    results.check_numbers(run)
+    return run
 
 
 def _columns(record: Record, table: str, k: int) -> Columns:

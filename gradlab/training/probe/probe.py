@@ -243,7 +243,6 @@ class _Instruments:
             warn("measures no more on the task", error)
             return
         if found is not None:
-            member, row = found
+            seed, row = found
             with self.budget.paying():
-                together = {"seconds": self.measurements.seconds}
-                self.rows.file("measured", {member: row}, together)
+                self.rows.file("measured", {seed: row}, {"seconds": row["seconds"]})
