@@ -23,7 +23,7 @@ from gradlab.probe.alarms.growth import Growth
 from gradlab.probe.budget import Budget
 from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
-from gradlab.probe.update_statistics import Numbers, Vitals, finite
+from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
 LOOK, STRIDE = 4, 2  # steps to one that is looked at; of these, to one whose length is
 YOUNG = 2  # stretches of a critic that has learnt nothing yet
@@ -120,7 +120,7 @@ class Critic:
         self.optimizer, self.parameters, self.shared = optimizer, list(parameters), shared
         self.passes, self.growth = Passes(budget), Growth("exploding critic", "critic's", YOUNG)
         self.steps = 0
-        self._vitals, self._looks = Vitals(self.parameters), 0
+        self._statistics, self._looks = UpdateStatistics(self.parameters), 0
         self._open: Numbers | None = None
 
     def see(self, due: bool) -> bool:
@@ -129,31 +129,31 @@ class Critic:
         Args:
             due: whether there is time to look at it.
         """
-        size = self._vitals.pulse()
+        size = self._statistics.pulse()
         self.growth.add(size)
         if not (due and self.steps % LOOK == 0) and isfinite(size):
             return True
-        self._open = self._vitals.gradient()
+        self._open = self._statistics.gradient()
         return finite(self._open)
 
     def before_step(self) -> None:
         """Keep φ, where the step is one to look at."""
         if self._open is not None and self._looks % STRIDE == 0:
-            self._vitals.before_step()
+            self._statistics.before_step()
 
     def after_step(self) -> None:
         """One more, looked at where its gradient was."""
         self.steps += 1
         if self._open is not None:
-            self._vitals.after_step()
-            self._vitals.add(self._open, False)
+            self._statistics.after_step()
+            self._statistics.add(self._open, False)
             self._looks += 1
         self._open = None
         self.passes.release()
 
     def row(self) -> dict[str, Any]:
         """Columns "critic_…"; begins the next window."""
-        found, steps = self._vitals.row(), self.steps
+        found, steps = self._statistics.row(), self.steps
         self.steps = 0
         still = found["still"][np.isfinite(found["still"])]
         return {

@@ -1,19 +1,20 @@
-"""What every update shows: sizes of gradients and of steps.
+"""Statistics of every update: norms of gradients and lengths of steps.
 
     |∂L/∂θ_l|,   |Δθ_l| / |θ_l|        for every parameter tensor l, and for all of them together
 
 Gradients are taken as the backward pass left them, before they are clipped, wherever the user
-marks that place with `with probe(step)`. Nothing is copied but θ before a step, and what is kept of
-an update is a few numbers per tensor: plain ones where the tensors are on the CPU, and elsewhere
-tensors, which nobody waits for until a row is due. Frozen tensors keep their place, so that they
-are followed when they are thawed.
+marks that place with `with probe(step)`. Nothing is copied but θ before a step; an update leaves a
+few numbers per tensor: plain ones where the tensors are on the CPU, and elsewhere tensors, which
+are not waited for until a row is due. Frozen tensors keep their place, so that they are followed
+when they are thawed. `SeedStatistics` of `gradlab.training.probe` has an axis of seeds; the lengths
+of steps and the window's columns (`summed_up`) are the same code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import nan
-from typing import Any, final
+from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from gradlab.runs.probe.columns import Array, Window
 from gradlab.runs.probe.update_columns import summed_up
 
 Numbers = list[float] | list[Tensor]  # those of an accelerator stay there
+N = TypeVar("N")
 CHEAP = 2**16  # entries, 10 µs
 HALF = (torch.float16, torch.bfloat16)
 
@@ -58,18 +60,57 @@ def norms(tensors: Sequence[Tensor]) -> Numbers:
 
 
 def finite(sizes: Numbers) -> bool:
-    """Is every number finite? Not asked where an answer has to be waited for."""
+    """Is every number finite? True where the answer would have to be waited for."""
     # A sum that overflows without an inf in it: gradients of 10³⁰⁸, which are no less lost.
     return not sizes or isinstance(sizes[0], Tensor) or sum(sizes) - sum(sizes) == 0
 
 
 @final
-class Vitals:
+class StepLengths(Generic[N]):
+    """|Δθ_l| and |θ_l| of single steps.
+
+    Args:
+        theta: the tensors as they are now.
+        norms: of several tensors, a number for each, or a number for each and every seed.
+    """
+
+    def __init__(
+        self, theta: Callable[[], list[Tensor]], norms: Callable[[list[Tensor]], N]
+    ) -> None:
+        self._theta, self._norms = theta, norms
+        self._kept: list[Tensor] = []
+        self._open = False
+
+    def before(self) -> None:
+        """Keep θ."""
+        theta = self._theta()
+        if not theta:
+            return
+        if not _alike(self._kept, theta):
+            self._kept = [torch.empty_like(p) for p in theta]
+        torch._foreach_copy_(self._kept, theta)
+        self._open = True
+
+    def after(self) -> tuple[N, N] | None:
+        """|Δθ_l| and the |θ_l| before the step; None where θ was not kept."""
+        if not self._open:
+            return None
+        self._open, sizes = False, self._norms(self._kept)
+        torch._foreach_sub_(self._kept, self._theta())
+        return self._norms(self._kept), sizes
+
+    def forget(self) -> None:
+        """The step was none."""
+        self._open = False
+
+
+@final
+class UpdateStatistics:
     """The updates since the last row."""
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self.parameters = list(parameters)
-        self._before: list[Tensor] = []
+        self._lengths = StepLengths(self._theta, norms)
         self._pulse = _pulse_of(self.parameters)
         self._empty()
 
@@ -91,7 +132,7 @@ class Vitals:
 
     def pulse(self) -> float:
         """|∂L/∂θ_l| of one tensor, 0 where it has none: NaN in a loss reaches all of them.
-        Asked of a CPU only."""
+        Of tensors on a CPU only."""
         found = None if self._pulse is None else self._pulse.grad
         if found is None or not found.is_cpu or found.layout is not torch.strided:
             return 0.0
@@ -113,26 +154,18 @@ class Vitals:
 
     def before_step(self) -> None:
         """Keep θ."""
-        theta = self._theta()
-        if not theta:
-            return
-        if not _alike(self._before, theta):
-            self._before = [torch.empty_like(p) for p in theta]
-        torch._foreach_copy_(self._before, theta)
-        self._open = True
+        self._lengths.before()
 
     def after_step(self) -> None:
-        """How far the step went."""
-        if not self._open:
-            return
-        sizes = norms(self._before)
-        torch._foreach_sub_(self._before, self._theta())
-        self._moves.append([*norms(self._before), *sizes])
-        self._open = False
+        """The length of the step, if θ was kept."""
+        lengths = self._lengths.after()
+        if lengths is not None:
+            moved, sizes = lengths
+            self._moves.append([*moved, *sizes])
 
     def forget_step(self) -> None:
         """The step was none."""
-        self._open = False
+        self._lengths.forget()
 
     def row(self) -> dict[str, Any]:
         """The window's numbers; begins the next one."""
@@ -155,7 +188,7 @@ class Vitals:
         self._sizes: list[Numbers] = []
         self._moves: list[Numbers] = []
         self._scaled: list[bool] = []
-        self._open = False
+        self._lengths.forget()
         # Steps of tensors that are frozen as a window begins are not looked at.
         self._live = [k for k, p in enumerate(self.parameters) if p.requires_grad]
 
@@ -183,7 +216,7 @@ def _divided(sizes: Numbers, scale: Tensor | None) -> Numbers:
         return sizes
     if isinstance(sizes[0], Tensor):
         return list(torch._foreach_div(sizes, scale.to(sizes[0].device)))
-    factor = scale.item() or nan  # a scale that has fallen to 0 leaves nothing to tell
+    factor = scale.item() or nan  # a scale that has fallen to 0 leaves no number
     return [x / factor for x in sizes]
 
 

@@ -34,7 +34,7 @@ from gradlab.probe.notes import Notes
 from gradlab.probe.origin import Finder, replayed
 from gradlab.probe.policy_calls import Watch
 from gradlab.probe.sampler import Bursts, Measurements
-from gradlab.probe.update_statistics import Numbers, Vitals, finite
+from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
 ROW = 100  # updates between two rows
 LEAST = 10  # looks in a row, where updates are passed over: a row costs more than these
@@ -105,7 +105,7 @@ class Updates:
         self.count, self.step = count, 0
         self.notes = Notes()
         self._filed: dict[str, Any] = {}  # the last row of vitals
-        self._vitals = Vitals(loop.parameters)
+        self._statistics = UpdateStatistics(loop.parameters)
         self._bursts = Bursts(loop.parameters, log.names, budget, self.measurements is not None)
         self._open: Numbers | None = None  # |∂L/∂θ_l| of the update under way
         self._seen = False  # whether its gradient is there
@@ -123,7 +123,7 @@ class Updates:
     def enter(self) -> Finder | None:
         """A marked pass begins; its operations are watched where a gradient was lost before."""
         self.models.before()
-        self._thrown += self.stepped and all(p.grad is None for p in self._vitals.parameters)
+        self._thrown += self.stepped and all(p.grad is None for p in self._statistics.parameters)
         if not self._watching or self._watches >= WATCHES:
             return None
         self._watching, self._watches = self._watching - 1, self._watches + 1
@@ -145,7 +145,7 @@ class Updates:
         # What is not looked at is asked whether it is finite, by one tensor.
         size = self._pulse() if scale is None else 0.0
         if self._due or not isfinite(size):
-            self._open = self._vitals.gradient(scale)
+            self._open = self._statistics.gradient(scale)
             # A scaler that searches its scale overflows now and then.
             if scale is None and not finite(self._open):
                 self._lost(self._open)
@@ -162,7 +162,7 @@ class Updates:
             return
         begun = self.budget.begin()
         if self._due and self._looks % STRIDE == 0:
-            self._vitals.before_step()
+            self._statistics.before_step()
         self.budget.pay(begun)
         if not self._seen and not closure:
             # A fused optimiser under a scaler divides by itself, and says by what.
@@ -171,7 +171,7 @@ class Updates:
     def after_step(self, optimizer: Any) -> None:
         """The optimiser has moved θ, unless its step was one to skip."""
         if _skipped(optimizer):
-            self._vitals.forget_step()
+            self._statistics.forget_step()
             self._open, self._seen = None, False
             return
         if not self._seen and not self._rest:
@@ -208,7 +208,7 @@ class Updates:
         return True
 
     def _pulse(self, steps: int = 1) -> float:
-        size = self._vitals.pulse()
+        size = self._statistics.pulse()
         self._growth.add(size, steps)
         return size
 
@@ -247,15 +247,15 @@ class Updates:
     def _count(self) -> None:
         begun = self.budget.clock()
         if self._open is not None:
-            self._vitals.after_step()
-            self._vitals.add(self._open, self._scaled)
+            self._statistics.after_step()
+            self._statistics.add(self._open, self._scaled)
             self._looks += 1
         self._open, self._seen, self._waiting, self._thrown = None, False, 0, 0
         self._batch = self.watch.batch or self._batch
         self.watch.release()
         self.count += 1
         self.budget.pay(begun)
-        if self.count >= self._row and self._vitals.looked >= LEAST:
+        if self.count >= self._row and self._statistics.looked >= LEAST:
             self._row = _next_row(self.count)
             with self.budget.paying():  # a log that is opened is no price of a look
                 self.file_vitals()
@@ -280,10 +280,10 @@ class Updates:
         """The window's row; `ended`: no more updates come."""
         if self.watch.error is not None:
             raise self.watch.error
-        held = self._vitals.parameters
+        held = self._statistics.parameters
         if any(a is not b for a, b in zip_longest(self.policy.parameters(), held)):
             raise InputError(REPLACED)
-        row = self._vitals.row() | self.watch.row() | self.models.row()
+        row = self._statistics.row() | self.watch.row() | self.models.row()
         if not row["looked"]:
             if ended and self._filed:  # by its number it takes the place of the last one
                 self.log.sink.amend("vitals", self._filed | {"due": self._waits(ended)})

@@ -110,13 +110,13 @@ def test_what_does_not_fit_is_never_made(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_looks_that_cost_too_much_pass_updates_over(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    original = update_statistics.Vitals.gradient
+    original = update_statistics.UpdateStatistics.gradient
 
-    def slow(self: update_statistics.Vitals, scale: Any = None) -> torch.Tensor:
+    def slow(self: update_statistics.UpdateStatistics, scale: Any = None) -> torch.Tensor:
         clock.now += 0.5
         return original(self, scale)
 
-    monkeypatch.setattr(update_statistics.Vitals, "gradient", slow)
+    monkeypatch.setattr(update_statistics.UpdateStatistics, "gradient", slow)
     rows: list[dict[str, Any]] = []
     probe = gradlab.Probe(nn.Linear(2, 2), log=rows.append, overhead_budget=0.1, clock=clock)
     looped(probe, clock, 2000, host=1.0)

@@ -33,7 +33,7 @@ from gradlab.training.probe import horizons, probe, seed_rows
 from gradlab.training.probe import measurements as probe_measures
 from gradlab.training.probe import signal as probe_signal
 from gradlab.training.probe.signal import PAIRS, SeedSignals
-from gradlab.training.probe.update_statistics import SeedVitals
+from gradlab.training.probe.update_statistics import SeedStatistics
 from gradlab.training.recording import tables
 from gradlab.training.run import go
 from gradlab.training.settings import Settings
@@ -142,7 +142,7 @@ def test_vitals_are_those_of_each_policy_on_its_own():
         learner.policy.parameters[2][:, :, 0] *= 40
     before = [learner.policy_of(seed).double() for seed in range(2)]
     theta = learner.policy.copied().parameters
-    vitals = SeedVitals(learner)
+    vitals = SeedStatistics(learner)
     learner.watch = vitals.see
     vitals.before(0)
     learner.update(0, batch)
@@ -170,7 +170,7 @@ def test_vitals_are_those_of_each_policy_on_its_own():
 
 def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
     learner, batch = learner_and_batch(clip=None)
-    vitals = SeedVitals(learner)
+    vitals = SeedStatistics(learner)
     learner.watch = vitals.see
     for iteration in range(8):
         if iteration % 2 == 0:
@@ -465,8 +465,8 @@ def test_a_critic_beyond_its_bound_is_told_once(tmp_path, monkeypatch, excessive
 
 BROKEN = [
     (probe._Instruments, "__init__"), (probe._Instruments, "before"),
-    (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedVitals, "see"),
-    (probe._Instruments, "file_window"), (SeedVitals, "rows"), (SeedSignals, "rows"),
+    (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedStatistics, "see"),
+    (probe._Instruments, "file_window"), (SeedStatistics, "rows"), (SeedSignals, "rows"),
     (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
     (horizons.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
 ]  # fmt: skip
@@ -505,13 +505,13 @@ def test_a_probe_that_fails_says_so_once_and_training_goes_on(
 def test_a_row_of_a_wrong_shape_switches_the_probe_off_and_leaves_the_run_readable(
     tmp_path, monkeypatch, untouched
 ):
-    rows = SeedVitals.rows
+    rows = SeedStatistics.rows
 
     def misshapen(self):
         together, own = rows(self)
         return together, [each | {"layer_norm": np.zeros(3)} for each in own]
 
-    monkeypatch.setattr(SeedVitals, "rows", misshapen)
+    monkeypatch.setattr(SeedStatistics, "rows", misshapen)
     with pytest.warns(RuntimeWarning, match="gradlab's probe is off"):
         path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
     same_runs(untouched, path)

@@ -37,7 +37,7 @@ from gradlab.training.probe.measurements import SeedMeasurements
 from gradlab.training.probe.origin import Origins
 from gradlab.training.probe.seed_rows import Rows, SeedRows
 from gradlab.training.probe.signal import SeedSignals
-from gradlab.training.probe.update_statistics import SeedVitals
+from gradlab.training.probe.update_statistics import SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
 
@@ -125,7 +125,7 @@ class _Instruments:
 
     def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
         self.run, self.budget = run, budget
-        self.vitals = SeedVitals(run.learner)
+        self.statistics = SeedStatistics(run.learner)
         self.made = horizons.Made(run.algorithm.horizons)
         tensors = names(run.learner)
         self.rows = SeedRows(run, journal, tensors)
@@ -144,20 +144,20 @@ class _Instruments:
         self._due = self.budget.look()
         if self._due:
             begun = self.budget.clock()
-            self.vitals.before(k // algorithm.reuse)
+            self.statistics.before(k // algorithm.reuse)
             self.budget.pay(begun)
 
     def see(self, action: Tensor) -> None:
         if self._due:
             begun = self.budget.clock()
-            self.vitals.see(action)
+            self.statistics.see(action)
             self.budget.pay(begun)
 
     def over(self, update: Update) -> None:
         if update.policy_norm is not None:
             begun = self.budget.clock()
             if self._due:
-                self.vitals.after()
+                self.statistics.after()
             self.made.add(update)
             self._update = update.policy_seconds
             self.budget.pay(begun)
@@ -200,10 +200,10 @@ class _Instruments:
 
     def file_window(self, last: bool = False) -> None:
         """The rows of the updates since the last ones; `last`: training stops here."""
-        if not self.vitals.looked:
+        if not self.statistics.looked:
             return
         begun = self.budget.clock()
-        together, own = self.vitals.rows()
+        together, own = self.statistics.rows()
         self.budget.pay(begun)
         together |= {"own_seconds": self.budget.own, "elapsed": self.budget.elapsed}
         together["spent"] = self.budget.spent
