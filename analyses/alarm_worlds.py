@@ -22,6 +22,7 @@ from gradlab.probe.alarms.evidence import Evidence
 from gradlab.probe.alarms.gradients import noise, signal_of
 from gradlab.probe.repeats import Repeats, marks
 from gradlab.probe.successive import PAIRS, columns_of
+from gradlab.probe.task_question import Question
 from gradlab.statistics.successive import fresh, pooled, signal
 from gradlab.tasks import Task
 
@@ -218,7 +219,7 @@ def loop(fault: str, size: float, looks: int, seed: int) -> dict[str, int]:
     for update in range(looks):
         measurements: Any = probe._updates.measurements
         if 2 * update >= looks:
-            measurements.question = replace(measurements.question, task=after)
+            measurements.subject = lambda _: (Question(after, critic, seed), net)
         optimizer.zero_grad()
         s = torch.ones(2) + torch.randn(64, 2, generator=generator, dtype=torch.float64)
         with probe(update):

@@ -116,7 +116,7 @@ def rung(worlds: Sequence[Task], critic: nn.Module) -> set[str]:
         with probe(step):
             net(torch.ones(4, 2, dtype=torch.float64)).sum().backward()
         world = worlds[min(step, len(worlds) - 1)]
-        measurements.question = replace(measurements.question, task=world)
+        measurements.subject = lambda seed, task=world: (Question(task, critic, 0), net)
         optimizer.step()
     assert not probe.off and probe._updates.measurements is not None
     return {each.kind for each in probe.alarms}
