@@ -418,8 +418,7 @@ def test_the_operation_that_lost_a_seed_is_named(tmp_path, monkeypatch, seeds):
         last.weight.mul_(0.01)
 
     wild(monkeypatch, 0, decline)
-    falling = row("mpg-v2", policy_rate=(3e-3, 3e-3))
-    monkeypatch.setattr(Learner, "_rates", lambda self, k: (3e-2, 1e-3))
+    falling = row("mpg-v2", policy_rate=(3e-2, 3e-2), value_rate=(1e-3, 1e-3))
     options = SMALL | {"seeds": seeds, "log_every": 20, "probe_budget": 1.0}
     path = tmp_path / "run.h5"
     with contextlib.suppress(Diverged):
