@@ -1,21 +1,18 @@
-"""Measured weights and horizons in whole runs: known answers, hysteresis, resumption, refusals."""
+"""Measured weights and horizons: known answers, hysteresis, refusals."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-import gradlab
 from gradlab.cli.train import Train
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.networks import checkpoint
 from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, OUTCOMES, SWITCHED
 from gradlab.storage.journal import read
 from gradlab.systems import from_function
-from gradlab.training.algorithms import find, measured, with_horizons
+from gradlab.training.algorithms import measured
 from gradlab.training.draws import Draws
 from gradlab.training.loop import train
 from gradlab.training.measured import samples
@@ -26,79 +23,16 @@ from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-
-GAMMA = 0.8
-SMALL = dict(
-    iterations=40, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
-    evaluation_starts=8, log_every=10, checkpoint_every=15, termination="ignore",
-    at_end="restart", keep=(0.0, 1.0), precision="float64", measure_every=20, measure_starts=16,
-)  # fmt: skip
-FOLLOWED = ["weights", pytest.param("horizon", marks=pytest.mark.slow)]
-
-
-def push(state, action, pull=0.9):
-    moved = pull * state + 0.2 * torch.sin(state.roll(1, 1))
-    moved = moved + torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)
-    return moved, -(state**2).sum(1) - 0.1 * (action**2).sum(1)
-
-
-def wrong(state, action):
-    moved, reward = push(state, action, pull=0.2)
-    return -moved, reward
-
-
-def wild(state, action):
-    """Wrong in every state alike, so that few starts tell."""
-    moved, _ = push(state, action, pull=4.0)
-    return moved, -(moved**2).sum(1)
-
-
-def task(model=push):
-    world, prior = (from_function(each, state_dim=3, action_dim=2) for each in (push, model))
-
-    def starts(n, generator):
-        return torch.randn(n, 3, generator=generator, dtype=torch.float64)
-
-    return gradlab.Task("push", world, prior, starts, GAMMA, 5, action_limit=(2.0, 1.0))
-
-
-def row(name="mpg-v2", horizons=(0, 5)):
-    return replace(with_horizons(find(name), horizons), hidden=(8, 8), batch=16)
-
-
-def misled(horizons=(0, 5)):
-    """The row whose rule follows the longest horizon alone: with a wrong model it is soon left."""
-    last = tuple(float(h == max(horizons)) for h in horizons)
-    return replace(row(horizons=horizons), weights=FixedWeights(last))
-
-
-class Unrolled(nn.Module):
-    """Q^π of the simulator by summing its rewards: an exact critic of whatever policy."""
-
-    def __init__(self, policy):
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, state, action):
-        total = 0.0
-        for t in range(60):
-            state, reward = push(state, action)
-            total = total + GAMMA**t * reward
-            action = self.policy(state)
-        return total
-
-
-def first_row(name, follow, model, exact, monkeypatch, horizons=(0, 5), by="mse"):
-    """One measurement of a fresh run, in one dictionary."""
-    settings = Settings(**SMALL | {"iterations": 100, "measure_starts": 64})
-    chosen = measured(row(name, horizons), **{follow: "measured"}, by=by)
-    run = begin(chosen, task(model), settings)
-    collect(run)
-    run.iteration = 20
-    if exact:
-        policy = run.learner.policy_of(0).double()
-        monkeypatch.setattr(run.learner, "critic_of", lambda seed: Unrolled(policy))
-    return run, measured_weights.row(run)
+from tests.training.measured_worlds import (
+    GAMMA,
+    SMALL,
+    Unrolled,
+    first_row,
+    push,
+    row,
+    task,
+    wrong,
+)
 
 
 def test_an_exact_critic_and_a_wrong_model_leave_the_weight_on_the_data(monkeypatch):
@@ -146,115 +80,6 @@ def test_by_gain_the_truth_is_the_gradient_of_the_return(monkeypatch):
     assert found["gain_each"][0, 0] > 0.95 > found["gain_each_high"][0, 1]
     assert found["gain_measured"][0] > found["gain_each"][0, 0] - 0.01
     assert found["gain_measured"][0] > found["gain_in_force"][0] == found["gain_rule"][0]
-
-
-@pytest.mark.parametrize("by", ["mse", "gain"])
-@pytest.mark.parametrize("follow", FOLLOWED)
-def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, follow, by):
-    options = SMALL | {"seeds": 2, "measure_starts": 32, "checkpoint_every": 12, "by": by}
-    options, chosen = options | {follow: "measured"}, misled()
-
-    class Stop(Exception):
-        pass
-
-    def stop(stage, done, total):
-        if done >= 30:
-            raise Stop
-
-    whole = train(chosen, task(wild), tmp_path / "whole.h5", **options)
-    with pytest.raises(Stop):
-        train(chosen, task(wild), tmp_path / "cut.h5", **options, progress=stop)
-    cut = train(chosen, task(wild), tmp_path / "cut.h5", **options, resume=True)
-    for seed in range(2):
-        assert torch.equal(numbers(whole, seed), numbers(cut, seed))
-    for table in ("updates", "evaluations", "weights"):
-        same_rows(read(whole).groups[table], read(cut).groups[table])
-    # Something is in force that the rule does not say, and the state at 24 has to remember it.
-    assert (read(whole).groups["weights"]["outcome"].values[0] == SWITCHED).any()
-
-
-def test_a_state_saved_at_a_measurement_tells_the_same_row_again(tmp_path):
-    # Checkpoints at 20, where there is a measurement, too: it is made twice, and must not see its
-    # own outcome as what was in force before.
-    options = SMALL | {"checkpoint_every": 20, "measure_starts": 32, "weights": "measured"}
-
-    class Stop(Exception):
-        pass
-
-    def stop(stage, done, total):
-        if done >= 30:
-            raise Stop
-
-    whole = train(misled(), task(wild), tmp_path / "whole.h5", **options)
-    with pytest.raises(Stop):
-        train(misled(), task(wild), tmp_path / "cut.h5", **options, progress=stop)
-    cut = train(misled(), task(wild), tmp_path / "cut.h5", **options, resume=True)
-    same_rows(read(whole).groups["weights"], read(cut).groups["weights"])
-    assert torch.equal(numbers(whole, 0), numbers(cut, 0))
-    assert read(whole).groups["weights"]["outcome"].values[0, 0] == SWITCHED
-
-
-def same_rows(ours, theirs):
-    for name in (name for name in ours if "seconds" not in name and name != "share"):
-        np.testing.assert_array_equal(ours[name].values, theirs[name].values, name)
-
-
-def numbers(path, seed):
-    """All parameters of one seed's kept policy and critic at the end."""
-    folder = sorted(path.with_name(path.stem + "-checkpoints").iterdir())[-1]
-    files = [folder / f"seed{seed}-{kind}.safetensors" for kind in ("policy", "critic")]
-    parts = [p.detach().flatten() for file in files for p in checkpoint.load(file).parameters()]
-    return torch.cat(parts)
-
-
-@pytest.mark.parametrize("follow", FOLLOWED)
-def test_seeds_measured_together_are_seeds_measured_apart(tmp_path, follow):
-    chosen, options = row(horizons=(0, 2, 5)), SMALL | {follow: "measured"}
-    together = train(chosen, task(wrong), tmp_path / "all.h5", **options, seeds=2)
-    rows = read(together).groups["weights"]
-    followed = rows["in_force"].values
-    assert not np.array_equal(followed[:, 0], followed[:, 1])  # seeds have weights of their own
-    for seed in range(2):
-        apart = train(chosen, task(wrong), tmp_path / f"{seed}.h5", **options, first_seed=seed)
-        assert torch.equal(numbers(together, seed), numbers(apart, seed))
-        alone = read(apart).groups["weights"]
-        for name in ("measured", "in_force", "mse", "gain", "outcome"):
-            np.testing.assert_array_equal(
-                alone[name].values[:, 0], rows[name].values[:, seed], name
-            )
-
-
-def test_measuring_alone_changes_nothing(tmp_path, monkeypatch):
-    # With proposals that are never better, the run is the rule's, bit for bit.
-    rule = train(row(), task(wrong), tmp_path / "rule.h5", **SMALL, seeds=2)
-    never = measured_weights.propose_weights
-    monkeypatch.setattr(
-        measured_weights, "propose_weights", lambda m, w, by: replace(never(m, w, by), better=False)
-    )
-    chosen = train(row(), task(wrong), tmp_path / "m.h5", **SMALL, seeds=2, weights="measured")
-    for seed in range(2):
-        assert torch.equal(numbers(rule, seed), numbers(chosen, seed))
-    for table in ("updates", "evaluations"):
-        same_rows(read(rule).groups[table], read(chosen).groups[table])
-    assert "weights" not in read(rule).groups
-
-
-def test_what_is_written_adds_up(tmp_path):
-    path = train(row(), task(wrong), tmp_path / "run.h5", **SMALL, seeds=2, weights="measured")
-    rows = {name: array.values for name, array in read(path).groups["weights"].items()}
-    assert rows["iteration"].tolist() == [20, 40]
-    np.testing.assert_allclose(rows["measured"].sum(axis=2), 1)
-    np.testing.assert_allclose(rows["in_force"].sum(axis=2), 1)
-    switched = rows["outcome"] == SWITCHED
-    assert switched.any() and ((rows["gain_least"] > 0) == switched).all()
-    np.testing.assert_array_equal(rows["in_force"][switched], rows["measured"][switched])
-    assert (rows["mse_rule_low"] <= rows["mse_rule"]).all()
-    assert (rows["mse_rule"] <= rows["mse_rule_high"]).all()
-    assert (rows["seconds"] > 0).all() and ((rows["share"] > 0) & (rows["share"] < 1)).all()
-    assert rows["checked"].tolist() == [1, 0] and (rows["starts"] == 16).all()
-    # What was in force before is judged on starts that did not choose it.
-    first = rows["mse_in_force"][0] / rows["mse_rule"][0]
-    np.testing.assert_allclose(first, 1)
 
 
 def test_a_seed_that_is_lost_and_a_truth_that_is_not_there_keep_what_is_in_force(monkeypatch):
@@ -331,19 +156,6 @@ def test_a_seed_without_weight_on_a_horizon_is_not_lost_in_it():
     assert torch.equal(together[1], alone[1]) and torch.equal(gradient[1], wanted[1])
 
 
-def test_the_learned_model_of_each_seed_is_measured(tmp_path):
-    from gradlab.training.models.model_choice import LearnedModel
-
-    model = LearnedModel(members=2, hidden=(8,), every=20, first_steps=15, steps=10, batch=16)
-    options = SMALL | {"warmup": 200, "agents": 10, "gradient_every": 0, "weights": "measured"}
-    chosen = replace(row(horizons=(0, 3)), model=model)
-    path = train(chosen, replace(task(), prior=None), tmp_path / "run.h5", **options, seeds=2)
-    rows = read(path).groups["weights"]
-    assert rows["iteration"].values.tolist() == [20, 40]
-    assert np.isfinite(rows["mse"].values).all()
-    assert not np.array_equal(rows["mse"].values[:, 0], rows["mse"].values[:, 1])
-
-
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -390,12 +202,6 @@ def test_a_mixture_needs_a_model_and_a_simulator_with_jacobians(tmp_path):
     blind = replace(task(), simulator=Opaque())
     with pytest.raises(InputError, match=r"of push gives no Jacobians.*a black box.*take 'rule'"):
         train("mpg-v2", blind, tmp_path / "a.h5", weights="measured")
-
-
-def test_a_run_is_not_resumed_under_other_weights(tmp_path):
-    path = train(row(), task(), tmp_path / "run.h5", **SMALL)
-    with pytest.raises(InputError, match="weights"):
-        train(row(), task(), path, **SMALL, weights="measured", resume=True)
 
 
 def test_the_command_line_has_both(tmp_path):
