@@ -205,8 +205,7 @@ def test_n_steps_are_summed_by_hand(masked):
 
 
 def test_the_batched_gaussian_is_the_policy_it_exports():
-    row = replace(small("sac"))
-    learner = Learner(row, task(), settings(seeds=2))
+    learner = Learner(small("sac"), task(), settings(seeds=2))
     state = torch.randn(2, 16, 3, dtype=torch.float64)
     noise = torch.randn(2, 16, 2, dtype=torch.float64)
     action, density = learner.draw(learner.policy, state, noise)
@@ -237,8 +236,7 @@ def test_initial_networks_follow_the_seed_and_leave_the_random_state_alone():
 
 
 def test_the_norm_is_taken_before_clipping_and_per_seed():
-    row = replace(small("td3"), clip=1e-3)
-    learner = Learner(row, task(), settings(seeds=2))
+    learner = Learner(replace(small("td3"), clip=1e-3), task(), settings(seeds=2))
     before = [p.detach().clone() for p in learner.policy.parameters]
     loss = torch.stack([(p**2).sum(dim=(1, 2)) for p in learner.policy.parameters]).sum(0)
     norm = learner.trained_policy.step((loss * torch.tensor([1.0, 3.0])).sum())
