@@ -71,7 +71,7 @@ def check_memory(
     ds, da = task.simulator.state_dim, task.simulator.action_dim
     objective = truth == "objective"
     needed = _paths(task, horizon, starts * (SAMPLES if objective else 1))
-    if objective or any(each.way.every for each in chosen.values()):
+    if objective or any(estimator.way.every for estimator in chosen.values()):
         needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
         needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
     _refuse(needed, horizon, starts)
@@ -145,8 +145,8 @@ def check_steps(
         action = act(policy, two.states, two.policy_noise(policy, 0, 0))
     named = {id(task.simulator): ("simulator", task.simulator)}
     named |= {} if task.prior is None else {id(task.prior): ("prior model", task.prior)}
-    for name, each in chosen.items():
-        for system in (each.states, each.jacobians):
+    for name, estimator in chosen.items():
+        for system in (estimator.states, estimator.jacobians):
             if system is not None:
                 named.setdefault(id(system), (f"model of {name}", system))
     for name, system in named.values():

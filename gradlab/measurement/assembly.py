@@ -24,7 +24,7 @@ from gradlab.statistics.quantities import TABLE
 from gradlab.tasks import Task
 from gradlab.truth.truth import Truth
 
-OF_THE_RETURN = {each.name for each in TABLE if each.needs == "return"}
+OF_THE_RETURN = {quantity.name for quantity in TABLE if quantity.needs == "return"}
 
 
 def assembled(

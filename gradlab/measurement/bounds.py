@@ -59,7 +59,9 @@ def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None)
     simulator, horizon = setting.simulator, setting.horizon
     if steps is None or setting.termination != "ignore" or horizon < 1:
         return None
-    modelled = {name: each for name, each in chosen.items() if _modelled(each, simulator)}
+    modelled = {
+        name: estimator for name, estimator in chosen.items() if _modelled(estimator, simulator)
+    }
     if not modelled:
         return None
     few = setting.starts.block(slice(0, min(FEW, len(setting.starts.states))))
@@ -67,11 +69,11 @@ def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None)
     true = _simulated(setting, steps)
     bounds: list[Bound] = []
     beliefs: dict[str, float] = {}
-    for name, each in modelled.items():
-        makers = _COMMON if each.states is simulator else _OWN[each.actions]
+    for name, estimator in modelled.items():
+        makers = _COMMON if estimator.states is simulator else _OWN[estimator.actions]
         try:
-            paths = _paths(setting, each, true)
-            made = [make(name, each, paths, np.arange(horizon + 1)) for make in makers]
+            paths = _paths(setting, estimator, true)
+            made = [make(name, estimator, paths, np.arange(horizon + 1)) for make in makers]
         except (RuntimeError, ValueError, ArithmeticError, InputError) as error:
             bounds += [_failed(theorem, name, horizon, error) for theorem in makers.values()]
             continue
@@ -127,7 +129,7 @@ def _simulated(setting: Setting, T: int) -> Simulated:
         q_a = inside * (linear.r_a[t] + discount * torch.einsum("nsa,ns->na", linear.B[t], p))
         p = q_s + torch.einsum("nas,na->ns", linear.K[t], q_a)
         values.append((q_s, q_a))
-    q_s, q_a = (torch.stack(each[::-1])[: horizon + 1] for each in zip(*values, strict=True))
+    q_s, q_a = (torch.stack(part[::-1])[: horizon + 1] for part in zip(*values, strict=True))
     short = replace(linear, path=path.cut(horizon), K=K[: horizon + 1])
     return Simulated(short.path, short.K, _derivatives(short, q_s, q_a, horizon))
 
@@ -155,8 +157,8 @@ def _paths(setting: Setting, estimator: Estimator, true: Simulated) -> Paths:
     if not all(torch.isfinite(x).all() for x in (path.states, true.path.states, on_own.A)):
         raise InputError("the model or the simulator leaves the finite numbers")
     carrying = h + 1 if estimator.way.every else 1
-    reach = max(_reach(policy, each, carrying) for each in (true.path, path))
-    one_step = [_prediction_error(simulator, model, each) for each in (true.path, path)]
+    reach = max(_reach(policy, along, carrying) for along in (true.path, path))
+    one_step = [_prediction_error(simulator, model, along) for along in (true.path, path)]
     own = _derivatives(on_own, own_critic.q_s, own_critic.q_a, h)
     # Explicit ∂π/∂θ are costly, and only a contraction has a theorem that asks for their change.
     contracts = constants.largest(own.M, True) < 1
@@ -196,11 +198,11 @@ def _policy_change(policy: nn.Module, true: Path, model: Path) -> float:
     if not len(rows):
         return 0.0
     rows = rows[torch.linspace(0, len(rows) - 1, min(PAIRS, len(rows))).long()]
-    jacobians = [_at(policy, each, rows) for each in (model, true)]
+    jacobians = [_at(policy, path, rows) for path in (model, true)]
     change = torch.zeros(len(rows), dtype=drift.dtype)
     for action in torch.eye(jacobians[0].action_dim, dtype=drift.dtype):
         costates = action.expand(1, len(rows), -1)
-        moved, still = (gram.path_gradients(each, costates) for each in jacobians)
+        moved, still = (gram.path_gradients(part, costates) for part in jacobians)
         change += (moved - still).square().sum(dim=1)
     return float((change.sqrt() / drift[rows]).max())
 

@@ -193,9 +193,10 @@ def _profile(posed: Problem, found: _Found, command: str) -> Profile:
         "visits": found.measured.visits,
         "critics": posed.several,
         "entropy": posed.alpha,
-        "actions": {name: each.actions for name, each in posed.chosen.items()},
+        "actions": {name: estimator.actions for name, estimator in posed.chosen.items()},
         "jacobian_noise": {
-            name: noise_mode(each.states, each.jacobians) for name, each in posed.chosen.items()
+            name: noise_mode(estimator.states, estimator.jacobians)
+            for name, estimator in posed.chosen.items()
         },
     }
     if posed.rows != config["starts"]:

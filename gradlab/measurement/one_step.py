@@ -161,7 +161,7 @@ def _stepped(
         curvature=curvature,
         steps=lengths.numpy(),
         sliced=tuple(list(unit).index(cell) for cell in slice_cells),
-        slices=np.stack([by_group(each, label) for each in whole]),
+        slices=np.stack([by_group(change, label) for change in whole]),
         horizon=question.truth.horizon,
         made=made,
     )

@@ -118,7 +118,7 @@ def measurement(work: Work, rates: Rates) -> tuple[Price, ...]:
             estimators,
         ),
     ]
-    so_far = sum(each.seconds for each in stages)
+    so_far = sum(stage_price.seconds for stage_price in stages)
     if every:
         stages.append(Price("step lengths", "", SHARE / 3 * so_far, at_most=True))
         stages.append(Price("realised gains", "", SHARE * so_far, at_most=True))
@@ -134,10 +134,10 @@ def network(kind: str, steps: int, updates: int, rates: Rates) -> Price:
 def left_after(prices: Sequence[Price], stage: str) -> float:
     """Predicted seconds of the stages planned after `stage`; NaN where one of them, or the stage's
     place in the plan, is unknown."""
-    names = [each.stage for each in prices]
+    names = [price.stage for price in prices]
     if stage not in names:
         return nan
-    return sum((each.seconds for each in prices[names.index(stage) + 1 :]), 0.0)
+    return sum((price.seconds for price in prices[names.index(stage) + 1 :]), 0.0)
 
 
 def _many(count: float) -> str:

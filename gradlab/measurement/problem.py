@@ -87,7 +87,7 @@ class Problem:
         """Which true gradients the estimators are measured against."""
         if self.objective:
             return ["all"]
-        return sorted({each.truth for each in self.chosen.values()}, reverse=True)
+        return sorted({estimator.truth for estimator in self.chosen.values()}, reverse=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ def problem(given: Given) -> Problem:
     augment = augmenting(alpha) if alpha else _as_it_is
     policy = WithLogProb(original) if alpha else original
     simulator = augment(task.simulator)
-    users = {name: each.tail.critic for name, each in (given.estimators or {}).items()}
+    users = {name: estimator.tail.critic for name, estimator in (given.estimators or {}).items()}
     others = with_other_critics(plain, users or dict.fromkeys(plain, first), critics)
     return Problem(
         task=task,
@@ -147,9 +147,11 @@ def problem(given: Given) -> Problem:
         critics=list(critics) if critics else _given_critics(given.estimators),
         critic=first,
         several=len(critics),
-        chosen={name: softened(each, original, augment)[0] for name, each in plain.items()},
+        chosen={
+            name: softened(estimator, original, augment)[0] for name, estimator in plain.items()
+        },
         other_critics={
-            name: [softened(each, original, augment)[0] for each in several]
+            name: [softened(estimator, original, augment)[0] for estimator in several]
             for name, several in others.items()
         },
         rows=_rows(starts),
@@ -167,13 +169,13 @@ def _as_it_is(system: System) -> System:
 
 def _given_critics(estimators: Mapping[str, Estimator] | None) -> list[nn.Module]:
     """The user's own critics, each once."""
-    critics = (each.tail.critic for each in (estimators or {}).values())
+    critics = (estimator.tail.critic for estimator in (estimators or {}).values())
     return list({id(critic): critic for critic in critics if critic is not None}.values())
 
 
 def _entropy(chosen: Mapping[str, Estimator]) -> float:
     """The temperature that all estimators share."""
-    temperatures = {name: each.entropy for name, each in chosen.items()}
+    temperatures = {name: estimator.entropy for name, estimator in chosen.items()}
     if len(set(temperatures.values())) > 1:
         raise InputError(f"estimators have different entropy, {temperatures}: their truths differ")
     return next(iter(temperatures.values()))
@@ -268,11 +270,11 @@ def estimators_at(
         validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
         if not given:
             raise InputError("estimators is empty: name at least one, or leave it out")
-        for name, each in given.items():
-            if not isinstance(each, Estimator):
-                got = type(each).__name__
+        for name, estimator in given.items():
+            if not isinstance(estimator, Estimator):
+                got = type(estimator).__name__
                 raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
-        return {name: _lengthened(each, horizon) for name, each in given.items()}
+        return {name: _lengthened(estimator, horizon) for name, estimator in given.items()}
     if critic is None:
         raise InputError("critic is None: give a critic, or estimators with tails of their own")
     tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)

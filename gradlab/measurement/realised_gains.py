@@ -90,8 +90,8 @@ def measured_steps(stepping: Stepping) -> int:
     along = 0
     for actions, states in (("first", measured.visits), ("all", 1)):
         unrolled = [
-            each for each in stepping.chosen.values()
-            if each.actions == actions and each.jacobians is not None
+            estimator for estimator in stepping.chosen.values()
+            if estimator.actions == actions and estimator.jacobians is not None
         ]  # fmt: skip
         along += states * setting.horizon * bool(unrolled)
     tried = truth.scouts if truth.scouts and not truth.admissible else len(setting.starts.states)
@@ -102,8 +102,8 @@ def _controls(stepping: Stepping) -> list[str]:
     """Estimators with the simulator's own states and Jacobians, as the truth has."""
     simulator = stepping.setting.simulator
     return [
-        name for name, each in stepping.chosen.items()
-        if each.states is simulator and each.jacobians is simulator
+        name for name, estimator in stepping.chosen.items()
+        if estimator.states is simulator and estimator.jacobians is simulator
     ]  # fmt: skip
 
 

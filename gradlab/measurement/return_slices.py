@@ -62,10 +62,10 @@ class Slice:
 
     def roughness(self) -> Estimate:
         """Of the line's mean return."""
-        means = [sample_mean(each, self.size) for each in self.sums]
-        left_out = np.stack([each.left_out for each in means])
-        value = roughness(np.array([each.value for each in means]))
-        return Estimate(value, np.array([roughness(each) for each in left_out.T]))
+        means = [sample_mean(of_alpha, self.size) for of_alpha in self.sums]
+        left_out = np.stack([mean.left_out for mean in means])
+        value = roughness(np.array([mean.value for mean in means]))
+        return Estimate(value, np.array([roughness(values) for values in left_out.T]))
 
     def rows(self) -> list[dict[str, float]]:
         """alpha, value = V(α) − V(0), ci_low, ci_high and n, the number of starts."""
@@ -121,9 +121,9 @@ def random_direction(policy: nn.Module, seed: int = 0) -> Tensor:
     Tensors that are 0 or not trained stay as they are.
     """
     generator, parts = stream(seed, "slice"), []
-    for each in policy.parameters():
-        drawn = torch.randn(each.shape, generator=generator, dtype=torch.float64).flatten()
-        weight = float(each.detach().norm()) * each.requires_grad
+    for p in policy.parameters():
+        drawn = torch.randn(p.shape, generator=generator, dtype=torch.float64).flatten()
+        weight = float(p.detach().norm()) * p.requires_grad
         parts.append(weight * drawn / drawn.norm())
     return nn.functional.normalize(torch.cat(parts), dim=0)
 

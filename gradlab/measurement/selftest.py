@@ -264,7 +264,7 @@ def _misplaced_discount() -> Check:
     closed, cost, s = 0.9 - 0.5 * GAIN, -2 * (1 + GAIN**2), starts.states[:, 0]
     terms = [0.5 * closed ** (2 * t - 1) * cost for t in range(1, steps)]
     # E[s_t s_0] = closedᵗ E[s_0²]: the same sum with and without its discounts
-    right = 2 * GAIN + sum(GAMMA**t * each for t, each in enumerate(terms, 1))
+    right = 2 * GAIN + sum(GAMMA**t * term for t, term in enumerate(terms, 1))
     wrong = 2 * GAIN + sum(terms)
     sign = float(differences.directions[0, 0])
     slopes = sign * differences.narrow[-1, 0]

@@ -72,7 +72,7 @@ class SharedTruth:
         )  # fmt: skip
         config |= {
             "law": self.law,
-            "actions": {name: each.actions for name, each in chosen.items()},
+            "actions": {name: estimator.actions for name, estimator in chosen.items()},
         }
         environment = provenance.environment() | {
             "precision": "float64",

@@ -97,13 +97,17 @@ def chosen_cells(
     for name, horizon in measured:
         by_name.setdefault(name, []).append(horizon)
     data = [(name, 0) for name, over in by_name.items() if max(over) == 0]
-    over = {name: sorted(h for h in each if h) for name, each in by_name.items() if max(each)}
+    over = {
+        name: sorted(h for h in horizons if h)
+        for name, horizons in by_name.items()
+        if max(horizons)
+    }
     if gains is None or not np.isfinite(gains["value"]).any():
         return tuple(dict.fromkeys([*data, *_grid(over)]))[:most]
     chosen = [_telling(name, horizons, gains) for name, horizons in over.items()]
-    judged = [each for name, each in zip(over, chosen, strict=True) if name not in controls]
-    control = [each for name, each in zip(over, chosen, strict=True) if name in controls]
-    ordered = [each[k] for some in (judged, control) for k in (0, 1) for each in some]
+    judged = [cells for name, cells in zip(over, chosen, strict=True) if name not in controls]
+    control = [cells for name, cells in zip(over, chosen, strict=True) if name in controls]
+    ordered = [cells[k] for some in (judged, control) for k in (0, 1) for cells in some]
     longest = [(name, horizons[-1]) for name, horizons in over.items()]
     return tuple(dict.fromkeys(cell for cell in (*data, *ordered, *longest) if cell))[:most]
 

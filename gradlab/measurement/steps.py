@@ -122,7 +122,7 @@ def _lengths(
     along = [unit[TRUE_CELL]] if TRUE_CELL in unit else list(unit.values())
     policy = rolling.setting.policy
     noise = judging.policy_noise(policy, rolling.setting.seed, 0)
-    sizes = [own_size(policy, judging.states, noise, each[None]) for each in along]
+    sizes = [own_size(policy, judging.states, noise, direction[None]) for direction in along]
     grid = [move * min(sizes, default=0.0) for move in MOVES]
     place, taken = UNKNOWN, 0
     if TRUE_CELL in unit:

@@ -94,7 +94,7 @@ def attributed(profile: Profile, world: World, progress: Progress) -> Substituti
             skipped[f"variance of {name}"] = why or NONE_ASKED
             continue
         every = added_variance(estimator, world.setting, horizons)
-        draws += [((name, n), each) for n, each in zip(horizons, every, strict=True)]
+        draws += [((name, n), variance) for n, variance in zip(horizons, every, strict=True)]
     progress("attribution", len(world.chosen), len(world.chosen))
     return SubstitutionResults(
         coalitions=_stacked(games, profile.left_out.shape[3]),
@@ -214,8 +214,8 @@ def _stacked(games: Sequence[tuple[Cell, Game]], groups: int) -> Coalitions:
 
 def _drawn(draws: Sequence[tuple[Cell, Mapping[str, Estimate]]], groups: int) -> Draws:
     shape = len(draws), len(DRAWS)
-    value = [[each[name].value for name in DRAWS] for _, each in draws]
-    left_out = [[each[name].left_out for name in DRAWS] for _, each in draws]
+    value = [[of_cell[name].value for name in DRAWS] for _, of_cell in draws]
+    left_out = [[of_cell[name].left_out for name in DRAWS] for _, of_cell in draws]
     return Draws(
         DRAWS,
         tuple(cell for cell, _ in draws),

@@ -95,7 +95,7 @@ class Substitutions:
     def gradients(self, causes: Collection[str]) -> Tensor:
         """Per-sample gradients in θ at each horizon, [K, N, P], weights included."""
         g = self.action_gradients(causes) * self.starts.weight[:, None]
-        return torch.stack([gram.path_gradients(self.jacobian, each[None]) for each in g])
+        return torch.stack([gram.path_gradients(self.jacobian, g_n[None]) for g_n in g])
 
     @cached_property
     def errors(self) -> Tensor:
@@ -244,5 +244,5 @@ def products(substituted: Substitutions, g: Tensor) -> tuple[Tensor, Tensor]:
     """Θ g of `gram.products`, some sets at a time where each takes a sum in θ."""
     step = len(g) if g.shape[1] * g.shape[2] <= gram.KERNEL else SETS
     parts = (g[k : k + step] for k in range(0, len(g), step))
-    pairs = [gram.products(substituted.jacobian, each, substituted.starts.group) for each in parts]
+    pairs = [gram.products(substituted.jacobian, part, substituted.starts.group) for part in parts]
     return torch.cat([total for total, _ in pairs]), torch.cat([within for _, within in pairs])

@@ -110,7 +110,7 @@ def _split_sums(
     total, within = products(substituted, torch.cat([rows for _, rows in batch]))
     size = len(batch[0][1])
     for k, (weight, rows) in enumerate(batch):
-        all_of_it, of_group = (each[k * size : (k + 1) * size] for each in (total, within))
+        all_of_it, of_group = (whole[k * size : (k + 1) * size] for whole in (total, within))
         sums = pair_sums(rows[1:], all_of_it[:1], of_group[:1], rows[:1], all_of_it[1:], label)
         yield PairSums(weight * sums.own, weight * sums.left, weight * sums.right)
 

@@ -58,9 +58,9 @@ def added_variance(
     return [
         {
             name: sample_mean(sums, size)
-            for name, sums in zip(DRAWS, by_group(each, label), strict=True)
+            for name, sums in zip(DRAWS, by_group(of_horizon, label), strict=True)
         }
-        for each in products
+        for of_horizon in products
     ]
 
 
@@ -75,10 +75,10 @@ def _products(estimator: Estimator, setting: Setting, horizons: tuple[int, ...])
     ]  # fmt: skip
     added = []
     for k in range(len(horizons)):
-        every = [gram.path_gradients(each.jacobian, each.costates[k]) for each in several]
-        left = [0.5 * (every[-1] - each).square().sum(dim=1) for each in every]
+        every = [gram.path_gradients(terms.jacobian, terms.costates[k]) for terms in several]
+        left = [0.5 * (every[-1] - gradient).square().sum(dim=1) for gradient in every]
         added.append([more - less for more, less in pairwise(left)])
-    return torch.stack([torch.stack(each) for each in added])
+    return torch.stack([torch.stack(shares) for shares in added])
 
 
 def _redrawn() -> list[frozenset[str]]:

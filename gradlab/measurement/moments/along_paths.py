@@ -70,16 +70,18 @@ def path_moments(
     squares = by_group(kept.squares, label)
     left = by_group(kept.own, label)
     mean = kept.total / len(begin.states)
-    sketches = [grouped(each, label) for each in kept.sketch]
-    gradients = [PairSums(*each) for each in zip(squares, left, left, strict=True)]
+    sketches = [grouped(of_path, label) for of_path in kept.sketch]
+    gradients = [PairSums(*sums_of_one) for sums_of_one in zip(squares, left, left, strict=True)]
     if T is None or kept.truth is None:
         pairs = zip(squares, gradients, sketches, strict=True)
-        return [_marked(Moments(size, *each), sums, None) for *each, sums in pairs], mean
+        return [
+            _marked(Moments(size, *sums_of_one), sums, None) for *sums_of_one, sums in pairs
+        ], mean
     true = true_sketch(grouped(explicit_sketch(sketch, T), label), size)
     own, side = by_group(torch.stack([T.square().sum(dim=1), T @ T.sum(dim=0)]), label)
     reference = PairSums(own, side, side)
-    products = (by_group(each, label) for each in (*kept.truth, kept.total @ T.T))
-    crosses = [PairSums(*each) for each in zip(*products, strict=True)]
+    products = (by_group(product, label) for product in (*kept.truth, kept.total @ T.T))
+    crosses = [PairSums(*sums_of_one) for sums_of_one in zip(*products, strict=True)]
     moments = []
     for k, (gradient, cross) in enumerate(zip(gradients, crosses, strict=True)):
         error = difference(gradient, cross, reference)

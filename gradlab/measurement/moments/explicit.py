@@ -47,9 +47,9 @@ def explicit_moments(
     blocks = list(group_blocks(begin.group, SAMPLES))
 
     def gradients(rows: slice) -> Iterator[tuple[int, list[Tensor], Tensor]]:
-        found = [held.rows(each, rows, horizons) for each in several]
+        found = [held.rows(one, rows, horizons) for one in several]
         for k in range(len(horizons)):
-            every = [gram.path_gradients(*each.until_end(k)) for each in found]
+            every = [gram.path_gradients(*terms.until_end(k)) for terms in found]
             yield k, every, grouping(begin.block(rows))[0]
 
     sketch = sketch_for(policy)
@@ -69,7 +69,7 @@ def explicit_moments(
         if against:
             reference, error, cross = against
             plain = replace(plain, truth=reference, difference=error, cross=cross)
-        across = _concatenated([[each] for each in critics[k]])[0] if critics[k] else None
+        across = _concatenated([[block] for block in critics[k]])[0] if critics[k] else None
         cells.append(replace(plain, critics=across))
     return cells, sums[0] / len(begin.states)
 
@@ -83,7 +83,7 @@ def _first_pass(
     for rows in blocks:
         for k, every, label in gradients(rows):
             G = every[0]
-            sums[:, k] += torch.stack([each.sum(dim=0) for each in every])
+            sums[:, k] += torch.stack([gradients.sum(dim=0) for gradients in every])
             squares[k].append(group_sums((G * G).sum(dim=1, keepdim=True), label)[:, 0])
             sketches[k].append(grouped(explicit_sketch(sketch, G), label))
     return squares, sketches
@@ -119,13 +119,13 @@ def _critic_pairs(every: list[Tensor], sums: Tensor, label: Tensor) -> PairSums:
     of_critics = [
         _pairs(d, d, total, total)
         for d, total in zip(
-            (group_sums(each, label) for each in G - G.mean(dim=0)),
+            (group_sums(x, label) for x in G - G.mean(dim=0)),
             sums - sums.mean(dim=0),
             strict=True,
         )
     ]
     own, left, right = (
-        np.stack([getattr(each, name) for each in of_critics]).sum(axis=0) / share
+        np.stack([getattr(of_one, name) for of_one in of_critics]).sum(axis=0) / share
         for name in ("own", "left", "right")
     )
     return PairSums(own, left, right)
@@ -139,9 +139,9 @@ def _pairs(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
 def _concatenated(blocks: list[list[PairSums]]) -> list[PairSums]:
     return [
         PairSums(
-            np.concatenate([each.own for each in kind]),
-            np.concatenate([each.left for each in kind]),
-            np.concatenate([each.right for each in kind]),
+            np.concatenate([pair.own for pair in kind]),
+            np.concatenate([pair.left for pair in kind]),
+            np.concatenate([pair.right for pair in kind]),
         )
         for kind in zip(*blocks, strict=True)
     ]

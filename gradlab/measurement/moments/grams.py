@@ -80,7 +80,7 @@ class Source:
 def kept_horizons(longest: int, estimators: int) -> list[int]:
     """Horizons spread over 0 … longest, both included, whose inner products are kept."""
     count = max(min(HORIZONS, CELLS // max(estimators, 1)), 2)
-    return sorted({round(each) for each in np.linspace(0, longest, count).tolist()})
+    return sorted({round(n) for n in np.linspace(0, longest, count).tolist()})
 
 
 def explicit_kernels(
@@ -97,7 +97,7 @@ def explicit_kernels(
     alone = repeats == 1 and len(size) == len(begin.states)
     _, fold = folds_of(begin)
     parts = GroupProducts(size * repeats, within if alone else own, within, total, fold)
-    cells = tuple(cell for each in sources for cell in each.cells)
+    cells = tuple(cell for source in sources for cell in source.cells)
     return Kernels(kind, cells, truth is not None, parts)
 
 
@@ -109,9 +109,9 @@ def _fold_sums(
     sums = []
     for source in sources:
         parts = [
-            torch.stack([_sums(each, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
+            torch.stack([_sums(terms, (fold[rows] == f).nonzero()[:, 0]) for f in range(FOLDS)])
             for rows in group_blocks(begin.group, SAMPLES)
-            for each in [source.rows(rows)]
+            for terms in [source.rows(rows)]
         ]
         sums.append(torch.stack(parts).sum(dim=0) * (1 if source.visits else repeats))
     if truth is not None:
@@ -143,16 +143,18 @@ def _products(
     own, within = sums.new_zeros(2, len(size), M, M)
     total = sums.new_zeros(FOLDS, len(size), M, M)
     for rows in group_blocks(begin.group, SAMPLES):
-        carried = [each.rows(rows) for each in sources]
+        carried = [source.rows(rows) for source in sources]
         groups, here = torch.unique(label[rows], return_inverse=True)
         n = rows.stop - rows.start
         alone = torch.equal(here, torch.arange(n))
         inner, squares = sums.new_zeros(n, M, M), sums.new_zeros(len(groups), M, M)
         along = sums.new_zeros(len(groups) * M, FOLDS * M)
-        for part in gram.parameter_blocks([each.jacobian for each in carried], BYTES / (8 * M * n)):
+        for part in gram.parameter_blocks(
+            [terms.jacobian for terms in carried], BYTES / (8 * M * n)
+        ):
             parts = [
-                _explicit(each, part) * (1 if source.visits else repeats)
-                for source, each in zip(sources, carried, strict=True)
+                _explicit(terms, part) * (1 if source.visits else repeats)
+                for source, terms in zip(sources, carried, strict=True)
             ]
             if truth is not None:
                 parts.append(repeats * truth[rows, None, part])

@@ -100,10 +100,10 @@ def estimator_moments(
     other_critics = {} if other_critics is None else other_critics
     everyone = dict(chosen)
     for name, others in other_critics.items():
-        everyone |= {_with_critic(name, k): each for k, each in enumerate(others)}
+        everyone |= {_with_critic(name, k): estimator for k, estimator in enumerate(others)}
     first = first_action_gradients(everyone, setting, progress)
     cells, kernels, means, true = _kernel_moments(chosen, first, setting, truth, other_critics)
-    explicit = {name: each for name, each in chosen.items() if name not in first}
+    explicit = {name: estimator for name, estimator in chosen.items() if name not in first}
     held = Held(setting, _count(explicit, other_critics))
     in_every = explicit_cells(explicit, held, truth, progress, other_critics)
     cells, means = cells | in_every[0], means | in_every[1]
@@ -175,7 +175,7 @@ def explicit_sources(
 
         return Source(tuple((name, n) for n in horizons), rows)
 
-    return [source(name, each) for name, each in chosen.items()]
+    return [source(name, estimator) for name, estimator in chosen.items()]
 
 
 def _count(chosen: Mapping[str, Estimator], other_critics: OtherCritics) -> int:
@@ -260,7 +260,7 @@ def _kernel_moments(
     kernels = action_kernels(
         keys, every[:kept], folds[:, :kept], inside[:kept], gram.diagonal(jacobian), begin
     )
-    total, within = (torch.split_with_sizes(each, parts) for each in (folds.sum(dim=0), inside))
+    total, within = (torch.split_with_sizes(part, parts) for part in (folds.sum(dim=0), inside))
     label, size = grouping(begin)
     squares = by_group(gram.squared_norms(jacobian, G), label)
     gradient = pair_sums(G, total[0], within[0], G, total[0], label)
@@ -294,8 +294,8 @@ def _against_truth(
     reference = row(pair_sums(T, total[1], within[1], T, total[1], label), 0)
     cross = pair_sums(G, total[1], within[1], T, total[0], label)
     return {
-        key: replace(each, truth=reference, difference=row(difference, k), cross=row(cross, k))
-        for k, (key, each) in enumerate(cells.items())
+        key: replace(moments, truth=reference, difference=row(difference, k), cross=row(cross, k))
+        for k, (key, moments) in enumerate(cells.items())
     }
 
 

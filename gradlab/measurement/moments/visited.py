@@ -79,8 +79,8 @@ def objective_moments(
             some of them, spread evenly.
         samples: visited states per start, at most.
     """
-    visiting = {name: each for name, each in chosen.items() if not each.way.every}
-    staying = {name: each for name, each in chosen.items() if name not in visiting}
+    visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
+    staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
     begin, samples = affordable(setting, truth, samples)
     setting = replace(setting, starts=begin)
     path = None if truth.path is None else (setting.simulator, truth.path)
