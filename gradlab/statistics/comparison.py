@@ -44,7 +44,9 @@ def log_ratio(first: Estimate, second: Estimate) -> Interval | None:
         InputError: they were not measured on the same groups.
     """
     _check(first, second)
-    if not all(each.value > 0 and (each.left_out > 0).all() for each in (first, second)):
+    if not all(
+        estimate.value > 0 and (estimate.left_out > 0).all() for estimate in (first, second)
+    ):
         return None
     ratio = combine(lambda a, b: np.log(a) - np.log(b), first, second)
     return _interval(ratio, "paired jackknife with skewness, of the logarithm")

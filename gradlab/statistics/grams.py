@@ -144,7 +144,7 @@ def error_matrix(grams: Grams, batch: int) -> ErrorMatrix:
     size, n, n2 = grams.size, grams.size.sum(), (grams.size**2).sum()
     total = grams.total.sum(axis=0)
     both = total + total.swapaxes(1, 2)
-    whole, own, within = (each.sum(axis=0) for each in (total, grams.own, grams.within))
+    whole, own, within = (sums.sum(axis=0) for sums in (total, grams.own, grams.within))
     free = (n - size) ** 2 - (n2 - size**2)
     pairs = (whole - own) / (n**2 - n2)
     pairs_left_out = (whole - own - both + 2 * grams.own) / free[:, None, None]

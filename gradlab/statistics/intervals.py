@@ -173,7 +173,8 @@ def _signed(parts: CosineParts | None, low: float, high: float) -> tuple[float, 
         return low, high
     least, most = skewness_corrected(parts.cross)
     squares = (
-        _squared_ends(each, jackknife_se(each.left_out)) for each in (parts.norm2, parts.truth2)
+        _squared_ends(square, jackknife_se(square.left_out))
+        for square in (parts.norm2, parts.truth2)
     )
     longest = float(np.sqrt(np.prod([end for _, end in squares])))
     if not longest > 0:

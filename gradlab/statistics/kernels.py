@@ -54,7 +54,7 @@ class ActionProducts:
             size=np.bincount(self.group, minlength=len(self.fold)).astype(np.float64),
             own=within if self.own is None else self._pairs(x, own),
             within=within,
-            total=np.stack([self._pairs(x, each) for each in total]),
+            total=np.stack([self._pairs(x, fold_total) for fold_total in total]),
             fold=self.fold,
         )
 
@@ -82,7 +82,7 @@ class GroupProducts:
         """Of some of the M, in this order."""
         rows, columns = np.ix_(members, members)
         own, within, total = (
-            each[..., rows, columns] for each in (self.own, self.within, self.total)
+            block[..., rows, columns] for block in (self.own, self.within, self.total)
         )
         return Grams(self.size, own, within, total, self.fold)
 
@@ -115,10 +115,10 @@ class Kernels:
         named = (*cells, TRUTH if truth is None else truth)
         if TRUTH in named and not self.truth:
             raise InputError("there is no truth here: name a cell to compare with")
-        missing = [each for each in named if each not in self.cells and each != TRUTH]
+        missing = [cell for cell in named if cell not in self.cells and cell != TRUTH]
         if missing:
             raise InputError(
                 f"cells {missing} have no kernel of kind {self.kind!r}: choose among {self.cells}"
             )
         place = {cell: k for k, cell in enumerate((*self.cells, TRUTH))}
-        return self.products.grams([place[each] for each in named])
+        return self.products.grams([place[cell] for cell in named])

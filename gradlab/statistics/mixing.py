@@ -105,7 +105,7 @@ def gain_shares(F: Array) -> Array:
     if v.any() and points_along(F, v):
         return np.asarray(v / v.sum())
     one = np.eye(len(F) - 1)
-    return np.asarray(one[int(np.argmax([_rate(F, each) for each in one]))])
+    return np.asarray(one[int(np.argmax([_rate(F, weights) for weights in one]))])
 
 
 def points_along(F: Array, w: Array) -> bool:
@@ -202,7 +202,7 @@ class Levelled:
 def levelled(matrix: ErrorMatrix) -> Levelled:
     K = len(matrix.value) - 1
     whole = matrix.value + matrix.noise
-    size2 = np.array([_along(whole, each)[0] for each in np.eye(K)])
+    size2 = np.array([_along(whole, unit)[0] for unit in np.eye(K)])
     truth2, measured = float(whole[-1, -1]), size2 > 0
     factor = np.sqrt(truth2 / np.where(measured, size2, 1.0)) if truth2 > 0 else np.ones(K)
     level = Levelled(np.where(measured, factor, 1.0), matrix)
@@ -290,7 +290,7 @@ def judged(grams: Grams, batch: int, fold: int = 1) -> Judged:
     best, scaled = one[F.diagonal()[:-1].argmin()], one[scaled_errors(F).argmin()]
     direction = _direction(fitted.value, fitted)
     level = levelled(fitted)
-    steepest = one[int(np.argmax([_rate(F, each) for each in one]))]
+    steepest = one[int(np.argmax([_rate(F, weights) for weights in one]))]
     return Judged(
         single=contestant(unseen, best, batch),
         scaled_single=contestant(unseen, scaled * optimal_scale(F, scaled), batch),

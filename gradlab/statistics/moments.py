@@ -26,8 +26,8 @@ from gradlab.statistics.batch_cosine import batch_cosine
 from gradlab.statistics.quantities import TABLE
 
 Array = NDArray[np.float64]
-QUANTITIES = tuple(each.name for each in TABLE)
-WITHOUT_TRUTH = tuple(each.name for each in TABLE if each.needs == "nothing")
+QUANTITIES = tuple(quantity.name for quantity in TABLE)
+WITHOUT_TRUTH = tuple(quantity.name for quantity in TABLE if quantity.needs == "nothing")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Number:
 
         An interval that holds 0 has no ratio of its ends; it is a bound from above, or undecided.
         """
-        if not all(isfinite(each) for each in (self.value, self.low, self.high)):
+        if not all(isfinite(x) for x in (self.value, self.low, self.high)):
             return True
         near, far = sorted((abs(self.low), abs(self.high)))
         return self.low * self.high > 0 and far > DECADE * near

@@ -60,7 +60,7 @@ def root_ratio(X: Array, Z: Array, n: NDArray[np.int64]) -> Estimates:
         low, high = value / factor, value * factor
     # An error of exactly zero has no logarithm, and needs none; not even where nothing is of size.
     zero = (top == 0) & (n > 0)
-    value, low, high, se = (np.where(zero, 0.0, each) for each in (value, low, high, se))
+    value, low, high, se = (np.where(zero, 0.0, x) for x in (value, low, high, se))
     return Estimates(value, value * se, low, high, n, "jackknife of the logarithm")
 
 

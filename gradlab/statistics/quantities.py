@@ -109,4 +109,4 @@ TABLE = (
         "gradlab/statistics/tails.py", "logarithm", POSITIVE, "nothing",
     ),
 )  # fmt: skip
-QUANTITIES = {each.name: each for each in TABLE}
+QUANTITIES = {quantity.name: quantity for quantity in TABLE}

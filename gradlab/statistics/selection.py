@@ -91,7 +91,7 @@ def smallest(candidates: Sequence[Estimate]) -> RankSet:
     kept, contenders = np.zeros(len(candidates), dtype=bool), np.arange(len(candidates))
     kept[among], contenders[among] = statistic <= critical, among[contender]
     return RankSet(
-        value=np.array([each.value for each in candidates]),
+        value=np.array([candidate.value for candidate in candidates]),
         best=int(among[values.argmin()]),
         kept=kept,
         unknown=unknown,
@@ -109,7 +109,9 @@ def largest(candidates: Sequence[Estimate]) -> RankSet:
     Raises:
         InputError: as for `smallest`.
     """
-    turned = [Estimate(-each.value, -each.left_out, each.slack) for each in candidates]
+    turned = [
+        Estimate(-candidate.value, -candidate.left_out, candidate.slack) for candidate in candidates
+    ]
     turned_set = smallest(turned)
     return replace(turned_set, value=-turned_set.value)
 
@@ -155,28 +157,31 @@ def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Sepa
         )
         if more is not None:
             result.append(Separation(int(n), int(kept.contender[n]), max(more, 1)))
-    return tuple(sorted(result, key=lambda each: each.more))
+    return tuple(sorted(result, key=lambda separation: separation.more))
 
 
 def _finite(candidates: Sequence[Estimate]) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Finite values [k], their centred pseudo-values [G, k], and which of all are not finite."""
-    groups = {len(each.left_out) for each in candidates}
+    groups = {len(candidate.left_out) for candidate in candidates}
     if len(groups) > 1:
         raise InputError(
             f"candidates have {sorted(groups)} groups: compare estimates from the same starts"
         )
     unknown = np.array(
-        [not (np.isfinite(each.value) and np.isfinite(each.left_out).all()) for each in candidates],
+        [
+            not (np.isfinite(candidate.value) and np.isfinite(candidate.left_out).all())
+            for candidate in candidates
+        ],
         dtype=bool,
     )
-    finite = [each for each, lost in zip(candidates, unknown, strict=True) if not lost]
+    finite = [candidate for candidate, lost in zip(candidates, unknown, strict=True) if not lost]
     if not finite or min(groups) < 2:
         raise InputError(
             f"candidates: {len(finite)} of {len(candidates)} are finite, groups of starts: "
             f"{sorted(groups)}; needed are at least one finite candidate and two groups"
         )
-    psi = np.stack([pseudo_values(each) for each in finite], axis=1)
-    return np.array([each.value for each in finite]), psi - psi.mean(axis=0), unknown
+    psi = np.stack([pseudo_values(candidate) for candidate in finite], axis=1)
+    return np.array([candidate.value for candidate in finite]), psi - psi.mean(axis=0), unknown
 
 
 def _standard_errors(psi: Array) -> Array:

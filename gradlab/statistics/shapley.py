@@ -86,8 +86,8 @@ def squared_norms(players: Sequence[str], sums: PairSums, size: Array) -> Game:
     values = estimates(sums, size)
     return Game(
         tuple(players),
-        np.array([each.value for each in values]),
-        np.stack([each.left_out for each in values]),
+        np.array([estimate.value for estimate in values]),
+        np.stack([estimate.left_out for estimate in values]),
     )
 
 

@@ -109,10 +109,10 @@ def signal(
 
 def pooled(signals: list[Signal]) -> Signal:
     """Several bursts as one, each gradient counted once."""
-    n = sum(each.pairs for each in signals)
-    energy = sum(each.pairs * each.energy for each in signals) / n
-    centre = sum(each.pairs * each.signal for each in signals) / n
-    error = np.sqrt(sum((each.pairs * each.energy * each.se) ** 2 for each in signals)) / n
-    root = float(np.sqrt(sum(each.root_squares**2 for each in signals)))
+    n = sum(signal.pairs for signal in signals)
+    energy = sum(signal.pairs * signal.energy for signal in signals) / n
+    centre = sum(signal.pairs * signal.signal for signal in signals) / n
+    error = np.sqrt(sum((signal.pairs * signal.energy * signal.se) ** 2 for signal in signals)) / n
+    root = float(np.sqrt(sum(signal.root_squares**2 for signal in signals)))
     share, se = (centre / energy, error / energy) if energy > 0 else (0.0, np.nan)
     return Signal(n, energy, centre, root, share, float(se))

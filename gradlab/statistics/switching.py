@@ -170,10 +170,13 @@ def _scheffe(directions: int, groups: int) -> float:
 
 
 def _singles(measured: Errors, by: By) -> list[Estimate]:
-    return [measured.loss(each, by) for each in np.eye(len(measured.value))]
+    return [measured.loss(unit, by) for unit in np.eye(len(measured.value))]
 
 
 def _ranked(candidates: list[Estimate]) -> RankSet | None:
     """None where the loss of no candidate is a number."""
-    finite = [np.isfinite(each.value) and np.isfinite(each.left_out).all() for each in candidates]
+    finite = [
+        np.isfinite(candidate.value) and np.isfinite(candidate.left_out).all()
+        for candidate in candidates
+    ]
     return smallest(candidates) if any(finite) else None

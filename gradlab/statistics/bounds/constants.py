@@ -163,7 +163,7 @@ class CommonStates:
 def maac_constants(paths: Paths, gamma: float, actions: str) -> CommonStates:
     """Of Lemma A.1, for the model's derivatives on the simulator's states, per unit of |∂π/∂θ|."""
     truth, guess = paths.truth, paths.guess
-    rates = [growth_rate(each, actions) for each in (truth, guess)]
+    rates = [growth_rate(paths, actions) for paths in (truth, guess)]
     constants = MAACConstants(
         gamma=gamma,
         L_f=largest(guess.step, True),
@@ -222,9 +222,9 @@ def rp_constants(paths: Paths, gamma: float) -> Prediction:
     L_Q = max(largest(guess.value), steepest(own.value - guess.value, paths.drift))
     constants = RPConstants(
         gamma=gamma,
-        L_f=max(largest(each.step, True) for each in both),
-        L_pi=max(largest(each.K, True) for each in both),
-        closed_loop=max(largest(each.M, True) for each in both),
+        L_f=max(largest(side.step, True) for side in both),
+        L_pi=max(largest(side.K, True) for side in both),
+        closed_loop=max(largest(side.M, True) for side in both),
         beta=1.0,
     )
     split = largest(guess.A - truth.A, True) + largest(guess.B - truth.B, True)
@@ -249,12 +249,12 @@ def ddppo_constants(paths: Paths, gamma: float) -> ThreeErrors:
     """Of Theorem 1."""
     truth, guess, own = paths.truth, paths.guess, paths.own
     before, both = paths.drift[:-1], (truth, own)
-    steps = [x for each in both for x in (each.A, each.B, each.M)]
-    rewards = [x for each in both for x in (each.r_a, each.c)]
+    steps = [x for side in both for x in (side.A, side.B, side.M)]
+    rewards = [x for side in both for x in (side.r_a, side.c)]
     constants = DDPPOConstants(
         gamma=gamma,
         L_f=max(largest(x, True) for x in steps),
-        L_1=max(chain(each.M) for each in both),
+        L_1=max(chain(side.M) for side in both),
         L_r=max(largest(x) for x in rewards),
         L_pi=paths.policy,
         L_fg=max(
@@ -267,7 +267,7 @@ def ddppo_constants(paths: Paths, gamma: float) -> ThreeErrors:
     f_grad = [(guess.A, truth.A), (guess.B, truth.B), (guess.M, truth.M)]
     return ThreeErrors(
         constants,
-        max(largest(each.K, True) for each in both),
+        max(largest(side.K, True) for side in both),
         float(paths.one_step.max(initial=0.0)),
         max(largest(x - y, True) for x, y in f_grad),
         max(largest(guess.r_a - truth.r_a), largest(guess.c - truth.c)),
