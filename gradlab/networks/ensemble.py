@@ -25,8 +25,8 @@ class MemberLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([each.weight.detach().T for each in layers]))
-        bias = [each.bias.detach()[None] for each in layers if each.bias is not None]
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
+        bias = [layer.bias.detach()[None] for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(torch.stack(bias)) if bias else None
 
 
@@ -51,10 +51,12 @@ class MemberMLP(nn.Module):
         if not isinstance(members, int) or members < 1:
             raise InputError(f"members is {members!r}, expected a positive integer")
         networks = [mlp(sizes, activation, scale, bias) for _ in range(members)]
-        linear = [[each for each in net if isinstance(each, nn.Linear)] for net in networks]
+        linear = [[module for module in net if isinstance(module, nn.Linear)] for net in networks]
         self.members, self.activation = members, activation
         self.scale = None if scale is None else Scale(scale)
-        self.linear = nn.ModuleList(MemberLinear(each) for each in zip(*linear, strict=True))
+        self.linear = nn.ModuleList(
+            MemberLinear(of_members) for of_members in zip(*linear, strict=True)
+        )
         self.architecture = {
             "kind": "member_mlp",
             "members": members,

@@ -95,7 +95,7 @@ def along(ensemble: GaussianEnsemble, state: Tensor, action: Tensor, directions:
         _along(numbers, x[:, rows], directions[:, rows])
         for rows in blocks(numbers.layers, x.shape[1], directions.shape[2])
     ]
-    mean, std, by_mean, by_std = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
+    mean, std, by_mean, by_std = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     return Along(Prediction(mean, std), by_mean, by_std)
 
 
@@ -120,7 +120,7 @@ def _realised(numbers: Numbers, x: Tensor, noise: Tensor) -> tuple[Tensor, Tenso
     prediction, k = scaled(numbers, x, raw), noise.shape[1]
     spread = prediction.std[..., :k] * noise
     by_raw = 0.5 * spread * bounded(numbers, raw.chunk(2, dim=-1)[1])[1][..., :k]
-    mean_rows, raw_rows = (each[:, :k] for each in _rows(numbers.layers.weights[-1]).chunk(2, 1))
+    mean_rows, raw_rows = (block[:, :k] for block in _rows(numbers.layers.weights[-1]).chunk(2, 1))
     rows = numbers.target_std[..., :k, None] * mean_rows[:, None]
     jacobian = pull_back(numbers.layers, slopes, rows + by_raw[..., None] * raw_rows[:, None])
     jacobian = jacobian / numbers.input_std[:, :, None] + numbers.residual[:k]

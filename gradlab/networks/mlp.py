@@ -88,7 +88,7 @@ class Policy(nn.Module):
         super().__init__()
         self.network = mlp([state_dim, *hidden, action_dim], activation, scale, bias)
         if limit is not None:
-            if len(limit) != action_dim or not all(0 < each < float("inf") for each in limit):
+            if len(limit) != action_dim or not all(0 < bound < float("inf") for bound in limit):
                 raise InputError(f"limit is {list(limit)}, expected {action_dim} positive numbers")
             self.network.extend([nn.Tanh(), Scale(limit)])
         self.architecture = {
@@ -99,7 +99,7 @@ class Policy(nn.Module):
             "activation": activation,
             "scale": None if scale is None else [float(c) for c in scale],
             "bias": bias,
-            "limit": None if limit is None else [float(each) for each in limit],
+            "limit": None if limit is None else [float(bound) for bound in limit],
         }
 
     def forward(self, state: Tensor) -> Tensor:

@@ -264,16 +264,16 @@ def _positive(name: str, value: float | Sequence[float], width: int) -> Scalars:
     if isinstance(value, int | float):
         entries: tuple[float, ...] = (float(value),)
     else:
-        entries = tuple(float(each) for each in value)
+        entries = tuple(float(x) for x in value)
         if len(entries) != width:
             raise InputError(f"{name} has {len(entries)} entries, expected {width}")
-    if not entries or not all(0 < each < math.inf for each in entries):
+    if not entries or not all(0 < x < math.inf for x in entries):
         raise InputError(f"{name} is {value}, expected positive numbers")
     return entries[0] if isinstance(value, int | float) else entries
 
 
 def _bounds(bounds: Sequence[float]) -> tuple[float, float]:
-    values = tuple(float(each) for each in bounds)
+    values = tuple(float(x) for x in bounds)
     if len(values) != 2 or not -math.inf < values[0] < values[1] < math.inf:
         raise InputError(f"log_std_bounds is {bounds}, expected two numbers, low < high")
     return values[0], values[1]

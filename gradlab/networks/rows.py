@@ -28,13 +28,13 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
     Raises:
         InputError: names the function and the usual causes.
     """
-    pair = [each[:2] for each in inputs]
+    pair = [x[:2] for x in inputs]
     if len(pair[0]) < 2:
         return
-    moved = [torch.cat([each[:1], each[1:] * (1 + MOVE) + MOVE]) for each in pair]
+    moved = [torch.cat([x[:1], x[1:] * (1 + MOVE) + MOVE]) for x in pair]
     try:
         with torch.no_grad():
-            alone, again, other = (_first(function, each) for each in (pair, pair, moved))
+            alone, again, other = (_first(function, one) for one in (pair, pair, moved))
     except (RuntimeError, ValueError, ArithmeticError, IndexError, InputError):
         return
     if torch.equal(alone, again) and not _same(alone, other):
@@ -46,7 +46,7 @@ def check_rows(name: str, function: Callable[..., Tensor], *inputs: Tensor) -> N
 
 
 def _first(function: Callable[..., Tensor], inputs: list[Tensor]) -> Tensor:
-    return function(*(each.clone() for each in inputs))[0].nan_to_num()
+    return function(*(x.clone() for x in inputs))[0].nan_to_num()
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

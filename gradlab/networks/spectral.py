@@ -152,7 +152,7 @@ def _weight(layer: nn.Module) -> Tensor:
 
 def _linear(network: nn.Module) -> list[tuple[str, nn.Module]]:
     kinds = (nn.Linear, MemberLinear)
-    return [(name, each) for name, each in network.named_modules() if isinstance(each, kinds)]
+    return [(name, module) for name, module in network.named_modules() if isinstance(module, kinds)]
 
 
 def _matrices(weight: Tensor) -> Tensor:

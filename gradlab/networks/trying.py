@@ -52,7 +52,7 @@ def tried(name: str, module: nn.Module, *inputs: Tensor) -> Tensor:
     except InputError:
         raise
     except Exception as error:
-        shapes = ", ".join(str(tuple(each.shape)) for each in inputs)
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         cure = _cure(name, error, inputs)
         raise InputError(f"{name} cannot take inputs of shape {shapes}: {reason}{cure}") from error
@@ -67,7 +67,7 @@ def check_steady(name: str, module: nn.Module, *inputs: Tensor) -> None:
     Raises:
         InputError: two calls differ.
     """
-    many = [each[:1].repeat(ROWS, 1) for each in inputs]
+    many = [x[:1].repeat(ROWS, 1) for x in inputs]
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         one, again = (module(*many).nan_to_num() for _ in range(2))
     if torch.equal(one, again):
@@ -89,14 +89,14 @@ def check_attached(name: str, module: nn.Module, *inputs: Tensor) -> None:
     Raises:
         InputError: it is detached.
     """
-    leaves = [each.detach().clone().requires_grad_() for each in inputs]
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         out = module(*leaves)
     if out.requires_grad:
         grads = torch.autograd.grad(out.sum(), leaves, allow_unused=True)
-        if any(each is not None for each in grads):
+        if any(grad is not None for grad in grads):
             return
-    moved = tried(name, module, *(each * (1 + MOVE) + MOVE for each in inputs))
+    moved = tried(name, module, *(x * (1 + MOVE) + MOVE for x in inputs))
     if not torch.equal(out.detach(), moved):
         raise InputError(
             f"{name} has no gradient in its inputs: its values are detached from them; remove "
@@ -130,5 +130,5 @@ def _wanted(name: str, out: object) -> str:
 def _described(out: object) -> str:
     if not isinstance(out, tuple | list):
         return f"a {type(out).__name__}"
-    shapes = [list(each.shape) if isinstance(each, Tensor) else type(each).__name__ for each in out]
+    shapes = [list(x.shape) if isinstance(x, Tensor) else type(x).__name__ for x in out]
     return f"{len(out)} values ({', '.join(map(str, shapes))})"
