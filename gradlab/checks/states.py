@@ -66,7 +66,9 @@ def _seen(
     name: str, ensemble: GaussianEnsemble, x: Tensor, names: tuple[str, ...], inspected: Inspection
 ) -> CheckResult:
     x = x[:, : ensemble.state_dim + ensemble.action_dim]
-    mean, std = (each.detach().to(x)[:, 0] for each in (ensemble.input_mean, ensemble.input_std))
+    mean, std = (
+        moment.detach().to(x)[:, 0] for moment in (ensemble.input_mean, ensemble.input_std)
+    )
     far = ((x[None] - mean[:, None]) / std[:, None]).abs().amin(dim=0)  # of the nearest member's
     unseen = (far > FAR).any(dim=1)
     share = float(unseen.double().mean())

@@ -67,8 +67,8 @@ def _sources(what: Arguments, path: Path) -> dict[str, Source]:
             long = Estimator(states, None, "score", Tail(what.reach, None, what.discount))
             sources[WHOLE] = score_source(long, what.policy, path, (what.reach,), what.seed)
     if what.model is not None:
-        for k, each in enumerate(what.critics or (None,)):
-            model = Estimator(states, what.model, "all", Tail(H, each, what.discount))
+        for k, tail_critic in enumerate(what.critics or (None,)):
+            model = Estimator(states, what.model, "all", Tail(H, tail_critic, what.discount))
             name = f"{OTHER}{k + 1}" if k else MODEL
             sources[name] = model_source(model, what.policy, short, what.horizons, what.seed)
     return sources

@@ -87,8 +87,8 @@ def measure_logs(
     cut = windows(data, what.reach, every)
     notes |= _windows(cut, what)
     add_gradients(rows, what, cut, progress)
-    for k, each in enumerate(what.critics):
-        tested = judged(each, cut.path, discount)
+    for k, network in enumerate(what.critics):
+        tested = judged(network, cut.path, discount)
         add_critic(rows, f"critic {k + 1}", tested, cut.trajectories)
     if what.model is not None:
         progress("model", 0, 1)
