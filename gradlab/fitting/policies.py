@@ -126,7 +126,7 @@ def distil(
     bound: float = 1.0,
 ) -> Policy:
     """A network that gives a = −K (s − s*) on the states that this feedback visits."""
-    states = _visited(task, gain, reference, seed)
+    states = visited_states(task, gain, reference, seed)
     targets = -(states - reference) @ gain.T
     generator = stream(seed, "distil")
     with torch.random.fork_rng(devices=[]):
@@ -154,7 +154,7 @@ def taught_steps(task: Task) -> int:
     return max(2 * task.horizon, 25)
 
 
-def _visited(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
+def visited_states(task: Task, gain: Tensor, reference: Tensor, seed: int) -> Tensor:
     """States on the simulator under the feedback, from the starts on, at several scales."""
     n, steps = STARTS, taught_steps(task)
     state = task.starts(n, stream(seed, "distil-starts"))

@@ -160,7 +160,7 @@ def _with_noise(
             raise InputError("noise_std is given, but the policy is stochastic already: leave it")
         return policy
     if noise_std is not None:
-        return Gaussian(policy, _of_each(noise_std, data.action.shape[1]))
+        return Gaussian(policy, of_each_action(noise_std, data.action.shape[1]))
     with torch.no_grad():
         gap = data.action.double() - policy(data.state.double())
     if gap.abs().max() > EQUAL * data.action.abs().max().clamp_min(1.0):
@@ -172,7 +172,7 @@ def _with_noise(
     return policy
 
 
-def _of_each(noise_std: float | Sequence[float], actions: int) -> list[float]:
+def of_each_action(noise_std: float | Sequence[float], actions: int) -> list[float]:
     """One number for all actions, or one for each."""
     given = list(noise_std) if isinstance(noise_std, Sequence) else [noise_std]
     if len(given) not in (1, actions):

@@ -74,7 +74,7 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     if not width or count < max(LEAST * width, width + 1):
         return None
     rows = torch.randperm(len(x), generator=stream(seed, "directions"))[:SAMPLE].sort().values
-    near, distance = _neighbours(unit, number, rows, count)
+    near, distance = nearest_rows(unit, number, rows, count)
     points = torch.cat([rows[:, None], near], dim=1)
     change = y[points] / torch.where(fixed, 1.0, y.std(dim=0))
     predicted = _pushed(model, record, rows, x[points] - x[rows, None])
@@ -92,7 +92,7 @@ def directional(record: Trajectories, model: System, seed: int = 0) -> Direction
     )
 
 
-def _neighbours(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def nearest_rows(unit: Tensor, number: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The nearest row of each of the `count` nearest other trajectories, [R, count], and how far.
 
     Args:

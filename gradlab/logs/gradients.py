@@ -150,7 +150,7 @@ def products(
     for k in range(len(blocks)):
         here = sums_of(k)
         for x, z in paired:
-            parts[x, z].append(_pair(here[x][0], here[z][0], total[x], total[z]))
+            parts[x, z].append(pair_products(here[x][0], here[z][0], total[x], total[z]))
     progress("gradients", 1, 1)
     joined = {cell: np.concatenate(blocks) for cell, blocks in squares.items()}
     return Products(counts, joined, {pair: _joined(blocks) for pair, blocks in parts.items()})
@@ -198,7 +198,7 @@ def _parts(block: slice, size: int) -> list[slice]:
     return [slice(k, min(k + step, block.stop)) for k in range(block.start, block.stop, step)]
 
 
-def _pair(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
+def pair_products(x: Tensor, z: Tensor, sum_x: Tensor, sum_z: Tensor) -> PairSums:
     own, left, right = (x * z).sum(dim=1), x @ sum_z, z @ sum_x
     return PairSums(own.numpy(), left.numpy(), right.numpy())
 

@@ -121,7 +121,7 @@ def _from_profile(label: str, exact: float, profile: Profile, name: str, n: int)
     return Check(label, exact, bias2.value, bias2.value - room, bias2.value + room)
 
 
-def _identities() -> list[Check]:
+def identities() -> list[Check]:
     """The sweep against autograd; the full gradient against its sum of unified ones."""
     task = path_tracking()
     model = task.prior
@@ -194,7 +194,7 @@ def _objective(weight: Tensor) -> list[Check]:
     ]  # fmt: skip
 
 
-def _jacobians() -> list[Check]:
+def jacobians() -> list[Check]:
     """MuJoCo's certified differences against the analytic twin's closed form."""
     mujoco, twin = inverted_pendulum(), inverted_pendulum(engine="analytic")
     states = mujoco.starts(8, torch.Generator().manual_seed(0))
@@ -217,7 +217,7 @@ def _score() -> list[Check]:
     return [Check(name, 0.0, mean, mean - 3.5 * error, mean + 3.5 * error)]
 
 
-def _traps() -> list[Check]:
+def traps() -> list[Check]:
     """.grad that is never zeroed, and a squared bias that counts noise as bias."""
     kappa, mean, spread = 1.7, 0.6, 0.5  # G = κ s², s ~ N(mean, spread): every moment is known
     generator = torch.Generator().manual_seed(2)
@@ -292,9 +292,9 @@ def _train_mode_normalisation() -> Check:
 
 PARTS: tuple[Callable[[], list[Check]], ...] = (
     _biases,
-    _identities,
+    identities,
     _oracles,
-    _jacobians,
+    jacobians,
     _score,
-    _traps,
+    traps,
 )

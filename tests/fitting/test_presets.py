@@ -32,7 +32,7 @@ def test_mbpos_network_is_seven_members_of_four_layers_of_200_and_two_heads(
 ) -> None:
     """MBPO, and DDPPO B.2.2 and MAAC, which say that theirs is the same."""
     ensemble = made(record, "mbpo")
-    shapes = [tuple(each.weight.shape) for _, each in spectral._linear(ensemble)]
+    shapes = [tuple(each.weight.shape) for _, each in spectral.linear_layers(ensemble)]
     assert shapes == [(7, 3, 200), *[(7, 200, 200)] * 3, (7, 200, 6)]
     assert MBPO.activation == "silu" and MBPO.spectral is None
     assert MBPO.bootstrap and MBPO.residual and MBPO.reward and MBPO.patience == 5

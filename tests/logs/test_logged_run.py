@@ -16,7 +16,7 @@ from gradlab.cli import main
 from gradlab.data.transitions import first
 from gradlab.errors import InputError
 from gradlab.logs import LogsRun, load, measure_logs
-from gradlab.logs.arguments import _of_each
+from gradlab.logs.arguments import of_each_action
 from gradlab.logs.data import COLUMNS, read
 from gradlab.networks import checkpoint
 from gradlab.reporting import logs_page
@@ -160,8 +160,8 @@ def test_known_noise_makes_a_deterministic_policy_stochastic() -> None:
 
 
 def test_one_number_is_the_noise_of_every_action() -> None:
-    assert _of_each((0.3,), 3) == _of_each(0.3, 3) == [0.3, 0.3, 0.3]
-    assert _of_each((0.1, 0.2, 0.3), 3) == [0.1, 0.2, 0.3]
+    assert of_each_action((0.3,), 3) == of_each_action(0.3, 3) == [0.3, 0.3, 0.3]
+    assert of_each_action((0.1, 0.2, 0.3), 3) == [0.1, 0.2, 0.3]
 
 
 def test_an_end_that_actions_move_is_told() -> None:

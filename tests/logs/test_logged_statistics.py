@@ -10,8 +10,8 @@ from gradlab.errors import InputError
 from gradlab.fitting import critics as fitting
 from gradlab.logs.agreement import agreement, noise_of
 from gradlab.logs.critic import judged, return_bound
-from gradlab.logs.direction import _neighbours, directional
-from gradlab.logs.gradients import Products, _pair
+from gradlab.logs.direction import directional, nearest_rows
+from gradlab.logs.gradients import Products, pair_products
 from gradlab.logs.measure import measure_logs
 from gradlab.logs.on_policy import LEVEL, described, refuse_far, residuals
 from gradlab.logs.prediction import prediction
@@ -31,7 +31,7 @@ def planted(G: dict[str, torch.Tensor]) -> Products:
     """Products of explicit gradients [N, P], one group each."""
     cells = {name: (name, 1) for name in G}
     pairs = {
-        (cells[a], cells[b]): _pair(G[a], G[b], G[a].sum(dim=0), G[b].sum(dim=0))
+        (cells[a], cells[b]): pair_products(G[a], G[b], G[a].sum(dim=0), G[b].sum(dim=0))
         for k, a in enumerate(G)
         for b in list(G)[k:]
     }
@@ -171,7 +171,7 @@ def test_derivatives_are_as_wrong_as_neighbours_say() -> None:
 def test_neighbours_are_the_nearest_of_other_trajectories() -> None:
     unit, number = draws(60, 0.0, 4), torch.arange(60) // 6
     rows = torch.tensor([0, 17, 59])
-    index, distance = _neighbours(unit, number, rows, 5)
+    index, distance = nearest_rows(unit, number, rows, 5)
     for row, near, far in zip(rows.tolist(), index, distance, strict=True):
         gaps = (unit - unit[row]).norm(dim=1)
         best = sorted(

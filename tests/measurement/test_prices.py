@@ -130,7 +130,7 @@ def test_the_steps_of_a_network_are_those_that_it_takes(kind: str) -> None:
     counting = replace(task, simulator=simulator)
     policy = nn.Linear(1, 1).double()
     if kind == "policy":
-        policies._visited(counting, torch.zeros(1, 1).double(), torch.zeros(1).double(), 0)
+        policies.visited_states(counting, torch.zeros(1, 1).double(), torch.zeros(1).double(), 0)
     else:
         critics.evaluation_data(counting, policy, critics.STEPS, "ignore", 0)
     assert simulator.rows[" steps"] == network_steps(task, kind)

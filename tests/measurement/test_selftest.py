@@ -26,14 +26,14 @@ def test_a_known_number_outside_of_the_interval_fails(wrong):
 def test_a_broken_sweep_is_found(monkeypatch, capsys):
     right = sweeps.action_gradients
     monkeypatch.setattr(weighted_terms, "action_gradients", lambda *a: 1.01 * right(*a))
-    monkeypatch.setattr(selftest, "PARTS", (selftest._identities,))
+    monkeypatch.setattr(selftest, "PARTS", (selftest.identities,))
     assert cli.main(["selftest", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert not document["passed"]
 
 
 def test_the_table_names_checks_and_counts_them(monkeypatch, capsys):
-    monkeypatch.setattr(selftest, "PARTS", (selftest._jacobians, selftest._traps))
+    monkeypatch.setattr(selftest, "PARTS", (selftest.jacobians, selftest.traps))
     assert cli.main(["selftest"]) == 0
     out = capsys.readouterr().out
     assert "5 passed, 0 failed" in out
