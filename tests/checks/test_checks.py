@@ -7,81 +7,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import gradlab
 from gradlab.networks.policies import GaussianPolicy
-from gradlab.runs.check_results import CheckResult
-from gradlab.systems import Linearization, LinearQuadratic, System, Transition, from_function
-from gradlab.tasks import Task
-
-DISCOUNT = 0.9
-
-
-class Linear(nn.Module):
-    """a = W s."""
-
-    def __init__(self, gain: float = -0.4, actions: int = 1) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, actions, bias=False)
-        nn.init.constant_(self.layer.weight, gain)
-
-    def forward(self, state: Tensor) -> Tensor:
-        return self.layer(state)
-
-
-class Quadratic(nn.Module):
-    """Q(s, a) = −size (|s|² + |a|²)."""
-
-    def __init__(self, size: float = 1.0) -> None:
-        super().__init__()
-        self.size = nn.Parameter(torch.tensor(size))
-
-    def forward(self, state: Tensor, action: Tensor) -> Tensor:
-        return -self.size * ((state**2).sum(1) + (action**2).sum(1))
-
-
-def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    speed = torch.tanh(s[:, 1:] + 0.3 * a[:, :1])
-    return torch.cat([s[:, :1] + 0.2 * speed, 0.9 * speed], 1), -(s**2).sum(1) - 0.1 * (a**2).sum(1)
-
-
-def draws(n: int, generator: torch.Generator) -> Tensor:
-    return torch.randn(n, 2, generator=generator, dtype=torch.float64)
-
-
-def task(system: System, **more: object) -> Task:
-    return Task("planted", system, None, draws, DISCOUNT, 6, **more)
-
-
-def findings(
-    system: System,
-    policy: nn.Module | None = None,
-    critic: nn.Module | None = None,
-    horizon: int = 6,
-    termination: str = "ignore",
-    **more: object,
-) -> tuple[CheckResult, ...]:
-    policy = Linear(actions=system.action_dim) if policy is None else policy
-    critic = Quadratic() if critic is None else critic
-    made = task(system, **more)
-    found = gradlab.measure(
-        made, policy, critic, horizon=horizon, starts=64, termination=termination
-    )
-    assert found.sanity is not None
-    return found.sanity
-
-
-def failed(found: tuple[CheckResult, ...]) -> dict[str, CheckResult]:
-    return {each.check: each for each in found if not each.passed}
-
-
-def only(found: tuple[CheckResult, ...], words: str) -> CheckResult:
-    """The one failed check whose name has these words, twins with θ in every action apart."""
-    (one,) = [
-        each for name, each in failed(found).items() if words in name and not name.endswith("_all")
-    ]
-    return one
+from gradlab.systems import Linearization, Transition, from_function
+from tests.checks.planted_faults import (
+    DISCOUNT,
+    Linear,
+    Quadratic,
+    failed,
+    findings,
+    only,
+    step,
+    task,
+)
 
 
 def test_a_sound_measurement_passes_every_check():
@@ -194,71 +134,6 @@ def test_gradients_that_are_exactly_zero_are_counted():
     found = findings(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
     assert "exactly 0 at h =" in only(found, "finite and non-zero").result
     assert "no gradient on" in only(found, "saturated").meaning
-
-
-def test_a_critic_that_holds_the_policys_theta_is_a_leak():
-    policy = Linear()
-
-    class Sharing(Quadratic):
-        def __init__(self) -> None:
-            super().__init__()
-            self.policy = policy
-
-        def forward(self, state: Tensor, action: Tensor) -> Tensor:
-            own = self.policy(state.to(self.policy.layer.weight)).to(state)
-            return super().forward(state, action - own)
-
-    before = policy.layer.weight.detach().clone()
-    found = only(findings(from_function(step, 2, 1), policy, Sharing()), "leaks")
-    assert "critic 1 changes" in found.result
-    assert "1 tensors are shared" in found.result
-    assert torch.equal(policy.layer.weight, before)
-
-
-def test_a_simulator_that_holds_the_policys_theta_is_a_leak():
-    policy = Linear()
-
-    def closed(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.no_grad():
-            own = policy(s.float()).double()
-        return step(s, a + 0.1 * own.to(a))
-
-    found = only(findings(from_function(closed, 2, 1), policy), "leaks")
-    assert "simulator changes when the policy's θ is moved" in found.result
-
-
-def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
-    def chaotic(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-        x = 3.99 * s * (1 - s)
-        return (x + 1e-3 * a).clamp(0.0, 1.0), -(s**2).sum(1)
-
-    def inside(n: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(n, 2, generator=generator, dtype=torch.float64)
-
-    hard = Task("chaos", from_function(chaotic, 2, 1), None, inside, DISCOUNT, 40)
-    found = gradlab.measure(hard, Linear(), Quadratic(), starts=64)
-    limited = only(found.sanity, "float32 against float64, true_dynamics at")
-    assert "precision-limited: yes" in limited.meaning
-    easy = findings(from_function(step, 2, 1))
-    assert not [each for each in failed(easy) if "float32" in each]
-
-
-def test_an_exploding_chain_says_from_which_step_on():
-    eye = torch.eye(2, dtype=torch.float64)
-    B = torch.ones(2, 1, dtype=torch.float64)
-    found = findings(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
-    text = only(found, "sensitivities").result
-    assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
-
-
-def test_a_critic_beyond_any_return_is_named():
-    found = only(findings(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
-    assert "beyond any return" in found.meaning
-
-
-def test_a_critic_that_drowns_the_rewards_is_named():
-    found = findings(from_function(step, 2, 1), critic=Quadratic(1e5))
-    assert "critic drowns everything else" in only(found, "scale of the terms").meaning
 
 
 def test_episodes_that_end_at_once_are_pointed_out_under_mask():

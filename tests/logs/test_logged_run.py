@@ -17,7 +17,6 @@ from gradlab.data.transitions import first
 from gradlab.errors import InputError
 from gradlab.logs import LogsRun, load, measure_logs
 from gradlab.logs.arguments import of_each_action
-from gradlab.logs.data import COLUMNS, read
 from gradlab.networks import checkpoint
 from gradlab.reporting import logs_page
 from gradlab.runs.jacobians import load as load_jacobians
@@ -26,6 +25,7 @@ from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.logs.sentences import verdict
 from tests.first_screens import check_first_screen
 from tests.logs.carts import STD, WEIGHT, fallen, falling, linear, noisy, recorded, task
+from tests.logs.columns import arrays
 
 DISCOUNT = task().discount
 OWN = f"""
@@ -59,13 +59,6 @@ def run() -> LogsRun:
 
 def told(run: LogsRun, about: str) -> list[str]:
     return [each.text for each in verdict(run) if each.about == about]
-
-
-def arrays(path: Path, **changed: np.ndarray) -> Path:
-    data = recorded(60, 12)
-    columns = {name: getattr(data, name).numpy() for name in COLUMNS if name != "episode"}
-    np.savez(path, **columns | {"episode": data.trajectory.numpy()} | changed)
-    return path
 
 
 def test_the_exact_model_is_supported_and_a_wrong_one_refuted() -> None:
@@ -218,38 +211,6 @@ def test_lengths_that_differ_are_told(run) -> None:
     found = measure_logs(data, noisy(), task().prior, discount=DISCOUNT, horizon=5)
     assert found.notes["left_out"] == 1
     assert "1 trajectories stop before" in told(found, "episodes")[0]
-
-
-def test_arrays_are_read_as_they_were(tmp_path) -> None:
-    data, found = recorded(60, 12), read(arrays(tmp_path / "logs.npz"))
-    for name in ("state", "action", "reward", "next_state", "trajectory", "step"):
-        assert torch.equal(getattr(found, name), getattr(data, name)), name
-    assert torch.equal(read(data.save(tmp_path / "logs.h5")).state, data.state)
-
-
-@pytest.mark.parametrize(
-    ("changed", "says"),
-    [
-        ({"reward": np.full(720, np.nan)}, "reward is not finite"),
-        ({"action": np.zeros(720)}, "action has shape"),
-        ({"episode": np.arange(720) * 0.5}, "episode"),
-        ({"state": np.array([object()])}, "no readable .npz"),
-    ],
-)
-def test_broken_arrays_are_refused(tmp_path, changed, says) -> None:
-    with pytest.raises(InputError, match=says):
-        read(arrays(tmp_path / "logs.npz", **changed))
-
-
-def test_files_that_hold_something_else_are_refused(tmp_path) -> None:
-    np.savez(tmp_path / "part.npz", state=np.zeros((3, 2)))
-    with pytest.raises(InputError, match=r"part.npz has no action"):
-        read(tmp_path / "part.npz")
-    (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match="no readable"):
-        read(tmp_path / "text.npz")
-    with pytest.raises(InputError, match="no such file"):
-        read(tmp_path / "none.npz")
 
 
 def test_the_command_writes_a_run(tmp_path, capsys) -> None:

@@ -15,32 +15,9 @@ from gradlab.networks.ensemble_jacobians import averaged_jacobians, jacobians
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems import LearnedSystem
-from gradlab.tasks import TASKS, linear_quadratic, pendulum, with_learned_prior
+from gradlab.tasks import linear_quadratic
 from gradlab.truth.reference import reference_gradients
-
-N, DS, DA = 40, 3, 2
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def model(
-    state_dim: int = DS, action_dim: int = DA, members: int = 4, reward: bool = True
-) -> GaussianEnsemble:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        made = GaussianEnsemble(state_dim, action_dim, members, (12, 12), reward=reward).double()
-    width = state_dim + reward
-    made.set_normalisers(
-        random(state_dim + action_dim),
-        random(state_dim + action_dim, seed=1).abs() + 0.5,
-        0.1 * random(width, seed=2),
-        random(width, seed=3).abs() + 0.1,
-    )
-    return made
-
+from tests.systems.ensembles import DA, DS, N, model, random
 
 STATE, ACTION = random(N, DS), random(N, DA, seed=1)
 
@@ -184,56 +161,6 @@ def test_estimators_differentiate_a_learned_system_as_autograd_does() -> None:
             want = reference_gradients(estimator, policy, as_starts(starts, 2))
             got = estimator.gradients(policy, starts)
             torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-10)
-
-
-def test_measure_takes_a_learned_prior_and_leaves_the_random_stream_alone() -> None:
-    task = replace(linear_quadratic(), prior=LearnedSystem(model(2, 1).float()))
-    torch.manual_seed(0)
-    policy, critic = Policy(2, 1, ()), QCritic(2, 1, (8,))
-    with torch.no_grad():
-        policy.network[-1].weight.copy_(torch.tensor([[-1.0, -1.5]]))
-        policy.network[-1].bias.zero_()
-    before = torch.get_rng_state()
-    table = gradlab.measure(task, policy, critic, horizon=3, starts=64).table()
-    assert torch.equal(torch.get_rng_state(), before)
-    model_rows = table[(table.estimator == "model") & (table.quantity == "variance")]
-    assert (model_rows.value > 0).all() and len(model_rows) == 4
-    unrolled = {"model", "mixed", "true_dynamics"}
-    assert set(table.estimator) == {"data"} | unrolled | {f"{name}_all" for name in unrolled}
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["path_tracking", "inverted_pendulum", "pendulum", "Hopper-v5", "Walker2d-v5", "Humanoid-v5"],
-)
-def test_a_learned_prior_ends_where_the_task_ends(name: str) -> None:
-    """On states that its simulator made, some of them terminal."""
-    task = TASKS[name]()
-    simulator = task.simulator
-    made = GaussianEnsemble(simulator.state_dim, simulator.action_dim, 2, (4,))
-    prior = with_learned_prior(task, made, elites=(1,)).prior
-    assert isinstance(prior, LearnedSystem) and prior.chosen == (1,)
-    state, alive = task.starts(64, torch.Generator().manual_seed(0)), []
-    for t in range(25):
-        push = 0.4 * random(64, simulator.action_dim, seed=t)
-        out = simulator.step(state, push.clamp(-0.4, 0.4))
-        state = out.state
-        want = task.alive(state) if task.alive else torch.ones(64, dtype=torch.bool)
-        assert torch.equal(out.alive, want)
-        assert (prior.alive is None) == (task.alive is None)
-        alive.append(want)
-        state = torch.where(want[:, None], state, task.starts(64, torch.Generator().manual_seed(t)))
-    assert torch.stack(alive).any()
-    assert name == "pendulum" or not torch.stack(alive).all()
-
-
-def test_a_model_of_other_dimensions_than_the_simulators_is_named() -> None:
-    for made, message in (
-        (model(3, 1), "prior has state_dim 3, but the simulator has 2"),
-        (model(2, 2), "prior has action_dim 2, but the simulator has 1"),
-    ):
-        with pytest.raises(InputError, match=message):
-            replace(pendulum(), prior=LearnedSystem(made))
 
 
 def broken(name: str, value: float, member: int = 2) -> GaussianEnsemble:
