@@ -10,7 +10,7 @@
     premises    whether there is anything to decide: reward, policy, model and critic
     states      states where gradients are taken: alive ones, which learned models have seen
 
-A check never stops a measurement: one that fails to run is itself a finding.
+A check never stops a measurement: one that fails to run has that for its result.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def finite(
     results = [_gradients(inspected, begin, cells)]
     for name, estimator in inspected.pathwise().items():
         more = _no_effect(name, estimator, inspected), _growth(name, estimator, inspected)
-        results += [finding for finding in more if finding is not None]
+        results += [result for result in more if result is not None]
     return results
 
 

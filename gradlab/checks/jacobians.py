@@ -34,7 +34,7 @@ VANISHING = 1e-12  # of the largest column
 
 
 def jacobians(inspected: Inspection) -> list[CheckResult]:
-    """One finding per system and kind of fault."""
+    """One result per system and kind of fault."""
     results = []
     for name, (system, path) in inspected.differentiated().items():
         results.append(_differences(name, system, path))
@@ -161,12 +161,12 @@ def _dead(action: str, without_reward: bool, states: int) -> str:
 
 
 def switches(inspected: Inspection) -> list[CheckResult]:
-    """One finding per estimator that differentiates a system by differences."""
+    """One result per estimator that differentiates a system by differences."""
     return [
-        finding
+        result
         for name, estimator in inspected.pathwise().items()
         if estimator.jacobians is not None and not estimator.jacobians.differentiable
-        if (finding := _flagged(name, inspected)) is not None
+        if (result := _flagged(name, inspected)) is not None
     ]
 
 

@@ -61,7 +61,7 @@ Floats = NDArray[np.float64]
 def premises(
     inspected: Inspection, task: Task, truth: Truth, begin: Starts, at: Starts
 ) -> list[CheckResult]:
-    """Those that fail, or one finding that none does.
+    """Those that fail, or one result that none does.
 
     Args:
         truth: of the measurement, whose own norm may be 0.

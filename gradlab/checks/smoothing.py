@@ -52,7 +52,7 @@ class Orders:
 
 
 def smoothing(inspected: Inspection, simulator: System) -> list[CheckResult]:
-    """One finding about the simulator; none with entropy, whose actions are augmented."""
+    """One result about the simulator; none with entropy, whose actions are augmented."""
     horizon = max(
         (estimator.tail.horizon for estimator in inspected.pathwise().values()), default=0
     )

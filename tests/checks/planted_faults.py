@@ -49,7 +49,7 @@ def task(system: System, **more: object) -> Task:
     return Task("planted", system, None, draws, DISCOUNT, 6, **more)
 
 
-def findings(
+def results(
     system: System,
     policy: nn.Module | None = None,
     critic: nn.Module | None = None,

@@ -17,8 +17,8 @@ from tests.checks.planted_faults import (
     Linear,
     Quadratic,
     failed,
-    findings,
     only,
+    results,
     step,
     task,
 )
@@ -26,7 +26,7 @@ from tests.checks.planted_faults import (
 
 def test_a_sound_measurement_passes_every_check():
     system = from_function(step, state_dim=2, action_dim=1)
-    found = findings(system, critic=Quadratic(4.0))
+    found = results(system, critic=Quadratic(4.0))
     assert failed(found) == {}
     names = " ".join(each.check for each in found)
     for check in ("against differences", "finite", "θ leaks", "float32", "scale", "realised"):
@@ -60,18 +60,18 @@ class Wrong:
 )
 def test_a_wrong_derivative_is_caught_in_its_block(block, label):
     wrong = Wrong(lambda out: replace(out, **{block: 1.01 * getattr(out, block)}))
-    found = only(findings(wrong), "against differences")
+    found = only(results(wrong), "against differences")
     assert f"most in {label}" in found.result
     assert "correct linearize" in found.meaning
 
 
 def test_a_wrong_derivative_moves_theta_where_it_should_not_be():
     wrong = Wrong(lambda out: replace(out, r_a=out.r_a + 1.0))
-    assert "differs from differences" in only(findings(wrong), "sits in the first").result
+    assert "differs from differences" in only(results(wrong), "sits in the first").result
 
 
 def test_a_dead_control_is_told_from_a_vanishing_one():
-    dead = only(findings(from_function(step, 2, 2)), "move nothing")
+    dead = only(results(from_function(step, 2, 2)), "move nothing")
     assert "∂f/∂a of action 1 is exactly 0 in 100% of" in dead.result
     assert "∂r/∂a" not in dead.result  # the reward still sees it
 
@@ -79,7 +79,7 @@ def test_a_dead_control_is_told_from_a_vanishing_one():
         after, reward = step(s, a)
         return after + 1e-14 * a[:, 1:], reward
 
-    found = only(findings(from_function(faint, 2, 2)), "move nothing")
+    found = only(results(from_function(faint, 2, 2)), "move nothing")
     assert "action 1 is under 1e-12 of the largest: vanishing" in found.result
     assert "exactly 0" not in found.result
 
@@ -89,7 +89,7 @@ def test_an_action_without_effect_on_any_reward_is_named():
         after, _ = step(s, a[:, :1])
         return after, -(s**2).sum(1) - 0.1 * a[:, 0] ** 2
 
-    found = findings(from_function(idle, 2, 2), action_names=("steer", "horn"))
+    found = results(from_function(idle, 2, 2), action_names=("steer", "horn"))
     assert "horn (action 1) has no effect on any reward within 6 steps" in " ".join(
         each.result for each in failed(found).values()
     )
@@ -131,7 +131,7 @@ def test_gradients_that_are_exactly_zero_are_counted():
             return super().forward(state, action.clamp(-0.1, 0.1))
 
     system = from_function(clipped, 2, 1)
-    found = findings(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
+    found = results(system, Linear(-5.0), Clipped(), action_limit=(0.1,))
     assert "exactly 0 at h =" in only(found, "finite and non-zero").result
     assert "no gradient on" in only(found, "saturated").meaning
 
@@ -141,8 +141,8 @@ def test_episodes_that_end_at_once_are_pointed_out_under_mask():
         return s.abs().amax(dim=1) < 0.3
 
     system = from_function(step, 2, 1, alive=near)
-    assert "at the first" in only(findings(system, termination="mask"), "realised").result
-    assert not [each for each in failed(findings(system)) if "realised" in each]
+    assert "at the first" in only(results(system, termination="mask"), "realised").result
+    assert not [each for each in failed(results(system)) if "realised" in each]
 
 
 def test_the_users_policy_is_left_bit_for_bit_with_a_graph_that_still_works():
@@ -162,7 +162,7 @@ def test_a_check_that_cannot_run_is_a_finding_and_stops_nothing():
                 raise RuntimeError("too many rows")
             return super().step(state, action, noise)
 
-    found = only(findings(Fragile(lambda out: out)), "Jacobians")
+    found = only(results(Fragile(lambda out: out)), "Jacobians")
     assert "could not be tried: too many rows" in found.result
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 import gradlab
 from gradlab.systems import LinearQuadratic, from_function
 from gradlab.tasks import Task
-from tests.checks.planted_faults import DISCOUNT, Linear, Quadratic, failed, findings, only, step
+from tests.checks.planted_faults import DISCOUNT, Linear, Quadratic, failed, only, results, step
 
 
 def test_a_critic_that_holds_the_policys_theta_is_a_leak():
@@ -24,7 +24,7 @@ def test_a_critic_that_holds_the_policys_theta_is_a_leak():
             return super().forward(state, action - own)
 
     before = policy.layer.weight.detach().clone()
-    found = only(findings(from_function(step, 2, 1), policy, Sharing()), "leaks")
+    found = only(results(from_function(step, 2, 1), policy, Sharing()), "leaks")
     assert "critic 1 changes" in found.result
     assert "1 tensors are shared" in found.result
     assert torch.equal(policy.layer.weight, before)
@@ -38,7 +38,7 @@ def test_a_simulator_that_holds_the_policys_theta_is_a_leak():
             own = policy(s.float()).double()
         return step(s, a + 0.1 * own.to(a))
 
-    found = only(findings(from_function(closed, 2, 1), policy), "leaks")
+    found = only(results(from_function(closed, 2, 1), policy), "leaks")
     assert "simulator changes when the policy's θ is moved" in found.result
 
 
@@ -54,23 +54,23 @@ def test_a_chaotic_chain_is_precision_limited_and_an_easy_one_is_not():
     found = gradlab.measure(hard, Linear(), Quadratic(), starts=64)
     limited = only(found.sanity, "float32 against float64, true_dynamics at")
     assert "precision-limited: yes" in limited.meaning
-    easy = findings(from_function(step, 2, 1))
+    easy = results(from_function(step, 2, 1))
     assert not [each for each in failed(easy) if "float32" in each]
 
 
 def test_an_exploding_chain_says_from_which_step_on():
     eye = torch.eye(2, dtype=torch.float64)
     B = torch.ones(2, 1, dtype=torch.float64)
-    found = findings(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
+    found = results(LinearQuadratic(1e4 * eye, B, eye, eye[:1, :1], 0 * eye), horizon=12)
     text = only(found, "sensitivities").result
     assert "beyond the range of float32 from t = 11 on" in text  # √2 · 10^{4 (t − 1)}
 
 
 def test_a_critic_beyond_any_return_is_named():
-    found = only(findings(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
+    found = only(results(from_function(step, 2, 1), critic=Quadratic(1e4)), "size of the critic")
     assert "beyond any return" in found.meaning
 
 
 def test_a_critic_that_drowns_the_rewards_is_named():
-    found = findings(from_function(step, 2, 1), critic=Quadratic(1e5))
+    found = results(from_function(step, 2, 1), critic=Quadratic(1e5))
     assert "critic drowns everything else" in only(found, "scale of the terms").meaning

@@ -46,7 +46,7 @@ def task(alive=None, prior=None):
     return Task("planted", system, prior, draws, DISCOUNT, 3, state_names=names)
 
 
-def findings(of, termination="mask", starts=64, **rest):
+def results(of, termination="mask", starts=64, **rest):
     profile = gradlab.measure(
         of, policy(), Quadratic(), horizon=2, starts=starts, termination=termination, **rest
     )
@@ -68,22 +68,22 @@ def clocked(end):
 
 
 def test_visited_states_past_an_end_are_counted_under_mask_alone():
-    found = findings(clocked(5))[ALIVE]
+    found = results(clocked(5))[ALIVE]
     alive = int(found.result.split()[0])
     assert found.passed and f"of {64 * 8} states are alive, in 64 of 64 groups" in found.result
     assert alive / 512 == pytest.approx(1 - DISCOUNT**5, abs=0.05)
-    assert ALIVE not in findings(clocked(5), termination="ignore")
+    assert ALIVE not in results(clocked(5), termination="ignore")
 
 
 def test_a_policy_that_leaves_early_fails_the_check_and_one_that_leaves_at_once_is_refused():
     early = replace(clocked(1), discount=0.95)
-    found = findings(early, starts=256)[ALIVE]
+    found = results(early, starts=256)[ALIVE]
     assert not found.passed and "of 2048 states are alive" in found.result
     assert int(found.result.split()[0]) / 2048 == pytest.approx(0.05, abs=0.02)
     with pytest.raises(InputError, match=r"of 32 visited states are alive, in [0-3] of 4 groups"):
-        findings(replace(early, discount=0.98), starts=4)
+        results(replace(early, discount=0.98), starts=4)
     with pytest.raises(InputError, match=r"of 8 visited states are alive"):
-        findings(replace(early, discount=0.98), starts=8, law="visited", truth="matched")
+        results(replace(early, discount=0.98), starts=8, law="visited", truth="matched")
 
 
 def test_groups_count_once_and_zero_weights_are_not_alive():
@@ -107,30 +107,30 @@ def learned(center=(1.0, 1.0), spread=0.5, seed=0):
 
 
 def test_states_of_another_policy_than_the_datas_are_counted_with_the_furthest_coordinate():
-    seen = findings(task(prior=learned()), "ignore")[f"{SEEN}, prior model"]
+    seen = results(task(prior=learned()), "ignore")[f"{SEEN}, prior model"]
     assert seen.passed and seen.result.startswith("0.0% of 512 states")
-    far = findings(task(prior=learned((1.0, 9.0))), "ignore")[f"{SEEN}, prior model"]
+    far = results(task(prior=learned((1.0, 9.0))), "ignore")[f"{SEEN}, prior model"]
     assert not far.passed and far.result.startswith("100.0% of 512 states")
     assert "furthest: speed, " in far.result
     # Visited states go down to 0: those below 1 − 5 · 0.1 are unseen, some of the first steps not.
-    part = findings(task(prior=learned(spread=0.1)), "ignore")[f"{SEEN}, prior model"]
+    part = results(task(prior=learned(spread=0.1)), "ignore")[f"{SEEN}, prior model"]
     share = float(part.result.split("%")[0])
     assert not part.passed and 30 < share < 90
-    at_starts = findings(task(prior=learned(spread=0.1)), "ignore", law="start")
+    at_starts = results(task(prior=learned(spread=0.1)), "ignore", law="start")
     assert at_starts[f"{SEEN}, prior model"].passed
 
 
 def test_only_states_that_are_alive_and_models_that_know_their_data_are_judged():
-    kept = findings(task(lambda s: s[:, 0] > 0.6, learned(spread=0.1)), starts=256)
+    kept = results(task(lambda s: s[:, 0] > 0.6, learned(spread=0.1)), starts=256)
     assert kept[f"{SEEN}, prior model"].passed
     fresh = GaussianEnsemble(2, 2, 2, (4,), reward=True).double()
-    assert not [name for name in findings(task(prior=LearnedSystem(fresh)), "ignore")
+    assert not [name for name in results(task(prior=LearnedSystem(fresh)), "ignore")
                 if name.startswith(SEEN)]  # fmt: skip
 
 
 def test_both_of_two_models_are_judged():
     both = TwoModels(learned(), learned((9.0, 1.0), seed=1))
-    found = findings(task(prior=both), "ignore")
+    found = results(task(prior=both), "ignore")
     parts = [found[f"{SEEN}, prior model, part {k}"].passed for k in (1, 2)]
     assert parts == [True, False]
 

@@ -61,7 +61,7 @@ class Quadratic(nn.Module):
         return -(action**2)[:, 0] - (state**2)[:, 0]
 
 
-def finding(place: Tensor) -> CheckResult:
+def result(place: Tensor) -> CheckResult:
     system = Step()
     made = Task("planted", system, None, lambda n, g: starts(place)[:n], 0.9, 4)  # type: ignore[arg-type]
     policy = nn.Linear(1, 1).double()
@@ -74,7 +74,7 @@ def finding(place: Tensor) -> CheckResult:
 
 def test_a_jump_inside_every_stencil_is_counted_and_fails_the_check() -> None:
     on_it = PLACE + torch.tensor([0.0, 1e-15], dtype=torch.float64)  # different starts
-    found = finding(on_it)
+    found = result(on_it)
     assert not found.passed
     assert found.result.startswith("1.56% of 128 Jacobians flagged (2), in 2 of 32 samples")
     assert "first at step 0" in found.result
@@ -83,5 +83,5 @@ def test_a_jump_inside_every_stencil_is_counted_and_fails_the_check() -> None:
 
 @pytest.mark.parametrize("distance", [1e-8, 1e-7, 1e-3])
 def test_a_jump_that_a_smaller_step_does_not_reach_is_none(distance: float) -> None:
-    found = finding(PLACE - distance * torch.tensor([1.0, 1.01], dtype=torch.float64))
+    found = result(PLACE - distance * torch.tensor([1.0, 1.01], dtype=torch.float64))
     assert found.passed and found.result.startswith("0.00% of 128 Jacobians flagged (0)")
