@@ -32,7 +32,7 @@ from gradlab.data.noise import stream
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.assembly import assembled
-from gradlab.measurement.bounds import theory
+from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.realised_gains import Stepping, realised_gains
@@ -68,7 +68,7 @@ def stages(n: int) -> dict[str, float]:
     marks.append(time.process_time())
     examine(Subject(task, setting, given, [critic], chosen, truth, measured.at, measured.cells))
     marks.append(time.process_time())
-    theory(setting, chosen, truth.horizon)
+    measured_bounds(setting, chosen, truth.horizon)
     marks.append(time.process_time())
     names = ("truth", "estimators", "realised", "checks", "bounds")
     taken = [late - early for early, late in itertools.pairwise(marks)]

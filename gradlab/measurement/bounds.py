@@ -49,7 +49,9 @@ VARIANCE = "RP Prop 5.4"
 Floats = NDArray[np.float64]
 
 
-def theory(setting: Setting, chosen: Mapping[str, Estimator], steps: int | None) -> Bounds | None:
+def measured_bounds(
+    setting: Setting, chosen: Mapping[str, Estimator], steps: int | None
+) -> Bounds | None:
     """Bounds of every estimator that some theorem is about; None where there is nothing to bound.
 
     Args:

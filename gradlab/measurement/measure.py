@@ -26,12 +26,11 @@ from gradlab.gradients.other_critics import Critics
 from gradlab.gradients.rollout import noise_mode
 from gradlab.measurement.assembly import assembled, configuration, predictions, truth_values
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
-from gradlab.measurement.bounds import theory
+from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.laws import Law, TruthKind
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.one_step import Question
-from gradlab.measurement.one_step import consequence as stepped
+from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.progress import Progress, silent
@@ -151,7 +150,9 @@ class _Found:
         )  # fmt: skip
         sanity = examine(subject)
         matched = self.truth.admissible and not asked.objective
-        bounds = theory(asked.setting, asked.chosen, self.truth.horizon if matched else None)
+        bounds = measured_bounds(
+            asked.setting, asked.chosen, self.truth.horizon if matched else None
+        )
         self.progress("checks", 1, 1)
         return replace(profile, sanity=sanity, theory=bounds)
 
@@ -159,7 +160,7 @@ class _Found:
         """One step along every gradient, with slices of the return."""
         asked = self.asked
         question = Question(asked.setting, self.truth, asked.objective)
-        made = stepped(question, asked.chosen, judged_cells(profile), self.progress)
+        made = one_step_improvement(question, asked.chosen, judged_cells(profile), self.progress)
         return replace(profile, consequence=made)
 
     def attribution(self, profile: Profile, horizons: Sequence[int] | None) -> Profile:

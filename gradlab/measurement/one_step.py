@@ -55,7 +55,7 @@ class Question:
     objective: bool
 
 
-def consequence(
+def one_step_improvement(
     question: Question,
     estimators: Mapping[str, Estimator],
     cells: Sequence[Cell],

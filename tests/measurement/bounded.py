@@ -10,7 +10,7 @@ from gradlab import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts, as_starts
-from gradlab.measurement.bounds import theory
+from gradlab.measurement.bounds import measured_bounds
 from gradlab.runs.bounds import Bound, Bounds
 from gradlab.systems import LinearQuadratic
 from gradlab.systems.system import System
@@ -81,12 +81,12 @@ class World:
     def setting(self, starts: Starts) -> Setting:
         return Setting(self.simulator, self.policy, starts, self.gamma, H)
 
-    def theory(self, actions: str) -> Bounds:
+    def bounds_of(self, actions: str) -> Bounds:
         chosen = {
             "model": self.estimator(self.model, actions),
             "mixed": self.estimator(self.simulator, actions),
         }
-        found = theory(self.setting(as_starts(self.starts, len(self.A))), chosen, T)
+        found = measured_bounds(self.setting(as_starts(self.starts, len(self.A))), chosen, T)
         assert found is not None
         return found
 

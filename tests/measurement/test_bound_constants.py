@@ -12,7 +12,7 @@ import torch
 
 from gradlab import Estimator, Tail
 from gradlab.gradients.starts import as_starts
-from gradlab.measurement.bounds import theory
+from gradlab.measurement.bounds import measured_bounds
 from gradlab.statistics.bounds.constants import Derivatives, growth_rate
 from gradlab.systems import LinearQuadratic
 from tests.measurement.bounded import H, Quadratic, T, World, named
@@ -21,7 +21,7 @@ from tests.measurement.bounded import H, Quadratic, T, World, named
 def test_constants_are_those_of_the_matrices_to_rounding():
     for seed in range(20):
         world = World(seed)
-        found = world.theory("first").constants
+        found = world.bounds_of("first").constants
         closed, model = world.A + world.B @ world.W, world.A_ + world.B_ @ world.W
         size = lambda x: np.linalg.norm(x, 2)  # noqa: E731
         known = {
@@ -61,7 +61,7 @@ def test_the_growth_of_sensitivities_is_the_smallest_rate_that_bounds_them():
 def test_lipschitz_constants_of_derivatives_never_exceed_the_known_ones():
     for seed in range(20):
         world = World(seed)
-        found = world.theory("first").constants
+        found = world.bounds_of("first").constants
         curvature = 2 * np.linalg.norm(world.Q + world.W.T @ world.R @ world.W, 2)
         assert found["model, MPG Thm 2: L_grad_f"] <= 1e-6
         assert 0.2 * curvature <= found["model, MPG Thm 2: L_grad_r"] <= curvature * (1 + 1e-6)
@@ -72,7 +72,7 @@ def test_a_steep_system_is_said_not_to_meet_the_assumptions():
     world = World(3)
     steep = 1.3 * world.simulator.A / np.linalg.norm(world.A, 2)
     world.simulator = replace(world.simulator, A=steep)
-    found = named(world.theory("first"))
+    found = named(world.bounds_of("first"))
     for theorem in ("RP Prop 5.8", "DDPPO Thm 1"):
         assert not found[theorem].applies
         assert "measured" in found[theorem].sentence
@@ -83,9 +83,9 @@ def test_a_steep_system_is_said_not_to_meet_the_assumptions():
 def test_the_surrogates_horizon_is_that_of_the_measured_errors():
     """Prop 5.10 with l = ln 1/γ: h* solves (2/3) l h e^{(2/3) l h} = argument, by bisection."""
     world = World(1)
-    theory = world.theory("first")
-    sentence = named(theory)["RP Prop 5.8"].sentence
-    f, v = (theory.constants[f"model, RP Prop 5.8: epsilon_{each}"] for each in "fv")
+    bounds = world.bounds_of("first")
+    sentence = named(bounds)["RP Prop 5.8"].sentence
+    f, v = (bounds.constants[f"model, RP Prop 5.8: epsilon_{each}"] for each in "fv")
     rate = -np.log(world.gamma)
     argument = 2 / 3 * rate ** (4 / 3) * (v / f) ** (2 / 3)
     known = scipy.optimize.brentq(lambda w: w * np.exp(w) - argument, 0, 50) * 3 / (2 * rate)
@@ -102,7 +102,7 @@ def test_the_exact_critic_has_no_error():
     step = np.hstack([A, B])
     exact = scipy.linalg.block_diag(world.Q, world.R) + g * step.T @ P @ step
     world.critic = Quadratic(torch.from_numpy(exact))
-    found = world.theory("first").constants
+    found = world.bounds_of("first").constants
     for name in ("model, MPG Thm 2: B_qs", "model, MPG Thm 2: B_qa"):
         assert found[name] < 1e-6 < found["model, MPG Thm 2: B_Qs"]
     assert found["mixed, MAAC Lemma A.1: epsilon_Q"] < 1e-6
@@ -119,7 +119,7 @@ def test_a_wrong_reward_enters_the_bounds():
     for states, name in ((world.model, "model"), (world.simulator, "mixed")):
         (bound,) = [
             each
-            for each in world.theory("first").bounds
+            for each in world.bounds_of("first").bounds
             if each.estimator == name and each.theorem in ("MPG Thm 2", "MAAC Lemma A.1")
         ]
         bias = world.bias(states, "first")
@@ -130,13 +130,13 @@ def test_a_wrong_reward_enters_the_bounds():
     later = torch.stack(
         [world.starts @ torch.linalg.matrix_power(closed, t).T @ cost for t in range(1, H)]
     )
-    found = world.theory("first").constants
+    found = world.bounds_of("first").constants
     wanted = later.norm(dim=2).max().item()
     assert found["model, MPG Thm 2: B_delta_r"] == pytest.approx(wanted, rel=1e-10)
 
 
 def test_the_minimum_is_the_brute_force_one():
-    found = World(7).theory("first").bounds
+    found = World(7).bounds_of("first").bounds
     for bound in (each for each in found if each.quantity == "bias"):
         assert bound.values[bound.best] == np.nanmin(bound.values)
 
@@ -145,6 +145,6 @@ def test_without_a_truth_or_a_model_there_is_nothing_to_bound():
     world = World(1)
     begin = as_starts(world.starts, len(world.A))
     own = {"true": Estimator(world.simulator, world.simulator, "first", Tail(3, None, 0.9))}
-    assert theory(world.setting(begin), own, T) is None
+    assert measured_bounds(world.setting(begin), own, T) is None
     chosen = {"model": world.estimator(world.model, "first")}
-    assert theory(world.setting(begin), chosen, None) is None
+    assert measured_bounds(world.setting(begin), chosen, None) is None

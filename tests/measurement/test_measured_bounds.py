@@ -14,7 +14,7 @@ import gradlab
 from gradlab import Estimator, Tail
 from gradlab.gradients.horizons import horizon_gradients
 from gradlab.gradients.starts import as_starts
-from gradlab.measurement.bounds import theory
+from gradlab.measurement.bounds import measured_bounds
 from gradlab.runs.bound_comparison import absence
 from gradlab.runs.bounds import Bound, Bounds
 from gradlab.storage.codec import arrays, decoded
@@ -31,7 +31,7 @@ def test_no_bound_that_applies_is_violated_by_the_exact_bias(actions):
             "model": world.bias(world.model, actions),
             "mixed": world.bias(world.simulator, actions),
         }
-        for bound in world.theory(actions).bounds:
+        for bound in world.bounds_of(actions).bounds:
             if not bound.applies or bound.quantity != "bias":
                 continue
             applied[bound.theorem] = applied.get(bound.theorem, 0) + 1
@@ -59,7 +59,7 @@ def test_the_variance_bound_is_not_exceeded_where_it_applies(actions):
     checked = 0
     for seed in range(16):
         world = World(seed)
-        bound = named(world.theory(actions))["RP Prop 5.4"]
+        bound = named(world.bounds_of(actions))["RP Prop 5.4"]
         variance = exact_variance(world, actions)
         assert bound.quantity == "variance" and bound.estimator == "model"
         assert np.isnan(bound.values[0])  # printed: 0, which the variance exceeds
@@ -83,7 +83,7 @@ def test_the_variance_bound_gives_away_no_more_than_its_constants_at_one_step(pa
     world.model, world.A = replace(world.simulator), np.ones((1, 1))
     weight = 1.0 if part == "critic" else 0.0
     world.critic = Quadratic(torch.diag(torch.tensor([0.0, weight], dtype=torch.float64)))
-    bound = named(world.theory("all"))["RP Prop 5.4"]
+    bound = named(world.bounds_of("all"))["RP Prop 5.4"]
     variance = exact_variance(world, "all")
     assert bound.applies
     assert bound.values[1] / variance[1] == pytest.approx(4 * loose, rel=1e-9)
@@ -94,7 +94,7 @@ def test_a_start_with_a_weight_has_its_square_in_the_variance_bound():
     begin = as_starts(world.starts, len(world.A))
     chosen = {"model": world.estimator(world.model, "all")}
     one, nine = (
-        theory(world.setting(each), chosen, T)
+        measured_bounds(world.setting(each), chosen, T)
         for each in (begin, replace(begin, weight=3 * begin.weight))
     )
     ratio = named(nine)["RP Prop 5.4"].values[1:] / named(one)["RP Prop 5.4"].values[1:]
@@ -104,7 +104,7 @@ def test_a_start_with_a_weight_has_its_square_in_the_variance_bound():
 def test_a_steep_model_has_no_variance_bound_that_applies_and_still_has_numbers():
     world = World(3)
     world.model = replace(world.model, A=1.3 * world.model.A / np.linalg.norm(world.A_, 2))
-    bound = named(world.theory("first"))["RP Prop 5.4"]
+    bound = named(world.bounds_of("first"))["RP Prop 5.4"]
     assert not bound.applies and "of the model along the policy" in bound.sentence
     assert np.isfinite(bound.values[1:]).all()
 
@@ -130,7 +130,7 @@ def test_a_model_that_overflows_has_no_bound_says_so_and_stops_nothing():
         "mixed": world.estimator(world.simulator, "first"),
     }
     begin = as_starts(world.starts, len(world.A))
-    found = theory(world.setting(begin), chosen, T)
+    found = measured_bounds(world.setting(begin), chosen, T)
     assert found is not None
     assert named(found)["MAAC Lemma A.1"].applies
     assert named(found)["RP Prop 5.4"].quantity == "variance"

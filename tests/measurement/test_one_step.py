@@ -15,7 +15,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.tail import Tail
-from gradlab.measurement.one_step import JUDGES, Question, consequence, halves
+from gradlab.measurement.one_step import JUDGES, Question, halves, one_step_improvement
 from gradlab.runs.one_step import (
     LINEAR,
     TRUTH,
@@ -68,7 +68,9 @@ def estimators(simulator, policy) -> dict[str, Estimator]:
 def found():
     question = asked()
     made = estimators(question.setting.simulator, question.setting.policy)
-    return question, consequence(question, made, [("wrong", 5), ("right", 3), ("right", 5)])
+    return question, one_step_improvement(
+        question, made, [("wrong", 5), ("right", 3), ("right", 5)]
+    )
 
 
 def test_a_step_changes_the_return_by_what_the_closed_form_says(found):
@@ -126,7 +128,7 @@ def test_to_first_order_a_share_is_the_cosine_with_the_gradient_of_what_is_reali
     estimator = Estimator(
         question.setting.simulator, question.setting.simulator, "all", Tail(3, None, GAMMA)
     )
-    steps = consequence(question, {"short": estimator}, [("short", 3)])
+    steps = one_step_improvement(question, {"short": estimator}, [("short", 3)])
     assert steps is not None
     making = question.setting.starts.states[: N // 2]
     short = estimator.mean_gradient(question.setting.policy, making)
@@ -148,7 +150,9 @@ def test_intervals_of_gains_cover_under_noise():
         begin = as_starts(states, 2)
         question = replace(question, setting=replace(question.setting, starts=begin))
         truth = question.truth
-        steps = consequence(question, estimators(world(), question.setting.policy), [("right", 0)])
+        steps = one_step_improvement(
+            question, estimators(world(), question.setting.policy), [("right", 0)]
+        )
         assert steps is not None
         s = torch.eye(2).double()
         g = (truth.first.gradients[: N // 2, :, None] * states[: N // 2, None]).mean(dim=0)
@@ -166,11 +170,11 @@ def test_no_truth_no_groups_and_zero_gradients_have_no_consequence():
     question = asked()
     made = estimators(question.setting.simulator, question.setting.policy)
     none = replace(question.truth, status="none", first=None)
-    assert consequence(replace(question, truth=none), made, [("right", 3)]) is None
-    assert consequence(question, made, []) is None
+    assert one_step_improvement(replace(question, truth=none), made, [("right", 3)]) is None
+    assert one_step_improvement(question, made, []) is None
     mixed = replace(question.setting.starts, group=torch.arange(N) % 4)
     assert (
-        consequence(
+        one_step_improvement(
             replace(question, setting=replace(question.setting, starts=mixed)), made, [("right", 3)]
         )
         is None
