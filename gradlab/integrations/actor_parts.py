@@ -1,4 +1,4 @@
-"""What an integration finds in somebody else's trainer and hands to the probe."""
+"""The parts of another library's trainer that an integration hands to the probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a backward pass, heard without a line in the loop.
+"""The end of a backward pass, detected without a line in the loop.
 
     forward pass → a hook on its output's gradient → the engine's callback when all gradients are in
 

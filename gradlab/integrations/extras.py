@@ -6,5 +6,5 @@ from gradlab.errors import InputError
 
 
 def missing(package: str, extra: str) -> InputError:
-    """What is raised where `package` cannot be imported."""
+    """The error where `package` cannot be imported."""
     return InputError(f"{package} is not installed: pip install 'gradlab[{extra}]'")

@@ -124,7 +124,7 @@ class Gaussian(nn.Module):
 
 @final
 class Q(nn.Module):
-    """The critic that the actor's loss asks, in the environment's units of action and reward."""
+    """The critic of the actor's loss, in the environment's units of action and reward."""
 
     def __init__(
         self, critic: Any, count: int, features: Features, box: Box, normalizer: Any
@@ -145,7 +145,7 @@ class Q(nn.Module):
 
 
 def parts_of(model: BaseAlgorithm) -> Parts:
-    """What to watch of a model.
+    """The parts of a model that are watched.
 
     Raises:
         InputError: the model has no policy gradient, or one that is not known here.

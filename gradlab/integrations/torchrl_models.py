@@ -51,7 +51,7 @@ class Acting(nn.Module):
 
 @final
 class Q(nn.Module):
-    """The critic that the actor's loss asks: of several the least, TD3's first.
+    """The critic of the actor's loss: of several the least, TD3's first.
 
     Args:
         stacked: parameters of all critics along the first axis; None: the network has its own.
@@ -79,7 +79,7 @@ class Q(nn.Module):
 
 
 def parts_of(trainer: Any) -> Parts:
-    """What to watch of a trainer.
+    """The parts of a trainer that are watched.
 
     Raises:
         InputError: its loss has no actor, or no optimiser steps it here.

@@ -1,4 +1,4 @@
-"""What the probe may spend: a share of the time that passes, measured on the probe itself.
+"""The probe's budget: a share of the time that passes, measured on the probe itself.
 
     own ≤ share · elapsed            own: seconds inside the probe, setting it up included;
                                      elapsed: since its first update
@@ -66,7 +66,7 @@ class Budget:
         return now
 
     def look(self) -> bool:
-        """May this update be looked at? Counts it where it may."""
+        """Whether this update may be measured; counts it where it may."""
         if self._looks >= GRACE:
             price = self._always / self._looks
             if self._always + price > ALWAYS * self.share * (self.elapsed + price):
@@ -76,7 +76,7 @@ class Budget:
 
     @property
     def wait(self) -> float:
-        """Seconds that must pass before another update may be looked at."""
+        """Seconds that must pass before another update may be measured."""
         price = self._always / max(self._looks, 1)
         return (self._always + price) / (ALWAYS * self.share) - price - self.elapsed
 

@@ -1,12 +1,12 @@
-"""The critic beside the policy: does it move, how far in a step, and what spoils it?
+"""The critic beside the policy: whether it moves, how far in a step, and the origin of its NaN.
 
     |∂L/∂φ| before every fourth step of its optimiser,   |Δφ| / |φ| of every eighth
 
-Of all others one tensor says whether they are finite. φ is what `critic_optimizer` steps,
-the policy's own tensors left out. Where one optimiser steps both, the gradient is looked at with
-the policy's, before it is clipped. The rows of a batch in which a critic loses the finite numbers
-are those of its last differentiated pass, by a forward hook that keeps the inputs and the gradient
-that arrived until the step is over.
+Of all other steps one tensor is tested for numbers that are not finite. φ is what
+`critic_optimizer` steps, the policy's own tensors left out. Where one optimiser steps both, the
+gradient is measured with the policy's, before it is clipped. The rows of a batch in which a critic
+loses the finite numbers are those of its last differentiated pass, by a forward hook that keeps the
+inputs and the gradient that arrived until the step is over.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from gradlab.probe.origin import rows_text
 from gradlab.probe.policy_calls import inert, passing
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
-LOOK, STRIDE = 4, 2  # steps to one that is looked at; of these, to one whose length is
+LOOK, STRIDE = 4, 2  # steps to one that is measured; of these, to one whose length is
 YOUNG = 2  # stretches of a critic that has learnt nothing yet
 UNSEEN = "which sample is not known: give the critic's module, too"
 
 
 def parameters_of(optimizer: Any, policy: nn.Module) -> list[nn.Parameter]:
-    """What an optimiser steps beside the policy."""
+    """The parameters that an optimiser steps beside the policy's."""
     own = {id(p) for p in policy.parameters()}
     return [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
 
@@ -124,10 +124,10 @@ class Critic:
         self._open: Numbers | None = None
 
     def see(self, due: bool) -> bool:
-        """The gradient is there: is it finite? Not asked on an accelerator.
+        """Whether the gradient is finite; True on an accelerator, where it is not tested.
 
         Args:
-            due: whether there is time to look at it.
+            due: whether there is time to measure it.
         """
         size = self._statistics.pulse()
         self.growth.add(size)
@@ -137,12 +137,12 @@ class Critic:
         return finite(self._open)
 
     def before_step(self) -> None:
-        """Keep φ, where the step is one to look at."""
+        """Keep φ, where the step is one to measure."""
         if self._open is not None and self._looks % STRIDE == 0:
             self._statistics.before_step()
 
     def after_step(self) -> None:
-        """One more, looked at where its gradient was."""
+        """One more step, measured where its gradient was."""
         self.steps += 1
         if self._open is not None:
             self._statistics.after_step()

@@ -1,4 +1,4 @@
-"""What a probe does next and when, in one line for log, page and terminal.
+"""The probe's next measurement and its time, in one line for log, page and terminal.
 
 start: 0.29 s, within 5% after 6 seconds of training
 task: first measurement in about 4 minutes
@@ -50,7 +50,7 @@ class Due:
 
 
 def overdrawn(budget: Budget) -> str:
-    """What setting up has cost beyond the share, and from when on the share holds again."""
+    """The cost of setting up beyond the share, and from when on the share holds again."""
     if not budget.spent > budget.share:
         return ""
     again = span(budget.own / budget.share)

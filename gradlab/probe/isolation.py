@@ -71,12 +71,12 @@ def say(what: str) -> None:
 
 
 def warn(what: str, error: Exception) -> None:
-    """Say what has failed."""
+    """Warn of a failure."""
     say(f"{what}; training goes on ({type(error).__name__}: {error})")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """What torch.compile, DataParallel or DistributedDataParallel was given."""
+    """The module inside torch.compile, DataParallel or DistributedDataParallel."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
     found: nn.Module = getattr(module, "_orig_mod", module)

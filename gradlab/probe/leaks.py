@@ -1,8 +1,8 @@
-"""Does the policy's update reach the prior model?
+"""Leaks: policy updates that reach the prior model.
 
 The model's parameters are those of the modules that the task's prior holds as attributes (a
 `LearnedSystem` its ensemble); a function's closure cannot be looked into. A model that is trained
-by its own loss in its own optimiser is nobody's business here.
+by its own loss in its own optimiser is no leak.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ModelGradients:
 
 
 def _path(policy: nn.Module, stepped: set[int], shared: int, model: int, task: Task | None) -> str:
-    """What the updates reach, and which states, Jacobians, actions and tail are measured."""
+    """The tensors that updates move, and which states, Jacobians, actions and tail are measured."""
     own = [p for p in policy.parameters() if p.requires_grad]
     moved = len(own) if not stepped else sum(id(p) in stepped for p in own)
     others = len(stepped - {id(p) for p in own})

@@ -1,4 +1,4 @@
-"""What a row of "measured" says about one fresh path of the simulator under the policy.
+"""Columns of "measured" from one fresh path of the simulator under the policy.
 
 A, B of the simulator → growth of ∂s_t/∂s_0 = M_{t−1} ⋯ M_0;   A, B of the model in use (the
 prior, learned or not; else the simulator) → error, lost and dead entries;   rewards, critic

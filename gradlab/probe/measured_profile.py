@@ -1,4 +1,4 @@
-"""What a row of "measured" says about gradients: cells, choice, weights, growth, the critic's part.
+"""Columns of "measured" from gradients: cells, choice, weights, growth, the critic's part.
 
 shared truth → data, model, mixed, true_dynamics by horizon → the parts of `choose` and of the
 verdict that a running loop can use; the rest costs more than these and is left to `measure`
@@ -155,7 +155,7 @@ def _sampling(profile: Profile, horizon: int, batch: int) -> dict[str, float]:
 
 
 def _critic_gap(profile: Profile, horizon: int) -> dict[str, Any]:
-    """How far the critic's bias exceeds half of the model gradient's, paired."""
+    """Excess of the critic's bias over half of the model gradient's, paired."""
     if "model" not in profile.estimators:
         return {}
     critic, model = (
@@ -177,7 +177,7 @@ def _sign(profile: Profile) -> dict[str, int]:
 
 
 def _over_data(profile: Profile, horizon: int) -> dict[str, float]:
-    """What the longest horizon loses against no derivative of any dynamics, paired."""
+    """Loss of the longest horizon against no derivative of any dynamics, paired."""
     name = judged_estimator(profile)
     if name is None or "data" not in profile.estimators or horizon == 0:
         return {}

@@ -1,4 +1,4 @@
-"""What the loop knows and the gradients do not show: the critic's loss and the return of episodes.
+"""Numbers that the loop notes and gradients do not show: the critic's loss, returns of episodes.
 
 Means of what was noted since the last row stand beside the norms, so that a gradient that falls
 ill can be seen with the critic that feeds it.

@@ -1,11 +1,11 @@
-"""What the policy is asked and what it answers, by a forward hook that changes neither.
+"""Inputs and outputs of the policy, by a forward hook that changes neither.
 
     saturated: |a_j − centre_j| ≥ (1 − 10⁻³) · limit_j      there tanh and clips pass no gradient on
     attenuation: mean of 1 − ((a_j − centre_j) / limit_j)²   what a tanh passes on
 
 Only forward passes that are differentiated count, one in an update and not in every update: acting
 without gradients costs one comparison. The hook keeps the last input and the gradient that arrived
-at the last output until the update has been looked at, as references and without their graphs, so
+at the last output until the update has been measured, as references and without their graphs, so
 that an origin of NaN can be sought.
 """
 
@@ -62,10 +62,10 @@ def as_it_is(answer: Any) -> Any:
 
 @dataclass(frozen=True)
 class Watched:
-    """Whose forward passes are looked at: the policy's, or those of what a loop calls instead.
+    """The module whose forward passes are measured: the policy, or what a loop calls instead.
 
     Attributes:
-        module: its inputs have one row per sample; of several outputs the first one is looked at.
+        module: its inputs have one row per sample; of several outputs the first one counts.
         limits: of the actions; None: unknown.
         action: of the module's output, [N, da], in the units of the limits.
     """
@@ -76,7 +76,7 @@ class Watched:
 
 
 def inert(*_: object) -> None:
-    """What copies of a watched policy have in the place of the hook."""
+    """The inert hook of a watched policy's copies."""
 
 
 @final
@@ -93,7 +93,7 @@ class Watch:
         self._rows = 0
         self.actions = 0  # da, once an action has been seen
         self.counting = True  # whether the next pass is counted
-        self.on = True  # whether this update is looked at
+        self.on = True  # whether this update is measured
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         # A compiler asks first, so that it need not guard what comes after.
@@ -103,7 +103,7 @@ class Watch:
             begun = self.budget.clock()
             self._see(args, output)
             self.budget.pay(begun)
-        except Exception as error:  # the user's forward pass goes on; the probe tells it later
+        except Exception as error:  # the user's forward pass goes on; the probe reports it later
             self.error = error
 
     def __deepcopy__(self, memo: object) -> Any:
@@ -118,7 +118,7 @@ class Watch:
         return len(self.inputs[0]) if self.inputs and self.inputs[0].ndim else None
 
     def release(self) -> None:
-        """Let go of the last input: the update has been looked at."""
+        """Let go of the last input: the update has been measured."""
         self.inputs, self.arrived = (), None
 
     def row(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a measurement on the task will cost, known before it is made.
+"""The price of a measurement on the task, before it is made.
 
     price = 1.5 · T · (linearized + checked) + 0.05 s
 

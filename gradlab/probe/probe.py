@@ -1,4 +1,4 @@
-"""`gradlab.Probe`: are the gradients of a training loop any good? Asked while it runs.
+"""`gradlab.Probe`: the quality of a training loop's gradients, measured while it runs.
 
     probe = gradlab.Probe(policy, optimizer, log="run.h5")
     for step in ...:
@@ -8,7 +8,7 @@
 At every update: norms of gradients before clipping, |Δθ|/|θ|, what is not finite, saturated
 actions. Now and then, as the budget allows: products of successive gradients (signal against
 noise), and with a task and a critic, bias and variance by horizon. The loop computes the same bits
-as without a probe, and whatever fails in here is told once and costs the loop nothing more.
+as without a probe; a failure in here is reported once and costs the loop nothing more.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ Logs = str | Path | Log | Sequence["Logs"] | None
 
 @final
 class Probe:
-    """Watches a policy's gradients from outside.
+    """Measures a policy's gradients from outside.
 
     Args:
-        policy: the module whose gradients are looked at; frozen parameters are passed over until
-            they are thawed.
+        policy: the module whose gradients are measured; frozen parameters are skipped until they
+            are thawed.
         optimizer: its updates are measured by its step hooks; None: no update ratios, and one
             update is all that is marked with the same step.
         task: adds bias and variance by horizon, Jacobians and growth, on copies.
         critic: (state, action) → [N], the tail of these gradients on a task; with its optimiser
-            also looked at beside the policy, so that the sample of a NaN is named. A module is
+            also measured beside the policy, so that the sample of a NaN is named. A module is
             copied; a function is called as it is, so it must change nothing.
-        critic_optimizer: its steps are looked at, too: a critic that does not move, whose rate is
+        critic_optimizer: its steps are measured, too: a critic that does not move, whose rate is
             too large, or whose gradient explodes. Where one optimiser steps both, give it twice.
         log: path of a run file (readable while it is written), a function that takes one dict of
             plain numbers per row, several of these, or None.
@@ -146,7 +146,7 @@ class Probe:
         self, *, critic_loss: float | Tensor | None = None,
         episode_return: float | Tensor | None = None,
     ) -> None:  # fmt: skip
-        """What the loop knows besides, at any time: rows have the means since the last one.
+        """Numbers of the loop's own, at any time: rows have the means since the last one.
 
         Args:
             critic_loss: of one update, a number or a tensor of one.
@@ -158,7 +158,7 @@ class Probe:
 
     @property
     def alarms(self) -> list[Alarm]:
-        """What was told."""
+        """The alarms that were reported."""
         return self.alarm_log.alarms
 
     @property
@@ -184,7 +184,7 @@ class Probe:
             self._handles = self._attached()
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
-        """Do something of the probe's; where it fails, say so once and switch the probe off."""
+        """Call a part of the probe; where it fails, warn once and switch the probe off."""
         if self.off:
             return None
         try:
@@ -294,7 +294,7 @@ class _Marked:
 
 @final
 class Unplugged:
-    """A probe's copy or pickle, of an agent that holds one: it may be asked, and does nothing."""
+    """A probe's copy or pickle, of an agent that holds one: calls are allowed and do nothing."""
 
     off, spent, alarms = True, 0.0, ()
 

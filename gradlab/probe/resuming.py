@@ -24,7 +24,7 @@ NEW = "log to a new file"
 
 @dataclass(frozen=True)
 class Earlier:
-    """What a log holds already.
+    """The content of a log.
 
     Attributes:
         updates, alarms: so far; own, elapsed: seconds of the probe and of the loop.
@@ -39,7 +39,7 @@ class Earlier:
 
 
 def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> Earlier:
-    """What the run at `path` holds, that a probe with this head wants to go on in.
+    """The content of the run at `path`, for a probe with this head that goes on in it.
 
     Raises:
         InputError: it is no probe's, another policy's or task's, or of another version.

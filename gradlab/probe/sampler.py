@@ -65,7 +65,7 @@ class Bursts:
         return self._burst is not None
 
     def see(self, scale: Tensor | None, inputs: Sequence[Tensor]) -> None:
-        """The gradient as the backward pass left it, and what the policy was asked."""
+        """The gradient as the backward pass left it, and the policy's inputs."""
         if self._burst is not None:
             with self.budget.paying(burst=True) as price:
                 self._burst.see(scale, inputs)
@@ -114,7 +114,7 @@ class Bursts:
 
 @final
 class FirstPrice:
-    """What a first measurement will cost, found as soon as the budget allows finding it."""
+    """The price of a first measurement, found as soon as the budget allows finding it."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -133,7 +133,7 @@ class FirstPrice:
 
     @property
     def least(self) -> float:
-        """Seconds that finding it and a measurement take at least: this one looks at more."""
+        """Seconds that finding it and a measurement take at least."""
         return UNTRIED if self._trial is None else 2 * self._trial
 
 

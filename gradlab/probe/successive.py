@@ -109,7 +109,7 @@ class Burst:
         self._old, self._new, self._seen = self._new, self._old, False
 
     def row(self) -> dict[str, Any]:
-        """What the burst found."""
+        """The burst's row."""
         x = torch.stack(self._products).cpu().numpy()
         y = torch.stack(self._squares).cpu().numpy()
         again = Repeats.of([None if each is None else each.cpu().numpy() for each in self._samples])

@@ -1,4 +1,4 @@
-"""What is asked of a task, and what earlier answers have seen; light to import beside a loop."""
+"""The subject of measurements on a task, and their memory; light to import beside a loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 10  # horizon of the profile
 
 @dataclass(frozen=True)
 class Past:
-    """What earlier measurements have seen.
+    """The memory of earlier measurements.
 
     Attributes:
         reward_max: the largest |reward|.
@@ -40,7 +40,7 @@ class Past:
 
 @dataclass(frozen=True)
 class Question:
-    """What is measured: a task and, for anything about gradients, the critic of its tail."""
+    """The subject of measurements: a task and, for those of gradients, the critic of its tail."""
 
     task: Task
     critic: nn.Module | None
@@ -52,7 +52,7 @@ class Question:
 
     @property
     def nothing(self) -> Past:
-        """What is known before the first measurement."""
+        """The memory before the first measurement."""
         return Past()
 
 

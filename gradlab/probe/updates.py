@@ -1,12 +1,12 @@
-"""The events of an update, in their order, and what the probe does at each.
+"""The events of an update, in their order, and the probe's work at each.
 
     enter → look → (clipping, by the user) → before_step → after_step: over
 
-`look` finds the gradient as the backward pass left it; where the user marks nothing, the optimiser
+`look` reads the gradient as the backward pass left it; where the user marks nothing, the optimiser
 is about to step (or, where a closure makes the gradient, has stepped) and the gradient may have
-been clipped (column `marked`). Without an optimiser an update is over when the next one is looked
-at. Steps that a gradient scaler skips are no updates; whether a fused optimiser skips one is known
-on its device only, so that on an accelerator these count, but their gradients do not.
+been clipped (column `marked`). Without an optimiser an update is over when the next one begins.
+Steps that a gradient scaler skips are no updates; whether a fused optimiser skips one is known on
+its device only, so that on an accelerator these count, but their gradients do not.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from gradlab.probe.sampler import Bursts, Measurements
 from gradlab.probe.update_statistics import Numbers, UpdateStatistics, finite
 
 ROW = 100  # updates between two rows
-LEAST = 10  # looks in a row, where updates are passed over: a row costs more than these
+LEAST = 10  # measured updates in a row, where others are skipped: a row costs more than these
 BATCH = 256  # N′ where the loop's own is not seen
-STRIDE = 4  # updates to one whose step and actions are looked at, which cost most
-PULSE = 4  # updates passed over to one whose gradient's size is taken: each costs 40 µs
+STRIDE = 4  # updates to one whose step and actions are measured, which cost most
+PULSE = 4  # skipped updates to one whose gradient's size is taken: each costs 40 µs
 WATCHED = 3  # marked passes whose operations are watched after a gradient was lost
 WATCHES = 30  # such passes in a run: each takes several times as long
 PATIENCE = 1000  # marked passes without the end of an update, after which something is wrong
 
-THROWN = 100  # gradients thrown away without a step, after which it is told
+THROWN = 100  # gradients thrown away without a step, after which an alarm is raised
 
 LOST_CRITIC = "non-finite critic gradient"
 ORIGIN = "origin of a non-finite gradient"
@@ -113,7 +113,7 @@ class Updates:
         self._waiting = 0  # marked passes since an update ended
         self._thrown = 0  # of these: that began without a gradient
         self._growth = Growth("exploding gradient", "policy's", in_a_row=OF_A_POLICY)
-        self._due = budget.look()  # whether it is looked at or passed over
+        self._due = budget.look()  # whether it is measured or skipped
         self._marked = False
         self._batch = BATCH
         self._watching = self._watches = 0
@@ -142,7 +142,7 @@ class Updates:
             self.budget.pay(begun)
             return
         self.step, self._marked, self._seen, self._scaled = step, marked, True, scale is not None
-        # What is not looked at is asked whether it is finite, by one tensor.
+        # Of a skipped update one tensor is tested for numbers that are not finite.
         size = self._pulse() if scale is None else 0.0
         if self._due or not isfinite(size):
             self._open = self._statistics.gradient(scale)
@@ -198,10 +198,10 @@ class Updates:
 
     def _look_at(self, critic: Critic) -> None:
         if not critic.see(self._due and not self._rest) and self.log.due(LOST_CRITIC, self.count):
-            self._tell(LOST_CRITIC, critic.passes.lost())
+            self._report(LOST_CRITIC, critic.passes.lost())
 
     def _alert(self, scale: Tensor | None) -> bool:
-        """Was the gradient lost while updates are passed over? Then this one is looked at."""
+        """Whether the gradient was lost while updates are skipped; this one is measured then."""
         if scale is not None or self._rest % PULSE or isfinite(self._pulse(PULSE)):
             return False
         self._rest, self._due = 0, True
@@ -213,7 +213,7 @@ class Updates:
         return size
 
     def _stretch(self) -> None:
-        """So many updates are over, looked at or not."""
+        """A stretch of updates is over, measured or not."""
         for each in (self._growth, None if self.critic is None else self.critic.growth):
             alarm = None if each is None else each.stretch()
             if alarm is not None:
@@ -237,7 +237,7 @@ class Updates:
     def _mark(self, finder: Finder | None) -> None:
         self.models.after()
         if finder is not None and finder.found:
-            self._tell(OPERATION, f"{finder.found}, in the pass that was marked")
+            self._report(OPERATION, f"{finder.found}, in the pass that was marked")
         self._waiting += 1
         if self._thrown == THROWN:
             self.log.report(thrown_away(THROWN), self.count, self.step)
@@ -300,7 +300,7 @@ class Updates:
         self._filed = self._file("vitals", row | self.notes.row() | spent)
 
     def rest(self) -> None:
-        """Nothing is looked at any more, nor held."""
+        """Measure no more and hold nothing."""
         self.watch.on = False
         self.watch.release()
 
@@ -311,7 +311,7 @@ class Updates:
         self.file_vitals(ended=True)
 
     def _waits(self, ended: bool) -> str:
-        """What is due, or was not reached, in words."""
+        """The measurements that are due, or were not reached, in words."""
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
         found = [each for each in wanted if each is not None]
         words = [each.missed(self.budget) if ended else str(each) for each in found]
@@ -340,7 +340,7 @@ class Updates:
         return whole
 
     def _lost(self, sizes: Numbers) -> None:
-        """A gradient that is not finite; an accelerator is asked once per row only."""
+        """A gradient that is not finite; on an accelerator it is tested once per row only."""
         self._watching = WATCHED
         self.log.report(lost_now(sizes, self.log.names), self.count, self.step)
         if not self.log.due(ORIGIN, self.count):
@@ -349,9 +349,9 @@ class Updates:
             words = replayed(self.watch.watched.module, self.watch.inputs, self.watch.arrived)
         except Exception as error:  # a policy that cannot be copied, or not called again
             words = f"the policy's passes could not be made again ({type(error).__name__}: {error})"
-        self._tell(ORIGIN, words)
+        self._report(ORIGIN, words)
 
-    def _tell(self, kind: str, words: str) -> None:
+    def _report(self, kind: str, words: str) -> None:
         message = f"{words}: mend that operation, or leave the sample out"
         self.log.report(Alarm(kind, message), self.count, self.step)
 

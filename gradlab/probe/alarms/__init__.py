@@ -1,1 +1,1 @@
-"""Alarms: tests on the rows of a probe, each with its sentence."""
+"""Alarms: tests on the rows of a probe, each with its message."""

@@ -1,9 +1,9 @@
-"""What the probe writes: the tables of its log.
+"""The tables of a probe's log.
 
 vitals       every so many updates: norms, update ratios, non-finite counts, saturation, cost
 successive   products of successive gradients: is there a signal in the noise?
 measured     with a task: bias and variance by horizon, choice, Jacobians, growth, critic
-alarms       what was told, in words
+alarms       alarms that were reported, in words
 """
 
 from __future__ import annotations

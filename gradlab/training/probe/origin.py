@@ -28,7 +28,7 @@ MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high"
 
 @dataclass(frozen=True)
 class _Made:
-    """What an update was made of."""
+    """The inputs of an update."""
 
     iteration: int
     batch: Batch

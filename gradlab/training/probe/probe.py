@@ -1,14 +1,14 @@
-"""The probe of a training run: are the gradients of every seed any good, at a stated cost?
+"""The probe of a training run: the quality of every seed's gradients, at a stated cost.
 
-The instrument of `gradlab.Probe` for policies that are trained side by side: what every update
-shows is read for all seeds in one pass, products of successive gradients now and then for all of
+The instrument of `gradlab.Probe` for policies that are trained side by side: statistics of
+updates are read for all seeds in one pass, products of successive gradients now and then for all of
 them, and bias and variance by horizon for one seed after the other. Budget, alarms and columns are
 those of `gradlab.probe`; every alarm names its seed.
 
 The run computes the same bits with it as without. What it writes depends on the clock: a run that
 is resumed goes on with a new account of time, and measures at other iterations than one that was
-never stopped. What was written before stays. Where anything in here fails, it says so once and
-the training goes on without it.
+never stopped. Rows that were written before stay. Where anything in here fails, one warning says
+so and the training goes on without it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROW = 10  # rows of the run's own record to one of vitals
 
 
 def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Table]:
-    """What a probed run writes beside its own tables; nothing where no budget is given."""
+    """The tables of a probed run beside its own; none where no budget is given."""
     if settings.probe_budget is None:
         return {}
     seeds = range(settings.first_seed, settings.first_seed + settings.seeds)
@@ -57,7 +57,7 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
 
 
 def attributes(learner: Learner) -> dict[str, Attribute]:
-    """What readers of these tables need; nothing where no budget is given."""
+    """Attributes for readers of these tables; none where no budget is given."""
     if learner.settings.probe_budget is None:
         return {}
     return probe_tables.attributes(names(learner))
@@ -107,7 +107,7 @@ class Probing:
             self._attempt(self._instruments.see, action)
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> Any:
-        """Do something of the probe's; where it fails, say so once and switch the probe off."""
+        """Call a part of the probe; where it fails, warn once and switch the probe off."""
         try:
             return work(*given)
         except Exception as error:  # nothing in here may stop the training
@@ -121,7 +121,7 @@ class Probing:
 
 @final
 class _Instruments:
-    """What looks, and when. Its errors are the caller's to catch."""
+    """The instruments and their times. Their errors are the caller's to catch."""
 
     def __init__(self, run: Run, journal: Journal, budget: Budget) -> None:
         self.run, self.budget = run, budget
@@ -173,7 +173,7 @@ class _Instruments:
             self._measured()
 
     def _remember(self, k: int) -> None:
-        """What an origin would be sought with."""
+        """Keep the state that an origin is sought with."""
         begun = self.budget.clock()
         self.origins.add(k - 1)
         self.budget.pay(begun)

@@ -1,4 +1,4 @@
-"""Is there a signal in the noise of one batch's policy gradient? Asked for all seeds at once.
+"""The signal in the noise of one batch's policy gradient, of all seeds at once.
 
     x_j = g_j · g_{j+1},  y_j = |g_j|²        per seed (`gradlab.statistics.successive`)
 
@@ -30,7 +30,7 @@ PART = 0.25  # of the budget: what is left is for the measurements, which are de
 
 @final
 class SeedSignals:
-    """Asks now and then, as the budget allows.
+    """Measures now and then, as the budget allows.
 
     Args:
         layers: names of the weights, which come first among the gradients.

@@ -1,0 +1,127 @@
+"""A probe that fails, a kill and Ctrl-C leave the training and its rows whole."""
+
+import shutil
+import signal
+import warnings
+
+import numpy as np
+import pytest
+
+from gradlab.probe.alarm_log import AlarmLog
+from gradlab.probe.budget import Budget
+from gradlab.storage.journal import read
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.probe import horizons, probe, seed_rows
+from gradlab.training.probe.signal import SeedSignals
+from gradlab.training.probe.update_statistics import SeedStatistics
+from tests.training.probed_runs import SMALL, row, same_runs, task, wild
+
+BROKEN = [
+    (probe._Instruments, "__init__"), (probe._Instruments, "before"),
+    (probe._Instruments, "see"), (probe._Instruments, "over"), (SeedStatistics, "see"),
+    (probe._Instruments, "file_window"), (SeedStatistics, "rows"), (SeedSignals, "rows"),
+    (seed_rows.SeedRows, "file"), (AlarmLog, "report"),
+    (horizons.Made, "add"), (probe.SeedMeasurements, "row"), (Budget, "look"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory):
+    return train(row("td3"), task(), tmp_path_factory.mktemp("plain") / "run.h5", **SMALL)
+
+
+@pytest.mark.parametrize(("place", "name"), BROKEN)
+def test_a_probe_that_fails_says_so_once_and_training_goes_on(
+    tmp_path, monkeypatch, untouched, place, name
+):
+    def fails(*given, **more):
+        raise ZeroDivisionError("planted")
+
+    if name == "report":  # an alarm is needed to see it fail
+        saturated = lambda policy: policy.network[-3].bias.fill_(50.0)  # noqa: E731
+        wild(monkeypatch, 0, saturated)
+        untouched = train(row("td3"), task(), tmp_path / "plain.h5", **SMALL)
+    if place is not probe.SeedMeasurements:
+        monkeypatch.setattr(probe.SeedMeasurements, "row", lambda self: None)
+    monkeypatch.setattr(place, name, fails)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    ours = [str(each.message) for each in told if "planted" in str(each.message)]
+    assert len(ours) == 1 and "training goes on" in ours[0]
+    same_runs(untouched, path)
+    if place is probe.SeedMeasurements:  # all else goes on
+        assert read(path).groups["probe_vitals"]["looked"].values.sum() == 30
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_row_of_a_wrong_shape_switches_the_probe_off_and_leaves_the_run_readable(
+    tmp_path, monkeypatch, untouched
+):
+    rows = SeedStatistics.rows
+
+    def misshapen(self):
+        together, own = rows(self)
+        return together, [each | {"layer_norm": np.zeros(3)} for each in own]
+
+    monkeypatch.setattr(SeedStatistics, "rows", misshapen)
+    with pytest.warns(RuntimeWarning, match="gradlab's probe is off"):
+        path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL, probe_budget=1.0)
+    same_runs(untouched, path)
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_killed_run_goes_on_and_loses_nothing_that_was_logged(tmp_path, monkeypatch):
+    wild(monkeypatch, 1, lambda policy: policy.network[-3].bias.fill_(50.0))
+    options = SMALL | {"iterations": 120, "probe_budget": 1.0}
+
+    def copy(stage, done, total):  # what a kill after iteration 115 would leave
+        if done == 115:
+            for end in (".h5.journal", ".resume.safetensors"):
+                shutil.copy(tmp_path / f"whole{end}", tmp_path / f"dead{end}")
+
+    whole = train(row("td3"), task(), tmp_path / "whole.h5", **options, progress=copy)
+    dead = tmp_path / "dead.h5"
+    before = read(dead).groups
+    assert before["probe_vitals"]["update"].values.tolist() == [40, 50, 80, 100]
+    train(row("td3"), task(), dead, **options, resume=True)
+    same_runs(whole, dead)
+    after = read(dead).groups
+    for table in ("vitals", "successive", "horizons"):
+        numbers, kept = (
+            groups[f"probe_{table}"]["update"].values.tolist() for groups in (after, before)
+        )
+        assert set(kept) <= set(numbers)
+    looked = dict(
+        zip(
+            after["probe_vitals"]["update"].values.tolist(),
+            after["probe_vitals"]["looked"].values.tolist(),
+            strict=True,
+        )
+    )
+    assert looked == {40: 20, 50: 5, 80: 15, 100: 10, 120: 10}
+    first, second = (groups["probe_alarms"] for groups in (before, after))
+    count = len(first["number"].values)
+    assert count and second["number"].values.tolist()[:count] == list(range(count))
+    assert second["message"].values.tolist()[:count] == first["message"].values.tolist()
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_ctrl_c_keeps_the_open_window_and_the_run_goes_on(tmp_path, monkeypatch, untouched):
+    update = Learner.update
+
+    def pressed(self, iteration, batch):
+        if iteration == 44:
+            signal.raise_signal(signal.SIGINT)
+        return update(self, iteration, batch)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "update", pressed)
+        with pytest.raises(KeyboardInterrupt, match="after 45 iterations is saved"):
+            train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0)
+    cut = train(row("td3"), task(), tmp_path / "cut.h5", **SMALL, probe_budget=1.0, resume=True)
+    same_runs(untouched, cut)
+    found = read(cut).groups["probe_vitals"]
+    assert found["update"].values.tolist() == [40, 45, 50, 60]
+    assert found["looked"].values.tolist() == [20, 3, 2, 5]

@@ -1,0 +1,178 @@
+"""The instruments of a training's probe: statistics, signal, measurements in turn."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from gradlab.data.replay import Batch
+from gradlab.probe import sampler
+from gradlab.probe.budget import Budget
+from gradlab.storage.journal import read
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.probe import measurements as probe_measures
+from gradlab.training.probe import probe
+from gradlab.training.probe.signal import PAIRS, SeedSignals
+from gradlab.training.probe.update_statistics import SeedStatistics
+from gradlab.training.settings import Settings
+from tests.training.probed_runs import ARMS, SMALL, filled, row, task
+
+
+def learner_and_batch(clip, **settings):
+    learner = Learner(row("td3", clip=clip), task(), Settings(seeds=2, **settings))
+    generator = torch.Generator().manual_seed(3)
+    parts = [torch.randn(2, 16, n, generator=generator) for n in (3, 2, 1, 3)]
+    ended = torch.zeros(2, 16)
+    return learner, Batch(parts[0], parts[1], parts[2][..., 0], parts[3], ended)
+
+
+def test_vitals_are_those_of_each_policy_on_its_own():
+    learner, batch = learner_and_batch(clip=1e-3, precision="float64")
+    batch = replace(batch, **{k: v.double() for k, v in vars(batch).items() if v is not None})
+    with torch.no_grad():  # half of the first action beyond its limit
+        learner.policy.parameters[2][:, :, 0] *= 40
+    before = [learner.policy_of(seed).double() for seed in range(2)]
+    theta = learner.policy.copied().parameters
+    vitals = SeedStatistics(learner)
+    learner.watch = vitals.see
+    vitals.before(0)
+    learner.update(0, batch)
+    vitals.after()
+    together, rows = vitals.rows()
+    assert together["looked"] == together["watched"] == 1
+    for seed, policy in enumerate(before):
+        critic = learner.critic_of(seed).double()
+        action = policy(batch.state[seed])
+        (-critic(batch.state[seed], action).mean()).backward()
+        named = dict(policy.named_parameters())
+        order = [named[name] for name in probe.names(learner)]
+        norms = np.array([p.grad.norm().item() for p in order])
+        np.testing.assert_allclose(rows[seed]["layer_norm"], norms, rtol=1e-6)
+        assert rows[seed]["grad_norm"] == pytest.approx(math.hypot(*norms), rel=1e-6)
+        assert rows[seed]["grad_norm"] > 1e-2  # not the clipped one
+        pairs = zip(learner.policy.parameters, theta, strict=True)
+        ratios = [float((p.detach()[seed] - q[seed]).norm() / q[seed].norm()) for p, q in pairs]
+        np.testing.assert_allclose(rows[seed]["layer_ratio"], ratios, rtol=1e-8)
+        limit = torch.tensor([2.0, 1.0])
+        share = (action.abs() >= 0.999 * limit).double().mean(0)
+        np.testing.assert_allclose(rows[seed]["saturation"], share, rtol=1e-12)
+        assert 0 < share[0] < 1
+
+
+def test_a_batch_that_is_used_again_is_one_look_at_the_actions():
+    learner, batch = learner_and_batch(clip=None)
+    vitals = SeedStatistics(learner)
+    learner.watch = vitals.see
+    for iteration in range(8):
+        if iteration % 2 == 0:
+            vitals.before(iteration // 4)
+        learner.update(iteration, batch)
+        if iteration % 2 == 0:
+            vitals.after()
+    together, _ = vitals.rows()
+    assert (together["looked"], together["watched"]) == (4, 2)
+
+
+def test_the_signal_is_that_of_the_mean_gradient_over_replay(tmp_path):
+    run = filled(tmp_path, batch=3)
+    everything = run.replay.sample(
+        (torch.arange(len(run.replay)) + 0.5).expand(2, -1) / len(run.replay)
+    )
+    mean = run.learner.policy_gradients(60, everything, run.learner.draws)
+    true = torch.cat([g.flatten(1) for g in mean], 1).square().sum(1).numpy()
+    signals = SeedSignals(run, ["one", "two", "three"], Budget(1.0, lambda: 0.0))
+    found = []
+    for iteration in range(100):
+        run.iteration = iteration
+        found.append([[each["signal"], each["energy"]] for each in signals.rows(0.0)])
+    found = np.array(found)
+    error = found.std(0) / math.sqrt(len(found))
+    assert (abs(found.mean(0) - true[:, None])[:, 0] < 4 * error[:, 0]).all()
+    # There is noise to be told from it: the squares alone are far too large.
+    assert ((found.mean(0) - true[:, None])[:, 1] > 8 * error[:, 1]).all()
+
+
+def test_a_signal_is_worked_out_from_each_seeds_own_products(tmp_path, monkeypatch):
+    run, generator = filled(tmp_path), torch.Generator().manual_seed(1)
+    shapes = [(2, 4, 6), (2, 6, 2), (2, 1, 6), (2, 1, 2)]
+    fed = [
+        [0.3 + torch.randn(*shape, generator=generator) for shape in shapes]
+        for _ in range(PAIRS + 1)
+    ]
+    for gradients in fed:
+        gradients[0][1, 2] = 0.0
+    queue = iter(fed)
+    monkeypatch.setattr(SeedSignals, "_gradients", lambda self, j: next(queue))
+    rows = SeedSignals(run, ["one", "two"], Budget(1.0, lambda: 0.0)).rows(0.0)
+    flat = torch.stack([torch.cat([g.flatten(1) for g in each], 1).double() for each in fed])
+    x, y = (flat[:-1] * flat[1:]).sum(2).mean(0), flat.square().sum(2).mean(0)
+    for seed in range(2):
+        assert rows[seed]["signal"] == pytest.approx(float(x[seed]), rel=1e-9)
+        assert rows[seed]["energy"] == pytest.approx(float(y[seed]), rel=1e-9)
+        assert (rows[seed]["pairs"], rows[seed]["columns"]) == (PAIRS, 10)
+    assert [each["dead_inputs"] for each in rows] == [0, 1]
+    assert rows[1]["dead_where"] == "one: 2"
+
+
+def test_no_more_than_its_part_of_the_budget_goes_into_signals(tmp_path, monkeypatch):
+    run, now = filled(tmp_path), [0.0]
+    budget = Budget(0.1, lambda: now[0])
+    budget.begin()
+    signals = SeedSignals(run, ["one", "two"], budget)
+
+    def gradients(self, j):
+        now[0] += 0.5 / (PAIRS + 1)
+        return [torch.ones(2, 2, 2)] * 2
+
+    monkeypatch.setattr(SeedSignals, "_gradients", gradients)
+    asked = 0
+    for _ in range(2000):
+        now[0] += 0.1
+        asked += signals.rows(0.5 / (PAIRS + 1)) is not None
+        assert signals.own <= 0.25 * 0.1 * now[0] + 1e-9
+    assert asked == 10  # of 0.5 s, in 205 s
+
+
+def test_seeds_are_measured_in_turn_on_the_model_that_they_have_learned(tmp_path):
+    options = SMALL | {"iterations": 30, "warmup": 300, "log_every": 15}
+    path = train(
+        ARMS["learned"], replace(task(), prior=None), tmp_path / "run.h5", **options,
+        probe_budget=1.0,
+    )  # fmt: skip
+    found = read(path).groups["probe_measured"]
+    error = found["jacobian_error"].values
+    assert np.isfinite(error).tolist() == [[True, False], [False, True]]
+    assert (error[np.isfinite(error)] > math.log(1e-3)).all()  # it is no copy of the world
+    assert np.isfinite(found["bias2"].values[0, 0, 1]).all()  # "model", all horizons
+    assert np.isfinite(found["lyapunov"].values).sum() == 2
+
+
+def test_seeds_take_turns_and_wait_for_what_a_measurement_costs(tmp_path, monkeypatch):
+    run, now = filled(tmp_path, seeds=3), [0.0]
+    budget = Budget(0.1, lambda: now[0])
+    budget.begin()
+    run.lost[1] = True
+
+    def slow(question, policy, batch, update, past):
+        now[0] += 2.0 if past.checks else 1.0
+        return {"starts": 64.0}, replace(past, count=past.count + 1, sound=True)
+
+    monkeypatch.setattr(sampler, "trial_price", lambda question, policy: 0.0)
+    monkeypatch.setattr(sampler, "first_price", lambda question, policy: 2.0)
+    monkeypatch.setattr(sampler, "measured", slow)
+    measurements = probe_measures.SeedMeasurements(run, budget)
+    made = []
+    for _ in range(1000):
+        now[0] += 0.1
+        found = measurements.row()
+        assert budget.own <= 0.1 * now[0] + 1e-9
+        if found is not None:
+            made.append((round(now[0]), found[0], found[1]["seconds"]))
+    assert [member for _, member, _ in made] == [0, 2] * 3
+    # The first two of either seed are checked, 2 s, a tenth of 20; the next is expected to cost as
+    # much, the one after it 1 s.
+    assert [at for at, _, _ in made] == [20, 40, 60, 80, 99, 100]
+    assert [seconds for *_, seconds in made] == pytest.approx([2.0] * 4 + [1.0] * 2)
