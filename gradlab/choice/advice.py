@@ -25,9 +25,9 @@ NEEDED = ("gamma", "epsilon_f", "epsilon_v", "L_f", "L_pi")
 
 def advice(profile: Profile, among: Candidates) -> tuple[Advice, ...]:
     """For the judged estimator, or whichever estimator a theorem was computed for."""
-    found = [_rp(profile, among), _maac(profile, among), _lyapunov(profile)]
+    horizons = [_rp(profile, among), _maac(profile, among), _lyapunov(profile)]
     growth = _growth(profile, among)
-    return tuple(found if growth is None else [*found, growth])
+    return tuple(horizons if growth is None else [*horizons, growth])
 
 
 def _rp(profile: Profile, among: Candidates) -> Advice:
@@ -50,10 +50,10 @@ def _rp(profile: Profile, among: Candidates) -> Advice:
 
 def _maac(profile: Profile, among: Candidates) -> Advice:
     bounds = () if profile.theory is None else profile.theory.bounds
-    own = [each for each in bounds if each.theorem == MAAC and each.estimator in among.names]
-    if not own:
+    lemma = [each for each in bounds if each.theorem == MAAC and each.estimator in among.names]
+    if not lemma:
         return Advice(MAAC, None, False, _missing(profile))
-    bound = min(own, key=lambda each: each.estimator != among.judged)  # the judged one's, if any
+    bound = min(lemma, key=lambda each: each.estimator != among.judged)  # the judged one's, if any
     why = f"{bound.sentence}, for {bound.estimator}"
     return Advice(MAAC, bound.best if bound.best >= 0 else None, bound.applies, why)
 

@@ -35,7 +35,7 @@ def singles(profile: Profile, cells: Iterable[Cell]) -> Singles:
     return found
 
 
-def at_batch(profile: Profile, batch: int, known: Singles) -> Profile:
+def at_batch(profile: Profile, batch: int, measured: Singles) -> Profile:
     """The profile as if it had been measured for batches of N′ = `batch`.
 
     Cosines of one batch are lost (not finite) where `known` does not have their moments.
@@ -47,10 +47,10 @@ def at_batch(profile: Profile, batch: int, known: Singles) -> Profile:
     q = profile.quantities.index("mse")
     for e, h in np.argwhere(profile.count[:, q] > 0):
         cell = profile.estimators[e], profile.horizons[h]
-        for quantity, estimate in _anew(profile, cell, batch, known).items():
+        for quantity, estimate in _anew(profile, cell, batch, measured).items():
             at = e, profile.quantities.index(quantity), h
-            found = interval(quantity, estimate)
-            numbers = estimate.value, found.se, found.low, found.high
+            ends = interval(quantity, estimate)
+            numbers = estimate.value, ends.se, ends.low, ends.high
             for name, number in zip(("value", "se", "ci_low", "ci_high"), numbers, strict=True):
                 columns[name][at] = number
             left_out[at] = estimate.left_out
@@ -58,7 +58,7 @@ def at_batch(profile: Profile, batch: int, known: Singles) -> Profile:
     return replace(profile, columns=columns, left_out=left_out, config=config)
 
 
-def _anew(profile: Profile, cell: Cell, batch: int, known: Singles) -> dict[str, Estimate]:
+def _anew(profile: Profile, cell: Cell, batch: int, measured: Singles) -> dict[str, Estimate]:
     """What depends on N′."""
     bias2, variance, mse, relative = (
         profile.estimate(cell[0], name, cell[1])
@@ -66,6 +66,6 @@ def _anew(profile: Profile, cell: Cell, batch: int, known: Singles) -> dict[str,
     )
     error = combine(lambda b, v: b + v / batch, bias2, variance)
     lost = Estimate(np.nan, np.full_like(mse.left_out, np.nan))
-    cosine = estimates(known[cell], batch)["cosine_batch"] if cell in known else lost
+    cosine = estimates(measured[cell], batch)["cosine_batch"] if cell in measured else lost
     scaled = combine(lambda e, m, r: e * r / m, error, mse, relative)
     return {"mse": error, "relative_mse": scaled, "cosine_batch": cosine}

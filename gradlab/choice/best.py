@@ -36,14 +36,14 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
 
 
 def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:
-    found = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
-    return smallest(found) if criterion == "mse" else largest(found)
+    estimates = [profile.estimate(name, QUANTITY[criterion], h) for name, h in cells]
+    return smallest(estimates) if criterion == "mse" else largest(estimates)
 
 
 def steps(profile: Profile, among: Candidates) -> Steps:
     """Which cells raise the return and which lower it, to first order."""
-    found = [profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells]
-    sign = signs(found)
+    gains = [profile.estimate(name, QUANTITY["gain"], h) for name, h in among.cells]
+    sign = signs(gains)
     up, down = (
         tuple(cell for cell, s in zip(among.cells, sign, strict=True) if s == wanted)
         for wanted in (1, -1)
@@ -66,7 +66,7 @@ def _members(cells: tuple[Cell, ...], ranks: RankSet) -> tuple[Cell, ...]:
 
 def _alone(profile: Profile, among: Candidates, name: str, criterion: Criterion) -> tuple[int, ...]:
     """The set of horizons of one estimator among its own."""
-    own = tuple(cell for cell in among.cells if cell[0] == name)
-    if not any(is_finite(profile, cell, QUANTITY[criterion]) for cell in own):
+    cells = tuple(cell for cell in among.cells if cell[0] == name)
+    if not any(is_finite(profile, cell, QUANTITY[criterion]) for cell in cells):
         return ()
-    return tuple(h for _, h in _members(own, _ranked(profile, own, criterion)))
+    return tuple(h for _, h in _members(cells, _ranked(profile, cells, criterion)))

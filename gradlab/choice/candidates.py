@@ -70,9 +70,14 @@ def candidates(profile: Profile, estimators: Collection[str] | None) -> Candidat
     if judged not in names:
         long = [name for name in names if max(horizons_of(profile, name), default=0) > 0]
         judged = long[0] if long else None
-    found = [each for each in profile.kernels if each.kind == kind]
+    kernels = [each for each in profile.kernels if each.kind == kind]
     return Candidates(
-        kind, tuple(names), excluded, judged, _cells(profile, names), found[0] if found else None
+        kind,
+        tuple(names),
+        excluded,
+        judged,
+        _cells(profile, names),
+        kernels[0] if kernels else None,
     )
 
 
@@ -85,8 +90,8 @@ def kind_of(profile: Profile, name: str) -> str:
 
 def is_finite(profile: Profile, cell: Cell, quantity: str = "mse") -> bool:
     """Is a quantity a number there, whichever group of starts is left out?"""
-    found = profile.estimate(cell[0], quantity, cell[1])
-    return bool(np.isfinite(found.value) and np.isfinite(found.left_out).all())
+    estimate = profile.estimate(cell[0], quantity, cell[1])
+    return bool(np.isfinite(estimate.value) and np.isfinite(estimate.left_out).all())
 
 
 def _asked(profile: Profile, estimators: Collection[str]) -> list[str]:

@@ -75,17 +75,17 @@ def choice_of(
     if batch is not None:
         validation.whole("batch", batch, 1)
     among = candidates(profile, estimators)
-    known = singles(profile, among.cells)
-    profile = at_batch(profile, profile.batch if batch is None else batch, known)
-    asked = _criterion(by, among)
+    measured = singles(profile, among.cells)
+    profile = at_batch(profile, profile.batch if batch is None else batch, measured)
+    criterion = _criterion(by, among)
     if not profile.truth["admissible"]:
         return _without_truth(profile, among)
     every = {name: best(profile, among, name) for name in CRITERIA if name in _known(among)}
     if every["mse"] is None:
         return _without_truth(profile, among)
-    if every[asked] is None and by is None:
-        asked = "mse"  # no gain is a number
-    return _with_truth(profile, among, every, asked, known, times)
+    if every[criterion] is None and by is None:
+        criterion = "mse"  # no gain is a number
+    return _with_truth(profile, among, every, criterion, measured, times)
 
 
 def _known(among: Candidates) -> tuple[Criterion, ...]:
@@ -108,10 +108,10 @@ def _criterion(by: Criterion | None, among: Candidates) -> Criterion:
 
 
 def _without_truth(profile: Profile, among: Candidates) -> Choice:
-    found = tried(profile, among)
+    trial = tried(profile, among)
     if profile.truth["admissible"]:
         why = "No estimator has a finite error: there is nothing to choose."
-    elif found is not None:
+    elif trial is not None:
         why = (
             f"No weights without an admissible truth ({profile.truth['reason']}): estimators are "
             f"compared by what steps along them added to the return."
@@ -122,8 +122,8 @@ def _without_truth(profile: Profile, among: Candidates) -> Choice:
             f"variance, its growth and the agreement of estimators are all that can be said."
         )
     return Choice(
-        steps=None if found is None else found[0],
-        tried=None if found is None else found[1],
+        steps=None if trial is None else trial[0],
+        tried=None if trial is None else trial[1],
         estimators=among.names,
         excluded=among.excluded,
         batch=profile.batch,
@@ -141,11 +141,11 @@ def _with_truth(
     among: Candidates,
     every: Mapping[Criterion, Best | None],
     by: Criterion,
-    known: Singles,
+    measured: Singles,
     times: Times,
 ) -> Choice:
-    found = every[by] or every["mse"]
-    assert found is not None
+    best = every[by] or every["mse"]
+    assert best is not None
     two = pair_cells(profile, among)
     pair = mixing(profile, among, two, times)
     grams = among.kernels.grams(two) if among.kernels is not None and len(two) == 2 else None
@@ -162,10 +162,10 @@ def _with_truth(
         steps=steps(profile, among) if every.get("gain") is not None else None,
         usable=_usable(profile, among.judged),
         pair=pair,
-        several=_several(profile, among, found, times),
+        several=_several(profile, among, best, times),
         alpha=alpha_order(profile),
         theory=advice(profile, among),
-        what_if=what_if(profile, among, known, grams, "mse" if by == "mse" else "direction"),
+        what_if=what_if(profile, among, measured, grams, "mse" if by == "mse" else "direction"),
         notes=_notes(profile, among),
     )
 
@@ -177,8 +177,8 @@ def _usable(profile: Profile, judged: str | None) -> Usable | None:
     return Usable(judged, usable_horizon(profile, judged))
 
 
-def _several(profile: Profile, among: Candidates, found: Best, times: Times) -> Mixing | None:
-    return mixing(profile, among, several_cells(profile, among, found.cell), times)
+def _several(profile: Profile, among: Candidates, best: Best, times: Times) -> Mixing | None:
+    return mixing(profile, among, several_cells(profile, among, best.cell), times)
 
 
 def _notes(profile: Profile, among: Candidates) -> tuple[str, ...]:

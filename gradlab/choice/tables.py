@@ -20,8 +20,8 @@ def error_table(choice: Choice, profile: Profile) -> pd.DataFrame:
     table = profile.table()
     table = table[table["estimator"].isin(choice.estimators)].reset_index(drop=True)
     for criterion in CRITERIA:
-        found: Best | None = getattr(choice, criterion)
-        kept = set() if found is None else set(found.kept)
+        best: Best | None = getattr(choice, criterion)
+        kept = set() if best is None else set(best.kept)
         rows = zip(table["estimator"], table["horizon"], table["quantity"], strict=True)
         table[f"kept_{criterion}"] = [
             (name, h) in kept and quantity == QUANTITY[criterion] for name, h, quantity in rows

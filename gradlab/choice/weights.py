@@ -64,13 +64,15 @@ def several_cells(profile: Profile, among: Candidates, best: Cell) -> list[Cell]
     begin = _zero(profile, among)
     chosen = {begin, best} if begin else {best}
     for name in among.names:
-        own = np.array([h for h in _measured(profile, among, name) if h > 0])
-        if not len(own):
+        horizons = np.array([h for h in _measured(profile, among, name) if h > 0])
+        if not len(horizons):
             continue
-        doubling = 2.0 ** np.arange(np.floor(np.log2(own[-1])) + 1)
-        chosen |= {(name, int(own[np.abs(own - h).argmin()])) for h in (*doubling, own[-1])}
-    known = among.kernels.cells if among.kernels is not None else ()
-    return [cell for cell in among.cells if cell in chosen and cell in known]
+        doubling = 2.0 ** np.arange(np.floor(np.log2(horizons[-1])) + 1)
+        chosen |= {
+            (name, int(horizons[np.abs(horizons - h).argmin()])) for h in (*doubling, horizons[-1])
+        }
+    kept = among.kernels.cells if among.kernels is not None else ()
+    return [cell for cell in among.cells if cell in chosen and cell in kept]
 
 
 def mixing(profile: Profile, among: Candidates, cells: list[Cell], times: Times) -> Mixing | None:
@@ -153,18 +155,18 @@ def _rules(among: Candidates, cells: list[Cell], times: Times) -> dict[str, Arra
 
 def _zero(profile: Profile, among: Candidates) -> Cell | None:
     """J_0: the data's, or horizon 0 of the judged estimator."""
-    known = among.kernels.cells if among.kernels is not None else ()
+    kept = among.kernels.cells if among.kernels is not None else ()
     for name in ("data", among.judged):
         cell = (str(name), 0)
-        if cell in among.cells and cell in known and is_finite(profile, cell):
+        if cell in among.cells and cell in kept and is_finite(profile, cell):
             return cell
     return None
 
 
 def _measured(profile: Profile, among: Candidates, name: str) -> list[int]:
     """Horizons of an estimator with finite errors and with kernels."""
-    known = among.kernels.cells if among.kernels is not None else ()
-    return [h for h in among.finite(profile, name) if (name, h) in known]
+    kept = among.kernels.cells if among.kernels is not None else ()
+    return [h for h in among.finite(profile, name) if (name, h) in kept]
 
 
 def alpha_order(profile: Profile) -> AlphaOrder | None:

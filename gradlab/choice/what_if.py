@@ -30,7 +30,7 @@ CHANGES = {"half the model error": (0.5, 0.5, 0.0), "half the critic error": (1.
 
 
 def what_if(
-    profile: Profile, among: Candidates, known: Singles, pair: Grams | None, criterion: Criterion
+    profile: Profile, among: Candidates, measured: Singles, pair: Grams | None, criterion: Criterion
 ) -> WhatIf | None:
     """None where no candidate is finite.
 
@@ -39,7 +39,7 @@ def what_if(
         criterion: "mse", or "direction", the gain of one batch.
     """
     sizes = [max(1, round(factor * profile.batch)) for factor in FACTORS]
-    batches = [_batch(at_batch(profile, size, known), among, pair, criterion) for size in sizes]
+    batches = [_batch(at_batch(profile, size, measured), among, pair, criterion) for size in sizes]
     tried = tuple(each for each in batches if each is not None)
     if not tried:
         return None
@@ -53,17 +53,17 @@ def what_if(
 def _batch(
     profile: Profile, among: Candidates, pair: Grams | None, criterion: Criterion
 ) -> Trial | None:
-    found = best(profile, among, criterion)
-    if found is None:
+    chosen = best(profile, among, criterion)
+    if chosen is None:
         return None
     weigh = mse_weights if criterion == "mse" else gain_weights
-    mse = profile.estimate(found.cell[0], "mse", found.cell[1])
-    cosine = profile.estimate(found.cell[0], "cosine_batch", found.cell[1])
+    mse = profile.estimate(chosen.cell[0], "mse", chosen.cell[1])
+    cosine = profile.estimate(chosen.cell[0], "cosine_batch", chosen.cell[1])
     return Trial(
         change=f"N′ = {profile.batch}",
         batch=profile.batch,
-        best=found.cell,
-        kept=found.kept,
+        best=chosen.cell,
+        kept=chosen.kept,
         mse=mse.value,
         mse_interval=interval("mse", mse),
         cosine=cosine.value,

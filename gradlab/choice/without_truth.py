@@ -26,16 +26,18 @@ from gradlab.statistics.moments import estimates
 
 def tried(profile: Profile, among: Candidates) -> tuple[Steps, Tried] | None:
     """None where no competitor was stepped along."""
-    found = _only(profile.realised, among) if profile.realised is not None else None
-    best = None if found is None else found.best()
-    if found is None or best is None:
+    realised = _only(profile.realised, among) if profile.realised is not None else None
+    best = None if realised is None else realised.best()
+    if realised is None or best is None:
         return None
     steps = Steps(
-        raises=tuple(cell for cell in found.stepped if found.helps(cell)),
-        lowers=tuple(cell for cell in found.stepped if found.harms(cell)),
+        raises=tuple(cell for cell in realised.stepped if realised.helps(cell)),
+        lowers=tuple(cell for cell in realised.stepped if realised.harms(cell)),
         realised=True,
     )
-    return steps, Tried(best, found.not_excluded(), found.change(best).value, found.ends(best))
+    return steps, Tried(
+        best, realised.not_excluded(), realised.change(best).value, realised.ends(best)
+    )
 
 
 def _only(realised: Realised, among: Candidates) -> Realised:
@@ -56,21 +58,26 @@ def agreement(profile: Profile, among: Candidates) -> tuple[Agreement, ...]:
     """Of every pair of competitors at horizons 1, the middle and the longest that both have."""
     if among.kernels is None:
         return ()
-    found = []
+    agreements = []
     for first, second in combinations(among.names, 2):
         for cells in _pairs(among.kernels, first, second):
             each = _agreement(profile, among.kernels, *cells)
             if each is not None:
-                found.append(each)
-    return tuple(found)
+                agreements.append(each)
+    return tuple(agreements)
 
 
 def _pairs(kernels: Kernels, first: str, second: str) -> list[tuple[Cell, Cell]]:
     """The same horizon for both; J_0 beside every horizon of the other."""
-    own = {name: [h for other, h in kernels.cells if other == name] for name in (first, second)}
-    if own[first] == [0]:
-        return [((first, 0), (second, h)) for h in _few(own[second])]
-    return [((first, h), (second, h)) for h in _few(sorted(set(own[first]) & set(own[second])))]
+    horizons = {
+        name: [h for other, h in kernels.cells if other == name] for name in (first, second)
+    }
+    if horizons[first] == [0]:
+        return [((first, 0), (second, h)) for h in _few(horizons[second])]
+    return [
+        ((first, h), (second, h))
+        for h in _few(sorted(set(horizons[first]) & set(horizons[second])))
+    ]
 
 
 def _few(horizons: list[int]) -> list[int]:

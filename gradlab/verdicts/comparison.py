@@ -41,15 +41,15 @@ def screen(comparison: Comparison) -> Screen:
     worse = [name for name, ratio in ratios.items() if ratio.low > 0]
     alike = [name for name, ratio in ratios.items() if same(ratio)]
     open_ = [name for name in ratios if name not in (*better, *worse, *alike)]
-    told = [f"lowers the error of {_who(better)}"] if better else []
-    told += [f"raises that of {_who(worse)}"] if worse else []
-    if told:
-        text = f"{B} against {A}: it {' and '.join(told)}."
+    changes = [f"lowers the error of {_who(better)}"] if better else []
+    changes += [f"raises that of {_who(worse)}"] if worse else []
+    if changes:
+        text = f"{B} against {A}: it {' and '.join(changes)}."
     elif open_:
         text = f"{B} is not shown to be better or worse than {A}."
     else:
         text = f"{B} and {A} are alike: every error agrees to within {percent(SAME - 1)}."
-    text += f" Open: {_who(open_)}." if told and open_ else ""
+    text += f" Open: {_who(open_)}." if changes and open_ else ""
     facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
     return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
                   "mse-ratio", rest)  # fmt: skip
@@ -87,26 +87,26 @@ def _least(comparison: Comparison, name: str) -> LogRatio | None:
 
 def comparison_verdict(comparison: Comparison) -> tuple[Sentence, ...]:
     """Whether B is better than A, estimator by estimator, and in what."""
-    found = [_asked(comparison)]
+    sentences = [_asked(comparison)]
     for name in comparison.estimators:
         error, parts = _error(comparison, name), _parts(comparison, name)
         if error is None and parts:
-            found.append(Sentence("parts", True, f"{capital(gradient(name))}: {parts}."))
+            sentences.append(Sentence("parts", True, f"{capital(gradient(name))}: {parts}."))
         elif error is not None:
             decided, text = error
-            found.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
-    return tuple(found)
+            sentences.append(Sentence("error", decided, f"{text}{f': {parts}' if parts else ''}."))
+    return tuple(sentences)
 
 
 def _asked(comparison: Comparison) -> Sentence:
     """What was changed, and how sharp the comparison is."""
     A, B = comparison.names
-    told = [
+    settings = [
         f"{key.replace('_', ' ')} ({' → '.join(_short(one, other))})"
         for key, (one, other) in comparison.changed.items()
     ]
     text = f"{A} against {B}: "
-    text += f"they differ in {', '.join(told)}" if told else "no recorded setting differs"
+    text += f"they differ in {', '.join(settings)}" if settings else "no recorded setting differs"
     n = _samples(comparison)
     if comparison.unpaired:
         text += f"; not paired, since {comparison.unpaired}: the errors of both add ({n})."
@@ -141,7 +141,7 @@ def _error(comparison: Comparison, name: str) -> tuple[bool, str] | None:
 
 def _parts(comparison: Comparison, name: str) -> str:
     """The horizons at which each part is clearly larger or smaller; empty where none is."""
-    told = []
+    moves = []
     for quantity, words in PARTS.items():
         over = _finite(comparison, name, quantity)
         gaps = [_gap(comparison, name, quantity, h) for h in over]
@@ -150,8 +150,8 @@ def _parts(comparison: Comparison, name: str) -> str:
         moved = [f"higher at h = {horizons(up)}"] if up else []
         moved += [f"lower at h = {horizons(down)}"] if down else []
         if moved:
-            told.append(f"{words} {' and '.join(moved)}")
-    return "; ".join(told)
+            moves.append(f"{words} {' and '.join(moved)}")
+    return "; ".join(moves)
 
 
 def _gap(comparison: Comparison, name: str, quantity: str, horizon: int) -> Interval:

@@ -92,8 +92,8 @@ class Facts:
         return list(range(low, high + 1))
 
     def _helps(self, cell: Cell, enough: float) -> bool:
-        found = self.gains[cell]
-        return found.low > 0 and found.clipped >= enough
+        gain = self.gains[cell]
+        return gain.low > 0 and gain.clipped >= enough
 
     def harmful(self, name: str) -> list[int]:
         """Horizons whose step is shown to lower the return."""
@@ -180,12 +180,12 @@ def _is_data(profile: Profile, cell: Cell) -> bool:
 def _more(ranks: RankSet, cells: Sequence[Cell], samples: int) -> int | None:
     """Further starts that would exclude a rival that is worse by more than a tenth."""
     best = ranks.value[ranks.best]
-    found = [
+    apart = [
         each
         for each in separations(ranks, samples)
         if ranks.value[each.member] < CLOSE * best or cells[each.member][0] != cells[ranks.best][0]
     ]
-    return found[0].more if found else None
+    return apart[0].more if apart else None
 
 
 def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
@@ -193,17 +193,17 @@ def _numbers(profile: Profile, quantity: str) -> dict[Cell, Number]:
     if quantity not in profile.quantities:
         return {}
     q = profile.quantities.index(quantity)
-    found = {}
+    cells = {}
     for e, name in enumerate(profile.estimators):
         for h in horizons_of(profile, name):
             place = e, q, profile.horizons.index(h)
             value, low, high = (
                 float(profile.columns[each][place]) for each in ("value", "ci_low", "ci_high")
             )
-            known = profile.count[place] and np.isfinite(profile.left_out[place]).all()
-            if known and np.isfinite(value):
-                found[name, h] = Number(value, low, high, int(profile.count[place]))
-    return found
+            finite = profile.count[place] and np.isfinite(profile.left_out[place]).all()
+            if finite and np.isfinite(value):
+                cells[name, h] = Number(value, low, high, int(profile.count[place]))
+    return cells
 
 
 def own_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -26,16 +26,16 @@ def share(value: float) -> str:
     return f"{round(100 * value)}%".replace("-", "−")
 
 
-def gain_text(found: Number) -> str:
+def gain_text(gain: Number) -> str:
     """77% (CI 74–80%); unknown where anything between harm and help is possible."""
-    if found.low < -WIDE and found.high > WIDE:
-        return f"unknown ({found.n} starts)"
-    if found.low >= FULL:
+    if gain.low < -WIDE and gain.high > WIDE:
+        return f"unknown ({gain.n} starts)"
+    if gain.low >= FULL:
         return "over 99%"
-    low, high = share(found.low), share(found.high)
-    joint = " to " if found.low < 0 else "–"
+    low, high = share(gain.low), share(gain.high)
+    joint = " to " if gain.low < 0 else "–"
     low = low.removesuffix("%") if joint == "–" else low
-    return f"{share(found.clipped)} (CI {low}{joint}{high})"
+    return f"{share(gain.clipped)} (CI {low}{joint}{high})"
 
 
 def change(taken: Realised, cell: tuple[str, int]) -> str:

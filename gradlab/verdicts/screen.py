@@ -64,12 +64,12 @@ class Screen:
 def unsaid(texts: Sequence[str], said: str) -> list[str]:
     """Each text without the sentences that stand in `said` or in a text before it; "" where none
     is left."""
-    known = set(_sentences(said))
+    seen = set(_sentences(said))
     found = []
     for text in texts:
-        own = [each for each in dict.fromkeys(_sentences(text)) if each not in known]
-        known.update(own)
-        found.append(" ".join(own))
+        new = [each for each in dict.fromkeys(_sentences(text)) if each not in seen]
+        seen.update(new)
+        found.append(" ".join(new))
     return found
 
 

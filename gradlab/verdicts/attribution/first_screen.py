@@ -24,8 +24,10 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
     if not accounts:
         text = "Mend nothing on this run's word: without a truth no bias can be attributed."
         return Screen(text, "none", "no truth", (), None, tuple(rest))
-    known = [each for each in accounts if not each.lost] or accounts
-    least = min(known, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value)
+    judged = [each for each in accounts if not each.lost] or accounts
+    least = min(
+        judged, key=lambda each: profile.estimate(each.estimator, "mse", each.horizon).value
+    )
     text, light, sure = _told(least, attribution.starts)
     return Screen(text, light, sure, _facts(least, attribution.starts), None, tuple(rest))
 

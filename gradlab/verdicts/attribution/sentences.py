@@ -18,15 +18,15 @@ ABOUT = "source"
 def sentences(attribution: Attribution, profile: Profile) -> list[Sentence]:
     """What the attribution says, the bias first."""
     names = dict.fromkeys(each.estimator for each in attribution.bias)
-    told = [sentence for name in names for sentence in source(profile, attribution, name)]
-    told += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution)]
-    told += [
+    texts = [sentence for name in names for sentence in source(profile, attribution, name)]
+    texts += [Sentence(ABOUT, True, text) for text in _elsewhere(attribution)]
+    texts += [
         Sentence(
             ABOUT, any(part.clear for part in each.sources), _variance(each, attribution.starts)
         )
         for each in _least(attribution, profile)
     ]
-    return told + [Sentence(ABOUT, True, text) for text in _skipped(attribution)]
+    return texts + [Sentence(ABOUT, True, text) for text in _skipped(attribution)]
 
 
 def _elsewhere(attribution: Attribution) -> Iterator[str]:
@@ -59,11 +59,11 @@ def _least(attribution: Attribution, profile: Profile) -> list[Spread]:
 
 def _variance(spread: Spread, starts: int) -> str:
     where = f"{gradient(spread.estimator)} at h = {spread.horizon}"
-    told = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
+    clear = [f"{_fraction(p)} from {SOURCES[p.name]}" for p in spread.sources if p.clear]
     still = [SOURCES[p.name] for p in spread.sources if p.value == 0 and p.se == 0]
     exact = f"; exactly nothing from {', '.join(still)}" if still else ""
-    known = ", ".join(told) or "no share is clear of 0"
-    return f"Variance of {where}: {known}{exact} (N = {starts})."
+    shares = ", ".join(clear) or "no share is clear of 0"
+    return f"Variance of {where}: {shares}{exact} (N = {starts})."
 
 
 def _skipped(attribution: Attribution) -> Iterator[str]:

@@ -16,35 +16,35 @@ MANY = 4  # cells in a row that a headline names before it counts
 def screen(choice: Choice) -> Screen:
     """Use what is best by the criterion that decides; every other sentence below."""
     rest = tuple(Sentence(e.about, e.decided, e.text) for e in statements(choice))
-    found = choice.best or choice.mse or choice.direction
-    if found is None and choice.tried is not None:
+    best = choice.best or choice.mse or choice.direction
+    if best is None and choice.tried is not None:
         return _tried(choice, choice.tried, rest)
-    if found is None:
+    if best is None:
         text = "Use no gradient on the word of this file: nothing in it can be chosen from."
         return Screen(text, "none", "no error is known", (), None, rest)
-    others = tuple(cell for cell in found.kept if cell != found.cell)
-    text = f"Use {cell_words(found.cell)}: the best {_criterion(found)} at batch {choice.batch}."
-    if choice.best is not None and choice.by == "gain" and not _raises(choice, found.cell):
-        text = f"No gradient is shown to raise the return; best guess: {cell_words(found.cell)}."
+    others = tuple(cell for cell in best.kept if cell != best.cell)
+    text = f"Use {cell_words(best.cell)}: the best {_criterion(best)} at batch {choice.batch}."
+    if choice.best is not None and choice.by == "gain" and not _raises(choice, best.cell):
+        text = f"No gradient is shown to raise the return; best guess: {cell_words(best.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
     text += _lowers(choice)
-    facts = (_fact(choice, found), *_direction(choice, found))
+    facts = (_fact(choice, best), *_direction(choice, best))
     light: Light = "choose" if others else "act"
-    return Screen(text, light, _sure(found), facts, None, rest)
+    return Screen(text, light, _sure(best), facts, None, rest)
 
 
-def _tried(choice: Choice, found: Tried, rest: tuple[Sentence, ...]) -> Screen:
+def _tried(choice: Choice, tried: Tried, rest: tuple[Sentence, ...]) -> Screen:
     """Without a truth: the step that gained most return."""
-    others = tuple(cell for cell in found.kept if cell != found.cell)
-    text = f"Use {cell_words(found.cell)}: its step gained most return."
-    if not _raises(choice, found.cell):
-        text = f"No step is shown to raise the return; best guess: {cell_words(found.cell)}."
+    others = tuple(cell for cell in tried.kept if cell != tried.cell)
+    text = f"Use {cell_words(tried.cell)}: its step gained most return."
+    if not _raises(choice, tried.cell):
+        text = f"No step is shown to raise the return; best guess: {cell_words(tried.cell)}."
     if others:
         text += f" Not excluded: {_alternatives(others)}."
-    where = f"return gained by a step along {cell_words(found.cell)}"
-    ends = span(found.interval.low, found.interval.high)
-    fact = Fact(f"{where}, {ends}", two(found.value), "the best possible gain is unknown")
+    where = f"return gained by a step along {cell_words(tried.cell)}"
+    ends = span(tried.interval.low, tried.interval.high)
+    fact = Fact(f"{where}, {ends}", two(tried.value), "the best possible gain is unknown")
     sure = "not sure" if others else "sure (nothing else that was tried may be best, 95%)"
     light: Light = "choose" if others else "act"
     return Screen(text + _lowers(choice), light, sure, (fact,), None, rest)
@@ -61,8 +61,8 @@ def _lowers(choice: Choice) -> str:
     return f" Lower the return: {_alternatives(choice.steps.lowers, 'cells')}."
 
 
-def _criterion(found: Best) -> str:
-    return CALLED[found.criterion].partition(" (")[0]
+def _criterion(best: Best) -> str:
+    return CALLED[best.criterion].partition(" (")[0]
 
 
 def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
@@ -72,30 +72,30 @@ def _alternatives(others: tuple[Cell, ...], called: str = "other cells") -> str:
     return cells_words(others)
 
 
-def _sure(found: Best) -> str:
-    if len(found.kept) == 1:
+def _sure(best: Best) -> str:
+    if len(best.kept) == 1:
         return "sure (nothing else may be best, 95%)"
-    if not found.partings:
+    if not best.partings:
         return f"not sure; {further(None)} decide"
-    first = found.partings[0]
-    rival = first.member if first.contender == found.cell else first.contender
+    first = best.partings[0]
+    rival = first.member if first.contender == best.cell else first.contender
     return f"not sure; {further(first.more)} separate it from {cell_words(rival)}"
 
 
-def _fact(choice: Choice, found: Best) -> Fact:
-    ends = (found.interval.low, found.interval.high)
-    where = f"{_criterion(found)} of {cell_words(found.cell)}"
-    if found.criterion != "mse":
-        shown = Fact(f"{where}, {cosines(*ends)}", cosine(found.value), "")
+def _fact(choice: Choice, best: Best) -> Fact:
+    ends = (best.interval.low, best.interval.high)
+    where = f"{_criterion(best)} of {cell_words(best.cell)}"
+    if best.criterion != "mse":
+        shown = Fact(f"{where}, {cosines(*ends)}", cosine(best.value), "")
     else:
-        shown = Fact(f"{where}, {span(*ends)}", two(found.value), "")
-    name = {"mse": "mse", "direction": "cosine_batch"}.get(found.criterion, found.criterion)
-    known = next((each for each in QUANTITIES.values() if each.name == name), None)
-    formula = "" if known is None else f"{known.formula} ({known.source}), "
+        shown = Fact(f"{where}, {span(*ends)}", two(best.value), "")
+    name = {"mse": "mse", "direction": "cosine_batch"}.get(best.criterion, best.criterion)
+    quantity = next((each for each in QUANTITIES.values() if each.name == name), None)
+    formula = "" if quantity is None else f"{quantity.formula} ({quantity.source}), "
     return Fact(shown.label, shown.text, f"{formula}{choice.samples} samples.")
 
 
-def _direction(choice: Choice, found: Best) -> list[Fact]:
+def _direction(choice: Choice, best: Best) -> list[Fact]:
     """The same by the other criterion."""
     other = choice.direction
-    return [] if other is None or other is found else [_fact(choice, other)]
+    return [] if other is None or other is best else [_fact(choice, other)]

@@ -62,18 +62,18 @@ def cells_words(cells: Iterable[Cell]) -> str:
     )
 
 
-def _best(choice: Choice, found: Best) -> Statement:
-    value = _error(found.value, found.interval)
-    if found.criterion != "mse":
-        value = f"{cosine(found.value)} (CI {span(found.interval.low, found.interval.high)})"
+def _best(choice: Choice, best: Best) -> Statement:
+    value = _error(best.value, best.interval)
+    if best.criterion != "mse":
+        value = f"{cosine(best.value)} (CI {span(best.interval.low, best.interval.high)})"
     text = (
-        f"Best by {CALLED[found.criterion]} at N′ = {choice.batch}: {cell_words(found.cell)}, "
+        f"Best by {CALLED[best.criterion]} at N′ = {choice.batch}: {cell_words(best.cell)}, "
         f"{value}, N = {choice.samples}"
     )
-    if found.kept == (found.cell,):
-        return Statement(found.criterion, True, f"{text}; nothing else may be best (95%).")
-    text += f"; the 95% set is {cells_words(found.kept)}"
-    return Statement(found.criterion, False, f"{text}.{_more(found)}")
+    if best.kept == (best.cell,):
+        return Statement(best.criterion, True, f"{text}; nothing else may be best (95%).")
+    text += f"; the 95% set is {cells_words(best.kept)}"
+    return Statement(best.criterion, False, f"{text}.{_more(best)}")
 
 
 def _steps(choice: Choice) -> list[Statement]:
@@ -81,37 +81,37 @@ def _steps(choice: Choice) -> list[Statement]:
     if choice.steps is None:
         return []
     how = "realised on fresh starts" if choice.steps.realised else "to first order"
-    told = [
+    parts = [
         f"{verb}: {cells_words(cells)}"
         for verb, cells in (("lower it", choice.steps.lowers), ("raise it", choice.steps.raises))
         if cells
     ]
-    said = "; ".join(told) if told else "none is shown to raise or to lower it"
+    said = "; ".join(parts) if parts else "none is shown to raise or to lower it"
     text = f"Steps and the return ({how}, N = {choice.samples}, 95% for all together): {said}."
-    return [Statement("steps", bool(told), text)]
+    return [Statement("steps", bool(parts), text)]
 
 
 def _tried(choice: Choice) -> list[Statement]:
     """Without a truth: what realised gains say."""
-    found = choice.tried
-    if found is None:
+    tried = choice.tried
+    if tried is None:
         return []
-    ends = span(found.interval.low, found.interval.high)
+    ends = span(tried.interval.low, tried.interval.high)
     text = (
-        f"Most return gained by a step along {cell_words(found.cell)}: {found.value:.2g} (CI "
-        f"{ends}), the best possible is unknown; the 95% set is {cells_words(found.kept)}."
+        f"Most return gained by a step along {cell_words(tried.cell)}: {tried.value:.2g} (CI "
+        f"{ends}), the best possible is unknown; the 95% set is {cells_words(tried.kept)}."
     )
-    return [Statement("realised", found.kept == (found.cell,), text)]
+    return [Statement("realised", tried.kept == (tried.cell,), text)]
 
 
-def _more(found: Best) -> str:
-    if not found.partings:
+def _more(best: Best) -> str:
+    if not best.partings:
         return f" {capital(further(None))} shrink it."
-    told = [
+    parts = [
         f"{further(each.more)} separate {cell_words(each.member)} from {cell_words(each.contender)}"
-        for each in found.partings[:FEW]
+        for each in best.partings[:FEW]
     ]
-    return f" Not enough samples to say more: {'; '.join(told)}."
+    return f" Not enough samples to say more: {'; '.join(parts)}."
 
 
 def _criteria(choice: Choice) -> list[Statement]:
@@ -151,21 +151,21 @@ def _usable(choice: Choice) -> list[Statement]:
     return [Statement("usable", found.low > 0, f"Usable horizon of {name}: {found.value} ({ci}).")]
 
 
-def _weights(choice: Choice, about: str, found: Mixing) -> Statement:
-    if choice.by == "gain" and found.gain is not None:
-        return _weights_by_gain(about, found, found.gain)
-    return _weights_by_error(about, found)
+def _weights(choice: Choice, about: str, mixing: Mixing) -> Statement:
+    if choice.by == "gain" and mixing.gain is not None:
+        return _weights_by_gain(about, mixing, mixing.gain)
+    return _weights_by_error(about, mixing)
 
 
-def _weights_by_gain(about: str, found: Mixing, weights: Weights) -> Statement:
+def _weights_by_gain(about: str, mixing: Mixing, weights: Weights) -> Statement:
     """What a batch's step along the mixture gains beside that of the best single estimator."""
-    own, single = found.contender("gain"), found.contender("best single by gain")
-    text = f"Weights of {cells_words(found.cells)}, by gain: {_shares(found, weights)}"
+    own, single = mixing.contender("gain"), mixing.contender("best single by gain")
+    text = f"Weights of {cells_words(mixing.cells)}, by gain: {_shares(mixing, weights)}"
     ends = own.cosine_interval
     if isfinite(ends.high) and ends.high < 0:
-        text = f"No mixture of {cells_words(found.cells)} raises the return; least harm: "
-        text += _shares(found, weights)
-    judged = f"On the {found.unseen} samples that did not choose them"
+        text = f"No mixture of {cells_words(mixing.cells)} raises the return; least harm: "
+        text += _shares(mixing, weights)
+    judged = f"On the {mixing.unseen} samples that did not choose them"
     if own.ahead is None or not isfinite(own.ahead.low):
         return Statement(about, False, f"{text}. {judged} their gain is {ZERO}.")
     text += (
@@ -176,74 +176,74 @@ def _weights_by_gain(about: str, found: Mixing, weights: Weights) -> Statement:
     return Statement(about, own.ahead.low > 0 or own.ahead.high < 0, text)
 
 
-def _weights_by_error(about: str, found: Mixing) -> Statement:
-    own = found.contender("mse")
+def _weights_by_error(about: str, mixing: Mixing) -> Statement:
+    own = mixing.contender("mse")
     text = (
-        f"Weights of {cells_words(found.cells)}: by mean squared error "
-        f"{_shares(found, found.mse)}; by direction {_scaled(found)}"
+        f"Weights of {cells_words(mixing.cells)}: by mean squared error "
+        f"{_shares(mixing, mixing.mse)}; by direction {_scaled(mixing)}"
     )
-    judged = f"On the {found.unseen} samples that did not choose them"
+    judged = f"On the {mixing.unseen} samples that did not choose them"
     against = own.against
     if against is None:
         return Statement(about, False, f"{text}. {judged} their error is {ZERO}.")
-    ratio = own.mse / found.contender("best scaled single").mse
+    ratio = own.mse / mixing.contender("best scaled single").mse
     verdict = (
         f"{judged} their error is {times(ratio)} (CI {_exp(against)}) that of the best scaled "
         f"single estimator"
     )
     if isfinite(own.gap.low):
         verdict += f", their cosine {own.gap.low:+.2g} to {own.gap.high:+.2g} apart"
-    rules = _rules(found)
+    rules = _rules(mixing)
     decided = against.high < -log(SAME) or against.low > log(SAME)
     return Statement(about, decided, f"{text}. {verdict}{', ' + rules if rules else ''}.")
 
 
-def _scaled(found: Mixing) -> str:
+def _scaled(mixing: Mixing) -> str:
     """Shares by direction, and the scale that goes with them."""
-    weights = found.direction
+    weights = mixing.direction
     if not weights.share.any():
         return "none: no mixture points along the truth"
     ends = span(weights.scale_low, weights.scale_high)
-    return f"{_shares(found, weights)}, scale {weights.scale:.2g} (CI {ends})"
+    return f"{_shares(mixing, weights)}, scale {weights.scale:.2g} (CI {ends})"
 
 
-def _shares(found: Mixing, weights: Weights) -> str:
+def _shares(mixing: Mixing, weights: Weights) -> str:
     """The shares that matter, with their intervals."""
     shown = [
         f"{share:.2g} (CI {span(low, high)}) {cell_words(cell)}"
         for cell, share, low, high in zip(
-            found.cells, weights.share, weights.low, weights.high, strict=True
+            mixing.cells, weights.share, weights.low, weights.high, strict=True
         )
-        if share >= 0.05 or len(found.cells) == 2
+        if share >= 0.05 or len(mixing.cells) == 2
     ]
-    rest = sum(share for share in weights.share if share < 0.05) if len(found.cells) > 2 else 0
+    rest = sum(share for share in weights.share if share < 0.05) if len(mixing.cells) > 2 else 0
     return ", ".join(shown) + (f", {rest:.2g} others" if rest >= 0.005 else "")
 
 
-def _rules(found: Mixing) -> str:
+def _rules(mixing: Mixing) -> str:
     """How the measured weights compare with the best rule at any of the times shown."""
-    rules = [each for each in found.contenders if "rule" in each.name and each.saved is not None]
+    rules = [each for each in mixing.contenders if "rule" in each.name and each.saved is not None]
     if not rules:
         return ""
     best = min(rules, key=lambda each: each.mse)
     if best.saved is None:
         return ""
-    ratio, few = found.contender("mse").mse / best.mse, len(rules) == 1
+    ratio, few = mixing.contender("mse").mse / best.mse, len(rules) == 1
     which = f"the {best.name}" if few else f"the best rule ({best.name})"
     return f"and {times(ratio)} (CI {_exp(best.saved)}) that of {which}"
 
 
-def _exp(found: Interval) -> str:
-    return span(exp(found.low), exp(found.high))
+def _exp(logarithm: Interval) -> str:
+    return span(exp(logarithm.low), exp(logarithm.high))
 
 
 def _alpha(choice: Choice) -> list[Statement]:
     if choice.alpha is None:
         return []
-    found = choice.alpha
+    alpha = choice.alpha
     text = (
-        f"α-order weight of {found.first} against {found.zeroth} at h = {found.horizon}, least "
-        f"variance: {found.alpha:.2g} (CI {span(found.interval.low, found.interval.high)}, "
+        f"α-order weight of {alpha.first} against {alpha.zeroth} at h = {alpha.horizon}, least "
+        f"variance: {alpha.alpha:.2g} (CI {span(alpha.interval.low, alpha.interval.high)}, "
         f"N = {choice.samples})."
     )
     return [Statement("α-order", True, text)]
@@ -251,28 +251,28 @@ def _alpha(choice: Choice) -> list[Statement]:
 
 def _agreement(choice: Choice) -> list[Statement]:
     """Only without a truth: who points where the others do."""
-    told = [
+    parts = [
         f"{cell_words(each.first)} and {cell_words(each.second)}: {each.cosine:.2g} "
         f"(CI {span(each.interval.low, each.interval.high)})"
         for each in choice.agreement
     ]
-    if not told:
+    if not parts:
         return []
-    text = f"Cosines between estimators (N = {choice.samples}): {'; '.join(told)}."
+    text = f"Cosines between estimators (N = {choice.samples}): {'; '.join(parts)}."
     return [Statement("agreement", True, text)]
 
 
-def _what_if(choice: Choice, found: WhatIf) -> list[Statement]:
-    first, last = found.batches[0], found.batches[-1]
+def _what_if(choice: Choice, what: WhatIf) -> list[Statement]:
+    first, last = what.batches[0], what.batches[-1]
     text = f"What if: {_trial(first)}; {_trial(last)}"
-    if found.errors:
-        text += "; " + "; ".join(_trial(each) for each in found.errors)
+    if what.errors:
+        text += "; " + "; ".join(_trial(each) for each in what.errors)
     said = [Statement("what if", True, f"{text} (N = {choice.samples}, to first order).")]
-    needed = found.needed
+    needed = what.needed
     if needed is None:
         return said
     ends = span(needed.cosine.low, needed.cosine.high)
-    goal = f"A cosine of one batch ≥ .9 with {cell_words(found.cell)}"
+    goal = f"A cosine of one batch ≥ .9 with {cell_words(what.cell)}"
     if needed.batch is not None:
         size = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
         text = f"{goal} needs N′ ≈ {batches(needed.size)} (CI {size}, N = {choice.samples})."
@@ -288,17 +288,17 @@ def _trial(each: Trial) -> str:
     return f"{each.change}: {cell_words(each.best)}, error {error}"
 
 
-def _error(value: float, found: Interval) -> str:
+def _error(value: float, error: Interval) -> str:
     """A noise-corrected error; one that is not above 0 is known from above only."""
     if value > 0:
-        return f"{value:.2g} (CI {span(found.low, found.high)})"
-    return f"at most {found.high:.2g} (upper end of its CI)"
+        return f"{value:.2g} (CI {span(error.low, error.high)})"
+    return f"at most {error.high:.2g} (upper end of its CI)"
 
 
 def _theory(choice: Choice) -> list[Statement]:
-    told = []
+    parts = []
     for each in choice.theory:
         at = "no horizon" if each.horizon is None else f"h = {each.horizon:.2g}"
         word = "applies" if each.applies else "does not apply"
-        told.append(f"{each.theory} {word}: {at} ({each.why})")
-    return [Statement("theory", True, f"Horizons by theory: {'; '.join(told)}.")] if told else []
+        parts.append(f"{each.theory} {word}: {at} ({each.why})")
+    return [Statement("theory", True, f"Horizons by theory: {'; '.join(parts)}.")] if parts else []

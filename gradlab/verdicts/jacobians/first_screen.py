@@ -100,9 +100,9 @@ def _chain(run: JacobianRun) -> Fact | None:
 
 
 def _rate(run: JacobianRun) -> Fact | None:
-    found = lyapunov(run, "closed")
-    if found is None or not isfinite(found.value):
+    exponent = lyapunov(run, "closed")
+    if exponent is None or not isfinite(exponent.value):
         return None
     how = f"Largest Lyapunov exponent of the closed loop, second half of the rollout ({FILE})."
-    ends = span(found.low, found.high)
-    return Fact(f"growth λ per step in closed loop, {ends}", two(found.value), how)
+    ends = span(exponent.low, exponent.high)
+    return Fact(f"growth λ per step in closed loop, {ends}", two(exponent.value), how)

@@ -22,7 +22,7 @@ SLOW = 1000  # steps per factor of ten from which growth is not worth the word
 
 def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
     """The sentences that head a report."""
-    asked = (
+    sentences = (
         _certificate(run),
         _blocks(run),
         _entry(run),
@@ -32,7 +32,7 @@ def verdict(run: JacobianRun) -> tuple[Sentence, ...]:
         _doubling(run),
         _condition(run),
     )
-    return tuple(sentence for sentence in asked if sentence is not None)
+    return tuple(sentence for sentence in sentences if sentence is not None)
 
 
 def _certificate(run: JacobianRun) -> Sentence:
@@ -67,25 +67,25 @@ def _certificate(run: JacobianRun) -> Sentence:
 
 
 def _losses(run: JacobianRun) -> str:
-    told = ""
+    text = ""
     for who in ("simulator", "model"):
         count = run.notes.get(f"{who}_not_finite", 0)
         if count:
             first = run.notes.get(f"{who}_first_loss")
-            told += f"; the {who}'s are not finite on {count} (first: {first})"
-    return told
+            text += f"; the {who}'s are not finite on {count} (first: {first})"
+    return text
 
 
 def _blocks(run: JacobianRun) -> Sentence | None:
-    found = {block: number(run, "block", "relative error", block=block) for block in BLOCKS}
-    known = {block: each for block, each in found.items() if each is not None}
-    if not known:
+    errors = {block: number(run, "block", "relative error", block=block) for block in BLOCKS}
+    measured = {block: each for block, each in errors.items() if each is not None}
+    if not measured:
         return None
-    parts = [f"{MEANING[block]} {_percent(each)}" for block, each in known.items()]
-    n = next(iter(known.values())).n
+    parts = [f"{MEANING[block]} {_percent(each)}" for block, each in measured.items()]
+    n = next(iter(measured.values())).n
     clipped = [
         f"{MEANING[block]} ({100 * share.value:.0f}%)"
-        for block in known
+        for block in measured
         if (share := number(run, "block", WORST, block=block)) is not None
         and share.value > CONCENTRATED
     ]
@@ -126,8 +126,8 @@ def _entry(run: JacobianRun) -> Sentence | None:
 def largest(run: JacobianRun, quantity: str) -> pd.Series | None:
     """The entry with the largest value, if any is above 0."""
     rows = run.rows("entry", quantity=quantity)
-    known = rows[rows["value"] > 0]
-    return None if known.empty else known.sort_values("value").iloc[-1]
+    positive = rows[rows["value"] > 0]
+    return None if positive.empty else positive.sort_values("value").iloc[-1]
 
 
 def named(row: pd.Series) -> str:
@@ -159,11 +159,11 @@ def _distance(run: JacobianRun) -> Sentence | None:
 
 
 def _product(run: JacobianRun) -> Sentence | None:
-    found = number(run, "horizon", "model's product informs")
-    if found is None or run.notes.get("compared") == 0:
+    informs = number(run, "horizon", "model's product informs")
+    if informs is None or run.notes.get("compared") == 0:
         return None
-    H, n = int(run.config["horizon"]), f"N = {found.n}"
-    if found.value >= H:
+    H, n = int(run.config["horizon"]), f"N = {informs.n}"
+    if informs.value >= H:
         last = run.rows("product").sort_values("step").iloc[-1]
         text = (
             f"The model's chained Jacobians still inform after {H} steps: relative error "
@@ -171,9 +171,9 @@ def _product(run: JacobianRun) -> Sentence | None:
             f"CI {_span(last['ci_low'], last['ci_high'])}, {n}; above 1, zero is the better guess)."
         )
         return Sentence("product", bool(last["ci_high"] <= 1), text)
-    span = f"CI {found.low:.0f}–{found.high:.0f}" + ("+" if found.high >= H else "")
+    span = f"CI {informs.low:.0f}–{informs.high:.0f}" + ("+" if informs.high >= H else "")
     text = (
-        f"The model's chained Jacobians inform up to {found.value:.0f} steps ({span}, {n}); "
+        f"The model's chained Jacobians inform up to {informs.value:.0f} steps ({span}, {n}); "
         f"beyond, their relative error exceeds 1 and zero is the better guess."
     )
     return Sentence("product", True, text)
@@ -232,12 +232,12 @@ def _doubling(run: JacobianRun) -> Sentence | None:
     )
 
 
-def _pace(found: Number, verbs: tuple[str, str]) -> str:
-    verb = verbs[0] if found.value > 0 else verbs[1]
-    if not isfinite(found.low) or not isfinite(found.high):
-        return f"{verb} every {abs(found.value):.3g} steps or not at all"
-    ends = sorted(abs(each) for each in (found.low, found.high))
-    return f"{verb} every {abs(found.value):.3g} steps (CI {_span(ends[0], ends[1])})"
+def _pace(rate: Number, verbs: tuple[str, str]) -> str:
+    verb = verbs[0] if rate.value > 0 else verbs[1]
+    if not isfinite(rate.low) or not isfinite(rate.high):
+        return f"{verb} every {abs(rate.value):.3g} steps or not at all"
+    ends = sorted(abs(each) for each in (rate.low, rate.high))
+    return f"{verb} every {abs(rate.value):.3g} steps (CI {_span(ends[0], ends[1])})"
 
 
 def _condition(run: JacobianRun) -> Sentence | None:
@@ -247,7 +247,7 @@ def _condition(run: JacobianRun) -> Sentence | None:
     law = run.notes.get("condition_1")
     rate = number(run, "horizon", "rate of the model's error")
     exponent = f"exponent {k.value:.2g}, CI {_span(k.low, k.high)}, N = {k.n}"
-    told = {
+    laws = {
         "linear": f"Condition 1 of MPG holds: the model's error grows linearly ({exponent}).",
         "slower": f"The bound of Condition 1 of MPG holds: the model's error grows more slowly "
         f"than linearly ({exponent}).",
@@ -255,8 +255,8 @@ def _condition(run: JacobianRun) -> Sentence | None:
         "exponential": "Condition 1 of MPG is rejected: the model's error grows exponentially, "
         + ("" if rate is None else f"by {_percent(rate)} per step."),
     }
-    text = told.get(str(law), f"Undecided whether the model's error grows linearly ({exponent}).")
-    return Sentence("condition", law in told, text if text.endswith(".") else text + ".")
+    text = laws.get(str(law), f"Undecided whether the model's error grows linearly ({exponent}).")
+    return Sentence("condition", law in laws, text if text.endswith(".") else text + ".")
 
 
 def lyapunov(run: JacobianRun, loop: str) -> Number | None:
@@ -276,9 +276,9 @@ def _first(rows: Iterable[object]) -> Number | None:
     return None
 
 
-def _percent(found: Number) -> str:
-    low, high = 100 * found.low, 100 * found.high
-    return f"{_three(100 * found.value)}% (CI {_span(low, high)})"
+def _percent(share: Number) -> str:
+    low, high = 100 * share.low, 100 * share.high
+    return f"{_three(100 * share.value)}% (CI {_span(low, high)})"
 
 
 def _span(low: float, high: float) -> str:

@@ -60,18 +60,18 @@ def _beyond(judged: Sequence[Agreement], longest: int) -> str:
     later = [each for each in judged if each.horizon > longest]
     refuted = [each for each in later if each.status == "disagree"]
     open_ = [each for each in later if each.status == "undecided"]
-    told = ""
+    text = ""
     if refuted:
         worst = max(refuted, key=lambda each: each.gap.value)
         where = horizons([each.horizon for each in refuted])
-        told += f" Refuted: h = {where} (at h = {worst.horizon} by {_gap(worst)})."
+        text += f" Refuted: h = {where} (at h = {worst.horizon} by {_gap(worst)})."
     again = [each.horizon for each in later if each.status == "agree"]
     if again:
-        told += f" Agrees beyond, too: h = {horizons(again)}."
+        text += f" Agrees beyond, too: h = {horizons(again)}."
     if open_:
         where = horizons([each.horizon for each in open_])
-        told += f" Undecided: h = {where}; {_enough(open_)}."
-    return told
+        text += f" Undecided: h = {where}; {_enough(open_)}."
+    return text
 
 
 def _whole(run: LogsRun, whole: Sequence[Agreement]) -> list[Sentence]:
@@ -83,13 +83,13 @@ def _whole(run: LogsRun, whole: Sequence[Agreement]) -> list[Sentence]:
     differ = [each.horizon for each in whole if each.status == "disagree"]
     open_ = [each for each in whole if each.status == "undecided"]
     best = min(whole, key=lambda each: each.gap.value if isfinite(each.gap.value) else 1e300)
-    told = [f"agrees at h = {horizons(agree)}"] if agree else []
-    told += [f"differs at h = {horizons(differ)}"] if differ else []
-    told += [f"is undecided at h = {horizons([e.horizon for e in open_])}"] if open_ else []
+    parts = [f"agrees at h = {horizons(agree)}"] if agree else []
+    parts += [f"differs at h = {horizons(differ)}"] if differ else []
+    parts += [f"is undecided at h = {horizons([e.horizon for e in open_])}"] if open_ else []
     critic = "model and critic" if run.config["critics"] else "the model, without a critic,"
     text = (
         f"Against the score of the whole recorded return ({T} steps, γ^{T} = {percent(left)} left "
-        f"out), the gradient by {critic} {', '.join(told)}; closest at h = {best.horizon}: "
+        f"out), the gradient by {critic} {', '.join(parts)}; closest at h = {best.horizon}: "
         f"difference {_gap(best)}."
     )
     if open_ and not agree and not differ:
@@ -97,8 +97,8 @@ def _whole(run: LogsRun, whole: Sequence[Agreement]) -> list[Sentence]:
     return [Sentence("whole", bool(agree or differ), text)]
 
 
-def _enough(found: Sequence[Agreement]) -> str:
-    counts = [each.more for each in found if each.more is not None]
+def _enough(undecided: Sequence[Agreement]) -> str:
+    counts = [each.more for each in undecided if each.more is not None]
     few, most = (rounded_up(end(counts, default=0)) for end in (min, max))
     if few == most:
         return f"{further(max(counts, default=None), 'trajectories')} decide"

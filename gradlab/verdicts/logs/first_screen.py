@@ -48,12 +48,12 @@ def _judged(run: LogsRun) -> tuple[str, Light, str]:
 
 def _alone(run: LogsRun) -> tuple[str, Light, str]:
     """No model: is the score itself worth following?"""
-    found = numbers(run, "gradient", "cosine_self", "score")
-    if not found:
+    cosines_at = numbers(run, "gradient", "cosine_self", "score")
+    if not cosines_at:
         return "There is no score to judge here.", "none", "nothing measured"
-    own = found[max(found)]
-    ends = f"cosine {cosines(own.low, own.high)}"
-    if own.low >= SUPPORTED:
+    score = cosines_at[max(cosines_at)]
+    ends = f"cosine {cosines(score.low, score.high)}"
+    if score.low >= SUPPORTED:
         return "Follow the score: these trajectories settle its direction.", "act", ends
     return "Record more trajectories: the score is too noisy to follow alone.", "choose", ends
 
@@ -85,11 +85,11 @@ def _gap(run: LogsRun) -> list[Fact]:
 
 
 def _referee(run: LogsRun) -> list[Fact]:
-    found = numbers(run, "gradient", "cosine_self", "score")
-    if not found:
+    cosines_at = numbers(run, "gradient", "cosine_self", "score")
+    if not cosines_at:
         return []
-    h = max(found)
-    own = found[h]
+    h = max(cosines_at)
+    own = cosines_at[h]
     how = f"Cosine of the mean score with its expectation, {own.n} trajectories (gradient)."
     ends = cosines(own.low, own.high)
     return [Fact(f"the score's own cosine over {steps(h)}, {ends}", cosine(own.value), how)]

@@ -64,11 +64,11 @@ def _policy(run: LogsRun) -> list[Sentence]:
 
 def _referee(run: LogsRun) -> list[Sentence]:
     """Can the score judge anything: its own noise, before it is used."""
-    found = numbers(run, "gradient", "cosine_self", "score")
-    if not found:
+    cosines_at = numbers(run, "gradient", "cosine_self", "score")
+    if not cosines_at:
         return []
-    h = max(found)
-    own, less = found[h], _saved(run, h)
+    h = max(cosines_at)
+    own, less = cosines_at[h], _saved(run, h)
     text = (
         f"The score itself, over {steps(h)}, has a cosine of {cosine(own.value)} (CI "
         f"{cosines(own.low, own.high)}, N = {own.n} trajectories) with what it estimates{less}"
@@ -87,21 +87,21 @@ def _referee(run: LogsRun) -> list[Sentence]:
 
 def _saved(run: LogsRun, h: int) -> str:
     plain = numbers(run, "gradient", "variance", "score without baseline").get(h)
-    own = numbers(run, "gradient", "variance", "score").get(h)
-    if plain is None or own is None or not plain.value > own.value > 0:
+    variance = numbers(run, "gradient", "variance", "score").get(h)
+    if plain is None or variance is None or not plain.value > variance.value > 0:
         return ""
-    return f" (its baseline divides its variance by {two(plain.value / own.value)})"
+    return f" (its baseline divides its variance by {two(plain.value / variance.value)})"
 
 
 def _noise(run: LogsRun) -> list[Sentence]:
     """The model's noise against the score's, and how it grows."""
     ratios = numbers(run, "agreement", "variance_ratio", "same")
     slopes = numbers(run, "gradient", "variance_slope", "model")
-    told = []
+    parts = []
     if ratios:
         h = max(ratios)
         each = ratios[h]
-        told.append(
+        parts.append(
             f"at h = {h} one trajectory's model gradient has {times(each.value)} the variance of "
             f"its score (CI {span(each.low, each.high)}, N = {each.n})"
         )
@@ -109,14 +109,14 @@ def _noise(run: LogsRun) -> list[Sentence]:
         onset, each = next(iter(slopes.items()))
         if each.low > 0:
             double = [log(2) / x for x in (each.value, each.high, each.low)]
-            told.append(
+            parts.append(
                 f"beyond h = {onset} its variance doubles every {two(double[0])} steps (CI "
                 f"{span(*double[1:])}, N = {each.n})"
             )
         else:
             ends = span(each.low, each.high)
-            told.append(f"no exponential growth detected (slope per step CI {ends}, N = {each.n})")
-    return [Sentence("noise", True, f"Noise: {'; '.join(told)}.")] if told else []
+            parts.append(f"no exponential growth detected (slope per step CI {ends}, N = {each.n})")
+    return [Sentence("noise", True, f"Noise: {'; '.join(parts)}.")] if parts else []
 
 
 def _disagreement(run: LogsRun) -> list[Sentence]:
@@ -124,21 +124,21 @@ def _disagreement(run: LogsRun) -> list[Sentence]:
     and that of the longest horizon."""
     between = numbers(run, "gradient", "variance_critics", "model")
     norms = numbers(run, "gradient", "mean_norm", "model")
-    known = {h: each for h, each in between.items() if norms.get(h) and norms[h].value > 0}
-    if not known:
+    nonzero = {h: each for h, each in between.items() if norms.get(h) and norms[h].value > 0}
+    if not nonzero:
         return []
-    told = []
-    worst = max(known, key=lambda h: known[h].value / norms[h].value ** 2)
-    for h in sorted({worst, max(known)}):
+    parts = []
+    worst = max(nonzero, key=lambda h: nonzero[h].value / norms[h].value ** 2)
+    for h in sorted({worst, max(nonzero)}):
         value, low, high = (
             percent(sqrt(max(x, 0.0)) / norms[h].value)
-            for x in (known[h].value, known[h].low, known[h].high)
+            for x in (nonzero[h].value, nonzero[h].low, nonzero[h].high)
         )
-        told.append(f"{value} (CI {low}–{high}) of its norm at h = {h}")
-    n = next(iter(known.values())).n
+        parts.append(f"{value} (CI {low}–{high}) of its norm at h = {h}")
+    n = next(iter(nonzero.values())).n
     text = (
         f"The {run.config['critics']} critics make the model's mean gradient differ by "
-        f"{' and '.join(told)} (standard deviation between critics, N = {n} trajectories)."
+        f"{' and '.join(parts)} (standard deviation between critics, N = {n} trajectories)."
     )
     return [Sentence("disagreement", True, text)]
 
@@ -147,21 +147,21 @@ def _critics(run: LogsRun) -> list[Sentence]:
     return [_critic(run, name, found) for name, found in critics(run).items()]
 
 
-def _critic(run: LogsRun, name: str, found: Mapping[str, Number]) -> Sentence:
-    residual = found["residual"]
+def _critic(run: LogsRun, name: str, quantities: Mapping[str, Number]) -> Sentence:
+    residual = quantities["residual"]
     small = residual.low > -FIT and residual.high < FIT
     off = residual.low > 0 or residual.high < 0
     ends = f"{percent(residual.low)} to {percent(residual.high)}"
-    told = [f"mean Bellman residual {percent(residual.value)} of its spread (CI {ends})"]
-    if "slope" in found:
-        told.append(f"observed returns rise by {_ci(found['slope'])} per unit of its value")
-    if found["beyond"].low > BEYOND:
+    parts = [f"mean Bellman residual {percent(residual.value)} of its spread (CI {ends})"]
+    if "slope" in quantities:
+        parts.append(f"observed returns rise by {_ci(quantities['slope'])} per unit of its value")
+    if quantities["beyond"].low > BEYOND:
         low, high = run.notes["return_bound"]
-        told.append(
-            f"{percent(found['beyond'].value)} of its values lie outside of what the rewards seen "
-            f"can pay ({low:.3g} to {high:.3g})"
+        parts.append(
+            f"{percent(quantities['beyond'].value)} of its values lie outside of what the rewards "
+            f"seen can pay ({low:.3g} to {high:.3g})"
         )
-    text = f"{name.capitalize()}: {'; '.join(told)}; N = {residual.n} trajectories."
+    text = f"{name.capitalize()}: {'; '.join(parts)}; N = {residual.n} trajectories."
     return Sentence("critic", small or off, text)
 
 
@@ -176,11 +176,11 @@ def _direction(run: LogsRun) -> list[Sentence]:
         )
         return [Sentence("direction", False, text)]
     all_, floor = errors["all"], noise["all"]
-    known = {name: each for name, each in errors.items() if name != "all"}
-    worst = max(known, key=lambda name: known[name].value)
+    outputs = {name: each for name, each in errors.items() if name != "all"}
+    worst = max(outputs, key=lambda name: outputs[name].value)
     text = (
         f"Held against differences between neighbours, the model's directional derivatives are off "
-        f"by {_root(all_)} over all outputs, most in {worst}: {_root(known[worst])}; "
+        f"by {_root(all_)} over all outputs, most in {worst}: {_root(outputs[worst])}; "
         f"{_small(floor.value)} of what neighbours show is noise (N = {all_.n} trajectories)."
     )
     decided = floor.low < NOISY and isfinite(all_.low) and all_.high - all_.low < 1.0
@@ -202,18 +202,18 @@ def _root(square: Number) -> str:
 
 
 def _prediction(run: LogsRun) -> list[Sentence]:
-    found = numbers(run, "prediction", "error")
-    if not found:
+    errors = numbers(run, "prediction", "error")
+    if not errors:
         return []
     lost, law = run.notes.get("prediction_lost"), run.notes.get("growth")
-    told = " and ".join(
-        f"{percent(found[k].value)} (CI {percent(found[k].low)}–{percent(found[k].high)}) after "
+    parts = " and ".join(
+        f"{percent(errors[k].value)} (CI {percent(errors[k].low)}–{percent(errors[k].high)}) after "
         f"{steps(k)}"
-        for k in dict.fromkeys((min(found), max(found)))
+        for k in dict.fromkeys((min(errors), max(errors)))
     )
     text = (
-        f"Under the recorded actions the model's prediction is off by {told}, 100% being the error "
-        f"of predicting no change, process noise included (N = {found[min(found)].n})"
+        f"Under the recorded actions the model's prediction is off by {parts}, 100% being the "
+        f"error of predicting no change, process noise included (N = {errors[min(errors)].n})"
     )
     text += f"; growth: {law}" if law else ""
     text += f"; from step {lost} on it leaves the finite numbers" if lost else ""
@@ -221,20 +221,20 @@ def _prediction(run: LogsRun) -> list[Sentence]:
 
 
 def _episodes(run: LogsRun) -> list[Sentence]:
-    told = []
+    parts = []
     if run.notes["left_out"]:
-        told.append(
+        parts.append(
             f"{run.notes['left_out']} trajectories stop before {run.config['reach']} steps and are "
             f"left out"
         )
     if run.notes["ended"] > 0:
-        told.append(
+        parts.append(
             f"{percent(run.notes['ended'])} of the windows end in a terminal state: the score "
             f"counts that actions move the end, pathwise gradients do not"
         )
     n = run.config["trajectories"]
-    joined = f"Episodes: {'; '.join(told)} (N = {n} trajectories used)."
-    return [Sentence("episodes", True, joined)] if told else []
+    joined = f"Episodes: {'; '.join(parts)} (N = {n} trajectories used)."
+    return [Sentence("episodes", True, joined)] if parts else []
 
 
 def _ci(number: Number) -> str:

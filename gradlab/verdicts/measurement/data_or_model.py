@@ -31,13 +31,13 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
     """The data gradient against the best horizon of another estimator."""
     if "data" not in profile.estimators or name == "data":
         return []
-    rivals = [h for h in judged_horizons(profile, name) if h > 0]
+    over = [h for h in judged_horizons(profile, name) if h > 0]
     n, who = samples(profile.config), gradient(name)
-    ratio = ratio_to_best(profile, ("data", 0), name, rivals)
+    ratio = ratio_to_best(profile, ("data", 0), name, over)
     if ratio is None:
         text = f"Undecided: the errors of {who} and of the data gradient are {ZERO} ({n})."
         return [Sentence(ABOUT, False, text)]
-    best = min(rivals, key=lambda h: profile.estimate(name, "mse", h).value)
+    best = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
     at = f"at its best horizon h = {best}"
     numbers = f"mean squared error, CI {ratio_span(ratio)}, {n}"
     if same(ratio):
@@ -64,8 +64,8 @@ def data_against(profile: Profile, name: str) -> list[Sentence]:
 
 def _poor_critic(profile: Profile) -> str:
     """A warning where J_0 itself is worse than none: the comparison then speaks of the critic."""
-    found = interval("relative_mse", profile.estimate("data", "relative_mse", 0))
-    if not found.low > 1:
+    ends = interval("relative_mse", profile.estimate("data", "relative_mse", 0))
+    if not ends.low > 1:
         return ""
     return " The data gradient is worse than a zero gradient here, so this says more of the critic."
 
@@ -80,7 +80,7 @@ def through_training(
         data_weight: iteration → weight that a rule gives to the data gradient.
     """
     ratios = {
-        k: found for k in sorted(profiles) if (found := data_over_model(profiles[k])) is not None
+        k: ratio for k in sorted(profiles) if (ratio := data_over_model(profiles[k])) is not None
     }
     decided = {k: 1 if r.low > 0 else -1 for k, r in ratios.items() if r.low > 0 or r.high < 0}
     if not decided:
@@ -106,8 +106,8 @@ def data_over_model(profile: Profile) -> LogRatio | None:
     name = judged_estimator(profile)
     if name is None or "data" not in profile.estimators or not profile.truth["admissible"]:
         return None
-    rivals = [h for h in judged_horizons(profile, name) if h > 0]
-    ratio = ratio_to_best(profile, ("data", 0), name, rivals[-1:])
+    over = [h for h in judged_horizons(profile, name) if h > 0]
+    ratio = ratio_to_best(profile, ("data", 0), name, over[-1:])
     return ratio if ratio is not None and np.isfinite([ratio.low, ratio.high]).all() else None
 
 
@@ -147,16 +147,16 @@ def _rule(
     if switch is None:
         kept = " The rule schedule does not switch"
         return f"{kept}." if change is None else f"{kept}: too late."
-    told = f" The rule schedule switches at {switch}"
+    text = f" The rule schedule switches at {switch}"
     if change is None:
-        return f"{told}: without a reason in these measurements."
+        return f"{text}: without a reason in these measurements."
     if switch < change[0]:
-        return f"{told}: too early by {change[0] - switch}–{change[1] - switch}."
+        return f"{text}: too early by {change[0] - switch}–{change[1] - switch}."
     if switch > change[1]:
-        return f"{told}: too late by {switch - change[1]}–{switch - change[0]}."
-    return f"{told}, as measured."
+        return f"{text}: too late by {switch - change[1]}–{switch - change[0]}."
+    return f"{text}, as measured."
 
 
 def _counts(profiles: Mapping[int, Profile]) -> str:
-    found = sorted({int(each.config["starts"]) for each in profiles.values()})
-    return f"N = {found[0]}" if len(found) == 1 else f"N = {found[0]}–{found[-1]}"
+    counts = sorted({int(each.config["starts"]) for each in profiles.values()})
+    return f"N = {counts[0]}" if len(counts) == 1 else f"N = {counts[0]}–{counts[-1]}"

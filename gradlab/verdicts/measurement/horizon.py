@@ -44,25 +44,25 @@ FAR = 2.0  # times more accurate, at least, before another estimator is recommen
 
 def horizon(profile: Profile, name: str) -> list[Sentence]:
     """The usable horizon, the set of the best, and the price of the user's own."""
-    found, n = usable_horizon(profile, name), samples(profile.config)
+    usable, n = usable_horizon(profile, name), samples(profile.config)
     who, best = gradient(name), _best(profile, name)
     rest = f"{best}.{_yours(profile, name)}{_rival(profile, name)}"
-    if found.high == 0:
+    if usable.high == 0:
         why, alone = _obstacle(profile, name, 1), longest_pass(profile, name)
         text = f"No horizon of {who} is usable ({n}): at h = 1 {why}; {rest}"
         if len(alone) > 1:
             text += f" Without the shorter ones h = {alone[0]}–{alone[-1]} would be."
         return [Sentence("horizon", True, text)]
-    if found.low == 0:
-        enough = _more_for_horizon(profile, name, found)
+    if usable.low == 0:
+        enough = _more_for_horizon(profile, name, usable)
         text = (
-            f"Undecided whether {who} has a usable horizon: none or up to {steps(found.high)} "
+            f"Undecided whether {who} has a usable horizon: none or up to {steps(usable.high)} "
             f"(95% CI, {n}); {enough} decide; {rest}"
         )
         return [Sentence("horizon", False, text)]
     text = (
-        f"Usable horizon of {who} ≈ {steps(found.value)} (95% CI {found.low}–{found.high}, {n}); "
-        f"{rest}"
+        f"Usable horizon of {who} ≈ {steps(usable.value)} (95% CI {usable.low}–{usable.high}, "
+        f"{n}); {rest}"
     )
     return [Sentence("horizon", True, text)]
 
@@ -82,8 +82,8 @@ def _best(profile: Profile, name: str) -> str:
     at = over[int(np.argmin([each.value for each in errors]))]
     text = f"the mean squared error is smallest at h = {at}"
     text += ", the data gradient J_0" if at == 0 else ""
-    if (found := best_horizons(profile, name)) is not None:
-        ranks = found[1]
+    if (ranked := best_horizons(profile, name)) is not None:
+        ranks = ranked[1]
         kept = [h for h, here in zip(over, ranks.kept, strict=True) if here]
         text += f" (95% set: {horizons(kept)}{_separation(profile, over, ranks)})"
     return text + _against_zero(profile, name, at)
@@ -93,24 +93,24 @@ def _separation(profile: Profile, over: list[int], ranks: RankSet) -> str:
     """The next member that more samples would take out of the set."""
     if ranks.kept.sum() < 2:
         return ""
-    found = separations(ranks, int(profile.config["starts"]))
-    if not found:
+    partings = separations(ranks, int(profile.config["starts"]))
+    if not partings:
         return f"; {further(None)} separate them"
-    first = found[0]
+    first = partings[0]
     return f"; {further(first.more)} separate {over[first.member]} from {over[first.contender]}"
 
 
 def _against_zero(profile: Profile, name: str, at: int) -> str:
     """A warning where an error is above that of not moving at all, |truth|²."""
     relative = profile.estimate(name, "relative_mse", at)
-    found = interval("relative_mse", relative)
-    if not found.low > 1:
+    ends = interval("relative_mse", relative)
+    if not ends.low > 1:
         return ""
     remedy = "a smaller scale would do better"
     if profile.interval(name, "cosine", at).high < 0:
         remedy = "it points backwards"
     return (
-        f", where it is still {times(relative.value)} (CI {span(found.low, found.high)}) that of "
+        f", where it is still {times(relative.value)} (CI {span(ends.low, ends.high)}) that of "
         f"a zero gradient ({remedy})"
     )
 
@@ -158,11 +158,11 @@ def _rival(profile: Profile, name: str) -> str:
 def _obstacle(profile: Profile, name: str, at: int) -> str:
     """Which of the two conditions fails at a horizon, with its number."""
     measured = profile.estimate(name, "cosine", at)
-    found = profile.interval(name, "cosine", at)
-    if not found.low >= COSINE:
+    ends = profile.interval(name, "cosine", at)
+    if not ends.low >= COSINE:
         shown = cosine(measured.value) if np.isfinite(measured.value) else "unknown"
         return (
-            f"its cosine with the truth is {shown} (CI {span(found.low, found.high)}, wanted: "
+            f"its cosine with the truth is {shown} (CI {span(ends.low, ends.high)}, wanted: "
             f"lower end ≥ {COSINE})"
         )
     values = [profile.estimate(name, "mse", h).value for h in judged_horizons(profile, name)]
@@ -170,10 +170,10 @@ def _obstacle(profile: Profile, name: str, at: int) -> str:
     return f"its mean squared error is {times(excess)} the smallest (wanted: ≤ {EXCESS:g}×)"
 
 
-def _more_for_horizon(profile: Profile, name: str, found: UsableHorizon) -> str:
+def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizon) -> str:
     """Samples that would settle the first horizon in doubt, by its direction or by its error."""
     over, starts = judged_horizons(profile, name), int(profile.config["starts"])
-    at = min(found.value + 1, max(over))
+    at = min(usable.value + 1, max(over))
     measured = profile.estimate(name, "cosine", at)
     ends, ratio = (
         profile.interval(name, "cosine", at),

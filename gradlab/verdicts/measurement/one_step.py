@@ -12,44 +12,44 @@ from gradlab.wording import gradient, percent, span, two
 
 def learning(profile: Profile, name: str) -> list[Sentence]:
     """The judged gradient's step at its least error, and at the user's horizon."""
-    found = profile.consequence
-    if found is None:
+    steps = profile.consequence
+    if steps is None:
         return []
-    mine = [cell for cell in found.cells if cell[0] == name]
+    mine = [cell for cell in steps.cells if cell[0] == name]
     if not mine:
         return []
     first = mine[0]
-    change = found.change(first)
+    change = steps.change(first)
     ends = interval_of(change)
-    step = f"one step of length {two(found.step)} along {gradient(name)} at h = {first[1]}"
+    step = f"one step of length {two(steps.step)} along {gradient(name)} at h = {first[1]}"
     what = f"the return by {change.value:+.2g} (CI {span(ends.low, ends.high)})"
     judges = (
-        f"{found.starts} starts that made no gradient, {found.horizon} steps each; the step moves "
-        f"actions by about {percent(found.moves)} along the truth{_bent(found)}"
+        f"{steps.starts} starts that made no gradient, {steps.horizon} steps each; the step moves "
+        f"actions by about {percent(steps.moves)} along the truth{_bent(steps)}"
     )
-    rest = f"{_share(found, first)}{_others(found, mine[1:])} ({judges})."
+    rest = f"{_share(steps, first)}{_others(steps, mine[1:])} ({judges})."
     if ends.low <= 0 <= ends.high:
         text = f"Undecided whether {step} raises the return: it changes {what}{rest}"
         return [Sentence("learning", False, text)]
     return [Sentence("learning", True, f"{capital(step)} changes {what}{rest}")]
 
 
-def _share(found: OneStepImprovement, cell: tuple[str, int]) -> str:
-    share = found.share(cell)
+def _share(steps: OneStepImprovement, cell: tuple[str, int]) -> str:
+    share = steps.share(cell)
     if share is None:
-        true = found.change((TRUTH, 0))
+        true = steps.change((TRUTH, 0))
         return f"; the true gradient's own gain is in doubt, {_changed(true)}"
     value, ends = share
     return f", {percent(value)} (CI {_shares(ends.low, ends.high)}) of the true gradient's gain"
 
 
-def _others(found: OneStepImprovement, cells: list[tuple[str, int]]) -> str:
-    told = [
+def _others(steps: OneStepImprovement, cells: list[tuple[str, int]]) -> str:
+    shares = [
         f"at h = {cell[1]} {percent(share[0])} (CI {_shares(share[1].low, share[1].high)})"
         for cell in cells
-        if (share := found.share(cell)) is not None
+        if (share := steps.share(cell)) is not None
     ]
-    return f"; {', '.join(told)}" if told else ""
+    return f"; {', '.join(shares)}" if shares else ""
 
 
 def _changed(change: Estimate) -> str:
@@ -61,8 +61,8 @@ def _shares(low: float, high: float) -> str:
     return f"{percent(low)} to {percent(high)}"
 
 
-def _bent(found: OneStepImprovement) -> str:
+def _bent(steps: OneStepImprovement) -> str:
     """A warning where even the smallest step tried leaves the straight line."""
-    if found.curvature <= LINEAR:
+    if steps.curvature <= LINEAR:
         return ""
-    return f"; curvature is {percent(found.curvature)} of the slope even there"
+    return f"; curvature is {percent(steps.curvature)} of the slope even there"

@@ -98,9 +98,9 @@ def _harmful(facts: Facts) -> str:
     """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
     assert facts.best is not None
     name = facts.best[0]
-    found = [h for h in facts.harmful(name) if h]
-    if found:
-        return until(found, min(h for h in facts.horizons(name) if h))
+    harmful = [h for h in facts.harmful(name) if h]
+    if harmful:
+        return until(harmful, min(h for h in facts.horizons(name) if h))
     twin = name.removesuffix("_all")
     other = facts.best_of([twin]) if twin != name else None
     if other is None or not facts.gains[other].high < facts.gains[facts.best].low:
@@ -119,12 +119,12 @@ def _critic(facts: Facts) -> str:
 def _first_to_mend(facts: Facts, best: Number) -> str:
     """The costliest error of the recommended gradient, and what would be gained without it."""
     assert facts.best is not None
-    found = losses(facts, facts.best)
-    if not found:
+    causes = losses(facts, facts.best)
+    if not causes:
         return ""
-    cause = max(found, key=lambda each: found[each])
-    reached = facts.gains[facts.best].clipped + found[cause]
-    if found[cause] < WORTH or not reached > best.high:
+    cause = max(causes, key=lambda each: causes[each])
+    reached = facts.gains[facts.best].clipped + causes[cause]
+    if causes[cause] < WORTH or not reached > best.high:
         return ""
     if cause == CRITIC:
         return f"Mend {cause} first."
@@ -196,14 +196,18 @@ def _listed(names: list[str]) -> str:
     return text[0].upper() + text[1:]
 
 
-def _contradicted(facts: Facts, found: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
+def _contradicted(facts: Facts, disagreement: Disagreement, rest: tuple[Sentence, ...]) -> Screen:
     """Returns contradict gradients: nothing is recommended from either before that is mended."""
-    who = "the true gradient" if found.cell[0] not in facts.own else named(found.cell[0])
-    at = "" if found.cell[1] == 0 else f" at h = {found.cell[1]}"
+    who = (
+        "the true gradient"
+        if disagreement.cell[0] not in facts.own
+        else named(disagreement.cell[0])
+    )
+    at = "" if disagreement.cell[1] == 0 else f" at h = {disagreement.cell[1]}"
     text = (
-        f"Believe no gain here yet: a step along {who}{at} realised {share(found.realised)} of the "
-        f"possible gain where its direction promised {share(found.predicted)}. Likely reason: "
-        f"{REASONS[found.reason]}."
+        f"Believe no gain here yet: a step along {who}{at} realised {share(disagreement.realised)} "
+        f"of the possible gain where its direction promised {share(disagreement.predicted)}. "
+        f"Likely reason: {REASONS[disagreement.reason]}."
     )
     return Screen(text, "none", "a check failed", _facts(facts), FIGURE, rest)
 
@@ -244,13 +248,15 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
 def _harming(facts: Facts) -> str:
     taken = facts.realised
     assert taken is not None
-    found = [cell for cell in taken.stepped if taken.harms(cell)]
-    if not found:
+    harming = [cell for cell in taken.stepped if taken.harms(cell)]
+    if not harming:
         return ""
-    if ("data", 0) in found:
+    if ("data", 0) in harming:
         return "The critic alone lowers it: mend it."
-    name = found[0][0]
-    return f"{range_text([h for each, h in found if each == name])} through {named(name)} lower it."
+    name = harming[0][0]
+    return (
+        f"{range_text([h for each, h in harming if each == name])} through {named(name)} lower it."
+    )
 
 
 def _returns(facts: Facts) -> tuple[Fact, ...]:
@@ -258,13 +264,13 @@ def _returns(facts: Facts) -> tuple[Fact, ...]:
     taken = facts.realised
     assert taken is not None
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
-    found = [
+    changes = [
         Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell), how)
         for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
     ]
-    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in found):
-        found.append(Fact("the critic alone", change(taken, ("data", 0)), how))
-    return tuple(found)
+    if ("data", 0) in taken.stepped and all("critic" not in each.label for each in changes):
+        changes.append(Fact("the critic alone", change(taken, ("data", 0)), how))
+    return tuple(changes)
 
 
 def _facts(facts: Facts) -> tuple[Fact, ...]:
@@ -273,8 +279,8 @@ def _facts(facts: Facts) -> tuple[Fact, ...]:
         return ()
     cell = facts.best
     second = _one_batch(facts, cell) or _critic_alone(facts)
-    found = [_realised(facts, cell), second, _mend(facts, cell)]
-    return tuple(each for each in found if each is not None)
+    numbers = [_realised(facts, cell), second, _mend(facts, cell)]
+    return tuple(each for each in numbers if each is not None)
 
 
 def _realised(facts: Facts, cell: Cell) -> Fact | None:
@@ -291,11 +297,11 @@ def _realised(facts: Facts, cell: Cell) -> Fact | None:
 
 
 def _one_batch(facts: Facts, cell: Cell) -> Fact | None:
-    found = facts.batch_gains.get(cell)
-    if found is None or found.clipped > facts.gains[cell].clipped - NOTABLE:
+    gain = facts.batch_gains.get(cell)
+    if gain is None or gain.clipped > facts.gains[cell].clipped - NOTABLE:
         return None
     how = f"E cos(mean of {facts.batch} gradients, ∇J), from mean and covariance of the samples"
-    return Fact(f"by a single batch of {facts.batch}", gain_text(found), how)
+    return Fact(f"by a single batch of {facts.batch}", gain_text(gain), how)
 
 
 def _critic_alone(facts: Facts) -> Fact | None:
@@ -309,12 +315,12 @@ def _critic_alone(facts: Facts) -> Fact | None:
 
 def _mend(facts: Facts, cell: Cell) -> Fact | None:
     """The costliest error of a gradient, as a number."""
-    found = losses(facts, cell)
-    if not found:
+    causes = losses(facts, cell)
+    if not causes:
         return None
-    cause = max(found, key=lambda each: found[each])
+    cause = max(causes, key=lambda each: causes[each])
     how = "gain with the simulator in its place, less the gain without, at the same horizon"
-    return Fact(f"more by mending {cause}", f"{100 * found[cause]:.0f} points", how)
+    return Fact(f"more by mending {cause}", f"{100 * causes[cause]:.0f} points", how)
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:
@@ -338,8 +344,8 @@ def losses(facts: Facts, cell: Cell) -> dict[str, float]:
 
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     """Under matched truths: which gradient is nearest to its own, and that this is no gain."""
-    own = [cell for cell in facts.errors if cell[0] in facts.own]
-    name, h = cell = min(own, key=lambda each: facts.errors[each].value)
+    cells = [cell for cell in facts.errors if cell[0] in facts.own]
+    name, h = cell = min(cells, key=lambda each: facts.errors[each].value)
     where = "" if name == "data" else f" after {steps(h)}"
     text = f"At these states {named(name)}{where} is nearest to the true gradient there."
     if not facts.errors[cell].high < 1:
@@ -352,14 +358,14 @@ def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     return Screen(text, "choose", "about these states only", tuple(numbers), "mse", rest)
 
 
-def _level(found: Number) -> str:
-    if found.spans_decades:
-        return f"unknown ({found.n} starts)"
-    return f"{two(found.value)} (CI {span(found.low, found.high)})"
+def _level(number: Number) -> str:
+    if number.spans_decades:
+        return f"unknown ({number.n} starts)"
+    return f"{two(number.value)} (CI {span(number.low, number.high)})"
 
 
-def _direction(found: Number) -> str:
-    return f"{cosine(found.clipped)} (CI {cosine(found.low)} to {cosine(found.high)})"
+def _direction(number: Number) -> str:
+    return f"{cosine(number.clipped)} (CI {cosine(number.low)} to {cosine(number.high)})"
 
 
 def _nothing(facts: Facts) -> str:

@@ -26,39 +26,39 @@ def batch(profile: Profile, name: str) -> list[Sentence]:
     if not over:
         return []
     at = min(over, key=lambda h: profile.estimate(name, "mse", h).value)
-    found, n = needed_batch(profile, name, at), samples(profile.config)
-    if found is None:
+    needed, n = needed_batch(profile, name, at), samples(profile.config)
+    if needed is None:
         return []
     yours = f"You average N′ = {profile.batch}"
     goal = f"a cosine of one batch with the truth of at least {DIRECTION:g} at h = {at}"
-    mean = f"{cosine(found.value)} (CI {span(found.cosine.low, found.cosine.high)}, {n})"
-    if found.cosine.high < DIRECTION:
+    mean = f"{cosine(needed.value)} (CI {span(needed.cosine.low, needed.cosine.high)}, {n})"
+    if needed.cosine.high < DIRECTION:
         text = f"{yours}; no N′ reaches {goal}: bias alone caps it at {mean}."
         return [Sentence("samples", True, text)]
-    if found.batch is None or not np.isfinite(found.batch.high):
+    if needed.batch is None or not np.isfinite(needed.batch.high):
         se = jackknife_se(profile.estimate(name, "cosine", at).left_out)
-        gap, starts = abs(found.value - DIRECTION), int(profile.config["starts"])
+        gap, starts = abs(needed.value - DIRECTION), int(profile.config["starts"])
         enough = further(more_samples(gap, se, starts))
         text = (
             f"Undecided whether any N′ reaches {goal}: that of the mean is {mean}; {enough} decide."
         )
         return [Sentence("samples", False, text)]
-    ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"
-    text = f"{yours}; {goal} needs N′ ≈ {batches(found.size)} (CI {ends}, {n})"
+    ends = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
+    text = f"{yours}; {goal} needs N′ ≈ {batches(needed.size)} (CI {ends}, {n})"
     return [Sentence("samples", True, f"{text}{_longest(profile, name, over[-1], at)}.")]
 
 
 def _longest(profile: Profile, name: str, H: int, at: int) -> str:
     """The same at the user's horizon, where it is another and known."""
-    found = None if at == H else needed_batch(profile, name, H)
-    if found is None:
+    needed = None if at == H else needed_batch(profile, name, H)
+    if needed is None:
         return ""
-    if found.cosine.high < DIRECTION:
+    if needed.cosine.high < DIRECTION:
         return f", and at h = {H} no N′ does"
-    if found.batch is None or not np.isfinite(found.batch.high):
+    if needed.batch is None or not np.isfinite(needed.batch.high):
         return ""
-    ends = f"{batches(found.batch.low)}–{batches(found.batch.high)}"
-    return f", at h = {H} {batches(found.size)} (CI {ends})"
+    ends = f"{batches(needed.batch.low)}–{batches(needed.batch.high)}"
+    return f", at h = {H} {batches(needed.size)} (CI {ends})"
 
 
 def tails(profile: Profile, name: str) -> list[Sentence]:

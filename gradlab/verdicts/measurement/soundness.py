@@ -45,14 +45,14 @@ def empirical(profile: Profile) -> list[Sentence]:
 
 def health(profile: Profile) -> list[Sentence]:
     """Samples that are lost or exactly 0, and inputs without effect: counts, steps, coordinates."""
-    found = [each.sentence for each in profile.sanity or () if _ill(each)]
-    return [Sentence("health", True, text) for text in dict.fromkeys(found)]
+    texts = [each.sentence for each in profile.sanity or () if _ill(each)]
+    return [Sentence("health", True, text) for text in dict.fromkeys(texts)]
 
 
 def premises(profile: Profile) -> list[Sentence]:
     """Why nothing can be decided from this measurement, if there is a reason."""
-    found = failed_premises(profile.sanity)
-    return [Sentence("premises", True, each.sentence) for each in found]
+    failures = failed_premises(profile.sanity)
+    return [Sentence("premises", True, each.sentence) for each in failures]
 
 
 def checks(profile: Profile) -> list[Sentence]:

@@ -48,11 +48,11 @@ def _told(account: Account, n: str) -> Sentence:
             f"one of them alone may make it worse."
         )  # fmt: skip
     top = max(account.shapley, key=lambda part: part.value)
-    rival = max((part for part in account.shapley if part is not top), key=lambda part: part.high)
-    if not top.clear or top.low <= rival.high:
+    second = max((part for part in account.shapley if part is not top), key=lambda part: part.high)
+    if not top.clear or top.low <= second.high:
         return Sentence(
             "source", False, f"Undecided whether {CAUSES[top.name]} ({_share(top)}) or "
-            f"{CAUSES[rival.name]} ({_share(rival)}) makes more {where} ({n})."
+            f"{CAUSES[second.name]} ({_share(second)}) makes more {where} ({n})."
         )  # fmt: skip
     text = (
         f"{_share(top)} {where} comes from {CAUSES[top.name]}{_entry(account, top)}"

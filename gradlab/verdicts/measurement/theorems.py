@@ -12,14 +12,14 @@ from gradlab.wording import samples, two
 def theorems(profile: Profile, choice: Choice | None, name: str) -> list[Sentence]:
     """Bounds beside the measured bias and variance, then the horizons that theories recommend."""
     text = bounds_sentence(profile, name)
-    found = [Sentence("theory", True, text)] if text else []
+    sentences = [Sentence("theory", True, text)] if text else []
     given = () if choice is None else choice.theory
     advice = [each for each in given if each.applies or each.horizon is not None]
     if advice:
-        told = "; ".join(_advised(each) for each in advice)
+        advised = "; ".join(_advised(each) for each in advice)
         n = samples(profile.config)
-        found.append(Sentence("advice", True, f"Horizons by formula ({n}): {told}."))
-    return found
+        sentences.append(Sentence("advice", True, f"Horizons by formula ({n}): {advised}."))
+    return sentences
 
 
 def _advised(advice: Advice) -> str:

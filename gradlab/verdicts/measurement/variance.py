@@ -40,8 +40,8 @@ def variance(profile: Profile, name: str) -> list[Sentence]:
         f"(CI {span(log(2) / growth.high, log(2) / growth.low)}, {n})"
     )
     doubt = f"; a power law h^{growth.power:.2g} fits as well, so do not extrapolate"
-    told = text + _exponent(profile) + (doubt if growth.law == "either" else "")
-    return [Sentence("variance", True, f"{told}.")]
+    full = text + _exponent(profile) + (doubt if growth.law == "either" else "")
+    return [Sentence("variance", True, f"{full}.")]
 
 
 def _exponent(profile: Profile) -> str:

@@ -77,10 +77,10 @@ def evidence(profile: Profile) -> Evidence:
 
 
 def _set(profile: Profile, name: str) -> tuple[int, ...]:
-    found = best_horizons(profile, name)
-    if found is None:
+    ranked = best_horizons(profile, name)
+    if ranked is None:
         return ()
-    over, ranks = found
+    over, ranks = ranked
     return tuple(h for h, here in zip(over, ranks.kept, strict=True) if here)
 
 
@@ -93,14 +93,14 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
     name = judged_estimator(profile)
     known = evidence(profile) if found is None else found
     void = premises(profile)
-    told = void + _of_truth(profile, name)
-    told += empirical(profile) + health(profile) + checks(profile)
+    sentences = void + _of_truth(profile, name)
+    sentences += empirical(profile) + health(profile) + checks(profile)
     if name is not None:
         # Errors against a truth of 0, or of another model or critic than is meant, decide nothing.
-        told += [] if void else _of_errors(profile, known, name)
-        told += lost(profile, name) or variance(profile, name)
-        told += theorems(profile, known.choice, name) + tails(profile, name)
-    return tuple(sorted(told, key=lambda each: _place(profile, each)))
+        sentences += [] if void else _of_errors(profile, known, name)
+        sentences += lost(profile, name) or variance(profile, name)
+        sentences += theorems(profile, known.choice, name) + tails(profile, name)
+    return tuple(sorted(sentences, key=lambda each: _place(profile, each)))
 
 
 def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
@@ -126,11 +126,11 @@ def _of_errors(profile: Profile, known: Evidence, name: str) -> list[Sentence]:
         return _agreement(known.choice)
     if not judged_horizons(profile, name):
         return data_against(profile, name)
-    found = data_against(profile, name) + source(profile, known.attribution, name)
-    found += weights(known.choice) + learning(profile, name)
+    sentences = data_against(profile, name) + source(profile, known.attribution, name)
+    sentences += weights(known.choice) + learning(profile, name)
     if profile.truth["status"] == "imprecise":
-        return found + paired_horizon(profile, name)
-    return found + horizon(profile, name) + batch(profile, name)
+        return sentences + paired_horizon(profile, name)
+    return sentences + horizon(profile, name) + batch(profile, name)
 
 
 def _agreement(choice: Choice | None) -> list[Sentence]:

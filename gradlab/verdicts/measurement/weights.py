@@ -19,21 +19,21 @@ def weights(choice: Choice | None) -> list[Sentence]:
     if choice.by == "gain" and choice.pair.gain is not None:
         return [_by_gain(choice.pair, choice.pair.gain)]
     pair, named = choice.pair, _named(choice.pair, choice.pair.mse)
-    found = [_over_rule(pair), _over_single(pair.contender("mse").against)]
-    told = [each for each in found if each is not None]
-    if not told:
+    ratios = [_over_rule(pair), _over_single(pair.contender("mse").against)]
+    finite = [each for each in ratios if each is not None]
+    if not finite:
         return [Sentence("weights", False, f"Undecided: {named}; their error is {ZERO}.")]
-    decided = any(each for each, _ in told)
+    decided = any(each for each, _ in finite)
     text = (
         f"Measured optimal weights: {named}; on {pair.unseen} samples that did not choose them "
-        f"their MSE is {' and '.join(words for _, words in told)}."
+        f"their MSE is {' and '.join(words for _, words in finite)}."
     )
     return [_sentence(decided, text)]
 
 
-def _by_gain(pair: Mixing, found: Weights) -> Sentence:
+def _by_gain(pair: Mixing, shares: Weights) -> Sentence:
     """What one batch's step along the pair gains beside the better of the two."""
-    named, own = _named(pair, found), pair.contender("gain")
+    named, own = _named(pair, shares), pair.contender("gain")
     single, ahead = pair.contender("best single by gain"), own.ahead
     if ahead is None or not isfinite(ahead.low):
         return Sentence("weights", False, f"Undecided: {named}; their gain is {ZERO}.")
@@ -50,27 +50,27 @@ def _sentence(decided: bool, text: str) -> Sentence:
     return Sentence("weights", decided, text if decided else f"Undecided whether they help. {text}")
 
 
-def _named(pair: Mixing, found: Weights) -> str:
+def _named(pair: Mixing, shares: Weights) -> str:
     """w_0 = 0.31 (CI 0.2–0.4), w_5 = 0.69"""
     return ", ".join(
         f"w_{h} = {two(float(share))} (CI {span(float(low), float(high))})"
         for (_, h), share, low, high in zip(
-            pair.cells, found.share, found.low, found.high, strict=True
+            pair.cells, shares.share, shares.low, shares.high, strict=True
         )
     )
 
 
 def _over_rule(pair: Mixing) -> tuple[bool, str] | None:
     """Beyond doubt, and the ratio to the best of the papers' rules on the unseen half."""
-    own = pair.contender("mse")
+    mixture = pair.contender("mse")
     rules = [(each, each.saved) for each in pair.contenders if "rule" in each.name]
-    known = [(each, saved) for each, saved in rules if saved is not None]
-    if not known:
+    measured = [(each, saved) for each, saved in rules if saved is not None]
+    if not measured:
         return None
-    rule, saved = min(known, key=lambda each: each[0].mse)
-    numbers = f"{times(own.mse / rule.mse)} (CI {span(exp(saved.low), exp(saved.high))})"
-    which = f"the {rule.name}" if len(known) == 1 else f"the best of {len(known)} rules"
-    which += "" if len(known) == 1 else f" ({rule.name})"
+    rule, saved = min(measured, key=lambda each: each[0].mse)
+    numbers = f"{times(mixture.mse / rule.mse)} (CI {span(exp(saved.low), exp(saved.high))})"
+    which = f"the {rule.name}" if len(measured) == 1 else f"the best of {len(measured)} rules"
+    which += "" if len(measured) == 1 else f" ({rule.name})"
     return _clear(saved), f"{numbers} that of {which}"
 
 

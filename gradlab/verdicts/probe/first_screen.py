@@ -37,8 +37,8 @@ def screen(run: ProbeRun) -> Screen:
     else what a batch is worth."""
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     rest = tuple(verdict(run))
-    if (told := void(run)) and not set(WORST) & set(kinds):
-        return Screen(told[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
+    if (reasons := void(run)) and not set(WORST) & set(kinds):
+        return Screen(reasons[0], "none", NOTHING, tuple(_finite(run)), "grad_norm", rest)
     return _faulty(run, kinds, rest) if kinds else _sound(run, rest)
 
 
@@ -62,22 +62,22 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     if known is not None and known.best is not None:
         step = recommendation(known, rest)
         return replace(step, sure=f"{step.sure}; no fault", figure="cosine")
-    found = _signal(run)
-    if found is None:
+    signal = _signal(run)
+    if signal is None:
         text = "No fault so far; whether a batch has a signal is not measured yet."
         sure, figure = "no burst of successive gradients yet", "grad_norm"
         light: Light = "choose"
     else:
-        low, high = _share(found)
-        text, sure, light = _told(found, low, high)
+        low, high = _share(signal)
+        text, sure, light = _told(signal, low, high)
         figure = "signal_share"
     text += _weight(run)
     facts = (*_cosine(run), *_finite(run), *_spent(run))
     return Screen(text, light, sure, facts, figure, rest)
 
 
-def _told(found: Signal, low: float, high: float) -> tuple[str, str, Light]:
-    needed = NEEDED * (1 - found.share) / found.share if found.share > 0 else float("inf")
+def _told(signal: Signal, low: float, high: float) -> tuple[str, str, Light]:
+    needed = NEEDED * (1 - signal.share) / signal.share if signal.share > 0 else float("inf")
     if low > 0 and needed <= 1:
         text = "Go on: no fault, and one batch is enough to know where the gradient points."
         return text, f"sure (cosine {cosines(sqrt(low), sqrt(high))})", "act"
@@ -119,24 +119,24 @@ def _signal(run: ProbeRun) -> Signal | None:
     return pooled(found[-RECENT:]) if found else None
 
 
-def _share(found: Signal) -> tuple[float, float]:
-    return found.share - Z * found.se, min(found.share + Z * found.se, 1.0)
+def _share(signal: Signal) -> tuple[float, float]:
+    return signal.share - Z * signal.se, min(signal.share + Z * signal.se, 1.0)
 
 
 def _cosine(run: ProbeRun) -> list[Fact]:
-    found = _signal(run)
-    if found is None:
+    signal = _signal(run)
+    if signal is None:
         return []
-    low, high = _share(found)
+    low, high = _share(signal)
     how = (
         "√(|E g|² / E |g|²), |E g|² from products of successive gradients, pooled over the last "
-        f"{RECENT} bursts ({found.pairs:,} pairs; table successive)."
+        f"{RECENT} bursts ({signal.pairs:,} pairs; table successive)."
     )
     if low <= 0:
         most = f"≤ {cosine(sqrt(max(high, 0.0)))}"
         return [Fact("cosine of one batch with the mean", most, how)]
     ends = cosines(sqrt(low), sqrt(high))
-    return [Fact(f"cosine of one batch with the mean, {ends}", cosine(found.cosine), how)]
+    return [Fact(f"cosine of one batch with the mean, {ends}", cosine(signal.cosine), how)]
 
 
 def _spent(run: ProbeRun) -> list[Fact]:

@@ -67,13 +67,13 @@ def _sure(
     gains: dict[Cell, Number], errors: dict[Cell, float], own: tuple[str, ...], best: Cell
 ) -> float:
     """Chance that the best helps and is ahead of each other estimator, as if independent."""
-    found = scipy.stats.norm.cdf(gains[best].value / max(errors[best], 1e-12))
+    sure = scipy.stats.norm.cdf(gains[best].value / max(errors[best], 1e-12))
     for name in own:
-        rivals = [cell for cell in gains if cell[0] == name and name != best[0]]
-        if rivals:
-            rival = max(rivals, key=lambda cell: gains[cell].value)
-            gap = gains[best].value - 0.9 * gains[rival].value
-            found = min(
-                found, scipy.stats.norm.cdf(gap / max(np.hypot(errors[best], errors[rival]), 1e-12))
+        others = [cell for cell in gains if cell[0] == name and name != best[0]]
+        if others:
+            other = max(others, key=lambda cell: gains[cell].value)
+            gap = gains[best].value - 0.9 * gains[other].value
+            sure = min(
+                sure, scipy.stats.norm.cdf(gap / max(np.hypot(errors[best], errors[other]), 1e-12))
             )
-    return float(found)
+    return float(sure)

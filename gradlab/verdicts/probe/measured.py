@@ -89,8 +89,8 @@ def _range(low: int, high: int) -> str:
 
 def _before(run: ProbeRun, low: int, high: int) -> str:
     """Where the choice was at first, if that is certainly another."""
-    known = np.flatnonzero(np.isfinite(run.measured["chosen_horizon"]))
-    first = {k: int(run.measured[k][known[0]]) for k in ("kept_low", "kept_high", "step")}
+    finite = np.flatnonzero(np.isfinite(run.measured["chosen_horizon"]))
+    first = {k: int(run.measured[k][finite[0]]) for k in ("kept_low", "kept_high", "step")}
     if first["kept_low"] <= high and low <= first["kept_high"]:
         return ""
     ends = _range(first["kept_low"], first["kept_high"])

@@ -21,23 +21,23 @@ def void(run: ProbeRun) -> tuple[str, ...]:
     if not run.measured:
         return ()
     row = {name: column[-1] for name, column in run.measured.items()}
-    told = []
+    reasons = []
     if float(row.get("reward_max", np.nan)) == 0:
-        told.append(
+        reasons.append(
             "The reward is 0 on every path of the task so far: the true gradient is exactly 0, so "
             "nothing can be decided: mend the reward."
         )
     elif float(row.get("truth_norm", np.nan)) == 0:
-        told.append(
+        reasons.append(
             "The true gradient is exactly 0: this policy does not move the return, or the reward "
             "is constant, so nothing can be decided: look for a dead output or ignored actions."
         )
     if _same(run, row):
-        told.append(
+        reasons.append(
             "The model is the simulator itself, in derivatives and errors: it has no error to "
             "judge, so nothing can be decided about a model: give the one that you train with."
         )
-    return tuple(told)
+    return tuple(reasons)
 
 
 def _same(run: ProbeRun, row: dict[str, np.ndarray]) -> bool:

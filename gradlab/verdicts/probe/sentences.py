@@ -67,17 +67,17 @@ def _lost(run: ProbeRun) -> Sentence | None:
 def _saturation(run: ProbeRun) -> Sentence | None:
     """The action that is most at its limit lately (Hoeffding, passes taken as independent)."""
     share = run.vitals.get("saturation", np.empty((0, 0)))
-    known = np.flatnonzero(np.isfinite(share).any(axis=1))[-RECENT:]
-    if not len(known):
+    finite = np.flatnonzero(np.isfinite(share).any(axis=1))[-RECENT:]
+    if not len(finite):
         return None
-    passes = run.vitals["watched"][known]
-    mean, n = passes @ share[known] / passes.sum(), int(passes.sum())
+    passes = run.vitals["watched"][finite]
+    mean, n = passes @ share[finite] / passes.sum(), int(passes.sum())
     j, margin = int(np.argmax(mean)), sqrt(log(2 / RISK) / (2 * n))
     low, high = max(mean[j] - margin, 0.0), min(mean[j] + margin, 1.0)
     numbers = (
         f"action {j}, at its limit most often, is there in {percent(mean[j])} of its values (CI "
         f"{percent(low)} to {percent(high)}, N = {n} passes up to step "
-        f"{run.vitals['step'][known[-1]]:,.0f})"
+        f"{run.vitals['step'][finite[-1]]:,.0f})"
     )
     decision = decide(Number(mean[j], low, high, n, margin / Z), HALF)
     if decision.decided:

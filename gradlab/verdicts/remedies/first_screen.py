@@ -24,66 +24,70 @@ def screen(run: Remedies) -> Screen:
     """The remedy that lowers the least error most at equal time, or that none is shown to."""
     rest = tuple(verdict(run))
     judged = {pair.arm: OfTrials(run, pair) for pair in run.pairs if pair.budget == TIME}
-    known = {arm: found for arm, each in judged.items() if (found := each.least()) is not None}
+    ratios = {arm: least for arm, each in judged.items() if (least := each.least()) is not None}
     beside = _larger_batch(run)
-    if not known:
+    if not ratios:
         text = "Take none: no remedy's gradient error can be compared here."
         return Screen(text, "none", "no admissible truth", tuple(beside), FIGURE, rest)
-    order = sorted((arm for arm in known if arm != CEILING), key=lambda arm: -known[arm].value)
-    shown = [arm for arm in order if known[arm].low > 0]
+    order = sorted((arm for arm in ratios if arm != CEILING), key=lambda arm: -ratios[arm].value)
+    shown = [arm for arm in order if ratios[arm].low > 0]
     if not shown:
-        text, light, sure = _none(judged, known, order)
+        text, light, sure = _none(judged, ratios, order)
         best = order[0] if order else None
     else:
-        text, light, sure = _take(run, known, shown, order)
+        text, light, sure = _take(run, ratios, shown, order)
         best = shown[0]
-    facts = [*(_gain(judged[best], known[best], best) if best else ()), *_price(run, best), *beside]
+    facts = [
+        *(_gain(judged[best], ratios[best], best) if best else ()),
+        *_price(run, best),
+        *beside,
+    ]
     return Screen(text, light, sure, tuple(facts[:3]), FIGURE, rest)
 
 
 def _take(
-    run: Remedies, known: Mapping[str, LogRatio], shown: Sequence[str], order: Sequence[str]
+    run: Remedies, ratios: Mapping[str, LogRatio], shown: Sequence[str], order: Sequence[str]
 ) -> tuple[str, Light, str]:
     """The best that is shown; others whose interval reaches its lower end are not excluded."""
     best = shown[0]
-    gain = times(exp(known[best].value))
+    gain = times(exp(ratios[best].value))
     text = f"Take {NAMES[best]}: at equal fitting time the gradient's error falls {gain}"
     text += f" (price: {times(_step_cost(run, best))} the time per step)."
-    alike = [arm for arm in order if arm != best and known[arm].high >= known[best].low]
-    worse = [NAMES[arm] for arm, found in known.items() if found.high < 0 and arm != CEILING]
+    alike = [arm for arm in order if arm != best and ratios[arm].high >= ratios[best].low]
+    worse = [NAMES[arm] for arm, ratio in ratios.items() if ratio.high < 0 and arm != CEILING]
     text += f" Not excluded: {listed([NAMES[arm] for arm in alike], NAMED)}." if alike else ""
     text += f" Leave {listed(worse, NAMED)}: worse than no remedy." if worse else ""
-    sure = f"shown ({_ends(known[best])}× lower, {_fits(run)})"
+    sure = f"shown ({_ends(ratios[best])}× lower, {_fits(run)})"
     return text, "choose" if alike else "act", sure
 
 
 def _none(
-    judged: Mapping[str, OfTrials], known: Mapping[str, LogRatio], order: Sequence[str]
+    judged: Mapping[str, OfTrials], ratios: Mapping[str, LogRatio], order: Sequence[str]
 ) -> tuple[str, Light, str]:
-    best = next((arm for arm in order if known[arm].value > 0), None)
+    best = next((arm for arm in order if ratios[arm].value > 0), None)
     if best is None:
         return "Take none: no remedy even looks better than the plain fit.", "act", "none better"
-    gain = f"{times(exp(known[best].value))} lower error"
+    gain = f"{times(exp(ratios[best].value))} lower error"
     text = f"Take none yet; the best guess is {NAMES[best]}: {gain} at equal fitting time."
     run = judged[best].run
-    return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(known[best])}"
+    return text, "choose", f"not shown ({_fits(run)}); {judged[best].more(ratios[best])}"
 
 
 def _fits(run: Remedies) -> str:
     """How many, and from how many they were extended after a first look."""
-    told = run.notes.get("trials", ())
-    planned = int(told[0].get("planned", run.trials)) if told else run.trials
+    trials = run.notes.get("trials", ())
+    planned = int(trials[0].get("planned", run.trials)) if trials else run.trials
     count = "1 fit" if run.trials == 1 else f"{run.trials} fits"
     return f"{count}, extended from {planned} after looking" if run.trials > planned else count
 
 
-def _gain(judged: OfTrials, found: LogRatio, arm: str) -> list[Fact]:
+def _gain(judged: OfTrials, ratio: LogRatio, arm: str) -> list[Fact]:
     how = (
         f"exp of the mean of log(least MSE without / with {arm}) over {judged.samples}, least over "
         f"the horizons, at equal fitting time."
     )
-    ends = _ends(found)
-    return [Fact(f"lower error with {NAMES[arm]}, {ends}", times(exp(found.value)), how)]
+    ends = _ends(ratio)
+    return [Fact(f"lower error with {NAMES[arm]}, {ends}", times(exp(ratio.value)), how)]
 
 
 def _price(run: Remedies, arm: str | None) -> list[Fact]:
@@ -110,5 +114,5 @@ def _larger_batch(run: Remedies) -> list[Fact]:
     return [Fact(f"lower error by {LARGER}× the batch instead, {ends}", text, how)]
 
 
-def _ends(found: LogRatio) -> str:
-    return span(exp(found.low), exp(found.high))
+def _ends(ratio: LogRatio) -> str:
+    return span(exp(ratio.low), exp(ratio.high))

@@ -71,8 +71,8 @@ class OfTrials:
         return second.value - first.value, difference(second, first)
 
     def least(self) -> LogRatio | None:
-        found = self.ratio_of(Key("least_mse"))
-        return None if found is None else inverse(found)
+        ratio = self.ratio_of(Key("least_mse"))
+        return None if ratio is None else inverse(ratio)
 
     def knows(self, key: Key) -> bool:
         """Do both have it, with an interval?"""
@@ -80,10 +80,10 @@ class OfTrials:
 
     def _pair(self, key: Key) -> tuple[Estimate, Estimate]:
         """Without and with; NaN where no trial has both."""
-        found = self.run.cells.estimates((self.pair.first, self.pair.second), key)
-        if found is None:
+        pair = self.run.cells.estimates((self.pair.first, self.pair.second), key)
+        if pair is None:
             return UNKNOWN, UNKNOWN
-        return found[0], found[1]
+        return pair[0], pair[1]
 
 
 def verdict(run: Remedies) -> list[Sentence]:
@@ -103,39 +103,39 @@ def setting(run: Remedies) -> str:
 
 def _choice(run: Remedies, judged: Sequence[OfTrials]) -> Sentence:
     """The remedies that are shown to lower the least error at equal time, the best first."""
-    known = {each.pair.arm: found for each in judged if (found := each.least()) is not None}
+    ratios = {each.pair.arm: least for each in judged if (least := each.least()) is not None}
     where = f"at equal fitting time ({setting(run)}, {run.config['task']})"
-    if not known:
+    if not ratios:
         text = f"Undecided: no remedy's gradient error can be compared {where}{_why(run)}."
         return Sentence(GAIN, False, text)
-    order = sorted(known, key=lambda arm: -known[arm].value)
-    shown = [arm for arm in order if known[arm].low > 0 and arm != CEILING]
-    limit = _limit(known[CEILING]) if CEILING in known else ""
+    order = sorted(ratios, key=lambda arm: -ratios[arm].value)
+    shown = [arm for arm in order if ratios[arm].low > 0 and arm != CEILING]
+    limit = _limit(ratios[CEILING]) if CEILING in ratios else ""
     if shown:
         first, rest = shown[0], shown[1:]
-        more = "".join(f", then {NAMES[arm]} {by(known[arm])}" for arm in rest)
+        more = "".join(f", then {NAMES[arm]} {by(ratios[arm])}" for arm in rest)
         text = f"Take {NAMES[first]}: {where} it lowers the least error of the gradient "
-        return Sentence(GAIN, True, f"{text}{by(known[first])}{more}.{limit}")
-    return Sentence(GAIN, False, _none(judged, known, order, where) + limit)
+        return Sentence(GAIN, True, f"{text}{by(ratios[first])}{more}.{limit}")
+    return Sentence(GAIN, False, _none(judged, ratios, order, where) + limit)
 
 
-def _limit(found: LogRatio) -> str:
+def _limit(ratio: LogRatio) -> str:
     """What a loss that knows the simulator would do."""
-    moved = f"lowers it {by(found)}" if found.value > 0 else f"raises it {by(inverse(found))}"
+    moved = f"lowers it {by(ratio)}" if ratio.value > 0 else f"raises it {by(inverse(ratio))}"
     return f" The ceiling, {NAMES[CEILING]}, {moved}."
 
 
 def _none(
-    judged: Sequence[OfTrials], known: dict[str, LogRatio], order: list[str], where: str
+    judged: Sequence[OfTrials], ratios: dict[str, LogRatio], order: list[str], where: str
 ) -> str:
     """No remedy is shown to help, and the one that looks best."""
     text = f"Take none yet: {where} no remedy is shown to lower the least error of the gradient"
-    best = next((arm for arm in order if arm != CEILING and known[arm].value > 0), None)
+    best = next((arm for arm in order if arm != CEILING and ratios[arm].value > 0), None)
     if best is None:
         return f"{text}; none even looks better."
     evidence = next(each for each in judged if each.pair.arm == best)
-    looks = f"{NAMES[best]} looks best, {by(known[best])}"
-    return f"{text}; {looks}, and {evidence.more(known[best])}."
+    looks = f"{NAMES[best]} looks best, {by(ratios[best])}"
+    return f"{text}; {looks}, and {evidence.more(ratios[best])}."
 
 
 def _why(run: Remedies) -> str:
@@ -165,25 +165,25 @@ def _jacobians(evidence: OfTrials) -> list[str]:
     """Errors of ∂f/∂s and ∂f/∂a, with over without; where there are clips, away from them."""
     keys = evidence.run.cells.keys(evidence.pair.second)
     apart = any(key.region == CLIPPED for key in keys)
-    told = []
+    blocks = []
     for block, name in (("A", "∂f/∂s"), ("B", "∂f/∂a")):
         change = evidence.ratio_of(Key("jacobian_error", block, region=SMOOTH))
         if change is not None:
-            told.append(f"{name} {by(change)}")
+            blocks.append(f"{name} {by(change)}")
     where = " away from clips and limits" if apart else ""
-    return [f"errors of {' and '.join(told)}{where}"] if told else []
+    return [f"errors of {' and '.join(blocks)}{where}"] if blocks else []
 
 
 def _price(evidence: OfTrials) -> list[str]:
     """Error of predictions, and time of a fit."""
-    told, over = [], evidence.horizons
+    clauses, over = [], evidence.horizons
     if over:
         at = best_horizon(evidence)
         change = evidence.ratio("prediction_error", at)
         if change is not None:
-            told.append(f"its predictions at step {at} err {by(change)} as much")
+            clauses.append(f"its predictions at step {at} err {by(change)} as much")
     cost = float(evidence.run.config["costs"].get(evidence.pair.arm, 1.0))
-    return [*told, f"fitting takes {times(cost)} the time per step"]
+    return [*clauses, f"fitting takes {times(cost)} the time per step"]
 
 
 def _optimiser(evidence: OfTrials) -> list[str]:

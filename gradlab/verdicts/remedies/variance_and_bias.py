@@ -81,12 +81,12 @@ class OfProfiles:
 
     @property
     def horizons(self) -> list[int]:
-        found = self.comparison
-        if self.name not in found.estimators or "mse" not in found.quantities:
+        comparison = self.comparison
+        if self.name not in comparison.estimators or "mse" not in comparison.quantities:
             return []
         return [
             h
-            for h in found.measured(self.name, "mse")
+            for h in comparison.measured(self.name, "mse")
             if h and all(np.isfinite(e.left_out).all() for e in self._pair("mse", h))
         ]
 
@@ -95,10 +95,12 @@ class OfProfiles:
 
     def ratio(self, quantity: str, horizon: int) -> LogRatio | None:
         first, second = self._pair(quantity, horizon)
-        found = log_ratio(second, first)
-        if found is None:
+        logarithm = log_ratio(second, first)
+        if logarithm is None:
             return None
-        return LogRatio(log(second.value / first.value), found.low, found.high, found.se)
+        return LogRatio(
+            log(second.value / first.value), logarithm.low, logarithm.high, logarithm.se
+        )
 
     def change(self, quantity: str, horizon: int) -> tuple[float, Interval]:
         first, second = self._pair(quantity, horizon)
@@ -127,9 +129,9 @@ def remedy(evidence: Evidence, what: str, also: str = "") -> Sentence:
     if not better and not worse:
         text = f"{capital(moved)} ({n}): not shown to matter here{_missing(evidence)}{tail}."
         return Sentence(ABOUT, False, text)
-    told = [f"better at h = {horizons(better)}"] if better else []
-    told += [f"worse at h = {horizons(worse)}"] if worse else []
-    text = f"{capital(moved)} ({n}): {', '.join(told)}{_least(evidence)}{tail}."
+    sides = [f"better at h = {horizons(better)}"] if better else []
+    sides += [f"worse at h = {horizons(worse)}"] if worse else []
+    text = f"{capital(moved)} ({n}): {', '.join(sides)}{_least(evidence)}{tail}."
     return Sentence(ABOUT, True, text)
 
 
@@ -154,9 +156,9 @@ def _sides(evidence: Evidence) -> tuple[list[int], list[int]]:
 
 def _moved(evidence: Evidence, horizon: int) -> LogRatio:
     """The change of the error: of its logarithm where that is known, else of itself."""
-    found = evidence.ratio("mse", horizon)
-    if found is not None:
-        return found
+    ratio = evidence.ratio("mse", horizon)
+    if ratio is not None:
+        return ratio
     value, gap = evidence.change("mse", horizon)
     return LogRatio(value, gap.low, gap.high, gap.se)
 
@@ -171,11 +173,11 @@ def _chance(moved: LogRatio, freedom: int) -> float:
 def _parts(evidence: Evidence) -> str:
     """Changes of variance and of |bias| at the horizon of least error without the remedy."""
     at = best_horizon(evidence)
-    told = [
+    changes = [
         _change(evidence, "variance", at, "variance"),
         _change(evidence, "bias2", at, "bias"),
     ]
-    return f"{' and '.join(told)} at h = {at}"
+    return f"{' and '.join(changes)} at h = {at}"
 
 
 def _missing(evidence: Evidence) -> str:
@@ -186,13 +188,13 @@ def _missing(evidence: Evidence) -> str:
 
 def _change(evidence: Evidence, quantity: str, at: int, word: str) -> str:
     """cuts variance 31× / raises bias 1.1×; what is in doubt is given as a difference."""
-    found = evidence.ratio(quantity, at)
-    if found is None or not found.high - found.low < WIDE:
+    ratio = evidence.ratio(quantity, at)
+    if ratio is None or not ratio.high - ratio.low < WIDE:
         value, gap = evidence.change(quantity, at)
         squared = "squared " if quantity == "bias2" else ""
         return f"changes the {squared}{word} by {two(value)} (CI {span(gap.low, gap.high)})"
     power = 0.5 if quantity == "bias2" else 1.0
-    change = LogRatio(*(power * each for each in (found.value, found.low, found.high, found.se)))
+    change = LogRatio(*(power * each for each in (ratio.value, ratio.low, ratio.high, ratio.se)))
     if change.low <= 0 <= change.high:
         return f"leaves {word} at {by(change)}"
     if change.value < 0:

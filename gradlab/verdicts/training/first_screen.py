@@ -21,8 +21,8 @@ NAMED = 2  # runs or seeds that a headline names before it counts
 
 def screen(runs: Mapping[str, Training]) -> Screen:
     """One run: has it learned? Several: which is best?"""
-    told = [each for name, run in runs.items() for each in verdict(run, name)]
-    rest = (*paired_verdict(runs), *told)
+    sentences = [each for name, run in runs.items() for each in verdict(run, name)]
+    rest = (*paired_verdict(runs), *sentences)
     if len(runs) > 1:
         return _several(runs, rest)
     ((name, run),) = runs.items()
@@ -30,35 +30,35 @@ def screen(runs: Mapping[str, Training]) -> Screen:
 
 
 def _one(name: str, run: Training, rest: tuple[Sentence, ...]) -> Screen:
-    found = outcome(run)
-    n, k = len(found.seeds), found.improved
-    if not len(found.finite):
+    result = outcome(run)
+    n, k = len(result.seeds), result.improved
+    if not len(result.finite):
         text = f"{name} on {run.task} has diverged in every seed: read its events first."
-        return Screen(text, "none", f"all of {n}", _numbers(run, found), FIGURE, rest)
+        return Screen(text, "none", f"all of {n}", _numbers(run, result), FIGURE, rest)
     whose = f"the median of {n} seeds" if n > 1 else "one seed"
-    first = float(np.nanmedian(found.first))
-    moved = f"return {two(first)} → {two(found.median)}, {whose}"
+    first = float(np.nanmedian(result.first))
+    moved = f"return {two(first)} → {two(result.median)}, {whose}"
     if k == 0:
         text = f"{name} has not learned {run.task}: {moved}, lower than before training."
     elif k < n:
-        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}.{_failures(found.failed)}"
+        text = f"{name} learns {run.task} in {k} of {n} seeds: {moved}.{_failures(result.failed)}"
     else:
         text = f"{name} learns {run.task}: {moved}{', and every seed improves' * (n > 1)}."
-    light, sure = _sure(found)
+    light, sure = _sure(result)
     return Screen(
-        f"{text}{_peak(found)}{_events(run)}", light, sure, _numbers(run, found), FIGURE, rest
+        f"{text}{_peak(result)}{_events(run)}", light, sure, _numbers(run, result), FIGURE, rest
     )
 
 
-def _sure(found: Outcome) -> tuple[Light, str]:
+def _sure(result: Outcome) -> tuple[Light, str]:
     """By the chance that as many seeds rise for nothing."""
-    n, k = len(found.seeds), found.improved
+    n, k = len(result.seeds), result.improved
     if k == 0:
         return "act", f"no seed of {n} improves"
-    if found.chance < 0.05:
-        return "act", f"shown (p = {two(found.chance)})"
-    more = f"; {found.missing} more seeds would show it" if found.missing and k == n else ""
-    return "choose", f"not shown (p = {two(found.chance)}){more}"
+    if result.chance < 0.05:
+        return "act", f"shown (p = {two(result.chance)})"
+    more = f"; {result.missing} more seeds would show it" if result.missing and k == n else ""
+    return "choose", f"not shown (p = {two(result.chance)}){more}"
 
 
 def _failures(failed: Sequence[int]) -> str:
@@ -68,11 +68,11 @@ def _failures(failed: Sequence[int]) -> str:
     return f" Look first at seed{'s' * (len(failed) > 1)} {seeds}: no better than before training."
 
 
-def _peak(found: Outcome) -> str:
+def _peak(result: Outcome) -> str:
     """Where a run that ends below its start stood best."""
-    if not found.peak > float(np.nanmedian(found.first)) > found.median:
+    if not result.peak > float(np.nanmedian(result.first)) > result.median:
         return ""
-    return f" Stop earlier: the median was {two(found.peak)} at iteration {found.peak_at}."
+    return f" Stop earlier: the median was {two(result.peak)} at iteration {result.peak_at}."
 
 
 def _events(run: Training) -> str:
@@ -80,19 +80,19 @@ def _events(run: Training) -> str:
     return f" Read its {count} event{'s' * (count > 1)} first." if count else ""
 
 
-def _numbers(run: Training, found: Outcome) -> tuple[Fact, ...]:
+def _numbers(run: Training, result: Outcome) -> tuple[Fact, ...]:
     settings = run.config["settings"]
-    n = len(found.seeds)
+    n = len(result.seeds)
     how = (
-        f"Median over the seeds of the return at iteration {found.iterations}: the mean over "
+        f"Median over the seeds of the return at iteration {result.iterations}: the mean over "
         f"{settings.get('evaluation_starts')} fixed starts of {settings.get('episode')} steps "
         f"(evaluations/return_mean)."
     )
-    ends = f", {span(found.finite.min(), found.finite.max())}" if len(found.finite) > 1 else ""
-    last = Fact(f"final return, {n} seed{'s' * (n > 1)}{ends}", two(found.median), how)
+    ends = f", {span(result.finite.min(), result.finite.max())}" if len(result.finite) > 1 else ""
+    last = Fact(f"final return, {n} seed{'s' * (n > 1)}{ends}", two(result.median), how)
     took = float(run.seconds[-1])
     when = Fact(
-        f"for {found.iterations} iterations, all seeds", duration(took),
+        f"for {result.iterations} iterations, all seeds", duration(took),
         "Wall time at the last evaluation (evaluations/seconds).",
     )  # fmt: skip
     return (last, *_goal(run), when)

@@ -29,7 +29,7 @@ def measured(run: Training, name: str) -> list[Sentence]:
 def _weights(run: Training, name: str) -> Sentence:
     found, last = run.weights, int(run.weights["iteration"][-1])
     force, rule = (np.median(found["in_force"][-1], axis=0), found["rule"][-1])
-    told = ", ".join(
+    named = ", ".join(
         f"w_{h} = {two(w)} (rule: {two(r)})"
         for h, w, r in zip(run.horizons, force, rule, strict=True)
     )
@@ -37,7 +37,7 @@ def _weights(run: Training, name: str) -> Sentence:
     outcome = found["outcome"]
     parts = [
         f"{name}: measured {run.config['algorithm']['weights']['follow']} at iteration {last}: "
-        f"{told}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
+        f"{named}{', medians of the seeds' if len(run.seeds) > 1 else ''}",
         over,
         f"{(outcome == SWITCHED).sum()} of {outcome.size} measurements put others in force"
         f"{_without(outcome)}",
@@ -80,15 +80,15 @@ def _gain(run: Training) -> tuple[str, bool]:
     starts = f"on N = {int(run.weights['starts'][-1])} starts that did not choose it"
     if not each:
         return "its gain beside the rule's is not known yet", False
-    told = (
+    text = (
         f"a step along it gained {np.mean(each):+.0%} of the best possible more than along the "
         f"rule's weights"
     )
     if len(each) < FEWEST:
-        return f"{told} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
+        return f"{text} ({count} measurements, {len(each)} seeds: no interval, {starts})", False
     low, high = interval_of_mean(np.array(each))
     return (
-        f"{told} (95% interval {low:+.0%} to {high:+.0%} over {len(each)} seeds, {count} "
+        f"{text} (95% interval {low:+.0%} to {high:+.0%} over {len(each)} seeds, {count} "
         f"measurements {starts})",
         low > 0 or high < 0,
     )

@@ -15,16 +15,16 @@ from gradlab.wording import span, times, two
 def paired_verdict(runs: Mapping[str, Training]) -> list[Sentence]:
     """Every run against the first: return and gradient error, and what both say together."""
     base, *others = runs
-    told = (_sentence(name, runs[name], base, runs[base]) for name in others)
-    return [each for each in told if each is not None]
+    sentences = (_sentence(name, runs[name], base, runs[base]) for name in others)
+    return [each for each in sentences if each is not None]
 
 
 def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence | None:
-    known = {pair.quantity: pair for pair in pairs(first, run)}
-    final, whole = (known.get(q) for q in ("final return", "mean return over the run"))
+    paired = {pair.quantity: pair for pair in pairs(first, run)}
+    final, whole = (paired.get(q) for q in ("final return", "mean return over the run"))
     if final is None or whole is None:
         return None
-    whole_error, own_error = known.get(WHOLE), known.get(OWN)
+    whole_error, own_error = paired.get(WHOLE), paired.get(OWN)
     parts = [
         f"final return {_signed(final)}",
         f"return averaged over the run {_signed(whole)}",
@@ -38,8 +38,8 @@ def _sentence(name: str, run: Training, base: str, first: Training) -> Sentence 
     judged |= {"the gradient": -whole_error.side} if whole_error else {}
     judged |= {"the model's part": -own_error.side} if own_error else {}
     moved = {1: "better", -1: "worse", 0: "not shown to change"}
-    told = ", ".join(f"{what} is {moved[side]}" for what, side in judged.items())
-    return Sentence("remedy", any(judged.values()), f"{says}: {told}.")
+    clauses = ", ".join(f"{what} is {moved[side]}" for what, side in judged.items())
+    return Sentence("remedy", any(judged.values()), f"{says}: {clauses}.")
 
 
 def _error(what: str, pair: Pair | None) -> list[str]:

@@ -22,10 +22,10 @@ from gradlab.wording import cosine, cosines, duration, percent
 
 def probed(run: Training, name: str) -> list[Sentence]:
     """Nothing where the run had no probe, or has no row of it yet."""
-    known = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
-    if not known:
+    watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
+    if not watched:
         return []
-    return [_alarms(run, name), *_signal(known, name), _cost(known, name)]
+    return [_alarms(run, name), *_signal(watched, name), _cost(watched, name)]
 
 
 def _alarms(run: Training, name: str) -> Sentence:
@@ -38,12 +38,12 @@ def _alarms(run: Training, name: str) -> Sentence:
     if not kinds:
         text = f"{name}: no alarm rang (each would with {percent(ALPHA)} in a sound seed's run)."
         return Sentence("alarms", True, text)
-    told = "; ".join(
+    listing = "; ".join(
         f"{kind} ({_seeds(tuple(kinds[kind]), len(run.seeds))}, first at iteration {first[kind]:,})"
         for kind in sorted(kinds, key=lambda kind: first[kind])
     )
     many = "1 kind of alarm" if len(kinds) == 1 else f"{len(kinds)} kinds of alarm"
-    return Sentence("alarms", True, f"{name}: {many} rang: {told}.")
+    return Sentence("alarms", True, f"{name}: {many} rang: {listing}.")
 
 
 def _seeds(about: tuple[str, ...], count: int) -> str:
@@ -53,7 +53,7 @@ def _seeds(about: tuple[str, ...], count: int) -> str:
 
 
 def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
-    told, undecided, pairs = [], [], 0
+    clear, undecided, pairs = [], [], 0
     for seed, probe in known.items():
         _, found = signals(probe)
         if not found:
@@ -63,25 +63,25 @@ def _signal(known: Mapping[str, ProbeRun], name: str) -> list[Sentence]:
         pairs = whole.pairs
         if low > 0:
             ends = cosines(sqrt(low), sqrt(high))
-            told.append(f"{cosine(whole.cosine)} (seed {seed}, CI {ends})")
+            clear.append(f"{cosine(whole.cosine)} (seed {seed}, CI {ends})")
         else:
             undecided.append(f"seed {seed} (at most {cosine(sqrt(max(high, 0.0)))})")
-    if not told and not undecided:
+    if not clear and not undecided:
         return []
     n = f"N = {pairs:,} pairs of batches of each seed"
     text = f"{name}: the cosine of one batch's policy gradient with the mean over replay is "
-    text += ", ".join(told) if told else "not known to be above 0"
+    text += ", ".join(clear) if clear else "not known to be above 0"
     if undecided:
-        text += f"; undecided for {', '.join(undecided)}" if told else f": {', '.join(undecided)}"
+        text += f"; undecided for {', '.join(undecided)}" if clear else f": {', '.join(undecided)}"
     return [Sentence("signal", not undecided, f"{text} ({n}).")]
 
 
-def _cost(known: Mapping[str, ProbeRun], name: str) -> Sentence:
+def _cost(watched: Mapping[str, ProbeRun], name: str) -> Sentence:
     """The share of the time; what was too dear is said, since the page cannot show it."""
-    probe = next(iter(known.values()))
+    probe = next(iter(watched.values()))
     within = "within" if probe.spent <= probe.budget else "above"
     text = f"{name}: the probe took {percent(probe.spent)} of {duration(probe.seconds)}, {within} "
     text += f"its budget of {percent(probe.budget)}"
-    if not any(each.measured for each in known.values()):
+    if not any(each.measured for each in watched.values()):
         text += ", which allowed no measurement on the task in this time"
     return Sentence("cost", True, f"{text}.")

@@ -68,24 +68,24 @@ def _learned(run: Training, name: str) -> list[Sentence]:
 
 def _gradient(run: Training, name: str) -> list[Sentence]:
     """The error of the longest horizon's gradient when it was last measured."""
-    found = run.gradients
-    if not found:
+    errors = run.gradients
+    if not errors:
         return []
-    last = {name: found[name][-1, :, -1] for name in ("relative_mse", "bias2", "mse", "cosine")}
-    known = np.isfinite(last["relative_mse"])
-    where = f"h = {int(found['horizon'][-1])}, iteration {int(found['iteration'][-1])}"
-    if not known.any():
+    last = {name: errors[name][-1, :, -1] for name in ("relative_mse", "bias2", "mse", "cosine")}
+    finite = np.isfinite(last["relative_mse"])
+    where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
+    if not finite.any():
         return [Sentence("gradient", False, f"{name}: no true gradient at {where}.")]
-    error, bias, mse = (np.median(last[name][known]) for name in ("relative_mse", "bias2", "mse"))
-    # Without a part that is known to be above noise a seed's gradient has no direction.
+    error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
+    # Without a part that is finite to be above noise a seed's gradient has no direction.
     # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
     directions = np.clip(last["cosine"][np.isfinite(last["cosine"])], -1, 1)
     cosine = f"; {_cosines(directions)}" if len(directions) else ""
-    each = last["relative_mse"][known]
+    each = last["relative_mse"][finite]
     if len(each) > 1:
         spread = f"median of {len(each)} seeds, {span(each.min(), each.max())}"
     else:
-        ends = (found[f"relative_mse_{end}"][-1, known, -1][0] for end in ("low", "high"))
+        ends = (errors[f"relative_mse_{end}"][-1, finite, -1][0] for end in ("low", "high"))
         spread = f"one seed, 95% interval {span(*ends)}"
     return [
         Sentence(
@@ -109,11 +109,11 @@ def _model(run: Training, name: str) -> list[Sentence]:
     """What the last fit explains of rows that were held out."""
     if not run.model:
         return []
-    told = []
+    parts = []
     for role in run.config["model_losses"]:
         explained = run.model[f"{role}_explained"][-1]
         kind = "model" if role == "prediction" else "gradient model"
-        told.append(
+        parts.append(
             f"{kind} ({run.config['model_losses'][role]}) {np.median(explained):.4f} in the "
             f"median of outputs and seeds, at least {explained.min():.4f}"
         )
@@ -121,6 +121,6 @@ def _model(run: Training, name: str) -> list[Sentence]:
     return [
         Sentence(
             "model", True, f"{name}: held-out variance explained after {rows} rows: "
-            f"{'; '.join(told)}.",
+            f"{'; '.join(parts)}.",
         )
     ]  # fmt: skip
