@@ -27,11 +27,12 @@ from analyses.verdicts import put
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.reporting.output import compare
-from gradlab.runs.training.pairs import WORDS, paired_verdict, table
+from gradlab.runs.training.pairs import WORDS, table
 from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, find
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
+from gradlab.verdicts.training.pairs import paired_verdict
 
 FOLDER = Path("reports/remedies/training")
 SPECTRAL = LearnedModel(spectral="all_but_last")

@@ -136,7 +136,7 @@ def models_of(output: Path, task: Task, trial: int = 0) -> dict[str, System]:
         InputError: there are none.
     """
     folder = models_folder(output)
-    plan = plan_from(_notes(folder))
+    plan = plan_from(notes_of(folder))
     kept = {part: fits.kept(folder / f"trial-{trial}", part) for part in plan.parts}
     return {name: system_of(task, plan, name, kept) for name in plan.models}
 
@@ -206,7 +206,7 @@ def _begin(
     """
     folder = models_folder(output)
     there = folder.exists() and any(folder.iterdir())
-    if there and _notes(folder) and not overwrite:
+    if there and notes_of(folder) and not overwrite:
         raise InputError(
             f"{folder} holds models of a run that was stopped: go on with resume=True, or begin "
             f"anew with overwrite=True"
@@ -228,14 +228,14 @@ def _begin(
 
 def _recorded_alike(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The notes of a folder's run, which has this configuration."""
-    notes = _notes(folder)
+    notes = notes_of(folder)
     changed = [name for name in config if notes["config"].get(name) != config[name]]
     if changed:
         raise InputError(f"{folder} was begun with other {', '.join(changed)}: repeat them")
     return notes
 
 
-def _notes(folder: Path) -> dict[str, Any]:
+def notes_of(folder: Path) -> dict[str, Any]:
     """The notes of the folder's run."""
     try:
         return checked_json.read(folder / PLAN)

@@ -293,9 +293,9 @@ def _make_plan(folder: Path) -> None:
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
-    from gradlab.remedies.compare import _told
+    from gradlab.remedies.compare import notes_of
 
-    return _told(folder)
+    return notes_of(folder)
 
 
 def _read_forged(folder: Path) -> Record:
