@@ -171,8 +171,18 @@ class Algorithm:
         return self.target.critics
 
     def rows(self, agents: int) -> int:
-        """Transitions of a batch."""
-        return self.source.steps * agents or self.batch
+        """Transitions of a batch.
+
+        Raises:
+            InputError: a window of as many environments does not fit into replay.
+        """
+        rows = self.source.steps * agents
+        if rows > self.replay:
+            raise InputError(
+                f"{self.name} takes windows of {self.source.steps} steps of {agents} agents, but "
+                f"its replay holds {self.replay} transitions"
+            )
+        return rows or self.batch
 
     @property
     def densities(self) -> bool:

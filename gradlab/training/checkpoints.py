@@ -1,4 +1,4 @@
-"""What lets a killed run go on, and what later analyses measure.
+"""Saved states, from which a killed run goes on, and networks that later analyses measure.
 
 NAME.resume.safetensors        everything the next iteration depends on, replaced as it ages
 NAME-checkpoints/000500/       seedK-policy.safetensors, seedK-critic.safetensors for

@@ -1,4 +1,4 @@
-"""Environments of every seed, stepped together: what fills replay, and how well a policy does.
+"""Environments of every seed, stepped together: replay is filled and policies are evaluated.
 
 Episodes end in a terminal state of the simulator (terminated) or after `episode` steps (truncated);
 the two are kept apart, since only the first is an end to the critic. Stored actions are those that

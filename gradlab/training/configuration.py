@@ -1,4 +1,4 @@
-"""A run's algorithm and settings as they were given, and all of it as JSON."""
+"""Algorithm and settings of a run as they were given, and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run begins with: is there a model and a device, and the networks of every seed."""
+"""First networks of every seed, and whether the task has a model and the machine the device."""
 
 from __future__ import annotations
 

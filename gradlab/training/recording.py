@@ -1,4 +1,4 @@
-"""What a training run records: its tables and attributes, and their rows but the updates'.
+"""Tables and attributes of a training run, and the rows of all of them but the updates'.
 
 Rows of updates are means over windows (`training.window`).
 """

@@ -1,4 +1,4 @@
-"""How a run goes from an iteration to the next.
+"""One iteration of a run after another.
 
 collect → fit the model and roll it out, where that is due → update; evaluate and record on the way
 """

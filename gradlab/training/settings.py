@@ -1,4 +1,4 @@
-"""How long, how many, how often: everything about a training run that is not the algorithm."""
+"""Settings of a training run: lengths, numbers and intervals, all that is not the algorithm."""
 
 from __future__ import annotations
 

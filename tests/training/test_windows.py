@@ -148,6 +148,8 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
         replace(find("svg-inf"), **changes)
     with pytest.raises(InputError, match="take windows of as many steps"):
         with_horizons(find("svg-inf"), (5,))
+    with pytest.raises(InputError, match="windows of 32 steps of 8 agents, but its replay holds 9"):
+        replace(find("svg-inf"), replay=9).rows(8)
     with pytest.raises(InputError, match="steps is 0"):
         Newest(0)
     assert ReplayedPath().paths

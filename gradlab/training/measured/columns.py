@@ -1,4 +1,4 @@
-"""What a measurement of weights writes: one row for all seeds, the rule's weights beside.
+"""Columns of a measurement of weights: one row for all seeds, with the rule's weights.
 
 Errors are mean squared errors of one batch against the truth of the measurement. Where weights are
 measured by gain there are also gains, E ĝ·t / (√E |ĝ|² |t|) of one batch: the share of the best

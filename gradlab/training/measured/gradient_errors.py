@@ -1,4 +1,4 @@
-"""How far the gradient that a policy follows is from the true one, measured while it trains.
+"""Errors of the gradient that a policy follows against the true one, measured while it trains.
 
     relative_mse, …           against the true gradient, the simulator's own unrolled to convergence
     dynamics_relative_mse, …  against the same estimator on the simulator: same horizon, same

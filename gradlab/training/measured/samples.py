@@ -1,4 +1,4 @@
-"""What one seed's mixture is measured on: its gradients and a truth, at replayed or visited states.
+"""Samples of one seed's gradients and a truth, at replayed or visited states.
 
     replayed   s ~ the seed's replay        E J_θπᵀ ∂_a Q^π(s, π(s))              (`shared_truth`)
     visited    s ~ ν from the task's starts ∇_θ E_ζ[V^π] from these starts        (`objective`)

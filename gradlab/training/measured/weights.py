@@ -86,13 +86,13 @@ def row(run: Run) -> dict[str, Any]:
     columns: dict[str, Any] = {"iteration": k, "rule": rule, "checked": int(check)}
     finite, in_force = learner.finite(), learner.weights(k)
     for seed in range(len(finite)):
-        own: dict[str, Any] = {"outcome": LOST}
+        measured: dict[str, Any] = {"outcome": LOST}
         if finite[seed]:
             states = None if replayed is None else replayed[seed]
-            own = _of_seed(run, seed, states, in_force[seed], rule, check)
-        if own["outcome"] == SWITCHED:
-            learner.in_force[seed] = own["measured"]
-        _put(columns, seed, own | {"in_force": learner.weights(k)[seed]}, len(finite))
+            measured = _of_seed(run, seed, states, in_force[seed], rule, check)
+        if measured["outcome"] == SWITCHED:
+            learner.in_force[seed] = measured["measured"]
+        _put(columns, seed, measured | {"in_force": learner.weights(k)[seed]}, len(finite))
     took = time.monotonic() - begun
     weighing.seconds += took
     share = weighing.seconds / max(run.seconds + took, 1e-9)
@@ -168,8 +168,8 @@ def _among(weights: Floats, here: np.ndarray) -> Floats:
     return some / some.sum() if some.sum() > 0 else np.full(len(some), 1 / len(some))
 
 
-def _put(columns: dict[str, Any], seed: int, own: Mapping[str, Any], seeds: int) -> None:
+def _put(columns: dict[str, Any], seed: int, values: Mapping[str, Any], seeds: int) -> None:
     """One seed's columns into the row of all."""
-    for name, value in own.items():
-        values = np.asarray(value, dtype=np.float64)
-        columns.setdefault(name, np.full((seeds, *values.shape), np.nan))[seed] = values
+    for name, value in values.items():
+        array = np.asarray(value, dtype=np.float64)
+        columns.setdefault(name, np.full((seeds, *array.shape), np.nan))[seed] = array

@@ -1,4 +1,4 @@
-"""How a model fills a second replay with short rollouts from replayed states (MBPO).
+"""Schedule of the short rollouts from replayed states that fill a second replay (MBPO).
 
 k(i) = ⌊first + (last − first) · (i − begin)/(end − begin)⌋, between first and last
 """

@@ -1,4 +1,4 @@
-"""What replay holds, as the rows that models are fitted to: all seeds in one table.
+"""Transitions in replay as the rows that models are fitted to: all seeds in one table.
 
 Rows of one environment follow one another in time: a trajectory goes on where the next row begins
 at the state that this one led to. Every seed has its own standardisation and its own block of rows,

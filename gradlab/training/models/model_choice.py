@@ -1,4 +1,4 @@
-"""How a model is learned while a policy trains: what `Algorithm.model` says.
+"""Choices of a model that is learned while a policy trains: the value of `Algorithm.model`.
 
     every `every` iterations: `steps` steps of Adam on all rows in replay, from where it was
     (MBPO and DDPPO refit every 250; the first fit takes `first_steps`)
@@ -72,8 +72,8 @@ class LearnedModel:
             got = self.learning_rate
             raise InputError(f"model has learning_rate {got!r}, expected a positive number")
         if not isinstance(self.loss, Loss):
-            known = ", ".join(LOSSES)
-            raise InputError(f"model has loss {self.loss!r}, expected one of {known}")
+            names = ", ".join(LOSSES)
+            raise InputError(f"model has loss {self.loss!r}, expected one of {names}")
 
     @property
     def roles(self) -> dict[str, Loss]:

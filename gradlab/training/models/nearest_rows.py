@@ -30,7 +30,7 @@ class NearestRows:
         self.loss = loss
         self.scale: Tensor | None = None
         self._search: list[Neighbours] = []
-        self._known = np.empty(0, dtype=np.int64)
+        self._numbers = np.empty(0, dtype=np.int64)
 
     def near(self, experience: Experience) -> tuple[Tensor, Tensor, int]:
         """Of every training row: its neighbours [R, n], their squared distances, how many repeat.
@@ -57,8 +57,8 @@ class NearestRows:
     def _grow(self, experience: Experience, training: Tensor) -> None:
         """Add what is new; `training`: positions within a seed, in the order of arrival."""
         numbers = experience.numbers[training].numpy()
-        count = len(self._known)
-        if not count or not np.array_equal(numbers[:count], self._known):
+        count = len(self._numbers)
+        if not count or not np.array_equal(numbers[:count], self._numbers):
             assert self.scale is not None
             self._search = [
                 Neighbours(self.loss.neighbours, scale.numpy(), torch.get_num_threads())
@@ -70,4 +70,4 @@ class NearestRows:
         fresh = training[count:].numpy()
         for seed, search in enumerate(self._search if len(fresh) else ()):
             search.add(points[seed * per_seed + fresh])
-        self._known = numbers
+        self._numbers = numbers

@@ -1,1 +1,1 @@
-"""What a row of the table of algorithms is made of: frozen values with one method each."""
+"""Parts of a row of the table of algorithms: frozen values with one method each."""

@@ -1,4 +1,4 @@
-"""What critic targets and policy losses are computed from: an update's networks, systems and draws.
+"""Context of an update: the networks, systems and draws that targets and losses are computed from.
 
 Policies and critics appear as functions, so that a target or a loss knows neither optimisers nor
 how networks are stacked. Everything has a leading axis [E] of seeds.

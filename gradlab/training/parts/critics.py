@@ -1,4 +1,4 @@
-"""What critics value, and by what loss they are fitted: values with a method each.
+"""Critics: of what they are values, and the loss by which they are fitted.
 
     Q(s, a)        an action value: −α log π(a|s) is added to it where the return is soft
     V(s)           a state value: no action, and the entropy of its action is inside it

@@ -1,4 +1,4 @@
-"""What improves the policy: a value with one method, `loss(context, batch, terms, weights)`.
+"""Losses of the policy: values with one method, `loss(context, batch, terms, weights)`.
 
     X_n(s) = Σ_{t<n} γᵗ (r_t − α log π_t) + γⁿ (Q(s_n, a_n) − α log π_n)
     loss   = −Σ_n w_n mean X_n                                 (MPG eq. 8, 9; SAC; MAAC section 3)

@@ -1,4 +1,4 @@
-"""Where the batch of an update comes from: a value with one method, `source(stores, iteration)`.
+"""Sources of the batch of an update: values with one method, `source(stores, iteration)`.
 
     Replayed    rows drawn from replay                                        (MPG, TD3, SAC, MAAC)
     Branched    most of them from a second replay, which the model fills      (MBPO)

@@ -1,4 +1,4 @@
-"""How a target network follows the one that is trained: a value with one method.
+"""Target networks and how they follow the trained ones: values with one method.
 
     Polyak    θ′ ← θ′ + τ (θ − θ′)    after every update of the policy      (DDPG, TD3, SAC, MPG)
     Copied    θ′ ← θ                  after every k updates of the critic   (DQN, SVG)

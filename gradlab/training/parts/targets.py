@@ -1,4 +1,4 @@
-"""What critics are fitted to: values with one method, `target(context, batch)` → [E, N].
+"""Targets that critics are fitted to: values with one method, `target(context, batch)` → [E, N].
 
     one step      r + γ Q′(s′, π′(s′) + clipped noise), the smaller of twins      (MPG eq. 11; TD3)
     n steps       Σ_{l<n} γ^l r_l + γⁿ Q′(s_n, π′(s_n)), the policy run from the batch (MPG eq. 11)
