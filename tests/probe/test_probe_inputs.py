@@ -1,4 +1,4 @@
-"""Policies, optimisers and arguments that are out of the ordinary: supported, or told in words."""
+"""Unusual policies, optimisers and arguments: supported, or refused in words."""
 
 from __future__ import annotations
 
@@ -19,30 +19,7 @@ from gradlab.errors import InputError
 from gradlab.probe import updates
 from gradlab.storage import journal
 from gradlab.storage.journal import Journal
-
-
-def net() -> nn.Sequential:
-    torch.manual_seed(1)
-    return nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1))
-
-
-def probed(
-    policy: nn.Module, optimizer: torch.optim.Optimizer | None, rows: list[dict[str, Any]]
-) -> gradlab.Probe:
-    return gradlab.Probe(policy, optimizer, log=rows.append, overhead_budget=1.0, clock=lambda: 0.0)
-
-
-def looped(policy: Any, optimizer: Any, probe: gradlab.Probe, count: int = 100) -> None:
-    kind = next(policy.parameters()).dtype
-    for step in range(count):
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(8, 2).to(kind)).sum().backward()
-        optimizer.step()
-
-
-def vitals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if "vitals/grad_norm" in row]
+from tests.probe.small_loops import looped, net, probed, vitals
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16, torch.float16])
@@ -198,47 +175,6 @@ def test_copies_of_a_probe_do_nothing() -> None:
         found.close(), found.resume()
         assert found.off and found.spent == 0 and not found.alarms
     assert not probe.off
-
-
-@pytest.mark.parametrize("step", [7, 7.0, True, np.int64(7), np.float32(7), torch.tensor(7)])
-def test_every_whole_number_is_a_step(step: Any) -> None:
-    policy, rows = net(), []
-    probe = probed(policy, None, rows)
-    with probe(step):
-        policy(torch.zeros(1, 2)).sum().backward()
-    assert type(probe._updates.step) is int and not probe.off
-
-
-@pytest.mark.parametrize("step", [7.5, float("nan"), float("inf"), "7", None, torch.zeros(2)])
-def test_what_is_no_step_is_told_and_the_loop_goes_on(step: Any) -> None:
-    policy = net()
-    probe = gradlab.Probe(policy)
-    with pytest.warns(RuntimeWarning, match="expected an integer") as caught:
-        for _ in range(3):
-            with probe(step):
-                policy(torch.zeros(1, 2)).sum().backward()
-    assert len(caught) == 1 and probe.off
-
-
-def test_steps_may_fall_and_repeat() -> None:
-    policy, rows = net(), []
-    probe = probed(policy, optimizer := torch.optim.SGD(policy.parameters(), 1e-2), rows)
-    for step in [5, 5, 3, -1] * 25:
-        optimizer.zero_grad()
-        with probe(step):
-            policy(torch.randn(8, 2)).sum().backward()
-        optimizer.step()
-    assert vitals(rows)[0]["update"] == 100 and vitals(rows)[0]["step"] == -1
-
-
-def test_a_step_that_never_changes_is_told_where_nothing_else_ends_an_update() -> None:
-    policy = net()
-    probe = gradlab.Probe(policy, clock=lambda: 0.0)
-    with pytest.warns(RuntimeWarning, match="count steps up") as caught:
-        for _ in range(updates.PATIENCE + 5):
-            with probe(0):
-                pass
-    assert len(caught) == 1 and not probe.off
 
 
 def test_scalers_that_are_off_or_none_at_all() -> None:
