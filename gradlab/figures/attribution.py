@@ -184,8 +184,8 @@ def error_steps(
     for cause, look in CAUSES.items():
         mine = rows[rows["cause"] == cause].sort_values("step")
         if len(mine):
-            found = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
-            drawing.draw(ax, found, look)
+            line = Curve(*(mine[name].to_numpy(float) for name in ("step", column, *ends)))
+            drawing.draw(ax, line, look)
     ax.axhline(0, color=MUTED, linewidth=0.8)
     notes = [f"{_named(estimator)}, h = {int(at['horizon'].iloc[0])}", unit]
     style.dress(ax, title, "share" if column == "fraction" else "squared gradient norm", notes)
@@ -209,8 +209,8 @@ def _named(estimator: str) -> str:
 
 def _unit(at: pd.DataFrame) -> tuple[str, str]:
     """Fractions, or squared gradient norms where the total is not distinguishable from zero."""
-    known = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
-    if known:
+    positive = bool(at[at["kind"] == "total"]["ci_low"].iloc[0] > 0)
+    if positive:
         return "fraction", "share of the squared bias"
     return "value", "squared gradient norms: the squared bias is not distinguishable from zero"
 

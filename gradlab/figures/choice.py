@@ -134,17 +134,17 @@ def _shown_cells(table: pd.DataFrame) -> list[tuple[str, int]]:
 
 def _choosers(names: list[str]) -> dict[str, Look]:
     """Measured weights filled and first; rules after them, the two papers apart."""
-    known = {
+    named = {
         "mse": Look("measured, mean squared error", BLUE, "-", "o"),
         "direction": Look("measured, direction", VERMILION, "-", "s"),
     }
-    rules = [name for name in names if name not in known]
+    rules = [name for name in names if name not in named]
     colours, markers = (GREEN, PURPLE, INK, MUTED, style.OCHRE, style.CYAN), "^vDPX*"
     own = {
         name: Look(style.plain(name), colours[k % 6], "-", markers[k % 6])
         for k, name in enumerate(rules)
     }
-    return {name: known[name] for name in known if name in names} | own
+    return {name: named[name] for name in named if name in names} | own
 
 
 def what_if_grid(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -208,8 +208,8 @@ def contest(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
             ends = [max(low[place], floor), high[place]]
             ax.plot(ends, [place, place], color=colour, lw=2.2)
             ax.plot(value[place], place, marker=marker, color=colour, ms=7, mec=style.PAPER)
-        told = f"{min(cosine[place], 1.0):.2f}" if np.isfinite(cosine[place]) else "–"
-        ax.annotate(told, (1.0, place), (6, 0), ("axes fraction", "data"), "offset points",
+        label = f"{min(cosine[place], 1.0):.2f}" if np.isfinite(cosine[place]) else "–"
+        ax.annotate(label, (1.0, place), (6, 0), ("axes fraction", "data"), "offset points",
                     fontsize=9, color=MUTED, va="center")  # fmt: skip
     notes = ["on starts that chose none of them; bar: 95%; right: cosine of one batch"]
     if known.any():

@@ -92,5 +92,5 @@ def _curve(
 ) -> Curve | None:
     chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
     rows = table[chosen].sort_values("horizon")
-    found = Curve(*(rows[name].to_numpy(float) for name in ("horizon", *columns)))
-    return found if np.isfinite(found.value).any() else None
+    line = Curve(*(rows[name].to_numpy(float) for name in ("horizon", *columns)))
+    return line if np.isfinite(line.value).any() else None

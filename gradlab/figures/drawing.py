@@ -44,8 +44,8 @@ def curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
     chosen = (table["estimator"] == estimator) & (table["quantity"] == quantity)
     rows = table[chosen].sort_values("horizon")
     columns = (rows[name].to_numpy(float) for name in ("horizon", "value", "ci_low", "ci_high"))
-    found = Curve(*columns)
-    return found if np.isfinite(found.value).any() else None
+    line = Curve(*columns)
+    return line if np.isfinite(line.value).any() else None
 
 
 def estimators(table: pd.DataFrame) -> list[str]:
@@ -128,10 +128,10 @@ def level(ax: Axes, line: Curve, look: Look, end: float, floor: float | None = N
 
 def bent(ax: Axes, sizes: Numbers) -> list[str]:
     """A symmetric logarithmic axis where a few sizes dwarf the rest, and the note that says so."""
-    known = sizes[np.isfinite(sizes) & (sizes > 0)]
-    if not known.size or known.max() < SPREAD * np.median(known):
+    positive = sizes[np.isfinite(sizes) & (sizes > 0)]
+    if not positive.size or positive.max() < SPREAD * np.median(positive):
         return []
-    bend = float(f"{np.median(known):.0e}")
+    bend = float(f"{np.median(positive):.0e}")
     ax.set_yscale("symlog", linthresh=bend)
     ax.yaxis.set_major_formatter(TICKS)
     return [f"axis: linear within ± {bend:g}, logarithmic beyond"]

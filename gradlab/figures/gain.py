@@ -81,8 +81,8 @@ def gain(
 
 
 def _curve(table: pd.DataFrame, name: str) -> Curve | None:
-    found = drawing.curve(table, name, "gain")
-    return None if found is None else found.clipped(-1.0, 1.0).scaled(100.0)
+    line = drawing.curve(table, name, "gain")
+    return None if line is None else line.clipped(-1.0, 1.0).scaled(100.0)
 
 
 def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> float:
@@ -96,21 +96,21 @@ def _line(ax: Axes, table: pd.DataFrame, name: str, look: Look, end: float) -> f
     later = line.horizon > 0
     line = Curve(*(each[later] for each in (line.horizon, line.value, line.low, line.high)))
     drawing.draw(ax, line, look, band=0.13, width=2.3 if name.endswith("_all") else 1.5)
-    known = np.flatnonzero(np.isfinite(line.value))
-    return float(line.value[known[-1]])
+    finite = np.flatnonzero(np.isfinite(line.value))
+    return float(line.value[finite[-1]])
 
 
 def _looks(names: Sequence[str]) -> dict[str, Look]:
     """A colour and a mark for each family, so that greyscale loses nothing; solid with θ in all
     actions, dashed in the first. No line has dots: these are steps."""
-    found = {}
+    looks = {}
     for name, look in style.looks(names).items():
         base = name.removesuffix("_all")
         if name in SHORT and name != "data":
             dash: style.Dash = "-" if name != base else (0, (5, 1.8))
             look = replace(look, colour=style.looks([base])[base].colour, dash=dash)
-        found[name] = replace(look, marker=MARKS.get(base, ""))
-    return found
+        looks[name] = replace(look, marker=MARKS.get(base, ""))
+    return looks
 
 
 def _zones(ax: Axes, end: float) -> None:

@@ -32,9 +32,9 @@ def product_growth(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = style.new_axes() if ax is None else ax
     rows = table[table["section"] == "growth"]
     for loop, look in LOOPS.items():
-        own = rows[rows["block"] == loop]
-        for k in sorted(int(each) for each in set(own["output"])):
-            line = _curve(own[own["output"] == str(k)]).scaled(1 / log(10))
+        block = rows[rows["block"] == loop]
+        for k in sorted(int(each) for each in set(block["output"])):
+            line = _curve(block[block["output"] == str(k)]).scaled(1 / log(10))
             if k == 1:
                 drawing.draw(ax, line, look)
             else:
@@ -63,13 +63,13 @@ def lyapunov(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     rows = table[(table["section"] == "exponent") & (table["quantity"] == "λ")]
     rows = rows[np.isfinite(rows["value"])]
     for shift, (loop, look) in zip((-0.12, 0.12), LOOPS.items(), strict=True):
-        own = rows[rows["block"] == loop]
-        if own.empty:
+        block = rows[rows["block"] == loop]
+        if block.empty:
             continue
-        value = own["value"].to_numpy(float)
-        error = [value - own["ci_low"].to_numpy(float), own["ci_high"].to_numpy(float) - value]
+        value = block["value"].to_numpy(float)
+        error = [value - block["ci_low"].to_numpy(float), block["ci_high"].to_numpy(float) - value]
         ax.errorbar(
-            own["output"].astype(int).to_numpy() + shift,
+            block["output"].astype(int).to_numpy() + shift,
             value,
             yerr=np.abs(np.nan_to_num(error)),
             fmt=look.marker,
@@ -175,18 +175,18 @@ def sample_norm(
     ax = style.new_axes() if ax is None else ax
     looks, end = style.looks(drawing.estimators(table)), drawing.last_horizon(table)
     lines = {name: _norm(table, name) for name in looks}
-    known = {name: line for name, line in lines.items() if line is not None}
-    floor = drawing.log_floor(list(known.values()))
-    for name, line in known.items():
+    drawn = {name: line for name, line in lines.items() if line is not None}
+    floor = drawing.log_floor(list(drawn.values()))
+    for name, line in drawn.items():
         if name == "data":
             drawing.level(ax, line, looks[name], end, floor)
         else:
             drawing.draw(ax, line, looks[name], floor, band=0.11)
-    judged = next((line for name, line in known.items() if name != "data"), None)
+    judged = next((line for name, line in drawn.items() if name != "data"), None)
     if exponent is not None and judged is not None:
         _predicted(ax, judged, exponent)
     ax.set_yscale("log")
-    if not known:
+    if not drawn:
         drawing.nothing(ax, "no norms in this table")
     elif ax.get_ylim()[1] > LARGEST:
         ax.axhline(LARGEST, color=PURPLE, lw=1.2, ls=(0, (2, 2)), label="range of float32")
@@ -206,11 +206,11 @@ def _norm(table: pd.DataFrame, name: str) -> Curve | None:
 
 
 def _predicted(ax: Axes, line: Curve, exponent: float) -> None:
-    known = np.flatnonzero(np.isfinite(line.value) & (line.value > 0))
-    if len(known) < 2:
+    positive = np.flatnonzero(np.isfinite(line.value) & (line.value > 0))
+    if len(positive) < 2:
         return
-    last, x = known[-1], line.horizon
+    last, x = positive[-1], line.horizon
     y = line.value[last] * np.exp(exponent * (x - x[last]))
     label = f"simulator's chain alone: × {exp(exponent):.3g} per step"
-    shown = y > line.value[known].min() / 10
+    shown = y > line.value[positive].min() / 10
     ax.plot(x[shown], y[shown], color=PURPLE, lw=1.3, ls=(0, (1, 1.2)), label=label)

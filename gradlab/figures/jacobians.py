@@ -104,13 +104,13 @@ def jacobian_distance(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def _curves(rows: pd.DataFrame, x: str) -> dict[str, Curve]:
     """Block → its curve over column `x`, known blocks only, where any error is above 0."""
-    found = {}
+    lines = {}
     for block in LOOKS:
         own = rows[rows["block"] == block].sort_values(x)
         columns = [own[name].to_numpy(float) for name in (x, "value", "ci_low", "ci_high")]
         if np.nanmax(columns[1], initial=0.0) > 0:
-            found[block] = Curve(*columns)
-    return found
+            lines[block] = Curve(*columns)
+    return lines
 
 
 def _draw(ax: Axes, curves: dict[str, Curve]) -> None:

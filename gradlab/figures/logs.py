@@ -101,8 +101,8 @@ def logged_critics(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if between is None or norm is None:
         drawing.nothing(ax, "fewer than two critics")
     else:
-        known = dict(zip(norm.horizon.tolist(), norm.value.tolist(), strict=True))
-        size = np.array([known.get(h, np.nan) for h in between.horizon.tolist()]) ** 2
+        norms = dict(zip(norm.horizon.tolist(), norm.value.tolist(), strict=True))
+        size = np.array([norms.get(h, np.nan) for h in between.horizon.tolist()]) ** 2
         size = np.where(size > 0, size, np.nan)
         scaled = Curve(
             between.horizon, between.value / size, between.low / size, between.high / size
@@ -121,8 +121,8 @@ def logged_direction(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     if not names:
         drawing.nothing(ax, "too few trajectories for neighbourhoods")
     for offset, (quantity, look) in enumerate((("error", ERROR), ("noise", NOISE))):
-        own = rows[rows["quantity"] == quantity]
-        for _, row in own.iterrows():
+        chosen = rows[rows["quantity"] == quantity]
+        for _, row in chosen.iterrows():
             ends = np.clip(row[["value", "ci_low", "ci_high"]].to_numpy(float), 0.0, 9.0)
             value, low, high = np.sqrt(ends) if quantity == "error" else ends
             y = names.index(str(row["output"])) + (0.14 if offset else -0.14)

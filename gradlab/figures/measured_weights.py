@@ -63,10 +63,10 @@ def error_over_rule(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     spread = np.diff(sorted(set(table["iteration"])))
     step = 0.5 * float(spread.min()) / max(len(names), 1) if len(spread) else 0.0
     for k, seed in enumerate(names):
-        own = rows[rows["seed"] == seed]
-        x = own["iteration"] + (k - (len(names) - 1) / 2) * step
-        ax.vlines(x, own["ci_low"], own["ci_high"], color=MUTED, lw=1, alpha=0.6)
-        ax.plot(x, own["value"], "o", color=BLUE, markersize=3, alpha=0.7,
+        mine = rows[rows["seed"] == seed]
+        x = mine["iteration"] + (k - (len(names) - 1) / 2) * step
+        ax.vlines(x, mine["ci_low"], mine["ci_high"], color=MUTED, lw=1, alpha=0.6)
+        ax.plot(x, mine["value"], "o", color=BLUE, markersize=3, alpha=0.7,
                 label="each seed, 95% interval over its starts" if k == 0 else None)  # fmt: skip
     middle = rows.groupby("iteration")["value"].median()
     ax.plot(middle.index, middle, "-", color=INK, lw=1.8, label="median of the seeds")

@@ -34,15 +34,15 @@ def several_returns(
     """Return over iterations or time: a cell per run, the best median first in the reader's eye."""
     rows = table[table["quantity"] == "return"]
     names = list(dict.fromkeys(rows["run"]))
-    own = {name: rows[rows["run"] == name] for name in names}
+    of_run = {name: rows[rows["run"] == name] for name in names}
     cells = _grid(figure, len(names), shared=True)
     low = float(rows["value"].min())
     for name, ax in zip(names, cells, strict=True):
         for goal in goals:
             if goal > low:
                 ax.axhline(goal, color=MUTED, linewidth=0.6, linestyle=(0, (2, 2)))
-        behind(ax, {other: own[other] for other in names if other != name}, over)
-        seeds_of(ax, own[name], over)
+        behind(ax, {other: of_run[other] for other in names if other != name}, over)
+        seeds_of(ax, of_run[name], over)
         dress_cell(ax, name)
     bend_returns(cells[0], rows)
     _around(figure, rows, "Return of an episode", AXIS[over])
@@ -58,13 +58,13 @@ def several_quantities(
     for (quantity, label), ax in zip(shown.items(), cells, strict=True):
         rows = table[(table["quantity"] == quantity) & np.isfinite(table["value"])]
         for name, look in looks(names).items():
-            own = rows[rows["run"] == name]
-            if own.empty:
+            mine = rows[rows["run"] == name]
+            if mine.empty:
                 continue
             if len(names) == 1:
-                seeds_of(ax, own)
+                seeds_of(ax, mine)
             else:
-                x, y = _median(own, "iteration")
+                x, y = _median(mine, "iteration")
                 ax.plot(
                     x, y, color=look.colour, linestyle=look.dash, linewidth=1.4, label=look.label
                 )
@@ -114,20 +114,20 @@ def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
 
 def _median(rows: pd.DataFrame, over: str) -> tuple[Numbers, Numbers]:
     """The seeds' median by iteration, or the one seed."""
-    own = rows[rows["seed"] != "all"] if (rows["seed"] != "all").any() else rows
-    median = own.groupby("iteration")[[over, "value"]].median()
+    seeds = rows[rows["seed"] != "all"] if (rows["seed"] != "all").any() else rows
+    median = seeds.groupby("iteration")[[over, "value"]].median()
     return median[over].to_numpy(float), median["value"].to_numpy(float)
 
 
 def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str = BLUE) -> None:
     """The seeds of one run and one quantity, and their median."""
-    own = rows[rows["seed"] != "all"]
-    if own.empty:
+    seeds = rows[rows["seed"] != "all"]
+    if seeds.empty:
         one = rows.sort_values(over)
         ax.plot(one[over], one["value"], color=colour, linewidth=1.8)
         return
-    table = own.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
-    x = own.groupby("iteration")[over].first().to_numpy(float)
+    table = seeds.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
+    x = seeds.groupby("iteration")[over].first().to_numpy(float)
     values = table.to_numpy(float)
     if values.shape[1] <= SINGLE:
         ax.plot(x, values, color=colour, linewidth=0.7, alpha=0.6)

@@ -160,8 +160,8 @@ def probe_cost(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return empty(ax, "What the probe took", "no row yet")
     below = np.zeros(rows["step"].nunique())
     for place, colour in zip(dict.fromkeys(rows["place"]), TIERS, strict=True):
-        own = rows[rows["place"] == place].sort_values("step")
-        x, above = own["step"].to_numpy(float), below + own["value"].to_numpy(float)
+        mine = rows[rows["place"] == place].sort_values("step")
+        x, above = mine["step"].to_numpy(float), below + mine["value"].to_numpy(float)
         ax.fill_between(x, below, above, color=colour, alpha=0.55, lw=0, label=str(place))
         ax.plot(x, above, color=colour, lw=1.2)
         below = above

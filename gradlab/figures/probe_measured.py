@@ -81,12 +81,12 @@ def chosen_horizons(
         return empty(ax, title, "nothing could be chosen: no admissible truth")
     names = [str(name) for name in dict.fromkeys(choices["estimator"])]
     for k, (name, look) in enumerate(style.looks(names).items()):
-        own = choices[choices["estimator"] == name]
-        height = own["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
-        ax.plot(own["step"], height, look.marker or "X", color=look.colour, label=look.label,
+        mine = choices[choices["estimator"] == name]
+        height = mine["horizon"] + 0.18 * (k - (len(names) - 1) / 2)
+        ax.plot(mine["step"], height, look.marker or "X", color=look.colour, label=look.label,
                 markersize=5, alpha=0.75, lw=0)  # fmt: skip
-        best = own["chosen"].to_numpy(bool)
-        ax.plot(own["step"][best], height[best], "o", color=INK, markersize=10, lw=0,
+        best = mine["chosen"].to_numpy(bool)
+        ax.plot(mine["step"][best], height[best], "o", color=INK, markersize=10, lw=0,
                 markerfacecolor="none", markeredgewidth=1.1)  # fmt: skip
     if longest is not None:
         ax.set_ylim(-0.6, longest + 0.6)

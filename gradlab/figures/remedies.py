@@ -109,8 +109,10 @@ def remedy_jacobians(table: pd.DataFrame, ax: Axes | None = None, *, budget: str
     shifts = np.linspace(-0.3, 0.3, len(arms)) if len(arms) > 1 else np.zeros(len(arms))
     for shift, (arm, look) in zip(shifts, looks(arms).items(), strict=True):
         for place, (block, region) in enumerate(places):
-            own = rows[(rows["arm"] == arm) & (rows["block"] == block) & (rows["region"] == region)]
-            _point(ax, own, place + shift, look, filled=True)
+            mine = rows[
+                (rows["arm"] == arm) & (rows["block"] == block) & (rows["region"] == region)
+            ]
+            _point(ax, mine, place + shift, look, filled=True)
         ax.plot([], [], marker=look.marker, color=look.colour, lw=1.6, ms=5, label=look.label)
     if places:
         _ratio_axis(ax, rows)
@@ -238,12 +240,12 @@ def _prices(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
 
 def _places(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Block and region of every row: smooth and clipped apart where there are clipped points."""
-    found = []
+    places = []
     for block in BLOCKS:
         here = set(rows[rows["block"] == block]["region"])
         shown = ("smooth", CLIPPED) if CLIPPED in here or "all" not in here else ("all",)
-        found += [(block, region) for region in shown if region in here]
-    return found
+        places += [(block, region) for region in shown if region in here]
+    return places
 
 
 def _place_name(block: str, region: str) -> str:
@@ -253,5 +255,5 @@ def _place_name(block: str, region: str) -> str:
 def curve(rows: pd.DataFrame, columns: tuple[str, str, str]) -> Curve | None:
     """Three columns (value, low, high) over `at`; None where nothing is known."""
     rows = rows[rows["region"] == "all"].sort_values("at")
-    found = Curve(*(rows[name].to_numpy(float) for name in ("at", *columns)))
-    return found if np.isfinite(found.value).any() else None
+    line = Curve(*(rows[name].to_numpy(float) for name in ("at", *columns)))
+    return line if np.isfinite(line.value).any() else None

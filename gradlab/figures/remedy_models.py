@@ -50,8 +50,8 @@ def remedy_levels(
     ax = style.new_axes() if ax is None else ax
     rows = levels[levels["quantity"] == quantity]
     names = [str(m) for m in dict.fromkeys(rows["model"]) if m in LOOKS]
-    found = {name: curve(rows[rows["model"] == name], VALUE) for name in names}
-    lines = {name: line for name, line in found.items() if line is not None}
+    curves = {name: curve(rows[rows["model"] == name], VALUE) for name in names}
+    lines = {name: line for name, line in curves.items() if line is not None}
     floor = drawing.log_floor(list(lines.values()))
     top = _top(list(lines.values()))
     for name, line in lines.items():
@@ -85,9 +85,9 @@ def remedy_marks(
     rows = levels[levels["quantity"] == quantity]
     names = [str(name) for name in dict.fromkeys(rows["model"]) if name != SIMULATOR]
     for place, name in enumerate(names):
-        own = rows[rows["model"] == name].iloc[0]
+        mine = rows[rows["model"] == name].iloc[0]
         arm = name.removeprefix(LONGER)
-        mark(ax, [float(own[c]) for c in VALUE], place, looks([arm])[arm], filled=arm == name)
+        mark(ax, [float(mine[c]) for c in VALUE], place, looks([arm])[arm], filled=arm == name)
     starred = (levels["quantity"] == beside) & levels["model"].isin(names)
     _stars(ax, levels[starred], names, beside)
     _simulators(ax, rows[rows["model"] == SIMULATOR])

@@ -30,11 +30,11 @@ UNIT = "change of the discounted return"
 def realised_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """One dot with its 95% interval for every step taken, those of one estimator joined."""
     ax = style.new_axes() if ax is None else ax
-    known = table[np.isfinite(table["value"])] if len(table) else table
-    if not len(known):
+    finite = table[np.isfinite(table["value"])] if len(table) else table
+    if not len(finite):
         drawing.nothing(ax, "no steps were taken")
         return style.dress(ax, "Realised gain of one step", "")
-    rows = known[known["step"] == known["step"].min()]
+    rows = finite[finite["step"] == finite["step"].min()]
     names = [name for name in drawing.estimators(rows) if name != TRUTH]
     looks = style.looks(names)
     for place, name in enumerate(names):
@@ -69,8 +69,8 @@ def step_gains(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot([low[place], high[place]], [place, place], color=look.colour, lw=2.2)
         ax.plot(value[place], place, marker=look.marker or "o", color=look.colour, ms=7,
                 mec=style.PAPER, mew=0.8)  # fmt: skip
-        told = f"{share[place]:.0%}" if np.isfinite(share[place]) else "–"
-        ax.annotate(told, (1.0, place), (6, 0), ("axes fraction", "data"), "offset points",
+        label = f"{share[place]:.0%}" if np.isfinite(share[place]) else "–"
+        ax.annotate(label, (1.0, place), (6, 0), ("axes fraction", "data"), "offset points",
                     fontsize=9, color=MUTED, va="center")  # fmt: skip
     if len(rows):
         ax.axvline(0.0, color=MUTED, lw=1.0)

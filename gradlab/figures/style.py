@@ -77,12 +77,12 @@ _MARKERS = "DvPX<"
 
 def looks(estimators: Sequence[str]) -> dict[str, Look]:
     """The look of each estimator; the user's own take turns, where alone with every colour."""
-    own = [name for name in estimators if name not in _KNOWN]
-    known = {name: _KNOWN[name] for name in estimators if name in _KNOWN}
-    colours = _COLOURS if known else (*_COLOURS, BLUE, VERMILION, GREEN, INK)
-    return known | {
+    others = [name for name in estimators if name not in _KNOWN]
+    fixed = {name: _KNOWN[name] for name in estimators if name in _KNOWN}
+    colours = _COLOURS if fixed else (*_COLOURS, BLUE, VERMILION, GREEN, INK)
+    return fixed | {
         name: Look(plain(name), colours[i % len(colours)], _DASHES[i % 4], _MARKERS[i % 5])
-        for i, name in enumerate(own)
+        for i, name in enumerate(others)
     }
 
 

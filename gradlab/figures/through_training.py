@@ -86,8 +86,8 @@ def weights_through_training(table: pd.DataFrame, ax: Axes | None = None) -> Axe
 
 def crossings(iteration: Numbers, gap: Numbers) -> Numbers:
     """Where a gap from checkpoint to checkpoint turns positive, interpolated linearly."""
-    known = np.isfinite(gap)
-    x, y = iteration[known], gap[known]
+    finite = np.isfinite(gap)
+    x, y = iteration[finite], gap[finite]
     at = np.flatnonzero((y[:-1] < 0) & (y[1:] >= 0))
     share = -y[at] / (y[at + 1] - y[at])
     return np.asarray(x[at] + share * (x[at + 1] - x[at]))
@@ -98,8 +98,8 @@ def _curve(table: pd.DataFrame, estimator: str, quantity: str) -> Curve | None:
     rows = table[(table["estimator"] == estimator) & (table["quantity"] == quantity)]
     rows = rows.sort_values("iteration")
     columns = (rows[name].to_numpy(float) for name in ("iteration", "value", "ci_low", "ci_high"))
-    found = Curve(*columns)
-    return found if np.isfinite(found.value).any() else None
+    line = Curve(*columns)
+    return line if np.isfinite(line.value).any() else None
 
 
 def _bars(ax: Axes, line: Curve, look: Look, floor: float) -> None:
@@ -119,16 +119,16 @@ def _log_ratio(first: Curve, second: Curve) -> tuple[Numbers, Numbers]:
 
 
 def _mark_crossings(ax: Axes, iteration: Numbers, gap: Numbers) -> str:
-    found = crossings(iteration, gap)
-    for each in found:
+    places = crossings(iteration, gap)
+    for each in places:
         ax.axvline(each, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)))
-    return f"J_H's estimate passes J_0's at {_words(found)}"
+    return f"J_H's estimate passes J_0's at {_words(places)}"
 
 
-def _words(found: Numbers) -> str:
-    if not len(found):
+def _words(crossing: Numbers) -> str:
+    if not len(crossing):
         return "none of the checkpoints"
-    return "iteration " + " and ".join(f"{each:.0f}" for each in found)
+    return "iteration " + " and ".join(f"{each:.0f}" for each in crossing)
 
 
 def _iterations(ax: Axes, table: pd.DataFrame) -> None:

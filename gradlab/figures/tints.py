@@ -36,8 +36,8 @@ def tinted(
         decades: from the palest tint to the fullest; least: smaller numbers are written "~0".
     """
     rows, columns = values.shape
-    known = values[values > 0]
-    top = float(known.max()) if known.size else 1.0
+    positive = values[values > 0]
+    top = float(positive.max()) if positive.size else 1.0
     places = tint(values, top, decades)
     for (i, j), place in np.ndenumerate(places):
         if place >= 0:

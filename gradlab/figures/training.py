@@ -70,9 +70,11 @@ def mixture_weights(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = ax or new_axes()
     rows = table[table["quantity"].str.startswith("weight ")]
     for name, look in looks(list(dict.fromkeys(rows["quantity"]))).items():
-        own = rows[rows["quantity"] == name]
+        mine = rows[rows["quantity"] == name]
         label = f"horizon {name.removeprefix('weight ')}"
-        ax.plot(own["iteration"], own["value"], color=look.colour, linestyle=look.dash, label=label)
+        ax.plot(
+            mine["iteration"], mine["value"], color=look.colour, linestyle=look.dash, label=label
+        )
     ax.set_ylim(-0.03, 1.03)
     dress(ax, "Weights of the mixture", "weight")
     ax.set_xlabel(AXIS["iteration"])
@@ -165,11 +167,11 @@ def _curves(ax: Axes, rows: pd.DataFrame, over: Over) -> None:
     """One run: its seeds and their median; several: a line each, whose bands would overlap."""
     names = list(dict.fromkeys(rows["run"]))
     for name, look in looks(names).items():
-        own = rows[rows["run"] == name]
+        mine = rows[rows["run"] == name]
         if len(names) == 1:
-            seeds_of(ax, own, over, look.colour)
+            seeds_of(ax, mine, over, look.colour)
         else:
-            _curve(ax, own[own["seed"] == "all"], over, look, band=False)
+            _curve(ax, mine[mine["seed"] == "all"], over, look, band=False)
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look, band: bool = True) -> None:
@@ -185,11 +187,11 @@ def _curve(ax: Axes, rows: pd.DataFrame, over: Over, look: Look, band: bool = Tr
 
 def _notes(rows: pd.DataFrame) -> list[str]:
     """How many seeds a curve speaks for."""
-    own = rows[rows["seed"] != "all"].groupby("run")["seed"].nunique()
-    if len(own) == 0:
+    seeds = rows[rows["seed"] != "all"].groupby("run")["seed"].nunique()
+    if len(seeds) == 0:
         return ["one seed"]
-    few, many = int(own.min()), int(own.max())
+    few, many = int(seeds.min()), int(seeds.max())
     counts = f"{many}" if few == many else f"{few} to {many}"
-    if len(own) == 1:
+    if len(seeds) == 1:
         return [note_of(many)]
     return [f"interquartile means over {counts} seeds"]

@@ -40,7 +40,7 @@ HEADINGS = {
 def panels(comparison: Comparison) -> list[Panel]:
     """Errors first, then bias, variance and direction."""
     table, names = comparison.table(), comparison.names
-    asked = {
+    drawn = {
         "mse-ratio": ("mse", ERROR, "Where the band is off 1, the change is more than chance.",
                       figures.ratio),
         "mse": ("mse", ERROR, "The same as a difference.", figures.difference),
@@ -53,7 +53,7 @@ def panels(comparison: Comparison) -> list[Panel]:
     }  # fmt: skip
     return [
         panel(name, section, caption, partial(draw, table, quantity=quantity, names=names))
-        for name, (quantity, section, caption, draw) in asked.items()
+        for name, (quantity, section, caption, draw) in drawn.items()
         if (table["quantity"] == quantity).any()
     ]
 

@@ -54,7 +54,7 @@ def panels(run: JacobianRun) -> list[Panel]:
     time = "Constant: the model. Falling or rising: where on the way it is wrong."
     growth = "A gradient through h steps grows like the upper curve at h."
     exponents = "Each direction's growth per step; the first decides."
-    found = [
+    drawn = [
         _map_panel("entries-size", SIMULATOR, size, run, "size"),
         panel("growth", GROWTH, growth, partial(figures.product_growth, table)),
         panel("exponents", GROWTH, exponents, partial(figures.lyapunov, table)),
@@ -62,15 +62,15 @@ def panels(run: JacobianRun) -> list[Panel]:
     if run.config.get("model") is None:
         flags = "Where contacts or limits spoil the differences, and where rollouts have ended."
         flags_panel = panel("time", SIMULATOR, flags, partial(figures.jacobian_time, table))
-        return [found[0], flags_panel, *found[1:]]
+        return [drawn[0], flags_panel, *drawn[1:]]
     error = "Full colour: what the model should learn first, and which data would teach it."
     chain = f"Beyond the line at 1 the model's Jacobians say nothing after so many of {H} steps."
-    own = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
+    caption = "Along the dashed line the error grows linearly, as Condition 1 of MPG supposes."
     effect = "Full colour: the errors that move the gradient; the others cost nothing here."
     errors = [
         _map_panel("entries-effect", ERROR, effect, run, "effect"),
         _map_panel("entries-error", ERROR, error, run, "error"),
-        replace(found[0], section=ERROR),
+        replace(drawn[0], section=ERROR),
         panel("time", ERROR, time, partial(figures.jacobian_time, table)),
     ]
     if not run.rows("distance").empty:
@@ -78,9 +78,9 @@ def panels(run: JacobianRun) -> list[Panel]:
         errors.append(panel("distance", ERROR, away, partial(figures.jacobian_distance, table)))
     chains = [
         panel("chain-error", GROWTH, chain, partial(figures.chain_error, table)),
-        panel("model-error", GROWTH, own, partial(figures.model_error, table)),
+        panel("model-error", GROWTH, caption, partial(figures.model_error, table)),
     ]
-    return [*errors, *found[1:], *chains]
+    return [*errors, *drawn[1:], *chains]
 
 
 def page(run: JacobianRun, source: Source = NOWHERE, name: str = "") -> Page:

@@ -34,12 +34,12 @@ def tables(table: pd.DataFrame) -> str:
 
 def quantity(name: str, rows: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """The rows of one quantity under its title, formula and source."""
-    known = QUANTITIES.get(name)
-    if known is None:
+    row = QUANTITIES.get(name)
+    if row is None:
         return folded(name, rows, headings, name)
-    unit = f" [{known.unit}]" if known.unit else ""
-    about = f"{known.formula}{unit}; {known.source}"
-    return folded(known.title, rows, headings, name, about)
+    unit = f" [{row.unit}]" if row.unit else ""
+    about = f"{row.formula}{unit}; {row.source}"
+    return folded(row.title, rows, headings, name, about)
 
 
 def number(value: object) -> str:

@@ -109,11 +109,11 @@ def follow(
     Raises:
         InputError: as `compare`, or iterations that do not fit.
     """
-    found = series([load(path) for path in paths], iterations, ramp)
-    table = found.table()
-    told = followed(found.profiles, found.data_weight)
-    title = f"{next(iter(found.profiles.values())).config.get('task')} through training"
-    return series_page.page(found, table, told, title), table
+    measured = series([load(path) for path in paths], iterations, ramp)
+    table = measured.table()
+    screen = followed(measured.profiles, measured.data_weight)
+    title = f"{next(iter(measured.profiles.values())).config.get('task')} through training"
+    return series_page.page(measured, table, screen, title), table
 
 
 def check_page(path: str | Path) -> Path:

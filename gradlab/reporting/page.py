@@ -117,11 +117,11 @@ def _complete(page: Page) -> list[Section]:
 
 
 def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
-    own = [(k, each) for k, each in panels if each.section == section.title]
-    if not own and not section.lines and not section.body:
+    mine = [(k, each) for k, each in panels if each.section == section.title]
+    if not mine and not section.lines and not section.body:
         return _absent(section)
-    pictures = "\n".join(shell.figure(k, each) for k, each in own)
-    figures = f'<div class="figures">{pictures}</div>' if own else ""
+    pictures = "\n".join(shell.figure(k, each) for k, each in mine)
+    figures = f'<div class="figures">{pictures}</div>' if mine else ""
     note = f" <small>{escape(section.note)}</small>" if section.note else ""
     return (
         f'<details class="section"{_id(section)}{" open" if section.opened else ""}>'

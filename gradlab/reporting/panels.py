@@ -126,7 +126,7 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
         truth_error2=_truth_error(profile, ["data", *names]),
     )
     compare = "Lower is better. Below the level of data, unrolling pays."
-    found = [panel("mse", ERROR, compare, together)]
+    drawn = [panel("mse", ERROR, compare, together)]
     for number, name in enumerate(names, 1):
         alone = partial(
             figures.bias_variance,
@@ -140,8 +140,8 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
         caption = (
             f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
         )
-        found.append(panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
-    return found
+        drawn.append(panel(f"error-{number}-{_file_name(name)}", ERROR, caption, alone))
+    return drawn
 
 
 def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
@@ -149,11 +149,11 @@ def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     signs = "A step that moves half of the parameters the wrong way is no better than chance."
     noise = "Below the line at 1 / N′ the mean of one batch is mostly noise."
     snr = partial(figures.snr, table, batch=profile.batch)
-    found = [panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
+    drawn = [panel("cosine", DIRECTION, cosine, partial(figures.cosine, table))]
     if (table["quantity"] == "sign_agreement").any():
         agreement = partial(figures.sign_agreement, table)
-        found.append(panel("sign_agreement", DIRECTION, signs, agreement))
-    return [*found, panel("snr", DIRECTION, noise, snr)]
+        drawn.append(panel("sign_agreement", DIRECTION, signs, agreement))
+    return [*drawn, panel("snr", DIRECTION, noise, snr)]
 
 
 def _source(known: Evidence) -> list[Panel]:
@@ -175,8 +175,10 @@ def _source(known: Evidence) -> list[Panel]:
 
 def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     rate, discount = profile.truth.get("lyapunov"), profile.config.get("discount")
-    known = isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
-    exponent = float(rate) + log(float(discount)) if known else None  # type: ignore[arg-type]
+    comparable = (
+        isinstance(rate, int | float) and isinstance(discount, int | float) and discount > 0
+    )
+    exponent = float(rate) + log(float(discount)) if comparable else None  # type: ignore[arg-type]
     caption = (
         "A straight rise is an explosion. Singular values, open loop and Condition 1 of MPG: "
         "gradlab jacobians TASK."
@@ -205,13 +207,13 @@ def _contest(known: Evidence) -> list[Panel]:
 
 
 def _consequence(profile: Profile) -> list[Panel]:
-    found = profile.consequence
-    if found is None:
+    steps = profile.consequence
+    if steps is None:
         return []
-    table = found.table()
+    table = steps.table()
     gains = (
-        f"All steps have length {found.step:.2g} and move actions by about {found.moves:.1%} along "
-        f"the truth; returns of {found.starts} starts that made no gradient, same noise before "
+        f"All steps have length {steps.step:.2g} and move actions by about {steps.moves:.1%} along "
+        f"the truth; returns of {steps.starts} starts that made no gradient, same noise before "
         f"and after."
     )
     slices = (
@@ -224,8 +226,8 @@ def _consequence(profile: Profile) -> list[Panel]:
 
 
 def _bounds(profile: Profile) -> list[Panel]:
-    found = () if profile.theory is None else profile.theory.bounds
-    bounded, table = {each.quantity for each in found}, profile.bounds()
+    bounds = () if profile.theory is None else profile.theory.bounds
+    bounded, table = {each.quantity for each in bounds}, profile.bounds()
     names = {"bias": "bounds", "variance": "variance_bound"}
     return [
         panel(

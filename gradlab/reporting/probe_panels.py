@@ -77,44 +77,44 @@ def several(runs: Mapping[str, ProbeRun]) -> list[Panel]:
     """The same for several seeds of one training, whose curves are drawn thin; over the horizon
     only a single run is shown."""
     table = curves(runs)
-    found = [*_signal(table), *_health(table, max(len(run.parameters) for run in runs.values()))]
+    drawn = [*_signal(table), *_health(table, max(len(run.parameters) for run in runs.values()))]
     alone = next(iter(runs.values())) if len(runs) == 1 else None
-    found += _errors(alone) if alone is not None else []
-    found += [*_choices(runs), *_having(ERROR, table, _weights(runs, table)), *_drift(table)]
-    found += _chains(alone) if alone is not None else []
-    return [*found, *_having(COST, table, {"share": partial(figures.probe_cost, table)})]
+    drawn += _errors(alone) if alone is not None else []
+    drawn += [*_choices(runs), *_having(ERROR, table, _weights(runs, table)), *_drift(table)]
+    drawn += _chains(alone) if alone is not None else []
+    return [*drawn, *_having(COST, table, {"share": partial(figures.probe_cost, table)})]
 
 
 def absent(run: ProbeRun) -> dict[str, list[str]]:
     """Section → a line for each thing that has no panel: because all is well, or how to get it."""
-    found: dict[str, list[str]] = {name: [] for name in ORDER}
+    reasons: dict[str, list[str]] = {name: [] for name in ORDER}
     if not run.vitals:
         why = "No row yet: the first comes after 100 updates."
-        found |= {HEALTH: [why], COST: [why]}
+        reasons |= {HEALTH: [why], COST: [why]}
     else:
-        found[HEALTH] = _sound(run)
+        reasons[HEALTH] = _sound(run)
     if not run.successive:
-        found[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
+        reasons[SIGNAL] = [f"No burst of successive gradients yet{_waits(run, 'signal')}"]
     elif not np.isfinite(run.successive["share_se"]).any():
-        found[SIGNAL] = ["No burst of successive gradients was finite."]
-    return found | _absent_on_the_task(run)
+        reasons[SIGNAL] = ["No burst of successive gradients was finite."]
+    return reasons | _absent_on_the_task(run)
 
 
 def _sound(run: ProbeRun) -> list[str]:
     """What was looked for and not found, and what could not be looked at."""
-    found = []
+    drawn = []
     if not run.vitals["nonfinite_updates"].any():
-        found.append("Every gradient that was looked at is finite.")
+        drawn.append("Every gradient that was looked at is finite.")
     if run.successive and not run.successive["dead_columns"].any():
-        found.append("No column of weights was without a gradient through a burst.")
+        drawn.append("No column of weights was without a gradient through a burst.")
     if not np.isfinite(run.vitals["update_ratio"]).any():
-        found.append("No sizes of updates: give the probe the policy's optimizer.")
+        drawn.append("No sizes of updates: give the probe the policy's optimizer.")
     if not np.isfinite(run.vitals.get("saturation", np.empty(0))).any():
-        found.append(
+        drawn.append(
             "No saturation: no limit of the actions is known. The probe takes it from the task's "
             "action_limit, from the policy's action_scale or limit, or from a tanh at its end."
         )
-    return found
+    return drawn
 
 
 def _absent_on_the_task(run: ProbeRun) -> dict[str, list[str]]:

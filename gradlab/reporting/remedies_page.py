@@ -105,7 +105,7 @@ budgets:</p>
 
 
 def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
-    asked: list[tuple[str, int | None, str]] = [
+    captions: list[tuple[str, int | None, str]] = [
         ("least_mse", None, "Filled left of 1: worth its time. Only open: an optimiser's gain."),
         ("mse", H, "The same at the longest horizon; a larger batch stands beside the remedies."),
         ("bias2", H, "What no number of samples removes."),
@@ -120,7 +120,7 @@ def _gains(table: pd.DataFrame, levels: pd.DataFrame, H: int) -> list[Panel]:
     effects = [
         panel(quantity, GAIN, caption,
               partial(figures.remedy_effects, table, quantity=quantity, at=at))
-        for quantity, at, caption in asked
+        for quantity, at, caption in captions
         if (table["quantity"] == quantity).any()
     ]  # fmt: skip
     return [*effects, far]
@@ -177,10 +177,10 @@ def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
     rough = levels[levels["quantity"] == "roughness"]
     for (surface, direction), caption in captions.items():
         mine = rough[rough["block"] == direction]
-        told = dict(zip(mine["model"], mine["value"].astype(float), strict=True))
+        roughness = dict(zip(mine["model"], mine["value"].astype(float), strict=True))
         drawn = partial(
             figures.loss_slices, lines, surface=surface, direction=direction,
-            roughness=told if surface == "model" else None,
+            roughness=roughness if surface == "model" else None,
         )  # fmt: skip
         found.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
     return found

@@ -213,13 +213,13 @@ def _table(runs: Mapping[str, Training]) -> Section:
 
 def _pairs(runs: Mapping[str, Training]) -> Section:
     """Every paired difference and ratio, where there are any."""
-    found = pairs.table(runs)
-    if not len(found):
+    differences = pairs.table(runs)
+    if not len(differences):
         return Section("Paired over seeds")
     heads = ["run", "against", "quantity", "without", "with", "change", "95% interval"]
     heads += ["seeds", "measurements per seed"]
     body = []
-    for _, pair in found.iterrows():
+    for _, pair in differences.iterrows():
         change = f"{pair['change']:.3g}×" if pair["ratio"] else f"{pair['change']:+.3g}"
         cells = [pair["run"], pair["against"], pairs.WORDS.get(pair["quantity"], pair["quantity"])]
         cells += [f"{pair['first']:.3g}", f"{pair['second']:.3g}", change]
@@ -245,8 +245,8 @@ def _methods(runs: Mapping[str, Training]) -> list[Section]:
             "Settings": run.config["settings"],
             "Versions and machine": run.environment,
         }
-        found = method(run.attributes.get("command"), columns)
-        return [replace(found, title=f"How {name} was trained")]
+        sections = method(run.attributes.get("command"), columns)
+        return [replace(sections, title=f"How {name} was trained")]
     settings = {name: _flat(run) for name, run in runs.items()}
     keys = dict.fromkeys(key for each in settings.values() for key in each)
     rows = {key: [each.get(key, "–") for each in settings.values()] for key in keys}

@@ -27,17 +27,17 @@ SIGNAL = (
 
 def panels(run: Training) -> list[Panel]:
     """As on the page of a probe, every seed a line; nothing where the run had no probe."""
-    known = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
-    if not known:
+    watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
+    if not watched:
         return []
-    found = [
+    drawn = [
         replace(
             each, name=f"probe-{each.name}", section=_section(each.section),
             caption=SIGNAL if each.name == "signal_share" else each.caption,
         )
-        for each in probe_panels.several(known)
+        for each in probe_panels.several(watched)
     ]  # fmt: skip
-    return found + _paths(run)
+    return drawn + _paths(run)
 
 
 def _section(question: str) -> str:

@@ -171,8 +171,8 @@ class Attribution:
 
     def account(self, estimator: str, horizon: int) -> Account | None:
         """One account, if there is one."""
-        found = (a for a in self.bias if (a.estimator, a.horizon) == (estimator, horizon))
-        return next(found, None)
+        matching = (a for a in self.bias if (a.estimator, a.horizon) == (estimator, horizon))
+        return next(matching, None)
 
     def table(self) -> pd.DataFrame:
         """One row per part, entries that are exactly 0 included (but those of "states").

@@ -30,30 +30,30 @@ def attribute(profile: Profile) -> Attribution:
         InputError: the profile holds no substitutions; says how to get them.
     """
     check_profile(profile)
-    found = profile.attribution
-    if found is None:
+    results = profile.attribution
+    if results is None:
         raise InputError(
             "the profile holds no substitutions: measure(..., attribute=True) and `gradlab measure "
             "--attribute` keep them, `gradlab attribute RUN.h5` makes them again for a saved run"
         )
     return Attribution(
-        bias=tuple(_account(found, k) for k in range(len(found.coalitions.cells))),
-        variance=tuple(_spread(profile, found, k) for k in range(len(found.draws.cells))),
-        skipped=found.skipped,
+        bias=tuple(_account(results, k) for k in range(len(results.coalitions.cells))),
+        variance=tuple(_spread(profile, results, k) for k in range(len(results.draws.cells))),
+        skipped=results.skipped,
         starts=int(profile.config["starts"]),
-        rule=found.rule,
-        state_names=found.state_names,
-        action_names=found.action_names,
+        rule=results.rule,
+        state_names=results.state_names,
+        action_names=results.action_names,
     )
 
 
 attribution = attribute  # by the noun
 
 
-def _account(found: SubstitutionResults, cell: int) -> Account:
+def _account(results: SubstitutionResults, cell: int) -> Account:
     """Everything about one game."""
-    estimator, horizon = found.coalitions.cells[cell]
-    split = shares(found.coalitions.game(cell))
+    estimator, horizon = results.coalitions.cells[cell]
+    split = shares(results.coalitions.game(cell))
     whole = _whole(split.total)
 
     def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
@@ -61,12 +61,14 @@ def _account(found: SubstitutionResults, cell: int) -> Account:
         return tuple(_part(name, each, split.total) for name, each in pairs)
 
     rows = [
-        (label, found.rows.estimate(k))
-        for k, label in enumerate(found.rows.labels)
+        (label, results.rows.estimate(k))
+        for k, label in enumerate(results.rows.labels)
         if label.cell == cell
     ]
     shapley = parts(split.shapley)
-    entries = [(*_coordinates(found, label), label, share) for label, share in rows if label.block]
+    entries = [
+        (*_coordinates(results, label), label, share) for label, share in rows if label.block
+    ]
     dynamics = [each for each in entries if each[2].cause != "states"]
     return Account(
         estimator=estimator,
@@ -95,9 +97,9 @@ def _account(found: SubstitutionResults, cell: int) -> Account:
     )
 
 
-def _spread(profile: Profile, found: SubstitutionResults, cell: int) -> Spread:
+def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread:
     """The starts have what the other sources leave of the variance that was measured."""
-    draws = found.draws
+    draws = results.draws
     estimator, horizon = draws.cells[cell]
     total = profile.estimate(estimator, "variance", horizon)
     later = [
@@ -121,8 +123,8 @@ def _spread(profile: Profile, found: SubstitutionResults, cell: int) -> Spread:
 
 def _whole(total: Estimate, quantity: str = "bias2") -> Part:
     """The interval that the profile's own table gives."""
-    found = interval(quantity, total)
-    return Part("total", total.value, found.se, found.low, found.high, 1.0, 1.0, 1.0)
+    ends = interval(quantity, total)
+    return Part("total", total.value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
 
 
 def _part(name: str, share: Estimate, total: Estimate) -> Part:
@@ -133,9 +135,9 @@ def _part(name: str, share: Estimate, total: Estimate) -> Part:
     return Part(name, share.value, *(float(each) for each in ends))
 
 
-def _coordinates(found: SubstitutionResults, label: Label) -> tuple[str, str]:
+def _coordinates(results: SubstitutionResults, label: Label) -> tuple[str, str]:
     """Names of an entry's output and input."""
-    states, actions = found.state_names, found.action_names
+    states, actions = results.state_names, results.action_names
     outputs = {"A": states, "B": states, "K": actions}.get(label.block)
     gradient = "critic" if label.block in ("q_s", "q_a") else "reward"
     inputs = actions if label.block in ("B", "r_a", "q_a") else states

@@ -47,14 +47,14 @@ def compared_bounds(profile: Profile) -> tuple[BoundComparison, ...]:
 
 def bounds_sentence(profile: Profile, estimator: str) -> str:
     """Which theorems apply to an estimator and how far they are from what was measured."""
-    found = [each for each in compared_bounds(profile) if each.estimator == estimator]
+    mine = [each for each in compared_bounds(profile) if each.estimator == estimator]
     n = f"N = {profile.config['starts']}"
     parts = [
         f"{each.theorem} applies and {each.looseness}"
-        for each in found
+        for each in mine
         if each.applies and each.ratio is not None
     ]
-    parts += [f"{each.theorem} does not apply ({each.why})" for each in found if not each.applies]
+    parts += [f"{each.theorem} does not apply ({each.why})" for each in mine if not each.applies]
     return f"Theory ({n}): {'; '.join(parts)}." if parts else ""
 
 
@@ -122,10 +122,10 @@ def _least_measured(profile: Profile, bound: Bound) -> tuple[int | None, Span]:
     )
     if quantity == "bias2":
         value, low, high = np.sqrt(value), np.sqrt(low), np.sqrt(high)
-    known = np.isfinite(value) & np.isfinite(bound.values)
-    if not known.any():
+    finite = np.isfinite(value) & np.isfinite(bound.values)
+    if not finite.any():
         return (int(np.nanargmin(value)), nothing) if np.isfinite(value).any() else (None, nothing)
-    at = int(np.where(known, value, np.inf).argmin())
+    at = int(np.where(finite, value, np.inf).argmin())
     return at, (float(value[at]), float(low[at]), float(high[at]))
 
 

@@ -146,8 +146,8 @@ def _short(value: object) -> str:
 
 
 def _parameters(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = config.get("task_parameters", {})
-    return found if isinstance(found, Mapping) else {}
+    parameters = config.get("task_parameters", {})
+    return parameters if isinstance(parameters, Mapping) else {}
 
 
 def _judged(first: Profile, second: Profile) -> bool:
@@ -209,7 +209,7 @@ def _entries(key: str, one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
 def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, float]:
     gap = difference(second, first)
     ratio = log_ratio(second, first) if with_ratio else None
-    found = {
+    numbers = {
         "first": first.value,
         "second": second.value,
         "difference": second.value - first.value,
@@ -221,9 +221,9 @@ def _numbers(first: Estimate, second: Estimate, with_ratio: bool) -> dict[str, f
         "ratio_high": nan,
     }
     if ratio is None or not np.isfinite([ratio.low, ratio.high]).all():
-        return found
+        return numbers
     ends = {"ratio_low": exp(min(ratio.low, 700.0)), "ratio_high": exp(min(ratio.high, 700.0))}
-    return found | {"ratio": second.value / first.value} | ends
+    return numbers | {"ratio": second.value / first.value} | ends
 
 
 def _n(profile: Profile, estimator: str, quantity: str, horizon: int) -> int:

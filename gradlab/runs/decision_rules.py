@@ -67,24 +67,24 @@ def judged_cells(profile: Profile) -> list[tuple[str, int]]:
     estimator's first."""
     judged = judged_estimator(profile)
     names = sorted(profile.estimators, key=lambda name: name != judged)
-    found: list[tuple[str, int]] = []
+    cells: list[tuple[str, int]] = []
     for name in names:
         over = judged_horizons(profile, name)
         over = [h for h in over if h or name == "data"]  # J_0 is everybody's horizon 0
         if over:
             errors = [profile.estimate(name, "mse", h).value for h in over]
-            found += [(name, over[int(np.argmin(errors))]), (name, over[-1])]
-    return list(dict.fromkeys(found))
+            cells += [(name, over[int(np.argmin(errors))]), (name, over[-1])]
+    return list(dict.fromkeys(cells))
 
 
 def growth_of(profile: Profile, name: str) -> Growth | None:
     """Growth of an estimator's variance over horizons ≥ 1."""
     over = [h for h in horizons_of(profile, name) if h > 0]
-    found = [profile.estimate(name, "variance", h) for h in over]
-    if not found:
+    variances = [profile.estimate(name, "variance", h) for h in over]
+    if not variances:
         return None
-    values = np.array([each.value for each in found])
-    left_out = np.stack([each.left_out for each in found])
+    values = np.array([each.value for each in variances])
+    left_out = np.stack([each.left_out for each in variances])
     return variance_growth(np.array(over, dtype=np.float64), values, left_out)
 
 
@@ -202,8 +202,8 @@ def ratio_to_best(
     profile: Profile, cell: tuple[str, int], name: str, horizons: list[int]
 ) -> LogRatio | None:
     """log(MSE of a cell / smallest MSE of `name`), on the same starts."""
-    rivals = [profile.estimate(name, "mse", h) for h in horizons]
-    return least_ratio([profile.estimate(cell[0], "mse", cell[1])], rivals)
+    others = [profile.estimate(name, "mse", h) for h in horizons]
+    return least_ratio([profile.estimate(cell[0], "mse", cell[1])], others)
 
 
 def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None:
@@ -245,9 +245,9 @@ def needed_batch(profile: Profile, name: str, horizon: int) -> NeededBatch | Non
     cosine, snr = (profile.estimate(name, each, horizon) for each in ("cosine", "snr"))
     if not all(np.isfinite(each.left_out).all() for each in (cosine, snr)):
         return None
-    found = profile.interval(name, "cosine", horizon)
+    ends = profile.interval(name, "cosine", horizon)
     batch: Interval | None = None
     needed = combine(lambda c, s: 1 / (s * (c**2 / DIRECTION**2 - 1)), cosine, snr)
-    if found.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():
+    if ends.low > DIRECTION and needed.value > 0 and (needed.left_out > 0).all():
         batch = interval("snr", needed)  # on the scale of the logarithm, as for any ratio
-    return NeededBatch(found, cosine.value, batch, needed.value)
+    return NeededBatch(ends, cosine.value, batch, needed.value)

@@ -29,8 +29,8 @@ def derived_checks(profile: Profile) -> tuple[CheckResult, ...]:
     name = judged_estimator(profile)
     if name is None:
         return ()
-    found = _steps(profile), _signs(profile, name), _norm(profile, name)
-    return tuple(each for each in found if each is not None)
+    results = _steps(profile), _signs(profile, name), _norm(profile, name)
+    return tuple(each for each in results if each is not None)
 
 
 def _steps(profile: Profile) -> CheckResult | None:

@@ -62,39 +62,39 @@ def agreements(run: LogsRun, block: str) -> list[Agreement]:
     name = "score" if block == "same" else block
     norms = numbers(run, "gradient", "mean_norm", name)
     lost = Number(nan, nan, nan, 0)
-    found = []
+    results = []
     for h in sorted(excess.keys() & bias2.keys()):
-        known = norms[h if block == "same" else int(run.config["reach"])].low > 0
+        nonzero = norms[h if block == "same" else int(run.config["reach"])].low > 0
         parts = excess[h], bias2[h], gap.get(h, lost)
-        found.append(
+        results.append(
             Agreement(
                 horizon=h,
-                status=_status(*parts, known),
+                status=_status(*parts, nonzero),
                 gap=parts[2],
                 cosine=cosine.get(h, lost),
                 n=excess[h].n,
                 more=_more(excess[h], bias2[h]),
             )
         )
-    return found
+    return results
 
 
-def _status(excess: Number, bias2: Number, gap: Number, known: bool) -> Status:
-    if known and excess.high < 0 and gap.high < TOLERANCE**2:
+def _status(excess: Number, bias2: Number, gap: Number, nonzero: bool) -> Status:
+    if nonzero and excess.high < 0 and gap.high < TOLERANCE**2:
         return "agree"
     return "disagree" if bias2.low > 0 else "undecided"
 
 
 def _more(excess: Number, bias2: Number) -> int | None:
     """Trajectories with which the nearer of the two answers would be given."""
-    asked = excess if excess.value < 0 else bias2
-    return more_samples(abs(asked.value), asked.se, asked.n)
+    nearer = excess if excess.value < 0 else bias2
+    return more_samples(abs(nearer.value), nearer.se, nearer.n)
 
 
-def supported(found: list[Agreement]) -> int:
+def supported(results: list[Agreement]) -> int:
     """The longest horizon up to which every one from 1 on agrees; 0: none does."""
     longest = 0
-    for each in found:
+    for each in results:
         if each.horizon == 0:
             continue
         if each.status != "agree":

@@ -94,14 +94,14 @@ class OneStepImprovement:
             for s, step in enumerate(self.steps)
         ]
 
-    def _row(self, kind: str, cell: Cell, step: float, found: Estimate) -> dict[str, object]:
-        ends = interval_of(found)
+    def _row(self, kind: str, cell: Cell, step: float, estimate: Estimate) -> dict[str, object]:
+        ends = interval_of(estimate)
         return {
             "kind": kind,
             "estimator": cell[0],
             "horizon": cell[1],
             "step": step,
-            "value": found.value,
+            "value": estimate.value,
             "ci_low": ends.low,
             "ci_high": ends.high,
             "n": self.starts,

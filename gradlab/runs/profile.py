@@ -186,10 +186,10 @@ def _from_record(record: Record, path: Path) -> Profile:
     with content_of(record, path, "profile", "measurement"):
         groups = record.groups
         table, jackknife = groups["profile"], groups["jackknife"]
-        found = codec.fields(Profile, table)
-        shape = found["count"].shape
+        fields = codec.fields(Profile, table)
+        shape = fields["count"].shape
         return Profile(
-            **found,
+            **fields,
             **described(record, "truth"),
             columns={name: _floats(table[name], shape) for name in COLUMNS},
             left_out=_floats(jackknife["left_out"], (*shape, len(jackknife["group"].values))),

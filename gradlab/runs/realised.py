@@ -161,15 +161,15 @@ class Realised:
 
     def best(self) -> Cell | None:
         """The largest gain over all lengths; None where nothing was stepped."""
-        found = self._ranked()
-        return None if found is None else self.stepped[found.best]
+        ranks = self._ranked()
+        return None if ranks is None else self.stepped[ranks.best]
 
     def not_excluded(self) -> tuple[Cell, ...]:
         """Cells that may have the largest gain, the best one among them, with 95% together."""
-        found = self._ranked()
-        if found is None:
+        ranks = self._ranked()
+        if ranks is None:
             return ()
-        return tuple(cell for cell, kept in zip(self.stepped, found.kept, strict=True) if kept)
+        return tuple(cell for cell, kept in zip(self.stepped, ranks.kept, strict=True) if kept)
 
     def _ranked(self) -> RankSet | None:
         if not self.stepped or len(self.size) < 2:
@@ -205,7 +205,7 @@ class Realised:
             gains: rows of a profile's table; those with quantity "gain" are read.
         """
         predicted = self._predicted(gains)
-        found = []
+        results = []
         for cell, (value, ends) in predicted.items():
             among = len(predicted)
             realised = self._realised_share(cell, among)
@@ -215,8 +215,8 @@ class Realised:
             own = realised[1].low, realised[1].high
             if _apart(own, ends):
                 reason = self._reason(cell, ends, among)
-                found.append(Disagreement(cell, realised[0], own, value, ends, reason))
-        return tuple(found)
+                results.append(Disagreement(cell, realised[0], own, value, ends, reason))
+        return tuple(results)
 
     def _predicted(self, gains: pd.DataFrame) -> dict[Cell, tuple[float, tuple[float, float]]]:
         """Shares to first order of these very directions, each with simultaneous ends."""

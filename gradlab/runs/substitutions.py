@@ -103,10 +103,10 @@ class SubstitutionResults:
     rule: str
 
 
-def rows_of(found: Sequence[tuple[Label, Estimate]]) -> Rows:
+def rows_of(labelled: Sequence[tuple[Label, Estimate]]) -> Rows:
     """Rows of estimates; those that are exactly 0, with every group left out, are left out."""
-    kept = [(label, e) for label, e in found if e.value != 0 or e.left_out.any()]
-    groups = len(found[0][1].left_out) if found else 0
+    kept = [(label, e) for label, e in labelled if e.value != 0 or e.left_out.any()]
+    groups = len(labelled[0][1].left_out) if labelled else 0
     value = np.array([e.value for _, e in kept], dtype=np.float64)
     deviation = np.array([e.left_out - e.value for _, e in kept]).reshape(len(kept), groups)
     scale = np.abs(deviation).max(axis=1, initial=0.0)
@@ -115,11 +115,11 @@ def rows_of(found: Sequence[tuple[Label, Estimate]]) -> Rows:
     return Rows(tuple(label for label, _ in kept), value, scale, deviation.astype(np.float32))
 
 
-def substitution_groups(found: SubstitutionResults) -> dict[str, dict[str, Array]]:
+def substitution_groups(results: SubstitutionResults) -> dict[str, dict[str, Array]]:
     """As tables of a run."""
-    note = codec.labels([json.dumps(dict(found.skipped)), found.rule], "note")
-    names = codec.arrays(found) | {"note": note}
-    parts = (codec.arrays(each) for each in (found.coalitions, found.rows, found.draws))
+    note = codec.labels([json.dumps(dict(results.skipped)), results.rule], "note")
+    names = codec.arrays(results) | {"note": note}
+    parts = (codec.arrays(each) for each in (results.coalitions, results.rows, results.draws))
     return dict(zip(GROUPS, (*parts, names), strict=True))
 
 

@@ -54,8 +54,8 @@ def _minus(share: float) -> Callable[[Array, Array], Array]:
 
 def _over_horizons(run: Remedies, quantity: str) -> dict[int, Estimate]:
     keys = [key for key in run.cells.keys(BASELINE) if key.quantity == quantity]
-    found = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
-    return {h: each[0] for h, each in found.items() if each is not None}
+    errors = {key.at: run.cells.estimates((BASELINE,), Key(quantity, at=key.at)) for key in keys}
+    return {h: each[0] for h, each in errors.items() if each is not None}
 
 
 def _paired(one: Estimate, other: Estimate) -> bool:

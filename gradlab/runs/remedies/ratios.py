@@ -30,9 +30,13 @@ def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
     """
     if not all(np.isfinite(each.left_out).all() for each in (first, second)):
         return None
-    found = _of_trials(first, second) if trials else _of_starts(first, second)
-    known = found is not None and np.isfinite([found.low, found.high]).all()
-    return found if known and found is not None and max(-found.low, found.high) < WIDE else None
+    logarithm = _of_trials(first, second) if trials else _of_starts(first, second)
+    finite = logarithm is not None and np.isfinite([logarithm.low, logarithm.high]).all()
+    return (
+        logarithm
+        if finite and logarithm is not None and max(-logarithm.low, logarithm.high) < WIDE
+        else None
+    )
 
 
 def more_trials(found: LogRatio, trials: int) -> int | None:
@@ -60,7 +64,7 @@ def _of_trials(first: Estimate, second: Estimate) -> LogRatio | None:
 
 
 def _of_starts(first: Estimate, second: Estimate) -> LogRatio | None:
-    found = log_ratio(second, first)
-    if found is None:
+    ends = log_ratio(second, first)
+    if ends is None:
         return None
-    return LogRatio(log(second.value / first.value), found.low, found.high, found.se)
+    return LogRatio(log(second.value / first.value), ends.low, ends.high, ends.se)

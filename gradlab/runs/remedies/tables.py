@@ -46,11 +46,11 @@ def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]
 def _levels(cells: Cells) -> Iterator[tuple[object, ...]]:
     for model in cells.models:
         for key in cells.keys(model):
-            found = cells.estimates((model,), key)
-            if found is not None:
-                low, high = _ends(found[0])
+            estimates = cells.estimates((model,), key)
+            if estimates is not None:
+                low, high = _ends(estimates[0])
                 where = (model, *_where(key))
-                yield (*where, found[0].value, low, high, *_samples(cells, found[0]))
+                yield (*where, estimates[0].value, low, high, *_samples(cells, estimates[0]))
 
 
 def compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> tuple[float, ...]:
@@ -59,15 +59,15 @@ def compared(first: Estimate, second: Estimate, ratios: bool, trials: bool) -> t
     Args:
         trials: whether what is left out are trials: then the ratio is the geometric mean of theirs.
     """
-    found = (first.value, second.value, second.value - first.value)
+    values = (first.value, second.value, second.value - first.value)
     if not all(np.isfinite(each.left_out).all() for each in (first, second)):
         quotient = second.value / first.value if ratios and first.value > 0 else nan
-        return (*found, nan, nan, quotient, nan, nan)
+        return (*values, nan, nan, quotient, nan, nan)
     gap = difference(second, first)
     change = ratio(first, second, trials) if ratios else None
     if change is None:
-        return (*found, gap.low, gap.high, nan, nan, nan)
-    return (*found, gap.low, gap.high, *(exp(x) for x in (change.value, change.low, change.high)))
+        return (*values, gap.low, gap.high, nan, nan, nan)
+    return (*values, gap.low, gap.high, *(exp(x) for x in (change.value, change.low, change.high)))
 
 
 def _where(key: Key) -> tuple[object, ...]:
@@ -75,8 +75,8 @@ def _where(key: Key) -> tuple[object, ...]:
 
 
 def _ends(estimate: Estimate) -> tuple[float, float]:
-    known = np.isfinite(estimate.left_out).all() and np.isfinite(jackknife_se(estimate.left_out))
-    return skewness_corrected(estimate) if known else (nan, nan)
+    finite = np.isfinite(estimate.left_out).all() and np.isfinite(jackknife_se(estimate.left_out))
+    return skewness_corrected(estimate) if finite else (nan, nan)
 
 
 def _samples(cells: Cells, estimate: Estimate) -> tuple[int, str]:

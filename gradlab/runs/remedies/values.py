@@ -104,15 +104,15 @@ class Cells:
         rows = [self._rows.get((model, key), {}) for model in models]
         shared = [k for k in sorted(rows[0]) if all(k in each for each in rows)]
         values = np.array([[self.columns["value"][each[k]] for k in shared] for each in rows])
-        known = np.isfinite(values).all(axis=0) if values.size else np.zeros(0, dtype=bool)
-        if not known.any():
+        finite = np.isfinite(values).all(axis=0) if values.size else np.zeros(0, dtype=bool)
+        if not finite.any():
             return None
         if self.trials == 1:
             return [
                 Estimate(float(v[0]), self.left_out[r[shared[0]]])
                 for v, r in zip(values, rows, strict=True)
             ]
-        return [over_trials(each[known]) for each in values]
+        return [over_trials(each[finite]) for each in values]
 
 
 def over_trials(values: Array) -> Estimate:
@@ -144,8 +144,8 @@ def _texts(values: list[str]) -> NDArray[Any]:
 
 def _left_out(values: Sequence[Value]) -> Array:
     groups = max((len(each.left_out) for each in values if each.left_out is not None), default=2)
-    found = np.full((len(values), groups), np.nan)
-    for row, each in zip(found, values, strict=True):
+    left_out = np.full((len(values), groups), np.nan)
+    for row, each in zip(left_out, values, strict=True):
         if each.left_out is not None:
             row[:] = each.left_out
-    return found
+    return left_out

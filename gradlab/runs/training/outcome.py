@@ -115,9 +115,9 @@ def against_best(runs: Mapping[str, Training]) -> list[AgainstBest]:
 
 
 def _gap(best: Training, other: Training, count: int) -> Number | None:
-    found = paired_returns(best, other)
-    if found is None or found.seeds < FEWEST:
+    change = paired_returns(best, other)
+    if change is None or change.seeds < FEWEST:
         return None
     wider = NormalDist().inv_cdf(1 - 0.025 / count) / Z
-    low, high = (found.change + wider * (end - found.change) for end in (found.low, found.high))
-    return Number(found.change, low, high, found.seeds)
+    low, high = (change.change + wider * (end - change.change) for end in (change.low, change.high))
+    return Number(change.change, low, high, change.seeds)

@@ -73,13 +73,13 @@ def pairs(first: Training, second: Training) -> list[Pair]:
         run.returns[np.isin(run.iteration, shared)][:, at]
         for run, at in ((first, one), (second, other))
     )
-    found = [
+    paired = [
         _pair("final return", False, ours[-1], theirs[-1], 1.0),
         _pair("mean return over the run", False, _mean(ours, shared), _mean(theirs, shared),
               float(len(shared))),
     ] if len(shared) else []  # fmt: skip
-    found += [_errors(name, first, second, one, other) for name in ERRORS]
-    return [each for each in found if each is not None]
+    paired += [_errors(name, first, second, one, other) for name in ERRORS]
+    return [each for each in paired if each is not None]
 
 
 def paired_returns(first: Training, second: Training) -> Pair | None:

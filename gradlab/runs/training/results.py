@@ -137,8 +137,8 @@ def from_record(record: Record, path: Path) -> Training:
 
 def _values(record: Record, group: str) -> dict[str, NDArray[Any]]:
     """A table that not every run has, or nothing; without its rows nothing, too."""
-    found = {name: array.values for name, array in record.groups.get(group, {}).items()}
-    return found if len(found.get("iteration", ())) else {}
+    columns = {name: array.values for name, array in record.groups.get(group, {}).items()}
+    return columns if len(columns.get("iteration", ())) else {}
 
 
 def first_reached(run: Training, goal: float) -> Floats:
@@ -212,13 +212,13 @@ def _model_rows(run: Training) -> Iterator[pd.DataFrame]:
 
 def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:
     """At the longest horizon; variances of a batch."""
-    found = run.gradients
-    for name in GRADIENTS if found else ():
+    gradients = run.gradients
+    for name in GRADIENTS if gradients else ():
         scale = run.config["algorithm"]["batch"] if name.endswith("variance") else 1
         value, low, high = (
-            found[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
+            gradients[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
         )
-        at = found["iteration"]
+        at = gradients["iteration"]
         rows = _long(f"gradient {name}", at, np.full(len(at), np.nan), value, run.seeds)
         yield rows if len(run.seeds) > 1 else rows.assign(ci_low=low[:, 0], ci_high=high[:, 0])
 
