@@ -20,17 +20,17 @@ from gradlab.probe.isolation import warn
 from gradlab.probe.policy_calls import inert, passing
 
 
-def after_backward(module: nn.Module, told: Callable[[], None]) -> RemovableHandle:
-    """Calls `told` after every backward pass through the module's output, until it fails."""
-    return module.register_forward_hook(_Passes(told))
+def after_backward(module: nn.Module, callback: Callable[[], None]) -> RemovableHandle:
+    """Calls `callback` after every backward pass through the module's output, until it fails."""
+    return module.register_forward_hook(_Passes(callback))
 
 
 @final
 class _Passes:
     """The forward hook. Copies and pickles of the module get an inert one."""
 
-    def __init__(self, told: Callable[[], None]) -> None:
-        self.told, self.off = told, False
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback, self.off = callback, False
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.off or torch.compiler.is_compiling() or not torch.is_grad_enabled():
@@ -53,7 +53,7 @@ class _Passes:
         self._attempt(engine.queue_callback, self._over)
 
     def _over(self) -> None:
-        self._attempt(self.told)
+        self._attempt(self.callback)
 
     def _attempt(self, work: Callable[..., Any], *given: Any) -> None:
         try:

@@ -109,8 +109,8 @@ class ProbeCallback(BaseCallback):
             return
         self.probe.close()
         if self.verbose:
-            told = len(self.probe.alarms)
-            print(f"gradlab probe: {self.probe.spent:.1%} of the time, alarms: {told}")
+            alarms = len(self.probe.alarms)
+            print(f"gradlab probe: {self.probe.spent:.1%} of the time, alarms: {alarms}")
 
     def _begin(self) -> None:
         model: Any = self.model

@@ -55,10 +55,10 @@ def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> E
     now = {name: plain(each) for name, each in known.items()}
     if _tables(record) != json.loads(json.dumps(now)):
         raise InputError(f"log is {path}, whose tables are another version's: {NEW}")
-    told = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
+    reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0
     if not run.vitals:
-        return Earlier(run.updates, told, actions=actions)
-    return Earlier(run.updates, told, last(run.vitals, "own_seconds"), run.seconds, actions)
+        return Earlier(run.updates, reported, actions=actions)
+    return Earlier(run.updates, reported, last(run.vitals, "own_seconds"), run.seconds, actions)
 
 
 def _check(run: ProbeRun, path: Path, head: Mapping[str, Attribute]) -> None:

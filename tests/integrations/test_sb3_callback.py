@@ -136,7 +136,7 @@ def test_the_loops_first_step_is_held_against_the_simulator(
 def test_the_models_discount_is_the_tasks(sb3: Any) -> None:
     callback = sb3.ProbeCallback(task=integrator_task())
     sb3.made("TD3", gamma=0.7).learn(5, callback=callback)
-    assert callback.probe._updates.measurements.question.task.discount == 0.7
+    assert callback.probe._updates.measurements.subject(0)[0].task.discount == 0.7
 
 
 def test_discrete_actions_and_gsde_are_watched_without_a_task(sb3: Any) -> None:

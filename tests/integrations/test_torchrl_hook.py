@@ -102,7 +102,7 @@ def test_the_losss_discount_is_the_tasks(trainers: Any) -> None:
     trainer.loss_module.make_value_estimator(gamma=0.7)
     hook.register(trainer)
     trainer.train()
-    assert hook.probe._updates.measurements.question.task.discount == pytest.approx(0.7)
+    assert hook.probe._updates.measurements.subject(0)[0].task.discount == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("words, trainer", [

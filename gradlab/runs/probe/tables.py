@@ -94,8 +94,8 @@ def _kept(run: ProbeRun) -> pd.DataFrame:
     _, estimator, horizon = np.indices(kept.shape)
     chosen = (estimator == best[0]) & (horizon == best[1])
     row, e, h = np.nonzero(kept | chosen)
-    told = {"step": found["step"][row], "estimator": names[e], "horizon": h}
-    return pd.DataFrame({**told, "chosen": chosen[row, e, h]})
+    cell = {"step": found["step"][row], "estimator": names[e], "horizon": h}
+    return pd.DataFrame({**cell, "chosen": chosen[row, e, h]})
 
 
 def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:

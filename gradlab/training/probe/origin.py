@@ -72,8 +72,10 @@ class Origins:
         single = self._alone(member)
         for k, made in enumerate(self._since):
             update = self._update(single, member, made)
-            told = (update.critic_loss, update.critic_norm, update.policy_loss, update.policy_norm)
-            if not all(bool(each.isfinite().all()) for each in told if each is not None):
+            numbers = (
+                update.critic_loss, update.critic_norm, update.policy_loss, update.policy_norm,
+            )  # fmt: skip
+            if not all(bool(number.isfinite().all()) for number in numbers if number is not None):
                 return k
         return None
 
