@@ -8,7 +8,7 @@ from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.selection import RankSet, largest, separations, signs, smallest
+from gradlab.statistics.selection import RankSet, chosen_level, largest, separations, signs, smallest
 
 SAME = 1e-9  # share of a value below which a difference is rounding
 
@@ -25,7 +25,7 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
         criterion=criterion,
         cell=winner,
         value=value.value,
-        interval=interval(quantity, value),
+        interval=interval(quantity, value, _level(profile, cells, quantity, ranks)),
         candidates=cells,
         ranks=ranks,
         kept=_members(cells, ranks),
@@ -33,6 +33,11 @@ def best(profile: Profile, among: Candidates, criterion: Criterion) -> Best | No
         unknown=tuple(cell for cell, lost in zip(cells, ranks.unknown, strict=True) if lost),
         partings=_partings(cells, ranks, int(profile.config["starts"])),
     )
+
+
+def _level(profile: Profile, cells: tuple[Cell, ...], quantity: str, ranks: RankSet) -> float:
+    """Of an interval of the chosen cell, which is chosen for its estimate."""
+    return chosen_level([profile.estimate(name, quantity, h) for name, h in cells], ranks.kept)
 
 
 def _ranked(profile: Profile, cells: tuple[Cell, ...], criterion: Criterion) -> RankSet:

@@ -34,7 +34,8 @@ class Best:
     Attributes:
         criterion: "gain" (largest gain of one small step along the mean gradient), "mse"
             (smallest) or "direction" (largest expected cosine of one batch).
-        cell: the best one; value, interval: what it has.
+        cell: the best one; value: what it has; interval: 95% of the chosen one, wider than that of
+            a cell fixed beforehand (`selection.chosen_level`).
         candidates: everything that competed; ranks: their test, in the same order.
         kept: the 95% set, jointly over estimators.
         horizons: the 95% set of each estimator by itself.

@@ -70,23 +70,23 @@ def pseudo_values(estimate: Estimate) -> Array:
     return np.asarray(estimate.value + (g - 1) * centred, dtype=np.float64)
 
 
-def interval(quantity: str, estimate: Estimate) -> Interval:
-    """The 95% interval of one quantity."""
+def interval(quantity: str, estimate: Estimate, level: float = LEVEL) -> Interval:
+    """The interval of one quantity, 95% unless another level of each end is given."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         if not np.isfinite(estimate.value) or not np.isfinite(estimate.left_out).all():
-            return _lost(quantity, estimate)
+            return _lost(quantity, estimate, level)
         se = jackknife_se(estimate.left_out)
         if not np.isfinite(se):
             return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
-        return METHODS[QUANTITIES[quantity].interval](estimate, se)
+        return METHODS[QUANTITIES[quantity].interval](estimate, se, level)
 
 
-def _lost(quantity: str, estimate: Estimate) -> Interval:
+def _lost(quantity: str, estimate: Estimate, level: float) -> Interval:
     """All that the quantity can be; of a cosine, that its sign allows."""
     low, high = QUANTITIES[quantity].range
     if not np.isfinite((low, high)).all():
         low = high = np.nan
-    low, high = _signed(estimate.parts, low, high)
+    low, high = _signed(estimate.parts, low, high, level)
     return Interval(low, high, np.nan, "undefined: lost in noise")
 
 
@@ -120,15 +120,15 @@ def student(freedom: int, level: float = LEVEL) -> float:
     return float(scipy.special.stdtrit(freedom, level))
 
 
-def _squared_norm(estimate: Estimate, se: float) -> Interval:
-    low, high = _squared_ends(estimate, se)
+def _squared_norm(estimate: Estimate, se: float, level: float) -> Interval:
+    low, high = _squared_ends(estimate, se, level)
     return Interval(low, high, se, "U-statistic, jackknife with skewness")
 
 
-def _squared_ends(estimate: Estimate, se: float) -> tuple[float, float]:
+def _squared_ends(estimate: Estimate, se: float, level: float) -> tuple[float, float]:
     """Lower end on the raw scale, upper end on the scale of the norm; both from 0."""
-    low, raw = skewness_corrected(estimate)
-    below, _ = _t_quantiles(estimate.left_out)
+    low, raw = skewness_corrected(estimate, level)
+    below, _ = _t_quantiles(estimate.left_out, level)
     m2 = (estimate.value + np.hypot(estimate.value, se)) / 2
     if not m2 > 0:
         return max(low, 0.0), max(raw, 0.0)
@@ -136,44 +136,46 @@ def _squared_ends(estimate: Estimate, se: float) -> tuple[float, float]:
     return max(low, 0.0), max(m - below * se / (2 * m), 0.0) ** 2
 
 
-def _norm(estimate: Estimate, se: float) -> Interval:
+def _norm(estimate: Estimate, se: float, level: float) -> Interval:
     square = Estimate(estimate.value**2, estimate.left_out * np.abs(estimate.left_out))
-    low, high = _squared_ends(square, jackknife_se(square.left_out))
+    low, high = _squared_ends(square, jackknife_se(square.left_out), level)
     return Interval(low**0.5, high**0.5, se, "jackknife with skewness, of the square")
 
 
-def _variance(estimate: Estimate, se: float) -> Interval:
-    low, high = skewness_corrected(estimate)
+def _variance(estimate: Estimate, se: float, level: float) -> Interval:
+    low, high = skewness_corrected(estimate, level)
     return Interval(max(low, 0.0), max(high, 0.0), se, "jackknife with skewness")
 
 
-def _root(estimate: Estimate, se: float) -> Interval:
+def _root(estimate: Estimate, se: float, level: float) -> Interval:
     if estimate.value <= 0 or (estimate.left_out <= 0).any():
-        return _variance(estimate, se)
+        return _variance(estimate, se, level)
     low, high = skewness_corrected(
-        Estimate(estimate.value**0.5, np.asarray(np.sqrt(estimate.left_out)))
+        Estimate(estimate.value**0.5, np.asarray(np.sqrt(estimate.left_out))), level
     )
     method = "jackknife with skewness, of the root"
     return Interval(max(low, 0.0) ** 2, max(high, 0.0) ** 2, se, method)
 
 
-def _cosine(estimate: Estimate, se: float) -> Interval:
+def _cosine(estimate: Estimate, se: float, level: float) -> Interval:
     """By 1 − |cosine|, near 0 a squared norm like any other: the part across the truth."""
     side = 1.0 if estimate.value >= 0 else -1.0
     gap = Estimate(1 - side * estimate.value, 1 - side * estimate.left_out, parts=estimate.parts)
-    near, far = _squared_ends(gap, se) if gap.parts is None else _ratio_ends(gap, se)
+    near, far = (_squared_ends if gap.parts is None else _ratio_ends)(gap, se, level)
     low, high = np.clip(sorted((side * (1 - far), side * (1 - near))), -1.0, 1.0)
-    low, high = _signed(estimate.parts, float(low), float(high))
+    low, high = _signed(estimate.parts, float(low), float(high), level)
     return Interval(low, high, se, "jackknife with skewness, of 1 − |cosine|")
 
 
-def _signed(parts: CosineParts | None, low: float, high: float) -> tuple[float, float]:
+def _signed(
+    parts: CosineParts | None, low: float, high: float, level: float
+) -> tuple[float, float]:
     """The interval without the side of 0 on which E G · E T is known not to lie."""
     if parts is None or not low <= 0 <= high:
         return low, high
-    least, most = skewness_corrected(parts.cross)
+    least, most = skewness_corrected(parts.cross, level)
     squares = (
-        _squared_ends(square, jackknife_se(square.left_out))
+        _squared_ends(square, jackknife_se(square.left_out), level)
         for square in (parts.norm2, parts.truth2)
     )
     longest = float(np.sqrt(np.prod([end for _, end in squares])))
@@ -184,16 +186,16 @@ def _signed(parts: CosineParts | None, low: float, high: float) -> tuple[float, 
     return (low, max(most / longest, low)) if most < 0 else (low, high)
 
 
-def _ratio_ends(raw: Estimate, se: float) -> tuple[float, float]:
+def _ratio_ends(raw: Estimate, se: float, level: float) -> tuple[float, float]:
     """Ends of 1 − |cosine|, without its bias and with the errors that it has at either end."""
     groups = len(raw.left_out)
     gap = replace(raw, value=groups * raw.value - (groups - 1) * float(raw.left_out.mean()))
-    near, far = _squared_ends(gap, se)
+    near, far = _squared_ends(gap, se, level)
     m2 = (gap.value + np.hypot(gap.value, se)) / 2
     if not m2 > 0:
         return near, far
     at_near, at_far = _tested_at(gap, near), _tested_at(gap, far)
-    below, above = _t_quantiles(gap.left_out)[0], _t_quantiles(at_near)[1]
+    below, above = _t_quantiles(gap.left_out, level)[0], _t_quantiles(at_near, level)[1]
     lengths = max(jackknife_se(at_far) ** 2 - se**2, 0.0)
     s = (se**2 / m2 + lengths / max(far, m2)) ** 0.5 / 2
     return (
@@ -209,23 +211,24 @@ def _tested_at(gap: Estimate, there: float) -> Array:
     return np.asarray((gap.left_out - there) * length.left_out / length.value)
 
 
-def _share(estimate: Estimate, se: float) -> Interval:
+def _share(estimate: Estimate, se: float, level: float) -> Interval:
     """A share of what is known, and anything between 0 and 1 for the rest."""
-    free = 1 - estimate.slack
-    low = free * max(estimate.value - Z * se, 0.0)
-    high = free * min(estimate.value + Z * se, 1.0) + estimate.slack
+    known = 1 - estimate.slack
+    z = float(scipy.special.ndtri(level))
+    low = known * max(estimate.value - z * se, 0.0)
+    high = known * min(estimate.value + z * se, 1.0) + estimate.slack
     return Interval(low, high, se, f"jackknife; signs of {estimate.slack:.0%} are not known")
 
 
-def _logarithm(estimate: Estimate, se: float) -> Interval:
+def _logarithm(estimate: Estimate, se: float, level: float) -> Interval:
     if estimate.value <= 0 or (estimate.left_out <= 0).any():
-        return _variance(estimate, se)
-    factor = float(np.exp(Z * jackknife_se(np.log(estimate.left_out))))
+        return _variance(estimate, se, level)
+    factor = float(np.exp(scipy.special.ndtri(level) * jackknife_se(np.log(estimate.left_out))))
     low, high = estimate.value / factor, estimate.value * factor
     return Interval(low, high, se, "jackknife of the logarithm")
 
 
-METHODS: Mapping[str, Callable[[Estimate, float], Interval]] = {
+METHODS: Mapping[str, Callable[[Estimate, float, float], Interval]] = {
     "squared norm": _squared_norm,
     "norm": _norm,
     "plain": _variance,

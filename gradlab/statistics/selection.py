@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.statistics.comparison import POWER, more_samples
-from gradlab.statistics.intervals import Z, bootstrap_counts, pseudo_values
+from gradlab.statistics.intervals import LEVEL, Z, bootstrap_counts, pseudo_values
 from gradlab.statistics.moments import Array, Estimate
 
 COVERAGE = 0.95
@@ -138,6 +138,33 @@ def signs(candidates: Sequence[Estimate]) -> NDArray[np.int64]:
     decided = np.abs(values) > _student(normal, groups) * error
     sign[np.flatnonzero(~unknown)] = np.where(decided, np.sign(values), 0).astype(np.int64)
     return sign
+
+
+def chosen_level(candidates: Sequence[Estimate], kept: NDArray[np.bool_]) -> float:
+    """Level of each end at which an interval of the chosen candidate holds in 95%.
+
+    The smallest of several estimates is too small, and an interval that ignores the choice misses
+    its value on that side. Simultaneous intervals do not, whichever was chosen; only candidates
+    that may be best need to be among them (locally simultaneous inference: Zrnic & Fithian 2024,
+    Ann. Stat. 52). So the level is that of the 95% quantile of max |W_k| / se_k over the kept ones:
+    97.5% where one is kept, or where all rise and fall together, and more the less they do.
+
+    Args:
+        kept: [K], of the `RankSet` of these candidates.
+
+    Raises:
+        InputError: as for `smallest`.
+    """
+    _, psi, unknown = _finite(candidates)
+    psi = psi[:, np.asarray(kept)[~unknown]]
+    groups = len(psi)
+    W = (bootstrap_counts(groups) - 1.0) @ psi / np.sqrt(groups * (groups - 1))
+    error = np.sqrt((psi**2).sum(axis=0) / (groups * (groups - 1)))
+    W, error = W[:, error > 0], error[error > 0]
+    if W.shape[1] < 2:
+        return LEVEL
+    farthest = float(np.quantile((np.abs(W) / error).max(axis=1), COVERAGE))
+    return max(float(scipy.stats.norm.cdf(farthest)), LEVEL)
 
 
 def separations(kept: RankSet, samples: int, power: float = POWER) -> tuple[Separation, ...]:
