@@ -8,7 +8,14 @@ from gradlab.choice.candidates import Candidates, is_finite
 from gradlab.choice.values import QUANTITY, Best, Cell, Criterion, Parting, Steps
 from gradlab.runs.profile import Profile
 from gradlab.statistics.intervals import interval
-from gradlab.statistics.selection import RankSet, chosen_level, largest, separations, signs, smallest
+from gradlab.statistics.selection import (
+    RankSet,
+    chosen_level,
+    largest,
+    separations,
+    signs,
+    smallest,
+)
 
 SAME = 1e-9  # share of a value below which a difference is rounding
 

@@ -3,8 +3,9 @@
     log v_n = a + b n   for n ≥ onset            doubling every ln 2 / b steps
 
 The onset is where a continuous line of two pieces fits log v best; the slope's interval comes from
-the jackknife over groups at that onset. A power law log v_n = a + k log n on the same stretch is
-fitted beside it; Akaike's criterion, by at least 10, decides which of the two it is.
+the jackknife over groups at that onset, with the degrees of freedom that its kurtosis leaves
+(`intervals.freedom`). A power law log v_n = a + k log n on the same stretch is fitted beside
+it; Akaike's criterion, by at least 10, decides between the two.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradlab.statistics.intervals import Z, jackknife_se
+from gradlab.statistics.intervals import freedom, jackknife_se, student
 from gradlab.statistics.moments import Array
 
 FEWEST = 5  # points behind a slope
@@ -74,14 +75,15 @@ def variance_growth(horizons: Array, variance: Array, left_out: Array) -> Growth
     n, tail = horizons[begin:], y[begin:]
     weights = _slope_weights(n)
     slope = float(weights @ tail)
-    se = jackknife_se(weights @ np.log(left_out[begin:]))
+    slopes = weights @ np.log(left_out[begin:])
+    reach = student(freedom(slopes)) * jackknife_se(slopes)
     power = float(_slope_weights(np.log(n)) @ tail)
     return Growth(
         onset=int(n[0]),
         last=int(n[-1]),
         slope=slope,
-        low=slope - Z * se,
-        high=slope + Z * se,
+        low=slope - reach,
+        high=slope + reach,
         power=power,
         evidence=len(n) * log(_residual(np.log(n), tail) / _residual(n, tail)),
     )

@@ -4,13 +4,16 @@
     t   = (θ̂ − θ)/se is normal only up to its skewness a = γ/√G, γ that of the pseudo-values;
     g(t) = ((1 + a t/3)³ − 1)/a + a/6 is, one order further      (Hall 1992, J. R. Stat. Soc. B 54)
 
-so the ends are θ̂ − t se at g(t) = ± Student's quantile. Each quantity has the scale on which that
+so the ends are θ̂ − t se at g(t) = ± Student's quantile, with the degrees of freedom that the
+kurtosis of the pseudo-values leaves to se. Each quantity has the scale on which that
 covers best (`reports/coverage`):
     bias2, variance_critics   lower end as it is, upper end on the scale of the norm (see below)
     mean_norm                 the root of such an interval
     variance                  as it is          mse, relative_mse, snr   in the square root
-    gain, cosine, cosine_batch   1 − |cosine| as a squared norm, which it is near 0 (see below)
-    sign_agreement            normal, and unknown signs either way
+    gain, cosine              1 − |cosine| as a squared norm, which it is near 0 (see below)
+    cosine_batch              that, or the probit of (1 + cosine)/2, whichever reaches further: in
+                              one dimension it is the share of batches that point the right way
+    sign_agreement            signs that are known to agree, and those that may
     tail_index                normal in the logarithm
 
 A squared norm b² = |E Y|² estimated by U is quadratic where b is small: there U hardly knows its
@@ -47,6 +50,7 @@ from gradlab.statistics.quantities import QUANTITIES
 Z = 1.959963984540054
 REPLICATES = 1999
 LEVEL = 0.975  # of each end
+CERTAIN = 1 - 1e-15  # the largest cosine with a finite probit
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,11 @@ def skewness_corrected(estimate: Estimate, level: float = LEVEL) -> tuple[float,
 
 
 def _t_quantiles(left_out: Array, level: float = LEVEL) -> tuple[float, float]:
-    """Quantiles of (θ̂ − θ)/se, 2.5% and 97.5%, given the skewness of the pseudo-values."""
+    """Quantiles of (θ̂ − θ)/se, 2.5% and 97.5%, given what the pseudo-values say of both."""
     groups = len(left_out)
     psi = left_out.mean() - left_out
+    z = student(freedom(left_out), level)
     scale = float(np.abs(psi).max())
-    z = student(groups - 1, level)
     if not (np.isfinite(scale) and scale > 0):
         return -z, z
     psi = psi / scale
@@ -109,13 +113,28 @@ def _t_quantiles(left_out: Array, level: float = LEVEL) -> tuple[float, float]:
     return _inverse(a, -z), _inverse(a, z)
 
 
+def freedom(left_out: Array) -> float:
+    """Degrees of freedom of se², as the kurtosis κ of the G pseudo-values has them.
+
+    Var s² = σ⁴ (κ − 1)/G, and Student's quantile belongs to 2σ⁴/ν (Satterthwaite 1946, Biometrics
+    Bull. 2): ν = 2G/(κ − 1), at most G − 1. The heavier the tails, the less se is known.
+    """
+    groups = len(left_out)
+    psi = left_out - left_out.mean()
+    scale = float(np.abs(psi).max())
+    if not (np.isfinite(scale) and scale > 0):
+        return groups - 1.0
+    squares = (psi / scale) ** 2
+    kurtosis = float((squares**2).mean() / squares.mean() ** 2)
+    return min(groups - 1.0, 2 * groups / max(kurtosis - 1, 1e-12))
+
+
 def _inverse(a: float, z: float) -> float:
     """t with g(t) = z."""
     return z if abs(a) < 1e-6 else 3 / a * (float(np.cbrt(1 + a * (z - a / 6))) - 1)
 
 
-@lru_cache(maxsize=64)
-def student(freedom: int, level: float = LEVEL) -> float:
+def student(freedom: float, level: float = LEVEL) -> float:
     """Student's quantile."""
     return float(scipy.special.stdtrit(freedom, level))
 
@@ -167,6 +186,22 @@ def _cosine(estimate: Estimate, se: float, level: float) -> Interval:
     return Interval(low, high, se, "jackknife with skewness, of 1 − |cosine|")
 
 
+def _batch_direction(estimate: Estimate, se: float, level: float) -> Interval:
+    """The wider of two scales at either end: neither is straight in all dimensions."""
+    near = _cosine(estimate, se, level)
+    low, high = skewness_corrected(
+        Estimate(float(_probit(estimate.value)), _probit(estimate.left_out)), level
+    )
+    ends = 2 * scipy.special.ndtr([low, high]) - 1
+    method = f"{near.method}, or of its probit"
+    return Interval(min(near.low, ends[0]), max(near.high, ends[1]), se, method)
+
+
+def _probit(cosine: float | Array) -> Array:
+    """Φ⁻¹((1 + cosine)/2), finite for ±1."""
+    return np.asarray(scipy.special.ndtri((1 + np.clip(cosine, -CERTAIN, CERTAIN)) / 2))
+
+
 def _signed(
     parts: CosineParts | None, low: float, high: float, level: float
 ) -> tuple[float, float]:
@@ -212,12 +247,11 @@ def _tested_at(gap: Estimate, there: float) -> Array:
 
 
 def _share(estimate: Estimate, se: float, level: float) -> Interval:
-    """A share of what is known, and anything between 0 and 1 for the rest."""
-    known = 1 - estimate.slack
-    z = float(scipy.special.ndtri(level))
-    low = known * max(estimate.value - z * se, 0.0)
-    high = known * min(estimate.value + z * se, 1.0) + estimate.slack
-    return Interval(low, high, se, f"jackknife; signs of {estimate.slack:.0%} are not known")
+    """From what is known to be so, by what is not known; no sampling error is left in either."""
+    if estimate.shares is None:  # files of older versions keep left-out values alone
+        return _variance(estimate, se, level)
+    low, unknown = estimate.shares.agreeing, estimate.shares.unknown
+    return Interval(low, low + unknown, se, f"signs of {unknown:.0%} are not known")
 
 
 def _logarithm(estimate: Estimate, se: float, level: float) -> Interval:
@@ -234,6 +268,7 @@ METHODS: Mapping[str, Callable[[Estimate, float, float], Interval]] = {
     "plain": _variance,
     "root": _root,
     "direction": _cosine,
+    "batch direction": _batch_direction,
     "share": _share,
     "logarithm": _logarithm,
 }

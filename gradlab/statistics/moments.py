@@ -35,14 +35,22 @@ class Estimate:
     """A value and the values with each group left out, [G].
 
     Attributes:
-        slack: share of what is asked for that no sample says anything about (`statistics.signs`).
+        shares: of coordinates whose signs are known to agree, or not known (`statistics.signs`).
         parts: what a cosine was made of, whose errors `intervals` needs one by one.
     """
 
     value: float
     left_out: Array
-    slack: float = 0.0
+    shares: Shares | None = None
     parts: CosineParts | None = None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of coordinates: signs known to agree, and signs that are not known."""
+
+    agreeing: float
+    unknown: float
 
 
 @dataclass(frozen=True)

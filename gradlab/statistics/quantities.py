@@ -92,7 +92,7 @@ TABLE = (
     Quantity(
         "cosine_batch", "Expected cosine of one batch with the truth", "",
         "E ⟨Ḡ, E T⟩ / (|Ḡ| |E T|), Ḡ the mean of N′ samples",
-        "gradlab/statistics/batch_cosine.py", "direction", DIRECTION, "truth", per_batch=True,
+        "gradlab/statistics/batch_cosine.py", "batch direction", DIRECTION, "truth", per_batch=True,
     ),
     Quantity(
         "sign_agreement", "Share of parameters whose sign agrees with the truth", "",

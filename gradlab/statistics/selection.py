@@ -109,9 +109,7 @@ def largest(candidates: Sequence[Estimate]) -> RankSet:
     Raises:
         InputError: as for `smallest`.
     """
-    turned = [
-        Estimate(-candidate.value, -candidate.left_out, candidate.slack) for candidate in candidates
-    ]
+    turned = [Estimate(-candidate.value, -candidate.left_out) for candidate in candidates]
     turned_set = smallest(turned)
     return replace(turned_set, value=-turned_set.value)
 

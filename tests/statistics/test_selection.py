@@ -5,9 +5,9 @@ import pytest
 from scipy import stats
 
 from gradlab.errors import InputError
-from gradlab.statistics.intervals import pseudo_values
+from gradlab.statistics.intervals import LEVEL, interval, pseudo_values
 from gradlab.statistics.moments import Estimate
-from gradlab.statistics.selection import largest, separations, signs, smallest
+from gradlab.statistics.selection import chosen_level, largest, separations, signs, smallest
 
 SCALE = np.exp(-np.arange(20) / 4) ** 0.5
 TRACE = (SCALE**2).sum()
@@ -201,3 +201,28 @@ def test_signs_of_what_is_not_finite_are_not_decided():
 
 def mean_of(x):
     return Estimate(float(x.mean()), (x.sum() - x) / (len(x) - 1))
+
+
+@pytest.mark.parametrize(
+    "bias2, correlation", [(TIED, 0.0), (TIED, 0.95), (30 * TIED, 0.95), (FLAT, 0.5)]
+)
+def test_an_interval_of_the_chosen_candidate_pays_for_the_choice(bias2, correlation):
+    rng, plain, paid = np.random.default_rng(5), [], []
+    for _ in range(150):
+        candidates = drawn(rng, bias2, 64, correlation)
+        ranks = smallest(candidates)
+        known = (bias2[ranks.best] + 1) * TRACE / 64
+        level = chosen_level(candidates, ranks.kept)
+        for hits, at in ((plain, LEVEL), (paid, level)):
+            ends = interval("mse", candidates[ranks.best], at)
+            hits.append(ends.low <= known <= ends.high)
+    assert np.mean(paid) >= 0.94 - 2 * (0.05 * 0.95 / 150) ** 0.5
+    assert np.mean(plain) < np.mean(paid)
+
+
+def test_where_one_candidate_is_left_nothing_was_chosen():
+    candidates = drawn(np.random.default_rng(1), FAR, 256, 0.95)
+    ranks = smallest(candidates)
+    assert ranks.kept.sum() == 1 and chosen_level(candidates, ranks.kept) == LEVEL
+    same = [candidates[1]] * 3
+    assert chosen_level(same, smallest(same).kept) == pytest.approx(LEVEL, abs=2e-3)
