@@ -2,7 +2,8 @@
 
 Overlapping bands of several runs cannot be told apart; side by side they can. The table is that of
 `gradlab.runs.training.results.table`. Up to `SINGLE` seeds are drawn one by one beside their
-median; more, as the median with a band from the first to the third quartile of the seeds.
+median; more, as the median with the order statistics that hold it with 95% (`statistics.seeds`).
+A seed that is lost counts in the median as the worst, and the note counts it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
+from gradlab.statistics.seeds import innermost
 
 Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
@@ -108,15 +110,15 @@ def _around(figure: Figure, rows: pd.DataFrame, title: str, along: str) -> None:
     note = note_of(max(int(counted), 1))
     if rows["run"].nunique() > 1:
         note += "; grey: the other runs" if "Return" in title else "; medians over seeds"
+    note = "; ".join([note, *lost_note(rows)])
     figure.suptitle(f"{title} ({note})", x=0.01, ha="left", fontsize=10, color=INK, weight="bold")
     figure.supxlabel(along, fontsize=9, color=INK)
 
 
 def _median(rows: pd.DataFrame, over: str) -> tuple[Numbers, Numbers]:
-    """The seeds' median by iteration, or the one seed."""
-    seeds = rows[rows["seed"] != "all"] if (rows["seed"] != "all").any() else rows
-    median = seeds.groupby("iteration")[[over, "value"]].median()
-    return median[over].to_numpy(float), median["value"].to_numpy(float)
+    """The median over all seeds by iteration, or the one seed."""
+    together = rows[rows["seed"] == "all"].sort_values("iteration")
+    return together[over].to_numpy(float), together["value"].to_numpy(float)
 
 
 def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str = BLUE) -> None:
@@ -127,14 +129,15 @@ def seeds_of(ax: Axes, rows: pd.DataFrame, over: str = "iteration", colour: str 
         ax.plot(one[over], one["value"], color=colour, linewidth=1.8)
         return
     table = seeds.pivot_table(index="iteration", columns="seed", values="value", dropna=False)
+    together = rows[rows["seed"] == "all"].sort_values("iteration")
     x = seeds.groupby("iteration")[over].first().to_numpy(float)
     values = table.to_numpy(float)
     if values.shape[1] <= SINGLE:
         ax.plot(x, values, color=colour, linewidth=0.7, alpha=0.6)
     else:
-        low, high = np.nanquantile(values, [0.25, 0.75], axis=1)
+        low, high = (together[name].to_numpy(float) for name in ("ci_low", "ci_high"))
         ax.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
-    ax.plot(x, np.nanmedian(values, axis=1), color=colour, linewidth=1.9)
+    ax.plot(x, together["value"].to_numpy(float), color=colour, linewidth=1.9)
 
 
 def behind(ax: Axes, others: Mapping[str, pd.DataFrame], over: str = "iteration") -> None:
@@ -160,4 +163,14 @@ def note_of(seeds: int) -> str:
         return "one seed"
     if seeds <= SINGLE:
         return f"thin: each of {seeds} seeds; thick: their median"
-    return f"median of {seeds} seeds; band: their middle half"
+    level = innermost(seeds)[1]
+    return f"median of {seeds} seeds; band: order statistics that hold it with {level:.0%}"
+
+
+def lost_note(rows: pd.DataFrame) -> list[str]:
+    """How many seeds have no value at the end; medians count them as the worst."""
+    if "lost" not in rows:
+        return []
+    last = rows[rows["seed"] == "all"].groupby(["run", "quantity"], sort=False)["lost"].last()
+    most = int(np.nan_to_num(last.max()))
+    return [f"{most} lost at the end, counted as the worst"] if most else []

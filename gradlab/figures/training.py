@@ -1,7 +1,7 @@
 """Curves of training: returns, weights and tracking errors over iterations or over wall time.
 
 The table (`gradlab.runs.training.results.table`) has a row per run, iteration, seed and quantity;
-the seed "all" is the interquartile mean over the seeds with its 95% interval. One run is drawn by
+the seed "all" is the median over all seeds with its interval. One run is drawn by
 its seeds and their median, several by a line each: small multiples (`multiples`) show their seeds.
 """
 
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from gradlab.figures.drawing import nothing
-from gradlab.figures.multiples import AXIS, Over, bend_returns, note_of, seeds_of
+from gradlab.figures.multiples import AXIS, Over, bend_returns, lost_note, note_of, seeds_of
 from gradlab.figures.style import (
     BIAS,
     BLUE,
@@ -192,6 +192,5 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         return ["one seed"]
     few, many = int(seeds.min()), int(seeds.max())
     counts = f"{many}" if few == many else f"{few} to {many}"
-    if len(seeds) == 1:
-        return [note_of(many)]
-    return [f"interquartile means over {counts} seeds"]
+    notes = [note_of(many)] if len(seeds) == 1 else [f"medians over {counts} seeds"]
+    return notes + lost_note(rows)

@@ -20,6 +20,7 @@ from gradlab.runs.training.pairs import FEWEST, paired_returns
 from gradlab.runs.training.results import Floats, Training
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
+from gradlab.statistics.seeds import aggregate
 
 CHANCE = 0.05
 
@@ -47,7 +48,8 @@ class Outcome:
 
     @property
     def median(self) -> float:
-        return float(np.median(self.finite)) if len(self.finite) else float("nan")
+        """Over all seeds, one that diverged as the worst; NaN where half of them did."""
+        return float(aggregate(self.last).value)
 
     @property
     def improved(self) -> int:

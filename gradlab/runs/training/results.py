@@ -155,9 +155,10 @@ def table(runs: Mapping[str, Training]) -> pd.DataFrame:
     and policy_norm; "weight n" of every horizon n; of a learned model "prediction unexplained" (and
     "gradient unexplained" of a second one), the mean over outputs; "gradient bias2", "gradient
     variance" (of a batch), "gradient mse", "gradient relative_mse" at the longest horizon, and the
-    same with "dynamics_", the model's own part. The seed "all" is the interquartile mean over the
-    seeds, with ci_low and ci_high by the bootstrap over them (for one seed: of a gradient its own
-    interval, else NaN).
+    same with "dynamics_", the model's own part. The seed "all" is the median over all seeds, those
+    that are lost (NaN) counted as the worst, with ci_low and ci_high the order statistics around it
+    (`statistics.seeds`: 94% for five seeds) and the number that is `lost`; for one seed there is no
+    interval but that of a gradient.
     """
     return pd.concat([_rows(name, run) for name, run in runs.items()], ignore_index=True)
 
@@ -186,6 +187,9 @@ def _times(name: str, run: Training) -> pd.DataFrame:
         for part, values in took.items()
     ]
     return pd.concat(parts, ignore_index=True).assign(run=name)
+
+
+HIGHER_IS_BETTER = ("return", "value")  # a lost seed counts as the worst there is
 
 
 def _rows(name: str, run: Training) -> pd.DataFrame:
@@ -227,11 +231,11 @@ def _long(
     quantity: str, iteration: NDArray[Any], seconds: Floats, values: Floats, seeds: NDArray[Any]
 ) -> pd.DataFrame:
     """The seeds' values [K, E], and what they say together."""
-    together = aggregate(values)
+    together = aggregate(values, "low" if quantity in HIGHER_IS_BETTER else "high")
     columns = {"iteration": iteration, "seconds": seconds, "quantity": quantity}
     every = pd.DataFrame(
         {**columns, "seed": "all", "value": together.value, "ci_low": together.low,
-         "ci_high": together.high}
+         "ci_high": together.high, "lost": together.lost}
     )  # fmt: skip
     if values.shape[1] < 2:
         return every
