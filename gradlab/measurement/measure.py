@@ -32,6 +32,7 @@ from gradlab.measurement.moments.inner_products import Measured, estimator_momen
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.one_step import Question, one_step_improvement
 from gradlab.measurement.problem import Given, Problem, problem
+from gradlab.measurement.rare_starts import rare_starts
 from gradlab.measurement.realised_gains import Stepping, check_judges, realised_gains
 from gradlab.progress import Progress, silent
 from gradlab.runs.decision_rules import judged_cells
@@ -148,7 +149,7 @@ class _Found:
             asked.task, asked.setting, asked.given, asked.critics, asked.chosen, self.truth,
             self.measured.at, self.measured.cells,
         )  # fmt: skip
-        sanity = examine(subject)
+        sanity = (*examine(subject), *rare_starts(asked, self.truth, self.measured))
         matched = self.truth.admissible and not asked.objective
         bounds = measured_bounds(
             asked.setting, asked.chosen, self.truth.horizon if matched else None

@@ -15,6 +15,7 @@ IDLE = "actions that move nothing"
 EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
+RARE = "starts rarer than the sample"
 PREMISE = "premises of every decision"
 
 
