@@ -57,10 +57,10 @@ def farthest(task: Task, n: int, seed: int) -> Tensor | None:
     """The stratum, [E, ds]; None where every start is the same."""
     size = min(2 * n * RARE_STARTS, LARGEST_POOL)
     pool = task.starts(size, stream(child(seed, "rare starts"), "starts")).double()
+    if (pool == pool[0]).all():
+        return None
     away = pool - pool.mean(dim=0)
     covariance = away.T @ away / size
-    if not covariance.diagonal().max() > 0:
-        return None
     distance = ((away @ torch.linalg.pinv(covariance, hermitian=True)) * away).sum(dim=1)
     return pool[distance.topk(RARE_STARTS).indices]
 
@@ -94,7 +94,9 @@ def _result(shares: Mapping[tuple[str, int], float], n: int) -> CheckResult:
     if most is None:
         return CheckResult(RARE, "no gradient is finite at them", "nothing can be said", True)
     where = f"{most[0]}, h = {most[1]}"
-    result = f"starts rarer than 1 in {2 * n} carry up to {finite[most]:.0%} of a variance ({where})"
+    result = (
+        f"starts rarer than 1 in {2 * n} carry up to {finite[most]:.0%} of a variance ({where})"
+    )
     if not heavy:
         return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
     names = ", ".join(dict.fromkeys(name for name, _ in heavy))

@@ -50,3 +50,8 @@ def no_gradient(results: Sequence[CheckResult] | None) -> tuple[CheckResult, ...
     """Of these, that the true gradient is 0: an absurd critic or an exact model may still be
     compared with another, and its error attributed."""
     return tuple(e for e in failed_premises(results) if e.check.endswith(("reward", "policy")))
+
+
+def rare_starts(results: Sequence[CheckResult] | None) -> CheckResult | None:
+    """Whether starts that no sample of N holds carry the variance; None where it is not known."""
+    return next((each for each in results or () if each.check == RARE), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gradlab.runs.check_results import rare_starts
 from gradlab.runs.decision_rules import (
     DIRECTION,
     heavy_horizons,
@@ -62,9 +63,13 @@ def _longest(profile: Profile, name: str, H: int, at: int) -> str:
 
 
 def tails(profile: Profile, name: str) -> list[Sentence]:
-    """Where a few starts carry the numbers, intervals promise more than they keep."""
+    """Where a few starts carry the numbers, intervals promise more than they keep.
+
+    Where the law of the starts was asked (`measurement.rare_starts`), that check says so instead:
+    products of Gaussians have tails that the index does not tell from those that matter.
+    """
     heavy = heavy_horizons(profile, name)
-    if not heavy:
+    if not heavy or rare_starts(profile.sanity) is not None:
         return []
     index = max(profile.estimate(name, "tail_index", h).value for h in heavy)
     where = "every horizon"

@@ -16,6 +16,7 @@ from gradlab.choice import Choice, choose
 from gradlab.errors import InputError
 from gradlab.runs.attribution import Attribution
 from gradlab.runs.attribution_shares import attribute
+from gradlab.runs.check_results import rare_starts
 from gradlab.runs.decision_rules import best_horizons, judged_estimator, judged_horizons
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import notice
@@ -34,6 +35,7 @@ from gradlab.verdicts.measurement.variance import variance
 from gradlab.verdicts.measurement.weights import weights
 from gradlab.verdicts.screen import Screen
 from gradlab.verdicts.sentence import Sentence
+from gradlab.wording import samples
 
 __all__ = [
     "SHOWN", "Evidence", "Sentence", "evidence", "first_screen", "through_training", "verdict",
@@ -45,6 +47,7 @@ ORDER = (
     "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
     "variance", "empirical bias", "truth", "tails", "advice", "theory",
 )  # fmt: skip
+OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
 QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
 
 
@@ -100,7 +103,17 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
         sentences += theorems(profile, known.choice, name) + tails(profile, name)
+    sentences = [_at_this_size(profile, each) for each in sentences]
     return tuple(sorted(sentences, key=lambda each: _place(profile, each)))
+
+
+def _at_this_size(profile: Profile, sentence: Sentence) -> Sentence:
+    """A sentence on variances or errors decides nothing where rarer starts carry them."""
+    check = rare_starts(profile.sanity)
+    if check is None or check.passed or sentence.about not in OF_VARIANCE:
+        return sentence
+    n = samples(profile.config)
+    return replace(sentence, decided=False, text=f"Not reliable at {n}: {sentence.text}")
 
 
 def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
