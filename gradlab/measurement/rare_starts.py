@@ -1,23 +1,26 @@
 """What starts that are rarer than any of the sample add to the variance.
 
-A standard error is made of the starts at hand. Where the law has tails, much of the variance may be
-carried by starts so rare that N of them hold none, and the interval that they give is too low and
-too narrow at once; no statistic of the sample itself shows that (the largest of 64 squared norms
-hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The law can be asked instead:
+A standard error is made of the starts at hand. Where their law has tails, much of the variance may
+be carried by starts so rare that N of them hold none, and the interval that they give is too low
+and too narrow at once; no statistic of the sample itself shows that (the largest of 64 squared
+norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The law can be asked:
 
-    pool      2 N E starts, far more than were measured
-    rare      the E of them that are farthest from the mean by Mahalanobis' distance: a stratum of
-              probability p = 1/(2N), in which a sample of N has half a start
-    share     p E[|G − μ|² | rare] / (p E[|G − μ|² | rare] + E |G − μ|²)
+    pool      65,536 starts or more, r their Mahalanobis distances from the mean
+    rare      the 1 in 2 N that are farthest, in which a sample of N has half a start; gradients are
+              taken at 32 of them
+    share     p E[|G − μ|² | rare] / (p E[|G − μ|² | rare] + E |G − μ|²),  p = 1/(2N)
+    power     m with E[r²ᵐ | rare] / E r²ᵐ as it was measured of |G|
+    k         2 m k_r, k_r the generalised Pareto shape of r: that of |G|² (`statistics.pareto`)
 
-from gradients at those E starts, all else equal. |G − μ| at a rare start is at least |G| − |μ|,
-with |G| the root of the mean square: the share is a lower one.
+From k = ½ on |G|² has no variance and its mean no standard error: intervals of variances and errors
+are not believed, at this N and at others not much larger. Powers of Gaussian starts have k = 0
+whatever their kurtosis; their intervals hold (`reports/coverage`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,13 +32,31 @@ from gradlab.measurement.moments.inner_products import Cells, Measured, estimato
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.problem import Problem
 from gradlab.runs.check_results import RARE, CheckResult
-from gradlab.statistics.moments import Moments, pair_mean, second_moment
+from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
+from gradlab.statistics.pareto import tail_shape
 from gradlab.tasks import Task
 from gradlab.truth.truth import Truth
 
-RARE_STARTS = 32  # E: gradients of so many are taken
-LARGEST_POOL = 1 << 17  # starts that are drawn at most
-SHARE = 0.2  # of the variance, from which on its interval is not believed
+RARE_STARTS = 32  # whose gradients are taken
+POOL = 1 << 16  # starts whose distances are looked at, at least
+UNKNOWN = 0.5  # k of |G|² from which on it has no variance
+NEGLIGIBLE = 0.05  # share of the variance that no interval notices
+POWERS = np.linspace(0.0, 8.0, 65)  # of the distance, among which that of |G| is looked for
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The starts that are farther than any of N.
+
+    Attributes:
+        states: [E, ds], some of them.
+        ratios: log E[r²ᵐ | rare] / E r²ᵐ of each power m, rising.
+        tail: generalised Pareto shape of the distances r.
+    """
+
+    states: Tensor
+    ratios: Array
+    tail: float
 
 
 def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
@@ -43,35 +64,61 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
     if not posed.drawn or not (posed.objective or posed.law == "start"):
         return ()
     n = measured.starts
-    rare = farthest(posed.task, n, posed.setting.seed)
+    rare = stratum(posed.task, n, posed.setting.seed)
     if rare is None:
         return ()
-    cells = _moments(posed, truth, rare)
-    shares = {
-        key: share(measured.cells[key], cells[key], n) for key in measured.cells if key in cells
+    cells = _moments(posed, truth, rare.states)
+    tails = {
+        key: tail(measured.cells[key], cells[key], rare, n)
+        for key in measured.cells
+        if key in cells
     }
-    return (_result(shares, n),)
+    return (_result(tails, n),)
 
 
-def farthest(task: Task, n: int, seed: int) -> Tensor | None:
-    """The stratum, [E, ds]; None where every start is the same."""
-    size = min(2 * n * RARE_STARTS, LARGEST_POOL)
+def stratum(task: Task, n: int, seed: int) -> Stratum | None:
+    """The stratum of 1 in 2 N; None where every start is the same."""
+    size = max(POOL, 2 * n * RARE_STARTS)
     pool = task.starts(size, stream(child(seed, "rare starts"), "starts")).double()
     if (pool == pool[0]).all():
         return None
     away = pool - pool.mean(dim=0)
-    covariance = away.T @ away / size
-    distance = ((away @ torch.linalg.pinv(covariance, hermitian=True)) * away).sum(dim=1)
-    return pool[distance.topk(RARE_STARTS).indices]
+    precision = torch.linalg.pinv(away.T @ away / size, hermitian=True)
+    distance = ((away @ precision) * away).sum(dim=1).clamp(min=0.0).sqrt()
+    beyond = distance.topk(size // (2 * n)).indices[:: max(size // (2 * n) // RARE_STARTS, 1)]
+    chosen = beyond[:RARE_STARTS]
+    r = distance.numpy()
+    far = r[chosen.numpy()]
+    ratios = [np.log((far ** (2 * m)).mean() / (r ** (2 * m)).mean()) for m in POWERS]
+    return Stratum(pool[chosen], np.array(ratios), tail_shape(r))
 
 
-def share(common: Moments, rare: Moments, n: int) -> float:
-    """Of the variance of one cell, that starts rarer than 1 in 2 N carry; NaN where it is lost."""
+@dataclass(frozen=True)
+class Tail:
+    """Share of the variance that the stratum carries, and k of the squared norm."""
+
+    share: float
+    k: float
+
+    @property
+    def unknown(self) -> bool:
+        return self.k > UNKNOWN and self.share > NEGLIGIBLE
+
+
+def tail(common: Moments, rare: Moments, there: Stratum, n: int) -> Tail:
+    """Of one cell; NaN where a gradient is not finite.
+
+    |G − μ| at a rare start is at least |G| − |μ|, with |G| the root of the mean square: the share
+    is a lower one.
+    """
     mean2 = max(pair_mean(common.gradient, common.size).value, 0.0)
-    variance = second_moment(common).value - mean2
-    beyond = max(second_moment(rare).value ** 0.5 - mean2**0.5, 0.0) ** 2 / (2 * n)
-    total = beyond + max(variance, 0.0)
-    return beyond / total if np.isfinite(total) and total > 0 else float("nan")
+    square, far = second_moment(common).value, second_moment(rare).value
+    beyond = max(far**0.5 - mean2**0.5, 0.0) ** 2 / (2 * n)
+    total = beyond + max(square - mean2, 0.0)
+    if not (np.isfinite(total) and total > 0 and square > 0):
+        return Tail(float("nan"), float("nan"))
+    power = float(np.interp(np.log(far / square), there.ratios, POWERS))
+    return Tail(beyond / total, 2 * power * there.tail)
 
 
 def _moments(posed: Problem, truth: Truth, rare: Tensor) -> Cells:
@@ -87,22 +134,23 @@ def _moments(posed: Problem, truth: Truth, rare: Tensor) -> Cells:
     return objective_moments(posed.chosen, setting, blank).cells
 
 
-def _result(shares: Mapping[tuple[str, int], float], n: int) -> CheckResult:
-    finite = {key: value for key, value in shares.items() if np.isfinite(value)}
-    heavy = sorted((key for key, value in finite.items() if value > SHARE))
-    most = max(finite, key=lambda key: finite[key], default=None)
-    if most is None:
+def _result(tails: Mapping[tuple[str, int], Tail], n: int) -> CheckResult:
+    finite = {key: each for key, each in tails.items() if np.isfinite(each.share)}
+    if not finite:
         return CheckResult(RARE, "no gradient is finite at them", "nothing can be said", True)
-    where = f"{most[0]}, h = {most[1]}"
+    unknown = [key for key, each in finite.items() if each.unknown]
+    name, h = max(unknown or finite, key=lambda key: finite[key].share)
+    most = finite[name, h]
     result = (
-        f"starts rarer than 1 in {2 * n} carry up to {finite[most]:.0%} of a variance ({where})"
+        f"starts rarer than 1 in {2 * n} carry up to {most.share:.0%} of a variance ({name}, "
+        f"h = {h}; Pareto k of the squared norm {most.k:.2f})"
     )
-    if not heavy:
+    if not unknown:
         return CheckResult(RARE, result, f"{n} starts measure variances and errors", True)
-    names = ", ".join(dict.fromkeys(name for name, _ in heavy))
+    names = ", ".join(dict.fromkeys(name for name, _ in unknown))
     meaning = (
-        f"variance, mean squared error and what follows from them are not reliable at this N for "
-        f"{len(heavy)} of {len(finite)} cells ({names}): more starts or a narrower start law would "
-        f"help; signs, directions and gains are"
+        f"variances and errors, and what follows from them, are not reliable at this N in "
+        f"{len(unknown)} of {len(finite)} cells ({names}; k above ½): narrow the law of the "
+        f"starts, or take many more; directions and gains are not concerned"
     )
     return CheckResult(RARE, result, meaning, False)
