@@ -20,7 +20,6 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from gradlab.figures.style import BLUE, GRID, INK, MUTED, SIZE, TICKS, looks, plain
-from gradlab.statistics.seeds import innermost
 
 Numbers = NDArray[np.float64]
 Over = Literal["iteration", "seconds"]
@@ -163,8 +162,7 @@ def note_of(seeds: int) -> str:
         return "one seed"
     if seeds <= SINGLE:
         return f"thin: each of {seeds} seeds; thick: their median"
-    level = innermost(seeds)[1]
-    return f"median of {seeds} seeds; band: order statistics that hold it with {level:.0%}"
+    return f"median of {seeds} seeds; band: order statistics, at least 95%"
 
 
 def lost_note(rows: pd.DataFrame) -> list[str]:

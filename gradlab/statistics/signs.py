@@ -52,7 +52,7 @@ def soft_signs(sums: Array, size: Array) -> SoftSigns:
         certain = np.where(error > 0, 0.0, np.sign(total))
         value = scipy.special.erf(scale * total) + certain
         left_out = scipy.special.erf(scale * (total - sums)) + certain
-        reach = student(max(groups - 1, 1), 1 - WRONG / (2 * sums.shape[1]))
+        reach = student(max(float(groups) - 1, 1.0), 1 - WRONG / (2 * sums.shape[1]))
         known = np.where(error > 0, np.sign(total) * (np.abs(total) > reach * error), certain)
     return SoftSigns(value, left_out, known)
 
