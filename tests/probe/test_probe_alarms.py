@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -160,3 +161,10 @@ def test_an_alarm_is_reported_again_only_after_twice_the_updates() -> None:
     ]
     log.report(Alarm("another", "message"), 1001, 1001)
     assert len(log.alarms) == 11
+
+
+def test_every_alarm_has_its_row_in_the_examples():
+    page = Path(__file__).parents[2] / "examples" / "alarms.md"
+    rows = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| ")]
+    named = {name.strip() for row in rows for name in row.split(",")}
+    assert {alarm.kind for alarm in ALARMS} <= named
