@@ -7,7 +7,7 @@ norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The
 
     pool      65,536 starts or more, r their Mahalanobis distances from the mean
     rare      the 1 in 2 N that are farthest, in which a sample of N has half a start; gradients are
-              taken at 32 of them
+              taken at a quarter of N of them, at most 32 (8 where Jacobians are dear)
     share     p E[|G − μ|² | rare] / (p E[|G − μ|² | rare] + E |G − μ|²),  p = 1/(2N)
     power     m with E[r²ᵐ | rare] / E r²ᵐ as it was measured of |G|
     k         2 m k_r, k_r the generalised Pareto shape of r: that of |G|² (`statistics.pareto`)
@@ -35,9 +35,10 @@ from gradlab.runs.check_results import RARE, CheckResult
 from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
 from gradlab.statistics.pareto import tail_shape
 from gradlab.tasks import Task
+from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
-RARE_STARTS = 32  # whose gradients are taken
+RARE_STARTS, DEAR, FEWEST = 32, 8, 4  # whose gradients are taken
 POOL = 1 << 16  # starts whose distances are looked at, at least
 UNKNOWN = 0.5  # k of |G|² from which on it has no variance
 NEGLIGIBLE = 0.05  # share of the variance that no interval notices
@@ -64,10 +65,11 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
     if not posed.drawn or not (posed.objective or posed.law == "start"):
         return ()
     n = measured.starts
-    rare = stratum(posed.task, n, posed.setting.seed)
+    most = DEAR if linearization_price(posed.task.simulator) else RARE_STARTS
+    rare = stratum(posed.task, n, posed.setting.seed, min(max(n // 4, FEWEST), most))
     if rare is None:
         return ()
-    cells = _moments(posed, truth, rare.states)
+    cells = _moments(posed, truth, rare.states, measured.visits)
     tails = {
         key: tail(measured.cells[key], cells[key], rare, n)
         for key in measured.cells
@@ -76,17 +78,17 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
     return (_result(tails, n),)
 
 
-def stratum(task: Task, n: int, seed: int) -> Stratum | None:
-    """The stratum of 1 in 2 N; None where every start is the same."""
-    size = max(POOL, 2 * n * RARE_STARTS)
+def stratum(task: Task, n: int, seed: int, count: int = RARE_STARTS) -> Stratum | None:
+    """The stratum of 1 in 2 N, and `count` of it; None where every start is the same."""
+    size = max(POOL, 2 * n * count)
     pool = task.starts(size, stream(child(seed, "rare starts"), "starts")).double()
     if (pool == pool[0]).all():
         return None
     away = pool - pool.mean(dim=0)
     precision = torch.linalg.pinv(away.T @ away / size, hermitian=True)
     distance = ((away @ precision) * away).sum(dim=1).clamp(min=0.0).sqrt()
-    beyond = distance.topk(size // (2 * n)).indices[:: max(size // (2 * n) // RARE_STARTS, 1)]
-    chosen = beyond[:RARE_STARTS]
+    beyond = size // (2 * n)
+    chosen = distance.topk(beyond).indices[:: beyond // count][:count]
     r = distance.numpy()
     far = r[chosen.numpy()]
     ratios = [np.log((far ** (2 * m)).mean() / (r ** (2 * m)).mean()) for m in POWERS]
@@ -121,7 +123,7 @@ def tail(common: Moments, rare: Moments, there: Stratum, n: int) -> Tail:
     return Tail(beyond / total, 2 * power * there.tail)
 
 
-def _moments(posed: Problem, truth: Truth, rare: Tensor) -> Cells:
+def _moments(posed: Problem, truth: Truth, rare: Tensor, visits: int) -> Cells:
     """Of every estimator at the rare starts; biases are not asked about."""
     ones = torch.ones(len(rare), dtype=torch.float64)
     setting = replace(posed.setting, starts=Starts(rare, ones, torch.arange(len(rare))))
@@ -131,7 +133,7 @@ def _moments(posed: Problem, truth: Truth, rare: Tensor) -> Cells:
     if truth.every is not None:  # says for how long states are visited
         zeros = torch.zeros(len(rare), truth.every.gradients.shape[1], dtype=torch.float64)
         blank = replace(blank, every=replace(truth.every, gradients=zeros))
-    return objective_moments(posed.chosen, setting, blank).cells
+    return objective_moments(posed.chosen, setting, blank, samples=visits).cells
 
 
 def _result(tails: Mapping[tuple[str, int], Tail], n: int) -> CheckResult:
