@@ -22,8 +22,8 @@ from gradlab.choice.what_if import what_if
 from gradlab.choice.without_truth import agreement, tried
 from gradlab.errors import InputError
 from gradlab.runs.check_results import failed_premises
-from gradlab.runs.decision_rules import usable_horizon
 from gradlab.runs.profile import Profile, check_profile
+from gradlab.runs.usable_horizons import usable_horizons
 
 FEWEST = 6  # groups, so that each half of them has three
 
@@ -174,7 +174,7 @@ def _usable(profile: Profile, judged: str | None) -> Usable | None:
     """None where an imprecise truth leaves cosines in doubt."""
     if judged is None or profile.truth.get("status") == "imprecise":
         return None
-    return Usable(judged, usable_horizon(profile, judged))
+    return Usable(judged, usable_horizons(profile, judged))
 
 
 def _several(profile: Profile, among: Candidates, best: Best, times: Times) -> Mixing | None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gradlab.runs.decision_rules import NeededBatch, UsableHorizon
+from gradlab.runs.decision_rules import NeededBatch
+from gradlab.runs.usable_horizons import UsableHorizons
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
 from gradlab.statistics.moments import Array
@@ -89,10 +90,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class Usable:
-    """The usable horizon of one estimator, with its bootstrap interval."""
+    """The usable horizons of one estimator."""
 
     estimator: str
-    horizon: UsableHorizon
+    horizons: UsableHorizons
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ class Choice:
         by: the criterion that decides; None: nothing does.
         steps: which cells raise the return and which lower it; None where no gain is known.
         tried: the best by realised gains, where there is no truth.
-        usable: the usable horizon of the judged estimator; None where the truth is imprecise.
+        usable: the usable horizons of the judged estimator; None where the truth is imprecise.
         pair: data J_0 with the longest finite horizon of the judged estimator, MPG's two.
         several: a grid of horizons of everybody in the choice, with data.
         alpha: where a score estimator was measured beside one with all actions.

@@ -29,10 +29,10 @@ from gradlab.jacobians.errors import jacobian_squares
 from gradlab.jacobians.visited import Blocks, Visited, blocks, visit
 from gradlab.measurement.shared_truth import SharedTruth
 from gradlab.progress import Progress, silent
-from gradlab.runs.decision_rules import usable_horizon
 from gradlab.runs.profile import Profile
 from gradlab.runs.remedies.arms import SIMULATOR
 from gradlab.runs.remedies.values import ALL, CLIPPED, SMOOTH, Key, Value
+from gradlab.runs.usable_horizons import least_error_at, usable_prefix
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.over_groups import group_sums
@@ -147,10 +147,9 @@ def _least(name: str, errors: list[Estimate]) -> Value:
 
 
 def _horizons(name: str, profile: Profile) -> list[Value]:
-    usable = usable_horizon(profile, name)
     return [
-        Value(name, Key("usable_horizon"), float(usable.value)),
-        Value(name, Key("best_horizon"), float(usable.best)),
+        Value(name, Key("usable_horizon"), float(usable_prefix(profile, name))),
+        Value(name, Key("best_horizon"), float(least_error_at(profile, name))),
     ]
 
 

@@ -20,6 +20,7 @@ TERMS = {
     "cosine": "1: the true direction; 0: a step gains nothing; below 0: it harms.",
     "horizon": "Model steps before the critic takes over.",
     "usable horizon": "Longest horizon whose direction is reliable at every shorter one, too.",
+    "usable horizons": "Where direction and error are good; they need not begin at h = 1.",
     "Jacobian": "Derivatives of the next state and the reward in state and action.",
     "Jacobians": "Derivatives of the next state and the reward in state and action.",
     "Lyapunov exponent": "Growth of a small disturbance per step; above 0 it grows.",

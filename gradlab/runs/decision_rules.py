@@ -1,4 +1,4 @@
-"""The numbers that a verdict turns into words: usable horizon, ratios of errors, growth.
+"""The numbers that a verdict turns into words: judged horizons, ratios of errors, growth.
 
 Intervals over horizons come from one multiplier bootstrap over groups of starts: θ* = θ +
 mean_g (ω_g − 1) ψ_g with the jackknife's pseudo-values ψ, the same ω for every horizon, so that
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import log
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gradlab.runs.profile import Profile
 from gradlab.statistics.growth import Growth, variance_growth
@@ -21,26 +20,9 @@ from gradlab.statistics.number import Decision, Number, decide
 from gradlab.statistics.selection import RankSet, smallest
 from gradlab.statistics.tails import HEAVY
 
-COSINE = 0.7  # lower end of a usable direction
-EXCESS = 2.0  # times the smallest MSE
 DIRECTION = 0.9  # cosine that one batch should reach
 FEWEST = 3  # groups of starts that a set of horizons needs
 PREFERENCE = ("model", "mixed", "true_dynamics")
-
-
-@dataclass(frozen=True)
-class UsableHorizon:
-    """Largest h such that every 1 ≤ m ≤ h has a usable direction and error; 0: none.
-
-    `best` minimises the mean squared error; both with bounds from the bootstrap over groups.
-    """
-
-    value: int
-    low: int
-    high: int
-    best: int
-    best_low: int
-    best_high: int
 
 
 def judged_estimator(profile: Profile) -> str | None:
@@ -111,68 +93,13 @@ def heavy_horizons(profile: Profile, name: str) -> list[int]:
     return [h for h in over if profile.estimate(name, "tail_index", h).value > HEAVY]
 
 
-def usable_horizon(profile: Profile, name: str) -> UsableHorizon:
-    """The usable horizon and the horizon of least error, with bootstrap intervals."""
-    over = np.array(judged_horizons(profile, name))
-    if len(over) == 0:
-        return UsableHorizon(0, 0, 0, 0, 0, 0)
-    mse = [profile.estimate(name, "mse", int(h)) for h in over]
-    cosine = [profile.estimate(name, "cosine", int(h)) for h in over]
-    low = np.array([profile.interval(name, "cosine", int(h)).low for h in over])
-    error, direction = _bootstrap(mse), _bootstrap(cosine, low)
-    values = np.array([each.value for each in mse])
-    usable = _usable(over, values[None], low[None])[0]
-    ends = _ends(_usable(over, error, direction))
-    best = over[error.argmin(axis=1)]
-    return UsableHorizon(int(usable), *ends, int(over[values.argmin()]), *_ends(best))
-
-
-def longest_pass(profile: Profile, name: str) -> list[int]:
-    """The longest run of horizons ≥ 1 with a usable direction and error, whatever lies before.
-
-    Their errors are below that of a zero gradient, too: a run of equally lost ones is none.
-    """
-    over = np.array(judged_horizons(profile, name), dtype=int)
-    mse = np.array([profile.estimate(name, "mse", int(h)).value for h in over])
-    direction, relative = (
-        [profile.interval(name, quantity, int(h)) for h in over]
-        for quantity in ("cosine", "relative_mse")
-    )
-    passes = _passes(mse[None], np.array([each.low for each in direction])[None])[0]
-    runs: list[list[int]] = [[]]
-    for h, good, error in zip(over, passes, relative, strict=True):
-        if h and good and error.high < 1:
-            runs[-1].append(int(h))
-        else:
-            runs.append([])
-    return max(runs, key=len)
-
-
-def _ends(horizons: Array) -> tuple[int, int]:
-    low, high = np.quantile(horizons, [0.025, 0.975], method="closest_observation")
-    return int(low), int(high)
-
-
-def _bootstrap(estimates: list[Estimate], centre: Array | None = None) -> Array:
-    """[replicates, horizons] around the estimates, or around `centre` with the same spread."""
+def _bootstrap(estimates: list[Estimate]) -> Array:
+    """[replicates, estimates] around the estimates."""
     psi = np.stack([pseudo_values(each) for each in estimates])
-    values = np.array([each.value for each in estimates]) if centre is None else centre
+    values = np.array([each.value for each in estimates])
     counts = bootstrap_counts(psi.shape[1])
     shift = (counts - 1.0) @ np.nan_to_num(psi).T / psi.shape[1]
     return np.asarray(values + shift)
-
-
-def _usable(over: Array, mse: Array, direction: Array) -> Array:
-    """Usable horizon of each row of [R, horizons]."""
-    good = _passes(mse, direction)[:, over > 0]
-    run = np.cumprod(good, axis=1).sum(axis=1)
-    return np.asarray(np.concatenate([[0], over[over > 0]])[run])
-
-
-def _passes(mse: Array, direction: Array) -> NDArray[np.bool_]:
-    """Which of [R, horizons] have a usable direction and error."""
-    smallest = np.maximum(mse.min(axis=1, keepdims=True), 0.0)
-    return np.asarray((direction >= COSINE) & (mse <= EXCESS * smallest))
 
 
 @dataclass(frozen=True)
@@ -206,6 +133,24 @@ def ratio_to_best(
     return least_ratio([profile.estimate(cell[0], "mse", cell[1])], others)
 
 
+def ratios_to_smallest(profile: Profile, name: str, over: list[int]) -> list[LogRatio | None]:
+    """log(MSE at h / smallest MSE over `over`) of every h in it; None where one of them is not
+    known to be above 0."""
+    errors = [profile.estimate(name, "mse", h) for h in over]
+    if not all((error.left_out > 0).all() for error in errors):
+        return [None] * len(over)
+    logs = _logs(errors)
+    if not logs:
+        return []
+    draws, values = _bootstrap(logs), np.array([each.value for each in logs])
+    return [
+        _log_ratio(value, draw)
+        for value, draw in zip(
+            values - values.min(), (draws - draws.min(axis=1, keepdims=True)).T, strict=True
+        )
+    ]
+
+
 def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None:
     """log(smallest of `above` / smallest of `below`), all on the same groups.
 
@@ -214,13 +159,20 @@ def least_ratio(above: list[Estimate], below: list[Estimate]) -> LogRatio | None
     """
     if not above or not below or not all((each.left_out > 0).all() for each in (*above, *below)):
         return None
-    logs = [Estimate(log(each.value), np.log(each.left_out)) for each in (*above, *below)]
+    logs = _logs([*above, *below])
     draws, k = _bootstrap(logs), len(above)
     values = np.array([each.value for each in logs])
     value = float(values[:k].min() - values[k:].min())
-    ratios = draws[:, :k].min(axis=1) - draws[:, k:].min(axis=1)
-    low, high = 2 * value - np.quantile(ratios, [0.975, 0.025])
-    return LogRatio(value, float(low), float(high), float(ratios.std()))
+    return _log_ratio(value, draws[:, :k].min(axis=1) - draws[:, k:].min(axis=1))
+
+
+def _logs(errors: list[Estimate]) -> list[Estimate]:
+    return [Estimate(log(error.value), np.log(error.left_out)) for error in errors]
+
+
+def _log_ratio(value: float, draws: Array) -> LogRatio:
+    low, high = 2 * value - np.quantile(draws, [0.975, 0.025])
+    return LogRatio(value, float(low), float(high), float(draws.std()))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from math import exp, log
 
 from gradlab.runs.decision_rules import LogRatio
+from gradlab.runs.usable_horizons import Range, UsableHorizons
 from gradlab.statistics.number import Decision
-from gradlab.wording import rounded_up, span, times
+from gradlab.wording import horizons, rounded_up, span, times
 
 ZERO = "not distinguishable from zero"
 SAME = 1.05  # errors within 5% of one another are called the same
@@ -45,3 +46,24 @@ def further(more: int | None, of: str = "samples") -> str:
 
 def capital(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def usable_text(who: str, usable: UsableHorizons, rule: str) -> str:
+    """At which of the measured horizons a gradient is usable, and at which it may be.
+
+    Args:
+        rule: what "usable" rests on, in the brackets behind the horizons that were measured.
+    """
+    of = f"of {horizons(usable.measured)} measured, {rule}"
+    perhaps = _listed(usable.undecided)
+    if usable.usable:
+        undecided = f"; undecided: {perhaps}" if perhaps else ""
+        return f"Usable horizons of {who}: {_listed(usable.usable)}{undecided} ({of})"
+    if perhaps:
+        return f"Undecided whether {who} has a usable horizon: {perhaps} may be ({of})"
+    return f"No horizon of {who} is usable ({of})"
+
+
+def _listed(ranges: tuple[Range, ...]) -> str:
+    """1–3, 7"""
+    return ", ".join(str(low) if low == high else f"{low}–{high}" for low, high in ranges)

@@ -135,26 +135,28 @@ def test_the_horizon_comes_with_its_set_and_how_far_one_may_unroll(path: Path) -
     assert found.decided
     assert "smallest for the model gradient at h = 2 (95% set: model 2–3; " + WHERE in found.text
     # cosine 1 − bias/10 ≥ .7 everywhere, but at h = 4 the error is beyond twice the least.
-    assert "Usable horizon of the model gradient: 3 steps (cosine ≥ 0.7" in found.text
+    assert "Usable horizons of the model gradient: 1–3 (of 1–4 measured" in found.text
     assert "not known to the probe" in found.text
 
 
-def test_a_usable_horizon_is_between_what_is_sure_and_what_may_be(path: Path) -> None:
+def test_usable_horizons_are_apart_from_those_that_only_may_be(path: Path) -> None:
     cosine = np.full((4, 5), 0.9)
     low = cosine - np.array([0, 0.1, 0.1, 0.5, 0.5])
     mse = np.ones((4, 5))
     ends = dict(cosine_low=low, cosine_high=cosine + 0.05, mse_low=0.9 * mse, mse_high=1.1 * mse)
     changes = dict(cosine=cosine, mse=mse, **ends)
-    assert (
-        "Usable horizon of the model gradient: 2 to 4 steps"
-        in measured(path, "horizon", **changes).text
-    )
+    model = "the model gradient"
+    found = measured(path, "horizon", **changes)
+    assert f"Usable horizons of {model}: 1–2; undecided: 3–4 (of 1–4" in found.text
     mse[1, 3], ends["mse_low"][1, 3] = 2.5, 2.3
     found = measured(path.with_name("b.h5"), "horizon", **changes)
-    assert "Usable horizon of the model gradient: 2 steps" in found.text
+    assert f"Usable horizons of {model}: 1–2; undecided: 4 (" in found.text
+    mse[1, 1], ends["mse_low"][1, 1] = 2.5, 2.3
+    late = measured(path.with_name("late.h5"), "horizon", **changes)
+    assert f"Usable horizons of {model}: 2; undecided: 4 (" in late.text
     ends["cosine_low"][:] = 0.5
     none = measured(path.with_name("c.h5"), "horizon", **changes)
-    assert "up to 2 steps, perhaps none" in none.text
+    assert f"Undecided whether {model} has a usable horizon: 2, 4 may be" in none.text
     ends["cosine_high"][:] = 0.6
     assert "No horizon" in measured(path.with_name("d.h5"), "horizon", **changes).text
 

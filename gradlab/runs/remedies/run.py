@@ -8,7 +8,8 @@ Reading needs neither the task nor torch. The quantities, per model and trial:
     jacobian_error     block A, B, r_s, r_a along the path: region all, smooth, contact or clip
     bias2, variance, mse, relative_mse, cosine      of the policy gradient, at horizons 1 … H
     least_mse          the smallest of them over the horizons
-    usable_horizon, best_horizon                    of the verdict; lyapunov: of the closed loop
+    usable_horizon, best_horizon    the prefix of usable horizons, and where the error is least
+    lyapunov                        of the closed loop
     roughness          of slices of the return on the model's surface at the largest horizon, along
                        its gradient and at random (block)
     held_out_nll, held_out_mse, fit_seconds, step_cost      the price; costs relative to "nll"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from math import exp, isfinite, log
 
 from gradlab.choice.values import Best, Cell, Choice, Mixing, Trial, WhatIf
+from gradlab.runs.usable_horizons import COSINE, EXCESS
 from gradlab.statistics.intervals import Interval
 from gradlab.statistics.mixing import Weights
-from gradlab.verdicts.phrases import SAME, ZERO, capital, further
+from gradlab.verdicts.phrases import SAME, ZERO, capital, further, usable_text
 from gradlab.wording import batches, cosine, horizons, span, times
 
 CALLED = {
@@ -143,12 +144,10 @@ def _ordered(choice: Choice, cells: set[Cell]) -> list[Cell]:
 def _usable(choice: Choice) -> list[Statement]:
     if choice.usable is None:
         return []
-    found, name = choice.usable.horizon, choice.usable.estimator
-    ci = f"95% CI {found.low}–{found.high}, N = {choice.samples}"
-    if found.value == 0:
-        text = f"No horizon of {name} is usable ({ci}): cosine ≥ .7 and at most twice the least "
-        return [Statement("usable", found.high == 0, f"{text}error are wanted from h = 1 on.")]
-    return [Statement("usable", found.low > 0, f"Usable horizon of {name}: {found.value} ({ci}).")]
+    usable = choice.usable.horizons
+    rule = f"cosine ≥ {COSINE:g} and at most {times(EXCESS)} the least error; N = {choice.samples}"
+    text = usable_text(choice.usable.estimator, usable, rule)
+    return [Statement("usable", usable.decided, f"{text}.")]
 
 
 def _weights(choice: Choice, about: str, mixing: Mixing) -> Statement:

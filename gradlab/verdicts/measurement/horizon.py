@@ -1,4 +1,4 @@
-"""Form 1: how far may one unroll, where is the error least, and what is your setting worth?
+"""Form 1: at which horizons may one unroll, where is the error least, what is your setting worth?
 
 The horizon of least error comes with the set of those that may have it (`statistics.selection`),
 and with the samples that would make it smaller; both rest on differences on the same starts.
@@ -11,22 +11,27 @@ from math import log
 import numpy as np
 
 from gradlab.runs.decision_rules import (
-    COSINE,
-    EXCESS,
-    UsableHorizon,
     best_horizons,
     horizons_of,
     judged_horizons,
     least_ratio,
-    longest_pass,
     ratio_to_best,
-    usable_horizon,
 )
 from gradlab.runs.profile import Profile
+from gradlab.runs.usable_horizons import COSINE, EXCESS, UsableHorizons, usable_horizons
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.intervals import interval, jackknife_se
 from gradlab.statistics.selection import RankSet, separations
-from gradlab.verdicts.phrases import SAME, capital, further, inverse, ratio_of, ratio_span, same
+from gradlab.verdicts.phrases import (
+    SAME,
+    capital,
+    further,
+    inverse,
+    ratio_of,
+    ratio_span,
+    same,
+    usable_text,
+)
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import (
     cosine,
@@ -35,7 +40,6 @@ from gradlab.wording import (
     percent,
     samples,
     span,
-    steps,
     times,
 )
 
@@ -43,28 +47,25 @@ FAR = 2.0  # times more accurate, at least, before another estimator is recommen
 
 
 def horizon(profile: Profile, name: str) -> list[Sentence]:
-    """The usable horizon, the set of the best, and the price of the user's own."""
-    usable, n = usable_horizon(profile, name), samples(profile.config)
-    who, best = gradient(name), _best(profile, name)
-    rest = f"{best}.{_yours(profile, name)}{_rival(profile, name)}"
-    if usable.high == 0:
-        why, alone = _obstacle(profile, name, 1), longest_pass(profile, name)
-        text = f"No horizon of {who} is usable ({n}): at h = 1 {why}; {rest}"
-        if len(alone) > 1:
-            text += f" Without the shorter ones h = {alone[0]}–{alone[-1]} would be."
-        return [Sentence("horizon", True, text)]
-    if usable.low == 0:
-        enough = _more_for_horizon(profile, name, usable)
-        text = (
-            f"Undecided whether {who} has a usable horizon: none or up to {steps(usable.high)} "
-            f"(95% CI, {n}); {enough} decide; {rest}"
-        )
-        return [Sentence("horizon", False, text)]
-    text = (
-        f"Usable horizon of {who} ≈ {steps(usable.value)} (95% CI {usable.low}–{usable.high}, "
-        f"{n}); {rest}"
-    )
-    return [Sentence("horizon", True, text)]
+    """The usable horizons, the set of the best, and the price of the user's own."""
+    usable = usable_horizons(profile, name)
+    rule = f"each by its own 95% intervals; {samples(profile.config)}"
+    text = usable_text(gradient(name), usable, rule) + _below(profile, name, usable)
+    if not usable.decided:
+        text += f"; {_more_for_horizon(profile, name, usable)} decide"
+    text += f"; {_best(profile, name)}.{_yours(profile, name)}{_rival(profile, name)}"
+    return [Sentence("horizon", usable.decided, text)]
+
+
+def _below(profile: Profile, name: str, usable: UsableHorizons) -> str:
+    """Why the shortest horizon is not usable, where it is not."""
+    if not usable.measured:
+        return ""
+    shortest = usable.measured[0]
+    if any(low == shortest for low, _ in (*usable.usable, *usable.undecided)):
+        return ""
+    joint = ", not below" if usable.usable or usable.undecided else ""
+    return f"{joint}: at h = {shortest} {_obstacle(profile, name, shortest)}"
 
 
 def paired_horizon(profile: Profile, name: str) -> list[Sentence]:
@@ -159,26 +160,24 @@ def _obstacle(profile: Profile, name: str, at: int) -> str:
     """Which of the two conditions fails at a horizon, with its number."""
     measured = profile.estimate(name, "cosine", at)
     ends = profile.interval(name, "cosine", at)
-    if not ends.low >= COSINE:
+    if not ends.high >= COSINE:
         shown = cosine(measured.value) if np.isfinite(measured.value) else "unknown"
         return (
             f"its cosine with the truth is {shown} (CI {span(ends.low, ends.high)}, wanted: "
-            f"lower end ≥ {COSINE})"
+            f"≥ {COSINE})"
         )
     values = [profile.estimate(name, "mse", h).value for h in judged_horizons(profile, name)]
     excess = profile.estimate(name, "mse", at).value / min(values)
     return f"its mean squared error is {times(excess)} the smallest (wanted: ≤ {EXCESS:g}×)"
 
 
-def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizon) -> str:
+def _more_for_horizon(profile: Profile, name: str, usable: UsableHorizons) -> str:
     """Samples that would settle the first horizon in doubt, by its direction or by its error."""
     over, starts = judged_horizons(profile, name), int(profile.config["starts"])
-    at = min(usable.value + 1, max(over))
+    at = usable.undecided[0][0]
     measured = profile.estimate(name, "cosine", at)
-    ends, ratio = (
-        profile.interval(name, "cosine", at),
-        ratio_to_best(profile, (name, at), name, over),
-    )
+    ends = profile.interval(name, "cosine", at)
+    ratio = ratio_to_best(profile, (name, at), name, over)
     if ratio is not None and not ends.low < COSINE <= ends.high:
         return further(more_samples(abs(ratio.value - log(EXCESS)), ratio.se, starts))
     se = jackknife_se(measured.left_out)

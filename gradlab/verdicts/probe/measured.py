@@ -7,19 +7,20 @@ from math import inf, log
 import numpy as np
 
 from gradlab.probe.alarms.catalogue import HALF
-from gradlab.runs.decision_rules import COSINE, EXCESS, LogRatio
+from gradlab.runs.decision_rules import LogRatio
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.schema import ESTIMATORS
 from gradlab.runs.probe.tables import jacobian_ratio
+from gradlab.runs.usable_horizons import COSINE, EXCESS, in_ranges
 from gradlab.statistics.growth import DECISIVE
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number, decide
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.measurement.verdict import Sentence
-from gradlab.verdicts.phrases import SAME, capital, missing
+from gradlab.verdicts.phrases import SAME, capital, missing, usable_text
 from gradlab.verdicts.probe.gains import facts_of
 from gradlab.verdicts.probe.premises import void
-from gradlab.wording import gradient, horizons, span, steps, times, two
+from gradlab.wording import gradient, horizons, span, times, two
 from gradlab.wording import ratio as sized
 
 MODEL = ESTIMATORS.index("model")
@@ -49,7 +50,7 @@ def _step(run: ProbeRun) -> Sentence | None:
 
 
 def _horizon(run: ProbeRun) -> Sentence | None:
-    """Form 1: the horizon of the smallest error, its 95% set, and how far one may unroll."""
+    """Form 1: the horizon of the smallest error, its 95% set, and the usable ones."""
     if not np.isfinite(run.measured["variance"][-1]).any():
         return None  # no critic, no gradient
     at = _newest(run, "chosen_horizon")
@@ -98,8 +99,8 @@ def _before(run: ProbeRun, low: int, high: int) -> str:
 
 
 def _usable(run: ProbeRun) -> str:
-    """The largest h up to which every cosine of the model gradient is at least .7 and every error
-    at most twice the least, by the lower ends of both intervals and by the upper ones."""
+    """Horizons at which the model gradient's cosine is at least .7 and its error at most twice
+    the least, by the lower ends of both intervals and by the upper ones."""
     cosine, error = (
         {end: run.measured[f"{name}_{end}"][-1, MODEL] for end in ("low", "high")}
         for name in ("cosine", "mse")
@@ -109,13 +110,9 @@ def _usable(run: ProbeRun) -> str:
     mse = run.measured["mse"][-1, MODEL]
     surely = (cosine["low"] >= COSINE) & (mse <= EXCESS * np.nanmin(mse))
     perhaps = (cosine["high"] >= COSINE) & (error["low"] <= EXCESS * np.nanmin(error["high"]))
-    low, high = (int(np.logical_and.accumulate(each[1:]).sum()) for each in (surely, perhaps))
-    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95%"
-    if high == 0:
-        return f" No horizon of {gradient('model')} is usable ({rule})."
-    ends = f"up to {steps(high)}, perhaps none" if low == 0 else f"{low} to {steps(high)}"
-    ends = steps(high) if low >= high else ends
-    return f" Usable horizon of {gradient('model')}: {ends} ({rule})."
+    usable = in_ranges(range(len(mse)), surely.tolist(), perhaps.tolist())
+    rule = f"cosine ≥ {COSINE:g}, at most {times(EXCESS)} the least error, 95% each"
+    return f" {usable_text(gradient('model'), usable, rule)}."
 
 
 def _weights(run: ProbeRun) -> Sentence | None:
