@@ -150,13 +150,13 @@ class ProbeCallback(BaseCallback):
     def _transition(self) -> tuple[Any, Any, Any] | None:
         """(s, a, s') of the first environment; None where an episode has ended."""
         model: Any = self.model
-        found: Any = self.locals
+        collected: Any = self.locals
         normalizer = model.get_vec_normalize_env()
-        if found["dones"][0]:
+        if collected["dones"][0]:
             return None
-        action = found.get("clipped_actions", found.get("actions"))
+        action = collected.get("clipped_actions", collected.get("actions"))
         if normalizer is None:
-            return model._last_obs[0], action[0], found["new_obs"][0]
+            return model._last_obs[0], action[0], collected["new_obs"][0]
         if model.num_timesteps > model.n_envs:  # the first state is known normalised only
             return None
         return model._last_original_obs[0], action[0], normalizer.get_original_obs()[0]

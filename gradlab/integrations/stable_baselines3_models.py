@@ -50,8 +50,8 @@ class Features(nn.Module):
             mean, var = (torch.as_tensor(x).to(state) for x in
                          (self.statistics.mean, self.statistics.var))  # fmt: skip
             state = ((state - mean) / (var + self.epsilon).sqrt()).clamp(-self.clip, self.clip)
-        found: Tensor = self.extractor(state)
-        return found
+        features: Tensor = self.extractor(state)
+        return features
 
 
 @final

@@ -46,8 +46,8 @@ def compare(task: Task, transition: Callable[[], Transition | None]) -> None:
     Nothing that fails in here reaches the loop. A simulator with noise is not judged.
     """
     try:
-        found = transition()
-        words = "" if found is None or task.simulator.noise_dim else _difference(task, *found)
+        pair = transition()
+        words = "" if pair is None or task.simulator.noise_dim else _difference(task, *pair)
     except Exception as error:
         words = f"a step of the loop could not be compared with the task's simulator ({error})"
     if words:
@@ -59,8 +59,8 @@ def _difference(task: Task, state: Any, action: Any, after: Any) -> str:
     given = (np.asarray(each, dtype=np.float64) for each in (state, action, after))
     s, a, s_ = (each.reshape(1, -1) for each in given)
     with undisturbed(), torch.no_grad():
-        found = task.simulator.step(torch.from_numpy(s), torch.from_numpy(a)).state.numpy()
-    error, way = float(np.linalg.norm(found - s_)), float(np.linalg.norm(s_ - s))
+        predicted = task.simulator.step(torch.from_numpy(s), torch.from_numpy(a)).state.numpy()
+    error, way = float(np.linalg.norm(predicted - s_)), float(np.linalg.norm(s_ - s))
     if error <= PART * way + ROUNDING:
         return ""
     return (

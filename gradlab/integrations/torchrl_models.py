@@ -45,8 +45,8 @@ class Acting(nn.Module):
     def forward(self, state: Tensor) -> Tensor:
         given = TensorDict({self.observation: state}, batch_size=[len(state)])
         with set_exploration_type(ExplorationType.DETERMINISTIC):
-            found: Tensor = self.actor(given)[self.action]
-        return found
+            action: Tensor = self.actor(given)[self.action]
+        return action
 
 
 @final
@@ -121,9 +121,9 @@ def discount_of(loss: Any) -> float | None:
 
 def _optimizer(trainer: Any, actor: nn.Module) -> torch.optim.Optimizer:
     """The one that steps the actor."""
-    found = _stepping(trainer, actor.parameters())
-    if found is not None:
-        return found
+    stepping = _stepping(trainer, actor.parameters())
+    if stepping is not None:
+        return stepping
     raise InputError(
         "trainer has no optimizer that steps its loss's actor_network: give the trainer one, with "
         "loss_module.parameters()"

@@ -21,8 +21,8 @@ SATURATION = "vitals/saturation/"
 
 def headline(row: Mapping[str, Any]) -> dict[str, float]:
     """Finite numbers by short name, of a row as a log function gets it."""
-    found = {short: float(row[name]) for name, short in HEADLINE.items() if name in row}
+    metrics = {short: float(row[name]) for name, short in HEADLINE.items() if name in row}
     saturated = [float(value) for name, value in row.items() if name.startswith(SATURATION)]
     if saturated:
-        found["saturation"] = max(saturated)
-    return {f"gradlab/{name}": value for name, value in found.items() if isfinite(value)}
+        metrics["saturation"] = max(saturated)
+    return {f"gradlab/{name}": value for name, value in metrics.items() if isfinite(value)}

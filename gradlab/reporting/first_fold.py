@@ -23,27 +23,27 @@ class Source:
 NOWHERE = Source()
 
 
-def screen(found: Screen, figure: str, source: Source) -> str:
+def screen(first: Screen, figure: str, source: Source) -> str:
     """<section> with everything above the fold; `figure` is HTML, or empty."""
-    numbers = "".join(_fact(each, source) for each in found.numbers)
+    numbers = "".join(_fact(each, source) for each in first.numbers)
     listed = f'<div class="numbers">{numbers}</div>' if numbers else ""
-    notice = f'<p class="notice" role="status">{escape(found.notice)}</p>' if found.notice else ""
+    notice = f'<p class="notice" role="status">{escape(first.notice)}</p>' if first.notice else ""
     return (
-        f'<section id="verdict" class="light-{found.light}" aria-label="Recommendation">'
+        f'<section id="verdict" class="light-{first.light}" aria-label="Recommendation">'
         f"{notice}"
-        f'<p class="headline">{marked(found.headline)}</p>'
+        f'<p class="headline">{marked(first.headline)}</p>'
         f'<p class="light"><span class="dot" aria-hidden="true"></span>'
-        f"<b>{LIGHTS[found.light]}</b> · {marked(found.sure)}</p>"
+        f"<b>{LIGHTS[first.light]}</b> · {marked(first.sure)}</p>"
         f'<div class="first">{figure}{listed}</div></section>'
     )
 
 
-def sentences(found: Screen) -> str:
+def sentences(first: Screen) -> str:
     """Every sentence of the verdict that is not above the fold, one click away."""
-    texts = unsaid([each.text for each in found.rest], f"{found.notice} {found.headline}")
+    texts = unsaid([each.text for each in first.rest], f"{first.notice} {first.headline}")
     items = [
         f'<li class="{"decided" if each.decided else "undecided"}">{marked(text)}</li>'
-        for each, text in zip(found.rest, texts, strict=True)
+        for each, text in zip(first.rest, texts, strict=True)
         if text
     ]
     if not items:

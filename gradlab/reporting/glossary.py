@@ -41,10 +41,10 @@ def marked(text: str) -> str:
     """`text` as HTML, the first of each term with its meaning."""
     met: set[str] = set()
     parts, end = [], 0
-    for found in _ANY.finditer(text):
-        parts.append(escape(text[end : found.start()]))
-        parts.append(_mark(found.group(), met))
-        end = found.end()
+    for term in _ANY.finditer(text):
+        parts.append(escape(text[end : term.start()]))
+        parts.append(_mark(term.group(), met))
+        end = term.end()
     return "".join([*parts, escape(text[end:])])
 
 

@@ -122,10 +122,10 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
 
 
 def _kind(path: Path) -> Kind:
-    kind = KINDS.get(found := journal.kind(path))
+    kind = KINDS.get(name := journal.kind(path))
     if kind is None:
         raise InputError(
-            f"{path} holds {found!r}, expected a run of gradlab: one of {', '.join(KINDS)}"
+            f"{path} holds {name!r}, expected a run of gradlab: one of {', '.join(KINDS)}"
         )
     return kind
 

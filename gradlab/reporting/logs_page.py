@@ -49,27 +49,27 @@ tell.</p>"""
 
 def panels(run: LogsRun) -> list[Panel]:
     """The figures, those without numbers left out."""
-    table, found = run.table(), []
+    table, drawn = run.table(), []
     if run.config["stochastic"] and run.config["model"] is not None:
         caption = "Up to where the upper end stays below the line, the data support the model."
         agree = partial(figures.logged_agreement, table)
-        found.append(panel("agreement", SUPPORT, caption, agree))
+        drawn.append(panel("agreement", SUPPORT, caption, agree))
     if run.config["stochastic"] or run.config["model"] is not None:
         referee = "Below the line the mean of these trajectories is too noisy to judge by."
         noise = "The score's price for being unbiased; a straight rise is an explosion."
-        found += [
+        drawn += [
             panel("referee", NOISE, referee, partial(figures.logged_referee, table)),
             panel("noise", NOISE, noise, partial(figures.logged_noise, table)),
         ]
     if run.config["model"] is None:
-        return found
+        return drawn
     if int(run.config["critics"]) > 1:
         critics = "What another critic would have made of the same data."
-        found.append(panel("critics", NOISE, critics, partial(figures.logged_critics, table)))
+        drawn.append(panel("critics", NOISE, critics, partial(figures.logged_critics, table)))
     direction = "Of the model's slopes, per output; grey: how much of the evidence is noise."
     ahead = "States that differ have other Jacobians: beyond 100 % predictions say nothing."
     return [
-        *found,
+        *drawn,
         panel("direction", MODEL, direction, partial(figures.logged_direction, table)),
         panel("prediction", MODEL, ahead, partial(figures.logged_prediction, table)),
     ]

@@ -25,9 +25,9 @@ HEADINGS = {
 
 def tables(table: pd.DataFrame) -> str:
     """<details> per quantity, the known ones first, closed, each with its formula and source."""
-    found = [str(name) for name in dict.fromkeys(table["quantity"])]
-    order = [name for name in (*FIRST, *QUANTITIES) if name in found]
-    order += [name for name in found if name not in QUANTITIES]
+    measured = [str(name) for name in dict.fromkeys(table["quantity"])]
+    order = [name for name in (*FIRST, *QUANTITIES) if name in measured]
+    order += [name for name in measured if name not in QUANTITIES]
     order = list(dict.fromkeys(order))
     return "\n".join(quantity(name, table[table["quantity"] == name], HEADINGS) for name in order)
 

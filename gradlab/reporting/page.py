@@ -126,7 +126,7 @@ def _section(section: Section, panels: Sequence[tuple[int, Panel]]) -> str:
     return (
         f'<details class="section"{_id(section)}{" open" if section.opened else ""}>'
         f"<summary><h2>{escape(section.title)}</h2>{note}</summary>"
-        f'<div class="inside">{figures}{shell.told(section.lines)}{section.body}</div></details>'
+        f'<div class="inside">{figures}{shell.listed(section.lines)}{section.body}</div></details>'
     )
 
 

@@ -53,51 +53,51 @@ def panel(name: str, section: str, caption: str, draw: Callable[..., Axes]) -> P
     return Panel(name, section, caption, figure)
 
 
-def panels(profile: Profile, known: Evidence = NOTHING) -> list[Panel]:
+def panels(profile: Profile, evidence: Evidence = NOTHING) -> list[Panel]:
     """The figures of `profile` in the order of the sections, bounds last."""
     table = profile.table()
     return [
-        *_gain(profile, table, known.facts),
-        *_error(profile, table, known),
+        *_gain(profile, table, evidence.facts),
+        *_error(profile, table, evidence),
         *_direction(profile, table),
-        *_source(known),
+        *_source(evidence),
         *_growth(profile, table),
-        *_contest(known),
+        *_contest(evidence),
         *_consequence(profile),
         *_bounds(profile),
     ]
 
 
-def absent(profile: Profile, known: Evidence = NOTHING) -> dict[str, str]:
+def absent(profile: Profile, evidence: Evidence = NOTHING) -> dict[str, str]:
     """Section → how to get what this file does not hold."""
-    found = {
+    reasons = {
         SERIES: "This file is of one policy: `gradlab compare` with --iterations puts those of "
         "several checkpoints beside the weights of a rule.",
     }
-    if known.facts is None or not (known.facts.gains or known.facts.realised):
-        found[GAIN] = (
+    if evidence.facts is None or not (evidence.facts.gains or evidence.facts.realised):
+        reasons[GAIN] = (
             "No gain: these gradients were judged against matched truths at given states. "
             "`gradlab measure TASK` judges them where the policy goes."
         )
-    if known.attribution is None or not known.attribution.bias:
-        found[SOURCE] = (
+    if evidence.attribution is None or not evidence.attribution.bias:
+        reasons[SOURCE] = (
             "Not attributed: run `gradlab attribute RUN.h5 --keep`, or measure with --attribute."
         )
     if profile.consequence is None:
-        found[CONSEQUENCE] = "No steps were taken: measure with --consequence."
-    if known.facts is not None and known.facts.void:
-        found[CONTEST] = "Nothing is chosen, for the reason at the top."
-    elif known.choice is None or known.choice.pair is None:
-        found[CONTEST] = (
+        reasons[CONSEQUENCE] = "No steps were taken: measure with --consequence."
+    if evidence.facts is not None and evidence.facts.void:
+        reasons[CONTEST] = "Nothing is chosen, for the reason at the top."
+    elif evidence.choice is None or evidence.choice.pair is None:
+        reasons[CONTEST] = (
             "No weights: they need an admissible truth, a data gradient and another estimator "
             "under the same truth, measured by this version of gradlab."
         )
-    return found
+    return reasons
 
 
 def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Panel]:
     """Gains to first order with realised ones on them; alone where there is no truth."""
-    found = []
+    drawn_panels = []
     realised = None if profile.realised is None else profile.realised.table()
     if facts is not None and facts.gains:
         best = facts.best
@@ -108,15 +108,15 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
         caption = (
             "Above 0 a step helps, below it harms; 100% is the best possible step of its length."
         )
-        found.append(panel("gain", GAIN, caption, drawn))
+        drawn_panels.append(panel("gain", GAIN, caption, drawn))
     elif realised is not None:
         caption = "Returns before and after one step of equal length along each gradient."
         drawn = partial(figures.realised_gains, realised)
-        found.append(panel("realised_gains", GAIN, caption, drawn))
-    return found
+        drawn_panels.append(panel("realised_gains", GAIN, caption, drawn))
+    return drawn_panels
 
 
-def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel]:
+def _error(profile: Profile, table: pd.DataFrame, evidence: Evidence) -> list[Panel]:
     """Every gradient's error, then one figure per estimator with a horizon."""
     names = [str(name) for name in dict.fromkeys(table["estimator"]) if name != "data"]
     together = partial(
@@ -135,7 +135,7 @@ def _error(profile: Profile, table: pd.DataFrame, known: Evidence) -> list[Panel
             batch=profile.batch,
             truth_norm2=_zero_level(table, [name]),
             truth_error2=_truth_error(profile, [name]),
-            kept=known.sets.get(name, ()),
+            kept=evidence.sets.get(name, ()),
         )
         caption = (
             f"{name}: where squared bias and variance / N′ cross, their sum is near its least."
@@ -156,21 +156,21 @@ def _direction(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     return [*drawn, panel("snr", DIRECTION, noise, snr)]
 
 
-def _source(known: Evidence) -> list[Panel]:
+def _source(evidence: Evidence) -> list[Panel]:
     """Shares of the squared bias over the horizon, and the entries of the derivatives."""
-    if known.attribution is None or not known.attribution.bias:
+    if evidence.attribution is None or not evidence.attribution.bias:
         return []
-    table, found = known.attribution.table(), []
-    names = list(dict.fromkeys(each.estimator for each in known.attribution.bias))
+    table, drawn_panels = evidence.attribution.table(), []
+    names = list(dict.fromkeys(each.estimator for each in evidence.attribution.bias))
     for number, name in enumerate(names, 1):
         shares = "What each part makes of the squared bias; a share below 0 hides another's error."
         entries = "Output by input: the derivatives whose errors move the gradient most."
         file = f"{number}-{_file_name(name)}"
         drawn = partial(figures.ledger, table, estimator=name)
-        found.append(panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
+        drawn_panels.append(panel(f"ledger-{file}", SOURCE, f"{name}: {shares}", drawn))
         drawn = partial(figures.entries, table, estimator=name)
-        found.append(panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
-    return found
+        drawn_panels.append(panel(f"entries-{file}", SOURCE, f"{name}: {entries}", drawn))
+    return drawn_panels
 
 
 def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
@@ -187,11 +187,11 @@ def _growth(profile: Profile, table: pd.DataFrame) -> list[Panel]:
     return [panel("sample_norm", GROWTH, caption, drawn)]
 
 
-def _contest(known: Evidence) -> list[Panel]:
+def _contest(evidence: Evidence) -> list[Panel]:
     """Contenders and weights of MPG's pair, then what would be best elsewhere."""
-    if known.choice is None or known.choice.pair is None:
+    if evidence.choice is None or evidence.choice.pair is None:
         return []
-    pair = known.choice.pair
+    pair = evidence.choice.pair
     contenders = (
         "Mixing that only shrinks gains nothing over one gradient at its best scale; the rules are "
         "shown at several times of their ramp T."
@@ -201,7 +201,7 @@ def _contest(known: Evidence) -> list[Panel]:
     drawn = {
         "contest": (contenders, partial(figures.contest, contender_table(pair))),
         "weights": (shares, partial(choice_weights, weight_table(pair))),
-        "what_if": (trials, partial(what_if_grid, trial_table(known.choice))),
+        "what_if": (trials, partial(what_if_grid, trial_table(evidence.choice))),
     }
     return [panel(name, CONTEST, caption, draw) for name, (caption, draw) in drawn.items()]
 
@@ -244,8 +244,8 @@ def _bounds(profile: Profile) -> list[Panel]:
 def _truth_error(profile: Profile, names: Sequence[str]) -> float | None:
     """Squared standard error of the truth, where all named estimators share one truth."""
     actions = profile.config.get("actions")
-    known = actions if isinstance(actions, Mapping) else {}
-    every = {WAYS[known[name]].every for name in names if name in known}
+    carried = actions if isinstance(actions, Mapping) else {}
+    every = {WAYS[carried[name]].every for name in names if name in carried}
     if len(every) > 1:
         return None
     separate = every == {True} and "all_standard_error" in profile.truth

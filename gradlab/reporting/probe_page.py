@@ -33,23 +33,23 @@ def page(run: ProbeRun, source: Source = NOWHERE, name: str = "") -> Page:
 
 
 def _alarms(run: ProbeRun) -> Section:
-    """Every kind in the order in which they first rang, with what was told last."""
+    """Every kind in the order in which they were first raised, with their last message."""
     if not run.alarms:
         return Section("Alarms")
     kinds = [str(each) for each in run.alarms["alarm"]]
     items = "".join(_alarm(run, kind, kinds) for kind in dict.fromkeys(kinds))
     body = (
-        "<p>By the step at which a kind first rang; it is told again only when twice as many "
-        f'updates have passed.</p><dl class="list">{items}</dl>'
+        "<p>By the step at which a kind was first raised; it is reported again only when twice as "
+        f'many updates have passed.</p><dl class="list">{items}</dl>'
     )
     return Section("Alarms", body=body, name="alarms", opened=True)
 
 
 def _alarm(run: ProbeRun, kind: str, kinds: Sequence[str]) -> str:
-    told = [k for k, each in enumerate(kinds) if each == kind]
-    first, last = (f"{run.alarms['step'][k]:,.0f}" for k in (told[0], told[-1]))
-    often = "" if len(told) == 1 else f" (told {len(told)} times, last at step {last})"
-    text = escape(str(run.alarms["message"][told[-1]]))
+    rows = [k for k, each in enumerate(kinds) if each == kind]
+    first, last = (f"{run.alarms['step'][k]:,.0f}" for k in (rows[0], rows[-1]))
+    often = "" if len(rows) == 1 else f" (reported {len(rows)} times, last at step {last})"
+    text = escape(str(run.alarms["message"][rows[-1]]))
     return f"<dt>step {first}</dt><dd><strong>{escape(kind)}</strong>{often}: {text}</dd>"
 
 

@@ -49,12 +49,12 @@ CAPTIONS = {
     "attenuation": "The factor of every gradient that comes back through a tanh at the end: near "
     "0 the actor hardly learns, even though no action is at its limit.",
     "dead_columns": "Inputs that are always 0, or units that never fire; those of the first layer "
-    "ring an alarm.",
+    "raise an alarm.",
     "errors": "Whose gradient is nearest to the true one, and at which horizon?",
     "parts": "Where squared bias and variance / N′ cross, the error is near its least.",
     "cosine": "1 is the true direction; at 0 a step along the gradient gains nothing.",
     "moved": "The same through training: a least that moves asks for another horizon.",
-    "chosen": "Set your horizon where the marks are; marks everywhere: these starts do not tell.",
+    "chosen": "Set your horizon where the marks are; marks everywhere: these starts do not decide.",
     "weight_zero": "1: all on the critic's own gradient; 0: all on the longest horizon.",
     "jacobian_ratio": "On states that the policy visits now. Rising: the model is wrong where the "
     "policy goes; refit it there.",
@@ -64,7 +64,7 @@ CAPTIONS = {
     "value": "Beyond the dotted lines the critic promises more than all rewards together: refit "
     "it.",
     "share": "The probe's own seconds over all that have passed. Above the budget only where the "
-    "first looks or a first measurement cost more than was foreseen.",
+    "first evaluations or a first measurement cost more than was foreseen.",
 }
 
 

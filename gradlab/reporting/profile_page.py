@@ -24,27 +24,27 @@ LAWS = {"visited": "visited states, by the gradient of the return", "start": "th
 
 def page(profile: Profile, source: Source = NOWHERE, name: str = "") -> Page:
     """What the page of a measurement shows; `name` is its title where no task is known."""
-    known, read = evidence(profile), derived_checks(profile)
-    found = first_screen(profile, known)
+    evident, read = evidence(profile), derived_checks(profile)
+    first = first_screen(profile, evident)
     title = str(profile.config.get("task") or name)
-    return shown(profile, found, title, known, read, source)
+    return shown(profile, first, title, evident, read, source)
 
 
 def shown(
     profile: Profile,
-    found: Screen,
+    first: Screen,
     title: str,
-    known: Evidence = panels.NOTHING,
+    evidence: Evidence = panels.NOTHING,
     read: tuple[CheckResult, ...] = (),
     source: Source = NOWHERE,
 ) -> Page:
     """The page of a measurement whose first screen is known.
 
     Args:
-        known: choice and attribution of the profile; read: checks read from its numbers.
+        evidence: choice and attribution of the profile; read: checks read from its numbers.
     """
-    drawn = tuple(panels.panels(profile, known))
-    absent = panels.absent(profile, known)
+    drawn = tuple(panels.panels(profile, evidence))
+    absent = panels.absent(profile, evidence)
     checks = None if profile.sanity is None else (*profile.sanity, *read)
     numbers = (
         "<p>Click a heading to sort. Values are for the gradient in the policy's parameters.</p>"
@@ -52,20 +52,20 @@ def shown(
     )
     sections = (
         sanity(checks),
-        *(_section(name, absent.get(name, ""), known) for name in panels.ORDER),
+        *(_section(name, absent.get(name, ""), evidence) for name in panels.ORDER),
         theory(profile),
         Section("Every number", body=numbers),
         _method(profile),
     )
     question = "Does a step help?"
     facts = _facts(profile)
-    return Page(title, question, facts, found, drawn, sections, source, compact=False)
+    return Page(title, question, facts, first, drawn, sections, source, compact=False)
 
 
-def _section(name: str, missing: str, known: Evidence) -> Section:
+def _section(name: str, missing: str, evidence: Evidence) -> Section:
     lines: tuple[str, ...] = ()
-    if name == panels.CONTEST and known.choice is not None:
-        lines = tuple(each.text for each in statements(known.choice))
+    if name == panels.CONTEST and evidence.choice is not None:
+        lines = tuple(each.text for each in statements(evidence.choice))
     return Section(name, lines=lines, missing=missing)
 
 
@@ -92,8 +92,8 @@ def _facts(profile: Profile) -> dict[str, object]:
 
 def _starts(config: Mapping[str, Any]) -> str:
     """How many were asked for, how many were affordable, and the states visited from each."""
-    asked, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
-    parts = [f"{used} of {asked}" if used not in (None, asked) else f"{asked}"]
+    wanted, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
+    parts = [f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"]
     if visits and config.get("law") == "visited":
         parts.append("1 visited state each" if visits == 1 else f"{visits} visited states each")
     return ", ".join(parts)
@@ -106,9 +106,9 @@ def _method(profile: Profile) -> Section:
     verdict = admissible.get(bool(truth.get("admissible", True)), "")
     why = f"<p>{escape(verdict)}{escape(f': {reason}' if reason else '')}.</p>" if truth else ""
     rest = {key: value for key, value in profile.config.items() if key != "command"}
-    told = {key: value for key, value in truth.items() if key not in ("reason", "admissible")}
+    estimate = {key: value for key, value in truth.items() if key not in ("reason", "admissible")}
     columns = {
-        "Truth and its error": told,
+        "Truth and its error": estimate,
         "Samples and settings": rest,
         "Versions and machine": profile.environment,
     }

@@ -141,9 +141,9 @@ def _horizons(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
     return [
         panel("levels-error", HORIZON, caption, level),
         *(
-            panel(f"horizon-{name}", HORIZON, told,
+            panel(f"horizon-{name}", HORIZON, horizon_rows,
                   partial(figures.remedy_horizons, table, quantity=name))
-            for name, told in ratios.items()
+            for name, horizon_rows in ratios.items()
         ),
     ]  # fmt: skip
 
@@ -168,7 +168,7 @@ def _models(table: pd.DataFrame, levels: pd.DataFrame) -> list[Panel]:
 def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
     if run.slices is None:
         return []
-    lines, found = pd.DataFrame(dict(run.slices)), []
+    lines, drawn_panels = pd.DataFrame(dict(run.slices)), []
     captions = {
         ("simulator", "gradient"): "Rising to the right of 0: a step along this gradient helps.",
         ("model", "gradient"): "Steeper than the true return: the model promises too much.",
@@ -182,8 +182,8 @@ def _slices(run: Remedies, levels: pd.DataFrame) -> list[Panel]:
             figures.loss_slices, lines, surface=surface, direction=direction,
             roughness=roughness if surface == "model" else None,
         )  # fmt: skip
-        found.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
-    return found
+        drawn_panels.append(panel(f"slices-{surface}-{direction}", SURFACE, caption, drawn))
+    return drawn_panels
 
 
 def _facts(run: Remedies) -> dict[str, object]:
@@ -210,17 +210,17 @@ def _network(settings: Mapping[str, Any]) -> str:
 
 def _tables(table: pd.DataFrame, headings: Mapping[str, str]) -> str:
     """A table per quantity, without the columns that say nothing there."""
-    found, known = [], list(dict.fromkeys(table["quantity"]))
-    order = [name for name in QUANTITIES if name in known]
-    for name in [*order, *(name for name in known if name not in QUANTITIES)]:
+    tables, quantities = [], list(dict.fromkeys(table["quantity"]))
+    order = [name for name in QUANTITIES if name in quantities]
+    for name in [*order, *(name for name in quantities if name not in QUANTITIES)]:
         rows = table[table["quantity"] == name]
         kept = {
             column: heading
             for column, heading in headings.items()
             if not rows[column].isin(["", "all"]).all() and not rows[column].isna().all()
         }
-        found.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
-    return "\n".join(found)
+        tables.append(table_of(QUANTITIES.get(str(name), str(name)), rows, kept, str(name)))
+    return "\n".join(tables)
 
 
 def _method(run: Remedies) -> Section:
@@ -232,9 +232,9 @@ def _method(run: Remedies) -> Section:
 
 def _trial(notes: Mapping[str, Any]) -> str:
     """Fits, samples and truth of one trial, one click away."""
-    told, truth = dict(notes), notes.get("truth", {})
-    name = f"Trial {int(told.pop('trial', 0)) + 1}: truth {truth.get('status')}"
+    notes_left, truth = dict(notes), notes.get("truth", {})
+    name = f"Trial {int(notes_left.pop('trial', 0)) + 1}: truth {truth.get('status')}"
     return (
         f"<details><summary>{escape(name)}</summary>"
-        f'<div class="wide">{shell.definitions(told)}</div></details>'
+        f'<div class="wide">{shell.definitions(notes_left)}</div></details>'
     )

@@ -38,12 +38,12 @@ def panels(series: Series, table: pd.DataFrame) -> list[Panel]:
 
 
 def page(
-    series: Series, table: pd.DataFrame, found: Screen, title: str, source: Source = NOWHERE
+    series: Series, table: pd.DataFrame, first: Screen, title: str, source: Source = NOWHERE
 ) -> Page:
     """What the page of several checkpoints shows."""
     drawn = tuple(panels(series, table))
     sections = (*folded(SECTION, drawn), _numbers(table), _method(series))
-    return Page(title, "When data, when model?", _facts(series), found, drawn, sections, source)
+    return Page(title, "When data, when model?", _facts(series), first, drawn, sections, source)
 
 
 def _facts(series: Series) -> dict[str, object]:

@@ -53,10 +53,10 @@ def document(title: str, question: str, body: str) -> str:
 """
 
 
-def told(lines: Sequence[str]) -> str:
+def listed(lines: Sequence[str]) -> str:
     """Sentences as a list; empty without any."""
-    said = "".join(f"<li>{with_commands(line)}</li>" for line in lines)
-    return f'<ul class="told">{said}</ul>' if said else ""
+    items = "".join(f"<li>{with_commands(line)}</li>" for line in lines)
+    return f'<ul class="sentences">{items}</ul>' if items else ""
 
 
 def with_commands(text: str) -> str:

@@ -42,7 +42,7 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
     """Returns first, then what the policy reaches, then what drives it."""
     rows, first = table(runs), next(iter(runs.values()))
     goals = GOALS.get(first.task, ())
-    found = [
+    drawn_panels = [
         _returns("returns", "Dotted: goals of MPG's Table I.", rows, "iteration", goals),
         _returns("returns-time", "The same over time on this machine.", rows, "seconds", goals),
         _cells("tracking", TRACKING, rows, _coordinates(first), "Root mean square of the state",
@@ -52,19 +52,21 @@ def panels(runs: Mapping[str, Training]) -> list[Panel]:
         caption = "What the rule gives to the data (horizon 0) and to the model."
         if first.weights:
             caption = "What is in force, the mean over the seeds; each of them above."
-            found += _measured(first)
-        found.append(panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows)))
-    found += _learned(runs, rows)
-    found.append(
+            drawn_panels += _measured(first)
+        drawn_panels.append(
+            panel("weights", GRADIENT, caption, partial(figures.mixture_weights, rows))
+        )
+    drawn_panels += _learned(runs, rows)
+    drawn_panels.append(
         _cells("updates", GRADIENT, rows, UPDATES, "Gradients and critic",
                "Means over the updates between two rows; norms before clipping.")
     )  # fmt: skip
     if len(runs) == 1:
-        found += training_probe.panels(first)
+        drawn_panels += training_probe.panels(first)
     caption = "Over the horizon of the model's rollouts; of a mixture, the longest that was made."
     drawn = partial(figures.update_times, times(runs))
-    found.append(panel("update-times", COST, caption, drawn))
-    return found
+    drawn_panels.append(panel("update-times", COST, caption, drawn))
+    return drawn_panels
 
 
 def _returns(
@@ -114,7 +116,7 @@ def _measured(run: Training) -> list[Panel]:
 
 def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
     """The error of the gradient that is followed, and of the models that are learned."""
-    found, first = [], next(iter(runs.values()))
+    drawn_panels, first = [], next(iter(runs.values()))
     horizons = sorted({int(run.gradients["horizon"][-1]) for run in runs.values() if run.gradients})
     where = f"h = {horizons[-1]}" if len(horizons) == 1 else "the longest horizon"
     for start, whose in (("", ""), ("dynamics_", ", the model's part")) if horizons else ():
@@ -123,13 +125,13 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
         if len(runs) == 1:
             batch = int(first.config["algorithm"]["batch"])
             drawn = partial(figures.gradient_errors, rows, start=start, batch=batch, title=title)
-            found.append(panel(f"gradient-{start}parts", ERRORS, caption, drawn))
+            drawn_panels.append(panel(f"gradient-{start}parts", ERRORS, caption, drawn))
         drawn = partial(
             figures.training_curve, rows, name=f"gradient {start}relative_mse",
             title=f"Relative MSE of the gradient at {where}{whose}",
             unit="MSE / true gradient²",
         )  # fmt: skip
-        found.append(panel(f"gradient-{start}relative", ERRORS, caption, drawn))
+        drawn_panels.append(panel(f"gradient-{start}relative", ERRORS, caption, drawn))
     roles = dict.fromkeys(
         role for run in runs.values() for role in run.config.get("model_losses", {})
     )
@@ -141,8 +143,8 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
             unit="share of variance not explained",
         )  # fmt: skip
         caption = "One step, mean over next state and reward, after every fit."
-        found.append(panel(f"model-{role}", ERRORS, caption, drawn))
-    return found
+        drawn_panels.append(panel(f"model-{role}", ERRORS, caption, drawn))
+    return drawn_panels
 
 
 def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:

@@ -57,28 +57,28 @@ def _paths(run: Training) -> list[Panel]:
 
 
 def alarms(runs: Mapping[str, Training]) -> Section:
-    """Every kind of every seed by the iteration at which it first rang, with what was told last."""
-    told: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    """Every kind of every seed by the iteration of its first alarm, with its last message."""
+    raised: dict[tuple[str, str], list[tuple[int, str]]] = {}
     for name, run in runs.items():
         for at, whose, kind, message in _told(run, name if len(runs) > 1 else ""):
-            told.setdefault((kind, whose), []).append((at, message))
-    if not told:
+            raised.setdefault((kind, whose), []).append((at, message))
+    if not raised:
         return Section(ALARMS)
-    order = sorted(told, key=lambda each: told[each][0][0])
-    items = "".join(_alarm(kind, whose, told[kind, whose]) for kind, whose in order)
+    order = sorted(raised, key=lambda each: raised[each][0][0])
+    items = "".join(_alarm(kind, whose, raised[kind, whose]) for kind, whose in order)
     body = (
-        "<p>By the iteration at which a kind first rang for a seed; it is told again only when "
-        f'twice as many have passed.</p><dl class="list">{items}</dl>'
+        "<p>By the iteration of its first alarm for a seed; a kind is reported again only when "
+        f'twice as many iterations have passed.</p><dl class="list">{items}</dl>'
     )
-    return Section(ALARMS, body=body, note=f"{len(told)} kinds", name="alarms")
+    return Section(ALARMS, body=body, note=f"{len(raised)} kinds", name="alarms")
 
 
-def _alarm(kind: str, whose: str, told: list[tuple[int, str]]) -> str:
-    first, last = f"{told[0][0]:,}", f"{told[-1][0]:,}"
-    often = f" (told {len(told)} times, last at iteration {last})" if len(told) > 1 else ""
+def _alarm(kind: str, whose: str, raised: list[tuple[int, str]]) -> str:
+    first, last = f"{raised[0][0]:,}", f"{raised[-1][0]:,}"
+    often = f" (reported {len(raised)} times, last at iteration {last})" if len(raised) > 1 else ""
     return (
         f"<dt>iteration {first}</dt><dd><strong>{escape(kind)}</strong>{escape(whose)}{often}: "
-        f"{escape(told[-1][1])}</dd>"
+        f"{escape(raised[-1][1])}</dd>"
     )
 
 

@@ -28,15 +28,15 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it cannot be read, is not JSON, or has a wrong checksum.
     """
-    found = json.loads(path.read_text())
-    if not isinstance(found, dict):
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
         raise ValueError(f"{path} is not a JSON object")
-    stated = found.pop(KEY, None)
+    stated = content.pop(KEY, None)
     if stated is None:
         warnings.warn(UNSEALED.format(path=path), Doubtful, stacklevel=2)
-    elif stated != checksum(found):
+    elif stated != checksum(content):
         raise ValueError(f"{path} has a wrong checksum")
-    return found
+    return content
 
 
 def checksum(content: Mapping[str, Any]) -> str:

@@ -101,14 +101,16 @@ def arrays(value: Any) -> dict[str, Array]:
     group: dict[str, Array] = {}
     objects: dict[str, dict[str, Any]] = {}
     for field in _fields(type(value)):
-        own, place = getattr(value, field.name), field.place
+        content, place = getattr(value, field.name), field.place
         if place.json:
-            objects.setdefault(place.json, {})[field.name] = repr(own) if place.text else own
+            objects.setdefault(place.json, {})[field.name] = (
+                repr(content) if place.text else content
+            )
         elif field.hint is int:
-            group[place.dims[0]] = counted(own, place.dims[0])
-        elif len(own) or not place.optional:
-            group |= _written(own, field)
-    group |= {name: labels([json.dumps(found)], "one") for name, found in objects.items()}
+            group[place.dims[0]] = counted(content, place.dims[0])
+        elif len(content) or not place.optional:
+            group |= _written(content, field)
+    group |= {name: labels([json.dumps(entries)], "one") for name, entries in objects.items()}
     return with_scales(group)
 
 
@@ -133,17 +135,17 @@ def table(rows: Sequence[Any], of: type) -> dict[str, Array]:
 
 def rows(of: type[T], group: Group) -> tuple[T, ...]:
     """What `table` was given."""
-    found: tuple[T, ...] = _value(_table_of(of), group)
-    return found
+    decoded_rows: tuple[T, ...] = _value(_table_of(of), group)
+    return decoded_rows
 
 
 def by_column(
-    found: Mapping[str, NDArray[Any]], units: Mapping[str, str] | None = None
+    table: Mapping[str, NDArray[Any]], units: Mapping[str, str] | None = None
 ) -> dict[str, Array]:
     """Arrays along the rows of a table, as one group."""
-    count = len(next(iter(found.values())))
+    count = len(next(iter(table.values())))
     return {"row": counted(count, "row")} | {
-        name: Array(values, ("row",), (units or {}).get(name, "")) for name, values in found.items()
+        name: Array(values, ("row",), (units or {}).get(name, "")) for name, values in table.items()
     }
 
 
@@ -213,9 +215,9 @@ def _annotated(hint: Any) -> tuple[Place, Any]:
 
 def _column_of_rows(place: Place, member: Stored) -> Column:
     """The array of one field of a dataclass that is an entry of a tuple."""
-    own = member.place
-    name, unit = (own.names or (member.name,))[0], "".join(own.units)
-    return Column(name, place.dims + own.dims, unit, member.hint, member.default)
+    inner = member.place
+    name, unit = (inner.names or (member.name,))[0], "".join(inner.units)
+    return Column(name, place.dims + inner.dims, unit, member.hint, member.default)
 
 
 def _entry(hint: Any) -> Any:
@@ -229,15 +231,15 @@ def _parts(hint: Any) -> tuple[Any, ...]:
     return get_args(entry) if get_origin(entry) in (Mapping, tuple) else ()
 
 
-def _written(own: Any, field: Stored) -> dict[str, Array]:
+def _written(value: Any, field: Stored) -> dict[str, Array]:
     columns = _columns(field)
     if members := _members(_entry(field.hint)):
-        several = [[getattr(row, member.name) for row in own] for member in members]
+        several = [[getattr(row, member.name) for row in value] for member in members]
     elif _parts(field.hint):
-        pairs = list(own.items() if isinstance(own, Mapping) else own)
+        pairs = list(value.items() if isinstance(value, Mapping) else value)
         several = [[pair[k] for pair in pairs] for k in range(len(columns))]
     else:
-        several = [own]
+        several = [value]
     return {
         column.name: Array(_array(values, column.hint), column.dims, column.unit)
         for column, values in zip(columns, several, strict=True)

@@ -42,9 +42,9 @@ def described(record: Record, *more: str) -> dict[str, Any]:
         KeyError, ValueError: one is missing, or no JSON object.
     """
     names = ("config", "environment", *more)
-    found = {name: json_object(record.attributes[name]) for name in names}
-    found["environment"] = {key: str(value) for key, value in found["environment"].items()}
-    return found
+    header = {name: json_object(record.attributes[name]) for name in names}
+    header["environment"] = {key: str(value) for key, value in header["environment"].items()}
+    return header
 
 
 @contextlib.contextmanager
@@ -57,10 +57,10 @@ def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[Non
     Raises:
         InputError: the record is of another kind, or not complete.
     """
-    found = record.attributes.get("kind")
-    if found != kind:
+    stored = record.attributes.get("kind")
+    if stored != kind:
         raise InputError(
-            f"{path} holds {found!r}, expected a {what}; `gradlab report` shows runs of every kind"
+            f"{path} holds {stored!r}, expected a {what}; `gradlab report` shows runs of every kind"
         )
     try:
         yield

@@ -105,18 +105,20 @@ class Journal:
             Failure: the disk is full, or the journal was removed: the row is not stored, everything
                 before it is, in the second case elsewhere.
         """
-        known = self.tables.get(table)
-        if known is None:
+        layout = self.tables.get(table)
+        if layout is None:
             raise InputError(f"table is {table!r}, expected one of {', '.join(self.tables)}")
-        extra = set(row) - {known.index, *known.columns}
-        if extra or known.index not in row:
-            raise InputError(f"a row of {table!r} needs {known.index!r} and has {sorted(extra)}")
+        extra = set(row) - {layout.index, *layout.columns}
+        if extra or layout.index not in row:
+            raise InputError(f"a row of {table!r} needs {layout.index!r} and has {sorted(extra)}")
         text = {
-            name: str(row[name]) for name in row if name != known.index and known.columns[name].text
+            name: str(row[name])
+            for name in row
+            if name != layout.index and layout.columns[name].text
         }
         numbers = {name: np.asarray(row[name]) for name in row if name not in text}
         for name, values in numbers.items():
-            if values.ndim and not known.takes(name, values.shape):
+            if values.ndim and not layout.takes(name, values.shape):
                 raise InputError(f"{name!r} of {table!r} has shape {values.shape}: check the row")
         self._write({"kind": "row", "table": table, "text": text}, numbers)
         self._settle()
@@ -324,17 +326,17 @@ def read(path: str | Path) -> Record:
             are of two runs.
     """
     path = Path(path)
-    found, lost = frames_at(journal_of(path))
+    frames, lost = frames_at(journal_of(path))
     if path.is_file():
         base = records.read(path)
-    elif found:
+    elif frames:
         base = Record({}, {})
     elif lost:
         raise InputError(f"{journal_of(path)} holds no whole frame: damaged or foreign")
     else:
         raise InputError(f"{path}: no such run; check the path")
     try:
-        run = merged(base, [frame for _, frame in found], path, lost)
+        run = merged(base, [frame for _, frame in frames], path, lost)
     except InputError:
         raise
     except UNREADABLE as error:
@@ -362,10 +364,10 @@ def kind(path: str | Path) -> str:
 def _opened_as(place: Path) -> str | None:
     """The kind that the first frame of a journal names; None without one."""
     try:
-        found = journal_frames.decode(place.read_bytes())
+        frames = journal_frames.decode(place.read_bytes())
     except FileNotFoundError:
         return None
-    headers = (frame.header for _, frame in found)
+    headers = (frame.header for _, frame in frames)
     first = next((each for each in headers if each.get("kind") == "open"), {})
     named = first.get("attributes")
     return str(named.get("kind")) if isinstance(named, dict) else None
@@ -395,9 +397,9 @@ def fold(path: str | Path, last: int) -> None:
     path = real(Path(path))
     with alone_in(path.parent):
         whole, _ = frames_at(journal_of(path))
-        found = [frame for _, frame in whole if int(frame.header.get("n", 0)) <= last]
+        frames = [frame for _, frame in whole if int(frame.header.get("n", 0)) <= last]
         base = records.read(path) if path.is_file() else Record({}, {})
-        records.write(path, merged(base, found, path), overwrite=True)
+        records.write(path, merged(base, frames, path), overwrite=True)
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

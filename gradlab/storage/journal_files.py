@@ -43,13 +43,13 @@ def frames_at(place: Path) -> tuple[list[tuple[int, Frame]], int]:
         data = place.read_bytes()
     except FileNotFoundError:
         return [], 0
-    found = list(journal_frames.decode(data))
-    tail = data[found[-1][0] if found else 0 :]
-    return found, int(not journal_frames.torn(tail))
+    frames = list(journal_frames.decode(data))
+    tail = data[frames[-1][0] if frames else 0 :]
+    return frames, int(not journal_frames.torn(tail))
 
 
-def last_sequence(found: Sequence[tuple[int, Frame]]) -> int:
-    return max((int(frame.header.get("n", 0)) for _, frame in found), default=0)
+def last_sequence(frames: Sequence[tuple[int, Frame]]) -> int:
+    return max((int(frame.header.get("n", 0)) for _, frame in frames), default=0)
 
 
 def size_of(path: Path) -> int:

@@ -64,8 +64,8 @@ def torn(tail: bytes) -> bool:
     """
     if len(tail) < HEAD.size:
         return MAGIC.startswith(tail[: len(MAGIC)])
-    magic, length, _, own = HEAD.unpack_from(tail)
-    sound = magic == MAGIC and zlib.crc32(tail[: HEAD.size - LENGTH.size]) == own
+    magic, length, _, checksum = HEAD.unpack_from(tail)
+    sound = magic == MAGIC and zlib.crc32(tail[: HEAD.size - LENGTH.size]) == checksum
     return sound and HEAD.size + int(length) > len(tail)
 
 
@@ -73,8 +73,9 @@ def _frame_at(data: bytes, at: int) -> tuple[int, Frame | None]:
     start = at + HEAD.size
     if start > len(data):
         return at, None
-    _, length, check, own = HEAD.unpack_from(data, at)
-    if zlib.crc32(data[at : at + HEAD.size - LENGTH.size]) != own or start + length > len(data):
+    _, length, check, head_checksum = HEAD.unpack_from(data, at)
+    intact = zlib.crc32(data[at : at + HEAD.size - LENGTH.size]) == head_checksum
+    if not intact or start + length > len(data):
         return at, None
     payload = data[start : start + length]
     if zlib.crc32(payload) != check:

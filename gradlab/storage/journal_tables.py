@@ -57,19 +57,19 @@ class Table:
             return False
 
 
-def run_of(attributes: Mapping[str, Attribute], found: Sequence[Frame], path: Path) -> str | None:
+def run_of(attributes: Mapping[str, Attribute], frames: Sequence[Frame], path: Path) -> str | None:
     """The id of the one run that a file and its journal are of; None where both are older.
 
     Raises:
         InputError: they are of two runs, since one of them was replaced.
     """
-    opened = [frame.header for frame in found if frame.header.get("kind") == "open"]
+    opened = [frame.header for frame in frames if frame.header.get("kind") == "open"]
     named = {header["attributes"].get(RUN) for header in opened} - {None}
-    known = attributes.get(RUN)
+    run_id = attributes.get(RUN)
     # A journal that was begun beside an older file says so, until its first fold names that, too.
     stranger = bool(attributes and named) and not any(header.get(OLDER) for header in opened)
-    ids = named if known is None else {*named, known}
-    if len(ids) > 1 or (known is None and stranger):
+    ids = named if run_id is None else {*named, run_id}
+    if len(ids) > 1 or (run_id is None and stranger):
         raise InputError(
             f"{path} and {path.name}.journal are of two runs, one was replaced: put the right file "
             f"back, or move the journal away to read the file alone"
@@ -77,7 +77,7 @@ def run_of(attributes: Mapping[str, Attribute], found: Sequence[Frame], path: Pa
     return str(ids.pop()) if ids else None
 
 
-def merged(base: Record, found: Sequence[Frame], path: Path, lost: int = 0) -> Record:
+def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> Record:
     """`base` with every frame that it does not hold yet.
 
     Args:
@@ -87,18 +87,18 @@ def merged(base: Record, found: Sequence[Frame], path: Path, lost: int = 0) -> R
         InputError: neither says which tables there are, or they are of two runs. KeyError,
             TypeError, ValueError and the like where a foreign file made it so far.
     """
-    run_of(base.attributes, found, path)
+    run_of(base.attributes, frames, path)
     attributes = dict(base.attributes)
     folded = int(attributes.get("folded", 0))
     fresh = sorted(
-        (frame for frame in found if int(frame.header.get("n", 0)) > folded),
+        (frame for frame in frames if int(frame.header.get("n", 0)) > folded),
         key=lambda frame: int(frame.header["n"]),
     )
     tables: dict[str, Table] = {}
     if "tables" in attributes:
         tables = {k: _table(plain) for k, plain in json.loads(str(attributes["tables"])).items()}
     rows: dict[str, list[Frame]] = {}
-    for frame in found:
+    for frame in frames:
         if frame.header.get("kind") == "open":
             tables |= opened_tables(frame)
     for frame in fresh:

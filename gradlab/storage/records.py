@@ -66,9 +66,9 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
 def _check_length(path: Path) -> None:
     """Of the names in a path, in bytes, as file systems count them."""
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
-    own, whole = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
-    if own + BESIDE > NAME or longest > NAME or whole + BESIDE > PATH:
-        shown = str(path) if whole < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
+    name_length, path_length = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
+    if name_length + BESIDE > NAME or longest > NAME or path_length + BESIDE > PATH:
+        shown = str(path) if path_length < 100 else f"{str(path)[:40]}…{str(path)[-40:]}"
         raise InputError(
             f"output {shown} is too long: names take up to {NAME - BESIDE} bytes here, paths "
             f"{PATH - BESIDE}; choose a shorter one"
@@ -103,10 +103,10 @@ def read(path: str | Path) -> Record:
     path = Path(path)
     with readable(path):
         origin = untrusted.origin(path)
-        found = read_here(path) if origin == "own" else untrusted.record(path)
+        record = read_here(path) if origin == "own" else untrusted.record(path)
     if origin == "unsealed":
         untrusted.warn(path)
-    return found
+    return record
 
 
 def attributes(path: str | Path) -> dict[str, Attribute]:

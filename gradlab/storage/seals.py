@@ -45,28 +45,28 @@ def origin(path: Path) -> Origin | None:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END) - SIZE
         file.seek(max(size, 0))
-        found = file.read(SIZE)
-        if len(found) < SIZE or not found.startswith(MAGIC):
+        ending = file.read(SIZE)
+        if len(ending) < SIZE or not ending.startswith(MAGIC):
             return "unsealed"
-        statement, mark = found[: SEALED.size], found[SEALED.size :]
-        _, known, length = SEALED.unpack(statement)
+        statement, mark = ending[: SEALED.size], ending[SEALED.size :]
+        _, checksum, length = SEALED.unpack(statement)
         file.seek(0)
-        if length != size or check(file, size) != known:
+        if length != size or check(file, size) != checksum:
             return None
     return "own" if mark == _mark(statement) else "foreign"
 
 
 def check(file: io.BufferedIOBase, size: int) -> int:
     """Of the next `size` bytes, to a whole block filled up with zeros."""
-    found, words = 0, np.zeros((ROWS, COLUMNS), dtype="<u8")
+    checksum, words = 0, np.zeros((ROWS, COLUMNS), dtype="<u8")
     block = words.data.cast("B")
     while size > 0 and (got := file.readinto(block[:size])):
         words.reshape(-1).view(np.uint8)[got:] = 0
         # einsum adds along rows in half the time of sum(1).
         for sums in (words.sum(0), np.einsum("ij->i", words)):
-            found = zlib.crc32(sums.tobytes(), found)
+            checksum = zlib.crc32(sums.tobytes(), checksum)
         size -= got
-    return found
+    return checksum
 
 
 def _mark(statement: bytes) -> bytes:

@@ -34,10 +34,10 @@ def origin(path: Path) -> seals.Origin:
     Raises:
         InputError: it is not what was written. OSError: it cannot be read.
     """
-    found = seals.origin(path)
-    if found is None:
+    kept = seals.origin(path)
+    if kept is None:
         raise InputError(f"{path} is damaged (its checksum is wrong): restore it or make it again")
-    return found
+    return kept
 
 
 def warn(path: Path) -> None:
@@ -51,12 +51,12 @@ def record(path: Path) -> Record:
     Raises:
         InputError: as `records.read`, or the child died. OSError: there is no process for it.
     """
-    found = [frame for _, frame in journal_frames.decode(_passed_on("record", path))]
-    if not found or found[-1].header.get("kind") != "end":
+    frames = [frame for _, frame in journal_frames.decode(_passed_on("record", path))]
+    if not frames or frames[-1].header.get("kind") != "end":
         raise InputError(f"{path} is not a readable HDF5 file: damaged or foreign")
-    if "refused" in found[-1].header:
-        raise InputError(str(found[-1].header["refused"]))
-    return _from_frames(found)
+    if "refused" in frames[-1].header:
+        raise InputError(str(frames[-1].header["refused"]))
+    return _from_frames(frames)
 
 
 @contextlib.contextmanager
@@ -69,11 +69,11 @@ def tried(path: Path, expected: bool) -> Iterator[seals.Origin]:
     Raises:
         InputError: it is not what was written, or its reader died. OSError: it cannot be read.
     """
-    found = origin(path)
-    if found != "own":
+    source = origin(path)
+    if source != "own":
         _passed_on("all", path)
-    yield found
-    if expected and found == "unsealed":
+    yield source
+    if expected and source == "unsealed":
         warn(path)
 
 
@@ -95,9 +95,9 @@ def _passed_on(what: str, path: Path) -> bytes:
     return child.stdout
 
 
-def _frames_of(found: Record) -> Iterator[bytes]:
-    yield journal_frames.encode({"kind": "run", "attributes": dict(found.attributes)}, {})
-    for group, arrays in found.groups.items():
+def _frames_of(run: Record) -> Iterator[bytes]:
+    yield journal_frames.encode({"kind": "run", "attributes": dict(run.attributes)}, {})
+    for group, arrays in run.groups.items():
         yield journal_frames.encode({"kind": "group", "group": group}, {})
         for name, array in arrays.items():
             about = {"group": group, "name": name, "dims": array.dims, "unit": array.unit}
@@ -108,14 +108,14 @@ def _frames_of(found: Record) -> Iterator[bytes]:
                 yield journal_frames.encode({"kind": "array", **about}, {"values": array.values})
 
 
-def _from_frames(found: list[Frame]) -> Record:
+def _from_frames(frames: list[Frame]) -> Record:
     groups: dict[str, dict[str, Array]] = {}
-    for frame in found[1:-1]:
+    for frame in frames[1:-1]:
         about, arrays = frame.header, groups.setdefault(frame.header["group"], {})
         if about["kind"] == "array":
             values = _texts(about) if "text" in about else frame.arrays["values"].copy()
             arrays[about["name"]] = Array(values, tuple(about["dims"]), about["unit"])
-    return Record(found[0].header["attributes"], groups)
+    return Record(frames[0].header["attributes"], groups)
 
 
 def _texts(about: Any) -> Any:
@@ -139,10 +139,10 @@ def _read_all(path: Path) -> None:
 
     most = 100 * path.stat().st_size  # bytes of an array: more would be a bomb
 
-    def visit(name: str, found: Any) -> None:
-        dict(found.attrs)
-        if isinstance(found, h5py.Dataset) and found.size * found.dtype.itemsize <= most:
-            found[()]
+    def visit(name: str, item: Any) -> None:
+        dict(item.attrs)
+        if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize <= most:
+            item[()]
 
     with contextlib.suppress(Exception), h5py.File(path, "r", locking=False) as file:
         file.visititems(visit)

@@ -107,8 +107,8 @@ def judge_first(
     nothing is known against them, and their distance is NaN."""
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
-    whole, own = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
-    norm, error = _norm_and_error(whole, own, len(starts.states), group_count(starts.group))
+    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
+    norm, error = _norm_and_error(whole, squares, len(starts.states), group_count(starts.group))
     if differences is None:
         unknown = torch.full_like(norm, torch.nan)
         pair = unknown, unknown
@@ -130,14 +130,14 @@ def norm_and_error(G: Tensor, starts: Starts) -> tuple[Tensor, Tensor]:
     _, inverse = np.unique(starts.group.cpu().numpy(), return_inverse=True)
     groups = group_count(starts.group)
     sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
-    whole, own = sums.sum(dim=0).square().sum(), sums.square().sum()
-    return _norm_and_error(whole, own, len(G), groups)
+    whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum()
+    return _norm_and_error(whole, squares, len(G), groups)
 
 
-def _norm_and_error(whole: Tensor, own: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
+def _norm_and_error(whole: Tensor, squares: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
     """From |Σ G|² and Σ_groups |Σ_group G|²."""
     square = whole / n**2
-    variance = (own / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
+    variance = (squares / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
     return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
 
 

@@ -42,5 +42,5 @@ def running(name: str, remedy: Callable[[str], str] | None = None) -> Iterator[N
 def _place(error: Exception) -> str:
     """The innermost line of the traceback that belongs to no package."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [each for each in frames if not each.filename.startswith(_INSTALLED)]
-    return f"; {own[-1].filename}, line {own[-1].lineno}" if own else ""
+    users = [each for each in frames if not each.filename.startswith(_INSTALLED)]
+    return f"; {users[-1].filename}, line {users[-1].lineno}" if users else ""

@@ -56,18 +56,18 @@ def load_made(name: str) -> Any:
     Raises:
         InputError: as `load_object`, or the function fails.
     """
-    found = load_object(name)
-    if not (inspect.isroutine(found) or inspect.isclass(found)):
-        return found
+    target = load_object(name)
+    if not (inspect.isroutine(target) or inspect.isclass(target)):
+        return target
     try:
-        inspect.signature(found).bind()
+        inspect.signature(target).bind()
     except (TypeError, ValueError):
-        if inspect.isclass(found):
+        if inspect.isclass(target):
             raise InputError(
                 f"{name} is a class that needs arguments: name a function that makes one"
             ) from None
-        return found
-    return called(name, found)
+        return target
+    return called(name, target)
 
 
 def called(name: str, function: Callable[..., Any], **settings: object) -> Any:

@@ -31,7 +31,7 @@ def document() -> str:
 <dl class="facts" id="facts"></dl>
 </header>
 <section id="state" aria-label="State">
-<p id="told"><span id="phase" role="status">asking …</span> <span id="age"></span></p>
+<p id="told"><span id="phase" role="status">connecting …</span> <span id="age"></span></p>
 <p id="far" hidden><progress id="bar" max="1" aria-label="Share of the run"></progress>
 <span id="count"></span></p>
 </section>

@@ -92,7 +92,7 @@ def test_the_page_leads_from_verdict_to_price(browser: Any, run: ProbeRun, page:
 
 def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(browser: Any, page: Path) -> None:
     text = opened_in(browser, page).locator("#alarms").inner_text()
-    first, second = text.index("dead inputs (told 2 times"), text.index("saturated actor: ")
+    first, second = text.index("dead inputs (reported 2 times"), text.index("saturated actor: ")
     assert first < second
     assert "step 499" in text and "last at step 999" in text and "step 1,199" in text
 

@@ -177,7 +177,7 @@ def test_a_signal_that_may_be_nothing_is_undecided(tmp_path):
     told = sentences(training(path))
     assert not told["signal"].decided
     assert "undecided for seed 5 (at most 0.34)" in told["signal"].text
-    assert "no alarm rang" in told["alarms"].text
+    assert "no alarm was raised" in told["alarms"].text
 
 
 def test_a_budget_that_allowed_no_measurement_is_told(run):
@@ -195,7 +195,7 @@ def test_the_page_shows_the_probe_in_sections_of_its_own(run):
     assert "probe-paths" in ours and len({each.name for each in drawn}) == len(drawn)
     assert all(each.section.startswith("Gradients while it trained: ") for each in ours.values())
     page = render(training_page.several({"mpg-v2": found}, "title"))
-    often = "(told 2 times, last at iteration 200)"
+    often = "(reported 2 times, last at iteration 200)"
     told = f"saturated actor</strong> (seed 5) {often}: saturated actor &lt;b&gt;"
     assert page.count(told) == 1
     assert page.count("horizon never rolled out</strong>: ") == 1
@@ -206,7 +206,7 @@ def test_runs_side_by_side_tell_whose_alarm_it_is(run):
     found = training(run)
     runs = {"a": found, "b": replace(found, probes={})}
     assert not any(each.name.startswith("probe") for each in training_page.panels(runs))
-    assert "</strong> (a, seed 5) (told 2 times" in training_probe.alarms(runs).body
+    assert "</strong> (a, seed 5) (reported 2 times" in training_probe.alarms(runs).body
 
 
 def test_a_run_is_read_while_its_probe_has_no_row_yet(tmp_path):

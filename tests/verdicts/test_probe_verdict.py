@@ -52,7 +52,7 @@ def test_every_number_on_the_task_has_its_interval_and_n(path: Path) -> None:
 
 def test_without_rows_nothing_is_said(path: Path) -> None:
     (only,) = verdict(load(written(path, {})))
-    assert only.text.startswith("No alarm rang in 0 updates")
+    assert only.text.startswith("No alarm was raised in 0 updates")
 
 
 def test_without_a_task_nothing_is_said_of_it(path: Path) -> None:
@@ -65,7 +65,7 @@ def test_alarms_are_counted_by_kind_with_their_first_step(path: Path) -> None:
     rows = [alarm(0, 100, "noise"), alarm(1, 150), alarm(2, 200, "noise")]
     found = said(path, "alarms", alarms=rows)
     assert found.text == (
-        "2 kinds of alarm rang, first: noise (step 99, 2 times), saturated actor (step 149)."
+        "2 kinds of alarm raised, first: noise (step 99, 2 times), saturated actor (step 149)."
     )
 
 

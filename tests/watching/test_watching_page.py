@@ -29,7 +29,7 @@ def shown(browser, path, scheme="light", width=1200):
         tab.on("console", lambda message: seen.append(message.text))
         tab.on("pageerror", lambda error: seen.append(str(error)))
         tab.goto(served.url)
-        tab.wait_for_selector("#phase:not(:text('asking'))")
+        tab.wait_for_selector("#phase:not(:text('connecting'))")
         yield tab, [each for each in seen if not each.startswith("data:")]
         tab.close()
         served.shutdown()

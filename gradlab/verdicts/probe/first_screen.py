@@ -50,7 +50,7 @@ def _faulty(run: ProbeRun, kinds: Counter[str], rest: tuple[Sentence, ...]) -> S
     if worst != first:
         text += f" The first fault was another: {first}, at step {_step(at, names, first)}."
     more = len(kinds) - len({first, worst})
-    text += f" {more} more kind{'s' * (more > 1)} of alarm rang." if more else ""
+    text += f" {more} more kind{'s' * (more > 1)} of alarm." if more else ""
     count = Fact("kinds of alarm", str(len(kinds)), "Kinds in the table alarms of the run.")
     facts = (count, *_finite(run), *_cosine(run))
     sure = f"{sum(kinds.values())} alarms in {run.updates:,} updates"
@@ -142,5 +142,5 @@ def _cosine(run: ProbeRun) -> list[Fact]:
 def _spent(run: ProbeRun) -> list[Fact]:
     if not isfinite(run.spent):
         return []
-    how = f"Seconds of the probe over all that have passed; each alarm rings falsely in {ALPHA:.0%}"
+    how = f"Seconds of the probe over all that have passed; each alarm is false in {ALPHA:.0%}"
     return [Fact("of the time went to the probe", percent(run.spent), f"{how} of runs.")]

@@ -39,8 +39,8 @@ def verdict(run: ProbeRun) -> list[Sentence]:
 def _alarms(run: ProbeRun) -> Sentence:
     kinds = Counter(str(each) for each in run.alarms.get("alarm", ()))
     if not kinds:
-        risk = f"each would ring with {percent(ALPHA)} over a whole run without a fault"
-        return Sentence("alarms", True, f"No alarm rang in {run.updates:,} updates ({risk}).")
+        risk = f"each is raised in {percent(ALPHA)} of whole runs without a fault"
+        return Sentence("alarms", True, f"No alarm was raised in {run.updates:,} updates ({risk}).")
     names, at = run.alarms["alarm"], run.alarms["step"]
     first = {kind: int(at[list(names).index(kind)]) for kind in kinds}
     told = ", ".join(
@@ -48,7 +48,7 @@ def _alarms(run: ProbeRun) -> Sentence:
         for kind, n in kinds.items()
     )
     many = "1 kind of alarm" if len(kinds) == 1 else f"{len(kinds)} kinds of alarm"
-    return Sentence("alarms", True, f"{many} rang, first: {told}.")
+    return Sentence("alarms", True, f"{many} raised, first: {told}.")
 
 
 def _lost(run: ProbeRun) -> Sentence | None:

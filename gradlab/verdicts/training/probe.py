@@ -36,14 +36,14 @@ def _alarms(run: Training, name: str) -> Sentence:
             kinds.setdefault(str(kind), {})[seed] = None
             first[str(kind)] = min(int(at), first.get(str(kind), int(at)))
     if not kinds:
-        text = f"{name}: no alarm rang (each would with {percent(ALPHA)} in a sound seed's run)."
+        text = f"{name}: no alarm was raised (each is in {percent(ALPHA)} of sound runs)."
         return Sentence("alarms", True, text)
     listing = "; ".join(
         f"{kind} ({_seeds(tuple(kinds[kind]), len(run.seeds))}, first at iteration {first[kind]:,})"
         for kind in sorted(kinds, key=lambda kind: first[kind])
     )
     many = "1 kind of alarm" if len(kinds) == 1 else f"{len(kinds)} kinds of alarm"
-    return Sentence("alarms", True, f"{name}: {many} rang: {listing}.")
+    return Sentence("alarms", True, f"{name}: {many} raised: {listing}.")
 
 
 def _seeds(about: tuple[str, ...], count: int) -> str:
