@@ -5,7 +5,8 @@
 
 Shares of the squared bias are Shapley's (`statistics.shapley`): causes are not additive, so a
 share may be negative, where curing that part alone would let another one's error out. `first` is
-what curing a part does while all others stay wrong, `last` what it does once they are right.
+what curing a part does while all others stay wrong, `last` what it does once they are right;
+`replacement` is the one part, or the two, whose cure takes off most.
 Each cause's share splits on over entries of its blocks and over steps (`gradients.substitution`).
 """
 
@@ -94,6 +95,20 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Replacement:
+    """The cure of one or two causes that takes most off the total per cause, all others staying.
+
+    Attributes:
+        part: what it takes off; its interval holds although it was chosen among all.
+        rivals: cures that may take off more per cause, the likeliest first.
+    """
+
+    causes: tuple[str, ...]
+    part: Part
+    rivals: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Account:
     """Where the squared bias of one estimator at one horizon comes from.
 
@@ -108,6 +123,7 @@ class Account:
         steps: one part per cause and step that is not exactly 0.
         cancelling: causes whose share is clear of 0 and larger than `CANCELLING` times the upper
             end of the total: others undo it, and curing one alone may make things worse.
+        replacement: what to mend first; None with fewer than three groups of starts.
     """
 
     estimator: str
@@ -122,6 +138,7 @@ class Account:
     inputs: tuple[Part, ...]
     steps: tuple[Step, ...]
     cancelling: tuple[str, ...]
+    replacement: Replacement | None
 
     def share(self, cause: str) -> Part:
         """The Shapley share of one cause."""
@@ -180,9 +197,10 @@ class Attribution:
         For `figures.ledger`, `figures.entries`, `figures.error_steps`, `figures.variance_sources`.
 
         Columns: account ("bias" or "variance"), kind ("total", "shapley", "first", "last", "entry",
-        "output", "input", "step", "source", "critics"), estimator, horizon, cause (also a source,
-        or the coordinate of an output or input), block, output, input, step, and the part's value,
-        se, ci_low, ci_high, fraction, fraction_low, fraction_high.
+        "output", "input", "step", "replacement", "source", "critics"), estimator, horizon, cause
+        (also a source, the coordinate of an output or input, or "A + B" of a replacement), block,
+        output, input, step, and the part's value, se, ci_low, ci_high, fraction, fraction_low,
+        fraction_high.
         """
         grid = list(_grid(self.state_names, self.action_names))
         rows = [row for each in self.bias for row in _bias_rows(each, grid)]
@@ -218,6 +236,8 @@ def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
         yield _row("bias", "entry", *at, found.get(place, _nothing(account))) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
+    if account.replacement is not None:
+        yield _row("bias", "replacement", *at, account.replacement.part)
 
 
 def _nothing(account: Account) -> Part:

@@ -13,11 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradlab.errors import InputError
-from gradlab.runs.attribution import CANCELLING, Account, Attribution, Entry, Part, Spread, Step
+from gradlab.runs.attribution import (
+    CANCELLING,
+    Account,
+    Attribution,
+    Entry,
+    Part,
+    Replacement,
+    Spread,
+    Step,
+)
 from gradlab.runs.profile import Profile, check_profile
 from gradlab.runs.substitutions import Label, SubstitutionResults
-from gradlab.statistics.intervals import interval
+from gradlab.statistics.intervals import LEVEL, interval
 from gradlab.statistics.moments import Estimate
+from gradlab.statistics.replacements import BestReplacement, best_replacement
 from gradlab.statistics.shapley import fraction_interval, share_interval, shares
 
 Floats = NDArray[np.float64]
@@ -53,7 +63,8 @@ attribution = attribute  # by the noun
 def _account(results: SubstitutionResults, cell: int) -> Account:
     """Everything about one game."""
     estimator, horizon = results.coalitions.cells[cell]
-    split = shares(results.coalitions.game(cell))
+    game = results.coalitions.game(cell)
+    split = shares(game)
     whole = _whole(split.total)
 
     def parts(several: Sequence[Estimate]) -> tuple[Part, ...]:
@@ -94,7 +105,15 @@ def _account(results: SubstitutionResults, cell: int) -> Account:
             for each in shapley
             if each.clear and abs(each.value) > CANCELLING * whole.high
         ),
+        replacement=_replacement(best_replacement(game), split.total),
     )
+
+
+def _replacement(best: BestReplacement | None, total: Estimate) -> Replacement | None:
+    if best is None:
+        return None
+    name = " + ".join(best.players)
+    return Replacement(best.players, _part(name, best.taken_off, total, best.level), best.rivals)
 
 
 def _spread(profile: Profile, results: SubstitutionResults, cell: int) -> Spread:
@@ -127,8 +146,8 @@ def _whole(total: Estimate, quantity: str = "bias2") -> Part:
     return Part("total", total.value, ends.se, ends.low, ends.high, 1.0, 1.0, 1.0)
 
 
-def _part(name: str, share: Estimate, total: Estimate) -> Part:
-    plain, of_total = share_interval(share), fraction_interval(share, total)
+def _part(name: str, share: Estimate, total: Estimate, level: float = LEVEL) -> Part:
+    plain, of_total = share_interval(share, level), fraction_interval(share, total, level)
     unknown = of_total.low == -np.inf
     fraction = np.nan if unknown else share.value / total.value
     ends = (plain.se, plain.low, plain.high, fraction, of_total.low, of_total.high)

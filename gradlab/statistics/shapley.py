@@ -21,7 +21,7 @@ from math import comb
 import numpy as np
 
 from gradlab.errors import InputError
-from gradlab.statistics.intervals import Interval, jackknife_se, skewness_corrected
+from gradlab.statistics.intervals import LEVEL, Interval, jackknife_se, skewness_corrected
 from gradlab.statistics.moments import Array, Estimate, PairSums, pair_mean
 
 MOST = 6  # players: every set is tried
@@ -139,17 +139,17 @@ def fraction(share: Estimate, total: Estimate) -> Estimate:
         return Estimate(float(value), share.left_out / total.left_out)
 
 
-def share_interval(share: Estimate) -> Interval:
-    """The 95% interval of a share, either sign."""
+def share_interval(share: Estimate, level: float = LEVEL) -> Interval:
+    """The interval of a share, either sign, each end at this level: 97.5% for a 95% one."""
     if not (np.isfinite(share.value) and np.isfinite(share.left_out).all()):
         return Interval(np.nan, np.nan, np.nan, "undefined: overflows")
-    low, high = skewness_corrected(share)
+    low, high = skewness_corrected(share, level)
     return Interval(low, high, jackknife_se(share.left_out), METHOD)
 
 
-def fraction_interval(share: Estimate, total: Estimate) -> Interval:
-    """The 95% interval of share / total; unknown where the total itself may be 0."""
+def fraction_interval(share: Estimate, total: Estimate, level: float = LEVEL) -> Interval:
+    """The interval of share / total; unknown where the total itself may be 0."""
     whole = share_interval(total)
     if not whole.low > 0:
         return Interval(-np.inf, np.inf, np.nan, "undefined: the total is lost in noise")
-    return share_interval(fraction(share, total))
+    return share_interval(fraction(share, total), level)

@@ -40,7 +40,19 @@ def account(horizon, name="model", lost=False):
     steps = tuple(Step("A", t, part("step", 1.0 * t, total, lost)) for t in range(horizon))
     whole = Part("total", total, 0.1, 0.0 if lost else 0.8, 1.2, 1.0, 1.0, 1.0)
     return Account(
-        name, horizon, whole, lost, shapley, shapley, shapley, (entry, down), (), (), steps, ()
+        name,
+        horizon,
+        whole,
+        lost,
+        shapley,
+        shapley,
+        shapley,
+        (entry, down),
+        (),
+        (),
+        steps,
+        (),
+        None,
     )
 
 

@@ -18,6 +18,7 @@ from gradlab.runs.attribution import CANCELLING, CAUSES, SOURCES
 from gradlab.statistics.shapley import shares
 from gradlab.truth.lqr import ExactCritic
 from gradlab.verdicts.attribution.sentences import sentences
+from gradlab.verdicts.measurement.sources import source
 from tests.runs.planted_attribution import GAMMA, WEIGHT, A, B, H, policy, task
 
 MODEL_CAUSES = ("states", "A", "B")
@@ -160,6 +161,11 @@ def test_causes_that_cancel_are_named():
     assert critic == pytest.approx(1 - account.share("B").fraction, abs=1e-3)
     assert "B" in account.cancelling and "critic_s" in account.cancelling
     assert any("Causes cancel in the mixed" in s.text for s in sentences(attribution, profile))
+    first = {part.name: part.fraction for part in account.first}
+    assert first["B"] == pytest.approx((0.01 - 0.2025) / 0.01)  # curing it alone: 20 times worse
+    (advice,) = (s for s in source(profile, attribution, "mixed"))
+    assert "Mend the model's derivatives first" not in advice.text
+    assert "∂f/∂a alone raises it by 1925%" in advice.text
     assert not attribution.account("mixed", H).cancelling  # where the critic hardly counts
     for each in attribution.bias:
         for part in each.shapley:

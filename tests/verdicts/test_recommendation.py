@@ -74,6 +74,27 @@ def test_the_papers_case_is_told_in_one_sentence_each():
     assert found.figure == "gain"
 
 
+def test_what_was_measured_only_with_the_states_replaced_is_advised_only_with_them():
+    """Derivatives cost most, but with the simulator's states alone the gain falls to 50%."""
+    gains = {"data": [0.1], "model_all": [0.1, 0.6, 0.6, 0.6, 0.6, 0.6]}
+    jointly = {"mixed_all": [0.1] + [0.5] * 5, "true_dynamics_all": [0.1] + [0.9] * 5}
+    found = screen(gains | jointly)
+    assert found.headline.endswith(
+        "Mend the model's states and derivatives first: with the simulator's, 90%."
+    )
+    assert "more by mending the model's derivatives after the model's states" in {
+        number.label for number in found.numbers
+    }
+
+
+def test_a_critic_that_spoils_the_simulators_gradient_too_is_named_by_what_that_gains():
+    model = {"model_all": [0.1, 0.6, 0.6, 0.6, 0.6, 0.6]}
+    found = screen(
+        {"data": [0.1], **model, "mixed_all": [0.62] * 6, "true_dynamics_all": [0.65] * 6}
+    )
+    assert found.headline.endswith("The critic costs most: with the simulator for the model, 65%.")
+
+
 @pytest.mark.parametrize("se", [0.005, 0.03, 0.1, 0.4, 2.0])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_before_the_figure_stand_few_words_and_numbers(se, sign):

@@ -8,7 +8,7 @@ from gradlab.runs.attribution import CAUSES, Account, Attribution, Part
 from gradlab.runs.check_results import no_gradient
 from gradlab.runs.decision_rules import judged_estimator
 from gradlab.runs.profile import Profile
-from gradlab.verdicts.measurement.sources import MEND
+from gradlab.verdicts.measurement.sources import causes_text, mended
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, percent, two
@@ -37,15 +37,22 @@ def _told(account: Account, starts: int) -> tuple[str, Light, str]:
     if account.lost:
         text = f"Mend nothing yet: {what} is not distinguishable from zero."
         return text, "choose", f"not shown ({starts} starts)"
-    if account.cancelling:
-        names = " and ".join(CAUSES[cause] for cause in account.cancelling[:2])
-        return f"Mend no cause alone: {names} cancel in {what}.", "choose", "shown to cancel"
-    top, second = sorted(account.shapley, key=lambda part: -part.value)[:2]
-    if top.clear and top.low > second.high:
-        text = f"Mend {MEND[top.name]} first: {CAUSES[top.name]} makes most of {what}."
-        return text, "act", f"sure ({_ends(top)} of it)"
-    text = f"Mend {CAUSES[top.name]} or {CAUSES[second.name]} first: which makes more is open."
-    return text, "choose", f"not shown ({starts} starts)"
+    best, shown = account.replacement, f"{starts} starts"
+    if best is None or not best.part.clear:
+        text = f"Mend nothing yet: no replacement is shown to lower {what}."
+        return text, "choose", f"not shown ({shown})"
+    if best.part.high <= 0:
+        text = f"Mend no one or two causes of {what}: none of these replacements lowers it."
+        return text, "choose", f"shown ({shown})"
+    part = best.part
+    text = (
+        f"Mend {mended(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
+        f"by {percent(part.fraction)}."
+    )
+    if best.rivals:
+        rivals = " or ".join(map(causes_text, best.rivals[:2]))
+        return text, "choose", f"shown ({_ends(part)}); not excluded as better: {rivals}"
+    return text, "act", f"sure ({_ends(part)})"
 
 
 def _facts(account: Account, starts: int) -> tuple[Fact, ...]:

@@ -2,7 +2,8 @@
 
     use         the own gradient of largest gain, with the horizons that gain nine tenths of it
     not         its horizons that lower the return, and the critic alone where that does
-    mend        the costliest of states, derivatives and critic, and what is gained without it
+    mend        the costliest of states, derivatives and critic, with those that were replaced
+                before it was measured, and what is gained without them
     light       "act" where no other action may be better, "choose" where one may, "none" where
                 there is no truth, no gain is shown, a check contradicts, or nothing can be decided
 
@@ -11,6 +12,7 @@ Everything is decided from `Facts`; a headline has at most 60 words and 8 number
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from gradlab.runs.realised import Disagreement
@@ -123,12 +125,23 @@ def _first_to_mend(facts: Facts, best: Number) -> str:
     if not causes:
         return ""
     cause = max(causes, key=lambda each: causes[each])
-    reached = facts.gains[facts.best].clipped + causes[cause]
+    cells, replaced = _replacements(facts.best)
+    before = replaced[: replaced.index(cause)]
+    last = cause == replaced[-1]
+    reached = 1.0 if last else facts.gains[cells[len(before) + 1]].clipped
     if causes[cause] < WORTH or not reached > best.high:
         return ""
+    if cause == CRITIC and before:
+        left = share(facts.gains[cells[-1]].clipped)
+        return f"The critic costs most: with the simulator for the model, {left}."
     if cause == CRITIC:
         return f"Mend {cause} first."
-    return f"Mend {cause} first: with the simulator's, {share(reached)}."
+    return f"Mend {_jointly(before, cause)} first: with the simulator's, {share(reached)}."
+
+
+def _jointly(before: Sequence[str], cause: str) -> str:
+    """The model's states and derivatives, where these were measured with those replaced only."""
+    return " and ".join((*before, cause.removeprefix("the model's ") if before else cause))
 
 
 def _light(facts: Facts) -> Light:
@@ -319,27 +332,35 @@ def _mend(facts: Facts, cell: Cell) -> Fact | None:
     if not causes:
         return None
     cause = max(causes, key=lambda each: causes[each])
+    before = _replacements(cell)[1]
+    before = before[: before.index(cause)]
+    after = f" after {before[0]}" if len(before) == 1 else " after the model" if before else ""
     how = "gain with the simulator in its place, less the gain without, at the same horizon"
-    return Fact(f"more by mending {cause}", f"{100 * causes[cause]:.0f} points", how)
+    return Fact(f"more by mending {cause}{after}", f"{100 * causes[cause]:.0f} points", how)
 
 
 def losses(facts: Facts, cell: Cell) -> dict[str, float]:
     """What states, derivatives and critic cost a gradient, as shares of the possible gain.
 
-    The simulator takes the place of one after the other; only losses above 1% are here.
+    The simulator takes the place of one after the other, so that each is the loss with those
+    before it replaced; only losses above 1% are here.
     """
-    name, h = cell
-    actions = "_all" if name.endswith("_all") else ""
-    chain, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
-    if name == "data" or name.startswith("true_dynamics"):
-        chain, causes = [cell], causes[2:]
-    elif name.startswith("mixed"):
-        chain, causes = chain[1:], causes[1:]
-    if any(each not in facts.gains for each in chain):
+    cells, causes = _replacements(cell)
+    if any(each not in facts.gains for each in cells):
         return {}
-    reached = [*(min(facts.gains[each].clipped, 1.0) for each in chain), 1.0]
+    reached = [*(min(facts.gains[each].clipped, 1.0) for each in cells), 1.0]
     lost = {c: b - a for c, (a, b) in zip(causes, pairwise(reached), strict=True)}
     return {cause: loss for cause, loss in lost.items() if loss > 0.01}
+
+
+def _replacements(cell: Cell) -> tuple[list[Cell], list[str]]:
+    """The cells that were measured with more and more of the simulator, and what each lacks."""
+    name, h = cell
+    actions = "_all" if name.endswith("_all") else ""
+    cells, causes = [cell, (f"mixed{actions}", h), (f"true_dynamics{actions}", h)], list(CAUSES)
+    if name == "data" or name.startswith("true_dynamics"):
+        return [cell], causes[2:]
+    return (cells[1:], causes[1:]) if name.startswith("mixed") else (cells, causes)
 
 
 def _at_given_states(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:

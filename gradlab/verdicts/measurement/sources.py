@@ -1,7 +1,12 @@
-"""Form 3: which part made the squared bias, and so what to mend first?"""
+"""Form 3: which part made the squared bias, and which to mend first?
+
+The two differ where causes cancel: the advice is the replacement that lowers the squared bias most
+while all else stays, not the largest share.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 from gradlab.runs.attribution import CAUSES, Account, Attribution, Part
@@ -33,32 +38,76 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
 
 def _told(account: Account, n: str) -> Sentence:
     what = f"the squared bias of {gradient(account.estimator)} at h = {account.horizon}"
-    where = f"of {what}"
     if account.lost:
         total = f"{two(account.total.value)}, CI {_ends(account.total.low, account.total.high)}"
         return Sentence(
             "source", False, f"Undecided what makes {what}: it is {ZERO} ({total}, {n})."
         )  # fmt: skip
+    advice, decided = _advice(account, what)
+    return Sentence("source", decided, f"{advice}. {_makes(account)} ({n}).")
+
+
+def _advice(account: Account, what: str) -> tuple[str, bool]:
+    """What to mend first, by what replacing it does while all else stays; whether it is shown."""
+    best = account.replacement
+    if best is None:
+        return f"Undecided what to mend first in {what}: too few starts", False
+    if best.part.high <= 0:
+        none = f"Mend no one or two causes of {what}: no replacement of them lowers it"
+        return f"{none}{_raised(account)}", True
+    falls = f"with the true {causes_text(best.causes)} {what} falls by {_share(best.part)}"
+    if not best.part.low > 0:
+        return f"Undecided what to mend first: {falls}{_raised(account)}", False
+    rivals = " or ".join(map(causes_text, best.rivals[:2]))
+    more = f", perhaps by more with {rivals}" if rivals else ""
+    return f"Mend {mended(best.causes)} first: {falls}{more}{_raised(account)}", True
+
+
+def _makes(account: Account) -> str:
+    """The largest share of the squared bias, or why none is named."""
     if account.cancelling:
-        named = " and ".join(
-            f"{_share(account.share(c))} for {CAUSES[c]}" for c in account.cancelling
+        shares = [f"{_share(account.share(c))} for {CAUSES[c]}" for c in account.cancelling]
+        return f"Causes cancel: shares of it are {' and '.join(shares)}"
+    top = max(account.shapley, key=lambda part: part.fraction)
+    rest = [part for part in account.shapley if part is not top]
+    second = max(rest, key=lambda part: part.fraction_high)
+    if not top.clear or top.fraction_low <= second.fraction_high:
+        return (
+            f"Whether {CAUSES[top.name]} ({_share(top)}) or {CAUSES[second.name]} "
+            f"({_share(second)}) makes more of it is open"
         )
-        return Sentence(
-            "source", True, f"Causes cancel: shares {where} are {named} ({n}), so that mending "
-            f"one of them alone may make it worse."
-        )  # fmt: skip
-    top = max(account.shapley, key=lambda part: part.value)
-    second = max((part for part in account.shapley if part is not top), key=lambda part: part.high)
-    if not top.clear or top.low <= second.high:
-        return Sentence(
-            "source", False, f"Undecided whether {CAUSES[top.name]} ({_share(top)}) or "
-            f"{CAUSES[second.name]} ({_share(second)}) makes more {where} ({n})."
-        )  # fmt: skip
-    text = (
-        f"{_share(top)} {where} comes from {CAUSES[top.name]}{_entry(account, top)}"
-        f"{_beside(account, top)}: mend {MEND[top.name]} first ({n})."
+    return (
+        f"{_share(top)} of it comes from {CAUSES[top.name]}{_entry(account, top)}"
+        f"{_beside(account, top)}"
     )
-    return Sentence("source", True, text)
+
+
+def _raised(account: Account) -> str:
+    """Causes of the largest share or of the advice whose replacement alone is shown to harm."""
+    best = account.replacement
+    top = max(account.shapley, key=lambda part: part.value)
+    of_interest = {top.name, *(best.causes if best else ()), *account.cancelling}
+    raised = [
+        f"{CAUSES[part.name]} alone raises it by {_share(_negative(part))}"
+        for part in account.first
+        if part.name in of_interest and part.high < 0
+    ]
+    return f"; {' and '.join(raised)}" if raised else ""
+
+
+def _negative(part: Part) -> Part:
+    ends = -part.fraction, -part.fraction_high, -part.fraction_low
+    return Part(part.name, -part.value, part.se, -part.high, -part.low, *ends)
+
+
+def causes_text(causes: Sequence[str]) -> str:
+    """∂f/∂s and ∂f/∂a"""
+    return " and ".join(CAUSES[cause] for cause in causes)
+
+
+def mended(causes: Sequence[str]) -> str:
+    """The parts of a learner that these causes belong to."""
+    return " and ".join(dict.fromkeys(MEND[cause] for cause in causes))
 
 
 def _entry(account: Account, top: Part) -> str:
