@@ -77,8 +77,8 @@ def check_critic_optimizer(optimizer: Any, policy: nn.Module) -> None:
     if optimizer is None:
         return
     check_watchable(optimizer, "critic_optimizer")
-    own = {id(p) for p in policy.parameters()}
-    if all(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+    of_policy = {id(p) for p in policy.parameters()}
+    if all(id(p) in of_policy for group in optimizer.param_groups for p in group["params"]):
         raise InputError(
             "critic_optimizer has none but the policy's parameters: give the optimiser that steps "
             "the critic"

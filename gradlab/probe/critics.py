@@ -32,19 +32,21 @@ UNSEEN = "which sample is not known: give the critic's module, too"
 
 def parameters_of(optimizer: Any, policy: nn.Module) -> list[nn.Parameter]:
     """The parameters that an optimiser steps beside the policy's."""
-    own = {id(p) for p in policy.parameters()}
-    return [p for group in optimizer.param_groups for p in group["params"] if id(p) not in own]
+    of_policy = {id(p) for p in policy.parameters()}
+    return [
+        p for group in optimizer.param_groups for p in group["params"] if id(p) not in of_policy
+    ]
 
 
 def rate_of(optimizer: Any, parameters: Sequence[nn.Parameter]) -> float:
     """The largest learning rate of these parameters, NaN where it steps none of them."""
     held = {id(p) for p in parameters}
-    found = [
+    rates = [
         float(group["lr"])
         for group in ([] if optimizer is None else optimizer.param_groups)
         if "lr" in group and any(id(p) in held for p in group["params"])
     ]
-    return max(found, default=np.nan)
+    return max(rates, default=np.nan)
 
 
 @final
@@ -153,15 +155,15 @@ class Critic:
 
     def row(self) -> dict[str, Any]:
         """Columns "critic_…"; begins the next window."""
-        found, steps = self._statistics.row(), self.steps
+        columns, steps = self._statistics.row(), self.steps
         self.steps = 0
-        still = found["still"][np.isfinite(found["still"])]
+        still = columns["still"][np.isfinite(columns["still"])]
         return {
             "critic_steps": steps,
-            "critic_looked": found["looked"],
-            "critic_stepped": found["stepped"],
-            "critic_still": still.min(initial=found["stepped"]),
-            "critic_norm": found["grad_norm"],
-            "critic_ratio": found["update_ratio"],
+            "critic_looked": columns["looked"],
+            "critic_stepped": columns["stepped"],
+            "critic_still": still.min(initial=columns["stepped"]),
+            "critic_norm": columns["grad_norm"],
+            "critic_ratio": columns["update_ratio"],
             "critic_rate": rate_of(self.optimizer, self.parameters),
         }

@@ -49,14 +49,14 @@ def copied(module: nn.Module) -> nn.Module:
     Raises:
         RuntimeError: the module holds something that cannot be copied.
     """
-    found = copy.deepcopy(_unwrapped(module)).eval()
-    for each in found.modules():
+    twin = copy.deepcopy(_unwrapped(module)).eval()
+    for each in twin.modules():
         for name in HOOKS:
             hooks = getattr(each, name)
             for key in [k for k, hook in hooks.items() if not _essential(hook)]:
                 del hooks[key]
-    found.zero_grad(set_to_none=True)
-    return found
+    twin.zero_grad(set_to_none=True)
+    return twin
 
 
 def doubled(module: nn.Module) -> nn.Module:
@@ -79,8 +79,8 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     """The module inside torch.compile, DataParallel or DistributedDataParallel."""
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         module = module.module
-    found: nn.Module = getattr(module, "_orig_mod", module)
-    return found
+    original: nn.Module = getattr(module, "_orig_mod", module)
+    return original
 
 
 def _essential(hook: object) -> bool:

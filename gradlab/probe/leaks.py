@@ -29,8 +29,8 @@ class ModelGradients:
 
     def __init__(self, policy: nn.Module, optimizer: Any, task: Task | None) -> None:
         model = [] if task is None or task.prior is None else [*_parameters(task.prior, DEPTH)]
-        own = {p.untyped_storage().data_ptr() for p in policy.parameters()}
-        shared = {id(p) for p in model if p.untyped_storage().data_ptr() in own}
+        storages = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+        shared = {id(p) for p in model if p.untyped_storage().data_ptr() in storages}
         groups = [] if optimizer is None else optimizer.param_groups
         stepped = {id(p) for group in groups for p in group["params"]}
         self.shared = len(shared)
@@ -49,9 +49,9 @@ class ModelGradients:
 
     def row(self) -> dict[str, Any]:
         """Counts since the last row, and once the computational path in words."""
-        found = {"model_gradients": self.count, "model_shared": self.shared}
+        counts = {"model_gradients": self.count, "model_shared": self.shared}
         words, self.count, self.reaches = self.reaches, 0, ""
-        return found | {"reaches": words}
+        return counts | {"reaches": words}
 
     def _state(self) -> list[tuple[int, int]]:
         """Which tensor each gradient is and how often it was written to."""
@@ -60,9 +60,9 @@ class ModelGradients:
 
 def _path(policy: nn.Module, stepped: set[int], shared: int, model: int, task: Task | None) -> str:
     """The tensors that updates move, and which states, Jacobians, actions and tail are measured."""
-    own = [p for p in policy.parameters() if p.requires_grad]
-    moved = len(own) if not stepped else sum(id(p) in stepped for p in own)
-    others = len(stepped - {id(p) for p in own})
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    moved = len(trained) if not stepped else sum(id(p) in stepped for p in trained)
+    others = len(stepped - {id(p) for p in trained})
     text = f"updates move {moved} of {len([*policy.parameters()])} tensors of the policy"
     text += f" and {others} others" if others else ""
     if task is None:

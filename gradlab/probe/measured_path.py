@@ -106,11 +106,11 @@ def _error(
     error, size = (
         np.where(usable, (x * scale) ** 2, 0.0).sum((0, 2, 3))[:, None] for x in (J_ - J, J)
     )
-    found = over_groups.root_ratio(error, size, np.array([usable.sum()]))
-    value = float(found.value[0])
+    ratio = over_groups.root_ratio(error, size, np.array([usable.sum()]))
+    value = float(ratio.value[0])
     if not value > 0:
         return {"jacobian_error": -np.inf, "jacobian_error_se": 0.0}
-    se = float(found.se[0]) / value
+    se = float(ratio.se[0]) / value
     return {"jacobian_error": float(np.log(value)), "jacobian_error_se": se}
 
 

@@ -55,20 +55,20 @@ def rounding(truth: SharedTruth, chosen: Mapping[str, Estimator]) -> dict[str, f
     name = next(name for name in ("model", "true_dynamics", "data") if name in chosen)
     try:
         here = truth.setting
-        found = in_float32(chosen[name], here.policy, here.starts, here.seed)
+        rounded = in_float32(chosen[name], here.policy, here.starts, here.seed)
     except Exception:  # a user's system or critic may refuse it in any way
         return {}
-    return {"float32_cosine": found.cosine, "float32_error": found.error}
+    return {"float32_cosine": rounded.cosine, "float32_error": rounded.error}
 
 
 def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for quantity in CELLS:
-        known = profile.truth["admissible"] or quantity in WITHOUT_TRUTH
+        defined = profile.truth["admissible"] or quantity in WITHOUT_TRUTH
         for column, source in _sources(quantity):
             row[column] = np.full((len(names), horizon + 1), np.nan)
             for e, name in enumerate(names):
-                if known and name in profile.estimators:
+                if defined and name in profile.estimators:
                     at = profile.estimators.index(name), profile.quantities.index(quantity)
                     row[column][e] = profile.columns[source][at]
     return row
@@ -76,27 +76,27 @@ def _cells(profile: Profile, names: Sequence[str], horizon: int) -> dict[str, An
 
 def _sources(quantity: str) -> list[tuple[str, str]]:
     """Columns of the row and of the profile."""
-    found = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
-    return [*found, (f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else found
+    columns = [(quantity, "value"), *((f"{quantity}_{end}", f"ci_{end}") for end in ENDS)]
+    return [*columns, (f"{quantity}_se", "se")] if quantity in ("bias2", "cosine") else columns
 
 
 def _chosen(profile: Profile, names: Sequence[str], horizon: int, batch: int) -> dict[str, Any]:
     among = candidates(profile, None)
-    found = best(profile, among, "mse")
-    if found is None:
+    choice = best(profile, among, "mse")
+    if choice is None:
         return {}
     kept = np.zeros((len(names), horizon + 1))
-    for name, h in found.kept:
+    for name, h in choice.kept:
         kept[list(names).index(name), h] = 1.0
-    horizons = [h for _, h in found.kept]
+    horizons = [h for _, h in choice.kept]
     row = {
-        "chosen_estimator": list(names).index(found.cell[0]),
-        "chosen_horizon": found.cell[1],
+        "chosen_estimator": list(names).index(choice.cell[0]),
+        "chosen_horizon": choice.cell[1],
         "kept_low": min(horizons),
         "kept_high": max(horizons),
         "kept": kept,
     }
-    return row | _pair(profile, among, batch) | _mixture(profile, among, found.cell, batch)
+    return row | _pair(profile, among, batch) | _mixture(profile, among, choice.cell, batch)
 
 
 def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
@@ -106,8 +106,8 @@ def _pair(profile: Profile, among: Candidates, batch: int) -> dict[str, float]:
         return {}
     weights = mse_weights(among.kernels.grams(two), batch)
     names = ("weight_zero", "weight_zero_low", "weight_zero_high")
-    found = (weights.share[0], weights.low[0], weights.high[0])
-    return {name: float(value) for name, value in zip(names, found, strict=True)}
+    values = (weights.share[0], weights.low[0], weights.high[0])
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
 
 
 def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def _mixture(profile: Profile, among: Candidates, best_cell: Cell, batch: int) -
 
 def _growth(profile: Profile) -> dict[str, Any]:
     name = judged_estimator(profile)
-    found = None if name is None else growth_of(profile, name)
-    if found is None:
+    fit = None if name is None else growth_of(profile, name)
+    if fit is None:
         return {}
     return {
-        "growth": found.slope,
-        "growth_se": (found.high - found.low) / (2 * Z),
-        "growth_evidence": found.evidence,
+        "growth": fit.slope,
+        "growth_se": (fit.high - fit.low) / (2 * Z),
+        "growth_evidence": fit.evidence,
     }
 
 
@@ -182,7 +182,7 @@ def _over_data(profile: Profile, horizon: int) -> dict[str, float]:
     if name is None or "data" not in profile.estimators or horizon == 0:
         return {}
     model, data = profile.estimate(name, "mse", horizon), profile.estimate("data", "mse", 0)
-    found = log_ratio(model, data)
-    if found is None:
+    ratio = log_ratio(model, data)
+    if ratio is None:
         return {}
-    return {"over_data": float(np.log(model.value / data.value)), "over_data_se": found.se}
+    return {"over_data": float(np.log(model.value / data.value)), "over_data_se": ratio.se}

@@ -130,16 +130,18 @@ def _of_passes(policy: nn.Module, inputs: Sequence[Tensor], arrived: Tensor | No
 def _of_backward(
     policy: nn.Module, calls: Sequence[tuple[str, Tensor]], output: Tensor, arrived: Tensor
 ) -> str:
-    asked = [x for _, x in calls if x.requires_grad]
+    arguments = [x for _, x in calls if x.requires_grad]
     finder = Finder()
     with finder:
         parameters = [p for p in policy.parameters() if p.requires_grad]
-        found = torch.autograd.grad(output, [*asked, *parameters], arrived, allow_unused=True)
+        gradients = torch.autograd.grad(
+            output, [*arguments, *parameters], arrived, allow_unused=True
+        )
     if not finder.found:
         return "the policy's last backward pass is finite: another one of this update is not"
     labels = [name for name, x in calls if x.requires_grad]
     after = "policy"
-    for name, gradient in reversed(list(zip(labels, found[: len(labels)], strict=True))):
+    for name, gradient in reversed(list(zip(labels, gradients[: len(labels)], strict=True))):
         if gradient is not None and not bool(torch.isfinite(gradient).all()):
             break
         after = name
@@ -156,9 +158,9 @@ def _known(work: Callable[..., Any], *given: Any) -> Any:
 
 def _kinds(values: Any) -> tuple[bool, bool]:
     """Is there NaN, is there inf, among the inputs?"""
-    found = _floats(values)
-    nan = any(bool(torch.isnan(x).any()) for x in found)
-    return nan, any(bool(torch.isinf(x).any()) for x in found)
+    tensors = _floats(values)
+    nan = any(bool(torch.isnan(x).any()) for x in tensors)
+    return nan, any(bool(torch.isinf(x).any()) for x in tensors)
 
 
 def _floats(values: Any) -> list[Tensor]:

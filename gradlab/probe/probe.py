@@ -219,13 +219,13 @@ class Probe:
         (module, optimizer), critic = self._critics, self._updates.critic
         if critic is None or optimizer is None:
             return []
-        found = [
+        handles = [
             optimizer.register_step_pre_hook(self._before_critic),
             optimizer.register_step_post_hook(self._after_critic),
         ]
         if isinstance(module, nn.Module):
-            found.append(module.register_forward_hook(critic.passes))
-        return found
+            handles.append(module.register_forward_hook(critic.passes))
+        return handles
 
     def _before_critic(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         self._attempt(self._updates.before_critic)
@@ -252,10 +252,10 @@ class Probe:
         self.off, self.alarm_log.sink = True, NoSink()
 
     def _enter(self) -> Finder | None:
-        found = self._updates.enter()
-        if found is not None:
-            found.__enter__()  # type: ignore[no-untyped-call]
-        return found
+        mode = self._updates.enter()
+        if mode is not None:
+            mode.__enter__()  # type: ignore[no-untyped-call]
+        return mode
 
     def _leave(self, finder: Finder, *error: Any) -> None:
         """Also where the probe went off in between: a mode that stays slows everything down."""
@@ -317,9 +317,9 @@ def _question(task: Task, critic: CriticLike | None, seed: int, policy: nn.Modul
     """Loaded with a task only: without one a probe begins in half the time."""
     from gradlab.probe.task_question import Question, check
 
-    found = Question(task, None if critic is None else as_critic(critic), seed)
-    check(found, policy)
-    return found
+    question = Question(task, None if critic is None else as_critic(critic), seed)
+    check(question, policy)
+    return question
 
 
 def _measurements(

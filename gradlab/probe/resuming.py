@@ -51,8 +51,8 @@ def earlier(path: Path, head: Mapping[str, Attribute], horizon: int | None) -> E
     actions = len(groups["action"].values) if "action" in groups else 0
     if run.horizon != horizon:
         raise InputError(f"log is {path}, measured up to h = {run.horizon}, not {horizon}: {NEW}")
-    known = tables(len(run.parameters), actions, horizon)
-    now = {name: plain(each) for name, each in known.items()}
+    expected = tables(len(run.parameters), actions, horizon)
+    now = {name: plain(each) for name, each in expected.items()}
     if _tables(record) != json.loads(json.dumps(now)):
         raise InputError(f"log is {path}, whose tables are another version's: {NEW}")
     reported = int(run.alarms["number"][-1]) + 1 if run.alarms else 0

@@ -149,5 +149,5 @@ class FileSink:
 
     def _opened(self) -> Journal:
         parameters, horizon, actions = self.shape
-        known = self.earlier.actions or actions()
-        return Journal(self.path, tables(parameters, known, horizon), self.attributes)
+        width = self.earlier.actions or actions()
+        return Journal(self.path, tables(parameters, width, horizon), self.attributes)

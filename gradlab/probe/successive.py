@@ -23,19 +23,19 @@ PAIRS = 32
 SHOWN = 5  # columns named per layer
 
 
-def columns_of(found: Signal) -> dict[str, Any]:
+def columns_of(estimate: Signal) -> dict[str, Any]:
     """A signal as the table "successive" has it."""
     return {
-        "pairs": found.pairs,
-        "fresh": found.pairs,
-        "energy": found.energy,
-        "signal": found.signal,
-        "root_squares": found.root_squares,
-        "signal_share": found.share,
-        "share_se": found.se,
-        "snr": found.snr,
-        "noise_scale": found.noise_scale,
-        "cosine": found.cosine,
+        "pairs": estimate.pairs,
+        "fresh": estimate.pairs,
+        "energy": estimate.energy,
+        "signal": estimate.signal,
+        "root_squares": estimate.root_squares,
+        "signal_share": estimate.share,
+        "share_se": estimate.se,
+        "snr": estimate.snr,
+        "noise_scale": estimate.noise_scale,
+        "cosine": estimate.cosine,
     }
 
 
@@ -114,11 +114,11 @@ class Burst:
         y = torch.stack(self._squares).cpu().numpy()
         again = Repeats.of([None if each is None else each.cpu().numpy() for each in self._samples])
         kept = fresh(again.shared)
-        found = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
+        estimate = signal(np.asarray(x), np.asarray(y), kept, again.distinct)
         self._new = self._old
         dead = [a & b for a, b in zip(self._dead, self._zero_columns(), strict=True)]
         return {
-            **columns_of(found),
+            **columns_of(estimate),
             "pairs": len(x),
             "overlap": float(again.overlap[kept].mean()),
             "distinct": again.distinct,
@@ -130,12 +130,12 @@ class Burst:
 
     def _zero_columns(self) -> list[Tensor]:
         """Inputs of each linear layer that the gradient does not reach."""
-        found, at = [], 0
+        columns, at = [], 0
         for p in self.parameters:
             if p.ndim == 2:
-                found.append((self._new[at : at + p.numel()].view_as(p) == 0).all(dim=0))
+                columns.append((self._new[at : at + p.numel()].view_as(p) == 0).all(dim=0))
             at += p.numel()
-        return found
+        return columns
 
     def _layers(self) -> list[str]:
         return [name for name, p in zip(self.names, self.parameters, strict=True) if p.ndim == 2]

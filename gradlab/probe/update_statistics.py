@@ -35,7 +35,7 @@ def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
     Raises:
         ValueError: one is sparse.
     """
-    found = []
+    arrived = []
     for each in gradients:
         if each is None:
             continue
@@ -43,8 +43,8 @@ def present(gradients: Sequence[Tensor | None]) -> list[Tensor]:
             raise ValueError(
                 "a gradient is sparse: the probe reads dense ones; say sparse=False to the layer"
             )
-        found.append(each.detach() if each.requires_grad else each)
-    return found
+        arrived.append(each.detach() if each.requires_grad else each)
+    return arrived
 
 
 def norms(tensors: Sequence[Tensor]) -> Numbers:
@@ -53,10 +53,10 @@ def norms(tensors: Sequence[Tensor]) -> Numbers:
         return []
     if any(each.dtype in HALF for each in tensors):
         # One by one: float64 among them cannot be summed up in float32.
-        found = [torch.linalg.vector_norm(x, dtype=_sum_type(x)) for x in tensors]
+        results = [torch.linalg.vector_norm(x, dtype=_sum_type(x)) for x in tensors]
     else:
-        found = list(torch._foreach_norm(list(tensors), 2))
-    return [each.item() for each in found] if tensors[0].is_cpu else found
+        results = list(torch._foreach_norm(list(tensors), 2))
+    return [each.item() for each in results] if tensors[0].is_cpu else results
 
 
 def finite(sizes: Numbers) -> bool:
@@ -122,21 +122,21 @@ class UpdateStatistics:
         """
         gradients = [p.grad for p in self.parameters]
         here = present(gradients)
-        found = _divided(norms(here), scale)
+        lengths = _divided(norms(here), scale)
         if len(here) == len(gradients):
-            return found
-        zero = here[0].new_zeros(()) if here and isinstance(found[0], Tensor) else 0.0
-        arrived: Iterator[Any] = iter(found)
+            return lengths
+        zero = here[0].new_zeros(()) if here and isinstance(lengths[0], Tensor) else 0.0
+        arrived: Iterator[Any] = iter(lengths)
         whole: list[Any] = [zero if each is None else next(arrived) for each in gradients]
         return whole
 
     def pulse(self) -> float:
         """|∂L/∂θ_l| of one tensor, 0 where it has none: NaN in a loss reaches all of them.
         Of tensors on a CPU only."""
-        found = None if self._pulse is None else self._pulse.grad
-        if found is None or not found.is_cpu or found.layout is not torch.strided:
+        gradient = None if self._pulse is None else self._pulse.grad
+        if gradient is None or not gradient.is_cpu or gradient.layout is not torch.strided:
             return 0.0
-        return float(torch.linalg.vector_norm(found).item())
+        return float(torch.linalg.vector_norm(gradient).item())
 
     @property
     def looked(self) -> int:

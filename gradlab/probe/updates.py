@@ -313,8 +313,8 @@ class Updates:
     def _waits(self, ended: bool) -> str:
         """The measurements that are due, or were not reached, in words."""
         wanted = [self._bursts.next(), self.measurements and self.measurements.next()]
-        found = [each for each in wanted if each is not None]
-        words = [each.missed(self.budget) if ended else str(each) for each in found]
+        waiting = [each for each in wanted if each is not None]
+        words = [each.missed(self.budget) if ended else str(each) for each in waiting]
         words.insert(0, overdrawn(self.budget))
         return "; ".join(each for each in words if each)
 
@@ -362,5 +362,5 @@ def _next_row(count: int) -> int:
 
 def _skipped(optimizer: Any) -> bool:
     """A fused optimiser skips by itself, by a tensor that its scaler has left it."""
-    found = getattr(optimizer, "found_inf", None)
-    return isinstance(found, Tensor) and found.is_cpu and bool(found.item())
+    overflow = getattr(optimizer, "found_inf", None)
+    return isinstance(overflow, Tensor) and overflow.is_cpu and bool(overflow.item())

@@ -230,10 +230,10 @@ def _bias_rows(account: Account, grid: Sequence[Place]) -> Iterator[Row]:
     for kind, parts in (("output", account.outputs), ("input", account.inputs)):
         for part in parts:
             yield _row("bias", kind, *at, part)
-    found = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
-    for place in dict.fromkeys((*grid, *found)):
+    part_at = {(e.cause, e.block, e.output, e.input): e.part for e in account.entries}
+    for place in dict.fromkeys((*grid, *part_at)):
         names: Row = dict(zip(("cause", "block", "output", "input"), place, strict=True))
-        yield _row("bias", "entry", *at, found.get(place, _nothing(account))) | names
+        yield _row("bias", "entry", *at, part_at.get(place, _nothing(account))) | names
     for step in account.steps:
         yield _row("bias", "step", *at, step.part) | {"cause": step.cause, "step": step.step}
     if account.replacement is not None:

@@ -222,21 +222,21 @@ class Realised:
         """Shares to first order of these very directions, each with simultaneous ends."""
         rows = gains[gains["quantity"] == "gain"] if len(gains) else gains
         columns = (rows[name] for name in ("estimator", "horizon", "value", "ci_low", "ci_high"))
-        found: dict[Cell, tuple[float, float, float]] = {}
+        shares: dict[Cell, tuple[float, float, float]] = {}
         kept = self.kept_of(TRUE_CELL) if TRUE_CELL in self.cells else 0.0
         if self.norm > 0 and kept >= PRECISE:
             # |T̄|² − |E T|² is its sampling variance, all of it: no less than that along itself.
             error = Z * (1 - kept**2) ** 0.5
-            found[TRUE_CELL] = kept, kept - error, kept + error
+            shares[TRUE_CELL] = kept, kept - error, kept + error
         for name, horizon, *values in zip(*columns, strict=True):
             cell = str(name), int(horizon)
             if cell in self.stepped and np.isfinite(values).all():
                 value, low, high = (self.kept_of(cell) * float(each) for each in values)
-                found[cell] = value, low, high
-        wider = student(GROUPS, level_of(len(found))) / student(GROUPS)
+                shares[cell] = value, low, high
+        wider = student(GROUPS, level_of(len(shares))) / student(GROUPS)
         return {
             cell: (value, (value + wider * (low - value), value + wider * (high - value)))
-            for cell, (value, low, high) in found.items()
+            for cell, (value, low, high) in shares.items()
         }
 
     def _realised_share(self, cell: Cell, among: int, to_zero: bool = False) -> Share | None:

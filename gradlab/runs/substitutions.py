@@ -131,7 +131,7 @@ def substitutions_from_groups(
         return None
     coalitions, rows, draws, names = (groups[name] for name in GROUPS)
     skipped, rule = (str(each) for each in names["note"].values)
-    found = SubstitutionResults(
+    results = SubstitutionResults(
         coalitions=codec.decoded(Coalitions, coalitions),
         rows=codec.decoded(Rows, rows),
         draws=codec.decoded(Draws, draws),
@@ -139,6 +139,6 @@ def substitutions_from_groups(
         skipped={key: str(why) for key, why in json_object(skipped).items()},
         rule=rule,
     )
-    if any(not 0 <= each.cell < len(found.coalitions.cells) for each in found.rows.labels):
+    if any(not 0 <= each.cell < len(results.coalitions.cells) for each in results.rows.labels):
         raise ValueError("a row belongs to no attributed cell")
-    return found
+    return results

@@ -158,25 +158,25 @@ def share(value: Any) -> float:
 
 def _scale(record: Record, name: str) -> int:
     """How many entries a dimension has; 0 where no table has it."""
-    found = (group[name] for group in record.groups.values() if name in group)
-    return max((len(array.values) for array in found), default=0)
+    arrays = (group[name] for group in record.groups.values() if name in group)
+    return max((len(array.values) for array in arrays), default=0)
 
 
-def _columns(record: Record, name: str, known: Table | None) -> Columns:
+def _columns(record: Record, name: str, layout: Table | None) -> Columns:
     """A table by column, or nothing where it has no rows.
 
     Columns that this version does not know are left out, those that the file does not have, as one
     of an older version, are unknown at every row.
     """
-    found = record.groups.get(name, {})
-    if known is None or not len(found[known.index].values if known.index in found else ()):
+    arrays = record.groups.get(name, {})
+    if layout is None or not len(arrays[layout.index].values if layout.index in arrays else ()):
         return {}
-    index = found[known.index].values
-    columns = {known.index: index}
-    for key, column in known.columns.items():
-        missing = _unknown(column, (len(index), *known.shape(key)))
-        columns[key] = found[key].values if key in found else missing
-    check_shapes(name, columns, known)
+    index = arrays[layout.index].values
+    columns = {layout.index: index}
+    for key, column in layout.columns.items():
+        missing = _unknown(column, (len(index), *layout.shape(key)))
+        columns[key] = arrays[key].values if key in arrays else missing
+    check_shapes(name, columns, layout)
     return columns
 
 
@@ -196,5 +196,5 @@ def _unknown(column: Column, shape: tuple[int, ...]) -> NDArray[Any]:
 def last(columns: Columns, name: str) -> float:
     """The newest number of a column that is known, else NaN."""
     values = np.asarray(columns.get(name, ()), dtype=np.float64)
-    known = values[np.isfinite(values)]
-    return float(known[-1]) if len(known) else float("nan")
+    finite = values[np.isfinite(values)]
+    return float(finite[-1]) if len(finite) else float("nan")

@@ -45,15 +45,15 @@ def tables(
     axes = {name: tuple(scale) for name, scale in scales.items()}
     vitals = VITALS if actions else {k: v for k, v in VITALS.items() if v.dims != ACTION}
     layers = ("parameter", "action") if actions else ("parameter",)
-    found = {
+    layouts = {
         "vitals": _table(vitals, {name: axes[name] for name in layers}, seeds),
         "successive": _table(SUCCESSIVE, {}, seeds),
         "alarms": Table("number", ALARMS if seeds is None else {"seed": Column(), **ALARMS}),
     }
     if horizon is not None:
         cells = ("estimator", "horizon", "action", "chain")
-        found["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
-    return found
+        layouts["measured"] = _table(MEASURED, {name: axes[name] for name in cells}, seeds)
+    return layouts
 
 
 def _table(
@@ -118,23 +118,23 @@ def flat(table: str, row: Row, names: Sequence[str]) -> dict[str, Any]:
 
     Ends of the intervals of cells, hundreds of numbers, are left to a run's file.
     """
-    found: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     for key, value in row.items():
         name = key if key in ("step", "update") else f"{table}/{key}"
         if key in ENDS_OF_CELLS:
             continue
         if isinstance(value, str):
-            found[name] = value
+            metrics[name] = value
             continue
         array = np.asarray(value)
         if array.ndim == 0:
-            found[name] = array.item()
+            metrics[name] = array.item()
         elif array.ndim == 1:
             labels = names if key in BY_PARAMETER else range(len(array))
-            found |= {f"{name}/{k}": float(v) for k, v in zip(labels, array, strict=True)}
+            metrics |= {f"{name}/{k}": float(v) for k, v in zip(labels, array, strict=True)}
         else:
-            found |= {
+            metrics |= {
                 f"{name}/{ESTIMATORS[e]}/{h}": float(array[e, h])
                 for e, h in np.ndindex(array.shape)
             }
-    return found
+    return metrics

@@ -72,9 +72,9 @@ def chains(run: ProbeRun) -> pd.DataFrame:
     row, chained = (each.ravel() for each in np.indices(value.shape))
     step = run.measured["step"][row] if len(row) else np.empty(0)
     table = {"step": step, "horizon": chained, "value": value.ravel()}
-    known = np.isfinite(value.ravel())
-    found = pd.DataFrame({name: each[known] for name, each in table.items()})
-    return found.assign(ci_low=np.nan, ci_high=np.nan)
+    finite = np.isfinite(value.ravel())
+    rows = pd.DataFrame({name: each[finite] for name, each in table.items()})
+    return rows.assign(ci_low=np.nan, ci_high=np.nan)
 
 
 def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
@@ -88,13 +88,13 @@ def choices(runs: Mapping[str, ProbeRun]) -> pd.DataFrame:
 
 
 def _kept(run: ProbeRun) -> pd.DataFrame:
-    names, found = np.array(run.estimators, dtype=object), run.measured
-    kept = found["kept"] == 1
-    best = found["chosen_estimator"][:, None, None], found["chosen_horizon"][:, None, None]
+    names, columns = np.array(run.estimators, dtype=object), run.measured
+    kept = columns["kept"] == 1
+    best = columns["chosen_estimator"][:, None, None], columns["chosen_horizon"][:, None, None]
     _, estimator, horizon = np.indices(kept.shape)
     chosen = (estimator == best[0]) & (horizon == best[1])
     row, e, h = np.nonzero(kept | chosen)
-    cell = {"step": found["step"][row], "estimator": names[e], "horizon": h}
+    cell = {"step": columns["step"][row], "estimator": names[e], "horizon": h}
     return pd.DataFrame({**cell, "chosen": chosen[row, e, h]})
 
 
@@ -107,9 +107,9 @@ def signals(run: ProbeRun) -> tuple[Floats, list[Signal]]:
     all_pairs = run.successive["pairs"]
     pairs = np.where(np.isfinite(counted := run.successive["fresh"]), counted, all_pairs)
     columns = np.stack([pairs, *(run.successive[name] for name in names)], axis=1)
-    known = np.isfinite(columns).all(axis=1)
-    found = [Signal(int(n), *map(float, rest)) for n, *rest in columns[known]]
-    return run.successive["step"][known], found
+    finite = np.isfinite(columns).all(axis=1)
+    estimates = [Signal(int(n), *map(float, rest)) for n, *rest in columns[finite]]
+    return run.successive["step"][finite], estimates
 
 
 def _cells(run: ProbeRun, quantity: str) -> pd.DataFrame:
@@ -126,33 +126,33 @@ def _cells(run: ProbeRun, quantity: str) -> pd.DataFrame:
         "ci_low": low.ravel(),
         "ci_high": high.ravel(),
     }
-    known = np.isfinite(value.ravel())
-    return pd.DataFrame({name: each[known] for name, each in table.items()})
+    finite = np.isfinite(value.ravel())
+    return pd.DataFrame({name: each[finite] for name, each in table.items()})
 
 
 def _rows(
     step: Floats, quantity: str, value: Floats, ends: Ends | None = None, place: str = ""
 ) -> pd.DataFrame:
     low, high = (np.full(len(step), np.nan),) * 2 if ends is None else ends
-    known = {"step": step, "quantity": quantity, "place": place, "value": value}
-    return pd.DataFrame({**known, "ci_low": low, "ci_high": high})
+    columns = {"step": step, "quantity": quantity, "place": place, "value": value}
+    return pd.DataFrame({**columns, "ci_low": low, "ci_high": high})
 
 
 def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
     if not run.vitals:
         return
-    found = windows(run.vitals)
-    step = found["step"]
+    merged = windows(run.vitals)
+    step = merged["step"]
     for name in ("grad_norm", "grad_norm_max", "update_ratio", "marked", "looked"):
-        yield _rows(step, name, found[name])
+        yield _rows(step, name, merged[name])
     for name in ("critic_loss", "episode_return"):
         if name in run.vitals:
             yield _noted(run.vitals, name)
-    yield _rows(step, "nonfinite", found["nonfinite_updates"])
+    yield _rows(step, "nonfinite", merged["nonfinite_updates"])
     for k, place in enumerate(run.parameters):
-        yield _rows(step, "layer_norm", found["layer_norm"][:, k], place=place)
+        yield _rows(step, "layer_norm", merged["layer_norm"][:, k], place=place)
     for name in ("saturation", "attenuation"):
-        values = found.get(name, np.empty((len(step), 0)))
+        values = merged.get(name, np.empty((len(step), 0)))
         for k in range(values.shape[1]):
             yield _rows(step, name, values[:, k], place=f"action {k}")
     yield _rows(step, "budget", np.full(len(step), run.budget))
@@ -162,11 +162,11 @@ def _vitals(run: ProbeRun) -> Iterator[pd.DataFrame]:
 
 def _noted(vitals: Columns, name: str) -> pd.DataFrame:
     """What the loop noted, at the rows where it did."""
-    known = np.flatnonzero(np.isfinite(vitals[name]))
+    finite = np.flatnonzero(np.isfinite(vitals[name]))
     kept = (
-        known[np.unique(np.linspace(0, len(known) - 1, WINDOWS).astype(int))]
-        if len(known)
-        else known
+        finite[np.unique(np.linspace(0, len(finite) - 1, WINDOWS).astype(int))]
+        if len(finite)
+        else finite
     )
     return _rows(vitals["step"][kept], name, vitals[name][kept])
 
@@ -175,19 +175,19 @@ def windows(vitals: Columns, most: int = WINDOWS) -> dict[str, Floats]:
     """At most about `most` rows: means over updates that were looked at, largest values, sums."""
     rows = len(vitals["step"])
     begin = np.unique(np.linspace(0, rows, min(rows, most) + 1).astype(int)[:-1])
-    found = {}
+    merged = {}
     for name, values in vitals.items():
         if len(values) != rows or values.dtype.kind not in "fiu":
             continue  # a coordinate, or text
         if name in SUMS:
-            found[name] = np.add.reduceat(values.astype(float), begin)
+            merged[name] = np.add.reduceat(values.astype(float), begin)
         elif name in LAST:
-            found[name] = values[np.append(begin[1:], rows) - 1].astype(float)
+            merged[name] = values[np.append(begin[1:], rows) - 1].astype(float)
         elif name == "grad_norm_max":
-            found[name] = np.fmax.reduceat(values, begin)
+            merged[name] = np.fmax.reduceat(values, begin)
         else:
-            found[name] = _means(values, vitals["looked"], begin)
-    return found
+            merged[name] = _means(values, vitals["looked"], begin)
+    return merged
 
 
 SUMS = ("looked", "nonfinite", "nonfinite_updates", "zero", "watched")
@@ -210,12 +210,12 @@ def shares(run: ProbeRun) -> dict[str, Floats]:
     at an update are paid after its row.
     """
     at, elapsed = run.vitals["update"], run.vitals["elapsed"]
-    found = {"": run.vitals["own_seconds"]}
+    spent = {"": run.vitals["own_seconds"]}
     for place, table in zip(TIERS[1:], (run.successive, run.measured), strict=True):
         paid = np.concatenate([[0.0], np.cumsum(table.get("seconds", np.empty(0)))])
-        found[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
-    rest = found.pop("") - sum(found.values())
-    parts = {TIERS[0]: np.maximum(rest, 0.0), **found}
+        spent[place] = paid[np.searchsorted(table.get("update", np.empty(0)), at)]
+    rest = spent.pop("") - sum(spent.values())
+    parts = {TIERS[0]: np.maximum(rest, 0.0), **spent}
     with np.errstate(invalid="ignore", divide="ignore"):
         return {place: seconds / elapsed for place, seconds in parts.items()}
 
@@ -228,12 +228,12 @@ def _successive(run: ProbeRun) -> Iterator[pd.DataFrame]:
     for name in ("dead_columns", "columns"):
         most = np.fmax.reduceat(run.successive[name], begin)
         yield _rows(bursts[[*(k - 1 for k in begin[1:]), -1]], name, most)
-    at, found = signals(run)
-    if not found:
+    at, estimates = signals(run)
+    if not estimates:
         return
-    groups = _groups(len(found))
+    groups = _groups(len(estimates))
     step = np.array([at[group[-1]] for group in groups])
-    together = [pooled([found[k] for k in group]) for group in groups]
+    together = [pooled([estimates[k] for k in group]) for group in groups]
     share = np.array([each.share for each in together])
     margin = Z * np.array([each.se for each in together])
     low, high = share - margin, np.minimum(share + margin, 1.0)
@@ -253,16 +253,16 @@ def _odds(share: Floats) -> Floats:
 
 
 def _measured(run: ProbeRun) -> Iterator[pd.DataFrame]:
-    found = run.measured
-    if not found:
+    columns = run.measured
+    if not columns:
         return
-    step = found["step"]
-    weight = found["weight_zero_low"], found["weight_zero_high"]
-    yield _rows(step, "weight_zero", found["weight_zero"], weight)
+    step = columns["step"]
+    weight = columns["weight_zero_low"], columns["weight_zero_high"]
+    yield _rows(step, "weight_zero", columns["weight_zero"], weight)
     for name in ("growth", "lyapunov", "value"):
-        yield _rows(step, name, found[name], _ends(found[name], found[f"{name}_se"]))
-    yield _rows(step, "return_bound", found["return_bound"])
-    ratio, *ends = jacobian_ratio(found)
+        yield _rows(step, name, columns[name], _ends(columns[name], columns[f"{name}_se"]))
+    yield _rows(step, "return_bound", columns["return_bound"])
+    ratio, *ends = jacobian_ratio(columns)
     yield _rows(step, "jacobian_ratio", ratio, (ends[0], ends[1]))
 
 
@@ -274,11 +274,11 @@ def jacobian_ratio(measured: Columns) -> tuple[Floats, Floats, Floats]:
     """The prior's Jacobian error over that of the first measurement that has one, [K] each: value
     and ends of its interval, NaN for the first itself."""
     value, se = measured["jacobian_error"], measured["jacobian_error_se"]
-    known = np.flatnonzero(np.isfinite(value))
-    if not len(known):
+    finite = np.flatnonzero(np.isfinite(value))
+    if not len(finite):
         nothing = np.full(len(value), np.nan)
         return nothing, nothing, nothing
-    first = known[0]
+    first = finite[0]
     both = np.hypot(se, se[first])
     both[first] = np.nan
     gap = value - value[first]

@@ -39,17 +39,17 @@ def ratio(first: Estimate, second: Estimate, trials: bool) -> LogRatio | None:
     )
 
 
-def more_trials(found: LogRatio, trials: int) -> int | None:
+def more_trials(ratio: LogRatio, trials: int) -> int | None:
     """Further trials with which 1 is left out of the interval; None where no affordable number is.
 
     Smallest n > K with (t_{97.5%} + t_{power}) se √(K/n) ≤ |log ratio|, n − 1 degrees of freedom.
     """
-    if not np.isfinite([found.value, found.se]).all() or found.value == 0:
+    if not np.isfinite([ratio.value, ratio.se]).all() or ratio.value == 0:
         return None
     n = np.unique(np.geomspace(trials + 1, UNAFFORDABLE, 500).astype(int))
     n = np.union1d(n, np.arange(trials + 1, trials + 50))
     reach = scipy.stats.t.ppf(LEVEL, n - 1) + scipy.stats.t.ppf(POWER, n - 1)
-    enough = n[reach * found.se * np.sqrt(trials / n) <= abs(found.value)]
+    enough = n[reach * ratio.se * np.sqrt(trials / n) <= abs(ratio.value)]
     return int(enough[0]) - trials if len(enough) else None
 
 

@@ -36,9 +36,9 @@ def levels(cells: Cells) -> pd.DataFrame:
 def _paired(cells: Cells, pairs: Sequence[Pair]) -> Iterator[tuple[object, ...]]:
     for pair in pairs:
         for key in cells.keys(pair.second):
-            found = cells.estimates((pair.first, pair.second), key)
-            if found is not None:
-                first, second = found
+            estimates = cells.estimates((pair.first, pair.second), key)
+            if estimates is not None:
+                first, second = estimates
                 numbers = compared(first, second, key.quantity not in SIGNED, cells.trials > 1)
                 yield (pair.arm, pair.budget, *_where(key), *numbers, *_samples(cells, second))
 

@@ -79,13 +79,13 @@ class Cells:
     @cached_property
     def _rows(self) -> dict[tuple[str, Key], dict[int, int]]:
         """(model, key) → trial → row."""
-        found: dict[tuple[str, Key], dict[int, int]] = {}
+        rows: dict[tuple[str, Key], dict[int, int]] = {}
         c = self.columns
         names = (c["model"], c["quantity"], c["block"], c["at"], c["region"], c["trial"])
         for row, (model, quantity, block, at, region, trial) in enumerate(zip(*names, strict=True)):
             key = Key(str(quantity), str(block), int(at), str(region))
-            found.setdefault((str(model), key), {})[int(trial)] = row
-        return found
+            rows.setdefault((str(model), key), {})[int(trial)] = row
+        return rows
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -23,21 +23,21 @@ def table(run: Training) -> pd.DataFrame:
     interval, at horizon −1; "switched", 1 or 0, likewise; and where weights are measured by gain
     "gain over rule", the gain of what was in force less that of the rule's weights.
     """
-    found, parts = run.weights, []
+    results, parts = run.weights, []
     for k, seed in enumerate(run.seeds):
         for j, horizon in enumerate(run.horizons):
             columns = {
-                "in force": found["in_force"][:, k, j],
-                "measured": found["measured"][:, k, j],
-                "rule": found["rule"][:, j],
+                "in force": results["in_force"][:, k, j],
+                "measured": results["measured"][:, k, j],
+                "rule": results["rule"][:, j],
             }
             parts += [_part(run, seed, name, horizon, value) for name, value in columns.items()]
-        ratio, low, high = (found[f"over_rule{end}"][:, k] for end in ("", "_low", "_high"))
+        ratio, low, high = (results[f"over_rule{end}"][:, k] for end in ("", "_low", "_high"))
         parts.append(_part(run, seed, "over rule", -1, ratio, low, high))
         if by_gain(run):
-            gap = (found[f"gain_over_rule{end}"][:, k] for end in ("", "_low", "_high"))
+            gap = (results[f"gain_over_rule{end}"][:, k] for end in ("", "_low", "_high"))
             parts.append(_part(run, seed, "gain over rule", -1, *gap))
-        switched = (found["outcome"][:, k] == SWITCHED).astype(float)
+        switched = (results["outcome"][:, k] == SWITCHED).astype(float)
         parts.append(_part(run, seed, "switched", -1, switched))
     return pd.concat(parts, ignore_index=True)
 
