@@ -22,7 +22,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,7 @@ from gradlab.measurement.moments.inner_products import first_action_gradients
 from gradlab.networks import checkpoint
 from gradlab.statistics.kernels import ActionProducts
 from gradlab.storage import records
+from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon, unroll_first_action
 from gradlab.truth.truth import matched_truth
@@ -143,9 +144,16 @@ def estimators(task: Task, critic: nn.Module, horizon: int) -> dict[str, Estimat
     }
 
 
-def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) -> Samples:
-    """Truth and estimators of one place, terminal states ignored as in training."""
+def measured(
+    place: Place, n: int, checkpoints: Path, horizon: int = HORIZON, prior: System | None = None
+) -> Samples:
+    """Truth and estimators of one place, terminal states ignored as in training.
+
+    Args:
+        prior: in the place of the task's.
+    """
     task, policy = task_of(place.task), policy_at(place, checkpoints)
+    task = task if prior is None else replace(task, prior=prior)
     critic = checkpoint.load(place.file("critic", checkpoints)).double()
     begin = starts_of(place, n, checkpoints)
     setting = Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)

@@ -96,7 +96,7 @@ class VehicleSimulator:
 
 @dataclass(frozen=True)
 class VehicleModel:
-    """The 10 Hz prior on a straight path; y gains N(0.5, std 0.01) per step (eq. 17)."""
+    """The 10 Hz prior on a straight path; y gains N(bias, std 0.01) per step (eq. 17)."""
 
     state_dim: ClassVar[int] = 6
     action_dim: ClassVar[int] = 2
@@ -104,6 +104,7 @@ class VehicleModel:
     differentiable: ClassVar[bool] = True
 
     parameters: VehicleParameters = TABLE3
+    bias: float = MODEL_BIAS
 
     def step(self, state: Tensor, action: Tensor, noise: Tensor | None = None) -> Transition:
         check_step(self, state, action, noise)
@@ -111,7 +112,7 @@ class VehicleModel:
         du, v, r, y, phi, x = state.unbind(1)
         u, T = du + TARGET_SPEED, MODEL_STEP
         faster, slip, yaw = velocities(self.parameters, T, u, v, r, steer, acceleration)
-        drift = MODEL_BIAS if noise is None else MODEL_BIAS + MODEL_NOISE * noise[:, 0]
+        drift = self.bias if noise is None else self.bias + MODEL_NOISE * noise[:, 0]
         sine, cosine = phi.sin(), phi.cos()
         after = torch.stack(
             [

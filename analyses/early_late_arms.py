@@ -1,0 +1,176 @@
+"""EARLY-LATE-ARMS: whose is the crossing of MPG's biases: its prior's, its reward's, or training's?
+
+    claim       early in training J_25 has less bias than J_0, late more, and MPG's rule changes
+                hands at the right moment
+    paper       MPG, section III-B, IV-A, Table VI
+    criterion   replayed states, |bias(25)|/|bias(0)|, Student's 95% interval of its mean logarithm
+                over the seeds. "Early, then late" in an arm: below 1 at iteration 1,000, above 1 at
+                7,500. "Late" is a property of the offset, or of the factor, if the arm without it
+                lies below 1 at 7,500. "The right moment": in every arm each seed crosses 1 once
+                and for good, and the interval of the mean crossing holds T/2 = 4,500
+
+    python -m analyses.early_late_arms train --arm published      one arm; goes on where it stopped
+    python -m analyses.early_late_arms measure                    what its checkpoints allow
+    python -m analyses.early_late_arms table                      the verdict
+
+MPG-v2 on path tracking, T = 9,000, learning rates annealed over 20,000 iterations as in
+EARLY-LATE, ended at 7,500, where the rule has given J_0 0.99 of the weight. Four seeds that no
+earlier analysis has used, 256 of each one's replayed states. The arms differ in one thing each:
+
+    published   the prior adds 0.5 m to y in every step, rewards are multiplied by 0.01 in training
+    no offset   the prior adds zero-mean noise alone
+    factor 1    rewards as they are
+
+Each arm's rule drives its policy, so that an arm has policies of its own. What the offset does to
+the gradient alone is "exchanged": the published arm's policies and critics, measured through the
+prior without the offset.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pandas as pd
+import tyro
+from tyro.conf import subcommand
+
+from analyses import verdicts
+from analyses.checkpoint_errors import errors
+from analyses.checkpoint_samples import RAMPS, Place, measured, policy_at
+from analyses.paired_trials import Row, kept
+from analyses.verdicts import Verdict, save
+from gradlab import tasks
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.systems.vehicle import VehicleModel
+from gradlab.tasks import Task
+from gradlab.training.loop import train
+
+FOLDER = Path("reports/horizon-claims")
+RUNS = Path("runs/early-late-arms")
+TASK = "path_tracking"
+Trained = Literal["published", "no offset", "factor 1"]
+SCALES: Mapping[Trained, float] = {"published": 0.01, "no offset": 0.01, "factor 1": 1.0}
+EXCHANGED = "exchanged"
+ARMS = (*SCALES, EXCHANGED)
+SEEDS = range(10, 14)
+ANNEALED, LAST = 20_000, 7500  # iterations
+CHECKPOINTS = (1000, 2000, 3000, 4000, 5000, 6000, LAST)
+STARTS = 256
+MOMENT = RAMPS[TASK] // 2
+
+
+def task_of(arm: str) -> Task:
+    """Path tracking with the arm's prior."""
+    task = tasks.path_tracking()
+    without = arm in ("no offset", EXCHANGED)
+    return replace(task, prior=VehicleModel(bias=0.0)) if without else task
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one arm up to `until` of 20,000 iterations; goes on where it stopped."""
+
+    arm: Trained
+    until: int = LAST
+    folder: Path = RUNS
+
+    def run(self) -> None:
+        path = self.folder / self.arm / f"mpg-v2-{TASK}.h5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resume = path.with_name(path.stem + ".resume.safetensors").exists()
+        with bars() as shown, suppress(KeyboardInterrupt):
+
+            def ending(stage: str, done: int, total: int) -> None:
+                shown(stage, done, total)
+                if done == self.until:
+                    # As Ctrl-C does: checkpoint and state are saved, and the run stays open.
+                    signal.raise_signal(signal.SIGINT)
+
+            train(
+                "mpg-v2", task_of(self.arm), path, resume=resume, progress=ending,
+                seeds=len(SEEDS), first_seed=SEEDS[0], iterations=ANNEALED,
+                reward_scale=SCALES[self.arm], evaluate_every=2500, checkpoint_every=500,
+                keep=tuple(k / ANNEALED for k in CHECKPOINTS),
+                command=f"python -m analyses.early_late_arms train --arm '{self.arm}'",
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure the checkpoints that are there; what is measured is kept."""
+
+    arms: tuple[str, ...] = ARMS
+    folder: Path = RUNS
+    rows: Path = FOLDER / "early-late-arms-errors.csv"
+
+    def run(self) -> None:
+        cells: list[Row] = [
+            {"arm": arm, "iteration": iteration, "seed": seed}
+            for iteration in CHECKPOINTS
+            for arm in self.arms
+            for seed in SEEDS
+            if place_of(iteration, seed).file("critic", self.folder / trained(arm)).exists()
+        ]
+        kept(self.rows, cells, self._one)
+
+    def _one(self, cell: Row) -> list[Row]:
+        """Ratio and gap of squared biases, J_n over J_0, at one checkpoint."""
+        arm, place = str(cell["arm"]), place_of(int(cell["iteration"]), int(cell["seed"]))
+        checkpoints = self.folder / trained(arm)
+        samples = measured(place, STARTS, checkpoints, prior=task_of(arm).prior)
+        found = errors(samples, policy_at(place, checkpoints))
+        found = found[
+            (found["estimator"] == "model") & (found["law"] == "visited")
+            & found["quantity"].isin(["bias_ratio", "bias_gap"])
+        ]  # fmt: skip
+        columns = ["horizon", "quantity", "value", "ci_low", "ci_high"]
+        about: Row = {"steps": int(samples.about["steps"])}  # type: ignore[arg-type]
+        return [
+            about | {str(k): x for k, x in row.items()} for row in found[columns].to_dict("records")
+        ]
+
+
+def trained(arm: str) -> str:
+    """The arm whose policies and critics are measured."""
+    return "published" if arm == EXCHANGED else arm
+
+
+def place_of(iteration: int, seed: int) -> Place:
+    return Place(TASK, iteration, seed, "visited")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The verdict from what is measured."""
+
+    rows: Path = FOLDER / "early-late-arms-errors.csv"
+    output: Path = FOLDER
+
+    def run(self) -> None:
+        command = "python -m analyses.early_late_arms table"
+        save(judge(pd.read_csv(self.rows)), self.output, command)
+        verdicts.main(self.output)
+
+
+def judge(rows: pd.DataFrame) -> Verdict:
+    """The verdict from one row per arm, iteration, seed, horizon and quantity."""
+    raise NotImplementedError
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tyro.cli(
+        Annotated[Train, subcommand("train")]
+        | Annotated[Measure, subcommand("measure")]
+        | Annotated[Table, subcommand("table")]
+    ).run()
+
+
+if __name__ == "__main__":
+    main()
