@@ -144,16 +144,9 @@ def estimators(task: Task, critic: nn.Module, horizon: int) -> dict[str, Estimat
     }
 
 
-def measured(
-    place: Place, n: int, checkpoints: Path, horizon: int = HORIZON, prior: System | None = None
-) -> Samples:
-    """Truth and estimators of one place, terminal states ignored as in training.
-
-    Args:
-        prior: in the place of the task's.
-    """
+def measured(place: Place, n: int, checkpoints: Path, horizon: int = HORIZON) -> Samples:
+    """Truth and estimators of one place, terminal states ignored as in training."""
     task, policy = task_of(place.task), policy_at(place, checkpoints)
-    task = task if prior is None else replace(task, prior=prior)
     critic = checkpoint.load(place.file("critic", checkpoints)).double()
     begin = starts_of(place, n, checkpoints)
     setting = Setting(task.simulator, policy, begin, task.discount, horizon, seed=place.seed)
@@ -173,6 +166,18 @@ def measured(
         "reason": truth.reason,
     }
     return Samples(place, begin.states, found["model"], found["mixed"], long, cut, about)
+
+
+def through(samples: Samples, prior: System, checkpoints: Path) -> Samples:
+    """The same states, noise and truth, with the gradients of another prior."""
+    place = samples.place
+    task, policy = replace(task_of(place.task), prior=prior), policy_at(place, checkpoints)
+    critic = checkpoint.load(place.file("critic", checkpoints)).double()
+    begin = as_starts(samples.states, task.simulator.state_dim)
+    H = len(samples.model) - 1
+    setting = Setting(task.simulator, policy, begin, task.discount, H, seed=place.seed)
+    found = first_action_gradients(estimators(task, critic, H), setting)
+    return replace(samples, model=found["model"], mixed=found["mixed"])
 
 
 def long_truth(task: Task, policy: nn.Module, begin: Starts, seed: int) -> tuple[Tensor, int]:
