@@ -275,11 +275,12 @@ def pred_cost(frozen: Frozen) -> Iterator[Part]:
 
 def n_w_sens(frozen: Frozen) -> Iterator[Part]:
     numbers = frozen.numbers
+    for d in (3, 10, 30):
+        yield ratio(numbers, f"largest/smallest over n, d = {d}", "below", 1.5)
+        for n in (1, 5, 10, 25):
+            yield ratio(numbers, f"with/without, d = {d}, n = {n}", "below", 1.0)
     label = "Spearman of the best w with d"
     yield measured(numbers, "spearman", "below", 0.0, label)
-    for d in (3, 10, 30):
-        name = f"largest/smallest over n, d = {d}"
-        yield Part(name, numbers[name], nan, nan, "below", 1.5)
 
 
 def capacity(frozen: Frozen) -> Iterator[Part]:

@@ -48,19 +48,20 @@ class Paired:
     more: float
 
 
-def gap(first: Sequence[float], second: Sequence[float]) -> Paired:
+def gap(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Paired:
     """Mean of second − first, one pair per trial."""
     one, other = (np.asarray(each, dtype=np.float64) for each in (first, second))
     moved, n = other - one, len(one)
-    reach = stats.t.ppf(0.975, n - 1) * moved.std(ddof=1) / n**0.5 if n > 1 else np.nan
+    quantile = stats.t.ppf((1 + level) / 2, n - 1)
+    reach = quantile * moved.std(ddof=1) / n**0.5 if n > 1 else np.nan
     mean, less = float(moved.mean()), float((moved < 0).mean())
     more = more_samples(mean, float(moved.std(ddof=1)) / n**0.5, n) if n > 1 else None
     return Paired(mean, mean - reach, mean + reach, n, less, np.nan if more is None else more)
 
 
-def ratio(first: Sequence[float], second: Sequence[float]) -> Paired:
+def ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> Paired:
     """Geometric mean of second/first, of positive numbers, one pair per trial."""
-    found = gap(np.log(first), np.log(second))
+    found = gap(np.log(first), np.log(second), level)
     ends = np.exp([found.value, found.low, found.high])
     return replace(found, value=float(ends[0]), low=float(ends[1]), high=float(ends[2]))
 
