@@ -43,7 +43,7 @@ from tyro.conf import subcommand
 
 from analyses import verdicts
 from analyses.checkpoint_errors import errors
-from analyses.checkpoint_samples import RAMPS, Place, measured, policy_at
+from analyses.checkpoint_samples import RAMPS, Place, Samples, measured, policy_at, through
 from analyses.paired_trials import Row, kept
 from analyses.verdicts import Verdict, save
 from gradlab import tasks
@@ -137,7 +137,7 @@ def ratios(samples: Samples, checkpoints: Path) -> list[Row]:
     """One row per horizon of the model and quantity, bias_ratio and bias_gap."""
     found = errors(samples, policy_at(samples.place, checkpoints))
     shown = found[
-        (found["estimator"] == "model") & (found["law"] == "visited")
+        (found["estimator"] == "model") & (found["law"] == samples.place.law)
         & found["quantity"].isin(["bias_ratio", "bias_gap"])
     ]  # fmt: skip
     columns = ["horizon", "quantity", "value", "ci_low", "ci_high"]
