@@ -71,6 +71,7 @@ PAIRS = {
     for budget in BUDGETS
 }
 CELL = ("world", "noise", "rows")
+World = tuple[str, float]  # name and noise
 QUANTITIES = (
     "bias2", *(f"{name}_{h}" for name in ("bias2", "cosine") for h in HORIZONS), "jacobian",
     "prediction",
@@ -152,6 +153,19 @@ def together(trials: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index().assign(world=ALL, noise=0.0)
 
 
+def resting_on(trials: pd.DataFrame) -> list[World]:
+    """The worlds without which no size is decided when the others are taken together."""
+    found = []
+    for name, noise in dict.fromkeys(zip(trials["world"], trials["noise"], strict=True)):
+        others = trials[(trials["world"] != name) | (trials["noise"] != noise)]
+        if others.empty:
+            continue
+        timed = comparison(together(others), CELL, {MAIN: PAIRS[MAIN]}, ["bias2"])
+        if (timed["answer"] == "undecided").all():
+            found.append((str(name), float(noise)))
+    return found
+
+
 def judge(trials: pd.DataFrame) -> Verdict:
     """The verdict from one row per world, size, trial and model."""
     table, near = comparison(trials, CELL, PAIRS, QUANTITIES), foreseen(trials)
@@ -159,6 +173,7 @@ def judge(trials: pd.DataFrame) -> Verdict:
     table = pd.concat([table, whole], ignore_index=True)
     timed = whole[(whole["pair"] == MAIN) & (whole["quantity"] == "bias2")]
     numbers = as_numbers(table[table["quantity"] == "bias2"], (*CELL, "pair"))
+    alone = resting_on(trials) if (timed["answer"] != "undecided").any() else []
     return Verdict(
         "DD-VS-MSE",
         "RP-PGM, section 4.3, against DDPPO, section 5.2",
@@ -166,7 +181,7 @@ def judge(trials: pd.DataFrame) -> Verdict:
         "squared bias, with the loss over without, at equal fitting time, lies below 1, above 1, "
         f"or within [{1 / ALIKE:g}, {ALIKE:g}], all systems together, w = 10",
         bool((timed["answer"] != "undecided").all()),
-        sentence(table, near, float(trials["times"].median())),
+        sentence(table, near, float(trials["times"].median()), alone),
         numbers | agreement(near),
         table,
         figure(table, near),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,24 +18,39 @@ WHAT = {"bias2": "bias² of the policy gradient", "jacobian": "Jacobian MSE"}
 ANSWERS = ("better", "worse", "alike", "undecided")
 
 
-def sentence(table: pd.DataFrame, near: pd.DataFrame, times: float) -> str:
+def sentence(
+    table: pd.DataFrame, near: pd.DataFrame, times: float, alone: Sequence[tuple[str, float]]
+) -> str:
     """The verdict.
 
     Args:
         table: of `comparison`; near: of `foreseen`; times: what a step with the loss costs.
+        alone: worlds (name, noise) without which the others together decide no size.
     """
     single, whole = table[table["world"] != ALL], table[table["world"] == ALL]
     timed = _of(single, "bias2", MAIN)
     cosine = _of(single, "cosine_10", MAIN)
     moved = cosine[(cosine["ci_low"] > 0) | (cosine["ci_high"] < 0)]
+    opening = f"{_opening(table, alone)}{_rests(table, alone)}"
     return (
-        f"{_opening(table)} {' '.join(_weight(single, whole, w) for w in ('10', '1'))} "
+        f"{opening} {' '.join(_weight(single, whole, w) for w in ('10', '1'))} "
         f"{_jacobian_alone(single)} "
         f"Each system, w = 10, equal time, bias²: {_by_world(timed)}. Cosines at h = 10 differ "
         f"beyond their interval in {len(moved)} of {len(cosine)} cells, by at most "
         f"{cosine['value'].abs().max():.2g}. Foretold from the data: {_foretold(near)}."
         f"{_missing(timed)} A step with the loss took {times:.2g} times as long. N = "
         f"{int(timed['n'].min())} trials; 2×64 SiLU, reward known."
+    )
+
+
+def _rests(table: pd.DataFrame, alone: Sequence[tuple[str, float]]) -> str:
+    """The systems that alone carry the answer for all of them."""
+    if not alone:
+        return ""
+    worlds = table.loc[table["world"] != ALL, ["world", "noise"]].drop_duplicates()
+    return (
+        f" All of this rests on {len(alone)} of {len(worlds)} systems: without "
+        f"{' or without '.join(named(*key) for key in alone)} every size is undecided."
     )
 
 
@@ -77,15 +94,16 @@ def _of(table: pd.DataFrame, quantity: str, pair: str) -> pd.DataFrame:
     return table[(table["quantity"] == quantity) & (table["pair"] == pair)]
 
 
-def _opening(table: pd.DataFrame) -> str:
+def _opening(table: pd.DataFrame, alone: Sequence[tuple[str, float]]) -> str:
     """Who is right, from all systems together at equal time under both weights."""
+    where = "on these systems" if not alone else "on these systems taken together"
     timed = table[table["pair"].str.endswith("equal time") & (table["quantity"] == "bias2")]
     count = timed[timed["world"] == ALL]["answer"].value_counts()
     better, rest = count.get("better", 0), count.get("worse", 0) + count.get("alike", 0)
     if rest and not better:
-        return "RP-PGM is right on these systems: state prediction suffices."
+        return f"RP-PGM is right {where}: state prediction suffices."
     if better and not rest:
-        return "DDPPO is right on these systems."
+        return f"DDPPO is right {where}."
     return "Each is right at some size." if better else "No size decides."
 
 
@@ -104,7 +122,7 @@ def _by_size(rows: pd.DataFrame) -> str:
 
 def _by_world(timed: pd.DataFrame) -> str:
     cells = timed.groupby(["world", "noise"], sort=False)
-    return "; ".join(f"{_named(*key)}: {_by_size(rows)}" for key, rows in cells)
+    return "; ".join(f"{named(*key)}: {_by_size(rows)}" for key, rows in cells)
 
 
 def _foretold(near: pd.DataFrame) -> str:
@@ -125,7 +143,7 @@ def _missing(timed: pd.DataFrame) -> str:
     return f" Undecided cells would want about {more.median():.0f} trials more in the median."
 
 
-def _named(name: str, noise: float) -> str:
+def named(name: str, noise: float) -> str:
     if name == ALL:
         return "all four"
     return f"{name}, {f'noise {noise:.0%}' if noise else 'no noise'}"
@@ -137,7 +155,7 @@ def figure(table: pd.DataFrame, near: pd.DataFrame) -> Figure:
     drawing = Figure(figsize=(2.7 * len(worlds) + 0.6, 7.8), layout="constrained")
     panels = drawing.subplots(3, len(worlds), sharey="row", squeeze=False)
     for axes, ((name, noise), rows) in zip(panels.T, worlds, strict=True):
-        axes[0].set_title(_named(name, noise), fontsize=9)
+        axes[0].set_title(named(name, noise), fontsize=9)
         for each, quantity in zip(axes, WHAT, strict=False):
             _ratios(each, rows[rows["quantity"] == quantity])
         _biases(axes[2], rows)

@@ -11,7 +11,7 @@
 
     python -m analyses.early_late_arms train --arm published      one arm; goes on where it stopped
     python -m analyses.early_late_arms measure --arm published    what its checkpoints allow
-    python -m analyses.early_late_arms table                      the verdict
+    python -m analyses.early_late_arms_report                     the verdict
 
 MPG-v2 on path tracking, T = 9,000, learning rates annealed over 20,000 iterations as in
 EARLY-LATE, ended at 7,500, where the rule has given J_0 0.99 of the weight; networks of 2×64
@@ -37,15 +37,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pandas as pd
 import tyro
 from tyro.conf import subcommand
 
-from analyses import verdicts
 from analyses.checkpoint_errors import errors
-from analyses.checkpoint_samples import RAMPS, Place, Samples, measured, policy_at, through
+from analyses.checkpoint_samples import (
+    RAMPS,
+    Place,
+    Samples,
+    measured,
+    policy_at,
+    through,
+)
 from analyses.paired_trials import Row, kept
-from analyses.verdicts import Verdict, save
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.systems.vehicle import VehicleModel
@@ -144,31 +148,10 @@ def ratios(samples: Samples, checkpoints: Path) -> list[Row]:
     return [{str(k): x for k, x in row.items()} for row in shown[columns].to_dict("records")]
 
 
-@dataclass(frozen=True)
-class Table:
-    """The verdict from what is measured."""
-
-    output: Path = FOLDER
-
-    def run(self) -> None:
-        command = "python -m analyses.early_late_arms table"
-        found = sorted(self.output.glob("early-late-arms-*.csv"))
-        rows = pd.concat([pd.read_csv(path) for path in found], ignore_index=True)
-        save(judge(rows), self.output, command)
-        verdicts.main(self.output)
-
-
-def judge(rows: pd.DataFrame) -> Verdict:
-    """The verdict from one row per arm, iteration, seed, horizon and quantity."""
-    raise NotImplementedError
-
-
 def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     tyro.cli(
-        Annotated[Train, subcommand("train")]
-        | Annotated[Measure, subcommand("measure")]
-        | Annotated[Table, subcommand("table")]
+        Annotated[Train, subcommand("train")] | Annotated[Measure, subcommand("measure")]
     ).run()
 
 

@@ -1,4 +1,4 @@
-"""EARLY-LATE-EXCHANGE: is "late, the critic is the better gradient" a property of the prior's offset?
+"""EARLY-LATE-EXCHANGE: is "late, n = 0 is better" a property of the prior's offset?
 
     claim       late in training the model's error dominates, so that n = 0 is the better horizon
     paper       MPG, section III-B; its prior adds 0.5 m to y in every step of 0.1 s (eq. 17)

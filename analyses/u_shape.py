@@ -143,6 +143,9 @@ def judge(rows: pd.DataFrame) -> Verdict:
         if unstable.any()
         else ""
     )
+    seen = any(way["seen"] for way in ways.values())
+    alone = " with fitted models; a model wrong in one direction, Â = (1 + ε)A, has the U"
+    opening += alone if seen and not len(found) else ""
     sentence = (
         f"{opening}. True dynamics: error(50)/error(1) ≤ 0.05 in {cells['true_met'].sum()} of "
         f"{len(cells)} cells{limit} (largest {cells['true_ratio'].max():.3f}), slope of log error "

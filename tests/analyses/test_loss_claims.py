@@ -3,6 +3,7 @@
 import json
 import math
 import zlib
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -148,20 +149,21 @@ def test_what_the_data_foretold_is_counted_beside_what_came():
     assert found["jacobian lower where neighbours cannot help"] == 1.0
 
 
-def weights(best, span, helps=0.5):
-    """Trials of N-W-SENS: w's best value by dimension, span over n."""
+def weights(best, span, helps=0.5, luck=1.0):
+    """Trials of N-W-SENS: w's best value by dimension, span over n, luck of the trials that chose
+    at the largest w."""
     made = []
-    for d, trial in ((d, trial) for d in (3, 10, 30) for trial in range(3)):
+    for d, trial in product((3, 10, 30), (*n_w_sens.CHOOSING, *n_w_sens.JUDGING)):
+        chose = trial in n_w_sens.CHOOSING
         plain = {"dimension": d, "trial": trial, "n": 0, "w": 0.0, "arm": "nll"}
         made += [plain | {"budget": b, "jacobian": 1.0} for b in ("equal steps", "equal time")]
-        for n in n_w_sens.NEIGHBOURS:
-            for w in n_w_sens.WEIGHTS:
-                level = helps * (1 + abs(math.log10(w / best[d]))) * span ** (n / 25)
-                wobble = 1 + 0.01 * trial
-                made.append(
-                    {"dimension": d, "trial": trial, "n": n, "w": w, "arm": "dd", "budget": "both",
-                     "jacobian": level * wobble}
-                )  # fmt: skip
+        for n, w in n_w_sens.GRID if chose else n_w_sens.split_grid(best[d]):
+            level = helps * (1 + abs(math.log10(w / best[d]))) * span ** (n / 25)
+            level *= luck if chose and w == n_w_sens.WEIGHTS[-1] else 1.0
+            made.append(
+                {"dimension": d, "trial": trial, "n": n, "w": w, "arm": "dd", "budget": "both",
+                 "jacobian": level * (1 + 0.01 * (trial % 10))}
+            )  # fmt: skip
     return pd.DataFrame(made)
 
 
@@ -180,7 +182,34 @@ FALLING = {3: 10.0, 10: 1.0, 30: 0.1}
 def test_n_and_w_are_judged_by_span_help_and_order(best, span, helps, holds):
     verdict = n_w_sens.judge(weights(best, span, helps))
     assert verdict.holds == holds
-    assert [verdict.numbers[f"best w, d = {d}"] for d in best] == list(best.values())
+    assert [verdict.numbers[f"chosen w, d = {d}"] for d in best] == list(best.values())
+
+
+def test_a_weight_that_only_its_own_trials_like_is_judged_on_others():
+    """The luckiest w of three trials gains nothing on the trials that judge."""
+    lucky = dict.fromkeys((3, 10, 30), n_w_sens.WEIGHTS[-1])
+    verdict = n_w_sens.judge(weights(lucky, 1.0, helps=1.2, luck=0.1))
+    first = verdict.table[verdict.table["trials_of"] == "choosing"]
+    assert (first.loc[first["w"] == n_w_sens.WEIGHTS[-1], "value"] < 0.2).all()
+    assert verdict.numbers["with/without, d = 3, n = 10"] == pytest.approx(1.2, rel=0.1)
+    assert not verdict.holds
+
+
+def test_the_largest_ratio_over_n_is_covered_although_it_was_picked():
+    """Equal means over n, noisy trials: the ends hold 1 in 95% of repetitions or more."""
+    draws = np.random.default_rng(4)
+    held = []
+    for _ in range(300):
+        values = np.exp(draws.normal(scale=0.3, size=(4, 6)))
+        rows = pd.DataFrame(
+            {"arm": "dd", "n": n, "trial": k, "jacobian": values[i, k]}
+            for i, n in enumerate(n_w_sens.NEIGHBOURS)
+            for k in range(6)
+        )
+        value, low, high = n_w_sens.over_neighbours(rows)
+        assert low < value < high
+        held.append(low <= 1 <= high)
+    assert np.mean(held) >= 0.93
 
 
 def test_the_page_sorts_claims_into_sections(tmp_path):

@@ -35,17 +35,27 @@ def trained(final):
     )  # fmt: skip
 
 
+def arms(plain, gain):
+    """Runs of both arms by unroll: where plain training ends, and what normalising adds."""
+    return {
+        (h, arm): trained(plain[h] + (gain[h] if arm == "normalised" else 0))
+        for h in sn_train.UNROLLS
+        for arm in sn_train.ARMS
+    }
+
+
+def test_where_plain_training_does_not_fail_the_claim_is_not_tested():
+    verdict = sn_train.judge(arms(dict.fromkeys(sn_train.UNROLLS, -5.0), {3: 0.0, 10: 0, 15: 3.0}))
+    assert not verdict.holds
+    assert verdict.sentence.startswith("Not tested: the premise did not occur")
+
+
 @pytest.mark.parametrize(
     ("short", "long", "holds"),
     [(0.0, 3.0, True), (-0.5, 3.0, True), (-2.0, 3.0, False), (0.0, 0.0, False), (0.0, -3, False)],
 )
 def test_sn_train_asks_for_help_at_long_unrolls_and_no_harm_at_short_ones(short, long, holds):
-    gain = {3: short, 10: -1.0, 15: long}
-    runs = {
-        (h, arm): trained(-5 + (gain[h] if arm == "normalised" else 0))
-        for h in sn_train.UNROLLS
-        for arm in sn_train.ARMS
-    }
+    runs = arms({3: -5.0, 10: -5.0, 15: -8.0}, {3: short, 10: -1.0, 15: long})
     assert sn_train.judge(runs).holds == holds
     judged = {key: run for key, run in runs.items() if key[0] in (3, 15)}
     assert sn_train.judge(judged).holds == holds
