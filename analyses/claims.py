@@ -10,8 +10,9 @@ scale, how the test deviates from what the paper did, and what was changed after
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ from analyses.criteria import (
     PREMISES,
     Outcome,
     Part,
-    most_missing,
+    deciding,
     outcome,
     parts_of,
     worst,
@@ -39,7 +40,8 @@ class Claim:
     Attributes:
         id: its name; paper: where it is made; text: what it says.
         file: its frozen verdict, below reports.
-        n: trials behind an interval; seeds, scale: in words.
+        n: trials behind an interval; of: what they are; scale: in words.
+        beside: what was seen beside the criterion and belongs to the outcome.
         deviation: from the experiment or the criterion as printed; changed: after looking.
     """
 
@@ -51,6 +53,8 @@ class Claim:
     scale: str = ""
     deviation: str = "–"
     changed: str = "–"
+    of: str = "trials"
+    beside: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -65,8 +69,10 @@ CLAIMS = (
         "U-SHAPE", "MAAC, 4.2, Fig. 2",
         "with true dynamics the error falls with the horizon, with a learned model it is a U",
         "bounds/u-shape",  20, "20 seeds, 32 linear-quadratic cells",
-        "one more arm than asked for, Â = (1 + ε)A, and that arm alone has the U",
+        "one more arm than asked for, Â = (1 + ε)A",
         "the arm Â = (1 + ε)A was added after no fitted model showed one",
+        beside="a model wrong in one direction, Â = (1 + ε)A, has the U: an arm of its own",
+        of="seeds",
     ),
     Claim(
         "BIAS-LIN", "DDPPO, Thm 1",
@@ -86,6 +92,7 @@ CLAIMS = (
         "the variance of the unrolled gradient grows exponentially with the horizon",
         "jacobians/var-exp",  512, "512 starts, four unstable systems, one policy",
         "true simulators; learned models beside (VAR-EXP-LEARNED)",
+        of="starts",
     ),
     Claim(
         "SN-VAR", "RP-PGM, 7.2, Figs. 2, 5",
@@ -99,6 +106,7 @@ CLAIMS = (
         "the best horizon is positive and rises with ε_v/ε_f",
         "horizon-claims/opt-h",  100, "20 seeds × 5 ratios, linear-quadratic",
         "errors against ∇J with θ in all actions; bias alone and the first action beside",
+        of="seeds and ratios",
     ),
     Claim(
         "BIAS-DEC", "RP-PGM, Prop. 5.8; MAAC, Lemma A.1",
@@ -114,6 +122,7 @@ CLAIMS = (
         "may be theirs; the rule that is judged drives the policy that is measured",
         "the gradient of the return (EARLY-LATE-RETURN, one seed) was added afterwards; the "
         "criterion is the same",
+        of="starts",
     ),
     Claim(
         "THM1-MPG", "MPG, Thm 1", "∇J_n of the model is the discounted sum of ∇J_0 … (eq. 5)",
@@ -140,23 +149,27 @@ CLAIMS = (
         "COND1", "MPG, MPG-J, Condition 1", "a model's error grows linearly with the step",
         "lemmas/cond1",  256, "256 starts, 25 steps, two prior models",
         "slower growth keeps the bound as well, and counts as refuted here: the exponent is judged",
+        of="starts",
     ),
     Claim(
         "TAB1-PATH", "MPG, Table I", "MPG ends best and learns fastest on path tracking",
         "mpg-table-1/tab1-path",  5,
         "5 seeds; 20,000 iterations of MPG-v2 and TD3, 10,000 of the others, of 100,000",
         "budgets differ between algorithms; learning rates annealed over the shorter run",
+        of="seeds",
     ),
     Claim(
         "TAB1-PEND", "MPG, Table I", "MPG-v2 is best on the pendulum, MPG-v1 fails",
         "inverted-pendulum-training/tab1-pend",  5,
         "5 seeds, analytic cart-pole", "the published code's gradient clip is a row of its own",
+        of="seeds",
     ),
     Claim(
         "DATA-VAR", "MPG, MPG-J, Fig. 1",
         "early the critic's gradient varies more than the model's",
         "horizon-claims/data-var",  10, "10 critics × 10 batches, two tasks",
         "variance across critics and across batches, apart",
+        of="critics",
     ),
     Claim(
         "DD-VS-MSE", "RP-PGM, 4.3, against DDPPO, 5.2",
@@ -202,16 +215,19 @@ CLAIMS = (
         "MIXTURE", "RP-PGM, Rem. 5.9", "starts from ν at h = 0, from ζ at h = ∞",
         "lemmas/mixture",  20, "linear-quadratic and pendulum's prior",
         "biases at matched scale",
+        of="wrong models (starts of the pendulum)",
     ),
     Claim(
         "LANDSCAPE", "RP-PGM, Fig. 3", "the surface is rougher at long horizons",
         "jacobians/landscape",  5, "5 pairs of directions, 21×21 points",
         "true simulators; learned models and spectral normalisation beside (LANDSCAPE-LEARNED)",
+        of="pairs of directions",
     ),
     Claim(
         "DP-VS-DR", "RP-PGM, 4.2, Fig. 1", "derivatives on real states have less bias",
         "identities/dp-vs-dr",  20, "20 wrong models, linear-quadratic",
         "bias alone; no returns", LOOKED,
+        of="wrong models",
     ),
     Claim(
         "MULTISTEP", "RP-PGM, Fig. 6", "a model loss over h steps beats one over one",
@@ -280,11 +296,36 @@ def decided_by(claim: Claim) -> str:
         f"{states[state]} {state}" for state in ("met", "missed", "undecided") if states[state]
     )
     text = f"{one.label}: {number(one)} (asked: {wanted}); {counts}"
-    if claim.outcome != "undecided":
-        return text
-    more = most_missing(parts, claim.n)
-    enough = f"about {more:,} trials more" if more else "no affordable number of trials"
-    return f"{text}; decided by {enough}"
+    beside = f"; {claim.beside}" if claim.beside else ""
+    return f"{text}{still_open(claim, parts)}{beside}"
+
+
+def still_open(claim: Claim, parts: list[Part]) -> str:
+    """What would settle an undecided claim, and what its undecided parts want."""
+    settling = deciding(parts, claim.n)
+    if settling is None:
+        return ""
+    part, more = settling
+    if claim.outcome == "undecided":
+        verb = "refute" if part.wrong else "decide"
+        return f"; {enough(claim, more)} would {verb} it, by {part.label} {number(part)}"
+    return f"; {'; '.join(wants(claim, parts))}"
+
+
+def wants(claim: Claim, parts: list[Part]) -> Iterator[str]:
+    """The undecided parts of a claim that is refuted by another, cheapest first; three at most."""
+    undecided = [(part, part.more(claim.n)) for part in parts if part.state == "undecided"]
+    undecided.sort(key=lambda each: inf if each[1] is None else each[1])
+    for part, more in undecided[:3]:
+        wanted = f" wants {enough(claim, more)}" if isfinite(part.high - part.low) else ""
+        yield f"{part.label} {number(part)}{wanted}"
+    if len(undecided) > 3:
+        last = enough(claim, undecided[-1][1])
+        yield f"{len(undecided) - 3} others up to {last}"
+
+
+def enough(claim: Claim, more: int | None) -> str:
+    return f"no affordable number of {claim.of}" if more is None else f"{more:,} {claim.of} more"
 
 
 def rows(claims: tuple[Claim, ...] = CLAIMS) -> pd.DataFrame:

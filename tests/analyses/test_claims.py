@@ -1,6 +1,7 @@
 """Four outcomes of a claim: from planted parts, and of the forty frozen ones."""
 
 import json
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analyses import claims, criteria, verdicts
-from analyses.criteria import Part, most_missing, outcome
+from analyses.criteria import Part, deciding, outcome
 
 MET = Part("met", 2.0, 1.5, 2.5, "above", 1.0)
 MISSED = Part("missed", 2.0, 1.5, 2.5, "below", 1.0)
@@ -40,10 +41,33 @@ def test_the_missing_trials_follow_from_the_distance_in_standard_errors():
     # Half a width of 1.5 is .77 standard errors from 1; 80% power wants (1.96 + .84)² of them.
     needed = OPEN.more(20)
     assert needed == pytest.approx(20 * ((1.96 + 0.8416) * 1.5 / 1.96) ** 2 - 20, rel=0.03)
-    assert most_missing([MET, OPEN], 20) == needed
-    assert most_missing([OPEN, LOST], 20) is None
+    assert replace(OPEN, n=80).more(20) == pytest.approx(4 * needed, rel=0.03)
     squared = Part("ratio", 4.0, 0.25, 64.0, "above", 1.0, ratio=True)
     assert squared.more(20) == pytest.approx(20 * 2.8016**2 * 2**2 / 1.96**2 - 20, rel=0.03)
+
+
+def test_one_part_on_the_wrong_side_settles_a_claim_and_all_on_the_right_one_have_to():
+    against = Part("against", 0.5, -1.0, 2.0, "above", 1.0)
+    dear = Part("dear", 1.1, -1.0, 3.2, "above", 1.0)
+    assert deciding([MET], 20) is None
+    assert deciding([OPEN, dear], 20) == (dear, dear.more(20))
+    assert deciding([OPEN, dear, against], 20) == (against, against.more(20))
+    assert deciding([OPEN, LOST], 20) == (LOST, None)
+    assert deciding([against, LOST], 20) == (against, against.more(20))
+
+
+@pytest.mark.parametrize(
+    "claim, unit",
+    [
+        ("SN-VAR", "trials more"), ("TWO-MODEL", "trials more"), ("PRED-COST", "trials more"),
+        ("CAPACITY", "trials more"), ("MULTISTEP", "trials more"), ("EARLY-LATE", "starts more"),
+        ("TAB1-PEND", "seeds more"), ("DP-VS-DR", "wrong models more"),
+    ],
+)  # fmt: skip
+def test_what_is_undecided_has_the_number_that_would_decide(claim, unit):
+    row = next(each for each in claims.CLAIMS if each.id == claim)
+    undecided = [part for part in row.parts() if part.state == "undecided"]
+    assert undecided and unit in claims.decided_by(row)
 
 
 def test_forty_claims_each_with_its_outcome_and_its_number():
