@@ -174,7 +174,7 @@ def judge(trials: pd.DataFrame) -> Verdict:
     spans = ", ".join(f"d = {d} {_told(span[d])}" for d in span)
     sentence = (
         f"w chosen on {first['trial'].nunique()} trials: "
-        f"{', '.join(f'd = {d} {w:g}' for d, w in chosen.items())}; judged on "
+        f"{', '.join(_chosen(d, w) for d, w in chosen.items())}; judged on "
         f"{judging['trial'].nunique()} others. Jacobian MSE there, largest/smallest over n = "
         f"{', '.join(map(str, NEIGHBOURS))}: {spans}. With/without the loss, equal steps: "
         f"{_by_dimension(steps)}; equal time: {_by_dimension(timed)}. Spearman correlation of a "
@@ -194,6 +194,11 @@ def judge(trials: pd.DataFrame) -> Verdict:
                    table.assign(trials_of="judging")]),
         _figure(against_plain(first), table, list(chosen)),
     )  # fmt: skip
+
+
+def _chosen(dimension: int, weight: float) -> str:
+    edge = ", the largest tried" if weight == max(WEIGHTS) else ""
+    return f"d = {dimension} {weight:g}{edge}"
 
 
 Ends = tuple[float, float, float]
