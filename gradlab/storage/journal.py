@@ -7,7 +7,8 @@ An acknowledged row survives a kill at any moment, a full disk, live readers and
 the HDF5 file is never changed in place but replaced, a frame is whole or ignored, and the journal
 is shortened only after the file that holds its rows is on disk. An id ties the two. Readers take
 the journal first, then the file, so that no row can fall between; a row found twice counts once, by
-its sequence number. Folding happens in a child process, and only with three times the space free.
+its sequence number. Folding happens in a child process, the only one of a short run in its own, and
+only with three times the space free.
 About once a second the journal is forced to disk against power loss.
 """
 
@@ -146,9 +147,22 @@ class Journal:
             self._child.wait()
             self._finish_fold()
         self._sync()
-        if self._start_fold() and self._child is not None and self._child.wait() == 0:
+        if self._folds_the_rest():
             journal_of(self.path).unlink(missing_ok=True)
         self._sweep()
+
+    def _folds_the_rest(self) -> bool:
+        """Everything into the file; a short run here, since a process takes longer to begin."""
+        size = os.fstat(self._file.fileno()).st_size
+        if size + size_of(self.path) > SMALLEST:
+            return self._start_fold() and self._child is not None and self._child.wait() == 0
+        try:
+            if not self._room(size):
+                return False
+            fold(self.path, self._sequence)
+        except Exception:  # as in the process: the journal stays, readable
+            return False
+        return True
 
     def _opening(self) -> dict[str, Any]:
         tables = {name: plain(table) for name, table in self.tables.items()}
@@ -253,10 +267,13 @@ class Journal:
         sweep(self.path)
         shorter(journal_of(self.path)).unlink(missing_ok=True)
 
+    def _room(self, journal: int) -> bool:
+        needed = SPACE * (journal + size_of(self.path))
+        return shutil.disk_usage(self.path.parent).free >= needed
+
     def _start_fold(self) -> bool:
         size = os.fstat(self._file.fileno()).st_size
-        needed = SPACE * (size + size_of(self.path))
-        if shutil.disk_usage(self.path.parent).free < needed:
+        if not self._room(size):
             self._give_up_below = 2 * size
             return False
         command = [

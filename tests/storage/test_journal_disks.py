@@ -160,6 +160,40 @@ def test_without_space_the_journal_stays(tmp_path, monkeypatch):
     check(path, 5)
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_the_only_fold_of_a_short_run_needs_no_process(tmp_path, monkeypatch, processes):
+    begun, popen = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **b: begun.append(a) or popen(*a, **b))
+    if processes:
+        monkeypatch.setattr(journal, "SMALLEST", 1000)
+    with Journal(tmp_path / "run.h5", TABLES, ABOUT) as writer:
+        for k in range(20):
+            writer.append("updates", row(k))
+    assert len(begun) == processes and not journal_of(writer.path).exists()
+    assert len(check(writer.path, 20)["iteration"].values) == 20
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("HDF5"), MemoryError()]
+)
+def test_where_the_last_fold_fails_the_journal_stays(tmp_path, monkeypatch, error):
+    def fails(*given, **named):
+        raise error
+
+    path = tmp_path / "run.h5"
+    with monkeypatch.context() as patched, Journal(path, TABLES, ABOUT) as writer:
+        patched.setattr(journal.records, "write", fails)
+        for k in range(5):
+            writer.append("updates", row(k))
+        writer.close()
+    assert journal_of(path).exists() and not path.exists()
+    check(path, 5)
+    with Journal(path, TABLES, ABOUT) as writer:
+        writer.append("updates", row(5))
+    assert not journal_of(path).exists()
+    assert len(check(path, 6)["iteration"].values) == 6
+
+
 WRITER = """
 import sys, numpy as np
 from gradlab.storage import journal
