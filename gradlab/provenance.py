@@ -20,9 +20,9 @@ _REPORTED = ("torch", "numpy", "scipy", "mujoco", "gymnasium", "h5py")
 
 def environment() -> dict[str, str]:
     """Versions, commit, time and threads of this process, as text."""
-    versions = {name: importlib.metadata.version(name) for name in _REPORTED}
+    versions = {name: _version(name) for name in _REPORTED}
     return {
-        "gradlab": importlib.metadata.version("gradlab"),
+        "gradlab": _version("gradlab"),
         "commit": commit(),
         "python": platform.python_version(),
         **versions,
@@ -30,6 +30,12 @@ def environment() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache
+def _version(name: str) -> str:
+    """Of an installed package, whose description is parsed whole: once in a process."""
+    return importlib.metadata.version(name)
 
 
 @cache
