@@ -1,10 +1,27 @@
 """Fixtures of the tests of training."""
 
+import shutil
+
 import pytest
 
 from gradlab.probe.budget import Budget
+from gradlab.training.loop import train
 from gradlab.training.probe import probe
 from gradlab.training.probe import signal as probe_signal
+from tests.training.small_runs import SMALL, row, task
+
+
+@pytest.fixture(scope="session")
+def td3_run(tmp_path_factory):
+    """A finished run of TD3, to be read only."""
+    return train(row("td3"), task(), tmp_path_factory.mktemp("td3") / "run.h5", **SMALL)
+
+
+@pytest.fixture
+def finished(td3_run, tmp_path):
+    """That run and all that stands beside it, in a folder of the test's own."""
+    shutil.copytree(td3_run.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / td3_run.name
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ SMALL = dict(
     evaluation_starts=4, log_every=5, checkpoint_every=40, termination="mask",
     at_end="restart", keep=(0.0, 1.0), seeds=2, gradient_every=0,
 )  # fmt: skip
-MODEL = LearnedModel(members=2, hidden=(8,), every=100, first_steps=15, steps=5, batch=16)
+MODEL = LearnedModel(members=2, hidden=(8,), every=50, first_steps=15, steps=5, batch=16)
 TABLES = ("updates", "evaluations", "events", "model")
 
 

@@ -31,21 +31,21 @@ task = gradlab.tasks.linear_quadratic(
 )
 plain = replace(find("mpg-v2"), hidden=(8, 8), batch=16)
 model = LearnedModel(
-    LOSSES["dd"], two_models=True, spectral="all_but_last", members=2, hidden=(8,), every=50,
+    LOSSES["dd"], two_models=True, spectral="all_but_last", members=2, hidden=(8,), every=25,
     first_steps=10, steps=5, batch=16,
 )
 learned = replace(with_horizons(plain, (0, 3)), model=model, policy_spectral="all")
 rows = {"prior": plain, "learned": learned}
 for line in sys.stdin:
-    name, path = line.split(maxsplit=1)
+    name, iterations, path = line.split(maxsplit=2)
     path = Path(path.strip())
     child = os.fork()
     if child == 0:
         told = os.open(path.with_suffix(".told"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         train(
-            rows[name], task, path, iterations=200, agents=4, interval=2, warmup=96, episode=20,
-            evaluate_every=100, evaluation_starts=4, log_every=2, checkpoint_every=10, keep=(1.0,),
-            gradient_every=100, gradient_starts=8,
+            rows[name], task, path, iterations=int(iterations), agents=4, interval=2, warmup=96,
+            episode=20, evaluate_every=50, evaluation_starts=4, log_every=2, checkpoint_every=10,
+            keep=(1.0,), gradient_every=50, gradient_starts=8,
             resume=path.with_name(path.stem + ".resume.safetensors").exists(), overwrite=True,
             progress=lambda stage, done, total: os.write(told, b"%d\\n" % done),
         )
@@ -68,12 +68,12 @@ def nursery():
         yield process
 
 
-def trained(nursery, path, kills, model="prior", seed=0):
+def trained(nursery, path, kills, model, iterations, seed=0):
     """Kill the run `kills` times, then let it finish; returns its record."""
     generator, told = np.random.default_rng(seed), path.with_suffix(".told")
     assert nursery.stdin is not None and nursery.stdout is not None
     for k in range(kills + 1):
-        nursery.stdin.write(f"{model} {path}\n")
+        nursery.stdin.write(f"{model} {iterations} {path}\n")
         nursery.stdin.flush()
         child = int(nursery.stdout.readline())
         if k < kills:
@@ -88,17 +88,19 @@ def trained(nursery, path, kills, model="prior", seed=0):
     return read(path)
 
 
-def compare(nursery, tmp_path, kills, model="prior"):
-    whole = trained(nursery, tmp_path / "whole.h5", 0, model)
-    killed = trained(nursery, tmp_path / "killed.h5", kills, model)
-    assert killed.groups["updates"]["iteration"].values.tolist() == list(range(2, 201, 2))
+def compare(nursery, tmp_path, kills, model="prior", iterations=100):
+    whole = trained(nursery, tmp_path / "whole.h5", 0, model, iterations)
+    killed = trained(nursery, tmp_path / "killed.h5", kills, model, iterations)
+    logged = killed.groups["updates"]["iteration"].values.tolist()
+    assert logged == list(range(2, iterations + 1, 2))
     for table in ("updates", "evaluations", "gradients", "model")[: 4 if model == "learned" else 3]:
         ours, theirs = (run.groups[table] for run in (whole, killed))
         for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
+    end = f"{iterations:06d}"
     for name in ("seed0-policy", "seed0-critic", *LEARNED[model]):
         first, second = (
-            (tmp_path / f"{run}-checkpoints" / "000200" / f"{name}.safetensors").read_bytes()
+            (tmp_path / f"{run}-checkpoints" / end / f"{name}.safetensors").read_bytes()
             for run in ("whole", "killed")
         )
         assert first == second
@@ -115,4 +117,4 @@ def test_two_kills_change_no_bit_of_a_run_that_learns_its_models(nursery, tmp_pa
 @pytest.mark.slow
 @pytest.mark.parametrize(("model", "kills"), [("prior", 100), ("learned", 20)])
 def test_many_kills_change_no_bit(nursery, tmp_path, model, kills):
-    compare(nursery, tmp_path, kills, model)
+    compare(nursery, tmp_path, kills, model, iterations=200)

@@ -104,11 +104,10 @@ def test_kept_networks_can_be_measured(tmp_path):
     assert path.exists() and (place / "states.h5").exists()
 
 
-def test_an_earlier_run_is_not_replaced_unasked(tmp_path):
-    train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+def test_an_earlier_run_is_not_replaced_unasked(finished):
     with pytest.raises(InputError, match="resume=True, or replace it with overwrite=True"):
-        train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
-    train(row("td3"), task(), tmp_path / "run.h5", **SMALL, overwrite=True)
+        train(row("td3"), task(), finished, **SMALL)
+    train(row("td3"), task(), finished, **SMALL, overwrite=True)
 
 
 def test_divergence_is_reported_with_what_went_first(tmp_path):
@@ -126,7 +125,7 @@ def test_divergence_is_reported_with_what_went_first(tmp_path):
     assert all(state[name].isfinite().all() for name in state if "learner" in name)
 
 
-def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch):
+def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch, td3_run):
     from gradlab.training import learner
 
     made = learner.networks
@@ -142,8 +141,7 @@ def test_one_seed_that_diverges_leaves_the_others_alone(tmp_path, monkeypatch):
     path = train(row("td3"), task(), tmp_path / "two.h5", **SMALL, seeds=2)
     lost = read(path).groups["updates"]["nonfinite"].values
     assert (lost[:, 0] == 0).all() and (lost[:, 1] > 0).all()
-    alone = train(row("td3"), task(), tmp_path / "one.h5", **SMALL)
-    torch.testing.assert_close(numbers(path, 0), numbers(alone, 0), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(numbers(path, 0), numbers(td3_run, 0), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -201,17 +199,15 @@ def test_broken_transitions_are_counted_and_not_learned_from(tmp_path):
         train(row("td3"), fragile, tmp_path / "one.h5", **(SMALL | {"agents": 1}))
 
 
-def test_bad_input_leaves_the_earlier_run(tmp_path):
-    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+def test_bad_input_leaves_the_earlier_run(finished):
     with pytest.raises(InputError, match="has no prior"):
-        train(row("mpg-v2"), replace(task(), prior=None), path, **SMALL, overwrite=True)
-    assert path.exists()
+        train(row("mpg-v2"), replace(task(), prior=None), finished, **SMALL, overwrite=True)
+    assert finished.exists()
 
 
-def test_overwriting_removes_what_the_earlier_run_kept(tmp_path):
-    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+def test_overwriting_removes_what_the_earlier_run_kept(finished, tmp_path):
     (tmp_path / "run-checkpoints" / "notes.txt").write_text("mine")
-    train(row("td3"), task(), path, **(SMALL | {"iterations": 30}), overwrite=True)
+    train(row("td3"), task(), finished, **(SMALL | {"iterations": 30}), overwrite=True)
     places = sorted(each.name for each in (tmp_path / "run-checkpoints").iterdir())
     assert places == ["000000", "000030", "notes.txt"]
 
@@ -236,10 +232,9 @@ def test_a_batch_is_shared_by_as_many_updates_as_the_row_says():
     assert seen[0] is not seen[10] and not torch.equal(seen[10].state, seen[20].state)
 
 
-def test_values_beyond_any_sum_of_rewards_are_told_once(tmp_path):
+def test_values_beyond_any_sum_of_rewards_are_told_once(tmp_path, td3_run):
     rising = replace(row("td3"), value_rate=(3.0, 3.0), tau=1.0)
     path = train(rising, task(), tmp_path / "run.h5", **SMALL)
     events = read(path).groups["events"]["message"].values
     assert len(events) == 1 and "its values diverge" in events[0]
-    calm = train(row("td3"), task(), tmp_path / "calm.h5", **SMALL)
-    assert len(read(calm).groups["events"]["message"].values) == 0
+    assert len(read(td3_run).groups["events"]["message"].values) == 0

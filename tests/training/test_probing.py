@@ -17,7 +17,7 @@ from gradlab.training.settings import Settings
 from tests.training.probed_runs import ARMS, SMALL, same_runs, task
 
 
-@pytest.mark.parametrize("updates", [200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("updates", [100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("arm", list(ARMS))
 def test_a_probed_run_is_bit_for_bit_the_run_without_a_probe(tmp_path, monkeypatch, arm, updates):
     monkeypatch.setattr(probe, "Budget", lambda share, clock: Budget(share, lambda: 0.0))

@@ -56,8 +56,22 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "n-step-adp"])
+# In float32 what is saved differs in its type alone: three rows have every kind of it.
+SINGLE = ["mpg-v2", "sac", "mbpo"]
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "float64") for name in ROWS if name != "n-step-adp"),
+        *((name, "float32") for name in SINGLE),
+        *(
+            pytest.param(name, "float32", marks=pytest.mark.slow)
+            for name in ROWS
+            if name not in ("n-step-adp", *SINGLE)
+        ),
+    ],
+)
 def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     options = SMALL | {"precision": precision, "seeds": 2}
 
@@ -80,10 +94,9 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
     same_tables(uncut, cut)
 
 
-def test_resuming_with_other_settings_shows_the_difference(tmp_path):
-    train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
+def test_resuming_with_other_settings_shows_the_difference(finished):
     with pytest.raises(InputError, match=r"settings.agents was 4, now 5"):
-        train(row("td3"), task(), tmp_path / "run.h5", **(SMALL | {"agents": 5}), resume=True)
+        train(row("td3"), task(), finished, **(SMALL | {"agents": 5}), resume=True)
 
 
 def test_nothing_to_resume_says_so(tmp_path):
@@ -114,15 +127,15 @@ def test_ctrl_c_saves_the_state_and_no_row_shows_where_it_came(tmp_path, monkeyp
     same_tables(whole, cut)
 
 
-def test_a_finished_run_is_resumed_without_work(tmp_path, monkeypatch):
-    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
-    before, told = path.read_bytes(), []
+def test_a_finished_run_is_resumed_without_work(finished, monkeypatch):
+    before, told = finished.read_bytes(), []
     monkeypatch.setattr(Learner, "update", None)
     train(
-        row("td3"), task(), path, **SMALL, resume=True, progress=lambda *words: told.append(words)
-    )
+        row("td3"), task(), finished, **SMALL, resume=True,
+        progress=lambda *words: told.append(words),
+    )  # fmt: skip
     assert told == [("training", 60, 60)]
-    assert len(path.read_bytes()) == len(before)
+    assert len(finished.read_bytes()) == len(before)
 
 
 def spoil_metadata(state, about):
@@ -149,15 +162,14 @@ def small_batch(state, about):
 @pytest.mark.parametrize(
     "change", [spoil_metadata, drop_a_tensor, far_iteration, other_shapes, small_batch]
 )
-def test_a_foreign_state_is_refused(tmp_path, change):
-    path = train(row("td3"), task(), tmp_path / "run.h5", **SMALL)
-    place = tmp_path / "run.resume.safetensors"
+def test_a_foreign_state_is_refused(finished, change):
+    place = finished.with_name("run.resume.safetensors")
     with safetensors.safe_open(place, "pt") as file:
         about = file.metadata()
     state, about = change(safetensors.torch.load_file(place), about)
     safetensors.torch.save_file(state, place, about)
     with pytest.raises(InputError, match="damaged or foreign"):
-        train(row("td3"), task(), path, **SMALL, resume=True)
+        train(row("td3"), task(), finished, **SMALL, resume=True)
     place.write_bytes(place.read_bytes()[:-7])
     with pytest.raises(InputError, match="damaged or foreign"):
-        train(row("td3"), task(), path, **SMALL, resume=True)
+        train(row("td3"), task(), finished, **SMALL, resume=True)

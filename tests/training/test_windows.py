@@ -165,7 +165,7 @@ def test_a_run_counts_the_transitions_that_its_windows_are_made_of(tmp_path):
 
 def test_it_learns(tmp_path):
     quick = replace(small(model=None), policy_rate=(3e-3, 3e-4), hidden=(16, 16))
-    options = SMALL | {"iterations": 300, "evaluate_every": 300}
+    options = SMALL | {"iterations": 150, "evaluate_every": 150}
     path = train(quick, task(), tmp_path / "run.h5", **options, seeds=3)
     returns = read(path).groups["evaluations"]["return_mean"].values
     assert (returns[-1] > returns[0] / 2).all(), returns
