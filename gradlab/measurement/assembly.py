@@ -85,9 +85,11 @@ def truth_values(truth: Truth, kind: str) -> dict[str, Any]:
         if reference is not None and (prefix == "" or truth.first is not None):
             numbers = (
                 "norm", "standard_error", "relative_se", "discrepancy", "distance", "distance_se",
-                "missing",
+                "missing", "concentration",
             )  # fmt: skip
             values |= {f"{prefix}{name}": getattr(reference, name) for name in numbers}
+    references = [reference for reference in (truth.first, truth.every) if reference is not None]
+    values["carried_by_few"] = any(reference.carried_by_few for reference in references)
     return values
 
 

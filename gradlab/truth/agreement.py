@@ -5,6 +5,11 @@ errors of that paired difference plus |D_ε − D_2ε|/3, the truncation of D_ε
 term that it misses, if episodes end, is within 3 of its own standard errors plus 1% of the
 gradient's size along the directions.
 
+A standard error is believed where the sum of squares that it is made of is spread over the starts:
+where 1% of them carry more than half of Σ |G_i|², mean and error are those of a few starts, and
+rarer ones may carry as much again. Gaussian starts of linear-quadratic problems have 13 to 25%,
+and above half in at most 1% of samples (`reports/truths`).
+
 Distances in θ come from the directions: E(v·Δ)² = |Δ|²/P for a random unit v in P dimensions, so
 |Δ| ≈ √P · rms of v·Δ, noise-corrected; 8 directions give it to within a factor of about 1.5.
 """
@@ -24,6 +29,8 @@ from gradlab.gradients.starts import Starts
 from gradlab.truth.common_random import Differences, mean_and_error
 
 PRECISION = 0.25  # largest relative standard error of an admissible truth
+SPREAD = 0.5  # largest share of Σ |G_i|² that 1% of an admissible truth's starts may carry
+FEWEST = 50  # groups of starts from which on the largest one says something of 1%
 AIM = 0.18  # what the starts asked for would have: below it, since relative_se is an estimate
 ERRORS = 3.0  # standard errors allowed between truth and differences
 ROUNDING = 1e-6  # relative error of finite differences in float64
@@ -44,6 +51,8 @@ class Reference:
         boundary: norm of the boundary term of termination, which the truth misses, noise-corrected;
             boundary_se: its standard error. NaN where termination is ignored.
         missing: further starts that would bring relative_se below 1/4 (0: none; −1: unknown).
+        concentration: share of Σ |G|² over the groups that the largest 1% of them carry; NaN with
+            fewer than 50.
     """
 
     gradients: Tensor
@@ -56,11 +65,34 @@ class Reference:
     boundary: float
     boundary_se: float
     missing: int
+    concentration: float
+
+    @property
+    def carried_by_few(self) -> bool:
+        return self.concentration > SPREAD
+
+    @property
+    def precise(self) -> bool:
+        """A small standard error, and one that is believed."""
+        return self.relative_se < PRECISION and not self.carried_by_few
 
     @property
     def good(self) -> bool:
         """Precise, and in agreement with finite differences."""
-        return self.relative_se < PRECISION and self.discrepancy <= 1.0
+        return self.precise and self.discrepancy <= 1.0
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Of the mean gradient at every truncation, [T] each: see `Reference`."""
+
+    norm: Tensor
+    error: Tensor
+    concentration: Tensor
+
+    def within(self, relative_se: float) -> Tensor:
+        relative = torch.where(self.norm > 0, self.error / self.norm, torch.inf)
+        return (relative < relative_se) & ~(self.concentration > SPREAD)
 
 
 @dataclass(frozen=True)
@@ -68,21 +100,24 @@ class Judged:
     """Gradients for every truncation T = 1 … and what is known of each, [T] each."""
 
     gradients: Tensor
-    norm: Tensor
-    error: Tensor
+    precision: Precision
     discrepancy: Tensor
     distance: tuple[Tensor, Tensor]
     boundary: tuple[Tensor, Tensor]
 
     @property
     def good(self) -> Tensor:
-        relative = torch.where(self.norm > 0, self.error / self.norm, torch.inf)
-        return (relative < PRECISION) & (self.discrepancy <= 1.0)
+        return self.precision.within(PRECISION) & (self.discrepancy <= 1.0)
 
     def at(self, T: int) -> Reference:
         """The reference at truncation T."""
-        norm, error, n = float(self.norm[T - 1]), float(self.error[T - 1]), self.gradients.shape[1]
-        relative = error / norm if norm > 0 else float("inf")
+        norm, error, concentration = (
+            float(numbers[T - 1])
+            for numbers in (
+                self.precision.norm, self.precision.error, self.precision.concentration
+            )
+        )  # fmt: skip
+        n, relative = self.gradients.shape[1], error / norm if norm > 0 else float("inf")
         missing = -1 if not np.isfinite(relative) else 0
         if PRECISION <= relative < np.inf:
             missing = int(np.ceil(n * ((relative / AIM) ** 2 - 1)))
@@ -97,6 +132,7 @@ class Judged:
             boundary=float(self.boundary[0][T - 1]),
             boundary_se=float(self.boundary[1][T - 1]),
             missing=missing,
+            concentration=concentration,
         )
 
 
@@ -107,44 +143,49 @@ def judge_first(
     nothing is known against them, and their distance is NaN."""
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
-    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=(1, 2))
-    norm, error = _norm_and_error(whole, squares, len(starts.states), group_count(starts.group))
+    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
+    precision = _precision(whole, summed(squares.T, starts.group).T, len(starts.states))
     if differences is None:
-        unknown = torch.full_like(norm, torch.nan)
+        unknown = torch.full_like(precision.norm, torch.nan)
         pair = unknown, unknown
-        return Judged(sweep, norm, error, torch.zeros_like(norm), pair, pair)
+        return Judged(sweep, precision, torch.zeros_like(unknown), pair, pair)
     slope = gram.along(jacobian, differences.directions)
     along = torch.einsum("dna,tna->tdn", slope, weighted)
-    return _judged(sweep, norm, error, along, differences, starts)
+    return _judged(sweep, precision, along, differences, starts)
 
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
     """Gradients [N, P] of one truncation, weights included, and the differences at it."""
-    norm, error = (x[None] for x in norm_and_error(G, starts))
     along = (G @ differences.directions.T).T[None]
-    return _judged(G[None], norm, error, along, differences, starts)
+    return _judged(G[None], precision_of(G, starts), along, differences, starts)
 
 
-def norm_and_error(G: Tensor, starts: Starts) -> tuple[Tensor, Tensor]:
-    """Of the mean of gradients [N, P]: its norm, noise-corrected, and its standard error."""
-    _, inverse = np.unique(starts.group.cpu().numpy(), return_inverse=True)
-    groups = group_count(starts.group)
-    sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(inverse), G)
-    whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum()
-    return _norm_and_error(whole, squares, len(G), groups)
+def precision_of(G: Tensor, starts: Starts) -> Precision:
+    """Of the mean of gradients [N, P], as of one truncation."""
+    sums = summed(G, starts.group)
+    return _precision(sums.sum(dim=0).square().sum()[None], sums.square().sum(dim=1)[None], len(G))
 
 
-def _norm_and_error(whole: Tensor, squares: Tensor, n: int, groups: int) -> tuple[Tensor, Tensor]:
-    """From |Σ G|² and Σ_groups |Σ_group G|²."""
-    square = whole / n**2
-    variance = (squares / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
-    return (square - variance).clamp_min(0.0).sqrt(), variance.sqrt()
+def summed(values: Tensor, group: Tensor) -> Tensor:
+    """[N, …] → [G, …], summed over groups in the order of their labels."""
+    _, inverse = np.unique(group.cpu().numpy(), return_inverse=True)
+    sums = values.new_zeros(group_count(group), *values.shape[1:])
+    return sums.index_add_(0, torch.from_numpy(inverse), values)
+
+
+def _precision(whole: Tensor, squares: Tensor, n: int) -> Precision:
+    """From |Σ G|² [T] and |Σ_group G|² of each group [T, G]."""
+    groups, square, sums = squares.shape[1], whole / n**2, squares.sum(dim=1)
+    variance = (sums / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)
+    concentration = torch.full_like(sums, torch.nan)
+    if groups >= FEWEST:
+        concentration = squares.topk(max(groups // 100, 1), dim=1).values.sum(dim=1) / sums
+    return Precision((square - variance).clamp_min(0.0).sqrt(), variance.sqrt(), concentration)
 
 
 def _judged(
     gradients: Tensor,
-    norm: Tensor,
-    standard_error: Tensor,
+    precision: Precision,
     along: Tensor,
     differences: Differences,
     starts: Starts,
@@ -172,7 +213,7 @@ def _judged(
         boundary = _size(flux, spread, P)
     ratio = torch.where(torch.isfinite(ratio), ratio, torch.inf)
     distance = _size(gap, error, P)
-    return Judged(gradients, norm, standard_error, ratio, distance, boundary)
+    return Judged(gradients, precision, ratio, distance, boundary)
 
 
 def _size(slopes: Tensor, errors: Tensor, P: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from gradlab.truth.agreement import ERRORS, PRECISION, Judged, Reference
+from gradlab.truth.agreement import ERRORS, PRECISION, SPREAD, Judged, Reference
 from gradlab.truth.oracles import AT_MOST, Unrolled
 from gradlab.truth.scout import Plan
 
@@ -77,6 +77,13 @@ def _standing(status: Status, outcome: Outcome) -> str:
             f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
             f"is precise and agrees with finite differences ({outcome.exponents})"
         )
+    if (share := _concentration(outcome)) > SPREAD:
+        return (
+            f"the truth is not reliable at N = {outcome.starts}: 1% of the starts carry "
+            f"{share:.0%} of its squared gradients (wanted: at most {SPREAD:.0%}), and rarer ones "
+            f"may carry as much; only paired comparisons are sharp; many more starts, a narrower "
+            f"law of the starts or a shorter horizon would help"
+        )
     worst = max(outcome.references, key=lambda reference: reference.relative_se)
     more = f"about {worst.missing} more starts" if worst.missing > 0 else "more starts"
     size = "its norm is lost in it"
@@ -132,6 +139,20 @@ def _boundary(reference: Reference) -> str:
     )
 
 
+def _concentration(outcome: Outcome) -> float:
+    """The largest share of squared gradients that 1% of the starts carry; NaN: unknown."""
+    shares = (reference.concentration for reference in outcome.references)
+    return max((share for share in shares if np.isfinite(share)), default=float("nan"))
+
+
+def _few(outcome: Outcome) -> str:
+    """That few starts carry it at the longest truncation, where they do."""
+    share = _concentration(outcome)
+    if not share > SPREAD:
+        return ""
+    return f", and at {outcome.horizon} steps 1% of the starts carry {share:.0%} of its square"
+
+
 def _obstacle(outcome: Outcome) -> str:
     """Why there is no truth."""
     unrolled, exponents = outcome.unrolled, outcome.exponents
@@ -141,7 +162,7 @@ def _obstacle(outcome: Outcome) -> str:
             f"{unrolled.lost} starts, first at step {unrolled.lost_at} ({exponents})"
         )
     if not unrolled.converged:
-        return f"{exponents}, the unrolled gradient does not converge"
+        return f"{exponents}, the unrolled gradient does not converge{_few(outcome)}"
     worst = max(outcome.references, key=lambda reference: reference.discrepancy)
     if worst.boundary > ERRORS * worst.boundary_se:
         return f"the unrolled gradient misses {_boundary(worst)}"

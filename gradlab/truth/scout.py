@@ -26,7 +26,7 @@ from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.systems.system import System
-from gradlab.truth.agreement import PRECISION, norm_and_error
+from gradlab.truth.agreement import PRECISION, precision_of
 from gradlab.truth.continued import joined
 from gradlab.truth.oracles import (
     AT_MOST,
@@ -138,5 +138,6 @@ def _precise(
 
 def _relative(G: Tensor, few: Starts) -> float:
     """Standard error of the mean gradient over its norm; infinite where nothing is known of it."""
-    norm, error = (float(x) for x in norm_and_error(G, few))
+    precision = precision_of(G, few)
+    norm, error = float(precision.norm), float(precision.error)
     return error / norm if norm > 0 and np.isfinite(error) else float("inf")

@@ -1,11 +1,12 @@
 """The true gradient, where there is one, and how far it can be trusted.
 
 The unrolled gradient of the simulator is the truth where it converges (every chain of closed-loop
-Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4, and
-where it agrees with common-random-number differences (`agreement`). Else the objective is cut at
-the longest T ≥ H where it does (without convergence at most where γᵀ reaches 1%: beyond, only the
-divergence is measured); where no T has the precision the converged truth is kept for paired
-comparisons; else there is no truth, and the reason is given with the exponent.
+Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4 and
+not made by 1% of the starts, and where it agrees with common-random-number differences
+(`agreement`). Else the objective is cut at the longest T ≥ H where it does (without convergence at
+most where γᵀ reaches 1%: beyond, only the divergence is measured); where no T has the precision the
+converged truth is kept for paired comparisons; else there is no truth, and the reason is given with
+the exponent.
 
     first   E_d[J_θπᵀ ∂_a Q^π]    one forward sweep has every T
     all     ∇_θ E_d[V^π]          its terms may fade as slowly as γᵗ however stable the loop is, so
@@ -26,7 +27,7 @@ from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
 from gradlab.truth import reasons
-from gradlab.truth.agreement import PRECISION, Judged, Reference, judge_every, judge_first
+from gradlab.truth.agreement import Judged, Reference, judge_every, judge_first
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.continued import joined, piece, shortened
 from gradlab.truth.oracles import (
@@ -49,7 +50,8 @@ class Truth:
 
     Attributes:
         status: "converged"; "cut" at a shorter horizon; "imprecise": converged, but a standard
-            error is above 1/4 of its norm, so only paired comparisons are sharp; "none".
+            error is above 1/4 of its norm or not reliable, since 1% of the starts carry more than
+            half of the squared gradients, so only paired comparisons are sharp; "none".
         horizon: T, the number of simulator steps that the reference return sums.
         first, every: gradients with θ in the first action and in all actions, where asked for.
         lyapunov: largest closed-loop exponent per step over the starts.
@@ -294,6 +296,6 @@ def _shorter(T: int, horizon: int) -> Iterator[int]:
 def _status(references: list[Reference], whole: bool) -> Status:
     if any(reference.discrepancy > 1.0 for reference in references):
         return "none"
-    if all(reference.relative_se < PRECISION for reference in references):
+    if all(reference.precise for reference in references):
         return "converged" if whole else "cut"
     return "imprecise" if whole else "none"

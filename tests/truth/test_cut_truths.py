@@ -165,6 +165,28 @@ def test_heavy_tails_cut_the_objective_where_they_set_in(kind):
     )
 
 
+@pytest.mark.parametrize("kind", ["first", "all"])
+def test_a_precise_truth_that_one_percent_of_the_starts_carry_is_not_reliable(kind):
+    """z = 30 at 20 of 2048 starts and 0 at all others, which have the same gradient each."""
+    system, _ = delayed(torch.clone)
+    states = torch.zeros(2048, 5, dtype=torch.float64)
+    states[:, 4] = 1.0
+    states[:20, 0] = 30.0
+    starts = as_starts(states, 5)
+    setting = Setting(system, Sees(), starts, 0.9, 10)
+    truth = matched_truth(setting, kinds=(kind,))
+    reference = truth.first if kind == "first" else truth.every
+    assert reference.relative_se < 0.25 and reference.concentration > 0.7
+    assert truth.status == "imprecise" and not reference.precise
+    assert "not reliable at N = 2048: 1% of the starts carry" in truth.reason
+    short = matched_truth(Setting(system, Sees(), starts, 0.9, 2), kinds=(kind,))
+    assert short.status == "cut"
+    if kind == "first":
+        assert short.horizon == 3  # the last reward without z
+    else:
+        assert short.every.concentration <= 0.5
+
+
 def bounded(gain, width, cost=0.5):
     """s' = 0.9 s + 0.5 a; an episode ends at |s| ≥ 1, and each step before is worth 1 − cost·a²."""
 

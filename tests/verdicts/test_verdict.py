@@ -207,6 +207,15 @@ def test_an_imprecise_truth_says_how_many_starts_it_needs():
     assert not sentences[0].decided
 
 
+def test_a_truth_that_few_starts_carry_is_not_reliable_whatever_its_standard_error():
+    few = {"reason": "the truth is not reliable at N = 256: 1% of the starts carry 83% of its "
+           "squared gradients", "carried_by_few": True, "missing": 0}  # fmt: skip
+    sentences = verdict(planted(lambda n: 1.0, lambda n: 0.9, status="imprecise", **few))
+    assert sentences[0].about == "truth" and not sentences[0].decided
+    assert sentences[0].text.startswith("Undecided: the truth is not reliable at N = 256: 1% of")
+    assert "rerun" not in sentences[0].text
+
+
 def test_an_unknown_number_of_missing_starts_is_not_invented():
     facts = {"status": "imprecise", "standard_error": 0.3, "missing": -1, "norm": 0.0}
     text = verdict(planted(lambda n: 1.0, lambda n: 0.9, **facts))[0].text

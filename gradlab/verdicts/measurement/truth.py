@@ -43,8 +43,10 @@ def _divergence(profile: Profile) -> str:
 
 
 def imprecise_truth(profile: Profile, name: str | None) -> str:
-    """How large its error is, and the starts that would do."""
+    """How large its error is, and the starts that would do; or that few starts carry it."""
     truth, config = profile.truth, profile.config
+    if truth.get("carried_by_few", False):  # files of older versions do not know
+        return f"Undecided: {truth['reason']}."
     error, norm = float(truth["standard_error"]), float(truth["norm"])
     size = f"its norm ({norm:.2g})" if norm > 0 else "its norm, which is lost in it"
     bias = "" if name is None else _against_bias(profile, name, error)

@@ -1,0 +1,21 @@
+"""The statistics of a truth's starts, on few samples of light and heavy worlds."""
+
+import numpy as np
+
+from analyses.truth_concentration import judged, measure, student
+
+
+def test_few_samples_give_every_world_a_row_and_gaussian_ones_no_flag():
+    table = measure(small=True)
+    gaussian = table[table["world"].str.contains("Gaussian|unstable")]
+    assert len(gaussian) == 8 and (gaussian["kind"] == "light").all()
+    assert gaussian["share_flags"].max() <= 0.1  # 40 samples
+    heavy = table[table["world"] == "LQ t3 around 1"]
+    assert (heavy["pool"] > 0.5).all()
+    assert "share: " in judged(table)
+
+
+def test_starts_of_any_tail_have_unit_variance():
+    for freedom in (np.inf, 9.0):
+        drawn = student(20_000, 2, freedom, "here")
+        assert np.allclose(np.cov(drawn.T), np.eye(2), atol=0.05)
