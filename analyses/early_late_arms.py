@@ -9,8 +9,8 @@
                 lies below 1 at 7,500. "The right moment": in every arm each seed crosses 1 once
                 and for good, and the interval of the mean crossing holds T/2 = 4,500
 
-    python -m analyses.early_late_arms train --arm published      one arm; goes on where it stopped
-    python -m analyses.early_late_arms measure --arm published    what its checkpoints allow
+    python -m analyses.early_late_arms train --arm published --first 10    two seeds of an arm
+    python -m analyses.early_late_arms measure --arm published --first 10  their checkpoints
     python -m analyses.early_late_arms_report                     the verdict
 
 MPG-v2 on path tracking, T = 9,000, learning rates annealed over 20,000 iterations as in
@@ -63,11 +63,17 @@ Trained = Literal["published", "no offset", "factor 1"]
 SCALES: Mapping[Trained, float] = {"published": 0.01, "no offset": 0.01, "factor 1": 1.0}
 PRIORS = {"published": VehicleModel(), "no offset": VehicleModel(bias=0.0)}
 SEEDS = range(10, 14)
+TOGETHER = 2  # seeds of one run
 ANNEALED, LAST = 20_000, 7500  # iterations
 CHECKPOINTS = (1000, LAST, 4000, 3000, 5000, 2000, 6000)  # in the order of measuring
 STARTS = 256
 MOMENT = RAMPS[TASK] // 2
 ROW = replace(find("mpg-v2"), hidden=(64, 64))
+
+
+def run_of(folder: Path, arm: str, first: int) -> Path:
+    """The folder of one run and of its checkpoints."""
+    return folder / arm / f"from{first}"
 
 
 def prior_of(arm: str) -> str:
@@ -77,15 +83,16 @@ def prior_of(arm: str) -> str:
 
 @dataclass(frozen=True)
 class Train:
-    """Train one arm up to `until` of 20,000 iterations; goes on where it stopped."""
+    """Train two seeds of an arm up to `until` of 20,000 iterations; goes on where it stopped."""
 
     arm: Trained
+    first: int
     until: int = LAST
     folder: Path = RUNS
 
     def run(self) -> None:
         task = replace(tasks.path_tracking(), prior=PRIORS[prior_of(self.arm)])
-        path = self.folder / self.arm / f"mpg-v2-{TASK}.h5"
+        path = run_of(self.folder, self.arm, self.first) / f"mpg-v2-{TASK}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
         resume = path.with_name(path.stem + ".resume.safetensors").exists()
         with bars() as shown, suppress(KeyboardInterrupt):
@@ -98,10 +105,11 @@ class Train:
 
             train(
                 ROW, task, path, resume=resume, progress=ending,
-                seeds=len(SEEDS), first_seed=SEEDS[0], iterations=ANNEALED,
+                seeds=TOGETHER, first_seed=self.first, iterations=ANNEALED,
                 reward_scale=SCALES[self.arm], evaluate_every=2500, checkpoint_every=500,
                 keep=tuple(k / ANNEALED for k in CHECKPOINTS),
-                command=f"python -m analyses.early_late_arms train --arm '{self.arm}'",
+                command=f"python -m analyses.early_late_arms train --arm '{self.arm}' "
+                f"--first {self.first}",
             )  # fmt: skip
 
 
@@ -110,6 +118,7 @@ class Measure:
     """Measure the checkpoints that are there, through both priors; what is measured is kept."""
 
     arm: Trained
+    first: int
     folder: Path = RUNS
     output: Path = FOLDER
 
@@ -117,14 +126,19 @@ class Measure:
         cells: list[Row] = [
             {"arm": self.arm, "iteration": iteration, "seed": seed}
             for iteration in CHECKPOINTS
-            for seed in SEEDS
-            if place_of(iteration, seed).file("critic", self.folder / self.arm).exists()
+            for seed in range(self.first, self.first + TOGETHER)
+            if place_of(iteration, seed).file("critic", self.checkpoints).exists()
         ]
-        kept(self.output / f"early-late-arms-{self.arm.replace(' ', '-')}.csv", cells, self._one)
+        name = f"early-late-arms-{self.arm.replace(' ', '-')}-{self.first}.csv"
+        kept(self.output / name, cells, self._one)
+
+    @property
+    def checkpoints(self) -> Path:
+        return run_of(self.folder, self.arm, self.first)
 
     def _one(self, cell: Row) -> list[Row]:
         """Ratio and gap of squared biases, J_n over J_0, at one checkpoint."""
-        checkpoints = self.folder / self.arm
+        checkpoints = self.checkpoints
         samples = measured(place_of(int(cell["iteration"]), int(cell["seed"])), STARTS, checkpoints)
         return [
             {"prior": name, "steps": int(str(samples.about["steps"]))} | row
