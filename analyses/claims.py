@@ -61,7 +61,7 @@ class Claim:
         return outcome(self.parts())
 
     def parts(self) -> list[Part]:
-        return parts_of(self.id, REPORTS / self.file) if self.file else []
+        return parts_of(Path(self.file).name.upper(), REPORTS / self.file) if self.file else []
 
 
 CLAIMS = (

@@ -120,22 +120,27 @@ def needed(row: Mapping[str, object]) -> str:
 def sentence(table: pd.DataFrame, decided: pd.DataFrame, words: Sequence[str]) -> str:
     """The verdict in words."""
     counted = {word: words.count(word) for word in ("needed", "not needed", "undecided")}
-    opening = (
-        "DDPPO is right in every world"
-        if counted["needed"] == len(words)
-        else "RP-PGM is right in every world"
-        if counted["not needed"] == len(words)
-        else "No answer for all worlds"
-    )
+    if not words:
+        return f"No world has {TRIALS} trials yet."
     counts = ", ".join(f"{word} in {count}" for word, count in counted.items() if count)
     return (
-        f"{opening}: at {ROWS[0]} rows the loss is {counts} of {len(words)}. Squared bias with the "
-        f"loss over without, equal time: {_listed(decided)}.{_more(decided)} At equal steps: "
+        f"{_opening(counted)}: at {ROWS[0]} rows the loss is {counts} of {len(words)}. Squared "
+        f"bias with the loss over without, equal time: {_listed(decided)}.{_more(decided)} At "
+        f"equal steps: "
         f"{_listed(_at(table, 'ten', STEPWISE, 'bias2'))}. Jacobian MSE at equal time: "
         f"{_listed(_at(table, 'ten', MAIN, 'jacobian'))}. With the seven earlier trials, equal "
         f"time: {_listed(_at(table, 'ten and seven', MAIN, 'bias2'))}.{_larger(table)} N = "
         f"{int(decided['n'].min())} new trials; 2×64 SiLU, reward known."
     )
+
+
+def _opening(counted: Mapping[str, int]) -> str:
+    """Who is right, where every world has its answer."""
+    if counted["needed"] == len(WORLDS):
+        return "DDPPO is right in every world"
+    if counted["not needed"] == len(WORLDS):
+        return "RP-PGM is right in every world"
+    return "Not decided in every world" if counted["undecided"] else "Each is right in some world"
 
 
 def _of(table: pd.DataFrame, trials: str, pair: str, quantity: str) -> pd.DataFrame:

@@ -77,7 +77,8 @@ def test_forty_claims_each_with_its_outcome_and_its_number():
         tried = claim.outcome != "not tried"
         assert tried == bool(claim.parts()), claim.id
         assert not tried or (claim.n and claim.scale and claim.file), claim.id
-    assert set(criteria.PARTS) | set(criteria.PREMISES) <= set(ids)
+    verdicts_of = {Path(claim.file).name.upper() for claim in claims.CLAIMS}
+    assert set(criteria.PARTS) | set(criteria.PREMISES) <= {*ids, *verdicts_of}
 
 
 def test_what_the_audit_found_alike_is_told_apart():
