@@ -124,8 +124,8 @@ CLAIMS = (
         "the gradient of the return (EARLY-LATE-RETURN, one seed) was added afterwards; the "
         "criterion is the same; where noise hides a bias the gap of their squares is judged",
         beside='"late" is a property of the prior\'s offset of 0.5 m: without it J_25 has less '
-        "bias than J_0 to the end, on the same policies (EARLY-LATE-EXCHANGE, one seed), so that no "
-        "moment of the rule is shown to be right",
+        "bias than J_0 to the end, on the same policies (EARLY-LATE-EXCHANGE, one seed), so that "
+        "no moment of the rule is shown to be right",
         of="starts",
     ),
     Claim(
