@@ -26,7 +26,7 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.ways import WAYS
 from gradlab.statistics.intervals import Interval, interval
-from gradlab.statistics.moments import PairSums, pair_mean
+from gradlab.statistics.moments import PairSums, squared_norm
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def alpha_order(
     alpha = least
     if disagreement > 0 and radius + least * disagreement > trust.accuracy:
         alpha = max(0.0, (trust.accuracy - radius) / disagreement)
-    bias2 = pair_mean(_pair_sums(G1 - G0), np.ones(len(G1)))
+    bias2 = squared_norm(_pair_sums(G1 - G0), np.ones(len(G1)))
     mean = alpha * G1.mean(dim=0) + (1 - alpha) * G0.mean(dim=0)
     span = interval("bias2", bias2)
     return AlphaOrder(mean, alpha, least, v1, v0, radius, disagreement, bias2.value, span)

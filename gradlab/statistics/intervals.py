@@ -7,8 +7,8 @@
 so the ends are θ̂ − t se at g(t) = ± Student's quantile, with the degrees of freedom that the
 kurtosis of the pseudo-values leaves to se. Each quantity has the scale on which that
 covers best (`reports/coverage`):
-    bias2, variance_critics   lower end as it is, upper end on the scale of the norm (see below)
-    mean_norm                 the root of such an interval
+    bias2, variance_critics   noncentral χ² of the squared mean (`squared_means`)
+    mean_norm                 the root of a squared norm's, on the scale of the norm (see below)
     variance                  as it is          mse, relative_mse, snr   in the square root
     gain, cosine              1 − |cosine| as a squared norm, which it is near 0 (see below)
     cosine_batch              that, or the probit of (1 + cosine)/2, whichever reaches further: in
@@ -17,8 +17,9 @@ covers best (`reports/coverage`):
     tail_index                normal in the logarithm
 
 A squared norm b² = |E Y|² estimated by U is quadratic where b is small: there U hardly knows its
-own spread. Its root is linear: with s/√G the error of Ȳ along itself, b̂ = m solves m² = U + s²/G
-and s = sd(ψ)/2m; the upper end is (m + t s/√G)².
+own spread. bias2 is made of the normal mean that it is the square of (`squared_means`). Elsewhere
+the root serves, which is linear: with s/√G the error of Ȳ along itself, b̂ = m solves
+m² = U + s²/G and s = sd(ψ)/2m; the upper end is (m + t s/√G)².
 
 A cosine ĉ = a/r, r = |E G||E T|, is a ratio. Its inner products are unbiased, ĉ is not: the
 jackknife takes out of 1 − |ĉ| what is of the order 1/G. And tested against c its error is that of
@@ -46,6 +47,7 @@ from numpy.typing import NDArray
 
 from gradlab.statistics.moments import Array, CosineParts, Estimate
 from gradlab.statistics.quantities import QUANTITIES
+from gradlab.statistics.squared_means import noncentral_ends
 
 Z = 1.959963984540054
 REPLICATES = 1999
@@ -140,6 +142,10 @@ def student(freedom: float, level: float = LEVEL) -> float:
 
 
 def _squared_norm(estimate: Estimate, se: float, level: float) -> Interval:
+    quantiles = _t_quantiles(estimate.left_out, level)
+    ends = noncentral_ends(estimate.value, estimate.mean, se, quantiles)
+    if ends is not None:
+        return Interval(*ends, se, "noncentral χ² of the squared mean, with skewness")
     low, high = _squared_ends(estimate, se, level)
     return Interval(low, high, se, "U-statistic, jackknife with skewness")
 

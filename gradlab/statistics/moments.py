@@ -37,12 +37,14 @@ class Estimate:
     Attributes:
         shares: of coordinates whose signs are known to agree, or not known (`statistics.signs`).
         parts: what a cosine was made of, whose errors `intervals` needs one by one.
+        mean: of which a squared norm is the square.
     """
 
     value: float
     left_out: Array
     shares: Shares | None = None
     parts: CosineParts | None = None
+    mean: SampleMean | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Shares:
 
     agreeing: float
     unknown: float
+
+
+@dataclass(frozen=True)
+class SampleMean:
+    """|X̄|², and the variance of X̄ along itself, X̄ · Cov(X̄) X̄ / |X̄|²."""
+
+    square: float
+    variance_along: float
 
 
 @dataclass(frozen=True)
@@ -125,6 +135,28 @@ def pair_mean(sums: PairSums, size: Array, other: Array | None = None) -> Estima
     return Estimate(float((whole - own) / (n * m - both.sum())), left_out)
 
 
+def squared_norm(sums: PairSums, size: Array) -> Estimate:
+    """|E X|², with what its interval needs to know of the sample's mean."""
+    n = size.sum()
+    mean = _sample_mean_of((sums.left / n, size))
+    return replace(pair_mean(sums, size), mean=mean)
+
+
+def _sample_mean_of(*samples: tuple[Array, Array]) -> SampleMean:
+    """From X_g · X̄ and n_g of every sample that X̄ is a sum of means over."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        square = sum(float(along.sum() / size.sum()) for along, size in samples)
+        spread = sum(_variance_of_mean(along, size) for along, size in samples)
+        return SampleMean(square, float(np.float64(spread) / np.float64(square)))
+
+
+def _variance_of_mean(values: Array, size: Array) -> float:
+    """Of Σ x_g / Σ n_g, from groups that are not empty."""
+    groups = (size > 0).sum()
+    away = values - size * (values.sum() / size.sum())
+    return float((away**2).sum() / size.sum() ** 2 * groups / (groups - 1))
+
+
 def second_moment(moments: Moments) -> Estimate:
     """E |G_i|²."""
     return sample_mean(moments.squares, moments.size)
@@ -171,7 +203,7 @@ def estimates(moments: Moments, batch: int) -> Mapping[str, Estimate]:
         "snr": combine(lambda u, v: u / v, norm2, variance),
     }
     if moments.critics is not None:
-        result["variance_critics"] = pair_mean(moments.critics, moments.size)
+        result["variance_critics"] = squared_norm(moments.critics, moments.size)
     if moments.tails is not None:
         result["tail_index"] = moments.tails
     if moments.truth is None or moments.cross is None:
@@ -193,8 +225,9 @@ def _against_truth(
     cross = pair_mean(crossed, moments.size, moments.truth_size)
     if moments.difference is None:
         bias2 = combine(lambda u, t, c: u + t - 2 * c, norm2, truth2, cross)
+        bias2 = replace(bias2, mean=_mean_difference(moments, truth, crossed))
     else:
-        bias2 = pair_mean(moments.difference, moments.size)
+        bias2 = squared_norm(moments.difference, moments.size)
     mse = combine(lambda b, v: b + v / batch, bias2, variance)
     along = _variance_along(crossed, truth, moments.size)
     parts = CosineParts(cross, norm2, truth2)
@@ -210,6 +243,16 @@ def _against_truth(
             cross, truth2, along, norm2, variance,
         ),
     }  # fmt: skip
+
+
+def _mean_difference(moments: Moments, truth: PairSums, crossed: PairSums) -> SampleMean | None:
+    """Ḡ − T̄ of a truth from starts of its own."""
+    if moments.truth_size is None:
+        return None
+    n, m = moments.size.sum(), moments.truth_size.sum()
+    along_gradient = moments.gradient.left / n - crossed.left / m
+    along_truth = truth.left / m - crossed.right / n
+    return _sample_mean_of((along_gradient, moments.size), (along_truth, moments.truth_size))
 
 
 def _variance_along(crossed: PairSums, truth: PairSums, size: Array) -> Estimate:
