@@ -101,7 +101,7 @@ def _gain(profile: Profile, table: pd.DataFrame, facts: Facts | None) -> list[Pa
     realised = None if profile.realised is None else profile.realised.table()
     if facts is not None and facts.gains:
         best = facts.best
-        helps = best is not None and facts.gains[best].low > 0
+        helps = facts.chosen is not None and facts.chosen.low > 0
         helps = helps and not facts.void
         chosen = (best[0], facts.close()) if best is not None and helps else None
         drawn = partial(figures.gain, table, realised, chosen)

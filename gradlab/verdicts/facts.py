@@ -12,7 +12,7 @@ Without a truth the realised changes of the return take the place of gains.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,10 +21,10 @@ from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import horizons_of
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
-from gradlab.statistics.intervals import bootstrap_counts, pseudo_values
+from gradlab.statistics.intervals import LEVEL, bootstrap_counts, interval, pseudo_values
 from gradlab.statistics.moments import Estimate
 from gradlab.statistics.number import Number
-from gradlab.statistics.selection import RankSet, largest, separations
+from gradlab.statistics.selection import RankSet, chosen_level, largest, separations
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
@@ -45,6 +45,8 @@ class Facts:
         batch_gains: the expected gain of one batch; errors: MSE over |truth|²; cosines: with the
             truth, whichever it is.
         best: the own cell of largest gain; kept: own cells that may be best, `best` among them.
+        chosen: the gain of the best one, with an interval that holds in 95% although it was chosen
+            for its estimate.
         more: further starts that would exclude the nearest rival of another kind; None: no
             affordable number, or there is none.
         sure: see above; NaN where nothing can be ranked.
@@ -66,6 +68,7 @@ class Facts:
     errors: Mapping[Cell, Number]
     cosines: Mapping[Cell, Number]
     best: Cell | None
+    chosen: Number | None
     kept: tuple[Cell, ...]
     more: int | None
     sure: float
@@ -135,6 +138,7 @@ def facts(profile: Profile) -> Facts:
         errors=_numbers(profile, "relative_mse"),
         cosines=_numbers(profile, "cosine"),
         best=best,
+        chosen=None if ranks is None else _chosen(gains, cells, estimates, ranks, best),
         kept=() if ranks is None else tuple(c for c, k in zip(cells, ranks.kept, strict=True) if k),
         more=None if ranks is None else _more(ranks, cells, int(profile.config["starts"])),
         sure=float("nan") if best is None else certainty(estimates, cells.index(best)),
@@ -169,6 +173,27 @@ def best_shown(gains: Mapping[Cell, Number], cells: Sequence[Cell]) -> Cell | No
     """The largest gain that is shown to be one, else the largest."""
     shown = [cell for cell in cells if gains[cell].low > 0]
     return max(shown or cells, key=lambda cell: gains[cell].value, default=None)
+
+
+def _chosen(
+    gains: Mapping[Cell, Number],
+    cells: Sequence[Cell],
+    estimates: Sequence[Estimate],
+    ranks: RankSet,
+    best: Cell | None,
+) -> Number | None:
+    """The gain of the chosen cell at its level.
+
+    A file has no parts of cosines: what the level adds is that of the interval without them.
+    """
+    if best is None:
+        return None
+    place = cells.index(best)
+    level = chosen_level(estimates, ranks.kept | (np.arange(len(cells)) == place))
+    plain, wider = (interval("gain", estimates[place], at) for at in (LEVEL, level))
+    gain = gains[best]
+    low, high = gain.low + wider.low - plain.low, gain.high + wider.high - plain.high
+    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
 
 
 def _is_data(profile: Profile, cell: Cell) -> bool:

@@ -69,8 +69,8 @@ def _figure(facts: Facts) -> str | None:
 
 
 def _by_gain(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
-    assert facts.best is not None
-    best = facts.gains[facts.best]
+    assert facts.chosen is not None
+    best = facts.chosen
     if not best.low > 0 and _steps_help(facts):
         return _by_returns(facts, rest)
     if not best.low > 0:
@@ -98,14 +98,14 @@ def _use(facts: Facts, best: Number) -> str:
 
 def _harmful(facts: Facts) -> str:
     """Horizons of the recommended gradient that lower the return; else what θ once is worth."""
-    assert facts.best is not None
+    assert facts.best is not None and facts.chosen is not None
     name = facts.best[0]
     harmful = [h for h in facts.harmful(name) if h]
     if harmful:
         return until(harmful, min(h for h in facts.horizons(name) if h))
     twin = name.removesuffix("_all")
     other = facts.best_of([twin]) if twin != name else None
-    if other is None or not facts.gains[other].high < facts.gains[facts.best].low:
+    if other is None or not facts.gains[other].high < facts.chosen.low:
         return ""
     return f"θ in the first action alone gains {share(facts.gains[other].clipped)} at most."
 
@@ -192,10 +192,10 @@ def _not_shown(facts: Facts, best: Number, rest: tuple[Sentence, ...]) -> Screen
 
 def _tried(facts: Facts) -> tuple[Fact, ...]:
     """The best gradient that was tried, the critic alone, and what the best one realised."""
-    assert facts.best is not None
+    assert facts.best is not None and facts.chosen is not None
     name, at = facts.best
     how = "gain = ⟨g, ∇J⟩/(|g||∇J|), noise-corrected: the best of all own cells"
-    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.gains[facts.best]), how)
+    best = Fact(f"the best tried: {named(name)}, h = {at}", gain_text(facts.chosen), how)
     found = [best, _realised(facts, facts.best), _critic_alone(facts)]
     return tuple(each for each in found if each is not None)
 

@@ -6,6 +6,7 @@ the return, E_ν[J_θπᵀ ∂_a Q^π] = (1 − γ) ∇_θ E_ζ[V^π]: the cosin
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -13,7 +14,9 @@ import scipy
 
 from gradlab.runs.probe.measured_columns import LAW
 from gradlab.runs.probe.results import ProbeRun
+from gradlab.statistics.intervals import Z
 from gradlab.statistics.number import Number
+from gradlab.statistics.selection import COVERAGE
 from gradlab.verdicts.facts import Cell, Facts, best_shown, own_names
 
 
@@ -33,6 +36,7 @@ def facts_of(run: ProbeRun) -> Facts | None:
                 errors[name, h] = float(row["cosine_se"][e, h])
     own = own_names([name for name in run.estimators if any(n == name for n, _ in gains)])
     best = best_shown(gains, [cell for cell in gains if cell[0] in own])
+    kept = _kept(gains, own, best)
     return Facts(
         samples=starts,
         seconds=nan,
@@ -46,7 +50,8 @@ def facts_of(run: ProbeRun) -> Facts | None:
         errors={},
         cosines=gains,
         best=best,
-        kept=_kept(gains, own, best),
+        chosen=None if best is None else _chosen(gains[best], len(kept)),
+        kept=kept,
         more=None,
         sure=nan if best is None else _sure(gains, errors, own, best),
         realised=None,
@@ -61,6 +66,15 @@ def _kept(gains: dict[Cell, Number], own: tuple[str, ...], best: Cell | None) ->
         return ()
     reach = gains[best].low
     return tuple(cell for cell in gains if cell[0] in own and gains[cell].high >= reach)
+
+
+def _chosen(gain: Number, among: int) -> Number:
+    """Its interval at the level that holds for all that may be best at once (Šidák), as if
+    independent: a row keeps nothing that is paired."""
+    wider = scipy.stats.norm.ppf((1 + COVERAGE ** (1 / among)) / 2) / Z
+    low = gain.value - wider * (gain.value - gain.low)
+    high = gain.value + wider * (gain.high - gain.value)
+    return replace(gain, low=max(low, -1.0), high=min(high, 1.0))
 
 
 def _sure(
