@@ -9,7 +9,7 @@ from scipy import stats
 
 import gradlab
 from analyses.gain_coverage import networks, turning
-from gradlab.measurement.rare_starts import RARE_STARTS, stratum, tail
+from gradlab.measurement.rare_starts import ENOUGH, RARE_STARTS, stratum, tail
 from gradlab.runs.check_results import RARE, CheckResult, rare_starts
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.verdicts.measurement.verdict import verdict
@@ -64,20 +64,20 @@ def test_starts_that_were_given_have_no_law_to_ask():
 
 def test_the_stratum_is_of_half_a_start_in_n():
     n = 64
-    radius2 = ((stratum(TASK, n, 0).states - MEAN) ** 2).sum(dim=1) / 0.5
+    radius2 = ((stratum(TASK.starts, n, 0).states - MEAN) ** 2).sum(dim=1) / 0.5
     assert len(radius2) == RARE_STARTS
     # Beyond a radius that 1 in 2 N Gaussian starts exceeds, on average by 2 in its square.
     edge = stats.chi2.isf(1 / (2 * n), 2)
     assert float(radius2.min()) == pytest.approx(edge, rel=0.05)
     assert float(radius2.mean()) == pytest.approx(edge + 2, rel=0.1)
-    assert stratum(replace(TASK, starts=lambda k, generator: MEAN.expand(k, 2)), n, 0) is None
+    assert stratum(lambda k, generator: MEAN.expand(k, 2), n, 0) is None
 
 
 @pytest.mark.parametrize("power", [1, 2, 3])
 def test_share_and_shape_of_powers_of_gaussian_and_of_heavy_starts(power):
     n, rng = 64, np.random.default_rng(0)
     for task, freedom in ((TASK, np.inf), (tailed(4.5), 4.5)):
-        there = stratum(task, n, 0)
+        there = stratum(task.starts, n, 0)
         starts = task.starts(100_000, torch.Generator().manual_seed(1))
         far = norms(there.states) ** power
         common = norms(starts) ** power
@@ -85,7 +85,8 @@ def test_share_and_shape_of_powers_of_gaussian_and_of_heavy_starts(power):
         found = tail(moments(sign * common), moments(far), there, n)
         edge = np.quantile(norms(starts), 1 - 1 / (2 * n))
         beyond = common[norms(starts) > edge]
-        assert found.unknown == (freedom == 4.5 and power > 1)
+        assert found.unknown(ENOUGH) == (freedom == 4.5 and power > 1)
+        assert found.unknown(n) == (freedom == 4.5)  # fewer starts bear lighter tails only
         if 2 * power < freedom:  # else the mean square is infinite itself
             assert found.share == pytest.approx((beyond**2).sum() / (common**2).sum(), rel=0.35)
             assert found.k == pytest.approx(2 * power / freedom, abs=0.15 * power + 0.1)
