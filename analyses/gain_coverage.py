@@ -219,7 +219,7 @@ def main(small: bool = False, output: Path = Path("reports/coverage")) -> None:
         output: folder of the outcome.
     """
     worlds, sizes, repetitions, seeds = (
-        ((0,), (64,), 5, 2) if small else (WORLDS, (64, 256), 500, 400)
+        ((0,), (64,), 5, 2) if small else (WORLDS, (64, 256), 300, 100)
     )
     rows = list(measured(64, seeds))
     for n in sizes:

@@ -33,6 +33,7 @@ class World:
     discount: float = 0.9
     mean: float = 0.6
     spread: float = 0.5  # variance of each start coordinate
+    freedom: float = np.inf  # of the starts, which are Student's t of this spread
 
 
 def scalar(name: str, noise: float, steps: int, prior: float = 0.8) -> World:
@@ -97,9 +98,24 @@ def _swept(w: World, states: Array, chain: Array, B: Array, steps: int) -> _Swep
 
 def drawn(w: World, M: dict[str, Array], n: int, rng: np.random.Generator) -> dict[str, Array]:
     """One sample of n gradients of each kind, [n, da · d]."""
-    width, d = max(m.shape[1] for m in M.values()), len(w.A)
+    width = max(m.shape[1] for m in M.values())
     z = rng.normal(size=(n, width)) * w.noise**0.5
-    z[:, :d] = w.mean + rng.normal(size=(n, d)) * w.spread**0.5
+    return products(M, z, starts(w, n, rng))
+
+
+def starts(w: World, n: int, rng: np.random.Generator) -> Array:
+    """[n, d]"""
+    x = rng.normal(size=(n, len(w.A)))
+    if np.isfinite(w.freedom):
+        x *= ((w.freedom - 2) / rng.chisquare(w.freedom, size=(n, 1))) ** 0.5
+    return np.asarray(w.mean + x * w.spread**0.5)
+
+
+def products(M: dict[str, Array], noise: Array, starts: Array) -> dict[str, Array]:
+    """Gradients of each kind, [n, da · d], at these starts; their place in the noise is unused."""
+    n, d = starts.shape
+    z = noise.copy()
+    z[:, :d] = starts
     return {
         name: np.einsum("na,nd->nad", z[:, : m.shape[1]] @ m.T, z[:, :d]).reshape(n, -1)
         for name, m in M.items()
@@ -117,13 +133,15 @@ def trace_of(w: World, m: Array) -> float:
     """tr Cov G = E[|F s|² |s|²] + tr Ω E|s|² − |E G|², with M z = F s_0 + noise of covariance Ω.
 
     For s ~ N(μ, v I):  E[sᵀA s · |s|²] = (d + 2) v² tr A + (d + 4) v μᵀA μ + v |μ|² tr A
-    + |μ|² μᵀA μ.
+    + |μ|² μᵀA μ. Under Student's t with ν degrees of freedom the first term, of fourth moments, is
+    (ν − 2)/(ν − 4) times as large, and infinite up to ν = 4.
     """
     d, v = len(w.A), w.spread
     mu = np.full(d, w.mean)
     F, rest = m[:, :d], m[:, d:]
     A, length, size = F.T @ F, mu @ mu, mu @ F.T @ F @ mu
-    fourth = (d + 2) * v**2 * np.trace(A) + (d + 4) * v * size + v * length * np.trace(A)
+    tails = 1.0 if np.isinf(w.freedom) else (w.freedom - 2) / (w.freedom - 4)
+    fourth = tails * (d + 2) * v**2 * np.trace(A) + (d + 4) * v * size + v * length * np.trace(A)
     noise = w.noise * (rest**2).sum() * (d * v + length)
     mean = mean_of(w, m)
     return float(fourth + length * size + noise - mean @ mean)

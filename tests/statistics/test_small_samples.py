@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from analyses import quadratic_gradients as lq
-from analyses.coverage import HORIZONS, UNSTABLE
+from analyses.coverage_cells import HORIZONS, UNSTABLE
 from analyses.synthetic import drawn_batch_cosine, moments
 from gradlab.statistics.growth import variance_growth
 from gradlab.statistics.intervals import freedom, interval, jackknife_se
