@@ -5,7 +5,7 @@ be carried by starts so rare that N of them hold none, and the interval that the
 and too narrow at once; no statistic of the sample itself shows that (the largest of 64 squared
 norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The law can be asked:
 
-    pool      131,072 starts or more, r their Mahalanobis distances from the mean
+    pool      65,536 starts or more, r their Mahalanobis distances from the mean
     rare      the 1 in 2 N that are farthest, in which a sample of N has half a start; gradients are
               taken at a quarter of N of them, at most 32 (8 where Jacobians are dear)
     share     p E[|G − μ|² | rare] / (p E[|G − μ|² | rare] + E |G − μ|²),  p = 1/(2N)
@@ -41,7 +41,7 @@ from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
 RARE_STARTS, DEAR, FEWEST = 32, 8, 4  # whose gradients are taken
-POOL = 1 << 17  # starts whose distances are looked at, at least
+POOL = 1 << 16  # starts whose distances are looked at, at least
 UNKNOWN = 0.5  # k of |G|² from which on it has no variance
 ENOUGH, SMALL = 1024, 0.1  # samples below which a smaller k is too much, and that k
 NEGLIGIBLE = 0.05  # share of the variance that no interval notices

@@ -107,7 +107,7 @@ def test_the_criterion_can_fail():
         row("snr", "starts", 0.6, flagged=1.0, tails="t4.5"),
         row("snr", "starts", flagged=0.7, tails="t9"),
         row("mse of the chosen", "chosen"),
-        row("headline gain", "measured"),
+        row("headline gain", "measured", task="turning"),
         row("median of seeds", "seeds"),
     ]
     verdict, _ = coverage_page.verdict_and_text(pd.DataFrame(rows), "", [])
