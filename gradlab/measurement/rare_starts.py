@@ -14,9 +14,9 @@ norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The
 
 From k = ½ on |G|² has no variance and its mean no standard error: intervals of variances and errors
 are not believed, at this N and at others not much larger. Below 1,024 samples any tail is too much,
-k > 0.1: under starts of Student's t with 9 degrees of freedom 64 of them cover a relative error or
-an SNR in 81 to 90 of 100 cases. Powers of Gaussian starts have k ≤ 0 whatever their kurtosis; their
-intervals hold (`reports/coverage`).
+k > 0.1 where that of the starts exceeds its standard error: under starts of Student's t with 9
+degrees of freedom 64 of them cover a relative error or an SNR in 81 to 90 of 100 cases. Powers of
+Gaussian starts have k ≤ 0 whatever their kurtosis; their intervals hold (`reports/coverage`).
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ RARE_STARTS, DEAR, FEWEST = 32, 8, 4  # whose gradients are taken
 POOL = 1 << 16  # starts whose distances are looked at, at least
 UNKNOWN = 0.5  # k of |G|² from which on it has no variance
 ENOUGH, SMALL = 1024, 0.1  # samples below which a smaller k is too much, and that k
+ERROR = 0.036  # standard error of the starts' own shape, from 768 of them
 NEGLIGIBLE = 0.05  # share of the variance that no interval notices
 POWERS = np.linspace(0.0, 8.0, 65)  # of the distance, among which that of |G| is looked for
 
@@ -100,13 +101,15 @@ def stratum(law: Law, n: int, seed: int, count: int = RARE_STARTS) -> Stratum | 
 
 @dataclass(frozen=True)
 class Tail:
-    """Share of the variance that the stratum carries, and k of the squared norm."""
+    """Share of the variance that the stratum carries, k of the squared norm and of the starts."""
 
     share: float
     k: float
+    k_starts: float
 
     def unknown(self, n: int) -> bool:
-        return self.k > limit(n) and self.share > NEGLIGIBLE
+        shown = n >= ENOUGH or self.k > UNKNOWN or self.k_starts > ERROR
+        return shown and self.k > limit(n) and self.share > NEGLIGIBLE
 
 
 def limit(n: int) -> float:
@@ -125,9 +128,9 @@ def tail(common: Moments, rare: Moments, there: Stratum, n: int) -> Tail:
     beyond = max(far**0.5 - mean2**0.5, 0.0) ** 2 / (2 * n)
     total = beyond + max(square - mean2, 0.0)
     if not (np.isfinite(total) and total > 0 and square > 0):
-        return Tail(float("nan"), float("nan"))
+        return Tail(float("nan"), float("nan"), there.tail)
     power = float(np.interp(np.log(far / square), there.ratios, POWERS))
-    return Tail(beyond / total, 2 * power * there.tail)
+    return Tail(beyond / total, 2 * power * there.tail, there.tail)
 
 
 def _moments(posed: Problem, truth: Truth, rare: Tensor, visits: int) -> Cells:
