@@ -16,7 +16,7 @@
 MPG-v2 on path tracking, T = 9,000, learning rates annealed over 20,000 iterations as in
 EARLY-LATE, ended at 7,500, where the rule has given J_0 0.99 of the weight; networks of 2×64
 instead of Table VI's 2×256, which take a quarter of the time. Four seeds that no earlier analysis
-has used, 256 of each one's replayed states. The arms differ in one thing each:
+has used, 128 of each one's replayed states. The arms differ in one thing each:
 
     published   the prior adds 0.5 m to y in every step, rewards are multiplied by 0.01 in training
     no offset   the prior adds zero-mean noise alone
@@ -66,7 +66,7 @@ SEEDS = range(10, 14)
 TOGETHER = 2  # seeds of one run
 ANNEALED, LAST = 20_000, 7500  # iterations
 CHECKPOINTS = (1000, LAST, 4000, 3000, 5000, 2000, 6000)  # in the order of measuring
-STARTS = 256
+STARTS = 128
 MOMENT = RAMPS[TASK] // 2
 ROW = replace(find("mpg-v2"), hidden=(64, 64))
 
