@@ -448,6 +448,7 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "TAB1-PEND": tab1_pend,
     "DATA-VAR": data_var,
     "DD-VS-MSE": dd_vs_mse,
+    "DD-VS-MSE-WORLDS": dd_vs_mse_worlds,
     "TWO-MODEL": two_model,
     "PRED-COST": pred_cost,
     "N-W-SENS": n_w_sens,

@@ -140,7 +140,8 @@ def _opening(counted: Mapping[str, int]) -> str:
         return "DDPPO is right in every world"
     if counted["not needed"] == len(WORLDS):
         return "RP-PGM is right in every world"
-    return "Not decided in every world" if counted["undecided"] else "Each is right in some world"
+    mixed = counted["needed"] and counted["not needed"]
+    return "Neither is right in every world" if mixed else "Not decided in every world"
 
 
 def _of(table: pd.DataFrame, trials: str, pair: str, quantity: str) -> pd.DataFrame:
@@ -195,7 +196,7 @@ def _figure(table: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     styles = {pair: pair for pair in dict.fromkeys(rows["pair"])}
     forest(axes, rows, "bias² of the policy gradient at 500 rows, with / without the loss", styles)
-    axes.axvline(NEEDED, color="tab:red", linewidth=1, linestyle="--")
+    axes.axvline(NEEDED, color="tab:red", linewidth=1, linestyle="--", label="needed: below 0.8")
     legend_above(figure, axes)
     return figure
 

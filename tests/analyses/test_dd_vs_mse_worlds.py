@@ -38,7 +38,7 @@ def judged(levels, **how):
     [
         ((0.5, 0.5, 0.5, 0.5), "DDPPO is right in every world", True),
         ((2.0, 1.0, 1.0, 0.9), "RP-PGM is right in every world", True),
-        ((2.0, 1.0, 1.0, 0.5), "Each is right in some world: at 500 rows", True),
+        ((2.0, 1.0, 1.0, 0.5), "Neither is right in every world: at 500 rows", True),
         ((2.0, 1.0, 1.0, 0.8), "Not decided in every world", False),
     ],
 )  # fmt: skip
