@@ -142,9 +142,7 @@ def judge_first(
     """Action gradients [T, N, da] of every truncation, weights not included; without differences
     nothing is known against them, and their distance is NaN."""
     weighted = sweep * starts.weight[:, None]
-    total, within = gram.products(jacobian, weighted, starts.group)
-    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
-    precision = _precision(whole, summed(squares.T, starts.group).T, len(starts.states))
+    precision = sweep_precision(sweep, jacobian, starts)
     if differences is None:
         unknown = torch.full_like(precision.norm, torch.nan)
         pair = unknown, unknown
@@ -152,6 +150,14 @@ def judge_first(
     slope = gram.along(jacobian, differences.directions)
     along = torch.einsum("dna,tna->tdn", slope, weighted)
     return _judged(sweep, precision, along, differences, starts)
+
+
+def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> Precision:
+    """Of the mean of J_iᵀ g_i for action gradients [T, N, da], weights not included."""
+    weighted = sweep * starts.weight[:, None]
+    total, within = gram.products(jacobian, weighted, starts.group)
+    whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
+    return _precision(whole, summed(squares.T, starts.group).T, len(starts.states))
 
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:

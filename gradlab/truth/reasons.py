@@ -75,7 +75,8 @@ def _standing(status: Status, outcome: Outcome) -> str:
     if status == "cut":
         return (
             f"the objective is cut at T = {T} steps, the longest at which the unrolled gradient "
-            f"is precise and agrees with finite differences ({outcome.exponents})"
+            f"is precise, as half of the starts chose and the others judge, and agrees with finite "
+            f"differences ({outcome.exponents})"
         )
     if (share := _concentration(outcome)) > SPREAD:
         return (

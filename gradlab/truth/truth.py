@@ -4,9 +4,9 @@ The unrolled gradient of the simulator is the truth where it converges (every ch
 Jacobians slower than 1/γ, remainder under 1%), where its relative standard error is under 1/4 and
 not made by 1% of the starts, and where it agrees with common-random-number differences
 (`agreement`). Else the objective is cut at the longest T ≥ H where it does (without convergence at
-most where γᵀ reaches 1%: beyond, only the divergence is measured); where no T has the precision the
-converged truth is kept for paired comparisons; else there is no truth, and the reason is given with
-the exponent.
+most where γᵀ reaches 1%: beyond, only the divergence is measured), chosen by one half of the starts
+and judged by the other (`halves`); where no T has the precision the converged truth is kept for
+paired comparisons; else there is no truth, and the reason is given with the exponent.
 
     first   E_d[J_θπᵀ ∂_a Q^π]    one forward sweep has every T
     all     ∇_θ E_d[V^π]          its terms may fade as slowly as γᵗ however stable the loop is, so
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.policy_jacobian import PolicyJacobian, policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
 from gradlab.progress import Progress, silent
@@ -30,6 +30,7 @@ from gradlab.truth import reasons
 from gradlab.truth.agreement import Judged, Reference, judge_every, judge_first
 from gradlab.truth.common_random import Differences, common_random_differences
 from gradlab.truth.continued import joined, piece, shortened
+from gradlab.truth.halves import Halves, halves_of_gradients, halves_of_sweep
 from gradlab.truth.oracles import (
     TOLERANCE,
     Unrolled,
@@ -156,13 +157,29 @@ def _cut(
 ) -> _Cut:
     """One T for both kinds of gradients, the longest that is admissible."""
     reach = _reach(unrolled, question.setting.discount)
-    good = torch.ones(reach, dtype=torch.bool) if sweep is None else sweep.good
-    T = _truncation(good, question.setting.horizon)
-    cut = _Cut(T, None, None, unrolled.converged and reach == T, unrolled.remainder)
+    if sweep is not None and pieces is None and sweep.at(reach).good:
+        return _Cut(reach, sweep.at(reach), None, unrolled.converged, unrolled.remainder)
+    T, good, halves = reach, torch.ones(reach, dtype=torch.bool), None
+    if sweep is not None:
+        halves = halves_of_sweep(sweep, question.jacobian(), question.setting.starts)
+        good = halves.chosen(sweep)
+        T = reach if sweep.at(reach).good else _chosen(sweep, halves, question.setting.horizon)
+    whole = reach == T
+    cut = _Cut(T, None, None, unrolled.converged and whole, unrolled.remainder)
     if pieces is not None:
-        every = _every(question, shortened(joined(pieces), T), good, cut.whole)
+        every = _every(question, shortened(joined(pieces), T), good, cut.whole, not whole)
         cut = replace(every, remainder=max(cut.remainder, every.remainder))
-    return cut if sweep is None else replace(cut, first=sweep.at(min(cut.horizon, reach)))
+    if sweep is None or halves is None:
+        return cut
+    if cut.horizon < reach:
+        return replace(cut, first=halves.at(sweep, cut.horizon))
+    return replace(cut, first=sweep.at(reach))
+
+
+def _chosen(sweep: Judged, halves: Halves, horizon: int) -> int:
+    """The T that one half of the starts chooses, where the other agrees; else all of it."""
+    T = _truncation(halves.chosen(sweep), horizon)
+    return T if halves.at(sweep, T).good else len(sweep.gradients)
 
 
 def _concluded(setting: Setting, outcome: Outcome, cut: _Cut) -> Truth:
@@ -217,6 +234,12 @@ class _Question:
         of_this_length = replace(self.setting, horizon=T)
         return common_random_differences(of_this_length, actions=actions, progress=self.progress)
 
+    def jacobian(self) -> PolicyJacobian:
+        """Of the policy at the starts."""
+        policy, starts = self.setting.policy, self.setting.starts
+        noise = starts.policy_noise(policy, self.setting.seed, 0)
+        return policy_jacobian(policy, starts.states, noise)
+
     def extended(self, linear: LinearizedPath, T: int) -> LinearizedPath:
         """The path, continued up to T steps."""
         H = linear.path.horizon
@@ -226,12 +249,8 @@ class _Question:
 
 def _first(question: _Question, sweep: Tensor, check: bool) -> Judged:
     """First-action gradients of every truncation, judged."""
-    policy, starts = question.setting.policy, question.setting.starts
-    jacobian = policy_jacobian(
-        policy, starts.states, starts.policy_noise(policy, question.setting.seed, 0)
-    )
     differences = question.differences(len(sweep), "first") if check else None
-    return judge_first(sweep, jacobian, starts, differences)
+    return judge_first(sweep, question.jacobian(), question.setting.starts, differences)
 
 
 def _truncation(good: Tensor, horizon: int) -> int:
@@ -241,13 +260,16 @@ def _truncation(good: Tensor, horizon: int) -> int:
     return int(admissible[-1]) if len(admissible) else len(good)
 
 
-def _every(question: _Question, linear: LinearizedPath, good: Tensor, whole: bool) -> _Cut:
+def _every(
+    question: _Question, linear: LinearizedPath, good: Tensor, whole: bool, chosen: bool
+) -> _Cut:
     """The gradient with all actions at the longest T where it, and `good`, are admissible.
 
     Args:
         linear: the simulator's path, where to begin with T.
         good: [reach], where the first-action gradient is admissible, if it is asked for.
         whole: nothing is cut there, so go on until this one converges too.
+        chosen: one half of the starts chose this T, so the other judges it.
     """
     setting, remainder, T = question.setting, float("nan"), linear.path.horizon
     policy, starts, discount = setting.policy, setting.starts, setting.discount
@@ -257,15 +279,21 @@ def _every(question: _Question, linear: LinearizedPath, good: Tensor, whole: boo
         G = all_action_gradients(linear, policy, T, discount)
     longest = linear.path.horizon
     differences = question.differences(longest, "all")
-    best = judge_every(G, starts, differences.at(longest)).at(1)
+    judged = judge_every(G, starts, differences.at(longest))
+    best = halves_of_gradients(judged, starts).at(judged, 1) if chosen else judged.at(1)
     if best.good:
         return _Cut(longest, None, best, whole, remainder)
     for t in _shorter(longest, setting.horizon):
-        if good[min(t, len(good)) - 1]:
-            G = all_action_gradients(linear, policy, t, discount)
-            shorter = judge_every(G, starts, differences.at(t)).at(1)
+        if not good[min(t, len(good)) - 1]:
+            continue
+        G = all_action_gradients(linear, policy, t, discount)
+        judged = judge_every(G, starts, differences.at(t))
+        halves = halves_of_gradients(judged, starts)
+        if halves.chosen(judged):
+            shorter = halves.at(judged, 1)
             if shorter.good:
                 return _Cut(t, None, shorter, False, float("nan"))
+            break  # another t would be chosen by the half that judges
     return _Cut(longest, None, best, whole, remainder)
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from analyses import truth_cut
 from analyses.truth_concentration import judged, measure, student
 
 
@@ -19,3 +20,9 @@ def test_starts_of_any_tail_have_unit_variance():
     for freedom in (np.inf, 9.0):
         drawn = student(20_000, 2, freedom, "here")
         assert np.allclose(np.cov(drawn.T), np.eye(2), atol=0.05)
+
+
+def test_few_samples_of_cut_truths_are_not_carried_by_few_under_the_rule():
+    table = truth_cut.measure(small=True).set_index(["world", "rule"])
+    assert table.loc[("random growth", "one sample"), "carried_by_few"] > 0.1
+    assert table.loc[("random growth", "halves"), "carried_by_few"] == 0.0
