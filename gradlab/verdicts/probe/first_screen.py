@@ -15,6 +15,7 @@ from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import Signal, pooled
 from gradlab.verdicts.measurement.recommendation import recommendation
 from gradlab.verdicts.probe.gains import facts_of
+from gradlab.verdicts.probe.measured import FEWEST, too_few
 from gradlab.verdicts.probe.premises import void
 from gradlab.verdicts.probe.sentences import NEEDED, RECENT, verdict
 from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
@@ -61,7 +62,10 @@ def _sound(run: ProbeRun, rest: tuple[Sentence, ...]) -> Screen:
     known = facts_of(run)
     if known is not None and known.best is not None:
         step = recommendation(known, rest)
-        return replace(step, sure=f"{step.sure}; no fault", figure="cosine")
+        few = too_few(run)
+        sure = f"not reliable below {FEWEST} starts" if few else step.sure
+        shown: Light = "choose" if few and step.light == "act" else step.light
+        return replace(step, sure=f"{sure}; no fault", light=shown, figure="cosine")
     signal = _signal(run)
     if signal is None:
         text = "No fault so far; whether a batch has a signal is not measured yet."

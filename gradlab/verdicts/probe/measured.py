@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import inf, log
 
 import numpy as np
@@ -24,6 +25,10 @@ from gradlab.wording import gradient, horizons, span, times, two
 from gradlab.wording import ratio as sized
 
 MODEL = ESTIMATORS.index("model")
+FEWEST = 64  # starts from which intervals cover what they promise (`reports/coverage`)
+OF_INTERVALS = (
+    "gain", "horizon", "rivals", "weights", "source", "critic", "variance", "growth",
+)  # fmt: skip
 
 
 def on_the_task(run: ProbeRun) -> list[Sentence]:
@@ -36,7 +41,21 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
         _step, _lost, _horizon, _rivals, _weights, _source, _bound, _jacobians, _variance,
         _exponent,
     )  # fmt: skip
-    return [sentence for part in parts if (sentence := part(run)) is not None]
+    sentences = [sentence for part in parts if (sentence := part(run)) is not None]
+    return [_at_this_size(run, sentence) for sentence in sentences]
+
+
+def too_few(run: ProbeRun) -> bool:
+    """Whether the newest measurement has fewer starts than intervals were tested with."""
+    return _count(run) < FEWEST
+
+
+def _at_this_size(run: ProbeRun, sentence: Sentence) -> Sentence:
+    """A sentence that rests on an interval decides nothing from too few starts."""
+    if not too_few(run) or sentence.about not in OF_INTERVALS:
+        return sentence
+    text = f"Not reliable below {FEWEST} starts: {sentence.text}"
+    return replace(sentence, decided=False, text=text)
 
 
 def _step(run: ProbeRun) -> Sentence | None:
