@@ -106,8 +106,12 @@ def main(
     target = output / ("coverage.csv" if of == 1 else f"shard-{shard}.csv")
     shards = sorted(output.glob("shard-*.csv")) if page else []
     before = shards or ([target] if (page or resume) and target.exists() else [])
-    parts = [pd.read_csv(path) for path in before]
-    done = {name for part in parts for name in part["block"]}
+    parts: list[pd.DataFrame] = []
+    done: set[str] = set()
+    for path in before:
+        table = pd.read_csv(path)
+        parts.append(table[~table["block"].isin(done)])
+        done |= set(table["block"])
     for name, cells in () if page else list(blocks(small))[shard::of]:
         if name in done:
             continue
@@ -115,7 +119,10 @@ def main(
         pd.concat(parts).to_csv(target, index=False, float_format="%.6g")
         print(name, parts[-1].groupby("quantity")["coverage"].min().round(3).to_dict(), flush=True)
     if of == 1:
+        order = [name for name, _ in blocks(small)]
         table = pd.concat(parts, ignore_index=True)
+        table = table.sort_values("block", key=lambda b: b.map(order.index), kind="stable")
+        table = table.reset_index(drop=True)
         table.to_csv(target, index=False, float_format="%.6g")
         freeze(table, output, COMMAND + (" --small" if small else ""), small)
 

@@ -25,7 +25,7 @@ from gradlab.statistics.selection import chosen_level, smallest
 
 HORIZONS = (1, 2, 3, 5, 8, 25)
 WORLDS = (lq.WORLDS[0], lq.WORLDS[2], lq.WORLDS[3])
-SEEDS, LOST = 5, 0.2
+SEEDS, LOST, WORST = 5, 0.2, -1e9
 
 
 def chosen_cells(n: int, repetitions: int) -> Iterator[pd.DataFrame]:
@@ -62,7 +62,7 @@ def seeds_cells(repetitions: int) -> Iterator[pd.DataFrame]:
         known = float(stats.norm.ppf((0.5 - lost) / (1 - lost)))
         found = aggregate(values, worst="low")
         hits = Hits("median of seeds", known)
-        ends = (np.nan_to_num(end, nan=-np.inf) for end in (found.low, found.high))
+        ends = (np.nan_to_num(end, nan=WORST) for end in (found.low, found.high))
         for low, high in zip(*ends, strict=True):
             hits.add(low, high)
         row = hits.row() | {"width": np.nan}
