@@ -1,6 +1,7 @@
 """The page stands alone, in both colour schemes, whatever the file says."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from gradlab.errors import InputError
 from gradlab.reporting import kinds, profile_page, render, report
@@ -217,8 +219,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_report_writes_the_page_and_every_figure_twice(run: Path) -> None:
+def test_report_writes_the_page_and_every_figure_twice(run: Path, monkeypatch: Any) -> None:
+    drawn, draw = list[Figure](), Figure.draw
+
+    def counted(figure: Figure, renderer: Any) -> None:
+        drawn.append(figure)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", counted)
     page = report(run)
+    assert set(Counter(drawn).values()) == {3}  # for PNG, PDF and page, and none for the layout
     assert page == run.with_name("run.html")
     assert report(run) == page
     folder = run.with_name("run_figures")
