@@ -19,6 +19,7 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(policies, "UPDATES", 200)
     monkeypatch.setattr(critics, "UPDATES", 50)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 64)
     first = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)[0]
     small = first.replace("starts=512", "starts=8").replace("horizon=25", "horizon=3")
     assert small != first

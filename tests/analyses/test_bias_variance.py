@@ -15,6 +15,7 @@ def profile():
     with pytest.MonkeyPatch.context() as quick:
         for module in (critics, policies):
             quick.setattr(module, "UPDATES", 20)
+        quick.setattr(critics, "TRAJECTORIES", 64)
         return bias_variance.measure(bias_variance.double_integrator(), 64, 6, silent)
 
 

@@ -17,6 +17,7 @@ def test_a_small_run_leaves_report_numbers_and_provenance(tmp_path, monkeypatch,
     monkeypatch.setattr(first_measurements, "TASKS", tasks)
     monkeypatch.setattr(policies, "UPDATES", 50)
     monkeypatch.setattr(critics, "UPDATES", 20)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 64)
     first_measurements.main(small=True, output=tmp_path, tasks=tuple(tasks))
     for folder in tasks:
         made = json.loads((tmp_path / folder / "made.json").read_text())

@@ -167,10 +167,10 @@ def test_an_overflowing_policy_is_reported_to_the_end(tmp_path):
         def forward(self, s, u):
             return -(s**2).sum(dim=1) - (u**2).sum(dim=1)
 
-    profile = gradlab.measure(task, policy, Critic(), horizon=8, starts=16)
+    profile = gradlab.measure(task, policy, Critic(), horizon=8, starts=8)
     said = {sentence.about: sentence.text for sentence in verdict(profile)}
     assert "is not finite from h = 7 on" in said["health"]
-    assert "nan" not in " ".join(sentence.text for sentence in verdict(profile))
+    assert "nan" not in " ".join(said.values())
     assert gradlab.report(profile.save(tmp_path / "run.h5")).exists()
 
 

@@ -16,6 +16,7 @@ def world():
     with pytest.MonkeyPatch.context() as quick:
         for module in (critics, policies):
             quick.setattr(module, "UPDATES", 100)
+        quick.setattr(critics, "TRAJECTORIES", 64)
         policy = stabilising_policy(task)
         return task, policy, fit_critic(task, policy)
 

@@ -119,6 +119,7 @@ FROZEN: dict[str, np.ndarray] = {}
 @pytest.fixture(autouse=True)
 def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(critics, "UPDATES", 3)
+    monkeypatch.setattr(critics, "TRAJECTORIES", 16)
     monkeypatch.setattr(policies, "UPDATES", 3)
 
 
