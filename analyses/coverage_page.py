@@ -10,6 +10,7 @@ SMALL_N = ("cosine", "cosine_batch", "snr", "growth", "sign_agreement")
 CELL, AVERAGE, CHOSEN, PROMISED = 0.90, 0.93, 0.94, 0.9375
 BIAS, NO_BIAS = (0.93, 0.98), (0.96, 0.99)
 FALSE, SEEN = 0.05, 0.95
+MANY = 200  # repetitions from which on a single cell says something
 REFERENCE = "the same as if not chosen"  # a row to compare with, not to judge
 Verdict = dict[str, object]
 
@@ -39,9 +40,11 @@ def _cells(table: pd.DataFrame) -> Verdict:
     """Of what an interval is printed for; the share of flags excuses a cell."""
     rows = table[(table["quantity"] != REFERENCE) & (table["flagged"] < FLAGGED)]
     short = rows[rows["coverage"] < CELL - 2 * _error(rows, CELL)]
-    worst = rows.loc[rows["coverage"].idxmin()]
+    many = rows["repetitions"] >= MANY
+    worst = rows.loc[(rows[many] if many.any() else rows)["coverage"].idxmin()]
     return {
         "judged": len(rows),
+        "mean_of_few": float(rows[~many]["coverage"].mean()),
         "flagged": int((table["flagged"] >= FLAGGED).sum()),
         "mean": float(rows["coverage"].mean()),
         "least": float(worst["coverage"]),
@@ -145,7 +148,8 @@ def _sentences(judged: dict[str, Verdict], table: pd.DataFrame) -> dict[str, str
     return {
         "cells": f"every cell that is not flagged at least {CELL:.2f} less two standard errors: "
         f"{cells['judged']} cells, {cells['mean']:.3f} on average, least {cells['least']:.3f} "
-        f"({cells['least_at']}); {cells['flagged']} are flagged.{under}",
+        f"({cells['least_at']}) of those with {MANY} repetitions or more, of the others "
+        f"{cells['mean_of_few']:.3f} on average; {cells['flagged']} are flagged.{under}",
         "small N": f"averages of at least {AVERAGE:.2f} from N = 64 on: "
         + "; ".join(f"{name} {mean:.3f}" for name, mean in averages.items())
         + ".",
