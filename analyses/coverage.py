@@ -19,7 +19,7 @@ Criterion, each less two standard errors of the repetitions:
     small N               cosine, its mean over batches, SNR, growth, agreement of signs: 0.93 on
                           average over the cells that are not flagged, at every N
     squared bias          planted: 0.93 to 0.98 on average where there is one; where there is none
-                          the lower end cannot miss, 0.96 to 0.99
+                          the upper end cannot miss, 0.96 to 0.99
     flags                 at most 5% under Gaussian starts, at least 95% under t4.5
     chosen, headline      0.94 on average
     seeds                 what is promised, 0.9375

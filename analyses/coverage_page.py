@@ -11,7 +11,15 @@ CELL, AVERAGE, CHOSEN, PROMISED = 0.90, 0.93, 0.94, 0.9375
 BIAS, NO_BIAS = (0.93, 0.98), (0.96, 0.99)
 FALSE, SEEN = 0.05, 0.95
 MANY = 200  # repetitions from which on a single cell says something
+GAINS = ("gain", "headline gain")  # directions, which the check does not concern
 REFERENCE = "the same as if not chosen"  # a row to compare with, not to judge
+NOTE = (
+    "The criterion was written before the run (commit 239d6ef); after it only the sentence on the "
+    "least cell was limited to cells with many repetitions. Measured cells have few: they show "
+    "what is flagged and whether coverage is far off, not that it is 95%. A cell is judged by the "
+    "share of its measurements that are flagged; coverage of flagged cells stands below, too, "
+    "where sentences on it decide nothing."
+)
 Verdict = dict[str, object]
 
 
@@ -75,7 +83,7 @@ def _bias(table: pd.DataFrame) -> Verdict:
 
 def _flags(table: pd.DataFrame) -> Verdict:
     rows = table[table["family"].isin(["starts", "measured"])]
-    rows = rows[~rows["quantity"].isin(["gain", "headline gain"])]
+    rows = rows[~rows["quantity"].isin(GAINS)]
     rows = rows.drop_duplicates(["family", "tails", "n", "cell", "block"])
     shares = (
         rows.groupby("tails")["flagged"].agg(["mean", "max"]).reindex(["Gaussian", "t9", "t4.5"])
@@ -131,6 +139,8 @@ def _page(table: pd.DataFrame, judged: dict[str, Verdict], verdict: Verdict) -> 
         f"measurements that are flagged, and median widths. What cells are is in "
         f"`analyses/coverage.py`.",
         "",
+        NOTE,
+        "",
     ]
     for family in ("planted", "lq", "growth", "starts", "measured", "chosen", "seeds"):
         lines += _tables(family, table[table["family"] == family])
@@ -154,8 +164,8 @@ def _sentences(judged: dict[str, Verdict], table: pd.DataFrame) -> dict[str, str
         + "; ".join(f"{name} {mean:.3f}" for name, mean in averages.items())
         + ".",
         "squared bias": f"calibrated where it was planted: {bias['with_bias']:.3f} where there is "
-        f"one, {bias['without']:.3f} where there is none (97.5% is all that two ends of 2.5% can "
-        f"miss of 0).",
+        f"one, {bias['without']:.3f} where there is none (97.5% is nominal there: the upper end "
+        f"cannot miss 0).",
         "flags": f"starts rarer than the sample are flagged in {flags['t4.5']:.0%} of measurements "
         f"under t4.5 starts, {flags['t9']:.0%} under t9, {flags['gaussian']:.1%} under Gaussian "
         f"ones (at most {flags['gaussian_most']:.0%} in a cell).",
@@ -190,7 +200,8 @@ def _tables(family: str, rows: pd.DataFrame) -> list[str]:
     for which in ("mean", "min"):
         wide = rows.pivot_table(index="quantity", columns=columns, values="coverage", aggfunc=which)
         if family in ("starts", "measured"):
-            flags = rows.pivot_table(
+            under = rows[~rows["quantity"].isin(GAINS)]
+            flags = under.pivot_table(
                 index="family", columns=columns, values="flagged", aggfunc=which
             )
             wide = pd.concat([wide, flags.set_axis(["(flagged)"])])

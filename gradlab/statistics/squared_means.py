@@ -6,7 +6,7 @@ much in each of τ/v dimensions,
     |Ȳ|²/v  ~  χ²(τ/v, b²/v)        noncentral, b²/v by which |Ȳ|²/v has the level of either end
 
 which holds down to b = 0, where the jackknife of U, a degenerate U-statistic, has twice its
-variance, and no scale makes U symmetric. There the lower end is 0 and cannot miss: 97.5% is
+variance, and no scale makes U symmetric. There the upper end cannot miss: 97.5% is
 covered. v is estimated with the products of each Y_g with itself, Ȳ · Ĉov(Ȳ) Ȳ / |Ȳ|², and without
 them, se(U)²/4|Ȳ|²; they differ where Y is skewed, and the upper end takes the larger one. A sample
 whose |Ȳ|² is smaller than a mean of 0 would have it does not show that b is 0: the upper end is at
