@@ -22,6 +22,7 @@ from gradlab.tasks import Task
 from gradlab.training import checkpoints
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.configuration import describe, scheduled, settings_of
+from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe import probe
 from gradlab.training.recording import attributes, tables
@@ -70,6 +71,7 @@ def train(
     chosen = settings_of(task, settings, changes)
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
+    gradient_errors.check(row, chosen)
     row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))

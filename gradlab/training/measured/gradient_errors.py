@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
@@ -27,6 +28,7 @@ from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.parts.critics import Q
 from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
@@ -38,19 +40,43 @@ DYNAMICS = "dynamics_"
 
 def measured(algorithm: Algorithm, settings: Settings) -> bool:
     """Whether a run measures gradients."""
-    if not horizons(algorithm) or not algorithm.needs_model:
+    if _unmeasured(algorithm):
         return False
     if settings.gradient_every is None:
         return algorithm.model is not None
     return settings.gradient_every > 0
 
 
+def check(algorithm: Algorithm, settings: Settings) -> None:
+    """Raises InputError where measurements are wanted of an algorithm that has none."""
+    why = _unmeasured(algorithm)
+    if settings.gradient_every and why:
+        raise InputError(
+            f"gradient_every is {settings.gradient_every}, but the gradient that "
+            f"{algorithm.name} follows is not measured: {why}; leave it out, or set it to 0"
+        )
+
+
 def horizons(algorithm: Algorithm) -> tuple[int, ...]:
-    """Those whose gradient is measured; none of a soft return, whose truth would be another, and
-    none without a critic."""
-    if algorithm.target.soft or algorithm.critics == 0:
+    """Those whose gradient is measured."""
+    if _unmeasured(algorithm):
         return ()
     return tuple(term.horizon for term in algorithm.terms if not term.way.every)
+
+
+def _unmeasured(algorithm: Algorithm) -> str:
+    """Why no gradient of an algorithm is measured; "" where one is."""
+    if algorithm.critics == 0:
+        return "it has no critic, which a gradient after some steps ends in"
+    if algorithm.target.kind != Q:
+        return "its critic values states, and the gradients that are measured end in Q(s, a)"
+    if algorithm.target.soft:
+        return "it is one of a soft return, whose truth would be another"
+    if not algorithm.needs_model:
+        return "it goes through no model"
+    if all(term.way.every for term in algorithm.terms):
+        return "θ is in all of its actions, and truths are unrolled for the first one"
+    return ""
 
 
 def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
