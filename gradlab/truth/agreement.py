@@ -8,7 +8,7 @@ gradient's size along the directions.
 A standard error is believed where the sum of squares that it is made of is spread over the starts:
 where 1% of them carry more than half of Σ |G_i|², mean and error are those of a few starts, and
 rarer ones may carry as much again. Gaussian starts of linear-quadratic problems have 13 to 25%,
-and above half in at most 1% of samples (`reports/truths`).
+and above half in at most 2% of samples (`reports/truths`).
 
 Distances in θ come from the directions: E(v·Δ)² = |Δ|²/P for a random unit v in P dimensions, so
 |Δ| ≈ √P · rms of v·Δ, noise-corrected; 8 directions give it to within a factor of about 1.5.
