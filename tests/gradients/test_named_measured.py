@@ -51,8 +51,8 @@ def test_measure_judges_scores_and_soft_gradients(entropy):
     table = profile.table().set_index(["estimator", "quantity", "horizon"])
     assert table.value["all", "cosine", 80] > 0.999
     for name in chosen:
-        row = table.loc[name, "bias2", 80]
-        assert row.ci_low <= 1e-3 * profile.truth["norm"] ** 2
+        row = table.loc[name, "bias2", 80]  # by its standard error: one interval in forty misses 0
+        assert row.value - 3 * row.se <= 1e-3 * profile.truth["norm"] ** 2
     if not entropy:
         ratio = table.value["score", "variance", 80] / table.value["all", "variance", 80]
         assert ratio > 10

@@ -55,7 +55,8 @@ def callables() -> list[tuple[Any, str]]:
         for name, value in vars(module).items():
             if inspect.isclass(value) and value.__module__ == module.__name__:
                 places += [(value, method) for method in vars(value) if _runs(value, method)]
-            elif inspect.isfunction(value) and value.__module__.startswith(PACKAGES):
+            # torch.compile leaves functions of no module in those that it has traced.
+            elif inspect.isfunction(value) and (value.__module__ or "").startswith(PACKAGES):
                 places.append((module, name))
     places += [(TorchDispatchMode, "__enter__"), (TorchDispatchMode, "__exit__")]
     places += [(Journal, "append"), (Journal, "close")]
