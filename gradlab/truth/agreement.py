@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gradlab.gradients import gram
-from gradlab.gradients.groups import group_count
+from gradlab.gradients.groups import group_sums, grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.starts import Starts
 from gradlab.truth.common_random import Differences, mean_and_error
@@ -157,7 +157,7 @@ def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> 
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
     whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
-    return _precision(whole, summed(squares.T, starts.group).T, len(starts.states))
+    return _precision(whole, group_sums(squares.T, grouping(starts)[0]).T, len(starts.states))
 
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
@@ -168,15 +168,8 @@ def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
 
 def precision_of(G: Tensor, starts: Starts) -> Precision:
     """Of the mean of gradients [N, P], as of one truncation."""
-    sums = summed(G, starts.group)
+    sums = group_sums(G, grouping(starts)[0])
     return _precision(sums.sum(dim=0).square().sum()[None], sums.square().sum(dim=1)[None], len(G))
-
-
-def summed(values: Tensor, group: Tensor) -> Tensor:
-    """[N, …] → [G, …], summed over groups in the order of their labels."""
-    _, inverse = np.unique(group.cpu().numpy(), return_inverse=True)
-    sums = values.new_zeros(group_count(group), *values.shape[1:])
-    return sums.index_add_(0, torch.from_numpy(inverse), values)
 
 
 def _precision(whole: Tensor, squares: Tensor, n: int) -> Precision:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from gradlab.gradients.groups import grouping
 from gradlab.gradients.policy_jacobian import PolicyJacobian
 from gradlab.gradients.starts import Starts
 from gradlab.truth.agreement import AIM, Judged, Precision, Reference, precision_of, sweep_precision
@@ -58,8 +58,8 @@ def _halves(
     judged: Judged, starts: Starts, precision: Callable[[Tensor, Starts], Precision]
 ) -> Halves:
     """How squares are spread is a matter of all starts: a half has too few."""
-    _, label = torch.unique(starts.group, return_inverse=True)
-    if int(label.max()) + 1 < FEWEST:
+    label, size = grouping(starts)
+    if len(size) < FEWEST:
         return Halves(judged.precision, judged.precision)
     parts = []
     for half in (0, 1):
