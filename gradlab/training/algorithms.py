@@ -1,7 +1,8 @@
 """The table: every algorithm is one row (`algorithm.Algorithm`), and one loop runs them all.
 
-A row holds no more than in what an algorithm differs. What it is made of are frozen values with one
-method each (`training.parts`). An algorithm that needs a new part adds one in a file:
+A row holds no more than in what an algorithm differs, and stands in a file of its family
+(`training.rows`). What it is made of are frozen values with one method each (`training.parts`). An
+algorithm that needs a new part adds one in a file:
 
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
               the sum, at the temperature of the target; `Mixture.samples` are paths per state.
@@ -27,14 +28,10 @@ from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
-from gradlab.training.models.model_choice import LearnedModel
-from gradlab.training.parts.critics import ImportanceWeighted
-from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
-from gradlab.training.parts.replayed_losses import ReplayedPath, ReplayedStep
-from gradlab.training.parts.sources import Branched, Newest
-from gradlab.training.parts.target_networks import Copied
-from gradlab.training.parts.targets import NoCritic, NStep, OneStep, Soft, StateOneStep
+from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
+from gradlab.training.rows import critic_with_model, maac, mpg, pathwise
 
 __all__ = [
     "ALGORITHMS",
@@ -48,68 +45,8 @@ __all__ = [
     "Term",
 ]
 
-DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
-CLIPPED = OneStep(twin=True)
-
 ALGORITHMS: Mapping[str, Algorithm] = {
-    row.name: row
-    for row in (
-        Algorithm("mpg-v1", (DATA, MODEL), MpgWeights(), NStep("simulator"), reuse=10, delay=2),
-        Algorithm("mpg-v2", (DATA, MODEL), MpgWeights(), CLIPPED, reuse=10, delay=2),
-        Algorithm(
-            "mpg-general",
-            (DATA, Term(5), Term(10), MODEL),
-            MpgWeights(),
-            CLIPPED,
-            reuse=10,
-            delay=2,
-        ),
-        Algorithm("n-step-dpg", (DATA,), FixedWeights(), NStep("simulator"), reuse=10),
-        Algorithm("n-step-adp", (MODEL_ALL,), FixedWeights(), NStep("model"), reuse=10),
-        Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
-        Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2),
-        Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian"),
-        Algorithm(
-            "maac",
-            (Term(3, "all"),),
-            FixedWeights(),
-            Soft(),
-            policy="gaussian",
-            model=LearnedModel(),
-            loss=Mixture(samples=5),
-        ),
-        Algorithm("bptt", (MODEL_ALL,), FixedWeights(), NoCritic(), loss=FromStarts()),
-        Algorithm(
-            "svg",
-            (Term(1, "all"),),
-            FixedWeights(),
-            StateOneStep(),
-            policy="gaussian",
-            model=LearnedModel(),
-            loss=ReplayedStep(),
-            critic_loss=ImportanceWeighted(),
-            target_critic=Copied(100),
-        ),
-        Algorithm(
-            "mbpo",
-            (DATA,),
-            FixedWeights(),
-            Soft(),
-            policy="gaussian",
-            model=LearnedModel(),
-            source=Branched(),
-        ),
-        Algorithm(
-            "svg-inf",
-            (Term(32, "all"),),
-            FixedWeights(),
-            NoCritic(stochastic=True),
-            policy="gaussian",
-            model=LearnedModel(),
-            loss=ReplayedPath(),
-            source=Newest(32),
-        ),
-    )
+    row.name: row for row in (*mpg.ROWS, *maac.ROWS, *critic_with_model.ROWS, *pathwise.ROWS)
 }
 
 

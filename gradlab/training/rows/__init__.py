@@ -1,0 +1,1 @@
+"""Rows of the table of algorithms, a file for each family."""

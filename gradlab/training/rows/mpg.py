@@ -1,0 +1,33 @@
+"""MPG and its baselines: mixtures of J_0 and J_n, and the data-driven gradient alone."""
+
+from __future__ import annotations
+
+from gradlab.statistics.rules import MpgWeights
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.targets import NStep, OneStep, Soft
+from gradlab.training.parts.weights import FixedWeights
+
+DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
+CLIPPED = OneStep(twin=True)
+
+TD3 = Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2)
+SAC = Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian")
+
+ROWS = (
+    Algorithm("mpg-v1", (DATA, MODEL), MpgWeights(), NStep("simulator"), reuse=10, delay=2),
+    Algorithm("mpg-v2", (DATA, MODEL), MpgWeights(), CLIPPED, reuse=10, delay=2),
+    Algorithm(
+        "mpg-general",
+        (DATA, Term(5), Term(10), MODEL),
+        MpgWeights(),
+        CLIPPED,
+        reuse=10,
+        delay=2,
+    ),
+    Algorithm("n-step-dpg", (DATA,), FixedWeights(), NStep("simulator"), reuse=10),
+    Algorithm("n-step-adp", (MODEL_ALL,), FixedWeights(), NStep("model"), reuse=10),
+    Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
+    TD3,
+    SAC,
+)

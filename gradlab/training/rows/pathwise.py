@@ -1,0 +1,38 @@
+"""θ in every action of a model's path, or of a replayed one: SVG and backpropagation in time."""
+
+from __future__ import annotations
+
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.critics import ImportanceWeighted
+from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.replayed_losses import ReplayedPath, ReplayedStep
+from gradlab.training.parts.sources import Newest
+from gradlab.training.parts.target_networks import Copied
+from gradlab.training.parts.targets import NoCritic, StateOneStep
+from gradlab.training.parts.weights import FixedWeights
+
+ROWS = (
+    Algorithm("bptt", (Term(25, "all"),), FixedWeights(), NoCritic(), loss=FromStarts()),
+    Algorithm(
+        "svg",
+        (Term(1, "all"),),
+        FixedWeights(),
+        StateOneStep(),
+        policy="gaussian",
+        model=LearnedModel(),
+        loss=ReplayedStep(),
+        critic_loss=ImportanceWeighted(),
+        target_critic=Copied(100),
+    ),
+    Algorithm(
+        "svg-inf",
+        (Term(32, "all"),),
+        FixedWeights(),
+        NoCritic(stochastic=True),
+        policy="gaussian",
+        model=LearnedModel(),
+        loss=ReplayedPath(),
+        source=Newest(32),
+    ),
+)
