@@ -75,7 +75,8 @@ class Train:
     """Networks whose layers are held at spectral norm 1, such as "model,policy": all but the last
     of the model, all of the policy, all of the critic (RP-PGM)."""
     members: int | None = None
-    """Members of a learned model, per seed. Default: 5."""
+    """Members of a learned model, per seed, all of which rollouts use. Default: the algorithm's,
+    mostly 5."""
     fit_every: int | None = None
     """Iterations between two fits of a learned model. Default: 250."""
     fit_steps: int | None = None
@@ -194,6 +195,7 @@ class Train:
             two_models=self.two_model or default.two_models,
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,
+            elites=default.elites if self.members is None else None,
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )

@@ -76,12 +76,13 @@ class Dynamics:
         parts = []
         for ensembles in self.roles.values():
             like = torch.zeros((), dtype=self.draws.dtype, device=self.draws.device)
-            numbers = ensembles.used.numbers(like)
+            members = [number for numbers in ensembles.in_use for number in numbers]
+            numbers = ensembles.used.numbers(like, members)
             parts.append(SeedModels(numbers, len(self.draws.seeds), self.task.alive))
         return parts[0] if len(parts) == 1 else SeedTwoModels(*parts)
 
     def ensembles_of(self, seed: int) -> dict[str, GaussianEnsemble]:
-        """By role, the members of one seed, by its position."""
+        """By role, the members of one seed, by its position, that rollouts use."""
         return {role: ensembles.of(seed) for role, ensembles in self.roles.items()}
 
     def system_of(self, seed: int) -> System:

@@ -51,6 +51,7 @@ class Ensembles:
 
     Attributes:
         used: the networks of the last fit with plain weights, without gradients.
+        elites: places of the members that rollouts use, [E, used], in order.
     """
 
     def __init__(self, role: str, choice: LearnedModel, task: Task, draws: Draws) -> None:
@@ -58,6 +59,7 @@ class Ensembles:
         self.steps = 0
         self._begin()
         self.used = self._usable()
+        self.elites = torch.arange(choice.used).repeat(len(draws.seeds), 1)
 
     def fit(
         self, bounds: tuple[Bound, Bound], data: Experience, prediction: Prediction
@@ -68,9 +70,10 @@ class Ensembles:
         again = self.steps and self.choice.warm_start
         self._standardise(data)
         before = {name: value.clone() for name, value in self.ensemble.state_dict().items()}
+        sample = self._sample(data) if self.choice.bootstrap else None
         self.ensemble.train()
         for _ in range(self.choice.steps if again else self.choice.first_steps):
-            at = self._drawn(bounds[0].rows, data)
+            at = self._drawn(bounds[0].rows, data, sample)
             loss = bounds[0].value(self.ensemble, at, self.steps)
             self.adam.zero_grad()
             torch.autograd.backward(loss.sum())
@@ -82,6 +85,8 @@ class Ensembles:
         if prediction == "mse":
             set_constant_noise(self.used, square)
         seeds = len(self.draws.seeds)
+        best = loss.view(seeds, -1).argsort(dim=1, stable=True)
+        self.elites = best[:, : self.choice.used].sort(dim=1).values
         return FitReport(
             held_out=loss.view(seeds, -1).mean(dim=1),
             explained=1 - square.view(seeds, -1, square.shape[1]).mean(dim=1),
@@ -89,9 +94,15 @@ class Ensembles:
         )
 
     def of(self, seed: int) -> GaussianEnsemble:
-        """The last fit's members of one seed, by its position."""
-        first = seed * self.choice.members
-        return of_members(self.used, list(range(first, first + self.choice.members)))
+        """The last fit's members of one seed, by its position, that rollouts use."""
+        return of_members(self.used, self.in_use[seed])
+
+    @property
+    def in_use(self) -> list[list[int]]:
+        """Numbers of the members that rollouts use, of every seed."""
+        first = self.choice.members * torch.arange(len(self.elites))
+        numbers: list[list[int]] = (first[:, None] + self.elites).tolist()
+        return numbers
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next fit and the next rollout depend on, for `load`."""
@@ -100,6 +111,8 @@ class Ensembles:
         for k, parameter in enumerate(self._parameters):
             for key, value in self.adam.state.get(parameter, {}).items():
                 tensors[f"adam.{k}.{key}"] = value
+        if self.choice.elites is not None:
+            tensors["elites"] = self.elites
         return tensors | {"steps": torch.tensor(self.steps)}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -115,6 +128,8 @@ class Ensembles:
             memory = under(state, f"adam.{k}.")
             if memory:
                 self.adam.state[parameter] = restored(memory, parameter)
+        if self.choice.elites is not None:
+            self.elites.copy_(state["elites"])
         self.steps = int(state["steps"])
 
     @property
@@ -147,10 +162,20 @@ class Ensembles:
         given = (rows.input_mean, rows.input_std, rows.target_mean, rows.target_std)
         self.ensemble.set_normalisers(*(value.repeat_interleave(members, 0) for value in given))
 
-    def _drawn(self, rows: Tensor, data: Experience) -> Tensor:
+    def _drawn(self, rows: Tensor, data: Experience, sample: Tensor | None) -> Tensor:
         """A batch of every member's own."""
         shape = self.choice.members, self.choice.batch
-        return picked(rows, data, self.draws.uniform(f"{self.role} model rows", self.steps, shape))
+        share = self.draws.uniform(f"{self.role} model rows", self.steps, shape)
+        if sample is not None:
+            share = sample.gather(2, (share * sample.shape[2]).long())
+        return picked(rows, data, share)
+
+    def _sample(self, data: Experience) -> Tensor:
+        """Where every member's bootstrap sample lies among its seed's rows, [E, M, rows]."""
+        shape = self.choice.members, int((~data.held).sum())
+        generators = self.draws.generators(f"{self.role} model bootstrap", self.steps)
+        drawn = [torch.rand(shape, generator=one, dtype=torch.float64) for one in generators]
+        return torch.stack(drawn)
 
     @torch.no_grad()
     def _put_back(self, before: Mapping[str, Tensor]) -> Tensor:

@@ -39,6 +39,10 @@ class LearnedModel:
             (DDPPO); False: one model for both.
         spectral: layers held at norm 1 (RP-PGM: all but the last), or None.
         members: per seed, one drawn for every step of a rollout.
+        elites: how many of them rollouts draw from, those of least held-out loss in the last fit
+            (MBPO: 5 of 7); None: all.
+        bootstrap: every fit draws each member a sample of the rows, as many with replacement, and
+            its batches from that (PETS, MBPO, MAAC); False: batches from all rows.
         hidden, activation: of every member.
         every: iterations between two fits.
         first_steps, steps: of Adam in the first fit and in each later one.
@@ -60,6 +64,8 @@ class LearnedModel:
     rows: int | None = None
     batch: int = 256
     learning_rate: float = 1e-3
+    elites: int | None = None
+    bootstrap: bool = False
 
     def __post_init__(self) -> None:
         for name in ("members", "every", "first_steps", "steps", "batch"):
@@ -68,12 +74,22 @@ class LearnedModel:
                 raise InputError(f"model has {name} {value!r}, expected an integer from 1")
         if self.rows is not None and self.rows < 1:
             raise InputError(f"model has rows {self.rows}, expected a positive number, or None")
+        if self.elites is not None and self.elites not in range(1, self.members + 1):
+            raise InputError(
+                f"model has elites {self.elites!r}, expected 1 to its {self.members} members, or "
+                f"None for all"
+            )
         if not 0 < self.learning_rate < math.inf:
             got = self.learning_rate
             raise InputError(f"model has learning_rate {got!r}, expected a positive number")
         if not isinstance(self.loss, Loss):
             names = ", ".join(LOSSES)
             raise InputError(f"model has loss {self.loss!r}, expected one of {names}")
+
+    @property
+    def used(self) -> int:
+        """Members that rollouts draw from, per seed."""
+        return self.members if self.elites is None else self.elites
 
     @property
     def roles(self) -> dict[str, Loss]:
