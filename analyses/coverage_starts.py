@@ -28,7 +28,7 @@ from gradlab.measurement.rare_starts import RARE_STARTS, stratum, tail
 from gradlab.networks import checkpoint
 from gradlab.runs.check_results import rare_starts
 from gradlab.runs.profile import Profile
-from gradlab.statistics.moments import Moments
+from gradlab.statistics.moments import Moments, second_moment
 from gradlab.tasks import Task, path_tracking
 from gradlab.verdicts.facts import facts
 
@@ -81,7 +81,7 @@ def flagged(world: lq.World, m: lq.Array, n: int, repetitions: int) -> float:
         noise = rng.normal(size=(len(there.states), width)) * world.noise**0.5
         far = lq.products({"G": m}, noise, there.states.numpy())["G"]
         common = lq.drawn(world, {"G": m}, n, rng)["G"]
-        found.append(tail(moments(common), moments(far), there, n).unknown(n))
+        found.append(tail(moments(common), second_moment(moments(far)).value, there, n).unknown(n))
     return float(np.mean(found))
 
 

@@ -12,6 +12,9 @@ norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The
     power     m with E[r²ᵐ | rare] / E r²ᵐ as it was measured of |G|
     k         2 m k_r, k_r the generalised Pareto shape of r: that of |G|² (`statistics.pareto`)
 
+Starts whose own k_r is so small that no power below the largest tried makes a tail of it that is
+flagged need no gradients: Gaussian, uniform and all bounded ones.
+
 From k = ½ on |G|² has no variance and its mean no standard error: intervals of variances and errors
 are not believed, at this N and at others not much larger. Below 1,024 samples any tail is too much,
 k > 0.1 where that of the starts exceeds its standard error: under starts of Student's t with 9
@@ -29,9 +32,10 @@ import torch
 from torch import Tensor
 
 from gradlab.data.noise import child, stream
+from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.moments.inner_products import Cells, Measured, estimator_moments
-from gradlab.measurement.moments.visited import objective_moments
+from gradlab.measurement.moments.inner_products import Measured
+from gradlab.measurement.moments.squared_norms import mean_squares
 from gradlab.measurement.problem import Problem
 from gradlab.runs.check_results import RARE, CheckResult
 from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
@@ -63,6 +67,11 @@ class Stratum:
     ratios: Array
     tail: float
 
+    @property
+    def heaviest(self) -> Tail:
+        """Of any gradient: all of its variance, and the highest power of the distance."""
+        return Tail(1.0, 2 * float(POWERS[-1]) * self.tail, self.tail)
+
 
 def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
     """The check; none where the law of what was measured is not that of the starts, or has one."""
@@ -73,13 +82,11 @@ def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[Check
     rare = stratum(posed.task.starts, n, posed.setting.seed, min(max(n // 4, FEWEST), most))
     if rare is None:
         return ()
-    cells = _moments(posed, truth, rare.states, measured.visits)
-    tails = {
-        key: tail(measured.cells[key], cells[key], rare, n)
-        for key in measured.cells
-        if key in cells
-    }
-    return (_result(tails, n),)
+    if not rare.heaviest.unknown(n):
+        return (_tailless(rare, n),)
+    far = _mean_squares(posed, truth, rare.states, measured.visits)
+    cells = measured.cells
+    return (_result({key: tail(cells[key], far[key], rare, n) for key in cells}, n),)
 
 
 def stratum(law: Law, n: int, seed: int, count: int = RARE_STARTS) -> Stratum | None:
@@ -117,14 +124,14 @@ def limit(n: int) -> float:
     return UNKNOWN if n >= ENOUGH else SMALL
 
 
-def tail(common: Moments, rare: Moments, there: Stratum, n: int) -> Tail:
-    """Of one cell; NaN where a gradient is not finite.
+def tail(common: Moments, far: float, there: Stratum, n: int) -> Tail:
+    """Of one cell, with far = E[|G|² | rare]; NaN where a gradient is not finite.
 
     |G − μ| at a rare start is at least |G| − |μ|, with |G| the root of the mean square: the share
     is a lower one.
     """
     mean2 = max(pair_mean(common.gradient, common.size).value, 0.0)
-    square, far = second_moment(common).value, second_moment(rare).value
+    square = second_moment(common).value
     beyond = max(far**0.5 - mean2**0.5, 0.0) ** 2 / (2 * n)
     total = beyond + max(square - mean2, 0.0)
     if not (np.isfinite(total) and total > 0 and square > 0):
@@ -133,17 +140,25 @@ def tail(common: Moments, rare: Moments, there: Stratum, n: int) -> Tail:
     return Tail(beyond / total, 2 * power * there.tail, there.tail)
 
 
-def _moments(posed: Problem, truth: Truth, rare: Tensor, visits: int) -> Cells:
-    """Of every estimator at the rare starts; biases are not asked about."""
+def _mean_squares(
+    posed: Problem, truth: Truth, rare: Tensor, samples: int
+) -> dict[tuple[str, int], float]:
+    """E |G|² of every cell at the rare starts, or at the states that are visited from them."""
     ones = torch.ones(len(rare), dtype=torch.float64)
-    setting = replace(posed.setting, starts=Starts(rare, ones, torch.arange(len(rare))))
-    blank = replace(truth, path=None, first=None, every=None)
-    if not posed.objective:
-        return estimator_moments(posed.chosen, setting, blank).cells
-    if truth.every is not None:  # says for how long states are visited
-        zeros = torch.zeros(len(rare), truth.every.gradients.shape[1], dtype=torch.float64)
-        blank = replace(blank, every=replace(truth.every, gradients=zeros))
-    return objective_moments(posed.chosen, setting, blank, samples=visits).cells
+    at = Starts(rare, ones, torch.arange(len(rare)))
+    setting = replace(posed.setting, starts=at)
+    if posed.objective:
+        steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
+        at = visits(replace(setting, horizon=steps), samples)
+    return mean_squares(posed.chosen, setting, at)
+
+
+def _tailless(rare: Stratum, n: int) -> CheckResult:
+    shape = f"Pareto k of their distances from the mean {rare.tail:.2f}"
+    shape = shape if np.isfinite(rare.tail) else "their distances from the mean hardly differ"
+    return CheckResult(
+        RARE, f"the starts have no tail ({shape})", f"{n} starts measure variances and errors", True
+    )
 
 
 def _result(tails: Mapping[tuple[str, int], Tail], n: int) -> CheckResult:

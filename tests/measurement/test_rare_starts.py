@@ -9,9 +9,14 @@ from scipy import stats
 
 import gradlab
 from analyses.gain_coverage import networks, turning
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import Starts
+from gradlab.measurement.moments.squared_norms import mean_squares
+from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.rare_starts import ENOUGH, RARE_STARTS, stratum, tail
 from gradlab.runs.check_results import RARE, CheckResult, rare_starts
 from gradlab.statistics.moments import Moments, PairSums
+from gradlab.truth.reference import reference_gradients
 from gradlab.verdicts.measurement.verdict import verdict
 
 TASK = turning()
@@ -82,7 +87,7 @@ def test_share_and_shape_of_powers_of_gaussian_and_of_heavy_starts(power):
         far = norms(there.states) ** power
         common = norms(starts) ** power
         sign = rng.choice([-1.0, 1.0], size=len(common))
-        found = tail(moments(sign * common), moments(far), there, n)
+        found = tail(moments(sign * common), (far**2).mean(), there, n)
         edge = np.quantile(norms(starts), 1 - 1 / (2 * n))
         beyond = common[norms(starts) > edge]
         assert found.unknown(ENOUGH) == (freedom == 4.5 and power > 1)
@@ -90,6 +95,43 @@ def test_share_and_shape_of_powers_of_gaussian_and_of_heavy_starts(power):
         if 2 * power < freedom:  # else the mean square is infinite itself
             assert found.share == pytest.approx((beyond**2).sum() / (common**2).sum(), rel=0.35)
             assert found.k == pytest.approx(2 * power / freedom, abs=0.15 * power + 0.1)
+
+
+def test_starts_without_a_tail_need_no_gradients(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("gradients were taken")
+
+    monkeypatch.setattr("gradlab.measurement.rare_starts.mean_squares", refuse)
+    result = check(TASK, 0)[1]
+    assert result.passed and "no tail" in result.result
+
+
+@pytest.mark.parametrize("n", [64, 2048])
+def test_no_gradient_is_flagged_where_the_heaviest_is_not(n):
+    rng = np.random.default_rng(1)
+    common = moments(rng.normal(size=400))
+    for freedom in (np.inf, 60.0, 9.0, 4.5):
+        there = stratum(tailed(freedom).starts if freedom < np.inf else TASK.starts, n, 0)
+        flags = [tail(common, far, there, n).unknown(n) for far in rng.lognormal(4, 4, 50)]
+        assert there.heaviest.unknown(n) or not any(flags)
+        assert there.heaviest.unknown(n) == (freedom < 20)
+
+
+def test_mean_squares_are_those_of_plain_autograd():
+    policy, critic = networks(TASK)
+    estimators = estimators_at(TASK, critic, None, 3, every=True)
+    ones, labels = torch.ones(8, dtype=torch.float64), torch.arange(8)
+    starts = Starts(TASK.starts(8, torch.Generator().manual_seed(2)), ones, labels)
+    setting = Setting(TASK.simulator, policy.double(), starts, TASK.discount, 3, seed=5)
+    at = Starts(starts.states + 0.3, 2 * ones, labels)
+    squares = mean_squares(estimators, setting, at)
+    for (name, h), square in squares.items():
+        estimator = estimators[name]
+        shorter = replace(estimator, tail=replace(estimator.tail, horizon=h))
+        there = starts if estimator.way.every else at
+        G = reference_gradients(shorter, policy, there, seed=5)
+        assert square == pytest.approx(float((G**2).sum(dim=1).mean()), rel=1e-10), (name, h)
+    assert len(squares) == 1 + 6 * 4
 
 
 def norms(states):
