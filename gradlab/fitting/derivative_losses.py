@@ -95,9 +95,12 @@ class DirectionalDerivative:
             near: every row's neighbours [M, n], their squared distances, and how many rows repeat.
         """
         index, square, repeated = near
+        # Rows of many seeds stand one seed after the other: a seed's own numbers choose the turn.
+        seeds = rows.input_mean.shape[0] if rows.input_mean.ndim > 1 else 1
+        period = len(rows.inputs) // seeds
 
         def value(ensemble: GaussianEnsemble, at: Tensor, turn: int) -> Tensor:
-            column = self._columns(at, turn)
+            column = self._columns(at % period, turn)
             other = index[at].gather(2, column)
             here, target = rows.inputs[at], rows.targets[at]
             directions = rows.inputs[other] - here[:, :, None]
