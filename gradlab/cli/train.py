@@ -40,6 +40,9 @@ class Train:
     """Critic updates. Default: 100000, as in the papers."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
     """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
+    beta: float | None = None
+    """Share of replayed states among those from which the policy's gradient is taken; the others
+    are the task's starts (RP-PGM). Default: the algorithm's, mostly 1."""
     weights: Literal["rule", "measured"] = "rule"
     """Weights of the mixture: the algorithm's rule, or measured ones where they are shown to be
     better (see --by)."""
@@ -96,6 +99,11 @@ class Train:
     """Device of the networks: "cpu" or "cuda"."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of training; float64 for comparisons."""
+    agents: int | None = None
+    """Environments of each seed. Default: the task's."""
+    interval: int | None = None
+    """Iterations between two steps of the environments. Default: as many updates as the algorithm
+    has for each transition, or the task's."""
     evaluate_every: int | None = None
     """Iterations between evaluations. Default: 3000."""
     checkpoint_every: int | None = None
@@ -126,9 +134,9 @@ class Train:
         # --resume and --overwrite decide about an earlier run: it is not refused here.
         arguments.check_outputs(run, (), overwrite=True, page=not self.no_report)
         names = (
-            "seeds", "first_seed", "iterations", "reward_scale", "termination", "device",
-            "precision", "evaluate_every", "checkpoint_every", "gradient_every",
-            "gradient_starts", "measure_every", "measure_starts", "probe_budget",
+            "seeds", "first_seed", "iterations", "agents", "interval", "reward_scale",
+            "termination", "device", "precision", "evaluate_every", "checkpoint_every",
+            "gradient_every", "gradient_starts", "measure_every", "measure_starts", "probe_budget",
         )  # fmt: skip
         given = {name: getattr(self, name) for name in names}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -150,13 +158,15 @@ class Train:
 
     def _row(self, task: str) -> Algorithm:
         """The algorithm with the changes of the command line."""
-        from gradlab.training.algorithms import find, published, with_horizons
+        from gradlab.training.algorithms import find, published, with_horizons, with_starts
 
         row = self._remedied(find(self.algorithm))
         if self.published:
             row = published(row, task)
         if self.horizons:
             row = with_horizons(row, self.horizons)
+        if self.beta is not None:
+            row = with_starts(row, self.beta)
         return row if self.clip is None else replace(row, clip=self.clip)
 
     def _remedied(self, row: Algorithm) -> Algorithm:
@@ -179,8 +189,8 @@ class Train:
         return replace(
             row,
             model=self._learned(row.model, "model" in held) if learned else None,
-            policy_spectral="all" if "policy" in held else None,
-            critic_spectral="all" if "critic" in held else None,
+            policy_spectral="all" if "policy" in held else row.policy_spectral,
+            critic_spectral="all" if "critic" in held else row.critic_spectral,
         )
 
     def _learned(self, own: LearnedModel | None, spectral: bool) -> LearnedModel:

@@ -22,6 +22,8 @@ class Batch:
     terminated [E, N] (1 where the next state is terminal; a truncated episode is not).
 
     log_prob [E, N], where it is kept: of the action, by the policy that collected it.
+    starts [E, N, ds], where the batch is of several stores: of the environments' replay, from which
+    policies are rolled out.
     """
 
     state: Tensor
@@ -30,6 +32,12 @@ class Batch:
     next_state: Tensor
     terminated: Tensor
     log_prob: Tensor | None = None
+    starts: Tensor | None = None
+
+    @property
+    def visited(self) -> Tensor:
+        """States that the environments visited, [E, N, ds]."""
+        return self.state if self.starts is None else self.starts
 
     @property
     def tensors(self) -> dict[str, Tensor]:

@@ -38,6 +38,8 @@ class Algorithm:
             policy explores by itself).
         reuse: consecutive updates on one batch and its targets.
         delay: critic updates to one update of policy and target networks.
+        updates: critic updates for every transition that a seed collects, where the algorithm has
+            a number of its own; None: as settings have it (`Settings.interval`).
         policy_rate, value_rate: learning rates, from → to, linear in the iteration.
         clip: largest norm of a gradient; None: no limit.
         hidden, activation, batch, replay, tau: MPG Table VI unless said.
@@ -74,6 +76,7 @@ class Algorithm:
     target_policy: TargetNetwork | None = None
     target_critic: TargetNetwork | None = None
     source: Source = REPLAYED
+    updates: int | None = None
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -98,6 +101,10 @@ class Algorithm:
                 raise InputError(
                     f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
                 )
+        if self.updates is not None and (not isinstance(self.updates, int) or self.updates < 1):
+            raise InputError(
+                f"{self.name} has updates {self.updates!r}, expected an integer from 1"
+            )
         self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")

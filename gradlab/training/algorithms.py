@@ -12,7 +12,8 @@ algorithm that needs a new part adds one in a file:
     critic    `critics.CriticLoss`: loss(context, batch, critics, target). MAGE's penalty is one.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
     source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay,
-              from a second replay that the model fills (MBPO), or the newest steps, on policy.
+              from a second replay that the model fills (MBPO; DDPPO's critics), or the newest
+              steps, on policy.
     targets'  `target_networks.TargetNetwork`: follow(target, live, …), of policy and critic: by τ,
     networks  a copy every k updates, or none.
 """
@@ -28,10 +29,10 @@ from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
-from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
-from gradlab.training.rows import critic_with_model, maac, mpg, pathwise
+from gradlab.training.rows import critic_with_model, ddppo, maac, mpg, pathwise, rp_pgm
 
 __all__ = [
     "ALGORITHMS",
@@ -46,7 +47,9 @@ __all__ = [
 ]
 
 ALGORITHMS: Mapping[str, Algorithm] = {
-    row.name: row for row in (*mpg.ROWS, *maac.ROWS, *critic_with_model.ROWS, *pathwise.ROWS)
+    row.name: row
+    for family in (mpg, maac, critic_with_model, pathwise, rp_pgm, ddppo)
+    for row in family.ROWS
 }
 
 
@@ -64,7 +67,8 @@ def find(name: str) -> Algorithm:
 
 
 def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
-    """The row with other horizons in its mixture, of the kind of its longest term.
+    """The row with other horizons in its mixture, of the kind of its longest term; without a
+    learned model where none is rolled out any more.
 
     Raises:
         InputError: a negative horizon, or a rule without horizon 0.
@@ -79,7 +83,27 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
             f"are mpg-v1, mpg-v2 and mpg-general"
         )
     kind = max(algorithm.terms, key=lambda term: term.horizon).actions
-    return replace(algorithm, terms=tuple(Term(n, kind if n else "first") for n in horizons))
+    terms = tuple(Term(n, kind if n else "first") for n in horizons)
+    without = replace(algorithm, terms=terms, model=None)
+    return replace(without, model=algorithm.model) if without.needs_model else without
+
+
+def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:
+    """The row with rollouts of the policy from μ = βν + (1 − β)ζ (`FromStarts`).
+
+    Args:
+        beta: share of the states that come from replay, ν; the others are the task's starts, ζ.
+
+    Raises:
+        InputError: no share, or a row that follows replayed transitions.
+    """
+    if not 0 <= beta <= 1:
+        raise InputError(f"beta is {beta!r}, expected a number from 0 to 1")
+    if not isinstance(algorithm.loss, Mixture | FromStarts):
+        raise InputError(
+            f"beta is {beta!r}, but {algorithm.name} follows replayed transitions: leave it out"
+        )
+    return replace(algorithm, loss=FromStarts(1 - beta, algorithm.loss.samples))
 
 
 def measured(

@@ -16,7 +16,7 @@ from gradlab.training.parts.weights import MeasuredWeights, Rule, Weights
 from gradlab.training.settings import Settings, for_task
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic", "source")
+YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic", "source", "updates")
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:
@@ -37,7 +37,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         value = getattr(algorithm, name)
         if value == Algorithm.__dataclass_fields__[name].default:
             del config["algorithm"][name]
-        else:
+        elif not isinstance(value, int):
             config["algorithm"][f"{name}_rule"] = type(value).__name__
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
@@ -45,13 +45,21 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
     return plain
 
 
-def settings_of(task: Task, settings: Settings | None, changes: Mapping[str, object]) -> Settings:
+def settings_of(
+    algorithm: Algorithm, task: Task, settings: Settings | None, changes: Mapping[str, object]
+) -> Settings:
+    """All settings of a run: those given, else the algorithm's, else those of the task's papers."""
     unknown = set(changes) - set(Settings.__dataclass_fields__)
     if unknown:
         name = sorted(unknown)[0]
         near = difflib.get_close_matches(name, Settings.__dataclass_fields__, n=3, cutoff=0.4)
         raise InputError(f"setting {name!r} is not known: {' or '.join(near) or 'see Settings'}")
-    return for_task(task.name, **changes) if settings is None else replace(settings, **changes)  # type: ignore[arg-type]
+    if settings is not None:
+        return replace(settings, **changes)  # type: ignore[arg-type]
+    chosen = for_task(task.name, **changes)
+    if algorithm.updates is None or "interval" in changes:
+        return chosen
+    return replace(chosen, interval=algorithm.updates * chosen.agents)
 
 
 def scheduled(weights: Weights, settings: Settings) -> Weights:

@@ -53,7 +53,8 @@ def train(
     Args:
         algorithm: a name of `ALGORITHMS`, or a row of your own.
         output: run file; default "ALGORITHM-TASK.h5" in the current folder.
-        settings: all settings; default: those of the papers for this task.
+        settings: all settings; default: those of the papers for this task, with the algorithm's own
+            number of updates for each transition where it has one.
         weights, horizon: "rule", the algorithm's, or "measured" (one of the two): what measurements
             against the simulator's own gradient have shown to be better than the rule.
         by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
@@ -68,7 +69,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
     row = find(algorithm) if isinstance(algorithm, str) else algorithm
-    chosen = settings_of(task, settings, changes)
+    chosen = settings_of(row, task, settings, changes)
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
     gradient_errors.check(row, chosen)

@@ -13,7 +13,7 @@ from gradlab.training.algorithms import find
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Branched, Newest
+from gradlab.training.parts.sources import Newest
 
 SMALL = dict(
     iterations=60, agents=4, interval=2, warmup=64, episode=20, evaluate_every=30,
@@ -46,11 +46,21 @@ def row(name):
     """A row of the table with small networks and few rollouts."""
     small = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
     if small.source.branching is not None:
-        small = replace(small, source=Branched(Branching(every=20, rollouts=30, last=3, end=40)))
+        branching = Branching(every=20, rollouts=30, last=3, end=40)
+        small = replace(small, source=replace(small.source, branching=branching))
     if small.source.steps:
         terms = (Term(4, "all"),) if small.loss.paths else small.terms
         small = replace(small, source=Newest(4), terms=terms)
-    return small if small.model is None else replace(small, model=MODEL)
+    return small if small.model is None else replace(small, model=shrunk(small.model))
+
+
+def shrunk(model):
+    """A model of the same kind with small networks and few steps."""
+    deep = tuple(8 * width // 64 for width in model.hidden[1:])
+    return replace(
+        MODEL, hidden=deep, activation=model.activation, loss=model.loss,
+        two_models=model.two_models, spectral=model.spectral,
+    )  # fmt: skip
 
 
 def numbers(path, seed=0):

@@ -102,8 +102,8 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
         replace(find("bptt"), **changes)
     with pytest.raises(InputError, match="no critic of actions to measure with"):
         measured(find("bptt"), weights="measured")
-    with pytest.raises(InputError, match="share is 0"):
-        FromStarts(0)
+    with pytest.raises(InputError, match=r"share is 1\.1"):
+        FromStarts(1.1)
 
 
 def test_the_row_is_listed_and_takes_other_horizons_and_learned_models(tmp_path):

@@ -15,7 +15,10 @@ from gradlab.training.loop import train
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
 # One of each kind of target, gradient and source of batches.
-ROWS = ["mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo", "bptt", "svg-inf"]
+ROWS = [
+    "mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo", "bptt", "svg-inf",
+    "rp-dp-sn", "ddppo",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

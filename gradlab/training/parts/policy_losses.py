@@ -101,7 +101,7 @@ class Mixture:
     ) -> tuple[Tensor, int]:
         shares = np.where(weights > NEGLIGIBLE, weights, 0.0)
         kept = np.flatnonzero(shares.any(axis=0)).tolist()
-        state = batch.state
+        state = batch.visited
         if self.samples > 1:
             state = state.repeat_interleave(self.samples, dim=1)
         horizon = max(terms[k].horizon for k in kept)
@@ -117,10 +117,16 @@ class Mixture:
 
 @dataclass(frozen=True)
 class FromStarts:
-    """The mixture from states in which episodes begin, μ = (1 − share) ν + share ζ (RP-PGM).
+    """The mixture from a law of first states of its own, μ = βν + (1 − β)ζ:
+
+        ν   states that the environments visited, as they lie in replay (DPG, SVG, MAAC)
+        ζ   the task's law of starts, in which episodes begin (backpropagation through time)
+
+    RP-PGM (proposition 5.8, remark 5.9) takes ν where no model is rolled out, ζ where it is to the
+    end, and a mixture in between. The share is exact in every batch, rounded to a state.
 
     Attributes:
-        share: of the states that come from the task's law of starts ζ; the others are the batch's.
+        share: 1 − β, of the states that come from ζ.
         samples: paths from each state.
     """
 
@@ -131,8 +137,8 @@ class FromStarts:
     paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise InputError(f"share is {self.share!r}, expected a number in (0, 1]")
+        if not 0 <= self.share <= 1:
+            raise InputError(f"share is {self.share!r}, expected a number from 0 to 1")
 
     @property
     def name(self) -> str:
@@ -143,9 +149,12 @@ class FromStarts:
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
     ) -> tuple[Tensor, int]:
-        count = round(self.share * batch.state.shape[1])
-        state = torch.cat([context.starts("policy starts", count), batch.state[:, count:]], dim=1)
-        return Mixture(self.samples)(context, replace(batch, state=state), terms, weights)
+        visited = batch.visited
+        count = round(self.share * visited.shape[1])
+        if count:
+            begun = context.starts("policy starts", count)
+            visited = torch.cat([begun, visited[:, count:]], dim=1)
+        return Mixture(self.samples)(context, replace(batch, starts=visited), terms, weights)
 
 
 @dataclass(frozen=True, eq=False)

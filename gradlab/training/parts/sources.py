@@ -2,6 +2,7 @@
 
     Replayed    rows drawn from replay                                        (MPG, TD3, SAC, MAAC)
     Branched    most of them from a second replay, which the model fills      (MBPO)
+    TwoStores   the same for the critic, the policy from replayed states      (DDPPO)
     Newest      the last steps of every environment, on policy, used once     (SVG(∞), SHAC)
 
 Numbers are drawn by the name "batch" and the iteration, so that any batch can be drawn again.
@@ -9,7 +10,7 @@ Numbers are drawn by the name "batch" and the iteration, so that any batch can b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import torch
@@ -82,23 +83,58 @@ class Branched:
     steps: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.real <= 1:
-            raise InputError(f"real is {self.real!r}, expected a share between 0 and 1")
+        _check_share(self.real)
 
     @property
     def name(self) -> str:
         return f"{1 - self.real:.0%} of the batch from {self.branching.name}"
 
     def __call__(self, stores: Stores, iteration: int) -> Batch:
-        assert stores.branches is not None
-        uniform = stores.draws.uniform("batch", iteration, (stores.size,))
-        count = round(self.real * stores.size)
-        newest = self.branching.recent(iteration)
-        parts = [
-            stores.replay.sample(uniform[:, :count]).tensors,
-            stores.branches.sample(uniform[:, count:], newest).tensors,
-        ]
-        return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
+        return _joint(stores, iteration, self.branching, self.real)
+
+
+@dataclass(frozen=True)
+class TwoStores:
+    """Critics on rows of both stores, D_env ∪ D_model; policies from states of D_env alone (DDPPO
+    algorithm 1, lines 12–18).
+
+    Attributes:
+        real: share of the critics' batch that comes from replay.
+    """
+
+    branching: Branching = MBPO
+    real: float = 0.05
+    steps: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        _check_share(self.real)
+
+    @property
+    def name(self) -> str:
+        return f"{1 - self.real:.0%} of the critic's batch from {self.branching.name}"
+
+    def __call__(self, stores: Stores, iteration: int) -> Batch:
+        both = _joint(stores, iteration, self.branching, self.real)
+        uniform = stores.draws.uniform("policy batch", iteration, (stores.size,))
+        return replace(both, starts=stores.replay.sample(uniform).state)
+
+
+def _joint(stores: Stores, iteration: int, branching: Branching, real: float) -> Batch:
+    """Rows of replay, as many as their share, then the model's."""
+    assert stores.branches is not None
+    uniform = stores.draws.uniform("batch", iteration, (stores.size,))
+    count = round(real * stores.size)
+    newest = branching.recent(iteration)
+    parts = [
+        stores.replay.sample(uniform[:, :count]).tensors,
+        stores.branches.sample(uniform[:, count:], newest).tensors,
+    ]
+    return Batch(**{name: torch.cat([part[name] for part in parts], 1) for name in parts[0]})
+
+
+def _check_share(real: float) -> None:
+    if not 0 <= real <= 1:
+        raise InputError(f"real is {real!r}, expected a share between 0 and 1")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""DDPPO: two models, critics on both stores, policies from replayed states, ten updates a step."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.systems import from_function
+from gradlab.systems.two_models import TwoModels
+from gradlab.training.algorithms import find
+from gradlab.training.configuration import describe, settings_of
+from gradlab.training.learner import Learner
+from gradlab.training.members import unstacked
+from gradlab.training.models.branch_choice import Branching
+from gradlab.training.models.branches import Branches
+from gradlab.training.parts.sources import Branched, Stores, TwoStores
+from gradlab.training.settings import Settings
+from tests.training.small_runs import push, row, task
+from tests.training.test_branches import DRAWS, forward, model, replayed
+from tests.training.test_maac import Drawn, Least
+
+
+def other(state, action, noise):
+    """A model that errs in states and Jacobians."""
+    after, reward = push(state, action, noise)
+    return after + 0.2 * torch.cos(state) * action[:, :1], reward + 0.3 * state[:, 0] * action[:, 1]
+
+
+def stores():
+    """Replay, whose states are below 0.1, and rollouts of the model, which begin there at 1."""
+    branches = Branches(Branching(every=10, rollouts=20, first=2, last=2), replayed(), DRAWS)
+    branches.fill(replayed(), model(), forward, None, 0)
+    return Stores(replayed(), branches.replay, DRAWS, 40), branches.choice
+
+
+def test_critics_see_rows_of_both_stores_and_policies_begin_in_replayed_states_alone():
+    both, branching = stores()
+    batch = TwoStores(branching, 0.25)(both, 7)
+    alone = Branched(branching, 0.25)(both, 7)
+    for name, value in alone.tensors.items():
+        assert torch.equal(value, batch.tensors[name])
+    assert torch.equal(alone.visited, alone.state)
+    real = {tuple(state) for state in both.replay.rows[0, :, :2].tolist()}
+    begun = [tuple(state) for state in batch.visited[0].tolist()]
+    assert batch.visited.shape == (2, 40, 2) and set(begun) <= real and len(set(begun)) > 10
+    assert not {tuple(state) for state in batch.state[0, 10:].tolist()} <= real
+    with pytest.raises(InputError, match="real is -1, expected a share"):
+        TwoStores(real=-1)
+
+
+def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slopes_of_another():
+    world, errs = task().simulator, from_function(other, state_dim=3, action_dim=2, noise_dim=3)
+    chosen = replace(task(), prior=TwoModels(world, errs))
+    small = replace(row("ddppo"), model=None, source=find("sac").source, activation="tanh")
+    learner = Learner(small, chosen, Settings(precision="float64", seeds=2, termination="ignore"))
+    state = torch.randn(2, 16, 3, dtype=torch.float64)
+    policies = [learner.policy_of(seed).double() for seed in range(2)]
+    paths = [
+        rollout(world, policy, as_starts(rows, 3), 3, seed=7)
+        for policy, rows in zip(policies, state, strict=True)
+    ]
+    nothing = state.new_zeros(2, 16)
+    # The critics' rows are elsewhere.
+    batch = Batch(state + 5, state[..., :2], nothing, state + 5, nothing, starts=state)
+    gradients = learner.policy_gradients(0, batch, Drawn(paths))
+    depth = len(gradients) // 2
+    for seed, policy in enumerate(policies):
+        critics = [
+            unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
+            for k in range(2)
+        ]
+        tail = gradlab.Tail(3, Least(critics), learner.task.discount)
+        estimator = gradlab.Estimator(world, errs, "all", tail, entropy=small.target.temperature)
+        wanted = estimator.mean_gradient(policy, state[seed], seed=7)
+        parts = [
+            part
+            for k in range(depth)
+            for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
+        ]
+        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_settings_say_other():
+    ddppo, sac, pendulum = (
+        find("ddppo"),
+        find("sac"),
+        gradlab.tasks.inverted_pendulum(engine="analytic"),
+    )
+    assert ddppo.delay == ddppo.reuse == 1
+    for agents in (1, 8):
+        chosen = settings_of(ddppo, pendulum, None, {"agents": agents})
+        assert chosen.interval == 10 * agents
+        # Fits and rollouts of the model: every 250 transitions.
+        assert ddppo.model.every * agents / chosen.interval == 250
+        assert ddppo.source.branching.every == ddppo.model.every
+    assert settings_of(ddppo, pendulum, None, {"interval": 3}).interval == 3
+    assert settings_of(ddppo, pendulum, Settings(interval=4), {}).interval == 4
+    assert settings_of(sac, pendulum, None, {}).interval == 8
+    assert "updates" not in describe(sac, pendulum, Settings())["algorithm"]
+    assert describe(ddppo, pendulum, Settings())["algorithm"]["updates"] == 10
+    with pytest.raises(InputError, match="ddppo has updates 0, expected an integer from 1"):
+        replace(ddppo, updates=0)
+
+
+def test_ablations_differ_from_it_in_their_models_alone():
+    whole = find("ddppo")
+    fitted = {
+        name: find(f"ddppo-{name}").model.name
+        for name in ("no-gradient-loss", "one-model", "double-parameters")
+    }
+    assert whole.model.name == "two models (nll, dd)"
+    assert fitted == {
+        "no-gradient-loss": "two models (nll, nll)", "one-model": "dd", "double-parameters": "nll"
+    }  # fmt: skip
+    for name in fitted:
+        assert replace(find(f"ddppo-{name}"), name="ddppo", model=whole.model) == whole
+
+
+@pytest.mark.parametrize("inputs_and_outputs", [(5, 8), (13, 24)])
+def test_double_parameters_are_as_many_as_two_models_have(inputs_and_outputs):
+    def count(hidden):
+        widths = [inputs_and_outputs[0], *hidden, inputs_and_outputs[1]]
+        return sum(a * b + b for a, b in pairwise(widths))
+
+    one, larger = find("ddppo").model.hidden, find("ddppo-double-parameters").model.hidden
+    assert count(larger) == pytest.approx(2 * count(one), rel=0.08)

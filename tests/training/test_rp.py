@@ -1,0 +1,111 @@
+"""RP-PGM's rows: a mixture of first states, h steps of the model, spectral norms."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.cli.train import Train
+from gradlab.data.noise import stream
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.gradients.rollout import rollout
+from gradlab.gradients.starts import as_starts
+from gradlab.networks import checkpoint, spectral
+from gradlab.training.algorithms import find, with_horizons, with_starts
+from gradlab.training.learner import Learner
+from gradlab.training.loop import train
+from gradlab.training.members import unstacked
+from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
+from gradlab.training.settings import Settings
+from tests.training.small_runs import SMALL, row, task
+from tests.training.test_maac import Drawn, Least
+
+ALPHA, N = find("rp-dp").target.temperature, 16
+
+
+class DrawnWithStarts(Drawn):
+    """The noise of given paths; starts as a run draws them."""
+
+    def __init__(self, draws, paths):
+        super().__init__(paths)
+        self.device, self.dtype, self.generators = draws.device, draws.dtype, draws.generators
+
+
+def smooth(name, horizon, beta):
+    """A row on the prior, smooth, with another horizon and law of first states."""
+    changed = with_starts(with_horizons(row(name), (horizon,)), beta)
+    return replace(changed, model=None, activation="tanh", policy_spectral=None)
+
+
+def first_states(replayed, fresh_share):
+    """Of each seed, those that begin an episode before those of replay."""
+    count = round(fresh_share * N)
+    streams = [stream(seed, "training policy starts", 0) for seed in range(2)]
+    fresh = torch.stack([task().starts(count, generator) for generator in streams])
+    return torch.cat([fresh, replayed[:, count:]], dim=1)
+
+
+@pytest.mark.parametrize(("beta", "horizon"), [(0.5, 3), (1.0, 2), (0.0, 1), (0.5, 0)])
+def test_the_gradient_is_that_of_the_estimator_from_the_mixture_of_laws(beta, horizon):
+    chosen = smooth("rp-dp", horizon, beta)
+    learner = Learner(chosen, task(), Settings(precision="float64", seeds=2, termination="ignore"))
+    replayed = torch.randn(2, N, 3, dtype=torch.float64)
+    state = first_states(replayed, 1 - beta)
+    prior, policies = learner.task.prior, [learner.policy_of(seed).double() for seed in range(2)]
+    paths = [
+        rollout(prior, policy, as_starts(rows, 3), max(horizon, 1), seed=7)
+        for policy, rows in zip(policies, state, strict=True)
+    ]
+    nothing = state.new_zeros(2, N)
+    batch = Batch(replayed, replayed[..., :2], nothing, replayed, nothing)
+    gradients = learner.policy_gradients(0, batch, DrawnWithStarts(learner.draws, paths))
+    depth = len(gradients) // 2
+    for seed, policy in enumerate(policies):
+        critics = [
+            unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
+            for k in range(2)
+        ]
+        tail = gradlab.Tail(horizon, Least(critics), learner.task.discount)
+        estimator = gradlab.Estimator(prior, prior, "all", tail, entropy=ALPHA)
+        wanted = estimator.mean_gradient(policy, state[seed], seed=7)
+        parts = [
+            part
+            for k in range(depth)
+            for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
+        ]
+        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_layers_are_those_of_the_paper_and_held_at_norm_one_where_they_are_normalised(tmp_path):
+    plain, held = find("rp-dp"), find("rp-dp-sn")
+    assert plain.activation == plain.model.activation == "relu"
+    assert len(plain.hidden) + 1 == 4 and len(plain.model.hidden) + 1 == 5
+    assert replace(held, name="rp-dp", policy_spectral=None, model=plain.model) == plain
+    train(row("rp-dp-sn"), replace(task(), prior=None), tmp_path / "run.h5", **SMALL)
+    folder = tmp_path / "run-checkpoints" / "000060"
+    policy, model = (
+        spectral.norms(checkpoint.load(folder / f"seed0-{kind}.safetensors"))
+        for kind in ("policy", "prediction")
+    )
+    # The policy's norms are power iterations', which follow the weights.
+    assert [max(layer.values) for layer in policy] == pytest.approx([1.0] * len(policy), rel=0.02)
+    sizes = [value for layer in model[:-1] for value in layer.values]
+    assert sizes == pytest.approx([1.0] * len(sizes), rel=1e-6)
+
+
+def test_the_command_line_changes_the_law_and_the_horizon_and_keeps_the_norms():
+    def made(name="rp-dp-sn", **options):
+        return Train(name, "double_integrator", **options)._row("double_integrator")
+
+    assert made() == find("rp-dp-sn")
+    assert made(horizons=(10,)).terms == (Term(10, "all"),)
+    assert made(horizons=(0,)).model is None  # RP(0)
+    assert made(beta=0.25).loss == FromStarts(0.75)
+    assert made("maac", beta=1.0).loss == FromStarts(0.0, 5)
+    with pytest.raises(InputError, match="beta is 2, expected a number from 0 to 1"):
+        made(beta=2)
+    with pytest.raises(InputError, match=r"beta is 0\.5, but svg follows replayed transitions"):
+        made("svg", beta=0.5)
+    assert find("maac").loss == Mixture(5)
