@@ -134,6 +134,17 @@ class Algorithm:
                 f"{self.name} has horizon 0, but its critic is {V.name}, in which actions do not "
                 f"occur: take horizons from 1"
             )
+        if self.critic_loss.of_model and (self.target.kind != Q or self.critics == 0):
+            raise InputError(
+                f"{self.name} has a critic loss ({self.critic_loss.name}) that differentiates "
+                f"critics by actions: take a target of Q(s, a)"
+            )
+        if self.target.of_members and (self.model is None or self.model.used < 2):
+            raise InputError(
+                f"{self.name} has targets ({self.target.name}) that weigh horizons by how far the "
+                f"members of a learned model differ: learn one of 2 members or more (--model "
+                f"learned --members 5), or take another target"
+            )
         if self.densities and self.policy != "gaussian":
             raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
 
@@ -167,10 +178,11 @@ class Algorithm:
             f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
         )
         loss = "".join(f", {part.name}" for part in (self.loss, self.source) if part.name)
+        critic = f", critic loss: {self.critic_loss.name}" if self.critic_loss.name else ""
         learned = "" if self.model is None else f", learned model: {self.model.name}"
         return (
             f"{self.policy} policy, gradient {mixture}{loss}, critic target: {self.target.name}"
-            f"{learned}"
+            f"{critic}{learned}"
         )
 
     @property
@@ -205,4 +217,8 @@ class Algorithm:
     @property
     def needs_model(self) -> bool:
         rolled_out = max(self.horizons) > 0 or self.source.branching is not None
-        return rolled_out or self.target.of_model
+        return rolled_out or self.target.of_model or self.critic_loss.of_model
+
+    @property
+    def differentiates_model(self) -> bool:
+        return max(self.horizons) > 0 or self.critic_loss.of_model

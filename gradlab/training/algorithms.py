@@ -7,9 +7,10 @@ algorithm that needs a new part adds one in a file:
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
               the sum, at the temperature of the target; `Mixture.samples` are paths per state.
               `replayed_losses`: SVG's replayed steps and paths with inferred noise.
-    target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). STEVE's weighted
-              horizons are such a value.
-    critic    `critics.CriticLoss`: loss(context, batch, critics, target). MAGE's penalty is one.
+    target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). `steve`: all
+              horizons, weighted by the spread of an ensemble.
+    critic    `critics.CriticLoss`: loss(context, batch, critics, target). `mage`: the TD error's
+              derivative in the action.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
     source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay,
               from a second replay that the model fills (MBPO; DDPPO's critics), or the newest

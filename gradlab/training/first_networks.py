@@ -44,7 +44,7 @@ def check_fits(algorithm: Algorithm, task: Task) -> None:
             f"your own (file.py:function that returns dataclasses.replace(task, prior=…) or "
             f"gradlab.tasks.with_learned_prior), or take td3, sac, ddpg or n-step-dpg"
         )
-    if max(algorithm.horizons) > 0 and not task.prior.differentiable:
+    if algorithm.differentiates_model and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
 
 

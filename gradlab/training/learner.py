@@ -28,7 +28,7 @@ from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model
-from gradlab.training.parts.context import Act, Context, Objective, Value
+from gradlab.training.parts.context import Act, Context, Objective, Value, Values, no_values
 from gradlab.training.parts.critics import Critic, Valuing, nothing
 from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
@@ -40,7 +40,7 @@ class Update:
     """What one update did, [E] each; critics' numbers are 0 where there are none.
 
     Attributes:
-        critic_loss: half the mean squared error, summed over the seed's critics.
+        critic_loss: the row's, mostly half the mean squared error, summed over the seed's critics.
         value: mean critic value on the batch, in scaled rewards.
         critic_norm, policy_norm: gradient norms before clipping.
         policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
@@ -273,7 +273,7 @@ class Learner:
             watch: is shown every action of the policy that carries θ.
         """
         gaussian = self.algorithm.policy == "gaussian"
-        value, target_value = self._values()
+        value, target_value, target_values = self._values()
         return Context(
             objective=self.objective,
             act=self._acting(self.policy, watch),
@@ -282,6 +282,7 @@ class Learner:
             noise_of=partial(self.noise_of, self.policy.frozen()),
             value=value,
             target_value=target_value,
+            target_values=target_values,
             start_law=self.task.starts,
             simulator=self.task.simulator,
             model=self.model,
@@ -291,12 +292,13 @@ class Learner:
             limit=self.limit,
         )
 
-    def _values(self) -> tuple[Value, Value]:
-        """Of the critic that the policy ascends, and of its target."""
-        if self.critic is None or self.target_critic is None:
-            return nothing, nothing
-        ascended = self.valuing.least if self.algorithm.target.least else self.valuing.first
-        return ascended(self.critic.frozen()), self.valuing.least(self.target_critic)
+    def _values(self) -> tuple[Value, Value, Values]:
+        """Of the critic that the policy ascends, of the smallest target and of all of them."""
+        valuing, target = self.valuing, self.target_critic
+        if self.critic is None or target is None:
+            return nothing, nothing, no_values
+        ascended = valuing.least if self.algorithm.target.least else valuing.first
+        return ascended(self.critic.frozen()), valuing.least(target), valuing.all(target)
 
     def _acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
         def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:

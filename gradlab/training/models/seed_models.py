@@ -59,6 +59,31 @@ class SeedModels:
         after = outputs[:, : state.shape[1]]
         return Transition(after, outputs[:, -1], survivors(self.alive, after))
 
+    @property
+    def members(self) -> int:
+        """M."""
+        return self.numbers.low.shape[0] // self.seeds
+
+    def step_by_member(
+        self, state: Tensor, action: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One step by a chosen member each, where a seed has N rows for every one of its members.
+
+        Args:
+            state: [E, M · N, ds], member after member; action: [E, M · N, da].
+            noise: ξ [E, N, out], which the members share.
+
+        Returns:
+            Next state [E, M · N, ds], reward [E, M · N], alive [E, M · N] as 0 or 1.
+        """
+        x = torch.cat([state, action], dim=2)
+        predicted = predict(self.numbers, x.view(len(self.numbers.low), -1, x.shape[2]))
+        outputs = predicted.mean + predicted.std * noise.repeat_interleave(self.members, dim=0)
+        outputs = outputs.reshape(*x.shape[:2], -1)
+        after, reward = outputs[..., : state.shape[2]], outputs[..., -1]
+        alive = survivors(self.alive, after.flatten(0, 1)).view(reward.shape)
+        return after, reward, alive.to(reward)
+
 
 @dataclass(frozen=True, eq=False)
 class SeedTwoModels:
@@ -85,6 +110,13 @@ class SeedTwoModels:
         return Transition(
             step.state + slope[:, : state.shape[1]], step.reward + slope[:, -1], step.alive
         )
+
+
+def ensemble_of(model: Model | None) -> SeedModels:
+    """The ensemble that makes a learned model's states."""
+    prediction = model.prediction if isinstance(model, SeedTwoModels) else model
+    assert isinstance(prediction, SeedModels)  # rows without a learned model are refused
+    return prediction
 
 
 def model_step(

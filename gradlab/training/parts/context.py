@@ -32,6 +32,23 @@ class Value(Protocol):
         ...
 
 
+class Values(Protocol):
+    """As `Value`, of each critic of a seed by itself."""
+
+    def __call__(
+        self, state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+    ) -> Tensor:
+        """[E, C, N], entropy included."""
+        ...
+
+
+def no_values(
+    state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+) -> Tensor:
+    """Of no critics, [E, 0, N]."""
+    return state.new_zeros(state.shape[0], 0, state.shape[1])
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a return means: Σ_t γᵗ (scale · r_t − α log π_t).
@@ -59,7 +76,7 @@ class Context:
         act, frozen, target_act: the policy with its parameters θ, the same without a gradient in θ,
             and the target policy.
         value: of the critic that the policy ascends; target_value: the smallest of the target
-            critics.
+            critics; target_values: each of them.
         noise_of: the noise at which a Gaussian policy gives an action in a state, without θ.
         start_law: draws states [n, ds] in which episodes begin.
         model: the prior, or what was learned last; None where there is none.
@@ -81,6 +98,7 @@ class Context:
     iteration: int
     noise_dim: int = 0
     limit: Tensor | None = None
+    target_values: Values = no_values
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal [E, *shape] of this update."""

@@ -5,6 +5,7 @@
 
     mean square           ½ mean (y − critic)², y the target of the row
     importance-weighted   ½ mean w (y − critic)²,  w = min(c, π(a|s) / μ(a|s))    (SVG, algorithm 2)
+    action gradient       mean ‖∇_a (y − critic)‖ + λ mean |y − critic|   (`training.parts.mage`)
 
 A target states which critics it is for, and how many (`targets.Target.kind`, `critics`). Targets
 and policy losses know a `Value` alone: what it is worth to be in a state and act there.
@@ -22,7 +23,7 @@ from torch import Tensor
 from gradlab.data.replay import Batch
 from gradlab.networks.mlp import QCritic, VCritic
 from gradlab.training.members import Network
-from gradlab.training.parts.context import Context, Objective, Value
+from gradlab.training.parts.context import Context, Objective, Value, Values
 
 Critic = QCritic | VCritic
 Every = Callable[[Tensor, Tensor], Tensor]  # state, action → [E, C, N], every critic of every seed
@@ -102,6 +103,17 @@ class Valuing:
             x = x[:, None].expand(-1, self.count, -1, -1).flatten(0, 1)
         return network(x).view(state.shape[0], self.count, -1)
 
+    def all(self, network: Network) -> Values:
+        """Each of a seed's critics."""
+
+        def values(
+            state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
+        ) -> Tensor:
+            density = None if log_prob is None else log_prob[:, None]
+            return self.kind.soft(self.objective, self.every(network, state, action), density)
+
+        return values
+
     def least(self, network: Network) -> Value:
         """The smallest of a seed's critics (SAC; the targets of TD3)."""
 
@@ -135,11 +147,17 @@ class CriticLoss(Protocol):
     """What a row's `critic_loss` is.
 
     Attributes:
+        name: what `gradlab list algorithms` adds to the target, or "".
         densities: it needs those of the actions when they were collected.
+        of_model: it differentiates the model, and critics by actions.
     """
 
     @property
+    def name(self) -> str: ...
+    @property
     def densities(self) -> bool: ...
+    @property
+    def of_model(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -152,7 +170,9 @@ class CriticLoss(Protocol):
 class MeanSquare:
     """½ mean (y − critic)²."""
 
+    name: ClassVar[str] = ""
     densities: ClassVar[bool] = False
+    of_model: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -170,7 +190,9 @@ class ImportanceWeighted:
     """
 
     most: float = 10.0
+    name: ClassVar[str] = "importance-weighted"
     densities: ClassVar[bool] = True
+    of_model: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor

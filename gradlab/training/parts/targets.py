@@ -5,6 +5,7 @@
     state value   r + γ V′(s′), of actions that the policy would take                          (SVG)
     no critic     0
     soft          r + γ (min Q′(s′, a′) − α log π(a′|s′)),  a′ ~ π(·|s′)                       (SAC)
+    STEVE         all horizons up to H of every member of the model   (`training.parts.steve`; MAAC)
 
 Where episodes are masked nothing is valued beyond a terminal state; a truncated episode is valued.
 """
@@ -31,7 +32,7 @@ class Target(Protocol):
         kind: what they value; critics: how many are fitted to it, side by side.
         least: the policy ascends the smallest of them (SAC), else the first (TD3).
         soft: it values r − α log π, and needs a stochastic policy; temperature: α.
-        of_model: it rolls the model out.
+        of_model: it rolls the model out; of_members: every member of a learned one by itself.
     """
 
     @property
@@ -48,6 +49,8 @@ class Target(Protocol):
     def temperature(self) -> float: ...
     @property
     def of_model(self) -> bool: ...
+    @property
+    def of_members(self) -> bool: ...
 
     def __call__(self, context: Context, batch: Batch) -> Tensor: ...
 
@@ -70,6 +73,7 @@ class OneStep:
     soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -107,6 +111,7 @@ class NStep:
     least: ClassVar[bool] = False
     soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
+    of_members: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -149,6 +154,7 @@ class Soft:
     least: ClassVar[bool] = True
     soft: ClassVar[bool] = True
     of_model: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         noise = context.normal("target action", batch.action.shape[1:])
@@ -171,6 +177,7 @@ class StateOneStep:
     soft: ClassVar[bool] = True
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         return bootstrapped(batch, context.target_value(batch.next_state), context.objective)
@@ -191,6 +198,7 @@ class NoCritic:
     least: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
+    of_members: ClassVar[bool] = False
 
     @property
     def soft(self) -> bool:
