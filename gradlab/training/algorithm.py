@@ -120,10 +120,10 @@ class Algorithm:
         steps = self.source.steps
         if steps and self.reuse > 1:
             raise InputError(f"{self.name} has reuse {self.reuse}, but an on-policy batch is new")
-        if self.loss.paths and self.horizons != (steps,):
+        if self.loss.paths and (len(self.terms) > 1 or not _whole(steps, self.horizons[0])):
             raise InputError(
                 f"{self.name} has terms {self.horizons}, but follows the paths of its batches: "
-                f"take windows of as many steps (source=Newest(steps))"
+                f"take windows of as many steps, or of a multiple (source=Newest(steps))"
             )
         if self.critics == 0 and (0 in self.horizons or self.critic_spectral is not None):
             raise InputError(
@@ -222,3 +222,8 @@ class Algorithm:
     @property
     def differentiates_model(self) -> bool:
         return max(self.horizons) > 0 or self.critic_loss.of_model
+
+
+def _whole(steps: int, horizon: int) -> bool:
+    """Whether windows are whole paths of a horizon."""
+    return steps > 0 and horizon > 0 and steps % horizon == 0

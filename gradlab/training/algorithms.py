@@ -31,6 +31,7 @@ from gradlab.statistics.rules import MpgWeights
 from gradlab.statistics.switching import By
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
+from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
 from gradlab.training.rows import critic_with_model, ddppo, maac, mpg, pathwise, rp_pgm
@@ -69,7 +70,7 @@ def find(name: str) -> Algorithm:
 
 def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     """The row with other horizons in its mixture, of the kind of its longest term; without a
-    learned model where none is rolled out any more.
+    learned model where none is rolled out any more. On-policy windows become whole paths.
 
     Raises:
         InputError: a negative horizon, or a rule without horizon 0.
@@ -85,7 +86,10 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
         )
     kind = max(algorithm.terms, key=lambda term: term.horizon).actions
     terms = tuple(Term(n, kind if n else "first") for n in horizons)
-    without = replace(algorithm, terms=terms, model=None)
+    source = algorithm.source
+    if algorithm.loss.paths and isinstance(source, Newest) and max(horizons) > 0:
+        source = Newest(max(horizons) * max(1, source.steps // max(horizons)))
+    without = replace(algorithm, terms=terms, source=source, model=None)
     return replace(without, model=algorithm.model) if without.needs_model else without
 
 

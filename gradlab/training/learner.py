@@ -290,6 +290,7 @@ class Learner:
             iteration=iteration,
             noise_dim=self.task.simulator.action_dim if gaussian else 0,
             limit=self.limit,
+            agents=self.settings.agents,
         )
 
     def _values(self) -> tuple[Value, Value, Values]:

@@ -17,7 +17,7 @@ from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 # One of each kind of target, gradient and source of batches.
 ROWS = [
     "mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo", "bptt", "svg-inf",
-    "rp-dp-sn", "ddppo", "steve", "mage",
+    "rp-dp-sn", "rp-dr", "ddppo", "steve", "mage",
 ]  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def small(**changes):
 def learner_of():
     model = from_function(other, state_dim=3, action_dim=2, noise_dim=3)
     chosen = replace(task(), prior=model)
-    settings = Settings(precision="float64", seeds=2, termination="ignore")
+    settings = Settings(precision="float64", seeds=2, termination="ignore", agents=5)
     return Learner(small(model=None), chosen, settings)
 
 
@@ -147,7 +147,9 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         replace(find("svg-inf"), **changes)
     with pytest.raises(InputError, match="take windows of as many steps"):
-        with_horizons(find("svg-inf"), (5,))
+        with_horizons(find("svg-inf"), (0,))
+    for horizon, steps in ((5, 30), (32, 32), (40, 40)):
+        assert with_horizons(find("svg-inf"), (horizon,)).source == Newest(steps)
     with pytest.raises(InputError, match="windows of 32 steps of 8 agents, but its replay holds 9"):
         replace(find("svg-inf"), replay=9).rows(8)
     with pytest.raises(InputError, match="steps is 0"):

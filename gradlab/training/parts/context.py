@@ -82,6 +82,7 @@ class Context:
         model: the prior, or what was learned last; None where there is none.
         noise_dim: width of the policy's noise, 0 for a deterministic policy.
         limit: largest |action|, [da], or None.
+        agents: environments of a seed, whose rows stand side by side in an on-policy batch.
     """
 
     objective: Objective
@@ -99,6 +100,7 @@ class Context:
     noise_dim: int = 0
     limit: Tensor | None = None
     target_values: Values = no_values
+    agents: int = 1
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal [E, *shape] of this update."""

@@ -56,7 +56,7 @@ class PolicyLoss(Protocol):
         name: what `gradlab list algorithms` adds to the gradient, or "".
         horizon: the one that its terms must have; None: any.
         densities: it needs those of the actions when they were collected.
-        paths: it follows those of an on-policy batch, as long as its horizon.
+        paths: it follows those of an on-policy batch, cut to the length of its horizon.
     """
 
     @property

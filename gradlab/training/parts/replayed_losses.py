@@ -61,7 +61,7 @@ class ReplayedPath:
 
         loss = −mean Σ_{t<n} γᵗ r_t,   a_t = π_θ(s_t, ε̂_t),  s_{t+1} = f(s_t, a_t) + ξ̂_t
 
-    Where an episode ends, the rest of the window is another path, at γ⁰ again.
+    Where an episode ends, the rest of the n steps is another path, at γ⁰ again.
     """
 
     name: ClassVar[str] = "replayed paths, noise inferred"
@@ -72,27 +72,86 @@ class ReplayedPath:
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
     ) -> tuple[Tensor, int]:
-        objective, model, steps = context.objective, context.model, terms[0].horizon
-        assert model is not None
-        windows = [_step_of(batch, t, steps) for t in range(steps)]
-        count = windows[0].state.shape[1]
-        noise = context.along("model noise", steps, count, model.noise_dim)
-        state, discount = windows[0].state, torch.ones_like(windows[0].reward)
-        total = torch.zeros_like(discount)
-        for t, here in enumerate(windows):
-            drawn, _ = context.act(state, context.noise_of(here.state, here.action))
-            action = here.action + drawn - drawn.detach()
-            dealt = None if noise is None else noise[t]
-            after, reward = slope_along(model, replace(here, state=state), action, dealt)
-            total = total + discount * objective.reward_scale * reward
-            if t + 1 < steps:
-                following = windows[t + 1].state
-                same = (here.next_state == following).all(dim=2) & (here.terminated < 0.5)
-                state = torch.where(same[..., None], after, following)
-                discount = torch.where(same, objective.discount * discount, 1.0)
+        steps = terms[0].horizon
+        total, _ = _along(context, batch, steps, valued=False)
         return -torch.from_numpy(weights[:, 0]).to(total) * total.mean(dim=1), steps
 
 
-def _step_of(batch: Batch, step: int, steps: int) -> Batch:
-    """One step of every environment, of a batch that has them step after step."""
-    return Batch(**{name: value.chunk(steps, dim=1)[step] for name, value in batch.tensors.items()})
+@dataclass(frozen=True)
+class ReplayedExpansion:
+    """The same paths, ended after h steps by the critic: model derivatives on real samples (RP-DR,
+    RP-PGM eq. 4.5):
+
+        loss = −mean (Σ_{t<h} γᵗ (r_t − α log π_t) + γʰ (Q(s_h, a_h) − α log π_h))
+
+    with the last action a_h drawn anew. An episode that ends within the h steps is valued there,
+    but for a masked terminal state, and the rest is another path; the mean is over all paths.
+    """
+
+    name: ClassVar[str] = "replayed paths, noise inferred, to the critic"
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = True
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        steps = terms[0].horizon
+        total, paths = _along(context, batch, steps, valued=True)
+        mean = total.sum(dim=1) / paths.sum(dim=1)
+        return -torch.from_numpy(weights[:, 0]).to(total) * mean, steps
+
+
+def _along(context: Context, batch: Batch, steps: int, *, valued: bool) -> tuple[Tensor, Tensor]:
+    """Returns along a batch that is cut into paths of `steps` steps, and how many paths they are,
+    [E, rows] each.
+
+    Args:
+        valued: they go on as the critic has it.
+    """
+    objective, model = context.objective, context.model
+    assert model is not None
+    windows = _cut(batch, steps, context.agents)
+    count = windows[0].state.shape[1]
+    noise = context.along("model noise", steps, count, model.noise_dim)
+    last = context.along("last actions", steps, count, context.noise_dim) if valued else None
+    state, discount = windows[0].state, torch.ones_like(windows[0].reward)
+    total, paths = torch.zeros_like(discount), torch.ones_like(discount)
+    for t, here in enumerate(windows):
+        drawn, log_prob = context.act(state, context.noise_of(here.state, here.action))
+        action = here.action + drawn - drawn.detach()
+        dealt = None if noise is None else noise[t]
+        after, reward = slope_along(model, replace(here, state=state), action, dealt)
+        total = total + discount * objective.reward_scale * reward
+        if valued and log_prob is not None:
+            total = total - discount * objective.temperature * log_prob
+        following = windows[t + 1] if t + 1 < steps else None
+        same = _goes_on(here, following)
+        if valued and not same.all():
+            acted = context.act(after, None if last is None else last[t])
+            going_on = 1 - here.terminated if objective.masked else 1.0
+            value = objective.discount * discount * going_on * context.value(after, *acted)
+            total = total + torch.where(same, 0.0, value)
+        if following is not None:
+            state = torch.where(same[..., None], after, following.state)
+            discount = torch.where(same, objective.discount * discount, 1.0)
+            paths = paths + ~same
+    return total, paths
+
+
+def _goes_on(here: Batch, following: Batch | None) -> Tensor:
+    """Whether the next row is the next step of the same episode, [E, rows]."""
+    if following is None:
+        return torch.zeros_like(here.terminated, dtype=torch.bool)
+    return (here.next_state == following.state).all(dim=2) & (here.terminated < 0.5)
+
+
+def _cut(batch: Batch, steps: int, agents: int) -> list[Batch]:
+    """Every step of all paths, of a batch that has the environments' steps one after another."""
+
+    def cut(values: Tensor) -> tuple[Tensor, ...]:
+        apart = values.reshape(len(values), -1, steps, agents, *values.shape[2:])
+        return tuple(part.flatten(1, 2) for part in apart.unbind(dim=2))
+
+    tensors = {name: cut(values) for name, values in batch.tensors.items()}
+    return [Batch(**{name: parts[t] for name, parts in tensors.items()}) for t in range(steps)]

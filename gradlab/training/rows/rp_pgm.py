@@ -1,8 +1,12 @@
-"""RP-PGM: a few steps of a learned model from a mixture of first states, then a critic.
+"""RP-PGM: a few steps of a learned model, or along its Jacobians, then a critic.
+
+    rp-dp   model derivatives on predictions, from a mixture of first states           (eq. 4.2)
+    rp-dr   model derivatives on real samples: on-policy paths, their noise inferred    (eq. 4.5)
 
 ReLU, a policy of 4 layers and a model of 5 (appendix B.1), fitted along h steps (B.2). The critic
-is fitted by TD (algorithm 1), with entropy as in MAAC (section 7.1). The share of starts is ours:
-remark 5.9 wants a mixture and names none.
+is fitted by TD (algorithm 1): with entropy for rp-dp, as in MAAC, without for rp-dr, as in SVG on
+policy (section 7.1). Ours are the share of starts (remark 5.9 wants a mixture and names none) and
+the length of the windows, ten paths of each environment.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from gradlab.fitting.losses import MultiStep
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.replayed_losses import ReplayedExpansion
+from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import Soft
 from gradlab.training.parts.weights import FixedWeights
 
@@ -30,6 +36,10 @@ RP_DP = Algorithm(
     loss=FromStarts(0.5),
 )
 
+RP_DR = replace(
+    RP_DP, name="rp-dr", target=Soft(temperature=0.0), loss=ReplayedExpansion(), source=Newest(30)
+)
+
 
 def normalised(row: Algorithm) -> Algorithm:
     """All layers of the policy at norm 1, and all but the last of the model (appendix B.1)."""
@@ -37,4 +47,4 @@ def normalised(row: Algorithm) -> Algorithm:
     return replace(row, name=f"{row.name}-sn", policy_spectral="all", model=model)
 
 
-ROWS = (RP_DP, normalised(RP_DP))
+ROWS = (RP_DP, normalised(RP_DP), RP_DR, normalised(RP_DR))
