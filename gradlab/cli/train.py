@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
@@ -93,6 +93,9 @@ class Train:
     probe_budget: float | None = None
     """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
     rows and alarms are in the run and its report. Default: no probe."""
+    temperature: Annotated[float | Literal["auto"] | None, arg(metavar="ALPHA")] = None
+    """Temperature of the entropy, in scaled rewards per nat, or "auto": it holds the policy's
+    entropy at -1 nat per action, in units of its limit (SAC). Default: the algorithm's, 0.03."""
     published: bool = False
     """Use the settings of MPG's published code where they differ from its paper."""
     device: str = "cpu"
@@ -108,6 +111,9 @@ class Train:
     """Iterations between evaluations. Default: 3000."""
     checkpoint_every: int | None = None
     """Iterations between saved states, from which --resume goes on. Default: 3000."""
+    plan_horizon: int | None = None
+    """Model steps over which a second evaluation plans its actions, by the cross-entropy method
+    from the policy's own paths (MAAC's MPC). Default: no plan."""
     output: Annotated[
         Path | None,
         arg(
@@ -127,6 +133,7 @@ class Train:
         """Train and write RUN.h5, its checkpoints and RUN.html."""
         with undisturbed():
             from gradlab.training.loop import train
+            from gradlab.training.planning import Planning
 
         task = arguments.named_task(self.task, self.settings)
         row = self._row(task.name)
@@ -138,7 +145,9 @@ class Train:
             "termination", "device", "precision", "evaluate_every", "checkpoint_every",
             "gradient_every", "gradient_starts", "measure_every", "measure_starts", "probe_budget",
         )  # fmt: skip
-        given = {name: getattr(self, name) for name in names}
+        given: dict[str, Any] = {name: getattr(self, name) for name in names}
+        if self.plan_horizon is not None:
+            given["planning"] = Planning(self.plan_horizon)
         changes = {name: value for name, value in given.items() if value is not None}
         with bars() as progress:
             train(
@@ -158,7 +167,14 @@ class Train:
 
     def _row(self, task: str) -> Algorithm:
         """The algorithm with the changes of the command line."""
-        from gradlab.training.algorithms import find, published, with_horizons, with_starts
+        from gradlab.training.algorithms import (
+            find,
+            published,
+            with_horizons,
+            with_starts,
+            with_temperature,
+        )
+        from gradlab.training.parts.temperature import Automatic
 
         row = self._remedied(find(self.algorithm))
         if self.published:
@@ -167,6 +183,9 @@ class Train:
             row = with_horizons(row, self.horizons)
         if self.beta is not None:
             row = with_starts(row, self.beta)
+        if self.temperature is not None:
+            alpha = Automatic() if self.temperature == "auto" else self.temperature
+            row = with_temperature(row, alpha)
         return row if self.clip is None else replace(row, clip=self.clip)
 
     def _remedied(self, row: Algorithm) -> Algorithm:

@@ -18,6 +18,7 @@ from gradlab.training.parts.policy_losses import Mixture, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
 from gradlab.training.parts.target_networks import Polyak, TargetNetwork
 from gradlab.training.parts.targets import Target
+from gradlab.training.parts.temperature import check_temperature
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
@@ -105,6 +106,7 @@ class Algorithm:
             raise InputError(
                 f"{self.name} has updates {self.updates!r}, expected an integer from 1"
             )
+        check_temperature(self.target.temperature)
         self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import get_args
 
 from gradlab.errors import InputError
@@ -33,6 +33,7 @@ from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
+from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
 from gradlab.training.rows import critic_with_model, ddppo, maac, mpg, pathwise, rp_pgm
 
@@ -109,6 +110,23 @@ def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:
             f"beta is {beta!r}, but {algorithm.name} follows replayed transitions: leave it out"
         )
     return replace(algorithm, loss=FromStarts(1 - beta, algorithm.loss.samples))
+
+
+def with_temperature(algorithm: Algorithm, temperature: float | Automatic) -> Algorithm:
+    """The row with another temperature α of its entropy, in scaled rewards per nat.
+
+    Raises:
+        InputError: a return without entropy, or a temperature that is negative or not finite.
+    """
+    if "temperature" not in {field.name for field in fields(algorithm.target)}:  # type: ignore[arg-type]
+        soft = [row.name for row in ALGORITHMS.values() if row.target.temperature]
+        given = "automatic" if isinstance(temperature, Automatic) else temperature
+        raise InputError(
+            f"temperature is {given}, but the return of {algorithm.name} has no entropy in "
+            f"it: take one of {', '.join(soft)}"
+        )
+    target = replace(algorithm.target, temperature=temperature)  # type: ignore[type-var]
+    return replace(algorithm, target=target)
 
 
 def measured(

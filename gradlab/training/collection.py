@@ -141,18 +141,20 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     task: Task, act: Callable[[Tensor], Tensor], members: int, starts: int, episode: int,
-    at_end: str, cast: Callable[[Tensor], Tensor],
+    at_end: str, cast: Callable[[Tensor], Tensor], first: int | None = None,
 ) -> Evaluation:  # fmt: skip
     """Run the policies without exploration from the task's evaluation starts, `episode` steps each.
 
     Args:
         act: state [E, S, ds] → action [E, S, da], in the networks' dtype; cast: into it.
+        first: how many of the `starts` are run; None: all. They and their noise are as with all.
         at_end: at a terminal state "restart" from a fresh start and go on summing (as the fixed
             length of MPG's episodes has it), or "stop" counting.
     """
-    begin = task.starts(starts, stream(0, "evaluation starts")).double()
+    count = starts if first is None else min(first, starts)
+    begin = task.starts(starts, stream(0, "evaluation starts")).double()[:count]
     state = begin = begin.expand(members, -1, -1).contiguous()
-    returns = torch.zeros(members, starts, dtype=torch.float64)
+    returns = torch.zeros(members, count, dtype=torch.float64)
     counted, squares = torch.ones_like(returns), torch.zeros_like(state)
     ends, steps = torch.zeros_like(returns), torch.zeros_like(returns)
     limit = _limit(task)
@@ -162,7 +164,7 @@ def evaluate(
         steps += counted
         state, reward, alive = model_step(
             task.simulator, state, within(torch.nan_to_num(wanted), limit),
-            _shared(task, starts, t, members),
+            _shared(task, starts, t, members, count),
         )  # fmt: skip
         # A simulation that broke earns nothing in that step; a policy without numbers, no return.
         alive = alive * state.isfinite().all(dim=2)
@@ -177,7 +179,7 @@ def evaluate(
                 if not counted.any():
                     break
             else:
-                fresh = task.starts(starts, stream(0, "evaluation restarts", t)).double()
+                fresh = task.starts(starts, stream(0, "evaluation restarts", t)).double()[:count]
             state = torch.where(over[..., None], fresh, state)
     rms = (squares.sum(dim=1) / steps.sum(dim=1)[:, None]).sqrt()
     return Evaluation(returns, ends.mean(dim=1), rms)
@@ -187,9 +189,9 @@ def _limit(task: Task) -> Tensor | None:
     return None if task.action_limit is None else torch.tensor(task.action_limit).double()
 
 
-def _shared(task: Task, starts: int, t: int, members: int) -> Tensor | None:
-    """The simulator's noise at one step, the same for every member, [E, S, noise_dim]."""
+def _shared(task: Task, starts: int, t: int, members: int, count: int) -> Tensor | None:
+    """The simulator's noise at one step, the same for every member, [E, count, noise_dim]."""
     if task.simulator.noise_dim == 0:
         return None
     drawn = task.simulator.sample_noise(starts, stream(0, "evaluation noise", t))
-    return drawn.expand(members, -1, -1)
+    return drawn[:count].expand(members, -1, -1)

@@ -30,9 +30,10 @@ from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model
 from gradlab.training.parts.context import Act, Context, Objective, Value, Values, no_values
 from gradlab.training.parts.critics import Critic, Valuing, nothing
+from gradlab.training.parts.temperature import Automatic, Temperature
 from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
-from gradlab.training.trained import Trained
+from gradlab.training.trained import Trained, under
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Update:
         policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
         weights: [terms], over seeds with weights of their own the mean; horizon: the longest
             rollout made.
+        temperature: α, where it is automatic.
         critic_seconds, policy_seconds: what either took, all seeds together (on a GPU: until it was
             queued).
     """
@@ -59,6 +61,7 @@ class Update:
     horizon: int
     critic_seconds: float
     policy_seconds: float
+    temperature: Tensor | None = None
 
 
 @final
@@ -66,6 +69,7 @@ class Learner:
     """Networks and optimisers of E seeds.
 
     Attributes:
+        tuned: temperatures that follow the policy's entropy, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
@@ -78,14 +82,15 @@ class Learner:
         self.device = usable_device(settings.device)
         self.seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
         self.draws = Draws(self.seeds, self.dtype, self.device)
+        limit = task.action_limit
+        self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
+        self.tuned = self._tuned()
         self.objective = Objective(
             task.discount,
             settings.reward_scale,
             settings.termination == "mask",
-            algorithm.target.temperature,
+            algorithm.target.temperature if self.tuned is None else self.tuned.value,  # type: ignore[arg-type]
         )
-        limit = task.action_limit
-        self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
         made = [networks(algorithm, task, seed) for seed in self.seeds]
         self.policy_module = made[0][0]
         critics = [critic for _, critics in made for critic in critics]
@@ -130,6 +135,7 @@ class Learner:
         acted = iteration % self.algorithm.delay == 0
         if acted:
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
+            self._update_temperature(iteration, batch)
         follow = self.algorithm.following
         follow["policy"](self.target_policy, self.policy, iteration, acted)
         if self.critic is not None and self.target_critic is not None:
@@ -137,6 +143,7 @@ class Learner:
         return Update(
             critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
+            None if self.tuned is None else self.tuned.value[:, 0].clone(),
         )  # fmt: skip
 
     def weights(self, iteration: int) -> Floats:
@@ -177,6 +184,15 @@ class Learner:
             edge = 1 - torch.finfo(action.dtype).eps
             action = torch.atanh((action / self.limit).clamp(-edge, edge))
         return (action - mean) * (-log_std).exp()
+
+    def value(self) -> Value:
+        """The smallest of a seed's critics; 0 where there are none."""
+        return nothing if self.critic is None else self.valuing.least(self.critic.frozen())
+
+    def temperature_of(self, member: int) -> float:
+        """α of one seed now, in scaled rewards per nat; 0 where the return is not soft."""
+        alpha = self.objective.temperature
+        return float(alpha[member, 0]) if isinstance(alpha, Tensor) else alpha
 
     def finite(self) -> NDArray[np.bool_]:
         """Seeds whose parameters are all finite, [E]."""
@@ -220,6 +236,8 @@ class Learner:
             tensors |= {f"{name}.{k}": tensor for k, tensor in enumerate(network.parameters)}
         if self._cached is not None:
             tensors["cached_targets"] = self._cached
+        if self.tuned is not None:
+            tensors |= {f"temperature.{name}": x for name, x in self.tuned.state().items()}
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -232,6 +250,8 @@ class Learner:
         for name, network in self._targets_named.items():
             for k, tensor in enumerate(network.parameters):
                 tensor.copy_(state[f"{name}.{k}"])
+        if self.tuned is not None:
+            self.tuned.load(under(state, "temperature."))
         cached = state.get("cached_targets")
         size = len(self.seeds), self.algorithm.batch
         if cached is not None and cached.shape != size:
@@ -243,6 +263,13 @@ class Learner:
         parts = [module.network for module in modules]
         network = stacked(parts, self.algorithm.activation, self.dtype, self.device)  # type: ignore[arg-type]
         return Trained(network, self._rate(name, 0), self.algorithm.clip, spectral)
+
+    def _tuned(self) -> Temperature | None:
+        choice = self.algorithm.target.temperature
+        if not isinstance(choice, Automatic):
+            return None
+        width = self.task.simulator.action_dim
+        return Temperature(choice, len(self.seeds), width, self.limit, self.dtype, self.device)
 
     def _squashed(self, latent: Tensor) -> Tensor:
         return latent if self.limit is None else self.limit * torch.tanh(latent)
@@ -333,6 +360,14 @@ class Learner:
         loss, horizon = self._policy_loss(iteration, batch, weights, self.draws)
         norm = self.trained_policy.step(loss.sum())
         return loss.detach(), norm, horizon
+
+    @torch.no_grad()
+    def _update_temperature(self, iteration: int, batch: Batch) -> None:
+        if self.tuned is None:
+            return
+        shape = (batch.state.shape[1], self.task.simulator.action_dim)
+        noise = self.draws.normal("temperature", iteration, shape)
+        self.tuned.step(self.draw(self.policy, batch.state, noise)[1])
 
     def _policy_loss(
         self, iteration: int, batch: Batch, weights: Floats, draws: Draws

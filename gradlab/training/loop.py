@@ -19,7 +19,7 @@ from gradlab.progress import Progress, silent
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints
+from gradlab.training import checkpoints, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.measured import gradient_errors
@@ -73,6 +73,7 @@ def train(
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
     gradient_errors.check(row, chosen)
+    planning.check(row, task.prior, chosen.planning)
     row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))

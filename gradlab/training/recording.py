@@ -12,12 +12,13 @@ from typing import Any
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
+from gradlab.training import evaluations
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.collection import Evaluation
 from gradlab.training.measured import columns as measured_columns
 from gradlab.training.measured import gradient_errors
 from gradlab.training.models.dynamics import Fitted
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.temperature import Automatic
 from gradlab.training.probe import probe
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
@@ -45,19 +46,14 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         "policy_seconds": Column(unit="s per update, all seeds"),
         "seconds": Column(unit="s"),
     }
-    evaluations = {
-        "return_mean": Column(SEED, "reward"),
-        "return_se": Column(SEED, "reward"),
-        "return_median": Column(SEED, "reward"),
-        "ends": Column(SEED, "per episode"),
-        "rms": Column(("seed", "coordinate")),
-        "transitions": Column(unit="per seed"),
-        "seconds": Column(unit="s"),
-    }
+    if isinstance(algorithm.target.temperature, Automatic):
+        updates["temperature"] = Column(SEED, "scaled reward per nat")
     coordinates = tuple(range(task.simulator.state_dim))
     schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),
-        "evaluations": Table("iteration", evaluations, {"seed": seeds, "coordinate": coordinates}),
+        "evaluations": Table(
+            "iteration", evaluations.columns(settings), {"seed": seeds, "coordinate": coordinates}
+        ),
         "events": Table("number", {"message": Column(text=True)}),
     }
     if algorithm.model is not None:
@@ -111,20 +107,6 @@ def attributes(
         "commit": environment.get("commit", ""),
         "config": json.dumps(config),
         "environment": json.dumps(environment),
-    }
-
-
-def evaluation_row(run: Run, evaluation: Evaluation) -> dict[str, Any]:
-    returns = evaluation.returns
-    return {
-        "iteration": run.iteration,
-        "return_mean": returns.mean(dim=1).numpy(),
-        "return_se": (returns.std(dim=1) / returns.shape[1] ** 0.5).numpy(),
-        "return_median": returns.median(dim=1).values.numpy(),
-        "ends": evaluation.ends.numpy(),
-        "rms": evaluation.rms.numpy(),
-        "transitions": run.replay.added,
-        "seconds": run.seconds,
     }
 
 

@@ -10,18 +10,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
-from torch import Tensor
-
 from gradlab.data.replay import Batch
 from gradlab.progress import Progress
 from gradlab.storage.journal import Journal
-from gradlab.training import checkpoints, health
-from gradlab.training.collection import Evaluation, evaluate
+from gradlab.training import checkpoints, evaluations, health
 from gradlab.training.interruption import between_iterations
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe.probe import Probing
-from gradlab.training.recording import evaluation_row, model_row
+from gradlab.training.recording import model_row
 from gradlab.training.state import Run
 
 
@@ -73,7 +70,7 @@ def _visit(run: Run, path: Path, journal: Journal, config: dict[str, object]) ->
     k, settings = run.iteration, run.settings
     run.seconds = time.monotonic() - run.begun
     if k % settings.evaluate_every == 0 or run.done:
-        journal.append("evaluations", evaluation_row(run, _evaluation(run)))
+        journal.append("evaluations", evaluations.row(run))
     if k in settings.kept:
         checkpoints.keep(path, run, k)
     if gradient_errors.due(run):
@@ -118,16 +115,3 @@ def _branch(run: Run, journal: Journal) -> None:
         "rollouts",
         run.branches.fill(run.replay, learner.model, learner.explore, learner.limit, run.iteration),
     )
-
-
-def _evaluation(run: Run) -> Evaluation:
-    learner, settings = run.learner, run.settings
-    policy = learner.policy.frozen()
-
-    def act(state: Tensor) -> Tensor:
-        return learner.act(policy, state)
-
-    return evaluate(
-        run.task, act, settings.seeds, settings.evaluation_starts, settings.episode,
-        settings.at_end, lambda state: state.to(learner.device, learner.dtype),
-    )  # fmt: skip

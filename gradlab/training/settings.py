@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradlab.errors import InputError
+from gradlab.training.planning import Planning
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Settings:
             are measured; measure_starts: states of each seed, replayed or visited, of each one.
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
             is none.
+        planning: how actions are planned in a second evaluation (`planning`); None: there is none.
         precision: "float32", or "float64" for comparisons.
         device: "cpu" or "cuda".
     """
@@ -62,6 +64,7 @@ class Settings:
     measure_every: int = 1000
     measure_starts: int = 128
     probe_budget: float | None = None
+    planning: Planning | None = None
     precision: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 

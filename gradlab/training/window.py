@@ -42,7 +42,7 @@ class Window:
             self.at.append(len(self.critic) - 1)
             self.horizon += update.horizon
             self.policy_seconds += update.policy_seconds
-        self.weights = update.weights
+        self.weights, self.temperature = update.weights, update.temperature
 
     def ended(self, ended: Ended) -> None:
         self.terminated += ended.terminated
@@ -71,6 +71,8 @@ class Window:
             "truncated": self.truncated,
             "broken": self.broken,
         }
+        if self.temperature is not None:
+            row["temperature"] = self.temperature.double().cpu().numpy()
         first = iteration - len(critic)
         self.divergences = {
             int(member): _story(critic[..., member], policy, self.at, int(member), first)

@@ -55,13 +55,13 @@ class Objective:
 
     Attributes:
         masked: it ends with the episode.
-        temperature: α, in scaled rewards per nat.
+        temperature: α, in scaled rewards per nat; of every seed, [E, 1], where it is automatic.
     """
 
     discount: float
     reward_scale: float = 1.0
     masked: bool = False
-    temperature: float = 0.0
+    temperature: float | Tensor = 0.0
 
     def soft(self, value: Tensor, log_prob: Tensor | None) -> Tensor:
         """value − α log π."""

@@ -25,6 +25,7 @@ from gradlab.errors import InputError
 from gradlab.training.models.seed_models import ensemble_of
 from gradlab.training.parts.context import Context
 from gradlab.training.parts.critics import Kind, Q
+from gradlab.training.parts.temperature import Automatic
 
 LEAST_VARIANCE = 1e-8  # ε, as in STEVE's published code
 
@@ -39,7 +40,7 @@ class Steve:
     """
 
     horizon: int = 3
-    temperature: float = 0.03
+    temperature: float | Automatic = 0.03
     kind: ClassVar[Kind] = Q
     critics: ClassVar[int] = 2
     least: ClassVar[bool] = True

@@ -22,6 +22,7 @@ from gradlab.data.replay import Batch
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.critics import Kind, Q, V
+from gradlab.training.parts.temperature import Automatic
 
 
 class Target(Protocol):
@@ -31,7 +32,7 @@ class Target(Protocol):
         name: for `gradlab list algorithms`.
         kind: what they value; critics: how many are fitted to it, side by side.
         least: the policy ascends the smallest of them (SAC), else the first (TD3).
-        soft: it values r − α log π, and needs a stochastic policy; temperature: α.
+        soft: it values r − α log π, and needs a stochastic policy; temperature: α (`temperature`).
         of_model: it rolls the model out; of_members: every member of a learned one by itself.
     """
 
@@ -46,7 +47,7 @@ class Target(Protocol):
     @property
     def soft(self) -> bool: ...
     @property
-    def temperature(self) -> float: ...
+    def temperature(self) -> float | Automatic: ...
     @property
     def of_model(self) -> bool: ...
     @property
@@ -145,9 +146,9 @@ class NStep:
 
 @dataclass(frozen=True)
 class Soft:
-    """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at a fixed temperature α."""
+    """r + γ (min Q′(s′, a′) − α log π(a′|s′)), a′ ~ π(s′): SAC's, at the temperature α."""
 
-    temperature: float = 0.03
+    temperature: float | Automatic = 0.03
     name: ClassVar[str] = "clipped double soft Q"
     kind: ClassVar[Kind] = Q
     critics: ClassVar[int] = 2

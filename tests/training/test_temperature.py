@@ -1,0 +1,105 @@
+"""Temperatures that hold the entropy of a policy."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gradlab.errors import InputError
+from gradlab.storage.journal import read
+from gradlab.training.algorithms import find, with_temperature
+from gradlab.training.loop import train
+from gradlab.training.parts.temperature import Automatic, Temperature
+from tests.training.small_runs import SMALL, numbers, row, same_tables, task
+
+RATE = 0.01
+
+
+def column(path, table, name):
+    return read(path).groups[table][name].values
+
+
+def temperature_of(choice, limit=None):
+    return Temperature(choice, 2, 2, limit, torch.float64, torch.device("cpu"))
+
+
+def test_alpha_rises_where_there_is_too_little_entropy_and_falls_where_there_is_too_much():
+    tuned = temperature_of(Automatic(entropy=-2.0, first=0.5, rate=RATE))
+    log_prob = torch.tensor([[2.5, 2.7], [1.0, 1.8]], dtype=torch.float64)  # entropy -2.6, -1.4
+    tuned.step(log_prob)
+    # Adam's first step has the size of its rate, whatever the gradient's.
+    expected = 0.5 * torch.tensor([[math.exp(RATE)], [math.exp(-RATE)]], dtype=torch.float64)
+    torch.testing.assert_close(tuned.value, expected, rtol=1e-7, atol=0)
+
+
+def test_entropy_is_counted_in_units_of_the_limits():
+    limit = torch.tensor([2.0, 5.0], dtype=torch.float64)
+    tuned = temperature_of(Automatic(rate=RATE), limit)
+    # An action that is uniform within a share e^-1 of either limit has −2 nats in these units.
+    log_prob = torch.full((2, 3), 2 - math.log(2.0) - math.log(5.0), dtype=torch.float64)
+    tuned.step(log_prob)
+    torch.testing.assert_close(
+        tuned.value, torch.ones(2, 1, dtype=torch.float64), rtol=0, atol=1e-5
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    small = with_temperature(row("sac"), Automatic(rate=0.05))
+    return small, train(small, task(), tmp_path_factory.mktemp("auto") / "a.h5", **SMALL, seeds=2)
+
+
+def test_a_run_records_what_alpha_each_seed_has_and_a_stopped_one_goes_on(tmp_path, whole):
+    small, path = whole
+    alpha = column(path, "updates", "temperature")
+    assert alpha.shape == (SMALL["iterations"] // SMALL["log_every"], 2)
+    assert (alpha > 0).all() and len(set(alpha[:, 0])) == len(alpha)
+
+    def stop(stage, done, total):
+        if done >= 50:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train(small, task(), tmp_path / "b.h5", **SMALL, seeds=2, progress=stop)
+    again = train(small, task(), tmp_path / "b.h5", **SMALL, seeds=2, resume=True)
+    same_tables(again, path)
+    assert torch.equal(numbers(again), numbers(path))
+
+
+def test_seeds_have_temperatures_of_their_own(tmp_path, whole):
+    small, path = whole
+    apart = train(small, task(), tmp_path / "1.h5", **SMALL, first_seed=1)
+    torch.testing.assert_close(numbers(path, 1), numbers(apart, 0 + 1), rtol=1e-8, atol=1e-10)
+
+
+def test_a_policy_is_held_at_the_entropy_that_is_wanted(tmp_path):
+    wide = {}
+    for entropy in (-3.0, 0.0):
+        small = replace(
+            with_temperature(row("sac"), Automatic(entropy=entropy, rate=0.05)),
+            policy_rate=(1e-2, 1e-2),
+        )
+        options = SMALL | {"iterations": 300, "evaluate_every": 300, "checkpoint_every": 300}
+        path = train(small, task(), tmp_path / f"{entropy}.h5", **options)
+        wide[entropy] = column(path, "updates", "temperature")[-1, 0]
+    assert wide[0.0] > 2 * wide[-3.0]
+
+
+@pytest.mark.parametrize("alpha", [-0.1, math.inf, math.nan])
+def test_a_temperature_is_a_number_from_zero(alpha):
+    with pytest.raises(InputError, match=r"temperature is .*, expected a number from 0"):
+        with_temperature(find("sac"), alpha)
+
+
+@pytest.mark.parametrize("name", ["td3", "svg", "bptt"])
+def test_a_return_without_entropy_has_no_temperature(name):
+    with pytest.raises(InputError, match=f"the return of {name} has no entropy in it: take one of"):
+        with_temperature(find(name), Automatic())
+
+
+def test_automatic_needs_numbers():
+    with pytest.raises(InputError, match="temperature has first 0, expected a positive number"):
+        Automatic(first=0)
+    with pytest.raises(InputError, match="entropy is nan, expected a finite number of nats"):
+        Automatic(entropy=math.nan)
