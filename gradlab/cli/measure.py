@@ -73,6 +73,9 @@ class Measure:
     Takes several times as long."""
     consequence: bool = False
     """Also take one step along every gradient, and measure the change of the return."""
+    trim_starts: float = 0.0
+    """Share of the starts, those farthest from their mean, that are left out of their law: another
+    question, where the tails of the starts make errors unreliable."""
     judges: int | None = None
     """Fresh starts from which steps along some of the gradients are rolled out. Default: as many
     as 15% of the measurement's time allows."""
@@ -88,7 +91,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks, check_size
-            from gradlab.measurement.laws import resolved
+            from gradlab.measurement.laws import narrowed, resolved
             from gradlab.measurement.measure import measure
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.networks import checkpoint
@@ -101,6 +104,7 @@ class Measure:
         check_size(task, horizon, max(self.starts, self.judges or 0))
         check_judges(self.judges)
         law, truth = resolved(self.starts, self.law, self.truth)
+        narrowed(task, self.trim_starts, self.starts)
         files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
         self._check_spectral(made)
@@ -127,6 +131,7 @@ class Measure:
                     attribute=self.attribute,
                     consequence=self.consequence,
                     judges=self.judges,
+                    trim_starts=self.trim_starts,
                     progress=progress,
                     command=command,
                 )

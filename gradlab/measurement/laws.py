@@ -10,6 +10,9 @@
     given     states of the caller's own, such as replayed ones (`--weights measured`), with the
               matched truths of "start"
 
+ζ is the task's own law, or that law trimmed (`tasks.trimmed`): truth, visits, gains and checks then
+rest on the trimmed one alone.
+
 A matched truth at start states can be nearly orthogonal to the gradient of the return: it says how
 good an estimator is at those states, never whether a step along it helps.
 """
@@ -23,6 +26,7 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
+from gradlab.tasks import Task, trimmed
 
 Law = Literal["visited", "start"]
 TruthKind = Literal["objective", "matched"]
@@ -51,6 +55,23 @@ def resolved(
     if truth is None:
         truth = "objective" if law == "visited" else "matched"
     return cast(Law, law), cast(TruthKind, truth)
+
+
+def narrowed(task: Task, trim_starts: float, starts: int | Tensor | Path) -> Task:
+    """The task with its starts trimmed by this share; as it is where that is 0.
+
+    Raises:
+        InputError: it is no such share, or the states were given and so have no law to trim.
+    """
+    share = validation.number("trim_starts", trim_starts, "a share of the starts, 0 for none")
+    if share == 0:
+        return task
+    if not isinstance(starts, int):
+        raise InputError(
+            f"trim_starts is {share:g}, but starts holds the states themselves: leave out "
+            f"rows by a rule that was fixed before they were drawn, or give a number of starts"
+        )
+    return trimmed(task, share)
 
 
 def _check_contradictions(starts: int | Tensor | Path, law: str | None, truth: str | None) -> None:

@@ -61,6 +61,7 @@ def measure(
     attribute: bool | Sequence[int] = False,
     consequence: bool = False,
     judges: int | None = None,
+    trim_starts: float = 0.0,
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -97,6 +98,9 @@ def measure(
         judges: fresh starts from which steps along some of the mean gradients are rolled out,
             wherever the starts' law is the task's and the truth the return's gradient. None: what
             15% of the measurement buys (see `gradlab.measurement.realised_gains`).
+        trim_starts: measure from the task's law of starts without this share of them, those that
+            are farthest from their mean: another question, for starts whose tails no sample of N
+            shows (see `gradlab.tasks.trimmed`). 0: none.
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -106,8 +110,9 @@ def measure(
     """
     begun = time.monotonic()
     given = Given(
-        task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed
-    )
+        task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
+        trim_starts,
+    )  # fmt: skip
     posed = problem(given)
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)

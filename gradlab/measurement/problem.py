@@ -35,7 +35,7 @@ from gradlab.measurement.arguments import (
     check_size,
     check_steps,
 )
-from gradlab.measurement.laws import Law, TruthKind, resolved
+from gradlab.measurement.laws import Law, TruthKind, narrowed, resolved
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import (
@@ -105,6 +105,7 @@ class Given:
     termination: str
     law: Law | None
     seed: int
+    trim_starts: float = 0.0
 
 
 def problem(given: Given) -> Problem:
@@ -122,6 +123,7 @@ def problem(given: Given) -> Problem:
     count = starts if isinstance(starts, int) else FEWEST
     check_arguments(H, count, given.batch, termination)
     law, truth = resolved(starts, given.law, given.truth)
+    task = narrowed(task, given.trim_starts, starts)
     check_size(task, H, count)
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):

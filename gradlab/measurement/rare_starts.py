@@ -38,9 +38,11 @@ from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.moments.squared_norms import mean_squares
 from gradlab.measurement.problem import Problem
 from gradlab.runs.check_results import RARE, CheckResult
+from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
 from gradlab.statistics.pareto import tail_shape
 from gradlab.tasks.task import Starts as Law
+from gradlab.tasks.trimmed import distances, spread
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
 
@@ -95,9 +97,7 @@ def stratum(law: Law, n: int, seed: int, count: int = RARE_STARTS) -> Stratum | 
     pool = law(size, stream(child(seed, "rare starts"), "starts")).double()
     if (pool == pool[0]).all():
         return None
-    away = pool - pool.mean(dim=0)
-    precision = torch.linalg.pinv(away.T @ away / size, hermitian=True)
-    distance = ((away @ precision) * away).sum(dim=1).clamp(min=0.0).sqrt()
+    distance = distances(pool, *spread(pool))
     beyond = size // (2 * n)
     chosen = distance.topk(beyond).indices[:: beyond // count][:count]
     r = distance.numpy()
@@ -178,7 +178,8 @@ def _result(tails: Mapping[tuple[str, int], Tail], n: int) -> CheckResult:
     more = f"{ENOUGH} or more" if n < ENOUGH and most.k <= UNKNOWN else "many more"
     meaning = (
         f"variances and errors, and what follows from them, are not reliable at this N in "
-        f"{len(unknown)} of {len(finite)} cells ({names}; k above {limit(n):g}): narrow the law "
-        f"of the starts, or take {more}; directions and gains are not concerned"
+        f"{len(unknown)} of {len(finite)} cells ({names}; k above {limit(n):g}): take {more}, or "
+        f"starts from the {central(REMEDY)} of their law (--trim-starts {REMEDY:g}: another "
+        f"question); directions and gains are not concerned"
     )
     return CheckResult(RARE, result, meaning, False)

@@ -15,6 +15,7 @@ from gradlab.reporting.page import Page, Section, method
 from gradlab.runs.check_results import CheckResult
 from gradlab.runs.derived_checks import derived_checks
 from gradlab.runs.profile import Profile
+from gradlab.runs.trimmed_starts import central, trimmed_share
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.measurement.verdict import Evidence, evidence, first_screen
 from gradlab.verdicts.screen import Screen
@@ -94,6 +95,8 @@ def _starts(config: Mapping[str, Any]) -> str:
     """How many were asked for, how many were affordable, and the states visited from each."""
     wanted, used, visits = (config.get(name) for name in ("starts", "starts_used", "visits"))
     parts = [f"{used} of {wanted}" if used not in (None, wanted) else f"{wanted}"]
+    if share := trimmed_share(config):
+        parts.append(f"of the {central(share)} of their law")
     if visits and config.get("law") == "visited":
         parts.append("1 visited state each" if visits == 1 else f"{visits} visited states each")
     return ", ".join(parts)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradlab.runs.profile import Profile
+from gradlab.runs.trimmed_starts import trimming
 
 Stage = Callable[[Profile], Profile]
 
@@ -41,15 +42,15 @@ def completed(profile: Profile, stages: Mapping[str, Stage], begun: float) -> Pr
 
 
 def notice(config: Mapping[str, Any]) -> str:
-    """What stands before everything else about a run: that it was interrupted, or that starts were
-    equal; "" where neither holds."""
+    """What stands before everything else about a run: that it was interrupted, that starts were
+    equal or trimmed; "" where none of these holds."""
     stage, rows, starts = (config.get(key) for key in ("interrupted", "rows", "starts"))
     notices = [f"Interrupted in {stage}: what comes from there on is missing."] if stage else []
     if rows:
         notices.append(
             f"{rows - starts} of {rows} starts repeat others and count once: N = {starts}."
         )
-    return " ".join(notices)
+    return " ".join(filter(None, [*notices, trimming(config)]))
 
 
 def _timed(profile: Profile, begun: float) -> Profile:

@@ -21,6 +21,7 @@ from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.mpg import inverted_pendulum, path_tracking
 from gradlab.tasks.swing_up import pendulum
 from gradlab.tasks.task import Starts, Task
+from gradlab.tasks.trimmed import trimmed
 from gradlab.user_code.loading import called, is_user_function, load_object
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "path_tracking",
     "pendulum",
     "task_from_name",
+    "trimmed",
     "view",
     "with_learned_prior",
 ]

@@ -35,9 +35,11 @@ def tailed(freedom):
     return replace(TASK, starts=starts)
 
 
-def check(task, seed, starts=64):
+def check(task, seed, starts=64, **given):
     policy, critic = networks(TASK)
-    profile = gradlab.measure(task, policy, critic, horizon=1, starts=starts, seed=seed, judges=4)
+    profile = gradlab.measure(
+        task, policy, critic, horizon=1, starts=starts, seed=seed, judges=4, **given
+    )
     return profile, rare_starts(profile.sanity)
 
 
@@ -56,8 +58,16 @@ def test_where_they_are_seen_sentences_on_errors_decide_nothing():
     passed = CheckResult(RARE, "", "", True)
     others = [each for each in profile.sanity if each.check != RARE]
     again = {each.about: each for each in verdict(replace(profile, sanity=(*others, passed)))}
-    assert again["variance"].text == told["variance"].text.removeprefix("Not reliable at N = 64: ")
+    assert again["variance"].text in told["variance"].text
     assert "tails" not in told
+    helped = [each for each in told.values() if "--trim-starts 0.01" in each.text]
+    assert [each.about for each in helped if each.about != "sanity"] == ["horizon"]
+
+
+def test_trimmed_starts_have_no_tail():
+    profile, result = check(tailed(4.5), 0, trim_starts=0.01)
+    assert result.passed and "no tail" in result.result
+    assert "Not reliable" not in " ".join(each.text for each in verdict(profile))
 
 
 def test_starts_that_were_given_have_no_law_to_ask():

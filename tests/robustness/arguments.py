@@ -140,7 +140,8 @@ def commands() -> Mapping[str, Command]:
     own = (*LQR, "--no-report")
     return {
         "measure": Command(
-            ("measure", *own, *given), ("horizon", "starts", "batch", "judges", "seed"), (),
+            ("measure", *own, *given), ("horizon", "starts", "batch", "judges", "seed"),
+            ("trim-starts",),
             ("set", "termination", "law", "truth", "spectral"),
             ("model", "gradient-model", "policy", "critic"), "new.h5",
         ),

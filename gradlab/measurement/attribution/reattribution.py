@@ -14,11 +14,13 @@ from gradlab import provenance
 from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
 from gradlab.measurement.attribution.attribution import World, attributed
+from gradlab.measurement.laws import narrowed
 from gradlab.measurement.problem import estimators_at, judged_at
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
 from gradlab.runs.profile import Profile
+from gradlab.runs.trimmed_starts import trimmed_share
 from gradlab.tasks import Task
 from gradlab.user_code.grad_mode import differentiating
 
@@ -41,6 +43,8 @@ def attributed_again(
         InputError: they are others, or the run measured estimators or starts of the user's own.
     """
     config = profile.config
+    if "trim_starts" not in task.parameters:
+        task = narrowed(task, trimmed_share(config), config["starts"])
     policy, critic = double_copy("policy", policy), as_critic(critic)
     kind = config.get("truth", "matched")
     chosen = estimators_at(task, critic, None, config["horizon"], every=kind == "objective")

@@ -20,6 +20,7 @@ from gradlab.runs.check_results import rare_starts
 from gradlab.runs.decision_rules import best_horizons, judged_estimator, judged_horizons
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import notice
+from gradlab.runs.trimmed_starts import REMEDY, trimming
 from gradlab.verdicts.choice.sentences import statements
 from gradlab.verdicts.facts import Facts, facts
 from gradlab.verdicts.measurement.data_or_model import ABOUT, data_against, through_training
@@ -44,8 +45,8 @@ __all__ = [
 SHOWN = 6  # sentences that a reader sees before the fold
 # What stops everything, what to set now, what to mend, then why.
 ORDER = (
-    "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning", "sanity",
-    "variance", "empirical bias", "truth", "tails", "advice", "theory",
+    "starts", "health", "agreement", "horizon", "source", "weights", "samples", ABOUT, "learning",
+    "sanity", "variance", "empirical bias", "truth", "tails", "advice", "theory",
 )  # fmt: skip
 OF_VARIANCE = ("horizon", "samples", "variance", "weights", ABOUT)
 QUIET = ("source", "weights", "learning", "empirical bias", "variance")  # undecided: nothing to do
@@ -103,17 +104,28 @@ def verdict(profile: Profile, found: Evidence | None = None) -> tuple[Sentence, 
         sentences += [] if void else _of_errors(profile, known, name)
         sentences += lost(profile, name) or variance(profile, name)
         sentences += theorems(profile, known.choice, name) + tails(profile, name)
-    sentences = [_at_this_size(profile, each) for each in sentences]
-    return tuple(sorted(sentences, key=lambda each: _place(profile, each)))
+    if starts := trimming(profile.config):
+        sentences.append(Sentence("starts", True, starts))
+    sentences = sorted(sentences, key=lambda each: _place(profile, each))
+    return tuple(_at_this_size(profile, sentences))
 
 
-def _at_this_size(profile: Profile, sentence: Sentence) -> Sentence:
-    """A sentence on variances or errors decides nothing where rarer starts carry them."""
+def _at_this_size(profile: Profile, sentences: list[Sentence]) -> list[Sentence]:
+    """Sentences on variances or errors decide nothing where rarer starts carry them; the first of
+    them names what would help."""
     check = rare_starts(profile.sanity)
-    if check is None or check.passed or sentence.about not in OF_VARIANCE:
-        return sentence
-    n = samples(profile.config)
-    return replace(sentence, decided=False, text=f"Not reliable at {n}: {sentence.text}")
+    if check is None or check.passed:
+        return sentences
+    helps = f" More starts would help, or --trim-starts {REMEDY:g}: another question."
+    judged = []
+    for each in sentences:
+        if each.about in OF_VARIANCE:
+            text = f"Not reliable at {samples(profile.config)}: {each.text}{helps}"
+            judged.append(replace(each, decided=False, text=text))
+            helps = ""
+        else:
+            judged.append(each)
+    return judged
 
 
 def first_screen(profile: Profile, found: Evidence | None = None) -> Screen:
