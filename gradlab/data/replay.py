@@ -125,6 +125,11 @@ class Replay:
         column = self.widths[0] + self.widths[1]
         return self.rows[:, : len(self), column].abs().amax(dim=1)
 
+    def terminations(self) -> int:
+        """Stored transitions into a terminal state, of all members."""
+        column = sum(self.widths[:4])
+        return int((self.rows[:, : len(self), column] > 0.5).sum())
+
     def state(self) -> dict[str, Tensor]:
         """The stored transitions, for `load`."""
         return {"rows": self.rows[:, : len(self)], "added": torch.tensor(self.added)}

@@ -33,9 +33,15 @@ def usable_device(name: str) -> torch.device:
     return device
 
 
-def check_fits(algorithm: Algorithm, task: Task) -> None:
-    """Raises InputError where the algorithm needs a model that the task has not."""
-    if algorithm.model is not None or not algorithm.needs_model:
+def check_fits(algorithm: Algorithm, task: Task, *, masked: bool) -> None:
+    """Raises InputError where the algorithm needs a model that the task has not, or a learned model
+    has to end episodes and the task has no function for it."""
+    if algorithm.model is not None:
+        # Simulators show their termination as `alive`, those of a function and MuJoCo's.
+        if masked and task.alive is None and getattr(task.simulator, "alive", None) is not None:
+            raise unknown_ends(task)
+        return
+    if not algorithm.needs_model:
         return
     if task.prior is None:
         raise InputError(
@@ -46,6 +52,14 @@ def check_fits(algorithm: Algorithm, task: Task) -> None:
         )
     if algorithm.differentiates_model and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
+
+
+def unknown_ends(task: Task) -> InputError:
+    """That a learned model cannot know where the task's episodes end."""
+    return InputError(
+        f"termination is 'mask', but {task.name} has no termination function for a learned model: "
+        f"give one, dataclasses.replace(task, alive=…) of next states, or take 'ignore'"
+    )
 
 
 def networks(

@@ -76,7 +76,7 @@ class Learner:
     """
 
     def __init__(self, algorithm: Algorithm, task: Task, settings: Settings) -> None:
-        check_fits(algorithm, task)
+        check_fits(algorithm, task, masked=settings.termination == "mask")
         self.algorithm, self.task, self.settings = algorithm, task, settings
         self.dtype = getattr(torch, settings.precision)
         self.device = usable_device(settings.device)

@@ -14,6 +14,7 @@ from gradlab.data.replay import Batch
 from gradlab.progress import Progress
 from gradlab.storage.journal import Journal
 from gradlab.training import checkpoints, evaluations, health
+from gradlab.training.first_networks import unknown_ends
 from gradlab.training.interruption import between_iterations
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
@@ -101,6 +102,9 @@ def _fit(run: Run, journal: Journal) -> None:
     """The models, where they are due."""
     if run.dynamics is None or run.iteration % run.dynamics.choice.every:
         return
+    masked = run.learner.objective.masked
+    if masked and run.task.alive is None and run.replay.terminations() > 0:
+        raise unknown_ends(run.task)
     journal.append("model", model_row(run.iteration, run.dynamics.fit(run.replay)))
     run.learner.model = run.dynamics.rollout()
 
