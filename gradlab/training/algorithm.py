@@ -218,8 +218,13 @@ class Algorithm:
 
     @property
     def needs_model(self) -> bool:
-        rolled_out = max(self.horizons) > 0 or self.source.branching is not None
-        return rolled_out or self.target.of_model or self.critic_loss.of_model
+        return max(self.horizons) > 0 or self.critic_needs_model
+
+    @property
+    def critic_needs_model(self) -> bool:
+        """Whether it stands behind the critic: in its data, its target or its loss."""
+        branched = self.source.branching is not None
+        return branched or self.target.of_model or self.critic_loss.of_model
 
     @property
     def differentiates_model(self) -> bool:

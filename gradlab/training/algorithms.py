@@ -90,8 +90,9 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
     source = algorithm.source
     if algorithm.loss.paths and isinstance(source, Newest) and max(horizons) > 0:
         source = Newest(max(horizons) * max(1, source.steps // max(horizons)))
-    without = replace(algorithm, terms=terms, source=source, model=None)
-    return replace(without, model=algorithm.model) if without.needs_model else without
+    needed = max(horizons) > 0 or algorithm.critic_needs_model
+    model = algorithm.model if needed else None
+    return replace(algorithm, terms=terms, source=source, model=model)
 
 
 def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:

@@ -23,12 +23,17 @@ def test_a_prior_is_used_unless_a_model_is_asked_for():
 
 
 def test_an_algorithm_that_learns_its_model_does_so_unless_the_prior_is_asked_for():
-    def maac(**options):
-        return Train("maac", "double_integrator", **options)._row("double_integrator").model
+    def model(name, **options):
+        return Train(name, "double_integrator", **options)._row("double_integrator").model
 
-    assert maac() == find("maac").model and maac(model="prior") is None
-    assert maac(members=3) == replace(find("maac").model, members=3)
-    assert maac(loss="dd").loss.name == "dd"
+    assert model("maac") == find("maac").model
+    assert model("maac-no-steve", model="prior") is None
+    assert model("maac", members=3) == replace(find("maac").model, members=3)
+    assert model("maac", loss="dd").loss.name == "dd"
+    assert model("mbpo", members=3) == replace(find("mbpo").model, members=3, elites=None)
+    for options in ({"model": "prior"}, {"members": 1}):
+        with pytest.raises(InputError, match=r"maac has targets .* learn one of 2 members"):
+            model("maac", **options)
 
 
 @pytest.mark.parametrize(

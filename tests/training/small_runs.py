@@ -44,7 +44,8 @@ def task():
 
 def row(name):
     """A row of the table with small networks and few rollouts."""
-    small = replace(find(name), hidden=(8, 8), batch=16, value_rate=(1e-2, 1e-3))
+    whole = find(name)
+    small = replace(whole, hidden=(8, 8), batch=whole.batch // 16, value_rate=(1e-2, 1e-3))
     if small.source.branching is not None:
         branching = Branching(every=20, rollouts=30, last=3, end=40)
         small = replace(small, source=replace(small.source, branching=branching))
@@ -57,9 +58,11 @@ def row(name):
 def shrunk(model):
     """A model of the same kind with small networks and few steps."""
     deep = tuple(8 * width // 64 for width in model.hidden[1:])
+    members, elites = (2, None) if model.elites is None else (3, 2)
     return replace(
         MODEL, hidden=deep, activation=model.activation, loss=model.loss,
-        two_models=model.two_models, spectral=model.spectral,
+        two_models=model.two_models, spectral=model.spectral, members=members, elites=elites,
+        bootstrap=model.bootstrap,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from gradlab.data.replay import Replay
 from gradlab.errors import InputError
@@ -122,6 +123,8 @@ def test_a_run_records_realised_beside_scheduled_lengths(tmp_path):
     assert rollouts["scheduled"].values.tolist() == [1, 2, 3]
     realised = rollouts["realised"].values
     assert realised.shape == (3, 2) and (realised <= rollouts["scheduled"].values[:, None]).all()
+    stored = load_file(tmp_path / "run.resume.safetensors")["branches/added"]
+    assert int(stored) == 30 * (1 + 2 + 3)  # or the lengths would be columns alone
     assert "rollouts" not in read(train(row("sac"), task(), tmp_path / "sac.h5", **SMALL)).groups
 
 

@@ -79,7 +79,7 @@ class Drawn:
 def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, termination):
     chosen = task(ends_far_out)
     row = replace(
-        find("maac"), hidden=(8, 8), activation="tanh", batch=16, model=None,
+        find("maac-no-steve"), hidden=(8, 8), activation="tanh", batch=16, model=None,
         terms=(Term(horizon, "all"),), target=Soft(ALPHA), loss=Mixture(samples),
     )  # fmt: skip
     settings = Settings(precision="float64", warmup=64, termination=termination, seeds=2)
@@ -164,7 +164,10 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
 
 def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
     assert with_horizons(find("maac"), (5,)).terms == (Term(5, "all"),)
-    assert not replace(find("maac"), terms=(Term(0),), model=None).needs_model
+    assert with_horizons(find("maac"), (0,)).model == find("maac").model  # its critic's
+    alone = replace(find("maac-real-data"), target=Soft())
+    assert with_horizons(alone, (0,)).model is None
+    assert not with_horizons(alone, (0,)).needs_model
 
 
 def test_a_soft_gradient_is_not_measured_against_the_truth_of_plain_returns():
@@ -175,7 +178,11 @@ def test_a_soft_gradient_is_not_measured_against_the_truth_of_plain_returns():
 
 
 def test_the_row_is_listed_with_all_that_it_is():
-    for word in ("gaussian", "J_3 (all actions)", "5 paths", "soft Q", "learned model: nll"):
+    words = (
+        "gaussian", "J_3 (all actions)", "5 paths per state", "STEVE, horizons 0 to 3",
+        "95% of the batch from model rollouts", "learned model: nll",
+    )  # fmt: skip
+    for word in words:
         assert word in find("maac").summary
 
 
@@ -184,8 +191,8 @@ def test_the_row_is_listed_with_all_that_it_is():
 def test_it_learns_on_the_analytic_pendulum(tmp_path, learned):
     model = LearnedModel(members=3, hidden=(32, 32), first_steps=1000, steps=200)
     row = replace(
-        find("maac"), hidden=(64, 64), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(1e-3, 1e-4),
-        model=model if learned else None,
+        find("maac-no-steve"), hidden=(64, 64), batch=64, policy_rate=(1e-3, 1e-4),
+        value_rate=(1e-3, 1e-4), model=model if learned else None,
     )  # fmt: skip
     path = train(
         row, gradlab.tasks.inverted_pendulum(engine="analytic"), tmp_path / "run.h5", seeds=3,

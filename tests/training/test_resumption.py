@@ -1,6 +1,7 @@
 """Seeds together are seeds apart, and a run that was stopped goes on bit for bit."""
 
 import signal
+from dataclasses import replace
 
 import pytest
 import safetensors
@@ -12,6 +13,8 @@ from gradlab.storage.journal import read
 from gradlab.training import ALGORITHMS
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
+from gradlab.training.parts.sources import Replayed
+from gradlab.training.parts.targets import Soft
 from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
 # One of each kind of target, gradient and source of batches.
@@ -100,6 +103,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, whole, name, precision):
 def test_resuming_with_other_settings_shows_the_difference(finished):
     with pytest.raises(InputError, match=r"settings.agents was 4, now 5"):
         train(row("td3"), task(), finished, **(SMALL | {"agents": 5}), resume=True)
+
+
+def test_a_training_of_a_row_as_it_was_is_refused_with_the_difference(tmp_path):
+    before = replace(row("maac"), target=Soft(), source=Replayed(), updates=None)
+    path, options = tmp_path / "run.h5", SMALL | {"iterations": 4}
+    train(before, task(), path, **options)
+    with pytest.raises(InputError, match=r"source_rule was None, now 'Branched'.*now 'Steve'"):
+        train(row("maac"), task(), path, **options, resume=True)
+    train(before, task(), path, **options, resume=True)
 
 
 def test_nothing_to_resume_says_so(tmp_path):

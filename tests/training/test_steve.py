@@ -4,15 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
 from gradlab.networks.gaussian_ensemble import GaussianEnsemble
 from gradlab.systems.learned import LearnedSystem
 from gradlab.training.algorithms import find
+from gradlab.training.members import stacked
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
 from gradlab.training.parts.context import Context, Objective
+from gradlab.training.parts.critics import Q, Valuing
 from gradlab.training.parts.steve import LEAST_VARIANCE, Steve, inverse_variance_mean
 
 SEEDS, MEMBERS, CRITICS, N, H = 2, 3, 2, 4, 3
@@ -132,6 +135,22 @@ def test_a_horizon_on_which_all_agree_takes_the_weight_and_equal_spreads_share_i
     assert float(inverse_variance_mean(agreed)) == pytest.approx(5.0, rel=1e-7)
     alike = torch.stack([5 + spread, 7 + spread])[:, None, :, None, None]
     assert float(inverse_variance_mean(alike)) == pytest.approx(6.0)
+
+
+def test_every_critic_of_a_seed_has_the_entropy_at_the_seeds_own_temperature():
+    torch.manual_seed(5)
+    modules = [nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1)) for _ in range(4)]
+    network = stacked(modules, "tanh", torch.float64, "cpu")
+    alpha = torch.tensor([[0.1], [0.7]]).double()
+    valuing = Valuing(Q, CRITICS, Objective(GAMMA, temperature=alpha))
+    state, action = torch.randn(SEEDS, N, 3).double(), torch.randn(SEEDS, N, 2).double()
+    log_prob = torch.randn(SEEDS, N).double()
+    got = valuing.all(network)(state, action, log_prob)
+    for seed in range(SEEDS):
+        for c in range(CRITICS):
+            x = torch.cat([state[seed], action[seed]], dim=1)
+            wanted = modules[CRITICS * seed + c].double()(x)[:, 0] - alpha[seed] * log_prob[seed]
+            torch.testing.assert_close(got[seed, c], wanted)
 
 
 @pytest.mark.parametrize(

@@ -109,8 +109,8 @@ class Valuing:
         def values(
             state: Tensor, action: Tensor | None = None, log_prob: Tensor | None = None
         ) -> Tensor:
-            density = None if log_prob is None else log_prob[:, None]
-            return self.kind.soft(self.objective, self.every(network, state, action), density)
+            every = self.every(network, state, action).unbind(dim=1)
+            return torch.stack([self.kind.soft(self.objective, one, log_prob) for one in every], 1)
 
         return values
 
