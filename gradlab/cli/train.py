@@ -85,9 +85,9 @@ class Train:
     fit_steps: int | None = None
     """Steps of Adam in a fit. Default: 1000."""
     gradient_every: int | None = None
-    """Iterations between two measurements of the gradient against the truth; 0: never. Refused for
-    algorithms without a model, Q critic or plain return. Default: where networks are kept, if the
-    model is learned."""
+    """Iterations between two measurements of the gradient that the policy follows against the true
+    one, of the same return and at the states that the algorithm starts from; 0: never. Default:
+    never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
     gradient_starts: int = 128
     """Starts of one measurement."""
     probe_budget: float | None = None

@@ -8,6 +8,7 @@ from functools import partial
 from html import escape
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,7 +29,7 @@ GRADIENT = "Gradients and critic"
 WEIGHTS = "Weights through training: rule and measured"
 ERRORS = "Errors of the gradient and of the learned model"
 COST = "What it costs"
-TRUTH = "Against the simulator's own gradient, unrolled to convergence, at the task's starts."
+TRUTH = "Against the simulator's own gradient, unrolled to convergence"
 UPDATES = {
     "policy_norm": "norm of the policy gradient",
     "critic_norm": "norm of the critic's gradient",
@@ -119,8 +120,8 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
     drawn_panels, first = [], next(iter(runs.values()))
     horizons = sorted({int(run.gradients["horizon"][-1]) for run in runs.values() if run.gradients})
     where = f"h = {horizons[-1]}" if len(horizons) == 1 else "the longest horizon"
-    for start, whose in (("", ""), ("dynamics_", ", the model's part")) if horizons else ():
-        caption = DYNAMICS if start else TRUTH
+    for start, whose in _gradient_kinds(runs) if horizons else ():
+        caption = DYNAMICS if start else _truth(runs)
         title = f"Error of the gradient at {where}{whose}"
         if len(runs) == 1:
             batch = int(first.config["algorithm"]["batch"])
@@ -145,6 +146,20 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
         caption = "One step, mean over next state and reward, after every fit."
         drawn_panels.append(panel(f"model-{role}", ERRORS, caption, drawn))
     return drawn_panels
+
+
+def _gradient_kinds(runs: Mapping[str, Training]) -> list[tuple[str, str]]:
+    """Errors of the gradient, and of what the model makes of it where one takes part."""
+    of_model = [run.gradients["dynamics_mse"] for run in runs.values() if run.gradients]
+    through = any(np.isfinite(values).any() for values in of_model)
+    return [("", ""), ("dynamics_", ", the model's part")][: 1 + through]
+
+
+def _truth(runs: Mapping[str, Training]) -> str:
+    """At which states the truth is taken, where the runs agree."""
+    laws = {str(run.config.get("gradient_law", "the task's starts")) for run in runs.values()}
+    where = laws.pop() if len(laws) == 1 else "the states that each run starts from"
+    return f"{TRUTH}, at {where}."
 
 
 def page(run: Training, source: Source = NOWHERE, name: str = "") -> Page:

@@ -291,7 +291,7 @@ class Learner:
         first, last = row.policy_rate if name == "policy" else row.value_rate
         return first + (last - first) * done
 
-    def _context(
+    def context(
         self, iteration: int, draws: Draws, watch: Callable[[Tensor], None] | None = None
     ) -> Context:
         """What a target or a policy loss is computed from.
@@ -303,9 +303,9 @@ class Learner:
         value, target_value, target_values = self._values()
         return Context(
             objective=self.objective,
-            act=self._acting(self.policy, watch),
-            frozen=self._acting(self.policy.frozen()),
-            target_act=self._acting(self.target_policy),
+            act=self.acting(self.policy, watch),
+            frozen=self.acting(self.policy.frozen()),
+            target_act=self.acting(self.target_policy),
             noise_of=partial(self.noise_of, self.policy.frozen()),
             value=value,
             target_value=target_value,
@@ -328,7 +328,7 @@ class Learner:
         ascended = valuing.least if self.algorithm.target.least else valuing.first
         return ascended(self.critic.frozen()), valuing.least(target), valuing.all(target)
 
-    def _acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
+    def acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
         def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
             log_prob: Tensor | None = None
             if noise is None:
@@ -345,7 +345,7 @@ class Learner:
         if self.critic is None or self.trained_critic is None:
             zeros = torch.zeros(len(self.seeds), device=self.device, dtype=self.dtype)
             return zeros, zeros, zeros
-        context = self._context(iteration, self.draws)
+        context = self.context(iteration, self.draws)
         if iteration % self.algorithm.reuse == 0 or self._cached is None:
             with torch.no_grad():
                 self._cached = self.algorithm.target(context, batch)
@@ -372,7 +372,7 @@ class Learner:
     def _policy_loss(
         self, iteration: int, batch: Batch, weights: Floats, draws: Draws
     ) -> tuple[Tensor, int]:
-        context = self._context(iteration, draws, self.watch)
+        context = self.context(iteration, draws, self.watch)
         return self.algorithm.loss(context, batch, self.algorithm.terms, weights)
 
 

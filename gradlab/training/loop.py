@@ -72,14 +72,14 @@ def train(
     chosen = settings_of(row, task, settings, changes)
     row = measured(row, weights, horizon, by)
     measured_weights.check(row, task)
-    gradient_errors.check(row, chosen)
+    gradient_errors.check(row, chosen, task)
     planning.check(row, task.prior, chosen.planning)
     row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
     run = begin(row, task, chosen)
-    config = describe(row, task, chosen)
+    config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
         checkpoints.load(path, run, config)
     else:

@@ -52,6 +52,14 @@ class Network:
         """The same numbers in memory of their own, without gradients."""
         return self._mapped(lambda tensor: tensor.detach().clone())
 
+    def repeated(self, count: int) -> Network:
+        """As many copies of one member, whose tensors require gradients of their own."""
+
+        def repeat(tensor: Tensor) -> Tensor:
+            return tensor.detach().expand(count, -1, -1).clone().requires_grad_()
+
+        return self._mapped(repeat)
+
     def _mapped(self, change: Callable[[Tensor], Tensor]) -> Network:
         biases = tuple(None if bias is None else change(bias) for bias in self.layers.biases)
         weights = tuple(map(change, self.layers.weights))

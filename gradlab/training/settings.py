@@ -32,8 +32,9 @@ class Settings:
         checkpoint_every: iterations between two states from which a killed run goes on.
         keep: shares of the run after which policy, critics and sampled states are kept.
         gradient_every: iterations between two measurements of the gradient that the policy follows;
-            0: never; None: where networks are kept, if the model is learned.
-        gradient_starts: from the task's law, of one measurement.
+            0: never; None: where networks are kept, for mixtures of MPG with a learned model.
+        gradient_starts: of one measurement; from the task's law for mixtures of MPG, else states
+            that the row starts from.
         measure_every: iterations between two measurements of the weights of a mixture, where they
             are measured; measure_starts: states of each seed, replayed or visited, of each one.
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there

@@ -191,6 +191,21 @@ def all_action_gradients(
     return torch.cat([gram.path_gradients(J, costates[:horizon, rows]) for rows, J in blocks])
 
 
+def early_action_gradients(
+    linear: LinearizedPath, policy: nn.Module, count: int, horizon: int, discount: float
+) -> Tensor:
+    """Σ_{t<k} γᵗ J_θπ(s_t)ᵀ λ_t of the T-step return, θ in its first k = `count` actions, [N, P].
+
+    For k = 1 that is the gradient with θ in the first action, for k = T that with all of them.
+    """
+    costates = _costates(linear, (horizon,), discount)[0]
+    parts = [
+        gram.path_gradients(jacobian, costates[:count, rows])
+        for rows, jacobian in _jacobians(linear, policy, count)
+    ]
+    return torch.cat(parts)
+
+
 def all_action_remainder(
     linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
 ) -> tuple[Tensor, float]:

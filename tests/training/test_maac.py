@@ -18,13 +18,11 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find, with_horizons
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
-from gradlab.training.measured import gradient_errors
 from gradlab.training.members import unstacked
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.targets import OneStep, Soft
-from gradlab.training.parts.weights import FixedWeights
 from gradlab.training.settings import Settings
 
 GAMMA, ALPHA = 0.9, 0.2
@@ -168,13 +166,6 @@ def test_other_horizons_keep_the_entropy_and_the_data_alone_need_no_model():
     alone = replace(find("maac-real-data"), target=Soft())
     assert with_horizons(alone, (0,)).model is None
     assert not with_horizons(alone, (0,)).needs_model
-
-
-def test_a_soft_gradient_is_not_measured_against_the_truth_of_plain_returns():
-    terms, weights = (Term(0), Term(3, "all")), FixedWeights((0.5, 0.5))
-    assert not gradient_errors.measured(
-        replace(find("maac"), terms=terms, weights=weights), Settings(gradient_every=10)
-    )
 
 
 def test_the_row_is_listed_with_all_that_it_is():

@@ -1,33 +1,112 @@
-"""What of a training's gradient is not measured is refused, by the option and with the reason."""
+"""Measurements of the gradient that a row follows: of every row, where the simulator allows it."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import torch
 
+import gradlab
 from gradlab.errors import InputError
+from gradlab.runs.training.results import load
+from gradlab.storage.journal import read
 from gradlab.tasks import double_integrator
-from gradlab.training.algorithms import find
+from gradlab.training.algorithms import ALGORITHMS, find
 from gradlab.training.loop import train
 from gradlab.training.measured import gradient_errors
+from gradlab.training.parts.sources import Newest
 from gradlab.training.settings import Settings
+from gradlab.verdicts.training.sentences import verdict
+from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 
-REASONS = {
-    "svg": "its critic values states",
-    "svg-inf": "it has no critic",
-    "bptt": "it has no critic",
-    "maac": "a soft return",
-    "td3": "through no model",
-}
+MIXTURES = {"mpg-v1", "mpg-v2", "mpg-general"}
 
 
-@pytest.mark.parametrize(("name", "reason"), REASONS.items())
-def test_measurements_of_a_gradient_that_has_none_are_refused_in_one_line(tmp_path, name, reason):
-    with pytest.raises(InputError, match=rf"gradient_every is 5, but .* {name} .*{reason}"):
-        train(find(name), double_integrator(), tmp_path / "run.h5", gradient_every=5)
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_row_has_a_table_of_its_gradient_where_it_is_asked_for(name):
+    algorithm, settings = find(name), Settings(gradient_every=5)
+    gradient_errors.check(algorithm, settings, double_integrator())
+    assert gradient_errors.measured(algorithm, settings)
+    table = gradient_errors.table(algorithm, (0,))
+    assert tuple(table.scales["horizon"]) == gradient_errors.horizons(algorithm)
+    assert ("bias2_tail" in table.columns) == (name not in MIXTURES)
+    assert ("gradient_law" in gradient_errors.described(algorithm, settings)) == (
+        name not in MIXTURES
+    )
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_without_a_word_a_row_is_measured_only_as_it_always_was(name):
+    assert not gradient_errors.measured(find(name), Settings())
+    assert gradient_errors.described(find(name), Settings()) == {}
+
+
+def test_a_simulator_without_jacobians_is_refused_in_one_line(tmp_path):
+    world = double_integrator()
+
+    class Opaque:
+        state_dim, action_dim, noise_dim = 2, 1, 0
+        differentiable, sample_noise, step = (
+            False, world.simulator.sample_noise, world.simulator.step,
+        )  # fmt: skip
+
+        def linearize(self, state, action, noise=None):
+            raise NotImplementedError("a closed program")
+
+    closed = replace(world, simulator=Opaque())
+    with pytest.raises(InputError, match=r"gradient_every is 5, but .*no Jacobians.*closed"):
+        train(find("td3"), closed, tmp_path / "run.h5", gradient_every=5)
     assert not list(tmp_path.iterdir())
-    for never in (0, None):
-        gradient_errors.check(find(name), Settings(gradient_every=never))
-    assert gradient_errors.horizons(find(name)) == ()
 
 
-def test_the_mixture_of_mpg_is_measured():
-    gradient_errors.check(find("mpg-v2"), Settings(gradient_every=5))
-    assert 0 in gradient_errors.horizons(find("mpg-v2"))
+def test_windows_of_too_few_agents_are_refused_in_one_line(tmp_path):
+    options = dict(gradient_every=5, agents=3)
+    with pytest.raises(InputError, match=r"svg-inf is measured on its newest paths.*agents=4"):
+        train(find("svg-inf"), double_integrator(), tmp_path / "run.h5", **options)
+    assert not list(tmp_path.iterdir())
+
+
+MEASURED = SMALL | {"iterations": 40, "gradient_every": 20, "gradient_starts": 8}
+
+
+class Stop(Exception):
+    pass
+
+
+def endless():
+    """The world of the small runs, in which no episode ends before its last step."""
+    world = task()
+    simulator = gradlab.systems.from_function(
+        lambda s, a, xi: (0.5 * s + 0.1 * a[:, :1] + 0.1 * xi, -(s**2).sum(1)),
+        state_dim=3, action_dim=2, noise_dim=3,
+    )  # fmt: skip
+    return replace(world, simulator=simulator, prior=simulator)
+
+
+@pytest.mark.parametrize("name", ["maac", "svg-inf"])
+def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, name):
+    algorithm, world = row(name), endless()
+    if algorithm.source.steps:
+        algorithm = replace(algorithm, source=Newest(4))
+
+    def stop(stage, done, total):
+        if stage == "training" and done >= 30:
+            raise Stop
+
+    whole = train(algorithm, world, tmp_path / "a.h5", **MEASURED)
+    plain = train(algorithm, world, tmp_path / "b.h5", **MEASURED | {"gradient_every": 0})
+    with pytest.raises(Stop):
+        train(algorithm, world, tmp_path / "c.h5", **MEASURED, progress=stop)
+    cut = train(algorithm, world, tmp_path / "c.h5", **MEASURED, resume=True)
+    assert torch.equal(numbers(whole), numbers(plain))
+    same_tables(whole, plain)
+    first, second = (read(path).groups["gradients"] for path in (whole, cut))
+    assert first["iteration"].values.tolist() == [20, 40]
+    for column in (name for name in first if name != "seconds"):
+        np.testing.assert_array_equal(first[column].values, second[column].values, column)
+    assert np.isfinite(first["bias2"].values).all() and (first["seconds"].values > 0).all()
+    [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
+    told = {each.about for each in verdict(load(whole))}
+    assert {"gradient", "gradient cost"} <= told
+    law = "replayed states" if name == "maac" else "newest paths"
+    assert law in sentence.text and "starts of the task" not in sentence.text

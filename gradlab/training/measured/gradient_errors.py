@@ -8,6 +8,8 @@ Bias², variance per start, MSE of a batch and cosine at every horizon of the mi
 action carries θ, in float64. Starts are drawn from the task's law, the same ones in every
 measurement of every run, so that runs are paired and a policy is not measured at
 states where it has failed. Draws are apart from training's.
+
+Every other row has its own loss measured, at the states that it starts from (`row_errors`).
 """
 
 from __future__ import annotations
@@ -19,67 +21,88 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
-from gradlab.statistics.intervals import interval
-from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates
+from gradlab.statistics.moments import Estimate
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
-from gradlab.training.algorithms import Algorithm
+from gradlab.tasks import Task
+from gradlab.training.algorithms import MIXTURE, Algorithm
+from gradlab.training.measured import row_errors, row_starts
+from gradlab.training.measured.row_errors import DYNAMICS, ENDS, QUANTITIES
 from gradlab.training.parts.critics import Q
-from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
-
-QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
-ENDS = ("", "_low", "_high")
-DYNAMICS = "dynamics_"
 
 
 def measured(algorithm: Algorithm, settings: Settings) -> bool:
     """Whether a run measures gradients."""
-    if _unmeasured(algorithm):
-        return False
     if settings.gradient_every is None:
-        return algorithm.model is not None
+        return _is_mixture(algorithm) and algorithm.model is not None
     return settings.gradient_every > 0
 
 
-def check(algorithm: Algorithm, settings: Settings) -> None:
-    """Raises InputError where measurements are wanted of an algorithm that has none."""
-    why = _unmeasured(algorithm)
-    if settings.gradient_every and why:
+def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
+    """Raises InputError where measurements are wanted of a run that has none."""
+    if not settings.gradient_every:
+        return
+    wanted = f"gradient_every is {settings.gradient_every}, but"
+    leave = "leave it out, or set it to 0"
+    error = without_jacobians(task)
+    if error is not None:
         raise InputError(
-            f"gradient_every is {settings.gradient_every}, but the gradient that "
-            f"{algorithm.name} follows is not measured: {why}; leave it out, or set it to 0"
+            f"{wanted} the simulator of {task.name} gives no Jacobians, and so no true gradient "
+            f"to measure against ({error}): {leave}"
+        ) from error
+    paths = algorithm.source.steps // max(algorithm.horizons[0], 1)
+    if algorithm.loss.paths and paths * settings.agents < row_starts.FEWEST:
+        raise InputError(
+            f"{wanted} {algorithm.name} is measured on its newest paths, which are {paths} of each "
+            f"of the {settings.agents} agents: take agents={row_starts.FEWEST} or more, or {leave}"
         )
+
+
+def without_jacobians(task: Task) -> Exception | None:
+    """What stands in the way of the simulator's Jacobians, and so of true gradients."""
+    simulator, starts = task.simulator, task.starts(2, stream(0, "probe")).double()
+    action = starts.new_zeros(2, simulator.action_dim)
+    noise = starts.new_zeros(2, simulator.noise_dim)
+    try:
+        simulator.linearize(starts, action, noise)
+    except (AttributeError, NotImplementedError, RuntimeError, InputError) as error:
+        return error
+    return None
+
+
+def described(algorithm: Algorithm, settings: Settings) -> dict[str, str]:
+    """What the configuration of a run adds: at which states it is measured, where they are not the
+    task's starts."""
+    if not measured(algorithm, settings) or _is_mixture(algorithm):
+        return {}
+    return {"gradient_law": row_starts.law(algorithm)}
 
 
 def horizons(algorithm: Algorithm) -> tuple[int, ...]:
     """Those whose gradient is measured."""
-    if _unmeasured(algorithm):
-        return ()
-    return tuple(term.horizon for term in algorithm.terms if not term.way.every)
+    if _is_mixture(algorithm):
+        return tuple(term.horizon for term in algorithm.terms if not term.way.every)
+    return tuple(term.horizon for term in row_starts.measured_terms(algorithm))
 
 
-def _unmeasured(algorithm: Algorithm) -> str:
-    """Why no gradient of an algorithm is measured; "" where one is."""
-    if algorithm.critics == 0:
-        return "it has no critic, which a gradient after some steps ends in"
-    if algorithm.target.kind != Q:
-        return "its critic values states, and the gradients that are measured end in Q(s, a)"
-    if algorithm.target.soft:
-        return "it is one of a soft return, whose truth would be another"
-    if not algorithm.needs_model:
-        return "it goes through no model"
-    if all(term.way.every for term in algorithm.terms):
-        return "θ is in all of its actions, and truths are unrolled for the first one"
-    return ""
+def _is_mixture(algorithm: Algorithm) -> bool:
+    """Is it a mixture through a model with θ in the first action, which ends in Q(s, a)?"""
+    plain = algorithm.loss == MIXTURE and not algorithm.target.soft
+    valued = algorithm.critics > 0 and algorithm.target.kind == Q
+    through = any(term.horizon > 0 and not term.way.every for term in algorithm.terms)
+    return plain and valued and through
 
 
 def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
+    if not _is_mixture(algorithm):
+        return row_errors.table(algorithm, seeds)
     dims = ("seed", "horizon")
     columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
     names = [f"{column}{end}" for column in columns for end in ENDS]
@@ -92,6 +115,8 @@ def due(run: Run) -> bool:
     settings, k = run.settings, run.iteration
     if not measured(run.algorithm, settings) or (run.dynamics and not run.dynamics.fitted):
         return False
+    if not run.replay.added and not _is_mixture(run.algorithm):
+        return False
     if settings.gradient_every is None:
         return k in settings.kept
     return k % settings.gradient_every == 0 or k == settings.iterations
@@ -99,6 +124,8 @@ def due(run: Run) -> bool:
 
 def row(run: Run) -> dict[str, Any]:
     """One row of the table; NaN for a seed that left the finite numbers."""
+    if not _is_mixture(run.algorithm):
+        return row_errors.row(run)
     chosen, finite = horizons(run.algorithm), run.learner.finite()
     columns: dict[str, Any] = {}
     for seed in np.flatnonzero(finite):
@@ -123,8 +150,8 @@ def _of_seed(run: Run, seed: int, chosen: tuple[int, ...]) -> dict[str, list[flo
         dynamics = _against_simulator(run, model, replace(tail, horizon=h), truth)
         for name in QUANTITIES:
             intervals = {
-                name: _ends(name, profile.estimate("model", name, h)),
-                f"{DYNAMICS}{name}": _ends(name, dynamics[name]),
+                name: row_errors.ends(name, profile.estimate("model", name, h)),
+                f"{DYNAMICS}{name}": row_errors.ends(name, dynamics[name]),
             }
             for column, ends in intervals.items():
                 for end, number in zip(ENDS, ends, strict=True):
@@ -143,23 +170,7 @@ def _against_simulator(
         .numpy()
         for system in (model, run.task.simulator)
     )
-    size = np.ones(len(G))
-    moments = Moments(
-        size, (G * G).sum(axis=1), _products(G, G), _products(T, T), _products(G - T, G - T),
-        _products(G, T),
-    )  # fmt: skip
-    return estimates(moments, run.algorithm.batch)
-
-
-def _products(X: Floats, Z: Floats) -> PairSums:
-    """Of samples as groups of one, [N, P]."""
-    return PairSums((X * Z).sum(axis=1), X @ Z.sum(axis=0), Z @ X.sum(axis=0))
-
-
-def _ends(name: str, estimate: Estimate) -> tuple[float, float, float]:
-    """Value, low and high."""
-    bounds = interval(name, estimate)
-    return estimate.value, bounds.low, bounds.high
+    return row_errors.moments_of(G, T, run.algorithm.batch)
 
 
 def critic_of(run: Run, seed: int) -> nn.Module:

@@ -26,12 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, SWITCHED
 from gradlab.statistics.switching import errors, propose_horizon, propose_weights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.measured import gradient_errors
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
@@ -49,12 +49,8 @@ def check(algorithm: Algorithm, task: Task) -> None:
     """
     if not isinstance(algorithm.weights, MeasuredWeights):
         return
-    simulator, starts = task.simulator, task.starts(2, stream(0, "probe")).double()
-    action = starts.new_zeros(2, simulator.action_dim)
-    noise = starts.new_zeros(2, simulator.noise_dim)
-    try:
-        simulator.linearize(starts, action, noise)
-    except (AttributeError, NotImplementedError, RuntimeError, InputError) as error:
+    error = gradient_errors.without_jacobians(task)
+    if error is not None:
         raise InputError(
             f"{algorithm.weights.follow} is 'measured', but the simulator of {task.name} gives no "
             f"Jacobians, and so no true gradient to measure against ({error}): take 'rule'"

@@ -13,8 +13,8 @@ those of `systems.two_models`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from gradlab.data.replay import Batch
 from gradlab.networks.gaussian_ensemble import Numbers, Prediction, predict
 from gradlab.systems.function import AliveFunction, survivors
 from gradlab.systems.system import Transition
+
+# Numbers that every member has of its own, beside its layers.
+MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
 
 
 class Model(Protocol):
@@ -47,6 +50,7 @@ class SeedModels:
     numbers: Numbers
     seeds: int
     alive: AliveFunction | None = None
+    deals: ClassVar[int] = 1
 
     @property
     def noise_dim(self) -> int:
@@ -95,6 +99,7 @@ class SeedTwoModels:
 
     prediction: SeedModels
     gradient: SeedModels
+    deals: ClassVar[int] = 2
 
     @property
     def noise_dim(self) -> int:
@@ -145,12 +150,56 @@ def slope_along(
         action: equal to the batch's, with a gradient; noise: deals the members of ensembles, and is
             not drawn from otherwise.
     """
-    mean = None
-    if noise is not None and isinstance(model, SeedModels | SeedTwoModels):
-        outputs = batch.state.shape[2] + 1
-        mean = torch.cat([torch.zeros_like(noise[..., :outputs]), noise[..., outputs:]], dim=2)
-    after, reward, _ = model_step(model, batch.state, action, mean)
+    after, reward, _ = model_step(model, batch.state, action, at_mean(model, noise))
     return batch.next_state + after - after.detach(), batch.reward + reward - reward.detach()
+
+
+def of_seed(model: Model | None, member: int, seeds: int) -> Model | None:
+    """The ensembles that one of the seeds has learned; a prior is everybody's."""
+    if isinstance(model, SeedTwoModels):
+        parts = [of_seed(getattr(model, field.name), member, seeds) for field in fields(model)]
+        return SeedTwoModels(*parts)  # type: ignore[arg-type]
+    if not isinstance(model, SeedModels):
+        return model
+    numbers, count = model.numbers, model.numbers.low.shape[0] // seeds
+    kept = torch.arange(member * count, (member + 1) * count).tolist()
+    changed = {name: getattr(numbers, name)[kept] for name in MEMBERS}
+    numbers = replace(numbers, layers=numbers.layers.of(kept), **changed)
+    return replace(model, numbers=numbers, seeds=1)
+
+
+def in_dtype(model: Model, like: Tensor) -> Model:
+    """Ensembles in the dtype and on the device of `like`; a system follows its inputs."""
+    if isinstance(model, SeedTwoModels):
+        parts = [in_dtype(getattr(model, field.name), like) for field in fields(model)]
+        return SeedTwoModels(*parts)  # type: ignore[arg-type]
+    if not isinstance(model, SeedModels):
+        return model
+    changed = {name: getattr(model.numbers, name).to(like) for name in (*MEMBERS, "residual")}
+    numbers = replace(model.numbers, layers=model.numbers.layers.like(like), **changed)
+    return replace(model, numbers=numbers)
+
+
+def deals(model: Model) -> int:
+    """How many of the last columns of a model's noise deal its members to the rows."""
+    return getattr(model, "deals", 0)
+
+
+def at_mean(model: Model, noise: Tensor | None) -> Tensor | None:
+    """The noise at which a model is at its mean, its members dealt to the rows as by `noise`."""
+    return (
+        None
+        if noise is None
+        else dealing_alone(model, noise[..., noise.shape[-1] - deals(model) :])
+    )
+
+
+def dealing_alone(model: Model, columns: Tensor) -> Tensor | None:
+    """The noise at which a model is at its mean, its members dealt by these columns."""
+    if columns.shape[-1] == 0:
+        return None
+    width = model.noise_dim - columns.shape[-1]
+    return torch.cat([columns.new_zeros(*columns.shape[:-1], width), columns], dim=-1)
 
 
 def dealt(numbers: Numbers, seeds: int, x: Tensor, rank: Tensor) -> Prediction:

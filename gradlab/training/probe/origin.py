@@ -9,21 +9,17 @@ it, so that it comes to the same end up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import final
-
-import torch
-from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.probe.origin import Finder
+from gradlab.training.alone import alone
 from gradlab.training.learner import Learner, Update
-from gradlab.training.models.seed_models import Model, SeedModels, SeedTwoModels
+from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.state import Run
 
 ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
-MEMBERS = ("input_mean", "input_std", "target_mean", "target_std", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -59,7 +55,7 @@ class Origins:
         last = self._lost_in(member)
         if last is None:
             return ""
-        single, finder = self._alone(member), Finder()
+        single, finder = alone(self.run.learner, member, self._state), Finder()
         for made in self._since[:last]:
             self._update(single, member, made)
         with finder:
@@ -69,7 +65,7 @@ class Origins:
 
     def _lost_in(self, member: int) -> int | None:
         """The place of the first update that is not finite."""
-        single = self._alone(member)
+        single = alone(self.run.learner, member, self._state)
         for k, made in enumerate(self._since):
             update = self._update(single, member, made)
             numbers = (
@@ -81,37 +77,5 @@ class Origins:
 
     def _update(self, single: Learner, member: int, made: _Made) -> Update:
         own = {name: v[member : member + 1] for name, v in made.batch.tensors.items()}
-        single.model = _of_seed(made.model, member, len(self.run.learner.seeds))
+        single.model = of_seed(made.model, member, len(self.run.learner.seeds))
         return single.update(made.iteration, Batch(**own))
-
-    def _alone(self, member: int) -> Learner:
-        """A learner of this seed as it was."""
-        learner = self.run.learner
-        settings = replace(learner.settings, seeds=1, first_seed=learner.seeds[member])
-        single = Learner(learner.algorithm, learner.task, settings)
-        single.load(_sliced(self._state, member, learner.algorithm.critics))
-        single.in_force = learner.in_force[[member]]
-        return single
-
-
-def _sliced(state: Mapping[str, Tensor], member: int, critics: int) -> dict[str, Tensor]:
-    """Of one seed, whose critics are side by side."""
-    found = {}
-    for name, value in state.items():
-        each = critics if name.startswith(("critic", "target_critic")) else 1
-        found[name] = value[member * each : (member + 1) * each] if value.ndim else value
-    return found
-
-
-def _of_seed(model: Model | None, member: int, seeds: int) -> Model | None:
-    """The ensembles that one seed has learned; a prior is everybody's."""
-    if isinstance(model, SeedTwoModels):
-        parts = [_of_seed(getattr(model, each.name), member, seeds) for each in fields(model)]
-        return SeedTwoModels(*parts)  # type: ignore[arg-type]
-    if not isinstance(model, SeedModels):
-        return model
-    numbers, count = model.numbers, model.numbers.low.shape[0] // seeds
-    kept = torch.arange(member * count, (member + 1) * count).tolist()
-    changed = {name: getattr(numbers, name)[kept] for name in MEMBERS}
-    own = replace(numbers, layers=numbers.layers.of(kept), **changed)
-    return replace(model, numbers=own, seeds=1)

@@ -9,6 +9,7 @@ from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.training.measured_weights import measured
 from gradlab.verdicts.training.probe import probed
+from gradlab.verdicts.training.row_gradient import row_gradient, sample_of
 from gradlab.wording import percent, span, two
 
 
@@ -25,6 +26,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *_goals(run, name),
         *measured(run, name),
         *_gradient(run, name),
+        *row_gradient(run, name),
         *_model(run, name),
         *probed(run, name),
         *events,
@@ -92,7 +94,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
             "gradient",
             bool(error < 1),
             f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
-            f"({spread}; N = {run.config['settings']['gradient_starts']} starts of the task, "
+            f"({spread}; {sample_of(run)}, "
             f"batches of {run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of "
             f"it squared bias{cosine}.",
         )

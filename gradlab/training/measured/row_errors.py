@@ -1,0 +1,239 @@
+"""Errors of the gradient that a row's policy follows, at the states that the row starts from.
+
+    G    the row's own loss, start by start                                      (`row_gradients`)
+    S    the same with the simulator in the model's place: same horizon, critic and noise of actions
+    M    the same with the simulator's states and the model's Jacobians
+    T    the simulator's own, of the same return — soft where the row's is, at the row's temperature
+         — with θ in the same actions, unrolled to convergence            (`truth.early_actions`)
+
+    relative_mse, …           G against T
+    dynamics_relative_mse, …  G against S: the model's doing alone
+    bias2_states, …           b·E(G − M), b·E(M − S), b·E(S − T) with b = E(G − T): parts of |b|²
+                              that the model's states, its Jacobians and the tail (the critic, or
+                              what is cut off where there is none) make; they sum to it, and may be
+                              negative
+
+Beside the horizon of the row shorter ones are measured, so that the range in which it is usable is
+seen; 0 is its critic alone. Everything is in float64, with draws apart from training's.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.data.noise import child
+from gradlab.data.replay import Batch
+from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.starts import as_starts
+from gradlab.networks.entropy import WithLogProb
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.intervals import interval
+from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
+from gradlab.storage.journal_tables import Column, Table
+from gradlab.systems.entropy import Entropic
+from gradlab.training.algorithms import Algorithm
+from gradlab.training.alone import alone
+from gradlab.training.draws import Draws
+from gradlab.training.learner import Learner
+from gradlab.training.measured import row_starts
+from gradlab.training.measured.columns import STATUSES
+from gradlab.training.measured.row_gradients import (
+    StartGradients,
+    in_trained_weights,
+    start_gradients,
+)
+from gradlab.training.measured.row_starts import FEWEST, USE, carrying, measured_terms, rows_of
+from gradlab.training.members import unstacked
+from gradlab.training.models.seed_models import Model, deals, in_dtype, of_seed
+from gradlab.training.models.true_states import TrueStates, TrueSteps
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.weights import Floats
+from gradlab.training.state import Run
+from gradlab.truth.early_actions import EarlyTruth, early_truth
+
+QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
+PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
+ENDS = ("", "_low", "_high")
+DYNAMICS = "dynamics_"
+CHECKED = 10  # measurements to two whose truth is compared with finite differences
+
+
+def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
+    dims = ("seed", "horizon")
+    columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
+    names = [f"{column}{end}" for column in (*columns, *PARTS) for end in ENDS]
+    schema = {name: Column(dims) for name in names}
+    schema |= {
+        "truth": Column(("seed",), f"number in {', '.join(STATUSES)}"),
+        "truth_steps": Column(("seed",), "simulator steps of the true return"),
+        "starts": Column(("seed",), "that were measured"),
+        "seconds": Column(unit="s, all seeds"),
+    }
+    horizons = tuple(term.horizon for term in measured_terms(algorithm))
+    return Table("iteration", schema, {"seed": seeds, "horizon": horizons})
+
+
+def row(run: Run) -> dict[str, Any]:
+    """One row of the table; NaN for a seed that left the finite numbers."""
+    begun, terms = time.monotonic(), measured_terms(run.algorithm)
+    finite, columns = run.learner.finite(), dict[str, Any]()
+    batches = row_starts.batches(run)
+    for seed in np.flatnonzero(finite):
+        for name, value in _of_seed(run, int(seed), batches, terms).items():
+            empty = np.full((len(finite), *np.shape(value)), np.nan)
+            columns.setdefault(name, empty)[seed] = value
+    return columns | {"iteration": run.iteration, "seconds": time.monotonic() - begun}
+
+
+def _of_seed(run: Run, seed: int, batches: Batch, terms: Sequence[Term]) -> dict[str, Any]:
+    """Column → its values at each horizon, or its value."""
+    single = alone(run.learner, seed, precision="float64", device="cpu")
+    like = torch.zeros((), dtype=torch.float64)
+    batch, count = rows_of(run, seed, batches, like)
+    if count < FEWEST:
+        return {"starts": count}
+    model = of_seed(run.learner.model, seed, len(run.learner.seeds))
+    measuring = _Measuring(run, single, batch, None if model is None else in_dtype(model, like))
+    return measuring.columns(terms) | {"starts": count}
+
+
+@dataclass(frozen=True, eq=False)
+class _Measuring:
+    """One seed's gradients and their truth."""
+
+    run: Run
+    single: Learner
+    batch: Batch
+    model: Model | None
+
+    def columns(self, terms: Sequence[Term]) -> dict[str, Any]:
+        counts = [carrying(self.run.algorithm, term) for term in terms]
+        truth: EarlyTruth | None = None
+        columns: dict[str, list[float]] = {}
+        for term, count in zip(terms, counts, strict=True):
+            followed = self._gradients(term, self.model)
+            if truth is None:
+                truth = self._truth(followed.states, counts)
+            T = None if truth is None else truth.gradients(count)
+            T = None if T is None else in_trained_weights(self.single, T)
+            for name, ends in self._errors(term, followed.gradients, T).items():
+                for end, number in zip(ENDS, ends, strict=True):
+                    columns.setdefault(f"{name}{end}", []).append(number)
+        if truth is None:
+            return {**columns, "truth": 0.0, "truth_steps": 0.0}
+        return {
+            **columns,
+            "truth": float(STATUSES.index(truth.status)),
+            "truth_steps": float(truth.horizon),
+        }
+
+    def _gradients(self, term: Term, model: Model | None) -> StartGradients:
+        k, learner = self.run.iteration, self.single
+        draws = Draws(learner.seeds, learner.dtype, learner.device, USE, block=1)
+        batch = self.batch
+        if self.run.algorithm.loss.paths:
+            rows = batch.state.shape[1] // self.run.algorithm.horizons[0] * term.horizon
+            batch = Batch(**{name: values[:, :rows] for name, values in batch.tensors.items()})
+        starts = start_gradients(learner, batch, term, model, draws, k)
+        return replace(starts, gradients=in_trained_weights(learner, starts.gradients))
+
+    def _truth(self, states: Tensor, counts: Sequence[int]) -> EarlyTruth | None:
+        run, k = self.run, self.run.iteration
+        number = k // (run.settings.gradient_every or max(k, 1))
+        try:
+            return early_truth(self._setting(states), counts, check=number % CHECKED < 2)
+        except InputError:  # states that are not finite
+            return None
+
+    def _setting(self, states: Tensor) -> Setting:
+        run, single = self.run, self.single
+        policy = unstacked(single.policy, 0, copy.deepcopy(single.policy_module).double())
+        simulator, alpha = run.task.simulator, self._temperature()
+        if alpha:
+            simulator, policy = Entropic(simulator, alpha), WithLogProb(policy)
+        seed = child(self.single.seeds[0], f"{USE} {run.iteration}")
+        return Setting(
+            simulator, policy, as_starts(states, run.task.simulator.state_dim),
+            run.task.discount, 0, run.settings.termination, seed,
+        )  # fmt: skip
+
+    def _temperature(self) -> float:
+        """In the task's own rewards per nat."""
+        return self.single.temperature_of(0) / self.run.settings.reward_scale
+
+    def _errors(self, term: Term, G: Tensor, T: Tensor | None) -> dict[str, _Interval]:
+        own, true = _array(G), None if T is None else _array(T)
+        found = dict(_quantities(own, true, self.run.algorithm.batch))
+        rolled = term.horizon > 0 and self.model is not None
+        if not rolled:
+            nothing = (0.0, 0.0, 0.0)
+            found |= dict.fromkeys(PARTS[:2], nothing) | {PARTS[2]: found["bias2"]}
+            return found | {f"{DYNAMICS}{name}": NOTHING for name in QUANTITIES}
+        assert self.model is not None
+        simulator = self.run.task.simulator
+        S = _array(self._gradients(term, TrueSteps(simulator, deals(self.model))).gradients)
+        M = _array(self._gradients(term, TrueStates(simulator, self.model)).gradients)
+        dynamics = _quantities(own, S, self.run.algorithm.batch)
+        found |= {f"{DYNAMICS}{name}": ends for name, ends in dynamics}
+        return found | dict(_parts(own, M, S, true))
+
+
+_Interval = tuple[float, float, float]
+NOTHING: _Interval = (np.nan, np.nan, np.nan)
+
+
+def _quantities(G: Floats, T: Floats | None, batch: int) -> Iterator[tuple[str, _Interval]]:
+    finite = np.isfinite(G).all() and (T is None or np.isfinite(T).all())
+    with np.errstate(over="ignore", invalid="ignore"):
+        known = moments_of(G, T, batch) if finite else {}
+    for name in QUANTITIES:
+        estimate = known.get(name)
+        yield name, NOTHING if estimate is None else ends(name, estimate)
+
+
+def moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate]:
+    """Estimates of gradients G against T, [N, P] each, from the same independent starts."""
+    moments = Moments(np.ones(len(G)), (G * G).sum(axis=1), _products(G, G))
+    if T is not None:
+        moments = replace(
+            moments, truth=_products(T, T), difference=_products(G - T, G - T),
+            cross=_products(G, T),
+        )  # fmt: skip
+    return estimates(moments, batch)
+
+
+def _parts(G: Floats, M: Floats, S: Floats, T: Floats | None) -> Iterator[tuple[str, _Interval]]:
+    """What states, Jacobians and tail make of the squared bias."""
+    if T is None or not all(np.isfinite(X).all() for X in (G, M, S, T)):
+        yield from dict.fromkeys(PARTS, NOTHING).items()
+        return
+    size = np.ones(len(G))
+    for name, part in zip(PARTS, (G - M, M - S, S - T), strict=True):
+        product = pair_mean(_products(G - T, part), size)
+        zero = Estimate(0.0, np.zeros_like(product.left_out))
+        bounds = difference(product, zero)
+        yield name, (product.value, bounds.low, bounds.high)
+
+
+def _products(X: Floats, Z: Floats) -> PairSums:
+    """Of samples as groups of one, [N, P]."""
+    return PairSums((X * Z).sum(axis=1), X @ Z.sum(axis=0), Z @ X.sum(axis=0))
+
+
+def ends(name: str, estimate: Estimate) -> _Interval:
+    """Value, low and high."""
+    bounds = interval(name, estimate)
+    return estimate.value, bounds.low, bounds.high
+
+
+def _array(x: Tensor) -> Floats:
+    return np.asarray(x.detach().numpy(), dtype=np.float64)
