@@ -108,5 +108,5 @@ def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, 
     [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
     told = {each.about for each in verdict(load(whole))}
     assert {"gradient", "gradient cost"} <= told
-    law = "replayed states" if name == "maac" else "newest paths"
+    law = "states of its batches" if name == "maac" else "newest paths"
     assert law in sentence.text and "starts of the task" not in sentence.text

@@ -51,7 +51,9 @@ def law(algorithm: Algorithm) -> str:
     name = algorithm.loss.name
     if "starts" in name:
         return "states that it begins with: " + name.split(",")[0].removeprefix("from ")
-    return "states of its batches" if algorithm.source.branching else "replayed states"
+    if algorithm.source.branching is not None:
+        return f"states of its batches ({algorithm.source.name})"
+    return "replayed states"
 
 
 def batches(run: Run) -> Batch:
