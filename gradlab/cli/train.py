@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from gradlab.cli import arguments
 from gradlab.cli.arguments import Document
 from gradlab.cli.terminal.answer import of_run
-from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.progress_bars import bars, standard_error
 from gradlab.cli.terminal.signals import undisturbed
 from gradlab.errors import InputError
 
@@ -161,6 +161,7 @@ class Train:
                 by=self.by,
                 command=command,
                 progress=progress,
+                note=lambda line: standard_error(f"gradlab: note: {line}"),
                 **changes,
             )
         return of_run(run, page=not self.no_report)

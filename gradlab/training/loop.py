@@ -19,7 +19,7 @@ from gradlab.progress import Progress, silent
 from gradlab.storage.journal import Journal
 from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
-from gradlab.training import checkpoints, planning
+from gradlab.training import checkpoints, memory, planning
 from gradlab.training.algorithms import Algorithm, find, measured
 from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.measured import gradient_errors
@@ -46,6 +46,7 @@ def train(
     overwrite: bool = False,
     command: str = "",
     progress: Progress = silent,
+    note: memory.Note = memory.nowhere,
     **changes: object,
 ) -> Path:
     """Train `settings.seeds` policies side by side; returns the path of the run file.
@@ -60,11 +61,12 @@ def train(
         by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
             the larger gain of return by a step along it, at visited states.
         resume: go on with the run at `output`; overwrite: replace it.
+        note: is given a line about the memory that rollouts of the policy will take.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
-        InputError: an unknown algorithm or setting, a model that is missing, or a run that cannot
-            be resumed, with the difference.
+        InputError: an unknown algorithm or setting, a model that is missing, rollouts beyond the
+            machine's memory, or a run that cannot be resumed, with the difference.
         Diverged: every seed diverged; the last good networks of each are kept.
         KeyboardInterrupt: after Ctrl-C, once the present iteration is done and its state is saved.
     """
@@ -79,6 +81,7 @@ def train(
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
     run = begin(row, task, chosen)
+    memory.check(run, note)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
         checkpoints.load(path, run, config)

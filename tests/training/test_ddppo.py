@@ -20,6 +20,7 @@ from gradlab.training.members import unstacked
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.branches import Branches
 from gradlab.training.parts.sources import Branched, Stores, TwoStores
+from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings
 from tests.training.small_runs import push, row, task
 from tests.training.test_branches import DRAWS, forward, model, replayed
@@ -57,7 +58,9 @@ def test_critics_see_rows_of_both_stores_and_policies_begin_in_replayed_states_a
 def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slopes_of_another():
     world, errs = task().simulator, from_function(other, state_dim=3, action_dim=2, noise_dim=3)
     chosen = replace(task(), prior=TwoModels(world, errs))
-    small = replace(row("ddppo"), model=None, source=find("sac").source, activation="tanh")
+    small = replace(
+        row("ddppo"), model=None, source=find("sac").source, activation="tanh", target=Soft(0.2)
+    )
     learner = Learner(small, chosen, Settings(precision="float64", seeds=2, termination="ignore"))
     state = torch.randn(2, 16, 3, dtype=torch.float64)
     policies = [learner.policy_of(seed).double() for seed in range(2)]
@@ -76,7 +79,7 @@ def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slop
             for k in range(2)
         ]
         tail = gradlab.Tail(3, Least(critics), learner.task.discount)
-        estimator = gradlab.Estimator(world, errs, "all", tail, entropy=small.target.temperature)
+        estimator = gradlab.Estimator(world, errs, "all", tail, entropy=0.2)
         wanted = estimator.mean_gradient(policy, state[seed], seed=7)
         parts = [
             part

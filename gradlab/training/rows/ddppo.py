@@ -2,9 +2,9 @@
 
 G1 = G2 = 10 updates of policy and critic for each environment step (table 1) are 10 iterations for
 each transition, interval / agents, with neither delay nor reuse. The models are fitted again and
-rolled out after 250 environment steps, which are 2500 iterations; rollouts take 5 of 7 members. As
-in `mbpo` and `maac`: members of two layers, rollouts of k = 1 (k grows on Hopper and Humanoid:
-`Branching(first, last)`), a fixed temperature.
+rolled out after 250 environment steps, which are 2500 iterations; rollouts take 5 of 7 members. The
+temperature holds the policy's entropy (eq. 13). As in `mbpo` and `maac`: members of two layers, and
+rollouts of k = 1 (k grows on Hopper and Humanoid: `Branching(first, last)`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gradlab.training.models.model_choice import LIKELIHOOD, LOSSES, LearnedMode
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import TwoStores
 from gradlab.training.parts.targets import Soft
+from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.weights import FixedWeights
 
 ONE_MODEL = LearnedModel(loss=LOSSES["dd"], members=7, elites=5, every=2500)
@@ -27,7 +28,7 @@ DDPPO = Algorithm(
     "ddppo",
     (Term(3, "all"),),
     FixedWeights(),
-    Soft(),
+    Soft(Automatic()),
     policy="gaussian",
     model=replace(ONE_MODEL, two_models=True),
     source=TwoStores(Branching(every=2500)),
