@@ -12,6 +12,11 @@ norms hardly tells Student's t with 4.5 degrees of freedom from a Gaussian). The
     power     m with E[r²ᵐ | rare] / E r²ᵐ as it was measured of |G|
     k         2 m k_r, k_r the generalised Pareto shape of r: that of |G|² (`statistics.pareto`)
 
+States that were given have no law to draw from, and of visited ones as starts of their own (the
+matched truth at visited states) a pool would be 65,536 trajectories: there the check is not made.
+The largest share of one sample in a mean square stands in its place. It is of the sample, and so
+shows neither what the sample lacks nor, alone, that anything is lacking: it flags nothing.
+
 Starts whose own k_r is so small that no power below the largest tried makes a tail of it that is
 flagged need no gradients: Gaussian, uniform and all bounded ones.
 
@@ -37,7 +42,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.moments.squared_norms import mean_squares
 from gradlab.measurement.problem import Problem
-from gradlab.runs.check_results import RARE, CheckResult
+from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
 from gradlab.statistics.pareto import tail_shape
@@ -76,9 +81,12 @@ class Stratum:
 
 
 def rare_starts(posed: Problem, truth: Truth, measured: Measured) -> tuple[CheckResult, ...]:
-    """The check; none where the law of what was measured is not that of the starts, or has one."""
-    if not posed.drawn or not (posed.objective or posed.law == "start"):
-        return ()
+    """The check, or what stands in its place; none where every start is the same."""
+    if not posed.drawn:
+        return (_undrawn("they were given, so that no others can be drawn", measured),)
+    if not (posed.objective or posed.law == "start"):
+        why = "each is a visited state, a trajectory of its own, and so many are not simulated"
+        return (_undrawn(why, measured),)
     n = measured.starts
     most = DEAR if linearization_price(posed.task.simulator) else RARE_STARTS
     rare = stratum(posed.task.starts, n, posed.setting.seed, min(max(n // 4, FEWEST), most))
@@ -151,6 +159,22 @@ def _mean_squares(
         steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
         at = visits(replace(setting, horizon=steps), samples)
     return mean_squares(posed.chosen, setting, at)
+
+
+def _undrawn(why: str, measured: Measured) -> CheckResult:
+    """That the check is not made, and how much of a mean square is one start's."""
+    cells = measured.cells
+    share = {key: float(cell.squares.max() / cell.squares.sum()) for key, cell in cells.items()}
+    finite = {key: value for key, value in share.items() if np.isfinite(value)}
+    result = f"not looked for among {measured.starts} starts: {why}"
+    if not finite:
+        return CheckResult(UNDRAWN, result, "no gradient is finite", True)
+    name, h = max(finite, key=lambda key: finite[key])
+    meaning = (
+        f"what they would add to variances and errors is not known; of these starts one carries up "
+        f"to {finite[name, h]:.0%} of a mean square ({name}, h = {h})"
+    )
+    return CheckResult(UNDRAWN, result, meaning, True)
 
 
 def _tailless(rare: Stratum, n: int) -> CheckResult:

@@ -16,6 +16,7 @@ EMPIRICAL = "pathwise gradient of the expected return"
 ALIVE = "states that are alive where gradients are taken"
 SEEN = "states that the model has seen"
 RARE = "starts rarer than the sample"
+UNDRAWN = "starts rarer than the sample, of a law that is not drawn from"
 PREMISE = "premises of every decision"
 
 

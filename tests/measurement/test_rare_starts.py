@@ -14,7 +14,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.squared_norms import mean_squares
 from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.rare_starts import ENOUGH, RARE_STARTS, stratum, tail
-from gradlab.runs.check_results import RARE, CheckResult, rare_starts
+from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.statistics.moments import Moments, PairSums
 from gradlab.truth.reference import reference_gradients
 from gradlab.verdicts.measurement.verdict import verdict
@@ -73,8 +73,14 @@ def test_trimmed_starts_have_no_tail():
 def test_starts_that_were_given_have_no_law_to_ask():
     policy, critic = networks(TASK)
     states = TASK.starts(64, torch.Generator().manual_seed(0))
-    profile = gradlab.measure(TASK, policy, critic, horizon=1, starts=states)
-    assert rare_starts(profile.sanity) is None
+    states[7] *= 1e3  # gradients are linear in it
+    given = gradlab.measure(TASK, policy, critic, horizon=1, starts=states)
+    visited = gradlab.measure(TASK, policy, critic, horizon=1, starts=8, truth="matched")
+    for profile, why in ((given, "they were given"), (visited, "each is a visited state")):
+        assert rare_starts(profile.sanity) is None
+        instead = next(each for each in profile.sanity if each.check == UNDRAWN)
+        assert instead.passed and why in instead.result
+        assert ("carries up to 100%" in instead.meaning) == (profile is given)
 
 
 def test_the_stratum_is_of_half_a_start_in_n():

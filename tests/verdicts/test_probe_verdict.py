@@ -39,13 +39,13 @@ def test_what_stops_everything_comes_first_and_the_price_last(path: Path) -> Non
     told = [each.about for each in verdict(load(written(path, everything())))]
     assert told == [
         "alarms", "health", "saturation", "signal", "horizon", "rivals", "weights", "source",
-        "critic", "jacobians", "variance", "growth", "cost",
+        "critic", "jacobians", "variance", "growth", "tails", "cost",
     ]  # fmt: skip
 
 
 def test_every_number_on_the_task_has_its_interval_and_n(path: Path) -> None:
     for each in verdict(load(written(path, everything()))):
-        if each.about not in ("alarms", "health", "cost"):
+        if each.about not in ("alarms", "health", "tails", "cost"):
             assert "CI" in each.text or "95%" in each.text, each
             assert "N = " in each.text, each
 

@@ -65,8 +65,8 @@ def _longest(profile: Profile, name: str, H: int, at: int) -> str:
 def tails(profile: Profile, name: str) -> list[Sentence]:
     """Where a few starts carry the numbers, intervals promise more than they keep.
 
-    Where the law of the starts was asked (`measurement.rare_starts`), that check says so instead:
-    products of Gaussians have tails that the index does not tell from those that matter.
+    Where starts were drawn from their law for it (`measurement.rare_starts`), that check says so
+    instead: products of Gaussians have tails that the index does not tell from those that matter.
     """
     heavy = heavy_horizons(profile, name)
     if not heavy or rare_starts(profile.sanity) is not None:

@@ -42,7 +42,19 @@ def on_the_task(run: ProbeRun) -> list[Sentence]:
         _exponent,
     )  # fmt: skip
     sentences = [sentence for part in parts if (sentence := part(run)) is not None]
-    return [_at_this_size(run, sentence) for sentence in sentences]
+    return [*(_at_this_size(run, sentence) for sentence in sentences), *_rare(run)]
+
+
+def _rare(run: ProbeRun) -> list[Sentence]:
+    """What no probe looks for: 65,536 draws of the starts' law may be dearer than its budget."""
+    if not np.isfinite(run.measured["variance"][-1]).any():
+        return []
+    text = (
+        f"Starts rarer than 1 in {2 * _count(run)} are not looked for here (`gradlab measure` does "
+        f"it): where the law of the starts has tails, variances and errors are larger than these "
+        f"({_starts(run)})."
+    )
+    return [Sentence("tails", True, text)]
 
 
 def too_few(run: ProbeRun) -> bool:
