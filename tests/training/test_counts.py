@@ -17,7 +17,7 @@ import torch
 import gradlab
 from gradlab.data.replay import Replay
 from gradlab.systems import from_function
-from gradlab.training import ALGORITHMS, evaluations
+from gradlab.training import ALGORITHMS, evaluations, memory
 from gradlab.training.collection import Environments
 from gradlab.training.learner import Learner
 from gradlab.training.loop import train
@@ -46,7 +46,9 @@ def soft(paths, steps, target=T * B):
 
 
 MAAC = BRANCHED | STEVE | {"model": T * 3 * K * B} | soft(K * B, 3, EXPANDED)
-DDPPO = BRANCHED | ENSEMBLE | soft(B, 3) | {"real": T * (1 + B), "two models": T * 3 * B}
+# Its temperature follows the entropy of the policy at every batch.
+DDPPO = BRANCHED | ENSEMBLE | soft(B, 3, 2 * T * B)
+DDPPO |= {"real": T * (1 + B), "two models": T * 3 * B}
 DDPPO_ONE = {("model" if name == "two models" else name): n for name, n in DDPPO.items()}
 RP_DP = REPLAYED | ENSEMBLE | soft(B, 3) | {"model": T * 3 * B}
 RP_DR = ON_POLICY | ENSEMBLE | soft(4, 4) | {"model": T * 16}
@@ -120,6 +122,7 @@ def counts(monkeypatch):
         return {"imagined" if replay.rows.shape[1] == STORED else "real": uniform.shape[1]}
 
     count(evaluations, "evaluate", lambda *_, **__: {}, enclosed=True)
+    count(memory, "check", lambda *_: {}, enclosed=True)
     count(Environments, "step", lambda self, *_: {"environments": self.agents}, enclosed=True)
     count(Branches, "fill", lambda *_: {"fillings": 1}, enclosed=True)
     count(SeedTwoModels, "step", stepped("two models"), enclosed=True)
