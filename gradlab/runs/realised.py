@@ -23,8 +23,8 @@ from gradlab.runs.one_step import LINEAR, TRUE_CELL, UNIT, Cell, Share, share_co
 from gradlab.statistics.intervals import Interval, Z, student
 from gradlab.statistics.moments import Estimate, combine, sample_mean
 from gradlab.statistics.number import Number, decide
-from gradlab.statistics.paired import level_of, mean_interval, ratio_of_means
-from gradlab.statistics.selection import RankSet, largest
+from gradlab.statistics.paired import level_of, mean_interval, mean_interval_at, ratio_of_means
+from gradlab.statistics.selection import RankSet, chosen_level, largest
 from gradlab.storage.codec import scalar, stored
 
 Floats = NDArray[np.float64]
@@ -116,6 +116,16 @@ class Realised:
     def ends(self, cell: Cell, length: int = 0, among: int = 1) -> Interval:
         """Interval of `change`: at 95% alone, or at 95% together with those of other cells."""
         return mean_interval(self.change(cell, length), among)
+
+    def chosen_ends(self, cell: Cell, length: int = 0) -> Interval:
+        """Interval of `change` that holds in 95% although the cell was chosen for its gain: with
+        those of all cells that may have the largest (`statistics.selection.chosen_level`)."""
+        ranks = self._ranked()
+        if ranks is None:
+            return self.ends(cell, length)
+        kept = ranks.kept | np.array([other == cell for other in self.stepped])
+        changes = [self.change(other, length) for other in self.stepped]
+        return mean_interval_at(self.change(cell, length), chosen_level(changes, kept))
 
     def share(self, cell: Cell, length: int = 0, among: int = 1) -> Share | None:
         """Of the best possible gain; None where the truth's own is not clearly above 0, or mostly

@@ -30,7 +30,11 @@ def level_of(among: int) -> float:
 
 def mean_interval(mean: Estimate, among: int = 1) -> Interval:
     """Of a mean over groups."""
-    level = level_of(among)
+    return mean_interval_at(mean, level_of(among))
+
+
+def mean_interval_at(mean: Estimate, level: float) -> Interval:
+    """Of a mean over groups, each end at this level."""
     se = jackknife_se(mean.left_out)
     half = student(len(mean.left_out) - 1, level) * se
     low, high = skewness_corrected(mean, level)

@@ -51,6 +51,38 @@ def test_more_cells_ask_for_more_evidence():
     assert alone.helps(("a", 1)) and not crowd.helps(("a", 1))
 
 
+def misses(rng, means, spread, judges, repetitions):
+    """How often intervals of the chosen cell miss its known gain: plain ones, and `chosen_ends`."""
+    missed = np.zeros(2)
+    for _ in range(repetitions):
+        taken = planted(means, truth=False, groups=judges)
+        noise = spread * rng.standard_normal((len(means), 1, judges))
+        slope = np.array(list(means.values()))[:, None, None] + noise
+        taken = replace(taken, gain=slope * taken.lengths[:, None])
+        best = taken.best()
+        gain = means[best] * taken.lengths[0]
+        for k, ends in enumerate((taken.ends(best), taken.chosen_ends(best))):
+            missed[k] += not ends.low <= gain <= ends.high
+    return missed / repetitions
+
+
+def test_the_interval_of_a_chosen_gain_pays_for_the_choice():
+    """Eight equal gains: the largest estimate is too large, which a plain interval ignores."""
+    equal = {("model", k): 0.5 for k in range(8)}
+    plain, chosen = misses(np.random.default_rng(3), equal, 0.5, 64, 200)
+    assert plain > 0.11 and chosen < 0.09
+    alone = planted({("model", 1): 0.5}, truth=False)
+    assert alone.chosen_ends(("model", 1)) == alone.ends(("model", 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("judges", [16, 64])
+@pytest.mark.parametrize("step", [0.0, 0.02, 0.2])
+def test_intervals_of_chosen_gains_cover_ninety_four_of_a_hundred(step, judges):
+    means = {("model", k): 0.5 + step * k for k in range(8)}
+    assert misses(np.random.default_rng(4), means, 0.5, judges, 1500)[1] <= 0.06
+
+
 def test_shares_are_of_what_the_exact_gradient_would_gain():
     found = planted(SLOPES)
     noisy = replace(found, kept=np.array([0.95, *found.kept[1:]]))

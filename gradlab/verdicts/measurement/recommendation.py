@@ -247,7 +247,7 @@ def _by_returns(facts: Facts, rest: tuple[Sentence, ...]) -> Screen:
     chosen = best if best in helping else max(helping, key=lambda c: taken.over_lengths(c).value)
     parts = [
         f"{step_along(chosen[0], [chosen[1]])}: one step raises the return by "
-        f"{change(taken, chosen)}.",
+        f"{change(taken, chosen, chosen=True)}.",
         _harming(facts),
         end,
     ]
@@ -278,7 +278,7 @@ def _returns(facts: Facts) -> tuple[Fact, ...]:
     assert taken is not None
     how = f"J(θ + η d/|d|) − J(θ), {taken.judges} fresh starts, {taken.horizon} steps, paired"
     changes = [
-        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell), how)
+        Fact(f"{named(cell[0])}, h = {cell[1]}", change(taken, cell, chosen=True), how)
         for cell in sorted(taken.stepped, key=lambda c: -taken.over_lengths(c).value)[:2]
     ]
     if ("data", 0) in taken.stepped and all("critic" not in each.label for each in changes):
