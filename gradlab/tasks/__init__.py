@@ -19,7 +19,7 @@ from gradlab.tasks.environments import MUJOCO_TASKS, mujoco, view
 from gradlab.tasks.learned import with_learned_prior
 from gradlab.tasks.linear import double_integrator, linear_quadratic
 from gradlab.tasks.mpg import inverted_pendulum, path_tracking
-from gradlab.tasks.swing_up import pendulum
+from gradlab.tasks.swing_up import cart_pole_swing_up, pendulum
 from gradlab.tasks.task import Starts, Task
 from gradlab.tasks.trimmed import trimmed
 from gradlab.user_code.loading import called, is_user_function, load_object
@@ -28,6 +28,7 @@ __all__ = [
     "TASKS",
     "Starts",
     "Task",
+    "cart_pole_swing_up",
     "double_integrator",
     "inverted_pendulum",
     "linear_quadratic",
@@ -44,6 +45,7 @@ TASKS: dict[str, Callable[..., Task]] = {
     "path_tracking": path_tracking,
     "inverted_pendulum": inverted_pendulum,
     "pendulum": pendulum,
+    "cart_pole_swing_up": cart_pole_swing_up,
     "linear_quadratic": linear_quadratic,
     "double_integrator": double_integrator,
     **MUJOCO_TASKS,

@@ -1,21 +1,35 @@
-"""Gymnasium's Pendulum-v1: a swing-up, optionally with a prior model of another rod."""
+"""Swing-ups: Gymnasium's Pendulum-v1, with a prior model of another rod if wanted, and a cart-pole.
+
+On the circle (cos θ, sin θ in the place of θ) a learner meets the states that Gymnasium shows; in
+the inner state Jacobians of models have a meaning in every direction (`systems.circle`).
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from gradlab.systems.cartpole import ACTION_LIMIT, CartPoleSimulator
+from gradlab.systems.circle import on_circle, to_circle
+from gradlab.systems.function import from_function
+from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
+from gradlab.tasks.checks import check_choice
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task
+
+Coordinates = Literal["angle", "circle"]
 
 
 def pendulum(
     prior_mass: float | None = None,
     prior_length: float | None = None,
     discount: float = DISCOUNT,
+    coordinates: Coordinates = "angle",
 ) -> Task:
     """Gymnasium's Pendulum-v1 in its inner state (θ not wrapped, θ̇), without time limit.
 
@@ -23,13 +37,15 @@ def pendulum(
         prior_mass, prior_length: of the prior model's rod, kg and m (true: 1 and 1). Without
             either the task has no prior; with one, the other is the true one.
         discount: γ in (0, 1).
+        coordinates: "angle", or "circle" for what Gymnasium shows, (cos θ, sin θ, θ̇).
     """
+    check_choice("coordinates", coordinates, get_args(Coordinates))
     wrong = prior_mass is not None or prior_length is not None
     prior = Pendulum(
         mass=1.0 if prior_mass is None else prior_mass,
         length=1.0 if prior_length is None else prior_length,
     )
-    return Task(
+    task = Task(
         name="pendulum",
         simulator=Pendulum(),
         prior=prior if wrong else None,
@@ -46,6 +62,60 @@ def pendulum(
             "prior_length": prior_length,
             "discount": discount,
         },
+    )
+    return task if coordinates == "angle" else _on_circle(task)
+
+
+def cart_pole_swing_up(discount: float = DISCOUNT) -> Task:
+    """A cart swings its hanging pole up: MuJoCo's inverted pendulum in closed form, without stops.
+
+    r = −((1 − cos θ) + 0.05 x² + 0.01 ẋ² + 0.005 θ̇² + 0.01 a²) of the state before the step.
+    States are on the circle: (x, cos θ, sin θ, ẋ, θ̇), θ = 0 upright; episodes begin near θ = π.
+
+    Args:
+        discount: γ in (0, 1).
+    """
+    cart_pole = CartPoleSimulator(pendulum_parameters())
+
+    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        x, theta, velocity, spin = state.unbind(dim=1)
+        cost = (1 - theta.cos()) + 0.05 * x**2 + 0.01 * velocity**2 + 0.005 * spin**2
+        return cart_pole.step(state, action).state, -(cost + 0.01 * action[:, 0] ** 2)
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        near = 0.1 * torch.randn(n, 4, generator=generator, dtype=torch.float64)
+        return to_circle(near + near.new_tensor([0.0, math.pi, 0.0, 0.0]), [1])
+
+    return Task(
+        name="cart_pole_swing_up",
+        simulator=on_circle(from_function(step, 4, 1), [1]),
+        prior=None,
+        starts=starts,
+        discount=discount,
+        horizon=HORIZON,
+        state_names=("x [m]", "cos θ", "sin θ", "ẋ [m/s]", "θ̇ [rad/s]"),
+        action_names=("force / 100 N",),
+        observation_scale=(0.5, 1.0, 1.0, 0.2, 0.1),
+        exploration=(EXPLORATION * ACTION_LIMIT,),
+        action_limit=(ACTION_LIMIT,),
+        parameters={"discount": discount},
+    )
+
+
+def _on_circle(task: Task) -> Task:
+    """The pendulum in (cos θ, sin θ, θ̇)."""
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        return to_circle(task.starts(n, generator), [0])
+
+    return replace(
+        task,
+        simulator=on_circle(task.simulator, [0]),
+        prior=None if task.prior is None else on_circle(task.prior, [0]),
+        starts=starts,
+        state_names=("cos θ", "sin θ", "θ̇ [rad/s]"),
+        observation_scale=(1.0, 1.0, 1 / SPEED_LIMIT),
+        parameters={**task.parameters, "coordinates": "circle"},
     )
 
 
