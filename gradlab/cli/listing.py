@@ -43,7 +43,7 @@ class List:
         if self.what in ("all", "algorithms"):
             from gradlab.training import ALGORITHMS
 
-            document["algorithms"] = {name: row.summary for name, row in ALGORITHMS.items()}
+            document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
             from gradlab.runs.remedies.arms import ABOUT
 

@@ -7,7 +7,7 @@ critic   Q ← argmin (target − Q)²             MPG eq. 11, and TD3's and SAC
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gradlab.errors import InputError
@@ -18,7 +18,7 @@ from gradlab.training.parts.policy_losses import Mixture, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
 from gradlab.training.parts.target_networks import Polyak, TargetNetwork
 from gradlab.training.parts.targets import Target
-from gradlab.training.parts.temperature import check_temperature
+from gradlab.training.parts.temperature import Automatic, check_temperature
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights, Weights
 
 Policy = Literal["deterministic", "gaussian"]
@@ -49,6 +49,7 @@ class Algorithm:
         policy_spectral, critic_spectral: layers held at norm 1 while they train (RP-PGM: all of the
             policy's), or None.
         source: where batches come from.
+        paper: where it is from, with the section.
         loss: what the terms and their weights are put into; critic_loss: what brings the critics
             to their target.
     """
@@ -78,6 +79,7 @@ class Algorithm:
     target_critic: TargetNetwork | None = None
     source: Source = REPLAYED
     updates: int | None = None
+    paper: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if not self.terms or len(set(self.horizons)) < len(self.horizons):
@@ -174,18 +176,40 @@ class Algorithm:
         return tuple(term.horizon for term in self.terms)
 
     @property
-    def summary(self) -> str:
-        """The row in a line."""
+    def described(self) -> dict[str, str]:
+        """What the row is made of, by part, and where it is from."""
         mixture = " + ".join(
             f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
         )
-        loss = "".join(f", {part.name}" for part in (self.loss, self.source) if part.name)
-        critic = f", critic loss: {self.critic_loss.name}" if self.critic_loss.name else ""
-        learned = "" if self.model is None else f", learned model: {self.model.name}"
-        return (
-            f"{self.policy} policy, gradient {mixture}{loss}, critic target: {self.target.name}"
-            f"{critic}{learned}"
-        )
+        gradient = ", ".join(filter(None, (mixture, self.loss.name)))
+        parts = (self.target.name, self.critic_loss.name, self._entropy)
+        sized = self.source.steps or self.batch == Algorithm.batch
+        return {
+            "policy": self.policy + ("" if self.policy_spectral is None else ", spectral norm"),
+            "gradient": gradient,
+            "target": ", ".join(filter(None, parts)),
+            "model": self._model_described,
+            "data": (self.source.name or "replay")
+            + ("" if sized else f", batches of {self.batch}"),
+            "source": self.paper,
+        }
+
+    @property
+    def _entropy(self) -> str:
+        alpha = self.target.temperature
+        if not self.target.soft:
+            return ""
+        if isinstance(alpha, Automatic):
+            return "α automatic"
+        return f"α {alpha:g}" if alpha else "no entropy"
+
+    @property
+    def _model_described(self) -> str:
+        if self.model is None:
+            return "the task's prior" if self.needs_model else "no model"
+        hidden = self.model.hidden
+        widths = "" if hidden == LearnedModel.hidden else f", hidden {', '.join(map(str, hidden))}"
+        return f"learned model: {self.model.name}{widths}"
 
     @property
     def critics(self) -> int:

@@ -33,6 +33,7 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
         "discount": task.discount,
         "settings": asdict(settings),
     }
+    del config["algorithm"]["paper"]  # of no number
     for name in YOUNGER:
         value = getattr(algorithm, name)
         if value == Algorithm.__dataclass_fields__[name].default:

@@ -55,6 +55,11 @@ def row(name):
     return small if small.model is None else replace(small, model=shrunk(small.model))
 
 
+def listed(name):
+    """What `gradlab list algorithms` prints of a row, in a line."""
+    return "; ".join(f"{part}: {value}" for part, value in find(name).described.items())
+
+
 def shrunk(model):
     """A model of the same kind with small networks and few steps."""
     deep = tuple(8 * width // 64 for width in model.hidden[1:])

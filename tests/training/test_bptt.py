@@ -19,7 +19,7 @@ from gradlab.training.loop import train
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.targets import NoCritic
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, row, task
+from tests.training.small_runs import MODEL, SMALL, listed, row, task
 
 HORIZON = 4
 
@@ -108,7 +108,7 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
 
 def test_the_row_is_listed_and_takes_other_horizons_and_learned_models(tmp_path):
     for word in ("J_25 (all actions)", "from starts", "no critic"):
-        assert word in find("bptt").summary
+        assert word in listed("bptt")
     assert FromStarts(0.5, 3).name == "from 50% starts, 3 paths per state"
     short = replace(with_horizons(row("bptt"), (3,)), model=MODEL)
     path = train(short, replace(task(), prior=None), tmp_path / "run.h5", **SMALL)

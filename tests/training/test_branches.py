@@ -16,7 +16,7 @@ from gradlab.training.loop import train
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.branches import Branches
 from gradlab.training.parts.sources import Branched, Stores
-from tests.training.small_runs import MODEL, SMALL, row, task
+from tests.training.small_runs import MODEL, SMALL, listed, row, task
 
 DRAWS = Draws((0, 1), torch.float64, "cpu")
 
@@ -130,8 +130,14 @@ def test_a_run_records_realised_beside_scheduled_lengths(tmp_path):
 
 def test_the_row_needs_a_model_and_is_listed_with_its_source():
     assert find("mbpo").needs_model
-    for word in ("gaussian", "95% of the batch", "rollouts of length 1", "soft Q", "learned model"):
-        assert word in find("mbpo").summary
+    for word in (
+        "gaussian",
+        "95% of the batch",
+        "rollouts of length 1",
+        "soft Q",
+        "learned model",
+    ):
+        assert word in listed("mbpo")
     with pytest.raises(InputError, match="mbpo needs a model"):
         train(replace(small(), model=None), replace(task(), prior=None), "never.h5", **SMALL)
 

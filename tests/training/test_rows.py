@@ -1,13 +1,19 @@
 """Every row of the table trains on the analytic pendulum, with gradients that are finite."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import gradlab
+from gradlab.cli import main
 from gradlab.storage.journal import read
 from gradlab.training import ALGORITHMS
+from gradlab.training.configuration import describe
 from gradlab.training.loop import train
-from tests.training.small_runs import SMALL, row
+from gradlab.training.settings import Settings
+from tests.training.small_runs import SMALL, row, task
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -19,3 +25,33 @@ def test_every_row_trains_on_the_pendulum(tmp_path, name):
     for column in ("policy_norm", "policy_loss", "critic_norm"):
         assert np.isfinite(updates[column].values).all(), column
     assert (updates["nonfinite"].values == 0).all()
+
+
+def test_every_row_is_described_in_all_its_parts_and_none_as_another():
+    described = {name: algorithm.described for name, algorithm in ALGORITHMS.items()}
+    for name, parts in described.items():
+        assert list(parts) == ["policy", "gradient", "target", "model", "data", "source"]
+        assert all(parts.values()), name
+    made_of = [tuple(list(parts.values())[:-1]) for parts in described.values()]
+    assert len(set(made_of)) == len(made_of)
+    assert described["maac-five-batch"]["data"].endswith("batches of 1280")
+    assert described["ddppo"]["target"] == "clipped double soft Q, α automatic"
+    assert described["rp-dr"]["target"] == "clipped double soft Q, no entropy"
+    assert described["ddppo-double-parameters"]["model"] == "learned model: nll, hidden 96, 96"
+
+
+def test_the_list_fits_into_a_hundred_columns(capsys):
+    assert main(["list", "algorithms"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    for name, algorithm in ALGORITHMS.items():
+        assert f"  {name:24}{algorithm.paper}" in lines
+    assert main(["list", "algorithms", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["algorithms"]
+    assert listed == {name: algorithm.described for name, algorithm in ALGORITHMS.items()}
+
+
+def test_where_a_row_is_from_changes_nothing_that_it_computes():
+    elsewhere = replace(row("td3"), paper="elsewhere")
+    assert elsewhere == row("td3")
+    assert "paper" not in describe(elsewhere, task(), Settings())["algorithm"]

@@ -23,7 +23,7 @@ from gradlab.training.parts.replayed_losses import ReplayedStep
 from gradlab.training.parts.target_networks import Copied
 from gradlab.training.parts.targets import OneStep, StateOneStep
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, push, row, task
+from tests.training.small_runs import MODEL, SMALL, listed, push, row, task
 
 GAMMA = 0.9
 
@@ -172,7 +172,7 @@ def test_rows_that_make_no_sense_are_refused(changes, message):
 
 def test_the_row_is_listed_with_all_that_it_is():
     for word in ("gaussian", "J_1 (all actions)", "noise inferred", "onestep V", "learned model"):
-        assert word in find("svg").summary
+        assert word in listed("svg")
 
 
 @pytest.mark.parametrize("learned", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -21,7 +21,7 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from tests.training.small_runs import SMALL, push, row, task
+from tests.training.small_runs import SMALL, listed, push, row, task
 
 STEPS = 4
 
@@ -162,7 +162,7 @@ def test_a_run_counts_the_transitions_that_its_windows_are_made_of(tmp_path):
     counted = read(path).groups["evaluations"]["transitions"].values.tolist()
     assert counted == [0, 64 + 29 * 16, 64 + 59 * 16]  # the first window ends the warm-up
     for word in ("J_32", "on policy, windows of 32 steps", "noise inferred", "no critic"):
-        assert word in find("svg-inf").summary
+        assert word in listed("svg-inf")
 
 
 def test_it_learns(tmp_path):

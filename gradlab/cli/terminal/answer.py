@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from gradlab.verdicts.screen import Screen
 
+PARTS = " source; policy, gradient, critic's target; model, data"
+WIDTH, DEEP = 100, 6 * " "  # columns, and how far parts are indented
 LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 
@@ -82,11 +85,25 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
         entries = document.get(kind)
         if isinstance(entries, dict):
-            print(f"{kind}:")
-            for name, line in entries.items():
-                print(f"  {name:21}{line}")
+            print(f"{kind}:{PARTS if kind == 'algorithms' else ''}")
+            for name, entry in entries.items():
+                print(_entry(name, entry))
     if "recommendation" in document and not explain:
         print("--explain prints the rest.")
+
+
+def _entry(name: str, entry: str | dict[str, str]) -> str:
+    """A name with its line; an algorithm with its source, and below it its parts."""
+    if isinstance(entry, str):
+        return f"  {name:21}{entry}"
+    parts = (
+        f"{entry['policy']}; {entry['gradient']}; target: {entry['target']}",
+        f"{entry['model']}; data: {entry['data']}",
+    )
+    lines = (
+        textwrap.fill(part, WIDTH, initial_indent=DEEP, subsequent_indent=DEEP) for part in parts
+    )
+    return "\n".join([f"  {name:24}{entry['source']}", *lines])
 
 
 def _print_screen(document: Document) -> None:

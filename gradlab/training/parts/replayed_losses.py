@@ -88,7 +88,7 @@ class ReplayedExpansion:
     but for a masked terminal state, and the rest is another path; the mean is over all paths.
     """
 
-    name: ClassVar[str] = "replayed paths, noise inferred, to the critic"
+    name: ClassVar[str] = "replayed paths to the critic"
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True

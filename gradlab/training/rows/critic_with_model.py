@@ -25,13 +25,22 @@ ROWS = (
         model=replace(MODEL, members=7, elites=5, bootstrap=True),
         source=Branched(Branching(every=2500)),
         updates=10,
+        paper="Janner et al. 2019, algorithm 2",
     ),
-    replace(SAC, name="steve", model=MODEL, target=Steve(), updates=10),
+    replace(
+        SAC,
+        name="steve",
+        model=MODEL,
+        target=Steve(),
+        updates=10,
+        paper="Buckman et al. 2018, section 3",
+    ),
     replace(
         TD3,
         name="mage",
         model=MODEL,
         critic_loss=ActionGradient(TD3.target),
         updates=10,
+        paper="D'Oro and Jaśkowski 2020, algorithm 1",
     ),
 )

@@ -33,6 +33,7 @@ DDPPO = Algorithm(
     model=replace(ONE_MODEL, two_models=True),
     source=TwoStores(Branching(every=2500)),
     updates=10,
+    paper="DDPPO algorithm 1, section 4.3",
 )
 
 ROWS = (
@@ -41,7 +42,18 @@ ROWS = (
         DDPPO,
         name="ddppo-no-gradient-loss",
         model=replace(ONE_MODEL, two_models=True, loss=LIKELIHOOD),
+        paper="DDPPO section 5.3, figures 3 and 5",
     ),
-    replace(DDPPO, name="ddppo-one-model", model=ONE_MODEL),
-    replace(DDPPO, name="ddppo-double-parameters", model=LARGER),
+    replace(
+        DDPPO,
+        name="ddppo-one-model",
+        model=ONE_MODEL,
+        paper="DDPPO section 5.3, figures 3 and 5",
+    ),
+    replace(
+        DDPPO,
+        name="ddppo-double-parameters",
+        model=LARGER,
+        paper="DDPPO section 5.3, figures 4 and 7",
+    ),
 )

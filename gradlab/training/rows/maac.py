@@ -32,15 +32,28 @@ MAAC = Algorithm(
     loss=Mixture(samples=5),
     source=Branched(Branching(every=2500)),
     updates=10,
+    paper="MAAC section 3",
 )
-ONE_SAMPLE = replace(MAAC, name="maac-one-sample", loss=Mixture(samples=1))
+ONE_SAMPLE = replace(
+    MAAC, name="maac-one-sample", loss=Mixture(samples=1), paper="MAAC section 4.3, figure 3"
+)
 
 ROWS = (
     MAAC,
-    replace(MAAC, name="maac-h0", terms=(Term(0),)),
-    replace(MAAC, name="maac-no-steve", target=Soft()),
+    replace(MAAC, name="maac-h0", terms=(Term(0),), paper="MAAC section 4.3, figure 3"),
+    replace(MAAC, name="maac-no-steve", target=Soft(), paper="MAAC section 4.3, figure 3"),
     ONE_SAMPLE,
-    replace(ONE_SAMPLE, name="maac-five-batch", batch=5 * MAAC.batch),
-    replace(MAAC, name="maac-real-data", source=Replayed()),
-    replace(MAAC, name="maac-no-entropy", target=Steve(3, temperature=0.0)),
+    replace(
+        ONE_SAMPLE,
+        name="maac-five-batch",
+        batch=5 * MAAC.batch,
+        paper="MAAC appendix A.3, figure 5",
+    ),
+    replace(MAAC, name="maac-real-data", source=Replayed(), paper="MAAC appendix A.3, figure 5"),
+    replace(
+        MAAC,
+        name="maac-no-entropy",
+        target=Steve(3, temperature=0.0),
+        paper="MAAC appendix A.3, figure 5",
+    ),
 )

@@ -11,12 +11,42 @@ from gradlab.training.parts.weights import FixedWeights
 DATA, MODEL, MODEL_ALL = Term(0), Term(25), Term(25, "all")
 CLIPPED = OneStep(twin=True)
 
-TD3 = Algorithm("td3", (DATA,), FixedWeights(), OneStep(twin=True, smoothing=0.1), delay=2)
-SAC = Algorithm("sac", (DATA,), FixedWeights(), Soft(), policy="gaussian")
+TD3 = Algorithm(
+    "td3",
+    (DATA,),
+    FixedWeights(),
+    OneStep(twin=True, smoothing=0.1),
+    delay=2,
+    paper="Fujimoto et al. 2018, algorithm 1; MPG appendix C-B",
+)
+SAC = Algorithm(
+    "sac",
+    (DATA,),
+    FixedWeights(),
+    Soft(),
+    policy="gaussian",
+    paper="Haarnoja et al. 2018 (and applications), algorithm 1; MPG appendix C-B",
+)
 
 ROWS = (
-    Algorithm("mpg-v1", (DATA, MODEL), MpgWeights(), NStep("simulator"), reuse=10, delay=2),
-    Algorithm("mpg-v2", (DATA, MODEL), MpgWeights(), CLIPPED, reuse=10, delay=2),
+    Algorithm(
+        "mpg-v1",
+        (DATA, MODEL),
+        MpgWeights(),
+        NStep("simulator"),
+        reuse=10,
+        delay=2,
+        paper="MPG algorithm 1, n-step TD of section IV-B",
+    ),
+    Algorithm(
+        "mpg-v2",
+        (DATA, MODEL),
+        MpgWeights(),
+        CLIPPED,
+        reuse=10,
+        delay=2,
+        paper="MPG algorithm 1, clipped double Q of section IV-B",
+    ),
     Algorithm(
         "mpg-general",
         (DATA, Term(5), Term(10), MODEL),
@@ -24,10 +54,31 @@ ROWS = (
         CLIPPED,
         reuse=10,
         delay=2,
+        paper="MPG appendix C-A",
     ),
-    Algorithm("n-step-dpg", (DATA,), FixedWeights(), NStep("simulator"), reuse=10),
-    Algorithm("n-step-adp", (MODEL_ALL,), FixedWeights(), NStep("model"), reuse=10),
-    Algorithm("ddpg", (DATA,), FixedWeights(), OneStep()),
+    Algorithm(
+        "n-step-dpg",
+        (DATA,),
+        FixedWeights(),
+        NStep("simulator"),
+        reuse=10,
+        paper="MPG appendix C-B",
+    ),
+    Algorithm(
+        "n-step-adp",
+        (MODEL_ALL,),
+        FixedWeights(),
+        NStep("model"),
+        reuse=10,
+        paper="MPG appendix C-B",
+    ),
+    Algorithm(
+        "ddpg",
+        (DATA,),
+        FixedWeights(),
+        OneStep(),
+        paper="Lillicrap et al. 2016, algorithm 1",
+    ),
     TD3,
     SAC,
 )

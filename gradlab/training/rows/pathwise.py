@@ -13,7 +13,14 @@ from gradlab.training.parts.targets import NoCritic, StateOneStep
 from gradlab.training.parts.weights import FixedWeights
 
 ROWS = (
-    Algorithm("bptt", (Term(25, "all"),), FixedWeights(), NoCritic(), loss=FromStarts()),
+    Algorithm(
+        "bptt",
+        (Term(25, "all"),),
+        FixedWeights(),
+        NoCritic(),
+        loss=FromStarts(),
+        paper="RP-PGM section 4.2, h = ∞; MAAC appendix A.1",
+    ),
     Algorithm(
         "svg",
         (Term(1, "all"),),
@@ -24,6 +31,7 @@ ROWS = (
         loss=ReplayedStep(),
         critic_loss=ImportanceWeighted(),
         target_critic=Copied(100),
+        paper="Heess et al. 2015, algorithm 2",
     ),
     Algorithm(
         "svg-inf",
@@ -34,5 +42,6 @@ ROWS = (
         model=LearnedModel(),
         loss=ReplayedPath(),
         source=Newest(32),
+        paper="Heess et al. 2015, algorithm 1",
     ),
 )

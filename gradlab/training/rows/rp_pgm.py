@@ -34,17 +34,29 @@ RP_DP = Algorithm(
     activation="relu",
     model=MODEL,
     loss=FromStarts(0.5),
+    paper="RP-PGM eq. 4.2, section 7.1",
 )
 
 RP_DR = replace(
-    RP_DP, name="rp-dr", target=Soft(temperature=0.0), loss=ReplayedExpansion(), source=Newest(30)
+    RP_DP,
+    name="rp-dr",
+    target=Soft(temperature=0.0),
+    loss=ReplayedExpansion(),
+    source=Newest(30),
+    paper="RP-PGM eq. 4.5, section 7.1",
 )
 
 
 def normalised(row: Algorithm) -> Algorithm:
     """All layers of the policy at norm 1, and all but the last of the model (appendix B.1)."""
     model = replace(MODEL, spectral="all_but_last")
-    return replace(row, name=f"{row.name}-sn", policy_spectral="all", model=model)
+    return replace(
+        row,
+        name=f"{row.name}-sn",
+        policy_spectral="all",
+        model=model,
+        paper="RP-PGM section 7.3, appendix B.1",
+    )
 
 
 ROWS = (RP_DP, normalised(RP_DP), RP_DR, normalised(RP_DR))
