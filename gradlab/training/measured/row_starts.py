@@ -15,8 +15,8 @@ from gradlab.data.replay import Batch
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
 from gradlab.training.parts.critics import Q
-from gradlab.training.parts.policy_losses import Term
-from gradlab.training.parts.sources import Stores
+from gradlab.training.parts.policy_losses import FromStarts, Term
+from gradlab.training.parts.sources import Stores, TwoStores
 from gradlab.training.state import Run
 
 USE = "measured gradient"  # of the draws
@@ -48,12 +48,14 @@ def law(algorithm: Algorithm) -> str:
         return "starts of its newest paths, those within one episode"
     if algorithm.source.steps:
         return "states of its newest windows"
-    name = algorithm.loss.name
-    if "starts" in name:
-        return "states that it begins with: " + name.split(",")[0].removeprefix("from ")
-    if algorithm.source.branching is not None:
-        return f"states of its batches ({algorithm.source.name})"
-    return "replayed states"
+    batch = "replayed states"
+    if algorithm.source.branching is not None and not isinstance(algorithm.source, TwoStores):
+        batch = f"states of its batches ({algorithm.source.name})"
+    if not isinstance(algorithm.loss, FromStarts) or algorithm.loss.share == 0:
+        return batch
+    if algorithm.loss.share == 1:
+        return "starts of the task"
+    return f"states, {algorithm.loss.share:.0%} starts of the task and the others {batch}"
 
 
 def batches(run: Run) -> Batch:
