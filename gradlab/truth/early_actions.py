@@ -28,12 +28,14 @@ class EarlyTruth:
     Attributes:
         status: of the truth with θ in the first action, by which this one stands or falls.
         horizon: T, the steps that the return sums; 0 where there is no truth.
+        reason: of the status, one sentence.
         path: of the simulator, T steps long; None where there is no truth.
     """
 
     setting: Setting
     status: Status
     horizon: int
+    reason: str
     path: LinearizedPath | None
 
     def gradients(self, count: int) -> Tensor | None:
@@ -50,7 +52,7 @@ def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) 
     """The truth for several numbers of actions that carry θ.
 
     A return that converges from the first action on is summed for as many steps after the last
-    one; one that has to be cut is cut at the same T.
+    one; one that has to be cut is cut at the same T, never before the setting's horizon.
 
     Args:
         check: as in `matched_truth`.
@@ -59,6 +61,6 @@ def early_truth(setting: Setting, counts: Sequence[int], *, check: bool = True) 
     longest = replace(setting, horizon=max(setting.horizon, most))
     truth = matched_truth(longest, kinds=["first"], check=check)
     if not truth.admissible:
-        return EarlyTruth(setting, truth.status, 0, None)
+        return EarlyTruth(setting, truth.status, 0, truth.reason, None)
     steps = truth.horizon + (0 if truth.status == "cut" else most - 1)
-    return EarlyTruth(setting, truth.status, steps, piece(setting, steps))
+    return EarlyTruth(setting, truth.status, steps, truth.reason, piece(setting, steps))

@@ -104,9 +104,19 @@ def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, 
     assert first["iteration"].values.tolist() == [20, 40]
     for column in (name for name in first if name != "seconds"):
         np.testing.assert_array_equal(first[column].values, second[column].values, column)
+    assert (first["without_truth"].values == "").all()
     assert np.isfinite(first["bias2"].values).all() and (first["seconds"].values > 0).all()
     [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
     told = {each.about for each in verdict(load(whole))}
     assert {"gradient", "gradient cost"} <= told
     law = "states of its batches" if name == "maac" else "newest paths"
     assert law in sentence.text and "starts of the task" not in sentence.text
+
+
+def test_the_reason_of_a_missing_truth_is_in_the_record_and_in_the_verdict(tmp_path):
+    # In this world most episodes end within a few steps: too few paths are whole.
+    options = MEASURED | {"iterations": 20, "evaluate_every": 20, "checkpoint_every": 20}
+    path = train(row("svg-inf"), task(), tmp_path / "run.h5", **options)
+    [reason] = read(path).groups["gradients"]["without_truth"].values
+    assert "within one episode, 4 are needed" in reason
+    assert any(str(reason) in each.text for each in verdict(load(path)))

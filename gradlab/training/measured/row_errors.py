@@ -64,6 +64,7 @@ QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
+REASON = "without_truth"  # why, of the first seed that has none
 CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
@@ -77,6 +78,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
         "truth_steps": Column(("seed",), "simulator steps of the true return"),
         "starts": Column(("seed",), "that were measured"),
         "seconds": Column(unit="s, all seeds"),
+        REASON: Column(text=True),
     }
     horizons = tuple(term.horizon for term in measured_terms(algorithm))
     return Table("iteration", schema, {"seed": seeds, "horizon": horizons})
@@ -87,10 +89,14 @@ def row(run: Run) -> dict[str, Any]:
     begun, terms = time.monotonic(), measured_terms(run.algorithm)
     finite, columns = run.learner.finite(), dict[str, Any]()
     batches = row_starts.batches(run)
+    reasons = []
     for seed in np.flatnonzero(finite):
-        for name, value in _of_seed(run, int(seed), batches, terms).items():
+        own = _of_seed(run, int(seed), batches, terms)
+        reasons.append(own.pop(REASON, ""))
+        for name, value in own.items():
             empty = np.full((len(finite), *np.shape(value)), np.nan)
             columns.setdefault(name, empty)[seed] = value
+    columns[REASON] = next(filter(None, reasons), "")
     return columns | {"iteration": run.iteration, "seconds": time.monotonic() - begun}
 
 
@@ -100,7 +106,8 @@ def _of_seed(run: Run, seed: int, batches: Batch, terms: Sequence[Term]) -> dict
     like = torch.zeros((), dtype=torch.float64)
     batch, count = rows_of(run, seed, batches, like)
     if count < FEWEST:
-        return {"starts": count}
+        few = f"{count} starts were within one episode, {FEWEST} are needed"
+        return {"starts": count, REASON: few}
     model = of_seed(run.learner.model, seed, len(run.learner.seeds))
     measuring = _Measuring(run, single, batch, None if model is None else in_dtype(model, like))
     return measuring.columns(terms) | {"starts": count}
@@ -129,11 +136,13 @@ class _Measuring:
                 for end, number in zip(ENDS, ends, strict=True):
                     columns.setdefault(f"{name}{end}", []).append(number)
         if truth is None:
-            return {**columns, "truth": 0.0, "truth_steps": 0.0}
+            lost = "the states that it starts from are not finite"
+            return {**columns, "truth": 0.0, "truth_steps": 0.0, REASON: lost}
         return {
             **columns,
             "truth": float(STATUSES.index(truth.status)),
             "truth_steps": float(truth.horizon),
+            REASON: "" if truth.path is not None else truth.reason,
         }
 
     def _gradients(self, term: Term, model: Model | None) -> StartGradients:
@@ -163,7 +172,7 @@ class _Measuring:
         seed = child(self.single.seeds[0], f"{USE} {run.iteration}")
         return Setting(
             simulator, policy, as_starts(states, run.task.simulator.state_dim),
-            run.task.discount, 0, run.settings.termination, seed,
+            run.task.discount, run.task.horizon, run.settings.termination, seed,
         )  # fmt: skip
 
     def _temperature(self) -> float:

@@ -37,6 +37,12 @@ def sample_of(run: Training) -> str:
     return f"N = {count} {law}"
 
 
+def why_none(run: Training) -> str:
+    """What stood in the way of the newest truth, as the end of a sentence."""
+    reasons = run.gradients.get("without_truth")
+    return f": {reasons[-1]}" if reasons is not None and str(reasons[-1]) else ""
+
+
 def _newest(run: Training, column: str) -> NDArray[np.float64]:
     """Of every seed and horizon, [E, horizon]."""
     return np.asarray(run.gradients[column][-1], dtype=np.float64)

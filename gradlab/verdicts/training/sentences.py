@@ -9,7 +9,7 @@ from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
 from gradlab.verdicts.training.measured_weights import measured
 from gradlab.verdicts.training.probe import probed
-from gradlab.verdicts.training.row_gradient import row_gradient, sample_of
+from gradlab.verdicts.training.row_gradient import row_gradient, sample_of, why_none
 from gradlab.wording import percent, span, two
 
 
@@ -77,7 +77,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     finite = np.isfinite(last["relative_mse"])
     where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
     if not finite.any():
-        return [Sentence("gradient", False, f"{name}: no true gradient at {where}.")]
+        return [Sentence("gradient", False, f"{name}: no true gradient at {where}{why_none(run)}.")]
     error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
     # Without a part that is finite to be above noise a seed's gradient has no direction.
     # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
