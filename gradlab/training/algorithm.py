@@ -90,13 +90,7 @@ class Algorithm:
             self.weights(0, self.horizons)
         if isinstance(self.weights, MeasuredWeights):
             self._check_measured(self.weights.follow)
-        soft = self.target.soft
-        unmeant = any(not term.way.every and term.horizon > 0 for term in self.terms)
-        if soft != (self.policy == "gaussian") or (soft and unmeant):
-            raise InputError(
-                f"{self.name}: a gaussian policy, a soft target, and terms that are J_0 or have θ "
-                f"in all actions go together"
-            )
+        self._check_policy()
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise InputError(f"{self.name} has clip {self.clip!r}, expected a positive number")
         for name in ("reuse", "delay", "batch", "replay"):
@@ -112,6 +106,26 @@ class Algorithm:
         self._check_parts()
         if self.model is not None and not self.needs_model:
             raise InputError(f"{self.name} uses no model: none is learned for it")
+
+    def _check_policy(self) -> None:
+        """Raises InputError where policy, target and terms are not all stochastic, or none is."""
+        stochastic, target = self.policy == "gaussian", self.target.name
+        if self.target.soft and not stochastic:
+            raise InputError(
+                f"{self.name} has policy {self.policy!r}, which has no entropy, but a target for "
+                f"stochastic ones ({target}): take policy='gaussian', or target=OneStep()"
+            )
+        if stochastic and not self.target.soft:
+            raise InputError(
+                f"{self.name} has policy 'gaussian', but a target for deterministic ones "
+                f"({target}): take policy='deterministic', or target=Soft()"
+            )
+        single = [term.horizon for term in self.terms if term.horizon and not term.way.every]
+        if stochastic and single:
+            raise InputError(
+                f"{self.name} has policy 'gaussian', but θ in the first action alone at horizons "
+                f"{single}: give these terms θ in all actions (Term(n, 'all'))"
+            )
 
     def _check_parts(self) -> None:
         """Raises InputError where loss, terms and critics do not go together."""

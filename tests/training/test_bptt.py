@@ -94,7 +94,7 @@ def test_nothing_of_a_critic_is_trained_saved_or_recorded(tmp_path):
     [
         ({"terms": (Term(0),)}, "has no critic: take horizons from 1"),
         ({"critic_spectral": "all"}, "no spectral norm of critics"),
-        ({"policy": "gaussian"}, "go together"),
+        ({"policy": "gaussian"}, "but a target for deterministic ones"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(changes, message):

@@ -273,7 +273,7 @@ def test_the_published_settings_differ_where_the_paper_says_otherwise():
     [
         ("td3", (0, 25), "td3 follows one gradient"),
         ("sac", (0, 5), "sac follows one gradient"),
-        ("sac", (5,), "go together"),
+        ("sac", (5,), "first action alone at horizons"),
         ("mpg-v2", (5, 25), "needs 0 among them"),
         ("mpg-v2", (0, -1), "from 0"),
     ],

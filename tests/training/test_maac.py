@@ -149,9 +149,9 @@ def test_every_action_of_the_sum_counts_its_entropy():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"policy": "deterministic"}, "go together"),
-        ({"target": OneStep(twin=True)}, "go together"),
-        ({"terms": (Term(3),)}, "go together"),
+        ({"policy": "deterministic"}, "which has no entropy, but a target for stochastic"),
+        ({"target": OneStep(twin=True)}, "but a target for deterministic ones"),
+        ({"terms": (Term(3),)}, "first action alone at horizons"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(changes, message):

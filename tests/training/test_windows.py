@@ -140,7 +140,7 @@ def test_every_batch_is_the_newest_window_and_no_row_is_used_twice():
         ({"reuse": 2}, "has reuse 2, but an on-policy batch is new"),
         ({"source": Newest(5)}, "take windows of as many steps"),
         ({"source": find("sac").source}, "take windows of as many steps"),
-        ({"policy": "deterministic"}, "go together"),
+        ({"policy": "deterministic"}, "which has no entropy, but a target for stochastic"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(changes, message):
