@@ -8,6 +8,7 @@ import torch
 
 import gradlab
 from gradlab.data.replay import Batch
+from gradlab.probe.budget import Budget
 from gradlab.systems.linear import LinearQuadratic
 from gradlab.training.algorithms import ALGORITHMS
 from gradlab.training.alone import alone
@@ -18,7 +19,9 @@ from gradlab.training.measured.row_starts import carrying, measured_terms, unbro
 from gradlab.training.models.seed_models import in_dtype, of_seed
 from gradlab.training.models.true_states import TrueSteps
 from gradlab.training.parts.policy_losses import Mixture, Term
+from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NoCritic, Soft
+from gradlab.training.probe.signal import SeedSignals
 from gradlab.training.run import collect
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
@@ -217,3 +220,23 @@ def test_shorter_horizons_and_the_actions_that_carry_parameters(name, horizons, 
     terms = measured_terms(algorithm)
     assert [term.horizon for term in terms] == horizons
     assert [carrying(algorithm, term) for term in terms] == actions
+
+
+def test_the_signal_of_an_on_policy_row_comes_from_paths_of_its_own_window():
+    terms = (Term(2, "all"),)
+    row = replace(small_runs.row("svg-inf"), model=None, source=Newest(4), terms=terms)
+    run = begun(row, linear_task(), agents=6, reward_scale=0.5)
+    rows = SeedSignals(run, ["one", "two", "three"], Budget(1.0, lambda: 0.0)).rows(0.0)
+    single, batch, model, _ = sample(run, 0)
+    own = unbroken(batch, 2, 6)
+    assert own.state.shape[1] == 24  # 12 paths of 2 steps
+    G = (
+        start_gradients(
+            single, own, row.terms[0], model, Draws(single.seeds, torch.float64, "cpu"), 0
+        ).gradients
+        * 0.5
+    )
+    assert rows[0]["pairs"] == 11
+    assert rows[0]["signal"] == pytest.approx(float((G[:-1] * G[1:]).sum(1).mean()), rel=1e-3)
+    energy = float(G.square().sum(1).mean()) / 12 + 11 / 12 * rows[0]["signal"]
+    assert rows[0]["energy"] == pytest.approx(energy, rel=1e-3)

@@ -20,6 +20,7 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.storage.records import Attribute
 
 PREFIX = "probe_"
+UNMEASURED = "unmeasured"  # attribute: why gradients by horizon stay empty
 HORIZON = ("horizon",)
 
 
@@ -51,13 +52,15 @@ HORIZONS = {
 }
 
 
-def attributes(names: Sequence[str]) -> dict[str, Attribute]:
+def attributes(names: Sequence[str], unmeasured: str = "") -> dict[str, Attribute]:
     """What readers of these tables need to know, to be added to a run's own.
 
     Args:
         names: of the policy's tensors.
+        unmeasured: why the gradients of the table "measured" stay empty, where they do.
     """
-    return {
+    found: dict[str, Attribute] = {
         "parameters": json.dumps(list(names)),
         "estimators": json.dumps(list(schema.ESTIMATORS)),
     }
+    return found | ({UNMEASURED: unmeasured} if unmeasured else {})

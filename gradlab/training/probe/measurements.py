@@ -14,8 +14,22 @@ from torch import nn
 from gradlab.probe.budget import Budget
 from gradlab.probe.sampler import Measurements
 from gradlab.probe.task_question import Question
+from gradlab.training.algorithms import Algorithm
 from gradlab.training.parts.critics import Q
 from gradlab.training.state import Run
+
+
+def unmeasured(algorithm: Algorithm) -> str:
+    """Why the gradients by horizon of the table "measured" stay empty; "" where they do not.
+
+    The instrument ends in values of actions: without them it measures the task and the model.
+    """
+    why = ""
+    if algorithm.critics == 0:
+        why = f"{algorithm.name} has no critic"
+    elif algorithm.target.kind != Q:
+        why = f"the critic of {algorithm.name} is {algorithm.target.kind.name}"
+    return f"{why}, and gradients of its horizons end in Q(s, a)" if why else ""
 
 
 @final
@@ -45,8 +59,6 @@ class SeedMeasurements:
         task = run.task
         if run.dynamics is not None and run.dynamics.fitted:
             task = replace(task, prior=run.dynamics.system_of(seed))
-        # The instrument needs values of actions: without them it measures the task and the model.
-        valued = run.algorithm.critics > 0 and run.algorithm.target.kind == Q
         learner = run.learner
-        critic = learner.critic_of(seed) if valued else None
+        critic = None if unmeasured(run.algorithm) else learner.critic_of(seed)
         return Question(task, critic, learner.seeds[seed]), learner.policy_of(seed)

@@ -33,7 +33,7 @@ from gradlab.training.algorithms import Algorithm
 from gradlab.training.learner import Learner, Update
 from gradlab.training.parts.weights import MeasuredWeights
 from gradlab.training.probe import horizons
-from gradlab.training.probe.measurements import SeedMeasurements
+from gradlab.training.probe.measurements import SeedMeasurements, unmeasured
 from gradlab.training.probe.origin import Origins
 from gradlab.training.probe.seed_rows import Rows, SeedRows
 from gradlab.training.probe.signal import SeedSignals
@@ -60,7 +60,7 @@ def attributes(learner: Learner) -> dict[str, Attribute]:
     """Attributes for readers of these tables; none where no budget is given."""
     if learner.settings.probe_budget is None:
         return {}
-    return probe_tables.attributes(names(learner))
+    return probe_tables.attributes(names(learner), unmeasured(learner.algorithm))
 
 
 def names(learner: Learner) -> list[str]:

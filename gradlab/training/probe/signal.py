@@ -7,6 +7,10 @@ critic and model as they are: independent given these, so that E x = |μ|² exac
 gradient over replay. Gradients of successive updates would not do. A batch that is used `reuse`
 times turns the policy until the next one's gradient points back: of MPG-v2 on path tracking their
 x̄/ȳ, which is a share, came out as −0.18 ± 0.06. The price is PAIRS + 1 policy gradients.
+
+On policy there is no second batch: the paths of the newest windows, each of its own environment and
+time, are dealt to at most PAIRS + 1 groups of m among N, and y_j = |g_j|² m/N + x̄ (1 − m/N) has
+the expectation of the whole batch's. Paths in which an episode ends or begins are left out.
 """
 
 from __future__ import annotations
@@ -18,10 +22,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gradlab.data.replay import Batch
 from gradlab.probe.budget import Budget
 from gradlab.probe.successive import columns_dead, columns_of
 from gradlab.statistics.successive import signal
+from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
+from gradlab.training.measured import row_starts
+from gradlab.training.measured.row_gradients import (
+    in_trained_weights,
+    start_gradients,
+    weights_of,
+)
+from gradlab.training.models.seed_models import of_seed
 from gradlab.training.state import Run
 
 PAIRS = 16
@@ -46,12 +59,11 @@ class SeedSignals:
         Args:
             update: what a policy update takes, in seconds: the first price is so many of them.
         """
-        if self.run.algorithm.source.steps:  # there is no second batch of this policy
-            return None
         if not self._affordable(self.seconds or (PAIRS + 1) * update):
             return None
+        measured = self._rows_on_policy if self.run.algorithm.loss.paths else self._rows
         with self.budget.paying() as price:
-            rows = self._rows()
+            rows = measured()
         self.seconds = price[0]
         self.own += self.seconds
         return rows
@@ -79,6 +91,31 @@ class SeedSignals:
             | columns_dead([each[seed] for each in never], self.layers)
             for seed in range(x.shape[1])
         ]
+
+    def _rows_on_policy(self) -> list[dict[str, Any]]:
+        batches = row_starts.batches(self.run)
+        return [self._row_of_paths(seed, batches) for seed in range(len(self.run.learner.seeds))]
+
+    def _row_of_paths(self, seed: int, batches: Batch) -> dict[str, Any]:
+        run, learner = self.run, self.run.learner
+        single = alone(learner, seed)
+        batch, count = row_starts.rows_of(run, seed, batches, batches.state)
+        if count < 2:
+            return {}
+        model = of_seed(learner.model, seed, len(learner.seeds))
+        draws = Draws(single.seeds, learner.dtype, learner.device, "probe paths", block=1)
+        term = run.algorithm.terms[0]
+        paths = start_gradients(single, batch, term, model, draws, run.iteration).gradients
+        G = in_trained_weights(single, learner.settings.reward_scale * paths)
+        groups = min(PAIRS + 1, count)
+        dealt = torch.stack([G[j::groups].mean(dim=0) for j in range(groups)]).double()
+        sizes = torch.tensor([len(G[j::groups]) for j in range(groups)]) / count
+        x = (dealt[:-1] * dealt[1:]).sum(dim=1)
+        y = dealt.square().sum(dim=1) * sizes + x.mean() * (1 - sizes)
+        dead = [(weight == 0).all(dim=0).all(dim=0) for weight in weights_of(single.policy, G)]
+        return columns_of(
+            signal(np.asarray(x.cpu().numpy()), np.asarray(y.cpu().numpy()))
+        ) | columns_dead(dead, self.layers)
 
     def _gradients(self, j: int) -> tuple[Tensor, ...]:
         """Of a batch of its own, with noise of its own; nothing that training draws from moves."""

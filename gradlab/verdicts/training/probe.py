@@ -12,6 +12,7 @@ from math import sqrt
 from gradlab.probe.alarms.catalogue import ALPHA
 from gradlab.runs.probe.results import ProbeRun
 from gradlab.runs.probe.tables import signals
+from gradlab.runs.training.probe_tables import UNMEASURED
 from gradlab.runs.training.results import Training
 from gradlab.statistics.intervals import Z
 from gradlab.statistics.successive import pooled
@@ -25,7 +26,20 @@ def probed(run: Training, name: str) -> list[Sentence]:
     watched = {seed: probe for seed, probe in run.probes.items() if probe.vitals}
     if not watched:
         return []
-    return [_alarms(run, name), *_signal(watched, name), _cost(watched, name)]
+    signal = _signal(watched, name)
+    return [_alarms(run, name), *signal, *_unmeasured(run, name), _cost(watched, name)]
+
+
+def _unmeasured(run: Training, name: str) -> list[Sentence]:
+    """Which columns stay empty, and where the row's own gradient is instead."""
+    why = run.attributes.get(UNMEASURED)
+    if not why:
+        return []
+    text = (
+        f"{name}: its probe measures the task and the model, but no gradients by horizon: {why}. "
+        f"Its own gradient has its signal in the probe, and with --gradient-every its bias."
+    )
+    return [Sentence("probe gradients", False, text)]
 
 
 def _alarms(run: Training, name: str) -> Sentence:
