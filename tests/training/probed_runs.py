@@ -33,14 +33,15 @@ def push(state, action, noise):
 
 
 def task(far=4.0):
-    world = from_function(
-        push, state_dim=3, action_dim=2, noise_dim=3, alive=lambda state: state[:, 0].abs() < far
-    )
+    def alive(state):
+        return state[:, 0].abs() < far
+
+    world = from_function(push, state_dim=3, action_dim=2, noise_dim=3, alive=alive)
 
     def starts(n, generator):
         return torch.randn(n, 3, generator=generator, dtype=torch.float64)
 
-    return gradlab.Task("push", world, world, starts, 0.9, 3, action_limit=(2.0, 1.0))
+    return gradlab.Task("push", world, world, starts, 0.9, 3, action_limit=(2.0, 1.0), alive=alive)
 
 
 def row(name, **changes):
