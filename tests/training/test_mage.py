@@ -74,28 +74,36 @@ def error(context, batch, critics, action):
     return SCALE * after.reward + GAMMA * lives * value - critics(batch.state, action)[0]
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_the_loss_is_the_norm_of_the_td_errors_differences_in_the_action(masked):
+def huber(size, threshold):
+    """x² / 2 threshold where x is below it, else x − threshold / 2."""
+    below = size**2 / (2 * max(threshold, 1e-300))
+    return torch.where(size < threshold, below, size - threshold / 2)
+
+
+@pytest.mark.parametrize(("masked", "threshold"), [(False, 0.0), (True, 0.0), (False, 0.7)])
+def test_the_loss_is_the_size_of_the_td_errors_differences_in_the_action(masked, threshold):
     context, batch = given(masked)
     _, critics = two_critics()
     action, step = policy(batch.state, None)[0], 1e-5
-    loss = ActionGradient(OneStep(twin=True), weight=0.3)
+    loss = ActionGradient(OneStep(twin=True), weight=0.3, threshold=threshold)
     got, value = loss(context, batch, critics, torch.zeros(1, N))
     with torch.no_grad():
         ends = [error(context, batch, critics, action + by) for by in (step, -step)]
         slope = (ends[0] - ends[1]) / (2 * step)  # one action: its absolute value is its norm
-        wanted = slope.abs().mean(dim=1)
-        wanted = wanted + 0.3 * error(context, batch, critics, action).abs().mean(dim=1)
+        sizes = slope.abs(), error(context, batch, critics, action).abs()
+        parts = [huber(size, threshold).mean(dim=1) for size in sizes]
+        wanted = parts[0] + 0.3 * parts[1]
         torch.testing.assert_close(got[0].detach(), wanted, rtol=1e-7, atol=0)
         torch.testing.assert_close(value.detach(), critics(batch.state, action))
     assert (slope.abs() > 1e-3).all()
+    assert not threshold or ((sizes[1] < threshold).any() and (sizes[1] > threshold).any())
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.2])
-def test_its_gradient_in_the_critics_is_that_of_finite_differences(weight):
+@pytest.mark.parametrize(("weight", "threshold"), [(0.0, 0.0), (0.2, 0.0), (0.2, 1.0)])
+def test_its_gradient_in_the_critics_is_that_of_finite_differences(weight, threshold):
     context, batch = given()
     net, critics = two_critics()
-    loss = ActionGradient(OneStep(twin=True), weight)
+    loss = ActionGradient(OneStep(twin=True), weight, threshold)
 
     def total():
         return loss(context, batch, critics, torch.zeros(1, N))[0].sum()

@@ -1,20 +1,23 @@
 """MAGE: critics fitted to the derivatives of their targets in the action, through the model.
 
-    loss = mean ‖∇_a δ(s, a)‖ + λ mean |δ(s, a)|,    a = π(s)
-    δ(s, a) = y(s, a, r̂, ŝ′) − Q(s, a),              r̂, ŝ′ = f(s, a, ξ)
+    loss = mean h(‖∇_a δ(s, a)‖) + λ mean h(|δ(s, a)|),    a = π(s)
+    δ(s, a) = y(s, a, r̂, ŝ′) − Q(s, a),                    r̂, ŝ′ = f(s, a, ξ)
 
 D'Oro & Jaśkowski 2020, section 4 and algorithm 1: a policy follows ∇_a Q, and its error is bounded
 by that of ∇_a δ. The target y is differentiated through r̂, ŝ′ and the target policy's action there;
-∇_a Q in the critic's parameters, by double backpropagation. Replay gives the states alone.
+∇_a Q in the critic's parameters, by double backpropagation. Replay gives the states alone. The
+paper has h(x) = x; its published code, which DDPPO compares with, Huber's.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
@@ -30,19 +33,22 @@ class ActionGradient:
 
     Attributes:
         target: what gives y, the target of the row.
-        weight: λ, 0.2 in the paper's experiments; its published code has 1 / 0.2 on the gradient
-            and squares, or Huber's loss, of both.
+        weight: λ; 0.2 in the paper's experiments, and 1 / 5 in its code.
+        threshold: below it h(x) is x² / 2 threshold, above it x − threshold / 2; 0: h(x) = x.
     """
 
     target: Target
     weight: float = 0.2
+    threshold: float = 0.0
     name: ClassVar[str] = "action gradient of the TD error"
     densities: ClassVar[bool] = False
     of_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < float("inf"):
-            raise InputError(f"MAGE has weight {self.weight!r}, expected a number from 0")
+        for name in ("weight", "threshold"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise InputError(f"MAGE has {name} {value!r}, expected a number from 0")
 
     def __call__(
         self, context: Context, batch: Batch, critics: Every, target: Tensor
@@ -63,6 +69,11 @@ class ActionGradient:
             torch.autograd.grad(of_one.sum(), action, create_graph=True)[0]
             for of_one in value.unbind(dim=1)
         ]
-        penalty = (slope[:, None] - torch.stack(slopes, dim=1)).norm(dim=3).mean(dim=2)
+        unlike = (slope[:, None] - torch.stack(slopes, dim=1)).norm(dim=3)
         error = wanted.detach()[:, None] - value
-        return penalty + self.weight * error.abs().mean(dim=2), value
+        return self._mean(unlike) + self.weight * self._mean(error), value
+
+    def _mean(self, error: Tensor) -> Tensor:
+        """h over the rows, [E, C]."""
+        zero = torch.zeros_like(error)
+        return smooth_l1_loss(error, zero, reduction="none", beta=self.threshold).mean(dim=2)

@@ -39,7 +39,7 @@ ROWS = (
         TD3,
         name="mage",
         model=MODEL,
-        critic_loss=ActionGradient(TD3.target),
+        critic_loss=ActionGradient(TD3.target, threshold=1.0),
         updates=10,
         paper="D'Oro and Jaśkowski 2020, algorithm 1",
     ),
