@@ -12,6 +12,7 @@ from gradlab.storage.journal import read
 from gradlab.training import ALGORITHMS
 from gradlab.training.configuration import describe
 from gradlab.training.loop import train
+from gradlab.training.models.branch_choice import Branching
 from gradlab.training.settings import Settings
 from tests.training.small_runs import SMALL, row, task
 
@@ -55,3 +56,21 @@ def test_where_a_row_is_from_changes_nothing_that_it_computes():
     elsewhere = replace(row("td3"), paper="elsewhere")
     assert elsewhere == row("td3")
     assert "paper" not in describe(elsewhere, task(), Settings())["algorithm"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rp-dp", "rp-dp-sn", "rp-dr", "ddppo"])
+def test_rows_that_roll_a_learned_model_out_learn(tmp_path, name):
+    small = row(name)
+    model = replace(small.model, hidden=(32,), first_steps=500, every=100, steps=100, batch=64)
+    quick = replace(
+        small, hidden=(32, 32), batch=64, policy_rate=(1e-3, 1e-4), value_rate=(3e-3, 3e-4),
+        tau=0.02, model=model,
+    )  # fmt: skip
+    if small.source.branching is not None:
+        branching = Branching(every=100, rollouts=500, first=1, last=2, end=600)
+        quick = replace(quick, source=replace(small.source, branching=branching))
+    options = SMALL | {"iterations": 600, "evaluate_every": 600, "agents": 8}
+    path = train(quick, replace(task(), prior=None), tmp_path / "run.h5", **options, seeds=3)
+    returns = read(path).groups["evaluations"]["return_mean"].values
+    assert (returns[-1] > returns[0] / 2).all(), returns  # from about -110 to -10, DDPPO to -20
