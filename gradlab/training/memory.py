@@ -46,10 +46,10 @@ def check(run: Run, note: Note) -> None:
     if horizon == 0:
         return
     needed, present = predicted(run), present_on(run.learner.device)
-    text = f"policy rollouts of {horizon} steps take about {needed / 1e9:.2g} GB at their peak"
+    text = f"policy rollouts of {horizon} steps take about {_size(needed)} at their peak"
     if needed > present:
         raise InputError(
-            f"{text}, but the machine has {present / 1e9:.3g} GB: lower the horizon, the batch or "
+            f"{text}, but the machine has {_size(present)}: lower the horizon, the batch or "
             f"the number of seeds"
         )
     note(text)
@@ -79,6 +79,12 @@ def present_on(device: torch.device) -> float:
     return float(min(machine, int(granted)) if granted.isdigit() else machine)
 
 
+def _size(count: float) -> str:
+    """Bytes in words."""
+    value, unit = (count / 1e9, "GB") if count >= 1e9 else (count / 1e6, "MB")
+    return f"{value:,.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
+
+
 def _line(few: int, at_few: float, at_twice: float, rows: int) -> float:
     """A line's value at `rows`, from those at `few` and at twice as many."""
     return at_few + (at_twice - at_few) * (rows - few) / few
@@ -87,14 +93,14 @@ def _line(few: int, at_few: float, at_twice: float, rows: int) -> float:
 def _taken(run: Run, rows: int, steps: int) -> float:
     """Bytes of a rollout of as many rows and steps: kept by autograd, and drawn."""
     learner, terms = run.learner, run.algorithm.terms
-    drawn, kept = _Counted(learner.draws), dict[int, int]()
+    drawn, kept = _Counted(learner.draws), dict[int, torch.UntypedStorage]()
     context = learner.context(0, drawn)  # type: ignore[arg-type]
     if run.dynamics is not None:
         context = replace(context, model=run.dynamics.rollout())
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        kept[storage.data_ptr()] = storage  # held, so that nothing else takes its place
         return tensor
 
     short = [replace(term, horizon=min(term.horizon, steps)) for term in terms]
@@ -102,8 +108,8 @@ def _taken(run: Run, rows: int, steps: int) -> float:
     weights = np.ones((len(learner.seeds), len(terms)))
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         loss, _ = run.algorithm.loss(replace(context, agents=rows), batch, short, weights)
-    taken = float(sum(size for place, size in kept.items() if place not in drawn.places))
-    del loss  # and with it what was counted
+    del loss  # with its graph, which has been counted
+    taken = sum(held.nbytes() for place, held in kept.items() if place not in drawn.places)
     return taken + drawn.bytes
 
 

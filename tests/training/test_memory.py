@@ -1,6 +1,7 @@
 """Memory of the policy's rollouts: predicted from small ones, against that of the whole."""
 
 import os
+import re
 from dataclasses import replace
 
 import pytest
@@ -32,7 +33,7 @@ def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horiz
     kept = {}
 
     def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
         return tensor
 
     learner = run.learner
@@ -44,9 +45,9 @@ def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horiz
     assert steps == horizon and loss.isfinite().all()
     drawn = [block.untyped_storage() for _, block in learner.draws._blocks.values()]
     blocks = [storage.nbytes() for storage in drawn]
+    kept |= {storage.data_ptr(): storage for storage in drawn}
     # Numbers are drawn in float64 for each seed, then put together: twice the largest, for a while.
-    whole = sum((kept | {block.data_ptr(): block.nbytes() for block in drawn}).values())
-    whole += 2 * max(blocks)
+    whole = sum(storage.nbytes() for storage in kept.values()) + 2 * max(blocks)
     assert memory.predicted(run) == pytest.approx(whole, rel=0.02)
 
 
@@ -68,7 +69,15 @@ def test_the_peak_is_noted_before_training_where_there_is_a_rollout(tmp_path):
     train(row("rp-dp"), task(), tmp_path / "a.h5", **(SMALL | {"iterations": 1}), note=notes.append)
     train(row("td3"), task(), tmp_path / "b.h5", **(SMALL | {"iterations": 1}), note=notes.append)
     (line,) = notes
-    assert line.startswith("policy rollouts of 3 steps take about 0.0")
+    assert re.fullmatch(r"policy rollouts of 3 steps take about [\d.]+ MB at their peak", line)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(1.2e5, "0.12 MB"), (3.07e8, "307 MB"), (1.24e9, "1.2 GB"), (2.5e14, "250,000 GB")],
+)
+def test_sizes_are_read_at_a_glance(count, text):
+    assert memory._size(count) == text
 
 
 def test_a_container_may_grant_less_than_the_machine_has(tmp_path, monkeypatch):
