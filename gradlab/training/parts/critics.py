@@ -5,7 +5,7 @@
 
     mean square           ½ mean (y − critic)², y the target of the row
     importance-weighted   ½ mean w (y − critic)²,  w = min(c, π(a|s) / μ(a|s))    (SVG, algorithm 2)
-    action gradient       mean ‖∇_a (y − critic)‖ + λ mean |y − critic|   (`training.parts.mage`)
+    action gradient       Huber's loss of ‖∇_a (y − critic)‖ and of y − critic    (MAGE, `mage`)
 
 A target states which critics it is for, and how many (`targets.Target.kind`, `critics`). Targets
 and policy losses know a `Value` alone: what it is worth to be in a state and act there.
