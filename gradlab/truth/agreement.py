@@ -84,11 +84,16 @@ class Reference:
 
 @dataclass(frozen=True)
 class Precision:
-    """Of the mean gradient at every truncation, [T] each: see `Reference`."""
+    """Of the mean gradient at every truncation, [T] each: see `Reference`.
+
+    `doubt` is the relative standard error of error², that of the mean of G squares q = |G_i|²:
+    √(Σ q² / (Σ q)² − 1/G).
+    """
 
     norm: Tensor
     error: Tensor
     concentration: Tensor
+    doubt: Tensor
 
     def within(self, relative_se: float) -> Tensor:
         relative = torch.where(self.norm > 0, self.error / self.norm, torch.inf)
@@ -179,7 +184,9 @@ def _precision(whole: Tensor, squares: Tensor, n: int) -> Precision:
     concentration = torch.full_like(sums, torch.nan)
     if groups >= FEWEST:
         concentration = squares.topk(max(groups // 100, 1), dim=1).values.sum(dim=1) / sums
-    return Precision((square - variance).clamp_min(0.0).sqrt(), variance.sqrt(), concentration)
+    doubt = (squares.square().sum(dim=1) / sums**2 - 1 / groups).clamp_min(0.0).sqrt()
+    norm = (square - variance).clamp_min(0.0).sqrt()
+    return Precision(norm, variance.sqrt(), concentration, doubt)
 
 
 def _judged(

@@ -5,6 +5,9 @@ own standard error there is too small. So groups 0, 2, 4, … choose T, with a m
 their relative standard error is an estimate, and groups 1, 3, 5, … say what norm and error are
 there. Both errors are those of all starts, √½ of a half's. The mean itself is that of all starts,
 with which every estimator is paired.
+
+A squared error is a mean of few large squares where tails are heavy, and then mostly too small: it
+is taken at its upper end, two of its own standard errors above (`Precision.doubt`), by either half.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from gradlab.gradients.starts import Starts
 from gradlab.truth.agreement import AIM, Judged, Precision, Reference, precision_of, sweep_precision
 
 FEWEST = 8  # groups that are split
+ABOVE = 2.0  # standard errors of the squared error
 
 
 @dataclass(frozen=True)
@@ -66,5 +70,11 @@ def _halves(
         rows = (label % 2 == half).nonzero().flatten()
         few = Starts(starts.states[rows], starts.weight[rows], starts.group[rows])
         mine = precision(rows, few)
-        parts.append(Precision(mine.norm, mine.error / 2**0.5, judged.precision.concentration))
+        error = mine.error / 2**0.5 * upper(mine.doubt)
+        parts.append(replace(mine, error=error, concentration=judged.precision.concentration))
     return Halves(*parts)
+
+
+def upper(doubt: Tensor) -> Tensor:
+    """By what an error is multiplied that is taken at its upper end."""
+    return (1 + ABOVE * doubt).sqrt()
