@@ -29,9 +29,9 @@ from gradlab.gradients.tail import Tail
 from gradlab.measurement.moments.inner_products import estimator_moments
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.networks import checkpoint
-from gradlab.statistics.switching import Errors, errors, propose_weights
 from gradlab.storage import records
 from gradlab.tasks import Task
+from gradlab.training.measured.switching import Errors, errors, propose_weights
 
 STARTS, BATCH = 128, 256
 ARMS = ("rule-pair", "h0")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import group_sums
 from gradlab.gradients.starts import as_starts
 from gradlab.gradients.ways import WAYS
 from gradlab.statistics.intervals import Interval, interval
@@ -141,12 +142,8 @@ def bernstein_radius(G: Tensor, failure: float) -> float:
 
 def _group_means(G: Tensor, group: Tensor) -> Tensor:
     """Means of the samples that share a group, each scaled to weigh as its samples do: [G, P]."""
-    _, label = np.unique(group.cpu().numpy(), return_inverse=True)
-    groups = int(label.max()) + 1
-    if groups == len(G):
-        return G
-    sums = G.new_zeros(groups, G.shape[1]).index_add_(0, torch.from_numpy(label).to(G.device), G)
-    return sums * (groups / len(G))
+    sums = group_sums(G, torch.unique(group, return_inverse=True)[1])
+    return sums * (len(sums) / len(G))
 
 
 def _trace(G: Tensor) -> float:

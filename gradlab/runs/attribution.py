@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,11 @@ class Replacement:
     rivals: tuple[tuple[str, ...], ...]
 
 
+# lost: the squared bias is not told from 0; unknown: too few starts to rank replacements; none: no
+# replacement lowers it; open: whether the best one does; contested: it does, others may by more.
+Advice = Literal["lost", "unknown", "none", "open", "contested", "sure"]
+
+
 @dataclass(frozen=True)
 class Account:
     """Where the squared bias of one estimator at one horizon comes from.
@@ -139,6 +145,20 @@ class Account:
     steps: tuple[Step, ...]
     cancelling: tuple[str, ...]
     replacement: Replacement | None
+
+    @property
+    def advice(self) -> Advice:
+        """What the replacements decide."""
+        best = self.replacement
+        if self.lost:
+            return "lost"
+        if best is None:
+            return "unknown"
+        if best.part.high <= 0:
+            return "none"
+        if not best.part.low > 0:
+            return "open"
+        return "contested" if best.rivals else "sure"
 
     def share(self, cause: str) -> Part:
         """The Shapley share of one cause."""

@@ -28,8 +28,8 @@ from typing import get_args
 
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgWeights
-from gradlab.statistics.switching import By
 from gradlab.training.algorithm import MIXTURE, Algorithm, Policy
+from gradlab.training.measured.switching import By
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft

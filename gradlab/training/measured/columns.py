@@ -14,9 +14,9 @@ import numpy as np
 from gradlab.statistics.comparison import difference, log_ratio
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, combine
-from gradlab.statistics.switching import By, Errors, Proposal
 from gradlab.storage.journal_tables import Column, Table
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.measured.switching import By, Errors, Proposal
 from gradlab.training.parts.weights import Floats, MeasuredWeights
 
 STATUSES = ("none", "imprecise", "cut", "converged")

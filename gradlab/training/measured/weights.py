@@ -3,7 +3,7 @@
     every `measure_every` iterations, for each seed
     estimators   ∇J_n of every horizon of the mixture, by the model and the critic in use
     proposal     the best simplex weights at the batch size, or the best horizon; followed only
-                 where it is shown to be better than what is in force    (`statistics.switching`)
+                 where it is shown to be better than what is in force    (`measured.switching`)
 
     by           states and truth                                            best
     "mse"        the seed's replay, which the update averages over, and      least MSE
@@ -28,12 +28,12 @@ from torch import Tensor
 
 from gradlab.errors import InputError
 from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, SWITCHED
-from gradlab.statistics.switching import errors, propose_horizon, propose_weights
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
+from gradlab.training.measured.switching import errors, propose_horizon, propose_weights
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.parts.weights import Floats, MeasuredWeights
 from gradlab.training.state import Run

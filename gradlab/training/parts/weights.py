@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gradlab.errors import InputError
 from gradlab.statistics.rules import MpgJournalWeights, MpgWeights
-from gradlab.statistics.switching import By
+from gradlab.training.measured.switching import By
 
 Floats = NDArray[np.float64]
 

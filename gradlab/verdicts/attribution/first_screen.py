@@ -34,14 +34,14 @@ def screen(profile: Profile, attribution: Attribution, rest: Sequence[Sentence])
 
 def _told(account: Account, starts: int) -> tuple[str, Light, str]:
     what = f"the squared bias of {gradient(account.estimator)} at h = {account.horizon}"
-    if account.lost:
+    advice, best, shown = account.advice, account.replacement, f"{starts} starts"
+    if advice == "lost":
         text = f"Mend nothing yet: {what} is not distinguishable from zero."
-        return text, "choose", f"not shown ({starts} starts)"
-    best, shown = account.replacement, f"{starts} starts"
-    if best is None or not best.part.clear:
+        return text, "choose", f"not shown ({shown})"
+    if best is None or advice == "open":
         text = f"Mend nothing yet: no replacement is shown to lower {what}."
         return text, "choose", f"not shown ({shown})"
-    if best.part.high <= 0:
+    if advice == "none":
         text = f"Mend no one or two causes of {what}: none of these replacements lowers it."
         return text, "choose", f"shown ({shown})"
     part = best.part
@@ -49,7 +49,7 @@ def _told(account: Account, starts: int) -> tuple[str, Light, str]:
         f"Mend {mended(best.causes)} first: with the true {causes_text(best.causes)} {what} falls "
         f"by {percent(part.fraction)}."
     )
-    if best.rivals:
+    if advice == "contested":
         rivals = " or ".join(map(causes_text, best.rivals[:2]))
         return text, "choose", f"shown ({_ends(part)}); not excluded as better: {rivals}"
     return text, "act", f"sure ({_ends(part)})"

@@ -38,7 +38,7 @@ def source(profile: Profile, attribution: Attribution | None, name: str) -> list
 
 def _told(account: Account, n: str) -> Sentence:
     what = f"the squared bias of {gradient(account.estimator)} at h = {account.horizon}"
-    if account.lost:
+    if account.advice == "lost":
         total = f"{two(account.total.value)}, CI {_ends(account.total.low, account.total.high)}"
         return Sentence(
             "source", False, f"Undecided what makes {what}: it is {ZERO} ({total}, {n})."
@@ -49,14 +49,14 @@ def _told(account: Account, n: str) -> Sentence:
 
 def _advice(account: Account, what: str) -> tuple[str, bool]:
     """What to mend first, by what replacing it does while all else stays; whether it is shown."""
-    best = account.replacement
+    best, advice = account.replacement, account.advice
     if best is None:
         return f"Undecided what to mend first in {what}: too few starts", False
-    if best.part.high <= 0:
+    if advice == "none":
         none = f"Mend no one or two causes of {what}: no replacement of them lowers it"
         return f"{none}{_raised(account)}", True
     falls = f"with the true {causes_text(best.causes)} {what} falls by {_share(best.part)}"
-    if not best.part.low > 0:
+    if advice == "open":
         return f"Undecided what to mend first: {falls}{_raised(account)}", False
     rivals = " or ".join(map(causes_text, best.rivals[:2]))
     more = f", perhaps by more with {rivals}" if rivals else ""

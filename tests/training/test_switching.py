@@ -6,7 +6,7 @@ from scipy import stats
 
 from gradlab.statistics.grams import explicit_grams, mixture_moments
 from gradlab.statistics.moments import estimates
-from gradlab.statistics.switching import (
+from gradlab.training.measured.switching import (
     ALPHA,
     errors,
     floored,
