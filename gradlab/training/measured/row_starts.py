@@ -55,7 +55,7 @@ def law(algorithm: Algorithm) -> str:
         return batch
     if algorithm.loss.share == 1:
         return "starts of the task"
-    return f"states, {algorithm.loss.share:.0%} starts of the task and the others {batch}"
+    return f"states ({algorithm.loss.share:.0%} starts of the task, the others {batch})"
 
 
 def batches(run: Run) -> Batch:

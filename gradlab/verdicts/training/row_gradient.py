@@ -16,7 +16,7 @@ LAW = "gradient_law"  # in the configuration of such a run
 PARTS = {
     "bias2_states": "the model's states",
     "bias2_jacobians": "its Jacobians",
-    "bias2_tail": "what stands for the rest of the return",
+    "bias2_tail": "its critic",
 }
 
 
@@ -55,14 +55,17 @@ def _sources(run: Training, name: str) -> list[Sentence]:
     if not shown.any():
         return []
     whole = _newest(run, "bias2")[shown, -1]
+    parts = dict(PARTS)
+    if run.config["algorithm"].get("target_rule") == "NoCritic":
+        parts["bias2_tail"] = "the return that it cuts off"
     shares = {
         text: float(np.median(_newest(run, column)[shown, -1] / whole))
-        for column, text in PARTS.items()
+        for column, text in parts.items()
     }
     listed = ", ".join(f"{text} {_share(share)}" for text, share in shares.items())
     seeds = len(shown)
-    among = f"median of the {shown.sum()} of {seeds} seeds that show one" if seeds > 1 else "shown"
-    text = f"{name}: squared bias of its own gradient ({among}): {listed}."
+    among = f" (median of the {shown.sum()} of {seeds} seeds that show one)" if seeds > 1 else ""
+    text = f"{name}: squared bias of its own gradient{among}: {listed}."
     return [Sentence("gradient sources", True, text)]
 
 
