@@ -104,7 +104,8 @@ def test_measuring_changes_no_bit_and_a_stopped_run_measures_the_same(tmp_path, 
     assert first["iteration"].values.tolist() == [20, 40]
     for column in (name for name in first if name != "seconds"):
         np.testing.assert_array_equal(first[column].values, second[column].values, column)
-    assert (first["without_truth"].values == "").all()
+    for text, [status] in zip(first["truth_reason"].values, first["truth"].values, strict=True):
+        assert (str(text) == "") == (status >= 2)  # cut, or converged
     assert np.isfinite(first["bias2"].values).all() and (first["seconds"].values > 0).all()
     [sentence] = [each for each in verdict(load(whole)) if each.about == "gradient"]
     told = {each.about for each in verdict(load(whole))}
@@ -117,6 +118,6 @@ def test_the_reason_of_a_missing_truth_is_in_the_record_and_in_the_verdict(tmp_p
     # In this world most episodes end within a few steps: too few paths are whole.
     options = MEASURED | {"iterations": 20, "evaluate_every": 20, "checkpoint_every": 20}
     path = train(row("svg-inf"), task(), tmp_path / "run.h5", **options)
-    [reason] = read(path).groups["gradients"]["without_truth"].values
+    [reason] = read(path).groups["gradients"]["truth_reason"].values
     assert "within one episode, 4 are needed" in reason
     assert any(str(reason) in each.text for each in verdict(load(path)))

@@ -64,7 +64,7 @@ QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
-REASON = "without_truth"  # why, of the first seed that has none
+REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
 CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
@@ -142,7 +142,7 @@ class _Measuring:
             **columns,
             "truth": float(STATUSES.index(truth.status)),
             "truth_steps": float(truth.horizon),
-            REASON: "" if truth.path is not None else truth.reason,
+            REASON: "" if truth.status in ("converged", "cut") else truth.reason,
         }
 
     def _gradients(self, term: Term, model: Model | None) -> StartGradients:

@@ -39,8 +39,10 @@ def sample_of(run: Training) -> str:
 
 def why_none(run: Training) -> str:
     """What stood in the way of the newest truth, as the end of a sentence."""
-    reasons = run.gradients.get("without_truth")
-    return f": {reasons[-1]}" if reasons is not None and str(reasons[-1]) else ""
+    reasons = run.gradients.get("truth_reason")
+    if reasons is None or not str(reasons[-1]):
+        return ""
+    return f": {reasons[-1]}"
 
 
 def _newest(run: Training, column: str) -> NDArray[np.float64]:

@@ -77,7 +77,9 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
     finite = np.isfinite(last["relative_mse"])
     where = f"h = {int(errors['horizon'][-1])}, iteration {int(errors['iteration'][-1])}"
     if not finite.any():
-        return [Sentence("gradient", False, f"{name}: no true gradient at {where}{why_none(run)}.")]
+        why = why_none(run)
+        what = "no error that a true gradient could show" if why else "no true gradient"
+        return [Sentence("gradient", False, f"{name}: {what} at {where}{why}.")]
     error, bias, mse = (np.median(last[name][finite]) for name in ("relative_mse", "bias2", "mse"))
     # Without a part that is finite to be above noise a seed's gradient has no direction.
     # An estimate of a cosine may lie beyond ±1, the cosine itself may not.
