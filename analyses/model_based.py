@@ -1,0 +1,170 @@
+"""The model-based rows of the table, trained on two swing-ups: runs that several claims share.
+
+    python -m analyses.model_based train --arm maac --world pendulum    one run; goes on
+    python -m analyses.model_based all --first 0 --of 2                 every second run that is due
+
+Worlds are on the circle: Gymnasium's pendulum with rewards times 0.1 in training, and the cart-pole
+swing-up. Five seeds as one program, 3,000 transitions each; updates for a transition are the row's
+own (10 or 1). Rows on policy (svg-inf, rp-dr) make 1,000 updates, each from a window of its own,
+which are 256,000 and 240,000 transitions, and fit their model every 25. Otherwise as the rows are
+listed, but for networks of 64 instead of 256 wide, batches of half the size, and learning rates of
+3e-4 for ten updates a transition and 1e-3 for one, not annealed. "Same mechanism", never "figure
+reproduced".
+
+    main        on both worlds                      sac and nine model-based rows
+    ablations   on the pendulum                     MAAC's, DDPPO's
+    unrolls     on the cart-pole                    rp-dp and rp-dp-sn at h = 3, 10, 15
+    horizons    on the pendulum                     ddppo at H = 1, 2, 5, 10 beside its 3
+
+Main runs measure the gradient that they follow six times, from 64 starts. `maac` evaluates with
+planned actions, too. Claims and criteria: `model_based_claims`, `whose_gradient`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+from tyro.conf import subcommand
+
+from gradlab import tasks
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.tasks import Task
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.loop import train
+from gradlab.training.planning import Planning
+
+RUNS = Path("runs/model-based")
+World = Literal["pendulum", "cart-pole"]
+SEEDS = 5
+TRANSITIONS = 3000
+ON_POLICY = 1000  # updates
+AGENTS = 8
+EVALUATIONS = 12
+STAGES = 5  # measurements of the gradient after the first
+STARTS = 64
+SCALES: Mapping[World, float] = {"pendulum": 0.1, "cart-pole": 1.0}
+
+MAIN = (
+    "sac", "mbpo", "steve", "mage", "svg", "svg-inf", "maac", "rp-dp", "rp-dr", "ddppo",
+)  # fmt: skip
+MAAC = (
+    "maac-h0", "maac-no-steve", "maac-one-sample", "maac-five-batch", "maac-real-data",
+    "maac-no-entropy",
+)  # fmt: skip
+DDPPO = ("ddppo-no-gradient-loss", "ddppo-one-model", "ddppo-double-parameters")
+UNROLLS = (3, 10, 15)
+HORIZONS = (1, 2, 5, 10)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run: a row of the table in a world, at its own horizon or another."""
+
+    row: str
+    world: World
+    horizon: int | None = None
+
+    @property
+    def name(self) -> str:
+        at = "" if self.horizon is None else f"-h{self.horizon}"
+        return f"{self.row}{at}-{self.world}"
+
+    @property
+    def main(self) -> bool:
+        return self.row in MAIN and self.horizon is None
+
+    def algorithm(self) -> Algorithm:
+        row = find(self.row)
+        if self.horizon is not None:
+            row = with_horizons(row, (self.horizon,))
+        if row.source.steps and row.model is not None:
+            row = replace(row, model=replace(row.model, every=ON_POLICY // 40))
+        rate = 3e-4 if row.updates == 10 else 1e-3
+        return replace(
+            row, name=self.name, hidden=(64,) * len(row.hidden), batch=row.batch // 2,
+            policy_rate=(rate, rate), value_rate=(rate, rate),
+        )  # fmt: skip
+
+    def task(self) -> Task:
+        if self.world == "pendulum":
+            return tasks.pendulum(coordinates="circle")
+        return tasks.cart_pole_swing_up()
+
+
+def arms() -> list[Arm]:
+    """All runs, the main ones first."""
+    main = [Arm(row, world) for world in get_args(World) for row in MAIN]
+    ablations = [Arm(row, "pendulum") for row in (*MAAC, *DDPPO)]
+    unrolls = [Arm(row, "cart-pole", h) for row in ("rp-dp", "rp-dp-sn") for h in UNROLLS]
+    horizons = [Arm("ddppo", "pendulum", h) for h in HORIZONS]
+    return [*main, *ablations, *unrolls, *horizons]
+
+
+def path_of(arm: Arm, folder: Path) -> Path:
+    return folder / f"{arm.name}.h5"
+
+
+def trained(arm: Arm, folder: Path, transitions: int = TRANSITIONS, seeds: int = SEEDS) -> None:
+    """Train an arm to its end; Ctrl-C saves its state."""
+    row, path = arm.algorithm(), path_of(arm, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    iterations = transitions * (row.updates or 1)
+    if row.source.steps:
+        iterations = transitions * ON_POLICY // TRANSITIONS
+    resume = path.with_name(path.stem + ".resume.safetensors").exists()
+    with bars() as progress, suppress(KeyboardInterrupt):
+        train(
+            row, arm.task(), path, resume=resume, progress=progress,
+            seeds=seeds, iterations=iterations, agents=AGENTS, interval=AGENTS * (row.updates or 1),
+            warmup=500, episode=200, evaluate_every=iterations // EVALUATIONS,
+            evaluation_starts=20, checkpoint_every=iterations // EVALUATIONS, keep=(),
+            reward_scale=SCALES[arm.world],
+            gradient_every=iterations // STAGES if arm.main else 0,
+            gradient_starts=STARTS,
+            planning=Planning(5) if arm.row == "maac" else None,
+            command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
+            + ("" if arm.horizon is None else f" --horizon {arm.horizon}"),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one arm; goes on where it stopped."""
+
+    arm: str
+    world: World
+    horizon: int | None = None
+    folder: Path = RUNS
+
+    def run(self) -> None:
+        trained(Arm(self.arm, self.world, self.horizon), self.folder)
+
+
+@dataclass(frozen=True)
+class All:
+    """Train all arms in turn, those of other processes left out."""
+
+    first: int = 0
+    of: int = 1
+    folder: Path = RUNS
+
+    def run(self) -> None:
+        for arm in arms()[self.first :: self.of]:
+            print(arm.name, flush=True)
+            trained(arm, self.folder)
+
+
+def main() -> None:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    tyro.cli(Annotated[Train, subcommand("train")] | Annotated[All, subcommand("all")]).run()
+
+
+if __name__ == "__main__":
+    main()
