@@ -220,6 +220,18 @@ def early_late(frozen: Frozen) -> Iterator[Part]:
             )  # fmt: skip
 
 
+def early_late_arms(frozen: Frozen) -> Iterator[Part]:
+    """As published below 1 early and above 1 late; in every arm each of four seeds crosses 1."""
+    numbers = frozen.numbers
+    for iteration, side in ((1000, "below"), (7500, "above")):
+        name = f"published, prior published, {iteration}"
+        label = f"bias(25)/bias(0) at iteration {iteration:,}"
+        yield ratio(numbers, name, side, 1.0, label=label)
+    for arm in ("published", "no offset", "factor 1"):
+        crossings = sum(name.startswith(f"crossing {arm} ") for name in numbers)
+        yield exact(f"seeds that cross 1, {arm}", crossings, "above", 4)
+
+
 def thm1_mpg(frozen: Frozen) -> Iterator[Part]:
     numbers = frozen.numbers
     label = "relative error, tail action's θ frozen"
@@ -440,6 +452,7 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "OPT-H": opt_h,
     "BIAS-DEC": bias_dec,
     "EARLY-LATE": early_late,
+    "EARLY-LATE-ARMS": early_late_arms,
     "THM1-MPG": thm1_mpg,
     "THM1-MPG-J": thm1_mpg_j,
     "RULE-W": rule_w,

@@ -109,7 +109,12 @@ def sentence(
         f'"late, n = 0 is better" is {_property(order[arm][1])} of the {part}'
         for arm, part in (("no offset", "offset"), ("factor 1", "factor"))
     ]
-    seen = "early, then late" if order["published"] == (-1, 1) else "not early, then late"
+    early, late_side = order["published"]
+    seen = '"early, then late" is undecided'
+    if (early, late_side) == (-1, 1):
+        seen = "early, then late"
+    elif early == 1 or late_side == -1:
+        seen = "not early, then late"
     when = "has the right moment" if moment else "is not shown to have the right moment"
     told = "; ".join(
         f"{arm}, prior {prior}: {_listed(cell)}"
