@@ -160,8 +160,9 @@ CLAIMS = (
     Claim(
         "TAB1-PATH", "MPG, Table I", "MPG ends best and learns fastest on path tracking",
         "mpg-table-1/tab1-path",  5,
-        "5 seeds; 20,000 iterations of MPG-v2 and TD3, 10,000 of the others, of 100,000",
-        "budgets differ between algorithms; learning rates annealed over the shorter run",
+        "5 seeds, 20,000 of 100,000 iterations for every algorithm",
+        "learning rates annealed over the shorter run",
+        "four of six algorithms had 10,000 iterations at first; budgets are equal now",
         of="seeds",
     ),
     Claim(

@@ -147,11 +147,11 @@ def _verdict(
     runs: Mapping[str, Training],
 ) -> Verdict:  # fmt: skip
     first = next(iter(runs.values()))
-    lengths = {name: int(run.iteration[-1]) for name, run in runs.items()}
+    lengths = sorted({int(run.iteration[-1]) for run in runs.values()})
     scale = (
-        f"{min(len(run.seeds) for run in runs.values())} seeds, {min(lengths.values()):,} to "
-        f"{max(lengths.values()):,} of the paper's 100,000 iterations, learning rates annealed "
-        f"over the run"
+        f"{min(len(run.seeds) for run in runs.values())} seeds, "
+        f"{' to '.join(f'{length:,}' for length in lengths)} of the paper's 100,000 iterations, "
+        f"learning rates annealed over the run"
     )
     rows = table(runs)
     figure = Figure(figsize=SIZE, layout="constrained")
