@@ -160,8 +160,8 @@ class Algorithm:
         if self.target.of_members and (self.model is None or self.model.used < 2):
             raise InputError(
                 f"{self.name} has targets ({self.target.name}) that weigh horizons by how far the "
-                f"members of a learned model differ: learn one of 2 members or more (--model "
-                f"learned --members 5), or take another target"
+                f"members of a learned model differ: learn one of 2 members or more "
+                f"(model=LearnedModel(members=5) in its row), or take another target"
             )
         if self.densities and self.policy != "gaussian":
             raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
