@@ -13,16 +13,29 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from gradlab.systems.cartpole import ACTION_LIMIT, CartPoleSimulator
+from gradlab.systems.cartpole import CartPoleParameters, CartPoleSimulator
 from gradlab.systems.circle import on_circle, to_circle
 from gradlab.systems.function import from_function
-from gradlab.systems.mujoco_pendulum import pendulum_parameters
 from gradlab.systems.pendulum import SPEED_LIMIT, TORQUE_LIMIT, Pendulum
 from gradlab.tasks.checks import check_choice
 from gradlab.tasks.mpg import DISCOUNT, EXPLORATION, HORIZON
 from gradlab.tasks.task import Task
 
 Coordinates = Literal["angle", "circle"]
+LENGTH = 0.6  # m
+# PILCO's, but for its friction: 0.1 N s/m under the cart alone.
+PILCO = CartPoleParameters(
+    cart_mass=0.5,
+    pole_mass=0.5,
+    half_length=LENGTH / 2,
+    inertia=0.5 * LENGTH**2 / 12,
+    gravity=9.82,
+    gear=10.0,
+    damping=0.01,
+    offset=0.0,
+    timestep=0.025,
+    substeps=4,
+)
 
 
 def pendulum(
@@ -66,21 +79,23 @@ def pendulum(
     return task if coordinates == "angle" else _on_circle(task)
 
 
-def cart_pole_swing_up(discount: float = DISCOUNT) -> Task:
-    """A cart swings its hanging pole up: MuJoCo's inverted pendulum in closed form, without stops.
+def cart_pole_swing_up(discount: float = 0.95) -> Task:
+    """A cart swings its hanging pole up, at 10 Hz: PILCO's cart-pole, without stops.
 
-    r = −((1 − cos θ) + 0.05 x² + 0.01 ẋ² + 0.005 θ̇² + 0.01 a²) of the state before the step.
-    States are on the circle: (x, cos θ, sin θ, ẋ, θ̇), θ = 0 upright; episodes begin near θ = π.
+    r = exp(−d²) − 1 − 0.001 a², d = |tip − (0, 0.6 m)| before the step; the pole is 0.6 m long.
+    States are on the circle: (x, cos θ, sin θ, ẋ, θ̇), θ = 0 upright; episodes begin near θ = π,
+    and PILCO's have 40 to 50 steps (Deisenroth and Rasmussen 2011, section 3.2).
 
     Args:
-        discount: γ in (0, 1).
+        discount: γ in (0, 1); a second is ten steps.
     """
-    cart_pole = CartPoleSimulator(pendulum_parameters())
+    cart_pole = CartPoleSimulator(PILCO)
 
     def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        x, theta, velocity, spin = state.unbind(dim=1)
-        cost = (1 - theta.cos()) + 0.05 * x**2 + 0.01 * velocity**2 + 0.005 * spin**2
-        return cart_pole.step(state, action).state, -(cost + 0.01 * action[:, 0] ** 2)
+        x, theta = state[:, 0], state[:, 1]
+        across, short = x + LENGTH * theta.sin(), LENGTH * (1 - theta.cos())
+        reward = torch.exp(-(across**2) - short**2) - 1 - 0.001 * action[:, 0] ** 2
+        return cart_pole.step(state, action).state, reward
 
     def starts(n: int, generator: torch.Generator) -> Tensor:
         near = 0.1 * torch.randn(n, 4, generator=generator, dtype=torch.float64)
@@ -94,10 +109,10 @@ def cart_pole_swing_up(discount: float = DISCOUNT) -> Task:
         discount=discount,
         horizon=HORIZON,
         state_names=("x [m]", "cos θ", "sin θ", "ẋ [m/s]", "θ̇ [rad/s]"),
-        action_names=("force / 100 N",),
-        observation_scale=(0.5, 1.0, 1.0, 0.2, 0.1),
-        exploration=(EXPLORATION * ACTION_LIMIT,),
-        action_limit=(ACTION_LIMIT,),
+        action_names=("force / 10 N",),
+        observation_scale=(1.0, 1.0, 1.0, 0.5, 0.1),
+        exploration=(EXPLORATION,),
+        action_limit=(1.0,),
         parameters={"discount": discount},
     )
 
