@@ -8,8 +8,7 @@ steps, and the cart-pole swing-up, episodes of 50. Five seeds as one program, 3,
 each; updates for a transition are the row's own (10 or 1). Rows on policy (svg-inf, rp-dr) make
 1,000 updates, each from a window of its own, which are 256,000 and 240,000 transitions, and fit
 their model every 25. Otherwise as the rows are listed, but for networks of 64 instead of 256 wide,
-batches of half the size, and learning rates of 3e-4 for ten updates a transition and 1e-3 for one,
-not annealed. "Same mechanism", never "figure reproduced".
+batches of half the size, and learning rates of 1e-3, not annealed. "Same mechanism", never "figure reproduced".
 
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
@@ -45,6 +44,7 @@ World = Literal["pendulum", "cart-pole"]
 SEEDS = 5
 TRANSITIONS = 3000
 ON_POLICY = 1000  # updates
+RATES = (1e-3, 1e-3)  # MBPO learned the pendulum by them, on other seeds, and not by 3e-4
 AGENTS = 8
 EVALUATIONS = 12
 STAGES = 5  # measurements of the gradient after the first
@@ -87,10 +87,9 @@ class Arm:
             row = with_horizons(row, (self.horizon,))
         if row.source.steps and row.model is not None:
             row = replace(row, model=replace(row.model, every=ON_POLICY // 40))
-        rate = 3e-4 if row.updates == 10 else 1e-3
         return replace(
             row, name=self.name, hidden=(64,) * len(row.hidden), batch=row.batch // 2,
-            policy_rate=(rate, rate), value_rate=(rate, rate),
+            policy_rate=RATES, value_rate=RATES,
         )  # fmt: skip
 
     def task(self) -> Task:
