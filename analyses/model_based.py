@@ -8,7 +8,8 @@ steps, and the cart-pole swing-up, episodes of 50. Five seeds as one program, 3,
 each; updates for a transition are the row's own (10 or 1). Rows on policy (svg-inf, rp-dr) make
 1,000 updates, each from a window of its own, which are 256,000 and 240,000 transitions, and fit
 their model every 25. Otherwise as the rows are listed, but for networks of 64 instead of 256 wide,
-batches of half the size, and learning rates of 1e-3, not annealed. "Same mechanism", never "figure reproduced".
+batches of half the size, and learning rates of 1e-3, not annealed. "Same mechanism",
+never "figure reproduced".
 
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
