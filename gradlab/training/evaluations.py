@@ -105,9 +105,7 @@ def _planner(run: Run, planning: Planning) -> Planner:
         draw=lambda state, noise: learner.explore(state, noise)[0],
         act=partial(learner.act, policy),
         value=learner.value(),
-        discount=learner.objective.discount,
-        reward_scale=learner.objective.reward_scale,
-        masked=learner.objective.masked,
+        objective=learner.objective,
         action_dim=run.task.simulator.action_dim,
         limit=learner.limit,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.models.seed_models import Model, model_step
-from gradlab.training.parts.context import Value
+from gradlab.training.parts.context import Objective, Value
 from gradlab.training.parts.targets import within
 
 
@@ -68,7 +68,7 @@ class Planner:
         draw: the policy's action at normal noise, [E, N, ds], [E, N, da] → [E, N, da]; act: its
             action without.
         value: of the critic; 0 where there is none.
-        masked: nothing is earned beyond a terminal state.
+        objective: its discount, factor on rewards and terminal states; entropy is not planned for.
         limit: largest |action|, [da], or None.
     """
 
@@ -77,9 +77,7 @@ class Planner:
     draw: Callable[[Tensor, Tensor], Tensor]
     act: Callable[[Tensor], Tensor]
     value: Value
-    discount: float
-    reward_scale: float
-    masked: bool
+    objective: Objective
     action_dim: int
     limit: Tensor | None
 
@@ -89,30 +87,32 @@ class Planner:
         choice, (seeds, starts, _) = self.choice, state.shape
         begin = state.repeat_interleave(choice.samples, dim=1)
         shape = (choice.horizon, starts * choice.samples, self.action_dim)
-        plan = state.new_zeros(0)
-        spread = centre = None
+        elite = state.new_zeros(0)  # [H, E, S, elites, da]
         for number in range(choice.rounds):
             generator = stream(0, f"planning {number}", step)
             noise = _normal(shape, generator, state)
             dealt = _normal((*shape[:2], self.model.noise_dim), generator, state)
-            if centre is not None and spread is not None:
-                repeated = (x.repeat_interleave(choice.samples, dim=2) for x in (centre, spread))
-                mean, std = repeated
-                plan = within(mean + std * noise[:, None], self.limit)
-            score, plan = self._rolled_out(begin, plan if number else None, noise, dealt)
+            plan = self._around(elite, noise) if number else None
+            score, plan = self._rolled_out(begin, plan, noise, dealt)
             best = score.view(seeds, starts, -1).topk(choice.elites, dim=2).indices
             every = plan.view(choice.horizon, seeds, starts, choice.samples, -1)
             at = best[None, ..., None].expand(choice.horizon, -1, -1, -1, every.shape[4])
             elite = every.gather(3, at)
-            centre, spread = elite.mean(dim=3), elite.std(dim=3)
-        assert centre is not None
-        return centre[0]
+        return elite.mean(dim=3)[0]
+
+    def _around(self, elite: Tensor, noise: Tensor) -> Tensor:
+        """Sequences [H, E, N, da] as far around the mean of the best ones as they lie apart."""
+        mean, std = (
+            x.repeat_interleave(self.choice.samples, dim=2)
+            for x in (elite.mean(dim=3), elite.std(dim=3))
+        )
+        return within(mean + std * noise[:, None], self.limit)
 
     def _rolled_out(
         self, state: Tensor, plan: Tensor | None, noise: Tensor, dealt: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Score [E, N] of N sequences, and the sequences [H, E, N, da]: `plan`, or the policy's."""
-        total = state.new_zeros(state.shape[:2])
+        objective, total = self.objective, state.new_zeros(state.shape[:2])
         alive = torch.ones_like(total)
         actions = []
         for t in range(self.choice.horizon):
@@ -123,10 +123,10 @@ class Planner:
                 actions.append(plan[t])
             through = dealt[t].expand(state.shape[0], -1, -1) if dealt.shape[2] else None
             state, reward, still = model_step(self.model, state, actions[t], through)
-            total = total + self.discount**t * self.reward_scale * alive * reward
-            alive = alive * still if self.masked else alive
+            total = total + objective.discount**t * objective.reward_scale * alive * reward
+            alive = alive * still if objective.masked else alive
         end = self.value(state, self.act(state))
-        total = total + self.discount**self.choice.horizon * alive * end
+        total = total + objective.discount**self.choice.horizon * alive * end
         return torch.nan_to_num(total, nan=-torch.inf, posinf=-torch.inf), torch.stack(actions)
 
 

@@ -11,6 +11,7 @@ from gradlab.storage.journal import read
 from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.loop import train
+from gradlab.training.parts.context import Objective
 from gradlab.training.parts.critics import nothing
 from gradlab.training.planning import Planner, Planning
 from tests.training.small_runs import SMALL, row, task
@@ -43,7 +44,7 @@ def planner(horizon, value=nothing, **changes):
         linear(),
         draw=lambda state, noise: noise,
         act=lambda state: -0.5 * state,
-        value=value, discount=GAMMA, reward_scale=1.0, masked=False, action_dim=1, limit=None,
+        value=value, objective=Objective(GAMMA), action_dim=1, limit=None,
     )  # fmt: skip
 
 
