@@ -86,3 +86,14 @@ def same_tables(first, second):
         ours, theirs = (read(path).groups[table] for path in (first, second))
         for column in (name for name in ours if "seconds" not in name):
             np.testing.assert_array_equal(ours[column].values, theirs[column].values, column)
+
+
+def flattened(gradients, member):
+    """One member's gradients in the order of its module's parameters."""
+    depth = len(gradients) // 2
+    parts = [
+        part
+        for k in range(depth)
+        for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
+    ]
+    return torch.cat(parts)

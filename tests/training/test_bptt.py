@@ -19,7 +19,7 @@ from gradlab.training.loop import train
 from gradlab.training.parts.policy_losses import FromStarts, Term
 from gradlab.training.parts.targets import NoCritic
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, listed, row, task
+from tests.training.small_runs import MODEL, SMALL, flattened, listed, row, task
 
 HORIZON = 4
 
@@ -65,17 +65,11 @@ def test_the_gradient_is_that_of_the_estimator_without_a_tail_from_its_starts(sh
     ]
     gradients = learner.policy_gradients(0, batch_of(replayed), Along(learner.draws, paths))
     tail = gradlab.Tail(HORIZON, None, learner.task.discount)
-    depth = len(gradients) // 2
     for seed, policy in enumerate(policies):
         prior = learner.task.prior
         estimator = gradlab.Estimator(prior, prior, "all", tail)
         wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        parts = [
-            part
-            for k in range(depth)
-            for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
-        ]
-        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_nothing_of_a_critic_is_trained_saved_or_recorded(tmp_path):

@@ -22,7 +22,7 @@ from gradlab.training.models.branches import Branches
 from gradlab.training.parts.sources import Branched, Stores, TwoStores
 from gradlab.training.parts.targets import Soft
 from gradlab.training.settings import Settings
-from tests.training.small_runs import push, row, task
+from tests.training.small_runs import flattened, push, row, task
 from tests.training.test_branches import DRAWS, forward, model, replayed
 from tests.training.test_maac import Drawn, Least
 
@@ -72,7 +72,6 @@ def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slop
     # The critics' rows are elsewhere.
     batch = Batch(state + 5, state[..., :2], nothing, state + 5, nothing, starts=state)
     gradients = learner.policy_gradients(0, batch, Drawn(paths))
-    depth = len(gradients) // 2
     for seed, policy in enumerate(policies):
         critics = [
             unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
@@ -81,12 +80,7 @@ def test_the_gradient_is_that_of_the_estimator_with_states_of_one_model_and_slop
         tail = gradlab.Tail(3, Least(critics), learner.task.discount)
         estimator = gradlab.Estimator(world, errs, "all", tail, entropy=0.2)
         wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        parts = [
-            part
-            for k in range(depth)
-            for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
-        ]
-        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_policy_and_critic_are_updated_ten_times_for_every_transition_unless_settings_say_other():

@@ -19,6 +19,7 @@ from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.targets import NStep, OneStep
 from gradlab.training.settings import Settings
+from tests.training.small_runs import flattened
 
 GAMMA = 0.9
 
@@ -87,17 +88,6 @@ def deterministic(learner, model):
         learner.policy, learner.valuing.first(critic), Objective(GAMMA), model,
         frozen=lambda state, noise: (frozen(state), None),
     )  # fmt: skip
-
-
-def flattened(gradients, member):
-    """One member's gradients in the order of its module's parameters."""
-    depth = len(gradients) // 2
-    parts = [
-        part
-        for k in range(depth)
-        for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
-    ]
-    return torch.cat(parts)
 
 
 @pytest.mark.parametrize("actions", ["first", "all"])

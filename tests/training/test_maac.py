@@ -24,7 +24,7 @@ from gradlab.training.parts.context import Context, Objective
 from gradlab.training.parts.policy_losses import Mixture, Term
 from gradlab.training.parts.targets import OneStep, Soft
 from gradlab.training.settings import Settings
-from tests.training.small_runs import listed
+from tests.training.small_runs import flattened, listed
 
 GAMMA, ALPHA = 0.9, 0.2
 
@@ -93,7 +93,6 @@ def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, te
     nothing = state.new_zeros(2, 16)
     batch = Batch(state, state[..., :2], nothing, state, nothing)
     gradients = learner.policy_gradients(0, batch, Drawn(paths))
-    depth = len(gradients) // 2
     for member, (policy, begin) in enumerate(zip(policies, begins, strict=True)):
         critics = [
             unstacked(learner.critic, 2 * member + k, learner.critic_module).double()
@@ -104,12 +103,7 @@ def test_the_gradient_is_that_of_the_estimator_with_entropy(horizon, samples, te
             entropy=ALPHA,
         )  # fmt: skip
         wanted = estimator.mean_gradient(policy, begin.states, seed=7, termination=termination)
-        parts = [
-            part
-            for k in range(depth)
-            for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
-        ]
-        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(-flattened(gradients, member), wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_every_action_of_the_sum_counts_its_entropy():

@@ -70,15 +70,9 @@ def test_the_starts_of_a_row_make_the_gradient_that_its_update_follows(name):
     single.model = model
     single.settings = replace(single.settings, agents=len(starts.states))
     followed = single.policy_gradients(0, own, draws)
-    depth = len(followed) // 2
-    parts = [
-        part
-        for k in range(depth)
-        for part in (followed[k][0].T.flatten(), followed[depth + k][0].flatten())
-    ]
     torch.testing.assert_close(
         in_trained_weights(single, starts.gradients).mean(dim=0),
-        -torch.cat(parts),
+        -small_runs.flattened(followed, 0),
         rtol=1e-7,
         atol=1e-9,
     )

@@ -19,7 +19,7 @@ from gradlab.training.loop import train
 from gradlab.training.members import unstacked
 from gradlab.training.parts.policy_losses import FromStarts, Mixture, Term
 from gradlab.training.settings import Settings
-from tests.training.small_runs import SMALL, row, task
+from tests.training.small_runs import SMALL, flattened, row, task
 from tests.training.test_maac import Drawn, Least
 
 ALPHA, N = find("rp-dp").target.temperature, 16
@@ -61,7 +61,6 @@ def test_the_gradient_is_that_of_the_estimator_from_the_mixture_of_laws(beta, ho
     nothing = state.new_zeros(2, N)
     batch = Batch(replayed, replayed[..., :2], nothing, replayed, nothing)
     gradients = learner.policy_gradients(0, batch, DrawnWithStarts(learner.draws, paths))
-    depth = len(gradients) // 2
     for seed, policy in enumerate(policies):
         critics = [
             unstacked(learner.critic, 2 * seed + k, learner.critic_module).double()
@@ -70,12 +69,7 @@ def test_the_gradient_is_that_of_the_estimator_from_the_mixture_of_laws(beta, ho
         tail = gradlab.Tail(horizon, Least(critics), learner.task.discount)
         estimator = gradlab.Estimator(prior, prior, "all", tail, entropy=ALPHA)
         wanted = estimator.mean_gradient(policy, state[seed], seed=7)
-        parts = [
-            part
-            for k in range(depth)
-            for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
-        ]
-        torch.testing.assert_close(-torch.cat(parts), wanted, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(-flattened(gradients, seed), wanted, rtol=1e-9, atol=1e-11)
 
 
 def test_layers_are_those_of_the_paper_and_held_at_norm_one_where_they_are_normalised(tmp_path):

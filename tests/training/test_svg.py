@@ -23,7 +23,7 @@ from gradlab.training.parts.replayed_losses import ReplayedStep
 from gradlab.training.parts.target_networks import Copied
 from gradlab.training.parts.targets import OneStep, StateOneStep
 from gradlab.training.settings import Settings
-from tests.training.small_runs import MODEL, SMALL, listed, push, row, task
+from tests.training.small_runs import MODEL, SMALL, flattened, listed, push, row, task
 
 GAMMA = 0.9
 
@@ -62,16 +62,6 @@ def batch_of(learner, paths):
     noise = torch.stack([path.policy_noise[0] for path in paths])
     _, density = learner.draw(learner.policy, state, noise)
     return Batch(state, action, reward, after, torch.zeros_like(reward), density.detach())
-
-
-def flattened(gradients, member):
-    depth = len(gradients) // 2
-    parts = [
-        part
-        for k in range(depth)
-        for part in (gradients[k][member].T.flatten(), gradients[depth + k][member].flatten())
-    ]
-    return torch.cat(parts)
 
 
 def test_the_gradient_is_that_of_the_estimator_on_real_states_with_the_models_jacobians():

@@ -21,7 +21,7 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import Settings
 from gradlab.training.state import begin
-from tests.training.small_runs import SMALL, listed, push, row, task
+from tests.training.small_runs import SMALL, flattened, listed, push, row, task
 
 STEPS = 4
 
@@ -76,13 +76,7 @@ def batch_of(paths_of_seeds):
 
 def gradient(learner, batch, seed):
     gradients = learner.policy_gradients(0, batch, learner.draws)
-    depth = len(gradients) // 2
-    parts = [
-        part
-        for k in range(depth)
-        for part in (gradients[k][seed].T.flatten(), gradients[depth + k][seed].flatten())
-    ]
-    return -torch.cat(parts)
+    return -flattened(gradients, seed)
 
 
 def wanted(learner, policy, path, steps, number):
