@@ -187,11 +187,9 @@ def deals(model: Model) -> int:
 
 def at_mean(model: Model, noise: Tensor | None) -> Tensor | None:
     """The noise at which a model is at its mean, its members dealt to the rows as by `noise`."""
-    return (
-        None
-        if noise is None
-        else dealing_alone(model, noise[..., noise.shape[-1] - deals(model) :])
-    )
+    if noise is None:
+        return None
+    return dealing_alone(model, noise[..., noise.shape[-1] - deals(model) :])
 
 
 def dealing_alone(model: Model, columns: Tensor) -> Tensor | None:
