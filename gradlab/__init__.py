@@ -5,6 +5,7 @@
     Estimator(states, jacobians, actions, tail)  any policy gradient as one value
     choose(profile) → Choice                     horizon, weights, how sure, what if
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
+    certify(system)                              are a simulator's derivatives those of its step?
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
+    from gradlab.certification.certify import certify
     from gradlab.choice import choose
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
@@ -39,6 +41,7 @@ __all__ = [
     "Task",
     "attribute",
     "attribution",
+    "certify",
     "choose",
     "compare_jacobians",
     "compare_remedies",
@@ -60,6 +63,7 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution_shares",
     "attribution": "gradlab.runs.attribution_shares",
+    "certify": "gradlab.certification.certify",
     "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "compare_remedies": "gradlab.remedies.compare",

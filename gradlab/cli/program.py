@@ -20,6 +20,7 @@ from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli import refusals
 from gradlab.cli.attribute import Attribute
+from gradlab.cli.certify import Certify
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
 from gradlab.cli.fit import Fit
@@ -45,6 +46,7 @@ LONGEST = 1000  # characters of a refusal
 Chosen = (
     Measure
     | Jacobians
+    | Certify
     | Fit
     | Logs
     | Remedies
@@ -60,6 +62,7 @@ Chosen = (
 Command = (
     Annotated[Measure, subcommand("measure")]
     | Annotated[Jacobians, subcommand("jacobians")]
+    | Annotated[Certify, subcommand("certify")]
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Logs, subcommand("logs")]
     | Annotated[Remedies, subcommand("remedies")]

@@ -80,7 +80,8 @@ def _began(*_: object, **__: object) -> None:
 WORK = (
     "gradlab.measurement.measure.measure", "gradlab.cli.measure.Measure._made",
     "gradlab.cli.measure.Measure._plan", "gradlab.cli.jacobians._stabilising",
-    "gradlab.jacobians.comparison.compare_jacobians", "gradlab.fitting.collection.collect",
+    "gradlab.jacobians.comparison.compare_jacobians", "gradlab.certification.certify",
+    "gradlab.fitting.collection.collect",
     "gradlab.cli.fit.Fit._fitted", "gradlab.logs.measure.measure_logs",
     "gradlab.cli.remedies.Remedies._networks", "gradlab.remedies.compare.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
@@ -148,6 +149,10 @@ def commands() -> Mapping[str, Command]:
         "jacobians": Command(
             ("jacobians", *own, *given[:2]), ("horizon", "starts", "seed"), (), ("set",),
             ("model", "gradient-model", "data", "policy", "profile"), "new.h5",
+        ),
+        "certify": Command(
+            ("certify", *LQR, *given[:2]), ("samples", "seed"), ("fail-above",), ("set",),
+            ("policy",),
         ),
         "fit": Command(
             ("fit", *LQR),

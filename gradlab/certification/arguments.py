@@ -1,0 +1,83 @@
+"""What `certify` is given, checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gradlab import validation
+from gradlab.certification.blocks import Names
+from gradlab.errors import InputError
+from gradlab.networks.interface import check_policy, double_copy
+from gradlab.systems.system import System, check_system
+from gradlab.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A system, its task where it has one, names, and the points that the user gave."""
+
+    name: str
+    system: System
+    task: Task | None
+    names: Names
+    states: Tensor | None
+    actions: Tensor | None
+    noise: Tensor | None
+    policy: nn.Module | None
+
+
+def subject(
+    system: System | Task,
+    task: Task | None,
+    states: Any,
+    actions: Any,
+    noise: Any,
+    policy: nn.Module | None,
+) -> Subject:
+    """
+    Raises:
+        InputError: names the argument, what it got and what was expected.
+    """
+    if isinstance(system, Task):
+        task, system = system, system.simulator
+    check_system("system", system)
+    if task is not None:
+        validation.instance("task", task, Task, "a gradlab Task")
+    ds, da = system.state_dim, system.action_dim
+    s, a = _rows("states", states, ds), _rows("actions", actions, da)
+    if a is not None and (s is None or len(a) != len(s)):
+        want = "states with as many rows" if s is None else f"[{len(s)}, {da}], one per state"
+        raise InputError(f"actions has shape {tuple(a.shape)}, expected {want}")
+    xi = _rows("noise", noise, system.noise_dim)
+    if xi is not None and (s is None or len(xi) != len(s)):
+        raise InputError(f"noise has shape {tuple(xi.shape)}, expected one row per state")
+    if policy is not None:
+        policy = double_copy("policy", policy)
+        check_policy(policy, torch.zeros(2, ds, dtype=torch.float64) if s is None else s, da)
+    named = () if task is None else task.state_names
+    actions_named = () if task is None else task.action_names
+    names = Names(
+        tuple(named) or tuple(f"s{k}" for k in range(ds)),
+        tuple(actions_named) or tuple(f"a{k}" for k in range(da)),
+    )
+    name = type(system).__name__ if task is None else task.name
+    return Subject(name, system, task, names, s, a, xi, policy)
+
+
+def _rows(name: str, values: Any, width: int) -> Tensor | None:
+    """Finite float64 [N, width]."""
+    if values is None:
+        return None
+    try:
+        rows = torch.as_tensor(values).detach().cpu().double()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} holds no numbers: {error}") from None
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise InputError(f"{name} has shape {tuple(rows.shape)}, expected [N, {width}]")
+    if not bool(torch.isfinite(rows).all()):
+        raise InputError(f"{name} has entries that are not finite: leave those rows out")
+    return rows

@@ -1,0 +1,154 @@
+"""The result of a certification: findings, numbers, verdict."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from gradlab import validation
+from gradlab.certification.blocks import SYMBOLS
+from gradlab.errors import InputError
+
+Kind = Literal[
+    "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
+    "arguments changed", "rough", "not judged", "sign", "smoothed",
+]  # fmt: skip
+Severity = Literal["wrong", "rough", "note"]
+COLUMNS = (
+    "source", "block", "stratum", "states", "judged", "median", "p95", "largest", "flagged",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One deviation of the derivatives from what they should be.
+
+    Attributes:
+        kind: what is wrong.
+        block: "A" (∂s′/∂s), "B" (∂s′/∂a), "r_s", "r_a", "parameters"; None: of the step itself.
+        stratum: where; None: everywhere.
+        row, column: name of the output and of the input, where it is one.
+        size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
+        sign_kept: whether J keeps the sign of D there; None where there is no such question.
+        severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
+        sentence: the finding in words.
+        source: "step" (autograd of it), "linearize", "both"; "" where neither is meant.
+    """
+
+    kind: Kind
+    block: str | None
+    stratum: str | None
+    row: str | None
+    column: str | None
+    size: float
+    sign_kept: bool | None
+    severity: Severity
+    sentence: str
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Certification:
+    """What `gradlab.certify` returns.
+
+    Attributes:
+        system: its name.
+        fail_above: relative error from which a finding of severity "wrong" fails the certificate.
+        findings: the gravest first.
+        rows: block × stratum with quantiles of the relative error, see `table`.
+        facts: settings, counts and further numbers, as JSON has them.
+    """
+
+    system: str
+    fail_above: float
+    findings: tuple[Finding, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        """No finding of severity "wrong" above `fail_above`."""
+        return not any(
+            finding.severity == "wrong" and finding.size > self.fail_above
+            for finding in self.findings
+        )
+
+    @property
+    def headline(self) -> str:
+        """The verdict in one sentence."""
+        wrong = [finding for finding in self.findings if finding.severity == "wrong"]
+        if not self.passed:
+            blocks = list(dict.fromkeys(SYMBOLS.get(str(each.block), "step") for each in wrong))
+            return (
+                f"The derivatives of {self.system} are not those of its step: "
+                f"{', '.join(blocks)} {'is' if len(blocks) == 1 else 'are'} wrong."
+            )
+        largest = max((row["p95"] for row in self.rows if math.isfinite(row["p95"])), default=0.0)
+        return (
+            f"The derivatives of {self.system} are those of its step: 95% of the relative errors "
+            f"are below {max(largest, 1e-16):.1g}, at {self.facts['states']} states."
+        )
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict: the headline, then every finding."""
+        return (self.headline, *(finding.sentence for finding in self.findings))
+
+    def table(self) -> pd.DataFrame:
+        """One row per source, block and stratum: states, share judged, quantiles of the relative
+        error of the block, and the share of the judged states that is flagged as wrong."""
+        return pd.DataFrame(list(self.rows), columns=list(COLUMNS))
+
+    def document(self) -> dict[str, Any]:
+        """Everything, as JSON has it."""
+        return {
+            "passed": self.passed,
+            "system": self.system,
+            "fail_above": self.fail_above,
+            "sentences": list(self.sentences),
+            "findings": [asdict(finding) for finding in self.findings],
+            "table": [dict(row) for row in self.rows],
+            "facts": dict(self.facts),
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write it, as JSON or as an HTML page by the suffix.
+
+        Raises:
+            InputError: another suffix, or a folder that cannot be written.
+        """
+        target = validation.path("path", path)
+        if target.suffix not in (".json", ".html"):
+            raise InputError(f"path is {target}: name a file that ends in .json or .html")
+        if target.suffix == ".html":
+            # Pages are made by a package above this one, which is needed here alone.
+            page: Any = importlib.import_module("gradlab.reporting.certification_page")
+            return Path(page.save(self, target))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(to_json(self.document()) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{target} cannot be written ({error.strerror or error})") from error
+        return target
+
+
+def to_json(document: Mapping[str, Any]) -> str:
+    """JSON in which numbers that are not finite are null."""
+    return json.dumps(_plain(document), ensure_ascii=False, indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

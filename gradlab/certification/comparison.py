@@ -1,0 +1,94 @@
+"""J against D, entry by entry: which are wrong, in which block, where.
+
+    off     |J − D| − 5 error(D)  >  tolerance · max(|D|, root mean square of the entry)
+
+A state is off where an entry is; a block is wrong in a stratum where a hundredth of the states that
+can be judged there are off, and stay off where the state is moved a little: a Jacobian that is
+wrong is wrong in a neighbourhood, a kink that the differences did not see is a point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.certification.reference import Reference
+
+SAFETY = 5.0  # errors of D, that a difference is allowed
+SHARE = 0.01  # of the judged states
+NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
+NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
+SMALL = 1e-3  # of a block's root mean square, below which an error is relative to that
+
+
+@dataclass(frozen=True)
+class Units:
+    """Spread of outputs y [out] and inputs z [in], by which entries are compared."""
+
+    y: Tensor
+    z: Tensor
+
+    def scaled(self, J: Tensor) -> Tensor:
+        """∂y_i/∂z_j in spreads of both."""
+        return J * self.z / self.y[:, None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of one source of derivatives with the differences, at every point.
+
+    Attributes:
+        J, D: [N, out, in].
+        judged: bool [N, out, in], entries that D decides.
+        off: bool [N, out, in], judged entries that are wrong.
+        lost: bool [N, out, in], entries of J that are not finite where f and D are.
+    """
+
+    J: Tensor
+    D: Tensor
+    judged: Tensor
+    off: Tensor
+    lost: Tensor
+
+
+def compared(J: Tensor, found: Reference, units: Units, tolerance: float) -> Comparison:
+    """Every entry judged.
+
+    Args:
+        tolerance: relative error that counts as wrong.
+    """
+    D, error = found.D, SAFETY * found.error
+    finite = torch.isfinite(J)
+    certain = torch.isfinite(D) & torch.isfinite(error) & ~found.kink[:, None, :]
+    lost = ~finite & torch.isfinite(found.y)[:, :, None]
+    size = torch.maximum(D.abs().nan_to_num(), _usual(D, certain, units))
+    gap = (J - D).abs()
+    judged = certain & finite & (error <= torch.maximum(tolerance * size, 0.5 * gap))
+    return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost)
+
+
+def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
+    """Root mean square of every entry over the states, [out, in]; at least what counts in its
+    row."""
+    known = torch.where(certain, D, 0.0).nan_to_num()
+    rms = (known.square().sum(0) / certain.sum(0).clamp_min(1)).sqrt()
+    scaled = units.scaled(rms)
+    least = (NEGLIGIBLE * scaled.amax(1, keepdim=True)).clamp_min(NOTHING)
+    return torch.maximum(scaled, least) * units.y[:, None] / units.z
+
+
+def relative_errors(comparison: Comparison, units: Units, rows: slice, columns: slice) -> Tensor:
+    """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
+    NaN where none is judged, 1 where D = 0 and J is not."""
+    judged = comparison.judged[:, rows, columns]
+    scale = units.z[columns] / units.y[rows, None]
+    gap, size, own = (
+        torch.where(judged, x[:, rows, columns] * scale, 0.0).flatten(1).norm(dim=1)
+        for x in (comparison.J - comparison.D, comparison.D, comparison.J)
+    )
+    usual = size.square().mean().sqrt()
+    size = torch.maximum(size, SMALL * usual)
+    ratio = gap / torch.where(size > 0, size, torch.where(own > 0, own, 1.0))
+    return torch.where(judged.flatten(1).any(1), ratio, torch.nan)

@@ -1,0 +1,183 @@
+"""Findings of a comparison: dead rows and columns, wrong and non-finite entries, by stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.certification import sentences
+from gradlab.certification.blocks import BLOCKS, Names
+from gradlab.certification.certification import Finding
+from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
+from gradlab.certification.strata import STRATA
+
+Persistent = Callable[[Tensor, slice, slice], Tensor]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one source's comparison is judged by.
+
+    Attributes:
+        label: index into `STRATA` of every point.
+        persistent: (points, rows, columns) → bool, points that stay off where they are moved.
+    """
+
+    source: str
+    comparison: Comparison
+    label: Tensor
+    names: Names
+    units: Units
+    persistent: Persistent
+
+
+def numbers(judged: Judged) -> list[Mapping[str, Any]]:
+    """Rows of the table: block × stratum."""
+    table: list[Mapping[str, Any]] = []
+    for block in BLOCKS:
+        rows, columns = judged.names.block(block)
+        errors = relative_errors(judged.comparison, judged.units, rows, columns)
+        off = judged.comparison.off[:, rows, columns].flatten(1).any(1)
+        for k, stratum in enumerate(STRATA):
+            here = judged.label == k
+            if bool(here.any()):
+                table.append(_row(judged.source, block, stratum, errors[here], off[here]))
+    return table
+
+
+def _row(source: str, block: str, stratum: str, errors: Tensor, off: Tensor) -> dict[str, Any]:
+    known = errors[~errors.isnan()].numpy()
+    quantiles = np.quantile(known, [0.5, 0.95, 1.0]) if len(known) else np.full(3, np.nan)
+    flagged = float(off[~errors.isnan()].double().mean()) if len(known) else np.nan
+    median, p95, largest = (float(value) for value in quantiles)
+    return {
+        "source": source, "block": block, "stratum": stratum, "states": len(errors),
+        "judged": len(known) / len(errors), "median": median, "p95": p95, "largest": largest,
+        "flagged": flagged,
+    }  # fmt: skip
+
+
+def findings(judged: Judged) -> list[Finding]:
+    """Of every block."""
+    return [finding for block in BLOCKS for finding in _of_block(judged, block)]
+
+
+def _of_block(judged: Judged, block: str) -> Iterator[Finding]:
+    rows, columns = judged.names.block(block)
+    off = judged.comparison.off[:, rows, columns].clone()
+    yield from _dead(judged, block, off)
+    yield from _lost(judged, block)
+    strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
+    if not strata:
+        return
+    smooth = [k for k, stratum in enumerate(STRATA) if stratum != "onset"]
+    seen = [k for k in smooth if _judged_states(judged, block, judged.label == k)]
+    if len(seen) > 1 and set(seen) <= set(strata):
+        yield _finding(judged, block, off, torch.ones_like(judged.label, dtype=torch.bool), None)
+        return
+    for k in strata:
+        yield _finding(judged, block, off, judged.label == k, STRATA[k])
+
+
+def _judged_states(judged: Judged, block: str, here: Tensor) -> int:
+    rows, columns = judged.names.block(block)
+    return int(judged.comparison.judged[here][:, rows, columns].flatten(1).any(1).sum())
+
+
+def _wrong(judged: Judged, block: str, off: Tensor, here: Tensor) -> bool:
+    """A share of the judged states here is off, and stays so nearby."""
+    count = _judged_states(judged, block, here)
+    states = here & off.flatten(1).any(1)
+    if count == 0 or int(states.sum()) < max(1, SHARE * count):
+        return False
+    points = states.nonzero().flatten()
+    stays = judged.persistent(points, *judged.names.block(block))
+    return bool(stays.double().mean() > 0.5)
+
+
+def _finding(judged: Judged, block: str, off: Tensor, here: Tensor, stratum: str | None) -> Finding:
+    rows, columns = judged.names.block(block)
+    J, D = (x[:, rows, columns] for x in (judged.comparison.J, judged.comparison.D))
+    states = here & off.flatten(1).any(1)
+    J, D, bad = J[states], D[states], off[states]
+    entries = _entry_errors(J, D, bad)
+    i, j = np.unravel_index(int(entries.argmax()), entries.shape)
+    row = judged.names.rows[rows][int(i)]
+    column = judged.names.columns[columns][int(j)]
+    gap, size = ((x * bad).square().sum().sqrt() for x in (J - D, D))
+    overall = float(gap / size) if size > 0 else 1.0
+    kept = bool((J * D * bad)[:, int(i), int(j)].sum() > 0)
+    one = bool(bad.any(0).sum() == 1)
+    count = int(here.sum())
+    worst = float(entries.max())
+    where = f"{row} by {column}"
+    text = sentences.wrong(block, stratum, overall, worst, where, kept, (len(J), count))
+    return Finding(
+        "wrong", block, stratum, row if one else None, column if one else None, worst, kept,
+        "wrong", text, judged.source,
+    )  # fmt: skip
+
+
+def _entry_errors(J: Tensor, D: Tensor, bad: Tensor) -> Tensor:
+    """Root mean square of J − D over that of D, over the states where the entry is off."""
+    gap, size = (torch.where(bad, x, 0.0).square().sum(0).sqrt() for x in (J - D, D))
+    return torch.where(size > 0, gap / size.clamp_min(1e-300), torch.where(gap > 0, 1.0, 0.0))
+
+
+def _dead(judged: Judged, block: str, off: Tensor) -> Iterator[Finding]:
+    """Columns and rows of J that are exactly 0 at every state of a stratum, and of D are not; they
+    are taken out of `off`."""
+    rows, columns = judged.names.block(block)
+    for axis, names in ((1, judged.names.columns[columns]), (2, judged.names.rows[rows])):
+        for k, name in enumerate(names):
+            yield from _dead_line(judged, block, off, (axis, k, name))
+
+
+def _dead_line(
+    judged: Judged, block: str, off: Tensor, line: tuple[int, int, str]
+) -> Iterator[Finding]:
+    rows, columns = judged.names.block(block)
+    axis, k, name = line
+    J = judged.comparison.J[:, rows, columns]
+    zero = (J.select(3 - axis, k) == 0).all(1)
+    bad = off.select(3 - axis, k).any(1)
+    strata = [
+        s for s in range(len(STRATA))
+        if bool(bad[judged.label == s].any()) and bool(zero[(judged.label == s) & bad].all())
+    ]  # fmt: skip
+    affected = bad & torch.isin(judged.label, torch.tensor(strata, dtype=torch.long))
+    points = affected.nonzero().flatten()
+    if not len(points) or len(points) < SHARE * len(J):
+        return
+    if float(judged.persistent(points, rows, columns).double().mean()) <= 0.5:
+        return
+    off.select(3 - axis, k)[affected] = False
+    everywhere = bool(zero.all())
+    where = None if everywhere or len(strata) != 1 else STRATA[strata[0]]
+    kind = "column" if axis == 1 else "row"
+    text = sentences.dead(block, kind, k, name, where, (len(points), len(J)))
+    yield Finding(
+        "dead", block, where, name if axis == 2 else None, name if axis == 1 else None, 1.0, None,
+        "wrong", text, judged.source,
+    )  # fmt: skip
+
+
+def _lost(judged: Judged, block: str) -> Iterator[Finding]:
+    """Entries that are not finite."""
+    rows, columns = judged.names.block(block)
+    lost = judged.comparison.lost[:, rows, columns]
+    points = lost.flatten(1).any(1).nonzero().flatten()
+    if not len(points):
+        return
+    i, j = (int(k) for k in lost[points[0]].nonzero()[0])
+    row, column = judged.names.rows[rows][i], judged.names.columns[columns][j]
+    stratum = STRATA[int(judged.label[points].mode().values)]
+    text = sentences.not_finite(block, row, column, stratum, (len(points), len(lost)))
+    yield Finding(
+        "not finite", block, stratum, row, column, 1.0, None, "wrong", text, judged.source
+    )

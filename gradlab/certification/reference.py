@@ -1,0 +1,161 @@
+"""Certified differences D of a step, with an error for every entry.
+
+    D_h e_j = (f(z + h e_j) − f(z − h e_j)) / 2h,     h and h/4
+
+    error   |D_h − D_{h/4}| (truncation, noise of an iterative solver, a switch within the stencil)
+            and the rounding of f over h
+    kink    |f(z + h) − 2 f(z) + f(z − h)| / h is h f″ where f is smooth, and falls with h; at a
+            kink in z itself it does not
+
+A column whose error is too large, or that has a kink, is differenced again at smaller and at
+larger steps; it is *judged* where one of them is certain. h is ε^{1/3} of the coordinate's size,
+with ε the precision in which the step computes (single precision shows in its outputs).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.certification.evaluation import Points, outputs
+from gradlab.systems.system import System
+
+RATIO = 4.0  # of the two steps
+RETRIES = (0.1, 0.01, 10.0)  # times h
+SIZE = 4.0  # h over ε^{1/3} of the coordinate's size
+CERTAIN = 0.1  # of the tolerated error, that an entry's own error may be
+ROUNDING = 8.0  # units of ε in a value of f
+SHARED = 0.1  # of a row's largest noise, that every entry of it may have
+BATCH = 2**22  # numbers held at once
+
+
+@dataclass(frozen=True)
+class Reference:
+    """D and its error [N, out, in]; bool [N, in]: `kink` in the column's stencil at every step.
+
+    Attributes:
+        y: f(z), [N, out].
+        one_sided: the two one-sided differences at the smaller step, [2, N, out, in].
+    """
+
+    y: Tensor
+    D: Tensor
+    error: Tensor
+    kink: Tensor
+    one_sided: Tensor
+
+    def at(self, rows: Tensor) -> Reference:
+        """Some of the points."""
+        return Reference(
+            self.y[rows], self.D[rows], self.error[rows], self.kink[rows], self.one_sided[:, rows]
+        )
+
+
+def reference(
+    system: System, points: Points, size: Tensor, tolerance: float, epsilon: float
+) -> Reference:
+    """Differences at every point.
+
+    Args:
+        size: of every coordinate of z, [ds + da].
+        tolerance: relative error that is to be decided.
+        epsilon: precision of the step's values, see `precision_of`.
+    """
+    width, out = points.z.shape[1], system.state_dim + 1
+    rows = max(1, BATCH // (4 * width * (width + out)))
+    parts = [
+        _retried(system, points.at(slice(i, i + rows)), size, tolerance, epsilon)
+        for i in range(0, len(points), rows)
+    ]
+    return Reference(
+        *(
+            torch.cat([getattr(part, name) for part in parts])
+            for name in ("y", "D", "error", "kink")
+        ),
+        one_sided=torch.cat([part.one_sided for part in parts], 1),
+    )
+
+
+def precision_of(y: Tensor) -> float:
+    """ε of the values: of single precision where all of them are float32 numbers."""
+    finite = y[torch.isfinite(y)]
+    whole = finite == finite.round()
+    fractions = finite[~whole]
+    single = len(fractions) > 0 and torch.equal(fractions.float().double(), fractions)
+    return torch.finfo(torch.float32 if single else torch.float64).eps
+
+
+def _retried(
+    system: System, points: Points, size: Tensor, tolerance: float, epsilon: float
+) -> Reference:
+    y = outputs(system, points)
+    h = SIZE * epsilon ** (1 / 3) * size
+    best = _differences(system, points, y, h, epsilon)
+    for factor in RETRIES:
+        uncertain = _uncertain(best, tolerance)
+        rows = uncertain.any(1).nonzero().flatten()
+        if not len(rows):
+            break
+        again = _differences(system, points.at(rows), y[rows], factor * h, epsilon)
+        better = uncertain[rows] & ~again.kink & _improved(again, best.at(rows))
+        _replace(best, again, rows, better)
+    return best
+
+
+def _improved(again: Reference, before: Reference) -> Tensor:
+    """Columns [n, in] whose largest error is smaller, or that had a kink."""
+    return before.kink | (again.error.amax(1) < before.error.amax(1))
+
+
+def _replace(best: Reference, again: Reference, rows: Tensor, better: Tensor) -> None:
+    """Columns of some points, in place."""
+    mask = better[:, None, :]
+    for name in ("D", "error"):
+        held, new = getattr(best, name), getattr(again, name)
+        held[rows] = torch.where(mask, new, held[rows])
+    best.kink[rows] = torch.where(better, again.kink, best.kink[rows])
+    best.one_sided[:, rows] = torch.where(mask, again.one_sided, best.one_sided[:, rows])
+
+
+def _uncertain(found: Reference, tolerance: float) -> Tensor:
+    """Columns [N, in] that are not certain at some entry that matters for its row."""
+    limit = CERTAIN * tolerance * found.D.abs().nan_to_num()
+    row = found.D.abs().nan_to_num().amax(2, keepdim=True)
+    vague = ~(found.error <= torch.maximum(limit, 1e-3 * tolerance * row))
+    return found.kink | vague.any(1)
+
+
+def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: float) -> Reference:
+    """At the steps h and h/4 [in] of every point."""
+    wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / RATIO))
+    (D1, bend1, _, _), (D, bend, one_sided, stepped) = wide, narrow
+    apart = (D1 - D).abs()
+    noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * SHARED
+    rounding = ROUNDING * epsilon * y.abs()[:, :, None]
+    error = torch.maximum(apart, torch.maximum(noise, rounding) / stepped[:, None, :])
+    finite = torch.isfinite(D) & torch.isfinite(error)
+    error = torch.where(finite, error, torch.inf)
+    significant = bend > 1e-3 * D.abs() + 4 * rounding / stepped[:, None, :]
+    kink = (significant & (bend > bend1 / 2)).any(1)
+    return Reference(y, D, error, kink, one_sided)
+
+
+def _central(
+    system: System, points: Points, y: Tensor, h: Tensor, epsilon: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """D, |bend| [N, out, in], both one-sided differences, and the steps really taken [N, in]."""
+    z, width = points.z, points.z.shape[1]
+    moves = torch.diag(h)
+    ends = torch.stack([z[None] + moves[:, None], z[None] - moves[:, None]])  # [2, in, N, in]
+    if epsilon > torch.finfo(torch.float64).eps:  # the engine rounds them
+        ends = ends.float().to(z.dtype)
+    f = outputs(system, points.moved(ends.reshape(-1, width)))
+    f = f.reshape(2, width, len(z), -1).permute(0, 2, 3, 1)  # [2, N, out, in]
+    at = torch.diagonal(ends, dim1=1, dim2=3)  # [2, N, in]
+    up, down = (at[0] - z)[:, None, :], (z - at[1])[:, None, :]
+    ahead, behind = (f[0] - y[:, :, None]) / up, (y[:, :, None] - f[1]) / down
+    stepped = (at[0] - at[1]) / 2
+    D = (f[0] - f[1]) / (2 * stepped[:, None, :])
+    return D, (ahead - behind).abs(), torch.stack([ahead, behind]), stepped

@@ -1,0 +1,189 @@
+"""States and actions at which derivatives are taken.
+
+visited   rollouts from the start law, under a policy or random actions
+random    visited ones, every coordinate moved by about its own spread
+limits    actions on their limits and beyond, coordinates at 0
+kinks     both sides of the kinks and jumps that lines between visited points cross
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.certification.evaluation import Points, outputs
+from gradlab.data.noise import stream
+from gradlab.networks.interface import act
+from gradlab.systems.system import System
+from gradlab.tasks.task import Task
+
+STARTS = 64  # trajectories
+LONGEST = 64  # steps of one
+FAR = 1e6  # times its first size: a rollout that left is not followed
+BEYOND = 1.3  # of a limit
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Points, and where each is from.
+
+    Attributes:
+        origin: "given", "visited", "random", "limits" or "kinks", one per point.
+        step: of the rollout, [N]; −1 where it is from none.
+        onset: bool [N], points that were placed on a kink.
+    """
+
+    points: Points
+    origin: tuple[str, ...]
+    step: Tensor
+    onset: Tensor
+
+    def __len__(self) -> int:
+        return len(self.origin)
+
+
+def pooled(parts: list[Samples]) -> Samples:
+    """All of several."""
+    noises = [part.points.noise for part in parts]
+    noise = None if noises[0] is None else torch.cat([xi for xi in noises if xi is not None])
+    return Samples(
+        Points(torch.cat([part.points.z for part in parts]), noise),
+        tuple(name for part in parts for name in part.origin),
+        torch.cat([part.step for part in parts]),
+        torch.cat([part.onset for part in parts]),
+    )
+
+
+def labelled(system: System, z: Tensor, origin: str, seed: int, noise: Tensor | None) -> Samples:
+    """Points of one origin, with noise drawn where none is given."""
+    n = len(z)
+    if noise is None and system.noise_dim:
+        noise = system.sample_noise(n, stream(seed, f"certify noise {origin}")).to(z)
+    return Samples(
+        Points(z, noise), (origin,) * n, torch.full((n,), -1), torch.zeros(n, dtype=torch.bool)
+    )
+
+
+@dataclass(frozen=True)
+class Law:
+    """What is drawn from: starts, actions and the task's limits.
+
+    Attributes:
+        starts: [M, ds], of trajectories.
+        action_limit, exploration: [da], or None where the task has none.
+    """
+
+    system: System
+    starts: Tensor
+    policy: nn.Module | None
+    action_limit: Tensor | None
+    exploration: Tensor | None
+    seed: int
+
+    @property
+    def action_size(self) -> Tensor:
+        """Spread of random actions, [da]."""
+        if self.action_limit is not None:
+            return 0.5 * self.action_limit
+        if self.exploration is not None:
+            return self.exploration
+        return self.starts.new_ones(self.system.action_dim)
+
+    def draw(self, name: str, *shape: int) -> Tensor:
+        """Standard normal numbers of a stream of their own."""
+        generator = stream(self.seed, f"certify {name}")
+        return torch.randn(*shape, generator=generator, dtype=self.starts.dtype)
+
+
+def law(
+    system: System, task: Task | None, policy: nn.Module | None, states: Tensor | None, seed: int
+) -> Law:
+    """Starts of the task, of the given states, or standard normal ones."""
+    generator = stream(seed, "certify starts")
+    if states is not None and len(states):
+        starts = states[torch.randint(len(states), (STARTS,), generator=generator)]
+    elif task is not None:
+        starts = task.starts(STARTS, generator)
+    else:
+        starts = torch.randn(STARTS, system.state_dim, generator=generator, dtype=torch.float64)
+    limit = None if task is None or task.action_limit is None else task.action_limit
+    explored = None if task is None or task.exploration is None else task.exploration
+    return Law(
+        system,
+        starts,
+        policy,
+        None if limit is None else starts.new_tensor(limit),
+        None if explored is None else starts.new_tensor(explored),
+        seed,
+    )
+
+
+def visited(drawn: Law, n: int) -> Samples:
+    """About n states of rollouts, alternately under the policy and under random actions."""
+    system, steps = drawn.system, min(LONGEST, max(1, -(-n // len(drawn.starts))))
+    s, parts = drawn.starts, []
+    bound = FAR * (1 + s.abs().amax())
+    for t in range(steps):
+        near = torch.isfinite(s).all(1) & (s.abs() <= bound).all(1)
+        s = s[near]
+        if not len(s):
+            break
+        z = torch.cat([s, _actions(drawn, s, t)], 1)
+        here = labelled(system, z, "visited", drawn.seed + t, None)
+        parts.append(Samples(here.points, here.origin, torch.full((len(s),), t), here.onset))
+        s = outputs(system, here.points)[:, :-1]
+    whole = pooled(parts)
+    return _thinned(whole, n)
+
+
+def _actions(drawn: Law, s: Tensor, t: int) -> Tensor:
+    """The policy's, and random ones in every other row."""
+    da = drawn.system.action_dim
+    random = drawn.action_size * drawn.draw(f"actions {t}", len(s), da)
+    if drawn.policy is None:
+        return random
+    width = int(getattr(drawn.policy, "noise_dim", 0))
+    noise = drawn.draw(f"policy noise {t}", len(s), width)
+    with torch.no_grad():
+        chosen = act(drawn.policy, s, noise)
+    mine = (torch.arange(len(s)) % 2 == 0)[:, None]
+    return torch.where(mine, chosen, random)
+
+
+def _thinned(samples: Samples, n: int) -> Samples:
+    """n of them, evenly spread."""
+    rows = torch.linspace(0, len(samples) - 1, min(n, len(samples))).long()
+    return Samples(
+        samples.points.at(rows),
+        tuple(samples.origin[int(i)] for i in rows),
+        samples.step[rows],
+        samples.onset[rows],
+    )
+
+
+def moved(drawn: Law, seen: Samples, n: int) -> Samples:
+    """Visited points with every coordinate moved by a third of its spread."""
+    z = seen.points.z
+    rows = torch.arange(n) % len(z)
+    spread = z.std(0).nan_to_num()
+    draw = drawn.draw("random", n, z.shape[1])
+    return labelled(drawn.system, z[rows] + 0.3 * spread * draw, "random", drawn.seed, None)
+
+
+def limits(drawn: Law, seen: Samples, n: int) -> Samples:
+    """Visited points with one action on its limit or beyond, or one coordinate at 0."""
+    z, ds = seen.points.z, drawn.system.state_dim
+    rows = (torch.arange(n) * 7) % len(z)
+    out = z[rows].clone()
+    bound = drawn.action_limit
+    reach = 4 * drawn.action_size if bound is None else bound
+    for k in range(n):
+        column, turn = k % out.shape[1], k // out.shape[1]
+        if column < ds:
+            out[k, column] = 0.0 if turn % 4 == 0 else out[k, column]
+            column = ds + k % (out.shape[1] - ds)
+        edge = reach[column - ds] * (1, BEYOND, -1, -BEYOND)[turn % 4]
+        out[k, column] = edge
+    return labelled(drawn.system, out, "limits", drawn.seed, None)

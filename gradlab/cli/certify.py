@@ -1,0 +1,103 @@
+"""`gradlab certify SIMULATOR`: are its derivatives those of its own step?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.progress_bars import bars
+from gradlab.cli.terminal.signals import undisturbed
+from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    from gradlab.certification import Certification
+    from gradlab.systems.system import System
+    from gradlab.tasks import Task
+
+SUFFIXES = {"html": ".html", "output": ".json"}
+
+
+@dataclass(frozen=True)
+class Certify:
+    """Test whether a simulator's derivatives are those of its own step, and where not.
+
+    Exit code 0: sound; 1: a derivative is wrong by more than --fail-above."""
+
+    simulator: Annotated[
+        Positional[str],
+        arg(
+            metavar="SIMULATOR",
+            help="A task of `gradlab list tasks`, or file.py:function that returns a System or a "
+            "Task (the file is executed).",
+        ),
+    ]
+    settings: arguments.Settings = ()
+    policy: Annotated[str | None, arg(metavar="FILE")] = None
+    """Policy whose visited states are among those examined: .safetensors file or file.py:function
+    (the file is executed). Default: random actions alone."""
+    samples: int = 2048
+    """Number of states at which derivatives are compared with differences."""
+    fail_above: float = 1e-3
+    """Relative error from which a derivative is wrong."""
+    seed: arguments.Seed = 0
+    html: Annotated[Path | None, arg(metavar="FILE.html")] = None
+    """Where the page is written. Default: none."""
+    output: Annotated[Path | None, arg(metavar="FILE.json")] = None
+    """Where the certificate is written. Default: nowhere."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: verdict, findings and table."""
+
+    def run(self, command: str) -> Document:
+        """Certify, and write what was asked for; `passed` decides the exit code."""
+        with undisturbed():
+            from gradlab.certification import certify
+
+        for name, suffix in SUFFIXES.items():
+            path = getattr(self, name)
+            if path is not None and path.suffix != suffix:
+                raise InputError(f"--{name} is {path}: name a file that ends in {suffix}")
+        system = _simulator(self.simulator, self.settings)
+        given = arguments.networks(policy=self.policy)
+        with bars() as progress:
+            certificate = certify(
+                system,
+                policy=given.get("policy"),
+                samples=self.samples,
+                seed=self.seed,
+                fail_above=self.fail_above,
+                progress=progress,
+            )
+        written = {
+            "report" if name == "html" else "run": str(certificate.save(path))
+            for name in SUFFIXES
+            if (path := getattr(self, name)) is not None
+        }
+        return _document(certificate) | written
+
+
+def _document(certificate: Certification) -> Document:
+    decided = [{"text": text, "decided": k == 0} for k, text in enumerate(certificate.sentences)]
+    return certificate.document() | {"verdict": decided}
+
+
+def _simulator(name: str, settings: arguments.Groups) -> System | Task:
+    """The System or Task of that name."""
+    from gradlab.systems.system import System
+    from gradlab.tasks import Task
+    from gradlab.user_code.loading import is_user_function, load_made
+
+    if not is_user_function(name) or settings:
+        return arguments.named_task(name, settings)
+    made = load_made(name)
+    if not isinstance(made, System | Task):
+        raise InputError(
+            f"{name} is {type(made).__name__}, expected a System or a Task: "
+            f"systems.from_function(step, state_dim, action_dim) makes one"
+        )
+    return made

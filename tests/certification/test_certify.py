@@ -1,0 +1,155 @@
+"""A certificate: wrong blocks are found and named, sound systems pass."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab.certification import Certification
+from gradlab.errors import InputError
+from gradlab.systems import CartPoleSimulator, System, from_function
+from gradlab.systems.mujoco_pendulum import pendulum_parameters
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def swing(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    """A damped pendulum with a motor that saturates."""
+    angle, speed = state[:, 0], state[:, 1]
+    torque = action[:, 0].clamp(-1, 1)
+    faster = speed + 0.05 * (-9.8 * angle.sin() - 0.1 * speed + 3 * torque)
+    after = torch.stack([angle + 0.05 * faster, faster], 1)
+    return after, -(angle**2 + 0.1 * speed**2 + 0.01 * torque**2)
+
+
+def certified(step: object, **settings: object) -> Certification:
+    """A two-dimensional step, at few drawn states."""
+    system = from_function(step, 2, 1)  # type: ignore[arg-type]
+    return gradlab.certify(system, samples=256, **settings)  # type: ignore[arg-type]
+
+
+def blocks(certificate: Certification) -> set[str | None]:
+    return {each.block for each in certificate.findings if each.severity == "wrong"}
+
+
+SOUND: dict[str, System] = {
+    "smooth, with a clip": from_function(swing, 2, 1),
+    "linear": gradlab.tasks.double_integrator().simulator,
+    "cart-pole": CartPoleSimulator(pendulum_parameters()),
+    "path tracking": gradlab.tasks.path_tracking().simulator,
+    "contact": from_function(
+        lambda s, a: (s + 0.01 * (a + 500 * torch.relu(-s)), -s[:, 0].abs()), 2, 2
+    ),
+}
+
+
+@pytest.mark.parametrize("system", SOUND.values(), ids=SOUND)
+def test_a_sound_system_passes(system: System) -> None:
+    certificate = gradlab.certify(system, samples=256)
+
+    assert certificate.passed, certificate.sentences
+    table = certificate.table()
+    assert table["median"].max() < 1e-6
+    assert set(table["block"]) == {"A", "B", "r_s", "r_a"}
+
+
+def test_the_size_and_the_entry_of_a_wrong_derivative_are_named() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = swing(s, a)
+        extra = 0.3 * 0.05 * 3 * (a - a.detach())  # ∂s₁'/∂a is 1.3 times what it should be
+        return after + torch.cat([0 * extra, extra], 1), reward
+
+    certificate = certified(step, states=0.1 * random(64, 2), actions=0.1 * random(64, 1))
+
+    (finding,) = certificate.findings
+    assert (finding.kind, finding.block, finding.severity) == ("wrong", "B", "wrong")
+    assert (finding.row, finding.column) == ("s1′", "a0")
+    assert finding.size == pytest.approx(0.3, rel=1e-6)
+    assert finding.sign_kept and finding.source == "both"
+    assert not certificate.passed
+
+
+def test_a_derivative_with_the_wrong_sign_is_named_so() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = swing(s, a)
+        return after, 2 * reward.detach() - reward
+
+    certificate = certified(step)
+
+    assert blocks(certificate) == {"r_s", "r_a"}
+    assert {each.sign_kept for each in certificate.findings} == {False}
+
+
+def test_a_dead_column_is_named() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = swing(torch.cat([s[:, :1], s[:, 1:].detach()], 1), a)
+        return after, reward
+
+    certificate = certified(step)
+
+    dead = {(each.kind, each.block, each.column) for each in certificate.findings}
+    assert dead == {("dead", "A", "s1"), ("dead", "r_s", "s1")}
+
+
+def test_a_derivative_that_passes_through_a_clip_is_wrong_in_saturation() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        through = a + (a.clamp(-1, 1) - a).detach()
+        after, reward = swing(s, a)
+        straight = 0.15 * (through - through.detach()) - 0.15 * (
+            a.clamp(-1, 1) - a.clamp(-1, 1).detach()
+        )
+        return after + torch.cat([0 * straight, straight], 1), reward
+
+    certificate = certified(step)
+
+    (finding,) = certificate.findings
+    assert (finding.block, finding.stratum) == ("B", "saturation")
+
+
+def test_the_fault_of_one_way_is_told_from_the_other() -> None:
+    class Transposed(CartPoleSimulator):
+        def linearize(self, state, action, noise=None):  # type: ignore[no-untyped-def]
+            linear = super().linearize(state, action, noise)
+            return type(linear)(linear.A.mT, linear.B, linear.r_s, linear.r_a, linear.certificate)
+
+    certificate = gradlab.certify(Transposed(pendulum_parameters()), samples=128)
+
+    assert {each.source for each in certificate.findings} == {"linearize"}
+    assert blocks(certificate) == {"A"}
+
+
+def test_the_same_states_give_the_same_certificate() -> None:
+    one, other = (certified(swing).document() for _ in range(2))
+
+    assert one == other
+
+
+def test_it_is_saved_as_json_and_as_a_page(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    certificate = certified(swing)
+
+    document = json.loads(certificate.save(tmp_path / "c.json").read_text())
+    page = certificate.save(tmp_path / "c.html").read_text()
+
+    assert document["passed"] and document["sentences"] == list(certificate.sentences)
+    assert certificate.headline.split(":")[0] in page
+    with pytest.raises(InputError, match=r"\.json or \.html"):
+        certificate.save(tmp_path / "c.txt")
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda s, a: (s.detach() * 2, -s.detach()[:, 0]), "not differentiable"),
+        (lambda s, a: (s[:, :1], s[:, 0]), "expected"),
+        (lambda s, a: (s * torch.nan, s[:, 0]), "NaN at every state"),
+    ],
+)
+def test_what_cannot_be_certified_is_refused_in_one_line(step: object, message: str) -> None:
+    with pytest.raises(InputError, match=message) as refusal:
+        certified(step)
+    assert "\n" not in str(refusal.value)
