@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from gradlab import tasks
 from gradlab.systems import CartPoleModel, VehicleModel, from_function
 from gradlab.tasks import Task
-from tests.certification.contact import TIMESTEP, Ball, ball_task
-from tests.certification.smooth_steps import Step, function_task, normal_starts
+from tests.certification.contact import Ball, ball_task
+from tests.certification.smooth_steps import function_task, normal_starts
+from tests.certification.sound_steps import HAND_MADE, far, tiny
 
 LINEAR, NETWORKS, BALLS = 60, 64, 44
 ACTIVATIONS: tuple[type[nn.Module], ...] = (
@@ -133,110 +134,6 @@ def ball(seed: int) -> Task:
     )
 
 
-def _bounce(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """A ball whose velocity jumps by restitution: between jumps the derivative is right."""
-    y, speed = s[:, 0], s[:, 1] + TIMESTEP * (a[:, 0] - 9.81)
-    below = y + TIMESTEP * speed
-    hit = (below < 0) & (speed < 0)
-    after = torch.stack(
-        [torch.where(hit, -0.8 * below, below), torch.where(hit, -0.8 * speed, speed)], 1
-    )
-    return after, -((after[:, 0] - 1) ** 2)
-
-
-def _stiff(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Implicit Euler of a 1e6-stiff spring between two masses."""
-    k, dt = 1e6, 1e-2
-    grid = torch.tensor([[1 + k * dt**2, -k * dt**2], [-k * dt**2, 1 + k * dt**2]], dtype=s.dtype)
-    pushed = s[:, 2:] + dt * a
-    pull = dt * k * (s[:, :2].flip(1) - s[:, :2])
-    speed = torch.linalg.solve(grid, (pushed + pull)[..., None])[..., 0]
-    after = torch.cat([s[:, :2] + dt * speed, speed], 1)
-    return after, -s.square().sum(1)
-
-
-def _clipped(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    speed = (s[:, 1:] + 0.2 * a.clamp(-0.5, 0.5)).clamp(-1, 1)
-    return torch.cat([(s[:, :1] + 0.2 * speed).clamp(-2, 2), speed], 1), -s.square().sum(1)
-
-
-def _dead_zone(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    return 0.9 * s + nn.functional.hardshrink(a, 0.3), -s.abs().sum(1)
-
-
-def _stick(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Coulomb friction that holds: speeds below what it can brake become 0."""
-    pushed = s[:, 1:] + 0.1 * a
-    speed = pushed.sign() * (pushed.abs() - 0.05).clamp(min=0)
-    return torch.cat([s[:, :1] + 0.1 * speed, speed], 1), -s.square().sum(1)
-
-
-def _rounded(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """A sensor that counts whole ticks of 1/64: its derivative is 0 almost everywhere."""
-    after = 0.9 * s + 0.3 * torch.tanh(a)
-    return after, -((s * 64).round() / 64).square().sum(1)
-
-
-def _tiny(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    return 1e-8 * torch.sin(1e8 * s) + 1e-9 * a, -(1e12 * s).square().sum(1) * 1e-12
-
-
-def _huge(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    return 1e9 * torch.tanh(s) + 1e3 * a, 1e12 * torch.cos(s).sum(1)
-
-
-def _logistic(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """Chaos: 3.9 x (1 − x), twelve times a step."""
-    x = torch.sigmoid(s)
-    for _ in range(12):
-        x = 3.9 * x * (1 - x)
-    return torch.logit(0.01 + 0.98 * x) + 0.1 * a, -s.square().sum(1)
-
-
-def _wrapped(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    angle = s[:, :1] + 0.3 * s[:, 1:]
-    wrapped = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
-    speed = 0.95 * s[:, 1:] + 0.4 * torch.sin(3 * s[:, :1]) + a
-    return torch.cat([wrapped, speed], 1), torch.cos(s[:, 0]) - 0.1 * s[:, 1] ** 2
-
-
-def _sticky_max(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.maximum(0.8 * s + a, torch.minimum(s, a + 0.5)), -s.norm(dim=1)
-
-
-def _gated(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """A controller that switches between two dynamics."""
-    on = s[:, :1] > 0.2
-    return torch.where(on, 0.5 * s - a, torch.sin(2 * s) + a), -s.square().sum(1)
-
-
-def _steep(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    """A softened contact, steeper than any difference can see from afar."""
-    return s + 0.1 * torch.tanh(1e3 * (s - a)), -nn.functional.softplus(50 * s).sum(1) / 50
-
-
-def _exponential(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
-    return 1 - torch.exp(-2 * s.abs()) + a, -torch.expm1(s.abs()).sum(1)
-
-
-HAND_MADE: dict[str, tuple[Step, int, int]] = {
-    "restitution": (_bounce, 2, 1),
-    "stiff spring": (_stiff, 4, 2),
-    "clips": (_clipped, 2, 1),
-    "dead zone": (_dead_zone, 2, 2),
-    "sticking friction": (_stick, 2, 1),
-    "rounded sensor": (_rounded, 2, 2),
-    "tiny units": (_tiny, 2, 2),
-    "huge units": (_huge, 2, 2),
-    "chaos": (_logistic, 2, 2),
-    "wrapped angle": (_wrapped, 2, 1),
-    "maximum and minimum": (_sticky_max, 3, 3),
-    "switched dynamics": (_gated, 2, 2),
-    "steep tanh": (_steep, 2, 2),
-    "exponential": (_exponential, 2, 2),
-}
-
-
 def noisy(seed: int) -> Task:
     """State-dependent noise, additive and not."""
     mean = net(seed).simulator
@@ -262,6 +159,20 @@ def in_single_precision(task: Task) -> Task:
     )
 
 
+def elsewhere() -> Iterator[tuple[str, Task]]:
+    """States that are not near 1."""
+    for name, step, size, centre in (("tiny units", tiny, 1e-8, 0.0), ("far", far, 1.0, 1e6)):
+        task = function_task(step, 2, 1 if step is far else 2)
+        offset = torch.tensor([centre, 0.0], dtype=torch.float64)
+
+        def starts(
+            n: int, generator: torch.Generator, size: float = size, offset: Tensor = offset
+        ) -> Tensor:
+            return offset + size * _normal(generator, n, 2)
+
+        yield name, replace(task, starts=starts)
+
+
 def computed_in_single_precision() -> Iterator[tuple[str, Task]]:
     """In double precision, before `in_single_precision`."""
     for seed in (0, 1, 11, 25):
@@ -280,6 +191,7 @@ def sound_tasks() -> Iterator[tuple[str, Task]]:
         yield f"network {seed}, {ACTIVATIONS[seed % len(ACTIVATIONS)].__name__}", net(seed)
     yield from ((f"ball {seed}", ball(seed)) for seed in range(BALLS))
     yield from ((name, function_task(*row)) for name, row in HAND_MADE.items())
+    yield from elsewhere()
     yield from ((f"noisy {seed}", noisy(seed)) for seed in (0, 3, 9, 17))
     for name, task in computed_in_single_precision():
         yield f"{name} in float32", in_single_precision(task)
