@@ -90,6 +90,10 @@ class Train:
     never, and where networks are kept for mixtures (mpg-v1, …) with a learned model."""
     gradient_starts: int = 128
     """Starts of one measurement."""
+    gradient_truth: Literal["unrolled", "score"] = "unrolled"
+    """The true gradient: the simulator's Jacobians chained until the return has converged, or score
+    functions, which also have one where chains explode (of a deterministic policy: with its
+    exploration noise). score wants more starts, such as 512."""
     probe_budget: float | None = None
     """Share of the time for a probe, such as 0.05, which measures the gradients of every seed. Its
     rows and alarms are in the run and its report. Default: no probe."""
@@ -143,7 +147,8 @@ class Train:
         names = (
             "seeds", "first_seed", "iterations", "agents", "interval", "reward_scale",
             "termination", "device", "precision", "evaluate_every", "checkpoint_every",
-            "gradient_every", "gradient_starts", "measure_every", "measure_starts", "probe_budget",
+            "gradient_every", "gradient_starts", "gradient_truth", "measure_every",
+            "measure_starts", "probe_budget",
         )  # fmt: skip
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.plan_horizon is not None:

@@ -35,6 +35,9 @@ class Settings:
             0: never; None: where networks are kept, for mixtures of MPG with a learned model.
         gradient_starts: of one measurement; from the task's law for mixtures of MPG, else states
             that the row starts from.
+        gradient_truth: "unrolled", the simulator's Jacobians chained until the return has
+            converged; or "score", score functions (`truth.score_actions`), of a deterministic
+            policy with its exploration noise. For rows whose own loss is measured.
         measure_every: iterations between two measurements of the weights of a mixture, where they
             are measured; measure_starts: states of each seed, replayed or visited, of each one.
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
@@ -62,6 +65,7 @@ class Settings:
     keep: tuple[float, ...] = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
     gradient_every: int | None = None
     gradient_starts: int = 128
+    gradient_truth: Literal["unrolled", "score"] = "unrolled"
     measure_every: int = 1000
     measure_starts: int = 128
     probe_budget: float | None = None
@@ -91,6 +95,10 @@ class Settings:
             raise InputError(f"gradient_every is {self.gradient_every}, expected a number from 0")
         if self.gradient_starts < 4:
             raise InputError(f"gradient_starts is {self.gradient_starts}, expected at least 4")
+        if self.gradient_truth not in ("unrolled", "score"):
+            raise InputError(
+                f"gradient_truth is {self.gradient_truth!r}, expected 'unrolled' or 'score'"
+            )
         if not isinstance(self.measure_starts, int) or self.measure_starts < 8:
             raise InputError(f"measure_starts is {self.measure_starts!r}, expected an integer ≥ 8")
         budget = self.probe_budget

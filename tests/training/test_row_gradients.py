@@ -200,6 +200,20 @@ def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
     assert gained["bias2_jacobians"][-1] > 0 and gained["bias2_states"][-1] > 0
 
 
+@pytest.mark.parametrize("policy", ["gaussian", "deterministic"])
+def test_score_functions_find_the_bias_that_the_unrolled_truth_finds(policy):
+    row, world = soft_row(), linear_task(gain=0.7)
+    if policy == "deterministic":
+        row = replace(row, policy=policy, target=NoCritic(), loss=Mixture(), exploration=0.3)
+    unrolled, _ = measured(row, world, starts=512)
+    score, _ = measured(row, world, starts=512, gradient_truth="score")
+    assert row_errors.TRUTHS[int(score["truth"])] == "score"
+    assert unrolled["bias2_low"][-1] > 0 and score["bias2_low"][-1] > 0
+    assert unrolled["bias2_low"][-1] <= score["bias2_high"][-1]
+    assert score["bias2_low"][-1] <= unrolled["bias2_high"][-1]
+    assert score["bias2"][-1] == pytest.approx(unrolled["bias2"][-1], rel=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "horizons", "actions"),
     [

@@ -59,6 +59,14 @@ def test_a_simulator_without_jacobians_is_refused_in_one_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_mixtures_of_mpg_have_no_truth_by_score_functions(tmp_path):
+    options = dict(gradient_every=5, gradient_truth="score")
+    with pytest.raises(InputError, match=r"gradient_truth is 'score', but the mixture of mpg-v2"):
+        train(find("mpg-v2"), double_integrator(), tmp_path / "run.h5", **options)
+    with pytest.raises(InputError, match=r"gradient_truth is 'exact', expected"):
+        Settings(gradient_truth="exact")
+
+
 def test_windows_of_too_few_agents_are_refused_in_one_line(tmp_path):
     options = dict(gradient_every=5, agents=3)
     with pytest.raises(InputError, match=r"svg-inf is measured on its newest paths.*agents=4"):

@@ -57,6 +57,11 @@ def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
             f"{wanted} the simulator of {task.name} gives no Jacobians, and so no true gradient "
             f"to measure against ({error}): {leave}"
         ) from error
+    if settings.gradient_truth == "score" and _is_mixture(algorithm):
+        raise InputError(
+            f"gradient_truth is 'score', but the mixture of {algorithm.name} is measured by "
+            f"estimators against an unrolled truth: leave it out"
+        )
     paths = algorithm.source.steps // max(algorithm.horizons[0], 1)
     if algorithm.loss.paths and paths * settings.agents < row_starts.FEWEST:
         raise InputError(

@@ -4,7 +4,8 @@
     S    the same with the simulator in the model's place: same horizon, critic and noise of actions
     M    the same with the simulator's states and the model's Jacobians
     T    the simulator's own, of the same return — soft where the row's is, at the row's temperature
-         — with θ in the same actions, unrolled to convergence            (`truth.early_actions`)
+         — with θ in the same actions, unrolled to convergence (`truth.early_actions`) or by score
+         functions (`truth.score_actions`)
 
     relative_mse, …           G against T
     dynamics_relative_mse, …  G against S: the model's doing alone
@@ -35,6 +36,7 @@ from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.networks.entropy import WithLogProb
+from gradlab.networks.policies import Gaussian
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import interval
 from gradlab.statistics.moments import Estimate, Moments, PairSums, estimates, pair_mean
@@ -59,12 +61,14 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.weights import Floats
 from gradlab.training.state import Run
 from gradlab.truth.early_actions import EarlyTruth, early_truth
+from gradlab.truth.score_actions import ScoreTruth, score_truth
 
 QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
 REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
+TRUTHS = (*STATUSES, "score")
 CHECKED = 10  # measurements to two whose truth is compared with finite differences
 
 
@@ -74,7 +78,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
     names = [f"{column}{end}" for column in (*columns, *PARTS) for end in ENDS]
     schema = {name: Column(dims) for name in names}
     schema |= {
-        "truth": Column(("seed",), f"number in {', '.join(STATUSES)}"),
+        "truth": Column(("seed",), f"number in {', '.join(TRUTHS)}"),
         "truth_steps": Column(("seed",), "simulator steps of the true return"),
         "starts": Column(("seed",), "that were measured"),
         "seconds": Column(unit="s, all seeds"),
@@ -124,7 +128,7 @@ class _Measuring:
 
     def columns(self, terms: Sequence[Term]) -> dict[str, Any]:
         counts = [carrying(self.run.algorithm, term) for term in terms]
-        truth: EarlyTruth | None = None
+        truth: EarlyTruth | ScoreTruth | None = None
         columns: dict[str, list[float]] = {}
         for term, count in zip(terms, counts, strict=True):
             followed = self._gradients(term, self.model)
@@ -140,9 +144,9 @@ class _Measuring:
             return {**columns, "truth": 0.0, "truth_steps": 0.0, REASON: lost}
         return {
             **columns,
-            "truth": float(STATUSES.index(truth.status)),
+            "truth": float(TRUTHS.index(truth.status)),
             "truth_steps": float(truth.horizon),
-            REASON: "" if truth.status in ("converged", "cut") else truth.reason,
+            REASON: truth.reason if truth.status in ("none", "imprecise") else "",
         }
 
     def _gradients(self, term: Term, model: Model | None) -> StartGradients:
@@ -155,25 +159,40 @@ class _Measuring:
         starts = start_gradients(learner, batch, term, model, draws, k)
         return replace(starts, gradients=in_trained_weights(learner, starts.gradients))
 
-    def _truth(self, states: Tensor, counts: Sequence[int]) -> EarlyTruth | None:
+    def _truth(self, states: Tensor, counts: Sequence[int]) -> EarlyTruth | ScoreTruth | None:
         run, k = self.run, self.run.iteration
         number = k // (run.settings.gradient_every or max(k, 1))
         try:
-            return early_truth(self._setting(states), counts, check=number % CHECKED < 2)
+            setting = self._setting(states)
+            if run.settings.gradient_truth == "score":
+                return score_truth(setting, counts, temperature=self._temperature())
+            return early_truth(self._soft(setting), counts, check=number % CHECKED < 2)
         except InputError:  # states that are not finite
             return None
 
     def _setting(self, states: Tensor) -> Setting:
         run, single = self.run, self.single
         policy = unstacked(single.policy, 0, copy.deepcopy(single.policy_module).double())
-        simulator, alpha = run.task.simulator, self._temperature()
-        if alpha:
-            simulator, policy = Entropic(simulator, alpha), WithLogProb(policy)
+        simulator, scored = run.task.simulator, run.settings.gradient_truth == "score"
+        if scored and run.algorithm.policy == "deterministic":
+            size = torch.ones(simulator.action_dim) if single.limit is None else single.limit
+            policy = Gaussian(policy, (run.algorithm.exploration * size).tolist())
         seed = child(self.single.seeds[0], f"{USE} {run.iteration}")
         return Setting(
-            simulator, policy, as_starts(states, run.task.simulator.state_dim),
-            run.task.discount, run.task.horizon, run.settings.termination, seed,
+            simulator, policy, as_starts(states, simulator.state_dim), run.task.discount,
+            run.task.horizon, run.settings.termination, seed,
         )  # fmt: skip
+
+    def _soft(self, setting: Setting) -> Setting:
+        """With the entropy of the return in system and policy."""
+        alpha = self._temperature()
+        if not alpha:
+            return setting
+        return replace(
+            setting,
+            simulator=Entropic(setting.simulator, alpha),
+            policy=WithLogProb(setting.policy),
+        )
 
     def _temperature(self) -> float:
         """In the task's own rewards per nat."""

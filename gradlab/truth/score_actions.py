@@ -1,0 +1,215 @@
+"""The true gradient with θ in the first k actions by score functions: no derivative of a simulator.
+
+    g_i = Σ_{t<k} γᵗ E[∇_θ log π(a_t|s_t) (G_t − b_t)],   G_t = Σ_{u≥t} γ^{u−t} (r_u − α log π_u)
+
+Where a loop is unstable, chains of Jacobians grow faster than the discount falls and the pathwise
+gradient has no usable mean, while the return of a stochastic policy stays smooth in θ. Its
+likelihood ratio (RP-PGM eq. 2.5) then is the truth that can be had. Paths from one start come in
+pairs with opposite noise in the first k actions and the same noise after them; the baseline of a
+path is the mean return of the other pairs from its start, so that it is unbiased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from gradlab.data.noise import stream
+from gradlab.errors import InputError
+from gradlab.gradients.setting import Setting
+from gradlab.networks.policies import check_stochastic
+from gradlab.progress import Progress, silent
+from gradlab.systems.ended import step_running
+from gradlab.systems.system import standard_normal
+from gradlab.truth.agreement import PRECISION
+from gradlab.truth.oracles import effective_horizon
+
+PAIRS = 8
+LEFT = 0.01  # γᵀ of a return's end
+TOGETHER = 64  # starts whose gradients are taken at once
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTruth:
+    """
+    Attributes:
+        status: "score", or "imprecise": by the standard error of the mean with θ in the first
+            action, as of an unrolled truth; "none" where a path left the finite numbers.
+        horizon: T, the steps that the return sums; 0 where there is no truth.
+        reason: one sentence where the status is not "score", else "".
+        sums: [K, N, P], with θ in the first 1 … K actions.
+    """
+
+    status: Literal["score", "imprecise", "none"]
+    horizon: int
+    reason: str
+    sums: Tensor | None
+
+    def gradients(self, count: int) -> Tensor | None:
+        """Of every start with θ in the first `count` actions, [N, P]; None without a truth."""
+        return None if self.sums is None else self.sums[count - 1]
+
+
+def score_truth(
+    setting: Setting,
+    counts: Sequence[int],
+    *,
+    temperature: float = 0.0,
+    pairs: int = PAIRS,
+    progress: Progress = silent,
+) -> ScoreTruth:
+    """The truth for several numbers of actions that carry θ.
+
+    Args:
+        setting: the plain system with a policy that has a density; entropy is no part of it.
+        temperature: α, in rewards per nat.
+        pairs: pairs of paths from each start.
+
+    Raises:
+        InputError: fewer than two pairs, or a policy without noise or density.
+    """
+    check_stochastic(setting.policy)
+    if pairs < 2:
+        raise InputError(f"pairs is {pairs}, expected at least 2: one is the other's baseline")
+    early = max(counts)
+    steps = effective_horizon(setting.discount, LEFT) + early - 1
+    paths = _followed(setting, early, steps, pairs, temperature, progress)
+    lost = int((~paths.to_go.isfinite()).any(dim=0).any(dim=1).sum())
+    if lost:
+        reason = f"paths from {lost} of {paths.to_go.shape[1]} starts left the finite numbers"
+        return ScoreTruth("none", 0, reason, None)
+    parts = [
+        setting.discount**t * _score_products(setting.policy, *step)
+        for t, step in enumerate(paths.steps())
+    ]
+    sums = torch.stack(parts).cumsum(dim=0) * setting.starts.weight[:, None]
+    share = relative_error(sums[0])
+    if share <= PRECISION:
+        return ScoreTruth("score", steps, "", sums)
+    reason = f"the standard error of the score-function truth is {share:.2g} of its norm"
+    return ScoreTruth("imprecise", steps, reason, sums)
+
+
+def relative_error(G: Tensor) -> float:
+    """Standard error of the mean of gradients [N, P] over its norm, that freed of the error."""
+    error2 = float(G.var(dim=0).sum()) / len(G)
+    norm2 = float(G.mean(dim=0).square().sum()) - error2
+    return (error2 / norm2) ** 0.5 if norm2 > 0 else float("inf")
+
+
+@dataclass(frozen=True, eq=False)
+class _Paths:
+    """The first K steps of all paths, with R = 2 · pairs from each of N starts.
+
+    Attributes:
+        states: [K, N, R, ds]; noise: the policy's, [K, N, R, da]; to_go: G_t, [K, N, R], 0 once a
+            path has ended; alive: [K, N, R].
+    """
+
+    states: Tensor
+    noise: Tensor
+    to_go: Tensor
+    alive: Tensor
+
+    def steps(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """States, noise and advantages G_t − b_t of each step."""
+        for t, to_go in enumerate(self.to_go):
+            yield self.states[t], self.noise[t], _advantage(to_go) * self.alive[t]
+
+
+def _advantage(to_go: Tensor) -> Tensor:
+    """G − b [N, R] of returns [N, R], where partners in a pair are neighbours."""
+    n, count = to_go.shape
+    pair = to_go.view(n, -1, 2).sum(dim=2).repeat_interleave(2, dim=1)
+    return to_go - (to_go.sum(dim=1, keepdim=True) - pair) / (count - 2)
+
+
+def _followed(
+    setting: Setting, early: int, steps: int, pairs: int, alpha: float, progress: Progress
+) -> _Paths:
+    simulator, policy, starts = setting.simulator, setting.policy, setting.starts.states
+    n, count = len(starts), 2 * pairs
+    state, masked = starts.repeat_interleave(count, dim=0), setting.termination == "mask"
+    alive = torch.ones(n * count, dtype=torch.bool, device=starts.device)
+    states, noises, lives, rewards = [], [], [], []
+    for t in range(steps):
+        drawn = standard_normal(n * pairs, policy.noise_dim, stream(setting.seed, "score", t))  # type: ignore[arg-type]
+        noise = drawn.to(starts).repeat_interleave(2, dim=0)
+        if t < early:
+            noise[1::2] *= -1
+            states.append(state)
+            noises.append(noise)
+            lives.append(alive)
+        action, density = _acted(policy, state, noise)
+        moved = simulator.sample_noise(
+            n * pairs, stream(setting.seed, "score dynamics", t), starts.dtype
+        )
+        out = step_running(simulator, state, action, moved.to(starts).repeat_interleave(2, dim=0))
+        rewards.append(torch.where(alive, out.reward - alpha * density, 0.0))
+        if masked:
+            alive = alive & out.alive
+        state = out.state
+        progress("truth", t + 1, steps)
+
+    def divided(parts: list[Tensor]) -> Tensor:
+        return torch.stack(parts).view(len(parts), n, count, *parts[0].shape[1:])
+
+    return _Paths(
+        divided(states), divided(noises), divided(_to_go(rewards, setting.discount, early)),
+        divided(lives),
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def _acted(policy: Any, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Action [N, da] and log π [N]; NaN where a state is not finite."""
+    if hasattr(policy, "with_log_prob"):
+        action, density = policy.with_log_prob(state, noise)
+        return action, density
+    action = policy(state, noise)
+    return action, policy.log_prob(state, action)
+
+
+def _to_go(rewards: list[Tensor], discount: float, early: int) -> list[Tensor]:
+    """G_t of the first steps, from all rewards."""
+    total, sums = torch.zeros_like(rewards[0]), []
+    for reward in reversed(rewards):
+        total = reward + discount * total
+        sums.append(total)
+    return sums[::-1][:early]
+
+
+class _LogProb(nn.Module):
+    """log π of draws whose actions are held fixed."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, state: Tensor, noise: Tensor) -> Tensor:
+        policy: Any = self.policy
+        density: Tensor
+        if hasattr(policy, "log_prob_of_draw"):
+            density = policy.log_prob_of_draw(state, noise)
+        else:
+            density = policy.log_prob(state, policy(state, noise).detach())
+        return density
+
+
+def _score_products(policy: nn.Module, states: Tensor, noise: Tensor, weights: Tensor) -> Tensor:
+    """Mean over a start's paths of w ∇_θ log π, [N, P]; states [N, R, ds], weights [N, R]."""
+    module = _LogProb(policy)
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+
+    def mean(theta: dict[str, Tensor], s: Tensor, e: Tensor, w: Tensor) -> Tensor:
+        density: Tensor = functional_call(module, theta, (s, e))
+        return (w * density).mean()
+
+    each = vmap(grad(mean), in_dims=(None, 0, 0, 0), chunk_size=TOGETHER)
+    slopes = each(parameters, states, noise, weights)
+    return torch.cat([slope.flatten(1) for slope in slopes.values()], dim=1)
