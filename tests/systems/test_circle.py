@@ -26,16 +26,18 @@ def test_points_on_the_circle_are_angles_within_a_turn():
     torch.testing.assert_close(turns, turns.round(), rtol=0, atol=1e-12)
 
 
-def test_the_pendulum_on_the_circle_is_what_gymnasium_shows():
-    environment = gymnasium.make("Pendulum-v1")
+def test_an_episode_of_the_pendulum_on_the_circle_is_gymnasiums_step_by_step():
+    environment, task = gymnasium.make("Pendulum-v1"), tasks.pendulum(coordinates="circle")
     observation, _ = environment.reset(seed=3)
-    simulator = tasks.pendulum(coordinates="circle").simulator
     state = torch.tensor(observation, dtype=torch.float64)[None]
-    for torque in (0.5, -1.5, 2.0, 0.1):
-        observation, reward, *_ = environment.step(np.array([torque]))
-        after = simulator.step(state, torch.tensor([[torque]], dtype=torch.float64))
-        np.testing.assert_allclose(after.state[0].numpy(), observation, atol=1e-5)
-        assert float(after.reward) == pytest.approx(float(reward), abs=1e-4)
+    np.testing.assert_array_equal(environment.action_space.high, task.action_limit)
+    torques = 2.5 * np.random.default_rng(0).uniform(-1, 1, 200)  # some beyond the limit
+    for t, torque in enumerate(torques):
+        observation, reward, terminated, truncated, _ = environment.step(np.array([torque]))
+        after = task.simulator.step(state, torch.tensor([[torque]], dtype=torch.float64))
+        np.testing.assert_allclose(after.state[0].numpy(), observation, atol=1e-4)
+        assert float(after.reward) == pytest.approx(float(reward), abs=1e-3)
+        assert not terminated and bool(after.alive) and truncated == (t == 199)
         state = after.state
 
 
