@@ -22,6 +22,17 @@ def clocks(
 
     Processor time does not see who else uses the machine.
     """
+    medians = {}
+    for name, taken in turns(contestants, rounds).items():
+        wall, processor = zip(*taken, strict=True)
+        medians[name] = statistics.median(wall), statistics.median(processor)
+    return medians
+
+
+def turns(
+    contestants: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Wall-clock and processor time of every turn after a warm-up one, in the order of rounds."""
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
     for turn in range(rounds + 1):
         for name, run in contestants.items():
@@ -30,8 +41,4 @@ def clocks(
             if turn:
                 ended = time.perf_counter(), time.process_time()
                 taken[name].append((ended[0] - begun[0], ended[1] - begun[1]))
-    medians = {}
-    for name, each in taken.items():
-        wall, processor = zip(*each, strict=True)
-        medians[name] = statistics.median(wall), statistics.median(processor)
-    return medians
+    return taken
