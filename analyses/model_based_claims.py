@@ -132,7 +132,6 @@ CLAIMS = (
         (
             _unrolled(15, "above"),
             _unrolled(3, "not far below"),
-            _unrolled(10, "beside"),
         ),
         premise=Contrast(LONG, SHORT, "beside", FINAL),
     ),
