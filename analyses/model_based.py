@@ -5,10 +5,11 @@
 
 Worlds are on the circle: Gymnasium's pendulum with rewards times 0.1 in training, episodes of 200
 steps and γ = 0.95, and the cart-pole swing-up, episodes of 50 and its γ = 0.95. Five seeds as one
-program, 4,000 transitions each, 4 updates for a transition, models fitted again after 250. Rows on policy (svg-inf, rp-dr) make 1,000 updates, each from a window
-of its own, which are 256,000 and 240,000 transitions, and fit their model every 25. Otherwise as
-the rows are listed, but for networks of 64 instead of 256 wide, batches of half the size, and
-learning rates of 1e-3, not annealed. "Same mechanism", never "figure reproduced".
+program, 4,000 transitions each, 4 updates for a transition, models fitted again after 250. Rows on
+policy (svg-inf, rp-dr) make 1,000 updates, each from a window of its own, which are 256,000 and
+240,000 transitions, and fit their model every 25. Otherwise as the rows are listed, but for
+networks of 64 instead of 256 wide, batches of half the size, and learning rates of 1e-3, not
+annealed. "Same mechanism", never "figure reproduced".
 
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
