@@ -9,6 +9,7 @@
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
+    audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
 
 Names are imported when they are first used, so that the command line answers --help at once.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gradlab import figures, systems, tasks, training
+    from gradlab.auditing.audit import audit
     from gradlab.certification.certify import certify
     from gradlab.choice import choose
     from gradlab.gradients.estimator import Estimator
@@ -41,6 +43,7 @@ __all__ = [
     "Task",
     "attribute",
     "attribution",
+    "audit",
     "certify",
     "choose",
     "compare_jacobians",
@@ -63,6 +66,7 @@ _HOMES = {
     "Task": "gradlab.tasks",
     "attribute": "gradlab.runs.attribution_shares",
     "attribution": "gradlab.runs.attribution_shares",
+    "audit": "gradlab.auditing.audit",
     "certify": "gradlab.certification.certify",
     "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",

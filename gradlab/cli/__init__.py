@@ -5,6 +5,7 @@
     gradlab report RUN.h5 → RUN.html              gradlab compare A.h5 B.h5 → one page
     gradlab certify SIMULATOR → a verdict, and the exit code
     gradlab watch RUN.h5 → the terminal, or a page of this machine, while it is written
+    gradlab audit FILE.py:FUNCTION → one screen; exit code 1 where something is wrong
     gradlab list        gradlab selftest
 
 A command is a frozen dataclass of its arguments; `run` calls the package and returns a document.

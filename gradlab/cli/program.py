@@ -20,6 +20,7 @@ from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli import refusals
 from gradlab.cli.attribute import Attribute
+from gradlab.cli.audit import Audit
 from gradlab.cli.certify import Certify
 from gradlab.cli.choose import Choose
 from gradlab.cli.compare import Compare
@@ -50,6 +51,7 @@ Chosen = (
     | Fit
     | Logs
     | Remedies
+    | Audit
     | Train
     | Watch
     | Compare
@@ -66,6 +68,7 @@ Command = (
     | Annotated[Fit, subcommand("fit")]
     | Annotated[Logs, subcommand("logs")]
     | Annotated[Remedies, subcommand("remedies")]
+    | Annotated[Audit, subcommand("audit")]
     | Annotated[Train, subcommand("train")]
     | Annotated[Watch, subcommand("watch")]
     | Annotated[Compare, subcommand("compare")]

@@ -58,6 +58,14 @@ SET = (
 )  # fmt: skip
 
 
+LOSS = """
+import torch
+def sound():
+    actor = torch.nn.Linear(2, 1)
+    return dict(loss=lambda length=1: actor(torch.ones(4, 2)).mean() / length, actor=actor)
+"""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the command line did: see the kinds above; `code` is its exit code."""
@@ -188,6 +196,7 @@ def commands() -> Mapping[str, Command]:
         "attribute": Command(("attribute", "run.h5")),
         "report": Command(("report", "run.h5")),
         "list": Command(("list",)),
+        "audit": Command(("audit", "loss.py:sound"), ("lengths", "seed")),
         "selftest": Command(("selftest",)),
     }  # fmt: skip
 
@@ -211,6 +220,7 @@ def prepared(folder: Path) -> None:
     (folder / "empty.h5").touch()
     (folder / "empty.safetensors").touch()
     (folder / "own.py").write_text("def nothing(): pass\ndef fails(): raise ValueError('x\\ny')\n")
+    (folder / "loss.py").write_text(LOSS)
     (folder / "zero.h5").symlink_to("/dev/zero")
     (folder / "loop.h5").symlink_to("loop.h5")
     for name in ("pipe.h5", "pipe.safetensors", "pipe.npz", "pipe.py"):

@@ -80,6 +80,13 @@ def _stepped(step: Any, state_dim: Any, action_dim: Any, noise_dim: Any, alive: 
     system.linearize(state, state)
 
 
+def _actor_loss(policy: nn.Module, critic: Critic, states: Tensor) -> Callable[..., Tensor]:
+    def loss(*_: Any, length: int = 1) -> Tensor:
+        return -critic(states, policy(states)).mean() / length
+
+    return loss
+
+
 def _probed(policy: Any, optimizer: Any, task: Any, critic: Any, log: Any, **more: Any) -> None:
     probe = gradlab.Probe(policy, optimizer, task, critic, log, **more)
     with probe(0):
@@ -148,6 +155,13 @@ def calls() -> Mapping[str, Call]:
             dict(
                 policy=policy, optimizer=optimizer, task=None, critic=None, log=None,
                 overhead_budget=0.05, seed=0,
+            ),
+        ),
+        "audit": (
+            gradlab.audit,
+            dict(
+                loss=_actor_loss(policy, critic, states), actor=policy, critic=critic, model=None,
+                inputs=(), optimizer=optimizer, lengths=None, seed=0,
             ),
         ),
         "train": (

@@ -1,0 +1,172 @@
+"""The arguments of an audit: checked once, with parameters and objects by role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gradlab import validation
+from gradlab.auditing.calls import JUDGES, Role
+from gradlab.errors import InputError
+
+DEPTH = 3  # objects inside objects, in search of modules
+_FUNCTIONS = (FunctionType, MethodType, BuiltinFunctionType)
+_WRAP = (
+    "put it into a torch.nn.Module or an object whose method the loss calls, so that its calls can "
+    "be seen"
+)
+
+
+@dataclass(frozen=True)
+class Audited:
+    """
+    Attributes:
+        actor: θ by name, those that are trained.
+        others: parameters of model and critic by role and name, those that are trained.
+        owners: roles by the id of each object whose calls are seen.
+        objects, modules: what is watched, and the modules among it.
+        optimizer: the actor's, or None.
+    """
+
+    loss: Callable[..., Any]
+    inputs: tuple[Any, ...]
+    actor: Mapping[str, nn.Parameter]
+    others: Mapping[Role, Mapping[str, nn.Parameter]]
+    owners: Mapping[int, Role]
+    objects: Sequence[object]
+    modules: Sequence[nn.Module]
+    optimizer: Optimizer | None
+    lengths: tuple[int, int] | None
+    seed: int
+
+    @property
+    def apart(self) -> dict[str, nn.Parameter]:
+        """θ without what is the critic's or model's, too, as a value head inside an actor."""
+        shared = {id(p) for parameters in self.others.values() for p in parameters.values()}
+        return {name: p for name, p in self.actor.items() if id(p) not in shared}
+
+
+def audited(
+    loss: object,
+    actor: object,
+    critic: object,
+    model: object,
+    inputs: object,
+    optimizer: object,
+    lengths: object,
+    seed: object,
+) -> Audited:
+    """
+    Raises:
+        InputError: an argument is of the wrong type, or the actor has nothing to train.
+    """
+    if not callable(loss):
+        raise InputError(f"loss is {validation.shown(loss)}, expected a function of the inputs")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        got = validation.shown(optimizer)
+        raise InputError(f"optimizer is {got}, expected the actor's torch.optim.Optimizer")
+    given: dict[Role, dict[str, Any]] = {"actor": _named("actor", actor)}
+    for name, module in given["actor"].items():
+        if not isinstance(module, nn.Module):
+            got = validation.shown(module)
+            raise InputError(f"actor{name} is {got}, expected a torch.nn.Module")
+    given |= {
+        role: _named(role, value)
+        for role, value in zip(JUDGES, (model, critic), strict=True)
+        if value is not None
+    }
+    roots = {role: _modules(role, objects) for role, objects in given.items()}
+    parameters = {role: _parameters(modules) for role, modules in roots.items()}
+    if not parameters["actor"]:
+        raise InputError("actor has no parameter that requires a gradient: nothing is trained")
+    owners, watched = _owners(given, roots)
+    return Audited(
+        loss=loss,
+        inputs=tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,),
+        actor=parameters.pop("actor"),
+        others=parameters,
+        owners=owners,
+        objects=watched,
+        modules=[module for modules in roots.values() for module in modules.values()],
+        optimizer=optimizer,
+        lengths=_lengths(lengths),
+        seed=validation.whole("seed", seed),
+    )
+
+
+def _named(role: Role, value: object) -> dict[str, Any]:
+    """Objects of a role by the name that goes before their parameters'."""
+    if isinstance(value, Mapping):
+        found = {f" {name}": item for name, item in value.items()}
+    elif isinstance(value, tuple | list):
+        found = {f" {k}": item for k, item in enumerate(value, 1)}
+    else:
+        found = {"": value}
+    if not found:
+        raise InputError(f"{role} is empty, expected a torch.nn.Module or several")
+    for name, item in found.items():
+        if isinstance(item, _FUNCTIONS):
+            raise InputError(f"{role}{name} is a function: {_WRAP}")
+        if item is None or isinstance(item, str | bytes | int | float | Tensor):
+            raise InputError(
+                f"{role}{name} is {validation.shown(item)}, expected a torch.nn.Module"
+            )
+    return found
+
+
+def _modules(role: Role, objects: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """Modules that the objects are or hold."""
+    return {
+        f"{name}{'.' if path else ''}{path}".strip(): module
+        for name, item in objects.items()
+        for path, module in _held(item, "", DEPTH)
+    }
+
+
+def _held(item: object, path: str, depth: int) -> Iterator[tuple[str, nn.Module]]:
+    if isinstance(item, nn.Module):
+        yield path, item
+    elif depth and hasattr(item, "__dict__") and not isinstance(item, type):
+        for name, value in vars(item).items():
+            yield from _held(value, f"{path}.{name}".strip("."), depth - 1)
+
+
+def _parameters(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    return {
+        f"{name}{'.' if name else ''}{path}": parameter
+        for name, module in modules.items()
+        for path, parameter in module.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def _owners(
+    given: Mapping[Role, Mapping[str, Any]], roots: Mapping[Role, Mapping[str, nn.Module]]
+) -> tuple[dict[int, Role], list[object]]:
+    """Roles by object; what actor and critic share, as an encoder, is the actor's."""
+    owners: dict[int, Role] = {}
+    watched: list[object] = []
+    for role, objects in given.items():
+        inner = [part for module in roots[role].values() for part in module.modules()]
+        for item in (*objects.values(), *inner):
+            if id(item) not in owners:
+                owners[id(item)] = role
+                watched.append(item)
+    return owners, watched
+
+
+def _lengths(lengths: object) -> tuple[int, int] | None:
+    if lengths is None:
+        return None
+    if not isinstance(lengths, tuple | list) or len(lengths) != 2:
+        got = validation.shown(lengths)
+        raise InputError(f"lengths is {got}, expected two of a segment, as (8, 16)")
+    short, long = (validation.whole("lengths", each, 1) for each in lengths)
+    if long < 1.5 * short:
+        raise InputError(f"lengths is ({short}, {long}), expected a second of at least 1.5 times")
+    return short, long

@@ -1,0 +1,208 @@
+"""Calls of actor, model and critic while a loss is computed.
+
+Methods are replaced in their classes for that time and act on the watched objects alone, so that
+objects stay as they are, copies are not watched, and plain objects with methods (an environment, a
+`System`) are seen like modules. At the outermost call of a role:
+
+    inputs    behind a gate: closed, what comes back is the outputs' direct weight in the loss
+    outputs   behind another: closed, no path leads through the role
+
+An input of model or critic that depends on θ without a gradient is kept with its cut (`Lost`): its
+own gradient shows whether the loss moves with it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Literal, final
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from gradlab.auditing.containers import mapped, tensors
+from gradlab.auditing.cuts import Cut
+from gradlab.auditing.gate import Gate, gated
+from gradlab.auditing.tags import Tag, Tags
+
+Role = Literal["actor", "model", "critic"]
+JUDGES: tuple[Role, ...] = ("model", "critic")
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A value with a cut that arrives where the loss could move with it.
+
+    Attributes:
+        role: which role it enters; None: it was chosen by a discrete action.
+        value: in the graph, so that its gradient can be taken.
+    """
+
+    role: Role | None
+    tag: Tag
+    value: Tensor
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor that a role has returned.
+
+    Attributes:
+        call: how many calls of the role came before.
+        position: among the tensors of that call.
+        value: before its gate.
+    """
+
+    role: Role
+    call: int
+    position: int
+    value: Tensor
+
+
+@dataclass
+class Calls:
+    """What one evaluation of the loss has called."""
+
+    outputs: list[Output] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
+    inlets: dict[Role, Gate] = field(default_factory=dict)
+    outlets: dict[Role, Gate] = field(default_factory=dict)
+    counts: dict[Role, int] = field(default_factory=dict)
+
+    def of(self, *roles: Role) -> list[Output]:
+        return [output for output in self.outputs if output.role in roles]
+
+
+@final
+class Watching:
+    """The calls of watched objects, as a context around one evaluation of the loss."""
+
+    def __init__(self, owners: Mapping[int, Role], parameters: Sequence[nn.Parameter]) -> None:
+        """
+        Args:
+            owners: roles by the id of each object, submodules included.
+            parameters: θ.
+        """
+        roles = dict.fromkeys(owners.values())
+        self.calls = Calls(
+            inlets={role: Gate() for role in roles}, outlets={role: Gate() for role in roles}
+        )
+        self.tags = Tags(parameters, self._choosing)
+        self._owners = owners
+        self._stack: list[Role] = []
+
+    @contextmanager
+    def over(self, objects: Sequence[object]) -> Iterator[None]:
+        """Inside, calls of these objects are seen."""
+        with ExitStack() as stack:
+            for owner, name, function in _methods(objects):
+                stack.enter_context(patch.object(owner, name, self._seen(function)))
+            # Compiled modules run as they were written, where their calls can be seen.
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(self.tags)
+            yield
+
+    def _seen(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call(this: Any, *args: Any, **kwargs: Any) -> Any:
+            role = self._owners.get(id(this))
+            if role is None:
+                return function(this, *args, **kwargs)
+            return self._call(role, functools.partial(function, this), args, kwargs)
+
+        return call
+
+    def _call(
+        self, role: Role, function: Callable[..., Any], args: Sequence[Any], kwargs: Any
+    ) -> Any:
+        outermost = role not in self._stack
+        given = [tag for x in tensors((args, kwargs)) if (tag := self.tags.of(x)) is not None]
+        args, kwargs = mapped((args, kwargs), functools.partial(self._entering, role, outermost))
+        self._stack.append(role)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            self._stack.pop()
+        if outermost:
+            call = self.calls.counts.get(role, 0)
+            self.calls.counts[role] = call + 1
+            order = iter(range(10**9))
+            result = mapped(result, lambda x: self._leaving(x, role, call, next(order)))
+        for x in tensors(result):
+            self._hand_on(x, role, given)
+        return result
+
+    def _entering(self, role: Role, outermost: bool, x: Tensor) -> Tensor:
+        tag = self.tags.of(x)
+        if not torch.is_grad_enabled() or not x.is_floating_point():
+            return x
+        lost = tag is not None and tag.cut is not None
+        if role != "actor" and tag is not None and lost and not _transformed():
+            value = gated(_leaf(x), self.calls.inlets[role])
+            self.calls.lost.append(Lost(role, tag, value))
+            return value
+        if not outermost or not x.requires_grad:
+            return x
+        entered = gated(x, self.calls.inlets[role])
+        if tag is not None:
+            self.tags.put(entered, tag)
+        return entered
+
+    def _leaving(self, x: Tensor, role: Role, call: int, position: int) -> Tensor:
+        """The result behind its gate; of model and critic also one that has no gradient: its
+        weight in the loss is wanted."""
+        judged = role != "actor" or x.requires_grad
+        if not judged or not torch.is_grad_enabled() or not x.is_floating_point():
+            return x
+        if _transformed():
+            return gated(x, self.calls.outlets[role])
+        value = _leaf(x)
+        self.calls.outputs.append(Output(role, call, position, value))
+        left = gated(value, self.calls.outlets[role])
+        tag = self.tags.of(x)
+        if tag is not None:
+            self.tags.put(left, tag)
+        return left
+
+    def _hand_on(self, x: Tensor, role: Role, given: Sequence[Tag]) -> None:
+        """Tag results also of code that torch functions do not show: extensions, custom
+        derivatives."""
+        tag = self.tags.of(x)
+        if tag is None and given and x.is_floating_point():
+            alive = [known for known in given if known.cut is None]
+            tag = alive[0] if alive and x.requires_grad else given[0]
+        if tag is not None and role != "critic":
+            self.tags.put(x, Tag(tag.cut, role == "model"))
+
+    def _choosing(self, chosen: Tensor, cut: Cut) -> Tensor:
+        value = gated(_leaf(chosen), Gate())
+        self.calls.lost.append(Lost(None, Tag(cut), value))
+        return value
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """x itself if it has a gradient, else a leaf of its value."""
+    return x if x.requires_grad else x.detach().clone().requires_grad_()
+
+
+def _transformed() -> bool:
+    """Inside `torch.func`, whose values do not outlive the transform."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _methods(objects: Sequence[object]) -> Iterator[tuple[type, str, Callable[..., Any]]]:
+    """Functions of the objects' own classes, and the call of every module."""
+    classes = dict.fromkeys(cls for each in objects for cls in type(each).__mro__)
+    if nn.Module in classes:
+        yield nn.Module, "__call__", nn.Module.__call__
+    for cls in classes:
+        if cls is object or cls.__module__.split(".")[0] in ("torch", "typing", "abc"):
+            continue
+        for name, value in list(vars(cls).items()):
+            hidden = name.startswith("__") and name != "__call__"
+            if isinstance(value, FunctionType) and not hidden:
+                yield cls, name, value

@@ -1,0 +1,118 @@
+"""How one step of a segment weighs in the loss at two lengths, L and k L.
+
+    w = ∂L/∂(output) of the first step, everything fixed that is computed from it
+    w(k L) / w(L) = kᵉ        e = 0: summed over the segment, e = −1: averaged
+
+Rewards are weighed at the model's outputs, log π and entropy at the actor's. Where the exponents
+differ, the balance of the two depends on the length of the segment. The first step has the same
+state and noise at both lengths, and no discount: the ratio has no sampling error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gradlab.auditing.calls import Output, Role
+from gradlab.auditing.evaluation import WHOLE, Evaluation
+from gradlab.auditing.findings import Finding
+from gradlab.auditing.gate import closed
+from gradlab.auditing.gradients import direct_weights, gradient, moves
+from gradlab.wording import two
+
+APART = 0.5  # of the exponents: half way between a sum and a mean
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How one step weighs.
+
+    Attributes:
+        term: its name, or "loss". role: whose output it is weighed at.
+        ratio: of the weights, at the longer segment over the shorter one.
+        exponent: of the ratio of lengths; 0: summed, −1: averaged.
+    """
+
+    term: str
+    role: Role
+    ratio: float
+    exponent: float
+
+    @property
+    def words(self) -> str:
+        what = "a reward" if self.role == "model" else "log π or entropy"
+        name = what if self.term == WHOLE else f"{self.term!r}"
+        rule = {0: "summed", -1: "averaged"}.get(round(self.exponent))
+        how = f"scaled by the length to the {two(self.exponent)}" if rule is None else rule
+        return f"{name} is {how} (×{two(self.ratio)})"
+
+
+def scales(short: Evaluation, long: Evaluation, factor: float) -> list[Scale]:
+    """One scale for each term and role that has a weight at both lengths.
+
+    Args:
+        factor: of the lengths.
+    """
+    found = []
+    for term in short.terms:
+        if term not in long.terms:
+            continue
+        for role in ("model", "actor"):
+            one, other = (_weights(evaluation, term, role) for evaluation in (short, long))
+            ratio = _ratio(one, other)
+            if ratio is not None:
+                found.append(Scale(term, role, ratio, math.log(ratio) / math.log(factor)))
+        # What the loss has from parameters alone, as the entropy of a free log σ, it has once.
+        sizes = [_parameters_alone(evaluation, term) for evaluation in (short, long)]
+        if all(sizes):
+            ratio = sizes[1] / sizes[0] / factor
+            found.append(Scale(term, "actor", ratio, math.log(ratio) / math.log(factor)))
+    return found
+
+
+def scale_findings(found: Sequence[Scale], lengths: tuple[int, int]) -> list[Finding]:
+    """Terms that do not scale alike."""
+    rewards = [scale for scale in found if scale.role == "model"]
+    if not rewards:
+        return []
+    apart = [s for s in found if abs(s.exponent - rewards[0].exponent) > APART]
+    if not apart:
+        return []
+    others = "; ".join(dict.fromkeys(scale.words for scale in apart))
+    text = (
+        f"From a segment of {lengths[0]} steps to one of {lengths[1]}, one step's weight in the "
+        f"loss changes unevenly: {rewards[0].words}, but {others}. Their balance depends on the "
+        f"length: sum both, or average both"
+    )
+    return [Finding("scale", "wrong", text)]
+
+
+def _weights(evaluation: Evaluation, term: str, role: Role) -> list[tuple[Output, Tensor]]:
+    """Outputs of a role that have a direct weight in a term, and the weights."""
+    outputs = evaluation.calls.of(role)
+    weights = direct_weights(evaluation.terms[term], outputs, evaluation.calls)
+    pairs = zip(outputs, weights, strict=True)
+    return [(output, w) for output, w in pairs if w is not None and moves(w)]
+
+
+def _ratio(short: list[tuple[Output, Tensor]], long: list[tuple[Output, Tensor]]) -> float | None:
+    """Of the first call that has a weight; of its first entry where all steps are one call."""
+    if not short or not long:
+        return None
+    one, other = short[0][1].double(), long[0][1].double()
+    if one.shape == other.shape:
+        return float(other.abs().sum() / one.abs().sum())
+    first = float(one.flatten()[0].abs()), float(other.flatten()[0].abs())
+    if not all(first):
+        first = float(one.abs().max()), float(other.abs().max())
+    return first[1] / first[0]
+
+
+def _parameters_alone(evaluation: Evaluation, term: str) -> float:
+    """Norm of the term's gradient in θ that passes no output of any role."""
+    with closed(*evaluation.calls.outlets.values()):
+        values = gradient(evaluation.terms[term], evaluation.theta)
+    return math.sqrt(sum(float(g.double().square().sum()) for g in values if g is not None))

@@ -1,0 +1,123 @@
+"""Tags: which values depend on θ, with a gradient or without.
+
+Every call of a torch function hands tags from its arguments to its results:
+
+    an argument has a gradient in θ, the result too      the result is alive
+    an argument has one, the result has not              the result is cut, here (`cuts`)
+    arguments are cut, all of them                       the result is cut, there
+
+So a sampled, rounded or detached action is known wherever it goes. Autograd alone cannot do that:
+it has no trace of a value without a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gradlab.auditing.containers import tensors
+from gradlab.auditing.cuts import WITHOUT_DERIVATIVE, Cut, cut_by, name_of
+
+# Results that have the values of their first argument alone.
+_OF_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
+_NUMPY = frozenset({"numpy", "__array__"})
+_CHOICES = frozenset({"gather", "index_select", "take_along_dim", "take", "__getitem__"})
+
+
+@dataclass(frozen=True)
+class Tag:
+    """
+    Attributes:
+        cut: where the gradient was lost; None: it is alive.
+        modelled: the value has gone through the model since an actor gave it: a state.
+    """
+
+    cut: Cut | None = None
+    modelled: bool = False
+
+
+@final
+class Tags(TorchFunctionMode):
+    """While active, tags follow every call of a torch function."""
+
+    def __init__(
+        self, parameters: Iterable[Tensor], choosing: Callable[[Tensor, Cut], Tensor]
+    ) -> None:
+        """
+        Args:
+            choosing: takes what a cut index has chosen out of values without θ, and its cut;
+                returns what is to stand for it.
+        """
+        super().__init__()
+        # The tensor itself is kept, so that no other gets its id.
+        self._tags: dict[int, tuple[Tensor, Tag]] = {}
+        self._choosing = choosing
+        for parameter in parameters:
+            self.put(parameter, Tag())
+
+    def of(self, x: Tensor) -> Tag | None:
+        """The tag; None: x does not depend on θ, as far as can be seen."""
+        entry = self._tags.get(id(x))
+        return None if entry is None else entry[1]
+
+    def put(self, x: Tensor, tag: Tag) -> None:
+        self._tags[id(x)] = (x, tag)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        name, kwargs = name_of(func), kwargs or {}
+        if name in _NUMPY and args[0].requires_grad:
+            args = (args[0].detach(), *args[1:])  # the audit's own leaf: the user's has no graph
+        result = func(*args, **kwargs)
+        if name.endswith("_like") or name.startswith("new_"):
+            return result
+        sources = args[:1] if name in _OF_FIRST else (*args, *kwargs.values())
+        given = [tag for x in tensors(sources, depth=2) if (tag := self.of(x)) is not None]
+        if not given:
+            return result
+        if name == "__setitem__":
+            self.hand_on(given, args[0], func)
+            return result
+        for x in tensors(result, depth=1):
+            self.hand_on(given, x, func)
+        return self._chosen(name, args, result)
+
+    def hand_on(self, given: Sequence[Tag], x: Tensor, function: Callable[..., Any]) -> None:
+        """Tag a result of arguments with these tags."""
+        floating = x.is_floating_point()
+        if x.dtype is torch.bool:  # a mask, as of termination
+            return
+        modelled = any(tag.modelled for tag in given)
+        alive = any(tag.cut is None for tag in given)
+        if alive and x.requires_grad and name_of(function) not in WITHOUT_DERIVATIVE:
+            self.put(x, Tag(None, modelled))
+        elif alive:
+            self.put(x, Tag(cut_by(function, floating), modelled))
+        else:
+            self.put(x, Tag(given[0].cut, modelled))
+
+    def _chosen(self, name: str, args: Sequence[Any], result: Any) -> Any:
+        """What a discrete action chooses among values: Q(s, ·)[a], an embedding."""
+        if name not in _CHOICES and name != "embedding":
+            return result
+        index, values = (args[0], args[1:]) if name == "embedding" else (args[1:], args[:1])
+        cuts = [
+            tag.cut
+            for x in tensors(index, depth=2)
+            if not x.is_floating_point() and (tag := self.of(x)) is not None and tag.cut is not None
+        ]
+        alive = any(
+            (tag := self.of(x)) is not None and tag.cut is None for x in tensors(values, depth=2)
+        )
+        usable = isinstance(result, Tensor) and result.is_floating_point()
+        if not cuts or alive or not usable or not torch.is_grad_enabled():
+            return result
+        chosen = self._choosing(result, cuts[0])
+        self.put(chosen, Tag(cuts[0], False))
+        return chosen

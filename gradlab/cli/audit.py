@@ -1,0 +1,80 @@
+"""`gradlab audit FILE.py:FUNCTION`: where an actor's gradient comes from, and where it is lost."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.signals import undisturbed
+from gradlab.errors import InputError
+from gradlab.user_code.loading import failing, is_user_function, load_made
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Audit an actor loss: gradients by path, dead paths, lost samples, leaks, scales."""
+
+    file: Positional[
+        Annotated[
+            str,
+            arg(
+                metavar="FILE.py:FUNCTION",
+                help="A function that returns a dict of the arguments of gradlab.audit: loss, "
+                "actor, and any of critic, model, inputs, optimizer, lengths (the file is "
+                "executed).",
+            ),
+        ]
+    ]
+    lengths: Annotated[tuple[int, int] | None, arg(metavar="L L")] = None
+    """Two lengths of a segment, which the loss takes as length=: compares how one step weighs.
+    Default: the file's, else not compared."""
+    seed: arguments.Seed = 0
+    json: bool = False
+    """Print one JSON document: findings, gradients by path, and scales."""
+
+    def run(self, command: str) -> Document:
+        """The audit; `passed` decides the exit code."""
+        with undisturbed():
+            from gradlab.auditing.audit import audit
+
+        given = _arguments(self.file, audit)
+        given |= {} if self.lengths is None else {"lengths": self.lengths}
+        with failing(self.file.rpartition(":")[0]):
+            result = audit(**{"seed": self.seed} | given)
+        return {
+            "passed": result.passed,
+            "text": str(result),
+            "findings": [asdict(finding) for finding in result.findings],
+            "table": result.table().to_dict("records"),
+            "scales": [asdict(scale) for scale in result.scales],
+        }
+
+
+def _arguments(name: str, audit: Any) -> dict[str, Any]:
+    """Arguments of an audit from a user's file.
+
+    Raises:
+        InputError: the file has none, or one that an audit does not take.
+    """
+    if not is_user_function(name):
+        raise InputError(f"{name!r} is no function of a file, expected FILE.py:FUNCTION")
+    given = load_made(name)
+    names = list(inspect.signature(audit).parameters)
+    if not isinstance(given, Mapping):
+        raise InputError(
+            f"{name} gives a {type(given).__name__}, expected a dict of the arguments of "
+            f"gradlab.audit, as dict(loss=loss, actor=actor, critic=critic)"
+        )
+    for key in given:
+        if key not in names:
+            raise InputError(f"{name} gives {key!r}, expected any of {', '.join(names)}")
+    for key in ("loss", "actor"):
+        if key not in given:
+            raise InputError(f"{name} gives no {key}: gradlab.audit needs loss and actor")
+    return dict(given)

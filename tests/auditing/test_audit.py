@@ -1,0 +1,251 @@
+"""An audit leaves nothing behind, survives what code does, and refuses bad input in one line."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+import gradlab
+from gradlab.auditing.audit import Audit, audit
+from gradlab.errors import InputError
+from tests.auditing import faulty, sound
+from tests.auditing.networks import (
+    ACTION,
+    STATE,
+    Deterministic,
+    Dynamics,
+    Environment,
+    Gaussian,
+    Q,
+    mlp,
+    states,
+)
+
+
+def _kinds(result: Audit) -> list[str]:
+    return [finding.kind for finding in result.findings]
+
+
+def test_parameters_gradients_buffers_and_generators_are_as_before() -> None:
+    actor = nn.Sequential(nn.Linear(STATE, 8), nn.BatchNorm1d(8), nn.Linear(8, ACTION))
+    critic = Q()
+    for parameter in (*actor.parameters(), *critic.parameters()):
+        parameter.grad = torch.ones_like(parameter)
+    before = [x.clone() for module in (actor, critic) for x in module.state_dict().values()]
+    grads = [p.grad for p in actor.parameters()]
+    generators = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    calls = nn.Module.__call__, Q.forward, Normal.sample
+
+    def loss(s: Tensor) -> Tensor:
+        a = actor(s) + torch.randn(len(s), ACTION) * np.random.rand() * random.random()
+        return -critic(s, a).mean()
+
+    audit(loss, actor, critic, inputs=states())
+    after = [x for module in (actor, critic) for x in module.state_dict().values()]
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert all(
+        p.grad is g and bool((g == 1).all()) for p, g in zip(actor.parameters(), grads, strict=True)
+    )
+    assert torch.equal(torch.get_rng_state(), generators[0])
+    assert np.array_equal(np.random.get_state()[1], generators[1])
+    assert random.getstate() == generators[2]
+    assert (nn.Module.__call__, Q.forward, Normal.sample) == calls
+    assert not actor._forward_hooks and "forward" not in vars(critic)
+
+
+def test_same_seed_gives_the_same_audit_in_any_grad_mode() -> None:
+    torch.manual_seed(0)
+    arguments = sound.sac_cleanrl()
+    first = audit(**arguments)
+    with torch.no_grad():
+        assert audit(**arguments) == first
+    assert audit(**arguments, seed=1) != first
+
+
+def test_loss_is_computed_once() -> None:
+    calls = []
+
+    def loss(s: Tensor) -> Tensor:
+        calls.append(s)
+        return actor(s).sum()
+
+    actor = Deterministic()
+    assert audit(loss, actor, inputs=states()).passed
+    assert len(calls) == 1
+
+
+def test_critic_of_a_zero_last_layer_is_a_note() -> None:
+    actor, critic = Deterministic(), Q()
+    nn.init.zeros_(critic.net[2].weight)
+    result = audit(lambda s: -critic(s, actor(s)).mean(), actor, critic, inputs=states())
+    assert result.passed and "zero layer" in _kinds(result)
+    assert not bool(critic.net[2].weight.any())
+
+
+def test_zero_layer_hides_no_fault() -> None:
+    arguments = faulty.detached()
+    nn.init.zeros_(arguments["critic"].net[2].weight)
+    assert "detached" in _kinds(audit(**arguments))
+
+
+def test_truncated_state_is_a_note_and_shortens_the_gradient() -> None:
+    torch.manual_seed(0)
+    actor, model = Deterministic(), Dynamics()
+
+    def loss(s: Tensor) -> Tensor:
+        total = torch.zeros(len(s))
+        for t in range(4):
+            s = s.detach() if t == 2 else s
+            s, r = model.predict(s, actor(s))
+            total = total + r
+        return -total.mean()
+
+    result = audit(loss, actor, model=model, inputs=states())
+    assert result.passed and "truncated" in _kinds(result)
+
+
+def test_mask_of_termination_is_no_lost_path() -> None:
+    actor, model, critic = Deterministic(), Dynamics(), Q()
+
+    def loss(s: Tensor) -> Tensor:
+        s2, r = model.predict(s, actor(s))
+        alive = (s2[:, 0].abs() < 0.5).float()
+        return -(r + alive * critic(s2, actor(s2) * alive[:, None])[:, 0]).mean()
+
+    result = audit(loss, actor, critic, model, inputs=states())
+    assert result.passed, result
+
+
+def test_simulator_that_uses_numpy_is_audited() -> None:
+    actor, critic = Gaussian(), Q()
+
+    class Simulator:
+        def step(self, action: Tensor) -> Tensor:
+            return torch.as_tensor(action.numpy().sum(axis=1))
+
+    env = Simulator()
+
+    def loss(s: Tensor) -> Tensor:
+        mean, log_std = actor(s)
+        normal = Normal(mean, log_std.exp())
+        a = normal.sample()
+        return -(normal.log_prob(a).sum(1) * env.step(a)).mean()
+
+    assert audit(loss, actor, critic, env, inputs=states()).passed
+
+
+def test_custom_derivative_hides_no_cut() -> None:
+    """A model whose derivative is its own: torch functions do not show what it does."""
+
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, s: Tensor, a: Tensor) -> Tensor:
+            ctx.save_for_backward(s, a)
+            return s + a.sum(1, keepdim=True) ** 3
+
+        @staticmethod
+        def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, Tensor]:
+            _, a = ctx.saved_tensors
+            slope = 3 * a.sum(1, keepdim=True) ** 2
+            return g[0], (g[0].sum(1, keepdim=True) * slope).expand_as(a)
+
+    class Model(nn.Module):
+        def forward(self, s: Tensor, a: Tensor) -> Tensor:
+            s2: Tensor = Cube.apply(s, a)
+            return s2
+
+    actor, model, critic = Deterministic(), Model(), Q()
+
+    def loss(s: Tensor, cut: bool) -> Tensor:
+        s2 = model(s, actor(s))
+        a = actor(s2)
+        return -critic(s2, a.detach() if cut else a).mean()
+
+    assert audit(loss, actor, critic, model, inputs=(states(), False)).passed
+    result = audit(loss, actor, critic, model, inputs=(states(), True))
+    assert "detached" in _kinds(result)
+
+
+def test_head_inside_the_actor_that_is_the_critics_is_not_dead() -> None:
+    actor = nn.ModuleDict({"pi": mlp(STATE, ACTION), "v": mlp(STATE, 1)})
+    loss = lambda s: actor["pi"](s).square().mean()  # noqa: E731
+    assert _kinds(audit(loss, actor, inputs=states())) == ["dead parameter"]
+    assert audit(loss, actor, actor["v"], inputs=states()).findings == ()
+
+
+def test_shared_encoder_is_a_note() -> None:
+    encoder, head, critic = mlp(STATE, STATE), Deterministic(), Q()
+
+    def loss(s: Tensor) -> Tensor:
+        z = encoder(s)
+        return -critic(z, head(z)).mean()
+
+    result = audit(loss, [encoder, head], [encoder, critic], inputs=states())
+    assert result.passed and "shared" in _kinds(result)
+    assert result.parameters[0] == "1.0.weight"
+
+
+def test_model_that_calls_the_actor_is_split() -> None:
+    actor = Deterministic()
+
+    class World(Dynamics):
+        def imagine(self, policy: nn.Module, s: Tensor, cut: bool) -> Tensor:
+            total = torch.zeros(len(s))
+            for _ in range(3):
+                a = policy(s)
+                s, r = self.predict(s, a.detach() if cut else a)
+                total = total + r
+            return total
+
+    world = World()
+    loss = lambda s, cut: -world.imagine(actor, s, cut).mean()  # noqa: E731
+    result = audit(loss, actor, model=world, inputs=(states(), False))
+    assert result.passed and all(result.norms["loss"]["model"])
+    assert _kinds(audit(loss, actor, model=world, inputs=(states(), True)))[0] == "dead actor"
+
+
+def test_text_fits_a_screen() -> None:
+    actor = nn.Sequential(*[mlp(STATE, STATE) for _ in range(12)])
+    text = str(audit(lambda s: actor(s).sum(), actor, inputs=states()))
+    assert "0.*" in text and len(text.splitlines()) < 24
+    assert max(map(len, text.splitlines())) <= 100
+
+
+REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
+    (dict(loss=3), "loss is 3, expected a function"),
+    (dict(loss=lambda s: s), "expected a scalar of floats"),
+    (dict(loss=lambda s: 1.0), "loss returns a float, expected a scalar tensor"),
+    (dict(loss=lambda s: {}), "loss returns no term"),
+    (dict(loss=lambda s: {"Q": 2}), "loss returns for 'Q' a int"),
+    (dict(loss=lambda: 0), "loss failed (TypeError"),
+    (dict(actor=None), "actor is None"),
+    (dict(actor=torch.tanh), "actor is a function: put it into a torch.nn.Module"),
+    (dict(actor=Environment()), "expected a torch.nn.Module"),
+    (dict(actor=nn.Tanh()), "actor has no parameter that requires a gradient"),
+    (dict(actor=[]), "actor is empty"),
+    (dict(critic=lambda s, a: s), "critic is a function"),
+    (dict(critic=[Q(), "q2"]), "critic 2 is 'q2'"),
+    (dict(model=3.0), "model is 3.0"),
+    (dict(optimizer="Adam"), "optimizer is 'Adam', expected the actor's torch.optim.Optimizer"),
+    (dict(lengths=8), "lengths is 8, expected two of a segment"),
+    (dict(lengths=(8, 9)), "expected a second of at least 1.5 times"),
+    (dict(lengths=(8, 16)), "unexpected keyword argument 'length'"),
+    (dict(seed=-1), "seed is -1"),
+)
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED)
+def test_bad_input_is_refused_in_one_line(change: dict[str, Any], words: str) -> None:
+    actor = Deterministic()
+    good = dict(loss=lambda s: actor(s).sum(), actor=actor, inputs=states())
+    with pytest.raises(InputError) as caught:
+        audit(**{**good, **change})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_name_is_public() -> None:
+    assert gradlab.audit is audit

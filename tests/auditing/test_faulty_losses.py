@@ -1,0 +1,22 @@
+"""Every planted fault is named, and nothing beside it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from gradlab.auditing.audit import audit
+from tests.auditing import faulty
+
+
+@pytest.mark.parametrize(("make", "kind", "words"), faulty.FAULTS)
+def test_fault_is_the_one_finding_that_is_wrong(
+    make: Callable[[], dict[str, Any]], kind: str, words: str
+) -> None:
+    torch.manual_seed(1)
+    result = audit(**make())
+    wrong = [finding for finding in result.findings if finding.severity == "wrong"]
+    assert [finding.kind for finding in wrong] == [kind], result
+    assert words in wrong[0].sentence
+    assert not result.passed

@@ -1,0 +1,73 @@
+"""One step's weight at two lengths of a segment: 1 where it is summed, L / L′ where averaged."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.auditing.audit import Audit, audit
+from tests.auditing import faulty, sound
+from tests.auditing.dreaming import dreamer
+from tests.auditing.networks import Dynamics, Gaussian, states
+
+
+def _ratios(result: Audit) -> dict[tuple[str, str], float]:
+    return {(scale.term, scale.role): scale.ratio for scale in result.scales}
+
+
+def _loss(rewards: str, entropy: str) -> dict[str, Any]:
+    actor, model = Gaussian(), Dynamics()
+
+    def loss(s: Tensor, length: int) -> dict[str, Tensor]:
+        total, log_probs = [], []
+        for t in range(length):
+            a, log_pi, _ = actor.get_action(s)
+            s, r = model.predict(s, a)
+            total.append(-(0.9**t) * r)
+            log_probs.append(0.1 * 0.9**t * log_pi[:, 0])
+        parts = {"return": (rewards, total), "entropy": (entropy, log_probs)}
+        return {
+            name: (torch.stack(x).sum(0) if how == "sum" else torch.stack(x).mean(0)).mean()
+            for name, (how, x) in parts.items()
+        }
+
+    return dict(loss=loss, actor=actor, model=model, inputs=states())
+
+
+@pytest.mark.parametrize("entropy", ["sum", "mean"])
+@pytest.mark.parametrize("rewards", ["sum", "mean"])
+@pytest.mark.parametrize("lengths", [(4, 8), (3, 9)])
+def test_ratio_is_one_of_a_sum_and_that_of_the_lengths_of_a_mean(
+    rewards: str, entropy: str, lengths: tuple[int, int]
+) -> None:
+    result = audit(**_loss(rewards, entropy), lengths=lengths)
+    expected = {"sum": 1.0, "mean": lengths[0] / lengths[1]}
+    ratios = _ratios(result)
+    assert ratios["return", "model"] == pytest.approx(expected[rewards], rel=1e-5)
+    assert ratios["entropy", "actor"] == pytest.approx(expected[entropy], rel=1e-5)
+    assert result.passed == (rewards == entropy)
+
+
+@pytest.mark.parametrize("make", [sound.maac, sound.shac, dreamer])
+def test_sound_segments_scale_alike(make: Any) -> None:
+    torch.manual_seed(0)
+    result = audit(**make(), lengths=(6, 12))
+    assert result.passed, result
+    assert {scale.role for scale in result.scales} >= {"model"}
+
+
+def test_averaged_entropy_of_a_free_deviation_is_found() -> None:
+    torch.manual_seed(0)
+    result = audit(**faulty.averaged_entropy("free log σ"))
+    assert [finding.kind for finding in result.findings if finding.severity == "wrong"] == ["scale"]
+
+
+def test_sentence_names_both_rules() -> None:
+    torch.manual_seed(0)
+    (finding,) = (f for f in audit(**faulty.averaged_entropy()).findings if f.kind == "scale")
+    assert finding.sentence == (
+        "From a segment of 4 steps to one of 8, one step's weight in the loss changes unevenly: a "
+        "reward is summed (×1), but log π or entropy is averaged (×0.5). Their balance depends on "
+        "the length: sum both, or average both"
+    )

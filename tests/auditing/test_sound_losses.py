@@ -1,0 +1,15 @@
+"""Sound losses in the shapes of published code have no fault."""
+
+import pytest
+import torch
+
+from gradlab.auditing.audit import audit
+from tests.auditing import sound
+
+
+@pytest.mark.parametrize("make", sound.SOUND, ids=lambda make: make.__name__)
+def test_sound_loss_has_no_finding_but_gradients_left_in_the_critic(make: object) -> None:
+    torch.manual_seed(1)
+    result = audit(**make())  # type: ignore[operator]
+    assert result.passed
+    assert {finding.kind for finding in result.findings} <= {"left behind"}, result
