@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gradlab import validation
-from gradlab.certification import judgement
+from gradlab.certification import judgement, precision, repeats
 from gradlab.certification.arguments import Subject, subject
 from gradlab.certification.certification import Certification, Finding
 from gradlab.certification.comparison import Units, compared
-from gradlab.certification.derivatives import Derivative, sources
-from gradlab.certification.evaluation import Points
+from gradlab.certification.derivatives import sources
+from gradlab.certification.evaluation import outputs
+from gradlab.certification.nearby import Nearby
 from gradlab.certification.reference import precision_of, reference
 from gradlab.certification.sampling import (
     Law,
@@ -26,7 +28,6 @@ from gradlab.certification.sampling import (
     visited,
 )
 from gradlab.certification.strata import strata
-from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.systems.system import System
@@ -35,7 +36,6 @@ from gradlab.user_code.grad_mode import differentiating
 
 FEWEST = 16  # samples
 SHARES = {"random": 0.25, "limits": 0.15}
-NEIGHBOURS, NEAR = 16, 1e-3  # points that are moved, and by how much of their spread
 
 
 @differentiating
@@ -102,29 +102,43 @@ def _drawn(drawn: Law, n: int) -> list[Samples]:
 def _examined(
     about: Subject, taken: Samples, tolerance: float, progress: Progress
 ) -> Certification:
-    system, z = about.system, taken.points.z
-    size = z.square().mean(0).sqrt()
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    first = _first_step(system, taken)
-    epsilon = precision_of(first)
-    progress("differences", 0, len(z))
-    found = reference(system, taken.points, size, tolerance, epsilon)
-    progress("differences", len(z), len(z))
-    units = Units(_spread(found.y), _spread(z))
-    label = strata(system, taken, found, _limit(about.task, z))
-    rows, findings = [], []
+    system, points, n = about.system, taken.points, len(taken)
+    epsilon = precision_of(_first_step(system, taken))
+    findings = repeats.step_findings(system, points, epsilon)
+    progress("differences", 0, n)
+    found = reference(system, points, _size(points.z), tolerance, epsilon)
+    progress("differences", n, n)
+    units = Units(_spread(found.y), _spread(points.z))
+    label = strata(system, taken, found, _limit(about.task, points.z))
+    rows: list[Mapping[str, Any]] = []
+    facts: dict[str, Any] = {"states": n, "fail_above": tolerance, "precision": epsilon}
+    depends = bool(findings)
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
-        J = derivative(system, taken.points)
+        J = derivative(system, points)
         comparison = compared(J, found, units, tolerance)
-        near = _Nearby(about.system, taken.points, derivative, size, units, tolerance, epsilon)
+        near = Nearby(system, points, derivative, _size(points.z), units, tolerance, epsilon)
         judged = judgement.Judged(name, comparison, label, about.names, units, near)
         rows += judgement.numbers(judged)
+        if depends:  # J and D are of different functions then
+            continue
         findings += judgement.findings(judged)
+        findings += repeats.derivative_findings(
+            name, system, derivative, points, about.names, epsilon
+        )
+        single, facts["single precision"] = precision.tried(
+            system, derivative, points, J, about.names, units
+        )
+        findings += single
     progress("derivatives", len(ways), len(ways))
-    facts = {"states": len(z), "fail_above": tolerance, "precision": epsilon}
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
+
+
+def _size(z: Tensor) -> Tensor:
+    """Root mean square of every coordinate; 1 where it is 0 in every state."""
+    size = z.square().mean(0).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size))
 
 
 def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -143,37 +157,7 @@ def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(kept, key=lambda finding: (order[finding.severity], -finding.size)))
 
 
-class _Nearby:
-    """Whether points stay off where they are moved a little."""
-
-    def __init__(
-        self,
-        system: System,
-        points: Points,
-        derivative: Derivative,
-        size: Tensor,
-        units: Units,
-        tolerance: float,
-        epsilon: float,
-    ) -> None:
-        self.system, self.points, self.derivative = system, points, derivative
-        self.size, self.units, self.tolerance, self.epsilon = size, units, tolerance, epsilon
-
-    def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
-        few = points[torch.linspace(0, len(points) - 1, min(NEIGHBOURS, len(points))).long()]
-        here = self.points.at(few)
-        generator = stream(0, "certify neighbours")
-        draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
-        moved = Points(here.z + NEAR * self.units.z * draw, here.noise)
-        found = reference(self.system, moved, self.size, self.tolerance, self.epsilon)
-        J = self.derivative(self.system, moved)
-        off = compared(J, found, self.units, self.tolerance).off
-        return off[:, rows, columns].flatten(1).any(1)
-
-
 def _first_step(system: System, taken: Samples) -> Tensor:
-    from gradlab.certification.evaluation import outputs
-
     y = outputs(system, taken.points.at(slice(0, 256)))
     if not bool(torch.isfinite(y).all(1).any()):
         raise InputError("step returns NaN at every state: check the states' units and the step")

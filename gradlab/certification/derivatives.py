@@ -11,12 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gradlab.certification.evaluation import Points
+from gradlab.certification.evaluation import FEW, Points, filled
 from gradlab.errors import InputError
 from gradlab.systems.system import Linearization, System
 from gradlab.user_code.calls import running
 
-BLOCK = 512  # states that are differentiated at once
 Derivative = Callable[[System, Points], Tensor]
 
 
@@ -41,10 +40,11 @@ def by_linearize(system: System, points: Points) -> Tensor:
 
 
 def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor:
-    parts = []
-    for start in range(0, len(points), BLOCK):
-        parts.append(derivative(system, points.at(slice(start, start + BLOCK))))
-    return torch.cat(parts)
+    parts = [
+        derivative(system, filled(points.at(slice(start, start + FEW)), FEW))
+        for start in range(0, len(points), FEW)
+    ]
+    return torch.cat(parts)[: len(points)]
 
 
 def _swept(system: System, points: Points) -> Tensor:

@@ -1,7 +1,7 @@
 """The step of a system as a plain function of rows z = (s, a), in blocks of one size.
 
-Every call has the same number of rows, the last block filled up: memory stays flat, and an engine
-that compiles for a batch size compiles once.
+Every call has one of two numbers of rows, the last block filled up: memory stays flat, and an
+engine that compiles for a batch size compiles twice.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradlab.systems.system import System
 
-BLOCK = 4096  # rows
+BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,28 @@ class Points:
 
 
 def outputs(system: System, points: Points) -> Tensor:
-    """y = (s', r) [N, ds + 1] of every point, without a graph."""
-    ds, parts = system.state_dim, []
-    size = min(BLOCK, len(points))
+    """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
+    size = FEW if len(points) <= FEW else BLOCK
+    parts = [
+        at_once(system, filled(points.at(slice(start, start + size)), size))
+        for start in range(0, len(points), size)
+    ]
+    return torch.cat(parts)[: len(points)]
+
+
+def at_once(system: System, points: Points) -> Tensor:
+    """y of all points as one batch."""
+    ds = system.state_dim
+    noise = None if points.noise is None else points.noise.clone()
     with torch.no_grad():
-        for start in range(0, len(points), size):
-            block = _filled(points.at(slice(start, start + size)), size)
-            out = system.step(block.z[:, :ds].clone(), block.z[:, ds:].clone(), _copy(block.noise))
-            y = torch.cat([out.state.detach(), out.reward.detach()[:, None]], 1)
-            parts.append(y[: len(points) - start])
-    return torch.cat(parts)
+        out = system.step(points.z[:, :ds].clone(), points.z[:, ds:].clone(), noise)
+    return torch.cat([out.state.detach(), out.reward.detach()[:, None]], 1)
 
 
-def _filled(points: Points, size: int) -> Points:
+def filled(points: Points, size: int) -> Points:
     """The block with its last row repeated up to `size` rows."""
     lacking = size - len(points)
     if lacking <= 0:
         return points
     rows = torch.cat([torch.arange(len(points)), torch.full((lacking,), len(points) - 1)])
     return points.at(rows)
-
-
-def _copy(noise: Tensor | None) -> Tensor | None:
-    return None if noise is None else noise.clone()

@@ -69,13 +69,10 @@ def reference(
         _retried(system, points.at(slice(i, i + rows)), size, tolerance, epsilon)
         for i in range(0, len(points), rows)
     ]
-    return Reference(
-        *(
-            torch.cat([getattr(part, name) for part in parts])
-            for name in ("y", "D", "error", "kink")
-        ),
-        one_sided=torch.cat([part.one_sided for part in parts], 1),
+    y, D, error, kink = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("y", "D", "error", "kink")
     )
+    return Reference(y, D, error, kink, torch.cat([part.one_sided for part in parts], 1))
 
 
 def precision_of(y: Tensor) -> float:

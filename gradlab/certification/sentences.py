@@ -50,3 +50,23 @@ def not_finite(block: str, row: str, column: str, stratum: str, states: Counted)
         f"{SYMBOLS[block]} is not finite{WHERE[stratum]} where the step is "
         f"({states[0]} of {states[1]} states; first {row} by {column})."
     )
+
+
+def dependence(kind: str, block: str | None, size: float, detail: str) -> str:
+    """Results that depend on more than the row of the arguments."""
+    subject = "The step" if block is None else SYMBOLS[block]
+    by = f" (by {percent(size)} of its size)"
+    return {
+        "stale": f"{subject} depends on earlier calls{by}: a buffer keeps their values.",
+        "random": f"{subject} depends on a hidden random seed{by}.",
+        "rows mix": f"{subject} of one row depends on the other rows of its batch{by}.",
+        "arguments changed": f"The step writes into its argument {detail}.",
+    }[kind]
+
+
+def single_precision(block: str, error: float) -> str:
+    """A block that float32 spoils."""
+    return (
+        f"In single precision {SYMBOLS[block]} is off by {percent(error)} "
+        f"(95th percentile): use float64 there."
+    )

@@ -10,7 +10,7 @@ import pandas as pd
 from gradlab.reporting.numbers import folded
 from gradlab.reporting.output import named, write
 from gradlab.reporting.page import Page, Section, method
-from gradlab.verdicts.screen import Fact, Screen
+from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
 
 HEADINGS = {
@@ -76,7 +76,7 @@ def screen(certificate: Certificate) -> Screen:
         Fact("95% of errors are below", f"{largest:.1g}", how),
         Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
     )
-    light = "act" if certificate.passed else "none"
+    light: Light = "act" if certificate.passed else "none"
     sure = "sound" if certificate.passed else "not sound"
     rest = tuple(Sentence("finding", True, text) for text in certificate.sentences[1:])
     return Screen(certificate.sentences[0], light, sure, numbers, None, rest)

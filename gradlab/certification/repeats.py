@@ -1,0 +1,150 @@
+"""Whether step and derivatives depend on anything but the row of their arguments.
+
+    stale              another call in between changes the result
+    random             another seed of torch, NumPy and Python changes it
+    rows mix           other rows in the batch, or fewer, change it
+    arguments changed  the tensors that were passed are other ones afterwards
+
+Each is found by calling twice; results are equal up to the rounding of sums in another order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.certification import sentences
+from gradlab.certification.blocks import BLOCKS, Names
+from gradlab.certification.certification import Finding, Kind
+from gradlab.certification.derivatives import Derivative
+from gradlab.certification.evaluation import Points, at_once
+from gradlab.errors import InputError
+from gradlab.systems.system import System
+
+STATES, FEWER = 64, 7
+EQUAL = 1e3  # units of ε, relative to the largest value of an output
+
+Evaluated = Callable[[Points], Tensor]
+
+
+def step_findings(system: System, points: Points, epsilon: float) -> list[Finding]:
+    """Of the step itself.
+
+    Raises:
+        InputError: it has randomness of its own.
+    """
+    few = spread_over(points)
+    kinds = _dependences(lambda given: at_once(system, given), few, epsilon)
+    if "random" in kinds:
+        raise InputError(
+            "step has hidden randomness: two calls with the same arguments differ by "
+            f"{kinds['random']:.2g}; pass its noise as the third argument (noise_dim)"
+        )
+    found = [_finding(kind, None, size, "") for kind, size in kinds.items()]
+    changed = _changed_arguments(system, few)
+    return found + ([] if changed is None else [_finding("arguments changed", None, 1.0, changed)])
+
+
+def derivative_findings(
+    name: str,
+    system: System,
+    derivative: Derivative,
+    points: Points,
+    names: Names,
+    epsilon: float,
+) -> list[Finding]:
+    """Of one source of derivatives, block by block."""
+    few = spread_over(points)
+    found = []
+    for block in BLOCKS:
+        rows, columns = names.block(block)
+
+        def entries(given: Points, i: slice = rows, j: slice = columns) -> Tensor:
+            return derivative(system, given)[:, i, j].flatten(1)
+
+        for kind, size in _dependences(entries, few, epsilon).items():
+            found.append(_finding(kind, block, size, name))
+    return found
+
+
+def spread_over(points: Points) -> Points:
+    """A few of the points."""
+    return points.at(torch.linspace(0, len(points) - 1, min(STATES, len(points))).long())
+
+
+def _dependences(evaluate: Evaluated, few: Points, epsilon: float) -> Mapping[Kind, float]:
+    """What else the values depend on, and by how much relative to their size."""
+    other = few.at(torch.arange(len(few)).flip(0).roll(3))
+    shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
+    half = len(few) // 2
+    mixed = Points(torch.cat([few.z[:half], shifted.z[half:]]), few.noise)
+    evaluate(few)
+    with _seeded(0):
+        first = evaluate(few)
+    evaluate(shifted)
+    with _seeded(0):
+        after_another = evaluate(few)
+    with _seeded(1):
+        reseeded = evaluate(few)
+    if not _equal(first, after_another, epsilon):
+        return {"stale": _gap(first, after_another)}
+    if not _equal(first, reseeded, epsilon):
+        return {"random": _gap(first, reseeded)}
+    among_others, alone = evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
+    gaps = [
+        _gap(first[: len(values)], values)
+        for values in (among_others, alone)
+        if not _equal(first[: len(values)], values, epsilon)
+    ]
+    return {"rows mix": max(gaps)} if gaps else {}
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Every global generator at one seed; as they were before at the end."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _equal(one: Tensor, other: Tensor, epsilon: float) -> bool:
+    size = one.abs().nan_to_num(posinf=0.0).amax(0).clamp_min(1e-300)
+    same_gaps = torch.equal(torch.isfinite(one), torch.isfinite(other))
+    gap = (one - other).abs().nan_to_num(nan=0.0, posinf=0.0)
+    return same_gaps and bool((gap <= EQUAL * epsilon * size).all())
+
+
+def _gap(one: Tensor, other: Tensor) -> float:
+    """Largest difference, relative to the largest value of that output."""
+    size = one.abs().nan_to_num(posinf=0.0).amax(0).clamp_min(1e-300)
+    gap = float(((one - other).abs().nan_to_num(nan=0.0, posinf=0.0) / size).max())
+    return gap if gap > 0 else 1.0
+
+
+def _changed_arguments(system: System, few: Points) -> str | None:
+    """The name of an argument that `step` writes into."""
+    ds = system.state_dim
+    given = {"state": few.z[:, :ds].clone(), "action": few.z[:, ds:].clone()}
+    kept = {name: values.clone() for name, values in given.items()}
+    with torch.no_grad():
+        system.step(given["state"], given["action"], few.noise)
+    return next((name for name in given if not torch.equal(given[name], kept[name])), None)
+
+
+def _finding(kind: Kind, block: str | None, size: float, detail: str) -> Finding:
+    text = sentences.dependence(kind, block, size, detail)
+    source = detail if block is not None else ""
+    # A dependence fails the certificate whatever its size: J and D are then of other functions.
+    return Finding(kind, block, None, None, None, max(size, 1.0), None, "wrong", text, source)

@@ -1,0 +1,72 @@
+"""Steps that depend on more than the row of their arguments."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab.certification import Certification
+from gradlab.errors import InputError
+from gradlab.systems import from_function
+
+
+def certified(step: object) -> Certification:
+    return gradlab.certify(from_function(step, 2, 2), samples=64)  # type: ignore[arg-type]
+
+
+def smooth(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.sin(s) + 0.1 * a, -s.square().sum(1)
+
+
+def kinds(certificate: Certification) -> set[str]:
+    return {finding.kind for finding in certificate.findings}
+
+
+def test_a_buffer_of_the_call_before_is_found() -> None:
+    kept = torch.zeros(2, dtype=torch.float64)
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = smooth(s, a + 1e-6 * kept)
+        kept.copy_(s[0].detach())
+        return after, reward
+
+    assert kinds(certified(step)) == {"stale"}
+
+
+def test_rows_that_mix_are_found() -> None:
+    assert kinds(certified(lambda s, a: smooth(s - 1e-6 * s.mean(0), a))) == {"rows mix"}
+
+
+def test_an_argument_that_is_written_into_is_found() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        result = smooth(s, a.detach() + (a - a.detach()))
+        a.data.mul_(0.5)
+        return result
+
+    assert "arguments changed" in kinds(certified(step))
+
+
+def test_hidden_randomness_is_refused_in_one_line() -> None:
+    with pytest.raises(InputError, match="hidden randomness") as refusal:
+        certified(lambda s, a: smooth(s + 1e-6 * torch.randn_like(s), a))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_derivative_of_other_rows_is_found_in_its_block() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = smooth(s, a)
+        others = a.mean(0, keepdim=True)
+        return after + 0.1 * (others - others.detach()), reward
+
+    certificate = certified(step)
+
+    assert {each.block for each in certificate.findings} == {"B"}
+
+
+def test_random_state_of_the_caller_is_kept() -> None:
+    torch.manual_seed(3)
+    wanted = torch.rand(1)
+    torch.manual_seed(3)
+    certified(smooth)
+
+    assert torch.equal(torch.rand(1), wanted)
