@@ -96,24 +96,19 @@ def _retried(
         if not len(rows):
             break
         again = _differences(system, points.at(rows), y[rows], factor * h, epsilon)
-        better = uncertain[rows] & ~again.kink & _improved(again, best.at(rows))
-        _replace(best, again, rows, better)
+        _replace(best, again, rows, uncertain[rows] & ~again.kink)
     return best
 
 
-def _improved(again: Reference, before: Reference) -> Tensor:
-    """Columns [n, in] whose largest error is smaller, or that had a kink."""
-    return before.kink | (again.error.amax(1) < before.error.amax(1))
-
-
-def _replace(best: Reference, again: Reference, rows: Tensor, better: Tensor) -> None:
-    """Columns of some points, in place."""
-    mask = better[:, None, :]
+def _replace(best: Reference, again: Reference, rows: Tensor, columns: Tensor) -> None:
+    """Entries of some points' columns [n, in], in place: those whose error is smaller, and all of
+    a column that had a kink."""
+    before = best.at(rows)
+    mask = columns[:, None, :] & (before.kink[:, None, :] | (again.error < before.error))
     for name in ("D", "error"):
-        held, new = getattr(best, name), getattr(again, name)
-        held[rows] = torch.where(mask, new, held[rows])
-    best.kink[rows] = torch.where(better, again.kink, best.kink[rows])
-    best.one_sided[:, rows] = torch.where(mask, again.one_sided, best.one_sided[:, rows])
+        getattr(best, name)[rows] = torch.where(mask, getattr(again, name), getattr(before, name))
+    best.kink[rows] = torch.where(columns, again.kink, before.kink)
+    best.one_sided[:, rows] = torch.where(mask, again.one_sided, before.one_sided)
 
 
 def _uncertain(found: Reference, tolerance: float) -> Tensor:
