@@ -1,4 +1,5 @@
 # Two commands: `make demo` measures a policy gradient, `make test` runs the tests.
+# `make engines` tests the adapters of other simulators, in a virtual environment of their own.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ DEMO := runs/demo/path_tracking.h5
 # The policy and the critic that reports/path-tracking is about.
 NETWORKS := reports/path-tracking/path_tracking
 
-.PHONY: demo test clean
+.PHONY: demo test engines clean
 .SILENT:
 
 demo: $(VENV)/.installed
@@ -20,6 +21,14 @@ test: $(VENV)/.installed-dev
 	bash tests/ensure_chromium.sh $(BIN)/python
 	echo "Running the tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
+
+engines: .venv-engines/.installed
+	echo "Testing the adapters of other simulators (they compile for minutes)"
+	.venv-engines/bin/python -m pytest -q -m engines tests/engines
+
+.venv-engines/.installed: pyproject.toml constraints.txt
+	$(PYTHON) install.py .venv-engines engines
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) install.py $(VENV)

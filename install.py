@@ -33,7 +33,7 @@ def main(folder: str, extra: str = "") -> int:
         made = subprocess.run([sys.executable, "-m", "venv", "--clear", folder])
         if made.returncode:
             return made.returncode
-    tools = ", with the tools of the tests" if extra else ""
+    tools = {"": "", "dev": ", with the tools of the tests"}.get(extra, f", with {extra}")
     say(f"Installing torch and the rest{tools} (about 1.7 GB; one to three minutes)")
     target = f".[{extra}]" if extra else "."
     command = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--no-input"]

@@ -46,3 +46,8 @@ def as_options(message: str) -> str:
 def _option(found: re.Match[str]) -> str:
     before, name, value = found.groups()
     return f"{before if value == 'True' else 'without '}--{name}"
+
+
+def not_installed(package: str, extra: str) -> InputError:
+    """The error where another's package, an extra, cannot be imported."""
+    return InputError(f"{package} is not installed: pip install 'gradlab[{extra}]'")

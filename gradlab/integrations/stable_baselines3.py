@@ -13,10 +13,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, not_installed
 from gradlab.integrations.actor_parts import Parts
 from gradlab.integrations.backward_hook import after_backward
-from gradlab.integrations.extras import missing
 from gradlab.integrations.states import check_widths, compare
 from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
@@ -28,7 +27,7 @@ try:
 
     from gradlab.integrations.stable_baselines3_models import check_measurable, parts_of
 except ImportError as error:
-    raise missing("stable-baselines3", "sb3") from error
+    raise not_installed("stable-baselines3", "sb3") from error
 
 LOSSES = ("train/critic_loss", "train/value_loss")
 TABLES = ("stdout", "log", "json", "csv")  # outputs that a sentence would break

@@ -19,16 +19,15 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, not_installed
 from gradlab.integrations.actor_parts import Parts
-from gradlab.integrations.extras import missing
 from gradlab.probe.policy_calls import Watched, limits
 
 try:
     from stable_baselines3 import A2C, PPO, SAC, TD3
     from stable_baselines3.common.base_class import BaseAlgorithm
 except ImportError as error:
-    raise missing("stable-baselines3", "sb3") from error
+    raise not_installed("stable-baselines3", "sb3") from error
 
 LOG_STD = (-20.0, 2.0)  # between which SAC keeps ln σ
 

@@ -13,9 +13,8 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, not_installed
 from gradlab.integrations.backward_hook import after_backward
-from gradlab.integrations.extras import missing
 from gradlab.integrations.states import compare
 from gradlab.integrations.trainer_metrics import headline
 from gradlab.probe.budget import Clock
@@ -33,7 +32,7 @@ try:
         parts_of,
     )
 except ImportError as error:
-    raise missing("torchrl", "torchrl") from error
+    raise not_installed("torchrl", "torchrl") from error
 
 
 LOSSES = ("loss_qvalue", "loss_value", "loss_critic")  # of TD3, SAC; DDPG; PPO, A2C

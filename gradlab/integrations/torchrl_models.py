@@ -15,9 +15,8 @@ from typing import Any, cast, final
 import torch
 from torch import Tensor, nn
 
-from gradlab.errors import InputError
+from gradlab.errors import InputError, not_installed
 from gradlab.integrations.actor_parts import Parts
-from gradlab.integrations.extras import missing
 from gradlab.probe.policy_calls import Limits, Watched, as_it_is, limits, limits_of
 
 try:
@@ -31,7 +30,7 @@ try:
     from torchrl.modules import TanhDelta, TanhModule, TanhNormal
     from torchrl.objectives import DDPGLoss, TD3Loss
 except ImportError as error:
-    raise missing("torchrl", "torchrl") from error
+    raise not_installed("torchrl", "torchrl") from error
 
 
 @final

@@ -2,6 +2,9 @@
 
 from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
+from gradlab.systems.engines.from_jax import from_jax
+from gradlab.systems.engines.from_mjx import from_mjx
+from gradlab.systems.engines.from_vmas import from_vmas
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.linear import LinearQuadratic
@@ -30,4 +33,7 @@ __all__ = [
     "VehicleParameters",
     "VehicleSimulator",
     "from_function",
+    "from_jax",
+    "from_mjx",
+    "from_vmas",
 ]

@@ -1,0 +1,85 @@
+"""A MuJoCo model stepped and differentiated by MJX, MuJoCo's port to JAX, as a System.
+
+The state is (qpos, qvel), the action `ctrl`; a step is `frame_skip` substeps. MJX differentiates
+through its constraint solver: with one iteration there is no loop of unknown length in it, so that
+reverse mode exists. One iteration is not the solver's limit where constraints are active: the step
+differs there from MuJoCo's own, while its Jacobians are those of the step that is made.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+
+from gradlab import validation
+from gradlab.errors import InputError, not_installed
+from gradlab.systems.engines.bridge import ROWS
+from gradlab.systems.engines.from_jax import JaxAlive, from_jax, in_float64
+from gradlab.systems.system import System
+
+Reward = Callable[[Any, Any, Any], Any]
+
+
+def from_mjx(
+    model: mujoco.MjModel,
+    reward: Reward,
+    frame_skip: int = 1,
+    alive: JaxAlive | None = None,
+    iterations: int = 1,
+    rows: int = ROWS,
+) -> System:
+    """A System from a MuJoCo model; float64, CPU or wherever JAX computes.
+
+    Args:
+        model: without activations, motion-capture bodies, plugins or user data; it is copied.
+        reward: JAX function (state [nq + nv], action [nu], next_state [nq + nv]) -> scalar.
+        frame_skip: substeps per step.
+        alive: JAX function next_state -> bool; None: every state is alive.
+        iterations: of the constraint solver; beyond 1 there is no reverse mode.
+        rows: states per call of the compiled program.
+
+    Raises:
+        InputError: MJX is not installed, does not support the model, or an argument is wrong.
+    """
+    validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
+    validation.whole("frame_skip", frame_skip, 1)
+    validation.whole("iterations", iterations, 1)
+    if not callable(reward):
+        raise InputError(
+            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
+        )
+    hidden = {"activations": model.na, "motion-capture bodies": model.nmocap}
+    for name, count in hidden.items():
+        if count:
+            raise InputError(
+                f"model has {count} {name}: a state is (qpos, qvel) here, without them"
+            )
+    try:
+        from mujoco import mjx
+    except ImportError as error:
+        raise not_installed("mujoco-mjx", "mjx") from error
+    import jax
+
+    shortened = copy.deepcopy(model)
+    shortened.opt.iterations = iterations
+    nq = model.nq
+    with in_float64():
+        try:
+            on_device = mjx.put_model(shortened)
+        except NotImplementedError as error:
+            raise InputError(f"model is not supported by MJX: {error}") from error
+        blank = mjx.make_data(on_device)
+
+    def step(state: Any, action: Any) -> tuple[Any, Any]:
+        def substep(data: Any, _: None) -> tuple[Any, None]:
+            return mjx.step(on_device, data), None
+
+        data = blank.replace(qpos=state[:nq], qvel=state[nq:], ctrl=action)
+        data, _ = jax.lax.scan(substep, data, None, frame_skip)
+        after = jax.numpy.concatenate([data.qpos, data.qvel])
+        return after, reward(state, action, after)
+
+    return from_jax(step, nq + model.nv, model.nu, alive=alive, rows=rows)
