@@ -25,7 +25,6 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.auditing.containers import mapped, tensors
-from gradlab.auditing.cuts import Cut
 from gradlab.auditing.gate import Gate, gated
 from gradlab.auditing.tags import Tag, Tags
 
@@ -38,13 +37,16 @@ class Lost:
     """A value with a cut that arrives where the loss could move with it.
 
     Attributes:
-        role: which role it enters; None: it was chosen by a discrete action.
+        role: which role it enters; None: it was chosen by a discrete action, or joined with what
+            has a gradient.
         value: in the graph, so that its gradient can be taken.
+        beside: another input of the same call has a gradient in θ.
     """
 
     role: Role | None
     tag: Tag
     value: Tensor
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Calls:
     inlets: dict[Role, Gate] = field(default_factory=dict)
     outlets: dict[Role, Gate] = field(default_factory=dict)
     counts: dict[Role, int] = field(default_factory=dict)
+    widths: set[int] = field(default_factory=set)  # of what the actor returns
 
     def of(self, *roles: Role) -> list[Output]:
         return [output for output in self.outputs if output.role in roles]
@@ -91,7 +94,7 @@ class Watching:
         self.calls = Calls(
             inlets={role: Gate() for role in roles}, outlets={role: Gate() for role in roles}
         )
-        self.tags = Tags(parameters, self._choosing)
+        self.tags = Tags(parameters, self._kept)
         self._owners = owners
         self._stack: list[Role] = []
 
@@ -121,7 +124,9 @@ class Watching:
     ) -> Any:
         outermost = role not in self._stack
         given = [tag for x in tensors((args, kwargs)) if (tag := self.tags.of(x)) is not None]
-        args, kwargs = mapped((args, kwargs), functools.partial(self._entering, role, outermost))
+        alive = any(tag.cut is None for tag in given)
+        enter = functools.partial(self._entering, role, outermost, alive)
+        args, kwargs = mapped((args, kwargs), enter)
         self._stack.append(role)
         try:
             result = function(*args, **kwargs)
@@ -136,14 +141,14 @@ class Watching:
             self._hand_on(x, role, given)
         return result
 
-    def _entering(self, role: Role, outermost: bool, x: Tensor) -> Tensor:
+    def _entering(self, role: Role, outermost: bool, alive: bool, x: Tensor) -> Tensor:
         tag = self.tags.of(x)
         if not torch.is_grad_enabled() or not x.is_floating_point():
             return x
         lost = tag is not None and tag.cut is not None
         if role != "actor" and tag is not None and lost and not _transformed():
             value = gated(_leaf(x), self.calls.inlets[role])
-            self.calls.lost.append(Lost(role, tag, value))
+            self.calls.lost.append(Lost(role, tag, value, alive))
             return value
         if not outermost or not x.requires_grad:
             return x
@@ -172,15 +177,21 @@ class Watching:
         """Tag results also of code that torch functions do not show: extensions, custom
         derivatives."""
         tag = self.tags.of(x)
+        if role == "actor" and x.ndim:
+            self.calls.widths.add(x.shape[-1])
+        if tag is None and role == "actor" and x.requires_grad:
+            tag = Tag()
         if tag is None and given and x.is_floating_point():
             alive = [known for known in given if known.cut is None]
             tag = alive[0] if alive and x.requires_grad else given[0]
         if tag is not None and role != "critic":
             self.tags.put(x, Tag(tag.cut, role == "model"))
 
-    def _choosing(self, chosen: Tensor, cut: Cut) -> Tensor:
-        value = gated(_leaf(chosen), Gate())
-        self.calls.lost.append(Lost(None, Tag(cut), value))
+    def _kept(self, x: Tensor, tag: Tag, beside: bool) -> Tensor:
+        """A value with a cut outside of every role, as it goes on."""
+        value = gated(_leaf(x), Gate())
+        self.calls.lost.append(Lost(None, tag, value, beside))
+        self.tags.put(value, tag)
         return value
 
 

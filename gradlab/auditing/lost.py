@@ -15,10 +15,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradlab.auditing.calls import Lost, Output, Role
+from gradlab.auditing.calls import JUDGES, Lost, Output, Role
 from gradlab.auditing.cuts import Cut
 from gradlab.auditing.evaluation import Evaluation
 from gradlab.auditing.findings import Finding
+from gradlab.auditing.gate import closed
 from gradlab.auditing.gradients import direct_weights, gradient, moves
 
 Weighted = list[tuple[Output, Tensor]]
@@ -58,17 +59,26 @@ def lost_paths(evaluation: Evaluation) -> list[Lost]:
     for lost in evaluation.calls.lost:
         assert lost.tag.cut is not None
         earlier = found.get(lost.tag.cut)
-        if earlier is not None and not earlier.tag.modelled:
+        if earlier is not None and not _is_state(earlier, evaluation):
             continue
-        arrives = _chosen(lost, evaluation) if lost.role is None else _enters(lost, pathwise)
-        if arrives and not (lost.role is not None and _enters(lost, scores)):
+        arrives = _enters(lost, pathwise) or _moves_the_loss(lost, evaluation)
+        if arrives and not _enters(lost, scores):
             found[lost.tag.cut] = lost
     return list(found.values())
 
 
-def lost_findings(losses: Sequence[Lost]) -> list[Finding]:
+def lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
     """One finding for each lost path."""
-    return [_finding(lost) for lost in losses]
+    return [_finding(lost, _is_state(lost, evaluation)) for lost in losses]
+
+
+def _is_state(lost: Lost, evaluation: Evaluation) -> bool:
+    """Whether a lost value is a state: of the model, or of a simulator that is not watched, beside
+    an action that has its path. The policy gradient theorem needs no path through such a state."""
+    if lost.tag.modelled:
+        return True
+    width = lost.value.shape[-1] if lost.value.ndim else 0
+    return lost.beside and width not in evaluation.calls.widths
 
 
 def dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
@@ -96,16 +106,20 @@ def _split(evaluation: Evaluation) -> tuple[Weighted, Weighted]:
     scores: Weighted = []
     for output, weight in zip(outputs, weights, strict=True):
         if weight is not None and moves(weight):
-            kind = scores if _depends(weight, evaluation.theta) else fixed
+            kind = scores if _depends(weight, evaluation) else fixed
             kind.append((output, weight.detach()))
     return fixed, scores
 
 
-def _depends(weight: Tensor, theta: Sequence[Tensor]) -> bool:
-    """Whether a weight has a gradient in θ."""
+def _depends(weight: Tensor, evaluation: Evaluation) -> bool:
+    """Whether a weight has a gradient in θ, other than through outputs of model and critic: those
+    of a reward that is written in the loss, −s², change with the state."""
     # Fixed numbers of both signs, so that rows do not cancel.
     mixed = weight * torch.linspace(-1, 1.5, weight.numel()).to(weight).reshape(weight.shape)
-    return any(moves(g) for g in gradient(mixed.sum(), theta))
+    with closed(
+        *(evaluation.calls.outlets[role] for role in JUDGES if role in evaluation.calls.outlets)
+    ):
+        return any(moves(g) for g in gradient(mixed.sum(), evaluation.theta))
 
 
 def _together(outputs: Weighted) -> Tensor:
@@ -119,25 +133,29 @@ def _enters(lost: Lost, outputs: Weighted) -> bool:
     return moves(gradient(_together(outputs), [lost.value])[0])
 
 
-def _chosen(lost: Lost, evaluation: Evaluation) -> bool:
-    """Whether the loss moves with what a discrete action has chosen, not as a score's weight."""
+def _moves_the_loss(lost: Lost, evaluation: Evaluation) -> bool:
+    """Whether the loss moves with what has entered no role, not as a score's weight: with what a
+    discrete action has chosen among a critic's values."""
+    if lost.role is not None:
+        return False
     output = Output("critic", 0, 0, lost.value)
     weight = direct_weights(evaluation.loss, [output], evaluation.calls, again=True)[0]
-    return weight is not None and moves(weight) and not _depends(weight, evaluation.theta)
+    return weight is not None and moves(weight) and not _depends(weight, evaluation)
 
 
-def _finding(lost: Lost) -> Finding:
+def _finding(lost: Lost, state: bool) -> Finding:
     cut = lost.tag.cut
     assert cut is not None
-    where = "the values that it chooses" if lost.role is None else f"the {lost.role}"
-    if lost.tag.modelled:
+    where = "" if lost.role is None else f" through the {lost.role}"
+    into = "it goes on" if lost.role is None else f"it enters the {lost.role}"
+    if state:
         text = (
-            f"A state {cause(cut)} before it enters {where}: longer paths are cut there, which "
+            f"A state {cause(cut)} before {into}: longer paths are cut there, which "
             f"shortens the horizon of the gradient"
         )
         return Finding("truncated", "note", text, path=lost.role, place=cut.place)
     text = (
-        f"An action {cause(cut)}, and the loss moves with it through {where}: that part of the "
+        f"An action {cause(cut)}, and the loss moves with it{where}: that part of the "
         f"actor's gradient is missing; {remedy(cut)}"
     )
     drawn = cut.how in ("sampled", "discrete")

@@ -26,6 +26,7 @@ from gradlab.auditing.cuts import WITHOUT_DERIVATIVE, Cut, cut_by, name_of
 # Results that have the values of their first argument alone.
 _OF_FIRST = frozenset({"expand_as", "view_as", "reshape_as", "type_as", "to"})
 _NUMPY = frozenset({"numpy", "__array__"})
+_JOINS = frozenset({"cat", "concat", "concatenate", "hstack"})
 _CHOICES = frozenset({"gather", "index_select", "take_along_dim", "take", "__getitem__"})
 
 
@@ -46,17 +47,17 @@ class Tags(TorchFunctionMode):
     """While active, tags follow every call of a torch function."""
 
     def __init__(
-        self, parameters: Iterable[Tensor], choosing: Callable[[Tensor, Cut], Tensor]
+        self, parameters: Iterable[Tensor], keep: Callable[[Tensor, Tag, bool], Tensor]
     ) -> None:
         """
         Args:
-            choosing: takes what a cut index has chosen out of values without θ, and its cut;
-                returns what is to stand for it.
+            keep: takes a cut value that a tag alone would hide, its tag, and whether it stands
+                beside what is alive; returns what is to stand for it.
         """
         super().__init__()
         # The tensor itself is kept, so that no other gets its id.
         self._tags: dict[int, tuple[Tensor, Tag]] = {}
-        self._choosing = choosing
+        self._keep = keep
         for parameter in parameters:
             self.put(parameter, Tag())
 
@@ -74,6 +75,8 @@ class Tags(TorchFunctionMode):
         name, kwargs = name_of(func), kwargs or {}
         if name in _NUMPY and args[0].requires_grad:
             args = (args[0].detach(), *args[1:])  # the audit's own leaf: the user's has no graph
+        if name in _JOINS:
+            args = self._joined(args)
         result = func(*args, **kwargs)
         if name.endswith("_like") or name.startswith("new_"):
             return result
@@ -81,16 +84,12 @@ class Tags(TorchFunctionMode):
         given = [tag for x in tensors(sources, depth=2) if (tag := self.of(x)) is not None]
         if not given:
             return result
-        if name == "__setitem__":
-            self.hand_on(given, args[0], func)
-            return result
-        for x in tensors(result, depth=1):
+        for x in tensors(args[0] if name == "__setitem__" else result, depth=1):
             self.hand_on(given, x, func)
         return self._chosen(name, args, result)
 
     def hand_on(self, given: Sequence[Tag], x: Tensor, function: Callable[..., Any]) -> None:
         """Tag a result of arguments with these tags."""
-        floating = x.is_floating_point()
         if x.dtype is torch.bool:  # a mask, as of termination
             return
         modelled = any(tag.modelled for tag in given)
@@ -98,7 +97,7 @@ class Tags(TorchFunctionMode):
         if alive and x.requires_grad and name_of(function) not in WITHOUT_DERIVATIVE:
             self.put(x, Tag(None, modelled))
         elif alive:
-            self.put(x, Tag(cut_by(function, floating), modelled))
+            self.put(x, Tag(cut_by(function, x.is_floating_point()), modelled))
         else:
             self.put(x, Tag(given[0].cut, modelled))
 
@@ -107,17 +106,27 @@ class Tags(TorchFunctionMode):
         if name not in _CHOICES and name != "embedding":
             return result
         index, values = (args[0], args[1:]) if name == "embedding" else (args[1:], args[:1])
-        cuts = [
-            tag.cut
-            for x in tensors(index, depth=2)
-            if not x.is_floating_point() and (tag := self.of(x)) is not None and tag.cut is not None
-        ]
-        alive = any(
-            (tag := self.of(x)) is not None and tag.cut is None for x in tensors(values, depth=2)
-        )
+        known = [tag for x in tensors(index, depth=2) if (tag := self.of(x)) is not None]
+        cuts = [tag.cut for tag in known if tag.cut is not None]
+        alive = any(self._alive(x) for x in tensors(values, depth=2))
         usable = isinstance(result, Tensor) and result.is_floating_point()
         if not cuts or alive or not usable or not torch.is_grad_enabled():
             return result
-        chosen = self._choosing(result, cuts[0])
-        self.put(chosen, Tag(cuts[0], False))
-        return chosen
+        return self._keep(result, Tag(cuts[0]), False)
+
+    def _joined(self, args: Sequence[Any]) -> Sequence[Any]:
+        """The parts of a cat([s, a]): beside a live state, a cut action would pass as alive."""
+        if not args or not isinstance(args[0], tuple | list) or not torch.is_grad_enabled():
+            return args
+        if not any(map(self._alive, args[0])):
+            return args
+        parts = []
+        for x in args[0]:
+            tag = self.of(x)
+            cut = tag is not None and tag.cut is not None and x.is_floating_point()
+            parts.append(self._keep(x, tag, True) if tag is not None and cut else x)
+        return (parts, *args[1:])
+
+    def _alive(self, x: Tensor) -> bool:
+        tag = self.of(x)
+        return tag is not None and tag.cut is None

@@ -27,7 +27,7 @@ def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) ->
     losses, theta = lost_paths(evaluation), audited.actor
     if not any(moves(g) for g in total):
         return [_dead_actor(evaluation, losses)]
-    found = [*lost_findings(losses), *map(_dead_path, dead_roles(evaluation, losses))]
+    found = [*lost_findings(losses, evaluation), *map(_dead_path, dead_roles(evaluation, losses))]
     # What only a lost path has moved is dead with it.
     if not any(finding.severity == "wrong" for finding in found):
         found += _dead_parameters(theta, total, audited.apart)
