@@ -132,10 +132,10 @@ def _advantage(to_go: Tensor) -> Tensor:
 def _followed(
     setting: Setting, early: int, steps: int, pairs: int, alpha: float, progress: Progress
 ) -> _Paths:
-    simulator, policy, starts = setting.simulator, setting.policy, setting.starts.states
-    n, count = len(starts), 2 * pairs
-    state, masked = starts.repeat_interleave(count, dim=0), setting.termination == "mask"
-    alive = torch.ones(n * count, dtype=torch.bool, device=starts.device)
+    policy, starts = setting.policy, setting.starts.states
+    n, masked = len(starts), setting.termination == "mask"
+    state = starts.repeat_interleave(2 * pairs, dim=0)
+    alive = torch.ones(len(state), dtype=torch.bool, device=starts.device)
     states, noises, lives, rewards = [], [], [], []
     for t in range(steps):
         drawn = standard_normal(n * pairs, policy.noise_dim, stream(setting.seed, "score", t))  # type: ignore[arg-type]
@@ -145,24 +145,36 @@ def _followed(
             states.append(state)
             noises.append(noise)
             lives.append(alive)
-        action, density = _acted(policy, state, noise)
-        moved = simulator.sample_noise(
-            n * pairs, stream(setting.seed, "score dynamics", t), starts.dtype
-        )
-        out = step_running(simulator, state, action, moved.to(starts).repeat_interleave(2, dim=0))
-        rewards.append(torch.where(alive, out.reward - alpha * density, 0.0))
-        if masked:
-            alive = alive & out.alive
-        state = out.state
+        elif not alive.any():
+            break
+        state, reward, still = _stepped(setting, t, state, noise, alive, alpha)
+        rewards.append(reward)
+        alive = still if masked else alive
         progress("truth", t + 1, steps)
+    progress("truth", steps, steps)
 
     def divided(parts: list[Tensor]) -> Tensor:
-        return torch.stack(parts).view(len(parts), n, count, *parts[0].shape[1:])
+        return torch.stack(parts).view(len(parts), n, 2 * pairs, *parts[0].shape[1:])
 
     return _Paths(
         divided(states), divided(noises), divided(_to_go(rewards, setting.discount, early)),
         divided(lives),
     )  # fmt: skip
+
+
+def _stepped(
+    setting: Setting, t: int, state: Tensor, noise: Tensor, alive: Tensor, alpha: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Next states, soft rewards and which of the paths are alive then; the others rest, unpaid."""
+    simulator, rows = setting.simulator, alive.nonzero().flatten()
+    drawn = simulator.sample_noise(
+        len(state) // 2, stream(setting.seed, "score dynamics", t), state.dtype
+    )
+    moved = drawn.to(state).repeat_interleave(2, dim=0)
+    action, density = _acted(setting.policy, state[rows], noise[rows])
+    out = step_running(simulator, state[rows], action, moved[rows])
+    reward = state.new_zeros(len(state)).index_copy(0, rows, out.reward - alpha * density)
+    return state.index_copy(0, rows, out.state), reward, alive.index_copy(0, rows, out.alive)
 
 
 @torch.no_grad()
