@@ -34,7 +34,7 @@ import pandas as pd
 import tyro
 
 from analyses.criteria import Part, Side
-from analyses.model_based import RUNS, Arm, World, path_of
+from analyses.model_based import RUNS, Arm, Swing, World, path_of
 from analyses.sn_train import spread
 from analyses.verdicts import Verdict, save
 from gradlab.runs.training.pairs import pairs
@@ -196,7 +196,7 @@ def _asked(wanted: Wanted, span: float) -> Iterator[tuple[Side, float]]:
 def planned(folder: Path) -> Verdict | None:
     """MPC: what a plan adds to the return of the last policies, mean over the seeds."""
     rows, numbers = [], {}
-    for world in get_args(World):
+    for world in get_args(Swing):
         path = path_of(Arm("maac", world), folder)
         if not path.exists():
             return None
