@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab import tasks
-from gradlab.systems import from_function
+from gradlab.systems import VehicleModel, from_function
 from gradlab.systems.pendulum import SPEED_LIMIT, TIMESTEP, TORQUE_LIMIT, wrap
 from gradlab.tasks import Task
 
@@ -56,6 +56,12 @@ class PendulumParts:
 def pendulum_task(**parts: Callable[..., Tensor]) -> Task:
     step = PendulumParts(**parts).step
     return replace(tasks.pendulum(), simulator=from_function(step, 2, 1))
+
+
+def car_task() -> Task:
+    """Path tracking on the prior model: one cheap step of six states and two actions."""
+    task = tasks.path_tracking()
+    return replace(task, simulator=VehicleModel(), prior=None)
 
 
 def normal_starts(width: int) -> Callable[[int, torch.Generator], Tensor]:

@@ -12,6 +12,7 @@ from gradlab import tasks
 from gradlab.systems import CartPoleModel, Linearization, System
 from gradlab.tasks import Task
 from tests.certification.faults.fault import WRONG, Bend, Fault, Relinearized
+from tests.certification.smooth_steps import car_task
 
 ALL = ("A", "B", "r_s", "r_a")
 
@@ -75,7 +76,7 @@ def _cached() -> Task:
     def bend(system: System, s: Tensor, a: Tensor) -> Linearization:
         return kept.setdefault(s.shape, system.linearize(s, a))
 
-    return _bent(tasks.path_tracking(), bend)
+    return _bent(car_task(), bend)
 
 
 def _lq(change: Callable[[Linearization], dict[str, Tensor]]) -> Callable[[], Task]:
@@ -83,7 +84,7 @@ def _lq(change: Callable[[Linearization], dict[str, Tensor]]) -> Callable[[], Ta
 
 
 def _car(change: Callable[[Linearization], dict[str, Tensor]]) -> Callable[[], Task]:
-    return lambda: _bent(tasks.path_tracking(), _changed(change))
+    return lambda: _bent(car_task(), _changed(change))
 
 
 def _pole(change: Callable[[Linearization], dict[str, Tensor]]) -> Callable[[], Task]:
@@ -114,7 +115,7 @@ JACOBIANS = (
     ),
     Fault(
         "off-by-one row", ALL, (*WRONG, "rows mix"),
-        lambda: _bent(tasks.path_tracking(), _previous_row),
+        lambda: _bent(car_task(), _previous_row),
     ),
     Fault("cached Jacobian of the first call", ALL, (*WRONG, "stale"), _cached),
 )  # fmt: skip

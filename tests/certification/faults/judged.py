@@ -2,8 +2,48 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import gradlab
 from gradlab.certification import Certification, Finding
+from gradlab.errors import InputError
 from tests.certification.faults.fault import Fault
+
+REFUSED = {"step has hidden randomness": "random"}  # a certificate of it would be of no function
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one planted fault.
+
+    Attributes:
+        named: a finding is of the fault's kind, and none of a block that it does not break.
+        findings: that fail the certificate or are of the fault's kind, the gravest first.
+        sentence: the first of them, or why the system was refused.
+    """
+
+    named: bool
+    findings: tuple[Finding, ...]
+    sentence: str
+
+
+def outcome(fault: Fault, samples: int) -> Outcome:
+    try:
+        certification = gradlab.certify(fault.task(), samples=samples)
+    except InputError as refused:
+        kinds = {kind for words, kind in REFUSED.items() if str(refused).startswith(words)}
+        return Outcome(bool(kinds & set(fault.kinds)), (), str(refused))
+    alarmed = alarms(certification)
+    findings = tuple(
+        finding
+        for finding in certification.findings
+        if finding in alarmed or (finding.kind in fault.kinds and finding.severity != "note")
+    )
+    right_kind = any(finding.kind in fault.kinds for finding in findings)
+    # A step that is no function of its arguments has no Jacobian: any block may differ there.
+    right_blocks = not fault.blocks or {one.block for one in findings} <= set(fault.blocks)
+    sentence = findings[0].sentence if findings else ""
+    return Outcome(right_kind and right_blocks, findings, sentence)
 
 
 def alarms(certification: Certification) -> tuple[Finding, ...]:
@@ -13,15 +53,3 @@ def alarms(certification: Certification) -> tuple[Finding, ...]:
         for finding in certification.findings
         if finding.severity == "wrong" and finding.size > certification.fail_above
     )
-
-
-def is_named(fault: Fault, certification: Certification) -> bool:
-    """A finding of its kind; and none about a block that it does not break.
-
-    A step that is no function of its arguments has no Jacobian, so that blocks are free there.
-    """
-    raised = alarms(certification)
-    kinds = {finding.kind for finding in raised}
-    if not kinds & set(fault.kinds):
-        return False
-    return not fault.blocks or {finding.block for finding in raised} <= set(fault.blocks)

@@ -16,6 +16,7 @@ from gradlab.tasks import Task
 from tests.certification.faults.fault import WRONG, Fault, with_derivative_of
 from tests.certification.smooth_steps import (
     Step,
+    car_task,
     clip_torque,
     function_task,
     network,
@@ -29,7 +30,7 @@ def _around(system: System, step: Step) -> System:
 
 
 def _detached_action() -> Task:
-    task = tasks.path_tracking()
+    task = car_task()
     car = task.simulator
 
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,7 +42,7 @@ def _detached_action() -> Task:
 
 def _steer_in_degrees() -> Task:
     """Actions in degrees; the factor π/180 is in the forward step alone."""
-    task = tasks.path_tracking()
+    task = car_task()
     car, per_degree = task.simulator, torch.tensor([math.pi / 180, 1.0], dtype=torch.float64)
 
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
