@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from gradlab.auditing.arguments import Audited, audited
-from gradlab.auditing.evaluation import Evaluation, evaluated
+from gradlab.auditing.evaluation import differentiable, evaluated
 from gradlab.auditing.findings import Finding
 from gradlab.auditing.gradients import by_path, gradient, norms
 from gradlab.auditing.leaks import leaks
@@ -101,12 +101,13 @@ def audit(
         InputError: an argument is of the wrong type, or the loss fails or is no scalar.
     """
     given = audited(loss, actor, critic, model, inputs, optimizer, lengths, seed)
+    with differentiable(given):
+        return _audit(given)
+
+
+def _audit(given: Audited) -> Audit:
     first = None if given.lengths is None else given.lengths[0]
     evaluation = evaluated(given, first)
-    return _audit(given, evaluation, first)
-
-
-def _audit(given: Audited, evaluation: Evaluation, first: int | None) -> Audit:
     total = gradient(evaluation.loss, evaluation.theta)
     found = zero_findings(given, evaluation, total)
     found = without_zero_layers(found, given, first)

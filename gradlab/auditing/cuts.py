@@ -30,6 +30,7 @@ WITHOUT_DERIVATIVE = SAMPLING | STEPWISE
 
 _TORCH = str(Path(torch.__file__).parent)
 _OTHERS = (_TORCH, str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"), "<")
+_CALLS = str(Path(__file__).parent / "calls.py")
 _PACKAGES = sysconfig.get_path("purelib")
 _DISTRIBUTIONS = str(Path(_TORCH) / "distributions")
 
@@ -77,9 +78,14 @@ def cut_by(function: Callable[..., Any], floating: bool) -> Cut:
         return Cut("sampled", f"torch.{name}", place)
     if name in STEPWISE or not floating:
         return Cut("discrete", name, place)
-    if name in ("detach", "data") or torch.is_grad_enabled():
+    if name in ("detach", "data"):
         return Cut("detached", name, place)
-    return Cut("no_grad", "torch.no_grad", place)
+    if torch.is_grad_enabled():
+        return Cut("discrete", name, place)
+    # Gradients are off around the call of the actor, not in the line of its last layer.
+    calls = [k for k, frame in enumerate(frames) if frame.f_code.co_filename == _CALLS]
+    outside = frames[calls[-1] :] if calls else frames
+    return Cut("no_grad", "torch.no_grad", next(map(_place, filter(_users, outside)), place))
 
 
 def _frames() -> Iterator[FrameType]:

@@ -81,6 +81,29 @@ def _terms(value: Any) -> dict[str, Tensor]:
 
 
 @contextmanager
+def differentiable(audited: Audited) -> Iterator[None]:
+    """Inside, the graph of a loss is gone through; `grad` of the parameters is kept.
+
+    Raises:
+        InputError: the graph is gone, because the loss has called backward or a step.
+    """
+    parameters = [p for named in (audited.actor, *audited.others.values()) for p in named.values()]
+    before = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in parameters]
+    try:
+        yield
+    except RuntimeError as error:
+        words = " ".join(str(error).split())[:120]
+        raise InputError(
+            f"loss cannot be differentiated ({words}): return it before any backward() or step()"
+        ) from error
+    finally:
+        for p, gradient, value in before:
+            p.grad = gradient
+            if gradient is not None and value is not None:
+                gradient.data.copy_(value)
+
+
+@contextmanager
 def _unchanged(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Inside, modules have copies of their buffers, which may change and stay with the graph."""
     inner = {id(part): part for module in modules for part in module.modules()}

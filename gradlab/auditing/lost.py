@@ -116,10 +116,12 @@ def _depends(weight: Tensor, evaluation: Evaluation) -> bool:
     of a reward that is written in the loss, −s², change with the state."""
     # Fixed numbers of both signs, so that rows do not cancel.
     mixed = weight * torch.linspace(-1, 1.5, weight.numel()).to(weight).reshape(weight.shape)
-    with closed(
-        *(evaluation.calls.outlets[role] for role in JUDGES if role in evaluation.calls.outlets)
-    ):
-        return any(moves(g) for g in gradient(mixed.sum(), evaluation.theta))
+    outlets = evaluation.calls.outlets
+    with closed(*(outlets[role] for role in JUDGES if role in outlets)):
+        try:
+            return any(moves(g) for g in gradient(mixed.sum(), evaluation.theta))
+        except RuntimeError:  # a custom derivative in the loss that has none of its own
+            return False
 
 
 def _together(outputs: Weighted) -> Tensor:
@@ -150,8 +152,8 @@ def _finding(lost: Lost, state: bool) -> Finding:
     into = "it goes on" if lost.role is None else f"it enters the {lost.role}"
     if state:
         text = (
-            f"A state {cause(cut)} before {into}: longer paths are cut there, which "
-            f"shortens the horizon of the gradient"
+            f"A state {cause(cut)} before {into}: longer paths end there, as they should for "
+            f"states that were visited; in a rollout it shortens the horizon of the gradient"
         )
         return Finding("truncated", "note", text, path=lost.role, place=cut.place)
     text = (

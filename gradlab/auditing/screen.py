@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from gradlab.wording import two
@@ -67,16 +67,27 @@ def _table(parameters: Sequence[str], norms: Norms) -> list[str]:
         [name, *(_size([values[k] for k in members]) for values in columns.values())]
         for name, members in groups.items()
     ]
-    first = max(len("gradient through"), *(len(row[0]) for row in rows))
-    widths = [
-        max(map(len, column)) for column in zip(heads, *(row[1:] for row in rows), strict=True)
-    ]
-    return [_line(line, first, widths) for line in (["gradient through", *heads], *rows)]
+    return _blocks([["gradient through", *heads], *rows])
 
 
-def _line(cells: Sequence[str], first: int, widths: Sequence[int]) -> str:
-    numbers = [cell.rjust(width) for cell, width in zip(cells[1:], widths, strict=True)]
-    return "  ".join([cells[0].ljust(first), *numbers])
+def _blocks(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The table, or several under each other where its columns exceed the width."""
+    columns = [list(column) for column in zip(*lines, strict=True)]
+    names = _justified(columns[0], str.ljust)
+    texts = list(names)
+    done: list[str] = []
+    for column in columns[1:]:
+        cells = _justified(column, str.rjust)
+        if len(texts[0]) + 2 + len(cells[0]) > WIDTH and texts != names:
+            done += [*texts, ""]
+            texts = list(names)
+        texts = [f"{text}  {cell}" for text, cell in zip(texts, cells, strict=True)]
+    return done + texts
+
+
+def _justified(cells: Sequence[str], side: Callable[[str, int], str]) -> list[str]:
+    width = max(map(len, cells))
+    return [side(cell, width) for cell in cells]
 
 
 def _size(values: Sequence[float]) -> str:

@@ -56,18 +56,21 @@ class Tags(TorchFunctionMode):
         """
         super().__init__()
         # The tensor itself is kept, so that no other gets its id.
-        self._tags: dict[int, tuple[Tensor, Tag]] = {}
+        self._tags: dict[int, tuple[Tensor, Tag, bool]] = {}
         self._keep = keep
         for parameter in parameters:
             self.put(parameter, Tag())
 
     def of(self, x: Tensor) -> Tag | None:
         """The tag; None: x does not depend on θ, as far as can be seen."""
-        entry = self._tags.get(id(x))
-        return None if entry is None else entry[1]
+        if id(x) not in self._tags:
+            return None
+        _, tag, had_gradient = self._tags[id(x)]
+        # A custom derivative computes without gradients, and its result gets one afterwards.
+        return Tag(None, tag.modelled) if x.requires_grad and not had_gradient else tag
 
     def put(self, x: Tensor, tag: Tag) -> None:
-        self._tags[id(x)] = (x, tag)
+        self._tags[id(x)] = (x, tag, x.requires_grad)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None

@@ -37,7 +37,8 @@ def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) ->
 def _dead_path(role: Role) -> Finding:
     text = (
         f"The {role} moves the loss, but no input of it has a path to θ: the actor's gradient "
-        f"through the {role} is exactly zero; hand it the actor's action, or leave the term out"
+        f"through the {role} is exactly zero; hand it the actor's action, or leave the "
+        f"term out, if it is the {role}'s own loss"
     )
     return Finding("dead path", "wrong", text, path=role)
 

@@ -1,5 +1,6 @@
 """An audit leaves nothing behind, survives what code does, and refuses bad input in one line."""
 
+import inspect
 import random
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.auditing.networks import (
     Environment,
     Gaussian,
     Q,
+    Value,
     mlp,
     states,
 )
@@ -93,31 +95,34 @@ def test_zero_layer_hides_no_fault() -> None:
 
 
 def test_truncated_state_is_a_note_and_shortens_the_gradient() -> None:
+    """The state is as wide as the action: that it is one, only the model shows."""
     torch.manual_seed(0)
-    actor, model = Deterministic(), Dynamics()
+    actor, model = nn.Linear(2, 2), nn.Bilinear(2, 2, 2)
 
     def loss(s: Tensor) -> Tensor:
         total = torch.zeros(len(s))
         for t in range(4):
-            s = s.detach() if t == 2 else s
-            s, r = model.predict(s, actor(s))
-            total = total + r
+            s = model(s.detach() if t == 2 else s, actor(s))
+            total = total + s.square().sum(1)
         return -total.mean()
 
-    result = audit(loss, actor, model=model, inputs=states())
+    result = audit(loss, actor, model=model, inputs=states()[:, :2])
     assert result.passed and "truncated" in _kinds(result)
 
 
 def test_mask_of_termination_is_no_lost_path() -> None:
-    actor, model, critic = Deterministic(), Dynamics(), Q()
+    class Masked(Q):
+        def valued(self, s: Tensor, a: Tensor, alive: Tensor) -> Tensor:
+            return self(s, a)[:, 0] * alive
+
+    actor, model, critic = Deterministic(), Dynamics(), Masked()
 
     def loss(s: Tensor) -> Tensor:
         s2, r = model.predict(s, actor(s))
         alive = (s2[:, 0].abs() < 0.5).float()
-        return -(r + alive * critic(s2, actor(s2) * alive[:, None])[:, 0]).mean()
+        return -(r + alive * critic.valued(s2, actor(s2), alive)).mean()
 
-    result = audit(loss, actor, critic, model, inputs=states())
-    assert result.passed, result
+    assert set(_kinds(audit(loss, actor, critic, model, inputs=states()))) == {"left behind"}
 
 
 def test_simulator_that_uses_numpy_is_audited() -> None:
@@ -144,12 +149,13 @@ def test_custom_derivative_hides_no_cut() -> None:
     class Cube(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, s: Tensor, a: Tensor) -> Tensor:
-            ctx.save_for_backward(s, a)
+            ctx.save_for_backward(a)
             return s + a.sum(1, keepdim=True) ** 3
 
         @staticmethod
+        @torch.autograd.function.once_differentiable
         def backward(ctx: Any, *g: Tensor) -> tuple[Tensor, Tensor]:
-            _, a = ctx.saved_tensors
+            (a,) = ctx.saved_tensors
             slope = 3 * a.sum(1, keepdim=True) ** 2
             return g[0], (g[0].sum(1, keepdim=True) * slope).expand_as(a)
 
@@ -158,16 +164,18 @@ def test_custom_derivative_hides_no_cut() -> None:
             s2: Tensor = Cube.apply(s, a)
             return s2
 
-    actor, model, critic = Deterministic(), Model(), Q()
+    actor, model, value = Deterministic(), Model(), Value()
 
-    def loss(s: Tensor, cut: bool) -> Tensor:
-        s2 = model(s, actor(s))
-        a = actor(s2)
-        return -critic(s2, a.detach() if cut else a).mean()
+    def loss(s: Tensor, cut: bool, inline: bool) -> Tensor:
+        a = actor(s)
+        s2 = Cube.apply(s, a) if inline else model(s, a)
+        v = value(s2.detach() if cut else s2)
+        return 0.1 * a.square().mean() - (Cube.apply(v, v) if inline else v).mean()
 
-    assert audit(loss, actor, critic, model, inputs=(states(), False)).passed
-    result = audit(loss, actor, critic, model, inputs=(states(), True))
-    assert "detached" in _kinds(result)
+    assert audit(loss, actor, value, model, inputs=(states(), False, False)).passed
+    assert audit(loss, actor, value, model, inputs=(states(), False, True)).passed
+    result = audit(loss, actor, value, model, inputs=(states(), True, False))
+    assert "truncated" in _kinds(result)
 
 
 def test_head_inside_the_actor_that_is_the_critics_is_not_dead() -> None:
@@ -206,6 +214,56 @@ def test_model_that_calls_the_actor_is_split() -> None:
     result = audit(loss, actor, model=world, inputs=(states(), False))
     assert result.passed and all(result.norms["loss"]["model"])
     assert _kinds(audit(loss, actor, model=world, inputs=(states(), True)))[0] == "dead actor"
+
+
+def test_backward_in_the_loss_leaves_no_gradient() -> None:
+    actor, critic = Deterministic(), Q()
+
+    def loss(s: Tensor, keep: bool) -> Tensor:
+        value = -critic(s, actor(s)).mean()
+        value.backward(retain_graph=keep)
+        return value
+
+    assert audit(loss, actor, critic, inputs=(states(), True)).passed
+    with pytest.raises(InputError, match=r"return it before any backward\(\) or step\(\)"):
+        audit(loss, actor, critic, inputs=(states(), False))
+    assert all(p.grad is None for p in (*actor.parameters(), *critic.parameters()))
+
+
+def test_visited_states_need_no_path() -> None:
+    """A simulator that is not watched gives the states; their actions have a path."""
+    actor, critic = Deterministic(), Q()
+
+    def loss(s: Tensor) -> Tensor:
+        visited = [s]
+        with torch.no_grad():
+            for _ in range(3):
+                visited.append(0.9 * visited[-1] + 0.1 * actor(visited[-1]).sum(1, keepdim=True))
+        s = torch.cat(visited)
+        return -critic(s, actor(s)).mean()
+
+    result = audit(loss, actor, critic, inputs=states())
+    assert result.passed and "truncated" in _kinds(result)
+
+
+def test_cut_without_gradients_is_placed_where_the_actor_is_called() -> None:
+    torch.manual_seed(1)
+    (finding,) = (f for f in audit(**faulty.without_gradients()).findings if f.severity == "wrong")
+    source = inspect.getsource(faulty).splitlines()
+    line = next(k for k, text in enumerate(source, 1) if "pi = actor.get_action(obs)[0]" in text)
+    assert finding.place == f"faulty.py, line {line}"
+
+
+def test_text_of_many_terms_fits_a_screen() -> None:
+    actor, critic, model = Deterministic(), Q(), Dynamics()
+
+    def loss(s: Tensor) -> dict[str, Tensor]:
+        s2, r = model.predict(s, actor(s))
+        value = critic(s2, actor(s2)).mean()
+        return {f"a long name of term {k}": value + r.mean() for k in range(6)}
+
+    text = str(audit(loss, actor, critic, model, inputs=states()))
+    assert max(map(len, text.splitlines())) <= 100 and "term 5: both" in text
 
 
 def test_text_fits_a_screen() -> None:
