@@ -25,12 +25,14 @@ class Judged:
 
     Attributes:
         label: index into `STRATA` of every point.
+        step: of the rollout that a point is from, −1 where it is from none.
         persistent: (points, rows, columns) → bool, points that stay off where they are moved.
     """
 
     source: str
     comparison: Comparison
     label: Tensor
+    step: Tensor
     names: Names
     units: Units
     persistent: Persistent
@@ -174,10 +176,13 @@ def _lost(judged: Judged, block: str) -> Iterator[Finding]:
     points = lost.flatten(1).any(1).nonzero().flatten()
     if not len(points):
         return
+    points = points[judged.step[points].argsort(stable=True)]
+    points = torch.cat([points[judged.step[points] >= 0], points[judged.step[points] < 0]])
     i, j = (int(k) for k in lost[points[0]].nonzero()[0])
     row, column = judged.names.rows[rows][i], judged.names.columns[columns][j]
     stratum = STRATA[int(judged.label[points].mode().values)]
-    text = sentences.not_finite(block, row, column, stratum, (len(points), len(lost)))
+    step = int(judged.step[points[0]])
+    text = sentences.not_finite(block, row, column, stratum, (len(points), len(lost)), step)
     yield Finding(
         "not finite", block, stratum, row, column, 1.0, None, "wrong", text, judged.source
     )

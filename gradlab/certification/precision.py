@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from gradlab.certification import sentences
 from gradlab.certification.blocks import BLOCKS, Names
@@ -20,7 +19,7 @@ STATES = 256
 
 
 def in_single_precision(
-    system: System, derivative: Derivative, points: Points, J: Tensor, names: Names, units: Units
+    system: System, derivative: Derivative, points: Points, names: Names, units: Units
 ) -> tuple[list[Finding], dict[str, float]]:
     """Blocks that float32 spoils, and the 95th percentile of the relative error of each.
 
@@ -49,10 +48,10 @@ def in_single_precision(
 
 
 def tried(
-    system: System, derivative: Derivative, points: Points, J: Tensor, names: Names, units: Units
+    system: System, derivative: Derivative, points: Points, names: Names, units: Units
 ) -> tuple[list[Finding], dict[str, float] | str]:
     """The same, or why it is not possible."""
     try:
-        return in_single_precision(system, derivative, points, J, names, units)
+        return in_single_precision(system, derivative, points, names, units)
     except (RuntimeError, TypeError, InputError) as error:
         return [], f"not supported: {str(error).splitlines()[0][:90]}"

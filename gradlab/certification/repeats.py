@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -39,7 +39,7 @@ def step_findings(system: System, points: Points, epsilon: float) -> list[Findin
         InputError: it has randomness of its own.
     """
     few = spread_over(points)
-    kinds = _dependences(lambda given: at_once(system, given), few, epsilon)
+    kinds = _dependences(_calls(lambda given: at_once(system, given), few), epsilon)
     if "random" in kinds:
         raise InputError(
             "step has hidden randomness: two calls with the same arguments differ by "
@@ -59,15 +59,12 @@ def derivative_findings(
     epsilon: float,
 ) -> list[Finding]:
     """Of one source of derivatives, block by block."""
-    few = spread_over(points)
+    calls = _calls(lambda given: derivative(system, given), spread_over(points))
     found = []
     for block in BLOCKS:
         rows, columns = names.block(block)
-
-        def entries(given: Points, i: slice = rows, j: slice = columns) -> Tensor:
-            return derivative(system, given)[:, i, j].flatten(1)
-
-        for kind, size in _dependences(entries, few, epsilon).items():
+        parts = [J[:, rows, columns].flatten(1) for J in calls]
+        for kind, size in _dependences(parts, epsilon).items():
             found.append(_finding(kind, block, size, name))
     return found
 
@@ -77,8 +74,9 @@ def spread_over(points: Points) -> Points:
     return points.at(torch.linspace(0, len(points) - 1, min(STATES, len(points))).long())
 
 
-def _dependences(evaluate: Evaluated, few: Points, epsilon: float) -> Mapping[Kind, float]:
-    """What else the values depend on, and by how much relative to their size."""
+def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:
+    """Values of the same points: at first, after another call, with another seed, among other
+    rows (the first half) and among fewer (the first ones)."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
@@ -91,14 +89,19 @@ def _dependences(evaluate: Evaluated, few: Points, epsilon: float) -> Mapping[Ki
         after_another = evaluate(few)
     with _seeded(1):
         reseeded = evaluate(few)
+    return first, after_another, reseeded, evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
+
+
+def _dependences(calls: Sequence[Tensor], epsilon: float) -> Mapping[Kind, float]:
+    """What else the values depend on, and by how much relative to their size."""
+    first, after_another, reseeded, *among = calls
     if not _equal(first, after_another, epsilon):
         return {"stale": _gap(first, after_another)}
     if not _equal(first, reseeded, epsilon):
         return {"random": _gap(first, reseeded)}
-    among_others, alone = evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
     gaps = [
         _gap(first[: len(values)], values)
-        for values in (among_others, alone)
+        for values in among
         if not _equal(first[: len(values)], values, epsilon)
     ]
     return {"rows mix": max(gaps)} if gaps else {}

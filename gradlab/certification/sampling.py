@@ -120,22 +120,36 @@ def law(
     )
 
 
-def visited(drawn: Law, n: int) -> Samples:
+@dataclass(frozen=True)
+class Loss:
+    """The first step of a rollout that is not finite: its output, and how many rollouts end so."""
+
+    step: int
+    output: int
+    rollouts: int
+    of: int
+
+
+def visited(drawn: Law, n: int) -> tuple[Samples, Loss | None]:
     """About n states of rollouts, alternately under the policy and under random actions."""
     system, steps = drawn.system, min(LONGEST, max(1, -(-n // len(drawn.starts))))
     s, parts = drawn.starts, []
     bound = FAR * (1 + s.abs().amax())
+    first, count = None, 0
     for t in range(steps):
-        near = torch.isfinite(s).all(1) & (s.abs() <= bound).all(1)
-        s = s[near]
-        if not len(s):
-            break
         z = torch.cat([s, _actions(drawn, s, t)], 1)
         here = labelled(system, z, "visited", drawn.seed + t, None)
         parts.append(Samples(here.points, here.origin, torch.full((len(s),), t), here.onset))
-        s = outputs(system, here.points)[:, :-1]
-    whole = pooled(parts)
-    return _thinned(whole, n)
+        y = outputs(system, here.points)
+        lost = ~torch.isfinite(y)
+        count += int(lost.any(1).sum())
+        if first is None and bool(lost.any()):
+            first = t, int(lost.any(0).nonzero()[0])
+        s = y[:, :-1][~lost.any(1) & (y[:, :-1].abs() <= bound).all(1)]
+        if not len(s):
+            break
+    loss = None if first is None else Loss(*first, count, len(drawn.starts))
+    return thinned(pooled(parts), n), loss
 
 
 def _actions(drawn: Law, s: Tensor, t: int) -> Tensor:
@@ -152,7 +166,7 @@ def _actions(drawn: Law, s: Tensor, t: int) -> Tensor:
     return torch.where(mine, chosen, random)
 
 
-def _thinned(samples: Samples, n: int) -> Samples:
+def thinned(samples: Samples, n: int) -> Samples:
     """n of them, evenly spread."""
     rows = torch.linspace(0, len(samples) - 1, min(n, len(samples))).long()
     return Samples(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gradlab.certification.blocks import SYMBOLS
+from gradlab.certification.smoothed import Smoothed
 
 Counted = tuple[int, int]
 WHERE = {
@@ -44,11 +45,50 @@ def dead(block: str, kind: str, index: int, name: str, stratum: str | None, stat
     )
 
 
-def not_finite(block: str, row: str, column: str, stratum: str, states: Counted) -> str:
-    """NaN or infinite derivatives of finite outputs."""
+def not_finite(block: str, row: str, column: str, stratum: str, states: Counted, step: int) -> str:
+    """NaN or infinite derivatives of finite outputs; `step` of a rollout, −1 where it is none."""
+    first = f"first at step {step}, {row} by {column}" if step >= 0 else f"first {row} by {column}"
     return (
         f"{SYMBOLS[block]} is not finite{WHERE[stratum]} where the step is "
-        f"({states[0]} of {states[1]} states; first {row} by {column})."
+        f"({states[0]} of {states[1]} states; {first})."
+    )
+
+
+def lost(rollouts: Counted, step: int, output: str) -> str:
+    """A step that returns numbers that are not finite."""
+    return (
+        f"The step itself leaves the finite numbers in {rollouts[0]} of {rollouts[1]} rollouts, "
+        f"first at step {step}, output {output}."
+    )
+
+
+def sign(horizon: int, agree: float, certain: float) -> str:
+    """A chained gradient that turns."""
+    until = f"up to {horizon} steps" if horizon else "at no horizon"
+    return (
+        f"The sign of the chained gradient is right {until}; at {horizon + 1} steps it is in "
+        f"{100 * agree:.1f}% of the directions ({percent(certain)} of them can be decided)."
+    )
+
+
+def rough(states: Counted, smoothed: Smoothed, steps: int, decided: bool) -> str:
+    """Kinks, with the gradient of the smoothed return beside that of the return."""
+    head = (
+        f"The step has a kink or a jump at {states[0]} of {states[1]} states, where no derivative "
+        f"is wrong"
+    )
+    if not smoothed.points:
+        return f"{head}."
+    if not decided:
+        return (
+            f"{head}; the gradient of the {steps}-step return does not differ there from that of "
+            f"the smoothed return by more than its noise ({percent(smoothed.noise)}, median of "
+            f"{smoothed.points} states)."
+        )
+    return (
+        f"{head}; the gradient of the {steps}-step return is off from that of the smoothed return "
+        f"there by {percent(smoothed.gap)} (median of {smoothed.points} states, cosine "
+        f"{smoothed.cosine:.2f})."
     )
 
 

@@ -168,6 +168,11 @@ class MujocoEnvironment:
             (self.built.limits.excess(self.chart.physical(to_array(state))) > 0).any(1)
         ).to(state.device)
 
+    def contacts(self, state: Tensor) -> Tensor:
+        """Whether any two bodies touch, or a body the ground? [N] bool."""
+        touching = self.physics.contacts(self.chart.physical(to_array(state)))
+        return torch.as_tensor(touching).to(state.device)
+
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Tensor:

@@ -98,6 +98,19 @@ class BatchedPhysics:
                 self._step_rows(state[rows], control[rows], after[rows])
         return after
 
+    def contacts(self, state: Array) -> NDArray[np.bool_]:
+        """Whether any two geometries touch at [M, nq + nv], [M]."""
+        data = mujoco.MjData(self.model)
+        touching = np.zeros(len(state), dtype=bool)
+        with warnings_caught:
+            for k, row in enumerate(state):
+                data.qpos[:] = row[: self.model.nq]
+                mujoco.mj_kinematics(self.model, data)
+                mujoco.mj_comPos(self.model, data)
+                mujoco.mj_collision(self.model, data)
+                touching[k] = data.ncon > 0
+        return touching
+
     def _step_rows(self, state: Array, control: Array, after: Array) -> None:
         n, nq = len(state), self.model.nq
         batch = self._batch_for(n)

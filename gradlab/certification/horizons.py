@@ -1,0 +1,77 @@
+"""Until which step the chained gradient has the right sign.
+
+Along random directions of the first state and action, dR_T by the system's own Jacobians against
+differences of R_T at two step sizes. A sign is certain where the difference is larger than what
+both sizes disagree by. The horizon is the largest T up to which 95% of the certain signs agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.certification.chains import Chain
+from gradlab.certification.comparison import Units
+from gradlab.certification.derivatives import Derivative
+
+DIRECTIONS = 4
+AGREE, CERTAIN = 0.95, 0.2  # share of signs that agree; least share that is certain
+STEP = 4.0  # times ε^{1/3} of the spread
+ROUNDING = 32.0
+
+
+@dataclass(frozen=True)
+class Signs:
+    """Of T = 1 … H steps: share of certain signs, and of these the share that agrees."""
+
+    certain: tuple[float, ...]
+    agree: tuple[float, ...]
+
+    @property
+    def horizon(self) -> int:
+        """The largest T up to which signs agree; as far as enough of them are certain."""
+        for t, (certain, agree) in enumerate(zip(self.certain, self.agree, strict=True)):
+            if certain < CERTAIN or not agree >= AGREE:
+                return t
+        return len(self.certain)
+
+    @property
+    def turns(self) -> bool:
+        """Whether signs are wrong beyond it, and not only uncertain."""
+        h = self.horizon
+        return h < len(self.certain) and self.certain[h] >= CERTAIN
+
+
+def signs(
+    chain: Chain, derivative: Derivative, units: Units, epsilon: float, draw: Tensor
+) -> Signs:
+    """
+    Args:
+        draw: standard normal [M, ds + da, k], the directions in spreads.
+    """
+    directions = draw * units.z[:, None]
+    given = chain.tangents(derivative, directions)
+    h = STEP * epsilon ** (1 / 3)
+    wide, rounding = _difference(chain, directions, h, epsilon)
+    narrow, _ = _difference(chain, directions, h / 4, epsilon)
+    error = 2 * (wide - narrow).abs() + rounding
+    certain = (narrow.abs() > error) & torch.isfinite(given)
+    agree = (given.sign() == narrow.sign()) & certain
+    counts = certain.flatten(1).sum(1)
+    shares = agree.flatten(1).sum(1) / counts
+    return Signs(tuple((counts / certain[0].numel()).tolist()), tuple(shares.nan_to_num().tolist()))
+
+
+def _difference(
+    chain: Chain, directions: Tensor, h: float, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """Central differences [T, M, k] and their rounding error."""
+    m, width, k = directions.shape
+    moves = h * directions.permute(2, 0, 1)
+    z = torch.cat([chain.first + moves, chain.first - moves]).reshape(-1, width)
+    R = chain.returns(z).reshape(chain.steps, 2, k, m)
+    rounding = ROUNDING * epsilon * R.abs().amax(1) / h
+    difference = (R[:, 0] - R[:, 1]) / (2 * h)
+    return difference.transpose(1, 2), rounding.transpose(1, 2)
