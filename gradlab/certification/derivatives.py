@@ -16,6 +16,7 @@ from gradlab.errors import InputError
 from gradlab.systems.system import Linearization, System
 from gradlab.user_code.calls import running
 
+SMALL = 32  # states of a call with few
 Derivative = Callable[[System, Points], Tensor]
 
 
@@ -40,9 +41,10 @@ def by_linearize(system: System, points: Points) -> Tensor:
 
 
 def _in_blocks(derivative: Derivative, system: System, points: Points) -> Tensor:
+    size = SMALL if len(points) <= SMALL else FEW
     parts = [
-        derivative(system, filled(points.at(slice(start, start + FEW)), FEW))
-        for start in range(0, len(points), FEW)
+        derivative(system, filled(points.at(slice(start, start + size)), size))
+        for start in range(0, len(points), size)
     ]
     return torch.cat(parts)[: len(points)]
 

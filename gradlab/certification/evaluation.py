@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gradlab.errors import InputError
 from gradlab.systems.system import System
+from gradlab.user_code.calls import running
 
 BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
 
@@ -51,12 +53,26 @@ def outputs(system: System, points: Points) -> Tensor:
 
 
 def at_once(system: System, points: Points) -> Tensor:
-    """y of all points as one batch."""
-    ds = system.state_dim
+    """y of all points as one batch.
+
+    Raises:
+        InputError: the step fails, or returns other shapes than [N, ds] and [N].
+    """
+    ds, n = system.state_dim, len(points)
     noise = None if points.noise is None else points.noise.clone()
-    with torch.no_grad():
+    with torch.no_grad(), running("step", _remedy):
         out = system.step(points.z[:, :ds].clone(), points.z[:, ds:].clone(), noise)
-    return torch.cat([out.state.detach(), out.reward.detach()[:, None]], 1)
+    after, reward = out.state.detach(), out.reward.detach()
+    if after.shape != (n, ds) or reward.shape != (n,):
+        got = f"next state {list(after.shape)} and reward {list(reward.shape)}"
+        raise InputError(f"step returned {got}, expected {[n, ds]} and {[n]}")
+    return torch.cat([after, reward[:, None]], 1).to(points.z)
+
+
+def _remedy(words: str) -> str:
+    if "CUDA" in words or "cuda" in words:
+        return ": this machine has no such GPU; build the simulator for the CPU"
+    return ""
 
 
 def filled(points: Points, size: int) -> Points:

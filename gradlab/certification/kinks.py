@@ -77,5 +77,6 @@ def _slope_change(
 ) -> Tensor:
     """|f(m + d) − 2 f(m) + f(m − d)| / d in spreads of the line, [K]."""
     y = values(torch.stack([middle - reach, middle, middle + reach]))
-    bend: Tensor = ((y[2] - 2 * y[1] + y[0]) / spread).nan_to_num()
-    return torch.linalg.vector_norm(bend, dim=1) / reach
+    bend = ((y[2] - 2 * y[1] + y[0]) / spread).nan_to_num()
+    size: Tensor = torch.linalg.vector_norm(bend, dim=1)
+    return size / reach

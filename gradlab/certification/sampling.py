@@ -177,7 +177,7 @@ def thinned(samples: Samples, n: int) -> Samples:
     )
 
 
-def moved(drawn: Law, seen: Samples, n: int) -> Samples:
+def shifted(drawn: Law, seen: Samples, n: int) -> Samples:
     """Visited points with every coordinate moved by a third of its spread."""
     z = seen.points.z
     rows = torch.arange(n) % len(z)

@@ -110,3 +110,11 @@ def single_precision(block: str, error: float) -> str:
         f"In single precision {SYMBOLS[block]} is off by {percent(error)} "
         f"(95th percentile): use float64 there."
     )
+
+
+def parameter(name: str, error: float, kept: bool, dead: bool) -> str:
+    """A gradient in a parameter of the step."""
+    if dead:
+        return f"The gradient in the parameter {name} is zero but should not be."
+    sign = "sign kept" if kept else "with the wrong sign"
+    return f"The gradient in the parameter {name} is wrong by {percent(error)}, {sign}."

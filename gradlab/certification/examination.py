@@ -1,0 +1,169 @@
+"""The examination of one system at given points: every test, and the findings of all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gradlab.certification import judgement, parameters, precision, repeats, sentences
+from gradlab.certification.arguments import Subject
+from gradlab.certification.certification import Certification, Finding
+from gradlab.certification.comparison import Units, compared
+from gradlab.certification.derivatives import Derivative, sources
+from gradlab.certification.evaluation import FEW, outputs
+from gradlab.certification.nearby import Nearby
+from gradlab.certification.reference import precision_of, reference
+from gradlab.certification.rollouts import Ahead, at_kinks, chained
+from gradlab.certification.sampling import Law, Loss, Samples
+from gradlab.certification.strata import STRATA, strata
+from gradlab.errors import InputError
+from gradlab.progress import Progress
+from gradlab.systems.system import System
+
+ORDER = {"wrong": 0, "rough": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """
+    Attributes:
+        drawn: what actions and noise of rollouts are drawn from.
+        tolerance: relative error from which a derivative is wrong.
+        horizon: most steps of a chained gradient.
+        smoothing: σ of the smoothed return, in spreads of the actions.
+        parameters: tensors of the step whose gradients are judged, or None.
+    """
+
+    drawn: Law
+    tolerance: float
+    discount: float
+    horizon: int
+    smoothing: float
+    parameters: dict[str, Tensor] | None
+
+
+def examined(
+    about: Subject, taken: Samples, loss: Loss | None, settings: Settings, progress: Progress
+) -> Certification:
+    """Every test at the points taken.
+
+    Args:
+        loss: the first rollout of these points that left the finite numbers.
+
+    Raises:
+        InputError: the step cannot be examined.
+    """
+    system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
+    check_finite(system, taken)
+    epsilon = precision_of(outputs(system, points.at(slice(0, FEW))))
+    behaviour = repeats.step_findings(system, points, epsilon)
+    progress("differences", 0, n)
+    size = _size(points.z)
+    found = reference(system, points, size, tolerance, epsilon)
+    progress("differences", n, n)
+    units = Units(_spread(found.y), _spread(points.z))
+    label = strata(system, taken, found, settings.drawn.action_limit)
+    ahead = Ahead(settings.drawn, points, units, epsilon, settings.discount, settings.horizon,
+                  settings.smoothing)  # fmt: skip
+    facts: dict[str, Any] = {
+        "states": n, "fail_above": tolerance, "precision": epsilon, "horizon": settings.horizon,
+        "strata": {name: int((label == k).sum()) for k, name in enumerate(STRATA)},
+    }  # fmt: skip
+    rows: list[Mapping[str, Any]] = []
+    findings = behaviour + ([] if loss is None else [_lost(loss, about)])
+    ways = sources(system)
+    for k, (name, derivative) in enumerate(ways.items()):
+        progress("derivatives", k, len(ways))
+        comparison = compared(derivative(system, points), found, units, tolerance)
+        near = Nearby(system, points, derivative, size, units, tolerance, epsilon)
+        judged = judgement.Judged(name, comparison, label, taken.step, about.names, units, near)
+        rows += judgement.numbers(judged)
+        if behaviour:  # J and D are of different functions then
+            continue
+        findings += judgement.findings(judged)
+        findings += repeats.derivative_findings(
+            name, system, derivative, points, about.names, epsilon
+        )
+        if k == 0:
+            more, numbers = _once(ahead, name, derivative, label, about)
+            findings += more
+            facts |= numbers
+    progress("derivatives", len(ways), len(ways))
+    if settings.parameters is not None and not behaviour:
+        wrong, facts["parameters"] = parameters.findings(
+            system, points, settings.parameters, tolerance, epsilon
+        )
+        findings += wrong
+    return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
+
+
+def check_finite(system: System, samples: Samples) -> None:
+    """
+    Raises:
+        InputError: no state has a finite step.
+    """
+    y = outputs(system, samples.points.at(slice(0, FEW)))
+    if not bool(torch.isfinite(y).all(1).any()):
+        raise InputError("step returns NaN at every state: check the states' units and the step")
+
+
+def _away(label: Tensor) -> Tensor:
+    """Points away from kinks and limits, whose side rounding may change; all where there is
+    none."""
+    sides = torch.tensor([STRATA.index("onset"), STRATA.index("limit")])
+    away = (~torch.isin(label, sides)).nonzero().flatten()
+    return away if len(away) else torch.arange(len(label))
+
+
+def _once(
+    ahead: Ahead, name: str, derivative: Derivative, label: Tensor, about: Subject
+) -> tuple[list[Finding], dict[str, Any]]:
+    """What one source of derivatives is enough for: single precision, chains, kinks."""
+    single, precisions = precision.tried(
+        about.system, derivative, ahead.points.at(_away(label)), about.names, ahead.units
+    )
+    turning, sign = chained(ahead, name, derivative)
+    kinks, gap = at_kinks(ahead, name, derivative, label == STRATA.index("onset"))
+    numbers = {
+        "single precision": precisions, "sign horizon": sign.horizon, "certain signs": sign.certain,
+        "signs that agree": sign.agree, "smoothed": gap,
+    }  # fmt: skip
+    return [*single, *turning, *kinks], numbers
+
+
+def _lost(loss: Loss, about: Subject) -> Finding:
+    output = about.names.rows[loss.output]
+    text = sentences.lost((loss.rollouts, loss.of), loss.step, output)
+    return Finding("not finite", None, None, output, None, 1.0, None, "note", text)
+
+
+def _size(z: Tensor) -> Tensor:
+    """Root mean square of every coordinate; 1 where it is 0 in every state."""
+    size = z.square().mean(0).sqrt()
+    return torch.where(size > 0, size, torch.ones_like(size))
+
+
+def _merged(findings: list[Finding]) -> tuple[Finding, ...]:
+    """The gravest first; one of both sources where they agree."""
+    kept: list[Finding] = []
+    for finding in findings:
+        same = [
+            k for k, other in enumerate(kept)
+            if other.sentence == finding.sentence and other.source != finding.source
+        ]  # fmt: skip
+        if same:
+            kept[same[0]] = replace(kept[same[0]], source="both")
+        else:
+            kept.append(finding)
+    return tuple(sorted(kept, key=lambda finding: (ORDER[finding.severity], -finding.size)))
+
+
+def _spread(values: Tensor) -> Tensor:
+    """Standard deviation of columns over finite rows; 1 where there is none."""
+    finite = values[torch.isfinite(values).all(1)]
+    spread = finite.std(0).nan_to_num() if len(finite) > 1 else torch.zeros(values.shape[1])
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
