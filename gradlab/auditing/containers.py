@@ -64,12 +64,14 @@ def _rebuilt(value: Any, parts: list[Any]) -> Any:
         return type(value)(*parts)
     if isinstance(value, tuple | list):
         return type(value)(parts)
-    result = copy.copy(value)
     if isinstance(value, Mapping):
+        result: Any = copy.copy(value)
         # keys(), because iterating over a TensorDict gives rows.
         for name, part in zip(list(value.keys()), parts, strict=True):
             result[name] = part
-    else:
-        # Not setattr, which frozen dataclasses refuse.
-        vars(result).update(zip(vars(value), parts, strict=True))
+        return result
+    # Not copy, which a __getattr__ that delegates sends in circles; not setattr, which frozen
+    # dataclasses refuse.
+    result = object.__new__(type(value))
+    vars(result).update(zip(vars(value), parts, strict=True))
     return result

@@ -43,6 +43,10 @@ class Mode:
 
     def __init__(self, mean: Tensor) -> None:
         self._mean = mean
+        self._dist = Normal(mean, 1.0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dist, name)
 
     def mode(self) -> Tensor:
         return self._mean

@@ -1,4 +1,4 @@
-"""An audit leaves nothing behind, survives what code does, and refuses bad input in one line."""
+"""An audit leaves nothing behind and survives what code does."""
 
 import inspect
 import random
@@ -19,7 +19,6 @@ from tests.auditing.networks import (
     STATE,
     Deterministic,
     Dynamics,
-    Environment,
     Gaussian,
     Q,
     Value,
@@ -85,6 +84,7 @@ def test_critic_of_a_zero_last_layer_is_a_note() -> None:
     nn.init.zeros_(critic.net[2].weight)
     result = audit(lambda s: -critic(s, actor(s)).mean(), actor, critic, inputs=states())
     assert result.passed and "zero layer" in _kinds(result)
+    assert "a layer is: critic's net.2.weight; they come" in " ".join(result.sentences)
     assert not bool(critic.net[2].weight.any())
 
 
@@ -271,38 +271,6 @@ def test_text_fits_a_screen() -> None:
     text = str(audit(lambda s: actor(s).sum(), actor, inputs=states()))
     assert "0.*" in text and len(text.splitlines()) < 24
     assert max(map(len, text.splitlines())) <= 100
-
-
-REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
-    (dict(loss=3), "loss is 3, expected a function"),
-    (dict(loss=lambda s: s), "expected a scalar of floats"),
-    (dict(loss=lambda s: 1.0), "loss returns a float, expected a scalar tensor"),
-    (dict(loss=lambda s: {}), "loss returns no term"),
-    (dict(loss=lambda s: {"Q": 2}), "loss returns for 'Q' a int"),
-    (dict(loss=lambda: 0), "loss failed (TypeError"),
-    (dict(actor=None), "actor is None"),
-    (dict(actor=torch.tanh), "actor is a function: put it into a torch.nn.Module"),
-    (dict(actor=Environment()), "expected a torch.nn.Module"),
-    (dict(actor=nn.Tanh()), "actor has no parameter that requires a gradient"),
-    (dict(actor=[]), "actor is empty"),
-    (dict(critic=lambda s, a: s), "critic is a function"),
-    (dict(critic=[Q(), "q2"]), "critic 2 is 'q2'"),
-    (dict(model=3.0), "model is 3.0"),
-    (dict(optimizer="Adam"), "optimizer is 'Adam', expected the actor's torch.optim.Optimizer"),
-    (dict(lengths=8), "lengths is 8, expected two of a segment"),
-    (dict(lengths=(8, 9)), "expected a second of at least 1.5 times"),
-    (dict(lengths=(8, 16)), "unexpected keyword argument 'length'"),
-    (dict(seed=-1), "seed is -1"),
-)
-
-
-@pytest.mark.parametrize(("change", "words"), REFUSED)
-def test_bad_input_is_refused_in_one_line(change: dict[str, Any], words: str) -> None:
-    actor = Deterministic()
-    good = dict(loss=lambda s: actor(s).sum(), actor=actor, inputs=states())
-    with pytest.raises(InputError) as caught:
-        audit(**{**good, **change})
-    assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_name_is_public() -> None:
