@@ -38,8 +38,8 @@ def without_zero_layers(
     if {finding.sentence for finding in again} == {finding.sentence for finding in found}:
         return list(found)
     text = (
-        f"Some gradients are zero only because a layer is: {listed(list(zero), MOST)}; they come as "
-        f"soon as it moves"
+        f"Some gradients are zero only because a layer is: {listed(list(zero), MOST)}; they come "
+        f"as soon as it moves"
     )
     return [*again, Finding("zero layer", "note", text, tuple(zero))]
 
