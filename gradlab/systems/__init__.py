@@ -4,7 +4,9 @@ from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.engines.from_jax import from_jax
 from gradlab.systems.engines.from_mjx import from_mjx
+from gradlab.systems.engines.from_newton import from_newton
 from gradlab.systems.engines.from_vmas import from_vmas
+from gradlab.systems.engines.from_warp import from_warp
 from gradlab.systems.function import from_function
 from gradlab.systems.learned import LearnedSystem
 from gradlab.systems.linear import LinearQuadratic
@@ -35,5 +37,7 @@ __all__ = [
     "from_function",
     "from_jax",
     "from_mjx",
+    "from_newton",
     "from_vmas",
+    "from_warp",
 ]

@@ -42,14 +42,12 @@ class Engine:
         pullback: the same inputs, then λ [rows, ds] and ρ [rows] → one gradient per input.
         jacobians: the same inputs → one tensor [rows, ds + 1, ds + da]; None without forward mode.
         rows: size of a block.
-        exact: does the engine compute in the dtype of its inputs? False: in float32.
     """
 
     values: Block
     pullback: Block
     jacobians: Block | None
     rows: int
-    exact: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +86,7 @@ class EngineSystem:
             shape = (ds + 1, ds + self.action_dim)
             (J,) = _by_blocks(self.engine.jacobians, inputs, self.engine.rows, [shape])
         A, B, r_s, r_a = J[:, :-1, :ds], J[:, :-1, ds:], J[:, -1, :ds], J[:, -1, ds:]
-        return Linearization(A, B, r_s, r_a, self._certificate(state))
+        return Linearization(A, B, r_s, r_a, Certificate.exact(state))
 
     def sample_noise(
         self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
@@ -100,16 +98,6 @@ class EngineSystem:
         if self.noise_dim:
             inputs.append(state.new_zeros(len(state), self.noise_dim) if noise is None else noise)
         return inputs
-
-    def _certificate(self, state: Tensor) -> Certificate:
-        """Rounding only, of float32 where the engine computes in it."""
-        exact = Certificate.exact(state)
-        if self.engine.exact:
-            return exact
-        rounding = torch.finfo(torch.float32).eps
-        return Certificate(
-            exact.flags, {name: torch.full_like(e, rounding) for name, e in exact.error.items()}
-        )
 
 
 class _Values(torch.autograd.Function):

@@ -1,0 +1,79 @@
+"""A ball in Newton: free flight in closed form, contact against differences of its own step."""
+
+import newton
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems import System, from_newton
+
+DT, SUBSTEPS, GRAVITY, RADIUS = 1 / 60, 4, 9.81, 0.1
+STIFFNESS = dict(ke=1e3, kf=0.0, kd=10.0, mu=0.2)
+
+
+def ball() -> newton.ModelBuilder:
+    world = newton.ModelBuilder(up_axis=newton.Axis.Z, gravity=(0.0, 0.0, -GRAVITY))
+    world.add_particle(pos=(0.0, 0.0, 1.0), vel=(0.0, 0.0, 0.0), mass=2.0, radius=RADIUS)
+    world.add_ground_plane(cfg=newton.ModelBuilder.ShapeConfig(**STIFFNESS))
+    return world
+
+
+def stiff(model: newton.Model) -> None:
+    for name, value in STIFFNESS.items():
+        setattr(model, f"soft_contact_{name}", value)
+
+
+def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+    assert after.dtype == torch.float32
+    return -after[:, 2].square() - 0.1 * action.square().sum(1)
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    return from_newton(ball(), reward, DT, SUBSTEPS, stiff, rows=16)
+
+
+def inputs(height: float) -> tuple[Tensor, Tensor]:
+    draws = torch.randn(20, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    state = draws[:, :6]
+    state[:, 2] = height
+    return state, draws[:, 6:]
+
+
+def test_free_flight_is_its_closed_form(system: System) -> None:
+    s, a = inputs(2.0)
+    h, force = DT / SUBSTEPS, a / 2.0 - torch.tensor([0.0, 0.0, GRAVITY])
+    fallen = h**2 * SUBSTEPS * (SUBSTEPS + 1) / 2
+    want = torch.cat([s[:, :3] + DT * s[:, 3:] + fallen * force, s[:, 3:] + DT * force], 1)
+    out, linear = system.step(s, a), system.linearize(s, a)
+    torch.testing.assert_close(out.state, want, rtol=0, atol=1e-5)
+    eye, none = torch.eye(3, dtype=s.dtype), torch.zeros(3, 3, dtype=s.dtype)
+    A = torch.cat([torch.cat([eye, DT * eye], 1), torch.cat([none, eye], 1)])
+    B = torch.cat([fallen / 2.0 * eye, DT / 2.0 * eye])
+    torch.testing.assert_close(linear.A, A.expand(20, 6, 6), rtol=0, atol=1e-6)
+    torch.testing.assert_close(linear.B, B.expand(20, 6, 3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        linear.r_a, -2 * out.state[:, 2:3] * B[2] - 0.2 * a, rtol=0, atol=1e-5
+    )
+
+
+def test_contact_is_differentiated_as_differences_do(system: System) -> None:
+    s, a = inputs(0.5 * RADIUS)
+    s[:, 5] = -0.3 + 0.01 * s[:, 5]  # moving into the ground in every substep
+    linear, h = system.linearize(s, a), 4e-3
+    assert (linear.A[:, 5, 2] < -1).all()
+    for i, move in enumerate(h * torch.eye(6, dtype=s.dtype)):
+        difference = (system.step(s + move, a).state - system.step(s - move, a).state) / (2 * h)
+        torch.testing.assert_close(linear.A[:, :, i], difference, rtol=1e-3, atol=5e-3)
+
+
+def test_wrong_worlds_are_one_line() -> None:
+    rigid = newton.ModelBuilder()
+    rigid.add_body(mass=1.0)
+    with pytest.raises(InputError, match=r"^world has 0 particles and 1 bodies"):
+        from_newton(rigid, reward, DT)
+    with pytest.raises(InputError, match=r"^world is None, expected a newton.ModelBuilder"):
+        from_newton(None, reward, DT)
+    with pytest.raises(InputError, match=r"^dt is 0, expected seconds above 0"):
+        from_newton(ball(), reward, 0)
