@@ -102,21 +102,21 @@ def audited(
 def _named(role: Role, value: object) -> dict[str, Any]:
     """Objects of a role by the name that goes before their parameters'."""
     if isinstance(value, Mapping):
-        found = {f" {name}": item for name, item in value.items()}
+        objects = {f" {name}": item for name, item in value.items()}
     elif isinstance(value, tuple | list):
-        found = {f" {k}": item for k, item in enumerate(value, 1)}
+        objects = {f" {k}": item for k, item in enumerate(value, 1)}
     else:
-        found = {"": value}
-    if not found:
+        objects = {"": value}
+    if not objects:
         raise InputError(f"{role} is empty, expected a torch.nn.Module or several")
-    for name, item in found.items():
+    for name, item in objects.items():
         if isinstance(item, _FUNCTIONS):
             raise InputError(f"{role}{name} is a function: {_WRAP}")
         if item is None or isinstance(item, str | bytes | int | float | Tensor):
             raise InputError(
                 f"{role}{name} is {validation.shown(item)}, expected a torch.nn.Module"
             )
-    return found
+    return objects
 
 
 def _modules(role: Role, objects: Mapping[str, Any]) -> dict[str, nn.Module]:
@@ -166,7 +166,7 @@ def _lengths(lengths: object) -> tuple[int, int] | None:
     if not isinstance(lengths, tuple | list) or len(lengths) != 2:
         got = validation.shown(lengths)
         raise InputError(f"lengths is {got}, expected two of a segment, as (8, 16)")
-    short, long = (validation.whole("lengths", each, 1) for each in lengths)
+    short, long = (validation.whole("lengths", length, 1) for length in lengths)
     if long < 1.5 * short:
         raise InputError(f"lengths is ({short}, {long}), expected a second of at least 1.5 times")
     return short, long

@@ -109,16 +109,16 @@ def _audit(given: Audited) -> Audit:
     first = None if given.lengths is None else given.lengths[0]
     evaluation = evaluated(given, first)
     total = gradient(evaluation.loss, evaluation.theta)
-    found = zero_findings(given, evaluation, total)
-    found = without_zero_layers(found, given, first)
-    found += leaks(given, evaluation.loss, total)
+    findings = zero_findings(given, evaluation, total)
+    findings = without_zero_layers(findings, given, first)
+    findings += leaks(given, evaluation.loss, total)
     compared: list[Scale] = []
     if given.lengths is not None:
         short, long = given.lengths
         compared = scales(evaluation, evaluated(given, long), long / short)
-        found += scale_findings(compared, given.lengths)
+        findings += scale_findings(compared, given.lengths)
     return Audit(
-        tuple(sorted(found, key=lambda finding: finding.severity, reverse=True)),
+        tuple(sorted(findings, key=lambda finding: finding.severity, reverse=True)),
         tuple(given.actor),
         {
             name: norms(by_path(term, evaluation.theta, evaluation.calls))

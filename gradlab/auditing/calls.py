@@ -182,7 +182,7 @@ class Watching:
         if tag is None and role == "actor" and x.requires_grad:
             tag = Tag()
         if tag is None and given and x.is_floating_point():
-            alive = [known for known in given if known.cut is None]
+            alive = [source for source in given if source.cut is None]
             tag = alive[0] if alive and x.requires_grad else given[0]
         if tag is not None and role != "critic":
             self.tags.put(x, Tag(tag.cut, role == "model"))
@@ -207,7 +207,7 @@ def _transformed() -> bool:
 
 def _methods(objects: Sequence[object]) -> Iterator[tuple[type, str, Callable[..., Any]]]:
     """Functions of the objects' own classes, and the call of every module."""
-    classes = dict.fromkeys(cls for each in objects for cls in type(each).__mro__)
+    classes = dict.fromkeys(cls for item in objects for cls in type(item).__mro__)
     if nn.Module in classes:
         yield nn.Module, "__call__", nn.Module.__call__
     for cls in classes:

@@ -1,4 +1,4 @@
-"""What an audit has to say: one finding for each cause."""
+"""Findings of an audit, one for each cause."""
 
 from __future__ import annotations
 

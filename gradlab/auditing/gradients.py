@@ -33,10 +33,10 @@ def gradient(
     """
     if not value.requires_grad or not variables:
         return [None] * len(variables)
-    found = torch.autograd.grad(
+    gradients = torch.autograd.grad(
         value, variables, weight, retain_graph=True, create_graph=again, allow_unused=True
     )
-    return list(found)
+    return list(gradients)
 
 
 def by_path(term: Tensor, theta: Sequence[Tensor], calls: Calls) -> dict[str, list[Tensor]]:

@@ -21,30 +21,30 @@ def leaks(audited: Audited, loss: Tensor, total: Gradients) -> list[Finding]:
     Args:
         total: the gradient of the loss in θ.
     """
-    found = _shared(audited, total)
+    findings = _shared(audited, total)
     for role, parameters in audited.others.items():
-        own = {id(p) for p in audited.actor.values()}
-        apart = {name: p for name, p in parameters.items() if id(p) not in own}
+        actors = {id(p) for p in audited.actor.values()}
+        apart = {name: p for name, p in parameters.items() if id(p) not in actors}
         gradients = gradient(loss, list(apart.values()))
         reached = [name for name, g in zip(apart, gradients, strict=True) if moves(g)]
-        found += _reached(role, apart, reached, audited)
-    return found + _not_stepped(audited, total)
+        findings += _reached(role, apart, reached, audited)
+    return findings + _not_stepped(audited, total)
 
 
 def _shared(audited: Audited, total: Gradients) -> list[Finding]:
     """One tensor in the actor and in another role, which gets a gradient."""
     pairs = zip(audited.actor.values(), total, strict=True)
-    own = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
-    found = []
+    storages = {p.untyped_storage().data_ptr() for p, g in pairs if moves(g)}
+    findings = []
     for role, parameters in audited.others.items():
-        names = [n for n, p in parameters.items() if p.untyped_storage().data_ptr() in own]
+        names = [n for n, p in parameters.items() if p.untyped_storage().data_ptr() in storages]
         if names:
             text = (
                 f"The actor shares {listed(names, MOST)} with the {role}: its update changes the "
                 f"{role}, too"
             )
-            found.append(Finding("shared", "note", text, tuple(names), role))
-    return found
+            findings.append(Finding("shared", "note", text, tuple(names), role))
+    return findings
 
 
 def _reached(
@@ -53,22 +53,22 @@ def _reached(
     stepped = {id(p) for p in _held(audited)}
     applied = [name for name in reached if id(parameters[name]) in stepped]
     left = [name for name in reached if name not in applied]
-    found = []
+    findings = []
     if applied:
         text = (
             f"The actor's optimiser holds {_count(applied)} of the {role} "
             f"({listed(applied, MOST)}) that the actor's loss gives a gradient: its step moves the "
             f"{role} to please the actor; leave them out of that optimiser"
         )
-        found.append(Finding("leak", "wrong", text, tuple(applied), role))
+        findings.append(Finding("leak", "wrong", text, tuple(applied), role))
     if left:
         text = (
             f"The actor's loss leaves gradients in {_count(left)} of the {role}, which the actor's "
             f"optimiser does not clear: zero them before the {role}'s own backward pass, or freeze "
             f"the {role} during the actor's"
         )
-        found.append(Finding("left behind", "note", text, tuple(left), role))
-    return found
+        findings.append(Finding("left behind", "note", text, tuple(left), role))
+    return findings
 
 
 def _not_stepped(audited: Audited, total: Gradients) -> list[Finding]:

@@ -56,7 +56,7 @@ def scales(short: Evaluation, long: Evaluation, factor: float) -> list[Scale]:
     Args:
         factor: of the lengths.
     """
-    found = []
+    ratios = []
     for term in short.terms:
         if term not in long.terms:
             continue
@@ -64,21 +64,21 @@ def scales(short: Evaluation, long: Evaluation, factor: float) -> list[Scale]:
             one, other = (_weights(evaluation, term, role) for evaluation in (short, long))
             ratio = _ratio(one, other)
             if ratio is not None:
-                found.append(Scale(term, role, ratio, math.log(ratio) / math.log(factor)))
+                ratios.append(Scale(term, role, ratio, math.log(ratio) / math.log(factor)))
         # What the loss has from parameters alone, as the entropy of a free log σ, it has once.
         sizes = [_parameters_alone(evaluation, term) for evaluation in (short, long)]
         if all(sizes):
             ratio = sizes[1] / sizes[0] / factor
-            found.append(Scale(term, "actor", ratio, math.log(ratio) / math.log(factor)))
-    return found
+            ratios.append(Scale(term, "actor", ratio, math.log(ratio) / math.log(factor)))
+    return ratios
 
 
-def scale_findings(found: Sequence[Scale], lengths: tuple[int, int]) -> list[Finding]:
+def scale_findings(ratios: Sequence[Scale], lengths: tuple[int, int]) -> list[Finding]:
     """Terms that do not scale alike."""
-    rewards = [scale for scale in found if scale.role == "model"]
+    rewards = [scale for scale in ratios if scale.role == "model"]
     if not rewards:
         return []
-    apart = [s for s in found if abs(s.exponent - rewards[0].exponent) > APART]
+    apart = [s for s in ratios if abs(s.exponent - rewards[0].exponent) > APART]
     if not apart:
         return []
     others = "; ".join(dict.fromkeys(scale.words for scale in apart))

@@ -55,16 +55,16 @@ def lost_paths(evaluation: Evaluation) -> list[Lost]:
     if not evaluation.calls.lost or not evaluation.loss.requires_grad:
         return []
     pathwise, scores = _split(evaluation)
-    found: dict[Cut, Lost] = {}
+    first: dict[Cut, Lost] = {}
     for lost in evaluation.calls.lost:
         assert lost.tag.cut is not None
-        earlier = found.get(lost.tag.cut)
+        earlier = first.get(lost.tag.cut)
         if earlier is not None and not _is_state(earlier, evaluation):
             continue
         arrives = _enters(lost, pathwise) or _moves_the_loss(lost, evaluation)
         if arrives and not _enters(lost, scores):
-            found[lost.tag.cut] = lost
-    return list(found.values())
+            first[lost.tag.cut] = lost
+    return list(first.values())
 
 
 def lost_findings(losses: Sequence[Lost], evaluation: Evaluation) -> list[Finding]:
@@ -89,11 +89,11 @@ def dead_roles(evaluation: Evaluation, losses: Sequence[Lost]) -> list[Role]:
     pathwise, scores = _split(evaluation)
     dead = []
     for role in dict.fromkeys(output.role for output, _ in pathwise):
-        own = [(output, weight) for output, weight in pathwise if output.role == role]
+        outputs = [(output, weight) for output, weight in pathwise if output.role == role]
         scored = any(output.role == role for output, _ in scores)
-        if scored or any(moves(g) for g in gradient(_together(own), evaluation.theta)):
+        if scored or any(moves(g) for g in gradient(_together(outputs), evaluation.theta)):
             continue
-        if not any(lost.role is None or _enters(lost, own) for lost in losses):
+        if not any(lost.role is None or _enters(lost, outputs) for lost in losses):
             dead.append(role)
     return dead
 

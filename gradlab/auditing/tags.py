@@ -109,8 +109,8 @@ class Tags(TorchFunctionMode):
         if name not in _CHOICES and name != "embedding":
             return result
         index, values = (args[0], args[1:]) if name == "embedding" else (args[1:], args[:1])
-        known = [tag for x in tensors(index, depth=2) if (tag := self.of(x)) is not None]
-        cuts = [tag.cut for tag in known if tag.cut is not None]
+        indices = [tag for x in tensors(index, depth=2) if (tag := self.of(x)) is not None]
+        cuts = [tag.cut for tag in indices if tag.cut is not None]
         alive = any(self._alive(x) for x in tensors(values, depth=2))
         usable = isinstance(result, Tensor) and result.is_floating_point()
         if not cuts or alive or not usable or not torch.is_grad_enabled():

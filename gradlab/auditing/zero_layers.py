@@ -25,18 +25,18 @@ _DEAD: tuple[Kind, ...] = ("dead actor", "dead path", "dead parameter")
 
 
 def without_zero_layers(
-    found: Sequence[Finding], audited: Audited, length: int | None
+    findings: Sequence[Finding], audited: Audited, length: int | None
 ) -> list[Finding]:
-    """The findings at moved parameters, where tensors of zeros explain those found."""
+    """The findings at moved parameters, where tensors of zeros explain those given."""
     zero = _zero_tensors(audited)
-    if not zero or not any(finding.kind in _DEAD for finding in found):
-        return list(found)
+    if not zero or not any(finding.kind in _DEAD for finding in findings):
+        return list(findings)
     with _moved(list(zero.values())):
         evaluation = evaluated(audited, length)
         total = gradient(evaluation.loss, evaluation.theta)
         again = zero_findings(audited, evaluation, total)
-    if {finding.sentence for finding in again} == {finding.sentence for finding in found}:
-        return list(found)
+    if {finding.sentence for finding in again} == {finding.sentence for finding in findings}:
+        return list(findings)
     text = (
         f"Some gradients are zero only because a layer is: {listed(list(zero), MOST)}; they come "
         f"as soon as it moves"

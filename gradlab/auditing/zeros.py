@@ -27,11 +27,14 @@ def zero_findings(audited: Audited, evaluation: Evaluation, total: Gradients) ->
     losses, theta = lost_paths(evaluation), audited.actor
     if not any(moves(g) for g in total):
         return [_dead_actor(evaluation, losses)]
-    found = [*lost_findings(losses, evaluation), *map(_dead_path, dead_roles(evaluation, losses))]
+    findings = [
+        *lost_findings(losses, evaluation),
+        *map(_dead_path, dead_roles(evaluation, losses)),
+    ]
     # What only a lost path has moved is dead with it.
-    if not any(finding.severity == "wrong" for finding in found):
-        found += _dead_parameters(theta, total, audited.apart)
-    return found + _not_finite(theta, total)
+    if not any(finding.severity == "wrong" for finding in findings):
+        findings += _dead_parameters(theta, total, audited.apart)
+    return findings + _not_finite(theta, total)
 
 
 def _dead_path(role: Role) -> Finding:
@@ -46,7 +49,7 @@ def _dead_path(role: Role) -> Finding:
 def _dead_actor(evaluation: Evaluation, losses: Sequence[Lost]) -> Finding:
     begin = "The actor's gradient is exactly zero"
     cuts = [lost.tag.cut for lost in losses] + [tag.cut for tag in evaluation.tags.values()]
-    cut = next((each for each in cuts if each is not None), None)
+    cut = next((x for x in cuts if x is not None), None)
     if cut is not None:
         text = f"{begin}: its action {cause(cut)}; {remedy(cut)}"
         return Finding("dead actor", "wrong", text, place=cut.place)
@@ -84,20 +87,20 @@ def _dead_parameters(
     pairs = [(name, g) for name, g in zip(theta, total, strict=True) if name in wanted]
     apart = [name for name, g in pairs if g is None]
     zero = [name for name, g in pairs if g is not None and not moves(g)]
-    found = []
+    findings = []
     if apart:
         text = (
             f"{_subject(apart)} of the actor gets no gradient: no path leads from the loss to it; "
             f"freeze what is meant to stay, or use it in the action"
         )
-        found.append(Finding("dead parameter", "wrong", text, tuple(apart)))
+        findings.append(Finding("dead parameter", "wrong", text, tuple(apart)))
     if zero:
         text = (
             f"{_subject(zero)} of the actor gets a gradient of exactly zero: look for a detach, a "
             f"clamp, or a layer behind it that passes nothing"
         )
-        found.append(Finding("dead parameter", "wrong", text, tuple(zero)))
-    return found
+        findings.append(Finding("dead parameter", "wrong", text, tuple(zero)))
+    return findings
 
 
 def _subject(names: Sequence[str]) -> str:

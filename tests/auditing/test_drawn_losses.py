@@ -11,7 +11,7 @@ FAULTS: tuple[Fault, ...] = ("none", "sample", "normal", "round", "detach", "dat
 
 def _mistakes(fault: Fault, seeds: range) -> list[int]:
     """Seeds of which the verdict is wrong."""
-    found = []
+    mistaken = []
     for seed in seeds:
         torch.manual_seed(seed)
         result = audit(**made(draw(seed, fault)))
@@ -19,8 +19,8 @@ def _mistakes(fault: Fault, seeds: range) -> list[int]:
         # Where the planted fault takes all of the gradient, that is the finding.
         allowed = [[]] if fault == "none" else [[KINDS[fault]], ["dead actor"]]
         if wrong not in allowed:
-            found.append(seed)
-    return found
+            mistaken.append(seed)
+    return mistaken
 
 
 @pytest.mark.parametrize("fault", FAULTS)

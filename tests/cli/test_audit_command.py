@@ -60,8 +60,8 @@ def test_lost_path_exits_with_one_and_names_the_line(
     assert cli.main(["audit", f"{mine}:cut", "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert document["passed"] is False
-    wrong = [each for each in document["findings"] if each["severity"] == "wrong"]
-    assert [(each["kind"], each["place"]) for each in wrong] == [("detached", "mine.py, line 9")]
+    wrong = [row for row in document["findings"] if row["severity"] == "wrong"]
+    assert [(row["kind"], row["place"]) for row in wrong] == [("detached", "mine.py, line 9")]
     assert {row["path"] for row in document["table"]} == {"critic", "neither"}
 
 
