@@ -57,8 +57,8 @@ def _reached(
     if applied:
         text = (
             f"The actor's optimiser holds {_count(applied)} of the {role} "
-            f"({listed(applied, MOST)}) that the actor's loss gives a gradient: its step moves the "
-            f"{role} to please the actor; leave them out of that optimiser"
+            f"({listed(applied, MOST)}) that the actor's loss gives a gradient: its step "
+            f"changes the {role} so that the actor's loss falls; leave them out of that optimiser"
         )
         findings.append(Finding("leak", "wrong", text, tuple(applied), role))
     if left:
