@@ -75,6 +75,9 @@ def _of_block(judged: Judged, block: str) -> Iterator[Finding]:
     yield from _dead(judged, block, off)
     yield from _lost(judged, block)
     strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
+    onset = STRATA.index("onset")
+    if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
+        strata.remove(onset)
     if not strata:
         return
     smooth = [k for k, stratum in enumerate(STRATA) if stratum != "onset"]

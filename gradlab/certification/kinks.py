@@ -50,23 +50,23 @@ def _found(
         y = outputs(system, Points(z.reshape(-1, z.shape[-1]), given))
         return y.reshape(*fractions.shape, -1)
 
-    low, high = torch.zeros(len(begin)).to(begin), torch.ones(len(begin)).to(begin)
+    lines = torch.arange(len(begin))
     grid = torch.linspace(0, 1, GRID).to(begin)
     y = values(grid[:, None].expand(-1, len(begin)))
     spread = (y.amax(0) - y.amin(0)).nan_to_num()
     spread = torch.where(spread > 0, spread, torch.inf)
-    for cut in range(CUTS):
-        if cut:
-            grid = torch.linspace(0, 1, 5).to(begin)
-            y = values(low + grid[:, None] * (high - low))
+    low, width = torch.zeros(len(begin)).to(begin), grid[1].expand(len(begin))
+    for _ in range(CUTS):
         bend = ((y[2:] - 2 * y[1:-1] + y[:-2]) / spread).nan_to_num().norm(dim=2)
-        best = bend.argmax(0) + 1
-        width = (high - low) * grid[1]
-        middle = low + best * width
-        low, high = (middle - width).clamp_min(0), (middle + width).clamp_max(1)
-    middle = (low + high) / 2
+        best = bend.argmax(0)  # of the inner points, and the index of the one before
+        low = low + best * width
+        before, at, after = (y[best + k, lines] for k in range(3))
+        width = width / 2
+        quarters = values(torch.stack([low + width, low + 3 * width]))
+        y = torch.stack([before, quarters[0], at, quarters[1], after])
+    middle = low + 2 * width
     narrow, wide = (
-        _slope_change(values, middle, reach * (high - low), spread) for reach in (1.0, 64.0)
+        _slope_change(values, middle, reach * 4 * width, spread) for reach in (1.0, 64.0)
     )
     kinked = (narrow > LASTS * wide) & (narrow > LEAST)
     return begin + middle[:, None] * (end - begin), kinked

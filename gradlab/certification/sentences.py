@@ -7,8 +7,8 @@ from gradlab.certification.smoothed import Smoothed
 
 Counted = tuple[int, int]
 WHERE = {
-    None: "", "free": " in free motion", "contact": " in contact", "onset": " at an onset",
-    "limit": " on a limit", "saturation": " in saturation",
+    None: "", "free": " where the step is smooth", "contact": " in contact",
+    "onset": " at an onset", "limit": " on a limit", "saturation": " in saturation",
 }  # fmt: skip
 
 

@@ -32,6 +32,10 @@ Figures of a comparison of Jacobians take its own long table (`gradlab.runs.jaco
     jacobian_entries, jacobian_time, jacobian_distance      where the model is wrong
     product_growth, lyapunov, chain_error, model_error      how far one may chain
 
+Figure of a certificate, from `Certification.table()`:
+
+    certified_errors      by block and stratum
+
 Figures of a test of remedies take its own long tables (`gradlab.runs.remedies.run`):
 
     remedy_effects, remedy_horizons, remedy_jacobians      with a remedy over without
@@ -64,6 +68,7 @@ Figures of a probe take a row per seed, step, quantity and place
 
 from gradlab.figures.attribution import entries, error_steps, ledger, variance_sources
 from gradlab.figures.bounds import bounds
+from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
 from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
@@ -119,6 +124,7 @@ __all__ = [
     "action_shares",
     "bias_variance",
     "bounds",
+    "certified_errors",
     "chain_error",
     "choice_horizon",
     "choice_weights",

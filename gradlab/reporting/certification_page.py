@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
+from gradlab import figures
 from gradlab.reporting.numbers import folded
 from gradlab.reporting.output import named, write
 from gradlab.reporting.page import Page, Section, method
+from gradlab.reporting.panels import panel
 from gradlab.verdicts.screen import Fact, Light, Screen
-from gradlab.verdicts.sentence import Sentence
 
 HEADINGS = {
     "source": "derivatives by",
@@ -24,6 +27,8 @@ HEADINGS = {
     "largest": "largest",
     "flagged": "share wrong",
 }
+SYMBOLS = {"A": "∂s′/∂s", "B": "∂s′/∂a", "r_s": "∂r/∂s", "r_a": "∂r/∂a"}
+NUMBERS = "Numbers"
 QUESTION = "Are these derivatives those of the simulator's own step?"
 
 
@@ -55,15 +60,26 @@ def save(certificate: Certificate, path: Path) -> Path:
 
 def page(certificate: Certificate) -> Page:
     """What the page of a certificate shows."""
-    table = folded("Relative errors by block and stratum", certificate.table(), HEADINGS)
+    table, facts = certificate.table(), certificate.facts
     findings = certificate.sentences[1:]
+    caption = "Left of the line: sound. At an onset only what could be judged is drawn."
+    draw = partial(figures.certified_errors, table, fail_above=certificate.fail_above)
+    drawn = (panel("errors", NUMBERS, caption, draw),)
+    shown = table.assign(block=table["block"].map(SYMBOLS))
     sections = (
-        Section("Findings", lines=findings, note=_counted(len(findings)), opened=bool(findings)),
-        Section("Numbers", body=table),
-        method(None, {"Settings": dict(certificate.facts)}),
+        Section("Findings", lines=findings, note=str(len(findings)), opened=bool(findings)),
+        Section(NUMBERS, body=folded("Relative errors by block and stratum", shown, HEADINGS)),
+        method(None, {"Settings and counts": dict(facts)}),
     )
-    facts = {"system": certificate.system, "states": certificate.facts["states"]}
-    return Page(certificate.system, QUESTION, facts, screen(certificate), (), sections, apart=False)
+    line = {"system": certificate.system, "states": facts["states"], "chained": _chained(facts)}
+    return Page(certificate.system, QUESTION, line, screen(certificate), drawn, sections,
+                apart=False)  # fmt: skip
+
+
+def _chained(facts: Mapping[str, Any]) -> str | None:
+    """How far the sign of the chained gradient is right."""
+    steps = facts.get("sign horizon")
+    return None if steps is None else f"sign right up to {steps} of {facts['horizon']} steps"
 
 
 def screen(certificate: Certificate) -> Screen:
@@ -73,14 +89,9 @@ def screen(certificate: Certificate) -> Screen:
     how = "‖J − D‖ / ‖D‖ of a block, J the simulator's, D certified differences of its step"
     numbers = (
         Fact("states examined", str(certificate.facts["states"]), "Drawn or given"),
-        Fact("95% of errors are below", f"{largest:.1g}", how),
+        Fact("95% of the errors of the worst block are below", f"{largest:.1g}", how),
         Fact("tolerated", f"{certificate.fail_above:g}", "fail_above"),
     )
     light: Light = "act" if certificate.passed else "none"
     sure = "sound" if certificate.passed else "not sound"
-    rest = tuple(Sentence("finding", True, text) for text in certificate.sentences[1:])
-    return Screen(certificate.sentences[0], light, sure, numbers, None, rest)
-
-
-def _counted(count: int) -> str:
-    return "none" if not count else f"{count}"
+    return Screen(certificate.sentences[0], light, sure, numbers, "errors")
