@@ -13,8 +13,11 @@
     python -m analyses.beside_sb3 judge    from the runs to the verdict
 
 Five seeds on either side, with nothing shared between the sides but the settings (`options`;
-`beside_sb3_settings` reads them back); 500 steps of the untrained policy, then 6,000 updates, one
-after each step of one environment. Both are judged on the same 50 starts, without exploration.
+`beside_sb3_settings` reads them back); 500 steps of the untrained policy, then 4,000 updates of
+SAC and 6,000 of TD3, one after each step of one environment (of SAC 6,000 as well at first; cut for
+time while the first run of the other side was under way, the side here had learned by 2,750). Both
+are judged on the same 50 starts, without exploration.
+
 Networks are of 64 units, batches of 128, for time; γ, the factor on rewards, learning rates and the
 exploration of `td3` were chosen by pilots here, on other seeds, for learning within the run.
 Actions are in units of the largest torque and observations as Gymnasium has them, since that is
@@ -24,7 +27,7 @@ what Stable-Baselines3's networks are given.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,7 +60,8 @@ Name = Literal["sac", "td3"]
 NAMES: tuple[Name, ...] = ("sac", "td3")
 HERE, THERE, CONTROL = "gradlab", "Stable-Baselines3", "gradlab, rates 3e-4"
 SEEDS = 5
-UPDATES, WARMUP = 6000, 500
+UPDATES: Mapping[Name, int] = {"sac": 4000, "td3": 6000}
+WARMUP = 500
 EVERY = 250  # updates between evaluations
 RATE, SLOW = 2e-3, 3e-4
 DISCOUNT = 0.95
@@ -91,12 +95,11 @@ def row(name: Name, rate: float = RATE) -> Algorithm:
     return with_temperature(chosen, Automatic(rate=rate)) if name == "sac" else chosen
 
 
-def settings(seeds: int = SEEDS, updates: int = UPDATES, first_seed: int = 0) -> Settings:
-    every = min(EVERY, updates)
+def settings(name: Name, seeds: int = SEEDS, first_seed: int = 0) -> Settings:
     return Settings(
-        seeds=seeds, first_seed=first_seed, iterations=updates, agents=1, interval=1, warmup=WARMUP,
-        episode=200, evaluate_every=every, evaluation_starts=50, checkpoint_every=every, keep=(),
-        gradient_every=0, reward_scale=REWARDS,
+        seeds=seeds, first_seed=first_seed, iterations=UPDATES[name], agents=1, interval=1,
+        warmup=WARMUP, episode=200, evaluate_every=EVERY, evaluation_starts=50,
+        checkpoint_every=EVERY, keep=(), gradient_every=0, reward_scale=REWARDS,
     )  # fmt: skip
 
 
@@ -107,8 +110,9 @@ def options(name: Name) -> dict[str, Any]:
     here = row(name)
     common: dict[str, Any] = {
         "learning_rate": here.value_rate[0], "batch_size": here.batch, "tau": here.tau,
-        "gamma": DISCOUNT, "buffer_size": UPDATES + WARMUP, "train_freq": 1, "gradient_steps": 1,
-        "learning_starts": 0, "policy_kwargs": {"net_arch": list(here.hidden)}, "device": "cpu",
+        "gamma": DISCOUNT, "buffer_size": UPDATES[name] + WARMUP, "train_freq": 1,
+        "gradient_steps": 1, "learning_starts": 0,
+        "policy_kwargs": {"net_arch": list(here.hidden)}, "device": "cpu",
     }  # fmt: skip
     if name == "sac":
         return common | {"ent_coef": "auto"}
@@ -131,7 +135,7 @@ def learner(name: Name, seed: int) -> Any:
     )
 
 
-def theirs(name: Name, seed: int, updates: int = UPDATES, warmup: int = WARMUP) -> pd.DataFrame:
+def theirs(name: Name, seed: int, updates: int, warmup: int = WARMUP) -> pd.DataFrame:
     """Train it; one row per evaluation."""
     model = learner(name, seed)
     # Its own warm-up acts uniformly at random, ours by the untrained policy.
@@ -154,7 +158,7 @@ def evaluated(model: Any) -> float:
         action, _ = model.predict(state[0].numpy(), deterministic=True)
         return torch.from_numpy(action)[None] / TORQUE_LIMIT
 
-    kept = settings()
+    kept = settings("td3")
     episodes = evaluate(
         task(), act, 1, kept.evaluation_starts, kept.episode, kept.at_end, lambda x: x.float()
     )
@@ -165,6 +169,8 @@ def ours(name: Name, side: str, folder: Path, chosen: Settings) -> Path:
     """Train a row of the table, all seeds side by side; goes on where it stopped."""
     path = folder / f"{name}{'' if side == HERE else '-slow'}.h5"
     resume = path.with_name(path.stem + ".resume.safetensors").exists()
+    if path.exists() and load(path).iteration[-1] >= chosen.iterations:
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with bars() as progress:
         return train(
@@ -175,7 +181,8 @@ def ours(name: Name, side: str, folder: Path, chosen: Settings) -> Path:
 
 def curves(folder: Path) -> pd.DataFrame:
     """One row per algorithm, side, seed and evaluation, of the runs that are there."""
-    return pd.concat(_curves(folder), ignore_index=True)
+    rows = pd.concat(_curves(folder), ignore_index=True)
+    return rows[rows["update"] <= rows["algorithm"].map(UPDATES)].reset_index(drop=True)
 
 
 def _curves(folder: Path) -> Iterator[pd.DataFrame]:
@@ -205,28 +212,29 @@ class Train:
 
     Args:
         first: number of the first seed: other ones are for pilots.
-        seeds, updates: per side.
+        seeds: on either side.
     """
 
     first: int = 0
     seeds: int = SEEDS
-    updates: int = UPDATES
     folder: Path = RUNS
 
     def run(self) -> None:
         torch.set_num_threads(1)
-        chosen = settings(self.seeds, self.updates, self.first)
         for name in NAMES:
-            ours(name, HERE, self.folder, chosen)
+            self._ours(name, HERE)
             for seed in range(self.first, self.first + self.seeds):
                 self._theirs(name, seed)
         for name in NAMES:
-            ours(name, CONTROL, self.folder, chosen)
+            self._ours(name, CONTROL)
+
+    def _ours(self, name: Name, side: str) -> None:
+        ours(name, side, self.folder, settings(name, self.seeds, self.first))
 
     def _theirs(self, name: Name, seed: int) -> None:
         path = self.folder / f"sb3-{name}-{seed}.csv"
         if not path.exists():
-            frame = theirs(name, seed, self.updates)
+            frame = theirs(name, seed, UPDATES[name])
             frame.to_csv(path, index=False, float_format="%.6g")
             print(path.stem, frame["return"].round().tolist()[-4:], flush=True)
 

@@ -38,7 +38,7 @@ BY_HAND = (
 def read(name: Name) -> Iterator[Setting]:
     """Settings that are numbers, there and here."""
     model: Any = beside_sb3.learner(name, 0)
-    row, task, settings = beside_sb3.row(name), beside_sb3.task(), beside_sb3.settings()
+    row, task, settings = beside_sb3.row(name), beside_sb3.task(), beside_sb3.settings(name)
     environment = model.get_env().envs[0]
     yield "episode", environment.spec.max_episode_steps, settings.episode
     yield "largest torque, N m", float(model.action_space.high[0]), TORQUE_LIMIT

@@ -46,7 +46,7 @@ def test_its_untrained_policy_earns_the_same_from_the_same_starts_in_gymnasium()
     pytest.importorskip("stable_baselines3")
     model = beside_sb3.learner("td3", 0)
     environment = gymnasium.make("Pendulum-v1")
-    task, kept = beside_sb3.task(), beside_sb3.settings()
+    task, kept = beside_sb3.task(), beside_sb3.settings("td3")
     earned = []
     starts = task.starts(kept.evaluation_starts, stream(0, "evaluation starts"))
     for cos, sin, spin in starts.tolist():
