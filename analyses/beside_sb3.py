@@ -59,6 +59,7 @@ RUNS = Path("runs/beside-sb3")
 Name = Literal["sac", "td3"]
 NAMES: tuple[Name, ...] = ("sac", "td3")
 HERE, THERE, CONTROL = "gradlab", "Stable-Baselines3", "gradlab, rates 3e-4"
+STEMS = {HERE: "here", THERE: "sb3", CONTROL: "slow"}
 SEEDS = 5
 UPDATES: Mapping[Name, int] = {"sac": 4000, "td3": 6000}
 WARMUP = 500
@@ -167,7 +168,7 @@ def evaluated(model: Any) -> float:
 
 def ours(name: Name, side: str, folder: Path, chosen: Settings) -> Path:
     """Train a row of the table, all seeds side by side; goes on where it stopped."""
-    path = folder / f"{name}{'' if side == HERE else '-slow'}.h5"
+    path = folder / f"{STEMS[side]}-{name}-{chosen.first_seed}.h5"
     resume = path.with_name(path.stem + ".resume.safetensors").exists()
     if path.exists() and load(path).iteration[-1] >= chosen.iterations:
         return path
@@ -187,16 +188,13 @@ def curves(folder: Path) -> pd.DataFrame:
 
 def _curves(folder: Path) -> Iterator[pd.DataFrame]:
     for name in NAMES:
-        for side, path in ((HERE, folder / f"{name}.h5"), (CONTROL, folder / f"{name}-slow.h5")):
-            if not path.exists():
-                continue
-            run = load(path)
-            for k, seed in enumerate(run.seeds):
-                yield _labelled(
-                    pd.DataFrame({"update": run.iteration, "return": run.returns[:, k]}),
-                    name, side, int(seed),
-                )  # fmt: skip
-        for path in sorted(folder.glob(f"sb3-{name}-*.csv")):
+        for side in (HERE, CONTROL):
+            for path in sorted(folder.glob(f"{STEMS[side]}-{name}-*.h5")):
+                run = load(path)
+                for k, seed in enumerate(run.seeds):
+                    rows = {"update": run.iteration, "return": run.returns[:, k]}
+                    yield _labelled(pd.DataFrame(rows), name, side, int(seed))
+        for path in sorted(folder.glob(f"{STEMS[THERE]}-{name}-*.csv")):
             yield _labelled(pd.read_csv(path), name, THERE, int(path.stem.split("-")[-1]))
 
 
@@ -211,28 +209,31 @@ class Train:
     """Train every side of both algorithms; what is finished is kept.
 
     Args:
-        first: number of the first seed: other ones are for pilots.
-        seeds: on either side.
+        names: which of them.
+        first, seeds: number of the first seed, and how many on either side.
+        control: train the control, too.
     """
 
+    names: tuple[Name, ...] = NAMES
     first: int = 0
     seeds: int = SEEDS
+    control: bool = True
     folder: Path = RUNS
 
     def run(self) -> None:
         torch.set_num_threads(1)
-        for name in NAMES:
+        for name in self.names:
             self._ours(name, HERE)
             for seed in range(self.first, self.first + self.seeds):
                 self._theirs(name, seed)
-        for name in NAMES:
+        for name in self.names if self.control else ():
             self._ours(name, CONTROL)
 
     def _ours(self, name: Name, side: str) -> None:
         ours(name, side, self.folder, settings(name, self.seeds, self.first))
 
     def _theirs(self, name: Name, seed: int) -> None:
-        path = self.folder / f"sb3-{name}-{seed}.csv"
+        path = self.folder / f"{STEMS[THERE]}-{name}-{seed}.csv"
         if not path.exists():
             frame = theirs(name, seed, UPDATES[name])
             frame.to_csv(path, index=False, float_format="%.6g")

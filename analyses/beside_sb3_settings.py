@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
+from torch.optim import Adam
 
 from analyses import beside_sb3
 from analyses.beside_sb3 import NAMES, Name
 from gradlab.systems.pendulum import TORQUE_LIMIT
 from gradlab.training.algorithm import Algorithm
+from gradlab.training.learner import Learner
 from gradlab.training.parts.targets import OneStep
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.settings import Settings
@@ -48,17 +50,27 @@ def read(name: Name) -> Iterator[Setting]:
     yield "policy's hidden layers", _hidden(model.actor), row.hidden
     yield "activation", _activation(model.actor), row.activation
     yield "critics", model.critic.n_critics, row.critics
-    for part, rates in (("policy", row.policy_rate), ("critic", row.value_rate)):
-        network = model.actor if part == "policy" else model.critic
-        group = network.optimizer.param_groups[0]
-        yield f"rate of the {part}", group["lr"], rates[0] if rates[0] == rates[1] else rates
-        yield f"Adam's β, ε of the {part}", (*group["betas"], group["eps"]), (0.9, 0.999, 1e-8)
+    trained = Learner(row, task, settings)
+    yield from _of_adam("policy", model.actor.optimizer, trained.trained_policy.adam)
+    assert trained.trained_critic is not None
+    yield from _of_adam("critic", model.critic.optimizer, trained.trained_critic.adam)
+    yield "a rate is the same to the end", True, _constant(row)
     yield "batch", model.batch_size, row.batch
     yield "replay holds all steps", model.buffer_size >= _steps(settings), _fits(row, settings)
     yield "τ", model.tau, row.tau
     yield "γ", model.gamma, task.discount
     yield "factor on rewards", environment.get_wrapper_attr("func")(1.0), settings.reward_scale
     yield from _of_sac(model, row) if name == "sac" else _of_td3(model, row)
+
+
+def _of_adam(part: str, there: Adam, here: Adam) -> Iterator[Setting]:
+    one, other = there.param_groups[0], here.param_groups[0]
+    for name in ("lr", "betas", "eps"):
+        yield f"Adam's {name}, {part}", one[name], other[name]
+
+
+def _constant(row: Algorithm) -> bool:
+    return all(first == last for first, last in (row.policy_rate, row.value_rate))
 
 
 def _of_sac(model: Any, row: Algorithm) -> Iterator[Setting]:

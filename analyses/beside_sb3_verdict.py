@@ -19,7 +19,7 @@ from scipy import stats
 
 from analyses.beside_sb3 import CONTROL, HERE, NAMES, SLOW, THERE
 from analyses.beside_sb3_settings import listed
-from analyses.criteria import outcome, within
+from analyses.criteria import Part, deciding, outcome, within
 from analyses.verdicts import Verdict, put, save
 
 Floats = NDArray[np.float64]
@@ -51,9 +51,20 @@ class Difference:
 
     @property
     def word(self) -> str:
+        return WORDS[outcome(self._parts)]
+
+    @property
+    def more(self) -> int | None:
+        """Further seeds on either side that would decide; None where it is, or none would."""
+        if self.word != WORDS["undecided"]:
+            return None
+        undecided = [part for part in self._parts if part.state == "undecided"]
+        return deciding(undecided, min(self.seeds))[1]  # type: ignore[index]
+
+    @property
+    def _parts(self) -> list[Part]:
         margin = MARGINS[self.quantity]
-        ends = self.value, self.low, self.high
-        return WORDS[outcome(within(self.quantity, ends, -margin, margin))]
+        return list(within(self.quantity, (self.value, self.low, self.high), -margin, margin))
 
 
 def numbers(curves: pd.DataFrame) -> pd.DataFrame:
@@ -120,9 +131,11 @@ def _blind(controls: Sequence[Difference]) -> bool:
 
 
 def _worded(gap: Difference) -> str:
+    more = gap.more
     return (
         f"{gap.algorithm}, {gap.quantity}: {gap.here:.0f} against {gap.there:.0f}, difference "
         f"{gap.value:+.0f} [{gap.low:.0f}, {gap.high:.0f}], {gap.word}"
+        + (f" ({more} more seeds a side would decide)" if more else "")
     )
 
 
