@@ -142,8 +142,11 @@ def _lost(loss: Loss, about: Subject) -> Finding:
 
 
 def _size(z: Tensor) -> Tensor:
-    """Root mean square of every coordinate; 1 where it is 0 in every state."""
-    size = z.square().mean(0).sqrt()
+    """Interquartile range of every coordinate over that of a unit normal, which neither a far
+    origin nor a few rollouts that left make large; where it is 0 the root mean square, or 1."""
+    low, high = z.quantile(z.new_tensor([0.25, 0.75]), dim=0)
+    rms = z.square().mean(0).sqrt()
+    size = torch.where(high > low, (high - low) / 1.35, rms)
     return torch.where(size > 0, size, torch.ones_like(size))
 
 

@@ -102,11 +102,18 @@ def _retried(
 
 def _replace(best: Reference, again: Reference, rows: Tensor, columns: Tensor) -> None:
     """Entries of some points' columns [n, in], in place: those whose error is smaller, and all of
-    a column that had a kink."""
+    a column that had a kink.
+
+    A wide step may alias an oscillation, so that it agrees with its quarter by chance: its error is
+    at least what lies between its value and the interval known before.
+    """
     before = best.at(rows)
-    mask = columns[:, None, :] & (before.kink[:, None, :] | (again.error < before.error))
-    for name in ("D", "error"):
-        getattr(best, name)[rows] = torch.where(mask, getattr(again, name), getattr(before, name))
+    kink = before.kink[:, None, :]
+    apart = ((again.D - before.D).abs() - before.error).nan_to_num(nan=0.0).clamp_min(0)
+    error = torch.where(kink, again.error, torch.maximum(again.error, apart))
+    mask = columns[:, None, :] & (kink | (error < before.error))
+    best.D[rows] = torch.where(mask, again.D, before.D)
+    best.error[rows] = torch.where(mask, error, before.error)
     best.kink[rows] = torch.where(columns, again.kink, before.kink)
     best.one_sided[:, rows] = torch.where(mask, again.one_sided, before.one_sided)
 

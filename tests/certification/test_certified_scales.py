@@ -1,0 +1,69 @@
+"""Faults are found far from the origin, and beside states that are a million times larger."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import gradlab
+from gradlab.certification.comparison import SAFETY
+from gradlab.certification.evaluation import Points
+from gradlab.certification.reference import SIZE, reference
+from gradlab.systems import from_function
+from gradlab.tasks import Task
+from tests.certification.faults.fault import with_derivative_of
+from tests.certification.sound_systems import elsewhere
+
+FAR = dict(elsewhere())["far"]
+
+
+def broken(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """∂s0′/∂s0 lacks a hundredth."""
+    out = FAR.simulator.step(s, a)
+    first = with_derivative_of(out.state[:, 0], 0.99 * (out.state[:, 0] - s[:, 1]) + s[:, 1])
+    return torch.stack([first, out.state[:, 1]], 1), out.reward
+
+
+def wrong_blocks(task: Task) -> set[str | None]:
+    findings = gradlab.certify(task, samples=128).findings
+    return {finding.block for finding in findings if finding.severity == "wrong"}
+
+
+def test_fault_is_found_a_thousand_kilometres_from_the_origin() -> None:
+    assert wrong_blocks(FAR) == set()
+    assert wrong_blocks(replace(FAR, simulator=from_function(broken, 2, 1))) == {"A"}
+
+
+def test_fault_is_found_beside_states_that_left() -> None:
+    """One start in twenty is a million times larger than the others."""
+
+    def starts(n: int, generator: torch.Generator) -> Tensor:
+        near = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return near * torch.where(torch.arange(n) % 20 == 0, 1e6, 1.0)[:, None]
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        pull = torch.sin(3 * s)
+        return 0.5 * s + with_derivative_of(pull, 0.99 * pull) + a, -s.square().sum(1)
+
+    task = Task("heavy tails", from_function(step, 2, 1), None, starts, 0.98, 4)
+    assert wrong_blocks(task) == {"A"}
+
+
+def test_wide_step_that_aliases_is_not_the_best() -> None:
+    """sin in single precision: ten times the usual step, and its quarter, are whole periods."""
+    epsilon = torch.finfo(torch.float32).eps
+    usual = 2 * math.pi / 2.5
+    size = torch.full((2,), usual / (SIZE * epsilon ** (1 / 3)), dtype=torch.float64)
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after = torch.sin(s.float() + a.float()).to(s.dtype)
+        return after, after[:, 0]
+
+    z = torch.linspace(-3, 3, 64, dtype=torch.float64)[:, None] * torch.ones(2)
+    z = z.float().double()
+    differences = reference(from_function(step, 1, 1), Points(z, None), size, 1e-3, epsilon)
+    gap = (differences.D - z.sum(1).cos()[:, None, None]).abs()
+    assert (gap <= SAFETY * differences.error).all()
