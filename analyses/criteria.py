@@ -398,6 +398,10 @@ def time_h(frozen: Frozen) -> Iterator[Part]:
         yield ratio(numbers, f"{kind}_ratio", "above", 5.0, label=label, joint="_")
 
 
+def maac_time(frozen: Frozen) -> Iterator[Part]:
+    yield ratio(frozen.numbers, "maac over mbpo, training", "above", 1.0)
+
+
 def lemma_a1(frozen: Frozen) -> Iterator[Part]:
     numbers = frozen.numbers
     for name in ("violations", "violations_total_variation"):
@@ -477,6 +481,7 @@ PARTS: Mapping[str, Callable[[Frozen], Iterator[Part]]] = {
     "LEMMA-A1": lemma_a1,
     "MONOTONE": monotone,
     "K-SAMPLES": k_samples,
+    "MAAC-TIME": maac_time,
 }
 # The claim's premise does not occur in what was run, so that its numbers do not test it.
 PREMISES = {
