@@ -18,7 +18,7 @@ from gradlab.errors import InputError
 
 Kind = Literal[
     "wrong", "dead", "not finite", "single precision", "rows mix", "stale", "random",
-    "arguments changed", "rough", "not judged", "sign", "smoothed",
+    "arguments changed", "rough", "not judged", "sign",
 ]  # fmt: skip
 Severity = Literal["wrong", "rough", "note"]
 COLUMNS = (
@@ -89,6 +89,12 @@ class Certification:
             return (
                 f"The derivatives of {self.system} are not those of its step: "
                 f"{', '.join(blocks)} {'is' if len(blocks) == 1 else 'are'} wrong."
+            )
+        vague = [SYMBOLS[str(each.block)] for each in self.findings if each.kind == "not judged"]
+        if vague:
+            return (
+                f"No derivative of {self.system} was found to be wrong, but not all could be "
+                f"judged: {', '.join(dict.fromkeys(vague))}."
             )
         largest = max((row["p95"] for row in self.rows if math.isfinite(row["p95"])), default=0.0)
         return (

@@ -20,6 +20,7 @@ SAFETY = 5.0  # errors of D, that a difference is allowed
 SHARE = 0.01  # of the judged states
 NEGLIGIBLE = 1e-7  # of the largest entry of a row in units of its inputs' spreads
 NOTHING = 1e-10  # spreads of the output by one of the input, which is no effect
+ROUNDED = 300.0  # times ε^{2/3}, spreads of the output by one of the input: rounding over h
 SMALL = 1e-3  # of a block's root mean square, below which an error is relative to that
 
 
@@ -53,11 +54,15 @@ class Comparison:
     lost: Tensor
 
 
-def compared(J: Tensor, found: Reference, units: Units, tolerance: float) -> Comparison:
-    """Every entry judged.
+def compared(
+    J: Tensor, found: Reference, units: Units, tolerance: float, epsilon: float
+) -> Comparison:
+    """Every entry judged. One that agrees within an error of D that is nothing in units of spread
+    is sound, however small it is itself.
 
     Args:
         tolerance: relative error that counts as wrong.
+        epsilon: precision of the step's values.
     """
     D, error = found.D, SAFETY * found.error
     finite = torch.isfinite(J)
@@ -65,7 +70,9 @@ def compared(J: Tensor, found: Reference, units: Units, tolerance: float) -> Com
     lost = ~finite & torch.isfinite(found.y)[:, :, None]
     size = torch.maximum(D.abs().nan_to_num(), _usual(D, certain, units))
     gap = (J - D).abs()
-    judged = certain & finite & (error <= torch.maximum(tolerance * size, 0.5 * gap))
+    decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
+    agrees = (gap <= error) & (units.scaled(error) <= ROUNDED * epsilon ** (2 / 3))
+    judged = certain & finite & (decided | agrees)
     return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost)
 
 

@@ -78,7 +78,7 @@ def examined(
     ways = sources(system)
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
-        comparison = compared(derivative(system, points), found, units, tolerance)
+        comparison = compared(derivative(system, points), found, units, tolerance, epsilon)
         near = Nearby(system, points, derivative, size, units, tolerance, epsilon)
         judged = judgement.Judged(name, comparison, label, taken.step, about.names, units, near)
         rows += judgement.numbers(judged)

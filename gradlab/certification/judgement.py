@@ -16,6 +16,7 @@ from gradlab.certification.certification import Finding
 from gradlab.certification.comparison import SHARE, Comparison, Units, relative_errors
 from gradlab.certification.strata import STRATA
 
+JUDGED = 0.5  # of the states: a smaller share decides little
 Persistent = Callable[[Tensor, slice, slice], Tensor]
 
 
@@ -74,6 +75,7 @@ def _of_block(judged: Judged, block: str) -> Iterator[Finding]:
     off = judged.comparison.off[:, rows, columns].clone()
     yield from _dead(judged, block, off)
     yield from _lost(judged, block)
+    yield from _vague(judged, block)
     strata = [k for k in range(len(STRATA)) if _wrong(judged, block, off, judged.label == k)]
     onset = STRATA.index("onset")
     if len(strata) > 1 and onset in strata:  # the same fault, where it is hardest to see
@@ -170,6 +172,16 @@ def _dead_line(
         "dead", block, where, name if axis == 2 else None, name if axis == 1 else None, 1.0, None,
         "wrong", text, judged.source,
     )  # fmt: skip
+
+
+def _vague(judged: Judged, block: str) -> Iterator[Finding]:
+    """A block that differences decide in few states."""
+    every = torch.ones_like(judged.label, dtype=torch.bool)
+    share = _judged_states(judged, block, every) / len(judged.label)
+    if share < JUDGED:
+        text = sentences.not_judged(block, share)
+        yield Finding("not judged", block, None, None, None, 1 - share, None, "rough", text,
+                      judged.source)  # fmt: skip
 
 
 def _lost(judged: Judged, block: str) -> Iterator[Finding]:

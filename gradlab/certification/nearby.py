@@ -49,6 +49,7 @@ class Nearby:
                 reference(self.system, moved, scale * self.size, self.tolerance, self.epsilon),
                 self.units,
                 self.tolerance,
+                self.epsilon,
             )
             for scale in (1.0, FINE)
         )

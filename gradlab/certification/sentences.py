@@ -54,6 +54,14 @@ def not_finite(block: str, row: str, column: str, stratum: str, states: Counted,
     )
 
 
+def not_judged(block: str, share: float) -> str:
+    """A block that differences decide in few states."""
+    return (
+        f"{SYMBOLS[block]} could be judged in {percent(share)} of the states only: elsewhere the "
+        f"step is too rough or too noisy for differences."
+    )
+
+
 def lost(rollouts: Counted, step: int, output: str) -> str:
     """A step that returns numbers that are not finite."""
     return (

@@ -134,12 +134,26 @@ def test_the_same_states_give_the_same_certificate() -> None:
     assert one == other
 
 
+def test_a_step_that_no_difference_can_judge_is_no_sound_one_in_words() -> None:
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        jagged = torch.sin(1e11 * s).sign()
+        return s + jagged.sum(1, keepdim=True).detach() + 0 * a, s[:, 0]
+
+    certificate = certified(step)
+
+    assert certificate.passed
+    vague = {each.block for each in certificate.findings if each.kind == "not judged"}
+    assert "A" in vague and not {"r_s", "r_a"} & vague
+    assert "not all could be judged" in certificate.headline
+
+
 def test_it_is_saved_as_json_and_as_a_page(tmp_path) -> None:  # type: ignore[no-untyped-def]
     certificate = certified(swing)
 
     document = json.loads(certificate.save(tmp_path / "c.json").read_text())
     page = certificate.save(tmp_path / "c.html").read_text()
 
+    assert page == certified(swing).save(tmp_path / "again.html").read_text()
     assert document["passed"] and document["sentences"] == list(certificate.sentences)
     assert certificate.headline.split(":")[0] in page
     with pytest.raises(InputError, match=r"\.json or \.html"):
