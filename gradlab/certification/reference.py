@@ -33,24 +33,17 @@ BATCH = 2**22  # numbers held at once
 
 @dataclass(frozen=True)
 class Reference:
-    """D and its error [N, out, in]; bool [N, in]: `kink` in the column's stencil at every step.
-
-    Attributes:
-        y: f(z), [N, out].
-        one_sided: the two one-sided differences at the smaller step, [2, N, out, in].
-    """
+    """f(z) [N, out], D and its error [N, out, in]; bool [N, in]: `kink` in the column's stencil at
+    every step."""
 
     y: Tensor
     D: Tensor
     error: Tensor
     kink: Tensor
-    one_sided: Tensor
 
     def at(self, rows: Tensor) -> Reference:
         """Some of the points."""
-        return Reference(
-            self.y[rows], self.D[rows], self.error[rows], self.kink[rows], self.one_sided[:, rows]
-        )
+        return Reference(self.y[rows], self.D[rows], self.error[rows], self.kink[rows])
 
 
 def reference(
@@ -72,7 +65,7 @@ def reference(
     y, D, error, kink = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("y", "D", "error", "kink")
     )
-    return Reference(y, D, error, kink, torch.cat([part.one_sided for part in parts], 1))
+    return Reference(y, D, error, kink)
 
 
 def precision_of(y: Tensor) -> float:
@@ -115,7 +108,6 @@ def _replace(best: Reference, again: Reference, rows: Tensor, columns: Tensor) -
     best.D[rows] = torch.where(mask, again.D, before.D)
     best.error[rows] = torch.where(mask, error, before.error)
     best.kink[rows] = torch.where(columns, again.kink, before.kink)
-    best.one_sided[:, rows] = torch.where(mask, again.one_sided, before.one_sided)
 
 
 def _uncertain(found: Reference, tolerance: float) -> Tensor:
@@ -129,7 +121,7 @@ def _uncertain(found: Reference, tolerance: float) -> Tensor:
 def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: float) -> Reference:
     """At the steps h and h/4 [in] of every point."""
     wide, narrow = (_central(system, points, y, step, epsilon) for step in (h, h / RATIO))
-    (D1, bend1, _, _), (D, bend, one_sided, stepped) = wide, narrow
+    (D1, bend1, _), (D, bend, stepped) = wide, narrow
     apart = (D1 - D).abs()
     noise = (apart * stepped[:, None, :]).nan_to_num().amax(2, keepdim=True) * SHARED
     rounding = ROUNDING * epsilon * y.abs()[:, :, None]
@@ -138,13 +130,13 @@ def _differences(system: System, points: Points, y: Tensor, h: Tensor, epsilon: 
     error = torch.where(finite, error, torch.inf)
     significant = bend > 1e-3 * D.abs() + 4 * rounding / stepped[:, None, :]
     kink = (significant & (bend > bend1 / 2)).any(1)
-    return Reference(y, D, error, kink, one_sided)
+    return Reference(y, D, error, kink)
 
 
 def _central(
     system: System, points: Points, y: Tensor, h: Tensor, epsilon: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """D, |bend| [N, out, in], both one-sided differences, and the steps really taken [N, in]."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """D, |bend| [N, out, in], and the steps really taken [N, in]."""
     z, width = points.z, points.z.shape[1]
     moves = torch.diag(h)
     ends = torch.stack([z[None] + moves[:, None], z[None] - moves[:, None]])  # [2, in, N, in]
@@ -157,4 +149,4 @@ def _central(
     ahead, behind = (f[0] - y[:, :, None]) / up, (y[:, :, None] - f[1]) / down
     stepped = (at[0] - at[1]) / 2
     D = (f[0] - f[1]) / (2 * stepped[:, None, :])
-    return D, (ahead - behind).abs(), torch.stack([ahead, behind]), stepped
+    return D, (ahead - behind).abs(), stepped
