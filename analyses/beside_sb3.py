@@ -10,13 +10,15 @@
                 numbers, at least, must not be judged the same, else the test sees nothing
 
     python -m analyses.beside_sb3 train    all runs; finished ones are kept
+    python -m analyses.beside_sb3 train --names td3 --first 5 --no-control
     python -m analyses.beside_sb3 judge    from the runs to the verdict
 
-Five seeds on either side, with nothing shared between the sides but the settings (`options`;
-`beside_sb3_settings` reads them back); 500 steps of the untrained policy, then 4,000 updates of
-SAC and 6,000 of TD3, one after each step of one environment (of SAC 6,000 as well at first; cut for
-time while the first run of the other side was under way, the side here had learned by 2,750). Both
-are judged on the same 50 starts, without exploration.
+Five seeds on either side (of TD3 five more, once five had left it undecided), with nothing shared
+between the sides but the settings (`options`; `beside_sb3_settings` reads them back); 500 steps of
+the untrained policy, then 4,000 updates of SAC and 6,000 of TD3, one after each step of one
+environment (of SAC 6,000 as well at first; cut for time while the first run of the other side was
+under way, the side here had learned by 2,750). Both are judged on the same 50 starts, without
+exploration.
 
 Networks are of 64 units, batches of 128, for time; γ, the factor on rewards, learning rates and the
 exploration of `td3` were chosen by pilots here, on other seeds, for learning within the run.

@@ -165,8 +165,8 @@ def figure(curves: pd.DataFrame) -> Figure:
                 by_seed = runs.pivot(index="update", columns="seed", values="return")
                 _band(axes, by_seed, side, colour)
         axes.set(title=name, xlabel="updates, one per environment step")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
     panels[0].set_ylabel("return of 200 steps, without exploration")
-    panels[0].legend(frameon=False, fontsize=8, loc="lower right")
     return drawn
 
 
