@@ -86,6 +86,18 @@ def cart_pole(name: str, system: System) -> Task:
     )  # fmt: skip
 
 
+def mujoco_torch_cart_pole() -> Task:
+    """The same model in mujoco-torch."""
+    import mujoco
+
+    def reward(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+        return -after[:, :2].square().sum(1) - 1e-3 * action[:, 0].square()
+
+    model = mujoco.MjModel.from_xml_string(CART_POLE)
+    system = gradlab.systems.from_mujoco_torch(model, reward, frame_skip=2, iterations=3)
+    return cart_pole("a cart-pole in mujoco-torch", system)
+
+
 def vmas_transport() -> Task:
     """Two agents push a package to the origin."""
 
@@ -139,6 +151,10 @@ ENGINES = {
     "mjx-cart-pole": Engine(
         mjx_cart_pole, ("mujoco", "mujoco-mjx", "jax"),
         "Euler, 2 substeps, one iteration of the Newton solver, float64",
+    ),
+    "mujoco-torch-cart-pole": Engine(
+        mujoco_torch_cart_pole, ("mujoco-torch", "mujoco", "torch"),
+        "Euler, 2 substeps, three iterations of the Newton solver, float64",
     ),
     "newton-ball": Engine(
         newton_ball, ("newton", "warp-lang"),

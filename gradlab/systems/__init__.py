@@ -4,6 +4,7 @@ from gradlab.systems.bicycle import VehicleParameters
 from gradlab.systems.cartpole import CartPoleModel, CartPoleParameters, CartPoleSimulator
 from gradlab.systems.engines.from_jax import from_jax
 from gradlab.systems.engines.from_mjx import from_mjx
+from gradlab.systems.engines.from_mujoco_torch import from_mujoco_torch
 from gradlab.systems.engines.from_newton import from_newton
 from gradlab.systems.engines.from_vmas import from_vmas
 from gradlab.systems.engines.from_warp import from_warp
@@ -37,6 +38,7 @@ __all__ = [
     "from_function",
     "from_jax",
     "from_mjx",
+    "from_mujoco_torch",
     "from_newton",
     "from_vmas",
     "from_warp",

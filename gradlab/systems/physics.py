@@ -11,15 +11,18 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from typing import TYPE_CHECKING
 
 import mujoco
-import mujoco.batch
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    import mujoco.batch
 
 Array = NDArray[np.float64]
 
@@ -112,6 +115,8 @@ class BatchedPhysics:
         return touching
 
     def _step_rows(self, state: Array, control: Array, after: Array) -> None:
+        from mujoco.batch import SimulationError  # here: see `_batch_for`
+
         n, nq = len(state), self.model.nq
         batch = self._batch_for(n)
         batch.time[:n] = 0
@@ -122,15 +127,18 @@ class BatchedPhysics:
         failed: list[int] = []
         try:
             batch.step(ids=np.arange(n), nstep=self.frame_skip)
-        except mujoco.batch.SimulationError as error:  # those rows were not stepped
+        except SimulationError as error:  # those rows were not stepped
             failed = list(error.ids)
         after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
         after[failed] = np.nan
 
     def _batch_for(self, rows: int) -> mujoco.batch.Batch:
+        # Older versions have no batches; other engines' systems are used beside them.
+        from mujoco.batch import Batch
+
         if self._batch is None or self._batch.nsim < rows:
             capacity = min(MOST_ROWS, 1 << (rows - 1).bit_length())
-            self._batch = mujoco.batch.Batch(self.model, capacity, nthread=thread_count())
+            self._batch = Batch(self.model, capacity, nthread=thread_count())
         return self._batch
 
 

@@ -14,6 +14,7 @@ from gradlab.systems import (
     from_function,
     from_jax,
     from_mjx,
+    from_mujoco_torch,
     from_newton,
     from_vmas,
     from_warp,
@@ -141,7 +142,7 @@ def test_a_wrong_width_names_the_argument() -> None:
 def test_an_engine_that_is_not_installed_is_one_line_with_its_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in ("jax", "mujoco.mjx", "warp", "newton", "vmas"):
+    for name in ("jax", "mujoco.mjx", "warp", "newton", "vmas", "mujoco_torch"):
         monkeypatch.setitem(sys.modules, name, None)
     ball = "<mujoco><worldbody><body><joint/><geom size='1'/></body></worldbody></mujoco>"
     model = mujoco.MjModel.from_xml_string(ball)
@@ -155,6 +156,7 @@ def test_an_engine_that_is_not_installed_is_one_line_with_its_command(
         (lambda: from_warp(pay, 2, 1, pay), "warp", "warp"),
         (lambda: from_newton(None, pay, 0.1), "newton", "newton"),
         (lambda: from_vmas("simple"), "vmas", "vmas"),
+        (lambda: from_mujoco_torch(model, pay), "mujoco-torch", "mujoco-torch"),
     ):
         with pytest.raises(InputError) as caught:
             makes()

@@ -1,0 +1,76 @@
+"""A MuJoCo model stepped and differentiated by mujoco-torch, MJX ported to torch, as a System.
+
+The state is (qpos, qvel), the action `ctrl`; a step is `frame_skip` substeps with a fixed number of
+solver iterations, through which autograd passes. mujoco-torch 0.2.0 wants MuJoCo 3.5, older than
+gradlab's own MuJoCo tasks do: it lives in an environment of its own
+(`constraints-mujoco-torch.txt`), where every other system works.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import torch
+from torch import Tensor
+
+from gradlab import validation
+from gradlab.errors import InputError, not_installed
+from gradlab.systems.function import AliveFunction, from_function
+from gradlab.systems.system import System
+
+Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def from_mujoco_torch(
+    model: mujoco.MjModel,
+    reward: Reward,
+    frame_skip: int = 1,
+    alive: AliveFunction | None = None,
+    iterations: int = 10,
+) -> System:
+    """A System from a MuJoCo model; float64.
+
+    Args:
+        model: without activations or motion-capture bodies; it is copied.
+        reward: of tensors (state [N, nq + nv], action [N, nu], next_state) -> [N].
+        frame_skip: substeps per step.
+        alive: next_state [N, nq + nv] -> bool [N]; None: every state is alive.
+        iterations: of the constraint solver, all of them made at every state.
+
+    Raises:
+        InputError: mujoco-torch is not installed, or an argument is wrong.
+    """
+    validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
+    validation.whole("frame_skip", frame_skip, 1)
+    validation.whole("iterations", iterations, 1)
+    if not callable(reward):
+        raise InputError(
+            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
+        )
+    for name, count in {"activations": model.na, "motion-capture bodies": model.nmocap}.items():
+        if count:
+            raise InputError(
+                f"model has {count} {name}: a state is (qpos, qvel) here, without them"
+            )
+    try:
+        import mujoco_torch
+    except ImportError as error:
+        raise not_installed("mujoco-torch", "mujoco-torch") from error
+    limited = copy.deepcopy(model)
+    limited.opt.iterations = iterations
+    on_device, nq = mujoco_torch.device_put(limited), model.nq
+    blank = mujoco_torch.make_data(on_device)
+    substep = torch.vmap(lambda d: mujoco_torch.step(on_device, d, fixed_iterations=True))
+
+    def step(state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        data: Any = torch.stack([blank] * len(state)).clone()
+        data = data.replace(qpos=state[:, :nq], qvel=state[:, nq:], ctrl=action)
+        for _ in range(frame_skip):
+            data = substep(data)
+        after = torch.cat([data.qpos, data.qvel], 1)
+        return after, reward(state, action, after)
+
+    return from_function(step, nq + model.nv, model.nu, alive=alive)
