@@ -45,6 +45,8 @@ class Comparison:
         judged: bool [N, out, in], entries that D decides.
         off: bool [N, out, in], judged entries that are wrong.
         lost: bool [N, out, in], entries of J that are not finite where f and D are.
+        usual: size of every entry over the states, [out, in], to which errors are relative where
+            the entry is smaller.
     """
 
     J: Tensor
@@ -52,10 +54,16 @@ class Comparison:
     judged: Tensor
     off: Tensor
     lost: Tensor
+    usual: Tensor
 
 
 def compared(
-    J: Tensor, found: Reference, units: Units, tolerance: float, epsilon: float
+    J: Tensor,
+    found: Reference,
+    units: Units,
+    tolerance: float,
+    epsilon: float,
+    usual: Tensor | None = None,
 ) -> Comparison:
     """Every entry judged. One that agrees within an error of D that is nothing in units of spread
     is sound, however small it is itself.
@@ -63,17 +71,19 @@ def compared(
     Args:
         tolerance: relative error that counts as wrong.
         epsilon: precision of the step's values.
+        usual: as `Comparison` has it, of a larger sample; None: of these points.
     """
     D, error = found.D, SAFETY * found.error
     finite = torch.isfinite(J)
     certain = torch.isfinite(D) & torch.isfinite(error) & ~found.kink[:, None, :]
     lost = ~finite & torch.isfinite(found.y)[:, :, None]
-    size = torch.maximum(D.abs().nan_to_num(), _usual(D, certain, units))
+    usual = _usual(D, certain, units) if usual is None else usual
+    size = torch.maximum(D.abs().nan_to_num(), usual)
     gap = (J - D).abs()
     decided = error <= torch.maximum(tolerance * size, 0.5 * gap)
     agrees = (gap <= error) & (units.scaled(error) <= ROUNDED * epsilon ** (2 / 3))
     judged = certain & finite & (decided | agrees)
-    return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost)
+    return Comparison(J, D, judged, judged & (gap - error > tolerance * size), lost, usual)
 
 
 def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
@@ -88,7 +98,8 @@ def _usual(D: Tensor, certain: Tensor, units: Units) -> Tensor:
 
 def relative_errors(comparison: Comparison, units: Units, rows: slice, columns: slice) -> Tensor:
     """‖J − D‖ / ‖D‖ of one block at every point, [N], over its judged entries in units of spread;
-    NaN where none is judged, 1 where D = 0 and J is not."""
+    NaN where none is judged, 1 where D = 0 and J is not. Sizes are at least what counts in their
+    rows."""
     judged = comparison.judged[:, rows, columns]
     scale = units.z[columns] / units.y[rows, None]
     gap, size, own = (
@@ -96,6 +107,8 @@ def relative_errors(comparison: Comparison, units: Units, rows: slice, columns: 
         for x in (comparison.J - comparison.D, comparison.D, comparison.J)
     )
     usual = size.square().mean().sqrt()
-    size = torch.maximum(size, SMALL * usual)
+    row = torch.where(comparison.judged, comparison.D, 0.0)[:, rows] * units.z / units.y[rows, None]
+    whole = row.flatten(1).norm(dim=1).square().mean().sqrt()
+    size = torch.maximum(size, torch.maximum(SMALL * usual, NEGLIGIBLE * whole))
     ratio = gap / torch.where(size > 0, size, torch.where(own > 0, own, 1.0))
     return torch.where(judged.flatten(1).any(1), ratio, torch.nan)

@@ -79,7 +79,7 @@ def examined(
     for k, (name, derivative) in enumerate(ways.items()):
         progress("derivatives", k, len(ways))
         comparison = compared(derivative(system, points), found, units, tolerance, epsilon)
-        near = Nearby(system, points, derivative, size, units, tolerance, epsilon)
+        near = Nearby(system, points, derivative, size, units, tolerance, epsilon, comparison.usual)
         judged = judgement.Judged(name, comparison, label, taken.step, about.names, units, near)
         rows += judgement.numbers(judged)
         if behaviour:  # J and D are of different functions then

@@ -25,6 +25,7 @@ class Nearby:
 
     Attributes:
         size: of every coordinate, by which differences step.
+        usual: size of every entry over all points, [out, in].
     """
 
     system: System
@@ -34,6 +35,7 @@ class Nearby:
     units: Units
     tolerance: float
     epsilon: float
+    usual: Tensor
 
     def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
         """bool [M], whether some of the points stay off in a block where they are moved."""
@@ -43,15 +45,16 @@ class Nearby:
         draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)
         moved = Points(here.z + NEAR * self.units.z * draw, here.noise)
         J = self.derivative(self.system, moved)
-        usual, fine = (
+        coarse, fine = (
             compared(
                 J,
                 reference(self.system, moved, scale * self.size, self.tolerance, self.epsilon),
                 self.units,
                 self.tolerance,
                 self.epsilon,
+                self.usual,
             )
             for scale in (1.0, FINE)
         )
-        off = usual.off & ~(fine.judged & ~fine.off)
+        off = coarse.off & ~(fine.judged & ~fine.off)
         return off[:, rows, columns].flatten(1).any(1)

@@ -76,7 +76,8 @@ def spread_over(points: Points) -> Points:
 
 def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:
     """Values of the same points: at first, after another call, with another seed, among other
-    rows (the first half) and among fewer (the first ones)."""
+    rows (the first half) and among fewer (the first ones); values of that other call, and of as
+    few of its rows as no call has had."""
     other = few.at(torch.arange(len(few)).flip(0).roll(3))
     shifted = Points(other.z + 0.1 * other.z.std(0, correction=0), other.noise)
     half = len(few) // 2
@@ -84,17 +85,25 @@ def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:
     evaluate(few)
     with _seeded(0):
         first = evaluate(few)
-    evaluate(shifted)
+    another = evaluate(shifted)
     with _seeded(0):
         after_another = evaluate(few)
     with _seeded(1):
         reseeded = evaluate(few)
-    return first, after_another, reseeded, evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
+    among = evaluate(mixed)[:half], evaluate(few.at(slice(0, FEWER)))
+    return (
+        first,
+        after_another,
+        reseeded,
+        *among,
+        another,
+        evaluate(shifted.at(slice(0, FEWER + 1))),
+    )
 
 
 def _dependences(calls: Sequence[Tensor], epsilon: float) -> Mapping[Kind, float]:
     """What else the values depend on, and by how much relative to their size."""
-    first, after_another, reseeded, *among = calls
+    first, after_another, reseeded, *among, another, anew = calls
     if not _equal(first, after_another, epsilon):
         return {"stale": _gap(first, after_another)}
     if not _equal(first, reseeded, epsilon):
@@ -104,7 +113,10 @@ def _dependences(calls: Sequence[Tensor], epsilon: float) -> Mapping[Kind, float
         for values in among
         if not _equal(first[: len(values)], values, epsilon)
     ]
-    return {"rows mix": max(gaps)} if gaps else {}
+    if gaps:
+        return {"rows mix": max(gaps)}
+    kept = another[: len(anew)]
+    return {} if _equal(kept, anew, epsilon) else {"stale": _gap(kept, anew)}
 
 
 @contextlib.contextmanager

@@ -33,6 +33,17 @@ def test_a_buffer_of_the_call_before_is_found() -> None:
     assert kinds(certified(step)) == {"stale"}
 
 
+def test_a_value_that_is_kept_from_a_first_call_is_found_in_one_batch() -> None:
+    """Of as many rows as the whole sample has, so that no call before had another."""
+    kept: dict[int, Tensor] = {}
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after, reward = smooth(s, a)
+        return kept.setdefault(len(s), after.detach()) + after - after.detach(), reward
+
+    assert kinds(certified(step)) == {"stale"}
+
+
 def test_rows_that_mix_are_found() -> None:
     assert kinds(certified(lambda s, a: smooth(s - 1e-6 * s.mean(0), a))) == {"rows mix"}
 
