@@ -41,6 +41,7 @@ from tyro.conf import subcommand
 
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
+from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_horizons
@@ -150,15 +151,15 @@ def path_of(arm: Arm, folder: Path) -> Path:
     return folder / f"{arm.name}.h5"
 
 
-def trained(arm: Arm, folder: Path, transitions: int = TRANSITIONS) -> None:
-    """Train an arm to its end; Ctrl-C saves its state."""
+def trained(arm: Arm, folder: Path) -> None:
+    """Train an arm to its end, unless it has been; Ctrl-C saves its state."""
     row, path = arm.algorithm(), path_of(arm, folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    iterations = transitions * (row.updates or 1)
-    if row.source.steps:
-        iterations = transitions * ON_POLICY // TRANSITIONS
+    iterations = ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
+    if path.exists() and int(load(path).iteration[-1]) == iterations:
+        return
     resume = path.with_name(path.stem + ".resume.safetensors").exists()
-    with bars() as progress, suppress(KeyboardInterrupt):
+    with bars() as progress:
         train(
             row, arm.task(), path, resume=resume, progress=progress,
             seeds=SMOKE_SEEDS if arm.smoke else SEEDS, iterations=iterations, agents=AGENTS,
@@ -184,7 +185,8 @@ class Train:
     folder: Path = RUNS
 
     def run(self) -> None:
-        trained(Arm(self.arm, self.world, self.horizon), self.folder)
+        with suppress(KeyboardInterrupt):
+            trained(Arm(self.arm, self.world, self.horizon), self.folder)
 
 
 @dataclass(frozen=True)
@@ -196,9 +198,10 @@ class All:
     folder: Path = RUNS
 
     def run(self) -> None:
-        for arm in arms()[self.first :: self.of]:
-            print(arm.name, flush=True)
-            trained(arm, self.folder)
+        with suppress(KeyboardInterrupt):
+            for arm in arms()[self.first :: self.of]:
+                print(arm.name, flush=True)
+                trained(arm, self.folder)
 
 
 def main() -> None:

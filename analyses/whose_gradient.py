@@ -146,7 +146,7 @@ def _cosines(ax: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     ax.axvline(0, color=MUTED, linewidth=0.8)
     ax.axvline(COSINE, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.set_xlim(-1, 1)
-    ax.set_xlabel("cosine with the true gradient (five stages, later ones darker; 95% over seeds)")
+    ax.set_xlabel("cosine with the true gradient, stages 1 to 5 (darker)")
     _rows(ax, rows)
 
 
