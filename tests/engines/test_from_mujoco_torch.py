@@ -1,0 +1,89 @@
+"""mujoco-torch against MuJoCo itself; skipped where it is not installed (it wants MuJoCo 3.5)."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems import System, from_mujoco_torch
+
+pytest.importorskip("mujoco_torch")
+mujoco = pytest.importorskip("mujoco")
+
+CART_POLE = """
+<mujoco>
+  <option timestep="0.02" iterations="100" tolerance="1e-12" jacobian="dense"/>
+  <worldbody>
+    <body>
+      <joint name="slide" type="slide" axis="1 0 0" range="-1 1" limited="true" damping="1"/>
+      <geom type="sphere" size="0.1" mass="10" contype="0" conaffinity="0"/>
+      <body>
+        <joint name="pole" type="hinge" axis="0 1 0" damping="0.1"/>
+        <geom type="sphere" pos="0 0 0.6" size="0.05" mass="5" contype="0" conaffinity="0"/>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor joint="slide" gear="100" ctrlrange="-3 3" ctrllimited="true"/></actuator>
+</mujoco>
+"""
+
+
+def model():
+    return mujoco.MjModel.from_xml_string(CART_POLE)
+
+
+def cost(state: Tensor, action: Tensor, after: Tensor) -> Tensor:
+    return -after[:, :2].square().sum(1) - 0.1 * action[:, 0].square()
+
+
+@pytest.fixture(scope="module")
+def system() -> System:
+    return from_mujoco_torch(model(), cost, frame_skip=2, iterations=3)
+
+
+def inputs() -> tuple[Tensor, Tensor]:
+    draws = torch.randn(32, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return 0.7 * draws[:, :4], draws[:, 4:].clamp(-2.5, 2.5)
+
+
+def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
+    world = model()
+    data, after = mujoco.MjData(world), []
+    for s, a in zip(state.numpy(), action.numpy(), strict=True):
+        mujoco.mj_resetData(world, data)
+        data.qpos[:], data.qvel[:], data.ctrl[:] = s[:2], s[2:], a
+        mujoco.mj_step(world, data, 2)
+        after.append(np.concatenate([data.qpos, data.qvel]))
+    return torch.from_numpy(np.array(after))
+
+
+def test_steps_are_those_of_mujoco_at_the_joint_limit_too(system: System) -> None:
+    s, a = inputs()
+    assert (s[:, 0].abs() > 1).any()
+    torch.testing.assert_close(system.step(s, a).state, by_mujoco(s, a), rtol=0, atol=1e-10)
+
+
+def test_jacobians_are_mujocos_differences(system: System) -> None:
+    s, a = inputs()
+    linear, h = system.linearize(s, a), 1e-6
+    for i, move in enumerate(h * torch.eye(4, dtype=s.dtype)):
+        difference = (by_mujoco(s + move, a) - by_mujoco(s - move, a)) / (2 * h)
+        torch.testing.assert_close(linear.A[:, :, i], difference, rtol=1e-5, atol=1e-6)
+    difference = (by_mujoco(s, a + h) - by_mujoco(s, a - h)) / (2 * h)
+    torch.testing.assert_close(linear.B[:, :, 0], difference, rtol=1e-5, atol=1e-6)
+
+
+def test_a_row_does_not_depend_on_its_batch(system: System) -> None:
+    s, a = inputs()
+    whole, part = system.step(s, a).state, system.step(s[3:5], a[3:5]).state
+    torch.testing.assert_close(part, whole[3:5], rtol=0, atol=1e-12)
+
+
+def test_wrong_arguments_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"^model is 'cart.xml', expected a mujoco.MjModel"):
+        from_mujoco_torch("cart.xml", cost)
+    with pytest.raises(InputError, match=r"^reward is None, expected a function"):
+        from_mujoco_torch(model(), None)
+    with pytest.raises(InputError, match=r"^iterations is 0"):
+        from_mujoco_torch(model(), cost, iterations=0)
