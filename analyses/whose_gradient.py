@@ -54,6 +54,8 @@ def rows_of(run: Training, row: str, world: World) -> Iterator[dict[str, object]
                 return np.asarray(table[name][k][:, j], dtype=np.float64)
 
             bias2, mse, relative = of("bias2"), of("mse"), of("relative_mse")
+            if not np.isfinite(bias2).any():
+                continue
             cosine, low, high = mean_interval(np.clip(of("cosine"), -1, 1))
             parts = {text: float(np.nansum(of(name))) for name, text in PARTS.items()}
             whole = sum(parts.values())
@@ -63,7 +65,7 @@ def rows_of(run: Training, row: str, world: World) -> Iterator[dict[str, object]
                 "seeds": int(np.isfinite(bias2).sum()), "cosine": cosine, "low": low, "high": high,
                 "bias": float(np.nanmedian(np.sqrt(np.maximum(bias2 * relative / mse, 0)))),
                 "noise": float(np.nanmedian(of("variance") / batch / mse)),
-                **{text: part / whole for text, part in parts.items()},
+                **{text: part / whole if whole else np.nan for text, part in parts.items()},
             }  # fmt: skip
 
 
