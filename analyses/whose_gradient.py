@@ -40,6 +40,10 @@ RUNS = Path("reports/model-based/runs")
 OUTPUT = Path("reports/whose-gradient")
 PARTS = {"bias2_states": "states", "bias2_jacobians": "jacobians", "bias2_tail": "critic"}
 COLOURS = {"states": GREEN, "jacobians": BLUE, "critic": VERMILION}
+MAKES = {
+    "states": "the model's states make", "jacobians": "the model's Jacobians make",
+    "critic": "the critic makes",
+}  # fmt: skip
 HATCHES = {"states": "///", "jacobians": "...", "critic": ""}
 Floats = NDArray[np.float64]
 
@@ -113,9 +117,7 @@ def sentence(row: str, table: pd.DataFrame) -> str:
     if h:
         shares = {name: float(own[name].mean()) for name in PARTS.values()}
         largest = max(shares, key=lambda name: shares[name])
-        said.append(f"{largest} make {shares[largest]:.0%} of its squared bias".replace(
-            "critic make", "the critic makes").replace("states make", "the model's states make")
-            .replace("jacobians make", "the model's Jacobians make"))  # fmt: skip
+        said.append(f"{MAKES[largest]} {shares[largest]:.0%} of its squared bias")
     return "; ".join(said) + "."
 
 

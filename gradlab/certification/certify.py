@@ -11,7 +11,7 @@ from gradlab import validation
 from gradlab.certification.arguments import Subject, subject
 from gradlab.certification.certification import Certification
 from gradlab.certification.evaluation import outputs
-from gradlab.certification.examination import Settings, check_finite, examined
+from gradlab.certification.examination import Settings, examined, first_steps
 from gradlab.certification.kinks import pushed
 from gradlab.certification.parameters import named
 from gradlab.certification.sampling import (
@@ -114,7 +114,7 @@ def _samples(about: Subject, drawn: Law, n: int) -> tuple[Samples, Loss | None]:
         z = torch.cat([about.states, a], 1)
         given = [labelled(about.system, z, "given", drawn.seed, about.noise)]
     seen, loss = visited(drawn, n)
-    check_finite(about.system, seen)
+    first_steps(about.system, seen)  # refuses a step that is NaN at once, before more are made
     ways = {"random": shifted, "limits": limits, "kinks": pushed}
     more = [way(drawn, seen, max(int(SHARES[name] * n), 1)) for name, way in ways.items()]
     kept = [part for part in more if _accepted(about.system, part)]

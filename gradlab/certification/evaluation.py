@@ -42,6 +42,11 @@ class Points:
         return Points(self.z.float(), None if self.noise is None else self.noise.float())
 
 
+def evenly(n: int, most: int) -> Tensor:
+    """Rows of n, at most so many, evenly spread from the first to the last."""
+    return torch.linspace(0, n - 1, min(most, n)).long()
+
+
 def outputs(system: System, points: Points) -> Tensor:
     """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
     size = FEW if len(points) <= FEW else BLOCK

@@ -58,8 +58,7 @@ def examined(
         InputError: the step cannot be examined.
     """
     system, points, tolerance, n = about.system, taken.points, settings.tolerance, len(taken)
-    check_finite(system, taken)
-    epsilon = precision_of(outputs(system, points.at(slice(0, FEW))))
+    epsilon = precision_of(first_steps(system, taken))
     behaviour = repeats.step_findings(system, points, epsilon)
     progress("differences", 0, n)
     size = _size(points.z)
@@ -101,14 +100,16 @@ def examined(
     return Certification(about.name, tolerance, _merged(findings), tuple(rows), facts)
 
 
-def check_finite(system: System, samples: Samples) -> None:
-    """
+def first_steps(system: System, samples: Samples) -> Tensor:
+    """y of the first few.
+
     Raises:
         InputError: no state has a finite step.
     """
     y = outputs(system, samples.points.at(slice(0, FEW)))
     if not bool(torch.isfinite(y).all(1).any()):
         raise InputError("step returns NaN at every state: check the states' units and the step")
+    return y
 
 
 def _away(label: Tensor) -> Tensor:

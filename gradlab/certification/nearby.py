@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradlab.certification.comparison import Units, compared
 from gradlab.certification.derivatives import Derivative
-from gradlab.certification.evaluation import Points
+from gradlab.certification.evaluation import Points, evenly
 from gradlab.certification.reference import reference
 from gradlab.data.noise import stream
 from gradlab.systems.system import System
@@ -39,7 +39,7 @@ class Nearby:
 
     def __call__(self, points: Tensor, rows: slice, columns: slice) -> Tensor:
         """bool [M], whether some of the points stay off in a block where they are moved."""
-        few = points[torch.linspace(0, len(points) - 1, min(POINTS, len(points))).long()]
+        few = points[evenly(len(points), POINTS)]
         here = self.points.at(few)
         generator = stream(0, "certify neighbours")
         draw = torch.randn(here.z.shape, generator=generator, dtype=here.z.dtype)

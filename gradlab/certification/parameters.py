@@ -17,7 +17,7 @@ from gradlab import validation
 from gradlab.certification import sentences
 from gradlab.certification.certification import Finding
 from gradlab.certification.comparison import SAFETY
-from gradlab.certification.evaluation import FEW, Points, outputs
+from gradlab.certification.evaluation import FEW, Points, evenly, outputs
 from gradlab.certification.reference import RATIO, ROUNDING, SIZE
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
@@ -56,7 +56,7 @@ def findings(
     Raises:
         InputError: the step is not a differentiable function of a parameter.
     """
-    few = points.at(torch.linspace(0, len(points) - 1, min(FEW, len(points))).long())
+    few = points.at(evenly(len(points), FEW))
     y = outputs(system, few)
     finite = torch.isfinite(y).all(1)
     few, y = few.at(finite), y[finite]

@@ -10,7 +10,7 @@ from gradlab.certification.blocks import BLOCKS, Names
 from gradlab.certification.certification import Finding
 from gradlab.certification.comparison import Units
 from gradlab.certification.derivatives import Derivative
-from gradlab.certification.evaluation import Points
+from gradlab.certification.evaluation import Points, evenly
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 
@@ -26,7 +26,7 @@ def in_single_precision(
     Raises:
         InputError, RuntimeError: the system cannot compute in float32.
     """
-    rows = torch.linspace(0, len(points) - 1, min(STATES, len(points))).long()
+    rows = evenly(len(points), STATES)
     few = points.at(rows)
     exact = derivative(system, Points(few.z.float().to(few.z), few.noise))
     short = derivative(system, few.float()).to(exact)

@@ -22,7 +22,7 @@ from gradlab.certification import sentences
 from gradlab.certification.blocks import BLOCKS, Names
 from gradlab.certification.certification import Finding, Kind
 from gradlab.certification.derivatives import Derivative
-from gradlab.certification.evaluation import Points, at_once
+from gradlab.certification.evaluation import Points, at_once, evenly
 from gradlab.errors import InputError
 from gradlab.systems.system import System
 
@@ -71,7 +71,7 @@ def derivative_findings(
 
 def spread_over(points: Points) -> Points:
     """A few of the points."""
-    return points.at(torch.linspace(0, len(points) - 1, min(STATES, len(points))).long())
+    return points.at(evenly(len(points), STATES))
 
 
 def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from gradlab.certification.certification import Finding
 from gradlab.certification.chains import Chain
 from gradlab.certification.comparison import Units
 from gradlab.certification.derivatives import Derivative
-from gradlab.certification.evaluation import Points
+from gradlab.certification.evaluation import Points, evenly
 from gradlab.certification.horizons import DIRECTIONS, Signs, signs
 from gradlab.certification.sampling import Law
 from gradlab.certification.smoothed import PAIRS, POINTS, STEPS, smoothed
@@ -55,8 +55,7 @@ class Ahead:
 
 def chained(ahead: Ahead, name: str, derivative: Derivative) -> tuple[list[Finding], Signs]:
     """How far the sign of the chained gradient is right."""
-    n = len(ahead.points)
-    rows = torch.linspace(0, n - 1, min(STARTS, n)).long()
+    rows = evenly(len(ahead.points), STARTS)
     run = ahead.chain(rows, ahead.horizon, "chain")
     draw = ahead.drawn.draw("directions", len(rows), run.first.shape[1], DIRECTIONS)
     result = signs(run, derivative, ahead.units, ahead.epsilon, draw)
@@ -75,7 +74,7 @@ def at_kinks(
     rows = onset.nonzero().flatten()
     if not len(rows):
         return [], {}
-    rows = rows[torch.linspace(0, len(rows) - 1, min(POINTS, len(rows))).long()]
+    rows = rows[evenly(len(rows), POINTS)]
     run = ahead.chain(rows, STEPS, "smoothing")
     spread = ahead.smoothing * ahead.units.z[ahead.drawn.system.state_dim :]
     draw = ahead.drawn.draw("smoothing", PAIRS, len(rows), len(spread))

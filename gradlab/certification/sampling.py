@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gradlab.certification.evaluation import Points, outputs
+from gradlab.certification.evaluation import Points, evenly, outputs
 from gradlab.data.noise import stream
 from gradlab.networks.interface import act
 from gradlab.systems.system import System
@@ -168,7 +168,7 @@ def _actions(drawn: Law, s: Tensor, t: int) -> Tensor:
 
 def thinned(samples: Samples, n: int) -> Samples:
     """n of them, evenly spread."""
-    rows = torch.linspace(0, len(samples) - 1, min(n, len(samples))).long()
+    rows = evenly(len(samples), n)
     return Samples(
         samples.points.at(rows),
         tuple(samples.origin[int(i)] for i in rows),

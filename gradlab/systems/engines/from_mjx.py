@@ -8,16 +8,15 @@ differs there from MuJoCo's own, while its Jacobians are those of the step that 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import mujoco
 
-from gradlab import validation
 from gradlab.errors import InputError, not_installed
 from gradlab.systems.engines.bridge import ROWS
 from gradlab.systems.engines.from_jax import JaxAlive, from_jax, in_float64
+from gradlab.systems.engines.mujoco_models import checked
 from gradlab.systems.system import System
 
 Reward = Callable[[Any, Any, Any], Any]
@@ -44,31 +43,17 @@ def from_mjx(
     Raises:
         InputError: MJX is not installed, does not support the model, or an argument is wrong.
     """
-    validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
-    validation.whole("frame_skip", frame_skip, 1)
-    validation.whole("iterations", iterations, 1)
-    if not callable(reward):
-        raise InputError(
-            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
-        )
-    hidden = {"activations": model.na, "motion-capture bodies": model.nmocap}
-    for name, count in hidden.items():
-        if count:
-            raise InputError(
-                f"model has {count} {name}: a state is (qpos, qvel) here, without them"
-            )
+    limited = checked(model, reward, frame_skip, iterations)
     try:
         from mujoco import mjx
     except ImportError as error:
         raise not_installed("mujoco-mjx", "mjx") from error
     import jax
 
-    shortened = copy.deepcopy(model)
-    shortened.opt.iterations = iterations
     nq = model.nq
     with in_float64():
         try:
-            on_device = mjx.put_model(shortened)
+            on_device = mjx.put_model(limited)
         except NotImplementedError as error:
             raise InputError(f"model is not supported by MJX: {error}") from error
         blank = mjx.make_data(on_device)

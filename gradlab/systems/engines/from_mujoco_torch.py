@@ -8,7 +8,6 @@ gradlab's own MuJoCo tasks do: it lives in an environment of its own
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +15,8 @@ import mujoco
 import torch
 from torch import Tensor
 
-from gradlab import validation
-from gradlab.errors import InputError, not_installed
+from gradlab.errors import not_installed
+from gradlab.systems.engines.mujoco_models import checked
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
 
@@ -43,24 +42,11 @@ def from_mujoco_torch(
     Raises:
         InputError: mujoco-torch is not installed, or an argument is wrong.
     """
-    validation.instance("model", model, mujoco.MjModel, "a mujoco.MjModel")
-    validation.whole("frame_skip", frame_skip, 1)
-    validation.whole("iterations", iterations, 1)
-    if not callable(reward):
-        raise InputError(
-            f"reward is {validation.shown(reward)}, expected a function (state, action, next_state)"
-        )
-    for name, count in {"activations": model.na, "motion-capture bodies": model.nmocap}.items():
-        if count:
-            raise InputError(
-                f"model has {count} {name}: a state is (qpos, qvel) here, without them"
-            )
+    limited = checked(model, reward, frame_skip, iterations)
     try:
         import mujoco_torch
     except ImportError as error:
         raise not_installed("mujoco-torch", "mujoco-torch") from error
-    limited = copy.deepcopy(model)
-    limited.opt.iterations = iterations
     on_device, nq = mujoco_torch.device_put(limited), model.nq
     blank = mujoco_torch.make_data(on_device)
     substep = torch.vmap(lambda d: mujoco_torch.step(on_device, d, fixed_iterations=True))
