@@ -7,7 +7,7 @@ Worlds are on the circle: Gymnasium's pendulum with rewards times 0.1 in trainin
 steps and γ = 0.95, and the cart-pole swing-up, episodes of 50 and its γ = 0.95. Five seeds as one
 program, 4,000 transitions each, 4 updates for a transition, models fitted again after 250. Rows on
 policy (svg-inf, rp-dr) make 500 updates, each from a window of its own of 64 environments, which
-are 1,024,000 and 960,000 transitions, and fit their model every 12; where they are measured no
+are 1,024,000 and 960,000 transitions, and fit their model every 50; where they are measured no
 episode ends within a window. Otherwise as the rows are listed, but for networks of 64 instead of
 256 wide, batches of half the size, and learning rates of 1e-3, not annealed. "Same mechanism",
 never "figure reproduced".
@@ -110,7 +110,7 @@ class Arm:
         if self.horizon is not None:
             row = with_horizons(row, (self.horizon,))
         if row.source.steps:
-            row = refitted(row, ON_POLICY // 40)
+            row = refitted(row, ON_POLICY // 10)
         else:
             updates = 1 if self.smoke else UPDATES
             row = refitted(replace(row, updates=updates), REFIT * updates)

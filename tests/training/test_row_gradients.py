@@ -198,6 +198,10 @@ def test_a_models_offset_is_the_part_of_its_states_and_its_gain_of_both():
     parts = sum(gained[name][-1] for name in row_errors.PARTS)
     np.testing.assert_allclose(parts, gained["bias2"][-1], rtol=1e-9)
     assert gained["bias2_jacobians"][-1] > 0 and gained["bias2_states"][-1] > 0
+    own2, true2, inner = (gained[name] for name in row_errors.SQUARES)
+    np.testing.assert_allclose(own2 + true2 - 2 * inner, gained["bias2"], rtol=1e-9)
+    np.testing.assert_allclose(inner / np.sqrt(own2 * true2), gained["cosine"], rtol=1e-9)
+    np.testing.assert_allclose(true2, gained["mse"] / gained["relative_mse"], rtol=1e-9)
 
 
 @pytest.mark.parametrize("policy", ["gaussian", "deterministic"])

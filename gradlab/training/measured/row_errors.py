@@ -13,6 +13,8 @@
                               that the model's states, its Jacobians and the tail (the critic, or
                               what is cut off where there is none) make; they sum to it, and may be
                               negative
+    gradient2, truth2, inner  |E G|², |E T|² and E G · E T without the bias of noise, so that stages
+                              and seeds can be summed before they are divided
 
 Beside the horizon of the row shorter ones are measured, so that the range in which it is usable is
 seen; 0 is its critic alone. Everything is in float64, with draws apart from training's.
@@ -65,6 +67,7 @@ from gradlab.truth.score_actions import ScoreTruth, score_truth
 
 QUANTITIES = ("bias2", "variance", "mse", "relative_mse", "cosine")
 PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
+SQUARES = ("gradient2", "truth2", "inner")
 ENDS = ("", "_low", "_high")
 DYNAMICS = "dynamics_"
 REASON = "truth_reason"  # of the first seed whose truth is none or imprecise
@@ -76,7 +79,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
     dims = ("seed", "horizon")
     columns = [f"{start}{name}" for start in ("", DYNAMICS) for name in QUANTITIES]
     names = [f"{column}{end}" for column in (*columns, *PARTS) for end in ENDS]
-    schema = {name: Column(dims) for name in names}
+    schema = {name: Column(dims) for name in (*names, *SQUARES)}
     schema |= {
         "truth": Column(("seed",), f"number in {', '.join(TRUTHS)}"),
         "truth_steps": Column(("seed",), "simulator steps of the true return"),
@@ -139,6 +142,8 @@ class _Measuring:
             for name, ends in self._errors(term, followed.gradients, T).items():
                 for end, number in zip(ENDS, ends, strict=True):
                     columns.setdefault(f"{name}{end}", []).append(number)
+            for name, square in _squares(followed.gradients, T).items():
+                columns.setdefault(name, []).append(square)
         if truth is None:
             lost = "the states that it starts from are not finite"
             return {**columns, "truth": 0.0, "truth_steps": 0.0, REASON: lost}
@@ -237,6 +242,16 @@ def moments_of(G: Floats, T: Floats | None, batch: int) -> Mapping[str, Estimate
             cross=_products(G, T),
         )  # fmt: skip
     return estimates(moments, batch)
+
+
+def _squares(G: Tensor, T: Tensor | None) -> dict[str, float]:
+    """`SQUARES`, NaN without a truth or where a gradient is not finite."""
+    if T is None or not (G.isfinite().all() and T.isfinite().all()):
+        return dict.fromkeys(SQUARES, np.nan)
+    own, true, size = _array(G), _array(T), np.ones(len(G))
+    pairs = ((own, own), (true, true), (own, true))
+    values = (pair_mean(_products(X, Z), size).value for X, Z in pairs)
+    return dict(zip(SQUARES, values, strict=True))
 
 
 def _parts(G: Floats, M: Floats, S: Floats, T: Floats | None) -> Iterator[tuple[str, _Interval]]:
