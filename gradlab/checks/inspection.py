@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from gradlab.data.path import Path
+from gradlab.gradients.cut import Cut
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
@@ -35,11 +36,11 @@ class Inspection:
     names: Mapping[int, str]
     action_names: tuple[str, ...] = ()
     action_limit: tuple[float, ...] | None = None
-    made: dict[tuple[int, int, int], LinearizedPath] = field(default_factory=dict, repr=False)
+    made: dict[tuple[int, int, int, Cut], LinearizedPath] = field(default_factory=dict, repr=False)
 
     def along(self, estimator: Estimator) -> LinearizedPath:
         """The estimator's path with Jacobians, at its own horizon."""
-        key = id(estimator.states), id(estimator.jacobians), estimator.tail.horizon
+        key = id(estimator.states), id(estimator.jacobians), estimator.tail.horizon, estimator.cut
         if key not in self.made:
             here = self.setting
             self.made[key] = linearized(

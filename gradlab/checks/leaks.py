@@ -50,7 +50,7 @@ def leaks(
     results += [
         _documented(name, estimator, inspected)
         for name, estimator in inspected.pathwise().items()
-        if estimator.states is estimator.jacobians
+        if estimator.states is estimator.jacobians and not estimator.cut
     ]
     return results
 

@@ -77,7 +77,8 @@ def _backpropagated(
     estimator, policy = softened(estimator, policy)
     model = estimator.jacobians if estimator.jacobians is not None else estimator.states
     recorded = isinstance(estimator.states, Recorded)
-    if not estimator.way.pathwise or recorded or not model.differentiable:
+    detached = not estimator.way.pathwise or bool(estimator.cut)
+    if detached or recorded or not model.differentiable:
         return None
     probe = starts.states[:2], starts.policy_noise(policy, seed, 0)[:2]
     if not has_factors(policy, *probe):

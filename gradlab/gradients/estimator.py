@@ -23,6 +23,7 @@ from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients import gram
+from gradlab.gradients.cut import UNCUT, Cut, check_coordinates
 from gradlab.gradients.path_gram import path_mean_gradients
 from gradlab.gradients.starts import Starts, as_starts
 from gradlab.gradients.tail import Tail
@@ -48,6 +49,7 @@ class Estimator:
         states: a system, or `systems.recorded.Recorded` for a path of recorded trajectories.
         jacobians: a system; None where horizon is 0 and for actions "score".
         entropy: temperature α of the soft return Σ γᵗ (r_t − α log π_t) (SAC, MAAC, DDPPO eq. 11).
+        cut: derivatives of the path that are taken as zero (`gradients.cut`).
     """
 
     states: System
@@ -55,6 +57,7 @@ class Estimator:
     actions: Name
     tail: Tail
     entropy: float = 0.0
+    cut: Cut = UNCUT
 
     def __post_init__(self) -> None:
         check_system("states", self.states)
@@ -74,6 +77,7 @@ class Estimator:
         if self.entropy and not self.way.pathwise:
             raise InputError("entropy is for pathwise gradients: use actions 'first' or 'all'")
         self._check_coordinates()
+        self._check_cut()
         if self.tail.horizon == 0 and first_horizon(self) > 0:
             raise InputError(
                 "horizon is 0, which leaves no θ to differentiate: it needs a Q critic and an "
@@ -88,6 +92,15 @@ class Estimator:
                     f"jacobians has {name} {getattr(model, name)}, states has "
                     f"{getattr(self.states, name)}: both must use the task's one coordinate"
                 )
+
+    def _check_cut(self) -> None:
+        validation.instance("cut", self.cut, Cut, "a Cut(edges, rows, columns)")
+        if self.cut and self.jacobians is None:
+            raise InputError(
+                f"cut is {self.cut}, but nothing is differentiated along the path: give jacobians "
+                f"and actions that use them, or leave cut out"
+            )
+        check_coordinates(self.cut, self.states.state_dim)
 
     @property
     def way(self) -> Way:

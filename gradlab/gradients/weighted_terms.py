@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.data.path import Path
+from gradlab.gradients.cut import Cut, severed
 from gradlab.gradients.policy_jacobian import (
     PolicyJacobian,
     Trace,
@@ -59,6 +60,9 @@ class Choices(Protocol):
 
     @property
     def tail(self) -> Tail: ...
+
+    @property
+    def cut(self) -> Cut: ...
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,7 @@ def _course(
         shared.linear[*key, id(model)] = linearize_path(
             course.path, model, course.K, noise, termination
         )
-    return course, shared.linear[*key, id(model)]
+    return course, severed(shared.linear[*key, id(model)], estimator.cut)
 
 
 def _isolated(terms: Carried, counted: Tensor | None) -> Carried:
@@ -258,7 +262,7 @@ def linearized(
     path, K = path_with_jacobians(states, policy, starts, estimator.tail.horizon, seed, traces)
     model = states if estimator.jacobians is None else estimator.jacobians
     noise = jacobian_noise(states, model, path)
-    return linearize_path(path, model, K, noise, termination)
+    return severed(linearize_path(path, model, K, noise, termination), estimator.cut)
 
 
 def path_with_jacobians(

@@ -94,9 +94,9 @@ def _failed(theorem: str, name: str, horizon: int, error: Exception) -> Bound:
 
 
 def _modelled(estimator: Estimator, simulator: System) -> bool:
-    """Is it differentiated through a model, on states of that model or of the simulator?"""
+    """Is it differentiated, whole, through a model, on states of that or of the simulator?"""
     model, states = estimator.jacobians, estimator.states
-    if model is None or model is simulator or isinstance(states, Recorded):
+    if model is None or model is simulator or isinstance(states, Recorded) or estimator.cut:
         return False
     q_tail = estimator.tail.critic is not None and estimator.tail.value == "Q"
     return q_tail and (states is model or states is simulator)

@@ -206,6 +206,8 @@ def _profile(posed: Problem, found: _Found, command: str) -> Profile:
             for name, estimator in posed.chosen.items()
         },
     }
+    if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:
+        config["cut"] = cuts
     if posed.rows != config["starts"]:
         config["rows"] = posed.rows
     environment = provenance.environment() | {"precision": "float64"}

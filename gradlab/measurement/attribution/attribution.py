@@ -172,6 +172,8 @@ def _no_substitution(profile: Profile, estimator: Estimator, world: World) -> st
         return "there is no truth to put in the place of its parts"
     if estimator.way.every:
         return f"it has actions {estimator.actions!r}: parts are substituted in first actions only"
+    if estimator.cut:
+        return f"its path is cut ({estimator.cut}), which no part of the truth would mend"
     if isinstance(estimator.states, Recorded):
         return "its states are recorded: the true critic's values cannot be continued from them"
     if estimator.jacobians is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
+from gradlab.gradients.cut import severed
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.groups import by_group, group_count, grouping
 from gradlab.gradients.other_critics import OtherCritics
@@ -223,7 +224,7 @@ def _linearized(
         path, K = paths[id(states)]
         noise = jacobian_noise(states, jacobians, path)
         linear[key] = linearize_path(path, jacobians, K, noise, setting.termination)
-    return linear[key]
+    return severed(linear[key], estimator.cut)
 
 
 def horizons_of(estimator: Estimator) -> range:

@@ -1,0 +1,144 @@
+"""Cut edges against autograd through a loop that is written out with `detach`."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab import Estimator, Tail
+from gradlab.errors import InputError
+from gradlab.gradients import named
+from gradlab.gradients.bptt import mean_and_squared_norms
+from gradlab.gradients.cut import EDGES, Cut, coordinates
+from gradlab.gradients.horizons import horizon_gradients
+from gradlab.gradients.starts import as_starts
+from gradlab.networks.interface import act
+from tests.gradients.noisy import GAMMA, SIM, ingredients
+from tests.gradients.worlds import linear
+
+CUTS = [Cut((edge,)) for edge in EDGES]
+CUTS += [Cut(rows=(1,)), Cut(columns=(0,)), Cut(("observation", "state_reward"), (0,), (1,))]
+
+
+def held(x, edge, cut):
+    return x.detach() if edge in cut.edges else x
+
+
+def partly_detached(s, kept):
+    return torch.stack([s[:, j] if kept(j) else s[:, j].detach() for j in range(s.shape[1])], 1)
+
+
+def moved(model, s, a, xi, cut):
+    """The next state, whose rows and columns of ∂s′/∂s are cut entry by entry."""
+    s, a = held(s, "transition", cut), held(a, "control", cut)
+    whole = model.step(partly_detached(s, lambda j: j not in cut.columns), a, xi).state
+    rowless = model.step(s.detach(), a, xi).state
+    return torch.stack(
+        [(rowless if i in cut.rows else whole)[:, i] for i in range(s.shape[1])], dim=1
+    )
+
+
+def loop(model, policy, critic, starts, horizon, every, cut, seed):
+    """Per-sample gradients of Σ γᵗ r_t + γⁿ Q by autograd through detached values."""
+    begin, frozen = as_starts(starts, 2), copy.deepcopy(policy)
+    s, total = begin.states, 0.0
+    for t in range(horizon + 1):
+        chosen = policy if every or t == 0 else frozen
+        a = act(chosen, held(s, "observation", cut), begin.policy_noise(policy, seed, t))
+        if t == horizon:
+            break
+        xi = begin.dynamics_noise(model, seed, t)
+        paid = model.step(held(s, "state_reward", cut), held(a, "action_reward", cut), xi).reward
+        total = total + GAMMA**t * paid
+        s = moved(model, s, a, xi, cut)
+    total = total + GAMMA**horizon * critic(s, a)
+    parameters = list(policy.parameters())
+    rows = [torch.autograd.grad(x, parameters, retain_graph=True) for x in total]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=str)
+@pytest.mark.parametrize("actions", ["first", "all"])
+def test_a_cut_gradient_is_that_of_the_detached_loop(cut, actions):
+    policy, critic, starts = ingredients()
+    estimator = Estimator(SIM, SIM, actions, Tail(3, critic, GAMMA), cut=cut)
+    got = estimator.gradients(policy, starts, seed=5)
+    want = loop(SIM, policy, critic, starts, 3, actions == "all", cut, 5)
+    torch.testing.assert_close(got, want, rtol=1e-10, atol=1e-12)
+    whole = replace(estimator, cut=Cut()).gradients(policy, starts, seed=5)
+    assert (got - whole).norm() > 1e-3 * whole.norm()
+    mean, norms = mean_and_squared_norms(estimator, policy, starts, seed=5)
+    torch.testing.assert_close(mean, want.mean(dim=0), rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(norms, want.square().sum(dim=1), rtol=1e-9, atol=1e-11)
+
+
+def test_one_cut_leaves_the_estimators_beside_it_whole():
+    """Paths and Jacobians are shared in a measurement; what is cut is not."""
+    task = gradlab.tasks.linear_quadratic()
+    policy = nn.Linear(2, 1).double()
+    policy.weight.data = torch.tensor([[-0.6, -0.9]]).double()
+    whole = named.bptt(task.simulator, task.discount, 4)
+    first = replace(named.bptt(task.simulator, task.discount, 4), actions="first")
+    cut = Cut(("observation",))
+    chosen = {"whole": whole, "cut": replace(whole, cut=cut), "all": replace(whole)}
+    chosen |= {"first": first, "first cut": replace(first, cut=cut), "one": replace(first)}
+    profile = gradlab.measure(task, policy, None, chosen, horizon=4, starts=64)
+    norm = profile.table().set_index(["estimator", "quantity", "horizon"]).value
+    assert norm["whole", "mean_norm", 4] == norm["all", "mean_norm", 4]
+    assert norm["first", "mean_norm", 4] == norm["one", "mean_norm", 4]
+    for name in ("whole", "first"):
+        one_step, cut_name = norm[name, "mean_norm", 1], {"whole": "cut"}.get(name, "first cut")
+        assert norm[cut_name, "mean_norm", 1] == one_step
+        assert abs(norm[cut_name, "mean_norm", 4] / norm[name, "mean_norm", 4] - 1) > 0.01
+    assert profile.config["cut"] == {"cut": "observation", "first cut": "observation"}
+
+
+def test_a_soft_gradient_is_cut_at_the_density_of_later_actions_too():
+    policy, critic, starts = ingredients()
+    soft = replace(named.maac(SIM, critic, GAMMA, 2, 0.3), cut=Cut(("observation",)))
+    begin = as_starts(starts, 2)
+    s, total = begin.states, 0.0
+    for t in range(3):
+        a, density = policy.with_log_prob(s.detach(), begin.policy_noise(policy, 5, t))
+        total = total - GAMMA**t * 0.3 * density
+        if t == 2:
+            total = total + GAMMA**2 * critic(s, a)
+            break
+        out = SIM.step(s, a, begin.dynamics_noise(SIM, 5, t))
+        total, s = total + GAMMA**t * out.reward, out.state
+    want = torch.autograd.grad(total.mean(), list(policy.parameters()))
+    got = soft.mean_gradient(policy, starts, seed=5)
+    torch.testing.assert_close(got, torch.cat([g.flatten() for g in want]), rtol=1e-9, atol=1e-11)
+    norms = horizon_gradients(soft, policy, starts, horizons=(2,), seed=5)
+    torch.testing.assert_close(norms.means[0], got, rtol=1e-9, atol=1e-11)
+
+
+def test_coordinates_are_found_by_name():
+    names = ("position [m]", "velocity [m/s]")
+    assert coordinates(("velocity", "position [m]"), names) == (1, 0)
+    with pytest.raises(InputError, match=r"'height' is no coordinate.*position"):
+        coordinates(("height",), names)
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: Cut("observation"), "expected a tuple"),
+        (lambda: Cut(("sight",)), "edges of a cut is 'sight', expected one of observation"),
+        (lambda: Cut(rows=(-1,)), "row or column of a cut is -1"),
+        (lambda: replace(named.bptt(linear(), 0.9, 2), cut=Cut(columns=(2,))), "column 2.*0 … 1"),
+        (lambda: replace(named.bptt(linear(), 0.9, 2), cut="observation"), "expected a Cut"),
+        (
+            lambda: replace(
+                named.likelihood_ratio(linear(), None, 0.9, 2), cut=Cut(("observation",))
+            ),
+            "nothing is differentiated",
+        ),
+    ],
+)
+def test_cuts_without_meaning_are_refused(make, word):
+    with pytest.raises(InputError, match=word):
+        make()
