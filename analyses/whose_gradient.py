@@ -4,22 +4,22 @@
 
 Reads the main runs of `model_based`: at five stages of a row's own training, its own loss start by
 start at 1,024 states that it starts from, against score functions of the simulator's return with θ
-in the same actions. No criterion was set: this is a description. For each row, world, stage and
-horizon
+in the same actions. No criterion was set: this is a description. Numbers are sums over the seeds
+before they are divided, at a stage (stage 0: of all), as a single seed's gradient is small and its
+truth uncertain; intervals leave one seed out in turn.
 
-    cosine      with the true gradient, mean over the seeds, Student's 95% interval
-    bias        √(squared bias / |true gradient|²), median over the seeds
-    noise       variance / batch over the MSE of a batch, median over the seeds
-    states, jacobians, critic    parts of the squared bias, summed over the seeds, over its sum
+    cosine      E G · E T / |E G||E T|; of all stages: the mean of the stages'
+    bias        |E G − E T|² / |E T|²: a gradient of zero has 1
+    noise       variance / batch over the MSE of a batch
+    states, jacobians, critic    parts of |E G − E T|², over it
 
-A seed's cosine is an estimate with an interval of its own, which the spread of seeds contains. A
-row is usable at a horizon where the interval of the mean lies above 0.7, as in a measurement's
-usable range; it points uphill where it lies above 0.
+A row points uphill at a stage where the interval of its cosine lies above 0, and is usable at a
+horizon where it lies above 0.7, as in a measurement's usable range.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
@@ -29,16 +29,18 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from analyses.model_based import MAIN, Arm, World, path_of
 from gradlab.figures.style import BLUE, GREEN, GRID, INK, MUTED, VERMILION
 from gradlab.runs.training.results import Training, load
 from gradlab.runs.usable_horizons import COSINE
+from gradlab.statistics.comparison import difference
+from gradlab.statistics.moments import Estimate
 
 RUNS = Path("reports/model-based/runs")
 OUTPUT = Path("reports/whose-gradient")
 PARTS = {"bias2_states": "states", "bias2_jacobians": "jacobians", "bias2_tail": "critic"}
+SUMMED = ("bias2", "variance", "gradient2", "truth2", "inner", *PARTS)
 COLOURS = {"states": GREEN, "jacobians": BLUE, "critic": VERMILION}
 MAKES = {
     "states": "the model's states make", "jacobians": "the model's Jacobians make",
@@ -49,38 +51,52 @@ Floats = NDArray[np.float64]
 
 
 def rows_of(run: Training, row: str, world: World) -> Iterator[dict[str, object]]:
-    """One for each stage and horizon."""
+    """One for each horizon at each stage, and, at stage 0, at all of them."""
     table, batch = run.gradients, int(run.config["algorithm"]["batch"])
-    for k, iteration in enumerate(table["iteration"]):
-        for j, horizon in enumerate(table["horizon"]):
-
-            def of(name: str, k: int = k, j: int = j) -> Floats:
-                return np.asarray(table[name][k][:, j], dtype=np.float64)
-
-            bias2, mse, relative = of("bias2"), of("mse"), of("relative_mse")
-            if not np.isfinite(bias2).any():
-                continue
-            cosine, low, high = mean_interval(np.clip(of("cosine"), -1, 1))
-            parts = {text: float(np.nansum(of(name))) for name, text in PARTS.items()}
-            whole = sum(parts.values())
+    for j, horizon in enumerate(table["horizon"]):
+        columns = {name: np.asarray(table[name], dtype=np.float64)[:, :, j] for name in SUMMED}
+        lost = np.isnan([columns[name] for name in SUMMED]).any(axis=0)
+        columns = {name: np.where(lost, np.nan, values) for name, values in columns.items()}
+        stages = range(len(lost))
+        alone = ({name: values[[k]] for name, values in columns.items()} for k in stages)
+        for stage, part in enumerate((columns, *alone)):
+            bias2, noise = np.nansum(part["bias2"]), np.nansum(part["variance"]) / batch
             yield {
-                "world": world, "row": row, "stage": k + 1, "iteration": int(iteration),
-                "horizon": int(horizon), "last": int(horizon) == int(table["horizon"][-1]),
-                "seeds": int(np.isfinite(bias2).sum()), "cosine": cosine, "low": low, "high": high,
-                "bias": float(np.nanmedian(np.sqrt(np.maximum(bias2 * relative / mse, 0)))),
-                "noise": float(np.nanmedian(of("variance") / batch / mse)),
-                **{text: part / whole if whole else np.nan for text, part in parts.items()},
+                "world": world, "row": row, "stage": stage, "horizon": int(horizon),
+                "last": int(horizon) == int(table["horizon"][-1]), "lost": int(np.isnan(part["inner"]).sum()),
+                **_with_ends("cosine", _cosine, part), **_with_ends("bias", _bias, part),
+                "noise": noise / (bias2 + noise),
+                **{text: np.nansum(part[name]) / bias2 for name, text in PARTS.items()},
             }  # fmt: skip
 
 
-def mean_interval(values: Floats) -> tuple[float, float, float]:
-    """Mean over the seeds that have one, and Student's 95% interval."""
-    kept = values[np.isfinite(values)]
-    if len(kept) < 2:
-        return float(kept.mean()) if len(kept) else np.nan, np.nan, np.nan
-    mean = float(kept.mean())
-    half = float(student.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / len(kept) ** 0.5)
-    return mean, mean - half, mean + half
+def _cosine(columns: Mapping[str, Floats]) -> float:
+    """Mean of the stages', each of sums over seeds; columns [stages, seeds]."""
+    names = ("inner", "gradient2", "truth2")
+    inner, own2, true2 = (np.nansum(columns[name], axis=1) for name in names)
+    with np.errstate(invalid="ignore"):
+        return float((inner / np.sqrt(own2 * true2)).mean())
+
+
+def _bias(columns: Mapping[str, Floats]) -> float:
+    return float(
+        (np.nansum(columns["bias2"], axis=1) / np.nansum(columns["truth2"], axis=1)).mean()
+    )
+
+
+def _with_ends(
+    name: str, statistic: Callable[[Mapping[str, Floats]], float], columns: Mapping[str, Floats]
+) -> dict[str, float]:
+    """Value, low and high of columns [stages, seeds]; NaN where a square is estimated below 0."""
+    seeds = range(columns["bias2"].shape[1])
+    left_out = [
+        statistic({key: np.delete(values, seed, axis=1) for key, values in columns.items()})
+        for seed in seeds
+    ]
+    zero = Estimate(0.0, np.zeros(len(seeds)))
+    value = statistic(columns)
+    bounds = difference(Estimate(value, np.array(left_out)), zero)
+    return {name: value, f"{name} low": bounds.low, f"{name} high": bounds.high}
 
 
 def measured(runs: Path) -> pd.DataFrame:
@@ -89,8 +105,8 @@ def measured(runs: Path) -> pd.DataFrame:
     for world in get_args(World):
         for row in MAIN:
             path = path_of(Arm(row, world), runs)
-            if path.exists():
-                rows += rows_of(load(path), row, world)
+            if path.exists() and "inner" in (run := load(path)).gradients:
+                rows += rows_of(run, row, world)
     return pd.DataFrame(rows)
 
 
@@ -103,22 +119,22 @@ def sentences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def sentence(row: str, table: pd.DataFrame) -> str:
-    own = table[table["last"]]
-    stages = len(own)
-    uphill, downhill = int((own["low"] > 0).sum()), int((own["high"] < 0).sum())
-    usable = own[own["low"] >= COSINE]
-    h = int(own["horizon"].iloc[0])
-    said = [
-        f"`{row}` (h = {h}): cosine {own['cosine'].iloc[0]:.2f} at the first stage, "
-        f"{own['cosine'].iloc[-1]:.2f} at the last; uphill in {uphill} of {stages} stages"
+    table = table[table["last"]]
+    whole, stages = table[table["stage"] == 0].iloc[0], table[table["stage"] > 0]
+    uphill, downhill = (stages["cosine low"] > 0).sum(), (stages["cosine high"] < 0).sum()
+    usable = (stages["cosine low"] >= COSINE).sum()
+    first, *_, last = stages["cosine"]
+    words = [
+        f"`{row}` (h = {whole['horizon']}): cosine {whole['cosine']:.2f} "
+        f"[{whole['cosine low']:.2f}, {whole['cosine high']:.2f}] over its training, {first:.2f} "
+        f"at the first stage and {last:.2f} at the last; uphill in {uphill} of {len(stages)} stages"
         + (f", downhill in {downhill}" if downhill else "")
-        + (f", usable in {len(usable)}" if len(usable) else "")
+        + (f", usable in {usable}" if usable else "")
     ]
-    if h:
-        shares = {name: float(own[name].mean()) for name in PARTS.values()}
-        largest = max(shares, key=lambda name: shares[name])
-        said.append(f"{MAKES[largest]} {shares[largest]:.0%} of its squared bias")
-    return "; ".join(said) + "."
+    if whole["horizon"]:
+        largest = max(PARTS.values(), key=lambda name: float(whole[name]))
+        words.append(f"{MAKES[largest]} {whole[largest]:.0%} of its squared bias")
+    return "; ".join(words) + "."
 
 
 def drawn(table: pd.DataFrame) -> Figure:
@@ -127,10 +143,10 @@ def drawn(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(5.2 * len(worlds), 8.2), layout="constrained")
     axes = figure.subplots(2, len(worlds), squeeze=False)
     for column, world in enumerate(worlds):
-        own = table[(table["world"] == world) & table["last"]]
-        rows = list(dict.fromkeys(own["row"]))
-        _cosines(axes[0, column], own, rows)
-        _shares(axes[1, column], own, rows)
+        longest = table[(table["world"] == world) & table["last"]]
+        rows = list(dict.fromkeys(longest["row"]))
+        _cosines(axes[0, column], longest[longest["stage"] > 0], rows)
+        _shares(axes[1, column], longest[longest["stage"] == 0], rows)
         axes[0, column].set_title(world, loc="left", color=INK, fontweight="bold")
     handles, labels = axes[1, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
@@ -141,7 +157,7 @@ def _cosines(ax: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     stages = int(table["stage"].max())
     for y, row in enumerate(rows):
         own = table[table["row"] == row]
-        for stage, *numbers in own[["stage", "cosine", "low", "high"]].to_numpy(float).tolist():
+        for stage, *numbers in own[["stage", *ENDS]].to_numpy(float).tolist():
             value, low, high = (max(-1.0, min(number, 1.0)) for number in numbers)
             at = y + 0.13 * (stage - (stages + 1) / 2)
             shade = str(0.72 - 0.62 * stage / stages)
@@ -158,16 +174,17 @@ def _shares(ax: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     for y, row in enumerate(rows):
         own, left, right = table[table["row"] == row], 0.0, 0.0
         for name, colour in COLOURS.items():
-            share = float(own[name].mean())
+            share = float(own[name].iloc[0])
             begin = right if share >= 0 else left
             ax.barh(y, share, left=begin, height=0.62, color=colour, hatch=HATCHES[name],
                     edgecolor="white", label=LABELS[name] if y == 0 else None)  # fmt: skip
             left, right = left + min(share, 0), right + max(share, 0)
     ax.axvline(0, color=MUTED, linewidth=0.8)
-    ax.set_xlabel("share of the squared bias, mean over the stages")
+    ax.set_xlabel("share of the squared bias, all stages")
     _rows(ax, rows)
 
 
+ENDS = ("cosine", "cosine low", "cosine high")
 LABELS = {"states": "the model's states", "jacobians": "its Jacobians", "critic": "the critic"}
 
 

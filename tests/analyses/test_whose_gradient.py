@@ -1,0 +1,48 @@
+"""Numbers of the rows' gradients, pooled over seeds, where the gradients are given."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analyses import whose_gradient
+
+STAGES, SEEDS, BATCH = 5, 4, 128
+
+
+def run_of(generator, noise=0.0):
+    """Gradients (3, 4) against a truth of (5, 0), seeds that differ by a factor, one lost once."""
+    scale = np.arange(1.0, SEEDS + 1)[:, None] * np.ones((STAGES, SEEDS, 1))
+    columns = {
+        "gradient2": 25 * scale**2, "truth2": 25 * scale**2, "inner": 15 * scale**2,
+        "bias2": 20 * scale**2, "variance": 20 * BATCH * scale**2,
+        "bias2_states": 2 * scale**2, "bias2_jacobians": 3 * scale**2, "bias2_tail": 15 * scale**2,
+    }  # fmt: skip
+    columns["inner"] = columns["inner"] + noise * generator.standard_normal(scale.shape)
+    for values in columns.values():
+        values[2, 1] = np.nan
+    gradients = {"iteration": 10 * np.arange(STAGES), "horizon": np.array([3]), **columns}
+    return SimpleNamespace(gradients=gradients, config={"algorithm": {"batch": BATCH}})
+
+
+def test_pooled_numbers_are_those_of_the_given_gradients():
+    run = run_of(np.random.default_rng(0))
+    table = pd.DataFrame(whose_gradient.rows_of(run, "maac", "pendulum"))
+    assert table["stage"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert table["lost"].tolist() == [1, 0, 0, 1, 0, 0]
+    for name, value in {"cosine": 0.6, "bias": 0.8, "noise": 0.5, "states": 0.1}.items():
+        np.testing.assert_allclose(table[name], value, rtol=1e-12)
+    np.testing.assert_allclose(table["jacobians"] + table["critic"], 0.9, rtol=1e-12)
+    text = whose_gradient.sentence("maac", table)
+    assert "cosine 0.60 [0.60, 0.60] over its training" in text and "uphill in 5 of 5" in text
+    assert "the critic makes 75% of its squared bias" in text
+
+
+def test_the_interval_over_stages_is_narrower_than_a_stages_and_holds_the_cosine():
+    run = run_of(np.random.default_rng(1), noise=10.0)
+    table = pd.DataFrame(whose_gradient.rows_of(run, "maac", "pendulum"))
+    width = table["cosine high"] - table["cosine low"]
+    assert width[0] < width[1:].median()
+    assert table["cosine low"][0] < 0.6 < table["cosine high"][0]
+    assert table["cosine"][0] == pytest.approx(table["cosine"][1:].mean())
