@@ -119,6 +119,11 @@ class Arm:
             policy_rate=RATES, value_rate=RATES,
         )  # fmt: skip
 
+    @property
+    def iterations(self) -> int:
+        row = self.algorithm()
+        return ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
+
     def task(self) -> Task:
         if self.world == "pendulum":
             return tasks.pendulum(coordinates="circle", discount=DISCOUNT)
@@ -152,12 +157,16 @@ def path_of(arm: Arm, folder: Path) -> Path:
     return folder / f"{arm.name}.h5"
 
 
+def finished(arm: Arm, folder: Path) -> bool:
+    path = path_of(arm, folder)
+    return path.exists() and int(load(path).iteration[-1]) == arm.iterations
+
+
 def trained(arm: Arm, folder: Path) -> None:
     """Train an arm to its end, unless it has been; Ctrl-C saves its state."""
-    row, path = arm.algorithm(), path_of(arm, folder)
+    row, path, iterations = arm.algorithm(), path_of(arm, folder), arm.iterations
     path.parent.mkdir(parents=True, exist_ok=True)
-    iterations = ON_POLICY if row.source.steps else TRANSITIONS * (row.updates or 1)
-    if path.exists() and int(load(path).iteration[-1]) == iterations:
+    if finished(arm, folder):
         return
     resume = path.with_name(path.stem + ".resume.safetensors").exists()
     with bars() as progress:

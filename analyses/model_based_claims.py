@@ -8,8 +8,7 @@ claim compares, at any evaluation.
 
     ABL-H0       maac-h0 − maac, AUC: below 0. maac-no-steve − maac and maac-one-sample − maac, AUC:
                  within 10% of the range ("not significant", "fine in simple tasks")
-    ENTROPY      maac − maac-no-entropy, AUC: above 0
-    REAL         maac − maac-real-data, AUC: above 0
+    ENTROPY-REAL maac − maac-no-entropy and maac − maac-real-data, AUC: above 0
     TWO-MODEL-RETURNS  ddppo − ddppo-one-model, ddppo − ddppo-no-gradient-loss and ddppo-one-model −
                  ddppo-no-gradient-loss, AUC: above 0
     DDPPO-H      ddppo at H = 5 and at 10 − at 3, AUC: below 0
@@ -24,7 +23,7 @@ The paper's tasks are MuJoCo's. `maac-five-batch` and `ddppo-double-parameters` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,8 +32,8 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analyses.criteria import Part, Side
-from analyses.model_based import RUNS, Arm, Swing, World, path_of
+from analyses.claim_parts import asked_of
+from analyses.model_based import RUNS, Arm, Swing, World, finished, path_of
 from analyses.sn_train import spread
 from analyses.verdicts import Verdict, save
 from gradlab.runs.training.pairs import pairs
@@ -47,6 +46,13 @@ OUTPUT = Path("reports/model-based")
 AUC, FINAL = "mean return over the run", "final return"
 Wanted = Literal["above", "below", "within", "not far below", "beside"]
 NEAR = 0.10  # of the range of returns
+THRESHOLDS: Mapping[Wanted, tuple[float, float]] = {  # least and most, over the range
+    "above": (0.0, np.nan),
+    "below": (np.nan, 0.0),
+    "within": (-NEAR, NEAR),
+    "not far below": (-NEAR, np.nan),
+    "beside": (np.nan, np.nan),
+}
 
 
 @dataclass(frozen=True)
@@ -102,10 +108,14 @@ CLAIMS = (
             _on("pendulum", "maac-five-batch", "maac", "beside"),
         ),
     ),
-    Claim("ENTROPY", "MAAC, Fig. 5", "with − without entropy, AUC: above 0",
-          (_on("pendulum", "maac", "maac-no-entropy", "above"),)),
-    Claim("REAL", "MAAC, Fig. 5", "imagined − real data alone, AUC: above 0",
-          (_on("pendulum", "maac", "maac-real-data", "above"),)),
+    Claim(
+        "ENTROPY-REAL", "MAAC, Fig. 5",
+        "with − without entropy, imagined − real data alone, AUC: above 0",
+        (
+            _on("pendulum", "maac", "maac-no-entropy", "above"),
+            _on("pendulum", "maac", "maac-real-data", "above"),
+        ),
+    ),
     Claim(
         "TWO-MODEL-RETURNS", "DDPPO, Figs. 3 right, 5",
         "two models − one, two − none with the gradient loss, one − none, AUC: above 0",
@@ -140,78 +150,78 @@ CLAIMS = (
 
 def judged(claim: Claim, folder: Path) -> Verdict | None:
     """The verdict; None while a run is missing or not finished."""
-    contrasts = [*claim.contrasts, *([claim.premise] if claim.premise else [])]
-    arms = list(dict.fromkeys(a for each in contrasts for a in (each.arm, each.less)))
-    if not all(path_of(arm, folder).exists() for arm in arms):
+    premise = [claim.premise] if claim.premise else []
+    contrasts = [*claim.contrasts, *premise]
+    arms = list(dict.fromkeys(arm for one in contrasts for arm in (one.arm, one.less)))
+    if not all(finished(arm, folder) for arm in arms):
         return None
     runs = {arm: load(path_of(arm, folder)) for arm in arms}
     span = spread(list(runs.values()))
-    rows = [_row(each, runs, span) for each in contrasts]
-    numbers = {"range": span}
-    for row in rows:
-        numbers |= {row["label"]: row["value"], f"{row['label']} low": row["low"],
-                    f"{row['label']} high": row["high"]}  # fmt: skip
-    sentence = "; ".join(
-        f"{row['label']}: {row['value']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
-        + (f" ({row['state']}, asked: {row['asked']})" if row["asked"] else "")
-        for row in rows
-    )
+    rows = pd.DataFrame([_row(contrast, runs, span) for contrast in contrasts])
+    occurs = not premise or float(rows["value"].iloc[-1]) < -NEAR * span
+    if not occurs:
+        rows[["least", "most"]] = np.nan
+    parts = [part for row in rows.to_dict("records") for part in asked_of(row)]
+    sentence = "; ".join(in_words(row) for row in rows.to_dict("records"))
+    unmet = "" if occurs else " Not tested: the premise does not occur."
     return Verdict(
         claim.id, claim.paper, claim.criterion,
-        all(row["state"] == "met" for row in rows if row["asked"])
-        and (claim.premise is None or rows[-1]["value"] < -NEAR * span),
-        f"{sentence}. Range of returns {span:.3g}.", numbers, pd.DataFrame(rows),
+        occurs and all(part.state == "met" for part in parts),
+        f"{sentence}. Range of returns {span:.3g}.{unmet}", _numbers(rows, range=span), rows,
     )  # fmt: skip
 
 
 def _row(contrast: Contrast, runs: dict[Arm, Training], span: float) -> dict[str, Any]:
-    paired = {each.quantity: each for each in pairs(runs[contrast.less], runs[contrast.arm])}
+    paired = {pair.quantity: pair for pair in pairs(runs[contrast.less], runs[contrast.arm])}
     pair = paired[contrast.quantity]
-    ends = pair.change, pair.low, pair.high
-    parts = [Part(contrast.label, *ends, *asked) for asked in _asked(contrast.wanted, span)]
-    states = [part.state for part in parts]
-    state = next((s for s in ("missed", "undecided") if s in states), "met")
-    asked = " and ".join(
-        f"{'≥' if part.side == 'above' else '≤'} {part.threshold:.3g}" for part in parts
-    )
+    least, most = THRESHOLDS[contrast.wanted]
     return {
         "label": contrast.label, "quantity": contrast.quantity, "value": pair.change,
-        "low": pair.low, "high": pair.high, "seeds": pair.seeds, "asked": asked,
-        "state": state if asked else "", "first": pair.first, "second": pair.second,
+        "low": pair.low, "high": pair.high, "least": least * span, "most": most * span,
+        "seeds": pair.seeds, "first": pair.first, "second": pair.second,
     }  # fmt: skip
 
 
-def _asked(wanted: Wanted, span: float) -> Iterator[tuple[Side, float]]:
-    """Sides and thresholds."""
-    if wanted == "above":
-        yield "above", 0.0
-    if wanted == "below":
-        yield "below", 0.0
-    if wanted in ("within", "not far below"):
-        yield "above", -NEAR * span
-    if wanted == "within":
-        yield "below", NEAR * span
+def in_words(row: Mapping[Any, Any]) -> str:
+    """A value, its interval and what was asked of it."""
+    asked = " and ".join(
+        f"{'≥' if part.side == 'above' else '≤'} {part.threshold:.3g}" for part in asked_of(row)
+    )
+    states = {part.state for part in asked_of(row)}
+    state = next((one for one in ("missed", "undecided") if one in states), "met")
+    ends = f"{row['label']}: {row['value']:+.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    return f"{ends} ({state}, asked: {asked})" if asked else ends
+
+
+def _numbers(rows: pd.DataFrame, **more: float) -> dict[str, float]:
+    """Of each row, its value and its ends, by its label."""
+    numbers = dict(more)
+    for row in rows.to_dict("records"):
+        name = str(row["label"])
+        numbers |= {name: row["value"], f"{name} low": row["low"], f"{name} high": row["high"]}
+    return numbers
 
 
 def planned(folder: Path) -> Verdict | None:
     """MPC: what a plan adds to the return of the last policies, mean over the seeds."""
-    rows, numbers = [], {}
+    lines = []
     for world in get_args(Swing):
-        path = path_of(Arm("maac", world), folder)
-        if not path.exists():
+        arm = Arm("maac", world)
+        if not finished(arm, folder):
             return None
-        gain = read(path).groups["evaluations"]["planned_gain_mean"].values[-1]
+        gain = read(path_of(arm, folder)).groups["evaluations"]["planned_gain_mean"].values[-1]
         mean = Estimate(float(gain.mean()), (gain.sum() - gain) / (len(gain) - 1))
         bounds = difference(mean, Estimate(0.0, np.zeros(len(gain))))
-        rows.append({"world": world, "value": mean.value, "low": bounds.low, "high": bounds.high})
-        numbers |= {world: mean.value, f"{world} low": bounds.low, f"{world} high": bounds.high}
-    gains = "; ".join(
-        f"{r['world']} {r['value']:+.3g} [{r['low']:.3g}, {r['high']:.3g}]" for r in rows
-    )
+        lines.append({
+            "label": f"planned − own, {world}", "value": mean.value, "low": bounds.low,
+            "high": bounds.high, "least": 0.0, "most": np.nan, "seeds": len(gain),
+        })  # fmt: skip
+    rows = pd.DataFrame(lines)
+    sentence = "; ".join(in_words(row) for row in rows.to_dict("records"))
     return Verdict(
         "MPC", "MAAC, Table 2", "planned − policy's own return, both worlds: above 0",
-        all(row["low"] > 0 for row in rows), f"What a plan of 5 model steps adds: {gains}.",
-        numbers, pd.DataFrame(rows),
+        bool((rows["low"] > 0).all()), f"What a plan of 5 model steps adds: {sentence}.",
+        _numbers(rows), rows,
     )  # fmt: skip
 
 

@@ -17,7 +17,8 @@ import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analyses.criteria import PARTS, PREMISES, outcome, parts_of
+from analyses.claim_parts import PARTS, PREMISES, parts_of
+from analyses.criteria import outcome
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")

@@ -63,7 +63,8 @@ def rows_of(run: Training, row: str, world: World) -> Iterator[dict[str, object]
             bias2, noise = np.nansum(part["bias2"]), np.nansum(part["variance"]) / batch
             yield {
                 "world": world, "row": row, "stage": stage, "horizon": int(horizon),
-                "last": int(horizon) == int(table["horizon"][-1]), "lost": int(np.isnan(part["inner"]).sum()),
+                "last": int(horizon) == int(table["horizon"][-1]),
+                "lost": int(np.isnan(part["inner"]).sum()),
                 **_with_ends("cosine", _cosine, part), **_with_ends("bias", _bias, part),
                 "noise": noise / (bias2 + noise),
                 **{text: np.nansum(part[name]) / bias2 for name, text in PARTS.items()},
