@@ -37,39 +37,40 @@ class Chain:
     def steps(self) -> int:
         return len(self.actions) + 1
 
-    def returns(self, z: Tensor) -> Tensor:
-        """R_1 … R_T [T, k · M] of k moved copies of the first points; NaN once a state is lost."""
-        times = len(z) // len(self.first)
-        total, rows = torch.zeros(len(z)).to(z), []
+    def rolled(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """R_1 … R_T [T, k · M] of k moved copies of the first points, and z_0 … z_{T−1} along them
+        [T, k · M, ds + da]. A trajectory that leaves the numbers starts again, with returns NaN."""
+        times, path, rows = len(z) // len(self.first), [z], []
+        total = torch.zeros(len(z)).to(z)
         for t in range(self.steps):
-            y = outputs(self.system, Points(z, self._noise(t, times)))
+            y = outputs(self.system, Points(path[t], self._noise(t, times)))
             total = total + self.discount**t * y[:, -1]
             rows.append(total)
-            z, total = self._next(y, t, times, total)
-        return torch.stack(rows)
+            if t + 1 < self.steps:
+                after, total = self._next(y, t, times, total)
+                path.append(after)
+        return torch.stack(rows), torch.stack(path)
 
-    def tangents(self, derivative: Derivative, directions: Tensor) -> Tensor:
-        """dR_1 … dR_T [T, M, k] along directions [M, ds + da, k] of the first points."""
-        ds, z, moved = self.system.state_dim, self.first, directions
-        total, rows = torch.zeros_like(directions[:, 0]), []
-        for t in range(self.steps):
-            points = Points(z, self._noise(t, 1))
-            change = derivative(self.system, points) @ moved
+    def tangents(self, derivative: Derivative, directions: Tensor, path: Tensor) -> Tensor:
+        """dR_1 … dR_T [T, M, k] along directions [M, ds + da, k] of the first points, by the
+        Jacobians at z_t of `path` [T, M, ds + da], all of them in one batch."""
+        noise = None if self.noise is None else self.noise.flatten(0, 1)
+        every = derivative(self.system, Points(path.flatten(0, 1), noise))
+        ds, moved, rows = self.system.state_dim, directions, []
+        total = torch.zeros_like(directions[:, 0])
+        for t, J in enumerate(every.unflatten(0, path.shape[:2])):
+            change = J @ moved
             total = total + self.discount**t * change[:, -1]
             rows.append(total)
-            y = outputs(self.system, points)
             moved = torch.cat([change[:, :ds], torch.zeros_like(directions[:, ds:])], 1)
-            z, _ = self._next(y, t, 1, total[:, 0])
         return torch.stack(rows)
 
     def _noise(self, t: int, times: int) -> Tensor | None:
         return None if self.noise is None else self.noise[t].repeat(times, 1)
 
     def _next(self, y: Tensor, t: int, times: int, total: Tensor) -> tuple[Tensor, Tensor]:
-        """z_{t+1}; a trajectory that left the numbers starts again, its return is lost."""
+        """z_{t+1} after the outputs y, and the returns so far."""
         lost = ~torch.isfinite(y).all(1)
-        if t + 1 == self.steps:
-            return y, total
         after = torch.cat([y[:, :-1], self.actions[t].repeat(times, 1)], 1)
         after = torch.where(lost[:, None], self.first.repeat(times, 1), after)
         return after, torch.where(lost, torch.nan, total)

@@ -16,6 +16,7 @@ from gradlab.systems.system import System
 from gradlab.user_code.calls import running
 
 BLOCK, FEW = 4096, 256  # rows of a call; of one with few points
+SEVERAL = 4  # calls with few points, at most, that are made in place of one with many
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def evenly(n: int, most: int) -> Tensor:
 
 def outputs(system: System, points: Points) -> Tensor:
     """y = (s', r) [N, ds + 1] of every point, without a graph, in blocks of one of two sizes."""
-    size = FEW if len(points) <= FEW else BLOCK
+    size = FEW if len(points) <= SEVERAL * FEW else BLOCK
     parts = [
         at_once(system, filled(points.at(slice(start, start + size)), size))
         for start in range(0, len(points), size)

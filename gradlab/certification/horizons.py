@@ -52,10 +52,14 @@ def signs(
         draw: standard normal [M, ds + da, k], the directions in spreads.
     """
     directions = draw * units.z[:, None]
-    given = chain.tangents(derivative, directions)
     h = STEP * epsilon ** (1 / 3)
-    wide, rounding = _difference(chain, directions, h, epsilon)
-    narrow, _ = _difference(chain, directions, h / 4, epsilon)
+    steps = torch.tensor([h, h / 4]).to(draw)
+    R, path = chain.rolled(_moved(chain.first, directions, steps))
+    m, k = len(chain.first), directions.shape[2]
+    given = chain.tangents(derivative, directions, path[:, :m])
+    R = R[:, m:].reshape(chain.steps, 2, 2, k, m).transpose(3, 4)  # [T, sizes, signs, M, k]
+    wide, narrow = ((R[:, :, 0] - R[:, :, 1]) / (2 * steps[:, None, None])).unbind(1)
+    rounding = ROUNDING * epsilon * R[:, 0].abs().amax(1) / h
     error = 2 * (wide - narrow).abs() + rounding
     certain = (narrow.abs() > error) & torch.isfinite(given)
     agree = (given.sign() == narrow.sign()) & certain
@@ -64,14 +68,9 @@ def signs(
     return Signs(tuple((counts / certain[0].numel()).tolist()), tuple(shares.nan_to_num().tolist()))
 
 
-def _difference(
-    chain: Chain, directions: Tensor, h: float, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Central differences [T, M, k] and their rounding error."""
-    m, width, k = directions.shape
-    moves = h * directions.permute(2, 0, 1)
-    z = torch.cat([chain.first + moves, chain.first - moves]).reshape(-1, width)
-    R = chain.returns(z).reshape(chain.steps, 2, k, m)
-    rounding = ROUNDING * epsilon * R.abs().amax(1) / h
-    difference = (R[:, 0] - R[:, 1]) / (2 * h)
-    return difference.transpose(1, 2), rounding.transpose(1, 2)
+def _moved(first: Tensor, directions: Tensor, steps: Tensor) -> Tensor:
+    """The first points, then these moved by ± every step along every direction,
+    [(1 + 2 · sizes · k) M, ds + da]: one rollout has all of them."""
+    sides = torch.stack([steps, -steps], 1)[..., None, None, None]
+    ends = first + sides * directions.permute(2, 0, 1)  # [sizes, signs, k, M, ds + da]
+    return torch.cat([first, ends.reshape(-1, first.shape[1])])

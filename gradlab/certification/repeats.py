@@ -21,7 +21,7 @@ from torch import Tensor
 from gradlab.certification import sentences
 from gradlab.certification.blocks import BLOCKS, Names
 from gradlab.certification.certification import Finding, Kind
-from gradlab.certification.derivatives import Derivative
+from gradlab.certification.derivatives import SMALL, Derivative
 from gradlab.certification.evaluation import Points, at_once, evenly
 from gradlab.errors import InputError
 from gradlab.systems.system import System
@@ -38,7 +38,7 @@ def step_findings(system: System, points: Points, epsilon: float) -> list[Findin
     Raises:
         InputError: it has randomness of its own.
     """
-    few = spread_over(points)
+    few = points.at(evenly(len(points), STATES))
     kinds = _dependences(_calls(lambda given: at_once(system, given), few), epsilon)
     if "random" in kinds:
         raise InputError(
@@ -59,7 +59,8 @@ def derivative_findings(
     epsilon: float,
 ) -> list[Finding]:
     """Of one source of derivatives, block by block."""
-    calls = _calls(lambda given: derivative(system, given), spread_over(points))
+    few = points.at(evenly(len(points), SMALL))
+    calls = _calls(lambda given: derivative(system, given), few)
     found = []
     for block in BLOCKS:
         rows, columns = names.block(block)
@@ -67,11 +68,6 @@ def derivative_findings(
         for kind, size in _dependences(parts, epsilon).items():
             found.append(_finding(kind, block, size, name))
     return found
-
-
-def spread_over(points: Points) -> Points:
-    """A few of the points."""
-    return points.at(evenly(len(points), STATES))
 
 
 def _calls(evaluate: Evaluated, few: Points) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ from gradlab.certification.horizons import DIRECTIONS, Signs, signs
 from gradlab.certification.sampling import Law
 from gradlab.certification.smoothed import PAIRS, POINTS, STEPS, smoothed
 
-STARTS = 32  # trajectories of a chain
+STARTS = 30  # trajectories of a chain: with 16 moved ones each, they just fill two calls
 DIFFERS = 0.1  # of the smoothed gradient, from which a gap is named
 
 

@@ -47,11 +47,11 @@ def smoothed(chain: Chain, derivative: Derivative, sigma: Tensor, draw: Tensor) 
     ds = chain.system.state_dim
     moves = torch.cat([draw.new_zeros(pairs, m, ds), sigma * draw], 2)
     z = torch.cat([chain.first + moves, chain.first - moves]).reshape(2 * pairs * m, -1)
-    R = chain.returns(z)[-1].reshape(2, pairs, m, 1)
+    R = chain.rolled(z)[0][-1].reshape(2, pairs, m, 1)
     samples = (draw * (R[0] - R[1]) / 2).nan_to_num()
     mean, error = samples.mean(0), samples.std(0) / pairs**0.5
     into = torch.cat([draw.new_zeros(ds, da), torch.diag(sigma)]).expand(m, -1, -1)
-    path = chain.tangents(derivative, into)[-1]
+    path = chain.tangents(derivative, into, chain.rolled(chain.first)[1])[-1]
     size = mean.norm(dim=1).clamp_min(1e-300)
     finite = torch.isfinite(path).all(1)
     if not bool(finite.any()):

@@ -1,6 +1,7 @@
 """A certificate: wrong blocks are found and named, sound systems pass."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import gradlab
 from gradlab.certification import Certification, Finding
 from gradlab.certification.certification import to_json
 from gradlab.errors import InputError
-from gradlab.systems import CartPoleSimulator, System, from_function
+from gradlab.systems import CartPoleSimulator, System, VehicleModel, from_function
 from gradlab.systems.mujoco_pendulum import pendulum_parameters
 
 
@@ -46,7 +47,7 @@ SOUND: dict[str, System] = {
     "smooth, with a clip": from_function(swing, 2, 1),
     "linear": gradlab.tasks.double_integrator().simulator,
     "cart-pole": CartPoleSimulator(pendulum_parameters()),
-    "path tracking": gradlab.tasks.path_tracking().simulator,
+    "vehicle": VehicleModel(),
     "contact": from_function(
         lambda s, a: (s + 0.01 * (a + 500 * torch.relu(-s)), -s[:, 0].abs()), 2, 2
     ),
@@ -128,8 +129,14 @@ def test_the_fault_of_one_way_is_told_from_the_other() -> None:
     assert blocks(certificate) == {"A"}
 
 
-def test_the_same_states_give_the_same_certificate() -> None:
-    one, other = (to_json(certified(swing).document()) for _ in range(2))
+@pytest.fixture(scope="module")
+def twice() -> list[Certification]:
+    """The same states certified two times."""
+    return [certified(swing) for _ in range(2)]
+
+
+def test_the_same_states_give_the_same_certificate(twice: list[Certification]) -> None:
+    one, other = (to_json(certificate.document()) for certificate in twice)
 
     assert one == other
 
@@ -147,13 +154,13 @@ def test_a_step_that_no_difference_can_judge_is_no_sound_one_in_words() -> None:
     assert "not all could be judged" in certificate.headline
 
 
-def test_it_is_saved_as_json_and_as_a_page(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    certificate = certified(swing)
+def test_it_is_saved_as_json_and_as_a_page(twice: list[Certification], tmp_path: Path) -> None:
+    certificate, again = twice
 
     document = json.loads(certificate.save(tmp_path / "c.json").read_text())
     page = certificate.save(tmp_path / "c.html").read_text()
 
-    assert page == certified(swing).save(tmp_path / "again.html").read_text()
+    assert page == again.save(tmp_path / "again.html").read_text()
     assert document["passed"] and document["sentences"] == list(certificate.sentences)
     assert certificate.headline.split(":")[0] in page
     with pytest.raises(InputError, match=r"\.json or \.html"):

@@ -87,3 +87,5 @@ def test_wrong_arguments_are_one_line() -> None:
         from_mujoco_torch(model(), None)
     with pytest.raises(InputError, match=r"^iterations is 0"):
         from_mujoco_torch(model(), cost, iterations=0)
+    with pytest.raises(InputError, match=r"^line_search is 0"):
+        from_mujoco_torch(model(), cost, line_search=0)
