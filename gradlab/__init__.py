@@ -6,6 +6,7 @@
     choose(profile) → Choice                     horizon, weights, how sure, what if
     compare_jacobians(simulator, model, …)       a model's Jacobians against the simulator's
     certify(system)                              are a simulator's derivatives those of its step?
+    differentiable(environment)                  a Gymnasium MuJoCo task with derivatives in torch
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
     report(path)                                 one HTML page to decide from
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gradlab.reporting import report
     from gradlab.runs.attribution_shares import attribute, attribution
     from gradlab.runs.profile import Profile, load
+    from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
     from gradlab.training.loop import train
 
@@ -48,6 +50,7 @@ __all__ = [
     "choose",
     "compare_jacobians",
     "compare_remedies",
+    "differentiable",
     "figures",
     "load",
     "measure",
@@ -71,6 +74,7 @@ _HOMES = {
     "choose": "gradlab.choice",
     "compare_jacobians": "gradlab.jacobians.comparison",
     "compare_remedies": "gradlab.remedies.compare",
+    "differentiable": "gradlab.systems.differentiable",
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",
     "report": "gradlab.reporting",

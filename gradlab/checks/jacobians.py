@@ -21,10 +21,10 @@ from torch import Tensor
 from gradlab.checks.inspection import Inspection
 from gradlab.data.path import Path
 from gradlab.runs.check_results import IDLE, CheckResult
+from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.entropy import Entropic
-from gradlab.systems.mujoco import MujocoEnvironment
-from gradlab.systems.system import BLOCKS, Linearization, System
+from gradlab.systems.system import BLOCKS, Linearization, System, by_differences
 
 STATES = 96  # whose Jacobians are compared, over all starts and steps
 STEPS = (1e-5, 1e-6)  # times the size of each coordinate
@@ -165,7 +165,7 @@ def switches(inspected: Inspection) -> list[CheckResult]:
     return [
         result
         for name, estimator in inspected.pathwise().items()
-        if estimator.jacobians is not None and not estimator.jacobians.differentiable
+        if estimator.jacobians is not None and by_differences(estimator.jacobians)
         if (result := _flagged(name, inspected)) is not None
     ]
 
@@ -187,8 +187,9 @@ def _flagged(name: str, inspected: Inspection) -> CheckResult | None:
         result += f"; {int(lost.sum())} simulations diverge"
     system = inspected.estimators[name].states
     system = system.system if isinstance(system, Entropic) else system
-    if isinstance(system, MujocoEnvironment):
-        beyond = system.beyond_limits(path.states.flatten(0, 1)).double().mean()
+    environment = mujoco_environment(system)
+    if environment is not None:
+        beyond = environment.beyond_limits(path.states.flatten(0, 1)).double().mean()
         result += f"; {float(beyond):.1%} of the states beyond a soft joint limit"
     meaning = "no contact or limit switches inside a stencil: the Jacobians are derivatives"
     if bool(flags.any()):

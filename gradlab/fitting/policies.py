@@ -29,6 +29,7 @@ from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.spectral import Which, baked, normalise
 from gradlab.progress import Progress, silent
+from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.ended import linearize_running, step_running
 from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
@@ -75,8 +76,9 @@ def stabilising_policy(
     model = task.prior if task.prior is not None else task.simulator
     ds = task.simulator.state_dim
     reference = torch.tensor(task.reference_state or (0.0,) * ds, dtype=torch.float64)
-    if isinstance(model, MujocoEnvironment):
-        gain = hold_pose_gain(model)
+    environment = mujoco_environment(model)
+    if environment is not None:
+        gain = hold_pose_gain(environment)
     else:
         gain = riccati_gain(model, reference, task.discount)
     return distil(task, share * gain, reference, seed, progress, spectral, bound)

@@ -26,6 +26,7 @@ from gradlab.measurement.steps import Direction, judging_starts, realise
 from gradlab.progress import Progress, silent
 from gradlab.runs.one_step import TRUE_CELL, Cell
 from gradlab.runs.realised import Realised
+from gradlab.systems.system import by_differences
 from gradlab.tasks import Task
 from gradlab.truth.oracles import effective_horizon
 from gradlab.truth.truth import Truth
@@ -85,7 +86,7 @@ def measured_steps(stepping: Stepping) -> int:
     setting, measured, truth = stepping.setting, stepping.measured, stepping.truth
     system = setting.simulator
     per_jacobian = CLOSED_FORM
-    if not system.differentiable:
+    if by_differences(system):
         per_jacobian = 2 * (system.state_dim + system.action_dim + 1)
     along = 0
     for actions, states in (("first", measured.visits), ("all", 1)):

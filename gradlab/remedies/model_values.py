@@ -36,8 +36,8 @@ from gradlab.runs.usable_horizons import least_error_at, usable_prefix
 from gradlab.statistics import chains
 from gradlab.statistics.moments import Array, Estimate
 from gradlab.statistics.over_groups import group_sums
+from gradlab.systems.differentiable import mujoco_environment
 from gradlab.systems.ended import step_running
-from gradlab.systems.mujoco import MujocoEnvironment
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 
@@ -87,9 +87,10 @@ def regions(task: Task, visited: Visited) -> dict[str, NDArray[np.bool_]]:
     clipped = visited.true.flags | (still & ~np.all(still, axis=(0, 1))).any(axis=2)
     if task.action_limit is not None:
         clipped |= (np.abs(visited.actions) >= np.array(task.action_limit)).any(axis=2)
-    if isinstance(task.simulator, MujocoEnvironment):
+    environment = mujoco_environment(task.simulator)
+    if environment is not None:
         states = torch.from_numpy(visited.states[:-1][usable])
-        clipped[usable] |= task.simulator.beyond_limits(states).numpy()
+        clipped[usable] |= environment.beyond_limits(states).numpy()
     return {ALL: usable, SMOOTH: usable & ~clipped, CLIPPED: usable & clipped}
 
 

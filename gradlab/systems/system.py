@@ -10,7 +10,7 @@ along any other system's states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -25,11 +25,17 @@ BLOCKS = ("A", "B", "r_s", "r_a")
 
 @dataclass(frozen=True)
 class Transition:
-    """state [N, ds], reward [N], alive [N] (bool: is the *next* state outside the terminal set)."""
+    """state [N, ds], reward [N], alive [N] (bool: is the *next* state outside the terminal set).
+
+    Also by `state, reward, alive = system.step(…)`.
+    """
 
     state: Tensor
     reward: Tensor
     alive: Tensor
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.state, self.reward, self.alive))
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,11 @@ class System(Protocol):
 MEMBERS = (
     "state_dim", "action_dim", "noise_dim", "differentiable", "step", "linearize", "sample_noise",
 )  # fmt: skip
+
+
+def by_differences(system: System) -> bool:
+    """Are its Jacobians differences of its steps, also where autograd passes through them?"""
+    return not system.differentiable or getattr(system, "linearization_price", 0.0) > 0
 
 
 def standard_normal(

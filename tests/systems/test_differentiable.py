@@ -1,0 +1,219 @@
+"""Derivatives of MuJoCo tasks in torch, against differences of Gymnasium's own steps."""
+
+import copy
+import pickle
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import gradlab
+from gradlab.certification.derivatives import sources
+from gradlab.certification.evaluation import Points
+from gradlab.errors import InputError
+from gradlab.systems.differentiable import differentiable
+from gradlab.systems.system import System
+from tests.systems.gymnasium_steps import Gymnasium, smooth
+from tests.systems.mujoco_states import SYSTEMS, visited
+
+EXACT_REWARD = ("InvertedPendulum-v5", "Hopper-v5", "Walker2d-v5", "HalfCheetah-v5")
+
+
+@pytest.mark.parametrize("env_id", EXACT_REWARD)
+def test_steps_are_gymnasiums_to_the_last_bit(env_id: str) -> None:
+    state, action = visited(env_id, 100, scale=1.5)
+    reference = Gymnasium(env_id, sharp=False)
+    want = np.stack([reference.step(*z) for z in zip(state.numpy(), action.numpy(), strict=True)])
+    after, reward, alive = differentiable(env_id, batch=100).step(
+        state.requires_grad_(), action.requires_grad_()
+    )
+    assert np.array_equal(after.detach().numpy(), want[:, :-1])
+    assert np.array_equal(reward.detach().numpy(), want[:, -1])
+    assert after.requires_grad and reward.requires_grad and not alive.requires_grad
+
+
+@pytest.mark.parametrize("env_id", EXACT_REWARD)
+def test_gradients_are_differences_of_gymnasiums_step(env_id: str) -> None:
+    state, action = smooth(env_id, 3)
+    reference, env = Gymnasium(env_id), differentiable(env_id)
+    weight = np.random.default_rng(0).standard_normal((3, state.shape[1] + 1))
+    z = [x.clone().requires_grad_() for x in (state, action)]
+    after, reward, _ = env.step(*z)
+    outputs = torch.cat([after, reward[:, None]], 1)
+    got = torch.cat(torch.autograd.grad((torch.from_numpy(weight) * outputs).sum(), z), 1).numpy()
+    assert not env.flagged.any()
+
+    def along(i: int, move: np.ndarray) -> float:
+        s, a = state[i].numpy(), action[i].numpy()
+        ends = [
+            reference.step(s + sign * move[: len(s)], a + sign * move[len(s) :]) for sign in (1, -1)
+        ]
+        return float(weight[i] @ (ends[0] - ends[1]))
+
+    for i in range(3):
+        misses = []
+        for h in (1e-6, 1e-7):  # the wider stencil may meet a contact that the narrow one does not
+            moves = h * np.eye(got.shape[1])
+            want = np.array([along(i, move) for move in moves]) / (2 * h)
+            misses.append(np.abs(got[i] - want).max() / np.abs(want).max())
+        assert min(misses) < 1e-5, misses
+
+
+def test_several_steps_chain_to_the_derivative_of_gymnasiums_return() -> None:
+    """Five steps under a policy with parameters, against differences along one direction."""
+    env, reference = differentiable("Hopper-v5"), Gymnasium("Hopper-v5")
+    state = smooth("Hopper-v5", 4)[0]
+    torch.manual_seed(0)
+    policy = nn.Sequential(nn.Linear(11, 8), nn.Tanh(), nn.Linear(8, 3), nn.Tanh()).double()
+    direction = [torch.randn_like(p) for p in policy.parameters()]
+
+    s, total, flagged = state, torch.zeros(()).double(), torch.zeros(len(state), dtype=torch.bool)
+    for _ in range(5):
+        s, reward, _ = env.step(s, 0.5 * policy(s))
+        total, flagged = total + reward.sum(), flagged | env.flagged
+    assert not flagged.any()
+    grads = torch.autograd.grad(total, list(policy.parameters()))
+    got = sum(float((g * d).sum()) for g, d in zip(grads, direction, strict=True))
+
+    @torch.no_grad()
+    def earned(h: float) -> float:
+        moved, sum_of_rewards = copy.deepcopy(policy), 0.0
+        for p, d in zip(moved.parameters(), direction, strict=True):
+            p += h * d
+        for row in state:
+            s = row
+            for _ in range(5):
+                out = reference.step(s.numpy(), (0.5 * moved(s)).numpy())
+                s, sum_of_rewards = torch.from_numpy(out[:-1]), sum_of_rewards + out[-1]
+        return float(sum_of_rewards)
+
+    misses = [abs((earned(h) - earned(-h)) / (2 * h) / got - 1) for h in (1e-6, 1e-7)]
+    assert min(misses) < 1e-5, misses
+
+
+def test_flagged_rows_keep_their_jacobian_and_rows_without_weight_add_nothing() -> None:
+    state = torch.zeros(2, 11, dtype=torch.float64)
+    state[:, 0], state[:, 2], state[:, 3], state[:, 10] = 2.0, -0.5, -0.5, 2.0
+    state[:, 4] = torch.tensor([np.deg2rad(45.0), 0.1])
+    env, s = differentiable("Hopper-v5", batch=2), state.clone().requires_grad_()
+    action = torch.zeros(2, 3, dtype=torch.float64)
+    env.step(s, action).state.sum().backward()
+    want = SYSTEMS["Hopper-v5"].linearize(state, action)
+    assert env.flagged.tolist() == want.certificate.flags.tolist() == [True, False]
+    torch.testing.assert_close(s.grad, want.A.sum(1), rtol=1e-12, atol=1e-12)
+    wild = state.clone()
+    wild[0, 5:] = 1e8
+    s = wild.requires_grad_()
+    after, reward, alive = env.step(s, action)
+    assert not alive[0] and after[0].isnan().any()
+    (alive * torch.where(alive, reward, 0.0)).sum().backward()
+    assert (s.grad[0] == 0).all() and s.grad[1].abs().max() > 0
+
+
+def test_dtypes_empty_batches_copies_and_other_ways_to_name_the_task() -> None:
+    state, action = smooth("Hopper-v5", 2)
+    task = gradlab.tasks.mujoco("Hopper-v5", ctrl_cost_weight=0.0)
+    for given in (task, task.simulator, task.simulator.environment):
+        a = action.clone().requires_grad_()
+        env = gradlab.differentiable(given)
+        env.step(state, a).reward.sum().backward()
+        want = task.simulator.linearize(state, action).r_a
+        assert torch.equal(a.grad, want) and isinstance(env, System)
+    low = state.float().requires_grad_()
+    after, reward, _ = pickle.loads(pickle.dumps(env)).step(low, action.float())
+    after.sum().backward()
+    assert low.grad.dtype == after.dtype == reward.dtype == torch.float32
+    none = torch.zeros(0, 11, dtype=torch.float64, requires_grad=True)
+    env.step(none, torch.zeros(0, 3, dtype=torch.float64)).state.sum().backward()
+    assert none.grad.shape == (0, 11) and env.flagged.shape == (0,)
+
+
+@pytest.mark.parametrize("env_id", ["Ant-v5", "Humanoid-v5"])
+def test_what_is_left_out_of_a_reward_is_a_warning(env_id: str) -> None:
+    with pytest.warns(UserWarning, match="left out here: the cost of contact forces"):
+        env = differentiable(env_id, batch=1)
+    state, action = visited(env_id, 1)
+    s = state.clone().requires_grad_()
+    env.step(s, action).reward.sum().backward()
+    assert torch.equal(s.grad, SYSTEMS[env_id].linearize(state, action).r_s)
+
+
+def test_bad_input_is_one_line() -> None:
+    env = differentiable("Hopper-v5", batch=2)
+    state, action = torch.zeros(2, 11).double(), torch.zeros(2, 3).double()
+    far, nan = state.clone(), state.clone()
+    far[1, 2], nan[0, 3] = 9.0, torch.nan
+    for call, words in (
+        (lambda: differentiable("Hopper-v4"), "environment is 'Hopper-v4', expected one of"),
+        (lambda: differentiable(3), "environment is 3"),
+        (lambda: differentiable(gradlab.tasks.pendulum()), "differentiates already"),
+        (lambda: differentiable("Hopper-v5", batch=0), "batch is 0, expected an integer ≥ 1"),
+        (lambda: differentiable("Hopper-v5", second_order=1), "second_order is 1"),
+        (lambda: env.certificate, "call step first"),
+        (lambda: env.step(state[:1], action[:1]), "1 rows, expected batch=2"),
+        (lambda: env.step(state[0], action), r"state has shape \(11,\), expected \[N, 11\]"),
+        (lambda: env.step(state, action[:, :2]), r"expected \[2, 3\]"),
+        (lambda: env.step(far, action), "state row 1: thigh_joint is 9, beyond its limits"),
+        (lambda: env.step(nan, action), "state row 0: dimension 3 is nan"),
+    ):
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+def small_policy() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(11, 4), nn.Tanh(), nn.Linear(4, 3), nn.Tanh())
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+def test_estimators_with_it_are_those_with_its_simulator(actions: str) -> None:
+    starts, policy = smooth("Hopper-v5", 4)[0], small_policy().double()
+    tail = gradlab.Tail(3, None, 0.99)
+    gradients = [
+        gradlab.Estimator(system, system, actions, tail).gradients(policy, starts)
+        for system in (SYSTEMS["Hopper-v5"], differentiable("Hopper-v5"))
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+def test_it_is_measured_as_its_simulator() -> None:
+    task = gradlab.tasks.mujoco("Hopper-v5")
+    mine, judge = replace(task, simulator=gradlab.differentiable(task)), nn.Linear(14, 1).double()
+    profiles = [
+        gradlab.measure(
+            each, small_policy(), lambda s, a: judge(torch.cat([s, a], 1)), horizon=2, starts=8,
+            law="start", truth="matched",
+        )
+        for each in (task, mine)
+    ]  # fmt: skip
+    values = [profile.table()["value"] for profile in profiles]
+    assert np.allclose(*values, rtol=1e-9, equal_nan=True)
+
+
+def test_a_certificate_reads_both_of_its_derivatives() -> None:
+    state, action = smooth("Hopper-v5", 3)
+    system = differentiable("Hopper-v5")
+    points = Points(torch.cat([state, action], 1), None)
+    by_step, by_linearize = (way(system, points) for way in sources(system).values())
+    torch.testing.assert_close(by_step, by_linearize, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_its_derivatives_are_certified() -> None:
+    assert gradlab.certify(differentiable("Hopper-v5"), *smooth("Hopper-v5", 16)).passed
+
+
+def test_the_examples_of_the_docs_run() -> None:
+    page = Path(__file__).parents[2] / "docs" / "differentiable.md"
+    loss, cut = re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+    names: dict[str, object] = {}
+    exec(compile(loss.replace("64", "4"), page, "exec"), names)
+    gradients = [p.grad for p in names["policy"].parameters()]
+    assert all(g.isfinite().all() and g.abs().max() > 0 for g in gradients)
+    names |= {"action": torch.zeros(4, 3, dtype=torch.float64), "state": names["state"].detach()}
+    exec(compile(cut, page, "exec"), names)

@@ -1,0 +1,97 @@
+"""Autograd through a step by its linearization: once, by `torch.func`, and a second time."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gradlab.errors import InputError
+from gradlab.systems.differentiable import differentiable
+from tests.systems.gymnasium_steps import Gymnasium, smooth
+from tests.systems.mujoco_states import SYSTEMS
+
+
+def test_torch_func_and_batched_cotangents_give_the_certified_jacobians() -> None:
+    state, action = smooth("Hopper-v5", 3)
+    env = differentiable("Hopper-v5")
+    want = SYSTEMS["Hopper-v5"].linearize(state, action)
+    by_rows = torch.func.jacrev(lambda s: env.step(s, action).state)(state)
+    assert torch.equal(torch.einsum("nink->nik", by_rows), want.A)
+
+    def row(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        after = env.step(s[None], a[None])
+        return after.state[0], after.reward[0]
+
+    B, r_a = torch.func.vmap(torch.func.jacrev(row, argnums=1))(state, action)
+    assert torch.equal(B, want.B) and torch.equal(r_a, want.r_a)
+    s = state.clone().requires_grad_()
+    basis = torch.eye(11, dtype=s.dtype)[:, None].expand(11, 3, 11)
+    (sweeps,) = torch.autograd.grad(env.step(s, action).state, s, basis, is_grads_batched=True)
+    assert torch.equal(sweeps.transpose(0, 1), want.A)
+    _, pull = torch.func.vjp(lambda a: env.step(state, a).reward, action)
+    assert torch.equal(pull(torch.ones(3, dtype=torch.float64))[0], want.r_a)
+    with pytest.raises(InputError, match="reverse mode only"):
+        torch.func.jvp(lambda a: env.step(state, a).reward, (action,), (action,))
+
+
+def test_jacobians_are_made_when_they_are_needed_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, calls = differentiable("Hopper-v5"), []
+    linearize = type(env.system).linearize
+    monkeypatch.setattr(
+        type(env.system), "linearize", lambda *args: calls.append(1) or linearize(*args)
+    )
+    state, action = smooth("Hopper-v5", 2)
+    calls.clear()
+    env.step(state, action)
+    s = state.clone().requires_grad_()
+    after, reward, _ = env.step(s, action)
+    assert not calls
+    for i in range(3):
+        after[:, i].sum().backward(retain_graph=True)
+    reward.sum().backward()
+    assert len(calls) == 1 and env.flagged.shape == (2,) and len(calls) == 1
+
+
+def test_second_derivatives_on_request() -> None:
+    """InvertedPendulum is smooth: uᵀH by differences of Gymnasium's step, twice as coarse."""
+    state, action = smooth("InvertedPendulum-v5", 4)
+    env = differentiable("InvertedPendulum-v5", second_order=True)
+    reference = Gymnasium("InvertedPendulum-v5")
+    generator = np.random.default_rng(0)
+    weight, u, v = (generator.standard_normal((4, width)) for width in (4, 5, 5))
+
+    def value(z: Tensor) -> Tensor:
+        return (torch.from_numpy(weight) * env.step(z[:, :4], z[:, 4:]).state).sum()
+
+    z = torch.cat([state, action], 1).requires_grad_()
+    (g,) = torch.autograd.grad(value(z), z, create_graph=True)
+    (product,) = torch.autograd.grad((torch.from_numpy(u) * g).sum(), z)
+    got = (product.numpy() * v).sum(1)
+
+    def at(i: int, x: np.ndarray) -> float:
+        return float(weight[i] @ reference.step(x[:4], x[4:])[:-1])
+
+    h = 1e-3
+    for i, x in enumerate(z.detach().numpy()):
+        corners = [(s, t) for s in (1, -1) for t in (1, -1)]
+        want = sum(s * t * at(i, x + h * (s * u[i] + t * v[i])) for s, t in corners) / (4 * h**2)
+        assert got[i] == pytest.approx(want, rel=1e-3, abs=1e-3 * np.abs(got).max())
+    H = torch.func.jacrev(torch.func.jacrev(value))(z.detach())
+    again = torch.einsum("nimj,mj->ni", H, torch.from_numpy(u))
+    assert (again - product).norm() < 1e-4 * product.norm()
+
+
+def test_a_second_backward_without_asking_and_a_third_are_refused() -> None:
+    state, action = smooth("Hopper-v5", 2)
+    for asked, words in ((False, "second_order=True"), (True, "third time")):
+        env, a = differentiable("Hopper-v5", second_order=asked), action.clone().requires_grad_()
+        (g,) = torch.autograd.grad(env.step(state, a).state.sum(), a, create_graph=True)
+        with pytest.raises(InputError, match=words):
+            (h,) = torch.autograd.grad(g.sum(), a, create_graph=True)
+            h.sum().backward()
+    # What only the cotangent depends on has a derivative without asking.
+    scale = torch.ones(2, 11, dtype=torch.float64, requires_grad=True)
+    _, pull = torch.func.vjp(lambda a: differentiable("Hopper-v5").step(state, a).state, action)
+    pull(scale)[0].sum().backward()
+    want = SYSTEMS["Hopper-v5"].linearize(state, action).B.sum(2)
+    torch.testing.assert_close(scale.grad, want, rtol=1e-12, atol=1e-12)
