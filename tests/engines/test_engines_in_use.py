@@ -83,9 +83,7 @@ def test_jacobians_are_those_of_the_same_system_in_torch(world: World) -> None:
     assert len(errors) and (errors < error).all()
 
 
-def test_training_through_an_engine_is_training_through_torch(
-    world: World, tmp_path: Path
-) -> None:
+def test_training_through_an_engine_is_training_through_torch(world: World, tmp_path: Path) -> None:
     """MPG-v2 with the engine as simulator and as the model through which gradients flow."""
     system, truth, error = world
     ours, theirs = (trained("mpg-v2", s, tmp_path / "run.h5") for s in (system, truth))
