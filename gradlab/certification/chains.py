@@ -58,7 +58,7 @@ class Chain:
         every = derivative(self.system, Points(path.flatten(0, 1), noise))
         ds, moved, rows = self.system.state_dim, directions, []
         total = torch.zeros_like(directions[:, 0])
-        for t, J in enumerate(every.unflatten(0, path.shape[:2])):
+        for t, J in enumerate(every.reshape(*path.shape[:2], *every.shape[1:])):
             change = J @ moved
             total = total + self.discount**t * change[:, -1]
             rows.append(total)
