@@ -22,6 +22,9 @@ class Batch:
     terminated [E, N] (1 where the next state is terminal; a truncated episode is not).
 
     log_prob [E, N], where it is kept: of the action, by the policy that collected it.
+    policy_noise [E, N, da] and dynamics_noise [E, N, noise_dim], where they are kept: those with
+    which the policy acted and the simulator stepped.
+    slopes [E, N, ds + 1, ds + da], where they are at hand: ∂(s′, r)/∂(s, a) of the simulator.
     starts [E, N, ds], where the batch is of several stores: of the environments' replay, from which
     policies are rolled out.
     """
@@ -33,6 +36,9 @@ class Batch:
     terminated: Tensor
     log_prob: Tensor | None = None
     starts: Tensor | None = None
+    policy_noise: Tensor | None = None
+    dynamics_noise: Tensor | None = None
+    slopes: Tensor | None = None
 
     @property
     def visited(self) -> Tensor:
@@ -47,7 +53,12 @@ class Batch:
 
 @final
 class Replay:
-    """The last `capacity` transitions of every member."""
+    """The last `capacity` transitions of every member.
+
+    Args:
+        densities: whether log_prob is kept.
+        noises: widths of the noise that is kept, the policy's and the simulator's.
+    """
 
     def __init__(
         self,
@@ -59,11 +70,13 @@ class Replay:
         device: torch.device | str = "cpu",
         *,
         densities: bool = False,
+        noises: tuple[int, int] = (0, 0),
     ) -> None:
         if capacity < 1:
             raise InputError(f"capacity is {capacity}, expected at least 1 transition")
         # One row of memory per transition: a batch is one gather, not five.
-        self.widths = (state_dim, action_dim, 1, state_dim, 1) + densities * (1,)
+        self.densities, self.noises = densities, noises
+        self.widths = (state_dim, action_dim, 1, state_dim, 1) + densities * (1,) + noises
         self.rows = torch.zeros(members, capacity, sum(self.widths), dtype=dtype, device=device)
         self.added = 0
 
@@ -72,16 +85,21 @@ class Replay:
 
     def add(
         self, state: Tensor, action: Tensor, reward: Tensor, next_state: Tensor, terminated: Tensor,
-        log_prob: Tensor | None = None,
+        log_prob: Tensor | None = None, policy_noise: Tensor | None = None,
+        dynamics_noise: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Store n transitions per member: [E, n, ·], reward, terminated and log_prob [E, n].
 
-        `log_prob` is left out where densities are not kept.
+        `log_prob` and noises are left out where they are not kept.
         """
         last = [reward[..., None], next_state, terminated[..., None].to(reward)]
         if self.densities:
             assert log_prob is not None
             last.append(log_prob[..., None])
+        for width, noise in zip(self.noises, (policy_noise, dynamics_noise), strict=True):
+            if width:
+                assert noise is not None
+                last.append(noise)
         new = torch.cat([state, action, *last], dim=2).to(self.rows)
         capacity = self.rows.shape[1]
         self.added += new.shape[1]
@@ -115,11 +133,6 @@ class Replay:
         at = torch.arange(self.added - count, self.added, device=self.rows.device)
         return self._batch(self.rows[:, at % self.rows.shape[1]])
 
-    @property
-    def densities(self) -> bool:
-        """Whether log_prob is kept."""
-        return len(self.widths) > 5
-
     def largest_reward(self) -> Tensor:
         """max |r| of the stored transitions, [E]."""
         column = self.widths[0] + self.widths[1]
@@ -152,4 +165,8 @@ class Replay:
         parts = torch.split(rows, list(self.widths), dim=2)
         state, action, reward, next_state, terminated = parts[:5]
         log_prob = parts[5][..., 0] if self.densities else None
-        return Batch(state, action, reward[..., 0], next_state, terminated[..., 0], log_prob)
+        policy, dynamics = (x if x.shape[2] else None for x in parts[-2:])
+        return Batch(
+            state, action, reward[..., 0], next_state, terminated[..., 0], log_prob,
+            policy_noise=policy, dynamics_noise=dynamics,
+        )  # fmt: skip

@@ -13,7 +13,9 @@ from typing import Literal
 from gradlab.errors import InputError
 from gradlab.networks.spectral import Which
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.adaptive_horizon import Stiffness
 from gradlab.training.parts.critics import CriticLoss, MeanSquare, Q, V
+from gradlab.training.parts.fits import Passes
 from gradlab.training.parts.policy_losses import Mixture, PolicyLoss, Term
 from gradlab.training.parts.sources import Replayed, Source
 from gradlab.training.parts.target_networks import Polyak, TargetNetwork
@@ -25,6 +27,7 @@ Policy = Literal["deterministic", "gaussian"]
 MIXTURE = Mixture()
 MEAN_SQUARE = MeanSquare()
 REPLAYED = Replayed()
+ONCE = Passes()
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class Algorithm:
         source: where batches come from.
         paper: where it is from, with the section.
         loss: what the terms and their weights are put into; critic_loss: what brings the critics
-            to their target.
+            to their target, and fit: in how many steps for each batch.
+        adaptive: how on-policy horizons follow the simulator's stiffness; None: the terms'.
     """
 
     name: str
@@ -79,6 +83,8 @@ class Algorithm:
     target_critic: TargetNetwork | None = None
     source: Source = REPLAYED
     updates: int | None = None
+    fit: Passes = ONCE
+    adaptive: Stiffness | None = None
     paper: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -99,9 +105,8 @@ class Algorithm:
                     f"{self.name} has {name} {getattr(self, name)}, expected 1 or more"
                 )
         if self.updates is not None and (not isinstance(self.updates, int) or self.updates < 1):
-            raise InputError(
-                f"{self.name} has updates {self.updates!r}, expected an integer from 1"
-            )
+            got = self.updates
+            raise InputError(f"{self.name} has updates {got!r}, expected an integer from 1")
         check_temperature(self.target.temperature)
         self._check_parts()
         if self.model is not None and not self.needs_model:
@@ -138,7 +143,8 @@ class Algorithm:
         steps = self.source.steps
         if steps and self.reuse > 1:
             raise InputError(f"{self.name} has reuse {self.reuse}, but an on-policy batch is new")
-        if self.loss.paths and (len(self.terms) > 1 or not _whole(steps, self.horizons[0])):
+        whole = steps > 0 and self.horizons[0] > 0 and steps % self.horizons[0] == 0
+        if self.loss.paths and (len(self.terms) > 1 or not whole):
             raise InputError(
                 f"{self.name} has terms {self.horizons}, but follows the paths of its batches: "
                 f"take windows of as many steps, or of a multiple (source=Newest(steps))"
@@ -165,6 +171,27 @@ class Algorithm:
             )
         if self.densities and self.policy != "gaussian":
             raise InputError(f"{self.name} weighs actions by densities: take a gaussian policy")
+        self._check_windows()
+
+    def _check_windows(self) -> None:
+        """Raises InputError where what follows on-policy windows has none, or not its own."""
+        if self.target.of_paths and not self.source.steps:
+            raise InputError(
+                f"{self.name} has a target along paths ({self.target.name}): take on-policy "
+                f"windows (source=Newest(steps))"
+            )
+        if self.loss.noises and self.policy == "deterministic" and self.exploration:
+            raise InputError(
+                f"{self.name} has exploration {self.exploration}, but follows its own actions: "
+                f"take exploration=0, or policy='gaussian'"
+            )
+        if self.adaptive is not None and not self.loss.of_simulator:
+            raise InputError(
+                f"{self.name} adapts its horizon to stiffness, but its loss differentiates no "
+                f"simulator: take loss=WindowReturn(), or adaptive=None"
+            )
+        if self.fit != ONCE and self.critics == 0:
+            raise InputError(f"{self.name} has no critic to be fitted in {self.fit.name}")
 
     def _check_measured(self, follow: str) -> None:
         if self.target.kind != Q or self.critics == 0:
@@ -190,13 +217,18 @@ class Algorithm:
         return tuple(term.horizon for term in self.terms)
 
     @property
+    def critics(self) -> int:
+        return self.target.critics
+
+    @property
     def described(self) -> dict[str, str]:
         """What the row is made of, by part, and where it is from."""
         mixture = " + ".join(
             f"J_{term.horizon}{' (all actions)' if term.way.every else ''}" for term in self.terms
         )
-        gradient = ", ".join(filter(None, (mixture, self.loss.name)))
-        parts = (self.target.name, self.critic_loss.name, self._entropy)
+        cut = "" if self.adaptive is None else self.adaptive.name
+        gradient = ", ".join(filter(None, (mixture, self.loss.name, cut)))
+        parts = (self.target.name, self.critic_loss.name, self.fit.name, self._entropy)
         sized = self.source.steps or self.batch == Algorithm.batch
         return {
             "policy": self.policy + ("" if self.policy_spectral is None else ", spectral norm"),
@@ -225,10 +257,6 @@ class Algorithm:
         widths = "" if hidden == LearnedModel.hidden else f", hidden {', '.join(map(str, hidden))}"
         return f"learned model: {self.model.name}{widths}"
 
-    @property
-    def critics(self) -> int:
-        return self.target.critics
-
     def rows(self, agents: int) -> int:
         """Transitions of a batch.
 
@@ -256,7 +284,12 @@ class Algorithm:
 
     @property
     def needs_model(self) -> bool:
-        return max(self.horizons) > 0 or self.critic_needs_model
+        return self.rolls_out or self.critic_needs_model
+
+    @property
+    def rolls_out(self) -> bool:
+        """Whether the policy's gradient goes through a model."""
+        return max(self.horizons) > 0 and not self.loss.of_simulator
 
     @property
     def critic_needs_model(self) -> bool:
@@ -266,9 +299,4 @@ class Algorithm:
 
     @property
     def differentiates_model(self) -> bool:
-        return max(self.horizons) > 0 or self.critic_loss.of_model
-
-
-def _whole(steps: int, horizon: int) -> bool:
-    """Whether windows are whole paths of a horizon."""
-    return steps > 0 and horizon > 0 and steps % horizon == 0
+        return self.rolls_out or self.critic_loss.of_model

@@ -7,10 +7,12 @@ algorithm that needs a new part adds one in a file:
     loss      `policy_losses.PolicyLoss`: loss(context, batch, terms, weights). Entropy is inside
               the sum, at the temperature of the target; `Mixture.samples` are paths per state.
               `replayed_losses`: SVG's replayed steps and paths with inferred noise.
+              `window_losses`: the simulator's Jacobians along on-policy windows (SHAC), and
+              `adaptive_horizon`: how long their paths are (AHAC).
     target    `targets.Target`: target(context, batch), of critics Q(s, a) or V(s). `steve`: all
-              horizons, weighted by the spread of an ensemble.
+              horizons, weighted by the spread of an ensemble. `lambda_targets`: TD(λ) of windows.
     critic    `critics.CriticLoss`: loss(context, batch, critics, target). `mage`: the TD error's
-              derivative in the action.
+              derivative in the action. `fits`: passes over a batch.
     model     `models.LearnedModel`: how it is learned and how often; None: the task's prior.
     source    `sources.Source`: source(stores, iteration) is the batch of an update: from replay,
               from a second replay that the model fills (MBPO; DDPPO's critics), or the newest
@@ -35,7 +37,15 @@ from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.targets import NStep, OneStep, Soft
 from gradlab.training.parts.temperature import Automatic
 from gradlab.training.parts.weights import FixedWeights, MeasuredWeights
-from gradlab.training.rows import critic_with_model, ddppo, maac, mpg, pathwise, rp_pgm
+from gradlab.training.rows import (
+    critic_with_model,
+    ddppo,
+    first_order,
+    maac,
+    mpg,
+    pathwise,
+    rp_pgm,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -51,7 +61,7 @@ __all__ = [
 
 ALGORITHMS: Mapping[str, Algorithm] = {
     row.name: row
-    for family in (mpg, maac, critic_with_model, pathwise, rp_pgm, ddppo)
+    for family in (mpg, maac, critic_with_model, pathwise, rp_pgm, ddppo, first_order)
     for row in family.ROWS
 }
 

@@ -68,12 +68,18 @@ class Environments:
             wanted = drawn.double().cpu()
         # A seed that has diverged acts at 0, so that the others can go on.
         action = within(torch.nan_to_num(wanted), self.limit)
-        after, reward, alive = model_step(self.task.simulator, self.state, action, self._noise())
+        shocks = self._noise()
+        after, reward, alive = model_step(self.task.simulator, self.state, action, shocks)
         broken = ~(after.isfinite().all(dim=2) & reward.isfinite())
         terminated = (alive < 0.5) & ~broken
-        parts = [self.state, action, reward, after, terminated]
+        parts = {
+            "state": self.state, "action": action, "reward": reward, "next_state": after,
+            "terminated": terminated, "policy_noise": noise.double().cpu(),
+        }  # fmt: skip
         if log_prob is not None:
-            parts.append(torch.nan_to_num(log_prob.double().cpu()))
+            parts["log_prob"] = torch.nan_to_num(log_prob.double().cpu())
+        if shocks is not None:
+            parts["dynamics_noise"] = shocks
         self._store(replay, parts, broken)
         self.age += 1
         truncated = (self.age >= self.episode) & ~terminated & ~broken
@@ -94,8 +100,8 @@ class Environments:
         self.state, self.age = saved["state"].clone(), saved["age"].clone()
         self.steps = int(saved["steps"])
 
-    def _store(self, replay: Replay, parts: list[Tensor], broken: Tensor) -> None:
-        """Columns of replay, [E, n, …]; broken: [E, n]."""
+    def _store(self, replay: Replay, parts: dict[str, Tensor], broken: Tensor) -> None:
+        """Columns of replay by name, [E, n, …]; broken: [E, n]."""
         if broken.any():
             if broken.all(dim=1).any():
                 seed = self.seeds[int(broken.all(dim=1).nonzero()[0])]
@@ -106,8 +112,8 @@ class Environments:
             sound = (~broken).to(torch.uint8).argmax(dim=1, keepdim=True)
             rows = torch.where(broken, sound, torch.arange(self.agents))
             members = torch.arange(len(self.seeds))[:, None]
-            parts = [part[members, rows] for part in parts]
-        replay.add(*parts)
+            parts = {name: part[members, rows] for name, part in parts.items()}
+        replay.add(**parts)
 
     def _starts(self) -> Tensor:
         drawn = [

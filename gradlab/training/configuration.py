@@ -16,7 +16,9 @@ from gradlab.training.parts.weights import MeasuredWeights, Rule, Weights
 from gradlab.training.settings import Settings, for_task
 
 # What rows had not from the beginning is left out where it is as it was: earlier runs go on.
-YOUNGER = ("loss", "critic_loss", "target_policy", "target_critic", "source", "updates")
+YOUNGER = (
+    "loss", "critic_loss", "target_policy", "target_critic", "source", "updates", "fit", "adaptive",
+)  # fmt: skip
 
 
 def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from gradlab.data.noise import child
+from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.networks.mlp import Policy
 from gradlab.networks.policies import GaussianPolicy
@@ -34,8 +34,15 @@ def usable_device(name: str) -> torch.device:
 
 
 def check_fits(algorithm: Algorithm, task: Task, *, masked: bool) -> None:
-    """Raises InputError where the algorithm needs a model that the task has not, or a learned model
-    has to end episodes and the task has no function for it."""
+    """Raises InputError where the algorithm needs a model that the task has not, or Jacobians that
+    its simulator has not, or a learned model has to end episodes and the task has no function for
+    it."""
+    error = without_jacobians(task) if algorithm.loss.of_simulator else None
+    if error is not None:
+        raise InputError(
+            f"{algorithm.name} follows the simulator's Jacobians, but the simulator of {task.name} "
+            f"gives none ({error}): take dmo, which learns them, or sac"
+        ) from error
     if algorithm.model is not None:
         # Simulators show their termination as `alive`, those of a function and MuJoCo's.
         if masked and task.alive is None and getattr(task.simulator, "alive", None) is not None:
@@ -52,6 +59,18 @@ def check_fits(algorithm: Algorithm, task: Task, *, masked: bool) -> None:
         )
     if algorithm.differentiates_model and not task.prior.differentiable:
         raise InputError(f"{algorithm.name} differentiates its model, but the prior cannot be")
+
+
+def without_jacobians(task: Task) -> Exception | None:
+    """What stands in the way of the simulator's Jacobians, and so of true gradients."""
+    simulator, starts = task.simulator, task.starts(2, stream(0, "probe")).double()
+    action = starts.new_zeros(2, simulator.action_dim)
+    noise = starts.new_zeros(2, simulator.noise_dim)
+    try:
+        simulator.linearize(starts, action, noise)
+    except (AttributeError, NotImplementedError, RuntimeError, InputError) as error:
+        return error
+    return None
 
 
 def unknown_ends(task: Task) -> InputError:

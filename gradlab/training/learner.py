@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from typing import final
 
@@ -28,40 +28,15 @@ from gradlab.training.draws import Draws
 from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model
+from gradlab.training.models.window_slopes import simulator_slopes
+from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
 from gradlab.training.parts.context import Act, Context, Objective, Value, Values, no_values
 from gradlab.training.parts.critics import Critic, Valuing, nothing
 from gradlab.training.parts.temperature import Automatic, Temperature
 from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.trained import Trained, under
-
-
-@dataclass(frozen=True)
-class Update:
-    """What one update did, [E] each; critics' numbers are 0 where there are none.
-
-    Attributes:
-        critic_loss: the row's, mostly half the mean squared error, summed over the seed's critics.
-        value: mean critic value on the batch, in scaled rewards.
-        critic_norm, policy_norm: gradient norms before clipping.
-        policy_loss: −Σ w_n mean X_n, with the entropy term where there is one.
-        weights: [terms], over seeds with weights of their own the mean; horizon: the longest
-            rollout made.
-        temperature: α, where it is automatic.
-        critic_seconds, policy_seconds: what either took, all seeds together (on a GPU: until it was
-            queued).
-    """
-
-    critic_loss: Tensor
-    value: Tensor
-    critic_norm: Tensor
-    policy_norm: Tensor | None
-    policy_loss: Tensor | None
-    weights: Floats
-    horizon: int
-    critic_seconds: float
-    policy_seconds: float
-    temperature: Tensor | None = None
+from gradlab.training.update import Update
 
 
 @final
@@ -70,6 +45,7 @@ class Learner:
 
     Attributes:
         tuned: temperatures that follow the policy's entropy, or None.
+        adapted: horizons that follow the simulator's stiffness, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
@@ -84,7 +60,7 @@ class Learner:
         self.draws = Draws(self.seeds, self.dtype, self.device)
         limit = task.action_limit
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
-        self.tuned = self._tuned()
+        self.tuned, self.adapted = self._tuned(), self._adapted()
         self.objective = Objective(
             task.discount,
             settings.reward_scale,
@@ -133,9 +109,13 @@ class Learner:
         policy_norm = policy_loss = None
         horizon = 0
         acted = iteration % self.algorithm.delay == 0
+        adapted = None if self.adapted is None else self.adapted.value.clone()
         if acted:
+            batch = self._sloped(batch)
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
             self._update_temperature(iteration, batch)
+            if self.adapted is not None and batch.slopes is not None:
+                self.adapted.step(batch.slopes)
         follow = self.algorithm.following
         follow["policy"](self.target_policy, self.policy, iteration, acted)
         if self.critic is not None and self.target_critic is not None:
@@ -143,8 +123,15 @@ class Learner:
         return Update(
             critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
             middle - begun, time.perf_counter() - middle,
-            None if self.tuned is None else self.tuned.value[:, 0].clone(),
+            None if self.tuned is None else self.tuned.value[:, 0].clone(), adapted,
         )  # fmt: skip
+
+    @property
+    def noises(self) -> tuple[int, int]:
+        """Widths of the noise of a policy, 0 where it is deterministic, and of the simulator."""
+        simulator = self.task.simulator
+        stochastic = self.algorithm.policy == "gaussian"
+        return (simulator.action_dim if stochastic else 0), simulator.noise_dim
 
     def weights(self, iteration: int) -> Floats:
         """What is in force, [E, terms]."""
@@ -238,6 +225,8 @@ class Learner:
             tensors["cached_targets"] = self._cached
         if self.tuned is not None:
             tensors |= {f"temperature.{name}": x for name, x in self.tuned.state().items()}
+        if self.adapted is not None:
+            tensors |= {f"adapted.{name}": x for name, x in self.adapted.state().items()}
         return tensors
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -252,6 +241,8 @@ class Learner:
                 tensor.copy_(state[f"{name}.{k}"])
         if self.tuned is not None:
             self.tuned.load(under(state, "temperature."))
+        if self.adapted is not None:
+            self.adapted.load(under(state, "adapted."))
         cached = state.get("cached_targets")
         size = len(self.seeds), self.algorithm.batch
         if cached is not None and cached.shape != size:
@@ -270,6 +261,12 @@ class Learner:
             return None
         width = self.task.simulator.action_dim
         return Temperature(choice, len(self.seeds), width, self.limit, self.dtype, self.device)
+
+    def _adapted(self) -> AdaptiveHorizon | None:
+        row = self.algorithm
+        if row.adaptive is None:
+            return None
+        return AdaptiveHorizon(row.adaptive, max(row.horizons), len(self.seeds), self.device)
 
     def _squashed(self, latent: Tensor) -> Tensor:
         return latent if self.limit is None else self.limit * torch.tanh(latent)
@@ -299,7 +296,6 @@ class Learner:
         Args:
             watch: is shown every action of the policy that carries θ.
         """
-        gaussian = self.algorithm.policy == "gaussian"
         value, target_value, target_values = self._values()
         return Context(
             objective=self.objective,
@@ -315,9 +311,10 @@ class Learner:
             model=self.model,
             draws=draws,
             iteration=iteration,
-            noise_dim=self.task.simulator.action_dim if gaussian else 0,
+            noise_dim=self.noises[0],
             limit=self.limit,
             agents=self.settings.agents,
+            cut=None if self.adapted is None else self.adapted.steps,
         )
 
     def _values(self) -> tuple[Value, Value, Values]:
@@ -349,10 +346,21 @@ class Learner:
         if iteration % self.algorithm.reuse == 0 or self._cached is None:
             with torch.no_grad():
                 self._cached = self.algorithm.target(context, batch)
-        critics = partial(self.valuing.every, self.critic)
-        loss, value = self.algorithm.critic_loss(context, batch, critics, self._cached)
-        norm = self.trained_critic.step(loss.sum(), self.algorithm.critics)
-        return loss.detach().sum(dim=1), value.detach().mean(dim=(1, 2)), norm
+        steps = []
+        for rows, target in self.algorithm.fit(self.draws, iteration, batch, self._cached):
+            critics = partial(self.valuing.every, self.critic)
+            loss, value = self.algorithm.critic_loss(context, rows, critics, target)
+            norm = self.trained_critic.step(loss.sum(), self.algorithm.critics)
+            means = loss.detach().sum(dim=1), value.detach().mean(dim=(1, 2)), norm
+            steps.append(torch.stack(means))
+        critic_loss, mean_value, norm = torch.stack(steps).mean(dim=0)
+        return critic_loss, mean_value, norm
+
+    def _sloped(self, batch: Batch) -> Batch:
+        """With the simulator's slopes, where the policy's loss is of them."""
+        if not self.algorithm.loss.of_simulator:
+            return batch
+        return replace(batch, slopes=simulator_slopes(self.task.simulator, batch))
 
     def _update_policy(
         self, iteration: int, batch: Batch, weights: Floats

@@ -48,6 +48,8 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
     }
     if isinstance(algorithm.target.temperature, Automatic):
         updates["temperature"] = Column(SEED, "scaled reward per nat")
+    if algorithm.adaptive is not None:
+        updates["adapted_horizon"] = Column(SEED, "steps")
     coordinates = tuple(range(task.simulator.state_dim))
     schema = {
         "updates": Table("iteration", updates, {"seed": seeds, "horizon": algorithm.horizons}),

@@ -102,6 +102,7 @@ def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
     replay = Replay(
         settings.seeds, algorithm.replay, simulator.state_dim, simulator.action_dim,
         learner.dtype, learner.device, densities=algorithm.densities,
+        noises=learner.noises if algorithm.loss.noises else (0, 0),
     )  # fmt: skip
     model, branching = algorithm.model, algorithm.source.branching
     return Run(

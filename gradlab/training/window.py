@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.collection import Ended
-from gradlab.training.learner import Update
+from gradlab.training.update import Update
 
 CRITIC = ("value", "critic_loss", "critic_norm")  # in the order in which an update makes them
 POLICY = ("policy_loss", "policy_norm")
@@ -43,6 +43,7 @@ class Window:
             self.horizon += update.horizon
             self.policy_seconds += update.policy_seconds
         self.weights, self.temperature = update.weights, update.temperature
+        self.adapted = update.adapted
 
     def ended(self, ended: Ended) -> None:
         self.terminated += ended.terminated
@@ -73,6 +74,8 @@ class Window:
         }
         if self.temperature is not None:
             row["temperature"] = self.temperature.double().cpu().numpy()
+        if self.adapted is not None:
+            row["adapted_horizon"] = self.adapted.cpu().numpy()
         first = iteration - len(critic)
         self.divergences = {
             int(member): _story(critic[..., member], policy, self.at, int(member), first)

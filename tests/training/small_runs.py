@@ -12,6 +12,8 @@ from gradlab.systems import from_function
 from gradlab.training.algorithms import find
 from gradlab.training.models.branch_choice import Branching
 from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.training.parts.fits import Passes
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest
 
@@ -51,7 +53,10 @@ def row(name):
         small = replace(small, source=replace(small.source, branching=branching))
     if small.source.steps:
         terms = (Term(4, "all"),) if small.loss.paths else small.terms
-        small = replace(small, source=Newest(4), terms=terms)
+        fit = small.fit if small.fit == Passes() else Passes(2, 2)
+        small = replace(small, source=Newest(4), terms=terms, fit=fit)
+    if small.adaptive is not None:
+        small = replace(small, adaptive=Stiffness(threshold=1.5, shortest=2, rate=0.1))
     return small if small.model is None else replace(small, model=shrunk(small.model))
 
 

@@ -52,6 +52,7 @@ DDPPO |= {"real": T * (1 + B), "two models": T * 3 * B}
 DDPPO_ONE = {("model" if name == "two models" else name): n for name, n in DDPPO.items()}
 RP_DP = REPLAYED | ENSEMBLE | soft(B, 3) | {"model": T * 3 * B}
 RP_DR = ON_POLICY | ENSEMBLE | soft(4, 4) | {"model": T * 16}
+WINDOWED = ON_POLICY | {"simulator": T * 16 + 2, "densities": T * 16}
 
 COUNTS = {
     "mpg-v1": REUSED | {"prior": 10 * 25 * B, "simulator": 2 * 25 * B},
@@ -87,6 +88,13 @@ COUNTS = {
     "ddppo-no-gradient-loss": DDPPO,
     "ddppo-one-model": DDPPO_ONE,
     "ddppo-double-parameters": DDPPO_ONE,
+    # Every transition is linearized once, where it was collected; two more show that it can be.
+    "shac": WINDOWED,
+    "ahac": WINDOWED,
+    # Along its paths, inside its target, and for its temperature.
+    "sapo": WINDOWED | {"densities": T * 3 * 16},
+    "apg": WINDOWED,
+    "dmo": ON_POLICY | ENSEMBLE | {"model": T * 16, "densities": T * 16},
 }
 
 

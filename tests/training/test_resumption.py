@@ -20,7 +20,8 @@ from tests.training.small_runs import SMALL, numbers, row, same_tables, task
 # One of each kind of target, gradient and source of batches.
 ROWS = [
     "mpg-v1", "mpg-v2", "n-step-adp", "td3", "sac", "maac", "svg", "mbpo", "bptt", "svg-inf",
-    "rp-dp-sn", "rp-dr", "ddppo", "steve", "mage",
+    "rp-dp-sn", "rp-dr", "ddppo", "steve", "mage", "ahac",
+    "sapo", "dmo",
 ]  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.tail import Tail
@@ -31,6 +30,7 @@ from gradlab.storage.journal_tables import Column, Table
 from gradlab.systems.system import System
 from gradlab.tasks import Task
 from gradlab.training.algorithms import MIXTURE, Algorithm
+from gradlab.training.first_networks import without_jacobians
 from gradlab.training.measured import row_errors, row_starts
 from gradlab.training.measured.row_errors import DYNAMICS, ENDS, QUANTITIES
 from gradlab.training.parts.critics import Q
@@ -68,18 +68,6 @@ def check(algorithm: Algorithm, settings: Settings, task: Task) -> None:
             f"{wanted} {algorithm.name} is measured on its newest paths, which are {paths} of each "
             f"of the {settings.agents} agents: take agents={row_starts.FEWEST} or more, or {leave}"
         )
-
-
-def without_jacobians(task: Task) -> Exception | None:
-    """What stands in the way of the simulator's Jacobians, and so of true gradients."""
-    simulator, starts = task.simulator, task.starts(2, stream(0, "probe")).double()
-    action = starts.new_zeros(2, simulator.action_dim)
-    noise = starts.new_zeros(2, simulator.noise_dim)
-    try:
-        simulator.linearize(starts, action, noise)
-    except (AttributeError, NotImplementedError, RuntimeError, InputError) as error:
-        return error
-    return None
 
 
 def described(algorithm: Algorithm, settings: Settings) -> dict[str, str]:

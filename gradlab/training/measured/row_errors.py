@@ -115,7 +115,9 @@ def _of_seed(run: Run, seed: int, batches: Batch, terms: Sequence[Term]) -> dict
     if count < FEWEST:
         few = f"{count} starts were within one episode, {FEWEST} are needed"
         return {"starts": count, REASON: few}
-    model = of_seed(run.learner.model, seed, len(run.learner.seeds))
+    # What goes through the simulator itself has no part that a model makes.
+    followed = None if run.algorithm.loss.of_simulator else run.learner.model
+    model = of_seed(followed, seed, len(run.learner.seeds))
     measuring = _Measuring(run, single, batch, None if model is None else in_dtype(model, like))
     return measuring.columns(terms) | {"starts": count}
 

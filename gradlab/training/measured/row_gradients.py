@@ -45,12 +45,15 @@ def start_gradients(
         single: one seed, in float64.
         batch: [1, N, ·], or [1, horizon · N, ·] step after step where the row follows paths.
         model: what the loss rolls out, or differentiates along recorded transitions.
+
+    A horizon that is adapted is that of the term here.
     """
     paths = single.algorithm.loss.paths
     count = batch.state.shape[1] // (term.horizon if paths else 1)
     copies = single.policy.repeated(count)
     act = _Divided(single.acting(copies), count)
-    context = replace(single.context(iteration, draws), act=act, model=model, agents=count)
+    context = single.context(iteration, draws)
+    context = replace(context, act=act, model=model, agents=count, cut=None)
     loss, _ = single.algorithm.loss(context, batch, (term,), np.ones((1, 1)))
     wanted = tuple(map(torch.zeros_like, copies.parameters))
     if loss.requires_grad:  # a reward of states alone has no slope in the last action

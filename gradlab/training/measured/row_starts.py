@@ -69,10 +69,14 @@ def batches(run: Run) -> Batch:
 
 
 def rows_of(run: Run, seed: int, batches: Batch, like: Tensor) -> tuple[Batch, int]:
-    """One seed's rows [1, ·] in the dtype and on the device of `like`, and how many starts."""
+    """One seed's rows [1, ·] in the dtype and on the device of `like`, and how many starts.
+
+    The policy has moved on since they were collected: at which noise it acts so is inferred.
+    """
     batch = Batch(**{
         name: values[seed : seed + 1].to(like) for name, values in batches.tensors.items()
     })  # fmt: skip
+    batch = replace(batch, policy_noise=None)
     if not run.algorithm.loss.paths:
         return batch, batch.state.shape[1]
     steps = run.algorithm.horizons[0]

@@ -30,7 +30,7 @@ from gradlab.errors import InputError
 from gradlab.runs.training.measured_outcomes import KEPT, LOST, NO_TRUTH, SWITCHED
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.measured import gradient_errors
+from gradlab.training.first_networks import without_jacobians
 from gradlab.training.measured.columns import STATUSES, of_seed
 from gradlab.training.measured.samples import at_replay, of_the_return
 from gradlab.training.measured.switching import errors, propose_horizon, propose_weights
@@ -49,7 +49,7 @@ def check(algorithm: Algorithm, task: Task) -> None:
     """
     if not isinstance(algorithm.weights, MeasuredWeights):
         return
-    error = gradient_errors.without_jacobians(task)
+    error = without_jacobians(task)
     if error is not None:
         raise InputError(
             f"{algorithm.weights.follow} is 'measured', but the simulator of {task.name} gives no "

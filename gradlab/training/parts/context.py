@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlab.data.replay import Batch
+from gradlab.systems.system import System
 from gradlab.training.draws import Draws
 from gradlab.training.models.seed_models import Model
 
@@ -83,6 +84,7 @@ class Context:
         noise_dim: width of the policy's noise, 0 for a deterministic policy.
         limit: largest |action|, [da], or None.
         agents: environments of a seed, whose rows stand side by side in an on-policy batch.
+        cut: steps [E] after which on-policy paths are cut, where a row adapts them; else None.
     """
 
     objective: Objective
@@ -93,7 +95,7 @@ class Context:
     value: Value
     target_value: Value
     start_law: Callable[[int, torch.Generator], Tensor]
-    simulator: Model
+    simulator: System
     model: Model | None
     draws: Draws
     iteration: int
@@ -101,6 +103,7 @@ class Context:
     limit: Tensor | None = None
     target_values: Values = no_values
     agents: int = 1
+    cut: Tensor | None = None
 
     def normal(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Standard normal [E, *shape] of this update."""

@@ -57,6 +57,8 @@ class PolicyLoss(Protocol):
         horizon: the one that its terms must have; None: any.
         densities: it needs those of the actions when they were collected.
         paths: it follows those of an on-policy batch, cut to the length of its horizon.
+        noises: it needs the noise with which its batch was collected.
+        of_simulator: it differentiates the simulator along its batch, and rolls no model out.
     """
 
     @property
@@ -67,6 +69,10 @@ class PolicyLoss(Protocol):
     def densities(self) -> bool: ...
     @property
     def paths(self) -> bool: ...
+    @property
+    def noises(self) -> bool: ...
+    @property
+    def of_simulator(self) -> bool: ...
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -87,6 +93,8 @@ class Mixture:
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = False
+    noises: ClassVar[bool] = False
+    of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -135,6 +143,8 @@ class FromStarts:
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = False
+    noises: ClassVar[bool] = False
+    of_simulator: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.share <= 1:

@@ -37,6 +37,8 @@ class ReplayedStep:
     horizon: ClassVar[int | None] = 1
     densities: ClassVar[bool] = True
     paths: ClassVar[bool] = False
+    noises: ClassVar[bool] = False
+    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -68,6 +70,8 @@ class ReplayedPath:
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
+    noises: ClassVar[bool] = False
+    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
@@ -92,6 +96,8 @@ class ReplayedExpansion:
     horizon: ClassVar[int | None] = None
     densities: ClassVar[bool] = False
     paths: ClassVar[bool] = True
+    noises: ClassVar[bool] = False
+    of_simulator: ClassVar[bool] = False
 
     def __call__(
         self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats

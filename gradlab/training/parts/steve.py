@@ -47,6 +47,7 @@ class Steve:
     soft: ClassVar[bool] = True
     of_model: ClassVar[bool] = True
     of_members: ClassVar[bool] = True
+    of_paths: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.horizon, int) or self.horizon < 1:

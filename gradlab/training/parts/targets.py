@@ -6,6 +6,7 @@
     no critic     0
     soft          r + γ (min Q′(s′, a′) − α log π(a′|s′)),  a′ ~ π(·|s′)                       (SAC)
     STEVE         all horizons up to H of every member of the model   (`training.parts.steve`; MAAC)
+    TD(λ)         λ-returns of on-policy windows with V′            (`parts.lambda_targets`; SHAC)
 
 Where episodes are masked nothing is valued beyond a terminal state; a truncated episode is valued.
 """
@@ -34,6 +35,7 @@ class Target(Protocol):
         least: the policy ascends the smallest of them (SAC), else the first (TD3).
         soft: it values r − α log π, and needs a stochastic policy; temperature: α (`temperature`).
         of_model: it rolls the model out; of_members: every member of a learned one by itself.
+        of_paths: it follows the paths of an on-policy window.
     """
 
     @property
@@ -52,6 +54,8 @@ class Target(Protocol):
     def of_model(self) -> bool: ...
     @property
     def of_members(self) -> bool: ...
+    @property
+    def of_paths(self) -> bool: ...
 
     def __call__(self, context: Context, batch: Batch) -> Tensor: ...
 
@@ -75,6 +79,7 @@ class OneStep:
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -113,6 +118,7 @@ class NStep:
     soft: ClassVar[bool] = False
     temperature: ClassVar[float] = 0.0
     of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
 
     @property
     def name(self) -> str:
@@ -156,6 +162,7 @@ class Soft:
     soft: ClassVar[bool] = True
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         noise = context.normal("target action", batch.action.shape[1:])
@@ -179,6 +186,7 @@ class StateOneStep:
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
 
     def __call__(self, context: Context, batch: Batch) -> Tensor:
         return bootstrapped(batch, context.target_value(batch.next_state), context.objective)
@@ -200,6 +208,7 @@ class NoCritic:
     temperature: ClassVar[float] = 0.0
     of_model: ClassVar[bool] = False
     of_members: ClassVar[bool] = False
+    of_paths: ClassVar[bool] = False
 
     @property
     def soft(self) -> bool:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from gradlab.data.noise import stream
 from gradlab.probe.alarms.catalogue import Alarm
-from gradlab.training.learner import Update
 from gradlab.training.models.seed_models import model_step
 from gradlab.training.parts.policy_losses import NEGLIGIBLE
 from gradlab.training.state import Run
+from gradlab.training.update import Update
 
 LATE = 0.5  # of the run: a horizon that has not been rolled out by then was not meant
 
@@ -69,7 +69,7 @@ def never_made(made: Made, iteration: int, iterations: int) -> Alarm | None:
 
 def can_end(run: Run) -> bool:
     """Are there model paths, and do they end?"""
-    return run.learner.objective.masked and max(run.algorithm.horizons) > 0
+    return run.learner.objective.masked and run.algorithm.rolls_out
 
 
 @torch.no_grad()

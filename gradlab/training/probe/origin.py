@@ -15,9 +15,10 @@ from typing import final
 from gradlab.data.replay import Batch
 from gradlab.probe.origin import Finder
 from gradlab.training.alone import alone
-from gradlab.training.learner import Learner, Update
+from gradlab.training.learner import Learner
 from gradlab.training.models.seed_models import Model, of_seed
 from gradlab.training.state import Run
+from gradlab.training.update import Update
 
 ALONE = " (rows 0 of 1)"  # the axis of seeds, which says nothing of one seed
 

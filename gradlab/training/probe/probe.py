@@ -30,7 +30,7 @@ from gradlab.storage.journal_tables import Table
 from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training.algorithms import Algorithm
-from gradlab.training.learner import Learner, Update
+from gradlab.training.learner import Learner
 from gradlab.training.parts.weights import MeasuredWeights
 from gradlab.training.probe import horizons
 from gradlab.training.probe.measurements import SeedMeasurements, unmeasured
@@ -40,6 +40,7 @@ from gradlab.training.probe.signal import SeedSignals
 from gradlab.training.probe.update_statistics import SeedStatistics
 from gradlab.training.settings import Settings
 from gradlab.training.state import Run
+from gradlab.training.update import Update
 
 ROW = 10  # rows of the run's own record to one of vitals
 
@@ -222,7 +223,10 @@ class _Instruments:
         with self.budget.paying():
             self.rows.file("horizons", own, together)
             never = horizons.never_made(self.made, run.iteration, run.settings.iterations)
-            if never is not None and not isinstance(run.algorithm.weights, MeasuredWeights):
+            meant = run.algorithm.adaptive is None and not isinstance(
+                run.algorithm.weights, MeasuredWeights
+            )
+            if never is not None and meant:
                 self.rows.report(never)
 
     def _successive(self) -> None:

@@ -1,0 +1,221 @@
+"""Policy loss along on-policy windows, whose transitions are linearized all at once.
+
+    loss = −mean Σ_{t<h} γᵗ (r_t − α log π_t) + γʰ V′(s_h)
+
+    n_t = γ λ_{t+1} where the path goes on, γ ∂V′/∂s at its end         adjoint of s_{t+1}
+    u_t = r_a + Bᵀ n_t                                                  of the action a_t
+    λ_t = r_s + Aᵀ n_t + Kᵀ u_t − α ∂log π_t/∂s,   K = ∂π_θ(s_t, ε_t)/∂s
+    ∇   = Σ_t γᵗ (u_t · ∂π_θ(s_t, ε_t)/∂θ − α ∂log π_t/∂θ)
+
+This is backpropagation through the simulator (SHAC, Xu et al. 2022, eq. 5), or along its states
+through a learned model (DMO, Amigo et al. 2025), with the path unrolled once, as it was collected:
+states, actions and noise are the stored ones. Where an episode ends, the rest of the window is
+another path, at γ⁰ again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from gradlab.data.replay import Batch
+from gradlab.errors import Failure
+from gradlab.training.models.window_slopes import model_slopes, simulator_slopes
+from gradlab.training.parts.context import Context
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.weights import Floats
+from gradlab.training.parts.windows import by_path, goes_on, split
+
+Jacobians = Literal["simulator", "model"]
+Tail = Literal["least", "mean", "none"]
+ROUNDING = 1e-3  # of an action in float32, where the policy is the one that acted
+
+
+@dataclass(frozen=True)
+class WindowReturn:
+    """See above.
+
+    Attributes:
+        jacobians: whose they are, at the simulator's states.
+        tail: V′ at the end of a path: the smallest of the target critics, their mean, or none.
+    """
+
+    jacobians: Jacobians = "simulator"
+    tail: Tail = "least"
+    horizon: ClassVar[int | None] = None
+    densities: ClassVar[bool] = False
+    paths: ClassVar[bool] = True
+    noises: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        valued = {"least": " to V′", "mean": " to the mean V′", "none": ""}
+        return f"{self.jacobians}'s Jacobians along its windows{valued[self.tail]}"
+
+    @property
+    def of_simulator(self) -> bool:
+        return self.jacobians == "simulator"
+
+    def __call__(
+        self, context: Context, batch: Batch, terms: Sequence[Term], weights: Floats
+    ) -> tuple[Tensor, int]:
+        steps = terms[0].horizon
+        paths = by_path(batch, steps, context.agents)
+        slopes, tail = self._slopes(context, paths), self._tail(context, paths)
+        path, acted = _Path(context, paths, steps, slopes, tail), _acted(context, paths)
+        value, carried = path.value(acted.log_prob), path.carried(acted)
+        surrogate = (carried - carried.detach()) + value
+        mean = surrogate.sum(dim=1) / (paths.state.shape[1] // steps)
+        return -torch.from_numpy(weights[:, 0]).to(mean) * mean, path.longest
+
+    def _slopes(self, context: Context, paths: Batch) -> Tensor:
+        if paths.slopes is not None:
+            return paths.slopes
+        if self.of_simulator:
+            return simulator_slopes(context.simulator, paths)
+        assert context.model is not None
+        noise = context.along("model noise", 1, paths.state.shape[1], context.model.noise_dim)
+        return model_slopes(context.model, paths, None if noise is None else noise[0])
+
+    def _tail(self, context: Context, paths: Batch) -> tuple[Tensor, Tensor]:
+        """γ V′ of every next state [E, N] and its derivative [E, N, ds]."""
+        if self.tail == "none":
+            return torch.zeros_like(paths.reward), torch.zeros_like(paths.state)
+        with torch.enable_grad():
+            after = paths.next_state.detach().clone().requires_grad_()
+            if self.tail == "least":
+                value = context.target_value(after)
+            else:
+                value = context.target_values(after).mean(dim=1)
+            (slope,) = torch.autograd.grad(value.sum(), after)
+        objective = context.objective
+        going_on = 1 - paths.terminated if objective.masked else torch.ones_like(paths.reward)
+        beyond = objective.discount * going_on
+        return beyond * value.detach(), beyond[..., None] * slope
+
+
+@dataclass(frozen=True, eq=False)
+class _Acted:
+    """Actions of the policy with θ at given states, [E, N, da], their log π [E, N] or None, and
+    the derivatives of both in the states: [E, N, da, ds] and [E, N, ds]."""
+
+    action: Tensor
+    log_prob: Tensor | None
+    K: Tensor
+    k: Tensor | None
+
+
+def _acted(context: Context, paths: Batch) -> _Acted:
+    """The stored actions, with θ.
+
+    Raises:
+        Failure: the policy that acts is not the one that collected them.
+    """
+    noise = paths.policy_noise
+    inferred = noise is None and context.noise_dim > 0
+    if inferred:
+        noise = context.noise_of(paths.state, paths.action)
+    state = paths.state.detach().clone().requires_grad_()
+    action, log_prob = context.act(state, noise)
+    off = (action.detach() - paths.action).abs() > ROUNDING * (1 + paths.action.abs())
+    if not inferred and off.any():
+        share = float(off.any(dim=2).double().mean())
+        raise Failure(
+            f"{share:.1%} of a window's actions are not the policy's own: its gradient is that of "
+            f"the policy that collected it, so each window is used for one update"
+        )
+    K = torch.stack([_slope(one, state) for one in action.unbind(dim=2)], dim=2)
+    soft = log_prob is not None and _weighs(context.objective.temperature)
+    return _Acted(action, log_prob, K, _slope(log_prob, state) if soft else None)  # type: ignore[arg-type]
+
+
+def _slope(output: Tensor, state: Tensor) -> Tensor:
+    """Of outputs [E, N] in the states of their rows."""
+    return torch.autograd.grad(output.sum(), state, retain_graph=True, materialize_grads=True)[0]
+
+
+def _weighs(temperature: float | Tensor) -> bool:
+    return isinstance(temperature, Tensor) or temperature != 0
+
+
+@dataclass(frozen=True, eq=False)
+class _Path:
+    """Paths of a window, [E, paths · steps, ·], with their slopes and what lies beyond each step.
+
+    Attributes:
+        tail: γ V′ and its derivative, after every step.
+    """
+
+    context: Context
+    rows: Batch
+    steps: int
+    slopes: Tensor
+    tail: tuple[Tensor, Tensor]
+
+    @property
+    def goes_on(self) -> Tensor:
+        """Bool [E, paths, steps]: not where an episode ends, nor at the horizon in force."""
+        same, cut = goes_on(self.rows, self.steps), self.context.cut
+        if cut is None:
+            return same
+        step = torch.arange(1, self.steps + 1, device=same.device)
+        return same & (step % cut[:, None] != 0)[:, None]
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest path."""
+        cut = self.context.cut
+        return self.steps if cut is None else min(self.steps, int(cut.max()))
+
+    @property
+    def discounts(self) -> Tensor:
+        """γᵗ, t from the start of each path, [E, paths, steps]."""
+        same, gamma = self.goes_on, self.context.objective.discount
+        series = [torch.ones_like(same[..., 0], dtype=self.rows.state.dtype)]
+        for t in range(self.steps - 1):
+            series.append(torch.where(same[..., t], gamma * series[-1], 1.0))
+        return torch.stack(series, dim=2)
+
+    def value(self, log_prob: Tensor | None) -> Tensor:
+        """Returns of the window's paths, summed for each environment's steps, [E, N]."""
+        objective = self.context.objective
+        earned = objective.reward_scale * self.rows.reward
+        if log_prob is not None and _weighs(objective.temperature):
+            earned = objective.soft(earned, log_prob.detach())
+        ends = ~self.goes_on.flatten(1)
+        return self.discounts.flatten(1) * (earned + torch.where(ends, self.tail[0], 0.0))
+
+    def carried(self, acted: _Acted) -> Tensor:
+        """Σ of what θ carries into the return, [E, N]: its derivative in θ is the gradient's."""
+        carried = (self._adjoints(acted) * acted.action).sum(dim=2)
+        if acted.k is not None:
+            carried = self.context.objective.soft(carried, acted.log_prob)
+        return self.discounts.flatten(1) * carried
+
+    def _adjoints(self, acted: _Acted) -> Tensor:
+        """u of every action, at γ⁰, [E, N, da]."""
+        ds, objective = self.rows.state.shape[2], self.context.objective
+        scale = torch.ones(ds + 1, 1, device=self.slopes.device, dtype=self.slopes.dtype)
+        scale[-1] = objective.reward_scale
+        J = split(scale * self.slopes, self.steps)
+        K, beyond = split(acted.K, self.steps), split(self.tail[1], self.steps)
+        k, same = None, self.goes_on[..., None]
+        if acted.k is not None:
+            alpha = objective.temperature
+            weight = alpha[..., None] if isinstance(alpha, Tensor) else alpha
+            k = split(weight * acted.k, self.steps)
+        after, cotangents = torch.zeros_like(beyond[:, :, 0]), []
+        for t in reversed(range(self.steps)):
+            n = torch.where(same[:, :, t], objective.discount * after, beyond[:, :, t])
+            joint = torch.cat([n, torch.ones_like(n[..., :1])], dim=2)
+            pulled = torch.einsum("epij,epi->epj", J[:, :, t], joint)
+            u = pulled[..., ds:]
+            after = pulled[..., :ds] + torch.einsum("epij,epi->epj", K[:, :, t], u)
+            if k is not None:
+                after = after - k[:, :, t]
+            cotangents.append(u)
+        return torch.stack(cotangents[::-1], dim=2).flatten(1, 2)

@@ -1,0 +1,87 @@
+"""First-order rows: the gradient through the simulator, along windows that go on with the episode.
+
+    shac   32 steps, then V′; V by TD(λ), 16 passes over the window
+    ahac   the same, cut where the simulator is stiff; twin V
+    sapo   the same with entropy, at an automatic temperature; twin V, the policy to their mean
+    apg    the rewards of the window alone, without a critic
+    dmo    the simulator's states, the Jacobians of a model that is learned from replay
+
+Every update collects its own window of each environment, and uses it once. A Gaussian policy, as
+published; `docs/model_based_settings.md` has what differs from papers and published code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gradlab.training.algorithm import Algorithm
+from gradlab.training.models.model_choice import LearnedModel
+from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.training.parts.fits import Passes
+from gradlab.training.parts.lambda_targets import StateLambda
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.sources import Newest
+from gradlab.training.parts.target_networks import Copied, Polyak
+from gradlab.training.parts.targets import NoCritic
+from gradlab.training.parts.temperature import Automatic
+from gradlab.training.parts.weights import FixedWeights
+from gradlab.training.parts.window_losses import WindowReturn
+
+SHAC = Algorithm(
+    "shac",
+    (Term(32, "all"),),
+    FixedWeights(),
+    StateLambda(),
+    policy="gaussian",
+    policy_rate=(2e-3, 1e-5),
+    value_rate=(2e-3, 1e-5),
+    clip=1.0,
+    loss=WindowReturn(),
+    fit=Passes(16, 4),
+    target_critic=Polyak(0.8),
+    source=Newest(32),
+    paper="Xu et al. 2022 (SHAC), algorithm 1",
+)
+
+ROWS = (
+    SHAC,
+    replace(
+        SHAC,
+        name="ahac",
+        target=StateLambda(critics=2),
+        target_critic=Copied(1),
+        adaptive=Stiffness(),
+        paper="Georgiev et al. 2024 (AHAC), algorithm 1",
+    ),
+    replace(
+        SHAC,
+        name="sapo",
+        target=StateLambda(critics=2, temperature=Automatic(rate=5e-3)),
+        loss=WindowReturn(tail="mean"),
+        target_critic=Copied(1),
+        value_rate=(5e-4, 1e-5),
+        clip=0.5,
+        paper="Xing et al. 2025 (SAPO), section 4",
+    ),
+    Algorithm(
+        "apg",
+        (Term(32, "all"),),
+        FixedWeights(),
+        NoCritic(stochastic=True),
+        policy="gaussian",
+        policy_rate=(2e-3, 1e-5),
+        clip=1.0,
+        loss=WindowReturn(tail="none"),
+        source=Newest(32),
+        paper="Freeman et al. 2021 (Brax), analytic policy gradients",
+    ),
+    replace(
+        SHAC,
+        name="dmo",
+        terms=(Term(16, "all"),),
+        model=LearnedModel(every=1, first_steps=1000, steps=128, rows=100_000),
+        loss=WindowReturn("model"),
+        source=Newest(16),
+        paper="Amigo et al. 2025 (DMO), on SHAC",
+    ),
+)

@@ -1,0 +1,204 @@
+"""The gradient of windows that are linearized at once: backpropagation through their simulator."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import gradlab
+from gradlab.errors import Failure
+from gradlab.systems import from_function
+from gradlab.training.algorithms import find
+from gradlab.training.learner import Learner
+from gradlab.training.parts.adaptive_horizon import Stiffness
+from gradlab.training.parts.lambda_targets import StateLambda
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.sources import Newest
+from gradlab.training.parts.window_losses import WindowReturn
+from gradlab.training.run import collect, next_batch
+from gradlab.training.settings import Settings
+from gradlab.training.state import begin
+from tests.training.small_runs import SMALL, flattened, push, row, task
+
+STEPS, GAMMA, ALPHA, SCALE = 8, 0.9, 0.2, 0.5
+
+
+def shaken(state, action, noise):
+    """The small world with noise in its slopes: they are those of the transition's own noise."""
+    after, reward = push(state, action, noise)
+    return after + 0.1 * noise * state * action[:, :1], reward + 0.1 * noise[:, 0] * state[:, 1]
+
+
+def begun(algorithm, world=shaken, **changes):
+    alive = (lambda state: state[:, 0].abs() < 1.5) if changes.pop("ends", True) else None
+    simulator = from_function(world, state_dim=3, action_dim=2, noise_dim=3, alive=alive)
+    chosen = replace(task(), simulator=simulator, prior=simulator, alive=alive)
+    chosen_row = replace(
+        algorithm, terms=(Term(STEPS, "all"),), source=Newest(STEPS), activation="tanh"
+    )
+    settings = Settings(
+        **SMALL | {"seeds": 2, "termination": "mask", "reward_scale": SCALE, "episode": 6} | changes
+    )
+    run = begin(replace(chosen_row, batch=chosen_row.rows(4)), chosen, settings)
+    collect(run)
+    run.learner.model = simulator
+    return run
+
+
+def unrolled(run, seed, batch, cut=STEPS, mean=False, alpha=0.0):
+    """The return of the window by stepping through it, with autograd through every step."""
+    learner, policy = run.learner, run.learner.policy_of(seed).double()
+    values = learner.valuing.all(learner.target_critic)
+    masked, total = run.settings.termination == "mask", 0.0
+    rows = {name: x[seed].view(STEPS, 4, *x.shape[2:]) for name, x in batch.tensors.items()}
+    for agent in range(4):
+        state, discount = rows["state"][0, agent], 1.0
+        for t in range(STEPS):
+            here = {name: x[t, agent][None] for name, x in rows.items()}
+            noise = here["policy_noise"]
+            action, log_prob = policy.with_log_prob(state[None], noise)
+            world = run.task.simulator.step(state[None], action, here["dynamics_noise"])
+            total = total + discount * (SCALE * world.reward - alpha * log_prob)[0]
+            ended = here["terminated"][0] > 0.5
+            following = rows["state"][t + 1, agent] if t + 1 < STEPS else None
+            same = following is not None and torch.equal(here["next_state"][0], following)
+            if same and not ended and (t + 1) % cut:
+                state, discount = world.state[0], GAMMA * discount
+                continue
+            after = world.state[None].expand(2, -1, -1)
+            value = values(after)[seed, :, 0]
+            value = value.mean() if mean else value.min() if len(value) else 0.0
+            total = total + GAMMA * discount * value * (0.0 if ended and masked else 1.0)
+            state, discount = following, 1.0
+    gradients = torch.autograd.grad(total / 4, list(policy.parameters()))
+    return total / 4, torch.cat([g.flatten() for g in gradients])
+
+
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {}),
+        ({"target": StateLambda(critics=2), "loss": WindowReturn(tail="mean")}, {"mean": True}),
+        ({"target": StateLambda(critics=2, temperature=ALPHA)}, {"alpha": ALPHA}),
+        ({"loss": WindowReturn("model")}, {}),  # a model that is exact
+    ],
+)
+def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes, options):
+    run = begun(replace(row("shac"), **changes))
+    if changes.get("loss", WindowReturn()).jacobians == "model":  # its mean, without noise
+        run = begun(replace(row("shac"), **changes), world=push)
+    batch = next_batch(run)
+    assert (batch.terminated > 0.5).any() and batch.policy_noise.abs().max() > 0
+    loss, _ = run.learner._policy_loss(0, batch, run.learner.weights(0), run.learner.draws)
+    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    for seed in range(2):
+        value, gradient = unrolled(run, seed, batch, **options)
+        torch.testing.assert_close(-loss[seed], value, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_paths_that_are_cut_are_those_of_shorter_windows():
+    run = begun(replace(row("shac"), adaptive=Stiffness()))
+    run.learner.adapted.value.copy_(torch.tensor([3.2, 5.0]))
+    batch = next_batch(run)
+    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    for seed, cut in enumerate((3, 5)):
+        _, gradient = unrolled(run, seed, batch, cut=cut)
+        torch.testing.assert_close(-flattened(followed, seed), gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_what_is_valued_beyond_a_terminal_state_is_the_settings_choice():
+    run = begun(row("shac"), termination="ignore")
+    batch = next_batch(run)
+    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    _, gradient = unrolled(run, 0, batch)
+    torch.testing.assert_close(-flattened(followed, 0), gradient, rtol=1e-8, atol=1e-10)
+
+
+def test_mujocos_certified_jacobians_give_the_slope_of_its_own_return():
+    # Of a deterministic policy; against central differences of the return in each parameter.
+    pendulum, steps = gradlab.tasks.inverted_pendulum(engine="mujoco"), 3  # no pole falls in so few
+    plain = replace(
+        find("shac"), policy="deterministic", exploration=0.0, target=StateLambda(stochastic=False),
+        hidden=(2,), activation="tanh", terms=(Term(steps, "all"),), source=Newest(steps),
+    )  # fmt: skip
+    options = {"agents": 3, "warmup": 9, "seeds": 1, "termination": "ignore", "episode": 100}
+    settings = Settings(**SMALL | options)
+    run = begin(replace(plain, batch=plain.rows(3)), pendulum, settings)
+    collect(run)
+    batch = next_batch(run)
+    assert not batch.terminated.any()
+    followed = run.learner.policy_gradients(0, batch, run.learner.draws)
+    gradient = -flattened(followed, 0)
+    policy, critic = run.learner.policy_of(0).double(), run.learner.critic_of(0).double()
+
+    @torch.no_grad()
+    def value():
+        state, total = batch.state[0, :3], 0.0
+        for t in range(steps):
+            after = pendulum.simulator.step(state, policy(state))
+            state, total = after.state, total + pendulum.discount**t * after.reward
+        return float((total + pendulum.discount**steps * critic(state)).mean())
+
+    differences, h = [], 1e-5
+    for parameter in policy.parameters():
+        flat = parameter.data.view(-1)
+        for k in range(len(flat)):
+            flat[k] += h
+            up = value()
+            flat[k] -= 2 * h
+            differences.append((up - value()) / (2 * h))
+            flat[k] += h
+    wanted = torch.tensor(differences, dtype=torch.float64)
+    assert wanted.abs().max() > 1e-3
+    torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max()))
+
+
+def test_a_window_that_another_policy_collected_is_refused():
+    run = begun(row("shac"))
+    batch = next_batch(run)
+    run.learner.update(0, batch)
+    with pytest.raises(Failure, match="actions are not the policy's own"):
+        for k in range(1, 20):
+            run.learner.update(k, batch)
+
+
+def test_noise_that_is_not_kept_is_inferred():
+    run = begun(row("shac"))
+    batch = next_batch(run)
+    kept, inferred = (
+        run.learner.policy_gradients(0, given, run.learner.draws)
+        for given in (batch, replace(batch, policy_noise=None))
+    )
+    for one, other in zip(kept, inferred, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+
+
+def test_all_transitions_of_all_seeds_are_linearized_in_one_call(monkeypatch):
+    run = begun(row("shac"))
+    batch, calls = next_batch(run), []
+    system, linearize = type(run.task.simulator), type(run.task.simulator).linearize
+
+    def counted(self, state, action, noise=None):
+        calls.append(len(state))
+        return linearize(self, state, action, noise)
+
+    monkeypatch.setattr(system, "linearize", counted)
+    run.learner.update(0, batch)
+    assert calls == [2 * 4 * STEPS]
+
+
+def test_without_its_own_noise_a_window_would_follow_another_gradient():
+    # The test of the noise's own slopes can fail: a mean transition has others.
+    run = begun(row("shac"), ends=False)
+    batch = next_batch(run)
+    own, mean = (
+        run.learner.policy_gradients(0, given, run.learner.draws)
+        for given in (batch, replace(batch, dynamics_noise=None))
+    )
+    assert not torch.allclose(own[0], mean[0], rtol=1e-2)
+
+
+def test_a_learner_of_rows_without_windows_linearizes_nothing():
+    learner = Learner(row("sac"), task(), Settings(**SMALL))
+    assert learner.noises == (2, 3) and learner.adapted is None
