@@ -33,8 +33,8 @@ from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import as_starts
 from gradlab.measurement.assembly import assembled
 from gradlab.measurement.bounds import measured_bounds
+from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.realised_gains import Stepping, realised_gains
 from gradlab.truth.truth import matched_truth
 

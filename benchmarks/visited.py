@@ -33,9 +33,9 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts, as_starts
+from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
-from gradlab.measurement.problem import estimators_at
 from gradlab.networks import checkpoint
 from gradlab.statistics.intervals import jackknife_se
 from gradlab.statistics.moments import estimates

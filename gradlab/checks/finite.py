@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from gradlab.checks.inspection import Inspection
+from gradlab.gradients.courses import linearized
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.starts import Starts
-from gradlab.gradients.weighted_terms import linearized
 from gradlab.runs.check_results import EFFECT, FINITE, CheckResult
 from gradlab.statistics.moments import Moments
 

@@ -50,7 +50,8 @@ def leaks(
     results += [
         _documented(name, estimator, inspected)
         for name, estimator in inspected.pathwise().items()
-        if estimator.states is estimator.jacobians and not estimator.cut
+        if estimator.states is estimator.jacobians
+        if estimator.way.pathwise and not estimator.cut
     ]
     return results
 

@@ -20,6 +20,18 @@ ESTIMATORS = {
     "true_dynamics_all": "true_dynamics with θ in every action",
 }
 
+BESIDE = {
+    "score": "likelihood ratio: no derivative of the simulator",
+    "ivw": "both orders by inverse variance at each step (IVW-H)",
+    "ddcg": "ivw where the return is smooth in the action, else the score (DDCG)",
+    "total": "both orders mixed on the way backwards (total propagation)",
+    "cut_observation": "no gradient through what the policy observes (D.Va)",
+    "cut_transition": "no gradient from a state into the next one",
+    "cut_control": "no gradient from an action into a state",
+    "cut_state_reward": "no gradient from a state into its reward",
+    "cut_action_reward": "no gradient from an action into its reward",
+}
+
 
 @dataclass(frozen=True)
 class List:
@@ -39,6 +51,7 @@ class List:
             document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
         if self.what in ("all", "estimators"):
             document["estimators"] = ESTIMATORS
+            document["measure --also"] = BESIDE
             document["named estimators"] = _named_estimators()
         if self.what in ("all", "algorithms"):
             from gradlab.training import ALGORITHMS

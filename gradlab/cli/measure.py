@@ -73,6 +73,9 @@ class Measure:
     Takes several times as long."""
     consequence: bool = False
     """Also take one step along every gradient, and measure the change of the return."""
+    also: Annotated[tuple[str, ...], arg(metavar="NAME")] = ()
+    """Estimators of the simulator beside the default ones: score, ivw, ddcg, total (of a stochastic
+    --policy), cut_observation and the other cuts of `gradlab list estimators`."""
     trim_starts: float = 0.0
     """Share of the starts, those farthest from their mean, that are left out of their law: another
     question, where the tails of the starts make errors unreliable."""
@@ -91,6 +94,7 @@ class Measure:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
             from gradlab.measurement.arguments import check_arguments, check_networks, check_size
+            from gradlab.measurement.chosen import check_also
             from gradlab.measurement.laws import narrowed, resolved
             from gradlab.measurement.measure import measure
             from gradlab.measurement.realised_gains import check_judges
@@ -103,6 +107,7 @@ class Measure:
         check_arguments(horizon, self.starts, self.batch, self.termination)
         check_size(task, horizon, max(self.starts, self.judges or 0))
         check_judges(self.judges)
+        check_also(self.also, None)
         law, truth = resolved(self.starts, self.law, self.truth)
         narrowed(task, self.trim_starts, self.starts)
         files = {"policy": self.policy, "critic": self.critic}
@@ -132,6 +137,7 @@ class Measure:
                     consequence=self.consequence,
                     judges=self.judges,
                     trim_starts=self.trim_starts,
+                    also=self.also,
                     progress=progress,
                     command=command,
                 )

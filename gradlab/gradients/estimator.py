@@ -3,7 +3,8 @@
     states     who produces s_0, s_1, …
     jacobians  who is differentiated along those states: A, B, r_s and r_a
     actions    which actions carry θ: "first" (MPG eq. 6), "all" (MPG eq. 5, BPTT), or "score",
-               the likelihood ratio, which differentiates no dynamics
+               the likelihood ratio, which differentiates no dynamics; "ivw", "ddcg" and "total" mix
+               both (`gradients.mixing.terms`)
     tail       horizon n, discount and the critic that values s_n
 
 n = 0 is the deterministic policy gradient J_0; `dataclasses.replace` makes the next estimator.
@@ -65,17 +66,22 @@ class Estimator:
             check_system("jacobians", self.jacobians)
         validation.word("actions", self.actions, tuple(WAYS))
         validation.instance("tail", self.tail, Tail, "a Tail(horizon, critic, discount)")
-        if not self.way.pathwise and self.jacobians is not None:
+        if not self.way.differentiates and self.jacobians is not None:
             raise InputError(
                 f"actions is {self.actions!r}, which differentiates no system: jacobians=None"
             )
-        if self.jacobians is None and self.tail.horizon > 0 and self.way.pathwise:
+        if self.jacobians is None and self.tail.horizon > 0 and self.way.differentiates:
             raise InputError(
                 f"jacobians is None but horizon is {self.tail.horizon}: only horizon 0 needs none"
             )
         temperature(self.entropy)
         if self.entropy and not self.way.pathwise:
             raise InputError("entropy is for pathwise gradients: use actions 'first' or 'all'")
+        if self.way.mixed and isinstance(self.states, Recorded):
+            raise InputError(
+                f"actions is {self.actions!r}, whose weights are fitted to paths with other noise, "
+                f"but states are recorded: give a system, or use actions 'all' or 'score'"
+            )
         self._check_coordinates()
         self._check_cut()
         if self.tail.horizon == 0 and first_horizon(self) > 0:

@@ -210,6 +210,23 @@ def likelihood_ratio(
     return Estimator(system, None, "score", Tail(horizon, critic, discount))
 
 
+def ivw_h(system: System, critic: nn.Module | None, discount: float, horizon: int) -> Estimator:
+    """IVW-H (arXiv 2604.18161): both orders at every action, weighted by inverse variance."""
+    return Estimator(system, system, "ivw", Tail(horizon, critic, discount))
+
+
+def ddcg(system: System, critic: nn.Module | None, discount: float, horizon: int) -> Estimator:
+    """DDCG (arXiv 2604.18161): IVW-H where the return is smooth in an action, else the score."""
+    return Estimator(system, system, "ddcg", Tail(horizon, critic, discount))
+
+
+def total_propagation(
+    system: System, critic: nn.Module | None, discount: float, horizon: int
+) -> Estimator:
+    """Total propagation (Parmas et al. 2018, PIPPS): both orders mixed on the way backwards."""
+    return Estimator(system, system, "total", Tail(horizon, critic, discount))
+
+
 def importance_weighted(
     path: Path, policy: nn.Module, behaviour_log_prob: Tensor, largest: float | None = None
 ) -> Path:

@@ -31,6 +31,8 @@ class Starts:
     that a measurement in blocks draws what the measurement in one piece draws. `path` is what was
     recorded from these starts on, if anything.
 
+    A block also has the `whole` batch, and `fits` what was fitted to a batch once for its blocks.
+
     Noise that is named in `redrawn` ("policy", "dynamics", "member": the ensemble members that a
     learned model's noise chooses) comes from streams of its own, everything else from the same.
     """
@@ -43,6 +45,8 @@ class Starts:
     path: Path | None = None
     draws: dict[tuple[str, int, int, int], Tensor] = field(default_factory=dict, repr=False)
     redrawn: frozenset[str] = frozenset()
+    whole: Starts | None = field(default=None, repr=False)
+    fits: dict[tuple[int, int, str], tuple[object, ...]] = field(default_factory=dict, repr=False)
 
     def blocks(self, size: int) -> Iterator[Starts]:
         """All rows, at most `size` at a time."""
@@ -51,10 +55,11 @@ class Starts:
 
     def block(self, rows: slice) -> Starts:
         """Some of the rows."""
-        whole = len(self.states) if self.of is None else self.of
+        of, whole = (len(self.states), self) if self.of is None else (self.of, self.whole)
         parts = (self.states[rows], self.weight[rows], self.group[rows])
         path = None if self.path is None else self.path.rows(rows)
-        return Starts(*parts, self.begin + rows.start, whole, path, self.draws, self.redrawn)
+        begin = self.begin + rows.start
+        return Starts(*parts, begin, of, path, self.draws, self.redrawn, whole)
 
     def policy_noise(self, policy: nn.Module, seed: int, step: int) -> Tensor:
         """The policy's draws of one step, [N, noise_dim]."""

@@ -3,6 +3,9 @@
     first   the first action alone (MPG eq. 6)
     all     every action, through the dynamics (MPG eq. 5, SVG, MAAC, BPTT)
     score   every action, through its density: no dynamics are differentiated (RP-PGM eq. 2.5)
+    ivw     every action, both ways, each step's weights by inverse variance (IVW-H)
+    ddcg    the same, by its density alone where the return is not smooth in the action (DDCG)
+    total   both ways, mixed at every action on the way backwards (total propagation, PIPPS)
 
 A row has the properties of a way that other modules read. Its weights λ and Jacobian J are a row of
 `gradients.weighted_terms.TERMS`.
@@ -14,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
-Name = Literal["first", "all", "score"]
+Name = Literal["first", "all", "score", "ivw", "ddcg", "total"]
 TruthName = Literal["first", "all"]
 
 
@@ -25,13 +28,20 @@ class Way:
 
     Attributes:
         every: every action carries θ, else the first alone.
-        pathwise: the gradient is one of the dynamics, else of densities.
+        pathwise: the gradient is one of the dynamics alone.
         words: where θ is, in words.
+        mixed: it is one of dynamics and densities; else of densities alone, where not pathwise.
     """
 
     every: bool
     pathwise: bool
     words: str
+    mixed: bool = False
+
+    @property
+    def differentiates(self) -> bool:
+        """Are dynamics differentiated?"""
+        return self.pathwise or self.mixed
 
     @property
     def truth(self) -> TruthName:
@@ -47,4 +57,7 @@ WAYS: Mapping[str, Way] = {
     "first": Way(every=False, pathwise=True, words="in the first action only"),
     "all": Way(every=True, pathwise=True, words="in every action"),
     "score": Way(every=True, pathwise=False, words="in every action"),
+    "ivw": Way(every=True, pathwise=False, words="in every action", mixed=True),
+    "ddcg": Way(every=True, pathwise=False, words="in every action", mixed=True),
+    "total": Way(every=True, pathwise=False, words="in every action", mixed=True),
 }

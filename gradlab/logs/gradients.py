@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried
 from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.groups import grouping
 from gradlab.gradients.starts import as_starts
-from gradlab.gradients.weighted_terms import Carried, carried
+from gradlab.gradients.weighted_terms import carried
 from gradlab.logs.baseline import baselines
 from gradlab.progress import Progress, silent
 from gradlab.statistics.moments import Array, PairSums

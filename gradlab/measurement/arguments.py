@@ -12,6 +12,7 @@ from gradlab import validation
 from gradlab.data.noise import stream
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
+from gradlab.gradients.mixing.head import check_head
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.networks.critics import CriticLike, as_critic
@@ -23,6 +24,7 @@ from gradlab.networks.interface import (
     double_copy,
     noise_dim,
 )
+from gradlab.networks.policies import check_stochastic
 from gradlab.networks.rows import check_rows
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
@@ -134,6 +136,18 @@ def check_estimator(name: str, estimator: Estimator, task: Task, begin: Starts, 
         check_critic(
             estimator.tail.critic, estimator.tail.value, begin.states, task.simulator.action_dim
         )
+
+
+def check_density(estimator: Estimator, policy: nn.Module) -> None:
+    """
+    Raises:
+        InputError: the estimator's scores need a density, or a Gaussian head, which the policy has
+            not.
+    """
+    if estimator.way.mixed:
+        check_head(policy)
+    elif not estimator.way.pathwise:
+        check_stochastic(policy)
 
 
 def check_steps(

@@ -62,6 +62,7 @@ def measure(
     consequence: bool = False,
     judges: int | None = None,
     trim_starts: float = 0.0,
+    also: Sequence[str] = (),
     progress: Progress = silent,
     command: str = "",
 ) -> Profile:
@@ -101,6 +102,9 @@ def measure(
         trim_starts: measure from the task's law of starts without this share of them, those that
             are farthest from their mean: another question, for starts whose tails no sample of N
             shows (see `gradlab.tasks.trimmed`). 0: none.
+        also: estimators of the simulator beside the default ones, each as true_dynamics_NAME:
+            "score", "ivw", "ddcg", "total" (of stochastic policies), "cut_observation", … (see
+            `gradlab.measurement.chosen`).
         progress: called as progress(stage, done, total).
         command: recorded in the file, so that a reader can repeat the run.
 
@@ -111,13 +115,13 @@ def measure(
     begun = time.monotonic()
     given = Given(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
-        trim_starts,
+        trim_starts, also,
     )  # fmt: skip
     posed = problem(given)
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
     measured = _found(posed, progress)
-    profile = _profile(posed, measured, command)
+    profile = _profile(posed, measured, command, also)
     stages: dict[str, Stage] = {"checks": measured.checks}
     if posed.drawn and posed.objective:
         stages = {"realised gains": lambda profile: measured.realised(profile, judges)} | stages
@@ -188,7 +192,7 @@ def _found(posed: Problem, progress: Progress) -> _Found:
     return _Found(posed, truth, measured, progress)
 
 
-def _profile(posed: Problem, found: _Found, command: str) -> Profile:
+def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -> Profile:
     """Moments as labelled values, with what was asked for."""
     config = configuration(
         posed.task, posed.setting, posed.original, posed.critic, posed.batch, posed.truth, command,
@@ -206,6 +210,8 @@ def _profile(posed: Problem, found: _Found, command: str) -> Profile:
             for name, estimator in posed.chosen.items()
         },
     }
+    if also:
+        config["also"] = list(also)
     if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:
         config["cut"] = cuts
     if posed.rows != config["starts"]:

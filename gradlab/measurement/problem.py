@@ -7,9 +7,8 @@ and of `chosen` are augmented where there is one.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,18 +24,18 @@ from gradlab.gradients.other_critics import Critics, OtherCritics, listed, with_
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct
-from gradlab.gradients.tail import Tail
 from gradlab.measurement.arguments import (
     FEWEST,
     check_arguments,
+    check_density,
     check_estimator,
     check_memory,
     check_networks,
     check_size,
     check_steps,
 )
+from gradlab.measurement.chosen import check_also, estimators_at
 from gradlab.measurement.laws import Law, TruthKind, narrowed, resolved
-from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import (
     double_copy,
@@ -106,6 +105,7 @@ class Given:
     law: Law | None
     seed: int
     trim_starts: float = 0.0
+    also: Sequence[str] = ()
 
 
 def problem(given: Given) -> Problem:
@@ -122,6 +122,7 @@ def problem(given: Given) -> Problem:
     H = task.horizon if given.horizon is None else given.horizon
     count = starts if isinstance(starts, int) else FEWEST
     check_arguments(H, count, given.batch, termination)
+    check_also(given.also, given.estimators)
     law, truth = resolved(starts, given.law, given.truth)
     task = narrowed(task, given.trim_starts, starts)
     check_size(task, H, count)
@@ -130,9 +131,12 @@ def problem(given: Given) -> Problem:
         check_networks(task, original, critic)
     begin = judged_at(task, original, starts, law, truth, termination, seed)
     first = critics[0] if critics else None
-    plain = estimators_at(task, first, given.estimators, H, every=truth == "objective")
+    plain = estimators_at(
+        task, first, given.estimators, H, every=truth == "objective", also=given.also
+    )
     for name, estimator in plain.items():
         check_estimator(name, estimator, task, begin, truth)
+        check_density(estimator, original)
     check_steps(task, original, plain, begin)
     check_memory(task, original, plain, H, len(begin.states), truth)
     alpha = _entropy(plain)
@@ -254,45 +258,3 @@ def _numbers(starts: Tensor | Sequence[object]) -> Tensor:
         return torch.as_tensor(starts).double()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InputError(f"starts is no tensor [N, ds] of numbers: {error}") from None
-
-
-def estimators_at(
-    task: Task,
-    critic: CriticLike | None,
-    given: Mapping[str, Estimator] | None,
-    horizon: int,
-    every: bool = False,
-) -> dict[str, Estimator]:
-    """The estimators at horizon H, with float64 copies of their critics.
-
-    Args:
-        every: whether the default ones are there with θ in every action, too.
-    """
-    if given is not None:
-        validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
-        if not given:
-            raise InputError("estimators is empty: name at least one, or leave it out")
-        for name, estimator in given.items():
-            if not isinstance(estimator, Estimator):
-                got = type(estimator).__name__
-                raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
-        return {name: _lengthened(estimator, horizon) for name, estimator in given.items()}
-    if critic is None:
-        raise InputError("critic is None: give a critic, or estimators with tails of their own")
-    tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
-    simulator, prior = task.simulator, task.prior
-    unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
-    if prior is not None:
-        model = Estimator(prior, prior, "first", tail)
-        unrolled = {"model": model, "mixed": replace(model, states=simulator)} | unrolled
-    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
-    if not every:
-        return chosen
-    return chosen | {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
-
-
-def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
-    given = estimator.tail.critic
-    critic = None if given is None else copy.deepcopy(given).double()
-    longest = 0 if estimator.jacobians is None and estimator.way.pathwise else horizon
-    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))

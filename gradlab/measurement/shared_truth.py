@@ -21,8 +21,9 @@ from gradlab.gradients.estimator import Estimator
 from gradlab.gradients.setting import Setting
 from gradlab.measurement.arguments import FEWEST, check_arguments, check_networks
 from gradlab.measurement.assembly import assembled, configuration, truth_values
+from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.inner_products import estimator_moments
-from gradlab.measurement.problem import estimators_at, starts_of
+from gradlab.measurement.problem import starts_of
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
 from gradlab.runs.profile import Profile

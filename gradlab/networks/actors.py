@@ -80,35 +80,38 @@ class Reparameterised(nn.Module):
         self.noise_dim = _width(actor, log_std, scale)
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         return self._bounded(mean + log_std.exp() * noise)
 
     def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         latent = mean + log_std.exp() * noise
         density = log_normal(noise, log_std) - self._log_slope(latent)
         return self._bounded(latent), density.sum(dim=1)
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         latent = self._latent(action)
         noise = (latent - mean) * (-log_std).exp()
         return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
 
     def log_prob_of_draw(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         latent = (mean + log_std.exp() * noise).detach()
         drawn = (latent - mean) * (-log_std).exp()
         return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
 
     def infer_noise(self, state: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         return (self._latent(action) - mean) * (-log_std).exp()
 
     def mean_action(self, state: Tensor) -> Tensor:
-        return self._bounded(self._normal(state)[0])
+        return self._bounded(self.normal(state)[0])
 
-    def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def slope(self, latent: Tensor) -> Tensor:
+        return self._log_slope(latent).exp()
+
+    def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
         returned = self.actor(state)
         returned = getattr(returned, "base_dist", returned)  # of Independent
         if isinstance(returned, torch.distributions.Normal):

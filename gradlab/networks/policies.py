@@ -12,6 +12,8 @@ Beside `forward(state, noise)` and `noise_dim`, a stochastic policy has
     infer_noise(state, action) → [N, da]    the ε of a recorded action (RP-PGM eq. 4.5)
     with_log_prob(state, noise) → action [N, da], log π(action|state) [N], from one forward pass
     mean_action(state) → [N, da]            the action at ε = 0, for evaluation
+    normal(state) → μ, log σ                of u, [N, da] each
+    slope(u) → [N, da]                      ∂a/∂u
 """
 
 from __future__ import annotations
@@ -87,12 +89,12 @@ class GaussianPolicy(nn.Module):
         }
 
     def forward(self, state: Tensor, noise: Tensor) -> Tensor:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         _check_width("noise", noise, mean)
         return self._squashed(mean + log_std.exp() * noise)
 
     def with_log_prob(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         _check_width("noise", noise, mean)
         latent = mean + log_std.exp() * noise
         density = log_normal(noise, log_std) - self._log_slope(latent)
@@ -100,7 +102,7 @@ class GaussianPolicy(nn.Module):
 
     def log_prob(self, state: Tensor, action: Tensor) -> Tensor:
         """[N]; actions that the policy cannot give raise InputError."""
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         latent = self._latent(action, mean)
         noise = (latent - mean) * (-log_std).exp()
         return (log_normal(noise, log_std) - self._log_slope(latent)).sum(dim=1)
@@ -110,7 +112,7 @@ class GaussianPolicy(nn.Module):
 
         Exact where `log_prob` of a squashed action that rounds to its limit is lost.
         """
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         latent = (mean + log_std.exp() * noise).detach()
         drawn = (latent - mean) * (-log_std).exp()
         return (log_normal(drawn, log_std) - self._log_slope(latent)).sum(dim=1)
@@ -121,15 +123,20 @@ class GaussianPolicy(nn.Module):
         Raises:
             InputError: a squashed policy never gives the action, since it is at or over the limit.
         """
-        mean, log_std = self._normal(state)
+        mean, log_std = self.normal(state)
         return (self._latent(action, mean) - mean) * (-log_std).exp()
 
     def mean_action(self, state: Tensor) -> Tensor:
         """[N, da], the action at zero noise: the mean, or the median where squashed."""
-        return self._squashed(self._normal(state)[0])
+        return self._squashed(self.normal(state)[0])
 
-    def _normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+    def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """μ and log σ of the action before the tanh, [N, da] each."""
         return split_normal(self.network(state), self.log_std_bounds)
+
+    def slope(self, latent: Tensor) -> Tensor:
+        """∂a/∂u [N, da] of actions before the tanh."""
+        return self._log_slope(latent).exp()
 
     def _squashed(self, latent: Tensor) -> Tensor:
         if self.limit is None:
@@ -202,6 +209,15 @@ class Gaussian(nn.Module):
         mean = self.mean_action(state)
         _check_width("action", action, mean)
         return (action - mean) / _row(self.std, mean)
+
+    def normal(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log std, [N, da] each."""
+        mean = self.mean_action(state)
+        return mean, _row(self.std, mean).log().expand_as(mean)
+
+    def slope(self, latent: Tensor) -> Tensor:
+        """1: nothing bounds the action."""
+        return torch.ones_like(latent)
 
     def mean_action(self, state: Tensor) -> Tensor:
         mean: Tensor = self.policy(state)

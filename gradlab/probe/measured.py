@@ -21,7 +21,8 @@ from torch import nn
 
 from gradlab.data.noise import child
 from gradlab.gradients.start_laws import visitation
-from gradlab.measurement.problem import estimators_at, starts_of
+from gradlab.measurement.chosen import estimators_at
+from gradlab.measurement.problem import starts_of
 from gradlab.measurement.shared_truth import SharedTruth, shared_truth
 from gradlab.probe.isolation import doubled, undisturbed
 from gradlab.probe.measured_path import along, fresh_path, units

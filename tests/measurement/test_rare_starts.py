@@ -11,8 +11,8 @@ import gradlab
 from analyses.gain_coverage import networks, turning
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
+from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.moments.squared_norms import mean_squares
-from gradlab.measurement.problem import estimators_at
 from gradlab.measurement.rare_starts import ENOUGH, RARE_STARTS, stratum, tail
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult, rare_starts
 from gradlab.statistics.moments import Moments, PairSums

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 PARTS = " source; policy, gradient, critic's target; model, data"
 WIDTH, DEEP = 100, 6 * " "  # columns, and how far parts are indented
+KINDS = (
+    "tasks", "estimators", "measure --also", "named estimators", "algorithms", "remedies",
+)  # fmt: skip
 LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 
@@ -82,7 +85,7 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
-    for kind in ("tasks", "estimators", "named estimators", "algorithms", "remedies"):
+    for kind in KINDS:
         entries = document.get(kind)
         if isinstance(entries, dict):
             print(f"{kind}:{PARTS if kind == 'algorithms' else ''}")

@@ -14,8 +14,9 @@ from gradlab import provenance
 from gradlab.errors import InputError
 from gradlab.gradients.setting import Setting
 from gradlab.measurement.attribution.attribution import World, attributed
+from gradlab.measurement.chosen import estimators_at
 from gradlab.measurement.laws import narrowed
-from gradlab.measurement.problem import estimators_at, judged_at
+from gradlab.measurement.problem import judged_at
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import double_copy
 from gradlab.progress import Progress, silent
@@ -47,7 +48,10 @@ def attributed_again(
         task = narrowed(task, trimmed_share(config), config["starts"])
     policy, critic = double_copy("policy", policy), as_critic(critic)
     kind = config.get("truth", "matched")
-    chosen = estimators_at(task, critic, None, config["horizon"], every=kind == "objective")
+    chosen = estimators_at(
+        task, critic, None, config["horizon"], every=kind == "objective",
+        also=config.get("also", ()),
+    )  # fmt: skip
     begin = judged_at(
         task, policy, config["starts"], config.get("law", "start"), kind,
         config["termination"], config["seed"],

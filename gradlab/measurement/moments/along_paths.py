@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried
 from gradlab.gradients.groups import Floats, by_group, grouping
 from gradlab.gradients.path_gram import path_mean_gradients, path_squared_norms
 from gradlab.gradients.starts import Starts
-from gradlab.gradients.weighted_terms import Carried
 from gradlab.measurement.moments.sketches import (
     Sketch,
     TrueSketch,

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried
 from gradlab.gradients.groups import group_sums, grouping
 from gradlab.gradients.starts import Starts
-from gradlab.gradients.weighted_terms import Carried
 from gradlab.measurement.moments.held import group_blocks
 from gradlab.statistics.kernels import ActionProducts, Cell, GroupProducts, Kernels
 

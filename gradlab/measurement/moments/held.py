@@ -13,11 +13,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from gradlab.gradients.courses import Carried, Course, Shared
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.policy_jacobian import policy_jacobian
 from gradlab.gradients.rollout import LinearizedPath
 from gradlab.gradients.setting import Setting
-from gradlab.gradients.weighted_terms import Carried, Course, Shared, carried
+from gradlab.gradients.weighted_terms import carried
 from gradlab.systems.system import System
 from gradlab.truth.continued import of_starts
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gradlab.data.path import Path
 from gradlab.gradients import gram
+from gradlab.gradients.courses import Carried, path_with_jacobians
 from gradlab.gradients.cut import severed
 from gradlab.gradients.estimator import Estimator, first_horizon
 from gradlab.gradients.groups import by_group, group_count, grouping
@@ -29,7 +30,6 @@ from gradlab.gradients.rollout import (
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import Starts
 from gradlab.gradients.sweeps import action_gradients
-from gradlab.gradients.weighted_terms import Carried, path_with_jacobians
 from gradlab.measurement.moments.along_paths import path_moments
 from gradlab.measurement.moments.explicit import SAMPLES, explicit_moments
 from gradlab.measurement.moments.grams import (

@@ -1,0 +1,1 @@
+"""Gradients that mix both orders, pathwise and by likelihood ratio, at every action."""

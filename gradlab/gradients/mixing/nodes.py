@@ -1,0 +1,128 @@
+"""The actions of a path as nodes, with what both orders of their gradients are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gradlab.gradients.courses import (
+    Asked,
+    Choices,
+    Shared,
+    course_of,
+    returns_to_go,
+)
+from gradlab.gradients.mixing.head import Draws, Head, check_head, draws_along
+from gradlab.gradients.policy_jacobian import PolicyJacobian, from_factors, trace
+from gradlab.gradients.rollout import LinearizedPath, TailGradient, tail_gradient
+from gradlab.gradients.sweeps import discounted_costates
+
+CLIP = 3.0  # standard deviations at which a baseline's features stop
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """N paths of H steps; K horizons.
+
+    Attributes:
+        linear: the path, and what is differentiated along it.
+        tail: gradients of the critic.
+        draws: at every action; jacobian: J = ∂z/∂θ, samples (t, i); K: ∂z/∂s, [H + 1, N, 2 da, ds].
+        to_go: γᵗ times the return from step t on, [K, H + 1, N].
+        counted: the alive steps, where termination masks the others.
+    """
+
+    estimator: Choices
+    horizons: tuple[int, ...]
+    linear: LinearizedPath
+    tail: TailGradient
+    draws: Draws
+    jacobian: PolicyJacobian
+    K: Tensor
+    to_go: Tensor
+    counted: Tensor | None
+
+    @property
+    def first(self) -> Tensor:
+        """Pathwise signals, [K, H + 1, N, 2 da]."""
+        tail = self.estimator.tail
+        return self.draws.first(
+            discounted_costates(
+                self.linear, self.tail, tail.discount, self.horizons, tail.terminal_action
+            )
+        )
+
+    def advantage(self, baseline: Baseline) -> Tensor:
+        """Returns to go less the baseline, 0 past an end."""
+        advantage = self.to_go - baseline.at(self.linear.path.states)
+        return advantage if self.counted is None else torch.where(self.counted, advantage, 0.0)
+
+
+def nodes(estimator: Choices, requested: Asked, shared: Shared | None) -> Nodes:
+    """The estimator's path with both orders' parts.
+
+    Raises:
+        InputError: the policy has no Gaussian head.
+    """
+    policy, starts, horizons, seed, termination = requested
+    check_head(policy)
+    shared = Shared() if shared is None else shared
+    course, linear = course_of(estimator, policy, starts, seed, termination, shared)
+    path, tail, head = course.path, estimator.tail, Head(policy)
+    states = path.states.flatten(0, 1)
+    traced = trace(head, states, states[:, :0])
+    K = traced.K.reshape(*path.states.shape[:2], *traced.K.shape[1:])
+    counted = path.alive if termination == "mask" else None
+    draws = draws_along(policy, path)
+    if counted is not None:  # a finished path may go on to anything
+        K, draws = torch.where(counted[..., None, None], K, 0.0), draws.at(counted)
+    return Nodes(
+        estimator,
+        horizons,
+        linear,
+        tail_gradient(path, tail.critic, tail.value, termination),
+        draws,
+        from_factors(head, traced.factors, states, states[:, :0]),
+        torch.zeros_like(K) if "observation" in estimator.cut.edges else K,
+        returns_to_go(estimator, path, horizons, termination),
+        counted,
+    )
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """b_t(s) = w_t · (1, x, x²), x = (s − centre)/scale cut at ±3: a fit of the return to go.
+
+    Attributes:
+        centre, scale: [H + 1, ds]; weights: [K, H + 1, 1 + 2 ds].
+    """
+
+    centre: Tensor
+    scale: Tensor
+    weights: Tensor
+
+    def at(self, states: Tensor) -> Tensor:
+        """[K, H + 1, N] at states [H + 1, N, ds]."""
+        features = _features(states, self.centre, self.scale)
+        return torch.einsum("tnf,ktf->ktn", features, self.weights)
+
+
+def fitted_baseline(states: Tensor, to_go: Tensor) -> Baseline:
+    """By least squares, step by step; 0 where a sample is not finite."""
+    finite = states.isfinite().all(dim=2).all(dim=1)
+    known = torch.where(finite[:, None, None], states, 0.0)
+    centre, scale = known.mean(dim=1), known.std(dim=1)
+    scale = torch.where(scale > 0, scale, 1.0)
+    targets = to_go.permute(1, 2, 0)
+    sound = targets.isfinite().all(dim=1, keepdim=True) & finite[:, None, None]
+    targets = torch.where(sound, targets, 0.0)
+    features = _features(known, centre, scale).cpu()
+    solved = torch.linalg.lstsq(features, targets.cpu(), driver="gelsd").solution
+    return Baseline(centre, scale, solved.permute(2, 0, 1).to(states))
+
+
+def _features(states: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+    x = ((states - centre[:, None]) / scale[:, None]).clamp(-CLIP, CLIP)
+    return torch.cat([torch.ones_like(x[..., :1]), x, x**2], dim=-1)

@@ -1,0 +1,95 @@
+"""The estimators of a measurement: the user's, or the default ones with what is asked for beside.
+
+score, ivw, ddcg, total    of the simulator, θ in every action (`gradients.ways`)
+cut_EDGE                   of the simulator, all actions, that derivative taken as zero
+                           (`gradients.cut`)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import cast
+
+from gradlab import validation
+from gradlab.errors import InputError
+from gradlab.gradients.cut import EDGES, Cut
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
+from gradlab.gradients.ways import WAYS, Name
+from gradlab.networks.critics import CriticLike, as_critic
+from gradlab.networks.interface import double_copy
+from gradlab.tasks import Task
+
+CUTS = {f"cut_{edge}": Cut((edge,)) for edge in EDGES}
+DENSITIES = tuple(name for name, way in WAYS.items() if not way.pathwise)
+ALSO = (*DENSITIES, *CUTS)
+
+
+def check_also(also: Sequence[str], given: object) -> None:
+    """
+    Raises:
+        InputError: no such estimator, or one beside estimators of the user's own.
+    """
+    if isinstance(also, str):
+        raise InputError(f"also is {also!r}, expected a tuple of names, ({also!r},)")
+    for name in also:
+        validation.word("also", name, ALSO)
+    if also and given is not None:
+        raise InputError(
+            f"also names {', '.join(also)}, which stand beside the default estimators: put them "
+            f"among estimators of your own"
+        )
+
+
+def estimators_at(
+    task: Task,
+    critic: CriticLike | None,
+    given: Mapping[str, Estimator] | None,
+    horizon: int,
+    every: bool = False,
+    also: Sequence[str] = (),
+) -> dict[str, Estimator]:
+    """The estimators at horizon H, with float64 copies of their critics.
+
+    Args:
+        every: whether the default ones are there with θ in every action, too.
+        also: names of `ALSO`, each there as true_dynamics_NAME.
+    """
+    if given is not None:
+        validation.instance("estimators", given, Mapping, "a dictionary of Estimators by name")
+        if not given:
+            raise InputError("estimators is empty: name at least one, or leave it out")
+        for name, estimator in given.items():
+            if not isinstance(estimator, Estimator):
+                got = type(estimator).__name__
+                raise InputError(f"estimator {name!r} is a {got}: measure its parts, Estimators")
+        return {name: _lengthened(estimator, horizon) for name, estimator in given.items()}
+    if critic is None:
+        raise InputError("critic is None: give a critic, or estimators with tails of their own")
+    tail = Tail(horizon, double_copy("critic", as_critic(critic)), task.discount)
+    simulator, prior = task.simulator, task.prior
+    unrolled = {"true_dynamics": Estimator(simulator, simulator, "first", tail)}
+    if prior is not None:
+        model = Estimator(prior, prior, "first", tail)
+        unrolled = {"model": model, "mixed": replace(model, states=simulator)} | unrolled
+    chosen = {"data": Estimator(simulator, None, "first", replace(tail, horizon=0))} | unrolled
+    if every:
+        chosen |= {f"{name}_all": replace(e, actions="all") for name, e in unrolled.items()}
+    return chosen | {f"true_dynamics_{name}": _beside(name, task, tail) for name in also}
+
+
+def _beside(name: str, task: Task, tail: Tail) -> Estimator:
+    simulator = task.simulator
+    if name in CUTS:
+        return Estimator(simulator, simulator, "all", tail, cut=CUTS[name])
+    model = simulator if WAYS[name].differentiates else None
+    return Estimator(simulator, model, cast(Name, name), tail)
+
+
+def _lengthened(estimator: Estimator, horizon: int) -> Estimator:
+    given = estimator.tail.critic
+    critic = None if given is None else copy.deepcopy(given).double()
+    longest = 0 if estimator.jacobians is None and estimator.way.differentiates else horizon
+    return replace(estimator, tail=replace(estimator.tail, critic=critic, horizon=longest))
