@@ -148,6 +148,30 @@ def _retried(
     return certified
 
 
+def tested(
+    J: Array,
+    step: BatchedStep,
+    state: Array,
+    action: Array,
+    low: Array,
+    high: Array,
+    epsilon: float,
+    moves: Displacements,
+) -> CertifiedJacobian:
+    """The certificate of Jacobians J [N, out, dt + da] that were made otherwise.
+
+    By the same pair along the same direction as those of `certified_jacobian`.
+    """
+    width = moves.tangent_dim
+    direction = _directions(action, low, high, epsilon, width)
+    shift = 0.1 * epsilon * direction
+    states = [moves.displaced(state, sign * shift[:, :width]) for sign in (1, -1)]
+    actions = [(action + sign * shift[:, width:]).clip(low, high) for sign in (1, -1)]
+    after = step(np.concatenate(states), np.concatenate(actions)).reshape(2, *state.shape)
+    change = moves.between(after[0], after[1])
+    return _certify(J, change / (0.2 * epsilon), direction, width, epsilon)
+
+
 def _differences(
     step: BatchedStep,
     state: Array,
@@ -158,9 +182,7 @@ def _differences(
     moves: Displacements,
 ) -> CertifiedJacobian:
     width = moves.tangent_dim
-    inside = (action - epsilon >= low) & (action + epsilon <= high)
-    direction = np.tile(_direction(width + action.shape[1]), (len(state), 1))
-    direction[:, width:] *= inside
+    direction = _directions(action, low, high, epsilon, width)
     shift = _stencil(epsilon, direction)
     states = [moves.displaced(state, sign * shift[..., :width]) for sign in (1, -1)]
     actions = [(action + sign * shift[..., width:]).clip(low, high) for sign in (1, -1)]
@@ -200,6 +222,14 @@ def _certify(
     flags = ~(residual.max(1) <= TOLERANCE * np.abs(J).max((1, 2)))
     A, B = J[:, :, :width].copy(), J[:, :, width:].copy()
     return CertifiedJacobian(A, B, flags, residual, np.full(len(J), epsilon))
+
+
+def _directions(action: Array, low: Array, high: Array, epsilon: float, width: int) -> Array:
+    """d of each sample, [N, width + da], without the actions whose stencil leaves the limits."""
+    inside = (action - epsilon >= low) & (action + epsilon <= high)
+    direction = np.tile(_direction(width + action.shape[1]), (len(action), 1))
+    direction[:, width:] *= inside
+    return direction
 
 
 def _direction(width: int) -> Array:

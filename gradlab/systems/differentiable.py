@@ -8,7 +8,7 @@ loss = -reward.mean();  loss.backward()                 # by certified Jacobians
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 from gradlab import validation
 from gradlab.errors import InputError
 from gradlab.systems.environments import ENVIRONMENTS, Environment
+from gradlab.systems.implicit_jacobians import price, unsupported
 from gradlab.systems.mujoco import MujocoEnvironment
+from gradlab.systems.physics import thread_count
 from gradlab.systems.step_gradients import StepRecord, differentiated
 from gradlab.systems.system import Certificate, Linearization, System, Transition, check_step
 
@@ -33,6 +35,7 @@ def differentiable(
     environment: str | Environment | MujocoEnvironment | HasSimulator,
     batch: int | None = None,
     second_order: bool = False,
+    jacobians: str = "exact",
 ) -> DifferentiableEnvironment:
     """A Gymnasium MuJoCo task whose step can stand in any torch loss; also a System.
 
@@ -43,13 +46,18 @@ def differentiable(
         second_order: second derivatives, too, by central differences of Jacobians: twice the
             Jacobians for each product of the Hessian and a vector. Without it a second backward
             pass through a step is an InputError.
+        jacobians: "exact", central differences of whole steps, or "fast", by the inverse dynamics
+            (`implicit_jacobians`), with relative errors up to 1e-4, where the number of operations
+            is smaller with the threads that torch may use.
 
     Raises:
-        InputError: no such environment, or a task of another simulator; batch is none.
+        InputError: no such environment, or a task of another simulator; an argument is none of
+            these.
 
     Warns:
         UserWarning: Gymnasium's reward is no function of state and action (Ant, Humanoid), and
-            what is left out of it.
+            what is left out of it; or the model is none that "fast" knows, and exact ones are
+            taken.
     """
     if batch is not None:
         validation.whole("batch", batch, 1)
@@ -61,6 +69,10 @@ def differentiable(
             f"left out here: {system.environment.left_out}",
             stacklevel=2,
         )
+    if jacobians == "fast":
+        system = _fastest(system)
+    elif jacobians != "exact":
+        raise InputError(f'jacobians is {validation.shown(jacobians)}, expected "exact" or "fast"')
     return DifferentiableEnvironment(system, batch, second_order)
 
 
@@ -159,6 +171,18 @@ def mujoco_environment(system: System) -> MujocoEnvironment | None:
     """The environment that a system steps, or None."""
     inner = system.system if isinstance(system, DifferentiableEnvironment) else system
     return inner if isinstance(inner, MujocoEnvironment) else None
+
+
+def _fastest(system: MujocoEnvironment) -> MujocoEnvironment:
+    exact = replace(system, implicit=False)
+    why = unsupported(system.physics.model)
+    if why is not None:
+        name = system.environment.env_id
+        warnings.warn(f"{name} has exact Jacobians alone, no fast ones: {why}", stacklevel=3)
+        return exact
+    threads = thread_count()
+    pays = price(system.physics, threads) < exact.linearization_price / threads
+    return replace(system, implicit=pays)
 
 
 def _simulator(environment: object) -> MujocoEnvironment:

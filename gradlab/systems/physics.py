@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import mujoco
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 MOST_ROWS = 8192
+SECONDS = 6.5e-7  # of one core, per evaluation of the dynamics and degree of freedom
 TORCH_DEFAULT = torch.get_num_threads()  # before anybody asks for another count
 # At the default 1e-8 the constraint solver stops early enough to give, for some states, a smooth
 # but wrong Jacobian; 1e-12 costs nothing measurable.
@@ -86,6 +88,12 @@ class BatchedPhysics:
         return BatchedPhysics(model, self.frame_skip)
 
     @property
+    def evaluations(self) -> int:
+        """Of the forward dynamics, per step."""
+        runge_kutta = self.model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+        return self.frame_skip * (4 if runge_kutta else 1)
+
+    @property
     def control_range(self) -> tuple[Array, Array]:
         """Lowest and highest control [nu]; infinite where the model sets no limit."""
         limited = self.model.actuator_ctrllimited.astype(bool)
@@ -101,6 +109,15 @@ class BatchedPhysics:
                 self._step_rows(state[rows], control[rows], after[rows])
         return after
 
+    def accelerations(self, state: Array, control: Array) -> Array:
+        """qacc [M, nv] at [M, nq + nv] and [M, nu]; NaN where MuJoCo refuses a row."""
+        qacc = np.empty((len(state), self.model.nv))
+        with self._lock, warnings_caught:
+            for first in range(0, len(state), MOST_ROWS):
+                rows = slice(first, first + MOST_ROWS)
+                self._accelerate_rows(state[rows], control[rows], qacc[rows])
+        return qacc
+
     def contacts(self, state: Array) -> NDArray[np.bool_]:
         """Whether any two geometries touch at [M, nq + nv], [M]."""
         data = mujoco.MjData(self.model)
@@ -115,8 +132,20 @@ class BatchedPhysics:
         return touching
 
     def _step_rows(self, state: Array, control: Array, after: Array) -> None:
-        from mujoco.batch import SimulationError  # here: see `_batch_for`
+        n, nq = len(state), self.model.nq
+        batch = self._filled(state, control)
+        failed = _failures(lambda ids: batch.step(ids=ids, nstep=self.frame_skip), n)
+        after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
+        after[failed] = np.nan
 
+    def _accelerate_rows(self, state: Array, control: Array, qacc: Array) -> None:
+        n, batch = len(state), self._filled(state, control)
+        derived = batch.bind("qacc")
+        failed = _failures(lambda ids: batch.forward(ids=ids), n)
+        qacc[:] = derived[:n]
+        qacc[failed] = np.nan
+
+    def _filled(self, state: Array, control: Array) -> mujoco.batch.Batch:
         n, nq = len(state), self.model.nq
         batch = self._batch_for(n)
         batch.time[:n] = 0
@@ -124,13 +153,7 @@ class BatchedPhysics:
         batch.qpos[:n] = state[:, :nq]
         batch.qvel[:n] = state[:, nq:]
         batch.ctrl[:n] = control
-        failed: list[int] = []
-        try:
-            batch.step(ids=np.arange(n), nstep=self.frame_skip)
-        except SimulationError as error:  # those rows were not stepped
-            failed = list(error.ids)
-        after[:, :nq], after[:, nq:] = batch.qpos[:n], batch.qvel[:n]
-        after[failed] = np.nan
+        return batch
 
     def _batch_for(self, rows: int) -> mujoco.batch.Batch:
         # Older versions have no batches; other engines' systems are used beside them.
@@ -140,6 +163,17 @@ class BatchedPhysics:
             capacity = min(MOST_ROWS, 1 << (rows - 1).bit_length())
             self._batch = Batch(self.model, capacity, nthread=thread_count())
         return self._batch
+
+
+def _failures(call: Callable[[NDArray[np.int64]], None], n: int) -> list[int]:
+    """Rows of the first n that MuJoCo refused: they were left alone."""
+    from mujoco.batch import SimulationError  # here: see `_batch_for`
+
+    try:
+        call(np.arange(n))
+    except SimulationError as error:
+        return list(error.ids)
+    return []
 
 
 def thread_count() -> int:
