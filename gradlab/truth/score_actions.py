@@ -119,10 +119,10 @@ class _Paths:
     def steps(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """States, noise and advantages G_t − b_t of each step."""
         for t, to_go in enumerate(self.to_go):
-            yield self.states[t], self.noise[t], _advantage(to_go) * self.alive[t]
+            yield self.states[t], self.noise[t], advantage(to_go) * self.alive[t]
 
 
-def _advantage(to_go: Tensor) -> Tensor:
+def advantage(to_go: Tensor) -> Tensor:
     """G − b [N, R] of returns [N, R], where partners in a pair are neighbours."""
     n, count = to_go.shape
     pair = to_go.view(n, -1, 2).sum(dim=2).repeat_interleave(2, dim=1)
