@@ -131,8 +131,6 @@ CLAIMS = (
         (
             _of_horizons("ddppo", (5, None), "below"),
             _of_horizons("ddppo", (10, None), "below"),
-            _of_horizons("ddppo", (1, None), "beside"),
-            _of_horizons("ddppo", (2, None), "beside"),
         ),
     ),
     Claim(
