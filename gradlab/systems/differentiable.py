@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -62,6 +63,7 @@ def differentiable(
     if batch is not None:
         validation.whole("batch", batch, 1)
     validation.instance("second_order", second_order, bool, "True or False")
+    validation.word("jacobians", jacobians, ("exact", "fast"))
     system = _simulator(environment)
     if system.environment.left_out:
         warnings.warn(
@@ -69,10 +71,7 @@ def differentiable(
             f"left out here: {system.environment.left_out}",
             stacklevel=2,
         )
-    if jacobians == "fast":
-        system = _fastest(system)
-    elif jacobians != "exact":
-        raise InputError(f'jacobians is {validation.shown(jacobians)}, expected "exact" or "fast"')
+    system = _fastest(system) if jacobians == "fast" else _exact(system)
     return DifferentiableEnvironment(system, batch, second_order)
 
 
@@ -91,6 +90,11 @@ class DifferentiableEnvironment:
     batch: int | None = None
     second_order: bool = False
     _last: StepRecord | None = field(default=None, init=False, repr=False)
+
+    @cached_property
+    def _exact(self) -> MujocoEnvironment:
+        """Whose Jacobians are differenced: errors of fast ones would be multiplied."""
+        return _exact(self.system)
 
     @property
     def state_dim(self) -> int:
@@ -117,13 +121,17 @@ class DifferentiableEnvironment:
         Raises:
             InputError: as `MujocoEnvironment.step`; another number of rows than `batch`.
         """
+        for name, value in (("state", state), ("action", action)):
+            validation.instance(name, value, Tensor, "a tensor (torch.from_numpy makes one)")
+            if not value.is_floating_point():
+                raise InputError(f"{name} is {value.dtype}, expected float64 or float32")
         check_step(self, state, action, noise)
         if self.batch is not None and len(state) != self.batch:
             raise InputError(
                 f"state has {len(state)} rows, expected batch={self.batch}: batch=None takes any "
                 f"number"
             )
-        self._last = StepRecord(self.system, self.second_order)
+        self._last = StepRecord(self.system, self._exact if self.second_order else None)
         return Transition(*differentiated(self._last, state, action))
 
     def linearize(
@@ -173,8 +181,12 @@ def mujoco_environment(system: System) -> MujocoEnvironment | None:
     return inner if isinstance(inner, MujocoEnvironment) else None
 
 
+def _exact(system: MujocoEnvironment) -> MujocoEnvironment:
+    return replace(system, implicit=False) if system.implicit else system
+
+
 def _fastest(system: MujocoEnvironment) -> MujocoEnvironment:
-    exact = replace(system, implicit=False)
+    exact = _exact(system)
     why = unsupported(system.physics.model)
     if why is not None:
         name = system.environment.env_id

@@ -28,10 +28,10 @@ class StepRecord:
 
     Attributes:
         at: state and action, copies.
-        curved: are second derivatives wanted?
+        curved: its Jacobians are differenced for second derivatives; None: none are wanted.
     """
 
-    def __init__(self, system: System, curved: bool) -> None:
+    def __init__(self, system: System, curved: System | None) -> None:
         self.system, self.curved = system, curved
         self.at: tuple[Tensor, Tensor] | None = None
         self._of: tuple[Tensor, Tensor] | None = None
@@ -104,7 +104,7 @@ class _Pullback(torch.autograd.Function):
     def backward(ctx: Any, *along: Tensor) -> tuple[Tensor | None, ...]:
         _, *needs = ctx.needs_input_grad
         curved = any(needs[:2])
-        if curved and not ctx.record.curved:
+        if curved and ctx.record.curved is None:
             raise InputError(
                 "a step is differentiated a second time: gradlab.differentiable(…, "
                 "second_order=True) takes second derivatives, by differences of Jacobians"
@@ -136,10 +136,10 @@ class _Second(torch.autograd.Function):
         onward = torch.einsum("nij,...nj->...ni", linear.A, u_s)
         onward = onward + torch.einsum("nij,...nj->...ni", linear.B, u_a)
         gained = (linear.r_s * u_s).sum(-1) + (linear.r_a * u_a).sum(-1)
-        if not curved:
+        if not curved or record.curved is None:
             return torch.zeros_like(u_s), torch.zeros_like(u_a), onward, gained
         rows = (state.expand_as(u_s), action.expand_as(u_a), by_state, by_reward[..., None])
-        bent = _bent(record.system, *(x.flatten(0, -2) for x in (*rows, u_s, u_a)))
+        bent = _bent(record.curved, *(x.flatten(0, -2) for x in (*rows, u_s, u_a)))
         return bent[0].view_as(u_s), bent[1].view_as(u_a), onward, gained
 
     @staticmethod

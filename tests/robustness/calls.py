@@ -73,6 +73,13 @@ def _gradients(
     return gradlab.Estimator(states, jacobians, actions, tail).gradients(policy, starts, seed)
 
 
+def _differentiated(state: Any, action: Any, **settings: Any) -> None:
+    env = gradlab.differentiable(**settings)
+    after, reward, _ = env.step(state, action)
+    (after.sum() + reward.sum()).requires_grad_().backward()
+    _ = env.flagged
+
+
 def _stepped(step: Any, state_dim: Any, action_dim: Any, noise_dim: Any, alive: Any) -> None:
     system = gradlab.systems.from_function(step, state_dim, action_dim, noise_dim, alive)
     state = torch.ones(3, 2, dtype=torch.float64)
@@ -113,6 +120,13 @@ def calls() -> Mapping[str, Call]:
             {"engine": "analytic", "slider": "stock", "reward": "pre_step"},
         ),
         "tasks.mujoco": (gradlab.tasks.mujoco, {"env_id": "InvertedPendulum-v5"}),
+        "differentiable": (
+            _differentiated,
+            dict(
+                environment="InvertedPendulum-v5", batch=2, second_order=False, jacobians="exact",
+                state=torch.zeros(2, 4), action=torch.zeros(2, 1),
+            ),
+        ),
         "systems.from_function": (
             _stepped,
             dict(step=_step, state_dim=2, action_dim=2, noise_dim=0, alive=None),
