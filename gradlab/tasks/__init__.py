@@ -76,7 +76,10 @@ def task_from_name(name: str, settings: Mapping[str, object]) -> Task:
         raise InputError(f"{name} {error}{hint}") from None
     task = called(name, factory, **settings) if mine else factory(**settings)
     if not isinstance(task, Task):
-        raise InputError(f"{name} returned {type(task).__name__}, expected a gradlab Task")
+        raise InputError(
+            f"{name} returned {type(task).__name__}, expected a gradlab Task: "
+            f"gradlab.Task(name, simulator, prior, starts, discount, horizon) makes one"
+        )
     return task
 
 

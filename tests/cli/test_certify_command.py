@@ -40,7 +40,8 @@ def test_a_sound_system_ends_with_0_and_its_files(own: str, tmp_path: Path) -> N
     assert cli.main(words) == 0
 
     assert "<html" in page.read_text()
-    assert json.loads(record.read_text())["passed"]
+    document = json.loads(record.read_text())
+    assert document["passed"] and document["system"] == "own.py:sound"
 
 
 def test_a_wrong_derivative_ends_with_1(own: str, capsys: pytest.CaptureFixture[str]) -> None:

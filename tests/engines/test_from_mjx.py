@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import gradlab
 from gradlab.errors import InputError
 from gradlab.systems import System, from_mjx
 
@@ -56,20 +57,52 @@ def by_mujoco(state: Tensor, action: Tensor) -> Tensor:
     return torch.from_numpy(np.array(after))
 
 
+def differences(state: Tensor, action: Tensor, h: float) -> Tensor:
+    """Central differences of MuJoCo's step in (s, a), [N, 4, 5]."""
+    z = torch.cat([state, action], 1)
+    columns = []
+    for move in h * torch.eye(5, dtype=z.dtype):
+        up, down = (by_mujoco(*torch.split(z + sign * move, [4, 1], 1)) for sign in (1, -1))
+        columns.append((up - down) / (2 * h))
+    return torch.stack(columns, 2)
+
+
+def extrapolated(state: Tensor, action: Tensor) -> Tensor:
+    """MuJoCo's Jacobian by Richardson's extrapolation from h = 1e-3: truncation ∝ h⁴ and rounding
+    ε |s'| / h leave 1e-10 of entries up to 20."""
+    wide, narrow = (differences(state, action, h) for h in (1e-3, 5e-4))
+    return (4 * narrow - wide) / 3
+
+
 def test_steps_are_those_of_mujoco_at_the_joint_limit_too(mjx: System) -> None:
+    """One limit is one row of constraints, where both solvers are exact after one Newton step: only
+    rounding is between them."""
     s, a = inputs(0.7)
     assert (s[:, 0].abs() > 1).any()
-    torch.testing.assert_close(mjx.step(s, a).state, by_mujoco(s, a), rtol=0, atol=1e-10)
+    torch.testing.assert_close(mjx.step(s, a).state, by_mujoco(s, a), rtol=0, atol=1e-12)
 
 
-def test_forward_mode_is_mujocos_differences(mjx: System) -> None:
+def test_forward_mode_is_mujocos_jacobian(mjx: System) -> None:
     s, a = inputs(0.7)
-    linear, h = mjx.linearize(s, a), 1e-6
-    for i, move in enumerate(h * torch.eye(4, dtype=s.dtype)):
-        difference = (by_mujoco(s + move, a) - by_mujoco(s - move, a)) / (2 * h)
-        torch.testing.assert_close(linear.A[:, :, i], difference, rtol=1e-5, atol=1e-6)
-    difference = (by_mujoco(s, a + h) - by_mujoco(s, a - h)) / (2 * h)
-    torch.testing.assert_close(linear.B[:, :, 0], difference, rtol=1e-5, atol=1e-6)
+    linear = mjx.linearize(s, a)
+    J = torch.cat([linear.A, linear.B], 2)
+    torch.testing.assert_close(J, extrapolated(s, a), rtol=0, atol=1e-9)
+
+
+def test_three_iterations_are_gradlabs_own_environment_under_runge_kutta() -> None:
+    """The solver is at its limit after three iterations: steps differ by rounding, Jacobians by
+    what the environment's certified differences are off, 2e-9 of entries up to 20."""
+    truth = gradlab.tasks.mujoco("InvertedPendulum-v5").simulator
+    model, skip = truth.physics.model, truth.physics.frame_skip
+    assert model.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4
+    system = from_mjx(model, cost, skip, iterations=3, rows=32)
+    s, a = inputs(0.5)
+    s[:8, 0] = 1.02 * s[:8, 0].sign()
+    assert truth.beyond_limits(s).any()
+    torch.testing.assert_close(system.step(s, a).state, truth.step(s, a).state, rtol=0, atol=1e-13)
+    ours, theirs = system.linearize(s, a), truth.linearize(s, a)
+    for block in ("A", "B"):
+        torch.testing.assert_close(getattr(ours, block), getattr(theirs, block), rtol=0, atol=1e-8)
 
 
 def test_reverse_mode_is_forward_mode(mjx: System) -> None:

@@ -1,6 +1,7 @@
 """A step that another engine computes, here NumPy with derivatives by hand, as a System."""
 
 import sys
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -156,8 +157,25 @@ def test_an_engine_that_is_not_installed_is_one_line_with_its_command(
         (lambda: from_warp(pay, 2, 1, pay), "warp", "warp"),
         (lambda: from_newton(None, pay, 0.1), "newton", "newton"),
         (lambda: from_vmas("simple"), "vmas", "vmas"),
-        (lambda: from_mujoco_torch(model, pay), "mujoco-torch", "mujoco-torch"),
     ):
         with pytest.raises(InputError) as caught:
             makes()
         assert str(caught.value) == f"{package} is not installed: pip install 'gradlab[{extra}]'"
+    # gradlab needs a later MuJoCo than mujoco-torch works with: no extra has both.
+    with pytest.raises(
+        InputError, match=r"^mujoco-torch is not .*: pip install .* mujoco==3\.5\.0"
+    ):
+        from_mujoco_torch(model, pay)
+
+
+def test_mujoco_torch_beside_a_mujoco_that_it_does_not_know_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "mujoco_torch.py").write_text("import mujoco\nmujoco.no_more\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "mujoco_torch", raising=False)
+    model = mujoco.MjModel.from_xml_string("<mujoco/>")
+    with pytest.raises(
+        InputError, match=r"^mujoco-torch does not work with MuJoCo \d.*pip install"
+    ):
+        from_mujoco_torch(model, lambda *given: given[0][:, 0])

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from gradlab import validation
-from gradlab.errors import not_installed
+from gradlab.errors import InputError
 from gradlab.systems.engines.mujoco_models import checked
 from gradlab.systems.function import AliveFunction, from_function
 from gradlab.systems.system import System
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]
+INSTALL = "pip install mujoco-torch==0.2.0 mujoco==3.5.0"
 
 
 def from_mujoco_torch(
@@ -47,15 +48,13 @@ def from_mujoco_torch(
             steps by nothing.
 
     Raises:
-        InputError: mujoco-torch is not installed, or an argument is wrong.
+        InputError: mujoco-torch is not installed, does not work with this MuJoCo, or an argument
+            is wrong.
     """
     validation.whole("line_search", line_search, 1)
     limited = checked(model, reward, frame_skip, iterations)
     limited.opt.ls_iterations = line_search
-    try:
-        import mujoco_torch
-    except ImportError as error:
-        raise not_installed("mujoco-torch", "mujoco-torch") from error
+    mujoco_torch = _imported()
     on_device, nq = mujoco_torch.device_put(limited), model.nq
     blank = mujoco_torch.make_data(on_device)
     substep = torch.vmap(lambda d: mujoco_torch.step(on_device, d, fixed_iterations=True))
@@ -69,3 +68,18 @@ def from_mujoco_torch(
         return after, reward(state, action, after)
 
     return from_function(step, nq + model.nv, model.nu, alive=alive)
+
+
+def _imported() -> Any:
+    try:
+        import mujoco_torch
+    except ImportError as error:
+        raise InputError(
+            f"mujoco-torch is not installed: {INSTALL}, in an environment of its own"
+        ) from error
+    except AttributeError as error:  # it reads names that later MuJoCos have no more
+        raise InputError(
+            f"mujoco-torch does not work with MuJoCo {mujoco.__version__}: {INSTALL}, in an "
+            f"environment of its own"
+        ) from error
+    return mujoco_torch
