@@ -9,6 +9,7 @@
     differentiable(environment)                  a Gymnasium MuJoCo task with derivatives in torch
     compare_remedies(task, policy, critic, …)    is a remedy worth it? paired, one thing changed
     train(algorithm, task)                       a run of training, from one table of algorithms
+    sweep(table, output)                         many measurements or trainings, by many processes
     report(path)                                 one HTML page to decide from
     audit(loss, actor, critic)                   where an actor loss gets its gradient, or loses it
     Probe(policy, optimizer)                     the gradients of your own loop, while it runs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from gradlab.auditing.audit import audit
     from gradlab.certification.certify import certify
     from gradlab.choice import choose
+    from gradlab.cli.sweep import sweep
     from gradlab.gradients.estimator import Estimator
     from gradlab.gradients.tail import Tail
     from gradlab.jacobians.comparison import compare_jacobians
@@ -55,6 +57,7 @@ __all__ = [
     "load",
     "measure",
     "report",
+    "sweep",
     "systems",
     "tasks",
     "train",
@@ -78,6 +81,7 @@ _HOMES = {
     "load": "gradlab.runs.profile",
     "measure": "gradlab.measurement.measure",
     "report": "gradlab.reporting",
+    "sweep": "gradlab.cli.sweep",
     "train": "gradlab.training.loop",
 }
 

@@ -12,13 +12,14 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, subcommand
 
 from gradlab.cli import refusals
+from gradlab.cli.arguments import Document
 from gradlab.cli.attribute import Attribute
 from gradlab.cli.audit import Audit
 from gradlab.cli.certify import Certify
@@ -32,6 +33,7 @@ from gradlab.cli.measure import Measure
 from gradlab.cli.remedies import Remedies
 from gradlab.cli.report import Report
 from gradlab.cli.selftest import Selftest
+from gradlab.cli.sweep import Sweep
 from gradlab.cli.terminal import notes, streams, usage
 from gradlab.cli.terminal.answer import answer
 from gradlab.cli.terminal.progress_bars import standard_error
@@ -53,6 +55,7 @@ Chosen = (
     | Remedies
     | Audit
     | Train
+    | Sweep
     | Watch
     | Compare
     | Choose
@@ -70,6 +73,7 @@ Command = (
     | Annotated[Remedies, subcommand("remedies")]
     | Annotated[Audit, subcommand("audit")]
     | Annotated[Train, subcommand("train")]
+    | Annotated[Sweep, subcommand("sweep")]
     | Annotated[Watch, subcommand("watch")]
     | Annotated[Compare, subcommand("compare")]
     | Annotated[Choose, subcommand("choose")]
@@ -80,8 +84,11 @@ Command = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+Answer = Callable[[Document, bool, bool], None]  # the document, as JSON?, explained?
+
+
+def main(arguments: Sequence[str] | None = None, answer: Answer = answer) -> int:
+    """Runs one command, prints its document with `answer`, and returns its exit code."""
     # Before torch is imported: its threads spin while they wait, which on a busy machine takes
     # seven times the processor time of the work itself (measured with 2 threads on 2 cores).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -89,17 +96,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with streams.lasting():
         try:
             refusals.check_words(words)
-            command = _parsed(words)
+            command = parsed(words)
         except InputError as error:
             return _refused(error)
         except SystemExit as end:  # --help
             raise SystemExit(streams.said(lambda: None, int(end.code or 0))) from None
         except OSError as error:
             return streams.unsaid(error, 0)
-        return _executed(command, words)
+        return _executed(command, words, answer)
 
 
-def _parsed(words: Sequence[str]) -> Chosen:
+def parsed(words: Sequence[str]) -> Chosen:
+    """The command of these words.
+
+    Raises:
+        InputError: they are none.
+    """
     box = io.StringIO()
     try:
         with contextlib.redirect_stderr(box):
@@ -117,7 +129,7 @@ def _parsed(words: Sequence[str]) -> Chosen:
     return command
 
 
-def _executed(command: Chosen, words: Sequence[str]) -> int:
+def _executed(command: Chosen, words: Sequence[str], answer: Answer) -> int:
     with terminable() as received, notes.in_one_line():
         try:
             # Output of a simulator or a user's file must not mix with the document.

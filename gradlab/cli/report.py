@@ -1,4 +1,4 @@
-"""`gradlab report RUN.h5`: the page and the figures of a run."""
+"""`gradlab report RUN.h5`: the page and the figures of a run; of a folder, a sweep's page."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gradlab.cli.terminal.progress_bars import bars
 
 @dataclass(frozen=True)
 class Report:
-    """Write the HTML report and the figures of a run."""
+    """Write the HTML report and the figures of a run, or the page of all runs of a sweep."""
 
-    file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
-    """The run, RUN.h5."""
+    file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
+    """The run, RUN.h5, or the folder of a sweep."""
     figures: bool = False
     """Write the figures of a probe's run as files, too, as those of every other run."""
     explain: arguments.Explain = False

@@ -22,12 +22,14 @@ from gradlab.reporting import (
     probe_page,
     profile_page,
     remedies_page,
+    sweep_page,
     training_page,
 )
 from gradlab.reporting.first_fold import Source
 from gradlab.reporting.page import Page
 from gradlab.runs import jacobians as jacobians_run
 from gradlab.runs import logs as logs_run
+from gradlab.runs import sweep
 from gradlab.runs.probe import results as probe_results
 from gradlab.runs.probe.schema import KIND as PROBE
 from gradlab.runs.profile import load as load_profile
@@ -82,11 +84,13 @@ KINDS: Mapping[str, Kind] = {
 
 
 def page_of(path: Path) -> Page:
-    """The page of the run at `path`.
+    """The page of the run at `path`, or of the sweep in that folder.
 
     Raises:
         InputError: the run cannot be read, or is of a kind that has no page.
     """
+    if path.is_dir():
+        return sweep_page.page(sweep.load(path))
     kind = _kind(path)
     run = kind.load(path)
     return kind.page(run, Source(str(path), _command(run)), path.stem)

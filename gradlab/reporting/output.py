@@ -20,13 +20,15 @@ from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
 from gradlab.runs.profile import load
+from gradlab.runs.sweep import INDEX
 from gradlab.storage.records import check_output
 from gradlab.storage.whole_files import placed
 from gradlab.verdicts.series import screen as followed
 
 
 def report(path: str | Path, figures: bool = False) -> Path:
-    """Writes the page of the run at `path` next to it, and its figures in a folder.
+    """Writes the page of the run at `path` next to it, and its figures in a folder; of a sweep in
+    its folder.
 
     A probe's page is asked for again and again while its loop runs: it is written alone.
 
@@ -117,12 +119,13 @@ def follow(
 
 
 def check_page(path: str | Path) -> Path:
-    """Where the page of the run at `path` goes.
+    """Where the page of the run at `path` goes; of a sweep, into its folder.
 
     Raises:
         InputError: a file is there that gradlab did not write, or its folder cannot be written.
     """
-    page = validation.path("path", path).with_suffix(".html")
+    run = validation.path("path", path)
+    page = (run / INDEX if run.is_dir() else run).with_suffix(".html")
     try:
         check_output(page, overwrite=True)
     except InputError as error:

@@ -1,0 +1,180 @@
+"""`gradlab sweep FILE`: many runs of one command, by workers of this machine or of a cluster."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro.conf import Positional, arg
+
+from gradlab import validation
+from gradlab.cli import arguments
+from gradlab.cli.arguments import Document
+from gradlab.cli.terminal.progress_bars import standard_error
+from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    from gradlab.runs.sweep import Row
+    from gradlab.runs.sweep import Sweep as Runs
+    from gradlab.sweeps.commands import Command
+    from gradlab.sweeps.running import Shown
+    from gradlab.sweeps.table import Planned
+    from gradlab.workers import Pool
+
+RUNNER = "gradlab.cli.sweep_runner:Runner"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Execute a table of runs: tasks, checkpoints, seeds, settings, in every combination.
+
+    The file names a command (measure, train, remedies or certify), the fields of all runs in
+    [settings], those of which every combination is made in [grid], and further differences as
+    [[run]]. A run that fails keeps its error while the others go on. Ctrl-C lets the runs at work
+    save what they have: the same command with --resume does what is missing.
+    """
+
+    file: Annotated[Positional[Path], arg(metavar="FILE.toml")]
+    """The table of runs."""
+    workers: int | None = None
+    """Runs at the same time. Default: one per processor."""
+    ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
+    """A cluster of Ray by its HOST:PORT, or one started on this machine. Default: processes of this
+    machine, without Ray."""
+    output: Annotated[Path | None, arg(metavar="FOLDER")] = None
+    """Folder of the runs, their logs and the index, on a disk that all machines have. Default:
+    runs/FILE."""
+    resume: bool = False
+    """Do what is missing in the folder: runs that failed, were interrupted or never began."""
+    explain: arguments.Explain = False
+    json: bool = False
+    """Print one JSON document: how many runs are done, and a row for each."""
+
+    def run(self, command: str) -> Document:
+        """Execute the runs, and write the page of the sweep."""
+        from gradlab.cli.terminal.answer import of_screen
+        from gradlab.cli.terminal.sweep_lines import lines
+        from gradlab.reporting.output import report
+        from gradlab.sweeps import table
+        from gradlab.verdicts.sweep import screen
+
+        folder = self.output or Path("runs") / self.file.stem
+        with lines() as shown:
+            runs, interrupted = executed(
+                table.read(self.file), folder, self.workers, self.ray, self.resume, command,
+                shown, lambda line: standard_error(f"gradlab: note: {line}"),
+            )  # fmt: skip
+        document = of_screen(screen(runs)) | {
+            "run": str(folder),
+            "report": str(report(folder)),
+            "passed": not runs.count("failed"),
+            "runs": [asdict(row) for row in runs.rows],
+        }
+        if interrupted:
+            document["interrupted"] = "the runs at work have saved what they have"
+        return document
+
+
+def sweep(
+    table: Mapping[str, Any],
+    output: str | Path,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    resume: bool = False,
+) -> Runs:
+    """Execute a table of runs, as `gradlab sweep` does with a file.
+
+        gradlab.sweep({"command": "measure", "settings": {"task": "pendulum"},
+                       "grid": {"seed": [0, 1, 2]}}, "runs/seeds")
+
+    Args:
+        table: "command" (measure, train, remedies or certify), "settings" of all runs, "grid" of
+            lists of which every combination is made, "run", a list of further differences.
+        output: folder of the runs.
+        workers: runs at the same time; None: one per processor.
+        ray: a cluster of Ray by its HOST:PORT, or "local"; None: processes of this machine.
+        resume: do what is missing in the folder.
+
+    Returns:
+        The runs with their states, errors and files; `.table()` has a row for each.
+
+    Raises:
+        InputError: a table, a folder or a cluster that cannot be used.
+        Failure: the index of the folder cannot be written.
+        KeyboardInterrupt: after Ctrl-C, once the runs at work have saved what they have.
+    """
+    from gradlab.cli.terminal.sweep_lines import Silent
+
+    folder = validation.path("output", output)
+    runs, interrupted = executed(table, folder, workers, ray, resume, "", Silent(), warnings.warn)
+    if interrupted:
+        raise KeyboardInterrupt
+    return runs
+
+
+def executed(
+    table: Mapping[str, Any],
+    folder: Path,
+    workers: int | None,
+    ray: str | None,
+    resume: bool,
+    command: str,
+    shown: Shown,
+    note: Callable[[str], object],
+) -> tuple[Runs, bool]:
+    """The sweep after its runs, and whether it was interrupted."""
+    from gradlab.cli.sweep_commands import COMMANDS
+    from gradlab.sweeps.folder import Folder
+    from gradlab.sweeps.running import Running
+    from gradlab.sweeps.table import planned
+
+    if workers is not None:
+        validation.whole("workers", workers, 1)
+    runs = planned(table, COMMANDS)
+    swept = COMMANDS[table["command"]]
+    _check(runs, swept, folder)
+    with Folder(folder, runs, swept.suffix, resume, command) as kept:
+        with _pool(ray, workers) as pool:
+            most = min(workers or pool.cores, kept.sweep.count("waiting"))
+            if workers is not None and workers > pool.cores:
+                note(f"{workers} workers share {pool.cores} processors: each run takes longer")
+            running = Running(
+                kept, pool, most, RUNNER, (os.getcwd(),),
+                lambda row, again: _words(swept, folder, row, again), shown,
+            )  # fmt: skip
+            interrupted = running.go()
+        return kept.sweep, interrupted
+
+
+def _check(runs: list[Planned], swept: Command, folder: Path) -> None:
+    """Parse every run before the first one begins."""
+    from gradlab.cli import refusals
+    from gradlab.cli.program import parsed
+
+    for run in runs:
+        try:
+            words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
+            refusals.check_words(words)
+            refusals.check(parsed(words))
+        except InputError as error:
+            raise InputError(f"run {run.name} of the sweep: {error}") from None
+
+
+def _words(swept: Command, folder: Path, row: Row, again: bool) -> list[str]:
+    run = folder / row.file
+    return [*row.words, *swept.outputs(run), *(swept.again(run) if again else ())]
+
+
+def _pool(ray: str | None, workers: int | None) -> Pool:
+    if ray is None:
+        from gradlab.workers.local import LocalPool
+
+        return LocalPool()
+    from gradlab.workers.cluster import ClusterPool
+
+    return ClusterPool(ray, workers=workers)

@@ -1,0 +1,56 @@
+"""The commands of which a sweep can have many runs (`gradlab.sweeps.commands`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+from gradlab.cli.certify import SUFFIXES, Certify
+from gradlab.cli.measure import Measure
+from gradlab.cli.remedies import Remedies
+from gradlab.cli.train import Train
+from gradlab.sweeps.commands import CHOSEN, PARAMETERS, Command
+
+Again = Callable[[Path], list[str]]
+RUN = {"output": ".h5"}
+
+
+def of(name: str, command: type, files: dict[str, str], again: Again, *positional: str) -> Command:
+    """What a sweep has to know of a command, from its class."""
+    names = {"settings": PARAMETERS}
+    options = [names.get(field.name, field.name) for field in fields(command)]
+    known = tuple(option for option in options if option not in CHOSEN)
+    return Command(name, positional, known, files, again)
+
+
+def _anew(run: Path) -> list[str]:
+    return ["--overwrite"]
+
+
+def _trained(run: Path) -> list[str]:
+    """Go on from the saved state where there is one."""
+    from gradlab.training.checkpoints import resume_file
+
+    return ["--resume"] if resume_file(run).is_file() else _anew(run)
+
+
+def _compared(run: Path) -> list[str]:
+    """Go on where models were fitted."""
+    from gradlab.remedies.compare import PLAN, models_folder
+
+    return ["--resume"] if (models_folder(run) / PLAN).is_file() else _anew(run)
+
+
+def _replaced(run: Path) -> list[str]:
+    """A certificate replaces an earlier one."""
+    return []
+
+
+CERTIFICATE = {"output": SUFFIXES["output"], "html": SUFFIXES["html"]}
+COMMANDS = {
+    "measure": of("measure", Measure, RUN, _anew, "task"),
+    "train": of("train", Train, RUN, _trained, "algorithm", "task"),
+    "remedies": of("remedies", Remedies, RUN, _compared, "task"),
+    "certify": of("certify", Certify, CERTIFICATE, _replaced, "simulator"),
+}

@@ -1,0 +1,105 @@
+"""What a worker of a sweep does: one command after another, with its output in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import traceback
+from collections.abc import Iterator
+from typing import Any, final
+
+from gradlab.cli.arguments import Document
+
+KEPT = 4000  # characters of output that are kept for the line of an error
+MARKS = ("gradlab: error: ", "gradlab: failed: ")
+
+
+@final
+class Runner:
+    """Runs commands of the command line in this process.
+
+    Args:
+        folder: where relative paths begin, the working folder of who sweeps.
+    """
+
+    def __init__(self, folder: str) -> None:
+        os.chdir(folder)
+
+    def run(self, words: list[str], log: str) -> tuple[int, str, str]:
+        """Run one command.
+
+        Args:
+            words: the command without `gradlab`.
+            log: the file to which its output is appended.
+
+        Returns:
+            The exit code, the first sentence of the result, and the error in one line; empty where
+            there is none.
+        """
+        from gradlab.cli.program import main
+        from gradlab.cli.terminal.answer import answer
+
+        documents: list[Document] = []
+
+        def kept(document: Document, as_json: bool, explain: bool) -> None:
+            documents.append(document)
+            answer(document, as_json, explain)
+
+        with logged(log) as output:
+            try:
+                code = main(words, kept)
+            except Exception:
+                traceback.print_exc()
+                raise
+        if documents:
+            return code, first_sentence(documents[0]), ""
+        return code, "", output.error(code) if code else ""
+
+
+def first_sentence(document: Document) -> str:
+    """The recommendation of a document, or else the first sentence of its verdict."""
+    verdict: Any = document.get("verdict") or [{"text": ""}]
+    return str(document.get("recommendation") or verdict[0]["text"])
+
+
+@final
+class Log(io.TextIOBase):
+    """A stream into a file that keeps its last characters, also where the disk is full."""
+
+    def __init__(self, file: io.TextIOWrapper) -> None:
+        self._file, self._last = file, ""
+
+    def write(self, text: str) -> int:
+        self._last = (self._last + text)[-KEPT:]
+        return self._file.write(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def error(self, code: int) -> str:
+        """The line in which a command has named its error."""
+        for line in reversed(self._last.splitlines()):
+            for mark in MARKS:
+                if line.startswith(mark):
+                    return line.removeprefix(mark)
+        return f"exit code {code}: see its log"
+
+
+@contextlib.contextmanager
+def logged(log: str) -> Iterator[Log]:
+    """Inside, both standard streams go to a file, those of C libraries and of children, too."""
+    file = open(log, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
+    before = [os.dup(number) for number in (1, 2)]
+    output = Log(file)
+    try:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            yield output
+    finally:
+        for number, descriptor in zip((1, 2), before, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        with contextlib.suppress(OSError):  # what a full disk does not take is lost
+            file.close()

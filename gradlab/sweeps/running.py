@@ -1,0 +1,208 @@
+"""Runs are given to workers one by one, until all have ended.
+
+A run that fails keeps its error, and the others go on. A run whose worker died is started again, on
+another worker. A worker serves run after run, so that what a command imports is imported once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from gradlab.errors import Failure, InputError
+from gradlab.runs.sweep import Row, State, Sweep
+from gradlab.sweeps.folder import Folder
+from gradlab.workers import Call, CallFailed, Pool, Worker, WorkerDied
+
+ATTEMPTS = 3  # of a run whose workers die
+POLL = 0.5  # seconds between two looks at logs and signals
+TAIL = 2048  # bytes of a log that are read for its last line
+INTERRUPTED = (130, 143)  # exit codes
+
+Words = Callable[[Row, bool], list[str]]
+"""words(row, again): the whole command of a run; again: a file of it may be there."""
+
+
+class Shown(Protocol):
+    """Where a sweep shows its progress."""
+
+    def ended(self, row: Row, done: int, total: int) -> None:
+        """A run has ended, as the `done`-th of `total`."""
+        ...
+
+    def at_work(self, lines: Mapping[str, str], done: int, total: int) -> None:
+        """Called twice a second with the runs at work and the last line of each one's log."""
+        ...
+
+
+@dataclass
+class Busy:
+    """A run at work."""
+
+    row: Row
+    worker: Worker
+    call: Call
+    begun: float
+
+
+@final
+class Running:
+    """All runs of a folder that wait, on workers of one pool.
+
+    Args:
+        runner: an object with `run(words, log) → (exit code, sentence, error)`, as
+            "package.module:Class"; it is made in each worker.
+        arguments: those of its making.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        pool: Pool,
+        workers: int,
+        runner: str,
+        arguments: tuple[Any, ...],
+        words: Words,
+        shown: Shown,
+    ) -> None:
+        self._folder, self._pool, self._words, self._shown = folder, pool, words, shown
+        self._runner, self._arguments, self._most = runner, arguments, workers
+        rows = folder.sweep.rows
+        self._waiting = deque(row for row in rows if row.state == "waiting")
+        self._idle: list[Worker] = []
+        self._busy: list[Busy] = []
+        self._deaths: Counter[str] = Counter()
+        self._stopped = False
+
+    def go(self) -> bool:
+        """Run until nothing waits; whether Ctrl-C ended it before.
+
+        Raises:
+            Failure: the index can no longer be written; runs at work were stopped.
+        """
+        with _signals() as received:
+            try:
+                while (self._waiting or self._busy) and not received:
+                    self._fill()
+                    self._collect(POLL)
+                self._stop(received)
+            except Failure:
+                self._interrupt()
+                raise
+            return bool(received)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._busy) < self._most:
+            row = self._waiting.popleft()
+            again = row.attempts > 0
+            row = replace(row, state="running", attempts=row.attempts + 1)
+            worker = self._idle.pop() if self._idle else self._started()
+            # Its row is written first: a run that nobody knows of must not be at work.
+            self._folder.put(row)
+            log = str(log_of(self._folder.sweep, row))
+            call = worker.call("run", self._words(row, again), log)
+            self._busy.append(Busy(row, worker, call, time.monotonic()))
+
+    def _started(self) -> Worker:
+        return self._pool.start(self._runner, *self._arguments)
+
+    def _collect(self, timeout: float) -> None:
+        """Take what has ended; show what is at work."""
+        ended = self._pool.wait([each.call for each in self._busy], timeout)
+        for busy in [each for each in self._busy if each.call in ended]:
+            self._busy.remove(busy)
+            self._end(busy)
+        sweep = self._folder.sweep
+        lines = {each.row.name: last_line(log_of(sweep, each.row)) for each in self._busy}
+        self._shown.at_work(lines, self._done(), len(sweep.rows))
+
+    def _end(self, busy: Busy) -> None:
+        row = replace(busy.row, seconds=time.monotonic() - busy.begun)
+        try:
+            code, sentence, error = busy.call.result()
+            state: State = "interrupted" if code in INTERRUPTED else "failed" if error else "done"
+            row = replace(row, state=state, sentence=sentence, error=error)
+            self._idle.append(busy.worker)
+        except WorkerDied as death:
+            row = self._after(death, row)
+        except (CallFailed, InputError) as failed:
+            stopped = getattr(failed, "kind", "") == KeyboardInterrupt.__name__
+            row = replace(row, state="interrupted" if stopped else "failed", error=str(failed))
+            self._idle.append(busy.worker)
+        self._folder.put(row)
+        if row.state != "waiting":
+            self._shown.ended(row, self._done(), len(self._folder.sweep.rows))
+
+    def _after(self, death: WorkerDied, row: Row) -> Row:
+        """The row of a worker that died: it waits again, unless it was tried often enough."""
+        self._deaths[row.name] += 1
+        if self._stopped:
+            return replace(row, state="interrupted", error=str(death))
+        if self._deaths[row.name] < ATTEMPTS:
+            row = replace(row, state="waiting", seconds=None, error=str(death))
+            self._waiting.append(row)
+            return row
+        return replace(row, state="failed", error=f"{death} ({ATTEMPTS} attempts)")
+
+    def _done(self) -> int:
+        return self._folder.sweep.count("done", "failed", "interrupted")
+
+    def _stop(self, received: list[int]) -> None:
+        """Interrupt the runs at work once and wait until they have saved what they have; a second
+        Ctrl-C kills them."""
+        self._stopped = True
+        for each in self._busy:
+            each.worker.interrupt()
+        while self._busy:
+            if len(received) > 1:
+                for each in self._busy:
+                    each.worker.kill()
+            self._collect(POLL)
+
+    def _interrupt(self) -> None:
+        """Let the runs at work save what they have, without an index to note it in."""
+        for each in self._busy:
+            each.worker.interrupt()
+        self._pool.wait([each.call for each in self._busy], 10 * POLL)
+
+
+def log_of(sweep: Sweep, row: Row) -> Path:
+    """What a run wrote to its standard streams."""
+    return sweep.folder / f"{row.name}.log"
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that is not empty; "" where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(file.tell() - TAIL, 0))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(sign for sign in lines[-1] if sign.isprintable()) if lines else ""
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Inside, Ctrl-C and SIGTERM are listed, and nothing is interrupted half-way; only the main
+    thread can have them."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    ending = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, _: received.append(number)) for each in ending]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(ending, before, strict=True):
+            signal.signal(number, handler)

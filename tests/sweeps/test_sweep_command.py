@@ -1,0 +1,216 @@
+"""`gradlab sweep`: failures, deaths, interruption, resumption, one writer (`gradlab.cli.sweep`)."""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gradlab
+from gradlab import cli
+from gradlab.cli import sweep as command
+from gradlab.cli.sweep_runner import Runner
+from gradlab.errors import Failure, InputError
+from gradlab.runs import sweep as index
+from gradlab.storage import checked_json
+from gradlab.storage.journal_files import locked
+
+ROWS: dict[str, Any] = {
+    "command": "measure",
+    "settings": {"task": "pendulum", "starts": 32},
+    "run": [{"name": "plain"}, {"name": "bad", "critic": "fails"}, {"name": "wrong",
+            "critic": "raises"}, {"name": "fatal", "critic": "dies"},
+            {"name": "unlucky", "critic": "dies-once"}],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs without torch, in a folder of their own."""
+    monkeypatch.setattr(command, "RUNNER", "tests.sweeps.held:Fake")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    monkeypatch.chdir(tmp_path)
+
+
+def toml(table: dict[str, Any], path: Path) -> str:
+    """The file of a table whose values JSON writes as TOML does."""
+    parts = [f'command = "{table["command"]}"', "[settings]"]
+    parts += [f"{key} = {json.dumps(value)}" for key, value in table["settings"].items()]
+    for run in table["run"]:
+        parts += ["[[run]]", *(f"{key} = {json.dumps(value)}" for key, value in run.items())]
+    path.write_text("\n".join(parts))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int, str]]:
+    """A folder after a sweep with every kind of ending, its exit code and what was printed."""
+    folder = tmp_path_factory.mktemp("swept")
+    patched = pytest.MonkeyPatch()
+    patched.setattr(command, "RUNNER", "tests.sweeps.held:Fake")
+    patched.syspath_prepend(str(Path(__file__).parents[2]))
+    patched.chdir(folder)
+    file = toml(ROWS, folder / "table.toml")
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        code = cli.main(["sweep", file, "--workers", "1", "--output", str(folder / "out")])
+    yield folder / "out", code, errors.getvalue()
+    patched.undo()
+
+
+def test_a_failure_is_kept_and_the_others_go_on(swept: tuple[Path, int, str]) -> None:
+    folder, code, errors = swept
+    rows = {row.name: row for row in index.load(folder).rows}
+    assert code == 1
+    assert {name: row.state for name, row in rows.items()} == {
+        "plain": "done", "bad": "failed", "wrong": "failed", "fatal": "failed", "unlucky": "done",
+    }  # fmt: skip
+    assert "No space left" in rows["bad"].error
+    assert "ValueError: a mistake" in rows["wrong"].error
+    assert "SIGKILL" in rows["fatal"].error and "3 attempts" in rows["fatal"].error
+    assert [rows[name].attempts for name in ("plain", "fatal", "unlucky")] == [1, 3, 2]
+    assert rows["plain"].sentence == "Result of plain."
+    assert "5 of 5: " in errors and "bad: failed" in errors
+
+
+def test_a_worker_serves_run_after_run_and_a_retry_may_replace(
+    swept: tuple[Path, int, str],
+) -> None:
+    folder = swept[0]
+    first, second = ((folder / f"{name}.log").read_text() for name in ("plain", "bad"))
+    assert first.split(":")[0] == second.split(":")[0]
+    assert "--overwrite" not in first
+    assert (folder / "unlucky.log").read_text().splitlines()[1].endswith("--overwrite")
+
+
+def test_the_page_has_a_row_per_run_and_escapes_what_stands_in_them(
+    swept: tuple[Path, int, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = swept[0]
+    (folder / "plain.html").touch()
+    assert cli.main(["report", str(folder), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["recommendation"].startswith("2 of 5 runs are done. 3 runs failed")
+    page = (folder / "sweep.html").read_text()
+    assert '<a href="plain.html">plain</a>' in page
+    assert page.count("<tr>") == 1 + 5
+    assert "No space left on device" in page and "gradlab sweep" in page
+
+
+def test_resume_does_what_is_missing_and_nothing_else(swept: tuple[Path, int, str]) -> None:
+    folder = swept[0].with_name("again")
+    folder.mkdir()
+    for name in ("sweep.json", "plain.h5"):
+        (folder / name).write_bytes((swept[0] / name).read_bytes())
+    runs = gradlab.sweep(ROWS, folder, workers=1, resume=True)
+    states = {row.name: row.state for row in runs.rows}
+    assert states == {row.name: row.state for row in index.load(swept[0]).rows}
+    assert not (folder / "plain.log").exists()  # it was done
+    assert (folder / "unlucky.h5").exists()  # it was done, but its file had gone
+    table = runs.table().set_index("name")
+    assert table.loc["unlucky", "state"] == "done" and table.loc["bad", "critic"] == "fails"
+    with pytest.raises(InputError, match=r"plain of .* had other settings"):
+        changed = {**ROWS, "settings": {"task": "pendulum", "starts": 33}}
+        gradlab.sweep(changed, folder, resume=True)
+    with pytest.raises(InputError, match="holds a sweep"):
+        gradlab.sweep(ROWS, folder)
+
+
+def test_control_c_lets_runs_save_and_leaves_the_rest_to_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"name": "long", "critic": "sleeps"}, {"name": "later"}]
+    file = toml({**ROWS, "run": rows}, tmp_path / "t.toml")
+    words = ["sweep", file, "--workers", "1", "--output", "out"]
+    pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))
+    pressed.start()
+    assert cli.main(words) == 130
+    pressed.join()
+    states = {row.name: row.state for row in index.load(tmp_path / "out").rows}
+    assert states == {"long": "interrupted", "later": "waiting"}
+    assert "--resume does what is missing" in capsys.readouterr().out
+    # The interrupted run sleeps again, is killed by two signals, and both are kept apart.
+    (tmp_path / "out/long.tried").unlink()
+    pressed = threading.Thread(target=press, args=(tmp_path / "out/long.tried",))
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        gradlab.sweep({**ROWS, "run": rows}, tmp_path / "out", workers=1, resume=True)
+    pressed.join()
+    assert (tmp_path / "out/long.log").read_text().splitlines()[1].endswith("--overwrite")
+
+
+def press(started: Path) -> None:
+    """Ctrl-C once the run has begun."""
+    while not started.exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with (
+        locked(folder / ".sweep.lock"),
+        pytest.raises(InputError, match=r"another sweep writes into .*out"),
+    ):
+        gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
+    write, calls = checked_json.write, []
+
+    def full(path: Path, content: Any) -> None:
+        calls.append(path)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        write(path, content)
+
+    monkeypatch.setattr(checked_json, "write", full)
+    with pytest.raises(Failure, match=r"sweep\.json cannot be written \(No space left"):
+        gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
+    assert (folder / "plain.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"settings": {"task": "pendulum", "starts": "many"}}, "run measure of the sweep: "),
+        ({"settings": {"task": "pendulum", "seed": -1}}, "--seed is -1"),
+        ({"settings": {"task": "pendulum", "policy": "a\0b"}}, "NUL"),
+    ],
+)
+def test_every_run_is_parsed_before_the_first_begins(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        gradlab.sweep({**ROWS, "run": [{}], **changes}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change", [{"file": "../../etc/passwd"}, {"state": "odd"}, {"more": 1}])
+def test_an_index_of_somebody_else_is_no_way_out_of_its_folder(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    row = {"name": "a", "file": "a.h5", "words": ["measure"], "differs": {}}
+    checked_json.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": [row]})
+    assert index.load(tmp_path).rows[0].state == "waiting"
+    rows = [{**row, **change}]
+    checked_json.write(tmp_path / "sweep.json", {"version": 1, "command": "", "rows": rows})
+    with pytest.raises(InputError, match=r"sweep\.json is damaged"):
+        index.load(tmp_path)
+
+
+@pytest.mark.parametrize("log", ["run.log", "/dev/full"])
+def test_a_command_in_a_worker_has_its_error_also_where_its_log_is_full(
+    tmp_path: Path, log: str
+) -> None:
+    code, sentence, error = Runner(".").run(["report", "absent.h5"], log)
+    assert code == 2 and sentence == ""
+    assert "absent.h5" in error and not error.startswith("gradlab")
+    if log == "run.log":
+        assert "gradlab: error: " in (tmp_path / log).read_text()

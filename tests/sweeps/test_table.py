@@ -1,0 +1,112 @@
+"""Tables of runs (`gradlab.sweeps.table`)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gradlab.cli.sweep_commands import COMMANDS
+from gradlab.errors import InputError
+from gradlab.sweeps import table
+from gradlab.sweeps.table import planned
+
+TOML = """
+command = "measure"
+[settings]
+task = "pendulum"
+no-report = true
+set = {engine = "analytic", mass = 2}
+[grid]
+seed = [0, 1]
+set.mass = [0.5, 1]
+[[run]]
+name = "good critic"
+critic = "c.safetensors"
+[[run]]
+spectral = ["policy", "critic"]
+trim_starts = 0.1
+"""
+
+
+def test_every_run_is_combined_with_every_point_of_the_grid(tmp_path: Path) -> None:
+    path = tmp_path / "table.toml"
+    path.write_text(TOML)
+    runs = planned(table.read(path), COMMANDS)
+    assert len(runs) == 2 * 4
+    assert runs[0].name == "good-critic-seed-0-mass-0.5"
+    assert runs[3].differs == {"critic": "c.safetensors", "seed": 1, "set.mass": 1}
+    common = ["measure", "pendulum", "--no-report"]
+    assert runs[3].words == (
+        *common, "--critic", "c.safetensors", "--seed", "1", "--set", "engine=analytic", "mass=1",
+    )  # fmt: skip
+    assert runs[4].words[3:8] == ("--spectral", "policy", "critic", "--trim-starts", "0.1")
+    assert runs[4].name == "spectral-policy-critic-trim_starts-0.1-seed-0-mass-0.5"
+
+
+def words(command: str = "train", **settings: Any) -> tuple[str, ...]:
+    (run,) = planned({"command": command, "settings": settings}, COMMANDS)
+    return run.words
+
+
+def test_values_become_the_words_that_a_user_would_type() -> None:
+    given = dict(algorithm="td3", task="a.py:task", seeds=2, horizons=[0, 5], published=True)
+    assert words(**given) == (
+        "train", "td3", "a.py:task", "--seeds", "2", "--horizons", "0", "5", "--published",
+    )  # fmt: skip
+    negative = words(algorithm="td3", task="t", reward_scale=-0.5, two_model=False)
+    assert negative == ("train", "td3", "t", "--reward-scale=-0.5")
+    parameters = words("certify", simulator="s", set={"a": "red", "b": "1", "c": [1, 2], "d": True})
+    assert parameters[2:] == ("--set", "a=red", 'b="1"', "c=[1, 2]", "d=true")
+
+
+def test_names_are_distinct_and_short_and_leave_the_sweeps_own_alone() -> None:
+    runs: list[dict[str, Any]] = [{"name": "a/b"}, {"name": "A b"}, {"name": "sweep"}]
+    runs += [{"name": "x" * 300}, {"policy": "../../p.safetensors"}]
+    rows = planned({"command": "measure", "settings": {"task": "t"}, "run": runs}, COMMANDS)
+    names = [row.name for row in rows]
+    assert names == ["a-b", "run-2", "run-3", "run-4", "policy-..-..-p.safetensors"]
+
+
+def bad(**parts: Any) -> dict[str, Any]:
+    return {"command": "measure", "settings": {"task": "pendulum"}, **parts}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"command": "mesure"}, "nearest: measure"),
+        ({"command": 3}, "expected one of measure, train, remedies, certify"),
+        ({"grids": {}}, "nearest: grid"),
+        ({"settings": {"task": "t", "horizn": 3}}, "nearest: horizon"),
+        ({"settings": {"task": "t", "output": "a.h5"}}, "the sweep names every run's file"),
+        ({"settings": {"task": "t", "json": True}}, "log"),
+        ({"grid": {"resume": [True]}}, "--resume of `gradlab sweep`"),
+        ({"run": [{"overwrite": True}]}, r"\[\[run\]\] 1 has 'overwrite'"),
+        ({"settings": {}}, "has no 'task'"),
+        ({"settings": 3}, r"\[settings\] is 3"),
+        ({"settings": {"task": "t", "set": 3}}, "set is 3, expected a table of parameters"),
+        ({"settings": {"task": ["t"]}}, "task has a list"),
+        ({"grid": {"seed": 3}}, "seed = 3, expected a list"),
+        ({"grid": {"seed": []}}, "expected a list"),
+        ({"grid": {"seed": list(range(101)), "horizon": list(range(100))}}, "10100 runs"),
+        ({"run": []}, "0 runs"),
+        ({"run": {"name": "a"}}, "begin each with"),
+        ({"run": [{"name": 3}]}, "name of a run is 3"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_in_one_line(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        planned(bad(**parts), COMMANDS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.toml"
+    with pytest.raises(InputError, match=r"t\.toml cannot be read"):
+        table.read(path)
+    path.write_text("command = measure")
+    with pytest.raises(InputError, match=r"no TOML file.*line 1"):
+        table.read(path)
+    path.write_bytes(b"command = '\xff'")
+    with pytest.raises(InputError, match="no TOML file"):
+        table.read(path)
