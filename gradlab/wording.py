@@ -14,6 +14,10 @@ _NAMES = {
     "model_all": "the model gradient with θ in all actions",
     "mixed_all": "the mixed gradient with θ in all actions",
     "true_dynamics_all": "the gradient through the true dynamics with θ in all actions",
+    "true_dynamics_score": "the score on the simulator",
+    "true_dynamics_ivw": "IVW-H on the simulator",
+    "true_dynamics_ddcg": "DDCG on the simulator",
+    "true_dynamics_total": "total propagation on the simulator",
 }
 
 

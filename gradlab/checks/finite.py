@@ -33,6 +33,8 @@ def finite(
     """
     results = [_gradients(inspected, begin, cells)]
     for name, estimator in inspected.pathwise().items():
+        if estimator.way.mixed:  # along the path of the pathwise gradient beside it
+            continue
         more = _no_effect(name, estimator, inspected), _growth(name, estimator, inspected)
         results += [result for result in more if result is not None]
     return results

@@ -32,7 +32,9 @@ NEAR = 1e-3  # of the limit
 def scale(inspected: Inspection) -> list[CheckResult]:
     """Terms of each gradient, the critics' size, saturated actions, realised horizons."""
     results = [
-        _terms(name, estimator, inspected) for name, estimator in inspected.pathwise().items()
+        _terms(name, estimator, inspected)
+        for name, estimator in inspected.pathwise().items()
+        if not estimator.way.mixed
     ]
     results += [_critics(inspected), _saturation(inspected), _realised(inspected)]
     return [result for result in results if result is not None]

@@ -14,10 +14,10 @@ import numpy as np
 from gradlab.choice.values import Cell
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import horizons_of, judged_estimator
+from gradlab.runs.estimator_names import CONTROLS
 from gradlab.runs.profile import Profile
 from gradlab.statistics.kernels import Kernels
 
-CONTROLS = ("true_dynamics", "true_dynamics_all")
 TRUTHS = {
     "first": "the gradient of the first action",
     "all": "the gradient of all actions",

@@ -13,10 +13,11 @@ import numpy as np
 
 from gradlab.choice.batches import Singles, at_batch
 from gradlab.choice.best import best
-from gradlab.choice.candidates import CONTROLS, Candidates
+from gradlab.choice.candidates import Candidates
 from gradlab.choice.values import Cell, Criterion, Trial, WhatIf
 from gradlab.errors import InputError
 from gradlab.runs.decision_rules import needed_batch
+from gradlab.runs.estimator_names import CONTROLS
 from gradlab.runs.profile import Profile
 from gradlab.statistics.grams import Grams, mixture_moments
 from gradlab.statistics.intervals import interval

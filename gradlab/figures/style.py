@@ -69,6 +69,12 @@ _KNOWN = {
     "mixed_all": Look("mixed, θ in all actions", OCHRE, (0, (5, 1.6)), "s"),
     "true_dynamics_all": Look("true dynamics, θ in all actions", PURPLE, (0, (1.2, 1.4)), "^"),
 }
+_LABELS = {
+    "true_dynamics_score": "score",
+    "true_dynamics_ivw": "IVW-H",
+    "true_dynamics_ddcg": "DDCG",
+    "true_dynamics_total": "total propagation",
+}
 # Of different lengths, so that own estimators differ in more than one trait and repeat late.
 _COLOURS = (PURPLE, OCHRE, CYAN)
 _DASHES: Sequence[Dash] = ((0, (6, 1.5, 1.2, 1.5)), (0, (3, 1.2, 1, 1.2, 1, 1.2)), (0, (9, 2)), "-")
@@ -88,7 +94,8 @@ def looks(estimators: Sequence[str]) -> dict[str, Look]:
 
 def plain(name: str) -> str:
     """A name from a file as figure text: no formula in dollars, no hidden label, one short line."""
-    text = " ".join(name.split()).replace("$", r"\$")
+    text = _LABELS.get(name, name.replace("true_dynamics_cut_", "cut: "))
+    text = " ".join(text.split()).replace("$", r"\$")
     text = text if len(text) <= 36 else text[:35] + "…"
     return f" {text}" if text.startswith("_") else text
 

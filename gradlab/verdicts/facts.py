@@ -19,6 +19,7 @@ import numpy as np
 from gradlab.gradients.ways import WAYS
 from gradlab.runs.check_results import failed_premises
 from gradlab.runs.decision_rules import horizons_of
+from gradlab.runs.estimator_names import CONTROLS, STATES
 from gradlab.runs.profile import Profile
 from gradlab.runs.realised import Disagreement, Realised
 from gradlab.statistics.intervals import LEVEL, bootstrap_counts, interval, pseudo_values
@@ -28,8 +29,6 @@ from gradlab.statistics.selection import RankSet, chosen_level, largest, separat
 
 Cell = tuple[str, int]
 CLOSE = 0.9  # share of the best gain that counts as the same in practice
-STATES = ("mixed", "mixed_all")  # need the simulator's states
-CONTROLS = ("true_dynamics", "true_dynamics_all")  # need its derivatives
 FEWEST = 3  # groups of starts that a set of cells needs
 
 

@@ -13,6 +13,7 @@ from gradlab.errors import InputError
 from gradlab.gradients import named
 from gradlab.measurement.chosen import ALSO as EVERY
 from gradlab.networks.policies import Gaussian
+from gradlab.runs.estimator_names import CONTROLS, STATES
 from tests.gradients.noisy import GAMMA, SIM, ingredients
 from tests.gradients.worlds import Critic, Noisy, network
 
@@ -84,11 +85,14 @@ def test_a_policy_without_a_head_is_refused():
         on(Dense())()
 
 
+PLAIN = ("true_dynamics", "true_dynamics_all")
 ALSO = ("score", "ivw", "ddcg", "total", "cut_observation")
 
 
 def test_the_list_has_every_name_beside_the_default_estimators():
     assert set(BESIDE) == set(EVERY)
+    known = {f"true_dynamics_{name}" for name in EVERY}
+    assert known == {*STATES, *CONTROLS} - {"mixed", "mixed_all", *PLAIN}
 
 
 def test_names_beside_the_default_estimators():
