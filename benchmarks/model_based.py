@@ -8,7 +8,8 @@ learned model of 5 members (mbpo: 7) for every seed, of widths as listed and of 
 of the ratio within a round, with the order statistics around it (95%, `statistics.seeds`), of
 processor time, which does not see who else uses the machine.
 
-    update        batch, critics, policy, targets and statistics, no environment
+    update        batch, critics, policy, targets and statistics, no environment; of shac its 64
+                  steps of the critic and all Jacobians of its window
     training      what passes between two fits of the model: so many updates, the fit, and the
                   rollouts that fill the model's buffer; environment steps are left out
     five seeds    five times the time of one seed over the time of five in one program
@@ -37,8 +38,9 @@ from benchmarks.side_by_side import turns
 from benchmarks.training import STEPS, theirs
 from gradlab.networks.products import fast_products
 from gradlab.statistics.seeds import aggregate
-from gradlab.training.algorithms import Algorithm, find
+from gradlab.training.algorithms import Algorithm, find, with_horizons
 from gradlab.training.models.branch_choice import Branching
+from gradlab.training.parts.sources import Newest
 from gradlab.training.run import collect, next_batch
 from gradlab.training.settings import for_task
 from gradlab.training.state import Run, begin
@@ -48,6 +50,7 @@ PAGE = Path(__file__).parent / "README.md"
 ROWS = ("maac", "rp-dp", "mbpo")
 MANY = 5  # seeds
 WIDE = " (models of 2×256)"
+SHAC = "shac at window 16"
 UPDATES = 2  # in one turn, SAC's five times as many
 FIT = 10  # Adam's steps in one turn
 PEER, OWN = "Stable-Baselines3's TD3", "sac"
@@ -55,6 +58,9 @@ PEER, OWN = "Stable-Baselines3's TD3", "sac"
 
 def row(name: str) -> Algorithm:
     """The row at the widths that are compared, its fits as short as a turn."""
+    if name == SHAC:
+        shac = replace(with_horizons(find("shac"), (16,)), source=Newest(16))
+        return replace(shac, hidden=(256, 256), activation="relu")
     listed = replace(find(name.removesuffix(WIDE)), hidden=(256, 256), activation="relu")
     if listed.model is None:
         return listed
@@ -65,7 +71,8 @@ def row(name: str) -> Algorithm:
 def begun(name: str, seeds: int) -> Run:
     """A run whose next update uses a model that was fitted, and a buffer that is full."""
     task = gradlab.tasks.path_tracking()
-    run = begin(row(name), task, for_task(task.name, seeds=seeds, warmup=5000))
+    settings, chosen = for_task(task.name, seeds=seeds, warmup=5000), row(name)
+    run = begin(replace(chosen, batch=chosen.rows(settings.agents)), task, settings)
     collect(run)
     if run.dynamics is not None:
         fitted(run)
@@ -77,7 +84,9 @@ def begun(name: str, seeds: int) -> Run:
 
 def updated(run: Run, count: int) -> None:
     for _ in range(count):
-        run.window.add(run.learner.update(run.iteration, next_batch(run)))
+        # One window for all updates, so that noise is inferred: environments have no part in it.
+        batch = replace(next_batch(run), policy_noise=None)
+        run.window.add(run.learner.update(run.iteration, batch))
         run.iteration += 1
     run.window.row(run.iteration, 0.0)
 
@@ -101,6 +110,8 @@ def contestants() -> dict[str, Callable[[], None]]:
         PEER: theirs("TD3"),
         OWN: lambda: updated(sac, 5 * UPDATES),
     }
+    shac = begun(SHAC, 1)
+    made[f"{SHAC}, 1, update"] = lambda: updated(shac, 1)
     for name in ("maac", "rp-dp"):
         wide = begun(name + WIDE, 1)
         made[f"{name}{WIDE}, 1, update"] = lambda run=wide: updated(run, UPDATES)
@@ -131,7 +142,8 @@ class Times:
         return self.of[OWN] / (5 * UPDATES)
 
     def update(self, name: str, seeds: int = 1) -> Floats:
-        return self.of[f"{name}, {seeds}, update"] / UPDATES
+        count = 1 if name == SHAC else UPDATES
+        return self.of[f"{name}, {seeds}, update"] / count
 
     def training(self, name: str, seeds: int = 1) -> Floats:
         """Of what passes between two fits."""
@@ -168,6 +180,9 @@ def ratios(times: Times) -> list[Ratio]:
         made.append(ratio(label, times.update(name), times.peer, "at most 3"))
     label = "an update of mbpo, in updates of sac here"
     made.append(ratio(label, times.update("mbpo"), times.own, "at most 1.1"))
+    agents = for_task("path_tracking").agents
+    label = f"an update of {SHAC}, of {agents} environments, in updates of {PEER}"
+    made.append(ratio(label, times.update(SHAC), times.peer))
     for name in ROWS:
         for part, taken in (("updates", times.update), ("training", times.training)):
             label = f"five seeds of {name} one after another, in the time of five at once, {part}"

@@ -64,10 +64,20 @@ def predicted(run: Run) -> float:
     few, many = ROWS * members, 2 * ROWS * members
     low = few, _taken(run, few, 1), _taken(run, many, 1)
     if horizon == 1:
-        return _line(*low, rows)
+        return _line(*low, rows) + _slopes(run)
     high = few, _taken(run, few, 2), _taken(run, many, 2)
     one, two = _line(*low, rows), _line(*high, rows)
-    return one + (two - one) * (horizon - 1)
+    return one + (two - one) * (horizon - 1) + _slopes(run)
+
+
+def _slopes(run: Run) -> float:
+    """Bytes of ∂(s′, r)/∂(s, a) of a window: as made, in float64, as used, and cut into paths."""
+    if not run.algorithm.loss.noises:
+        return 0.0
+    simulator, learner = run.task.simulator, run.learner
+    each = (simulator.state_dim + 1) * (simulator.state_dim + simulator.action_dim)
+    size = torch.empty((), dtype=learner.dtype).element_size()
+    return float(len(learner.seeds) * run.algorithm.batch * each * (8 + 2 * size))
 
 
 def present_on(device: torch.device) -> float:

@@ -9,6 +9,7 @@ import torch
 from gradlab.errors import InputError
 from gradlab.storage.journal import read
 from gradlab.tasks import double_integrator
+from gradlab.training import memory
 from gradlab.training.algorithms import find, with_horizons, with_starts
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
@@ -17,6 +18,7 @@ from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest, Replayed
 from gradlab.training.settings import Settings
 from tests.training.small_runs import MODEL, SMALL, listed, row, task
+from tests.training.test_row_gradients import begun, linear_task, measured
 
 ROWS = ("shac", "ahac", "sapo", "apg", "dmo")
 
@@ -146,6 +148,36 @@ def test_windows_beyond_the_machines_memory_are_refused_with_the_predicted_peak(
     with pytest.raises(InputError, match=r"take about .* but the machine has .*lower the horizon"):
         train(row("shac"), task(), tmp_path / "b.h5", **options)
     assert not (tmp_path / "b.h5").exists()
+
+
+def test_the_predicted_peak_counts_the_jacobians_of_the_whole_window():
+    run = begun(row("shac"), task(), agents=50, seeds=2)
+    window, numbers = 2 * 4 * 50, (3 + 1) * (3 + 2)  # rows of two seeds; of a row
+    assert memory.predicted(run) > 3 * 8 * window * numbers
+    assert memory._slopes(begun(row("sac"), task())) == 0.0
+
+
+def along(name, **changes):
+    """A row without a critic, or with one, that follows 12 steps; its model is the task's prior."""
+    terms = (Term(12, "all"),)
+    return replace(row(name), model=None, terms=terms, source=Newest(12), **changes)
+
+
+def test_windows_through_the_simulator_have_no_bias_but_their_tails():
+    plain, horizons = measured(along("apg"), linear_task(), agents=48)
+    assert horizons == [1, 2, 4, 8, 12]
+    assert plain["bias2_low"][-1] <= 1e-6 * plain["variance"][-1]
+    assert plain["bias2_low"][0] > 0  # one step alone
+    np.testing.assert_array_equal(plain["bias2_tail"], plain["bias2"])
+    for part in ("bias2_states", "bias2_jacobians"):
+        np.testing.assert_array_equal(plain[part], 0.0)
+
+
+def test_a_wrong_models_jacobians_are_the_whole_bias_along_the_simulators_states():
+    wrong, _ = measured(along("dmo"), linear_task(gain=0.4), agents=256)
+    assert wrong["bias2_low"][-1] > 0
+    np.testing.assert_allclose(wrong["bias2_states"], 0.0, atol=1e-9)
+    assert wrong["bias2_jacobians"][-1] > 0.8 * wrong["bias2"][-1]
 
 
 def test_a_task_without_a_prior_is_no_hindrance(tmp_path):
