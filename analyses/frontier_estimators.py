@@ -19,7 +19,7 @@ States are those that the policy visits. Policies are Gaussian, with a tenth of 
 around the feedback that holds the task's posture (half of it, so that there is a gradient), on the
 simulator's certified Jacobians.
 
-Budget: at 128 starts and h = 16 of one task 2,000 Jacobians for all estimators, 12,300 for the
+Budget: at 128 starts and h = 16 of one task 4,000 Jacobians for all estimators, 12,300 for the
 pilots of three, 8,200 for DDCG's test (2 to 5 ms each), and 131,000 steps of the reference: 3 to 5
 processor minutes, about half of that for h = 4 and 8 together; three tasks in 20 minutes. The wall
 takes seconds.

@@ -3,10 +3,14 @@
     first   E_d[J_θπᵀ ∂_a E_u Q^π(s, a + σ u)]:  u (R₊ − R₋)/2σ, R± the return from a ± σ u on
     all     ∇_θ E_d[V of the policy π + σ u]:    Σ_t γᵗ J_θπ(s_t)ᵀ u_t/σ (G_t − b_t)
 
-No derivative of the simulator is used, so a jump of the return counts with its whole effect, where
-a pathwise gradient of the plain return is blind to it (Suh et al. 2022, section 3). σ → 0 gives the
-plain gradient where the return is smooth. Paths from one start come in pairs ± u on common noise of
-policy and dynamics, each pair on noise of its own; b_t is the mean of the start's other pairs.
+A jump of the return counts with its whole effect, where a pathwise gradient of the plain return is
+blind to it (Suh et al. 2022, section 3). σ → 0 gives the plain gradient where the return is smooth.
+Paths from one start come in pairs ± u on common noise of policy and dynamics, each pair on noise of
+its own; b_t is the mean of the start's other pairs.
+
+Pathwise gradients ḡ_t along one path from the start, on noise that no pair shares, are a control
+variate: with them u_t/σ (G_t − b_t) becomes ḡ_t + u_t/σ (G_t − Σ_{k≥t} ḡ_k σ u_k − b_t), whose mean
+is the same whatever ḡ is, since it is a constant of the pairs.
 """
 
 from __future__ import annotations
@@ -23,13 +27,16 @@ from gradlab.data.noise import child, stream
 from gradlab.errors import InputError
 from gradlab.gradients import gram
 from gradlab.gradients.policy_jacobian import policy_jacobian
+from gradlab.gradients.rollout import tail_gradient
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.starts import policy_noise_at
+from gradlab.gradients.sweeps import discounted_costates
 from gradlab.networks.interface import act
 from gradlab.progress import Progress, silent
 from gradlab.systems.ended import step_running
 from gradlab.systems.system import standard_normal
 from gradlab.truth.agreement import Judged, Precision, Reference, precision_of, sweep_precision
+from gradlab.truth.continued import piece
 from gradlab.truth.score_actions import advantage
 from gradlab.truth.truth import Truth
 
@@ -45,11 +52,13 @@ class Smoothing:
             each action.
         actions: "first": to the first alone, θ in that action; "all": to every one, θ in all.
         pairs: pairs of paths from each start, at least 2.
+        controlled: by pathwise gradients, which cost one path of Jacobians from each start.
     """
 
     sigma: float | tuple[float, ...]
     actions: Literal["first", "all"] = "all"
     pairs: int = 16
+    controlled: bool = True
 
     def __post_init__(self) -> None:
         sizes = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
@@ -86,11 +95,14 @@ def smoothed_truth(setting: Setting, smoothing: Smoothing, progress: Progress = 
             f"smoothed paths from {lost} of {paths.to_go.shape[1]} starts leave the finite "
             f"numbers: lower sigma or the horizon"
         )
+    slopes = _slopes(setting, smoothing)
+    weights = _weights(paths, slopes, smoothing)
     first, every = None, None
     if smoothing.actions == "first":
-        first = _reference_first(setting, paths)
+        first = _reference_first(setting, weights)
     else:
-        every = _reference(_in_every_action(setting, paths), setting)
+        G = _in_every_action(setting, paths, weights)
+        every = _judged(G, precision_of(G, setting.starts))
     nothing = float("nan")
     return Truth(
         status="cut",
@@ -181,19 +193,39 @@ def _dynamics(setting: Setting, smoothing: Smoothing, t: int) -> Tensor:
     return drawn.to(setting.starts.states).repeat_interleave(2, dim=0)
 
 
-def _reference_first(setting: Setting, paths: _Paths) -> Reference:
-    """Mean of u R/σ over a start's paths, in the action [N, da]."""
-    g = (paths.moved[0] * advantage(paths.to_go[0])[..., None]).mean(dim=1)
+def _slopes(setting: Setting, smoothing: Smoothing) -> Tensor:
+    """ḡ_t with its γᵗ along one path on the measurement's noise, [T, N, da]; 0 where it is lost."""
+    starts, T = setting.starts, setting.horizon
+    if not smoothing.controlled:
+        return starts.states.new_zeros(T, len(starts.states), setting.simulator.action_dim)
+    linear = piece(setting, T)
+    nothing = tail_gradient(linear.path, None, "Q")
+    slopes = discounted_costates(linear, nothing, setting.discount, (T,))[0, :T]
+    sound = slopes.isfinite().all(dim=2).all(dim=0)
+    return torch.where(sound[:, None], slopes, 0.0)
+
+
+def _weights(paths: _Paths, slopes: Tensor, smoothing: Smoothing) -> Tensor:
+    """ḡ_t + u_t/σ (G_t − Σ_{k≥t} ḡ_k σ u_k − b_t) of every path, [T, N, R, da]."""
+    sigma2 = torch.as_tensor(smoothing.sigma).to(slopes) ** 2
+    predicted = torch.einsum("tna,tnra->tnr", slopes, sigma2 * paths.moved)
+    residual = paths.to_go - predicted.flip(0).cumsum(dim=0).flip(0)
+    left = torch.stack([advantage(of_step) for of_step in residual])
+    weights = slopes[:, :, None] + paths.moved * left[..., None]
+    return weights * paths.alive[..., None]
+
+
+def _reference_first(setting: Setting, weights: Tensor) -> Reference:
+    """Mean over a start's paths, in the action [N, da]."""
+    g = weights[0].mean(dim=1)
     noise = setting.starts.policy_noise(setting.policy, setting.seed, 0)
     jacobian = policy_jacobian(setting.policy, setting.starts.states, noise)
     return _judged(g, sweep_precision(g[None], jacobian, setting.starts))
 
 
-def _in_every_action(setting: Setting, paths: _Paths) -> Tensor:
-    """Mean of Σ_t J_tᵀ u_t/σ (G_t − b_t) over a start's paths, weights included, [N, P]."""
-    weights = torch.stack([advantage(to_go) for to_go in paths.to_go]) * paths.alive
-    costates = paths.moved * weights[..., None] / paths.to_go.shape[2]
-    parts = []
+def _in_every_action(setting: Setting, paths: _Paths, weights: Tensor) -> Tensor:
+    """Mean over a start's paths of Σ_t J_tᵀ weights_t, importance weights included, [N, P]."""
+    costates, parts = weights / paths.to_go.shape[2], []
     for rows in _blocks(paths):
         # Samples are (step and path, start), so that the sum over both is one product.
         states, noise, costate = (
@@ -208,10 +240,6 @@ def _blocks(paths: _Paths) -> Iterator[slice]:
     T, n, R = paths.to_go.shape
     size = max(1, ROWS // (T * R))
     return (slice(begin, min(begin + size, n)) for begin in range(0, n, size))
-
-
-def _reference(G: Tensor, setting: Setting) -> Reference:
-    return _judged(G, precision_of(G, setting.starts))
 
 
 def _judged(gradients: Tensor, precision: Precision) -> Reference:

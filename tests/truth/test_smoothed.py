@@ -86,15 +86,17 @@ def quadrature(starts, w, b, sigma):
     return first + GAMMA * second
 
 
+@pytest.mark.parametrize("controlled", [True, False])
 @pytest.mark.parametrize("std", [0.0, 0.3])
-def test_smoothing_of_all_actions_is_gauss_hermite_quadrature(std):
+def test_smoothing_of_all_actions_is_gauss_hermite_quadrature(std, controlled):
     """A policy's own Gaussian noise adds its variance to σ²."""
     w, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (-0.4, 0.1))
     starts = drawn(800)
     plain = line(-0.4, 0.1)
     policy = Gaussian(plain, std) if std else plain
     here = setting(jumping(), policy, starts, 2)
-    found = smoothed_truth(here, Smoothing(SIGMA, "all", pairs=16)).every.gradients
+    smoothing = Smoothing(SIGMA, "all", 16, controlled)
+    found = smoothed_truth(here, smoothing).every.gradients
     values = quadrature(starts, w, b, math.hypot(SIGMA, std))
     want = torch.stack(
         [torch.stack(torch.autograd.grad(x, (w, b), retain_graph=True)) for x in values]
@@ -116,6 +118,22 @@ def test_quadratic_returns_keep_their_gradients_and_see_the_noise_alone():
     S = torch.tensor([[0.04]]).double()
     want = lqr_gradient(system, policy.weight.detach(), second, GAMMA, "all", 3, S)
     assert errors(every, want) < 3.5
+
+
+@pytest.mark.parametrize("actions", ["first", "all"])
+def test_pathwise_gradients_take_most_of_the_variance_of_a_smooth_return(actions):
+    starts = drawn(200)
+    here = setting(smooth_system(), line(), starts, 3)
+    noise = {}
+    for controlled in (True, False):
+        twice = (
+            smoothed_truth(replace(here, seed=seed), Smoothing(0.05, actions, 4, controlled))
+            for seed in (3, 9)
+        )
+        one, two = ((truth.first or truth.every).gradients for truth in twice)
+        assert errors(one, two) < 3.5
+        noise[controlled] = float((one - two).var(dim=0).sum())
+    assert noise[True] < 0.1 * noise[False]
 
 
 def test_rewards_past_an_end_do_not_count():
