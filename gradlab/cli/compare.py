@@ -1,4 +1,4 @@
-"""`gradlab compare A.h5 B.h5 …`: two measurements, or several training runs, on one page."""
+"""`gradlab compare A.h5 B.h5 …`: measurements, or training runs, on one page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradlab.cli.terminal.progress_bars import bars
 
 @dataclass(frozen=True)
 class Compare:
-    """Put two measurements of one policy, or several training runs of one task, side by side.
+    """Put measurements of one policy, or training runs of one task, side by side.
 
     Training runs with the same seeds are paired with the first, seed by seed: differences of return
     and ratios of the gradient's error. With --iterations, measurements at several checkpoints of
@@ -24,8 +24,9 @@ class Compare:
     those of MPG's rule.
     """
 
-    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5")]
-    """Two measurements (the second is compared with the first), or two or more training runs."""
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]
+    """Measurements (each is compared with the first), or training runs; two or more. The folder of
+    a sweep stands for its runs that are done."""
     output: Annotated[Path, arg(metavar="PAGE.html")] = Path("runs/comparison.html")
     """Where the page is written."""
     iterations: Annotated[tuple[int, ...], arg(metavar="K")] = ()

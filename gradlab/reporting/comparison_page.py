@@ -1,8 +1,10 @@
-"""The page of two measurements side by side: verdict, what changed by how much, every number."""
+"""The page of two measurements side by side, or of several, each with the first: verdict, what
+changed by how much, every number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -18,7 +20,8 @@ from gradlab.reporting.page import Page, Section, folded
 from gradlab.reporting.panels import Panel, panel
 from gradlab.runs.comparison import Comparison, compared
 from gradlab.runs.profile import load
-from gradlab.verdicts.comparison import screen
+from gradlab.verdicts.comparison import each_with_first, screen
+from gradlab.verdicts.screen import unsaid
 
 ERROR = "Error"
 PARTS = "What it is made of"
@@ -59,17 +62,66 @@ def panels(comparison: Comparison) -> list[Panel]:
 
 
 def of_files(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
-    """The page of exactly two measurements, named by their files, and the table behind it.
+    """The page of two measurements, or of several, each with the first, and the table behind it.
 
     Raises:
-        InputError: another number of files, or measurements that have no comparison.
+        InputError: fewer than two measurements, or none that can be compared with the first.
     """
-    if len(paths) != 2:
-        raise InputError(f"compare got {len(paths)} measurements, expected two")
-    first, second = (Path(path) for path in paths)
-    names = (first.stem, second.stem) if first.stem != second.stem else (str(first), str(second))
-    comparison = compared(load(first), load(second), names)
-    return page(comparison, f"{names[0]} and {names[1]}"), comparison.table()
+    if len(paths) < 2:
+        raise InputError(f"compare got {len(paths)} measurements, expected two or more")
+    first, *others = names_of([Path(path) for path in paths])
+    profile, pairs, refused = load(paths[0]), [], {}
+    for name, path in zip(others, paths[1:], strict=True):
+        try:
+            pairs.append(compared(profile, load(path), (first, name)))
+        except InputError as error:
+            if len(others) == 1:
+                raise
+            refused[name] = str(error)
+    if not pairs:
+        raise InputError(f"no run can be compared with {first}: {next(iter(refused.values()))}")
+    if len(others) == 1:
+        return page(pairs[0], f"{first} and {others[0]}"), pairs[0].table()
+    table = pd.concat([pair.table().assign(run=pair.names[1]) for pair in pairs])
+    return several(pairs, refused), table
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Names of files without folders where these are distinct."""
+    stems = [path.stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def several(pairs: Sequence[Comparison], refused: Mapping[str, str]) -> Page:
+    """What the page of several measurements shows, each compared with the first.
+
+    Args:
+        refused: name → why that measurement cannot be compared.
+    """
+    first = pairs[0].names[0]
+    sections = [_pair(pair) for pair in pairs]
+    if refused:
+        lines = tuple(f"{name}: {why}" for name, why in refused.items())
+        sections.append(Section("Not compared", lines, opened=True))
+    facts = {
+        "task": pairs[0].first.config.get("task"),
+        "policy": shell.short(pairs[0].first.config.get("policy_hash")),
+        "first": first,
+        "compared with it": len(pairs),
+        "not compared": len(refused) or None,
+    }
+    question = "Which change did what?"
+    others = pairs[0].names[1] if len(pairs) == 1 else f"{len(pairs)} others"
+    return Page(f"{first} and {others}", question, facts, each_with_first(pairs), (),
+                tuple(sections))  # fmt: skip
+
+
+def _pair(comparison: Comparison) -> Section:
+    """One measurement against the first: sentences, and every number folded."""
+    against = screen(comparison)
+    texts = [against.headline, *unsaid([each.text for each in against.rest], against.headline)]
+    lines = tuple(text for text in texts if text)
+    return Section(comparison.names[1], lines, _tables(comparison.table()), against.sure)
 
 
 def page(comparison: Comparison, title: str, source: Source = NOWHERE) -> Page:

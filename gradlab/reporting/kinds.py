@@ -109,9 +109,12 @@ def screen_of(path: Path) -> Screen:
 def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
     """The page of several runs of one kind, and the table of their differences.
 
+    A folder stands for the runs of its sweep that are done.
+
     Raises:
         InputError: names two files of different kinds, or a kind that is not compared.
     """
+    paths = [file for path in paths for file in _files(Path(path))]
     words = {str(path): journal.kind(path) for path in paths}
     if len(set(words.values())) > 1:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
@@ -123,6 +126,14 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
         default = f"is a run of {word}: compare training runs or measurements"
         raise InputError(f"{paths[0]} {alone or default}")
     return kind.compared(paths)
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if not (files := sweep.load(path).files()):
+        raise InputError(f"{path} has no run that is done: go on with `gradlab sweep --resume`")
+    return files
 
 
 def _kind(path: Path) -> Kind:

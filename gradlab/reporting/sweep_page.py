@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from html import escape
 
@@ -49,9 +50,9 @@ def _cells(sweep: Sweep, row: Row, fields: list[str]) -> Iterator[str]:
     for name in fields:
         yield _cell(row.differs.get(name, ""))
     again = f", {row.attempts} attempts" if row.attempts > 1 else ""
-    yield f"<td>{escape(row.state)}{again}</td>"
+    yield f'<td class="words">{escape(row.state)}{again}</td>'
     yield _cell("" if row.seconds is None else round(row.seconds, 1))
-    yield f"<td>{escape(row.sentence or row.error)}</td>"
+    yield f'<td class="words long">{escape(row.sentence or row.error)}</td>'
 
 
 def _linked(sweep: Sweep, row: Row) -> str:
@@ -67,11 +68,9 @@ def _cell(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f'<td data-v="{value!r}">{number(value)}</td>'
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
-    return f"<td>{escape(text)}</td>"
+    return f'<td class="words">{escape(text)}</td>'
 
 
 def _method(sweep: Sweep) -> str:
-    import shlex
-
     commands = "\n".join(shlex.join(["gradlab", *row.words]) for row in sweep.rows)
     return f"{shell.reproduce(sweep.command)}<h3>Every run</h3><pre>{escape(commands)}</pre>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from math import exp
 
@@ -14,7 +15,7 @@ from gradlab.runs.decision_rules import LogRatio, least_ratio
 from gradlab.statistics.comparison import difference
 from gradlab.statistics.intervals import Interval
 from gradlab.verdicts.phrases import SAME, ZERO, capital, missing, ratio_of, ratio_span, same
-from gradlab.verdicts.screen import NOTHING, Fact, Screen
+from gradlab.verdicts.screen import NOTHING, Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import gradient, horizons, known, listed, percent, two
 
@@ -53,6 +54,18 @@ def screen(comparison: Comparison) -> Screen:
     facts = tuple(_fact(comparison, name, ratio) for name, ratio in list(ratios.items())[:3])
     return Screen(text, "choose" if open_ else "act", _sure(comparison, ratios, open_), facts,
                   "mse-ratio", rest)  # fmt: skip
+
+
+def each_with_first(comparisons: Sequence[Comparison]) -> Screen:
+    """How many measurements differ from the first, decided gradient by gradient, and which."""
+    screens = [screen(comparison) for comparison in comparisons]
+    if len(screens) == 1:
+        return replace(screens[0], figure=None)
+    first, decided = comparisons[0].names[0], sum(each.light == "act" for each in screens)
+    text = f"{decided} of {len(screens)} comparisons with {first} are decided for every gradient."
+    rest = tuple(Sentence("run", each.light == "act", each.headline) for each in screens)
+    light: Light = "act" if decided == len(screens) else "choose"
+    return Screen(text, light, f"{decided} of {len(screens)}, each at 95%", (), None, rest)
 
 
 def _who(names: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from gradlab.runs.sweep import Row, Sweep
+from gradlab.runs.sweep import Sweep
 from gradlab.verdicts.screen import Fact, Light, Screen
 from gradlab.verdicts.sentence import Sentence
 from gradlab.wording import duration
@@ -45,14 +45,9 @@ def _facts(sweep: Sweep) -> tuple[Fact, ...]:
 
 
 def _rest(sweep: Sweep) -> tuple[Sentence, ...]:
-    """A sentence per run that has something to say, failures first."""
-    rows = sorted(sweep.rows, key=lambda row: row.state != "failed")
+    """A sentence per run that failed; the results of the others are in the table of runs."""
     return tuple(
-        Sentence("run", row.state == "done", f"{row.name}, {row.state}: {said}")
-        for row in rows
-        if (said := _said(row))
+        Sentence("run", True, f"{row.name} failed: {row.error}")
+        for row in sweep.rows
+        if row.state == "failed"
     )
-
-
-def _said(row: Row) -> str:
-    return row.sentence or row.error

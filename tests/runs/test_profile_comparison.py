@@ -209,8 +209,17 @@ def test_the_page_and_the_document_say_the_same(files, tmp_path, capsys):
 def test_runs_of_different_kinds_and_wrong_counts_are_refused(files, tmp_path, capsys):
     assert main(["compare", str(files[0])]) == 2
     assert "got 1 measurements, expected two" in capsys.readouterr().err
-    with pytest.raises(InputError, match="got 3 measurements"):
-        compare([*files, files[0]], tmp_path / "page.html")
+
+
+def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
+    copied = tmp_path / "again.h5"
+    copied.write_bytes(files[0].read_bytes())
+    page = compare([*files, copied], tmp_path / "page.html").read_text()
+    text = re.sub("<[^>]+>", "", page)
+    first, second = (path.stem for path in files)
+    assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
+    assert f"{second} against {first}: it lowers" in text
+    assert f"again and {first} are alike" in text
 
 
 def test_figures_show_no_change_as_a_level():
