@@ -1,4 +1,5 @@
 # Two commands: `make demo` measures a policy gradient, `make test` runs the tests.
+# `make ray` tests workers and sweeps on Ray, in a virtual environment of their own.
 # `make engines` tests the adapters of other simulators, in a virtual environment of their own.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
 
@@ -9,7 +10,7 @@ DEMO := runs/demo/path_tracking.h5
 # The policy and the critic that reports/path-tracking is about.
 NETWORKS := reports/path-tracking/path_tracking
 
-.PHONY: demo test engines clean
+.PHONY: demo test engines ray clean
 .SILENT:
 
 demo: $(VENV)/.installed
@@ -25,6 +26,14 @@ test: $(VENV)/.installed-dev
 engines: .venv-engines/.installed
 	echo "Testing the adapters of other simulators (they compile for minutes)"
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
+
+ray: .venv-ray/.installed
+	echo "Testing workers and sweeps on Ray"
+	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -q -m ray tests/workers tests/sweeps
+
+.venv-ray/.installed: pyproject.toml constraints.txt
+	$(PYTHON) install.py .venv-ray ray-tests
+	touch $@
 
 .venv-engines/.installed: pyproject.toml constraints.txt
 	$(PYTHON) install.py .venv-engines engines

@@ -138,16 +138,19 @@ def executed(
     runs = planned(table, COMMANDS)
     swept = COMMANDS[table["command"]]
     _check(runs, swept, folder)
-    with Folder(folder, runs, swept.suffix, resume, command) as kept:
-        with _pool(ray, workers) as pool:
-            most = min(workers or pool.cores, kept.sweep.count("waiting"))
-            if workers is not None and workers > pool.cores:
-                note(f"{workers} workers share {pool.cores} processors: each run takes longer")
-            running = Running(
-                kept, pool, most, RUNNER, (os.getcwd(),),
-                lambda row, again: _words(swept, folder, row, again), shown,
-            )  # fmt: skip
-            interrupted = running.go()
+    # The pool first: a cluster that cannot be used must not leave a folder to resume.
+    with (
+        _pool(ray, workers) as pool,
+        Folder(folder, runs, swept.suffix, resume, command) as kept,
+    ):
+        if workers is not None and workers > pool.cores:
+            note(f"{workers} workers share {pool.cores} processors: each run takes longer")
+        most = min(workers or pool.cores, kept.sweep.count("waiting"))
+        running = Running(
+            kept, pool, most, RUNNER, (os.getcwd(),),
+            lambda row, again: _words(swept, folder, row, again), shown,
+        )  # fmt: skip
+        interrupted = running.go()
         return kept.sweep, interrupted
 
 

@@ -21,6 +21,7 @@ from gradlab.errors import Failure, InputError
 from gradlab.runs import sweep as index
 from gradlab.storage import checked_json
 from gradlab.storage.journal_files import locked
+from gradlab.workers.local import processors
 
 ROWS: dict[str, Any] = {
     "command": "measure",
@@ -174,6 +175,31 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
     with pytest.raises(Failure, match=r"sweep\.json cannot be written \(No space left"):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, folder)
     assert (folder / "plain.h5").exists()
+
+
+def test_more_workers_than_processors_is_a_line(tmp_path: Path) -> None:
+    cores = processors()
+    with pytest.warns(UserWarning, match=f"{cores + 1} workers share {cores} processors"):
+        gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, tmp_path / "out", workers=cores + 1)
+    with pytest.raises(InputError, match="workers is 0"):
+        gradlab.sweep(ROWS, tmp_path / "out", workers=0)
+
+
+@pytest.mark.ray
+def test_a_sweep_on_ray_ends_as_on_processes_of_this_machine(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    runs = gradlab.sweep(ROWS, tmp_path / "out", workers=2, ray="local")
+    states = {row.name: row.state for row in runs.rows}
+    assert states == {
+        "plain": "done", "bad": "failed", "wrong": "failed", "fatal": "failed", "unlucky": "done",
+    }  # fmt: skip
+    rows = [{"name": "long", "critic": "sleeps"}]
+    pressed = threading.Thread(target=press, args=(tmp_path / "two/long.tried",))
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        gradlab.sweep({**ROWS, "run": rows}, tmp_path / "two", workers=1, ray="local")
+    pressed.join()
+    assert index.load(tmp_path / "two").rows[0].state == "interrupted"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""Clusters that cannot be used, and several nodes (`gradlab.workers.cluster`); see `make ray`."""
+
+import importlib.metadata
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from gradlab.errors import InputError
+from gradlab.workers import WorkerDied, cluster
+
+COUNTER = "tests.workers.held:Counter"
+
+SMALL = {"object_store_memory": cluster.LEAST, "include_dashboard": False}
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Any]:
+    """Two nodes on this machine, with a processor each."""
+    pytest.importorskip("ray")
+    cluster.imported()
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **SMALL})
+    nodes.second = nodes.add_node(num_cpus=1, **SMALL)
+    yield nodes
+    nodes.shutdown()
+
+
+def test_a_missing_ray_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"ray is not installed: pip install 'gradlab\[ray\]'"):
+        cluster.ClusterPool("local")
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("nonsense", 'expected "local" or HOST:PORT'),
+        ("127.0.0.1:99999", 'expected "local" or HOST:PORT'),
+        ("127.0.0.1:1", r"nothing answers at ray=127\.0\.0\.1:1 within"),
+        ("no-such-host.invalid:6379", "nothing answers at ray=no-such-host"),
+    ],
+)
+def test_an_address_where_nothing_answers_is_refused(address: str, message: str) -> None:
+    pytest.importorskip("ray")
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        cluster.ClusterPool(address)
+    assert time.monotonic() - begun < 60
+
+
+@pytest.mark.ray
+def test_a_store_that_is_too_small_says_how_much_is_needed() -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=r"store is 1048576 bytes, .*at least \d+ \(79 MiB\)"):
+        cluster.ClusterPool("local", store=1 << 20)
+
+
+@pytest.mark.ray
+def test_two_nodes_share_the_workers_and_one_outlives_the_other(two_nodes: Any) -> None:
+    with cluster.ClusterPool(two_nodes.address) as pool:
+        assert pool.cores == 2
+        workers = [pool.start(COUNTER, k) for k in range(2)]
+        assert [worker.call("add", 1).result() for worker in workers] == [1, 2]
+        nodes = [pool._ray.get(worker._place)[0] for worker in workers]
+        assert len(set(nodes)) == 2
+        lost = workers[nodes.index(two_nodes.second.node_id)]
+        (kept,) = (worker for worker in workers if worker is not lost)
+        call = lost.call("sleep", 600.0)
+        two_nodes.remove_node(two_nodes.second, allow_graceful=False)
+        assert pool.wait([call], 120.0) == [call]
+        with pytest.raises(WorkerDied):
+            call.result()
+        assert kept.alive and kept.call("add", 1).result() >= 2
+
+
+@pytest.mark.ray
+def test_another_version_on_a_node_is_named(
+    two_nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.0" if name == "torch" else real(name)
+    )
+    with pytest.raises(InputError, match=r"torch is .* on .* and 1\.0 here: install one version"):
+        cluster.ClusterPool(two_nodes.address)
