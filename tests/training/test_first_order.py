@@ -14,6 +14,7 @@ from gradlab.training.algorithms import find, with_horizons, with_starts
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon, Stiffness
+from gradlab.training.parts.lambda_targets import StateLambda
 from gradlab.training.parts.policy_losses import Term
 from gradlab.training.parts.sources import Newest, Replayed
 from gradlab.training.settings import Settings
@@ -171,6 +172,13 @@ def test_windows_through_the_simulator_have_no_bias_but_their_tails():
     np.testing.assert_array_equal(plain["bias2_tail"], plain["bias2"])
     for part in ("bias2_states", "bias2_jacobians"):
         np.testing.assert_array_equal(plain[part], 0.0)
+
+
+def test_the_gradient_of_a_soft_window_is_that_of_the_soft_return():
+    target = StateLambda(critics=2, temperature=3.0)
+    soft, _ = measured(along("sapo", target=target), linear_task(), agents=48)
+    assert soft["bias2_low"][-1] <= 1e-6 * soft["variance"][-1]
+    assert soft["bias2_low"][0] > 0
 
 
 def test_a_wrong_models_jacobians_are_the_whole_bias_along_the_simulators_states():
