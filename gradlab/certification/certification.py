@@ -36,7 +36,8 @@ class Finding:
         stratum: where; None: everywhere.
         row, column: name of the output and of the input, where it is one.
         size: relative error, ‖J − D‖ / ‖D‖ of the worst entry over the states; 1 where D = 0.
-        sign_kept: whether J keeps the sign of D there; None where there is no such question.
+        sign_kept: whether J keeps the sign of D there; None where there is no such question, or
+            one of them is 0.
         severity: "wrong" fails the certificate, "rough" is a property of the step, "note" neither.
         sentence: the finding in words.
         source: "step" (autograd of it), "linearize", "both"; "" where neither is meant.

@@ -118,12 +118,14 @@ def _finding(judged: Judged, block: str, off: Tensor, here: Tensor, stratum: str
     column = judged.names.columns[columns][int(j)]
     gap, size = ((x * bad).square().sum().sqrt() for x in (J - D, D))
     overall = float(gap / size) if size > 0 else 1.0
-    kept = bool((J * D * bad)[:, int(i), int(j)].sum() > 0)
+    given, true = ((x * bad)[:, int(i), int(j)] for x in (J, D))
+    zero = not bool(given.any()), not bool(true.any())
+    kept = None if any(zero) else bool((given * true).sum() > 0)
     one = bool(bad.any(0).sum() == 1)
     count = int(here.sum())
     worst = float(entries.max())
-    where = f"{row} by {column}"
-    text = sentences.wrong(block, stratum, overall, worst, where, kept, (len(J), count))
+    most = f"{row} by {column}, {sentences.deviation(worst, *zero)}"
+    text = sentences.wrong(block, stratum, overall, most, kept, (len(J), count))
     return Finding(
         "wrong", block, stratum, row if one else None, column if one else None, worst, kept,
         "wrong", text, judged.source,

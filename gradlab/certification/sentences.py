@@ -23,18 +23,24 @@ def wrong(
     block: str,
     stratum: str | None,
     overall: float,
-    worst: float,
-    where: str,
-    kept: bool,
+    most: str,
+    kept: bool | None,
     states: Counted,
 ) -> str:
-    """A block that differs from the differences of the step."""
-    sign = "sign kept" if kept else "with the wrong sign"
-    most = f"; most in {where}, by {percent(worst)}"
+    """A block that differs from the differences of the step, `most` in one entry; `kept` None: that
+    entry has no sign."""
+    sign = {True: ", sign kept", False: ", with the wrong sign", None: ""}[kept]
     return (
-        f"{SYMBOLS[block]} is wrong by {percent(overall)}{WHERE[stratum]}, {sign} "
-        f"({states[0]} of {states[1]} states{most})."
+        f"{SYMBOLS[block]} is wrong by {percent(overall)}{WHERE[stratum]}{sign} "
+        f"({states[0]} of {states[1]} states; most in {most})."
     )
+
+
+def deviation(worst: float, given_zero: bool, true_zero: bool) -> str:
+    """Of one entry: a relative error, or that J or D is 0."""
+    if given_zero:
+        return "which is zero"
+    return "which should be zero" if true_zero else f"by {percent(worst)}"
 
 
 def dead(block: str, kind: str, index: int, name: str, stratum: str | None, states: Counted) -> str:

@@ -91,6 +91,21 @@ def test_a_derivative_with_the_wrong_sign_is_named_so() -> None:
     assert {finding.sign_kept for finding in wrong(certificate)} == {False}
 
 
+def test_a_zero_entry_has_no_sign_in_words() -> None:
+    """∂s₁'/∂s₀, the pull of gravity, is detached."""
+
+    def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+        still = torch.cat([s[:, :1].detach(), s[:, 1:]], 1)
+        after, reward = swing(s, a)
+        return torch.cat([after[:, :1], swing(still, a)[0][:, 1:]], 1), reward
+
+    (finding,) = wrong(certified(step))
+
+    assert (finding.block, finding.row, finding.column) == ("A", "s1′", "s0")
+    assert finding.sign_kept is None
+    assert "s1′ by s0, which is zero" in finding.sentence and "sign" not in finding.sentence
+
+
 def test_a_dead_column_is_named() -> None:
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         after, reward = swing(torch.cat([s[:, :1], s[:, 1:].detach()], 1), a)
@@ -115,6 +130,7 @@ def test_a_derivative_that_passes_through_a_clip_is_wrong_in_saturation() -> Non
 
     (finding,) = wrong(certificate)
     assert (finding.block, finding.stratum) == ("B", "saturation")
+    assert finding.sign_kept is None and "s1′ by a0, which should be zero" in finding.sentence
 
 
 def test_the_fault_of_one_way_is_told_from_the_other() -> None:
