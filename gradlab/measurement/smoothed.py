@@ -48,6 +48,7 @@ def against_smoothed(
     termination: str = "ignore",
     law: Law | None = None,
     seed: int = 0,
+    trim_starts: float = 0.0,
     also: Sequence[str] = (),
     progress: Progress = silent,
 ) -> DataFrame:
@@ -75,7 +76,7 @@ def against_smoothed(
         )
     given = Given(
         task, policy, critic, estimators, horizon, starts, batch, None, termination, law, seed,
-        also=also,
+        trim_starts, also,
     )  # fmt: skip
     posed = problem(given)
     if posed.alpha:
