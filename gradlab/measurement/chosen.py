@@ -32,8 +32,7 @@ def check_also(also: Sequence[str], given: object) -> None:
     Raises:
         InputError: no such estimator, or one beside estimators of the user's own.
     """
-    if isinstance(also, str):
-        raise InputError(f"also is {also!r}, expected a tuple of names, ({also!r},)")
+    validation.instance("also", also, (tuple, list), "a tuple of names, such as ('ivw',)")
     for name in also:
         validation.word("also", name, ALSO)
     if also and given is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from gradlab import validation
 from gradlab.data.path import Path
 from gradlab.errors import InputError
 from gradlab.gradients.estimator import Estimator
@@ -70,6 +71,7 @@ def against_smoothed(
     Raises:
         InputError: names the argument, what it got and what to do.
     """
+    validation.instance("smoothings", smoothings, (tuple, list), "a tuple of Smoothing")
     if not smoothings or not all(isinstance(one, Smoothing) for one in smoothings):
         raise InputError(
             "smoothings is no sequence of Smoothing(sigma, actions): give at least one"

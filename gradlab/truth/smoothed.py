@@ -61,7 +61,7 @@ class Smoothing:
     controlled: bool = True
 
     def __post_init__(self) -> None:
-        sizes = self.sigma if isinstance(self.sigma, tuple) else (self.sigma,)
+        sizes = self.sigma if isinstance(self.sigma, tuple) and self.sigma else (self.sigma,)
         for size in sizes:
             if not validation.number("sigma", size, "a positive number, or one per action") > 0:
                 raise InputError(f"sigma is {self.sigma!r}, expected positive numbers")

@@ -114,6 +114,7 @@ def test_names_beside_the_default_estimators():
         (("ivw",), plain, "stochastic policy"),
         (("score",), plain, "stochastic policy"),
         ("score", plain, "expected a tuple"),
+        (None, plain, "also is None, expected a tuple"),
     ]:
         with pytest.raises(InputError, match=word):
             gradlab.measure(task, given, critic, **few, also=also)

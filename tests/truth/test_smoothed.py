@@ -196,6 +196,11 @@ def test_errors_against_the_smoothed_return(jumps):
     [
         (lambda: Smoothing(0.0), "sigma is 0.0, expected positive"),
         (lambda: Smoothing("wide"), "sigma is 'wide'"),
+        (lambda: Smoothing(()), "sigma is"),
+        (
+            lambda: against_smoothed(task_of(jumping()), line(), None, 0.1),
+            "smoothings is 0.1, expected a tuple",
+        ),
         (lambda: Smoothing(0.1, "score"), "actions of a smoothing is 'score'"),
         (lambda: Smoothing(0.1, pairs=1), "pairs is 1"),
         (
