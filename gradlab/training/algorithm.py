@@ -176,10 +176,7 @@ class Algorithm:
     def _check_windows(self) -> None:
         """Raises InputError where what follows on-policy windows has none, or not its own."""
         if self.target.of_paths and not self.source.steps:
-            raise InputError(
-                f"{self.name} has a target along paths ({self.target.name}): take on-policy "
-                f"windows (source=Newest(steps))"
-            )
+            raise InputError(f"{self.name} has a target along paths: take source=Newest(steps)")
         if self.loss.noises and self.policy == "deterministic" and self.exploration:
             raise InputError(
                 f"{self.name} has exploration {self.exploration}, but follows its own actions: "

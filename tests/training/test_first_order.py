@@ -85,7 +85,7 @@ def test_the_horizon_of_every_seed_is_recorded(tmp_path):
         ("shac", {"reuse": 2}, "an on-policy batch is new"),
         ("apg", {"fit": find("shac").fit}, "apg has no critic to be fitted in 16 passes"),
         ("dmo", {"adaptive": Stiffness()}, "differentiates no simulator"),
-        ("svg", {"target": find("shac").target}, "a target along paths .TD"),
+        ("svg", {"target": find("shac").target}, r"a target along paths: take source=Newest.steps"),
     ],
 )
 def test_rows_that_make_no_sense_are_refused(name, changes, message):
