@@ -12,7 +12,7 @@ from typing import Any, final
 from gradlab.cli.arguments import Document
 
 KEPT = 4000  # characters of output that are kept for the line of an error
-MARKS = ("gradlab: error: ", "gradlab: failed: ")
+MARKS = tuple(f"gradlab: {end}" for end in ("error: ", "failed: ", "interrupted; ", "terminated; "))
 
 
 @final
@@ -78,7 +78,7 @@ class Log(io.TextIOBase):
         self._file.flush()
 
     def error(self, code: int) -> str:
-        """The line in which a command has named its error."""
+        """The line in which a command has named its error, or what an interruption left."""
         for line in reversed(self._last.splitlines()):
             for mark in MARKS:
                 if line.startswith(mark):

@@ -16,6 +16,8 @@ import importlib.metadata
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Self, final
 
@@ -218,8 +220,28 @@ def connect(ray: Any, address: str, store: int) -> None:
             f"nothing answers at ray={address} within {ANSWER:.0f} s ({error.strerror or error}): "
             f"start it with `ray start --head`, or check host and port"
         ) from None
+    check_health(address)
     with reasons(address):
         ray.init(address=address, **quiet)
+
+
+def check_health(address: str) -> None:
+    """Ray's own test of a cluster, in a process of its own: `ray.init` waits for two minutes where
+    something else listens, and then ends the whole program.
+
+    Raises:
+        InputError: what listens there is no cluster, or does not answer.
+    """
+    test = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    try:
+        done = subprocess.run([*test, "--address", address], capture_output=True, timeout=PLACED)
+    except subprocess.TimeoutExpired:
+        done = None
+    if done is None or done.returncode:
+        raise InputError(
+            f"what listens at ray={address} does not answer as a Ray cluster: give host and port "
+            f"that `ray start --head` has printed"
+        )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
 """Tables of runs (`gradlab.sweeps.table`)."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +112,10 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"command = '\xff'")
     with pytest.raises(InputError, match="no TOML file"):
         table.read(path)
+
+
+@pytest.mark.parametrize(("page", "runs"), [("docs/sweep.md", 12), ("README.md", 6)])
+def test_the_tables_of_the_pages_are_tables(page: str, runs: int) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    (block,) = re.findall(r"```toml\n(command.*?)```", text, re.DOTALL)
+    assert len(planned(tomllib.loads(block), COMMANDS)) == runs

@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -54,10 +56,32 @@ def test_an_address_where_nothing_answers_is_refused(address: str, message: str)
 
 
 @pytest.mark.ray
+def test_another_program_at_the_address_is_no_cluster() -> None:
+    pytest.importorskip("ray")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(InputError, match="does not answer as a Ray cluster"):
+        cluster.ClusterPool(f"127.0.0.1:{server.server_port}")
+    server.shutdown()
+
+
+@pytest.mark.ray
 def test_a_store_that_is_too_small_says_how_much_is_needed() -> None:
     pytest.importorskip("ray")
     with pytest.raises(InputError, match=r"store is 1048576 bytes, .*at least \d+ \(79 MiB\)"):
         cluster.ClusterPool("local", store=1 << 20)
+
+
+@pytest.mark.ray
+def test_another_version_on_a_node_is_named(
+    two_nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "1.0" if name == "torch" else real(name)
+    )
+    with pytest.raises(InputError, match=r"torch is .* on .* and 1\.0 here: install one version"):
+        cluster.ClusterPool(two_nodes.address)
 
 
 @pytest.mark.ray
@@ -76,15 +100,3 @@ def test_two_nodes_share_the_workers_and_one_outlives_the_other(two_nodes: Any) 
         with pytest.raises(WorkerDied):
             call.result()
         assert kept.alive and kept.call("add", 1).result() >= 2
-
-
-@pytest.mark.ray
-def test_another_version_on_a_node_is_named(
-    two_nodes: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = importlib.metadata.version
-    monkeypatch.setattr(
-        importlib.metadata, "version", lambda name: "1.0" if name == "torch" else real(name)
-    )
-    with pytest.raises(InputError, match=r"torch is .* on .* and 1\.0 here: install one version"):
-        cluster.ClusterPool(two_nodes.address)
