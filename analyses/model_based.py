@@ -12,8 +12,7 @@ episode ends within a window. Otherwise as the rows are listed, but for networks
 256 wide, batches of half the size, and learning rates of 1e-3, not annealed. Models of rp-* and
 ddppo*, most of which are fitted along paths or directions at three to ten times the price of a
 step, take 500 steps on batches of 128 for each fit instead of 1,000 on 256, and 2,000 in the
-first. "Same
-mechanism", never "figure reproduced".
+first. "Same mechanism", never "figure reproduced".
 
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
