@@ -10,7 +10,7 @@ truth uncertain; intervals leave one seed out in turn.
 
     cosine      E G · E T / |E G||E T|; of all stages: the mean of the stages'
     bias        |E G − E T|² / |E T|²: a gradient of zero has 1
-    noise       variance / batch over the MSE of a batch
+    noise       variance over the samples of an update, over the MSE of an update
     states, jacobians, critic    parts of |E G − E T|², over it
 
 A row points uphill at a stage where the interval of its cosine lies above 0, and is usable at a
@@ -50,19 +50,21 @@ HATCHES = {"states": "///", "jacobians": "...", "critic": ""}
 Floats = NDArray[np.float64]
 
 
-def rows_of(run: Training, row: str, world: World) -> Iterator[dict[str, object]]:
+def rows_of(run: Training, arm: Arm) -> Iterator[dict[str, object]]:
     """One for each horizon at each stage, and, at stage 0, at all of them."""
     table, batch = run.gradients, int(run.config["algorithm"]["batch"])
+    paths = arm.algorithm().loss.paths
     for j, horizon in enumerate(table["horizon"]):
+        samples = batch // (max(int(horizon), 1) if paths else 1)  # of an update
         columns = {name: np.asarray(table[name], dtype=np.float64)[:, :, j] for name in SUMMED}
         lost = np.isnan([columns[name] for name in SUMMED]).any(axis=0)
         columns = {name: np.where(lost, np.nan, values) for name, values in columns.items()}
         stages = range(len(lost))
         alone = ({name: values[[k]] for name, values in columns.items()} for k in stages)
         for stage, part in enumerate((columns, *alone)):
-            bias2, noise = np.nansum(part["bias2"]), np.nansum(part["variance"]) / batch
+            bias2, noise = np.nansum(part["bias2"]), np.nansum(part["variance"]) / samples
             yield {
-                "world": world, "row": row, "stage": stage, "horizon": int(horizon),
+                "world": arm.world, "row": arm.row, "stage": stage, "horizon": int(horizon),
                 "last": int(horizon) == int(table["horizon"][-1]),
                 "lost": int(np.isnan(part["inner"]).sum()),
                 **_with_ends("cosine", _cosine, part), **_with_ends("bias", _bias, part),
@@ -105,9 +107,10 @@ def measured(runs: Path) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for world in get_args(World):
         for row in MAIN:
-            path = path_of(Arm(row, world), runs)
+            arm = Arm(row, world)
+            path = path_of(arm, runs)
             if path.exists() and "inner" in (run := load(path)).gradients:
-                rows += rows_of(run, row, world)
+                rows += rows_of(run, arm)
     return pd.DataFrame(rows)
 
 

@@ -124,8 +124,9 @@ def _learned(runs: Mapping[str, Training], rows: pd.DataFrame) -> list[Panel]:
         caption = DYNAMICS if start else _truth(runs)
         title = f"Error of the gradient at {where}{whose}"
         if len(runs) == 1:
-            batch = int(first.config["algorithm"]["batch"])
-            drawn = partial(figures.gradient_errors, rows, start=start, batch=batch, title=title)
+            drawn = partial(
+                figures.gradient_errors, rows, start=start, batch=first.samples, title=title
+            )
             drawn_panels.append(panel(f"gradient-{start}parts", ERRORS, caption, drawn))
         drawn = partial(
             figures.training_curve, rows, name=f"gradient {start}relative_mse",

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from analyses import whose_gradient
+from analyses.model_based import Arm
 
 STAGES, SEEDS, BATCH = 5, 4, 128
 
@@ -28,7 +29,7 @@ def run_of(generator, noise=0.0):
 
 def test_pooled_numbers_are_those_of_the_given_gradients():
     run = run_of(np.random.default_rng(0))
-    table = pd.DataFrame(whose_gradient.rows_of(run, "maac", "pendulum"))
+    table = pd.DataFrame(whose_gradient.rows_of(run, Arm("maac", "pendulum")))
     assert table["stage"].tolist() == [0, 1, 2, 3, 4, 5]
     assert table["lost"].tolist() == [1, 0, 0, 1, 0, 0]
     for name, value in {"cosine": 0.6, "bias": 0.8, "noise": 0.5, "states": 0.1}.items():
@@ -41,7 +42,7 @@ def test_pooled_numbers_are_those_of_the_given_gradients():
 
 def test_the_interval_over_stages_is_narrower_than_a_stages_and_holds_the_cosine():
     run = run_of(np.random.default_rng(1), noise=10.0)
-    table = pd.DataFrame(whose_gradient.rows_of(run, "maac", "pendulum"))
+    table = pd.DataFrame(whose_gradient.rows_of(run, Arm("maac", "pendulum")))
     width = table["cosine high"] - table["cosine low"]
     assert width[0] < width[1:].median()
     assert table["cosine low"][0] < 0.6 < table["cosine high"][0]

@@ -15,7 +15,7 @@ from gradlab.training.alone import alone
 from gradlab.training.draws import Draws
 from gradlab.training.measured import row_errors
 from gradlab.training.measured.row_gradients import in_trained_weights, start_gradients
-from gradlab.training.measured.row_starts import carrying, measured_terms, unbroken
+from gradlab.training.measured.row_starts import carrying, measured_terms, samples, unbroken
 from gradlab.training.models.seed_models import in_dtype, of_seed
 from gradlab.training.models.true_states import TrueSteps
 from gradlab.training.parts.policy_losses import Mixture, Term
@@ -254,3 +254,9 @@ def test_the_signal_of_an_on_policy_row_comes_from_paths_of_its_own_window():
     assert rows[0]["signal"] == pytest.approx(float((G[:-1] * G[1:]).sum(1).mean()), rel=1e-3)
     energy = float(G.square().sum(1).mean()) / 12 + 11 / 12 * rows[0]["signal"]
     assert rows[0]["energy"] == pytest.approx(energy, rel=1e-3)
+
+
+def test_an_update_averages_rows_or_the_paths_that_they_make():
+    row = ALGORITHMS["shac"]
+    assert [samples(row, Term(n, "all")) for n in (1, 8, 32)] == [256, 32, 8]
+    assert samples(ALGORITHMS["maac"], Term(3, "all")) == ALGORITHMS["maac"].batch

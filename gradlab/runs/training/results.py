@@ -79,6 +79,14 @@ class Training:
     def task(self) -> str:
         return str(self.config["task"])
 
+    @property
+    def samples(self) -> int:
+        """N′, independent samples of the gradient at the longest horizon in an update: paths where
+        the row follows them, else rows, as in all older files."""
+        if "samples" in self.gradients:
+            return int(self.gradients["samples"][-1, -1])
+        return int(self.config["algorithm"]["batch"])
+
 
 def load(path: str | Path) -> Training:
     """The run at `path`, finished or being written.
@@ -218,7 +226,7 @@ def _gradient_rows(run: Training) -> Iterator[pd.DataFrame]:
     """At the longest horizon; variances of a batch."""
     gradients = run.gradients
     for name in GRADIENTS if gradients else ():
-        scale = run.config["algorithm"]["batch"] if name.endswith("variance") else 1
+        scale = run.samples if name.endswith("variance") else 1
         value, low, high = (
             gradients[f"{name}{end}"][:, :, -1] / scale for end in ("", "_low", "_high")
         )

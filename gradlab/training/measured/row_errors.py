@@ -55,7 +55,14 @@ from gradlab.training.measured.row_gradients import (
     in_trained_weights,
     start_gradients,
 )
-from gradlab.training.measured.row_starts import FEWEST, USE, carrying, measured_terms, rows_of
+from gradlab.training.measured.row_starts import (
+    FEWEST,
+    USE,
+    carrying,
+    measured_terms,
+    rows_of,
+    samples,
+)
 from gradlab.training.members import unstacked
 from gradlab.training.models.seed_models import Model, deals, in_dtype, of_seed
 from gradlab.training.models.true_states import TrueStates, TrueSteps
@@ -84,6 +91,7 @@ def table(algorithm: Algorithm, seeds: tuple[int, ...]) -> Table:
         "truth": Column(("seed",), f"number in {', '.join(TRUTHS)}"),
         "truth_steps": Column(("seed",), "simulator steps of the true return"),
         "starts": Column(("seed",), "that were measured"),
+        "samples": Column(("horizon",), "N′ of the MSE: what an update averages"),
         "seconds": Column(unit="s, all seeds"),
         REASON: Column(text=True),
     }
@@ -104,6 +112,7 @@ def row(run: Run) -> dict[str, Any]:
             empty = np.full((len(finite), *np.shape(value)), np.nan)
             columns.setdefault(name, empty)[seed] = value
     columns[REASON] = next(filter(None, reasons), "")
+    columns["samples"] = [samples(run.algorithm, term) for term in terms]
     return columns | {"iteration": run.iteration, "seconds": time.monotonic() - begun}
 
 
@@ -207,7 +216,8 @@ class _Measuring:
 
     def _errors(self, term: Term, G: Tensor, T: Tensor | None) -> dict[str, _Interval]:
         own, true = _array(G), None if T is None else _array(T)
-        found = dict(_quantities(own, true, self.run.algorithm.batch))
+        count = samples(self.run.algorithm, term)
+        found = dict(_quantities(own, true, count))
         rolled = term.horizon > 0 and self.model is not None
         if not rolled:
             nothing = (0.0, 0.0, 0.0)
@@ -217,7 +227,7 @@ class _Measuring:
         simulator = self.run.task.simulator
         S = _array(self._gradients(term, TrueSteps(simulator, deals(self.model))).gradients)
         M = _array(self._gradients(term, TrueStates(simulator, self.model)).gradients)
-        dynamics = _quantities(own, S, self.run.algorithm.batch)
+        dynamics = _quantities(own, S, count)
         found |= {f"{DYNAMICS}{name}": ends for name, ends in dynamics}
         return found | dict(_parts(own, M, S, true))
 

@@ -42,6 +42,12 @@ def carrying(algorithm: Algorithm, term: Term) -> int:
     return term.horizon + (algorithm.critics > 0 and algorithm.target.kind == Q)
 
 
+def samples(algorithm: Algorithm, term: Term) -> int:
+    """Independent samples of the gradient that an update averages: rows, or paths of them."""
+    steps = max(term.horizon, 1) if algorithm.loss.paths else 1
+    return algorithm.batch // steps
+
+
 def law(algorithm: Algorithm) -> str:
     """The states at which the row's gradient is measured: those that it starts from, in words."""
     if algorithm.loss.paths:

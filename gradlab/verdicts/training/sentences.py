@@ -97,7 +97,7 @@ def _gradient(run: Training, name: str) -> list[Sentence]:
             bool(error < 1),
             f"{name}: gradient MSE {two(error)} of the true gradient's square at {where} "
             f"({spread}; {sample_of(run)}, "
-            f"batches of {run.config['algorithm']['batch']}), {percent(max(bias, 0.0) / mse)} of "
+            f"batches of {run.samples}), {percent(max(bias, 0.0) / mse)} of "
             f"it squared bias{cosine}.",
         )
     ]
