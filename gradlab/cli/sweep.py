@@ -135,6 +135,8 @@ def executed(
 
     if workers is not None:
         validation.whole("workers", workers, 1)
+    if ray is not None:
+        validation.instance("ray", ray, str, '"local" or HOST:PORT of a cluster')
     runs = planned(table, COMMANDS)
     swept = COMMANDS[table["command"]]
     _check(runs, swept, folder)

@@ -25,6 +25,7 @@ class Fake:
         if way == "raises":
             raise ValueError("a mistake")
         if way == "sleeps":
+            output.write_text("half")  # an interrupted run has a file, too
             try:
                 marker.touch()
                 time.sleep(600)

@@ -177,12 +177,20 @@ def test_two_sweeps_into_one_folder_and_an_index_that_cannot_be_written(
     assert (folder / "plain.h5").exists()
 
 
-def test_more_workers_than_processors_is_a_line(tmp_path: Path) -> None:
+def test_arguments_that_are_wrong_and_more_workers_than_processors_are_a_line(
+    tmp_path: Path,
+) -> None:
     cores = processors()
     with pytest.warns(UserWarning, match=f"{cores + 1} workers share {cores} processors"):
         gradlab.sweep({**ROWS, "run": [{"name": "plain"}]}, tmp_path / "out", workers=cores + 1)
-    with pytest.raises(InputError, match="workers is 0"):
-        gradlab.sweep(ROWS, tmp_path / "out", workers=0)
+    wrong: list[tuple[dict[str, Any], str]] = [
+        (dict(workers=0), "workers is 0"), (dict(workers="two"), "workers is 'two'"),
+        (dict(ray=6379), "ray is 6379"), (dict(output=3), "output is 3"),
+        (dict(table=3), "the sweep is 3"), (dict(table={}), "command of the sweep is None"),
+    ]  # fmt: skip
+    for change, message in wrong:
+        with pytest.raises(InputError, match=message):
+            gradlab.sweep(**{"table": ROWS, "output": tmp_path / "out", **change})
 
 
 @pytest.mark.ray
