@@ -132,7 +132,7 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     if not (files := sweep.load(path).files()):
-        raise InputError(f"{path} has no run that is done: go on with `gradlab sweep --resume`")
+        raise InputError(f"{path} has no run that is done: go on with resume=True")
     return files
 
 

@@ -97,8 +97,6 @@ def test_the_path_of_the_truth_is_not_made_again(monkeypatch):
     sim = world.simulator
     chosen = {"all": gradlab.Estimator(sim, sim, "all", gradlab.Tail(H, None, GAMMA))}
     alone = objective_moments(chosen, world.setting, dataclasses.replace(truth, path=None))
-    monkeypatch.setattr(
-        "gradlab.gradients.weighted_terms.linearize_path", None
-    )  # none may be taken
+    monkeypatch.setattr("gradlab.gradients.courses.linearize_path", None)  # none may be taken
     found = objective_moments(chosen, world.setting, truth)
     assert_same(found, alone)
