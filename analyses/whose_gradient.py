@@ -5,10 +5,10 @@
 Reads the main runs of `model_based`: at five stages of a row's own training, its own loss start by
 start at 1,024 states that it starts from, against score functions of the simulator's return with θ
 in the same actions. No criterion was set: this is a description. Numbers are sums over the seeds
-before they are divided, at a stage (stage 0: of all), as a single seed's gradient is small and its
-truth uncertain; intervals leave one seed out in turn.
+before they are divided, at a stage (stage 0: over all stages, which weighs them by their size), as
+a single seed's gradient is small and its truth uncertain; intervals leave one seed out in turn.
 
-    cosine      E G · E T / |E G||E T|; of all stages: the mean of the stages'
+    cosine      E G · E T / |E G||E T|; none where the seeds do not tell a square from zero
     bias        |E G − E T|² / |E T|²: a gradient of zero has 1
     noise       variance over the samples of an update, over the MSE of an update
     states, jacobians, critic    parts of |E G − E T|², over it
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -74,17 +74,13 @@ def rows_of(run: Training, arm: Arm) -> Iterator[dict[str, object]]:
 
 
 def _cosine(columns: Mapping[str, Floats]) -> float:
-    """Mean of the stages', each of sums over seeds; columns [stages, seeds]."""
-    names = ("inner", "gradient2", "truth2")
-    inner, own2, true2 = (np.nansum(columns[name], axis=1) for name in names)
-    with np.errstate(invalid="ignore"):
-        return float((inner / np.sqrt(own2 * true2)).mean())
+    inner, own2, true2 = (float(np.nansum(columns[n])) for n in ("inner", "gradient2", "truth2"))
+    return inner / (own2 * true2) ** 0.5 if own2 > 0 and true2 > 0 else np.nan
 
 
 def _bias(columns: Mapping[str, Floats]) -> float:
-    return float(
-        (np.nansum(columns["bias2"], axis=1) / np.nansum(columns["truth2"], axis=1)).mean()
-    )
+    true2 = float(np.nansum(columns["truth2"]))
+    return float(np.nansum(columns["bias2"])) / true2 if true2 > 0 else np.nan
 
 
 def _with_ends(
@@ -127,11 +123,11 @@ def sentence(row: str, table: pd.DataFrame) -> str:
     whole, stages = table[table["stage"] == 0].iloc[0], table[table["stage"] > 0]
     uphill, downhill = (stages["cosine low"] > 0).sum(), (stages["cosine high"] < 0).sum()
     usable = (stages["cosine low"] >= COSINE).sum()
-    first, *_, last = stages["cosine"]
+    first, *_, last = (_stated(cosine) for cosine in stages["cosine"])
     words = [
-        f"`{row}` (h = {whole['horizon']}): cosine {whole['cosine']:.2f} "
-        f"[{whole['cosine low']:.2f}, {whole['cosine high']:.2f}] over its training, {first:.2f} "
-        f"at the first stage and {last:.2f} at the last; uphill in {uphill} of {len(stages)} stages"
+        f"`{row}` (h = {whole['horizon']}): cosine {_with_interval(whole)} over its training, "
+        f"{first} at the first stage and {last} at the last; uphill in {uphill} of {len(stages)} "
+        f"stages"
         + (f", downhill in {downhill}" if downhill else "")
         + (f", usable in {usable}" if usable else "")
     ]
@@ -139,6 +135,18 @@ def sentence(row: str, table: pd.DataFrame) -> str:
         largest = max(PARTS.values(), key=lambda name: float(whole[name]))
         words.append(f"{MAKES[largest]} {whole[largest]:.0%} of its squared bias")
     return "; ".join(words) + "."
+
+
+def _with_interval(row: pd.Series[Any]) -> str:
+    if np.isnan([row[name] for name in ENDS]).any():
+        return "not known"
+    value, low, high = (_stated(row[name]) for name in ENDS)
+    return f"{value} [{low}, {high}]"
+
+
+def _stated(cosine: float) -> str:
+    """An estimate may lie beyond ±1, the cosine itself may not."""
+    return "not known" if np.isnan(cosine) else f"{np.clip(cosine, -1, 1):.2f}"
 
 
 def drawn(table: pd.DataFrame) -> Figure:

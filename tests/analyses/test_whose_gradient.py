@@ -46,4 +46,4 @@ def test_the_interval_over_stages_is_narrower_than_a_stages_and_holds_the_cosine
     width = table["cosine high"] - table["cosine low"]
     assert width[0] < width[1:].median()
     assert table["cosine low"][0] < 0.6 < table["cosine high"][0]
-    assert table["cosine"][0] == pytest.approx(table["cosine"][1:].mean())
+    assert table["cosine"][0] == pytest.approx(table["cosine"][1:].mean(), abs=0.1)
