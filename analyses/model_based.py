@@ -18,6 +18,7 @@ first. "Same mechanism", never "figure reproduced".
     ablations   on the pendulum                     MAAC's, DDPPO's
     unrolls     on the cart-pole                    rp-dp and rp-dp-sn at h = 3, 15
     horizons    on the pendulum                     ddppo at H = 5, 10 beside its 3
+    control     on the pendulum                     td3, added after mage was seen not to learn
     smoke       on Gymnasium's Hopper-v5            the main rows: two seeds, 4,000 transitions
                 on its HalfCheetah-v5               sac, maac, ddppo: the same
 
@@ -154,7 +155,7 @@ def arms() -> list[Arm]:
     horizons = [Arm("ddppo", "pendulum", h) for h in HORIZONS]
     smoke = [Arm(row, "hopper") for row in MAIN]
     smoke += [Arm(row, "half-cheetah") for row in ("sac", "maac", "ddppo")]
-    return [*main, *smoke, *ablations, *unrolls, *horizons]
+    return [*main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons]
 
 
 def path_of(arm: Arm, folder: Path) -> Path:
