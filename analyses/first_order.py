@@ -22,6 +22,15 @@ with rates of 1e-3 on MuJoCo's tasks.
 Truths of measurements are by score functions, as in `model_based`: chains of Jacobians outgrow the
 discount of the swing-ups. Processor seconds of every few updates stand beside a run (`Clock`), so
 that they do not depend on what else a machine does.
+
+PRICES, processor minutes of five seeds, from a few updates of each (`list` has every arm's):
+
+    cart-pole            1,500 updates of 0.14 s (dmo 0.25)     3.5   and 1.7 for five measurements
+    pendulum             5,000            0.08 s                6.7       1.0
+    InvertedPendulum       600            0.33 s                3.3       0.8
+    Hopper                 500            1.2 s (dmo 0.3)      10.0       4.2
+    sac                  4,000 to 20,000  0.01 s               0.7 to 3.3
+    Stable-Baselines3    the same         0.006 s a seed       2 to 10.5
 """
 
 from __future__ import annotations
@@ -51,7 +60,7 @@ from gradlab.training.parts.fits import Passes
 from gradlab.training.parts.sources import Newest
 from gradlab.training.parts.temperature import Automatic
 
-RUNS = Path("runs/first-order")
+RUNS, OUTPUT = Path("runs/first-order"), Path("reports/first-order")
 World = Literal["cart-pole", "pendulum", "inverted-pendulum", "hopper"]
 IDS: Mapping[World, str] = {"inverted-pendulum": "InvertedPendulum-v5", "hopper": "Hopper-v5"}
 FIRST_ORDER = ("shac", "ahac", "sapo", "apg")
@@ -59,6 +68,7 @@ RACED: tuple[World, ...] = ("inverted-pendulum", "pendulum", "hopper")
 STUDIED: tuple[World, ...] = ("cart-pole", "hopper")
 SEEDS, STAGES, EVALUATIONS, STARTS = 5, 5, 25, 20
 WINDOW, PATHS_OF_DMO = 32, 16
+SECONDS_OF_DMO = 0.3  # of an update, in either world
 RATE = 1e-3  # of sac on MuJoCo's tasks, on either side
 
 
@@ -81,10 +91,10 @@ class Scale:
 
 
 SCALES: Mapping[World, Scale] = {
-    "cart-pole": Scale(500, 32, 64, 1.0, (0.3, 36.0)),
-    "pendulum": Scale(1500, 16, 192, beside_sb3.REWARDS, (0.13, 20.0), (4000, 0.01)),
-    "inverted-pendulum": Scale(300, 8, 1000, 1.0, (0.4, 20.0), (5000, 0.01)),
-    "hopper": Scale(250, 8, 1000, 1.0, (2.4, 30.0), (20_000, 0.01)),
+    "cart-pole": Scale(1500, 32, 64, 1.0, (0.14, 20.0)),
+    "pendulum": Scale(5000, 16, 192, beside_sb3.REWARDS, (0.08, 12.0), (4000, 0.01)),
+    "inverted-pendulum": Scale(600, 8, 1000, 1.0, (0.33, 10.0), (5000, 0.01)),
+    "hopper": Scale(500, 8, 1000, 1.0, (1.2, 50.0), (20_000, 0.01)),
 }
 
 
@@ -119,7 +129,7 @@ class Arm:
 
     @property
     def log_every(self) -> int:
-        """Updates of an interval of `Clock`; one of five holds an evaluation."""
+        """Updates of an interval of `Clock`; one of five or six holds an evaluation."""
         return max(self.evaluate_every // 5, 1)
 
     @property
@@ -128,6 +138,8 @@ class Arm:
         if self.row == "sac":
             return self.scale.sac[0] * self.scale.sac[1] / 60
         update, stage = self.scale.seconds
+        if self.row == "dmo":
+            update = SECONDS_OF_DMO
         return (self.iterations * update + self.measured * STAGES * stage) / 60
 
     def algorithm(self) -> Algorithm:

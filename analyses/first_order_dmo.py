@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analyses.claim_parts import asked_of
-from analyses.first_order import PATHS_OF_DMO, RUNS, STUDIED, Arm, World, finished, path_of
+from analyses.first_order import OUTPUT, PATHS_OF_DMO, RUNS, STUDIED, Arm, World, finished, path_of
 from analyses.first_order_clock import per_update
 from analyses.first_order_errors import ends, errors_of
 from analyses.model_based_claims import in_words
@@ -38,7 +38,6 @@ from gradlab.runs.training.results import load
 from gradlab.statistics.comparison import on_joint_groups, ratio_interval
 from gradlab.statistics.moments import Estimate
 
-OUTPUT = Path("reports/first-order")
 MOST, BLOCKS = 2.0, 10
 NUMBERS = ("error", "bias", "noise", "bias2_jacobians", "bias2_tail", "cosine")
 

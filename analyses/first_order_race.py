@@ -32,7 +32,17 @@ from scipy import stats
 
 from analyses import first_order_sb3
 from analyses.claim_parts import asked_of
-from analyses.first_order import FIRST_ORDER, RACED, RUNS, SEEDS, Arm, World, finished, path_of
+from analyses.first_order import (
+    FIRST_ORDER,
+    OUTPUT,
+    RACED,
+    RUNS,
+    SEEDS,
+    Arm,
+    World,
+    finished,
+    path_of,
+)
 from analyses.first_order_clock import seconds_at
 from analyses.first_order_errors import errors_of
 from analyses.model_based_claims import in_words
@@ -40,7 +50,6 @@ from analyses.verdicts import Verdict, save
 from gradlab.figures.style import GRID
 from gradlab.runs.training.results import load
 
-OUTPUT = Path("reports/first-order")
 THERE = "sb3-sac"
 GOALS: Mapping[World, float] = {"inverted-pendulum": 900.0, "pendulum": -250.0, "hopper": 500.0}
 COLOURS = {

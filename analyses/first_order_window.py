@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 from analyses.claim_parts import asked_of
 from analyses.first_order import (
+    OUTPUT,
     RUNS,
     STUDIED,
     Arm,
@@ -39,8 +40,6 @@ from analyses.verdicts import Verdict, save
 from gradlab.figures.style import GRID, INK
 from gradlab.runs.training.pairs import paired_returns
 from gradlab.runs.training.results import load
-
-OUTPUT = Path("reports/first-order")
 
 
 def judged(runs: Path) -> Verdict | None:
