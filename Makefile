@@ -1,6 +1,8 @@
 # Two commands: `make demo` measures a policy gradient, `make test` runs the tests.
+# `make docs` builds the site into build/site.
 # `make ray` tests workers and sweeps on Ray, in a virtual environment of their own.
 # `make engines` tests the adapters of other simulators, in a virtual environment of their own.
+# `make package` builds dist/, checks its metadata and tries the wheel outside of the repository.
 # Each makes .venv when it is missing and installs again when pyproject.toml or constraints.txt change.
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ DEMO := runs/demo/path_tracking.h5
 # The policy and the critic that reports/path-tracking is about.
 NETWORKS := reports/path-tracking/path_tracking
 
-.PHONY: demo test engines ray clean
+.PHONY: demo test docs engines ray package clean
 .SILENT:
 
 demo: $(VENV)/.installed
@@ -23,6 +25,11 @@ test: $(VENV)/.installed-dev
 	echo "Running the tests"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
+docs: $(VENV)/.installed-dev
+	echo "Building the site (half a minute)"
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . build/site
+	echo "The site begins at build/site/index.html"
+
 engines: .venv-engines/.installed
 	echo "Testing the adapters of other simulators (they compile for minutes)"
 	.venv-engines/bin/python -m pytest -q -m engines tests/engines
@@ -30,6 +37,19 @@ engines: .venv-engines/.installed
 ray: .venv-ray/.installed
 	echo "Testing workers and sweeps on Ray"
 	OMP_NUM_THREADS=1 .venv-ray/bin/python -m pytest -q -m ray tests/workers tests/sweeps
+
+package: $(VENV)/.installed-dev .venv-release/.installed
+	echo "Building dist/"
+	rm -rf build/lib build/bdist.* dist
+	.venv-release/bin/python -m build --outdir dist . >build.log 2>&1 || { cat build.log; exit 1; }
+	rm -rf build/lib build/bdist.* build.log
+	.venv-release/bin/twine check --strict dist/*
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m package tests/test_wheel.py
+
+.venv-release/.installed: Makefile
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --no-input 'build>=1.2' 'twine>=6.1'
+	touch $@
 
 .venv-ray/.installed: pyproject.toml constraints.txt
 	$(PYTHON) install.py .venv-ray ray-tests

@@ -51,6 +51,7 @@ from gradlab.systems.pendulum import TORQUE_LIMIT
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_temperature
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.collection import evaluate
 from gradlab.training.loop import train
 from gradlab.training.parts.targets import OneStep
@@ -171,7 +172,7 @@ def evaluated(model: Any) -> float:
 def ours(name: Name, side: str, folder: Path, chosen: Settings) -> Path:
     """Train a row of the table, all seeds side by side; goes on where it stopped."""
     path = folder / f"{STEMS[side]}-{name}-{chosen.first_seed}.h5"
-    resume = path.with_name(path.stem + ".resume.safetensors").exists()
+    resume = resume_file(path).exists()
     if path.exists() and load(path).iteration[-1] >= chosen.iterations:
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from scipy import stats
 from analyses.beside_sb3 import CONTROL, HERE, NAMES, SLOW, THERE
 from analyses.beside_sb3_settings import listed
 from analyses.criteria import Part, deciding, outcome, within
+from analyses.student import half_width
 from analyses.verdicts import Verdict, put, save
 
 Floats = NDArray[np.float64]
@@ -173,7 +174,7 @@ def figure(curves: pd.DataFrame) -> Figure:
 def _band(axes: Axes, by_seed: pd.DataFrame, side: str, colour: str) -> None:
     values, seeds = by_seed.to_numpy(), by_seed.shape[1]
     mean = values.mean(axis=1)
-    reach = stats.t.ppf(0.975, seeds - 1) * values.std(axis=1, ddof=1) / seeds**0.5
+    reach = half_width(values)
     dash = {HERE: "-", THERE: "--", CONTROL: ":"}[side]
     axes.plot(by_seed.index, mean, dash, color=colour, label=f"{side}, {seeds} seeds")
     axes.fill_between(by_seed.index, mean - reach, mean + reach, color=colour, alpha=0.15, lw=0)

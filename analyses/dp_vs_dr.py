@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from analyses.quadratic_design import SEED, Designed, design
+from analyses.student import geometric_mean
 from analyses.verdicts import FOLDER, Verdict, save
 from gradlab.data.noise import child, stream
 from gradlab.gradients.estimator import Estimator
@@ -237,10 +238,7 @@ def paired(
     """Geometric mean over the models of DR over DP, with its 95% t-interval."""
     rows = table[(table["horizon"] == horizon) & (table["error"] == error)]
     wide = rows.pivot(index="model", columns="gradient", values=column)
-    logs = np.log(wide["DR"] / wide["DP"])
-    half = scipy.stats.t.ppf(0.975, len(logs) - 1) * logs.std() / math.sqrt(len(logs))
-    centre = logs.mean()
-    return float(np.exp(centre)), float(np.exp(centre - half)), float(np.exp(centre + half))
+    return geometric_mean(wide["DR"] / wide["DP"])
 
 
 def _figure(table: pd.DataFrame) -> Figure:

@@ -54,6 +54,7 @@ from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.systems.vehicle import VehicleModel
 from gradlab.training.algorithms import find
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 
 FOLDER = Path("reports/horizon-claims")
@@ -94,7 +95,7 @@ class Train:
         task = replace(tasks.path_tracking(), prior=PRIORS[prior_of(self.arm)])
         path = run_of(self.folder, self.arm, self.first) / f"mpg-v2-{TASK}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
-        resume = path.with_name(path.stem + ".resume.safetensors").exists()
+        resume = resume_file(path).exists()
         with bars() as shown, suppress(KeyboardInterrupt):
 
             def ending(stage: str, done: int, total: int) -> None:

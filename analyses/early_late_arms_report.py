@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from scipy import stats
 
 from analyses import verdicts
 from analyses.checkpoint_samples import HORIZON
@@ -30,6 +29,7 @@ from analyses.early_late_arms import (
     Trained,
     prior_of,
 )
+from analyses.student import geometric_mean, half_width
 from analyses.verdicts import Verdict, save
 
 
@@ -70,9 +70,8 @@ def over_seeds(values: pd.Series) -> dict[str, float]:
     logs = np.log(values.to_numpy(float))
     if len(logs) < len(SEEDS) or not np.isfinite(logs).all():
         return {"value": np.nan, "low": np.nan, "high": np.nan}
-    reach = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
-    low, value, high = np.exp(logs.mean() + reach * np.array([-1.0, 0.0, 1.0]))
-    return {"value": float(value), "low": float(low), "high": float(high)}
+    value, low, high = geometric_mean(values)
+    return {"value": value, "low": low, "high": high}
 
 
 def crossings_of(rows: pd.DataFrame, arm: str) -> list[float]:
@@ -87,8 +86,7 @@ def right_moment(crossed: Sequence[float]) -> bool:
     at = np.asarray(crossed)
     if len(at) < len(SEEDS) or not np.isfinite(at).all():
         return False
-    reach = stats.t.ppf(0.975, len(at) - 1) * at.std(ddof=1) / len(at) ** 0.5
-    return bool(abs(at.mean() - MOMENT) <= reach)
+    return bool(abs(at.mean() - MOMENT) <= half_width(at))
 
 
 def _side(table: pd.DataFrame, arm: str, iteration: int) -> int:

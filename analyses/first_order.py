@@ -58,6 +58,7 @@ from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_temperature
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.parts.fits import Passes
 from gradlab.training.parts.sources import Newest
@@ -212,7 +213,7 @@ def trained(arm: Arm, folder: Path) -> None:
         return
     path, off_policy = path_of(arm, folder), arm.row == "sac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    resume = path.with_name(path.stem + ".resume.safetensors").exists()
+    resume = resume_file(path).exists()
     torch.set_num_threads(1)
     train(
         arm.algorithm(), arm.task(), path, resume=resume,

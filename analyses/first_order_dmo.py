@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from analyses.claim_parts import asked_of
 from analyses.first_order import OUTPUT, PATHS_OF_DMO, RUNS, STUDIED, Arm, World, finished, path_of
 from analyses.first_order_clock import per_update
-from analyses.first_order_errors import ends, errors_of
-from analyses.model_based_claims import in_words
+from analyses.first_order_errors import errors_of
+from analyses.model_based_claims import in_words, numbers_of
+from analyses.pooled_gradients import ends
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import BLUE, GREEN, GRID, VERMILION
 from gradlab.runs.training.pairs import paired_returns
@@ -56,9 +57,7 @@ def judged(runs: Path) -> Verdict | None:
         "tasks; processor seconds of an update below 1 on Hopper",
         all(part.state == "met" for part in parts),
         f"{'; '.join(in_words(row) for row in rows.to_dict('records'))}. {_worded(own)}",
-        {f"{row['label']}{end}": row[key] for row in rows.to_dict("records")
-         for end, key in (("", "value"), (" low", "low"), (" high", "high"))},
-        rows, drawn(own),
+        numbers_of(rows), rows, drawn(own),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from analyses.first_order import (
 )
 from analyses.first_order_clock import seconds_at
 from analyses.first_order_errors import errors_of
-from analyses.model_based_claims import in_words
+from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import GRID
 from gradlab.runs.training.results import load
@@ -138,9 +138,7 @@ def judged(runs: Path) -> Verdict | None:
         "RACE", "SHAC, section 5",
         "processor seconds to the goal, shac / Stable-Baselines3's SAC: below 1 on all three tasks",
         all(part.state == "met" for part in parts), f"{'; '.join(words)}.",
-        {f"{row['label']}{end}": row[key] for row in rows.to_dict("records")
-         for end, key in (("", "value"), (" low", "low"), (" high", "high"))},
-        rows, drawn(drawn_from),
+        numbers_of(rows), rows, drawn(drawn_from),
     )  # fmt: skip
 
 

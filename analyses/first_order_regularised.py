@@ -45,7 +45,7 @@ import gradlab
 from analyses.claim_parts import asked_of
 from analyses.first_order import OUTPUT
 from analyses.first_order_ratios import ratio_of, total
-from analyses.model_based_claims import in_words
+from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import GRID
 from gradlab.fitting.collection import collect
@@ -195,9 +195,7 @@ def judged(rows: pd.DataFrame) -> Verdict:
         "nine by Bonferroni, against the true and against the smoothed return",
         bool(parts) and all(part.state == "met" for part in parts),
         f"Lowest: {'; '.join(best) or 'none'}. Ratios: {'; '.join(words) or 'none below 1'}.",
-        {f"{row['label']}{end}": row[key] for row in rows.to_dict("records")
-         for end, key in (("", "value"), (" low", "low"), (" high", "high"))},
-        rows, drawn(rows),
+        numbers_of(rows), rows, drawn(rows),
     )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ import gradlab
 from analyses.claim_parts import asked_of
 from analyses.first_order import OUTPUT, RUNS
 from analyses.first_order_ratios import ratio_of, total
-from analyses.model_based_claims import in_words
+from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab import tasks
 from gradlab.data.noise import child
@@ -240,9 +240,7 @@ def judged(tables: Sequence[pd.DataFrame]) -> Verdict:
         "Bonferroni",
         all(part.state == "met" for part in parts),
         f"Best C: {'; '.join(words)}. {'; '.join(steps)}.",
-        {f"{one['label']}{end}": one[key] for one in rows.to_dict("records")
-         for end, key in (("", "value"), (" low", "low"), (" high", "high"))},
-        rows, drawn(rows),
+        numbers_of(rows), rows, drawn(rows),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ Beside it, of every stage: the range of usable horizons and that of least error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,11 @@ from analyses.first_order import (
     window_arms,
 )
 from analyses.first_order_errors import table, usable
-from analyses.model_based_claims import in_words
+from analyses.model_based_claims import in_words, numbers_of
 from analyses.verdicts import Verdict, save
 from gradlab.figures.style import GRID, INK
 from gradlab.runs.training.pairs import paired_returns
-from gradlab.runs.training.results import load
+from gradlab.runs.training.results import Training, load
 
 
 def judged(runs: Path) -> Verdict | None:
@@ -60,7 +61,7 @@ def judged(runs: Path) -> Verdict | None:
         "final return at the horizon of least error at the second stage − at 32, paired over five "
         "seeds: above 0 on either task; no test where that horizon is 32",
         bool(parts) and all(part.state == "met" for part in parts),
-        f"{sentence}. {_worded(stages)}", _numbers(rows), rows, drawn(errors(runs)),
+        f"{sentence}. {_worded(stages)}", numbers_of(rows), rows, drawn(errors(runs)),
     )  # fmt: skip
 
 
@@ -79,31 +80,23 @@ def _row(world: World, arm: Arm, runs: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _numbers(rows: pd.DataFrame) -> dict[str, float]:
-    return {
-        f"{row['label']}{end}": row[key]
-        for row in rows.to_dict("records")
-        for end, key in (("", "value"), (" low", "low"), (" high", "high"))
-    }
-
-
 def of_stages(runs: Path) -> pd.DataFrame:
     """Usable range and least-error horizon of every stage of the runs that are there."""
-    parts = []
-    for world in STUDIED:
-        decides, _ = window_arms(world)
-        if finished(decides, runs):
-            parts.append(usable(load(path_of(decides, runs))).assign(world=world))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return _of_deciding(runs, usable)
 
 
 def errors(runs: Path) -> pd.DataFrame:
     """`first_order_errors.table` of the runs that decide."""
+    return _of_deciding(runs, table)
+
+
+def _of_deciding(runs: Path, made: Callable[[Training], pd.DataFrame]) -> pd.DataFrame:
+    """Tables of the runs that decide and are there, one under another."""
     parts = []
     for world in STUDIED:
         decides, _ = window_arms(world)
         if finished(decides, runs):
-            parts.append(table(load(path_of(decides, runs))).assign(world=world))
+            parts.append(made(load(path_of(decides, runs))).assign(world=world))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 

@@ -165,7 +165,7 @@ def priors(output: Path, small: bool) -> Iterator[str]:
         )
         sentences = "\n".join(f"- {sentence.text}" for sentence in verdict(found))
         command = found.config["command"]
-        yield f"### [{task}]({folder}/report.html)\n\n`{command}`\n\n{sentences}"
+        yield f"### {task}\n\n`{command}` ([page]({folder}/report.html))\n\n{sentences}"
 
 
 def _interval(row: pd.Series) -> str:

@@ -22,11 +22,11 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from analyses import jacobian_claims
+from analyses.student import geometric_mean
 from analyses.var_exp import FOLDER, World, random_policy, worlds
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
@@ -119,10 +119,7 @@ def judge(table: pd.DataFrame, shown: dict[str, Array]) -> Verdict:
     numbers, told, rougher = {}, [], []
     for world, rows in table.groupby("world", sort=False):
         by_h = rows.pivot(index="pair", columns="h", values="roughness")
-        ratio = np.log(by_h[LONG] / by_h[SHORT])
-        half = stats.t.ppf(0.975, len(ratio) - 1) * ratio.std(ddof=1) / np.sqrt(len(ratio))
-        value, low, high = (float(np.exp(x)) for x in
-                            (ratio.mean(), ratio.mean() - half, ratio.mean() + half))  # fmt: skip
+        value, low, high = geometric_mean(by_h[LONG] / by_h[SHORT])
         key = str(world).replace(" ", "_")
         numbers |= {f"{key}_ratio": value, f"{key}_low": low, f"{key}_high": high}
         medians = by_h.median()

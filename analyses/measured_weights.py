@@ -34,6 +34,7 @@ from analyses.mpg_table_1 import task_of
 from analyses.verdicts import put, save
 from gradlab.cli.terminal.progress_bars import bars
 from gradlab.training.algorithms import Algorithm, Term, find, measured
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.parts.weights import FixedWeights
 
@@ -85,7 +86,7 @@ class Train:
 
     def _one(self, arm: str) -> None:
         path = self.folder / f"{self.task}-{arm}.h5"
-        resume = path.with_name(path.stem + ".resume.safetensors").exists()
+        resume = resume_file(path).exists()
         if path.exists() and not resume:
             return
         with bars() as progress:

@@ -37,6 +37,7 @@ from torch import Tensor
 import gradlab
 from analyses import dp_vs_dr
 from analyses.quadratic_design import SEED, Designed, design
+from analyses.student import half_width
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import stream
 from gradlab.fitting.critics import fit_critic
@@ -144,10 +145,7 @@ def from_models(rows: pd.DataFrame) -> pd.DataFrame:
             best = WANTED.get(h, wide.mean().idxmin())
             for beta in BETAS:
                 gap = wide[beta] - wide[best]
-                half = 0.0
-                if len(gap) > 1:
-                    t = scipy.stats.t.ppf(0.975, len(gap) - 1)
-                    half = t * gap.std() / math.sqrt(len(gap))
+                half = float(half_width(gap)) if len(gap) > 1 else 0.0
                 found.append(
                     {
                         "world": world,

@@ -16,14 +16,22 @@ first. "Same mechanism", never "figure reproduced".
 
     main        on both worlds                      sac and nine model-based rows
     ablations   on the pendulum                     MAAC's, DDPPO's
-    unrolls     on the cart-pole                    rp-dp and rp-dp-sn at h = 3, 15
+    unrolls     on the cart-pole                    rp-dp-sn at h = 3, both at 15
     horizons    on the pendulum                     ddppo at H = 5, 10 beside its 3
     control     on the pendulum                     td3, added after mage was seen not to learn
+    models      on the cart-pole                    mbpo and maac with models fitted by squared
+                                                    error ("mse") or 2×200 wide ("wide")
     smoke       on Gymnasium's Hopper-v5            the main rows: two seeds, 4,000 transitions
                 on its HalfCheetah-v5               sac, maac, ddppo: the same
 
 Smoke runs are far too short for a return (the papers' take 10⁵ transitions and more): they are the
 mechanism on real tasks, and the Hopper of `whose_gradient`. They make one update for a transition.
+
+The models' runs were added after `mbpo`, `maac`, `ddppo` and `svg` were seen not to learn the
+cart-pole, where their models, 2×64 by likelihood, explain less than half of the held-out variance
+of the reward and over .95 of every state's, and `rp-dp` to learn, whose model has squared error and
+explains .99. The reward is to blame if a row learns by either of the two other models: if the
+interval of its final return lies above the one it has by its own.
 
 Main runs measure the gradient that they follow at five stages, from 1,024 states (Hopper: 256)
 that the row starts from, against a truth by score functions: chains of Jacobians outgrow the
@@ -45,10 +53,12 @@ from tyro.conf import subcommand
 
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
+from gradlab.fitting.losses import OneStep
 from gradlab.runs.training.results import load
 from gradlab.tasks import Task
 from gradlab.training.algorithm import Algorithm
 from gradlab.training.algorithms import find, with_horizons
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.parts.sources import Branched, TwoStores
 from gradlab.training.planning import Planning
@@ -56,6 +66,7 @@ from gradlab.training.planning import Planning
 RUNS = Path("runs/model-based")
 Swing = Literal["pendulum", "cart-pole"]
 World = Literal["pendulum", "cart-pole", "hopper", "half-cheetah"]
+Fit = Literal["mse", "wide"]
 SMOKE = ("hopper", "half-cheetah")
 SEEDS, SMOKE_SEEDS = 5, 2
 TRANSITIONS = 4000
@@ -83,26 +94,29 @@ MAAC = (
     "maac-no-entropy",
 )  # fmt: skip
 DDPPO = ("ddppo-no-gradient-loss", "ddppo-one-model", "ddppo-double-parameters")
-UNROLLS = (3, 15)
 HORIZONS = (5, 10)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One run: a row of the table in a world, at its own horizon or another."""
+    """One run: a row of the table in a world, at its own horizon or another, by its own model or
+    another."""
 
     row: str
     world: World
     horizon: int | None = None
+    model: Fit | None = None
 
     @property
     def name(self) -> str:
         at = "" if self.horizon is None else f"-h{self.horizon}"
-        return f"{self.row}{at}-{self.world}"
+        by = "" if self.model is None else f"-{self.model}"
+        return f"{self.row}{at}{by}-{self.world}"
 
     @property
     def measured(self) -> bool:
-        return self.row in MAIN and self.horizon is None and self.world != "half-cheetah"
+        listed = self.row in MAIN and self.horizon is None and self.model is None
+        return listed and self.world != "half-cheetah"
 
     @property
     def smoke(self) -> bool:
@@ -119,6 +133,10 @@ class Arm:
             row = refitted(replace(row, updates=updates), REFIT * updates)
         if row.model is not None and self.row.startswith(("rp-", "ddppo")):
             row = replace(row, model=replace(row.model, steps=500, batch=128))
+        if row.model is not None and self.model == "mse":
+            row = replace(row, model=replace(row.model, loss=OneStep("mse")))
+        if row.model is not None and self.model == "wide":
+            row = replace(row, model=replace(row.model, hidden=(200, 200)))
         return replace(
             row, name=self.name, hidden=(64,) * len(row.hidden), batch=row.batch // 2,
             policy_rate=RATES, value_rate=RATES,
@@ -151,11 +169,12 @@ def arms() -> list[Arm]:
     """All runs, the main ones first."""
     main = [Arm(row, world) for world in get_args(Swing) for row in MAIN]
     ablations = [Arm(row, "pendulum") for row in (*MAAC, *DDPPO)]
-    unrolls = [Arm(row, "cart-pole", h) for row in ("rp-dp", "rp-dp-sn") for h in UNROLLS]
+    unrolls = [Arm("rp-dp", "cart-pole", 15), *(Arm("rp-dp-sn", "cart-pole", h) for h in (3, 15))]
     horizons = [Arm("ddppo", "pendulum", h) for h in HORIZONS]
     smoke = [Arm(row, "hopper") for row in MAIN]
     smoke += [Arm(row, "half-cheetah") for row in ("sac", "maac", "ddppo")]
-    return [*main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons]
+    models = [Arm(row, "cart-pole", model=fit) for row in ("mbpo", "maac") for fit in get_args(Fit)]
+    return [*main, Arm("td3", "pendulum"), *smoke, *ablations, *unrolls, *horizons, *models]
 
 
 def path_of(arm: Arm, folder: Path) -> Path:
@@ -173,7 +192,7 @@ def trained(arm: Arm, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if finished(arm, folder):
         return
-    resume = path.with_name(path.stem + ".resume.safetensors").exists()
+    resume = resume_file(path).exists()
     with bars() as progress:
         train(
             row, arm.task(), path, resume=resume, progress=progress,
@@ -187,7 +206,8 @@ def trained(arm: Arm, folder: Path) -> None:
             gradient_starts=SMOKE_STARTS if arm.smoke else STARTS, gradient_truth="score",
             planning=Planning(5) if arm.row == "maac" and not arm.smoke else None,
             command=f"python -m analyses.model_based train --arm {arm.row} --world {arm.world}"
-            + ("" if arm.horizon is None else f" --horizon {arm.horizon}"),
+            + ("" if arm.horizon is None else f" --horizon {arm.horizon}")
+            + ("" if arm.model is None else f" --model {arm.model}"),
         )  # fmt: skip
 
 
@@ -198,11 +218,12 @@ class Train:
     arm: str
     world: World
     horizon: int | None = None
+    model: Fit | None = None
     folder: Path = RUNS
 
     def run(self) -> None:
         with suppress(KeyboardInterrupt):
-            trained(Arm(self.arm, self.world, self.horizon), self.folder)
+            trained(Arm(self.arm, self.world, self.horizon, self.model), self.folder)
 
 
 @dataclass(frozen=True)

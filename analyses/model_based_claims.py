@@ -90,12 +90,13 @@ def _of_horizons(row: str, horizons: tuple[int, int | None], wanted: Wanted) -> 
     return Contrast(first, second, wanted)
 
 
-def _unrolled(horizon: int, wanted: Wanted) -> Contrast:
-    first, second = (Arm(row, "cart-pole", horizon) for row in ("rp-dp-sn", "rp-dp"))
-    return Contrast(first, second, wanted, FINAL)
+SHORT, LONG = Arm("rp-dp", "cart-pole"), Arm("rp-dp", "cart-pole", 15)  # h = 3, its own, and 15
 
 
-LONG, SHORT = (Arm("rp-dp", "cart-pole", h) for h in (15, 3))
+def _normalised(horizon: int, plain: Arm, wanted: Wanted) -> Contrast:
+    return Contrast(Arm("rp-dp-sn", "cart-pole", horizon), plain, wanted, FINAL)
+
+
 CLAIMS = (
     Claim(
         "ABL-H0", "MAAC, Fig. 3",
@@ -138,8 +139,8 @@ CLAIMS = (
         "normalised − plain final return at h = 15: above 0; at h = 3: above −10% of the range; no "
         "test unless plain training ends lower at h = 15 than at h = 3 by more than 10% of it",
         (
-            _unrolled(15, "above"),
-            _unrolled(3, "not far below"),
+            _normalised(15, LONG, "above"),
+            _normalised(3, SHORT, "not far below"),
         ),
         premise=Contrast(LONG, SHORT, "beside", FINAL),
     ),
@@ -165,7 +166,7 @@ def judged(claim: Claim, folder: Path) -> Verdict | None:
     return Verdict(
         claim.id, claim.paper, claim.criterion,
         occurs and all(part.state == "met" for part in parts),
-        f"{sentence}. Range of returns {span:.3g}.{unmet}", _numbers(rows, range=span), rows,
+        f"{sentence}. Range of returns {span:.3g}.{unmet}", numbers_of(rows, range=span), rows,
     )  # fmt: skip
 
 
@@ -191,7 +192,7 @@ def in_words(row: Mapping[Any, Any]) -> str:
     return f"{ends} ({state}, asked: {asked})" if asked else ends
 
 
-def _numbers(rows: pd.DataFrame, **more: float) -> dict[str, float]:
+def numbers_of(rows: pd.DataFrame, **more: float) -> dict[str, float]:
     """Of each row, its value and its ends, by its label."""
     numbers = dict(more)
     for row in rows.to_dict("records"):
@@ -219,7 +220,7 @@ def planned(folder: Path) -> Verdict | None:
     return Verdict(
         "MPC", "MAAC, Table 2", "planned − policy's own return, both worlds: above 0",
         bool((rows["low"] > 0).all()), f"What a plan of 5 model steps adds: {sentence}.",
-        _numbers(rows), rows,
+        numbers_of(rows), rows,
     )  # fmt: skip
 
 

@@ -21,12 +21,11 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 from tyro.conf import subcommand
 
 from analyses.mpg_claims import CLAIMS
+from analyses.student import half_width
 from analyses.verdicts import put, save
 from gradlab import tasks
 from gradlab.cli.terminal.progress_bars import bars
@@ -35,6 +34,7 @@ from gradlab.reporting.output import compare
 from gradlab.runs.training.results import GOALS, Training, first_reached, load
 from gradlab.tasks import Task
 from gradlab.training.algorithms import find
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.collection import evaluate
 from gradlab.training.loop import train
 
@@ -106,7 +106,7 @@ class Train:
             clip = f" --clip {self.clip:g}"
         path = self.folder / f"{row.name.replace(', clip ', '-clip')}-{self.task}.h5"
         path.parent.mkdir(parents=True, exist_ok=True)
-        resume = path.with_name(path.stem + ".resume.safetensors").exists()
+        resume = resume_file(path).exists()
         with bars() as progress:
             train(
                 row,
@@ -235,11 +235,6 @@ def page(task: str, runs: Sequence[Training]) -> str:
             cells += [f"{_reached(run, goal)} / {theirs}" for goal, theirs in pairs]
             lines.append(" | ".join(cells))
     return "\n".join(lines) + "\n"
-
-
-def half_width(values: NDArray[np.float64]) -> float:
-    """Of Student's 95% interval of the mean over seeds, as the paper prints it."""
-    return float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
 
 
 def _reached(run: Training, goal: float) -> str:

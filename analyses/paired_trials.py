@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
+from analyses.student import half_width
 from gradlab.statistics.comparison import more_samples
 from gradlab.statistics.moments import Estimate
 
@@ -52,8 +52,7 @@ def gap(first: Sequence[float], second: Sequence[float], level: float = 0.95) ->
     """Mean of second − first, one pair per trial."""
     one, other = (np.asarray(each, dtype=np.float64) for each in (first, second))
     moved, n = other - one, len(one)
-    quantile = stats.t.ppf((1 + level) / 2, n - 1)
-    reach = quantile * moved.std(ddof=1) / n**0.5 if n > 1 else np.nan
+    reach = float(half_width(moved, level))
     mean, less = float(moved.mean()), float((moved < 0).mean())
     more = more_samples(mean, float(moved.std(ddof=1)) / n**0.5, n) if n > 1 else None
     return Paired(mean, mean - reach, mean + reach, n, less, np.nan if more is None else more)

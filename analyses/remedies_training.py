@@ -30,6 +30,7 @@ from gradlab.reporting.output import compare
 from gradlab.runs.training.pairs import WORDS, table
 from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, find
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LOSSES, LearnedModel
 from gradlab.verdicts.training.pairs import paired_verdict
@@ -74,7 +75,7 @@ class Train:
                 row_of(self.arm),
                 tasks.inverted_pendulum(engine="analytic", slider="wide"),
                 path,
-                resume=path.with_name(path.stem + ".resume.safetensors").exists(),
+                resume=resume_file(path).exists(),
                 progress=progress,
                 seeds=self.seeds,
                 iterations=self.iterations,

@@ -39,6 +39,7 @@ from gradlab.cli.terminal.progress_bars import bars
 from gradlab.runs.training.pairs import Pair, pairs
 from gradlab.runs.training.results import Training, load
 from gradlab.training.algorithms import Algorithm, OneStep, Term
+from gradlab.training.checkpoints import resume_file
 from gradlab.training.loop import train
 from gradlab.training.models.model_choice import LearnedModel
 from gradlab.training.parts.weights import FixedWeights
@@ -86,7 +87,7 @@ class Train:
     def _one(self, unroll: int, arm: str) -> None:
         row = algorithm(unroll, arm)
         path = self.folder / f"{row.name}.h5"
-        resume = path.with_name(path.stem + ".resume.safetensors").exists()
+        resume = resume_file(path).exists()
         if path.exists() and not resume:
             return
         task = gradlab.tasks.inverted_pendulum(engine="analytic", slider="wide")

@@ -28,7 +28,6 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
 
 from analyses import remedy_claims
@@ -46,6 +45,7 @@ from analyses.spectral_arms import (
     trial,
     world,
 )
+from analyses.student import geometric_mean
 from analyses.var_exp import HORIZONS, gradients, traces
 from analyses.verdicts import Verdict, save
 from gradlab.data.noise import child, stream
@@ -157,10 +157,7 @@ def ratio(first: Array, second: Array) -> tuple[float, float, float]:
 
     Five trials are too few to correct an interval for skewness.
     """
-    logs = np.log(first) - np.log(second)
-    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
-    value, low, high = np.exp(logs.mean() + np.array([0.0, -half, half]))
-    return float(value), float(low), float(high)
+    return geometric_mean(np.asarray(first) / np.asarray(second))
 
 
 def slopes(rows: pd.DataFrame) -> pd.Series:

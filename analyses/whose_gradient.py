@@ -4,9 +4,8 @@
 
 Reads the main runs of `model_based`: at five stages of a row's own training, its own loss start by
 start at 1,024 states that it starts from, against score functions of the simulator's return with θ
-in the same actions. No criterion was set: this is a description. Numbers are sums over the seeds
-before they are divided, at a stage (stage 0: over all stages, which weighs them by their size), as
-a single seed's gradient is small and its truth uncertain; intervals leave one seed out in turn.
+in the same actions. No criterion was set: this is a description. Numbers are sums over seeds before
+they are divided (`pooled_gradients`), at a stage or, as stage 0, over all of them.
 
     cosine      E G · E T / |E G||E T|; none where the seeds do not tell a square from zero
     bias        |E G − E T|² / |E T|²: a gradient of zero has 1
@@ -19,7 +18,8 @@ horizon where it lies above 0.7, as in a measurement's usable range.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,74 +28,42 @@ import pandas as pd
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from analyses.model_based import MAIN, Arm, World, path_of
+from analyses.pooled_gradients import pooled, with_ends
 from gradlab.figures.style import BLUE, GREEN, GRID, INK, MUTED, VERMILION
 from gradlab.runs.training.results import Training, load
 from gradlab.runs.usable_horizons import COSINE
-from gradlab.statistics.comparison import difference
-from gradlab.statistics.moments import Estimate
+from gradlab.training.measured.row_starts import samples
+from gradlab.training.parts.policy_losses import Term
 
 RUNS = Path("reports/model-based/runs")
 OUTPUT = Path("reports/whose-gradient")
 PARTS = {"bias2_states": "states", "bias2_jacobians": "jacobians", "bias2_tail": "critic"}
-SUMMED = ("bias2", "variance", "gradient2", "truth2", "inner", *PARTS)
 COLOURS = {"states": GREEN, "jacobians": BLUE, "critic": VERMILION}
 MAKES = {
     "states": "the model's states make", "jacobians": "the model's Jacobians make",
     "critic": "the critic makes",
 }  # fmt: skip
 HATCHES = {"states": "///", "jacobians": "...", "critic": ""}
-Floats = NDArray[np.float64]
 
 
 def rows_of(run: Training, arm: Arm) -> Iterator[dict[str, object]]:
     """One for each horizon at each stage, and, at stage 0, at all of them."""
-    table, batch = run.gradients, int(run.config["algorithm"]["batch"])
-    paths = arm.algorithm().loss.paths
-    for j, horizon in enumerate(table["horizon"]):
-        samples = batch // (max(int(horizon), 1) if paths else 1)  # of an update
-        columns = {name: np.asarray(table[name], dtype=np.float64)[:, :, j] for name in SUMMED}
-        lost = np.isnan([columns[name] for name in SUMMED]).any(axis=0)
-        columns = {name: np.where(lost, np.nan, values) for name, values in columns.items()}
-        stages = range(len(lost))
-        alone = ({name: values[[k]] for name, values in columns.items()} for k in stages)
-        for stage, part in enumerate((columns, *alone)):
-            bias2, noise = np.nansum(part["bias2"]), np.nansum(part["variance"]) / samples
+    row = replace(arm.algorithm(), batch=int(run.config["algorithm"]["batch"]))
+    errors = pooled(run, lambda horizon: samples(row, Term(horizon)))
+    for horizon, count in zip(errors.horizons, errors.samples, strict=True):
+        for stage in range(len(errors.iterations) + 1):
+            sums = errors.sums(stage, horizon)
+            noise = sums["variance"] / count
             yield {
-                "world": arm.world, "row": arm.row, "stage": stage, "horizon": int(horizon),
-                "last": int(horizon) == int(table["horizon"][-1]),
-                "lost": int(np.isnan(part["inner"]).sum()),
-                **_with_ends("cosine", _cosine, part), **_with_ends("bias", _bias, part),
-                "noise": noise / (bias2 + noise),
-                **{text: np.nansum(part[name]) / bias2 for name, text in PARTS.items()},
+                "world": arm.world, "row": arm.row, "stage": stage, "horizon": horizon,
+                "last": horizon == errors.horizons[-1], "lost": errors.lost(stage, horizon),
+                **with_ends("cosine", errors.estimate("cosine", stage, horizon)),
+                **with_ends("bias", errors.estimate("bias", stage, horizon)),
+                "noise": noise / (sums["bias2"] + noise),
+                **{text: sums[name] / sums["bias2"] for name, text in PARTS.items()},
             }  # fmt: skip
-
-
-def _cosine(columns: Mapping[str, Floats]) -> float:
-    inner, own2, true2 = (float(np.nansum(columns[n])) for n in ("inner", "gradient2", "truth2"))
-    return inner / (own2 * true2) ** 0.5 if own2 > 0 and true2 > 0 else np.nan
-
-
-def _bias(columns: Mapping[str, Floats]) -> float:
-    true2 = float(np.nansum(columns["truth2"]))
-    return float(np.nansum(columns["bias2"])) / true2 if true2 > 0 else np.nan
-
-
-def _with_ends(
-    name: str, statistic: Callable[[Mapping[str, Floats]], float], columns: Mapping[str, Floats]
-) -> dict[str, float]:
-    """Value, low and high of columns [stages, seeds]; NaN where a square is estimated below 0."""
-    seeds = range(columns["bias2"].shape[1])
-    left_out = [
-        statistic({key: np.delete(values, seed, axis=1) for key, values in columns.items()})
-        for seed in seeds
-    ]
-    zero = Estimate(0.0, np.zeros(len(seeds)))
-    value = statistic(columns)
-    bounds = difference(Estimate(value, np.array(left_out)), zero)
-    return {name: value, f"{name} low": bounds.low, f"{name} high": bounds.high}
 
 
 def measured(runs: Path) -> pd.DataFrame:

@@ -18,6 +18,7 @@ Names are imported when they are first used, so that the command line answers --
 """
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from gradlab.systems.differentiable import differentiable
     from gradlab.tasks import Task
     from gradlab.training.loop import train
+
+    __version__: str
 
 __all__ = [
     "Estimator",
@@ -87,6 +90,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # of pyproject.toml, the one place where it stands
+        return importlib.metadata.version("gradlab")
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     if name in __all__:

@@ -1,4 +1,4 @@
-"""What the README shows runs as printed."""
+"""What the README shows runs as printed, and what pages show of stochastic policies."""
 
 import re
 from dataclasses import replace
@@ -12,6 +12,8 @@ from torch import nn
 import gradlab
 from gradlab.fitting import critics, policies
 
+PAGES = ("own_task.md", "trainers.md")
+ACTORS = ("class Noisy", "squashed(", "parts_of(")
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -31,9 +33,10 @@ def test_the_api_example_runs(tmp_path, monkeypatch):
 def test_the_lines_about_stochastic_policies_run():
     import stable_baselines3
 
-    sections = README.read_text().split("\n## ")
-    about = next(each for each in sections if each.startswith("Your policy is stochastic"))
-    blocks = re.findall(r"```python\n(.*?)```", about, flags=re.S)
+    pages = [(README.parent / "docs/howto" / name).read_text() for name in PAGES]
+    shown = [block for page in pages for block in re.findall(r"```python\n(.*?)```", page, re.S)]
+    blocks = [block for block in shown if any(word in block for word in ACTORS)]
+    assert len(blocks) == len(ACTORS)
     model = stable_baselines3.SAC("MlpPolicy", gymnasium.make("Pendulum-v1"), device="cpu")
     ONE = torch.eye(3, dtype=torch.float64)
     task = gradlab.tasks.linear_quadratic(
@@ -64,6 +67,10 @@ class Ppo(nn.Module):
     def __init__(self):
         super().__init__()
         self.actor_mean, self.actor_logstd = nn.Linear(3, 1), nn.Parameter(torch.zeros(1, 1))
+
+
+def test_the_readme_is_read_in_two_minutes():
+    assert len(README.read_text()) <= 6000
 
 
 def test_files_that_the_readme_links_exist():

@@ -34,7 +34,13 @@ AGAIN = (
 
 @dataclass(frozen=True)
 class Attribute:
-    """Attribute the error of a run's gradients to its causes, and their variance to its sources."""
+    """What causes the bias of a run's gradients, and what their variance?
+
+    Reads the substitutions of `gradlab measure --attribute`; without them they are computed again.
+
+        gradlab attribute runs/inverted_pendulum.h5
+        gradlab attribute runs/inverted_pendulum.h5 --keep --explain
+    """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5. Without `gradlab measure --attribute` its substitutions are computed

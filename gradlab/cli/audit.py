@@ -18,7 +18,14 @@ from gradlab.user_code.loading import failing, is_user_function, load_made
 
 @dataclass(frozen=True)
 class Audit:
-    """Audit an actor loss: gradients by path, dead paths, lost samples, leaks, scales."""
+    """Where does an actor loss get its gradient, and where does it lose it?
+
+    Audits gradients by path, dead paths, lost samples, leaks and scales. Exit code 1 where
+    something is wrong.
+
+        gradlab audit my_loss.py:sac
+        gradlab audit my_loss.py:maac --lengths 8 16
+    """
 
     file: Positional[
         Annotated[
@@ -49,6 +56,7 @@ class Audit:
             result = audit(**{"seed": self.seed} | given)
         return {
             "passed": result.passed,
+            "headline": str(result).partition("\n")[0],
             "text": str(result),
             "findings": [asdict(finding) for finding in result.findings],
             "table": result.table().to_dict("records"),

@@ -24,9 +24,13 @@ SUFFIXES = {"html": ".html", "output": ".json"}
 
 @dataclass(frozen=True)
 class Certify:
-    """Test whether a simulator's derivatives are those of its own step, and where not.
+    """Are a simulator's derivatives those of its own step, and where not?
 
-    Exit code 0: sound; 1: a derivative is wrong by more than --fail-above."""
+    Exit code 0: sound; 1: a derivative is wrong by more than --fail-above.
+
+        gradlab certify Hopper-v5 --samples 512
+        gradlab certify mine.py:simulator --html page.html
+    """
 
     simulator: Annotated[
         Positional[str],

@@ -15,7 +15,13 @@ from gradlab.cli.terminal.answer import of_screen
 
 @dataclass(frozen=True)
 class Choose:
-    """Choose horizon, estimator and weights from a run, with their confidence."""
+    """Which horizon, estimator and weights suit an update, and how sure is that?
+
+    Reads the file of a measurement and computes nothing again.
+
+        gradlab choose runs/inverted_pendulum.h5 --batch 64
+        gradlab choose run.h5 --estimator model --estimator data --by mse
+    """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]
     """The run, RUN.h5, of `gradlab measure`."""

@@ -16,12 +16,15 @@ from gradlab.cli.terminal.progress_bars import bars
 
 @dataclass(frozen=True)
 class Compare:
-    """Put measurements of one policy, or training runs of one task, side by side.
+    """How do measurements of one policy, or training runs of one task, differ?
 
     Training runs with the same seeds are paired with the first, seed by seed: differences of return
     and ratios of the gradient's error. With --iterations, measurements at several checkpoints of
     one training: where the order of data and model gradients changes, and the best weights beside
     those of MPG's rule.
+
+        gradlab compare runs/nll.h5 runs/dd.h5
+        gradlab compare early.h5 middle.h5 late.h5 --iterations 1000 5000 20000
     """
 
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN.h5|FOLDER")]

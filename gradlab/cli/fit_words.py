@@ -74,6 +74,17 @@ def listed_norms(norms: Sequence[LayerNorm]) -> str:
     )
 
 
+def foreign_sentence(task: Task, data: Trajectories, source: str) -> tuple[bool, str]:
+    """Sentence about a Minari dataset: observations are taken for states, clipped velocities
+    too."""
+    text = f"{len(data)} transitions of {source}: its observations are taken for states."
+    limit = getattr(getattr(task.simulator, "environment", None), "velocity_clip", None)
+    if limit is None:
+        return False, text
+    rows = int((data.state.abs() == limit).any(dim=1).sum())
+    return rows > 0, f"{text} Velocities are clipped at ±{limit:g}, in {rows} of them."
+
+
 def nearness_sentences(
     data: Trajectories, fit: Fit, neighbours: int, divided: bool, seed: int
 ) -> Sentences:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jacobians:
-    """Certify a simulator's Jacobians, compare a model's with them, measure their growth."""
+    """Where are a model's Jacobians wrong, and how far may they be chained?
+
+    Certifies the simulator's Jacobians, compares the model's with them, and measures the growth of
+    their products along a rollout.
+
+        gradlab jacobians inverted_pendulum --model prior
+        gradlab jacobians Hopper-v5 --model model.safetensors --data model.data.h5
+    """
 
     task: arguments.TaskName
     settings: arguments.Settings = ()

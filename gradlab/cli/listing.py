@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from gradlab.cli.arguments import Document
 
+KINDS = ("tasks", "estimators", "algorithms", "remedies")
 ESTIMATORS = {
     "data": "the critic alone: no derivative of any dynamics",
     "model": "states and Jacobians of the task's prior model",
@@ -35,7 +36,13 @@ BESIDE = {
 
 @dataclass(frozen=True)
 class List:
-    """List the tasks, estimators, algorithms and remedies that gradlab knows by name."""
+    """Which tasks, estimators, algorithms and remedies have a name here?
+
+    A star marks what is taken where nothing is chosen.
+
+        gradlab list
+        gradlab list algorithms --json
+    """
 
     what: Positional[Literal["all", "tasks", "estimators", "algorithms", "remedies"]] = "all"
     """Which list."""
@@ -43,14 +50,16 @@ class List:
     """Print one JSON document."""
 
     def run(self, command: str) -> Document:
-        """Names with a line each."""
+        """Names with a line each, and those that are taken by default."""
         document: Document = {}
+        taken: dict[str, list[str]] = {}
         if self.what in ("all", "tasks"):
             from gradlab.tasks import TASKS
 
             document["tasks"] = {name: _first_line(make.__doc__) for name, make in TASKS.items()}
         if self.what in ("all", "estimators"):
             document["estimators"] = ESTIMATORS
+            taken["estimators"] = list(ESTIMATORS)
             document["measure --also"] = BESIDE
             document["named estimators"] = _named_estimators()
         if self.what in ("all", "algorithms"):
@@ -58,10 +67,18 @@ class List:
 
             document["algorithms"] = {name: row.described for name, row in ALGORITHMS.items()}
         if self.what in ("all", "remedies"):
-            from gradlab.runs.remedies.arms import ABOUT
+            from gradlab.runs.remedies.arms import ABOUT, DEFAULT
 
             document["remedies"] = dict(ABOUT)
-        return document
+            taken["remedies"] = list(DEFAULT)
+        return {"headline": _headline(document, bool(taken)), "by default": taken} | document
+
+
+def _headline(document: Document, starred: bool) -> str:
+    """How many names there are, and what a star is."""
+    counts = [f"{len(names)} {kind}" for kind, names in document.items() if isinstance(names, dict)
+              and kind in KINDS]  # fmt: skip
+    return ", ".join(counts) + ("; * marks the default ones." if starred else ".")
 
 
 def _named_estimators() -> dict[str, str]:

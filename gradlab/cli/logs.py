@@ -26,8 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Logs:
-    """Measure a model's policy gradient on trajectories that the policy recorded, without a
-    simulator."""
+    """Up to which horizon do recorded trajectories support a model's policy gradient?
+
+    Measures without a simulator, on trajectories that the policy itself recorded: scores are the
+    reference, and their precision is measured first.
+
+        gradlab logs data.h5 --policy policy.safetensors --discount 0.98
+        gradlab logs data.h5 --policy policy.safetensors --model prior --task pendulum
+    """
 
     data: Annotated[Positional[str], arg(metavar="DATA")]
     """Recorded on-policy trajectories: NAME.h5 of gradlab, NAME.npz, minari:ID or a folder. Not

@@ -38,9 +38,13 @@ NOTHING = "no estimator was measured yet: nothing was written"
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure bias, variance and direction of a task's policy gradients over the horizon.
+    """Which policy gradient helps, up to which horizon, and how sure is that?
 
-    Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report.
+    Measures what a step along every gradient gains, its bias, variance and direction over the
+    horizon. Ctrl-C or SIGTERM leave the complete stages in RUN.partial.h5, with their report.
+
+        gradlab measure path_tracking --starts 128
+        gradlab measure mine.py:make_task --policy policy.safetensors --horizon 25
     """
 
     task: arguments.TaskName

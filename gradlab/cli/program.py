@@ -8,16 +8,15 @@ error.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import tyro
-from tyro.conf import FlagCreatePairsOff, subcommand
+from tyro.conf import subcommand
 
+import gradlab
 from gradlab.cli import refusals
 from gradlab.cli.arguments import Document
 from gradlab.cli.attribute import Attribute
@@ -94,6 +93,8 @@ def main(arguments: Sequence[str] | None = None, answer: Answer = answer) -> int
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if arguments is None else arguments)
     with streams.lasting():
+        if words == ["--version"]:
+            return streams.said(lambda: print(f"gradlab {gradlab.__version__}"), 0)
         try:
             refusals.check_words(words)
             command = parsed(words)
@@ -107,25 +108,8 @@ def main(arguments: Sequence[str] | None = None, answer: Answer = answer) -> int
 
 
 def parsed(words: Sequence[str]) -> Chosen:
-    """The command of these words.
-
-    Raises:
-        InputError: they are none.
-    """
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            command: Chosen = tyro.cli(
-                Command,
-                prog="gradlab",
-                description="How good is your policy gradient?",
-                args=words,
-                config=(FlagCreatePairsOff,),
-            )
-    except SystemExit as end:
-        if not end.code:  # --help
-            raise
-        raise InputError(usage.refusal(box.getvalue())) from None
+    """The command of these words; raises as `usage.parsed`."""
+    command: Chosen = usage.parsed(Command, words)
     return command
 
 

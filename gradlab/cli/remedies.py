@@ -30,11 +30,15 @@ SHARE = 0.5
 
 @dataclass(frozen=True)
 class Remedies:
-    """Test remedies of a learned model in paired trials that change one thing.
+    """Which remedy of a learned model improves its policy gradient, and at what price?
 
-    Each trial fits the baseline and every remedy to one record of transitions, for as many steps
-    and for as long, and measures all models on the same starts and noise. Ctrl-C and kills cost at
-    most the trial in progress: the same command with --resume goes on.
+    Trials are paired and change one thing. Each trial fits the baseline and every remedy to one
+    record of transitions, for as many steps and for as long, and measures all models on the same
+    starts and noise. Ctrl-C and kills cost at most the trial in progress: the same command with
+    --resume goes on.
+
+        gradlab remedies path_tracking
+        gradlab remedies Hopper-v5 --data record.h5 --remedies spectral dd --trials 3
     """
 
     task: arguments.TaskName

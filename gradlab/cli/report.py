@@ -16,7 +16,13 @@ from gradlab.cli.terminal.progress_bars import bars
 
 @dataclass(frozen=True)
 class Report:
-    """Write the HTML report and the figures of a run, or the page of all runs of a sweep."""
+    """What does a run, or a whole sweep, show?
+
+    Writes one HTML page to decide from, and its figures with their data.
+
+        gradlab report runs/inverted_pendulum.h5
+        gradlab report runs/table
+    """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5|FOLDER")]
     """The run, RUN.h5, or the folder of a sweep."""

@@ -11,7 +11,13 @@ from gradlab.cli.terminal.signals import undisturbed
 
 @dataclass(frozen=True)
 class Selftest:
-    """Check closed-form answers and usual mistakes on this machine."""
+    """Are closed-form answers met on this machine, and usual mistakes detected?
+
+    Exit code 1 where one is not.
+
+        gradlab selftest
+        gradlab selftest --json
+    """
 
     json: bool = False
     """Print one JSON document: every check."""
@@ -23,7 +29,11 @@ class Selftest:
 
         with bars() as progress:
             checks = selftest(progress)
+        wrong = [check.name for check in checks if not check.passed]
+        met = f"All {len(checks)} answers are met on this machine."
+        missed = f"{len(wrong)} of {len(checks)} answers are missed: {', '.join(wrong)}."
         return {
-            "passed": all(check.passed for check in checks),
+            "headline": missed if wrong else met,
+            "passed": not wrong,
             "checks": [asdict(check) | {"passed": check.passed} for check in checks],
         }

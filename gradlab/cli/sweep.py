@@ -30,12 +30,15 @@ RUNNER = "gradlab.cli.sweep_runner:Runner"
 
 @dataclass(frozen=True)
 class Sweep:
-    """Execute a table of runs: tasks, checkpoints, seeds, settings, in every combination.
+    """What comes out of many runs of one command, over tasks, seeds and settings?
 
     The file names a command (measure, train, remedies or certify), the fields of all runs in
     [settings], those of which every combination is made in [grid], and further differences as
     [[run]]. A run that fails keeps its error while the others go on. Ctrl-C lets the runs at work
     save what they have: the same command with --resume does what is missing.
+
+        gradlab sweep table.toml --workers 4
+        gradlab sweep table.toml --ray 10.0.0.1:6379 --resume
     """
 
     file: Annotated[Positional[Path], arg(metavar="FILE.toml")]
@@ -159,13 +162,14 @@ def executed(
 def _check(runs: list[Planned], swept: Command, folder: Path) -> None:
     """Parse every run before the first one begins."""
     from gradlab.cli import refusals
-    from gradlab.cli.program import parsed
+    from gradlab.cli.sweep_commands import Swept
+    from gradlab.cli.terminal import usage
 
     for run in runs:
         try:
             words = [*run.words, *swept.outputs(folder / (run.name + swept.suffix))]
             refusals.check_words(words)
-            refusals.check(parsed(words))
+            refusals.check(usage.parsed(Swept, words))
         except InputError as error:
             raise InputError(f"run {run.name} of the sweep: {error}") from None
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import subcommand
 
 from gradlab.cli.certify import SUFFIXES, Certify
 from gradlab.cli.measure import Measure
@@ -14,6 +17,12 @@ from gradlab.sweeps.commands import CHOSEN, PARAMETERS, Command
 
 Again = Callable[[Path], list[str]]
 RUN = {"output": ".h5"}
+Swept = (
+    Annotated[Measure, subcommand("measure")]
+    | Annotated[Train, subcommand("train")]
+    | Annotated[Remedies, subcommand("remedies")]
+    | Annotated[Certify, subcommand("certify")]
+)
 
 
 def of(name: str, command: type, files: dict[str, str], again: Again, *positional: str) -> Command:

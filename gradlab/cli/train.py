@@ -17,15 +17,20 @@ from gradlab.errors import InputError
 
 if TYPE_CHECKING:
     from gradlab.training.algorithms import Algorithm
+    from gradlab.training.asynchronous.choice import Asynchronous
     from gradlab.training.models.model_choice import LearnedModel
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train policies with an algorithm of the table, several seeds side by side.
+    """What return does an algorithm reach on a task, over several seeds?
 
-    The run can be read while it is written (`gradlab report`). Ctrl-C saves its state, a kill costs
-    at most the iterations since the last saved one: the same command with --resume goes on.
+    Trains the policies of all seeds side by side. The run can be read while it is written (`gradlab
+    report`). Ctrl-C saves its state, a kill costs at most the iterations since the last saved one:
+    the same command with --resume goes on.
+
+        gradlab train mpg-v2 path_tracking --seeds 5
+        gradlab train td3 Hopper-v5 --iterations 50000 --probe-budget 0.05
     """
 
     algorithm: Annotated[
@@ -80,6 +85,9 @@ class Train:
     members: int | None = None
     """Members of a learned model, per seed, all of which rollouts use. Default: the algorithm's,
     mostly 5."""
+    model_hidden: Annotated[tuple[int, ...], arg(metavar="WIDTH")] = ()
+    """Widths of a learned model's hidden layers, such as 200 200 200 200 (MBPO). Default: the
+    algorithm's, mostly 64 64."""
     fit_every: int | None = None
     """Iterations between two fits of a learned model. Default: 250."""
     fit_steps: int | None = None
@@ -118,6 +126,22 @@ class Train:
     plan_horizon: int | None = None
     """Model steps over which a second evaluation plans its actions, by the cross-entropy method
     from the policy's own paths (MAAC's MPC). Default: no plan."""
+    learners: int | None = None
+    """Processes that compute gradients, for a run in several processes (asynchronous training).
+    Default: 1 where there are any processes, else the run is in one."""
+    actors: int | None = None
+    """Processes that step environments, each as many as --agents, in turn. Default: 1."""
+    buffers: int | None = None
+    """Processes that hold transitions and draw batches. Default: 1."""
+    queue: int | None = None
+    """Gradients that may wait to be applied while their learners go on; 0: learners wait for theirs
+    to be applied. Default: 1."""
+    deterministic: bool = False
+    """Apply gradients in the order in which they were begun: the run can be repeated bit for bit,
+    and waits for the slowest learner."""
+    ray: Annotated[str | None, arg(metavar="ADDRESS|local")] = None
+    """A cluster of Ray for the processes, by its HOST:PORT, or one started on this machine.
+    Default: processes of this machine, without Ray."""
     output: Annotated[
         Path | None,
         arg(
@@ -153,6 +177,7 @@ class Train:
         given: dict[str, Any] = {name: getattr(self, name) for name in names}
         if self.plan_horizon is not None:
             given["planning"] = Planning(self.plan_horizon)
+        given["asynchronous"] = self._asynchronous()
         changes = {name: value for name, value in given.items() if value is not None}
         with bars() as progress:
             train(
@@ -167,9 +192,27 @@ class Train:
                 command=command,
                 progress=progress,
                 note=lambda line: standard_error(f"gradlab: note: {line}"),
+                ray=self.ray,
                 **changes,
             )
         return of_run(run, page=not self.no_report)
+
+    def _asynchronous(self) -> Asynchronous | None:
+        """The processes of the run, where it has several."""
+        from gradlab.training.asynchronous.choice import Asynchronous
+
+        names = ("learners", "actors", "buffers")
+        counts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        if counts:
+            queue = {} if self.queue is None else {"queue": self.queue}
+            return Asynchronous(**counts, **queue, deterministic=self.deterministic)
+        for name in ("queue", "deterministic", "ray"):
+            if getattr(self, name) not in (None, False):
+                raise InputError(
+                    f"--{name} is for a run in several processes: add --learners, --actors or "
+                    f"--buffers, such as --learners 4 --actors 2"
+                )
+        return None
 
     def _row(self, task: str) -> Algorithm:
         """The algorithm with the changes of the command line."""
@@ -205,7 +248,8 @@ class Train:
         if not learned:
             given = {
                 "--loss": self.loss, "--two-model": self.two_model or None,
-                "--members": self.members, "--fit-every": self.fit_every,
+                "--members": self.members, "--model-hidden": self.model_hidden or None,
+                "--fit-every": self.fit_every,
                 "--fit-steps": self.fit_steps, "--spectral model": "model" in held or None,
             }  # fmt: skip
             for name, value in given.items():
@@ -231,6 +275,7 @@ class Train:
             spectral="all_but_last" if spectral else default.spectral,
             members=default.members if self.members is None else self.members,
             elites=default.elites if self.members is None else None,
+            hidden=self.model_hidden or default.hidden,
             every=default.every if self.fit_every is None else self.fit_every,
             steps=default.steps if self.fit_steps is None else self.fit_steps,
         )

@@ -24,11 +24,14 @@ LEFT = "gradlab: the view has ended, the run has not been touched"
 
 @dataclass(frozen=True)
 class Watch:
-    """Watch a run while it is written: of `gradlab train`, or of a probe in a loop of your own.
+    """How far is a run that is being written, and is something wrong in it?
 
-    The run is read beside its writer and never changed; a run that does not exist yet is waited
-    for. On a terminal the view is redrawn until Ctrl-C. Into a pipe it is a line now and then until
-    the run has ended.
+    The run is one of `gradlab train`, or of a probe in a loop of your own. It is read beside its
+    writer and never changed; a run that does not exist yet is waited for. On a terminal the view is
+    redrawn until Ctrl-C. Into a pipe it is a line now and then until the run has ended.
+
+        gradlab watch runs/mpg-v2-path_tracking.h5
+        gradlab watch run.h5 --web --open
     """
 
     file: Annotated[Positional[Path], arg(metavar="RUN.h5")]

@@ -100,7 +100,11 @@ class Replay:
             if width:
                 assert noise is not None
                 last.append(noise)
-        new = torch.cat([state, action, *last], dim=2).to(self.rows)
+        self.put(torch.cat([state, action, *last], dim=2))
+
+    def put(self, rows: Tensor) -> None:
+        """Store n transitions per member as they lie in `rows`, [E, n, sum of widths]."""
+        new = rows.to(self.rows)
         capacity = self.rows.shape[1]
         self.added += new.shape[1]
         new = new[:, -capacity:]  # no place is written twice: which write stays is not defined

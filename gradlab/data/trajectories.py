@@ -104,9 +104,9 @@ def load(path: str | FilePath) -> Trajectories:
     """
     record = records.read(path)
     kind = record.attributes.get("kind")
-    if kind != KIND or KIND not in record.groups:
+    if kind != KIND:
         raise InputError(f"{path} holds {kind!r}, expected {KIND!r}")
-    table = record.groups[KIND]
+    table = record.groups.get(KIND, {})
     missing = [name for name in (*DIMS, "state_name", "action_name") if name not in table]
     if missing:
         raise InputError(f"{path} has no {', '.join(missing)}: record it again")

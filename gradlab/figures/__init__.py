@@ -18,6 +18,8 @@ estimator `data` has no horizon: its one row, at horizon 0, is drawn as a level 
 
     contest                     errors of weights and single gradients, `choice.tables`
 
+    column          any figure at the width of a paper's column ("single", "text", "double")
+
 Figures of an attribution take its own long table (`gradlab.runs.attribution`):
 
     ledger, variance_sources      shares of squared bias and of variance, as waterfalls
@@ -70,6 +72,7 @@ from gradlab.figures.attribution import entries, error_steps, ledger, variance_s
 from gradlab.figures.bounds import bounds
 from gradlab.figures.certification import certified_errors
 from gradlab.figures.choice import choice_horizon, choice_weights, contest, what_if_grid
+from gradlab.figures.columns import column
 from gradlab.figures.direction import cosine, sign_agreement, snr
 from gradlab.figures.error import bias_variance, mse
 from gradlab.figures.gain import gain
@@ -185,3 +188,5 @@ __all__ = [
 
 for _name in __all__:
     globals()[_name] = of_table(globals()[_name])
+
+__all__ += ["column"]  # which takes the axes of a figure, no table

@@ -120,11 +120,10 @@ def compared(paths: Sequence[str | Path]) -> tuple[Page, pd.DataFrame]:
         listing = ", ".join(f"{path}: {word}" for path, word in words.items())
         raise InputError(f"runs are of different kinds ({listing}): compare runs of one kind")
     word = next(iter(words.values()), TRAINING)
-    kind = KINDS.get(word)
-    if kind is None or kind.compared is None:
-        alone = kind.alone if kind is not None else ""
+    kind = KINDS[TRAINING] if not paths else _kind(Path(paths[0]))
+    if kind.compared is None:
         default = f"is a run of {word}: compare training runs or measurements"
-        raise InputError(f"{paths[0]} {alone or default}")
+        raise InputError(f"{paths[0]} {kind.alone or default}")
     return kind.compared(paths)
 
 

@@ -1,4 +1,4 @@
-"""RUN.h5 → RUN.html and RUN_figures/*.png, *.pdf."""
+"""RUN.h5 → RUN.html and RUN_figures/*.png, *.pdf, *.csv."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gradlab.choice.series import series
 from gradlab.errors import InputError
 from gradlab.progress import Progress, silent
 from gradlab.reporting import kinds, series_page
+from gradlab.reporting.figure_data import drawn as drawn_data
 from gradlab.reporting.page import Page, lay_out, render
 from gradlab.reporting.panels import Panel
 from gradlab.reporting.shell import GENERATOR
@@ -144,13 +145,14 @@ def _is_ours(page: Path) -> bool:
 
 
 def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> None:
-    """As images for slides and as PDF files with text that can be edited."""
+    """As images for slides, as PDF with text that can be edited, and what they show as CSV."""
     from gradlab.reporting.fonts import cut_down  # a fifth of a second, for these alone
 
     folder.mkdir(exist_ok=True)
     figures = [panel.figure for panel in drawn]
     for number, panel in enumerate(drawn, 1):
         panel.figure.savefig(folder / f"{panel.name}.png", dpi=160, facecolor="white")
+        drawn_data(panel.figure).to_csv(folder / f"{panel.name}.csv", index=False)
         progress("figures", number, len(drawn))
     with (
         matplotlib.rc_context({"pdf.fonttype": 42}),

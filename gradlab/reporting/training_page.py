@@ -18,6 +18,7 @@ from gradlab.reporting import shell, training_probe
 from gradlab.reporting.first_fold import NOWHERE, Source
 from gradlab.reporting.page import Page, Section, folded, method
 from gradlab.reporting.panels import Panel, panel
+from gradlab.reporting.training_staleness import staleness
 from gradlab.runs.training import measured_weights, pairs
 from gradlab.runs.training.results import GOALS, Training, first_reached, loaded, table, times
 from gradlab.verdicts.training.first_screen import screen
@@ -183,6 +184,7 @@ def several(runs: Mapping[str, Training], title: str, source: Source = NOWHERE) 
         *folded("Figures", drawn),
         _pairs(runs),
         _table(runs),
+        *staleness(runs),
         *_methods(runs),
     )
     question = "Does it learn, and how fast?"

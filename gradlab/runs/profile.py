@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,9 @@ from gradlab.storage import codec, records
 from gradlab.storage.codec import stored
 from gradlab.storage.headers import content_of, described, header
 from gradlab.storage.records import Array, Record
+
+if TYPE_CHECKING:
+    import xarray
 
 T = TypeVar("T")
 Floats = NDArray[np.float64]
@@ -83,7 +86,18 @@ class Profile:
         return int(self.config["batch"])
 
     def table(self) -> pd.DataFrame:
-        """One row per estimator, horizon and quantity that was measured."""
+        """One row per estimator, horizon and quantity that was measured: the stable interface.
+
+        Columns and their order stay; new quantities are further rows.
+
+        Returns:
+            `estimator` (data, model, mixed, true_dynamics, …, or your own names), `horizon` (steps
+            before the critic; 0 for data, the critic alone), `quantity` (a name of
+            `gradlab.statistics.quantities.TABLE`, where its unit, formula and source are), `value`
+            and its standard error `se` in the quantity's unit (a squared bias may be estimated
+            below zero), `ci_low` and `ci_high`, the ends of the 95% interval, `n` samples, and
+            `method`, that of the interval.
+        """
         rows = [
             (estimator, horizon, quantity, e, q, h)
             for e, estimator in enumerate(self.estimators)
@@ -102,6 +116,21 @@ class Profile:
                 "method": [str(each) for each in self.method[e, q, h]],
             }
         )
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The same numbers over labelled axes, for xarray and ArviZ (extra `gradlab[xarray]`).
+
+        Returns:
+            for each quantity a variable over (estimator, horizon), NaN where not measured, with
+            `long_name` and `units`; beside it `…_se`, `…_ci` over `ci_bound` = lower, upper, and
+            `…_n` (`gradlab.runs.to_xarray`).
+
+        Raises:
+            InputError: xarray is not installed.
+        """
+        from gradlab.runs.to_xarray import dataset
+
+        return dataset(self)
 
     def bounds(self) -> pd.DataFrame:
         """What was measured beside the bounds of `theory`, as a table for `figures.bounds`."""

@@ -16,6 +16,8 @@ from gradlab.errors import InputError
 from gradlab.storage.records import Attribute, Record
 
 # What a foreign file can raise where its content is taken apart.
+# Kinds of which `gradlab report` makes a page (`reporting.kinds.KINDS`).
+SHOWN = ("profile", "training", "probe", "jacobians", "remedies", "logs")
 UNREADABLE = (
     KeyError, ValueError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -47,6 +49,11 @@ def described(record: Record, *more: str) -> dict[str, Any]:
     return header
 
 
+def shown(path: Path, kind: object) -> str:
+    """The end of a refusal: what shows the file instead, or that it is no run."""
+    return f": see `gradlab report {path}`" if kind in SHOWN else ": it is no run"
+
+
 @contextlib.contextmanager
 def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[None]:
     """Within, the content of a record is taken apart, and any fault in it is an InputError.
@@ -59,9 +66,7 @@ def content_of(record: Record, path: Path, kind: str, what: str) -> Iterator[Non
     """
     stored = record.attributes.get("kind")
     if stored != kind:
-        raise InputError(
-            f"{path} holds {stored!r}, expected a {what}; `gradlab report` shows runs of every kind"
-        )
+        raise InputError(f"{path} holds {stored!r}, expected a {what}{shown(path, stored)}")
     try:
         yield
     except InputError:

@@ -44,7 +44,17 @@ from gradlab.storage.journal_files import (
     write_all,
 )
 from gradlab.storage.journal_frames import Frame
-from gradlab.storage.journal_tables import OLDER, RUN, Table, merged, opened_tables, plain, run_of
+from gradlab.storage.journal_tables import (
+    OLDER,
+    RUN,
+    Table,
+    folded_tables,
+    joined,
+    merged,
+    opened_tables,
+    plain,
+    run_of,
+)
 from gradlab.storage.records import Attribute, Record
 from gradlab.storage.rescue import elsewhere
 from gradlab.storage.whole_files import real, sweep
@@ -181,19 +191,23 @@ class Journal:
             raise _damaged(self.path, error) from error
         self.attributes[RUN] = run or secrets.token_hex(8)
         self._older = bool(base) and RUN not in base
-        self._trim(before)
+        self._trim(base, before)
         self._hold_folded()
         self._write(self._opening(), {})
 
-    def _trim(self, before: Sequence[tuple[int, Frame]]) -> None:
+    def _trim(self, base: Mapping[str, Attribute], before: Sequence[tuple[int, Frame]]) -> None:
         """Cut a torn tail off; refuse a run that has other tables."""
         try:
             kept = [frame for _, frame in before if frame.header.get("kind") == "open"]
-            opened = [opened_tables(frame) for frame in kept]
+            earlier = [folded_tables(base), *(opened_tables(frame) for frame in kept)]
         except UNREADABLE as error:
             raise _damaged(self.path, error) from error
-        if any(theirs != self.tables for theirs in opened):
-            raise InputError(f"{self.path} has other tables: choose another output")
+        for tables in earlier:
+            joined(tables, self.tables, self.path)
+            if lost := sorted(tables.keys() - self.tables.keys()):
+                raise InputError(
+                    f"{self.path} has other tables ({', '.join(lost)}): choose another output"
+                )
         self._file.truncate(before[-1][0] if before else 0)
 
     def _write(self, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:

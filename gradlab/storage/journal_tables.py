@@ -94,13 +94,11 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
         (frame for frame in frames if int(frame.header.get("n", 0)) > folded),
         key=lambda frame: int(frame.header["n"]),
     )
-    tables: dict[str, Table] = {}
-    if "tables" in attributes:
-        tables = {k: _table(plain) for k, plain in json.loads(str(attributes["tables"])).items()}
+    tables = folded_tables(attributes)
     rows: dict[str, list[Frame]] = {}
     for frame in frames:
         if frame.header.get("kind") == "open":
-            tables |= opened_tables(frame)
+            tables = joined(tables, opened_tables(frame), path)
     for frame in fresh:
         if frame.header.get("kind") == "open":
             attributes |= frame.header["attributes"]
@@ -120,10 +118,36 @@ def merged(base: Record, frames: Sequence[Frame], path: Path, lost: int = 0) -> 
     return Record(attributes, groups)
 
 
+def joined(before: Mapping[str, Table], after: Mapping[str, Table], path: Path) -> dict[str, Table]:
+    """Tables of a run that goes on with other columns, as another version of gradlab writes them.
+
+    Raises:
+        InputError: a table or a column that both have is of other shape.
+    """
+    tables = dict(before) | dict(after)
+    for name in before.keys() & after.keys():
+        one, other = before[name], after[name]
+        columns = one.columns.keys() & other.columns.keys()
+        scales = one.scales.keys() & other.scales.keys()
+        if (
+            one.index != other.index
+            or any(one.columns[column] != other.columns[column] for column in columns)
+            or any(tuple(one.scales[dim]) != tuple(other.scales[dim]) for dim in scales)
+        ):
+            raise InputError(f"{path} has other tables ({name}): choose another output")
+        tables[name] = Table(
+            one.index, {**one.columns, **other.columns}, {**one.scales, **other.scales}
+        )
+    return tables
+
+
 def _table_arrays(
     table: Table, before: Mapping[str, Array], rows: Sequence[Frame]
 ) -> dict[str, Array]:
-    """The table's arrays with the new rows; of several rows with one number the last counts."""
+    """The table's arrays with the new rows; of several rows with one number the last counts.
+
+    A column that a row was written without is NaN there, or empty where it is text.
+    """
     old = before[table.index].values if before else np.empty(0, dtype=np.int64)
     numbers = [int(row.arrays[table.index]) for row in rows]
     places = {int(number): k for k, number in enumerate([*old.tolist(), *numbers])}
@@ -139,15 +163,22 @@ def _table_arrays(
         shape = table.shape(name)
         if column.text:
             new: list[Any] = [str(row.header["text"].get(name, "")) for row in rows]
-            kept = before[name].values.tolist() if before else []
+            kept = before[name].values.tolist() if name in before else [""] * len(old)
             values = np.array([*kept, *new], dtype=object)
         else:
             empty = np.full(shape, np.nan)
             new = [np.broadcast_to(row.arrays.get(name, empty), shape) for row in rows]
             stacked = np.array(new, dtype=np.float64).reshape(len(new), *shape)
-            values = np.concatenate([before[name].values, stacked]) if before else stacked
+            kept = before[name].values if name in before else np.full((len(old), *shape), np.nan)
+            values = np.concatenate([kept, stacked])
         arrays[name] = Array(values[order], (table.index, *column.dims), column.unit)
     return arrays
+
+
+def folded_tables(attributes: Mapping[str, Attribute]) -> dict[str, Table]:
+    """The tables that a file has; none where there is no file yet."""
+    named = json.loads(str(attributes.get("tables", "{}")))
+    return {name: _table(plain) for name, plain in named.items()}
 
 
 def opened_tables(opening: Frame) -> dict[str, Table]:

@@ -153,6 +153,7 @@ def tensors_of(run: Run) -> dict[str, Tensor]:
         "weights": weighing.state(run),
         "window": run.window.state(),
         "batch": {} if run.batch is None else run.batch.tensors,
+        "work": {} if run.work is None else run.work.state(),
     }
     return {
         f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()
@@ -173,6 +174,8 @@ def _put_back(run: Run, state: Mapping[str, Tensor]) -> None:
     if run.branches is not None:
         run.branches.load(under(state, "branches/"))
     run.window.load(under(state, "window/"))
+    if run.work is not None:
+        run.work.load(under(state, "work/"))
     weighing.load(run, under(state, "weights/"))
     if run.dynamics is not None:
         run.dynamics.load(under(state, "dynamics/"))

@@ -117,7 +117,7 @@ class Environments:
 
     def _starts(self) -> Tensor:
         drawn = [
-            self.task.starts(self.agents, stream(seed, "training starts", self.steps))
+            self.task.starts(self.agents, stream(seed, f"{self.draws.use} starts", self.steps))
             for seed in self.seeds
         ]
         return torch.stack(drawn).double()

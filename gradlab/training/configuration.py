@@ -42,8 +42,9 @@ def describe(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, 
             del config["algorithm"][name]
         elif not isinstance(value, int):
             config["algorithm"][f"{name}_rule"] = type(value).__name__
-    if settings.planning is None:
-        del config["settings"]["planning"]
+    for name in ("planning", "asynchronous"):
+        if getattr(settings, name) is None:
+            del config["settings"][name]
     if algorithm.model is not None:
         config["model_losses"] = {role: loss.name for role, loss in algorithm.model.roles.items()}
     plain: dict[str, object] = json.loads(json.dumps(config))

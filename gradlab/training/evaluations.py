@@ -82,7 +82,7 @@ def _error(values: Tensor) -> Any:
 
 def _evaluated(run: Run, planning: Planning | None = None) -> Evaluation:
     learner, settings = run.learner, run.settings
-    act = partial(learner.act, learner.policy.frozen())
+    act = partial(learner.acting.act, learner.policy.frozen())
     planner = None if planning is None else _planner(run, planning)
     steps = iter(range(settings.episode))
 
@@ -103,7 +103,7 @@ def _planner(run: Run, planning: Planning) -> Planner:
     return Planner(
         planning, learner.model,
         draw=lambda state, noise: learner.explore(state, noise)[0],
-        act=partial(learner.act, policy),
+        act=partial(learner.acting.act, policy),
         value=learner.value(),
         objective=learner.objective,
         action_dim=run.task.simulator.action_dim,

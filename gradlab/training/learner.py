@@ -8,7 +8,7 @@ and no file.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import final
@@ -20,17 +20,17 @@ from torch import Tensor, nn
 
 from gradlab.data.replay import Batch
 from gradlab.errors import InputError
-from gradlab.networks.policies import log_normal, log_tanh_slope, split_normal
 from gradlab.networks.spectral import Which
 from gradlab.tasks import Task
+from gradlab.training.acting import Acting
 from gradlab.training.algorithms import Algorithm
 from gradlab.training.draws import Draws
-from gradlab.training.first_networks import LOG_STD, check_fits, networks, usable_device
+from gradlab.training.first_networks import check_fits, networks, usable_device
 from gradlab.training.members import Network, stacked, unstacked
 from gradlab.training.models.seed_models import Model
 from gradlab.training.models.window_slopes import simulator_slopes
 from gradlab.training.parts.adaptive_horizon import AdaptiveHorizon
-from gradlab.training.parts.context import Act, Context, Objective, Value, Values, no_values
+from gradlab.training.parts.context import Context, Objective, Value, Values, no_values
 from gradlab.training.parts.critics import Critic, Valuing, nothing
 from gradlab.training.parts.temperature import Automatic, Temperature
 from gradlab.training.parts.weights import Floats
@@ -44,11 +44,13 @@ class Learner:
     """Networks and optimisers of E seeds.
 
     Attributes:
+        acting: how policies act.
         tuned: temperatures that follow the policy's entropy, or None.
         adapted: horizons that follow the simulator's stiffness, or None.
         model: what rollouts use: the task's prior, or what was learned last (None before).
         in_force: weights of each seed, [E, terms]; NaN in the rows of seeds that follow the rule.
         watch: is shown the actions [E, N, da] of every policy update, those at the batch first.
+        targets: of the critics at the present batch, [E, N], which its reuses share; None before.
     """
 
     def __init__(self, algorithm: Algorithm, task: Task, settings: Settings) -> None:
@@ -60,6 +62,8 @@ class Learner:
         self.draws = Draws(self.seeds, self.dtype, self.device)
         limit = task.action_limit
         self.limit = None if limit is None else torch.tensor(limit).to(self.device, self.dtype)
+        gaussian = algorithm.policy == "gaussian"
+        self.acting = Acting(gaussian, algorithm.exploration, self.limit)
         self.tuned, self.adapted = self._tuned(), self._adapted()
         self.objective = Objective(
             task.discount,
@@ -82,7 +86,7 @@ class Learner:
         self.model: Model | None = None if algorithm.model is not None else task.prior
         self.in_force = np.full((len(self.seeds), len(algorithm.terms)), np.nan)
         self.watch: Callable[[Tensor], None] | None = None
-        self._cached: Tensor | None = None
+        self.targets: Tensor | None = None
 
     @property
     def policy(self) -> Network:
@@ -101,8 +105,7 @@ class Learner:
     def update(self, iteration: int, batch: Batch) -> Update:
         """One critic update, and one of the policy where it is due. Iterations count from 0."""
         begun = time.perf_counter()
-        for name, trained in self._trained.items():
-            trained.set_rate(self._rate(name, iteration))
+        self.set_rates(iteration)
         critic_loss, value, critic_norm = self._update_critic(iteration, batch)
         middle = time.perf_counter()
         weights = self.weights(iteration)
@@ -113,64 +116,42 @@ class Learner:
         if acted:
             batch = self._sloped(batch)
             policy_loss, policy_norm, horizon = self._update_policy(iteration, batch, weights)
-            self._update_temperature(iteration, batch)
+            self.update_temperature(iteration, batch)
             if self.adapted is not None and batch.slopes is not None:
                 self.adapted.step(batch.slopes)
+        self.move_targets(iteration, acted)
+        return Update(
+            critic_loss, value, critic_norm, policy_norm, policy_loss, common(weights), horizon,
+            middle - begun, time.perf_counter() - middle,
+            None if self.tuned is None else self.tuned.value[:, 0].clone(), adapted,
+        )  # fmt: skip
+
+    def set_rates(self, iteration: int) -> None:
+        """Learning rates of the update of that number."""
+        for name, trained in self._trained.items():
+            trained.set_rate(self._rate(name, iteration))
+
+    def move_targets(self, iteration: int, acted: bool) -> None:
+        """Let the target networks follow after an update; `acted`: the policy's, too."""
         follow = self.algorithm.following
         follow["policy"](self.target_policy, self.policy, iteration, acted)
         if self.critic is not None and self.target_critic is not None:
             follow["critic"](self.target_critic, self.critic, iteration, acted)
-        return Update(
-            critic_loss, value, critic_norm, policy_norm, policy_loss, _common(weights), horizon,
-            middle - begun, time.perf_counter() - middle,
-            None if self.tuned is None else self.tuned.value[:, 0].clone(), adapted,
-        )  # fmt: skip
 
     @property
     def noises(self) -> tuple[int, int]:
         """Widths of the noise of a policy, 0 where it is deterministic, and of the simulator."""
         simulator = self.task.simulator
-        stochastic = self.algorithm.policy == "gaussian"
-        return (simulator.action_dim if stochastic else 0), simulator.noise_dim
+        return (simulator.action_dim if self.acting.gaussian else 0), simulator.noise_dim
 
     def weights(self, iteration: int) -> Floats:
         """What is in force, [E, terms]."""
         rule = self.algorithm.weights(iteration, self.algorithm.horizons)
         return np.where(np.isnan(self.in_force), rule, self.in_force)
 
-    def act(self, network: Network, state: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Action [E, N, da]; of a Gaussian policy at `noise`, or at its median without."""
-        if self.algorithm.policy == "deterministic":
-            return network(state)
-        if noise is None:
-            return self._squashed(split_normal(network(state), LOG_STD)[0])
-        return self.draw(network, state, noise)[0]
-
     def explore(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Action [E, N, da] that is collected; a Gaussian policy explores by itself, at a log
-        density [E, N]."""
-        if self.algorithm.policy == "gaussian":
-            return self.draw(self.policy, state, noise)
-        size = 1.0 if self.limit is None else self.limit
-        return self.policy(state) + self.algorithm.exploration * noise * size, None
-
-    def draw(self, network: Network, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Action [E, N, da] of a Gaussian, squashed where actions have limits; its log density."""
-        mean, log_std = split_normal(network(state), LOG_STD)
-        latent = mean + log_std.exp() * noise
-        density = log_normal(noise, log_std)
-        if self.limit is not None:
-            density = density - log_tanh_slope(latent, self.limit)
-        return self._squashed(latent), density.sum(dim=2)
-
-    def noise_of(self, network: Network, state: Tensor, action: Tensor) -> Tensor:
-        """The noise [E, N, da] at which a Gaussian policy gives an action; one at its limit is
-        taken for the nearest within."""
-        mean, log_std = split_normal(network(state), LOG_STD)
-        if self.limit is not None:
-            edge = 1 - torch.finfo(action.dtype).eps
-            action = torch.atanh((action / self.limit).clamp(-edge, edge))
-        return (action - mean) * (-log_std).exp()
+        """Action [E, N, da] that is collected, and its log density [E, N] of a Gaussian policy."""
+        return self.acting.explore(self.policy, state, noise)
 
     def value(self) -> Value:
         """The smallest of a seed's critics; 0 where there are none."""
@@ -190,7 +171,7 @@ class Learner:
     def policy_gradients(self, iteration: int, batch: Batch, draws: Draws) -> tuple[Tensor, ...]:
         """What an update of the policy on this batch would follow now, before clipping, as
         `trained_policy.gradients`; changes nothing."""
-        loss, _ = self._policy_loss(iteration, batch, self.weights(iteration), draws)
+        loss, _ = self.policy_loss(iteration, batch, self.weights(iteration), draws)
         # What normalises the weights is a graph that the next update needs.
         return torch.autograd.grad(
             loss.sum(), self.trained_policy.raw.parameters, retain_graph=True
@@ -221,8 +202,8 @@ class Learner:
             tensors |= trained.state(name)
         for name, network in self._targets_named.items():
             tensors |= {f"{name}.{k}": tensor for k, tensor in enumerate(network.parameters)}
-        if self._cached is not None:
-            tensors["cached_targets"] = self._cached
+        if self.targets is not None:
+            tensors["cached_targets"] = self.targets
         if self.tuned is not None:
             tensors |= {f"temperature.{name}": x for name, x in self.tuned.state().items()}
         if self.adapted is not None:
@@ -247,7 +228,7 @@ class Learner:
         size = len(self.seeds), self.algorithm.batch
         if cached is not None and cached.shape != size:
             raise InputError(f"saved targets are {tuple(cached.shape)}, expected {size}")
-        self._cached = None if cached is None else cached.to(self.device, self.dtype)
+        self.targets = None if cached is None else cached.to(self.device, self.dtype)
 
     def _begun(self, name: str, modules: Sequence[nn.Module], spectral: Which | None) -> Trained:
         """All seeds' networks of a role, and their optimiser."""
@@ -267,9 +248,6 @@ class Learner:
         if row.adaptive is None:
             return None
         return AdaptiveHorizon(row.adaptive, max(row.horizons), len(self.seeds), self.device)
-
-    def _squashed(self, latent: Tensor) -> Tensor:
-        return latent if self.limit is None else self.limit * torch.tanh(latent)
 
     @property
     def _trained(self) -> dict[str, Trained]:
@@ -299,10 +277,10 @@ class Learner:
         value, target_value, target_values = self._values()
         return Context(
             objective=self.objective,
-            act=self.acting(self.policy, watch),
-            frozen=self.acting(self.policy.frozen()),
-            target_act=self.acting(self.target_policy),
-            noise_of=partial(self.noise_of, self.policy.frozen()),
+            act=self.acting.bound(self.policy, watch),
+            frozen=self.acting.bound(self.policy.frozen()),
+            target_act=self.acting.bound(self.target_policy),
+            noise_of=partial(self.acting.noise_of, self.policy.frozen()),
             value=value,
             target_value=target_value,
             target_values=target_values,
@@ -325,36 +303,29 @@ class Learner:
         ascended = valuing.least if self.algorithm.target.least else valuing.first
         return ascended(self.critic.frozen()), valuing.least(target), valuing.all(target)
 
-    def acting(self, network: Network, watch: Callable[[Tensor], None] | None = None) -> Act:
-        def act(state: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            log_prob: Tensor | None = None
-            if noise is None:
-                action = network(state)
-            else:
-                action, log_prob = self.draw(network, state, noise)
-            if watch is not None:
-                watch(action.detach())
-            return action, log_prob
-
-        return act
-
     def _update_critic(self, iteration: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         if self.critic is None or self.trained_critic is None:
             zeros = torch.zeros(len(self.seeds), device=self.device, dtype=self.dtype)
             return zeros, zeros, zeros
-        context = self.context(iteration, self.draws)
-        if iteration % self.algorithm.reuse == 0 or self._cached is None:
-            with torch.no_grad():
-                self._cached = self.algorithm.target(context, batch)
         steps = []
-        for rows, target in self.algorithm.fit(self.draws, iteration, batch, self._cached):
-            critics = partial(self.valuing.every, self.critic)
-            loss, value = self.algorithm.critic_loss(context, rows, critics, target)
+        for loss, value in self.critic_losses(iteration, batch):
             norm = self.trained_critic.step(loss.sum(), self.algorithm.critics)
             means = loss.detach().sum(dim=1), value.detach().mean(dim=(1, 2)), norm
             steps.append(torch.stack(means))
         critic_loss, mean_value, norm = torch.stack(steps).mean(dim=0)
         return critic_loss, mean_value, norm
+
+    def critic_losses(self, iteration: int, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Losses [E, C] and values [E, C, N] of the critics now, one after another for each step of
+        their fit; targets are those of the batch's first update."""
+        assert self.critic is not None
+        context = self.context(iteration, self.draws)
+        if iteration % self.algorithm.reuse == 0 or self.targets is None:
+            with torch.no_grad():
+                self.targets = self.algorithm.target(context, batch)
+        for rows, target in self.algorithm.fit(self.draws, iteration, batch, self.targets):
+            critics = partial(self.valuing.every, self.critic)
+            yield self.algorithm.critic_loss(context, rows, critics, target)
 
     def _sloped(self, batch: Batch) -> Batch:
         """With the simulator's slopes, where the policy's loss is of them."""
@@ -365,25 +336,26 @@ class Learner:
     def _update_policy(
         self, iteration: int, batch: Batch, weights: Floats
     ) -> tuple[Tensor, Tensor, int]:
-        loss, horizon = self._policy_loss(iteration, batch, weights, self.draws)
+        loss, horizon = self.policy_loss(iteration, batch, weights, self.draws)
         norm = self.trained_policy.step(loss.sum())
         return loss.detach(), norm, horizon
 
     @torch.no_grad()
-    def _update_temperature(self, iteration: int, batch: Batch) -> None:
+    def update_temperature(self, iteration: int, batch: Batch) -> None:
         if self.tuned is None:
             return
         shape = (batch.state.shape[1], self.task.simulator.action_dim)
         noise = self.draws.normal("temperature", iteration, shape)
-        self.tuned.step(self.draw(self.policy, batch.state, noise)[1])
+        self.tuned.step(self.acting.draw(self.policy, batch.state, noise)[1])
 
-    def _policy_loss(
+    def policy_loss(
         self, iteration: int, batch: Batch, weights: Floats, draws: Draws
     ) -> tuple[Tensor, int]:
+        """−Σ w_n mean X_n of every seed [E], and the longest rollout made."""
         context = self.context(iteration, draws, self.watch)
         return self.algorithm.loss(context, batch, self.algorithm.terms, weights)
 
 
-def _common(weights: Floats) -> Floats:
+def common(weights: Floats) -> Floats:
     """Of all seeds, [terms]: theirs where they are the same, else the mean."""
     return weights[0] if (weights == weights[0]).all() else np.asarray(weights.mean(axis=0))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gradlab import provenance
+from gradlab.errors import InputError
 from gradlab.networks.products import fast_products
 from gradlab.progress import Progress, silent
 from gradlab.storage.journal import Journal
@@ -21,6 +22,8 @@ from gradlab.storage.whole_files import real
 from gradlab.tasks import Task
 from gradlab.training import checkpoints, memory, planning
 from gradlab.training.algorithms import Algorithm, find, measured
+from gradlab.training.asynchronous import choice
+from gradlab.training.asynchronous.execution import execution, prepare
 from gradlab.training.configuration import describe, scheduled, settings_of
 from gradlab.training.measured import gradient_errors
 from gradlab.training.measured import weights as measured_weights
@@ -47,6 +50,7 @@ def train(
     command: str = "",
     progress: Progress = silent,
     note: memory.Note = memory.nowhere,
+    ray: str | None = None,
     **changes: object,
 ) -> Path:
     """Train `settings.seeds` policies side by side; returns the path of the run file.
@@ -61,7 +65,10 @@ def train(
         by: what is better: "mse", the smaller error of the gradient at replayed states, or "gain",
             the larger gain of return by a step along it, at visited states.
         resume: go on with the run at `output`; overwrite: replace it.
-        note: is given a line about the memory that rollouts of the policy will take.
+        note: is given a line about the memory that rollouts of the policy will take, and one where
+            a process of an asynchronous run has died.
+        ray: a cluster of Ray by its HOST:PORT, or "local", for the processes of an asynchronous run
+            (`asynchronous=Asynchronous(learners=4, actors=2)`); None: processes of this machine.
         changes: single settings to change, such as seeds=5 or iterations=10_000.
 
     Raises:
@@ -76,12 +83,16 @@ def train(
     measured_weights.check(row, task)
     gradient_errors.check(row, chosen, task)
     planning.check(row, task.prior, chosen.planning)
+    choice.check(row, chosen)
+    if ray is not None and chosen.asynchronous is None:
+        raise InputError(f"ray is {ray!r}, but the run is in one process: add learners or actors")
     row = replace(row, weights=scheduled(row.weights, chosen), batch=row.rows(chosen.agents))
     # What stands beside a run stands beside the file itself, whatever link it was named by.
     path = real(Path(output if output is not None else f"{row.name}-{task.name}.h5"))
     checkpoints.check_place(path, resume=resume, overwrite=overwrite)
     run = begin(row, task, chosen)
     memory.check(run, note)
+    prepare(run)
     config = describe(row, task, chosen) | gradient_errors.described(row, chosen)
     if resume:
         checkpoints.load(path, run, config)
@@ -93,7 +104,8 @@ def train(
         if resume:
             progress("training", run.iteration, chosen.iterations)
         if not (resume and run.iteration == chosen.iterations):  # all is there, maybe not folded
-            go(run, path, journal, config, progress)
+            with execution(run, ray, note) as work:
+                go(run, path, journal, config, progress, work)
     return path
 
 

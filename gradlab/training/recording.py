@@ -14,6 +14,7 @@ from gradlab.storage.records import Attribute
 from gradlab.tasks import Task
 from gradlab.training import evaluations
 from gradlab.training.algorithms import Algorithm
+from gradlab.training.asynchronous import window as asynchrony
 from gradlab.training.measured import columns as measured_columns
 from gradlab.training.measured import gradient_errors
 from gradlab.training.models.dynamics import Fitted
@@ -70,6 +71,8 @@ def tables(algorithm: Algorithm, task: Task, settings: Settings) -> dict[str, Ta
         schema["rollouts"] = Table("iteration", rollouts, {"seed": seeds})
     if gradient_errors.measured(algorithm, settings):
         schema["gradients"] = gradient_errors.table(algorithm, seeds)
+    if settings.asynchronous is not None:
+        schema["asynchrony"] = asynchrony.table(settings.asynchronous)
     schema |= measured_columns.tables(algorithm, seeds)
     return schema | probe.tables(algorithm, task, settings)
 

@@ -1,6 +1,8 @@
 """One iteration of a run after another.
 
 collect → fit the model and roll it out, where that is due → update; evaluate and record on the way
+
+Who does that work is an `Execution`: this process (`Here`), or several (`training.asynchronous`).
 """
 
 from __future__ import annotations
@@ -8,12 +10,13 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol, final
 
 from gradlab.data.replay import Batch
 from gradlab.progress import Progress
 from gradlab.storage.journal import Journal
 from gradlab.training import checkpoints, evaluations, health
+from gradlab.training.collection import Ended
 from gradlab.training.first_networks import unknown_ends
 from gradlab.training.interruption import between_iterations
 from gradlab.training.measured import gradient_errors
@@ -21,40 +24,95 @@ from gradlab.training.measured import weights as measured_weights
 from gradlab.training.probe.probe import Probing
 from gradlab.training.recording import model_row
 from gradlab.training.state import Run
+from gradlab.training.update import Update
+
+
+class Execution(Protocol):
+    """Where the work of a run is done."""
+
+    def step(self, run: Run) -> Ended:
+        """One step of the environments into replay."""
+        ...
+
+    def update(self, run: Run) -> Update:
+        """The next update of the networks."""
+        ...
+
+    def evaluate(self, run: Run, journal: Journal) -> None:
+        """Evaluate the present policies; the row may be stored later, until `settle`."""
+        ...
+
+    def record(self, run: Run, journal: Journal) -> None:
+        """Store rows of its own where a window of updates has ended."""
+        ...
+
+    def settle(self, run: Run, journal: Journal) -> None:
+        """Bring the run into a state that can be saved."""
+        ...
+
+
+@final
+class Here:
+    """All of it is done in this process when it is due."""
+
+    def step(self, run: Run) -> Ended:
+        return run.environments.step(run.learner.explore, run.replay)
+
+    def update(self, run: Run) -> Update:
+        return run.learner.update(run.iteration, next_batch(run))
+
+    def evaluate(self, run: Run, journal: Journal) -> None:
+        journal.append("evaluations", evaluations.row(run))
+
+    def record(self, run: Run, journal: Journal) -> None:
+        """Nothing beside the updates."""
+
+    def settle(self, run: Run, journal: Journal) -> None:
+        """Nothing is under way between two iterations."""
+
+
+HERE = Here()
 
 
 def go(
-    run: Run, path: Path, journal: Journal, config: dict[str, object], progress: Progress
+    run: Run,
+    path: Path,
+    journal: Journal,
+    config: dict[str, object],
+    progress: Progress,
+    work: Execution = HERE,
 ) -> None:
     """From the present iteration to the last."""
     run.begun = time.monotonic() - run.seconds
     health.note_good(run)
     with between_iterations() as interrupted, closing(Probing(run, journal)) as probing:
-        while not _visit(run, path, journal, config):
+        while not _visit(run, path, journal, config, work):
             if interrupted():
+                work.settle(run, journal)
                 _leave(run, path, config)
-            collect(run)
+            collect(run, work)
             _fit(run, journal)
             _branch(run, journal)
             probing.before()
-            update = run.learner.update(run.iteration, next_batch(run))
+            update = work.update(run)
             run.window.add(update)
             run.iteration += 1
             if run.iteration % run.settings.log_every == 0 or run.done:
                 row = run.window.row(run.iteration, time.monotonic() - run.begun)
                 journal.append("updates", row)
+                work.record(run, journal)
                 health.report(run, path, journal, row["value"])
                 progress("training", run.iteration, run.settings.iterations)
             probing.over(update)
 
 
-def collect(run: Run) -> None:
+def collect(run: Run, work: Execution = HERE) -> None:
     """Fill replay up to the warm-up, then one step of the environments every `interval`, or for
     every update as many as its batch is made of."""
     wanted = max(run.settings.warmup, run.algorithm.batch)
     due = run.algorithm.source.steps or int(run.iteration % run.settings.interval == 0)
     while due > 0 or run.replay.added < wanted:
-        run.window.ended(run.environments.step(run.learner.explore, run.replay))
+        run.window.ended(work.step(run))
         due -= 1
 
 
@@ -66,12 +124,14 @@ def next_batch(run: Run) -> Batch:
     return run.batch
 
 
-def _visit(run: Run, path: Path, journal: Journal, config: dict[str, object]) -> bool:
+def _visit(
+    run: Run, path: Path, journal: Journal, config: dict[str, object], work: Execution
+) -> bool:
     """Evaluate, keep networks, measure and save the state where due; whether training is over."""
     k, settings = run.iteration, run.settings
     run.seconds = time.monotonic() - run.begun
     if k % settings.evaluate_every == 0 or run.done:
-        journal.append("evaluations", evaluations.row(run))
+        work.evaluate(run, journal)
     if k in settings.kept:
         checkpoints.keep(path, run, k)
     if gradient_errors.due(run):
@@ -79,6 +139,7 @@ def _visit(run: Run, path: Path, journal: Journal, config: dict[str, object]) ->
     if measured_weights.due(run):
         journal.append("weights", measured_weights.row(run))
     if k % settings.checkpoint_every == 0 or run.done:
+        work.settle(run, journal)
         checkpoints.save(path, run, config)
     return run.done
 

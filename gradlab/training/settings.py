@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gradlab.errors import InputError
+from gradlab.training.asynchronous.choice import Asynchronous
 from gradlab.training.planning import Planning
 
 
@@ -43,6 +44,7 @@ class Settings:
         probe_budget: share of the time that the probe of the run may take, in (0, 1]; None: there
             is none.
         planning: how actions are planned in a second evaluation (`planning`); None: there is none.
+        asynchronous: the processes that a run is divided among; None: it is in one.
         precision: "float32", or "float64" for comparisons.
         device: "cpu" or "cuda".
     """
@@ -70,6 +72,7 @@ class Settings:
     measure_starts: int = 128
     probe_budget: float | None = None
     planning: Planning | None = None
+    asynchronous: Asynchronous | None = None
     precision: Literal["float32", "float64"] = "float32"
     device: str = "cpu"
 

@@ -7,6 +7,7 @@ the probe need to know this file alone; `training.run` calls them in turn.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from gradlab.training.parts.sources import Stores
 from gradlab.training.parts.weights import Floats
 from gradlab.training.settings import Settings
 from gradlab.training.window import Window
+
+if TYPE_CHECKING:
+    from gradlab.training.asynchronous.work import Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,7 @@ class Run:
         lost: [E], seeds that left the finite numbers; excessive: [E], seeds whose critic exceeds
             what rewards can sum to.
         good: the last networks that were finite.
-        batch: of the last update.
+        batch: of the last update; work: what other processes have begun, where there are any.
         iteration: updates so far.
         seconds: of training so far; what measuring gradients takes is left out.
         begun: reading of the monotonic clock from which `seconds` counts.
@@ -80,6 +84,7 @@ class Run:
     excessive: NDArray[np.bool_]
     good: Good
     batch: Batch | None = None
+    work: Work | None = None
     iteration: int = 0
     seconds: float = 0.0
     begun: float = 0.0
@@ -95,19 +100,34 @@ class Run:
         return self.iteration == self.settings.iterations
 
 
-def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
-    """A run before its first iteration."""
-    learner = Learner(algorithm, task, settings)
-    draws, simulator = learner.draws, task.simulator
-    replay = Replay(
-        settings.seeds, algorithm.replay, simulator.state_dim, simulator.action_dim,
+def replay_of(algorithm: Algorithm, learner: Learner, capacity: int) -> Replay:
+    """An empty one, with the columns that the algorithm needs."""
+    simulator = learner.task.simulator
+    return Replay(
+        len(learner.seeds), capacity, simulator.state_dim, simulator.action_dim,
         learner.dtype, learner.device, densities=algorithm.densities,
         noises=learner.noises if algorithm.loss.noises else (0, 0),
     )  # fmt: skip
+
+
+def environments_of(
+    task: Task, settings: Settings, learner: Learner, actor: int = 0
+) -> Environments:
+    """Those of one actor: the first has the random numbers of a run without actors."""
+    draws = learner.draws
+    if actor:
+        draws = Draws(learner.seeds, learner.dtype, learner.device, f"training actor {actor}")
+    return Environments(task, learner.seeds, settings.agents, settings.episode, draws)
+
+
+def begin(algorithm: Algorithm, task: Task, settings: Settings) -> Run:
+    """A run before its first iteration."""
+    learner = Learner(algorithm, task, settings)
+    draws, replay = learner.draws, replay_of(algorithm, learner, algorithm.replay)
     model, branching = algorithm.model, algorithm.source.branching
     return Run(
         algorithm, task, settings, learner,
-        environments=Environments(task, learner.seeds, settings.agents, settings.episode, draws),
+        environments=environments_of(task, settings, learner),
         replay=replay,
         dynamics=None if model is None else Dynamics(model, task, draws, settings.agents),
         branches=None if branching is None else Branches(branching, replay, draws),

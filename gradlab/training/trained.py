@@ -54,13 +54,20 @@ class Trained:
         self.adam.param_groups[0]["lr"] = rate
 
     def step(self, loss: Tensor, count: int = 1) -> Tensor:
-        """One step down `loss`; the gradient norm of every seed before clipping, [E].
+        """One step down `loss`, as `follow`."""
+        return self.follow(self.gradients_of(loss), count)
+
+    def gradients_of(self, loss: Tensor) -> tuple[Tensor, ...]:
+        """Of every parameter, as `raw.parameters`."""
+        return torch.autograd.grad(loss, self.raw.parameters)
+
+    def follow(self, gradients: tuple[Tensor, ...], count: int = 1) -> Tensor:
+        """One step along gradients of a loss; their norm of every seed before clipping, [E].
 
         Every network is clipped by itself, twin critics too, as in MPG's published code; the norm
         of a seed is that of its `count` networks together.
         """
         parameters = self.raw.parameters
-        gradients = torch.autograd.grad(loss, parameters)
         norms = torch.stack([torch.linalg.vector_norm(g, dim=(1, 2)) for g in gradients])
         norm = torch.linalg.vector_norm(norms, dim=0)
         self.gradients, self.norms = gradients, norms

@@ -19,6 +19,7 @@ from typing import Any, Literal, final
 import numpy as np
 
 from gradlab.errors import InputError
+from gradlab.storage.headers import shown
 from gradlab.storage.journal import UNREADABLE
 from gradlab.storage.records import Record
 from gradlab.watching import probe, training
@@ -125,7 +126,7 @@ def view(record: Record, path: Path) -> View:
     """
     kind = str(record.attributes.get("kind"))
     if kind not in KINDS:
-        raise InputError(f"{path} holds {kind!r}, which does not grow: see `gradlab report {path}`")
+        raise InputError(f"{path} holds {kind!r}, which does not grow{shown(path, kind)}")
     try:
         of = KINDS[kind]
         title, facts = of.head(record)

@@ -46,6 +46,8 @@ MORE = (
     Column("updates", "realised_horizon", "realised horizon", "model steps"),
     Column("updates", "critic_norm", "critic gradient norm", "before clipping", "log"),
     Column("updates", "clipped", "clipped policy updates", "share"),
+    Column("asynchrony", "mean_lag", "mean lag of the policy's gradients", "steps of the policy"),
+    Column("asynchrony", "largest_lag", "largest lag", "steps of the policy"),
     Column("updates", "broken", "non-finite transitions", "transitions per row"),
     Column("evaluations", "ends", "terminal states", "per episode"),
 )  # fmt: skip

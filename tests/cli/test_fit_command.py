@@ -60,10 +60,10 @@ def test_sentences_are_decided_where_the_data_decide(
         decided[task] = [each["decided"] for each in verdict]
         text = " ".join(each["text"] for each in verdict)
         assert "held-out rows" in text and "± " in text
-    # Source of the data, variance explained, help with states and with reward, what to do next.
+    # Variance explained, source of the data, help with states and with reward, what to do next.
     assert decided == {
         "pendulum": [False, False, True, True, False, False],
-        "double_integrator": [False, True, True, False, False, False],
+        "double_integrator": [True, False, True, False, False, False],
     }
     assert "cannot help with the states' derivatives" in text
     assert "are not shown to help or to harm with the reward's" in text

@@ -220,6 +220,6 @@ def test_defaults_are_those_of_the_python_interface(capsys: pytest.CaptureFixtur
 
 def test_gradlab_list_has_a_line_for_every_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["list", "remedies"]) == 0
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     for name, line in ABOUT.items():
         assert f"{name} " in said and line in said

@@ -56,10 +56,14 @@ def test_two_models_are_likelihood_and_directional_loss():
 
 
 def test_spectral_names_whose_layers():
-    held = row(model="learned", spectral="model,policy", members=3, fit_every=10, fit_steps=7)
+    held = row(
+        model="learned", spectral="model,policy", members=3, fit_every=10, fit_steps=7,
+        model_hidden=(20, 10),
+    )  # fmt: skip
     assert held.model.spectral == "all_but_last" and held.policy_spectral == "all"
     assert held.critic_spectral is None
     assert (held.model.members, held.model.every, held.model.steps) == (3, 10, 7)
+    assert held.model.hidden == (20, 10)
     assert row(spectral="critic").critic_spectral == "all"
 
 
@@ -71,7 +75,9 @@ def test_spectral_names_whose_layers():
         ({"spectral": "model"}, "--spectral model is for a learned model"),
         ({"members": 3, "model": "prior"}, "--members is for a learned model"),
         ({"spectral": "policies"}, "--spectral names 'policies', expected model, policy or critic"),
+        ({"model_hidden": (200,)}, "--model-hidden is for a learned model"),
         ({"model": "learned", "members": 0}, "model has members 0"),
+        ({"model": "learned", "model_hidden": (64, 0)}, "model has hidden"),
     ],
 )
 def test_options_that_do_nothing_are_refused(options, message):

@@ -137,11 +137,11 @@ def test_what_cannot_be_normalised_is_refused() -> None:
         spectral.normalise(Policy(3, 2), "all", bound=0.0)
 
 
-def test_the_readmes_example_runs() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    printed = next(part for part in readme.split("```") if "spectral.normalise(policy" in part)
+def test_the_example_of_the_page_on_models_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/howto/models.md").read_text()
+    printed = next(part for part in page.split("```") if "spectral.normalise(policy" in part)
     names = {"policy": Policy(3, 2, (8, 8))}
-    exec(compile(printed.removeprefix("python\n"), "README.md", "exec"), names)
+    exec(compile(printed.removeprefix("python\n"), "models.md", "exec"), names)
     assert [layer.values[0] for layer in spectral.norms(names["policy"])] == pytest.approx(
         [1.0] * 3
     )

@@ -184,7 +184,8 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
     assert "N = 32 pairs" in made.read_text()
     assert not (tmp_path / "run_figures").exists()
     gradlab.report(tmp_path / "run.h5", figures=True)
-    assert {path.suffix for path in (tmp_path / "run_figures").iterdir()} == {".png", ".pdf"}
+    suffixes = {path.suffix for path in (tmp_path / "run_figures").iterdir()}
+    assert suffixes == {".png", ".pdf", ".csv"}
 
 
 def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
@@ -221,7 +222,9 @@ def test_what_is_for_other_runs_is_refused_with_what_to_do(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"a probe's run.*gradlab report"):
         output.compare(paths, tmp_path / "page.html")
     opened(paths[0]).close()
-    with pytest.raises(InputError, match=r"holds 'probe'.*gradlab report.* shows runs of every"):
+    with pytest.raises(
+        InputError, match=r"holds 'probe', expected a measurement: see .gradlab report"
+    ):
         gradlab.load(paths[0])
 
 

@@ -22,6 +22,7 @@ from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
 from tests.first_screens import contrast, luminance
 
+KINDS = ("png", "pdf", "csv")
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
 
 
@@ -234,10 +235,10 @@ def test_report_writes_the_page_and_every_figure_twice(run: Path, monkeypatch: A
     folder = run.with_name("run_figures")
     names = {"cosine", "mse", "sign_agreement", "snr", "bounds", "variance_bound", "sample_norm"}
     names |= {"error-1-model", "error-2-mixed", "error-3-true_dynamics"}
-    assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in ("png", "pdf")}
+    assert {p.name for p in folder.iterdir()} == {f"{n}.{e}" for n in names for e in KINDS}
     assert sorted(p.name for p in run.parent.iterdir()) == ["run.h5", "run.html", "run_figures"]
     for figure in folder.iterdir():
-        assert figure.read_bytes()[:4] in (b"\x89PNG", b"%PDF")
+        assert figure.read_bytes()[:4] in (b"\x89PNG", b"%PDF", b"axes")
 
 
 def test_a_page_that_is_not_ours_is_left_alone(run: Path) -> None:

@@ -66,6 +66,15 @@ def sound():
 """
 
 
+RUNS = """
+command = "measure"
+[settings]
+task = "linear_quadratic"
+[grid]
+seed = [0, 1]
+"""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the command line did: see the kinds above; `code` is its exit code."""
@@ -94,7 +103,7 @@ WORK = (
     "gradlab.cli.remedies.Remedies._networks", "gradlab.remedies.compare.compare_remedies",
     "gradlab.training.loop.train", "gradlab.cli.watch.Watch._follow",
     "gradlab.measurement.selftest.selftest", "gradlab.reporting.output.write",
-    "gradlab.cli.attribute._again",
+    "gradlab.cli.attribute._again", "gradlab.sweeps.running.Running.go",
 )  # fmt: skip
 
 
@@ -182,11 +191,16 @@ def commands() -> Mapping[str, Command]:
         "train": Command(
             ("train", "svg", *own),
             ("seeds", "first-seed", "iterations", "horizons", "measure-every", "measure-starts",
-             "members", "fit-every", "fit-steps", "gradient-every", "gradient-starts",
-             "evaluate-every", "checkpoint-every"),
+             "members", "model-hidden", "fit-every", "fit-steps", "gradient-every",
+             "gradient-starts", "evaluate-every", "checkpoint-every"),
             ("clip", "reward-scale", "probe-budget"),
             ("set", "spectral", "device", "precision", "model"), (), "new.h5",
         ),
+        "train asynchronously": Command(
+            ("train", "mpg-v2", *own), ("learners", "actors", "buffers", "queue"), (), ("ray",), (),
+            "new.h5",
+        ),
+        "sweep": Command(("sweep", "runs.toml"), ("workers",), (), ("ray",)),
         "watch": Command(("watch", "run.h5", "--once"), ("port",)),
         "compare": Command(("compare", "run.h5", "run.h5"), ("iterations", "ramp"), (), (), (),
                            "new.html"),
@@ -221,6 +235,7 @@ def prepared(folder: Path) -> None:
     (folder / "empty.safetensors").touch()
     (folder / "own.py").write_text("def nothing(): pass\ndef fails(): raise ValueError('x\\ny')\n")
     (folder / "loss.py").write_text(LOSS)
+    (folder / "runs.toml").write_text(RUNS)
     (folder / "zero.h5").symlink_to("/dev/zero")
     (folder / "loop.h5").symlink_to("loop.h5")
     for name in ("pipe.h5", "pipe.safetensors", "pipe.npz", "pipe.py"):
@@ -306,7 +321,7 @@ def grid() -> Iterator[tuple[str, ...]]:
             yield from (replaced(command, "set", each) for each in sets)
         if command.output:
             yield from (replaced(command, "output", each) for each in devices)
-    for name in ("report", "choose", "attribute", "compare", "watch"):
+    for name in ("report", "choose", "attribute", "compare", "watch", "sweep"):
         extra = ("--once",) if name == "watch" else ()
         first = ("run.h5",) if name == "compare" else ()
         for each in (*devices, "absent.h5", "empty.h5", "folder.h5"):

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.parametrize("name", arguments.commands())
+@pytest.mark.parametrize("name", sorted({one.words[0] for one in arguments.commands().values()}))
 def test_what_no_run_can_hold_is_refused_before_any_work(name: str, folder: Path) -> None:
     wrong = []
     for words in arguments.grid():

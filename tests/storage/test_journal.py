@@ -1,6 +1,7 @@
 """A journal keeps what it acknowledged, of one run and one writer."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gradlab.errors import InputError
 from gradlab.storage import journal, records
 from gradlab.storage.journal import Journal, journal_of, read
-from gradlab.storage.journal_tables import RUN
+from gradlab.storage.journal_tables import RUN, Column
 from gradlab.watching.following import Follower
 from tests.storage.planted_journals import ABOUT, TABLES, check, closed_and_going_on, row
 
@@ -130,6 +131,35 @@ def test_other_tables_are_refused(tmp_path):
     writer._file.close()
     with pytest.raises(InputError, match="other tables"):
         Journal(path, {"events": TABLES["events"]}, ABOUT)
+    check(path, 1)
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_run_goes_on_with_columns_that_it_began_without(tmp_path, folded):
+    path, table = tmp_path / "run.h5", TABLES["updates"]
+    few = {name: column for name, column in table.columns.items() if name != "loss"}
+    writer = Journal(path, TABLES | {"updates": replace(table, columns=few)}, ABOUT)
+    first = {name: value for name, value in row(0).items() if name != "loss"}
+    writer.append("updates", first)
+    writer.close() if folded else writer._file.close()
+    with Journal(path, TABLES, ABOUT) as writer:
+        writer.append("updates", row(1))
+    updates = read(path).groups["updates"]
+    np.testing.assert_equal(updates["loss"].values, [[np.nan] * 3, row(1)["loss"]])
+    assert updates["iteration"].values.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_column_of_another_shape_is_refused(tmp_path, folded):
+    path, table = tmp_path / "run.h5", TABLES["updates"]
+    writer = Journal(path, TABLES, ABOUT)
+    writer.append("updates", row(0))
+    writer.close() if folded else writer._file.close()
+    other = replace(
+        table, columns={**table.columns, "loss": Column(("step",))}, scales={"step": [0]}
+    )
+    with pytest.raises(InputError, match="other tables"):
+        Journal(path, TABLES | {"updates": other}, ABOUT)
     check(path, 1)
 
 

@@ -114,8 +114,7 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
         table.read(path)
 
 
-@pytest.mark.parametrize(("page", "runs"), [("docs/sweep.md", 12), ("README.md", 6)])
-def test_the_tables_of_the_pages_are_tables(page: str, runs: int) -> None:
-    text = (Path(__file__).parents[2] / page).read_text()
+def test_the_table_of_the_page_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs/sweep.md").read_text()
     (block,) = re.findall(r"```toml\n(command.*?)```", text, re.DOTALL)
-    assert len(planned(tomllib.loads(block), COMMANDS)) == runs
+    assert len(planned(tomllib.loads(block), COMMANDS)) == 12

@@ -43,7 +43,7 @@ def window(generator, ends=(), truncated=()):
 def wanted(learner, batch, target, masked):
     """(1 − λ) Σ λⁿ⁻¹ (n-step return) + λᵀ⁻¹ (the longest), step by step and agent by agent."""
     alpha, scale = target.temperature, learner.settings.reward_scale
-    _, log_prob = learner.draw(learner.policy, batch.state, batch.policy_noise)
+    _, log_prob = learner.acting.draw(learner.policy, batch.state, batch.policy_noise)
     earned = (scale * batch.reward - alpha * log_prob)[0].detach().view(STEPS, AGENTS)
     value = learner.valuing.least(learner.target_critic)(batch.next_state)[0].view(STEPS, AGENTS)
     ended = batch.terminated[0].view(STEPS, AGENTS) > 0.5

@@ -229,6 +229,19 @@ def test_a_learned_run_says_its_gradient_error_and_what_the_model_explains(tmp_p
     assert "held-out variance explained after 360 rows" in sentences["model"]
 
 
+def test_a_model_that_misses_the_reward_alone_is_named(whole):
+    run = load(whole("nll"))
+    explained = np.full_like(run.model["prediction_explained"], 0.99)
+    sound = verdict(replace(run, model=run.model | {"prediction_explained": explained}))
+    assert all(sentence.decided for sentence in sound if sentence.about == "model")
+    explained[-1, :, -1] = 0.3
+    missed = verdict(replace(run, model=run.model | {"prediction_explained": explained}))
+    (poor,) = [
+        sentence for sentence in missed if sentence.about == "model" and not sentence.decided
+    ]
+    assert "does not predict reward" in poor.text and "--loss mse" in poor.text
+
+
 def test_models_learn_what_is_there_to_be_learned(tmp_path):
     def linear(state, action):
         moved = torch.stack([action[:, 0], action[:, 1], action[:, 0]], 1)

@@ -198,7 +198,7 @@ def test_the_batched_gaussian_is_the_policy_it_exports():
     learner = Learner(small("sac"), task(), settings(seeds=2))
     state = torch.randn(2, 16, 3, dtype=torch.float64)
     noise = torch.randn(2, 16, 2, dtype=torch.float64)
-    action, density = learner.draw(learner.policy, state, noise)
+    action, density = learner.acting.draw(learner.policy, state, noise)
     for member in range(2):
         policy = learner.policy_of(member).double()
         wanted = policy.with_log_prob(state[member], noise[member])

@@ -41,7 +41,7 @@ def test_what_is_predicted_is_what_the_whole_rollout_keeps_and_draws(name, horiz
         learner.model = run.dynamics.rollout()
     rows = memory._batch(run, run.algorithm.batch)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss, steps = learner._policy_loss(0, rows, learner.weights(0), learner.draws)
+        loss, steps = learner.policy_loss(0, rows, learner.weights(0), learner.draws)
     assert steps == horizon and loss.isfinite().all()
     drawn = [block.untyped_storage() for _, block in learner.draws._blocks.values()]
     blocks = [storage.nbytes() for storage in drawn]

@@ -60,7 +60,7 @@ def batch_of(learner, paths):
     after = torch.stack([path.states[1] for path in paths])
     reward = torch.stack([push(p.states[0], p.actions[0], p.dynamics_noise[0])[1] for p in paths])
     noise = torch.stack([path.policy_noise[0] for path in paths])
-    _, density = learner.draw(learner.policy, state, noise)
+    _, density = learner.acting.draw(learner.policy, state, noise)
     return Batch(state, action, reward, after, torch.zeros_like(reward), density.detach())
 
 
@@ -126,9 +126,9 @@ def test_the_target_is_the_reward_and_the_target_critic_at_the_next_state(termin
 def test_the_noise_is_the_one_that_gave_the_action():
     learner = learner_with(wrong_model())
     state, noise = torch.randn(2, 9, 3).double(), torch.randn(2, 9, 2).double()
-    action, _ = learner.draw(learner.policy, state, noise)
-    torch.testing.assert_close(learner.noise_of(learner.policy, state, action), noise)
-    at_the_limit = learner.noise_of(learner.policy, state, learner.limit.expand(2, 9, 2))
+    action, _ = learner.acting.draw(learner.policy, state, noise)
+    torch.testing.assert_close(learner.acting.noise_of(learner.policy, state, action), noise)
+    at_the_limit = learner.acting.noise_of(learner.policy, state, learner.limit.expand(2, 9, 2))
     assert at_the_limit.isfinite().all()
 
 

@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_autograd_through_the_unrolled_simulator(changes
         run = begun(replace(row("shac"), **changes), world=push)
     batch = next_batch(run)
     assert (batch.terminated > 0.5).any() and batch.policy_noise.abs().max() > 0
-    loss, _ = run.learner._policy_loss(0, batch, run.learner.weights(0), run.learner.draws)
+    loss, _ = run.learner.policy_loss(0, batch, run.learner.weights(0), run.learner.draws)
     followed = run.learner.policy_gradients(0, batch, run.learner.draws)
     for seed in range(2):
         value, gradient = unrolled(run, seed, batch, **options)

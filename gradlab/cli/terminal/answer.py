@@ -21,11 +21,15 @@ if TYPE_CHECKING:
 
     from gradlab.verdicts.screen import Screen
 
-PARTS = " source; policy, gradient, critic's target; model, data"
-WIDTH, DEEP = 100, 6 * " "  # columns, and how far parts are indented
-KINDS = (
-    "tasks", "estimators", "measure --also", "named estimators", "algorithms", "remedies",
-)  # fmt: skip
+WIDTH, NAMES = 80, 20  # columns of a list, and those of its names
+HEADINGS = {
+    "tasks": "tasks:",
+    "estimators": "estimators:",
+    "measure --also": "estimators of `gradlab measure --also`:",
+    "named estimators": "estimators of gradlab.gradients.named, in Python:",
+    "algorithms": "algorithms: source; policy, gradient, critic's target; model, data",
+    "remedies": "remedies of a learned model:",
+}
 LIGHTS = {"act": "● Act", "choose": "◐ Choose", "none": "○ Caution"}
 
 
@@ -75,8 +79,11 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     if as_json:
         print(json.dumps(_plain(document), allow_nan=False, ensure_ascii=not utf8()))
         return
+    headline = str(document.get("headline", ""))
+    if headline:
+        bold(headline)
     if "text" in document:
-        print(document["text"])
+        print(str(document["text"]).removeprefix(headline).lstrip("\n"))
     if "recommendation" in document:
         _print_screen(document)
     if explain or "recommendation" not in document:
@@ -85,28 +92,40 @@ def answer(document: Document, as_json: bool, explain: bool = False) -> None:
     for kind in ("run", "report"):
         if kind in document:
             print(f"{kind + ':':8}{document[kind]}")
-    for kind in KINDS:
-        entries = document.get(kind)
-        if isinstance(entries, dict):
-            print(f"{kind}:{PARTS if kind == 'algorithms' else ''}")
-            for name, entry in entries.items():
-                print(_entry(name, entry))
+    _print_lists(document)
     if "recommendation" in document and not explain:
         print("--explain prints the rest.")
+
+
+def _print_lists(document: Document) -> None:
+    """Names with their lines; a star marks those that are taken where nothing is chosen."""
+    defaults = document.get("by default")
+    taken = defaults if isinstance(defaults, dict) else {}
+    for kind, heading in HEADINGS.items():
+        entries = document.get(kind)
+        if isinstance(entries, dict):
+            print(f"\n{heading}")
+            for name, entry in entries.items():
+                mark = "*" if name in taken.get(kind, ()) else " "
+                print(_entry(f"{mark} {name:{NAMES}}", entry))
 
 
 def _entry(name: str, entry: str | dict[str, str]) -> str:
     """A name with its line; an algorithm with its source, and below it its parts."""
     if isinstance(entry, str):
-        return f"  {name:21}{entry}"
+        return _filled(f"{name} {entry}")
     parts = (
         f"{entry['policy']}; {entry['gradient']}; target: {entry['target']}",
         f"{entry['model']}; data: {entry['data']}",
     )
-    lines = (
-        textwrap.fill(part, WIDTH, initial_indent=DEEP, subsequent_indent=DEEP) for part in parts
-    )
-    return "\n".join([f"  {name:24}{entry['source']}", *lines])
+    lines = (_filled(f"{'':{NAMES + 2}} {part}") for part in parts)
+    return "\n".join([_filled(f"{name} {entry['source']}"), *lines])
+
+
+def _filled(text: str) -> str:
+    """A text in columns after the names."""
+    indent = " " * (NAMES + 3)
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _print_screen(document: Document) -> None:
@@ -124,6 +143,11 @@ def _print_screen(document: Document) -> None:
     console.print()
 
 
+def bold(sentence: str) -> None:
+    """Print the first sentence of an answer, which says what was found."""
+    _console().print(sentence, style="bold")
+
+
 def _console() -> Console:
     from rich.console import Console
 
@@ -137,13 +161,18 @@ def _console() -> Console:
 
 
 def _print_verdict(document: Document) -> None:
-    """Sentences with a blank line between them, those that are decided in bold, each once."""
+    """Sentences with a blank line between them, each once: those that are decided in bold, and the
+    first one where it is the answer."""
     from gradlab.verdicts.screen import unsaid
 
     console, verdict = _console(), document.get("verdict")
     sentences = verdict if isinstance(verdict, list) else []
     above = f"{document.get('notice', '')} {document.get('recommendation', '')}"
     texts = unsaid([str(each["text"]) for each in sentences], above)
+    if sentences and "recommendation" not in document and "headline" not in document:
+        bold(texts[0])
+        console.print()
+        sentences, texts = sentences[1:], texts[1:]
     for sentence, text in zip(sentences, texts, strict=True):
         if text:
             console.print(f"• {text}", style="bold" if sentence["decided"] else None)

@@ -1,14 +1,46 @@
-"""Errors of the argument parser as one line, like every other refusal."""
+"""From words of a command line to a command; an error of the parser is one line of text."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+from collections.abc import Sequence
+from typing import Any
+
+import tyro
+from tyro.conf import FlagCreatePairsOff
+
+from gradlab.cli.terminal import help_page
+from gradlab.errors import InputError
 
 LONGEST = 400  # characters
 _RULE = re.compile(r"^[─\-+╭╮╰╯]+$")
 _TYPES = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['?(.*?)'?\]")
 _HELP = ("For full helptext", "Argument helptext")
 _CAUSES = "Got errors:"
+
+
+def parsed(commands: Any, words: Sequence[str]) -> Any:
+    """The command that these words are.
+
+    Args:
+        commands: a union of dataclasses, each under the name of its subcommand.
+
+    Raises:
+        InputError: the words are none of them.
+        SystemExit: after --help, which is printed.
+    """
+    box, page = io.StringIO(), io.StringIO()
+    config = (FlagCreatePairsOff,)
+    try:
+        with contextlib.redirect_stderr(box), contextlib.redirect_stdout(page):
+            return tyro.cli(commands, prog="gradlab", args=words, config=config)
+    except SystemExit as end:
+        if not end.code:  # --help
+            help_page.show(commands, words[0], page.getvalue())
+            raise
+        raise InputError(refusal(box.getvalue())) from None
 
 
 def refusal(box: str) -> str:

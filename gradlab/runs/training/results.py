@@ -48,6 +48,8 @@ class Training:
             "horizon"; empty where there are none.
         weights: measurements that drive the mixture (`training.measured_weights`): column → [M],
             [M, E] or [M, E, horizon], with "iteration" [M]; empty where the rule does.
+        asynchrony: of a run in several processes, lags of its gradients (`training.asynchrony`):
+            column → [R], [R, lag], [R, learner] or [R, actor]; empty of one process.
         probes: what the probe of the run saw of each seed, by its number; empty without one.
         paths: how long the model's paths lasted, for the figures.
     """
@@ -68,6 +70,7 @@ class Training:
     model: Mapping[str, NDArray[Any]]
     gradients: Mapping[str, NDArray[Any]]
     weights: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    asynchrony: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     probes: Mapping[str, ProbeRun] = field(default_factory=dict)
     paths: pd.DataFrame = field(default_factory=pd.DataFrame)
 
@@ -138,6 +141,7 @@ def from_record(record: Record, path: Path) -> Training:
             model=_values(record, "model"),
             gradients=_values(record, "gradients"),
             weights=_values(record, "weights"),
+            asynchrony=_values(record, "asynchrony"),
             probes=probe_results.probes(record),
             paths=probe_results.paths(record),
         )

@@ -51,7 +51,7 @@ def start_gradients(
     paths = single.algorithm.loss.paths
     count = batch.state.shape[1] // (term.horizon if paths else 1)
     copies = single.policy.repeated(count)
-    act = _Divided(single.acting(copies), count)
+    act = _Divided(single.acting.bound(copies), count)
     context = single.context(iteration, draws)
     context = replace(context, act=act, model=model, agents=count, cut=None)
     loss, _ = single.algorithm.loss(context, batch, (term,), np.ones((1, 1)))

@@ -72,6 +72,8 @@ class LearnedModel:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"model has {name} {value!r}, expected an integer from 1")
+        if not all(isinstance(width, int) and width >= 1 for width in self.hidden):
+            raise InputError(f"model has hidden {self.hidden!r}, expected widths from 1")
         if self.rows is not None and self.rows < 1:
             raise InputError(f"model has rows {self.rows}, expected a positive number, or None")
         if self.elites is not None and self.elites not in range(1, self.members + 1):

@@ -84,7 +84,7 @@ def followed(run: Run) -> list[dict[str, Any]]:
     alive = torch.ones_like(state[..., 0])
     shares = [alive.mean(dim=1)]
     for t in range(longest):
-        action = learner.act(policy, state)
+        action = learner.acting.act(policy, state)
         state, _, still = model_step(model, state, action, None if noise is None else noise[t])
         alive = alive * still
         shares.append(alive.mean(dim=1))

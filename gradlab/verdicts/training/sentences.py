@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from gradlab.runs.training.results import GOALS, Training, first_reached
 from gradlab.verdicts.measurement.verdict import Sentence
+from gradlab.verdicts.training.asynchrony import stale
 from gradlab.verdicts.training.measured_weights import measured
 from gradlab.verdicts.training.probe import probed
 from gradlab.verdicts.training.row_gradient import row_gradient, sample_of, why_none
 from gradlab.wording import percent, span, two
+
+EXPLAINED = 0.5  # of an output's held-out variance, below which a model does not predict it
 
 
 def verdict(run: Training, name: str = "") -> list[Sentence]:
@@ -29,6 +32,7 @@ def verdict(run: Training, name: str = "") -> list[Sentence]:
         *row_gradient(run, name),
         *_model(run, name),
         *probed(run, name),
+        *stale(run, name),
         *events,
     ]
 
@@ -110,21 +114,32 @@ def _cosines(values: NDArray[np.float64]) -> str:
 
 
 def _model(run: Training, name: str) -> list[Sentence]:
-    """What the last fit explains of rows that were held out."""
+    """What the last fit explains of rows that were held out, and which output it does not."""
     if not run.model:
         return []
-    parts = []
-    for role in run.config["model_losses"]:
-        explained = run.model[f"{role}_explained"][-1]
+    parts, poor = [], []
+    for role, loss in run.config["model_losses"].items():
         kind = "model" if role == "prediction" else "gradient model"
+        explained = run.model[f"{role}_explained"][-1]
+        least, share = _least_explained(run, np.median(explained, axis=0))
         parts.append(
-            f"{kind} ({run.config['model_losses'][role]}) {np.median(explained):.4f} in the "
-            f"median of outputs and seeds, at least {explained.min():.4f}"
+            f"{kind} ({loss}) {np.median(explained):.4f} in the median of outputs and seeds, least "
+            f"for {least}: {share:.4f}"
         )
+        if share < EXPLAINED:
+            instead = "; --loss mse fits squared errors" if loss == "nll" else ""
+            text = (
+                f"{name}: the {kind} does not predict {least}, less than half of whose held-out "
+                f"variance it explains: gradients and values made from it have this error{instead}."
+            )
+            poor.append(Sentence("model", False, text))
     rows = int(run.model["rows"][-1])
-    return [
-        Sentence(
-            "model", True, f"{name}: held-out variance explained after {rows} rows: "
-            f"{'; '.join(parts)}.",
-        )
-    ]  # fmt: skip
+    stated = f"{name}: held-out variance explained after {rows} rows: {'; '.join(parts)}."
+    return [*poor, Sentence("model", True, stated)]
+
+
+def _least_explained(run: Training, shares: NDArray[np.float64]) -> tuple[str, float]:
+    """The name of the output, the reward being the last, and its share."""
+    worst = int(np.argmin(np.nan_to_num(shares, nan=np.inf)))
+    states = [f"state {k + 1}" for k in range(len(shares) - 1)]
+    return [*(run.config["state_names"] or states), "reward"][worst], float(shares[worst])

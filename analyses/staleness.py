@@ -1,0 +1,263 @@
+"""STALENESS: up to which lag is a gradient still worth following?
+
+g(θ_{t−k})   what a learner sends that was given the networks k steps of the policy before:
+             MPG's mixture at those networks, policy and critics, at replayed states
+∇(θ_t)       the true gradient with θ in the first action, at the policy that the step changes,
+             at the same states: the simulator unrolled until the return has converged
+
+criterion    stated before any run. A lag is usable in a world where the 95% interval over seeds
+             of cos(g(θ_{t−k}), ∇) / cos(g(θ_t), ∇) lies above 0.95, and so it does at every
+             shorter lag; it is lost where the interval lies below. Cosines are debiased, and
+             paired: same starts, same noise. The verdict is the shortest of the six worlds.
+premise      cos(g(θ_t), ∇) is known to be above 0.1 in a world, else it decides nothing
+worlds       mpg-v2 on path_tracking and inverted_pendulum (analytic), five seeds of 10,000
+             iterations, at 5%, 25% and 100% of them; 256 states of each seed's replay
+price        training 25 + 20 processor minutes, truths and gradients 30, predicted from 8 and
+             6 ms an update and seed, and from a minute for each of 30 places
+
+python -m analyses.staleness record     consecutive networks before each stage, into runs/scale
+python -m analyses.staleness judge      staleness.csv, .json into reports/scale
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import scipy
+import torch
+import tyro
+from torch import Tensor, nn
+
+from analyses.mpg_table_1 import task_of
+from analyses.verdicts import Verdict, save
+from gradlab.data.noise import stream
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.tail import Tail
+from gradlab.measurement.shared_truth import shared_truth
+from gradlab.networks import checkpoint
+from gradlab.statistics.comparison import ratio_interval
+from gradlab.statistics.intervals import interval
+from gradlab.tasks import Task
+from gradlab.training.algorithms import ALGORITHMS
+from gradlab.training.configuration import scheduled, settings_of
+from gradlab.training.measured.row_errors import moments_of
+from gradlab.training.run import collect, next_batch
+from gradlab.training.state import Run, begin
+
+ROW = ALGORITHMS["mpg-v2"]
+TASKS = ("path_tracking", "inverted_pendulum")
+STAGES = (0.05, 0.25, 1.0)
+LAGS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+KEEPS, LEAST = 0.95, 0.1
+BATCH = 256
+Networks = tuple[nn.Module, nn.Module]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    iterations: int = 10_000
+    seeds: int = 5
+    starts: int = 256
+    lags: tuple[int, ...] = LAGS
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        return tuple(round(share * self.iterations) for share in STAGES)
+
+
+SMALL = Scale(iterations=40, seeds=1, starts=16, lags=(0, 1))
+
+
+def record(task_name: str, scale: Scale, folder: Path) -> None:
+    """Networks of every lag before each stage, and states of replay there."""
+    task = task_of(task_name)
+    settings = settings_of(ROW, task, None, {"seeds": scale.seeds, "iterations": scale.iterations})
+    row = replace(ROW, weights=scheduled(ROW.weights, settings))
+    run = begin(row, task, settings)
+    past = deque([run.learner.copies()], maxlen=max(scale.lags) + 1)
+    while run.iteration < scale.iterations:
+        collect(run)
+        run.learner.update(run.iteration, next_batch(run))
+        if run.iteration % row.delay == 0:  # the policy has made a step
+            past.appendleft(run.learner.copies())
+        run.iteration += 1
+        if run.iteration in scale.stages:
+            keep(run, past, scale, folder / task_name / f"{run.iteration:06d}")
+
+
+def keep(run: Run, past: deque, scale: Scale, place: Path) -> None:  # type: ignore[type-arg]
+    """Files of each seed: policy and critic of every lag, and states."""
+    place.mkdir(parents=True, exist_ok=True)
+    uniform = torch.rand(scale.starts, generator=stream(0, "stale states"), dtype=torch.float64)
+    states = run.replay.sample(uniform.expand(scale.seeds, -1)).state
+    for seed in range(scale.seeds):
+        np.save(place / f"seed{seed}-states.npy", states[seed].double().numpy())
+        for lag in scale.lags:
+            policy, critic = past[lag]
+            networks = run.learner.policy_of(seed, policy), run.learner.critic_of(seed, critic)
+            for kind, network in zip(("policy", "critic"), networks, strict=True):
+                assert network is not None
+                checkpoint.save(network, place / f"seed{seed}-lag{lag}-{kind}.safetensors")
+
+
+def measured(task_name: str, iteration: int, seed: int, scale: Scale, folder: Path) -> pd.DataFrame:
+    """A row for every lag: cosine and relative squared bias against the truth at lag 0."""
+    task, place = task_of(task_name), folder / task_name / f"{iteration:06d}"
+    states = torch.from_numpy(np.load(place / f"seed{seed}-states.npy"))
+    networks = {lag: load(place, seed, lag) for lag in scale.lags}
+    settings = settings_of(ROW, task, None, {"iterations": scale.iterations})
+    rule = scheduled(ROW.weights, settings)(iteration, ROW.horizons)
+    truth, status = true_gradients(task, networks[0][0], states, settings.termination)
+    if truth is None:
+        return pd.DataFrame()
+    found = {
+        lag: moments_of(mixture(task, both, states, rule, settings.termination), truth, BATCH)
+        for lag, both in networks.items()
+    }
+    rows = []
+    for lag, moments in found.items():
+        cosine = interval("cosine", moments["cosine"])
+        bias = interval("bias2", moments["bias2"])
+        ratio = ratio_interval(moments["cosine"], found[0]["cosine"])
+        rows.append(
+            {"task": task_name, "iteration": iteration, "seed": seed, "lag": lag, "truth": status,
+             "cosine": moments["cosine"].value,
+             "cosine_low": cosine.low, "cosine_high": cosine.high,
+             "bias2": moments["bias2"].value, "bias2_low": bias.low, "bias2_high": bias.high,
+             "relative_mse": moments["relative_mse"].value,
+             "ratio": moments["cosine"].value / found[0]["cosine"].value,
+             "ratio_low": ratio.low, "ratio_high": ratio.high}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def load(place: Path, seed: int, lag: int) -> Networks:
+    policy, critic = (
+        checkpoint.load(place / f"seed{seed}-lag{lag}-{kind}.safetensors").double()
+        for kind in ("policy", "critic")
+    )
+    return policy, critic
+
+
+def mixture(
+    task: Task, networks: Networks, states: Tensor, weights: np.ndarray, termination: str
+) -> np.ndarray:
+    """MPG's gradient at each state, [N, P]; later actions follow the same old policy."""
+    policy, critic = networks
+    assert task.prior is not None
+    parts = [
+        weight * gradients(task.prior, policy, Tail(h, critic, task.discount), states, termination)
+        for weight, h in zip(weights, ROW.horizons, strict=True)
+        if weight
+    ]
+    return sum(parts[1:], parts[0])
+
+
+def true_gradients(
+    task: Task, policy: nn.Module, states: Tensor, termination: str
+) -> tuple[np.ndarray | None, str]:
+    """[N, P], and how the truth was found; None where there is none."""
+    shared = shared_truth(task, policy, states, max(ROW.horizons), BATCH, termination, check=False)
+    reference = shared.reference
+    if not reference.admissible:
+        return None, reference.reason
+    tail = Tail(reference.horizon, NoValue(), task.discount)
+    return gradients(task.simulator, policy, tail, states, termination), reference.status
+
+
+def gradients(
+    system: object, policy: nn.Module, tail: Tail, states: Tensor, termination: str
+) -> np.ndarray:
+    """With θ in the first action, along a system with its own Jacobians, [N, P]."""
+    estimator = Estimator(system, system, "first", tail)  # type: ignore[arg-type]
+    return estimator.gradients(policy, states, 0, termination).numpy()  # type: ignore[arg-type]
+
+
+class NoValue(nn.Module):
+    """What lies beyond the horizon of a truth counts nothing."""
+
+    def forward(self, state: Tensor, action: Tensor) -> Tensor:
+        return 0 * action.sum(dim=1)
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean ratio of every world and lag over seeds, with Student's interval, and the cosine."""
+    return pd.DataFrame(_world(rows)).set_index(["task", "iteration", "lag"])
+
+
+def _world(rows: pd.DataFrame) -> Iterator[dict[str, object]]:
+    for (task, iteration, lag), one in rows.groupby(["task", "iteration", "lag"]):
+        n, ratio = len(one), one["ratio"]
+        reach = np.inf if n < 2 else scipy.stats.t.ppf(0.975, n - 1) * ratio.std() / n**0.5
+        yield {
+            "task": task, "iteration": iteration, "lag": lag, "seeds": n,
+            "cosine": one["cosine"].mean(), "ratio": ratio.mean(),
+            "low": ratio.mean() - reach, "high": ratio.mean() + reach,
+        }  # fmt: skip
+
+
+def usable(world: pd.DataFrame) -> tuple[int, int | None]:
+    """The longest usable lag of one world, and the first that is lost (None: none of them)."""
+    keeps = (world["low"] >= KEEPS) | (world.index == 0)
+    lags = world.index[keeps.cummin()]
+    lost = world.index[world["high"] < KEEPS]
+    return int(lags[-1]), int(lost[0]) if len(lost) else None
+
+
+def verdict(rows: pd.DataFrame) -> Verdict:
+    together = over_seeds(rows)
+    worlds, numbers = [], {}
+    for (task, iteration), world in together.groupby(level=["task", "iteration"]):
+        one = world.droplevel(["task", "iteration"])
+        if not one.loc[0, "cosine"] > LEAST:
+            continue
+        lag, lost = usable(one)
+        worlds.append(
+            (lag, f"{task} at {iteration}: {lag}" + (f", lost at {lost}" if lost else ""))
+        )
+        numbers[f"{task} {iteration}"] = float(lag)
+    if not worlds:
+        sentence = f"No world decides: no cosine without lag is above {LEAST:g}."
+        shortest = 0
+    else:
+        shortest = min(lag for lag, _ in worlds)
+        each = "; ".join(text for _, text in worlds)
+        sentence = f"Up to lag {shortest} the direction keeps 95% of its cosine ({each})."
+    return Verdict(
+        claim="STALENESS", paper="MPG §IV-C", criterion=f"interval of the ratio above {KEEPS}",
+        holds=shortest > 0, sentence=sentence, numbers=numbers, table=rows,
+    )  # fmt: skip
+
+
+def main(
+    what: tyro.conf.Positional[Literal["record", "judge"]],
+    runs: Path = Path("runs/scale"),
+    output: Path = Path("reports/scale"),
+    tasks: tuple[str, ...] = TASKS,
+    small: bool = False,
+) -> None:
+    """
+    Args:
+        small: a minute of everything, to see that it works.
+    """
+    scale = SMALL if small else Scale()
+    if what == "record":
+        for task in tasks:
+            record(task, scale, runs)
+        return
+    places = [(t, k, s) for t in tasks for k in scale.stages for s in range(scale.seeds)]
+    rows = pd.concat([measured(*place, scale, runs) for place in places], ignore_index=True)
+    output.mkdir(parents=True, exist_ok=True)
+    save(verdict(rows), output, "python -m analyses.staleness judge")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,179 @@
+"""What a figure shows, as a table: every curve, band, interval, bar, point and cell that is drawn.
+
+Written beside each figure, so that it can be drawn again elsewhere. Values are those drawn: on a
+logarithmic axis a band ends at the axis's floor, as it does in the figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import nan
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import (
+    Collection,
+    LineCollection,
+    PathCollection,
+    PolyCollection,
+    QuadMesh,
+)
+from matplotlib.colors import to_hex
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FixedLocator
+
+COLUMNS = ("axes", "series", "kind", "x", "x_name", "y", "y_name", "low", "high", "value")
+Row = dict[str, object]
+
+
+def drawn(figure: Figure) -> pd.DataFrame:
+    """One row per point of a curve, band, interval, bar or cell.
+
+    Returns:
+        axes: its title; series: the legend's name; kind: "line", "level" (over the whole axis),
+        "band", "interval", "bar", "span", "point" or "cell"; x, y: in the units of the axes;
+        x_name, y_name: of a tick that has words; low, high: ends of a band, an interval, a span or
+        a bar, in y; value: of a cell.
+    """
+    rows = [row for ax in figure.axes if ax.get_label() != "<colorbar>" for row in _of_axes(ax)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _of_axes(ax: Axes) -> Iterator[Row]:
+    title = " ".join((ax.get_title(loc="left") or ax.get_title()).split())
+    names = _series(ax)
+    x_names, y_names = _tick_names(ax.xaxis), _tick_names(ax.yaxis)
+    for artist, kind, numbers in _artists(ax):
+        label = str(artist.get_label())
+        series = names.get(_colour(artist), "") if label.startswith("_") else label.strip()
+        for row in numbers:
+            yield {
+                "axes": title,
+                "series": series,
+                "kind": kind,
+                **row,
+                "x_name": x_names.get(row.get("x", nan), ""),
+                "y_name": y_names.get(row.get("y", nan), ""),
+            }
+
+
+def _artists(ax: Axes) -> Iterator[tuple[Any, str, list[dict[str, float]]]]:
+    for line in ax.lines:
+        yield line, *_line(ax, line)
+    for collection in ax.collections:
+        yield from _collection(collection)
+    for patch in ax.patches:
+        if isinstance(patch, Rectangle):
+            yield patch, *_rectangle(ax, patch)
+    for image in ax.images:
+        cells: Any = np.ma.filled(np.ma.asarray(image.get_array(), dtype=float), nan)
+        if cells.ndim == 2:
+            yield image, "cell", _cells(cells, np.arange(cells.shape[1]), np.arange(len(cells)))
+
+
+def _line(ax: Axes, line: Line2D) -> tuple[str, list[dict[str, float]]]:
+    across, up = line.get_transform().contains_branch_seperately(ax.transData)
+    x, y = (np.asarray(each, dtype=float) for each in line.get_data())
+    if across and up:
+        return "line" if len(x) > 1 else "point", [
+            {"x": float(at), "y": float(height)} for at, height in zip(x, y, strict=True)
+        ]
+    return "level", [
+        {"x": float(x[0])} if across else {"y": float(y[0])} for _ in range(across | up)
+    ]
+
+
+def _collection(collection: Collection) -> Iterator[tuple[Any, str, list[dict[str, float]]]]:
+    if isinstance(collection, QuadMesh):
+        edges = np.asarray(collection.get_coordinates())
+        x, y = (edges[0, :, 0], edges[:, 0, 1])
+        values: Any = np.ma.filled(np.ma.asarray(collection.get_array(), dtype=float), nan)
+        cells = values.reshape(len(y) - 1, len(x) - 1)
+        yield collection, "cell", _cells(cells, (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2)
+    elif isinstance(collection, LineCollection):
+        ends = [np.asarray(each) for each in collection.get_segments() if len(each) > 1]
+        yield (
+            collection,
+            "interval",
+            [
+                {
+                    "x": float(e[:, 0].mean()),
+                    "low": float(e[:, 1].min()),
+                    "high": float(e[:, 1].max()),
+                }
+                if np.ptp(e[:, 0]) == 0
+                else {
+                    "y": float(e[0, 1]),
+                    "low": float(e[:, 0].min()),
+                    "high": float(e[:, 0].max()),
+                }
+                for e in ends
+            ],
+        )
+    elif isinstance(collection, PolyCollection):
+        yield (
+            collection,
+            "band",
+            [
+                {"x": float(at), "low": float(y.min()), "high": float(y.max())}
+                for path in collection.get_paths()
+                for corners in [np.asarray(path.vertices)]
+                for at in np.unique(corners[:, 0])
+                for y in [corners[corners[:, 0] == at, 1]]
+            ],
+        )
+    elif isinstance(collection, PathCollection):
+        offsets: Any = np.ma.filled(np.ma.asarray(collection.get_offsets(), dtype=float), nan)
+        yield collection, "point", [{"x": float(x), "y": float(y)} for x, y in offsets]
+
+
+def _rectangle(ax: Axes, patch: Rectangle) -> tuple[str, list[dict[str, float]]]:
+    low, high = sorted((patch.get_y(), patch.get_y() + patch.get_height()))
+    across, up = patch.get_transform().contains_branch_seperately(ax.transData)
+    if across and up:
+        middle = patch.get_x() + patch.get_width() / 2
+        return "bar", [{"x": round(float(middle), 12), "low": float(low), "high": float(high)}]
+    if up:
+        return "span", [{"low": float(low), "high": float(high)}]
+    ends = [{"x": float(x)} for x in (patch.get_x(), patch.get_x() + patch.get_width())]
+    return "span", ends if across else []
+
+
+def _cells(values: Any, x: Any, y: Any) -> list[dict[str, float]]:
+    return [
+        {"x": float(x[k]), "y": float(y[j]), "value": float(values[j, k])}
+        for j in range(values.shape[0])
+        for k in range(values.shape[1])
+    ]
+
+
+def _series(ax: Axes) -> dict[str, str]:
+    """The legend's name of each colour."""
+    handles, labels = ax.get_legend_handles_labels()
+    pairs = reversed([*zip(map(_colour, handles), labels, strict=True)])
+    return {colour: label.strip() for colour, label in pairs if colour}
+
+
+def _colour(artist: Any) -> str:
+    """Of a curve, or of what is filled; "" where there are several or none."""
+    if isinstance(artist, Container):  # of bars, or of a curve with its intervals
+        artist = artist[0]
+    if isinstance(artist, Line2D):
+        return to_hex(cast(Any, artist.get_color()))
+    several = isinstance(artist, LineCollection)
+    filled: Any = artist.get_colors() if several else getattr(artist, "get_facecolor", list)()
+    colours: Any = np.atleast_2d(np.asarray(filled, dtype=float))
+    return to_hex(tuple(colours[0][:3])) if colours.shape[0] == 1 and colours.size else ""
+
+
+def _tick_names(axis: Any) -> dict[float, str]:
+    """Words of ticks by their place; none where ticks are numbers."""
+    places = axis.get_majorticklocs() if isinstance(axis.get_major_locator(), FixedLocator) else []
+    words = axis.get_major_formatter().format_ticks(places) if len(places) else []
+    named = {float(at): " ".join(w.split()) for at, w in zip(places, words, strict=True)}
+    return named if any(any(c.isalpha() for c in word) for word in words) else {}

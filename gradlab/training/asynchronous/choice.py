@@ -1,0 +1,101 @@
+"""How many processes of each role a run has, and which runs can be divided among them.
+
+A gradient is computed at the parameters θ_v that its learner was given, and applied when they have
+become θ_t. Its lag, or staleness, is t − v (MPG section IV-C, which bounds it by a short queue).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gradlab.errors import InputError
+
+if TYPE_CHECKING:
+    from gradlab.training.algorithm import Algorithm
+    from gradlab.training.settings import Settings
+
+OPTIMISER_AND_EVALUATOR = 2
+
+
+@dataclass(frozen=True)
+class Asynchronous:
+    """Processes of a run.
+
+    Attributes:
+        learners: compute gradients, each on batches of its own.
+        actors: step environments, each as many as a run has without processes (`agents`), in turn.
+        buffers: hold the transitions and draw batches, each of its share of them.
+        queue: gradients that may wait to be applied while their learners go on; 0: a learner waits
+            until its gradient has been applied.
+        deterministic: gradients are applied in the order in which they were begun, with the queue
+            full: a run can be repeated bit for bit, and waits for the slowest learner. With one
+            learner, one actor, one buffer and no queue it is the run without processes, bit for
+            bit. Else a gradient is applied when it arrives.
+    """
+
+    learners: int = 1
+    actors: int = 1
+    buffers: int = 1
+    queue: int = 1
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("learners", 1), ("actors", 1), ("buffers", 1), ("queue", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise InputError(f"{name} is {value!r}, expected an integer from {least}")
+
+    @property
+    def processes(self) -> int:
+        """All of them, this one included."""
+        return self.learners + self.actors + self.buffers + OPTIMISER_AND_EVALUATOR
+
+    def crowded(self, cores: int) -> str:
+        """A line where there are more processes at work than processors, else ""."""
+        working = self.learners + 1
+        if working <= cores:
+            return ""
+        return (
+            f"{self.learners} learners and the optimiser share {cores} processors: updates per "
+            f"second grow with learners up to about {max(1, cores - 1)}"
+        )
+
+
+def check(algorithm: Algorithm, settings: Settings) -> None:
+    """
+    Raises:
+        InputError: the row's updates need what only one process has.
+    """
+    choice = settings.asynchronous
+    if choice is None:
+        return
+    reason = _reason(algorithm)
+    if reason:
+        raise InputError(
+            f"{algorithm.name} cannot be trained asynchronously: {reason}; take a row on replay "
+            f"without a learned model (mpg-v1, mpg-v2, mpg-general, td3, sac, ddpg, n-step-dpg, "
+            f"n-step-adp, bptt), or leave learners, actors and buffers out"
+        )
+    if settings.probe_budget is not None:
+        raise InputError(
+            "probe_budget is for updates in this process: leave it out, or learners and actors"
+        )
+    filled, steps = max(settings.warmup, algorithm.batch), choice.actors * choice.buffers
+    if filled < steps * settings.agents:
+        raise InputError(
+            f"warmup is {settings.warmup} transitions, too few for {choice.buffers} buffers that "
+            f"take steps of {choice.actors} × {settings.agents} environments in turn: expected "
+            f"{steps * settings.agents} or more"
+        )
+
+
+def _reason(row: Algorithm) -> str:
+    """Why a row's gradients cannot be computed elsewhere; "" where they can."""
+    if row.source.steps:
+        return "its batches are the newest steps of its own policy"
+    if row.model is not None or row.source.branching is not None:
+        return "it learns a model between its updates"
+    if row.critics == 0 and row.delay > 1:
+        return "it has no critic, but updates without its policy (delay)"
+    return ""

@@ -1,0 +1,157 @@
+"""Processes that are replaced where they die, and calls that are repeated then.
+
+One process more than there are places has imported everything and waits: imports take seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from gradlab.errors import Failure
+from gradlab.workers import Call, Pool, Worker, WorkerDied
+
+MEMBER = "gradlab.training.asynchronous.processes:Member"
+ATTEMPTS = 5  # processes that may die of one call, one after another
+
+Arguments = Callable[[], tuple[Any, ...]]
+Note = Callable[[str], None]
+
+
+@final
+class Crew:
+    """All processes of a run.
+
+    Attributes:
+        replaced: how many have died so far.
+
+    Args:
+        world: `messages.packed`.
+    """
+
+    def __init__(self, pool: Pool, world: bytes, note: Note) -> None:
+        self._pool, self._world, self.note = pool, world, note
+        self.replaced = 0
+        self._workers: list[Worker] = []
+        self._spare: Worker | None = None
+
+    def start(self, role: str, *arguments: Any) -> Worker:
+        """A process of a role: the spare one, if there is one."""
+        worker = self._spare or self._begun()
+        self._spare = None
+        worker.call("become", role, *arguments)
+        return worker
+
+    def have_spare(self) -> None:
+        """Start the one that waits, where none does."""
+        self._spare = self._spare or self._begun()
+
+    def _begun(self) -> Worker:
+        self._workers.append(self._pool.start(MEMBER, self._world))
+        return self._workers[-1]
+
+    def end(self) -> None:
+        """End all processes at once: none of them has anything to save."""
+        for worker in self._workers:
+            worker.kill()
+
+    def ended(self, errands: Sequence[Errand], timeout: float | None = None) -> list[Errand]:
+        """Those that have an answer, at least one unless `timeout` seconds pass before."""
+        while True:
+            by_call = {id(errand.call): errand for errand in errands}
+            calls = self._pool.wait([errand.call for errand in errands], timeout)
+            over = [by_call[id(call)] for call in calls]
+            answered = [errand for errand in over if errand.answered()]
+            if answered or timeout is not None or not errands:
+                return answered
+
+
+@final
+class Place:
+    """One process of a role.
+
+    Args:
+        name: for messages, such as "learner 2"; role: a key of `processes.ROLES`.
+        lost: is called when the process has died, before its calls are repeated.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        name: str,
+        role: str,
+        arguments: tuple[Any, ...],
+        lost: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.crew, self.name = crew, name
+        self._role, self._arguments, self._lost = role, arguments, lost
+        self._open: list[Errand] = []
+        self.worker = crew.start(role, *arguments)
+
+    def call(self, method: str, arguments: Arguments) -> Errand:
+        """Call a method; the arguments are made anew where it is repeated."""
+        errand = Errand(self, method, arguments)
+        self._open.append(errand)
+        return errand
+
+    def replace(self, death: WorkerDied) -> None:
+        """Start another process, which is given all open calls in their order."""
+        self.crew.replaced += 1
+        self.crew.note(f"{self.name}: {death}; another process takes its place")
+        self._lost()
+        self.worker = self.crew.start(self._role, *self._arguments)
+        for errand in self._open:
+            errand.send()
+        self.crew.have_spare()
+
+    def close(self, errand: Errand) -> None:
+        """A call is answered, or not wanted any more."""
+        self._open = [other for other in self._open if other is not errand]
+
+
+@final
+class Errand:
+    """A call of a place, whichever process answers it."""
+
+    def __init__(self, place: Place, method: str, arguments: Arguments) -> None:
+        self._place, self._method, self._arguments = place, method, arguments
+        self._deaths = 0
+        self.send()
+
+    def send(self) -> None:
+        """Call the process that has the place now."""
+        self.call: Call = self._place.worker.call("do", self._method, *self._arguments())
+
+    def drop(self) -> None:
+        """No answer is wanted."""
+        self._place.close(self)
+
+    def answered(self) -> bool:
+        """Whether a call that has ended has an answer; if its process died, it is repeated.
+
+        Raises:
+            Failure: the method failed, or its processes die one after another.
+        """
+        try:
+            self.value = self.call.result()
+        except WorkerDied as death:
+            self._deaths += 1
+            if self._deaths == ATTEMPTS:
+                raise Failure(
+                    f"{self._place.name} died {ATTEMPTS} times of one call: {death}; the last "
+                    f"saved state is kept: go on with resume=True"
+                ) from death
+            self._place.replace(death)
+            return False
+        self._place.close(self)
+        return True
+
+    def result(self) -> Any:
+        """The answer, waited for.
+
+        Raises:
+            Failure: as `answered`.
+        """
+        while not hasattr(self, "value"):
+            self.answered()
+        return self.value

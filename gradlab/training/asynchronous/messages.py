@@ -1,0 +1,101 @@
+"""What goes between the processes: arrays by name, never tensors, which are slow to pickle."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cloudpickle
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gradlab.errors import InputError, one_line
+from gradlab.training.learner import Learner
+from gradlab.training.parts.weights import Floats
+from gradlab.training.state import Run
+
+Arrays = dict[str, NDArray[Any]]
+Role = Literal["critic", "policy"]
+OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A gradient to be computed.
+
+    Attributes:
+        number: of the update whose random numbers it takes; batch: columns of its transitions.
+        targets: of the critics at that batch, [E, N]; None: to be computed.
+        weights: of the mixture, [E, terms].
+    """
+
+    role: Role
+    number: int
+    batch: Arrays
+    targets: NDArray[Any] | None
+    weights: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A gradient.
+
+    Attributes:
+        gradients: of every parameter, as `Trained.raw.parameters`.
+        loss: [E]; value: mean of the critics, [E], of a critic's gradient.
+        horizon: of the longest rollout; targets: as asked, or those computed; seconds: it took.
+    """
+
+    gradients: list[NDArray[Any]]
+    loss: NDArray[Any]
+    value: NDArray[Any] | None = None
+    horizon: int = 0
+    targets: NDArray[Any] | None = None
+    seconds: float = 0.0
+
+
+def arrays(tensors: Mapping[str, Tensor]) -> Arrays:
+    """In memory of their own, as they are now."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+
+
+def tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Of the same numbers; what a cluster has in common memory cannot be written, and is copied."""
+    return {name: torch.from_numpy(np.require(x, None, "W")) for name, x in arrays.items()}
+
+
+def networks_of(learner: Learner) -> Arrays:
+    """Networks, targets and temperature, without the optimisers' memory."""
+    state = learner.state().items()
+    return arrays({k: x for k, x in state if "_adam." not in k and k != "cached_targets"})
+
+
+def policy_of(learner: Learner) -> Arrays:
+    """What an actor needs."""
+    state = learner.trained_policy.state("policy").items()
+    return arrays({name: x for name, x in state if "_adam." not in name})
+
+
+def packed(run: Run) -> bytes:
+    """Algorithm, task and settings, with functions of a user's file or script.
+
+    Raises:
+        InputError: the task holds what cannot be sent to another process.
+    """
+    own = [module for name, module in sys.modules.items() if name.startswith(OWN)]
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        return bytes(cloudpickle.dumps((run.algorithm, run.task, run.settings)))
+    except Exception as error:
+        raise InputError(
+            f"task {run.task.name!r} cannot be sent to other processes ({one_line(error)}): make "
+            f"it of plain values, arrays and functions, or leave learners and actors out"
+        ) from error
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)

@@ -1,0 +1,79 @@
+"""Help and lists: one voice, 80 columns, and examples that the command itself takes."""
+
+import re
+import shlex
+from typing import get_args
+
+import pytest
+
+from gradlab import cli
+from gradlab.cli import program
+from gradlab.cli.terminal.help_page import examples
+from gradlab.gradients import named
+from gradlab.runs.remedies.arms import DEFAULT
+
+CLASSES = {
+    mark.name: row.__origin__ for row in get_args(program.Command) for mark in row.__metadata__
+}
+COLUMNS = 80
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(COLUMNS))
+
+
+def page(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    with pytest.raises(SystemExit) as end:
+        cli.main([*words, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_help_begins_with_a_question_and_ends_with_two_examples(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = page(capsys, name)
+    assert max(map(len, lines)) <= COLUMNS
+    assert re.fullmatch(r"[A-Z][^.?]*\?", lines[0]), lines[0]
+    assert lines[2].startswith(f"usage: gradlab {name}")
+    shown = [line.strip() for line in lines[lines.index("Examples:") + 1 :]]
+    assert shown == examples(CLASSES[name]) and len(shown) == 2
+    for example in shown:
+        words = shlex.split(example)
+        assert words[:2] == ["gradlab", name]
+        assert type(program.parsed(words[1:])) is CLASSES[name]
+
+
+def test_every_option_and_its_default_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(" ".join(page(capsys, "measure")).split())
+    for option in ("--set NAME=VALUE", "--truth {objective,matched}", "--judges INT", "--json"):
+        assert f"{option} " in text
+    assert "Number of starts; gradients" in text and "visited from them. Default: 512." in text
+    assert "None" not in text and "(default" not in text
+    assert "usage: gradlab logs DATA --policy FILE [options]" in page(capsys, "logs")
+
+
+def test_the_programs_help_has_every_command_with_its_question(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = page(capsys)
+    assert max(map(len, lines)) <= COLUMNS
+    text = " ".join(" ".join(lines).split())
+    for name in CLASSES:
+        assert f" {name} {page(capsys, name)[0]}" in text
+
+
+def test_lists_fit_a_terminal_and_mark_what_is_taken_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= COLUMNS
+    assert lines[0].endswith("* marks the default ones.")
+    marked = [line.split()[1] for line in lines if line.startswith("* ")]
+    assert set(marked) == {"data", "model", "mixed", "true_dynamics", *DEFAULT} | {
+        "model_all", "mixed_all", "true_dynamics_all",
+    }  # fmt: skip
+    assert any(line.startswith(f"  {named.mpg.__name__} ") for line in lines)

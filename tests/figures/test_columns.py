@@ -1,0 +1,61 @@
+"""Figures for a paper: the column's width, text of 7 or 8 points, nothing cut off or covered."""
+
+import inspect
+from collections.abc import Callable, Iterator
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from gradlab import figures
+from gradlab.errors import InputError
+from tests import planted
+
+
+@pytest.fixture(autouse=True)
+def close_figures() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_every_figure_takes_axes_and_returns_them() -> None:
+    for name in set(figures.__all__) - {"column"}:
+        signature = inspect.signature(getattr(figures, name))
+        assert signature.parameters["ax"].default is None, name
+        assert signature.return_annotation == "Axes", name
+
+
+@pytest.mark.parametrize("draw", [figures.bias_variance, figures.mse, figures.cosine])
+@pytest.mark.parametrize(("width", "inches"), [("single", 3.25), ("text", 5.5), ("double", 6.75)])
+def test_a_figure_fits_a_column_with_readable_text(
+    draw: Callable[..., Axes], width: str, inches: float
+) -> None:
+    ax = draw(planted.table())
+    drawn = len(ax.lines)
+    assert figures.column(ax, width, title=width == "text") is ax
+    figure = ax.figure
+    assert isinstance(figure, Figure) and figure.get_size_inches()[0] == inches
+    figure.canvas.draw()
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    assert {text.get_fontsize() for text in shown} == {7.0, 8.0}
+    page = figure.bbox.padded(1)
+    ticks = {*ax.get_xticklabels(which="both"), *ax.get_yticklabels(which="both")}
+    for text in set(shown) - ticks:  # matplotlib holds ticks beyond the axes, too
+        box = text.get_window_extent()
+        assert page.containsx(box.x0) and page.containsx(box.x1), text
+        assert page.containsy(box.y0) and page.containsy(box.y1), text
+    (legend,) = figure.legends
+    assert ax.get_legend() is None
+    assert not legend.get_window_extent().overlaps(ax.xaxis.label.get_window_extent())
+    assert ax.get_window_extent().height > 0.35 * figure.bbox.height
+    assert len(ax.lines) == drawn and bool(ax.get_title(loc="left")) == (width == "text")
+
+
+def test_a_wrong_width_or_no_axes_are_refused() -> None:
+    ax = figures.mse(planted.table())
+    with pytest.raises(InputError, match="width is 'wide', expected one of single, text, double"):
+        figures.column(ax, "wide")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="ax is"):
+        figures.column(planted.table())  # type: ignore[arg-type]

@@ -1,0 +1,132 @@
+"""What the pages show can be copied: commands parse, names exist, first examples run."""
+
+import ast
+import importlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+
+import gradlab
+from docs.pages import claims, findings, names, offline, tables
+from docs.pages import commands as command_pages
+from gradlab.cli import program
+from gradlab.cli.terminal import usage
+from tests.pages import blocks
+
+API = (blocks.ROOT / "docs/reference/api.md").read_text()
+
+
+def test_every_command_of_the_pages_parses():
+    for page, line in blocks.commands():
+        words = shlex.split(line, comments=True)[1:]
+        try:
+            usage.parsed(program.Command, words)
+        except Exception as error:
+            pytest.fail(f"{page}: {line}: {error}")
+
+
+@pytest.mark.parametrize(("page", "block"), blocks.python_blocks().items())
+def test_names_of_the_package_in_python_blocks_exist(page, block):
+    for node in ast.walk(ast.parse(block)):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("gradlab"):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, name.name) for name in node.names)
+        if isinstance(node, ast.Attribute) and (dotted := _dotted(node)).startswith("gradlab."):
+            value = gradlab
+            for name in dotted.split(".")[1:]:
+                value = getattr(value, name)
+
+
+def _dotted(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
+
+
+def test_the_task_of_the_first_page_is_measured_and_its_file_read_by_h5py_alone(tmp_path):
+    page = (blocks.ROOT / "docs/start.md").read_text()
+    names: dict[str, object] = {}
+    exec(compile(blocks.PYTHON.findall(page)[1], "start.md", "exec"), names)
+    policy = torch.nn.Linear(2, 1, bias=False).double()
+    policy.weight.data[:] = torch.tensor([[-1.0, -1.5]])
+    profile = gradlab.measure(
+        names["task"], policy, _no_value, horizon=2, starts=16, judges=8, law="start"
+    )
+    reader: dict[str, object] = {}
+    exec(blocks.python_blocks()["docs/file_format.md:0"], reader)
+    values, dimensions, unit = reader["table"](profile.save(tmp_path / "run.h5"), "profile")[
+        "value"
+    ]
+    assert dimensions == ["estimator", "quantity", "horizon"] and isinstance(unit, str)
+    np.testing.assert_array_equal(values, profile.columns["value"])
+    assert set(profile.table()["estimator"]) >= {"model", "mixed", "true_dynamics"}
+
+
+def test_the_gradient_of_the_page_on_gradients_has_a_row_for_each_start():
+    names: dict[str, object] = {}
+    exec(blocks.python_blocks()["docs/which_gradient.md:0"], names)
+    assert names["gradients"].shape == (64, 14)
+
+
+def test_tables_of_the_pages_are_those_of_committed_runs():
+    critic = next(line for line in tables.laws().splitlines() if "the critic alone" in line)
+    assert critic.replace("\N{NO-BREAK SPACE}", " ") == (
+        "| the critic alone | 0.81 [0.75, 0.87] | −95% [−96, −93] |"
+    )
+    assert "| 6 | 0.955 | 0.935 |" in tables.coverage()
+    assert "1,213 cells" in tables.coverage_verdict()
+
+
+def _no_value(state, action):
+    return 0.0 * action.sum(1)
+
+
+def test_every_public_name_is_in_the_reference():
+    modules = {"figures", "systems", "tasks", "training"}
+    missing = [name for name in gradlab.__all__ if f"gradlab.{name}" not in API]
+    assert not missing and modules < set(gradlab.__all__)
+    assert [name for name in gradlab.tasks.TASKS if "-" not in name and name not in API] == []
+
+
+def test_the_reference_of_commands_has_every_command():
+    names = list(command_pages.names())
+    assert {"measure", "train", "selftest"} < set(names)
+    assert "\nusage: gradlab choose " in command_pages.help_of("choose")
+
+
+def test_the_page_of_names_has_every_algorithm_and_task(tmp_path):
+    names.write(tmp_path)
+    page = (tmp_path / "names.md").read_text()
+    for name in (*gradlab.training.ALGORITHMS, *gradlab.tasks.TASKS):
+        assert f"| `{name}` |" in page
+
+
+def test_a_page_that_loads_from_elsewhere_is_named(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<a href="https://a.org">a</a><script src="https://cdn.org/x.js"></script><img src="b.png">'
+    )
+    (tmp_path / "a.css").write_text("@font-face { src: url(//fonts.org/x.woff) }")
+    assert set(offline.requested(tmp_path)) == {"https://cdn.org/x.js", "//fonts.org/x.woff"}
+
+
+def test_every_finding_has_one_number_a_figure_and_a_report(tmp_path):
+    findings.write(tmp_path)
+    page = (tmp_path / "findings.md").read_text()
+    cards = page.split("\n## ")[1:]
+    assert len(cards) == 10
+    for card in cards:
+        assert re.search(r"\*\*−?[\d.,]+\s\[−?[\d.,]+,\s−?[\d.,]+\]%?\*\*", card), card
+        for link in re.findall(r"\]\(([^)]+)\)", card):
+            assert (blocks.ROOT / "docs/generated" / link).resolve().exists(), link
+    assert "1 of 148, **0.676 [0.0171, 3.71]%**" in page.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_the_table_of_claims_has_all_of_them(tmp_path):
+    claims.write(tmp_path)
+    page = (tmp_path / "claims.md").read_text()
+    known = [row["id"] for row in tables.rows_of("claims.csv")]
+    assert all(f"| [{name}]" in page or f"| **{name}**" in page for name in known)
+    assert f"**{len(known)} claims: " in page

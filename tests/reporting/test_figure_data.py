@@ -1,0 +1,65 @@
+"""The CSV beside a figure has the numbers of the table that was drawn."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from gradlab import figures
+from gradlab.reporting.figure_data import COLUMNS, drawn
+from tests import planted
+
+
+def of(data: pd.DataFrame, kind: str, series: str = "") -> pd.DataFrame:
+    return data[(data["kind"] == kind) & data["series"].str.startswith(series)]
+
+
+def test_curves_and_bands_are_those_of_the_table() -> None:
+    table, figure = planted.table(), Figure()
+    figures.mse(table, figure.add_subplot())
+    data = drawn(figure)
+    assert tuple(data.columns) == COLUMNS
+    chosen = (table["estimator"] == "model") & (table["quantity"] == "mse")
+    rows = table[chosen].sort_values("horizon")
+    line = of(data, "line", "model")
+    np.testing.assert_array_equal(line["x"], rows["horizon"])
+    np.testing.assert_array_equal(line["y"], rows["value"])
+    band = of(data, "band", "model").set_index("x")
+    positive = rows[rows["ci_low"] > 0.01 * rows["value"]].set_index("horizon")
+    assert len(positive) > 5
+    np.testing.assert_array_equal(band.loc[positive.index, "low"], positive["ci_low"])
+    np.testing.assert_array_equal(band.loc[positive.index, "high"], positive["ci_high"])
+    assert set(data["axes"]) == {figure.axes[0].get_title(loc="left")}
+
+
+def test_every_mark_has_its_place() -> None:
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    left.bar([0, 1], [3.0, -2.0], color="#0b63a8", label="share")
+    left.set_xticks([0, 1], ["states", "∂f/∂s"])
+    left.axhline(0.5, color="#d2580a", label="threshold")
+    left.vlines([1.0], [-3.0], [-1.0], color="#0b63a8")
+    left.axhspan(0.1, 0.2, color="#0a8f6a")
+    left.scatter([0.25], [0.75], color="#95518f", label="measured")
+    right.imshow([[1.0, 2.0], [3.0, 4.0]])
+    data = drawn(figure)
+    bars = of(data, "bar", "share")
+    assert bars[["x", "low", "high"]].to_numpy().tolist() == [[0, 0, 3], [1, -2, 0]]
+    assert bars["x_name"].tolist() == ["states", "∂f/∂s"]
+    assert of(data, "level", "threshold")["y"].tolist() == [0.5]
+    assert of(data, "interval", "share")[["x", "low", "high"]].to_numpy().tolist() == [[1, -3, -1]]
+    assert of(data, "span")[["low", "high"]].to_numpy() == pytest.approx(np.array([[0.1, 0.2]]))
+    assert of(data, "point", "measured")[["x", "y"]].to_numpy().tolist() == [[0.25, 0.75]]
+    cells = of(data, "cell")
+    assert cells[["x", "y", "value"]].to_numpy().tolist() == [
+        [0, 0, 1], [1, 0, 2], [0, 1, 3], [1, 1, 4],
+    ]  # fmt: skip
+
+
+def test_a_mesh_has_its_centres_and_an_empty_figure_no_rows() -> None:
+    figure = Figure()
+    figure.add_subplot().pcolormesh([0, 2, 4], [0, 1, 2], [[5.0, 6.0], [7.0, 8.0]])
+    assert drawn(figure)[["x", "y", "value"]].to_numpy().tolist() == [
+        [1, 0.5, 5], [3, 0.5, 6], [1, 1.5, 7], [3, 1.5, 8],
+    ]  # fmt: skip
+    assert drawn(Figure()).empty

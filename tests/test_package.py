@@ -1,0 +1,42 @@
+"""What the package says about itself stands in one place, or is held equal to it."""
+
+import re
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+import gradlab
+from gradlab import cli
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+VERSION = PROJECT["project"]["version"]
+
+
+def test_the_version_is_that_of_pyproject(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gradlab.__version__ == VERSION
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradlab {VERSION}\n"
+    assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+    written = [f for f in (ROOT / "gradlab").rglob("*.py") if f'"{VERSION}"' in f.read_text()]
+    assert not written
+
+
+def test_every_extra_is_documented() -> None:
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    page = (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Extras\n")[2]
+    rows = re.findall(r"^\| ((?:`[\w-]+`(?:, )?)+) \|", page, flags=re.M)
+    documented = {name for row in rows for name in re.findall(r"`([\w-]+)`", row)}
+    assert documented == extras
+
+
+def test_files_beside_the_code_are_in_the_wheel() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["gradlab"]
+    package = ROOT / "gradlab"
+    files = [file for file in package.rglob("*") if file.is_file() and file.suffix != ".pyc"]
+    names = [str(file.relative_to(package)) for file in files if file.suffix != ".py"]
+    assert "py.typed" in names
+    missing = [name for name in names if not any(fnmatch(name, each) for each in patterns)]
+    assert not missing

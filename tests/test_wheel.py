@@ -1,0 +1,87 @@
+"""The wheel works without the repository, and the source distribution has what a build needs.
+
+    make package     builds dist/ and runs this with `-m package`
+
+The wheel is unpacked into an environment of its own, which shares the installed dependencies: an
+empty one, with everything downloaded, is a step of the release (CONTRIBUTING.md).
+"""
+
+import json
+import os
+import site
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.package
+ROOT = Path(__file__).parent.parent
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+OWN = """
+import torch
+def policy():
+    network = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(network.weight, -0.3)
+    return network
+def critic(s, a):
+    return -(2 * s[:, 0] ** 2 + 1.5 * a[:, 0] ** 2 + 0.8 * s[:, 0] * a[:, 0])
+"""
+LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
+LQR += ["noise_covariance=[[0.01]]", "start_mean=[0]", "start_covariance=[[1]]", "discount=0.9"]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the wheel."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    with zipfile.ZipFile(ROOT / "dist" / f"gradlab-{VERSION}-py3-none-any.whl") as wheel:
+        wheel.extractall(packages)
+    return folder / "bin" / "python"
+
+
+def run(python: Path, folder: Path, *words: str | Path) -> str:
+    """What a command prints that is started outside of the repository."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_wheel_measures_and_reports_in_a_folder_of_its_own(
+    python: Path, tmp_path: Path
+) -> None:
+    at = run(python, tmp_path, "-c", "import gradlab; print(gradlab.__file__)").strip()
+    assert Path(at).is_relative_to(python.parent.parent)
+    assert run(python, tmp_path, "-m", "gradlab", "--version") == f"gradlab {VERSION}\n"
+    assert "usage: gradlab" in run(python, tmp_path, "-m", "gradlab", "--help")
+    (tmp_path / "own.py").write_text(OWN)
+    given = ["--policy", "own.py:policy", "--critic", "own.py:critic", "--horizon", "2"]
+    words = ["measure", *LQR, *given, "--starts", "64", "--no-report", "--json"]
+    document = json.loads(run(python, tmp_path, "-m", "gradlab", *words))
+    assert document["verdict"]
+    page = json.loads(run(python, tmp_path, "-m", "gradlab", "report", document["run"], "--json"))
+    assert (tmp_path / page["report"]).is_file()
+
+
+def test_a_users_program_sees_the_types(python: Path, tmp_path: Path) -> None:
+    program = ROOT / "tests" / "typing" / "user_program.py"
+    words = ["--strict", "--python-executable", python, "--cache-dir", tmp_path, program]
+    assert "no issues" in run(Path(sys.executable), tmp_path, "-m", "mypy", *words)
+
+
+def test_the_source_distribution_has_what_a_build_and_a_reader_need() -> None:
+    with tarfile.open(ROOT / "dist" / f"gradlab-{VERSION}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    code = {str(file.relative_to(ROOT)) for file in (ROOT / "gradlab").rglob("*.py")}
+    beside = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
+    assert code | beside | {"constraints.txt", "gradlab/py.typed"} <= names
+    assert not [name for name in names if name.startswith(("tests/", "reports/"))]
