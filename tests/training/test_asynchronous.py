@@ -117,7 +117,7 @@ def test_in_order_of_arrival_no_transition_is_lost_and_the_ratio_of_updates_is_k
 
 
 def test_a_worker_that_dies_of_every_call_ends_the_run_with_its_name(trained):
-    with pytest.raises(Failure, match=r"actor 0 died 5 times of one call.*--resume"):
+    with pytest.raises(Failure, match=r"actor 0 died 5 times of one call.*resume=True"):
         trained("td3", FREE, InlinePool(deaths=1.0))
 
 

@@ -18,8 +18,8 @@ import gradlab
 from gradlab.data.replay import Replay
 from gradlab.systems import from_function
 from gradlab.training import ALGORITHMS, evaluations, memory
+from gradlab.training.acting import Acting
 from gradlab.training.collection import Environments
-from gradlab.training.learner import Learner
 from gradlab.training.loop import train
 from gradlab.training.models.branches import Branches
 from gradlab.training.models.seed_models import SeedModels, SeedTwoModels
@@ -136,7 +136,7 @@ def counts(monkeypatch):
     count(SeedTwoModels, "step", stepped("two models"), enclosed=True)
     count(SeedModels, "step", stepped("model"))
     count(SeedModels, "step_by_member", stepped("by member"))
-    count(Learner, "draw", lambda self, of, state, _: {"densities": state.shape[1]})
+    count(Acting, "draw", lambda self, of, state, _: {"densities": state.shape[1]})
     count(Replay, "sample", read)
     count(Replay, "newest", lambda self, size: {"newest": size})
     count(torch.autograd, "grad", lambda *_, **o: {"second order": int("create_graph" in o)})
