@@ -17,7 +17,7 @@ from gradlab.cli.terminal.answer import bold
 
 WIDEST, NARROWEST, COLUMN = 80, 48, 20  # columns; where explanations begin
 TITLES = {"positional arguments": "Arguments", "options": "Options"}
-_RULE = re.compile(r"^[─\-+╭╮╰╯]+$")
+FRAME = re.compile(r"^[─\-+╭╮╰╯]+$")
 _DEFAULT = re.compile(r" ?\((default|repeatable|required)(?:: ?(.*))?\)$")
 _NONE = ("None", "False", "")  # what "Default: …" in the words of an option says better
 
@@ -96,7 +96,7 @@ def _sections(page: str) -> dict[str, list[tuple[str, str]]]:
         text = inside.strip()
         if text in TITLES:
             rows = sections.setdefault(TITLES[text], [])
-        elif not text or _RULE.match(text) or not sections:
+        elif not text or FRAME.match(text) or not sections:
             continue
         elif inside.startswith("   ") and rows:
             rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}".strip())

@@ -15,7 +15,6 @@ from gradlab.cli.terminal import help_page
 from gradlab.errors import InputError
 
 LONGEST = 400  # characters
-_RULE = re.compile(r"^[─\-+╭╮╰╯]+$")
 _TYPES = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['?(.*?)'?\]")
 _HELP = ("For full helptext", "Argument helptext")
 _CAUSES = "Got errors:"
@@ -48,7 +47,7 @@ def refusal(box: str) -> str:
     inside = [line.strip().strip("│|").strip() for line in box.splitlines()[1:]]
     sections: list[list[str]] = [[]]
     for line in inside:
-        if _RULE.match(line):
+        if help_page.FRAME.match(line):
             sections.append([])
         else:
             sections[-1].append(line)

@@ -7,7 +7,7 @@ become θ_t. Its lag, or staleness, is t − v (MPG section IV-C, which bounds i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gradlab.errors import InputError
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from gradlab.training.algorithm import Algorithm
     from gradlab.training.settings import Settings
 
+Role = Literal["critic", "policy"]  # of a gradient: whose parameters it is of
+ROLES: tuple[Role, ...] = get_args(Role)
 OPTIMISER_AND_EVALUATOR = 2
 
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.data.replay import Batch
+from gradlab.training.asynchronous.choice import ROLES
 from gradlab.training.asynchronous.crew import Crew, Errand, Place
 from gradlab.training.asynchronous.experience import Buffers
 from gradlab.training.asynchronous.messages import Arrays, Asked, Given, networks_of, tensors
-from gradlab.training.asynchronous.work import ROLES, Job, Work, ends_use, first_of, following
+from gradlab.training.asynchronous.work import Job, Work, ends_use, first_of, following
 from gradlab.training.learner import common
 from gradlab.training.state import Run
 from gradlab.training.update import Update
@@ -124,9 +125,8 @@ class Optimiser:
             number, batch = self._buffers.next(run)
             self._work.jobs[learner] = first_of(run.algorithm, number * run.algorithm.reuse, batch)
         job, networks = self._work.jobs[learner], self.networks(run)
-        columns = {name: x for name, x in job.batch.items() if name != "cached_targets"}
         targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
-        asked = Asked(job.role, job.number, columns, targets, weights)
+        asked = Asked(job.role, job.number, job.columns, targets, weights)
         errand = self._learners[learner].call("gradient", lambda: (networks, asked))
         return Begun(learner, job, self._versions[job.role], errand)
 
@@ -159,8 +159,7 @@ class Optimiser:
     def _policy_step(self, run: Run, job: Job, given: Given) -> Tensor:
         """The norm of the policy's gradient, [E]."""
         norm = run.learner.trained_policy.follow(_on(run, given.gradients))
-        columns = {name: x for name, x in job.batch.items() if name != "cached_targets"}
-        batch = {name: x.to(run.learner.device) for name, x in tensors(columns).items()}
+        batch = {name: x.to(run.learner.device) for name, x in tensors(job.columns).items()}
         run.learner.update_temperature(job.number, Batch(**batch))
         return norm
 

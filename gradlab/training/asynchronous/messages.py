@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gradlab.errors import InputError, one_line
+from gradlab.training.asynchronous.choice import Role
 from gradlab.training.learner import Learner
 from gradlab.training.parts.weights import Floats
 from gradlab.training.state import Run
 
 Arrays = dict[str, NDArray[Any]]
-Role = Literal["critic", "policy"]
 OWN = "gradlab_own_"  # modules of a user's files, which other processes cannot import
 
 

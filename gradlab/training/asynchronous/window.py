@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from gradlab.storage.journal_tables import Column, Table
-from gradlab.training.asynchronous.choice import Asynchronous
-
-ROLES = ("critic", "policy")
+from gradlab.training.asynchronous.choice import ROLES, Asynchronous
 
 
 def bins(choice: Asynchronous) -> int:

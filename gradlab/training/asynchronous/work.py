@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from gradlab.training.algorithm import Algorithm
-from gradlab.training.asynchronous.messages import Arrays, Role, arrays, tensors
+from gradlab.training.asynchronous.choice import ROLES, Role
+from gradlab.training.asynchronous.messages import Arrays, arrays, tensors
 from gradlab.training.asynchronous.window import Window
 from gradlab.training.collection import Environments
 from gradlab.training.trained import under
-
-ROLES: tuple[Role, ...] = ("critic", "policy")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +33,11 @@ class Job:
     role: Role
     number: int
     batch: Arrays
+
+    @property
+    def columns(self) -> Arrays:
+        """Of the transitions alone."""
+        return {name: x for name, x in self.batch.items() if name != "cached_targets"}
 
 
 def first_of(row: Algorithm, number: int, batch: Arrays) -> Job:
