@@ -9,10 +9,10 @@ from typing import final
 
 from gradlab.storage.journal import Journal
 from gradlab.training.asynchronous.choice import Asynchronous
-from gradlab.training.asynchronous.crew import Crew, Errand, Note, Place
 from gradlab.training.asynchronous.experience import Actors, Buffers
 from gradlab.training.asynchronous.gradients import Optimiser
 from gradlab.training.asynchronous.messages import packed
+from gradlab.training.asynchronous.supervision import Note, PendingCall, Supervised, Supervisor
 from gradlab.training.asynchronous.window import Window
 from gradlab.training.asynchronous.work import Work
 from gradlab.training.collection import Ended
@@ -52,11 +52,11 @@ def execution(run: Run, ray: str | None, note: Note) -> Iterator[Execution]:
         crowded = choice.crowded(pool.cores)
         if crowded:
             note(crowded)
-        crew = Crew(pool, world, note)
+        supervisor = Supervisor(pool, world, note)
         try:
-            yield Distributed(run, crew)
+            yield Distributed(run, supervisor)
         finally:
-            crew.end()
+            supervisor.end()
 
 
 def pool_of(choice: Asynchronous, ray: str | None) -> Pool:
@@ -76,21 +76,21 @@ class Evaluation:
     """One that the evaluator makes; iteration: of its policies."""
 
     iteration: int
-    errand: Errand
+    call: PendingCall
 
 
 @final
 class Distributed:
     """Actors, buffers, learners and an evaluator; this process is the optimiser."""
 
-    def __init__(self, run: Run, crew: Crew) -> None:
+    def __init__(self, run: Run, supervisor: Supervisor) -> None:
         assert run.work is not None
-        self._crew, self._work = crew, run.work
-        self._actors = Actors(crew, run.work)
-        self._buffers = Buffers(crew, run)
-        self._optimiser = Optimiser(crew, run, run.work, self._buffers)
-        self._evaluator = Place(crew, "evaluator", "evaluator", ())
-        crew.have_spare()
+        self._supervisor, self._work = supervisor, run.work
+        self._actors = Actors(supervisor, run.work)
+        self._buffers = Buffers(supervisor, run)
+        self._optimiser = Optimiser(supervisor, run, run.work, self._buffers)
+        self._evaluator = Supervised(supervisor, "evaluator", "evaluator", ())
+        supervisor.have_spare()
         self._evaluation: Evaluation | None = None
 
     def step(self, run: Run) -> Ended:
@@ -108,14 +108,14 @@ class Distributed:
             "seconds": run.seconds,
             "transitions": run.replay.added,
         }
-        errand = self._evaluator.call("row", lambda: (networks, now))
-        self._evaluation = Evaluation(run.iteration, errand)
+        call = self._evaluator.call("row", lambda: (networks, now))
+        self._evaluation = Evaluation(run.iteration, call)
 
     def record(self, run: Run, journal: Journal) -> None:
         journal.append(
-            TABLE, self._work.window.row(run.iteration, run.seconds, self._crew.replaced)
+            TABLE, self._work.window.row(run.iteration, run.seconds, self._supervisor.replaced)
         )
-        if self._evaluation is not None and self._crew.ended([self._evaluation.errand], 0.0):
+        if self._evaluation is not None and self._supervisor.ended([self._evaluation.call], 0.0):
             self._store_evaluation(journal)
 
     def settle(self, run: Run, journal: Journal) -> None:
@@ -130,5 +130,5 @@ class Distributed:
 
     def _store_evaluation(self, journal: Journal) -> None:
         if self._evaluation is not None:
-            journal.append("evaluations", self._evaluation.errand.result())
+            journal.append("evaluations", self._evaluation.call.result())
             self._evaluation = None

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from gradlab.data.replay import Replay
-from gradlab.training.asynchronous.crew import Crew, Errand, Place
 from gradlab.training.asynchronous.messages import Arrays, arrays, policy_of, tensors
+from gradlab.training.asynchronous.supervision import PendingCall, Supervised, Supervisor
 from gradlab.training.asynchronous.work import Work
 from gradlab.training.collection import Ended
 from gradlab.training.state import Run
@@ -27,48 +27,53 @@ from gradlab.training.state import Run
 class Actors:
     """The processes that step environments, in turn."""
 
-    def __init__(self, crew: Crew, work: Work) -> None:
+    def __init__(self, supervisor: Supervisor, work: Work) -> None:
         self._work = work
-        self._actors = [Place(crew, f"actor {k}", "actor", (k,)) for k in range(len(work.places))]
-        self._under_way: deque[tuple[int, Errand]] = deque()
+        self._actors = [
+            Supervised(supervisor, f"actor {k}", "actor", (k,))
+            for k in range(len(work.environments))
+        ]
+        self._under_way: deque[tuple[int, PendingCall]] = deque()
 
     def step(self, run: Run) -> Ended:
         """The next step into replay, waited for."""
         policy = policy_of(run.learner)
         while len(self._under_way) < len(self._actors):
             self._begin(policy)
-        actor, errand = self._under_way.popleft()
-        rows, ended, place = errand.result()
+        actor, call = self._under_way.popleft()
+        rows, ended, state = call.result()
         run.replay.put(tensors({"rows": rows})["rows"])
-        self._work.places[actor].load(tensors(place))
+        self._work.environments[actor].load(tensors(state))
         self._work.window.step(actor)
         return ended  # type: ignore[no-any-return]
 
     def recall(self) -> None:
         """Steps under way are begun again later."""
-        for _, errand in self._under_way:
-            errand.drop()
+        for _, call in self._under_way:
+            call.drop()
         self._under_way.clear()
 
     def _begin(self, policy: Arrays) -> None:
-        taken = sum(place.steps for place in self._work.places) + len(self._under_way)
+        taken = sum(each.steps for each in self._work.environments) + len(self._under_way)
         actor = taken % len(self._actors)
-        place = arrays(self._work.places[actor].saved())
-        errand = self._actors[actor].call("step", lambda: (policy, place))
-        self._under_way.append((actor, errand))
+        state = arrays(self._work.environments[actor].saved())
+        call = self._actors[actor].call("step", lambda: (policy, state))
+        self._under_way.append((actor, call))
 
 
 @final
 class Buffers:
     """The processes that draw batches, in turn; with a queue, one of each is drawn ahead."""
 
-    def __init__(self, crew: Crew, run: Run) -> None:
+    def __init__(self, supervisor: Supervisor, run: Run) -> None:
         choice = run.settings.asynchronous
         assert choice is not None and run.work is not None
         self._work, self._ahead = run.work, choice.buffers if choice.queue else 0
         turn = choice.actors * run.settings.agents
-        self._buffers = [_Buffer(crew, k, choice.buffers, turn) for k in range(choice.buffers)]
-        self._drawn: deque[Errand] = deque()
+        self._buffers = [
+            _Buffer(supervisor, k, choice.buffers, turn) for k in range(choice.buffers)
+        ]
+        self._drawn: deque[PendingCall] = deque()
 
     def next(self, run: Run) -> tuple[int, Arrays]:
         """The number of the next batch, and its columns."""
@@ -80,8 +85,8 @@ class Buffers:
 
     def recall(self) -> None:
         """Batches that no learner has are drawn again later."""
-        for errand in self._drawn:
-            errand.drop()
+        for call in self._drawn:
+            call.drop()
         self._drawn.clear()
 
     def _begin(self, run: Run, number: int) -> None:
@@ -99,14 +104,14 @@ class _Buffer:
         turn: transitions that go to one buffer before the next has its turn.
     """
 
-    def __init__(self, crew: Crew, number: int, count: int, turn: int) -> None:
+    def __init__(self, supervisor: Supervisor, number: int, count: int, turn: int) -> None:
         self._number, self._count, self._turn = number, count, turn
         self._newest = -1  # number of the last transition that it has
-        self._place = Place(crew, f"buffer {number}", "buffer", (count,), self._lost)
+        self._process = Supervised(supervisor, f"buffer {number}", "buffer", (count,), self._lost)
 
-    def draw(self, replay: Replay, uniform: NDArray[Any]) -> Errand:
+    def draw(self, replay: Replay, uniform: NDArray[Any]) -> PendingCall:
         until = replay.added  # what is stored later is no part of this batch
-        return self._place.call("draw", lambda: (*self._lacking(replay, until), uniform))
+        return self._process.call("draw", lambda: (*self._lacking(replay, until), uniform))
 
     def _lacking(self, replay: Replay, until: int) -> tuple[int, NDArray[Any]]:
         """The place of the first row that it lacks, and the rows [E, n, width]."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from gradlab.data.replay import Batch
 from gradlab.training.asynchronous.choice import ROLES
-from gradlab.training.asynchronous.crew import Crew, Errand, Place
 from gradlab.training.asynchronous.experience import Buffers
 from gradlab.training.asynchronous.messages import Arrays, Asked, Given, networks_of, tensors
+from gradlab.training.asynchronous.supervision import PendingCall, Supervised, Supervisor
 from gradlab.training.asynchronous.work import Job, Work, ends_use, first_of, following
 from gradlab.training.learner import common
 from gradlab.training.state import Run
@@ -36,19 +36,20 @@ class Begun:
     learner: int
     job: Job
     version: int
-    errand: Errand
+    call: PendingCall
 
 
 @final
 class Optimiser:
     """The networks of a run follow gradients of its learners."""
 
-    def __init__(self, crew: Crew, run: Run, work: Work, buffers: Buffers) -> None:
+    def __init__(self, supervisor: Supervisor, run: Run, work: Work, buffers: Buffers) -> None:
         assert run.settings.asynchronous is not None
-        self._crew, self._work, self._buffers = crew, work, buffers
+        self._supervisor, self._work, self._buffers = supervisor, work, buffers
         self._choice, self._row = run.settings.asynchronous, run.algorithm
         self._learners = [
-            Place(crew, f"learner {k}", "learner", ()) for k in range(self._choice.learners)
+            Supervised(supervisor, f"learner {k}", "learner", ())
+            for k in range(self._choice.learners)
         ]
         self._under_way: list[Begun] = []  # in the order in which they were begun
         self._queue: deque[Begun] = deque()
@@ -71,7 +72,7 @@ class Optimiser:
         """Gradients that are not applied are computed again later, at the networks of then."""
         for begun in reversed([*self._queue, *self._under_way]):
             self._work.jobs[begun.learner] = begun.job
-            begun.errand.drop()
+            begun.call.drop()
         self._queue.clear()
         self._under_way.clear()
 
@@ -85,24 +86,24 @@ class Optimiser:
         """Until one gradient more has arrived than may wait, each after those begun before it."""
         self._begin(run)
         while len(self._queue) <= self._choice.queue:
-            self._under_way[0].errand.result()
+            self._under_way[0].call.result()
             self._arrived(self._under_way[0])
             self._begin(run)
 
     def _receive_as_they_come(self, run: Run) -> None:
         """Those that have arrived, or the next."""
         self._begin(run)
-        by_errand = {id(begun.errand): begun for begun in self._under_way}
-        errands = [begun.errand for begun in self._under_way]
-        for errand in self._crew.ended(errands, 0.0 if self._queue else None):
-            self._arrived(by_errand[id(errand)])
+        by_call = {id(begun.call): begun for begun in self._under_way}
+        calls = [begun.call for begun in self._under_way]
+        for call in self._supervisor.ended(calls, 0.0 if self._queue else None):
+            self._arrived(by_call[id(call)])
         self._begin(run)
 
     def _arrived(self, begun: Begun) -> None:
         """It waits from now on; its learner has the next gradient of its batch to compute."""
         self._under_way.remove(begun)
         self._queue.append(begun)
-        given: Given = begun.errand.value
+        given: Given = begun.call.value
         batch = begun.job.batch
         if given.targets is not None:
             batch = batch | {"cached_targets": given.targets}
@@ -127,12 +128,12 @@ class Optimiser:
         job, networks = self._work.jobs[learner], self.networks(run)
         targets, weights = job.batch.get("cached_targets"), run.learner.weights(run.iteration)
         asked = Asked(job.role, job.number, job.columns, targets, weights)
-        errand = self._learners[learner].call("gradient", lambda: (networks, asked))
-        return Begun(learner, job, self._versions[job.role], errand)
+        call = self._learners[learner].call("gradient", lambda: (networks, asked))
+        return Begun(learner, job, self._versions[job.role], call)
 
     def _apply(self, run: Run, begun: Begun) -> Update | None:
         """One step of the critics or the policy; the update, if it is complete."""
-        job, given, learner = begun.job, begun.errand.value, run.learner
+        job, given, learner = begun.job, begun.call.value, run.learner
         lag = self._versions[job.role] - begun.version
         self._work.window.gradient(job.role, lag, begun.learner, given.seconds)
         self._versions[job.role] += 1

@@ -40,12 +40,12 @@ class Actor:
         self._environments = environments_of(run.task, run.settings, run.learner, number)
         self._rows = replay_of(run.algorithm, run.learner, run.settings.agents)
 
-    def step(self, policy: Arrays, place: Arrays) -> tuple[NDArray[Any], Ended, Arrays]:
+    def step(self, policy: Arrays, state: Arrays) -> tuple[NDArray[Any], Ended, Arrays]:
         """One step from where the environments are: rows of replay [E, agents, width], episodes
         that ended, and where the environments are then."""
         learner, environments = self._run.learner, self._environments
         learner.trained_policy.load("policy", tensors(policy))
-        environments.load(tensors(place))
+        environments.load(tensors(state))
         ended = environments.step(learner.explore, self._rows)
         return self._rows.rows.cpu().numpy().copy(), ended, arrays(environments.saved())
 

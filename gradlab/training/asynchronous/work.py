@@ -63,14 +63,14 @@ class Work:
     """Between two saved states nothing of it is lost: what is under way can be begun again.
 
     Attributes:
-        places: environments of every actor.
+        environments: of every actor.
         jobs: of every learner, what it computes next; without one it begins a new batch.
         critics: of every learner, numbers of the critics' step (`CRITIC`) whose use has not ended.
         batches: how many were begun.
         window: of gradients since the last row of the record.
     """
 
-    places: list[Environments]
+    environments: list[Environments]
     window: Window
     jobs: dict[int, Job] = field(default_factory=dict)
     critics: dict[int, dict[str, Tensor]] = field(default_factory=dict)
@@ -79,8 +79,8 @@ class Work:
     def state(self) -> dict[str, Tensor]:
         """For `load`; the first actor's environments are saved as those of any run."""
         state = {"batches": torch.tensor(self.batches)}
-        for k, place in enumerate(self.places[1:], 1):
-            state |= _named(f"actor.{k}", place.saved())
+        for k, environments in enumerate(self.environments[1:], 1):
+            state |= _named(f"actor.{k}", environments.saved())
         for k, job in self.jobs.items():
             state[f"job.{k}"] = torch.tensor([ROLES.index(job.role), job.number])
             state |= _named(f"batch.{k}", tensors(job.batch))
@@ -94,8 +94,8 @@ class Work:
             InputError, KeyError: the state is of another run.
         """
         self.batches = int(state["batches"])
-        for k, place in enumerate(self.places[1:], 1):
-            place.load(under(state, f"actor.{k}."))
+        for k, environments in enumerate(self.environments[1:], 1):
+            environments.load(under(state, f"actor.{k}."))
         self.jobs = {int(k): _job(state, k) for k in under(state, "job.")}
         begun = sorted({name.split(".")[0] for name in under(state, "critic.")})
         self.critics = {int(k): under(state, f"critic.{k}.") for k in begun}
@@ -107,5 +107,5 @@ def _job(state: Mapping[str, Tensor], learner: str) -> Job:
     return Job(ROLES[role], number, arrays(under(state, f"batch.{learner}.")))
 
 
-def _named(place: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{place}.{name}": value for name, value in state.items()}
+def _named(owner: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{owner}.{name}": value for name, value in state.items()}

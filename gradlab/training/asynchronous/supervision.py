@@ -1,6 +1,6 @@
 """Processes that are replaced where they die, and calls that are repeated then.
 
-One process more than there are places has imported everything and waits: imports take seconds.
+A spare process has imported everything and waits for a role: imports take seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Note = Callable[[str], None]
 
 
 @final
-class Crew:
+class Supervisor:
     """All processes of a run.
 
     Attributes:
@@ -55,20 +55,22 @@ class Crew:
         for worker in self._workers:
             worker.kill()
 
-    def ended(self, errands: Sequence[Errand], timeout: float | None = None) -> list[Errand]:
+    def ended(
+        self, pending: Sequence[PendingCall], timeout: float | None = None
+    ) -> list[PendingCall]:
         """Those that have an answer, at least one unless `timeout` seconds pass before."""
         while True:
-            by_call = {id(errand.call): errand for errand in errands}
-            calls = self._pool.wait([errand.call for errand in errands], timeout)
+            by_call = {id(one.sent): one for one in pending}
+            calls = self._pool.wait([one.sent for one in pending], timeout)
             over = [by_call[id(call)] for call in calls]
-            answered = [errand for errand in over if errand.answered()]
-            if answered or timeout is not None or not errands:
+            answered = [one for one in over if one.answered()]
+            if answered or timeout is not None or not pending:
                 return answered
 
 
 @final
-class Place:
-    """One process of a role.
+class Supervised:
+    """A process of a role, replaced where it dies.
 
     Args:
         name: for messages, such as "learner 2"; role: a key of `processes.ROLES`.
@@ -77,54 +79,54 @@ class Place:
 
     def __init__(
         self,
-        crew: Crew,
+        supervisor: Supervisor,
         name: str,
         role: str,
         arguments: tuple[Any, ...],
         lost: Callable[[], None] = lambda: None,
     ) -> None:
-        self.crew, self.name = crew, name
+        self.supervisor, self.name = supervisor, name
         self._role, self._arguments, self._lost = role, arguments, lost
-        self._open: list[Errand] = []
-        self.worker = crew.start(role, *arguments)
+        self._open: list[PendingCall] = []
+        self.worker = supervisor.start(role, *arguments)
 
-    def call(self, method: str, arguments: Arguments) -> Errand:
+    def call(self, method: str, arguments: Arguments) -> PendingCall:
         """Call a method; the arguments are made anew where it is repeated."""
-        errand = Errand(self, method, arguments)
-        self._open.append(errand)
-        return errand
+        call = PendingCall(self, method, arguments)
+        self._open.append(call)
+        return call
 
     def replace(self, death: WorkerDied) -> None:
         """Start another process, which is given all open calls in their order."""
-        self.crew.replaced += 1
-        self.crew.note(f"{self.name}: {death}; another process takes its place")
+        self.supervisor.replaced += 1
+        self.supervisor.note(f"{self.name}: {death}; another process takes its place")
         self._lost()
-        self.worker = self.crew.start(self._role, *self._arguments)
-        for errand in self._open:
-            errand.send()
-        self.crew.have_spare()
+        self.worker = self.supervisor.start(self._role, *self._arguments)
+        for call in self._open:
+            call.send()
+        self.supervisor.have_spare()
 
-    def close(self, errand: Errand) -> None:
+    def close(self, call: PendingCall) -> None:
         """A call is answered, or not wanted any more."""
-        self._open = [other for other in self._open if other is not errand]
+        self._open = [other for other in self._open if other is not call]
 
 
 @final
-class Errand:
-    """A call of a place, whichever process answers it."""
+class PendingCall:
+    """A call, whichever process answers it."""
 
-    def __init__(self, place: Place, method: str, arguments: Arguments) -> None:
-        self._place, self._method, self._arguments = place, method, arguments
+    def __init__(self, process: Supervised, method: str, arguments: Arguments) -> None:
+        self._process, self._method, self._arguments = process, method, arguments
         self._deaths = 0
         self.send()
 
     def send(self) -> None:
-        """Call the process that has the place now."""
-        self.call: Call = self._place.worker.call("do", self._method, *self._arguments())
+        """Call the process that has the role now."""
+        self.sent: Call = self._process.worker.call("do", self._method, *self._arguments())
 
     def drop(self) -> None:
         """No answer is wanted."""
-        self._place.close(self)
+        self._process.close(self)
 
     def answered(self) -> bool:
         """Whether a call that has ended has an answer; if its process died, it is repeated.
@@ -133,17 +135,17 @@ class Errand:
             Failure: the method failed, or its processes die one after another.
         """
         try:
-            self.value = self.call.result()
+            self.value = self.sent.result()
         except WorkerDied as death:
             self._deaths += 1
             if self._deaths == ATTEMPTS:
                 raise Failure(
-                    f"{self._place.name} died {ATTEMPTS} times of one call: {death}; the last "
+                    f"{self._process.name} died {ATTEMPTS} times of one call: {death}; the last "
                     f"saved state is kept: go on with resume=True"
                 ) from death
-            self._place.replace(death)
+            self._process.replace(death)
             return False
-        self._place.close(self)
+        self._process.close(self)
         return True
 
     def result(self) -> Any:
