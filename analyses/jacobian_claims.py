@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from analyses.verdicts import row
+from analyses.verdicts import listed
 
 FILES = ("var-exp.json", "landscape.json")
 HEADING = "## Claims of the papers"
 HEAD = """
 Each row is one script; numbers and figure lie beside this file. The outcome is that of the
 criterion that opens the script ([four words](../README.md)). Intervals are 95%.
-
-| claim | paper | outcome | verdict and numbers | command, commit |
-|---|---|---|---|---|
 """
 
 
@@ -23,6 +20,6 @@ def refresh(folder: Path) -> None:
     readme = folder / "README.md"
     above = readme.read_text().partition(HEADING)[0] if readme.exists() else ""
     found = [folder / name for name in FILES if (folder / name).exists()]
-    rows = "".join(row(json.loads(path.read_text()), folder) for path in found)
-    section = f"{HEADING}\n{HEAD}{rows}" if rows else ""
+    verdicts = [json.loads(path.read_text()) for path in found]
+    section = f"{HEADING}\n{HEAD}{listed(verdicts, folder)}" if verdicts else ""
     readme.write_text(f"{above.rstrip()}\n\n{section}".lstrip())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tyro
 
-from analyses.verdicts import row
+from analyses.verdicts import listed
 
 FOLDER = Path("reports/remedies")
 HEAD = """# Remedies for a learned model's gradients: claims of the papers, tested again
@@ -20,10 +20,6 @@ Each row is one script; its numbers lie beside this file as `.json` and `.csv`, 
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that holds in part says so in its verdict. Intervals are 95% unless the verdict says
 otherwise; remedies are compared on the same data, starts, noise and initial weights.
-"""
-TABLE = """
-| claim | paper | outcome | verdict and numbers | command, commit |
-|---|---|---|---|---|
 """
 TRAINING = """
 ## Single tasks
@@ -66,7 +62,7 @@ def _belongs(stem: str, name: str) -> bool:
 def _section(title: str, verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
     if not verdicts:
         return ""
-    return f"\n## {title}\n{TABLE}" + "".join(row(made, folder) for made in verdicts)
+    return f"\n## {title}\n" + listed(verdicts, folder)
 
 
 def main(output: Path = FOLDER) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,9 +28,10 @@ Each row is one script; its numbers lie beside this file as `.json` and `.csv`, 
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
 paper: a claim that is wrong as printed says so in its verdict. Intervals are 95% unless the verdict
 says otherwise.
-
-| claim | paper | outcome | verdict and numbers | command, commit |
-|---|---|---|---|---|
+"""
+TABLE = """
+| claim | paper | outcome | command, commit |
+|---|---|---|---|
 """
 
 
@@ -95,11 +96,18 @@ def main(output: Path = FOLDER) -> None:
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
     page = output / "README.md"
     _, heading, more = (page.read_text() if page.is_file() else "").partition("\n## ")
-    page.write_text(HEADER + "".join(row(made, output) for made in rows) + heading + more)
+    page.write_text(HEADER + listed(rows, output) + heading + more)
+
+
+def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
+    """A table of the verdicts saved in a folder, and a paragraph for each with its numbers."""
+    rows = (row(made, folder) for made in verdicts)
+    paragraphs = (f"\n**{made['claim']}.** {made['sentence']}\n" for made in verdicts)
+    return TABLE + "".join((*rows, *paragraphs))
 
 
 def row(made: Mapping[str, object], folder: Path) -> str:
-    """The line of one verdict saved in a folder, in a table of claims."""
+    """The line of one verdict in a table of claims."""
     kept = made["environment"]
     assert isinstance(kept, dict)
     claim = str(made["claim"])
@@ -108,9 +116,8 @@ def row(made: Mapping[str, object], folder: Path) -> str:
         # A run at a smaller scale lacks numbers that the criterion asks for.
         with suppress(KeyError):
             word = outcome(parts_of(claim, folder / claim.lower()))
-    sentence = str(made["sentence"]).replace("|", r"\|")
     source = f"`{made['command']}`, {kept['commit']}"
-    return f"| {made['claim']} | {made['paper']} | **{word}** | {sentence} | {source} |\n"
+    return f"| {made['claim']} | {made['paper']} | **{word}** | {source} |\n"
 
 
 if __name__ == "__main__":
