@@ -22,7 +22,7 @@ from analyses.criteria import outcome
 from gradlab.provenance import environment
 
 FOLDER = Path("reports/identities")
-HEADER = """# Claims of the papers, tested again
+HEADER = """# Claims of the papers, tested again: {subject}
 
 Each row is one script; its numbers lie beside this file as `.json` and `.csv`, most with a figure.
 The outcome is that of the criterion that opens the script ([four words](../README.md)), not of the
@@ -96,7 +96,8 @@ def main(output: Path = FOLDER) -> None:
     rows = [json.loads(path.read_text()) for path in sorted(output.glob("*.json"))]
     page = output / "README.md"
     _, heading, more = (page.read_text() if page.is_file() else "").partition("\n## ")
-    page.write_text(HEADER + listed(rows, output) + heading + more)
+    head = HEADER.format(subject=output.name.replace("-", " "))
+    page.write_text(head + listed(rows, output) + heading + more)
 
 
 def listed(verdicts: Sequence[Mapping[str, object]], folder: Path) -> str:
