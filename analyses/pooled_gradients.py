@@ -2,6 +2,7 @@
 
     error    Σ (bias² + variance / samples) / Σ |E T|², samples of an update at that horizon
     bias, noise      its two parts
+    states, jacobians, critic    parts of the squared bias, Σ part / Σ bias²
     cosine   Σ E G · E T / √(Σ |E G|² Σ |E T|²)
 
 Sums are over the seeds of a stage (stage 0: of all stages, which weighs them by their size), since
@@ -21,7 +22,7 @@ from gradlab.statistics.comparison import difference
 from gradlab.statistics.moments import Estimate
 
 SUMMED = ("bias2", "variance", "gradient2", "truth2", "inner")
-PARTS = ("bias2_states", "bias2_jacobians", "bias2_tail")
+PARTS = {"states": "bias2_states", "jacobians": "bias2_jacobians", "critic": "bias2_tail"}
 Floats = NDArray[np.float64]
 Columns = Mapping[str, Floats]
 
@@ -48,8 +49,8 @@ class Pooled:
         return int(np.isnan(self._part(stage, horizon)["inner"]).sum())
 
     def estimate(self, name: str, stage: int, horizon: int) -> Estimate:
-        """`error`, `bias`, `noise`, `cosine`, or a column over Σ |E T|²; NaN where noise leaves a
-        square below 0."""
+        """`error`, `bias`, `noise`, `cosine`, a part of the bias, or a column over Σ |E T|²; NaN
+        where noise leaves a square below 0, or every seed's measurement is lost."""
         part, samples = self._part(stage, horizon), self.samples[self.horizons.index(horizon)]
         statistic = _STATISTICS.get(name, lambda own, samples: _over_truth(own, own[name]))
         left_out = [
@@ -71,7 +72,7 @@ def pooled(run: Training, samples: Callable[[int], float]) -> Pooled:
         samples: of an update, by horizon.
     """
     table = run.gradients
-    names = (*SUMMED, *(name for name in PARTS if name in table))
+    names = (*SUMMED, *(name for name in PARTS.values() if name in table))
     columns = {name: np.asarray(table[name], dtype=np.float64) for name in names}
     lost = np.isnan(list(columns.values())).any(axis=0)
     columns = {name: np.where(lost, np.nan, values) for name, values in columns.items()}
@@ -92,6 +93,14 @@ def with_ends(name: str, estimate: Estimate) -> dict[str, float]:
     return {name: value, f"{name} low": low, f"{name} high": high}
 
 
+def _share(part: str) -> Callable[[Columns, float], float]:
+    def statistic(own: Columns, _: float) -> float:
+        whole = np.nansum(own["bias2"])
+        return float(np.nansum(own[part]) / whole) if whole > 0 else np.nan
+
+    return statistic
+
+
 def _over_truth(own: Columns, values: Floats) -> float:
     true = np.nansum(own["truth2"])
     return float(np.nansum(values) / true) if true > 0 else np.nan
@@ -107,4 +116,5 @@ _STATISTICS: Mapping[str, Callable[[Columns, float], float]] = {
     "bias": lambda own, samples: _over_truth(own, own["bias2"]),
     "noise": lambda own, samples: _over_truth(own, own["variance"] / samples),
     "cosine": _cosine,
+    **{name: _share(part) for name, part in PARTS.items()},
 }

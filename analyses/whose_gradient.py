@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -30,7 +31,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analyses.model_based import MAIN, Arm, World, path_of
-from analyses.pooled_gradients import pooled, with_ends
+from analyses.pooled_gradients import PARTS, pooled, with_ends
+from analyses.verdicts import put
 from gradlab.figures.style import BLUE, GREEN, GRID, INK, MUTED, VERMILION
 from gradlab.runs.training.results import Training, load
 from gradlab.runs.usable_horizons import COSINE
@@ -39,7 +41,6 @@ from gradlab.training.parts.policy_losses import Term
 
 RUNS = Path("reports/model-based/runs")
 OUTPUT = Path("reports/whose-gradient")
-PARTS = {"bias2_states": "states", "bias2_jacobians": "jacobians", "bias2_tail": "critic"}
 COLOURS = {"states": GREEN, "jacobians": BLUE, "critic": VERMILION}
 MAKES = {
     "states": "the model's states make", "jacobians": "the model's Jacobians make",
@@ -54,15 +55,17 @@ def rows_of(run: Training, arm: Arm) -> Iterator[dict[str, object]]:
     errors = pooled(run, lambda horizon: samples(row, Term(horizon)))
     for horizon, count in zip(errors.horizons, errors.samples, strict=True):
         for stage in range(len(errors.iterations) + 1):
+            estimate = partial(errors.estimate, stage=stage, horizon=horizon)
             sums = errors.sums(stage, horizon)
             noise = sums["variance"] / count
+            error = sums["bias2"] + noise
             yield {
                 "world": arm.world, "row": arm.row, "stage": stage, "horizon": horizon,
                 "last": horizon == errors.horizons[-1], "lost": errors.lost(stage, horizon),
-                **with_ends("cosine", errors.estimate("cosine", stage, horizon)),
-                **with_ends("bias", errors.estimate("bias", stage, horizon)),
-                "noise": noise / (sums["bias2"] + noise),
-                **{text: sums[name] / sums["bias2"] for name, text in PARTS.items()},
+                **with_ends("cosine", estimate("cosine")), **with_ends("bias", estimate("bias")),
+                "noise": noise / error if error > 0 else np.nan,
+                "states": estimate("states").value, "jacobians": estimate("jacobians").value,
+                **with_ends("critic", estimate("critic")),
             }  # fmt: skip
 
 
@@ -99,10 +102,16 @@ def sentence(row: str, table: pd.DataFrame) -> str:
         + (f", downhill in {downhill}" if downhill else "")
         + (f", usable in {usable}" if usable else "")
     ]
-    if whole["horizon"]:
-        largest = max(PARTS.values(), key=lambda name: float(whole[name]))
-        words.append(f"{MAKES[largest]} {whole[largest]:.0%} of its squared bias")
+    if whole["horizon"] and not np.isnan(whole["critic"]):
+        largest = max(PARTS, key=lambda name: float(whole[name]))
+        words.append(f"{MAKES[largest]} {_share(whole, largest)} of its squared bias")
     return "; ".join(words) + "."
+
+
+def _share(row: pd.Series[Any], part: str) -> str:
+    share, ends = f"{row[part]:.0%}", [row.get(f"{part} low"), row.get(f"{part} high")]
+    known = part == "critic" and not np.isnan(ends).any()
+    return f"{share} [{ends[0]:.0%}, {ends[1]:.0%}]" if known else share
 
 
 def _with_interval(row: pd.Series[Any]) -> str:
@@ -138,15 +147,23 @@ def _cosines(ax: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     for y, row in enumerate(rows):
         own = table[table["row"] == row]
         for stage, *numbers in own[["stage", *ENDS]].to_numpy(float).tolist():
-            value, low, high = (max(-1.0, min(number, 1.0)) for number in numbers)
+            value, low, high = np.clip(numbers, -1, 1)
             at = y + 0.13 * (stage - (stages + 1) / 2)
             shade = str(0.72 - 0.62 * stage / stages)
             ax.plot([low, high], [at, at], color=shade, linewidth=1.4)
-            ax.plot([value], [at], "o", color=shade, markersize=3.4)
+            known = not np.isnan([low, high]).any()
+            ax.plot(
+                [value],
+                [at],
+                "o",
+                color=shade,
+                markersize=3.4,
+                markerfacecolor=shade if known else "white",
+            )
     ax.axvline(0, color=MUTED, linewidth=0.8)
     ax.axvline(COSINE, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.set_xlim(-1, 1)
-    ax.set_xlabel("cosine with the true gradient, stages 1 to 5 (darker)")
+    ax.set_xlabel("cosine with the true gradient, stages 1 to 5 (darker); open: no interval")
     _rows(ax, rows)
 
 
@@ -182,8 +199,10 @@ def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:
     table.to_csv(output / "table.csv", index=False, float_format="%.4g")
     lines = sentences(table)
     lines.to_csv(output / "sentences.csv", index=False)
-    for world, text in zip(lines["world"], lines["sentence"], strict=True):
-        print(f"{world}: {text}")
+    for world, own in lines.groupby("world", sort=False):
+        text = "\n".join(f"- {sentence}" for sentence in own["sentence"])
+        print(f"{world}\n{text}\n")
+        put(output / "README.md", str(world), text)
     drawn(table).savefig(output / "whose-gradient.png", dpi=150)
 
 

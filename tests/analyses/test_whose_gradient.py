@@ -37,7 +37,7 @@ def test_pooled_numbers_are_those_of_the_given_gradients():
     np.testing.assert_allclose(table["jacobians"] + table["critic"], 0.9, rtol=1e-12)
     text = whose_gradient.sentence("maac", table)
     assert "cosine 0.60 [0.60, 0.60] over its training" in text and "uphill in 5 of 5" in text
-    assert "the critic makes 75% of its squared bias" in text
+    assert "the critic makes 75% [75%, 75%] of its squared bias" in text
 
 
 def test_the_interval_over_stages_is_narrower_than_a_stages_and_holds_the_cosine():
@@ -47,3 +47,20 @@ def test_the_interval_over_stages_is_narrower_than_a_stages_and_holds_the_cosine
     assert width[0] < width[1:].median()
     assert table["cosine low"][0] < 0.6 < table["cosine high"][0]
     assert table["cosine"][0] == pytest.approx(table["cosine"][1:].mean(), abs=0.1)
+
+
+def test_a_part_of_a_bias_that_noise_leaves_below_zero_is_not_known():
+    run = run_of(np.random.default_rng(0))
+    run.gradients["bias2"] = -run.gradients["bias2"]
+    table = pd.DataFrame(whose_gradient.rows_of(run, Arm("maac", "pendulum")))
+    assert table[["states", "jacobians", "critic"]].isna().all(axis=None)
+    assert "squared bias" not in whose_gradient.sentence("maac", table)
+
+
+def test_a_cosine_that_is_not_known_is_not_drawn():
+    run = run_of(np.random.default_rng(0))
+    run.gradients["gradient2"][1] = -1.0
+    table = pd.DataFrame(whose_gradient.rows_of(run, Arm("maac", "pendulum")))
+    axes = whose_gradient.drawn(table).axes[0]
+    drawn = [float(line.get_xdata()[0]) for line in axes.lines if len(line.get_xdata()) == 1]
+    assert np.isnan(drawn[1]) and np.isfinite([*drawn[:1], *drawn[2:]]).all()
