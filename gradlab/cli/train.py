@@ -44,13 +44,16 @@ class Train:
     iterations: int | None = None
     """Critic updates. Default: 100000, as in the papers."""
     horizons: Annotated[tuple[int, ...], arg(metavar="H")] = ()
-    """Horizons of the policy gradient's mixture, 0 among them. Default: the algorithm's."""
+    """Horizons of the policy gradient's mixture, 0 among them unless --weights has a number for
+    each. Default: the algorithm's."""
     beta: float | None = None
     """Share of replayed states among those from which the policy's gradient is taken; the others
     are the task's starts (RP-PGM). Default: the algorithm's, mostly 1."""
-    weights: Literal["rule", "measured"] = "rule"
-    """Weights of the mixture: the algorithm's rule, or measured ones where they are shown to be
-    better (see --by)."""
+    weights: Annotated[
+        Literal["rule", "measured"] | tuple[float, ...], arg(metavar="rule|measured|W ...")
+    ] = "rule"
+    """Weights of the mixture: the algorithm's rule, measured ones where they are shown to be
+    better (see --by), or a number for each horizon, as `gradlab choose` prints them."""
     horizon: Literal["rule", "measured"] = "rule"
     """The rule's mixture of horizons, or the one that is measured to be best (see --by)."""
     by: Literal["mse", "gain"] = "mse"
@@ -186,7 +189,7 @@ class Train:
                 run,
                 resume=self.resume,
                 overwrite=self.overwrite,
-                weights=self.weights,
+                weights=self.weights if isinstance(self.weights, str) else "rule",
                 horizon=self.horizon,
                 by=self.by,
                 command=command,
@@ -222,13 +225,16 @@ class Train:
             with_horizons,
             with_starts,
             with_temperature,
+            with_weights,
         )
         from gradlab.training.parts.temperature import Automatic
 
         row = self._remedied(find(self.algorithm))
         if self.published:
             row = published(row, task)
-        if self.horizons:
+        if not isinstance(self.weights, str):
+            row = with_weights(row, self.weights, self.horizons)
+        elif self.horizons:
             row = with_horizons(row, self.horizons)
         if self.beta is not None:
             row = with_starts(row, self.beta)

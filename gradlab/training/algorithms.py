@@ -26,6 +26,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from math import isfinite
 from typing import get_args
 
 from gradlab.errors import InputError
@@ -95,14 +96,48 @@ def with_horizons(algorithm: Algorithm, horizons: Sequence[int]) -> Algorithm:
             f"horizons are {tuple(horizons)}, but {algorithm.name} follows one gradient: mixtures "
             f"are mpg-v1, mpg-v2 and mpg-general"
         )
-    kind = max(algorithm.terms, key=lambda term: term.horizon).actions
-    terms = tuple(Term(n, kind if n else "first") for n in horizons)
     source = algorithm.source
     if algorithm.loss.paths and isinstance(source, Newest) and max(horizons) > 0:
         source = Newest(max(horizons) * max(1, source.steps // max(horizons)))
     needed = max(horizons) > 0 or algorithm.critic_needs_model
     model = algorithm.model if needed else None
-    return replace(algorithm, terms=terms, source=source, model=model)
+    return replace(algorithm, terms=_terms(algorithm, horizons), source=source, model=model)
+
+
+def _terms(algorithm: Algorithm, horizons: Sequence[int]) -> tuple[Term, ...]:
+    """Of the kind of the row's longest."""
+    kind = max(algorithm.terms, key=lambda term: term.horizon).actions
+    return tuple(Term(n, kind if n else "first") for n in horizons)
+
+
+def with_weights(
+    algorithm: Algorithm, weights: Sequence[float], horizons: Sequence[int] = ()
+) -> Algorithm:
+    """The mixture with the same weights throughout, such as those that `gradlab.choose` names.
+
+    Args:
+        weights: one for each horizon, in their order; (1,) follows one horizon alone.
+        horizons: of the mixture; (): the row's own.
+
+    Raises:
+        InputError: a row that follows one gradient, or weights that are not one finite number for
+            each horizon, or all zero.
+    """
+    if not isinstance(algorithm.weights, MpgWeights):
+        raise InputError(
+            f"weights are {tuple(weights)}, but {algorithm.name} follows one gradient: mixtures "
+            f"are mpg-v1, mpg-v2 and mpg-general"
+        )
+    horizons = tuple(horizons) or algorithm.horizons
+    if len(weights) != len(horizons):
+        raise InputError(
+            f"weights are {tuple(weights)}, expected one for each of the horizons {horizons}"
+        )
+    if not all(map(isfinite, weights)) or not any(weights):
+        raise InputError(f"weights are {tuple(weights)}, expected finite numbers, not all zero")
+    fixed = FixedWeights(tuple(map(float, weights)))
+    mixture = replace(algorithm, terms=_terms(algorithm, horizons), weights=fixed)
+    return with_horizons(mixture, horizons)
 
 
 def with_starts(algorithm: Algorithm, beta: float) -> Algorithm:

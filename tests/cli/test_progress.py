@@ -73,7 +73,10 @@ def test_a_long_stage_writes_every_quarter_of_a_minute_whether_it_reports_or_not
     lines.close()
     for clock.now in range(41, 60):
         lines.beat()
-    assert written[3:] == ["[0:40] truth: ended after 40 s", "[0:55] at work, 15 s so far"]
+    assert written[3:] == [
+        "[0:40] truth: ended after 40 s",
+        "[0:55] after truth: at work, 15 s so far",
+    ]
 
 
 @pytest.mark.parametrize(

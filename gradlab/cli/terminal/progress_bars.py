@@ -104,7 +104,8 @@ class Lines:
             if self._clock() - self._written < self._every:
                 return
             if self._stage is None:
-                self._line(f"at work, {duration(self._clock() - self._begun)} so far")
+                at = "preparing" if self._ended is None else f"after {self._ended}: at work"
+                self._line(f"{at}, {duration(self._clock() - self._begun)} so far")
                 return
             so_far = self._clock() - self._begun
             text = f"{self._stage}: {duration(so_far)} so far"

@@ -15,7 +15,8 @@ from gradlab.cli.terminal import help_page
 from gradlab.errors import InputError
 
 LONGEST = 400  # characters
-_TYPES = re.compile(r"no type matching \{None\}\|(\S+) could be instantiated from \['?(.*?)'?\]")
+_TYPES = re.compile(r"no type matching (.+?) could be instantiated from \['?(.*?)'?\]")
+_REPEATED = re.compile(r"\{\[(\w+) \[\w+ \.\.\.\]\]\}")
 _HELP = ("For full helptext", "Argument helptext")
 _CAUSES = "Got errors:"
 
@@ -53,5 +54,12 @@ def refusal(box: str) -> str:
             sections[-1].append(line)
     texts = [" ".join(filter(None, section)).partition(_CAUSES)[0].strip() for section in sections]
     text = " ".join(section for section in texts if section and not section.startswith(_HELP))
-    text = _TYPES.sub(r"expected \1, got '\2'", text)
+    text = _TYPES.sub(_expected, text)
     return f"{text[:LONGEST].rstrip(' .')}; see --help"
+
+
+def _expected(found: re.Match[str]) -> str:
+    """tyro's {None}|{rule,measured}|{[FLOAT [FLOAT ...]]} as "rule, measured or FLOAT ..."."""
+    kinds = _REPEATED.sub(r"\1 ...", found[1].removeprefix("{None}|")).split("|")
+    words = [kind.strip("{}").replace(",", ", ") for kind in kinds]
+    return f"expected {' or '.join(words)}, got '{found[2]}'"

@@ -1,0 +1,64 @@
+"""Mixtures whose weights are given, such as those that a measurement has chosen."""
+
+import pytest
+import torch
+
+from gradlab.cli import program
+from gradlab.cli.train import Train
+from gradlab.errors import InputError
+from gradlab.networks import checkpoint
+from gradlab.training.algorithms import find, with_horizons, with_weights
+from gradlab.training.loop import train
+from gradlab.training.parts.policy_losses import Term
+from gradlab.training.parts.weights import FixedWeights
+from tests.training.small_runs import SMALL, row, task
+
+
+def trained(row, path):
+    train(row, task(), path, **SMALL)
+    (policy,) = path.with_name(f"{path.stem}-checkpoints").glob("*60/seed0-policy.safetensors")
+    return torch.cat([p.flatten() for p in checkpoint.load(policy).parameters()])
+
+
+def test_the_mixture_follows_the_given_weights(tmp_path):
+    """All weight on h = 0 is the row of one term, whose loss is written down elsewhere."""
+    mixed = trained(with_weights(row("mpg-v2"), (1.0, 0.0), (0, 3)), tmp_path / "mixed.h5")
+    alone = trained(with_weights(row("mpg-v2"), (1.0,), (0,)), tmp_path / "alone.h5")
+    other = trained(with_weights(row("mpg-v2"), (0.0, 1.0), (0, 3)), tmp_path / "other.h5")
+    assert torch.allclose(mixed, alone, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(mixed, other, rtol=1e-3)
+
+
+def test_one_horizon_without_0_can_be_followed():
+    chosen = with_weights(find("mpg-v2"), (1,), (14,))
+    assert chosen.terms == (Term(14, "first"),) and chosen.weights == FixedWeights((1.0,))
+    with pytest.raises(InputError, match="needs 0 among them"):
+        with_horizons(find("mpg-v2"), (14,))
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("td3", (1.0,), "td3 follows one gradient: mixtures are mpg-v1, mpg-v2 and mpg-general"),
+        (
+            "mpg-v2",
+            (1.0,),
+            r"expected one for each of the horizons \(0, 25\)",
+        ),
+        ("mpg-v2", (0.0, 0.0), "expected finite numbers, not all zero"),
+        ("mpg-v2", (1.0, float("nan")), "expected finite numbers, not all zero"),
+    ],
+)
+def test_impossible_weights_are_refused(name, weights, message):
+    with pytest.raises(InputError, match=message):
+        with_weights(find(name), weights)
+
+
+def test_the_command_takes_words_or_numbers():
+    words = ["train", "mpg-v2", "double_integrator", "--horizons", "0", "5", "--weights"]
+    assert program.parsed([*words, "measured"]).weights == "measured"
+    command = program.parsed([*words, "0.3", "0.7"])
+    assert isinstance(command, Train) and command.weights == (0.3, 0.7)
+    assert command._row("double_integrator").weights == FixedWeights((0.3, 0.7))
+    with pytest.raises(InputError, match=r"expected rule, measured or FLOAT \.\.\., got 'most'"):
+        program.parsed([*words, "most"])
