@@ -16,12 +16,15 @@ import pandas as pd
 import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from analyses.model_based import MAIN, Arm, Swing, arms, path_of
+from analyses.model_based import MAIN, Arm, Swing, World, arms, path_of
+from analyses.verdicts import put
 from gradlab.figures.style import BLUE, GRID, INK, MUTED
 from gradlab.runs.training.results import Training, load
 from gradlab.statistics.seeds import aggregate
 
+Floats = NDArray[np.float64]
 RUNS = Path("reports/model-based/runs")
 OUTPUT = Path("reports/model-based")
 COLUMNS = 5
@@ -51,6 +54,49 @@ def finals(runs: dict[Arm, Training]) -> pd.DataFrame:
             "minutes": round(float(run.seconds[-1]) / 60, 1),
         })  # fmt: skip
     return pd.DataFrame(lines)
+
+
+def listed(runs: dict[Arm, Training], world: World) -> str:
+    """The runs of a world in Markdown, best first: its final return, its mean, and the share of the
+    reward's held-out variance that the last fit of its model explains."""
+    own = {arm: run for arm, run in runs.items() if arm.world == world}
+    order = sorted(own, key=lambda arm: -float(np.median(own[arm].returns[-1])))
+    lines = ["| run | final return | mean over the run | reward explained |", "|---|---|---|---|"]
+    for arm in order:
+        run = own[arm]
+        cells = (_interval(run.returns[-1]), _interval(run.returns.mean(axis=0)), _reward(run))
+        lines.append(f"| {_words(arm)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _words(arm: Arm) -> str:
+    changes = {"mse": "model by squared error", "wide": "model of 2×200"}
+    parts = [f"`{arm.row}`"]
+    if arm.horizon is not None:
+        parts.append(f"h = {arm.horizon}")
+    if arm.model is not None:
+        parts.append(changes[arm.model])
+    if arm.algorithm().source.steps:
+        parts.append(f"{arm.iterations} updates")
+    return ", ".join(parts)
+
+
+def _interval(values: Floats) -> str:
+    """Of three digits, or one after the point."""
+    whole = aggregate(values)
+    numbers = [float(x) for x in (whole.value, whole.low, whole.high)]
+    digits = 1 if max(map(abs, numbers)) < 100 else 0
+    rounded = [round(x, digits if digits else 3 - len(f"{abs(x):.0f}")) for x in numbers]
+    value, low, high = (f"{x:,.{digits}f}".replace("-", "−") for x in rounded)
+    return f"{value} [{low}, {high}]"
+
+
+def _reward(run: Training) -> str:
+    """The median of the seeds."""
+    if "prediction_explained" not in run.model:
+        return "no model"
+    share = float(np.median(run.model["prediction_explained"][-1][..., -1]))
+    return f"{share:.2f}".replace("-", "−")
 
 
 def drawn(runs: dict[Arm, Training]) -> Figure:
@@ -92,6 +138,8 @@ def main(runs: Path = RUNS, output: Path = OUTPUT) -> None:
     table = finals(there)
     table.to_csv(output / "table.csv", index=False)
     print(table.to_string(index=False))
+    for world in get_args(World):
+        put(output / "README.md", world, listed(there, world))
     drawn(there).savefig(output / "main.png", dpi=110)
 
 

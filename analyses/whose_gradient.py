@@ -94,7 +94,7 @@ def sentence(row: str, table: pd.DataFrame) -> str:
     whole, stages = table[table["stage"] == 0].iloc[0], table[table["stage"] > 0]
     uphill, downhill = (stages["cosine low"] > 0).sum(), (stages["cosine high"] < 0).sum()
     usable = (stages["cosine low"] >= COSINE).sum()
-    first, *_, last = (_stated(cosine) for cosine in stages["cosine"])
+    first, *_, last = (_stated(stage) for _, stage in stages.iterrows())
     words = [
         f"`{row}` (h = {whole['horizon']}): cosine {_with_interval(whole)} over its training, "
         f"{first} at the first stage and {last} at the last; uphill in {uphill} of {len(stages)} "
@@ -115,15 +115,21 @@ def _share(row: pd.Series[Any], part: str) -> str:
 
 
 def _with_interval(row: pd.Series[Any]) -> str:
-    if np.isnan([row[name] for name in ENDS]).any():
+    if _stated(row) == "not known":
         return "not known"
-    value, low, high = (_stated(row[name]) for name in ENDS)
-    return f"{value} [{low}, {high}]"
+    low, high = (_clipped(row[name]) for name in ENDS[1:])
+    return f"{_stated(row)} [{low}, {high}]"
 
 
-def _stated(cosine: float) -> str:
+def _stated(row: pd.Series[Any]) -> str:
+    """The estimate, where its interval is known."""
+    known = not np.isnan([row[name] for name in ENDS]).any()
+    return _clipped(row["cosine"]) if known else "not known"
+
+
+def _clipped(cosine: float) -> str:
     """An estimate may lie beyond ±1, the cosine itself may not."""
-    return "not known" if np.isnan(cosine) else f"{np.clip(cosine, -1, 1):.2f}"
+    return f"{np.clip(cosine, -1, 1):.2f}".replace("-", "−")
 
 
 def drawn(table: pd.DataFrame) -> Figure:
@@ -163,7 +169,7 @@ def _cosines(ax: Axes, table: pd.DataFrame, rows: list[str]) -> None:
     ax.axvline(0, color=MUTED, linewidth=0.8)
     ax.axvline(COSINE, color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     ax.set_xlim(-1, 1)
-    ax.set_xlabel("cosine with the true gradient, stages 1 to 5 (darker); open: no interval")
+    ax.set_xlabel("cosine with the true gradient\nstages 1 to 5 (darker); open: no interval")
     _rows(ax, rows)
 
 
