@@ -132,10 +132,8 @@ def foreseen(trials: pd.DataFrame) -> pd.DataFrame:
     for ((name, noise, size), cell), w in product(cells, WEIGHTS[1:]):
         said = cell[cell["budget"] == "equal time"].set_index("trial")["nearness"]
         models = ("mse", "equal time"), (f"dd, w = {w:g}", "both")
-        ratios = {
-            quantity: columns(cell, *models, quantity)[1] / columns(cell, *models, quantity)[0]
-            for quantity in ("jacobian", "bias2")
-        }
+        paired = columns(cell, *models, ("jacobian", "bias2"))
+        ratios = {quantity: other / one for quantity, (one, other) in paired.items()}
         about = {"world": name, "noise": noise, "rows": size, "w": w}
         found.append(
             pd.DataFrame(about | {"said": said.to_numpy()[: len(ratios["bias2"])]} | ratios)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +76,16 @@ def answer(found: Paired) -> str:
 Model = tuple[str, str]  # arm and budget
 
 
-def columns(table: pd.DataFrame, first: Model, second: Model, name: str) -> tuple[Floats, Floats]:
-    """A column of two models of one cell, by trial."""
+def columns(
+    table: pd.DataFrame, first: Model, second: Model, names: Sequence[str]
+) -> dict[str, tuple[Floats, Floats]]:
+    """Columns of two models of one cell, by trial."""
     one, other = (
-        table[(table["arm"] == arm) & (table["budget"] == budget)].set_index("trial")[name]
+        table[(table["arm"] == arm) & (table["budget"] == budget)].set_index("trial")
         for arm, budget in (first, second)
     )
     shared = one.index.intersection(other.index)
-    return one[shared].to_numpy(), other[shared].to_numpy()
+    return {name: (one[name][shared].to_numpy(), other[name][shared].to_numpy()) for name in names}
 
 
 def comparison(
@@ -103,10 +104,11 @@ def comparison(
     rows = []
     for key, cell in with_bias(trials).groupby(list(keys), sort=False):
         about = dict(zip(keys, key, strict=True))
-        for (pair, models), name in product(pairs.items(), quantities):
-            one, other = columns(cell, *models, name)
-            if len(one):
-                rows.append(about | {"pair": pair, "quantity": name} | _numbers(name, one, other))
+        for pair, models in pairs.items():
+            for name, (one, other) in columns(cell, *models, quantities).items():
+                if len(one):
+                    row = about | {"pair": pair, "quantity": name}
+                    rows.append(row | _numbers(name, one, other))
     return pd.DataFrame(rows)
 
 

@@ -56,7 +56,8 @@ def test_models_are_paired_by_trial_and_not_by_row():
     rows = [{"arm": arm, "budget": "both", "trial": k, "x": value * 10**k}
             for arm, value in (("a", 1.0), ("b", 3.0)) for k in range(4)]  # fmt: skip
     shuffled = pd.DataFrame(rows).sample(frac=1, random_state=1)
-    one, other = paired_trials.columns(shuffled, ("a", "both"), ("b", "both"), "x")
+    found = paired_trials.columns(shuffled, ("a", "both"), ("b", "both"), ["x"])
+    one, other = found["x"]
     assert other / one == pytest.approx([3.0] * 4)
 
 
