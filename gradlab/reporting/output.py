@@ -9,7 +9,6 @@ from pathlib import Path
 
 import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 
 from gradlab import validation
 from gradlab.choice.series import series
@@ -88,8 +87,6 @@ def write(target: Path, page: Page, progress: Progress = silent) -> Path:
     except OSError as error:
         raise InputError(f"{target.parent} cannot be made ({error.strerror})") from error
     lay_out(page)
-    for panel in page.panels:
-        _lay_out(panel.figure)
     try:
         if page.apart:
             _save_figures(page.panels, target.with_name(f"{target.stem}_figures"), progress)
@@ -162,11 +159,3 @@ def _save_figures(drawn: Sequence[Panel], folder: Path, progress: Progress) -> N
         for number, panel in enumerate(drawn, 1):
             panel.figure.savefig(folder / f"{panel.name}.pdf", metadata={"CreationDate": None})
             progress("as PDF", number, len(drawn))
-
-
-def _lay_out(figure: Figure) -> None:
-    """Once: the layout takes as long as the drawing, which comes up to three times."""
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    figure.set_layout_engine(None)  # "none" leaves an engine, for which every save draws twice

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from matplotlib.figure import Figure
+
 from gradlab.figures.style import SIZE
 from gradlab.reporting import first_fold, shell
 from gradlab.reporting.panels import Panel
@@ -68,11 +70,24 @@ class Page:
 
 
 def lay_out(page: Page) -> Panel | None:
-    """The panel of the first screen, drawn small, so that its words stay readable on a phone."""
+    """Lays every figure out, once: it takes as long as the drawing, which comes up to three times.
+
+    Returns:
+        The panel of the first screen, made small, so that its words stay readable on a phone.
+    """
     first = _first(page)
     if page.compact and first is not None and tuple(first.figure.get_size_inches()) == SIZE:
         first.figure.set_size_inches(*FIRST)
+    for panel in page.panels:
+        _lay_out(panel.figure)
     return first
+
+
+def _lay_out(figure: Figure) -> None:
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine(None)  # "none" leaves an engine, for which every save draws twice
 
 
 def render(page: Page) -> str:
