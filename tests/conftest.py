@@ -1,8 +1,9 @@
 """What several tests share: one thread per worker, figures without a screen, a browser."""
 
+import gc
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import matplotlib
@@ -24,6 +25,18 @@ QUIET = (
 )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and collected tests stay to the end: no later search for garbage visits them."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
+
+
 def chromium_path() -> str | None:
     """An installed Chromium, or None for Playwright's own."""
     named = os.environ.get("GRADLAB_CHROMIUM")
@@ -40,3 +53,9 @@ def browser() -> Iterator[Any]:
         instance = play.chromium.launch(executable_path=chromium_path(), args=list(QUIET))
         yield instance
         instance.close()
+
+
+@pytest.fixture(scope="session")
+def tab(browser: Any) -> Any:
+    """A tab that tests show their pages in, one after another: a new one takes half a second."""
+    return browser.new_page()

@@ -1,9 +1,12 @@
-"""What holds of the first screen of every kind of run."""
+"""Pages in a browser, and what holds of the first screen of every kind of run."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from gradlab.reporting.page import Page, render
 from gradlab.verdicts.screen import FACTS, NUMBERS, WORDS, counted
@@ -15,24 +18,51 @@ BEFORE = """() => { const walk = document.createTreeWalker(document.querySelecto
       if (node.nodeName === "#text") text += node.textContent + " "; } return text; }"""
 
 
-def check_first_screen(browser: Any, page: Page, folder: Path) -> None:
+def opened(
+    tab: Any, path: Path, scheme: str = "light", width: int = 1200, height: int = 900
+) -> list[str]:
+    """Shows the page in the tab; what it asks for or complains about comes into the list."""
+    seen: list[str] = []
+
+    def note(text: str) -> None:
+        if not text.startswith("data:"):
+            seen.append(text)
+
+    tab.on("request", lambda request: note(request.url))
+    tab.on("console", lambda message: note(message.text))
+    tab.on("pageerror", lambda error: note(str(error)))
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.goto(path.as_uri(), wait_until="load")
+    return seen
+
+
+def drawing(page: Page, *names: str) -> Page:
+    """The page with these figures and nothing in the others, whose drawing takes the time."""
+    panels = (
+        each if each.name in names else replace(each, figure=Figure(each.figure.get_size_inches()))
+        for each in page.panels
+    )
+    return replace(page, panels=tuple(panels))
+
+
+def check_first_screen(tab: Any, page: Page, folder: Path) -> None:
     """One recommendation, its sureness, a figure and at most three numbers, above the fold."""
     assert not page.screen.headline.startswith("Undecided")
     assert page.screen.sure and len(page.screen.numbers) <= FACTS
     assert all(fact.how for fact in page.screen.numbers)
-    path, html = folder / "first.html", render(page)
+    shown = {each.name for each in page.panels} & {page.screen.figure} or {page.panels[0].name}
+    path, html = folder / "first.html", render(drawing(page, *shown))
     assert not repeated(words_of(html)), repeated(words_of(html))
     path.write_text(html, encoding="utf-8")
     for width, height in FOLD:
-        tab = browser.new_page(viewport={"width": width, "height": height})
-        tab.goto(path.as_uri(), wait_until="load")
+        opened(tab, path, width=width, height=height)
         words, numbers = counted(tab.evaluate(BEFORE))
         assert words <= WORDS and numbers <= NUMBERS
         box = tab.locator("#verdict").bounding_box()
         assert box["y"] + box["height"] <= height
         assert tab.locator("#verdict figure svg").count() == 1
         assert tab.locator("main > details.section[open]").count() <= 1
-        tab.close()
 
 
 class Text(HTMLParser):

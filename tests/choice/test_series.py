@@ -106,8 +106,8 @@ def test_the_command_writes_a_page_and_says_when_the_order_turns(profiles, tmp_p
     assert "for 1 measurements" in capsys.readouterr().err
 
 
-def test_the_first_screen_says_what_to_weigh_and_when(profiles, browser, tmp_path):
+def test_the_first_screen_says_what_to_weigh_and_when(profiles, tab, tmp_path):
     files = [str(each.save(tmp_path / f"{k}.h5")) for k, each in enumerate(profiles)]
     page, _ = follow(files, [0, 5000], 9000)
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
     assert page.screen.headline.startswith("Weigh the model")

@@ -265,8 +265,8 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys) -> None:
     assert (tmp_path / "logs.html").is_file() and (tmp_path / "judged.npz").is_file()
 
 
-def test_a_refuted_model_is_refused_on_the_first_screen(run, browser, tmp_path) -> None:
+def test_a_refuted_model_is_refused_on_the_first_screen(run, tab, tmp_path) -> None:
     found = logs_page.page(run)
-    check_first_screen(browser, found, tmp_path)
+    check_first_screen(tab, found, tmp_path)
     assert found.screen.headline.startswith("Do not use this model's gradient")
     assert found.screen.light == "act"

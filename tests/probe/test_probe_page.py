@@ -23,7 +23,7 @@ from gradlab.runs.probe.results import ProbeRun, load
 from gradlab.runs.probe.tables import chains, choices, curves, profiles
 from gradlab.storage.journal import journal_of
 from gradlab.verdicts.probe.sentences import verdict
-from tests.first_screens import check_first_screen
+from tests import first_screens
 from tests.probe.planted_probe import (
     NAMES,
     alarm,
@@ -69,14 +69,8 @@ def names(run: ProbeRun) -> set[str]:
     return {each.name for each in probe_panels.panels(run)}
 
 
-def opened_in(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> Any:
-    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    tab.goto(path.as_uri(), wait_until="load")
-    return tab
-
-
-def test_the_page_leads_from_verdict_to_price(browser: Any, run: ProbeRun, page: Path) -> None:
-    tab = opened_in(browser, page)
+def test_the_page_leads_from_verdict_to_price(tab: Any, run: ProbeRun, page: Path) -> None:
+    first_screens.opened(tab, page)
     assert [each.inner_text() for each in tab.locator("h2").all()] == [
         "Why", "Alarms", *probe_panels.ORDER, "How this was computed",
     ]  # fmt: skip
@@ -86,19 +80,21 @@ def test_the_page_leads_from_verdict_to_price(browser: Any, run: ProbeRun, page:
     for fact in ("planted", "2,999", "3,000", "0.05 of the time", "4.00%", "3000 s"):
         assert fact in facts
     assert tab.locator("figure svg").count() == len(probe_panels.CAPTIONS) - 2
-    narrow = opened_in(browser, page, width=390)
-    assert narrow.evaluate("document.documentElement.scrollWidth") <= 390
+    first_screens.opened(tab, page, width=390)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
-def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(browser: Any, page: Path) -> None:
-    text = opened_in(browser, page).locator("#alarms").inner_text()
+def test_alarms_are_told_by_kind_in_the_order_of_their_first_step(tab: Any, page: Path) -> None:
+    first_screens.opened(tab, page)
+    text = tab.locator("#alarms").inner_text()
     first, second = text.index("dead inputs (reported 2 times"), text.index("saturated actor: ")
     assert first < second
     assert "step 499" in text and "last at step 999" in text and "step 1,199" in text
 
 
-def test_curves_take_the_colours_of_the_page(browser: Any, page: Path) -> None:
-    strokes = opened_in(browser, page, "dark").evaluate(
+def test_curves_take_the_colours_of_the_page(tab: Any, page: Path) -> None:
+    first_screens.opened(tab, page, "dark")
+    strokes = tab.evaluate(
         """() => [...document.querySelectorAll("figure svg g[id*=line2d] > path")]
             .map((e) => e.getAttribute("style") || "").filter((s) => s.includes("stroke: "))"""
     )
@@ -188,7 +184,7 @@ def test_a_run_cut_while_it_was_written_makes_a_page(tmp_path: Path) -> None:
     assert suffixes == {".png", ".pdf", ".csv"}
 
 
-def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Path) -> None:
     rows = {k: v for k, v in everything().items() if k != "successive"}
     rows["alarms"] = [alarm(0, 100, ATTACK, ATTACK), alarm(1, 200, "$\\frac{", "$x^2$")]
     found = load(
@@ -198,7 +194,7 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
     )  # fmt: skip
     path = tmp_path / "run.html"
     path.write_text(page_of(found), encoding="utf-8")
-    tab = opened_in(browser, path)
+    first_screens.opened(tab, path)
     assert tab.locator("img").count() == 0 and tab.locator("script").count() == 1
     assert tab.title() != "broken"
     assert ATTACK in tab.locator("#alarms").inner_text()
@@ -312,11 +308,11 @@ def test_the_page_of_a_long_run_stays_small(tmp_path: Path) -> None:
     assert not re.search(r"https?://|@import|src=", text)
 
 
-def test_faults_stand_on_the_first_screen(browser: Any, run: ProbeRun, tmp_path: Path) -> None:
+def test_faults_stand_on_the_first_screen(tab: Any, run: ProbeRun, tmp_path: Path) -> None:
     found = probe_page.page(run)
-    check_first_screen(browser, found, tmp_path)
+    first_screens.check_first_screen(tab, found, tmp_path)
     assert found.screen.light == "none" and "dead inputs" in found.screen.headline
     sound = {k: v for k, v in everything().items() if k != "alarms"}
     quiet = probe_page.page(load(written(tmp_path / "sound.h5", sound)))
-    check_first_screen(browser, quiet, tmp_path)
+    first_screens.check_first_screen(tab, quiet, tmp_path)
     assert quiet.screen.light != "none" and quiet.screen.figure == "signal_share"

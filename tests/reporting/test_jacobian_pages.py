@@ -98,12 +98,12 @@ def test_panels_of_a_model_appear_only_with_one(run):
 LQR = ["linear_quadratic", "--set", "A=[[0.9]]", "B=[[0.5]]", "Q=[[1]]", "R=[[1]]"]
 
 
-def test_the_finding_stands_on_the_first_screen(browser, tmp_path):
+def test_the_finding_stands_on_the_first_screen(tab, tmp_path):
     run = compared()
     found = jacobian_page.page(run)
-    check_first_screen(browser, found, tmp_path)
+    check_first_screen(tab, found, tmp_path)
     effects = run.rows("entry", quantity="effect").sort_values("value").iloc[-1]
     assert f"{effects['output']} by {effects['input']}" in found.screen.headline
     alone = jacobian_page.page(compared(model=False))
-    check_first_screen(browser, alone, tmp_path)
+    check_first_screen(tab, alone, tmp_path)
     assert alone.screen.figure == "entries-size"

@@ -12,7 +12,7 @@ import pytest
 from gradlab.reporting import remedies_page, render
 from gradlab.reporting.numbers import number
 from gradlab.verdicts.remedies.sentences import verdict
-from tests.first_screens import check_first_screen
+from tests.first_screens import check_first_screen, opened
 from tests.planted_remedies import (
     ARMS,
     BARE,
@@ -30,18 +30,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(browser: Any, page: Path, **settings: Any) -> tuple[Any, list[str]]:
-    tab = browser.new_page(viewport={"width": 1200, "height": 900}, **settings)
-    seen: list[str] = []
-    tab.on("request", lambda request: seen.append(request.url))
-    tab.on("console", lambda message: seen.append(message.text))
-    tab.on("pageerror", lambda error: seen.append(str(error)))
-    tab.goto(page.as_uri(), wait_until="networkidle")
-    return tab, [each for each in seen if not each.startswith("data:")]
-
-
-def test_the_page_opens_with_the_verdict_and_asks_for_nothing(browser: Any, page: Path) -> None:
-    tab, seen = opened(browser, page)
+def test_the_page_opens_with_the_verdict_and_asks_for_nothing(tab: Any, page: Path) -> None:
+    seen = opened(tab, page)
+    tab.wait_for_load_state("networkidle")
     told = tab.locator("#why").text_content()
     for sentence in verdict(RUN):
         assert sentence.text in told
@@ -54,12 +45,12 @@ def test_the_page_opens_with_the_verdict_and_asks_for_nothing(browser: Any, page
         assert fact in " ".join(header)
 
 
-def test_every_number_of_both_tables_is_on_the_page_and_sorts(browser: Any, page: Path) -> None:
+def test_every_number_of_both_tables_is_on_the_page_and_sorts(tab: Any, page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     shown = re.findall(r'data-v="([^"]+)"', text)
     for value in (*TABLE["ratio"].dropna(), *TABLE["ci_high"].dropna(), *LEVELS["value"]):
         assert repr(float(value)) in shown
-    tab, _ = opened(browser, page)
+    opened(tab, page)
     first = tab.locator("details details:has(.sortable)").first
     tab.locator("summary", has_text="Every number").click()
     first.locator("summary").click()
@@ -72,7 +63,7 @@ def test_every_number_of_both_tables_is_on_the_page_and_sorts(browser: Any, page
     assert cells[0].inner_text() == number(found[0])
 
 
-def test_a_hostile_task_is_text(browser: Any, tmp_path: Path) -> None:
+def test_a_hostile_task_is_text(tab: Any, tmp_path: Path) -> None:
     attack = "</title><script>document.title='broken'</script><img src=x onerror=alert(1)>"
     notes = {
         "trials": [{"trial": 0, "truth": {"status": attack, "reason": attack}, attack: attack}]
@@ -80,7 +71,8 @@ def test_a_hostile_task_is_text(browser: Any, tmp_path: Path) -> None:
     hostile = planted(trials=1, task=attack, notes=notes, environment={attack: attack})
     path = tmp_path / "run.html"
     path.write_text(render(remedies_page.page(hostile)), encoding="utf-8")
-    tab, seen = opened(browser, path)
+    seen = opened(tab, path)
+    tab.wait_for_load_state("networkidle")
     assert attack in tab.locator("h1").inner_text()
     assert tab.locator("img").count() == 0 and tab.title() != "broken"
     assert tab.locator("script").count() == 1 and len(seen) == 1
@@ -91,9 +83,9 @@ def test_a_run_without_slices_has_a_page_without_them() -> None:
     assert sections[0] - sections[1] == {remedies_page.SURFACE}
 
 
-def test_the_first_screen_names_action_price_and_more_samples(browser: Any, tmp_path: Path) -> None:
+def test_the_first_screen_names_action_price_and_more_samples(tab: Any, tmp_path: Path) -> None:
     found = remedies_page.page(RUN)
-    check_first_screen(browser, found, tmp_path)
+    check_first_screen(tab, found, tmp_path)
     assert found.screen.headline.startswith("Take spectral normalisation")
     assert [fact.text for fact in found.screen.numbers[:2]] == ["1.5×", "1×"]
     assert "4× the batch" in found.screen.numbers[2].label

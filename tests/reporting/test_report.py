@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from gradlab.runs.one_step import TRUTH, OneStepImprovement
 from gradlab.storage import journal
 from gradlab.verdicts.measurement.verdict import Sentence
 from tests import planted
-from tests.first_screens import contrast, luminance
+from tests.first_screens import contrast, drawing, luminance, opened
 
 KINDS = ("png", "pdf", "csv")
 ATTACK = "</script></svg><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -35,32 +35,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def shown(profile: Any, verdict: Sequence[Sentence], title: str, **known: Any) -> str:
-    return render(
-        profile_page.shown(profile, planted.first_sentence(verdict, "mse"), title, **known)
-    )
+def shown(profile: Any, verdict: Sequence[Sentence], title: str, *drawn: str, **known: Any) -> str:
+    """The page's text; of its figures, those named by `drawn` alone, where any is."""
+    page = profile_page.shown(profile, planted.first_sentence(verdict, "mse"), title, **known)
+    return render(drawing(page, *drawn) if drawn else page)
 
 
-def opened(browser: Any, path: Path, scheme: str = "light", width: int = 1200) -> tuple[Any, list]:
-    """The page, and everything it asked for or complained about."""
-    tab = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
-    seen: list[str] = []
-    tab.on("request", lambda request: seen.append(request.url))
-    tab.on("console", lambda message: seen.append(message.text))
-    tab.on("pageerror", lambda error: seen.append(str(error)))
-    tab.goto(path.as_uri(), wait_until="networkidle")
-    return tab, seen
-
-
-def test_the_verdict_is_read_first_and_no_request_leaves_the_page(browser: Any, page: Path) -> None:
-    tab, seen = opened(browser, page)
+def test_the_verdict_is_read_first_and_no_request_leaves_the_page(tab: Any, page: Path) -> None:
+    seen = opened(tab, page)
+    tab.wait_for_load_state("networkidle")
     first, *others = planted.VERDICT
     assert first.text in tab.locator("#verdict").text_content()
     told = tab.locator("#why").text_content()
     assert first.text not in told and all(each.text in told for each in others)
     assert tab.locator("#verdict").bounding_box()["y"] < 200
     assert tab.locator("figure svg").count() == 10
-    assert [each for each in seen if not each.startswith("data:")] == [page.as_uri()]
+    assert seen == [page.as_uri()]
 
 
 def test_the_page_is_small_and_names_no_address(page: Path) -> None:
@@ -71,9 +61,9 @@ def test_the_page_is_small_and_names_no_address(page: Path) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_and_curves_stand_out_in_both_colour_schemes(
-    browser: Any, page: Path, scheme: str
+    tab: Any, page: Path, scheme: str
 ) -> None:
-    tab, _ = opened(browser, page, scheme)
+    opened(tab, page, scheme)
     style = "(e, name) => getComputedStyle(e)[name]"
     back = tab.locator("figure").first.evaluate(style, "backgroundColor")
     assert (luminance(back) > 0.5) == (scheme == "light")
@@ -90,13 +80,13 @@ def test_text_and_curves_stand_out_in_both_colour_schemes(
 
 
 @pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_wider_than_the_screen(browser: Any, page: Path, width: int) -> None:
-    tab, _ = opened(browser, page, width=width)
+def test_nothing_is_wider_than_the_screen(tab: Any, page: Path, width: int) -> None:
+    opened(tab, page, width=width)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) -> None:
-    tab, _ = opened(browser, page)
+def test_tables_hold_every_number_and_sort_by_value(tab: Any, page: Path) -> None:
+    opened(tab, page)
     table = planted.table()
     shown = tab.evaluate(
         '() => [...document.querySelectorAll(".sortable td:nth-child(3)")].map(e => +e.dataset.v)'
@@ -115,15 +105,15 @@ def test_tables_hold_every_number_and_sort_by_value(browser: Any, page: Path) ->
     assert again == ordered[::-1]
 
 
-def test_the_page_says_how_to_make_it_again(browser: Any, page: Path) -> None:
-    tab, _ = opened(browser, page)
+def test_the_page_says_how_to_make_it_again(tab: Any, page: Path) -> None:
+    opened(tab, page)
     assert tab.locator("#command").text_content() == planted.Profile().config["command"]
     method = tab.locator("#method").text_content()
     for fact in ("torch", "2.13.0", "0123abc", "admissible", "relative se", "seed"):
         assert fact in method
 
 
-def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path: Path) -> None:
+def test_text_from_a_hostile_file_is_shown_and_never_run(tab: Any, tmp_path: Path) -> None:
     frame = planted.table(5, own=(ATTACK,))
     frame["method"] = ATTACK
     more = frame[frame["quantity"] == "snr"].assign(quantity=ATTACK)
@@ -140,12 +130,13 @@ def test_text_from_a_hostile_file_is_shown_and_never_run(browser: Any, tmp_path:
     )
     path = tmp_path / "run.html"
     path.write_text(shown(attacked, [Sentence(ATTACK, True, ATTACK)], ATTACK), encoding="utf-8")
-    tab, seen = opened(browser, path)
+    seen = opened(tab, path)
+    tab.wait_for_load_state("networkidle")
     assert ATTACK in tab.locator("#verdict").inner_text()
     assert tab.locator("img").count() == 0
     assert tab.locator("script").count() == 1
     assert tab.title() != "broken"
-    assert [each for each in seen if not each.startswith("data:")] == [path.as_uri()]
+    assert seen == [path.as_uri()]
 
 
 def test_a_profile_without_truth_or_settings_still_makes_a_page() -> None:
@@ -162,8 +153,8 @@ def hostile_bound() -> Bound:
     return Bound(ATTACK, "model", np.ones(6), False, ATTACK, 0)
 
 
-def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) -> None:
-    tab, _ = opened(browser, page)
+def test_sections_come_in_the_order_of_the_decision(tab: Any, page: Path) -> None:
+    opened(tab, page)
     headings = tab.locator("h2, .absent b").all_inner_texts()
     assert headings == [
         "Why", "Sanity", "Gain of a step", "Bias, variance and error", "Direction and noise",
@@ -174,9 +165,9 @@ def test_sections_come_in_the_order_of_the_decision(browser: Any, page: Path) ->
 
 
 def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
-    browser: Any, page: Path
+    tab: Any, page: Path
 ) -> None:
-    tab, _ = opened(browser, page)
+    opened(tab, page)
     sanity = tab.locator("#sanity")
     assert "1 of 3 checks asks for attention" in sanity.inner_text()
     assert sanity.get_by_text("steer 81 %").is_visible()
@@ -185,8 +176,8 @@ def test_what_asks_for_attention_is_seen_at_once_and_what_passed_one_click_away(
     assert sanity.get_by_text("relative error 1e-9").is_visible()
 
 
-def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(browser: Any, page: Path) -> None:
-    tab, _ = opened(browser, page)
+def test_each_theorem_says_whether_it_applies_and_how_loose_it_is(tab: Any, page: Path) -> None:
+    opened(tab, page)
     rows = tab.locator("#theory tbody tr").all_text_contents()
     assert len(rows) == 5
     assert "variance" in rows[4] and "0 at h = 0, where it is no bound" in rows[4]
@@ -209,10 +200,11 @@ def test_figure_text_stays_text_and_ids_do_not_clash(page: Path) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that `load` reads as the planted profile."""
+    """A file that `load` reads as the planted profile; its figures are drawn for one page only."""
     screen = planted.first_sentence(planted.VERDICT, "mse")
     page = profile_page.shown(planted.Profile(), screen, "inverted_pendulum")
-    kind = kinds.Kind(lambda path: planted.Profile(), lambda *_: page, lambda run: screen)
+    pages = chain([page], repeat(drawing(page, "mse")))
+    kind = kinds.Kind(lambda path: planted.Profile(), lambda *_: next(pages), lambda run: screen)
     monkeypatch.setattr(journal, "kind", lambda path: "profile")
     monkeypatch.setattr(kinds, "KINDS", {"profile": kind})
     path = tmp_path / "run.h5"
@@ -255,23 +247,23 @@ def test_report_refuses_what_is_no_run(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run.h5"]
 
 
-def test_equal_profiles_make_equal_pages() -> None:
-    profile = planted.Profile()
-    assert shown(profile, (), "t") == shown(replace(profile), (), "t")
+def test_equal_profiles_make_equal_pages(page: Path) -> None:
+    again = shown(planted.Profile(), planted.VERDICT, "inverted_pendulum")
+    assert again == page.read_text(encoding="utf-8")
 
 
-def test_what_a_file_lacks_is_said_with_the_way_to_get_it(browser: Any, page: Path) -> None:
-    tab, _ = opened(browser, page)
+def test_what_a_file_lacks_is_said_with_the_way_to_get_it(tab: Any, page: Path) -> None:
+    opened(tab, page)
     told = tab.locator("main").text_content()
     for way in ("gradlab attribute RUN.h5", "measure with --consequence", "several checkpoints"):
         assert way in told
 
 
-def test_sentences_beyond_the_fold_are_one_click_away(browser: Any, tmp_path: Path) -> None:
+def test_sentences_beyond_the_fold_are_one_click_away(tab: Any, tmp_path: Path) -> None:
     many = [Sentence("horizon", True, f"Sentence number {k}.") for k in range(8)]
     path = tmp_path / "run.html"
-    path.write_text(shown(planted.Profile(), many, "t"), encoding="utf-8")
-    tab, _ = opened(browser, path)
+    path.write_text(shown(planted.Profile(), many, "t", "mse"), encoding="utf-8")
+    opened(tab, path)
     box = tab.locator("#why")
     assert tab.locator("#verdict").get_by_text("Sentence number 0.").is_visible()
     assert not box.get_by_text("Sentence number 7.").is_visible()
@@ -289,7 +281,7 @@ def stepped() -> OneStepImprovement:
 
 def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
     profile = planted.Profile(consequence=stepped())
-    text = shown(profile, (), "t")
+    text = shown(profile, (), "t", "step_gains", "step_slices")
     assert "Consequence: one step along each gradient" in text
     assert ">100%<" in text and ">50%<" in text
     assert "measure with --consequence" not in text
@@ -297,5 +289,5 @@ def test_steps_that_were_taken_are_drawn_with_their_shares() -> None:
 
 def test_checks_read_from_the_numbers_stand_among_the_others() -> None:
     found = CheckResult("signs of the model gradient", "reliable up to h = 7", "then not", False)
-    text = shown(planted.Profile(), (), "t", read=(found,))
+    text = shown(planted.Profile(), (), "t", "mse", read=(found,))
     assert "2 of 4 checks ask for attention" in text and "reliable up to h = 7" in text

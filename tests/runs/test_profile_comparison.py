@@ -13,7 +13,8 @@ import pytest
 from gradlab.cli import main
 from gradlab.errors import InputError
 from gradlab.figures import comparison as figures
-from gradlab.reporting.output import compare, side_by_side
+from gradlab.reporting import render
+from gradlab.reporting.output import side_by_side
 from gradlab.runs.comparison import compared
 from gradlab.runs.profile import Profile
 from gradlab.statistics.comparison import difference, on_joint_groups
@@ -214,8 +215,8 @@ def test_runs_of_different_kinds_and_wrong_counts_are_refused(files, tmp_path, c
 def test_several_measurements_are_each_compared_with_the_first(files, tmp_path):
     copied = tmp_path / "again.h5"
     copied.write_bytes(files[0].read_bytes())
-    page = compare([*files, copied], tmp_path / "page.html").read_text()
-    text = re.sub("<[^>]+>", "", page)
+    page, _ = side_by_side([*files, copied])
+    text = re.sub("<[^>]+>", "", render(page))
     first, second = (path.stem for path in files)
     assert f"{first} and 2 others" in text and f"2 comparisons with {first}" in text
     assert f"{second} against {first}: it lowers" in text
@@ -231,7 +232,7 @@ def test_figures_show_no_change_as_a_level():
         figures.difference(table, quantity="none", names=("A", "B"))
 
 
-def test_the_first_screen_begins_with_the_comparison(files, browser, tmp_path):
+def test_the_first_screen_begins_with_the_comparison(files, tab, tmp_path):
     page, _ = side_by_side(files)
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
     assert "lowers the error of" in page.screen.headline

@@ -11,11 +11,11 @@ import pytest
 from gradlab import figures
 from gradlab.cli import main
 from gradlab.errors import InputError
-from gradlab.reporting import report, training_page
+from gradlab.reporting import render, report, training_page
 from gradlab.reporting.output import compare, side_by_side
 from gradlab.runs.training.results import first_reached, load, loaded, table, times
 from gradlab.verdicts.training.sentences import verdict
-from tests.first_screens import check_first_screen
+from tests.first_screens import check_first_screen, drawing
 from tests.runs.planted_training import RETURNS, written
 
 
@@ -122,7 +122,7 @@ def test_a_run_without_an_evaluation_says_so(tmp_path):
 def test_a_page_of_unlike_runs_names_every_setting(tmp_path):
     first = written(tmp_path / "a.h5")
     second = written(tmp_path / "b.h5", name="td3", reward_scale=1.0)
-    text = compare([first, second], tmp_path / "both.html").read_text()
+    text = render(drawing(side_by_side([first, second])[0]))
     assert "0.01, 1.0" in text
     assert "td3 reached -100" in text
 
@@ -141,10 +141,10 @@ def test_boxes_of_time_stand_for_enough_rows_each():
     plt.close("all")
 
 
-def test_the_first_screen_says_who_has_learned_and_which_seed_failed(browser, tmp_path):
+def test_the_first_screen_says_who_has_learned_and_which_seed_failed(tab, tmp_path):
     run = load(written(tmp_path / "run.h5"))
     found = training_page.page(run)
-    check_first_screen(browser, found, tmp_path)
+    check_first_screen(tab, found, tmp_path)
     # Seed 3 falls to −50 from −99, seed 4 rises from −500: all five improve.
     assert found.screen.light == "act" and "every seed improves" in found.screen.headline
     worse = np.array(RETURNS)
@@ -154,7 +154,7 @@ def test_the_first_screen_says_who_has_learned_and_which_seed_failed(browser, tm
     assert screen.light == "choose" and "p = 0.19" in screen.sure  # (5 + 1) / 2⁵
 
 
-def test_the_best_of_several_runs_is_shown_or_not(browser, tmp_path):
+def test_the_best_of_several_runs_is_shown_or_not(tab, tmp_path):
     gap = RETURNS + np.array([-20.0, -21, -19, -20, -20])
     alike = RETURNS + np.array([-2.0, 2, -1, 1, -0.5])
     files = [
@@ -162,11 +162,11 @@ def test_the_best_of_several_runs_is_shown_or_not(browser, tmp_path):
         written(tmp_path / "b.h5", name="bad", returns=gap),
     ]
     page, _ = side_by_side(files)
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
     assert page.screen.headline.startswith("Take good") and page.screen.light == "act"
     files.append(written(tmp_path / "c.h5", name="near", returns=alike))
     page, _ = side_by_side(files)
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
     assert page.screen.light == "choose" and "Not excluded: near" in page.screen.headline
     assert "shown above bad" in page.screen.headline
 

@@ -218,8 +218,8 @@ def test_steps_that_help_are_recommended_where_gains_are_lost_in_an_imprecise_tr
     assert "raises the return" in found.headline and found.light == "none"
 
 
-def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(browser, tmp_path):
+def test_the_page_begins_with_few_words_and_one_figure_above_the_fold(tab, tmp_path):
     profile = planted(PAPER)
     known = Evidence(None, None, {}, facts(profile))
     page = shown(profile, recommendation(known.facts), "path_tracking", known)
-    check_first_screen(browser, page, tmp_path)
+    check_first_screen(tab, page, tmp_path)
