@@ -73,7 +73,7 @@ class Jacobians:
                 check_model,
                 compare_jacobians,
             )
-            from gradlab.measurement.arguments import check_size
+            from gradlab.measurement.memory import check_size
             from gradlab.networks import checkpoint
 
         task = arguments.named_task(self.task, self.settings)

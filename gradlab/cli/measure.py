@@ -103,10 +103,11 @@ class Measure:
     def run(self, command: str) -> Document:
         """Measure, and write RUN.h5, RUN.html and the networks that were fitted."""
         with undisturbed():
-            from gradlab.measurement.arguments import check_arguments, check_networks, check_size
+            from gradlab.measurement.arguments import check_arguments, check_networks
             from gradlab.measurement.chosen import check_also
             from gradlab.measurement.laws import narrowed, resolved
             from gradlab.measurement.measure import measure
+            from gradlab.measurement.memory import check_size, check_starts
             from gradlab.measurement.realised_gains import check_judges
             from gradlab.networks import checkpoint
             from gradlab.runs.stages import Interrupted
@@ -115,11 +116,12 @@ class Measure:
         run = self.output or Path("runs") / f"{task.name}.h5"
         horizon = task.horizon if self.horizon is None else self.horizon
         check_arguments(horizon, self.starts, self.batch, self.termination)
-        check_size(task, horizon, max(self.starts, self.judges or 0))
         check_judges(self.judges)
         check_also(self.also, None)
         smoothing = self._smoothing()
         law, truth = resolved(self.starts, self.law, self.truth)
+        check_starts(task, horizon, self.starts, truth)
+        check_size(task, horizon, self.judges or 0)
         narrowed(task, self.trim_starts, self.starts)
         files = {"policy": self.policy, "critic": self.critic}
         made = tuple(kind for kind, file in files.items() if file is None)
@@ -130,7 +132,8 @@ class Measure:
         model = model_option(task, self.model, self.gradient_model)
         judged = task if model is None else self._with(task, model)
         with bars() as progress:
-            progress.plan(self._plan(judged, given, made, horizon, truth == "objective"))
+            prices = self._plan(judged, given, made, horizon, truth == "objective")
+            progress.plan(prices, self._memory(judged, given, horizon, truth))
             networks = given | self._made(task, given, progress)
             try:
                 profile = measure(
@@ -224,6 +227,17 @@ class Measure:
         priced = prices(task, policy, made, self.starts, horizon, visited)
         more = {"steps": self.consequence, "attribution": self.attribute}
         return (*priced, *(Price(stage) for stage, wanted in more.items() if wanted))
+
+    def _memory(
+        self, task: Task, given: Mapping[str, nn.Module], horizon: int, truth: str
+    ) -> list[str]:
+        """The predicted memory, where starts are measured in blocks."""
+        from gradlab.measurement import memory
+
+        if truth != "objective" or self.consequence or self.attribute:
+            return []
+        divided = memory.planned(task, given.get("policy"), horizon, self.starts, self.also)
+        return [] if divided is None else [memory.in_words(divided)]
 
     def _with(self, task: Task, model: System) -> Task:
         """The task with another model, whose files are kept with the run."""

@@ -86,7 +86,8 @@ class Remedies:
     def run(self, command: str) -> Document:
         """Test, and write RUN.h5, RUN.html, the models and the networks that were fitted."""
         with undisturbed():
-            from gradlab.measurement.arguments import check_arguments, check_networks, check_size
+            from gradlab.measurement.arguments import check_arguments, check_networks
+            from gradlab.measurement.memory import check_size
             from gradlab.remedies.compare import ROWS, compare_remedies
 
         task = arguments.named_task(self.task, self.settings)

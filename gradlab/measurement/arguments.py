@@ -1,4 +1,4 @@
-"""Arguments of a measurement that are refused at once: numbers, memory, networks, estimators."""
+"""Arguments of a measurement that are refused at once: numbers, networks, estimators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from gradlab.errors import InputError
 from gradlab.gradients.estimator import TERMINATIONS, Estimator
 from gradlab.gradients.mixing.head import check_head
 from gradlab.gradients.starts import Starts
-from gradlab.measurement.moments.visited import SAMPLES
 from gradlab.networks.critics import CriticLike, as_critic
 from gradlab.networks.interface import (
     act,
@@ -29,10 +28,8 @@ from gradlab.networks.rows import check_rows
 from gradlab.systems.recorded import Recorded
 from gradlab.systems.system import System
 from gradlab.tasks import Task
-from gradlab.truth.oracles import effective_horizon
 
 FEWEST = 4  # groups that a jackknife needs
-MEMORY = 8e9  # bytes of Jacobians that are held at once
 
 
 def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> None:
@@ -49,48 +46,6 @@ def check_arguments(horizon: int, starts: int, batch: int, termination: str) -> 
     validation.whole("starts", starts)
     validation.whole("batch", batch, 1)
     validation.word("termination", termination, TERMINATIONS)
-
-
-def check_size(task: Task, horizon: int, starts: int) -> None:
-    """Before starts are drawn: what could not be held in any case.
-
-    Raises:
-        InputError: names both numbers.
-    """
-    _refuse(_paths(task, horizon, starts), horizon, starts)
-
-
-def check_memory(
-    task: Task,
-    policy: nn.Module,
-    chosen: Mapping[str, Estimator],
-    horizon: int,
-    starts: int,
-    truth: str,
-) -> None:
-    """Refuse what would not fit: the Jacobians of three systems along H steps of N starts, and,
-    where θ counts in every action, the truth's explicit gradients and its own longer path."""
-    ds, da = task.simulator.state_dim, task.simulator.action_dim
-    objective = truth == "objective"
-    needed = _paths(task, horizon, starts * (SAMPLES if objective else 1))
-    if objective or any(estimator.way.every for estimator in chosen.values()):
-        needed += 8 * 2 * starts * sum(p.numel() for p in policy.parameters())
-        needed += 8 * effective_horizon(task.discount) * starts * (ds + da) ** 2
-    _refuse(needed, horizon, starts)
-
-
-def _paths(task: Task, horizon: int, starts: int) -> int:
-    """Bytes of the Jacobians of three systems."""
-    ds, da = task.simulator.state_dim, task.simulator.action_dim
-    return 8 * 3 * (horizon + 1) * starts * (ds + da + 2) ** 2
-
-
-def _refuse(needed: int, horizon: int, starts: int) -> None:
-    if needed > MEMORY:
-        raise InputError(
-            f"horizon {horizon} with {starts} starts needs about {needed / 1e9:.3g} GB, more than "
-            f"{MEMORY / 1e9:.0f} GB: lower one of them"
-        )
 
 
 def check_networks(task: Task, policy: nn.Module | None, critic: CriticLike | None) -> None:

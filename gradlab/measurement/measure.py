@@ -28,6 +28,7 @@ from gradlab.measurement.assembly import assembled, configuration, predictions, 
 from gradlab.measurement.attribution.attribution import World, attributed, check_horizons
 from gradlab.measurement.bounds import measured_bounds
 from gradlab.measurement.laws import Law, TruthKind
+from gradlab.measurement.moments.by_blocks import blocked_moments
 from gradlab.measurement.moments.inner_products import Measured, estimator_moments
 from gradlab.measurement.moments.visited import objective_moments
 from gradlab.measurement.one_step import Question, one_step_improvement
@@ -39,6 +40,7 @@ from gradlab.runs.decision_rules import judged_cells
 from gradlab.runs.profile import Profile
 from gradlab.runs.stages import Stage, completed
 from gradlab.tasks import Task
+from gradlab.truth.by_blocks import pilot_truth
 from gradlab.truth.oracles import AT_MOST
 from gradlab.truth.truth import Truth, matched_truth
 from gradlab.user_code.grad_mode import differentiating
@@ -117,7 +119,7 @@ def measure(
         task, policy, critic, estimators, horizon, starts, batch, truth, termination, law, seed,
         trim_starts, also,
     )  # fmt: skip
-    posed = problem(given)
+    posed = problem(given, _undivided(attribute, consequence))
     check_horizons(attribute, posed.setting.horizon)
     check_judges(judges)
     measured = _found(posed, progress)
@@ -180,8 +182,21 @@ class _Found:
         return replace(profile, attribution=attributed(profile, world, self.progress))
 
 
+def _undivided(attribute: bool | Sequence[int], consequence: bool) -> str:
+    """What needs all starts at once."""
+    if consequence:
+        return "consequence steps from single starts"
+    return "attribute substitutes at single starts" if attribute is not False else ""
+
+
 def _found(posed: Problem, progress: Progress) -> _Found:
     progress("truth", 0, AT_MOST)
+    if posed.division is not None:
+        pilot = pilot_truth(posed.setting, progress)
+        truth, measured = blocked_moments(
+            posed.chosen, posed.setting, pilot, posed.division, progress
+        )
+        return _Found(posed, truth, measured, progress)
     truth = matched_truth(posed.setting, kinds=posed.kinds, progress=progress)
     if posed.objective:
         measured = objective_moments(posed.chosen, posed.setting, truth, progress)
@@ -210,6 +225,9 @@ def _profile(posed: Problem, found: _Found, command: str, also: Sequence[str]) -
             for name, estimator in posed.chosen.items()
         },
     }
+    if posed.division is not None:
+        divided = posed.division
+        config |= {"groups": len(divided.sizes), "block": divided.block, "peak": divided.peak}
     if also:
         config["also"] = list(also)
     if cuts := {name: str(one.cut) for name, one in posed.chosen.items() if one.cut}:

@@ -24,18 +24,18 @@ from gradlab.gradients.other_critics import Critics, OtherCritics, listed, with_
 from gradlab.gradients.setting import Setting
 from gradlab.gradients.start_laws import check_alive, visitation
 from gradlab.gradients.starts import Starts, as_starts, distinct
+from gradlab.measurement import memory
 from gradlab.measurement.arguments import (
     FEWEST,
     check_arguments,
     check_density,
     check_estimator,
-    check_memory,
     check_networks,
-    check_size,
     check_steps,
 )
 from gradlab.measurement.chosen import check_also, estimators_at
 from gradlab.measurement.laws import Law, TruthKind, narrowed, resolved
+from gradlab.measurement.moments.blocks import Division
 from gradlab.networks.entropy import WithLogProb
 from gradlab.networks.interface import (
     double_copy,
@@ -58,6 +58,7 @@ class Problem:
         rows: how many starts were given or asked for; drawn: from the task's law?
         alpha: temperature of the entropy term, 0 without one.
         batch: N′.
+        division: blocks of starts, None where all are measured at once.
     """
 
     task: Task
@@ -75,6 +76,7 @@ class Problem:
     truth: TruthKind
     alpha: float
     batch: int
+    division: Division | None = None
 
     @property
     def objective(self) -> bool:
@@ -108,8 +110,11 @@ class Given:
     also: Sequence[str] = ()
 
 
-def problem(given: Given) -> Problem:
+def problem(given: Given, undivided: str = "") -> Problem:
     """The problem that the arguments of `measure` pose.
+
+    Args:
+        undivided: what needs all starts at once, in words (`measurement.memory`).
 
     Raises:
         InputError: names the argument, what it got and what to do.
@@ -125,7 +130,7 @@ def problem(given: Given) -> Problem:
     check_also(given.also, given.estimators)
     law, truth = resolved(starts, given.law, given.truth)
     task = narrowed(task, given.trim_starts, starts)
-    check_size(task, H, count)
+    memory.check_starts(task, H, count, truth)
     original, critics = double_copy("policy", given.policy), listed(given.critic)
     for critic in critics or (None,):
         check_networks(task, original, critic)
@@ -138,7 +143,9 @@ def problem(given: Given) -> Problem:
         check_estimator(name, estimator, task, begin, truth)
         check_density(estimator, original)
     check_steps(task, original, plain, begin)
-    check_memory(task, original, plain, H, len(begin.states), truth)
+    division = memory.division(
+        memory.Asked(task, original, plain, H, begin, truth), undivided or _several(critics)
+    )
     alpha = _entropy(plain)
     augment = augmenting(alpha) if alpha else _as_it_is
     policy = WithLogProb(original) if alpha else original
@@ -166,7 +173,12 @@ def problem(given: Given) -> Problem:
         truth=truth,
         alpha=alpha,
         batch=given.batch,
+        division=division,
     )
+
+
+def _several(critics: Sequence[nn.Module]) -> str:
+    return "the variance across critics is measured whole" if len(critics) > 1 else ""
 
 
 def _as_it_is(system: System) -> System:

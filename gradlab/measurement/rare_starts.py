@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -41,7 +42,6 @@ from gradlab.gradients.start_laws import visits
 from gradlab.gradients.starts import Starts
 from gradlab.measurement.moments.inner_products import Measured
 from gradlab.measurement.moments.squared_norms import mean_squares
-from gradlab.measurement.problem import Problem
 from gradlab.runs.check_results import RARE, UNDRAWN, CheckResult
 from gradlab.runs.trimmed_starts import REMEDY, central
 from gradlab.statistics.moments import Array, Moments, pair_mean, second_moment
@@ -50,6 +50,9 @@ from gradlab.tasks.task import Starts as Law
 from gradlab.tasks.trimmed import distances, spread
 from gradlab.truth.scout import linearization_price
 from gradlab.truth.truth import Truth
+
+if TYPE_CHECKING:
+    from gradlab.measurement.problem import Problem
 
 RARE_STARTS, DEAR, FEWEST = 32, 8, 4  # whose gradients are taken
 POOL = 1 << 16  # starts whose distances are looked at, at least

@@ -80,7 +80,7 @@ def against_smoothed(
         task, policy, critic, estimators, horizon, starts, batch, None, termination, law, seed,
         trim_starts, also,
     )  # fmt: skip
-    posed = problem(given)
+    posed = problem(given, "a smoothed return is measured whole")
     if posed.alpha:
         raise InputError(
             "estimators have entropy, whose smoothed return is not known: leave it out"

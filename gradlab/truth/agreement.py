@@ -162,7 +162,7 @@ def sweep_precision(sweep: Tensor, jacobian: PolicyJacobian, starts: Starts) -> 
     weighted = sweep * starts.weight[:, None]
     total, within = gram.products(jacobian, weighted, starts.group)
     whole, squares = (weighted * total).sum(dim=(1, 2)), (weighted * within).sum(dim=2)
-    return _precision(whole, group_sums(squares.T, grouping(starts)[0]).T, len(starts.states))
+    return precision_from(whole, group_sums(squares.T, grouping(starts)[0]).T, len(starts.states))
 
 
 def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
@@ -174,10 +174,11 @@ def judge_every(G: Tensor, starts: Starts, differences: Differences) -> Judged:
 def precision_of(G: Tensor, starts: Starts) -> Precision:
     """Of the mean of gradients [N, P], as of one truncation."""
     sums = group_sums(G, grouping(starts)[0])
-    return _precision(sums.sum(dim=0).square().sum()[None], sums.square().sum(dim=1)[None], len(G))
+    whole, squares = sums.sum(dim=0).square().sum(), sums.square().sum(dim=1)
+    return precision_from(whole[None], squares[None], len(G))
 
 
-def _precision(whole: Tensor, squares: Tensor, n: int) -> Precision:
+def precision_from(whole: Tensor, squares: Tensor, n: int) -> Precision:
     """From |Σ G|² [T] and |Σ_group G|² of each group [T, G]."""
     groups, square, sums = squares.shape[1], whole / n**2, squares.sum(dim=1)
     variance = (sums / n**2 - square / groups).clamp_min(0.0) * groups / max(groups - 1, 1)

@@ -140,8 +140,7 @@ def _judged(
     flagged: int,
 ) -> Unrolled:
     term, log = torch.cat(terms), torch.cat(logs)
-    gradients, half = term.cumsum(dim=0), len(term) // 2
-    lyapunov = (log[-1] - log[half - 1]) / (len(log) - half)
+    gradients, lyapunov = term.cumsum(dim=0), _exponents(log)
     ratio = (lyapunov + float(np.log(discount))).exp()
     latest = term[-RECENT:].norm(dim=2).amax(dim=0)
     left = torch.where(ratio < 1, latest * ratio / (1 - ratio), torch.inf)
@@ -161,6 +160,16 @@ def _judged(
         int(lost.any(dim=0).sum()),
         lost_at,
     )
+
+
+def exponents(D: Tensor) -> Tensor:
+    """Growth per step of sensitivities [T, N, ds, da] over the second half, [N]."""
+    return _exponents(_log_norm(D))
+
+
+def _exponents(log: Tensor) -> Tensor:
+    half = len(log) // 2
+    return (log[-1] - log[half - 1]) / (len(log) - half)
 
 
 def _log_norm(D: Tensor) -> Tensor:
@@ -216,7 +225,21 @@ def all_action_remainder(
     A loop that has converged still visits states, and each adds γᵗ J_θπ(s_t)ᵀ λ_t: at a resting
     point or in process noise the sum goes on to grow like 1 − γᵀ, which this extrapolates.
     """
-    m, n = 3 * horizon // 4, len(linear.path.group)
+    G, mean = long_and_short(linear, policy, horizon, discount)
+    return G, left_out(G.mean(dim=0), mean, horizon, discount)
+
+
+def left_out(long: Tensor, short: Tensor, horizon: int, discount: float) -> float:
+    """What more steps would add to the mean gradient [P] of T steps, from that of 3T/4."""
+    left = discount ** (horizon - _shorter(horizon))
+    return float((long - short).norm()) * left / (1 - left)
+
+
+def long_and_short(
+    linear: LinearizedPath, policy: nn.Module, horizon: int, discount: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the T-step return [N, P], and the mean one of the first 3T/4 steps [P]."""
+    m, n = _shorter(horizon), len(linear.path.group)
     long, short = _costates(linear, (horizon, m), discount)
     parts, mean = [], long.new_zeros(1)
     for rows, jacobian in _jacobians(linear, policy, horizon):
@@ -225,8 +248,11 @@ def all_action_remainder(
         mean = mean + gram.mean_gradients(jacobian.rows(slice(0, some.shape[1])), some)[0] * (
             some.shape[1] / n
         )
-    G, left = torch.cat(parts), discount ** (horizon - m)
-    return G, float((G.mean(dim=0) - mean).norm()) * left / (1 - left)
+    return torch.cat(parts), mean
+
+
+def _shorter(horizon: int) -> int:
+    return 3 * horizon // 4
 
 
 def _costates(linear: LinearizedPath, horizons: tuple[int, ...], discount: float) -> Tensor:

@@ -67,6 +67,25 @@ def given_up(scouted: Plan, unrolled: Unrolled, discount: float) -> str:
     )
 
 
+def of_blocks(status: Status, every: Reference, T: int, starts: int, pilot: int) -> str:
+    """Of a truth whose length the first starts chose, and which all of them judged."""
+    precision = f"standard error {every.relative_se:.2g} of its norm"
+    if every.carried_by_few:
+        precision = f"1% of the starts carry {every.concentration:.0%} of its squared gradients"
+    said: dict[Status, str] = {
+        "converged": f"the simulator unrolled for {T} steps converges and agrees with finite "
+        f"differences",
+        "cut": f"the objective is cut at T = {T} steps, where the unrolled gradient of {starts} "
+        f"starts is precise and agrees with finite differences",
+        "imprecise": f"the truth is not precise at N = {starts} ({precision}): only paired "
+        f"comparisons are sharp",
+        "none": f"no truth here: of {starts} starts the return of T = {T} steps is not precise "
+        f"({precision})",
+    }
+    text = said[status] + _missed(every)
+    return f"{text}; T was chosen by the first {pilot} starts and checked on all {starts}"
+
+
 def _standing(status: Status, outcome: Outcome) -> str:
     T = outcome.horizon
     if status == "converged":

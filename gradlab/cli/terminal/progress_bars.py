@@ -30,7 +30,7 @@ class Shown(Protocol):
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
-    def plan(self, prices: Sequence[Price]) -> None: ...
+    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None: ...
 
 
 @contextmanager
@@ -78,11 +78,11 @@ class Lines:
         self._done, self._total = 0, 0
         self._lock = threading.RLock()
 
-    def plan(self, prices: Sequence[Price]) -> None:
-        """Write what the stages to come will cost."""
+    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
+        """Write what the stages to come will cost, and notes beside it."""
         with self._lock:
             self._prices = tuple(prices)
-            for text in planned(prices):
+            for text in (*planned(prices), *notes):
                 self._line(text)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
@@ -174,8 +174,8 @@ class _Drawn:
         self._shown = shown
         self._stages: dict[str, int] = {}
 
-    def plan(self, prices: Sequence[Price]) -> None:
-        for text in planned(prices):
+    def plan(self, prices: Sequence[Price], notes: Sequence[str] = ()) -> None:
+        for text in (*planned(prices), *notes):
             self._shown.console.print(text, markup=False, highlight=False)
 
     def __call__(self, stage: str, done: int, total: int) -> None:

@@ -122,7 +122,7 @@ def _fold_sums(
 
 def _sums(terms: Carried, rows: Tensor) -> Tensor:
     """Sums of the gradients of some of the starts, [K, P]."""
-    part, sums = _some(terms, rows), []
+    part, sums = some_starts(terms, rows), []
     for k in range(len(part.costates)):
         jacobian, costates = part.until_end(k)
         mean = gram.mean_gradients(jacobian, costates.flatten(0, 1)[None])[0]
@@ -152,13 +152,8 @@ def _products(
         for part in gram.parameter_blocks(
             [terms.jacobian for terms in carried], BYTES / (8 * M * n)
         ):
-            parts = [
-                _explicit(terms, part) * (1 if source.visits else repeats)
-                for source, terms in zip(sources, carried, strict=True)
-            ]
-            if truth is not None:
-                parts.append(repeats * truth[rows, None, part])
-            U = torch.cat(parts, dim=1)
+            of_rows = None if truth is None else truth[rows]
+            U = _joined(sources, carried, of_rows, repeats, part)
             pairs = U @ U.transpose(1, 2)
             inner += pairs
             X = group_sums(U.flatten(1), here).reshape(len(groups), *U.shape[1:])
@@ -170,6 +165,37 @@ def _products(
         own[groups] = squares
         total[:, groups] = along.reshape(len(groups), M, FOLDS, M).permute(2, 0, 1, 3)
     return own.numpy(), within.numpy(), total.numpy()
+
+
+def within_starts(sources: Sequence[Source], truth: Tensor | None, n: int, repeats: int) -> Tensor:
+    """Σ_visits G_ik · G_il of each of n starts, and of the truth's [n, P], [n, M, M]."""
+    carried = [source.rows(slice(0, n)) for source in sources]
+    M = sum(len(source.cells) for source in sources) + (truth is not None)
+    inner = carried[0].costates.new_zeros(n, M, M)
+    jacobians = [terms.jacobian for terms in carried]
+    for part in gram.parameter_blocks(jacobians, BYTES / (8 * M * n)):
+        U = _joined(sources, carried, truth, repeats, part)
+        inner += U @ U.transpose(1, 2)
+    inner /= repeats
+    _among_visits(inner, sources, carried)
+    return inner
+
+
+def _joined(
+    sources: Sequence[Source],
+    carried: Sequence[Carried],
+    truth: Tensor | None,
+    repeats: int,
+    part: slice,
+) -> Tensor:
+    """Some parameters of the gradients of every cell, and of the truth's, [n, M, p]."""
+    parts = [
+        _explicit(terms, part) * (1 if source.visits else repeats)
+        for source, terms in zip(sources, carried, strict=True)
+    ]
+    if truth is not None:
+        parts.append(repeats * truth[:, None, part])
+    return torch.cat(parts, dim=1)
 
 
 def _among_visits(inner: Tensor, sources: Sequence[Source], carried: Sequence[Carried]) -> None:
@@ -192,7 +218,7 @@ def _explicit(terms: Carried, part: slice) -> Tensor:
     return torch.stack(each, dim=1)
 
 
-def _some(terms: Carried, rows: Tensor) -> Carried:
+def some_starts(terms: Carried, rows: Tensor) -> Carried:
     """Some of the starts; the Jacobian's samples are (t, i)."""
     T, n = terms.costates.shape[1:3]
     samples = torch.arange(T * n).reshape(T, n)[:, rows].flatten()

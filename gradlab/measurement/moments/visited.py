@@ -90,14 +90,14 @@ def objective_moments(
     T = None if truth.every is None else truth.every.gradients
     at = begin
     if visiting:
-        there = _visited(visiting, setting, truth, samples, progress)
+        there = gradients_at(visiting, setting, visited(setting, truth, samples), progress)
         at, mean = there.at, gram.mean_gradients(there.jacobian, there.G)
         targets = None if T is None else _targets(T, begin, samples)
         moments = _sketched(_moments(there, targets, mean), there, setting.policy, targets)
         cells |= dict(zip(there.keys, moments, strict=True))
         means |= dict(zip(there.keys, mean, strict=True))
         kept = kept_horizons(setting.horizon, len(chosen)) if kept is None else kept
-        sources.append(_visiting_source(there, kept, samples))
+        sources.append(visiting_source(there, kept, samples))
     kernels = explicit_kernels("objective", sources, begin, T, samples if visiting else 1)
     ordered = {key: cells[key] for name in chosen for key in cells if key[0] == name}
     true = None if T is None else T.mean(dim=0)
@@ -106,7 +106,7 @@ def objective_moments(
 
 
 @dataclass(frozen=True)
-class _Visits:
+class Visits:
     """Gradients with θ in the first action, at visited states.
 
     Attributes:
@@ -121,23 +121,25 @@ class _Visits:
     G: Tensor
 
 
-def _visited(
-    visiting: Mapping[str, Estimator],
-    setting: Setting,
-    truth: Truth,
-    samples: int,
-    progress: Progress,
-) -> _Visits:
+def visited(setting: Setting, truth: Truth, samples: int) -> Starts:
+    """The visited states of all starts, for as many steps as the truth has."""
     steps = max(setting.horizon, 1) if truth.every is None else truth.horizon
     at = visits(replace(setting, horizon=steps), samples)
     if setting.termination == "mask":
         check_alive(at)
+    return at
+
+
+def gradients_at(
+    visiting: Mapping[str, Estimator], setting: Setting, at: Starts, progress: Progress = silent
+) -> Visits:
+    """Gradients with θ in the first action at visited states, or at a block of them."""
     first = first_action_gradients(visiting, replace(setting, starts=at), progress)
     keys = [(name, n) for name in visiting for n in horizons_of(visiting[name])]
     noise = at.policy_noise(setting.policy, setting.seed, 0)
     jacobian = policy_jacobian(setting.policy, at.states, noise)
     G = torch.stack([first[name][n] for name, n in keys]) * at.weight[:, None]
-    return _Visits(at, jacobian, keys, G)
+    return Visits(at, jacobian, keys, G)
 
 
 def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
@@ -158,7 +160,7 @@ def affordable(setting: Setting, truth: Truth, most: int) -> tuple[Starts, int]:
     return begin.block(slice(0, min(few, len(begin.states)))), samples
 
 
-def _visiting_source(there: _Visits, kept: Sequence[int], samples: int) -> Source:
+def visiting_source(there: Visits, kept: Sequence[int], samples: int) -> Source:
     """First-action gradients at the visits of some starts, as (visit, start): [K, S, n, da]."""
     G, jacobian = there.G, there.jacobian
     chosen = [k for k, (_, n) in enumerate(there.keys) if n in kept]
@@ -172,7 +174,7 @@ def _visiting_source(there: _Visits, kept: Sequence[int], samples: int) -> Sourc
     return Source(tuple(there.keys[k] for k in chosen), rows, visits=True)
 
 
-def _moments(there: _Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
+def _moments(there: Visits, targets: Tensor | None, mean: Tensor) -> list[Moments]:
     """Of the gradients J_iᵀ g_i of the K sets of action gradients, whose means are [K, P]."""
     G, jacobian = there.G, there.jacobian
     label, size = grouping(there.at)
@@ -191,7 +193,7 @@ def _moments(there: _Visits, targets: Tensor | None, mean: Tensor) -> list[Momen
 
 
 def _sketched(
-    moments: list[Moments], there: _Visits, policy: nn.Module, targets: Tensor | None
+    moments: list[Moments], there: Visits, policy: nn.Module, targets: Tensor | None
 ) -> list[Moments]:
     """The same moments with tails and signs."""
     label, size = grouping(there.at)

@@ -1,0 +1,259 @@
+"""Moments and kernels from more starts than fit into memory at once, all against one truth.
+
+A first pass adds up X_g (`moments.blocks`) over all groups of N/256 starts, a second one multiplies
+each X_g with those sums. The X_g of all cells are kept between the passes where they fit (`KEPT`),
+and made again where they do not.
+
+Statistics leave out groups instead of starts. Their means are the same, their standard errors are
+known to 1/√(2 · 255) = 4%, and 1/256 of all pairs of starts is not made use of. Tails are those of
+the groups' sums, on which intervals rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradlab.gradients.estimator import Estimator
+from gradlab.gradients.groups import group_sums
+from gradlab.gradients.setting import Setting
+from gradlab.measurement.moments.blocks import Block, Division, Summed, World
+from gradlab.measurement.moments.grams import FOLDS, kept_horizons, within_starts
+from gradlab.measurement.moments.inner_products import Measured
+from gradlab.measurement.moments.sketches import (
+    TrueSketch,
+    explicit_sketch,
+    sketch_for,
+    tails_and_signs,
+    true_sketch,
+)
+from gradlab.measurement.moments.visited import SAMPLES, affordable, visited
+from gradlab.progress import Progress, silent
+from gradlab.statistics.kernels import GroupProducts, Kernels
+from gradlab.statistics.moments import Moments, PairSums
+from gradlab.truth.by_blocks import BlockedTruth
+from gradlab.truth.truth import Truth
+
+KEPT = 1e9  # bytes of group sums between the passes
+STAGE = "blocks of starts"
+
+
+@dataclass(frozen=True)
+class _True:
+    """The truth by group: pair sums with itself, and its sketch."""
+
+    pairs: PairSums
+    sketch: TrueSketch
+
+
+@final
+class _Sums:
+    """What the passes add up, for C cells in G groups, M of them kept, and the truth."""
+
+    def __init__(self, world: World, size: int) -> None:
+        self.world, self.sketch = world, sketch_for(world.setting.policy)
+        C, M, G = len(world.cells), len(world.kept), len(world.division.sizes)
+        new = world.setting.starts.states.new_zeros
+        self.place = {cell: c for c, cell in enumerate(world.cells)}
+        self.of_kept = {cell: k for k, cell in enumerate(world.kept)}
+        self.fold = np.arange(G) % FOLDS
+        self.total, self.truth = new(C, size), new(G, size)
+        self.folds = new(FOLDS, M + 1, size)
+        self.squares = np.empty((C, G))
+        self.sketches = np.empty((C, G, self.sketch.width))
+        self.within, self.own = np.empty((2, G, M + 1, M + 1))
+        self.products = np.empty((FOLDS, G, M + 1, M + 1))
+        # own, X·ΣX, |Y|², Y·ΣY, X·T, X·ΣT, T·ΣX of each cell and group
+        self.pairs = np.full((7, C, G), np.nan)
+
+    def cells_of(self, part: Summed) -> slice:
+        first = self.place[part.cells[0]]
+        return slice(first, first + len(part.cells))
+
+    def add(self, groups: slice, part: Summed) -> None:
+        """First pass: one estimator of one block."""
+        cells = self.cells_of(part)
+        self.total[cells] += part.X.sum(dim=0)
+        self.squares[cells, groups] = part.squares
+        for g, X in enumerate(part.X, groups.start):
+            self.sketches[cells, g] = explicit_sketch(self.sketch, X).numpy()
+            for cell, k, repeats in self._kept(part):
+                self.folds[self.fold[g], k] += repeats * X[cell]
+
+    def add_truth(self, groups: slice, T: Tensor, label: Tensor) -> None:
+        """First pass: true gradients [n, P] of one block."""
+        self.truth[groups] = sums = group_sums(T, label)
+        for g, t in enumerate(sums, groups.start):
+            self.folds[self.fold[g], -1] += self.world.repeats * t
+
+    def add_within(self, groups: slice, block: Block, T: Tensor | None) -> None:
+        """First pass: products of single samples of one block."""
+        world = self.world
+        inner = within_starts(block.sources(), T, len(block.label), world.repeats)
+        M = inner.shape[1]
+        summed = group_sums(inner.flatten(1), block.label).reshape(-1, M, M)
+        self.within[groups, :M, :M] = summed.numpy()
+
+    @cached_property
+    def truths(self) -> dict[int, _True]:
+        """The truth by group, counted once for each start and for each visit."""
+        made = {}
+        for weight in {1, self.world.samples}:
+            T = weight * self.truth
+            own, side = T.square().sum(dim=1).numpy(), (T @ T.sum(dim=0)).numpy()
+            sketch = true_sketch(
+                explicit_sketch(self.sketch, T).numpy(), weight * self.world.division.sizes
+            )
+            made[weight] = _True(PairSums(own, side, side), sketch)
+        return made
+
+    def _kept(self, part: Summed) -> list[tuple[int, int, int]]:
+        """Cells of a part that are kept: place in it, among the kept, and how often they count."""
+        repeats = 1 if part.visits else self.world.repeats
+        return [
+            (at, self.of_kept[cell], repeats)
+            for at, cell in enumerate(part.cells)
+            if cell in self.of_kept
+        ]
+
+    def multiply(self, groups: slice, parts: Iterable[Summed]) -> None:
+        """Second pass: one block."""
+        U = self.folds.new_zeros(groups.stop - groups.start, *self.folds.shape[1:])
+        U[:, -1] = self.world.repeats * self.truth[groups]
+        for part in parts:
+            for cell, k, repeats in self._kept(part):
+                U[:, k] = repeats * part.X[:, cell]
+            self._multiply(groups, part)
+        self.own[groups] = (U @ U.transpose(1, 2)).numpy()
+        for f, sums in enumerate(self.folds):
+            self.products[f, groups] = (U @ sums.T).numpy()
+
+    def _multiply(self, groups: slice, part: Summed) -> None:
+        cells, weight = self.cells_of(part), self.world.samples if part.visits else 1
+        total, true = self.total[cells], weight * self.truth.sum(dim=0)
+        for g, X in enumerate(part.X, groups.start):
+            t = weight * self.truth[g]
+            Y = X - t
+            products = (
+                (X * X).sum(dim=1), (X * total).sum(dim=1), (Y * Y).sum(dim=1),
+                (Y * (total - true)).sum(dim=1), X @ t, X @ true, total @ t,
+            )  # fmt: skip
+            self.pairs[:, cells, g] = torch.stack(products).numpy()
+
+
+def blocked_moments(
+    chosen: Mapping[str, Estimator],
+    setting: Setting,
+    pilot: Truth,
+    division: Division,
+    progress: Progress = silent,
+    samples: int = SAMPLES,
+) -> tuple[Truth, Measured]:
+    """The truth of all starts, and moments of every estimator at every horizon against it.
+
+    Args:
+        setting: with all starts, each of them independent.
+        pilot: the truth of the first starts (`truth.by_blocks.pilot_truth`).
+        samples: visited states per start, at most.
+    """
+    visiting = {name: estimator for name, estimator in chosen.items() if not estimator.way.every}
+    staying = {name: estimator for name, estimator in chosen.items() if name not in visiting}
+    begin, samples = affordable(setting, pilot, samples)
+    setting, division = replace(setting, starts=begin), replace(division, starts=len(begin.states))
+    at = visited(setting, pilot, samples) if visiting else begin
+    horizons = kept_horizons(setting.horizon, len(chosen))
+    world = World(setting, staying, visiting, at, samples, division, horizons)
+    true = None if pilot.every is None else BlockedTruth(setting, pilot)
+    sums = _passes(world, true, progress)
+    truth = pilot if true is None else true.judged(len(pilot.every.gradients))
+    moments = dict(zip(world.cells, _moments(sums, truth.every is not None), strict=True))
+    ordered = {key: moments[key] for name in chosen for key in moments if key[0] == name}
+    counts = {name: len(at.states) if name in visiting else len(begin.states) for name in chosen}
+    means = {key: sums.total[sums.place[key]] / counts[key[0]] for key in ordered}
+    measured = Measured(
+        ordered, (_kernels(sums, truth.every is not None),), means,
+        None if truth.every is None or true is None else true.mean,
+        at, len(begin.states), samples,
+    )  # fmt: skip
+    return truth, measured
+
+
+def _passes(world: World, true: BlockedTruth | None, progress: Progress) -> _Sums:
+    """Both passes over all blocks."""
+    policy, division = world.setting.policy, world.division
+    size = sum(p.numel() for p in policy.parameters())
+    sums, blocks = _Sums(world, size), division.blocks()
+    keep = 8 * len(world.cells) * len(division.sizes) * size <= KEPT
+    kept: list[list[Summed]] = []
+    for done, rows in enumerate(blocks):
+        progress(STAGE, done, 2 * len(blocks))
+        made = _first(world, sums, true, rows)
+        parts = list(made) if keep else made
+        for part in parts:
+            sums.add(division.groups(rows), part)
+        if keep:
+            kept.append(list(parts))
+    for done, rows in enumerate(blocks):
+        progress(STAGE, len(blocks) + done, 2 * len(blocks))
+        again = kept[done] if keep else world.block(rows).summed()
+        sums.multiply(division.groups(rows), again)
+    progress(STAGE, 2 * len(blocks), 2 * len(blocks))
+    return sums
+
+
+def _first(world: World, sums: _Sums, true: BlockedTruth | None, rows: slice) -> Iterable[Summed]:
+    """One block: the truth and products within starts, which need single samples, and its sums."""
+    T, path = (None, None) if true is None else true.block(rows)
+    block, groups = world.block(rows, path), world.division.groups(rows)
+    if T is not None:
+        sums.add_truth(groups, T, block.label)
+    sums.add_within(groups, block, T)
+    return block.summed()
+
+
+def _moments(sums: _Sums, truth: bool) -> list[Moments]:
+    """Of every cell."""
+    world, sizes = sums.world, sums.world.division.sizes
+    moments = []
+    for c, (name, _) in enumerate(world.cells):
+        weight = world.samples if name in world.visiting else 1
+        own, left, error, error_left, cross, cross_left, cross_right = sums.pairs[:, c]
+        size, tails_of = weight * sizes, sums.sketches[c]
+        gradient = PairSums(own, left, left)
+        if not truth:
+            tails, signs = tails_and_signs(tails_of, size, None)
+            moments.append(Moments(size, sums.squares[c], gradient, signs=signs, tails=tails))
+            continue
+        reference = sums.truths[weight]
+        tails, signs = tails_and_signs(tails_of, size, reference.sketch)
+        moments.append(
+            Moments(
+                size,
+                sums.squares[c],
+                gradient,
+                reference.pairs,
+                PairSums(error, error_left, error_left),
+                PairSums(cross, cross_left, cross_right),
+                signs=signs,
+                tails=tails,
+            )
+        )
+    return moments
+
+
+def _kernels(sums: _Sums, truth: bool) -> Kernels:
+    """Inner products of the kept cells, and of the truth where it stands."""
+    world = sums.world
+    few = slice(None, None if truth else -1)
+    own, within, products = (
+        block[..., few, few] for block in (sums.own, sums.within, sums.products)
+    )
+    size = world.repeats * world.division.sizes
+    parts = GroupProducts(size, own, within, products, sums.fold)
+    return Kernels("objective", tuple(world.kept), truth, parts)

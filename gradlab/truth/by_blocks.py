@@ -1,0 +1,124 @@
+"""The gradient of the return from more starts than fit into memory at once, block by block.
+
+    pilot    the first starts, measured whole (`truth.matched_truth`): status, T, agreement with
+             finite differences, which rest on the first starts in any case
+    blocks   ∇_θ of the T-step return of every start, made and dropped
+    judged   remainder, growth and precision again, of all starts
+
+A remainder that a pilot finds just below the tolerance may be just above it for all starts: 1.5
+times the tolerance is let pass, and reported. Beyond it, or where a chain of another start outgrows
+the discount, the truth is that of a return cut at T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+from torch import Tensor
+
+from gradlab.gradients.rollout import LinearizedPath
+from gradlab.gradients.setting import Setting
+from gradlab.gradients.sweeps import sensitivities
+from gradlab.progress import Progress, silent
+from gradlab.truth import reasons
+from gradlab.truth.agreement import Judged, Reference, precision_from
+from gradlab.truth.continued import piece, shortened
+from gradlab.truth.oracles import TOLERANCE, exponents, left_out, long_and_short
+from gradlab.truth.reasons import Status
+from gradlab.truth.truth import Truth, matched_truth
+
+PILOT = 512  # starts that choose the length of the truth: as many as `gradlab measure` takes
+PASSED = 1.5  # remainder of all starts, in units of the tolerance
+
+
+def pilot_truth(setting: Setting, progress: Progress = silent, count: int = PILOT) -> Truth:
+    """The truth of the first starts, by which that of all is planned."""
+    few = setting.starts.block(slice(0, min(count, len(setting.starts.states))))
+    return matched_truth(replace(setting, starts=few), kinds=["all"], progress=progress)
+
+
+@final
+class BlockedTruth:
+    """True gradients block by block, and what is known of all of them once each block was made.
+
+    Args:
+        setting: with all starts; pilot: with a truth of θ in every action.
+    """
+
+    def __init__(self, setting: Setting, pilot: Truth) -> None:
+        self._setting, self._pilot = setting, pilot
+        size = sum(p.numel() for p in setting.policy.parameters())
+        n = len(setting.starts.states)
+        self._long, self._short = setting.starts.states.new_zeros(2, size)
+        self._squares = setting.starts.states.new_zeros(n)
+        self._growth, self._flagged = -np.inf, 0.0
+
+    def block(self, rows: slice) -> tuple[Tensor, LinearizedPath]:
+        """Gradients [n, P], weights included, and the simulator's path of H steps."""
+        setting, T = self._setting, self._pilot.horizon
+        part = replace(setting, starts=setting.starts.block(rows))
+        linear = piece(part, max(T, setting.horizon))
+        G, short = long_and_short(linear, setting.policy, T, setting.discount)
+        self._long += G.sum(dim=0)
+        self._short += len(G) * short
+        self._squares[rows] = G.square().sum(dim=1)
+        self._growth = max(self._growth, float(exponents(sensitivities(linear)).max()))
+        self._flagged += float(linear.flags.sum()) / linear.path.horizon
+        return G, shortened(linear, setting.horizon)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the gradients of all starts, [P]."""
+        return self._long / len(self._squares)
+
+    def judged(self, of_pilot: int) -> Truth:
+        """The truth of all starts, without their gradients.
+
+        Args:
+            of_pilot: how many starts the pilot had.
+        """
+        n, pilot = len(self._squares), self._pilot
+        assert pilot.every is not None
+        if of_pilot == n:
+            every = replace(pilot.every, gradients=pilot.every.gradients[:0])
+            return replace(pilot, every=every, path=None)
+        every, discount = self._reference(pilot.every), self._setting.discount
+        remainder = left_out(self.mean, self._short / n, pilot.horizon, discount)
+        error = float(self._squares.mean() / n) ** 0.5
+        room = PASSED * TOLERANCE * max(float(self.mean.norm()), error)
+        growth = max(pilot.lyapunov, self._growth)
+        whole = pilot.status != "cut" and remainder <= room and growth < -np.log(discount)
+        status = _status(every, whole)
+        return replace(
+            pilot,
+            status=status,
+            every=every if status != "none" else None,
+            lyapunov=growth,
+            remainder=remainder if whole else float("nan"),
+            flagged=self._flagged / n,
+            reason=reasons.of_blocks(status, every, pilot.horizon, n, of_pilot),
+            path=None,
+        )
+
+    def _reference(self, of_pilot: Reference) -> Reference:
+        """Precision of all starts; distances to finite differences are of the first ones."""
+        n = len(self._squares)
+        whole = self._long.square().sum()
+        names = ("discrepancy", "distance", "distance_se", "boundary", "boundary_se")
+        known = [self._long.new_tensor([getattr(of_pilot, name)]) for name in names]
+        discrepancy, distance, distance_se, boundary, boundary_se = known
+        return Judged(
+            self._long.new_zeros(1, n, 0),
+            precision_from(whole[None], self._squares[None], n),
+            discrepancy,
+            (distance, distance_se),
+            (boundary, boundary_se),
+        ).at(1)
+
+
+def _status(every: Reference, whole: bool) -> Status:
+    if every.precise:
+        return "converged" if whole else "cut"
+    return "imprecise" if whole else "none"
