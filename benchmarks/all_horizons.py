@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import tyro
@@ -35,6 +36,8 @@ from gradlab.gradients.sweeps import action_gradients, discounted_costates
 from gradlab.gradients.tail import Tail
 from gradlab.networks.mlp import Policy, QCritic
 from gradlab.systems.system import System
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,14 @@ def contestants(case: Case, device: str) -> dict[str, Callable[[], object]]:
     return {name: finished(run, s0.device) for name, run in chosen.items()}
 
 
-def finished(run: Callable[[], object], device: torch.device) -> Callable[[], None]:
+def finished(run: Callable[[], Made], device: torch.device) -> Callable[[], Made]:
     """`run`, and a wait until the device has done it."""
 
-    def whole() -> None:
-        run()
+    def whole() -> Made:
+        made = run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return made
 
     return whole
 

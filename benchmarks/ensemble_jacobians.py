@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.func import jacfwd, jacrev, jvp, vmap
 from torch.nn import functional
 
+from benchmarks.all_horizons import finished
 from benchmarks.side_by_side import seconds
 from gradlab.networks.ensemble_jacobians import (
     along,
@@ -38,13 +39,14 @@ from gradlab.systems.learned import LearnedSystem
 STATES, ACTIONS, SAMPLES, BLOCK = 17, 6, 1024, 64
 
 
-def contestants() -> dict[str, Callable[[], object]]:
+def contestants(device: str = "cpu") -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
-    ensemble = GaussianEnsemble(STATES, ACTIONS).requires_grad_(False)
-    state, action = torch.randn(SAMPLES, STATES), torch.randn(SAMPLES, ACTIONS)
-    direction = torch.randn(SAMPLES, 1, STATES + ACTIONS)
+    ensemble = GaussianEnsemble(STATES, ACTIONS).requires_grad_(False).to(device)
+    state, action = torch.randn(SAMPLES, STATES + ACTIONS).to(device).split([STATES, ACTIONS], 1)
+    direction = torch.randn(SAMPLES, 1, STATES + ACTIONS).to(device)
     learned = LearnedSystem(ensemble)
-    noise = learned.sample_noise(SAMPLES, torch.Generator().manual_seed(0), torch.float32)
+    drawn = learned.sample_noise(SAMPLES, torch.Generator().manual_seed(0), torch.float32)
+    noise = drawn.to(device)
     x = torch.cat([state, action], dim=1)
     layers = ensemble.network.layers()
     parameters = (layers.weights, tuple(b[:, 0] for b in layers.biases if b is not None))
@@ -68,7 +70,7 @@ def contestants() -> dict[str, Callable[[], object]]:
         moved = direction[:, 0].split([STATES, ACTIONS], dim=1)
         return jvp(outputs, (state, action), tuple(moved))
 
-    return {
+    chosen: dict[str, Callable[[], object]] = {
         "unit": lambda: ensemble(state, action),
         "Jacobians": lambda: mean_jacobians(ensemble, state, action),
         "and scales": lambda: jacobians(ensemble, state, action),
@@ -80,17 +82,19 @@ def contestants() -> dict[str, Callable[[], object]]:
         "directional": lambda: along(ensemble, state, action, direction),
         "func.jvp": pushed,
     }
+    return {name: finished(run, state.device) for name, run in chosen.items()}
 
 
-def main(rounds: int = 9, threads: int = 1) -> None:
+def main(rounds: int = 9, threads: int = 1, device: str = "cpu") -> None:
     """Print the ratios.
 
     Args:
         rounds: turns of each contestant.
         threads: torch threads.
+        device: "cpu" or "cuda".
     """
     torch.set_num_threads(threads)
-    taken = seconds(contestants(), rounds)
+    taken = seconds(contestants(device), rounds)
     print(f"{threads} thread(s), {rounds} rounds; unit: {1e3 * taken['unit']:.1f} ms")
     for name in list(taken)[1:]:
         print(f"{name:13}{taken[name] / taken['unit']:6.2f} units")

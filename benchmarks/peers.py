@@ -18,7 +18,7 @@ import tyro
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from benchmarks.all_horizons import Case, backpropagate, cases
+from benchmarks.all_horizons import Case, backpropagate, cases, finished
 from benchmarks.side_by_side import seconds
 from gradlab.gradients.bptt import mean_and_squared_norms
 from gradlab.gradients.named import model_driven
@@ -28,18 +28,20 @@ from gradlab.networks.mlp import Policy, QCritic
 Pair = tuple[Tensor, Tensor]
 
 
-def contestants(case: Case) -> dict[str, Callable[[], object]]:
+def contestants(case: Case, device: str = "cpu") -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     model, gamma, H = case.task.prior, case.task.discount, case.horizon
     assert model is not None
     sizes, scale = (model.state_dim, model.action_dim), case.task.observation_scale
-    policy, critic = (kind(*sizes, activation="tanh", scale=scale) for kind in (Policy, QCritic))
-    s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float()
+    policy, critic = (
+        kind(*sizes, activation="tanh", scale=scale).to(device) for kind in (Policy, QCritic)
+    )
+    s0 = case.task.starts(case.batch, torch.Generator().manual_seed(0)).float().to(device)
     starts, estimator = as_starts(s0, sizes[0]), model_driven(model, critic, gamma, H)
     noise = [starts.dynamics_noise(model, 0, t) for t in range(H)]
 
     def returns(act: Callable[[Tensor], Tensor], s: Tensor, xi: list[Tensor]) -> Tensor:
-        total = torch.zeros(len(s))
+        total = s.new_zeros(len(s))
         for t in range(H):
             a = act(s)
             out = model.step(s, a, xi[t])
@@ -61,7 +63,8 @@ def contestants(case: Case) -> dict[str, Callable[[], object]]:
         "gradlab": lambda: mean_and_squared_norms(estimator, policy, starts),
         "vmap": by_vmap,
     }
-    return found | _opacus(policy, returns, s0, noise) | _backpack(policy, returns, s0, noise)
+    found |= _opacus(policy, returns, s0, noise) | _backpack(policy, returns, s0, noise)
+    return {name: finished(run, s0.device) for name, run in found.items()}
 
 
 def summary(samples: list[Tensor]) -> Pair:
@@ -136,16 +139,17 @@ def agree(found: dict[str, Callable[[], object]]) -> dict[str, Callable[[], obje
     return kept
 
 
-def main(case: str = "C1", rounds: int = 5, threads: int = 1) -> None:
+def main(case: str = "C1", rounds: int = 5, threads: int = 1, device: str = "cpu") -> None:
     """Print times in units.
 
     Args:
         case: C1 or C2 of `benchmarks.all_horizons`.
         rounds: turns of each contestant.
         threads: torch threads.
+        device: "cpu" or "cuda".
     """
     torch.set_num_threads(threads)
-    taken = seconds(agree(contestants(cases()[case])), rounds)
+    taken = seconds(agree(contestants(cases()[case], device)), rounds)
     print(f"{case}, {threads} thread(s): unit {1e3 * taken['unit']:.1f} ms")
     for name in list(taken)[1:]:
         print(f"{name:9}{taken[name] / taken['unit']:6.2f} units")

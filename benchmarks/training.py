@@ -7,7 +7,6 @@ Needs stable-baselines3 (`pip install -c constraints.txt stable-baselines3`).
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +14,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+import tyro
 
 import gradlab
+from benchmarks.all_horizons import finished
 from benchmarks.side_by_side import seconds
 from gradlab.storage.journal import Journal
 from gradlab.training.algorithms import Algorithm, find
@@ -29,10 +30,10 @@ BOOKS = "td3, replay and records alone"
 STEPS = 20  # updates in one turn: two cycles of batch reuse and delays
 
 
-def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
+def ours(algorithm: Algorithm, seeds: int, device: str) -> Callable[[], None]:
     """A turn of `STEPS` updates of gradlab's loop: batch, update, window, no environment."""
     task = gradlab.tasks.path_tracking()
-    run = begin(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000))
+    run = begin(algorithm, task, for_task(task.name, seeds=seeds, warmup=5000, device=device))
     collect(run)
     window = run.window
 
@@ -45,16 +46,16 @@ def ours(algorithm: Algorithm, seeds: int) -> Callable[[], None]:
         window.row(run.iteration, 0.0)
         torch.set_float32_matmul_precision("highest")
 
-    return turn
+    return finished(turn, torch.device(device))
 
 
-def bookkeeping(algorithm: Algorithm, folder: Path) -> Callable[[], None]:
+def bookkeeping(algorithm: Algorithm, folder: Path, device: str) -> Callable[[], None]:
     """Of the same turn what is no update: transitions in, batches out, statistics, journal rows.
 
     A row per turn, where training writes one every 50 updates: an upper bound.
     """
     task = gradlab.tasks.path_tracking()
-    settings = for_task(task.name, warmup=5000)
+    settings = for_task(task.name, warmup=5000, device=device)
     run = begin(algorithm, task, settings)
     collect(run)
     parts = run.replay.rows[:, : settings.agents].split(list(run.replay.widths), dim=2)
@@ -75,7 +76,7 @@ def bookkeeping(algorithm: Algorithm, folder: Path) -> Callable[[], None]:
     return turn
 
 
-def theirs(name: str) -> Callable[[], None]:
+def theirs(name: str, device: str) -> Callable[[], None]:
     """`STEPS` gradient steps of Stable-Baselines3 on a task of the same dimensions."""
     import gymnasium
     import stable_baselines3
@@ -93,42 +94,49 @@ def theirs(name: str) -> Callable[[], None]:
 
     maker = getattr(stable_baselines3, name)
     width = {"policy_kwargs": {"net_arch": [256, 256]}}
-    model = maker("MlpPolicy", Noise(), batch_size=256, learning_starts=0, device="cpu", **width)
+    model = maker("MlpPolicy", Noise(), batch_size=256, learning_starts=0, device=device, **width)
     model.set_logger(Logger(None, []))
     space = model.action_space
     for _ in range(1000):
         state, after = np.random.randn(2, 1, 6).astype(np.float32)
         action = space.sample()[None]
         model.replay_buffer.add(state, after, action, np.zeros(1), np.zeros(1), [{}])
-    return lambda: model.train(gradient_steps=STEPS, batch_size=256)
+
+    def turn() -> None:
+        model.train(gradient_steps=STEPS, batch_size=256)
+
+    return finished(turn, torch.device(device))
 
 
-def contestants(folder: Path) -> dict[str, Callable[[], None]]:
+def contestants(folder: Path, device: str) -> dict[str, Callable[[], None]]:
     like = {"activation": "relu", "reuse": 1}
     td3, sac = (replace(find(name), **like) for name in ("td3", "sac"))
     mpg = find("mpg-v2")
     policy = replace(mpg, delay=1)
     return {
-        "SB3 TD3": theirs("TD3"),
-        "SB3 SAC": theirs("SAC"),
-        "td3": ours(td3, 1),
-        BOOKS: bookkeeping(td3, folder),
-        "td3, five seeds": ours(td3, 5),
-        "sac": ours(sac, 1),
-        "sac, five seeds": ours(sac, 5),
-        "mpg-v2": ours(mpg, 1),
-        "mpg-v2, every update with the policy": ours(policy, 1),
+        "SB3 TD3": theirs("TD3", device),
+        "SB3 SAC": theirs("SAC", device),
+        "td3": ours(td3, 1, device),
+        BOOKS: bookkeeping(td3, folder, device),
+        "td3, five seeds": ours(td3, 5, device),
+        "sac": ours(sac, 1, device),
+        "sac, five seeds": ours(sac, 5, device),
+        "mpg-v2": ours(mpg, 1, device),
+        "mpg-v2, every update with the policy": ours(policy, 1, device),
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def main(rounds: int = 15, threads: int = 1, device: str = "cpu") -> None:
+    """Print rates and ratios.
+
+    Args:
+        rounds: turns of each contestant.
+        threads: torch threads.
+        device: "cpu" or "cuda".
+    """
+    torch.set_num_threads(threads)
     with TemporaryDirectory() as folder:
-        medians = seconds(contestants(Path(folder)), arguments.rounds)
+        medians = seconds(contestants(Path(folder), device), rounds)
     td3, sac = medians["SB3 TD3"], medians["SB3 SAC"]
     print(f"{BOOKS}: {medians.pop(BOOKS) / medians['td3']:.1%} of gradlab's TD3 update")
     for name, taken in medians.items():
@@ -139,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main)

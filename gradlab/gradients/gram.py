@@ -213,7 +213,7 @@ def fold_products(
 def _within(jacobian: PolicyJacobian, g: Tensor, group: Tensor) -> Tensor:
     """Θ g over the samples of one's own group, group by group; alone: Θ_ii g_i."""
     within = torch.einsum("nab,knb->kna", diagonal(jacobian), g)
-    _, label, size = np.unique(group.numpy(), return_inverse=True, return_counts=True)
+    _, label, size = np.unique(group.cpu().numpy(), return_inverse=True, return_counts=True)
     for which in np.flatnonzero(size > 1):
         rows = torch.from_numpy(np.flatnonzero(label == which))
         within[:, rows] = _by_kernel(jacobian.rows(rows), g[:, rows], [slice(None)])[0]

@@ -82,7 +82,8 @@ def measure(
             true_dynamics_all, the same with θ in every action.
         horizon: H; None for the task's own.
         starts: number of starts drawn from the task's law, or a tensor [N, ds], whose equal rows
-            count as one start, or a path.
+            count as one start, or a path. More than fit into memory are measured in blocks, with
+            intervals over groups of starts (see `gradlab.measurement.memory`).
         batch: N′ at which the mean squared error is stated.
         truth: "objective": ∇_θ E_ζ[V^π], the gradient of the return, is the one truth of all, with
             ζ the law of the starts; estimators with actions="first" are evaluated at states

@@ -71,7 +71,8 @@ class BlockedTruth:
     @property
     def mean(self) -> Tensor:
         """Of the gradients of all starts, [P]."""
-        return self._long / len(self._squares)
+        mean: Tensor = self._long / len(self._squares)
+        return mean
 
     def judged(self, of_pilot: int) -> Truth:
         """The truth of all starts, without their gradients.

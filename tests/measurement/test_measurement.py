@@ -262,4 +262,6 @@ def test_the_objectives_explicit_gradients_count_towards_the_memory():
     task, many = scalar_task(), 40_000
     wide = nn.Sequential(nn.Linear(1, 20_000), nn.Tanh(), nn.Linear(20_000, 1)).double()
     with pytest.raises(InputError, match=f"{many} starts needs about .* GB"):
-        gradlab.measure(task, wide, Quadratic(), horizon=1, starts=many, truth="objective")
+        gradlab.measure(
+            task, wide, Quadratic(), horizon=1, starts=many, truth="objective", consequence=True
+        )

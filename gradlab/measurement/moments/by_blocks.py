@@ -171,7 +171,9 @@ def blocked_moments(
     world = World(setting, staying, visiting, at, samples, division, horizons)
     true = None if pilot.every is None else BlockedTruth(setting, pilot)
     sums = _passes(world, true, progress)
-    truth = pilot if true is None else true.judged(len(pilot.every.gradients))
+    truth = pilot
+    if true is not None and pilot.every is not None:
+        truth = true.judged(len(pilot.every.gradients))
     moments = dict(zip(world.cells, _moments(sums, truth.every is not None), strict=True))
     ordered = {key: moments[key] for name in chosen for key in moments if key[0] == name}
     counts = {name: len(at.states) if name in visiting else len(begin.states) for name in chosen}
